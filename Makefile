@@ -1,0 +1,56 @@
+# `make` alone lists the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SERVERS ?= auto
+PYTEST_ARGS ?=
+
+.PHONY: help install run clean lint format test unit lock up down
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml requirements-dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $$($(PYTHON) --version) is what PYTHON=$(PYTHON) names"; exit 1; }
+	@echo "installing the Python packages into $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { echo "python3 has no venv module: install it (Debian: apt-get install python3-venv) and run make again"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+install: $(STAMP) ## the virtual environment with everything in it
+
+run: $(STAMP) ## the whole system: servers, coordinators, gateways; Ctrl-C stops it (SERVERS=auto|docker|native)
+	@exec $(BIN)/coordinator dev --servers $(SERVERS)
+
+clean: ## remove the data of `make run` and the caches
+	@if [ -x $(BIN)/coordinator ]; then $(BIN)/coordinator dev --clean; else rm -rf .dev; fi
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+lint: $(STAMP) ## ruff and mypy --strict
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP) ## let ruff format and mend what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+unit: $(STAMP) ## the tests that need no server
+	@$(BIN)/pytest tests/unit $(PYTEST_ARGS)
+
+test: $(STAMP) ## all tests, against real servers
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+lock: ## pin the dependencies anew (needs uv)
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q --all-extras -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+up: ## the whole system in containers (compose.yaml)
+	docker compose up --build --detach --wait
+
+down: ## stop the containers; their data stays in volumes
+	docker compose down

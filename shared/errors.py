@@ -1,0 +1,93 @@
+"""Every error that the library raises on purpose.
+
+    CoordinatorError
+    ├── ConfigurationError     a setting, argument or server is not as it must be; the process cannot start
+    ├── InvalidCommand         a command's type, arguments or options are malformed; nothing was issued
+    ├── Rejected               a handler refuses a command for a reason of the business: code, message
+    ├── NotFound               a read names a row that does not exist
+    ├── CommandFailed          the command's outcome is `failed` (dead-lettered) or `expired`
+    ├── CommandPending         the outcome has not arrived in time; the command is accepted and will be settled
+    └── Unavailable            nothing was done, try again later
+        ├── BrokerUnavailable      the broker is away, blocked, or refuses the command
+        ├── Overloaded             this process has as many commands under way as it may
+        └── DatabaseUnavailable    a read found no database
+
+The lane's own errors, which never leave it, are in coordinator/stores/port.py.
+"""
+
+
+class CoordinatorError(Exception):
+    """The root of the tree."""
+
+
+class ConfigurationError(CoordinatorError):
+    """Raised at a process's start, naming the setting and what to do."""
+
+
+class InvalidCommand(CoordinatorError):
+    """Raised before anything is issued. `field` names the argument at fault, where there is one."""
+
+    def __init__(self, message: str, *, code: str = "invalid_command", field: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field
+
+
+class Rejected(CoordinatorError):
+    """Raised by a handler to refuse a command; becomes the outcome `rejected` with this code and message.
+
+    What the handler changed before is undone. The code is stable: clients branch on it.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class NotFound(CoordinatorError):
+    """Raised by a service's read."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class CommandFailed(CoordinatorError):
+    """Raised when a command's outcome is `failed` or `expired`: it had no effect and will have none."""
+
+    def __init__(self, command_id: str, code: str, message: str) -> None:
+        super().__init__(message)
+        self.command_id = command_id
+        self.code = code
+
+
+class CommandPending(CoordinatorError):
+    """Raised when the outcome is not there within the wait. The command is confirmed: it will be settled."""
+
+    def __init__(self, command_id: str) -> None:
+        super().__init__(f"command {command_id} is accepted; its outcome is not known yet")
+        self.command_id = command_id
+
+
+class Unavailable(CoordinatorError):
+    """Raised when a part of the system is away."""
+
+    code = "unavailable"
+
+
+class BrokerUnavailable(Unavailable):
+    """Raised when a command could not be handed over: it may be repeated with the same id."""
+
+    code = "broker_unavailable"
+
+
+class Overloaded(Unavailable):
+    """Raised when a bound is reached: commands under way, or the length of the lane's queue."""
+
+    code = "overloaded"
+
+
+class DatabaseUnavailable(Unavailable):
+    """Raised by reads."""
+
+    code = "database_unavailable"

@@ -1,0 +1,124 @@
+"""Settings: every limit, timeout and address, read from the environment once, at a process's start.
+
+Nothing here is read at import. A setting's name in the environment is its group's prefix and its field's name in
+capitals: `LaneSettings.batch_commands_max` is `LANE_BATCH_COMMANDS_MAX`. docs/OPERATING.md lists them all.
+"""
+
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from shared.errors import ConfigurationError
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+"""A TCP port."""
+
+
+class BrokerSettings(BaseSettings):
+    """How to reach RabbitMQ, and the limits of its queues."""
+
+    model_config = SettingsConfigDict(env_prefix="AMQP_", extra="ignore")
+
+    url: str = Field(
+        default="amqp://guest:guest@127.0.0.1:5672/%2F",
+        pattern=r"^amqps?://",
+        description="The broker's address.",
+    )
+    heartbeat_s: int = Field(default=10, ge=2, le=600, description="A peer silent for this long is taken for dead.")
+    connect_timeout_s: float = Field(default=5.0, gt=0, description="Limit of one attempt to connect.")
+    reconnect_delay_s: float = Field(default=0.5, gt=0, description="Pause between two attempts to connect.")
+    queue_bytes_max: int = Field(
+        default=1 << 30, ge=1 << 20, description="Bytes of a lane's queue above which new commands are refused."
+    )
+
+
+class LaneSettings(BaseSettings):
+    """The limits of a lane."""
+
+    model_config = SettingsConfigDict(env_prefix="LANE_", extra="ignore")
+
+    prefetch: int = Field(
+        default=1000, ge=1, le=65535, description="Unacknowledged deliveries. The same for all consumers of a lane."
+    )
+    batch_commands_max: int = Field(default=500, ge=1, le=10_000, description="Commands in one transaction.")
+    message_bytes_max: int = Field(default=1 << 20, ge=1024, description="Bytes of one message's body.")
+    retry_delay_s: float = Field(default=0.2, gt=0, description="First pause after the database failed; it doubles.")
+    retry_delay_s_max: float = Field(default=5.0, gt=0, description="Longest pause between two attempts.")
+    conflict_attempts_max: int = Field(
+        default=20, ge=1, description="Runs of one batch that the database may abort before its commands run singly."
+    )
+    stop_timeout_s: float = Field(default=20.0, gt=0, description="How long a stop waits for the batch in flight.")
+
+
+class DatabaseSettings(BaseSettings):
+    """One service's database. The prefix is the service's name: `USERS_DATABASE_URL`."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+
+    database_url: str = Field(
+        pattern=r"^(postgresql|mysql|mariadb|mongodb|sqlite|memory)(\+srv)?://", description="For the lane: may write."
+    )
+    reader_url: str | None = Field(
+        default=None,
+        pattern=r"^(postgresql|mysql|mariadb|mongodb|sqlite|memory)(\+srv)?://",
+        description="For the gateways: a role that cannot write. `coordinator migrate` creates it.",
+    )
+    migration_url: str | None = Field(
+        default=None,
+        pattern=r"^(postgresql|mysql|mariadb|mongodb|sqlite|memory)(\+srv)?://",
+        description="For `coordinator migrate`, where it needs more rights than the lane has.",
+    )
+
+
+class CacheSettings(BaseSettings):
+    """The cache of the items service."""
+
+    model_config = SettingsConfigDict(env_prefix="REDIS_", extra="ignore")
+
+    url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^rediss?://", description="The cache's address.")
+    timeout_s: float = Field(default=0.25, gt=0, description="A cache slower than this is not waited for.")
+    ttl_s: int = Field(default=300, ge=1, description="How long an item stays in the cache.")
+
+
+class GatewaySettings(BaseSettings):
+    """A gateway's own limits. The host and port come from its command line."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_", extra="ignore")
+
+    body_bytes_max: int = Field(default=256 << 10, ge=256, description="Bytes of one request's body.")
+    wait_s: float = Field(default=10.0, ge=0, description="How long a write waits for its outcome before 202.")
+    confirm_timeout_s: float = Field(default=5.0, gt=0, description="How long a write waits for the broker before 503.")
+    in_flight_max: int = Field(default=2000, ge=1, description="Commands under way; more are answered 503.")
+    retry_after_s: int = Field(default=1, ge=1, description="The `Retry-After` of a 503.")
+    read_pool_max: int = Field(default=8, ge=1, description="Database connections of one gateway, for reads.")
+
+
+class TelemetrySettings(BaseSettings):
+    """Logs and metrics."""
+
+    model_config = SettingsConfigDict(env_prefix="TELEMETRY_", extra="ignore")
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
+    log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or for eyes.")
+    metrics_host: str = Field(default="127.0.0.1", description="Where a coordinator serves /metrics.")
+
+
+_Group = TypeVar("_Group", bound=BaseSettings)
+
+
+def load(group: type[_Group], *, prefix: str | None = None) -> _Group:
+    """Read one group from the environment; `prefix` replaces the group's own.
+
+    Raises ConfigurationError, which names every variable that is missing or wrong, and what is expected of it.
+    """
+    shown_prefix = prefix if prefix is not None else group.model_config.get("env_prefix", "")
+    try:
+        return group(_env_prefix=shown_prefix)
+    except ValidationError as error:
+        lines = [
+            f"{shown_prefix.upper()}{str(problem['loc'][0]).upper()}: {problem['msg']}"
+            + ("" if problem["type"] == "missing" else f" (it is {problem['input']!r})")
+            for problem in error.errors()
+        ]
+        raise ConfigurationError("; ".join(lines)) from None
