@@ -3,8 +3,9 @@
     CoordinatorError
     ├── ConfigurationError     a setting, argument or server is not as it must be; the process cannot start
     ├── InvalidCommand         a command's type, arguments or options are malformed; nothing was issued
-    ├── Rejected               a handler refuses a command for a reason of the business: code, message
+    ├── Rejected               raised in a handler, to refuse a command for a reason of the business
     ├── NotFound               a read names a row that does not exist
+    ├── CommandRejected        the command's outcome is `rejected`: what the caller of a service sees of Rejected
     ├── CommandFailed          the command's outcome is `failed` (dead-lettered) or `expired`
     ├── CommandPending         the outcome has not arrived in time; the command is accepted and will be settled
     └── Unavailable            nothing was done, try again later
@@ -52,13 +53,27 @@ class NotFound(CoordinatorError):
         self.code = code
 
 
-class CommandFailed(CoordinatorError):
-    """Raised when a command's outcome is `failed` or `expired`: it had no effect and will have none."""
+class CommandRejected(CoordinatorError):
+    """Raised when a command's outcome is `rejected`: it was in order, and the state did not allow it.
 
-    def __init__(self, command_id: str, code: str, message: str) -> None:
+    `replayed` tells that the outcome is that of an earlier delivery of the same command.
+    """
+
+    def __init__(self, command_id: str, code: str, message: str, *, replayed: bool = False) -> None:
         super().__init__(message)
         self.command_id = command_id
         self.code = code
+        self.replayed = replayed
+
+
+class CommandFailed(CoordinatorError):
+    """Raised when a command's outcome is `failed` or `expired`: it had no effect and will have none."""
+
+    def __init__(self, command_id: str, code: str, message: str, *, replayed: bool = False) -> None:
+        super().__init__(message)
+        self.command_id = command_id
+        self.code = code
+        self.replayed = replayed
 
 
 class CommandPending(CoordinatorError):

@@ -1,0 +1,104 @@
+"""The servers of a developer's machine and of the tests: real ones, private, on loopback."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from pathlib import Path
+from typing import Self
+
+from coordinator.dev.servers.addresses import ServerPorts, environment
+from coordinator.dev.servers.mongodb import MongoDB
+from coordinator.dev.servers.mysql import MySQL
+from coordinator.dev.servers.postgresql import PostgreSQL
+from coordinator.dev.servers.rabbitmq import RabbitMQ
+from coordinator.dev.servers.redis import Redis
+from coordinator.dev.servers.server import Server
+
+__all__ = ["MongoDB", "MySQL", "PostgreSQL", "RabbitMQ", "Redis", "Server", "ServerPorts", "ServerSet"]
+
+Report = Callable[[Server, float], None]
+"""Told of a server that has started, and the seconds that it took."""
+
+
+class ServerSet:
+    """The five servers, each in its own folder of one directory."""
+
+    def __init__(
+        self, *, rabbitmq: RabbitMQ, postgresql: PostgreSQL, mysql: MySQL, mongodb: MongoDB, redis: Redis
+    ) -> None:
+        self.rabbitmq = rabbitmq
+        self.postgresql = postgresql
+        self.mysql = mysql
+        self.mongodb = mongodb
+        self.redis = redis
+
+    @classmethod
+    def native(cls, directory: Path, ports: ServerPorts | None = None) -> Self:
+        """Processes of this machine. A port that is not given is chosen, and kept over stop() and start().
+
+        Raises ConfigurationError where a program is not installed; coordinator.dev.install can install it.
+        """
+        ports = ports or ServerPorts()
+        return cls(
+            rabbitmq=RabbitMQ(
+                directory / RabbitMQ.name, ports.amqp, dist_port=ports.amqp_dist, epmd_port=ports.epmd
+            ),
+            postgresql=PostgreSQL(directory / PostgreSQL.name, ports.postgresql),
+            mysql=MySQL(directory / MySQL.name, ports.mysql),
+            mongodb=MongoDB(directory / MongoDB.name, ports.mongodb),
+            redis=Redis(directory / Redis.name, ports.redis),
+        )
+
+    @property
+    def servers(self) -> tuple[Server, ...]:
+        return (self.rabbitmq, self.postgresql, self.mysql, self.mongodb, self.redis)
+
+    def start(self, report: Report | None = None) -> None:
+        """Start all of them at once; every one answers in its protocol when this returns.
+
+        When one fails, or this is interrupted, the others are killed before the error is raised.
+        """
+        with ThreadPoolExecutor(len(self.servers)) as threads:
+            starting = [threads.submit(_start, server, report) for server in self.servers]
+            try:
+                for started in as_completed(starting):
+                    started.result()
+            except BaseException:
+                # Again and again: a thread may be between two steps of a start, with nothing to kill yet.
+                while wait(starting, timeout=0.1).not_done:
+                    self.kill()
+                self.kill()
+                raise
+
+    def stop(self) -> None:
+        """Stop all of them, in order of nothing, all at once. No process of them is left."""
+        with ThreadPoolExecutor(len(self.servers)) as threads:
+            for stopped in [threads.submit(server.stop) for server in self.servers]:
+                stopped.result()
+
+    def kill(self) -> None:
+        """SIGKILL to everything of them."""
+        for server in self.servers:
+            server.kill()
+
+    def remove(self) -> None:
+        """Remove their data, wherever it is. They must be stopped."""
+        for server in self.servers:
+            server.remove()
+
+    def environment(self) -> dict[str, str]:
+        """The settings with which our processes find them."""
+        return environment(
+            amqp=self.rabbitmq.port,
+            postgresql=self.postgresql.port,
+            mysql=self.mysql.port,
+            mongodb=self.mongodb.port,
+            redis=self.redis.port,
+        )
+
+
+def _start(server: Server, report: Report | None) -> None:
+    started = time.monotonic()
+    server.start()
+    if report is not None:
+        report(server, time.monotonic() - started)

@@ -1,0 +1,85 @@
+"""A private PostgreSQL."""
+
+import re
+import signal
+from pathlib import Path
+from typing import ClassVar
+
+import psycopg
+
+from coordinator.dev.servers.addresses import HOST, postgresql_url
+from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.programs import require
+from coordinator.dev.servers.server import Server
+
+_SUPERUSER = "coordinator"
+
+
+class PostgreSQL(Server):
+    """With a database `users`, a superuser `coordinator` whose password is its name, and SCRAM for everybody."""
+
+    name = "postgresql"
+    title = "PostgreSQL"
+    account_name = "postgres"
+    stop_signal = signal.SIGINT  # fast shutdown: it does not wait for its clients
+    # Immediate shutdown. Killed, the postmaster would leave busy backends running until they look up.
+    death_signal = signal.SIGQUIT
+    not_ready: ClassVar[tuple[type[Exception], ...]] = (psycopg.OperationalError,)
+
+    @property
+    def url(self) -> str:
+        return postgresql_url(self.port)
+
+    def _prepare(self) -> None:
+        if self.data.exists():
+            return
+        password = self.directory / "password"
+        password.write_text(_SUPERUSER)
+        password.chmod(0o644)
+        self._make_data(
+            _beside(require("postgres"), "initdb"),
+            "--pgdata=.",
+            f"--username={_SUPERUSER}",
+            f"--pwfile={password}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--no-locale",
+        )
+        password.unlink()
+
+    def _launch(self) -> Process:
+        options = {
+            "listen_addresses": HOST,
+            "port": str(self.port),
+            "unix_socket_directories": "",  # a socket's path may have 107 bytes, a project's directory any number
+            "max_connections": "200",
+            "fsync": "on",
+            "synchronous_commit": "on",
+            "full_page_writes": "on",
+        }
+        arguments = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
+        return Process(
+            [require("postgres"), "-D", self.data, *arguments],
+            log_path=self.log_path,
+            directory=self.data,
+            account=self._account(),
+            death_signal=self.death_signal,
+        )
+
+    def _probe(self) -> str:
+        maintenance = self.url.rpartition("/")[0] + "/postgres"
+        with psycopg.connect(maintenance, autocommit=True, connect_timeout=5) as connection:
+            if connection.execute("SELECT 1 FROM pg_database WHERE datname = 'users'").fetchone() is None:
+                connection.execute("CREATE DATABASE users")
+            version = str(connection.info.server_version // 10_000)
+        psycopg.connect(self.url, connect_timeout=5).close()
+        return version
+
+    def _may_launch_again(self, log_tail: str) -> bool:
+        # Backends of a postmaster that was killed go away by themselves, a moment later.
+        return re.search(r"pre-existing shared memory block .* is still in use|lock file .* already exists", log_tail) is not None
+
+
+def _beside(program: Path, name: str) -> Path:
+    """initdb and postgres must be of one version."""
+    return program.resolve().with_name(name)

@@ -1,0 +1,226 @@
+"""Child processes that cannot outlive us.
+
+Every child has a process group of its own, so a terminal's Ctrl-C reaches only the parent, and the kernel is asked
+(prctl PR_SET_PDEATHSIG) to signal it when the parent dies, even by SIGKILL. Linux sends that signal when the *thread*
+that forked the child ends, not the process; so one thread, which lives as long as the process, forks them all, and
+callers may use any thread they like.
+"""
+
+import contextlib
+import ctypes
+import functools
+import os
+import pwd
+import select
+import signal
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from shared.errors import ConfigurationError
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_KILL_TIMEOUT_S = 10.0
+
+_spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The user that a child runs as."""
+
+    name: str
+    uid: int
+    gid: int
+
+    @classmethod
+    def instead_of_root(cls, name: str) -> Self | None:
+        """The account to drop to, for servers that refuse root; None when we are not root and need not drop.
+
+        Raises ConfigurationError where the account does not exist.
+        """
+        if os.geteuid() != 0:
+            return None
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            raise ConfigurationError(f"this server refuses to run as root, and there is no user {name!r}") from None
+        return cls(name, entry.pw_uid, entry.pw_gid)
+
+
+class Process:
+    """A child, and everything that it starts itself."""
+
+    def __init__(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        log_path: Path,
+        environment: Mapping[str, str] | None = None,
+        directory: Path | None = None,
+        account: Account | None = None,
+        death_signal: signal.Signals = signal.SIGKILL,
+    ) -> None:
+        """Start it: output appended to `log_path`, `environment` in place of ours, dead when we are.
+
+        The account is dropped to by subprocess, and not by the server or by runuser, because a change of user
+        clears the death signal: it has to be asked for afterwards.
+        """
+        self.argv = [str(part) for part in argv]
+        self.log_path = log_path
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        with log_path.open("ab") as log:
+            self._log_start = log.tell()
+            start = functools.partial(
+                subprocess.Popen[bytes],
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=directory,
+                process_group=0,
+                user=account.uid if account else None,
+                group=account.gid if account else None,
+                extra_groups=[] if account else None,
+                preexec_fn=_die_with_parent(death_signal),
+            )
+            self._popen = _spawner.submit(_quietly, start).result()
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._popen.poll() is None
+
+    @property
+    def status(self) -> str:
+        """How it ended, for people: `exit status 1`, `killed by SIGKILL`, or `running`."""
+        code = self._popen.poll()
+        if code is None:
+            return "running"
+        return f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+
+    @property
+    def exit_status(self) -> int | None:
+        """As subprocess has it: negative for a signal, None while it runs."""
+        return self._popen.poll()
+
+    def log_tail(self, lines_max: int = 15) -> str:
+        """The last lines that this process wrote; not those of an earlier one with the same log."""
+        return tail(self.log_path, lines_max, offset=self._log_start)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether it has ended within the time."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._popen.wait(timeout_s)
+        return not self.alive
+
+    def stop(self, stop_signal: signal.Signals, timeout_s: float) -> None:
+        """Ask it to end, and kill what is left when the time is over. Nothing of it runs afterwards."""
+        with _family(self.pid) as family:
+            if self.alive:
+                os.kill(self.pid, signal.SIGCONT)
+                os.kill(self.pid, stop_signal)
+                self.wait(timeout_s)
+            self._kill(family)
+
+    def kill(self) -> None:
+        """SIGKILL it and everything that it started. Nothing of it runs afterwards."""
+        if self.alive:
+            # Stopped, it starts nothing new while its family is being listed.
+            os.kill(self.pid, signal.SIGSTOP)
+        with _family(self.pid) as family:
+            self._kill(family)
+
+    def pause(self) -> None:
+        """SIGSTOP it and everything that it started."""
+        if self.alive:
+            os.kill(self.pid, signal.SIGSTOP)
+            with _family(self.pid) as family:
+                _signal_all(family, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT to everything that pause() stopped."""
+        if self.alive:
+            with _family(self.pid) as family:
+                _signal_all(family, signal.SIGCONT)
+            os.kill(self.pid, signal.SIGCONT)
+
+    def _kill(self, family: Sequence[int]) -> None:
+        if self.alive:
+            self._popen.kill()
+            self._popen.wait(_KILL_TIMEOUT_S)
+        _signal_all(family, signal.SIGKILL)
+        deadline = time.monotonic() + _KILL_TIMEOUT_S
+        for member in family:
+            # A pidfd is readable from the moment its process is gone.
+            select.select([member], [], [], max(0.0, deadline - time.monotonic()))
+
+
+def tail(log_path: Path, lines_max: int = 15, *, offset: int = 0) -> str:
+    """The last lines of a log, from `offset` on; an empty log says so."""
+    with contextlib.suppress(FileNotFoundError), log_path.open("rb") as log:
+        log.seek(offset)
+        lines = log.read().decode(errors="replace").splitlines()
+        return "\n".join(lines[-lines_max:]) or "(its log is empty)"
+    return "(it has no log)"
+
+
+def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def in_child() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
+        if os.getppid() != parent:  # it died before the kernel knew what to do then
+            os._exit(1)
+
+    return in_child
+
+
+def _quietly(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    with warnings.catch_warnings():
+        # Python 3.12 and later warn of preexec_fn in a process with threads; ours takes no lock and allocates little.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return start()
+
+
+def descendants(pid: int) -> list[int]:
+    """The processes below `pid`, nearest first. Process groups do not tell: PostgreSQL's backends leave theirs."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                # The command's name stands in parentheses and may hold anything; the parent is the second field after.
+                parent = int((entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    found = list(children.get(pid, []))
+    for member in found:
+        found.extend(children.get(member, []))
+    return found
+
+
+@contextlib.contextmanager
+def _family(pid: int) -> Iterator[list[int]]:
+    """pidfds of the descendants: unlike pids they never come to name another process."""
+    with contextlib.ExitStack() as opened:
+        family = []
+        for member in descendants(pid):
+            with contextlib.suppress(ProcessLookupError):
+                family.append(os.pidfd_open(member))
+                opened.callback(os.close, family[-1])
+        yield family
+
+
+def _signal_all(family: Sequence[int], what: signal.Signals) -> None:
+    for member in family:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(member, what)

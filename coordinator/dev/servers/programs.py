@@ -1,0 +1,36 @@
+"""Where the servers' programs are: on PATH, or where Debian puts those that it keeps off PATH."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from shared.errors import ConfigurationError
+
+DEBIAN_PLACES = ("usr/lib/rabbitmq/bin", "usr/sbin", "usr/bin", "usr/local/sbin")
+_POSTGRESQL_PLACE = "usr/lib/postgresql"
+
+
+def find(*names: str, root: Path = Path("/")) -> Path | None:
+    """The first of these programs that is installed; of PostgreSQL's versions the newest."""
+    versions = sorted((root / _POSTGRESQL_PLACE).glob("*/bin"), key=_version, reverse=True)
+    places = [str(place) for place in (Path(sys.executable).parent, *versions, *(root / p for p in DEBIAN_PLACES))]
+    for name in names:
+        # Debian's /usr/sbin/rabbitmq-server is a wrapper that changes user and directory; the real one comes first.
+        on_path = None if name.startswith("rabbitmq") else shutil.which(name)
+        found = on_path or shutil.which(name, path=":".join(places)) or shutil.which(name)
+        if found:
+            return Path(found)
+    return None
+
+
+def require(*names: str) -> Path:
+    """As find(). Raises ConfigurationError when none is installed."""
+    found = find(*names)
+    if found is None:
+        raise ConfigurationError(f"{' or '.join(names)} is not installed")
+    return found
+
+
+def _version(place: Path) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", place.parent.name))

@@ -1,0 +1,133 @@
+"""A private RabbitMQ."""
+
+import contextlib
+import os
+import signal
+import socket
+from pathlib import Path
+from typing import ClassVar
+
+import pika
+from pika.exceptions import AMQPError
+
+from coordinator.dev.servers.addresses import HOST, amqp_url
+from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.programs import require
+from coordinator.dev.servers.server import Server, free_port
+
+_CONFIGURATION = """\
+listeners.tcp.local = {host}:{port}
+log.console = true
+log.console.level = info
+disk_free_limit.absolute = 50MB
+"""
+
+
+class RabbitMQ(Server):
+    """The broker `guest:guest`, with an epmd of its own and Erlang's distribution on loopback. Queues are kept."""
+
+    name = "rabbitmq"
+    title = "RabbitMQ"
+    not_ready: ClassVar[tuple[type[Exception], ...]] = (AMQPError, OSError)
+
+    def __init__(
+        self, directory: Path, port: int | None = None, *, dist_port: int | None = None, epmd_port: int | None = None
+    ) -> None:
+        super().__init__(directory, port)
+        self.dist_port = dist_port or free_port()
+        self.epmd_port = epmd_port or free_port()
+        self._epmd: Process | None = None
+
+    @property
+    def url(self) -> str:
+        return amqp_url(self.port)
+
+    @property
+    def pids(self) -> list[int]:
+        return [*super().pids, *([self._epmd.pid] if self._epmd else [])]
+
+    @property
+    def alive(self) -> bool:
+        return super().alive and self._epmd is not None and self._epmd.alive
+
+    def stop(self) -> None:
+        super().stop()
+        if self._epmd:
+            self._epmd.stop(signal.SIGTERM, self.stop_timeout_s)
+
+    def kill(self) -> None:
+        # The broker first: it would start an epmd of its own in place of one that is gone.
+        super().kill()
+        if self._epmd:
+            self._epmd.kill()
+
+    def start(self) -> None:
+        if super().alive and not self.alive:
+            super().kill()  # without its epmd it is half a broker
+        super().start()
+
+    def pause(self) -> None:
+        super().pause()
+        if self._epmd:
+            self._epmd.pause()
+
+    def resume(self) -> None:
+        if self._epmd:
+            self._epmd.resume()
+        super().resume()
+
+    def _prepare(self) -> None:
+        self.data.mkdir(exist_ok=True)
+        (self.directory / "rabbitmq.conf").write_text(_CONFIGURATION.format(host=HOST, port=self.port))
+        (self.directory / "enabled_plugins").write_text("[].\n")
+        if self._epmd is None or not self._epmd.alive:
+            self._epmd = Process(
+                [require("epmd"), "-port", str(self.epmd_port), "-address", HOST],
+                log_path=self.directory / "epmd.log",
+                directory=self.directory,
+            )
+
+    def _launch(self) -> Process:
+        return Process(
+            [require("rabbitmq-server")],
+            log_path=self.log_path,
+            environment={**_inherited(), **self._environment()},
+            directory=self.directory,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "HOME": str(self.directory),  # the Erlang cookie's place
+            # Makes the shell wrapper exec Erlang, rather than stay as its parent and be killed without it.
+            "RUNNING_UNDER_SYSTEMD": "true",
+            "RABBITMQ_NODENAME": "coordinator@localhost",
+            "RABBITMQ_DIST_PORT": str(self.dist_port),
+            "RABBITMQ_MNESIA_BASE": str(self.data),
+            "RABBITMQ_LOG_BASE": str(self.directory),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_PID_FILE": str(self.directory / "rabbitmq.pid"),
+            "RABBITMQ_CONFIG_FILE": str(self.directory / "rabbitmq.conf"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.directory / "enabled_plugins"),
+            "RABBITMQ_CONF_ENV_FILE": os.devnull,  # else Debian's /etc/rabbitmq/rabbitmq-env.conf
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self.directory / "advanced.config"),
+            "RABBITMQ_GENERATED_CONFIG_DIR": str(self.directory / "schema"),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "ERL_EPMD_ADDRESS": HOST,
+            "ERL_CRASH_DUMP": str(self.directory / "erl_crash.dump"),
+        }
+
+    def _probe(self) -> str:
+        with socket.create_connection((HOST, self.port), timeout=1):
+            pass  # pika logs a traceback for every refusal
+        parameters = pika.URLParameters(self.url)
+        parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = 5
+        with contextlib.closing(pika.BlockingConnection(parameters)) as connection:
+            connection.channel().close()
+            version = connection._impl.server_properties["version"]  # noqa: SLF001 - pika tells it nowhere else
+            return str(version)
+
+
+def _inherited() -> dict[str, str]:
+    """Our environment without what would configure RabbitMQ behind our back."""
+    return {key: value for key, value in os.environ.items() if not key.startswith(("RABBITMQ_", "ERL_"))}

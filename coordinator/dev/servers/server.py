@@ -1,0 +1,228 @@
+"""What all servers have in common: a directory, a port, a life."""
+
+import contextlib
+import hashlib
+import random
+import shutil
+import signal
+import socket
+import threading
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from coordinator.dev.servers.addresses import HOST
+from coordinator.dev.servers.process import Account, Process
+from shared.errors import ConfigurationError
+
+_PROBE_INTERVAL_S = 0.05
+_ELSEWHERE = Path("/var/lib/write-coordinator")
+# Below Linux's ephemeral range: a client's socket must not take the port of a server that is being restarted.
+_FREE_PORTS = range(20_000, 32_000)
+_chosen: set[int] = set()
+
+
+class Server(ABC):
+    """A private instance of a server: own directory, own port, loopback only. Durability is never weakened.
+
+    Not for two threads at once, except that kill() and stop() may interrupt start().
+    """
+
+    name: ClassVar[str]
+    """The directory's and the log's name."""
+    title: str
+    """What people call it."""
+    account_name: ClassVar[str | None] = None
+    """Who runs it when we are root; None: we do."""
+    stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
+    death_signal: ClassVar[signal.Signals] = signal.SIGKILL
+    not_ready: ClassVar[tuple[type[Exception], ...]]
+    """What the probe raises while the server does not answer."""
+    start_timeout_s: float = 90.0
+    stop_timeout_s: float = 30.0
+
+    def __init__(self, directory: Path, port: int | None = None) -> None:
+        self.directory = directory.absolute()
+        self.port = port or free_port()
+        self.log_path = self.directory / f"{self.name}.log"
+        self.version = ""
+        self.note: str | None = None
+        """A line that the user should read, once the server has started."""
+        self._process: Process | None = None
+        self._interrupted = threading.Event()
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """How clients reach it."""
+
+    @property
+    def pid(self) -> int:
+        """Of the server's main process. Raises ConfigurationError if it was never started."""
+        if self._process is None:
+            raise ConfigurationError(f"{self.title} was not started")
+        return self._process.pid
+
+    @property
+    def pids(self) -> list[int]:
+        """The main process and what was started beside it; not its own children."""
+        return [self._process.pid] if self._process else []
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.alive
+
+    @property
+    def status(self) -> str:
+        """How its process ended, for people."""
+        return self._process.status if self._process else "not started"
+
+    @property
+    def data(self) -> Path:
+        """Where its data is. As root with a directory that the server's own user cannot enter: below /var/lib."""
+        account = self._account()
+        if account is None or _can_enter(account, self.directory):
+            return self.directory / "data"
+        key = hashlib.sha256(str(self.directory.resolve()).encode()).hexdigest()[:16]
+        return _ELSEWHERE / f"{self.name}-{key}"
+
+    def start(self) -> None:
+        """Start it on the data that it has, and return once it has answered in its own protocol. Idempotent.
+
+        Raises ConfigurationError with the end of the log if it ends or does not answer within `start_timeout_s`.
+        """
+        if self.alive:
+            return
+        self._interrupted.clear()
+        deadline = time.monotonic() + self.start_timeout_s
+        self._make_directory()
+        self._prepare()
+        self._process = self._launch()
+        while not self._interrupted.is_set():
+            if not self._process.alive:
+                if not self._may_launch_again(self._process.log_tail()):
+                    break
+                self._process = self._launch()
+            with contextlib.suppress(*self.not_ready):
+                self.version = self._probe()
+                if self._process.alive:  # else it was another server that answered on our port
+                    return
+            if time.monotonic() > deadline:
+                break
+            self._interrupted.wait(_PROBE_INTERVAL_S)
+        self._fail(self._process)
+
+    def stop(self) -> None:
+        """Stop it in order, or kill it when `stop_timeout_s` is over. Nothing of it is left. Idempotent."""
+        self._interrupted.set()
+        if self._process is not None:
+            self._process.stop(self.stop_signal, self.stop_timeout_s)
+
+    def kill(self) -> None:
+        """SIGKILL to everything of it; start() then recovers its data."""
+        self._interrupted.set()
+        if self._process is not None:
+            self._process.kill()
+
+    def pause(self) -> None:
+        """SIGSTOP: it keeps its connections and answers nothing."""
+        if self._process is not None:
+            self._process.pause()
+
+    def resume(self) -> None:
+        """SIGCONT, after pause()."""
+        if self._process is not None:
+            self._process.resume()
+
+    def remove(self) -> None:
+        """Remove its data, wherever it is. It must be stopped."""
+        shutil.rmtree(self.data, ignore_errors=True)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    @abstractmethod
+    def _launch(self) -> Process:
+        """Start the process."""
+
+    @abstractmethod
+    def _probe(self) -> str:
+        """Speak to it; finish what only a running server can be told; return its version."""
+
+    def _prepare(self) -> None:
+        """Before the launch: make data and configuration, unless they are there."""
+
+    def _may_launch_again(self, log_tail: str) -> bool:
+        """Whether a process that ended with this log, before it answered, ended for a reason that passes."""
+        del log_tail
+        return False
+
+    def _account(self) -> Account | None:
+        return Account.instead_of_root(self.account_name) if self.account_name else None
+
+    def _make_directory(self) -> None:
+        for missing in reversed([d for d in (self.directory, *self.directory.parents) if not d.exists()]):
+            missing.mkdir(exist_ok=True)
+            if self.account_name:
+                missing.chmod(0o755)  # whatever our umask is: the server's own user has to pass
+        if self.data.parent != self.directory:
+            self.note = f"{self.title}: user {self.account_name} cannot enter {self.directory}; its data is in {self.data}"
+            self.data.parent.mkdir(parents=True, exist_ok=True)
+
+    def _make_data(self, *command: str | Path) -> None:
+        """Run a command that fills `data.new`, and take the result for `data`: never a half-made one."""
+        unfinished = self.data.with_name(self.data.name + ".new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        account = self._account()
+        if account is not None:
+            shutil.chown(unfinished, account.uid, account.gid)
+        self._process = Process(
+            command, log_path=self.log_path, directory=unfinished, account=account, death_signal=signal.SIGKILL
+        )
+        if not self._process.wait(self.start_timeout_s) or self._process.exit_status != 0:
+            self._fail(self._process)
+        unfinished.rename(self.data)
+
+    def _fail(self, process: Process) -> None:
+        status = "was interrupted" if self._interrupted.is_set() else f"has not started ({process.status})"
+        end = tail_of(process)
+        self.kill()
+        raise ConfigurationError(
+            f"{self.title} on {HOST}:{self.port} {status}; the end of its log, {self.log_path}:\n{end}"
+        )
+
+
+def tail_of(process: Process) -> str:
+    """The end of a process's log, indented to stand below a message."""
+    return "\n".join(f"    {line}" for line in process.log_tail().splitlines())
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on, and that this process was not given before."""
+    for port in random.sample(_FREE_PORTS, len(_FREE_PORTS)):
+        if port not in _chosen and port_is_free(HOST, port):
+            _chosen.add(port)
+            return port
+    raise ConfigurationError(f"no port between {_FREE_PORTS.start} and {_FREE_PORTS.stop} is free")
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Whether a server may listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def _can_enter(account: Account, directory: Path) -> bool:
+    """Whether the account may pass through every directory on the way; those not made yet are ours to open."""
+    for parent in (directory, *directory.parents):
+        with contextlib.suppress(FileNotFoundError):
+            status = parent.stat()
+            bit = 0o100 if status.st_uid == account.uid else 0o010 if status.st_gid == account.gid else 0o001
+            if not status.st_mode & bit:
+                return False
+    return True

@@ -1,0 +1,72 @@
+"""Commands: validated value objects, one class per command type, and what their arguments may be."""
+
+import re
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from shared.errors import InvalidCommand
+
+INTEGER_MAX = 2**53 - 1
+"""The largest integer that every JSON parser reads exactly (RFC 8259, section 6)."""
+
+AMOUNT_MAX = 10**12
+"""The largest amount of one command, in minor units."""
+
+Id = Annotated[int, Meta(ge=1, le=INTEGER_MAX)]
+Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
+Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
+# PostgreSQL stores no NUL in text, and control characters in names serve nobody.
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Currency = Annotated[str, Meta(pattern=r"^[A-Z]{3}$", min_length=3, max_length=3)]
+
+
+class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One requested change to one database. The part of `type` before the dot names its lane."""
+
+    type: ClassVar[str]
+
+    @classmethod
+    def lane(cls) -> str:
+        """The lane that applies commands of this type."""
+        return cls.type.partition(".")[0]
+
+
+C = TypeVar("C", bound=Command)
+
+_FIELD = re.compile(r"at `\$\.?([^`]*)`")
+_NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
+
+
+def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
+    """Make a command of its arguments, as JSON text or as plain objects.
+
+    Raises InvalidCommand, which names the argument at fault.
+    """
+    try:
+        if isinstance(arguments, bytes):
+            return msgspec.json.decode(arguments, type=model)
+        return msgspec.convert(arguments, type=model)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidCommand(f"the arguments are not valid JSON: {error}", code="malformed_json") from None
+
+
+def validated(command: C) -> tuple[C, bytes]:
+    """Check a command that was built in code, and return it with its arguments as JSON text.
+
+    Raises InvalidCommand.
+    """
+    try:
+        arguments = msgspec.json.encode(command)
+    except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
+        raise InvalidCommand(f"{command.type}: {error}") from None
+    return parse(type(command), arguments), arguments
+
+
+def _invalid(error: msgspec.ValidationError) -> InvalidCommand:
+    text = str(error)
+    found = _FIELD.search(text) or _NAMED.search(text)
+    return InvalidCommand(text, code="invalid_arguments", field=found.group(1) if found else None)

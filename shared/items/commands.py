@@ -1,0 +1,51 @@
+"""The commands of the items lane."""
+
+from typing import Annotated, ClassVar
+
+from msgspec import UNSET, Meta, UnsetType
+
+from shared.commands import AMOUNT_MAX, Command, Currency, Id, Name, Quantity
+
+Price = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
+Stock = Annotated[int, Meta(ge=0, le=10**9)]
+
+
+class CreateItem(Command, frozen=True, kw_only=True):
+    """Add an item."""
+
+    type: ClassVar[str] = "items.create"
+
+    name: Name
+    price: Price
+    currency: Currency
+    stock: Stock
+
+
+class UpdateItem(Command, frozen=True, kw_only=True):
+    """Change what is given. Rejected: `item_not_found`, `version_conflict`."""
+
+    type: ClassVar[str] = "items.update"
+
+    id: Id
+    name: Name | UnsetType = UNSET
+    price: Price | UnsetType = UNSET
+    currency: Currency | UnsetType = UNSET
+    stock: Stock | UnsetType = UNSET
+
+
+class ReserveItem(Command, frozen=True, kw_only=True):
+    """Set a part of the stock aside. Rejected: `item_not_found`, `out_of_stock`, `version_conflict`."""
+
+    type: ClassVar[str] = "items.reserve"
+
+    id: Id
+    quantity: Quantity
+
+
+class ReleaseItem(Command, frozen=True, kw_only=True):
+    """Give a reservation's stock back. Rejected: `item_not_found`, `reservation_not_found`."""
+
+    type: ClassVar[str] = "items.release"
+
+    id: Id
+    reservation_id: Id

@@ -1,0 +1,77 @@
+"""How the items lane applies its commands."""
+
+import msgspec
+from msgspec import UNSET
+
+from shared.errors import Rejected
+from shared.items.commands import CreateItem, ReleaseItem, ReserveItem, UpdateItem
+from shared.items.model import Item, Reservation
+from shared.rows import Ref, Row, by_key
+from shared.unit_of_work import Handler, UnitOfWork
+
+
+def create_item(work: UnitOfWork, command: CreateItem) -> Item:
+    return work.add(
+        Item(
+            id=work.next_id("items"),
+            name=command.name,
+            price=command.price,
+            currency=command.currency,
+            stock=command.stock,
+            created_at=work.now,
+        )
+    )
+
+
+def update_item(work: UnitOfWork, command: UpdateItem) -> Item:
+    item = _item(work, command.id)
+    return work.save(
+        msgspec.structs.replace(
+            item,
+            name=item.name if command.name is UNSET else command.name,
+            price=item.price if command.price is UNSET else command.price,
+            currency=item.currency if command.currency is UNSET else command.currency,
+            stock=item.stock if command.stock is UNSET else command.stock,
+        )
+    )
+
+
+def reserve_item(work: UnitOfWork, command: ReserveItem) -> Reservation:
+    work.save(_item(work, command.id).taken(command.quantity))
+    return work.add(
+        Reservation(id=work.next_id("reservations"), item_id=command.id, quantity=command.quantity),
+    )
+
+
+def release_item(work: UnitOfWork, command: ReleaseItem) -> None:
+    item = _item(work, command.id)
+    reservation = work.get(Reservation, command.reservation_id)
+    if reservation is None or reservation.item_id != command.id:
+        raise Rejected(
+            "reservation_not_found", f"item {command.id} has no reservation {command.reservation_id} to give back"
+        )
+    work.remove(reservation)
+    work.save(item.given_back(reservation.quantity))
+
+
+def _item(work: UnitOfWork, item_id: int) -> Item:
+    item = work.get(Item, item_id)
+    if item is None:
+        raise Rejected("item_not_found", f"there is no item {item_id}")
+    return item
+
+
+def _named(command: UpdateItem | ReserveItem | ReleaseItem) -> Ref[Row]:
+    return by_key(Item, command.id)
+
+
+HANDLERS = (
+    Handler(CreateItem, create_item),
+    Handler(UpdateItem, update_item, reads=lambda command: (_named(command),), target=_named),
+    Handler(ReserveItem, reserve_item, reads=lambda command: (_named(command),), target=_named),
+    Handler(
+        ReleaseItem,
+        release_item,
+        reads=lambda command: (_named(command), by_key(Reservation, command.reservation_id)),
+    ),
+)

@@ -1,0 +1,44 @@
+"""Items and reservations: the documents of two collections."""
+
+from datetime import datetime
+from typing import ClassVar
+
+import msgspec
+
+from shared.errors import Rejected
+from shared.rows import Row, VersionedRow
+
+
+class Item(VersionedRow, frozen=True, kw_only=True):
+    """Something for sale. `price` is in minor units of `currency`; `stock` is what is left to reserve."""
+
+    table: ClassVar[str] = "items"
+    key: ClassVar[str] = "id"
+
+    id: int
+    name: str
+    price: int
+    currency: str
+    stock: int
+    created_at: datetime
+
+    def taken(self, quantity: int) -> "Item":
+        """This item with `quantity` less in stock. Raises Rejected when there is not enough."""
+        if quantity > self.stock:
+            raise Rejected("out_of_stock", f"item {self.id} has {self.stock} in stock, not {quantity}")
+        return msgspec.structs.replace(self, stock=self.stock - quantity)
+
+    def given_back(self, quantity: int) -> "Item":
+        """This item with `quantity` more in stock."""
+        return msgspec.structs.replace(self, stock=self.stock + quantity)
+
+
+class Reservation(Row, frozen=True, kw_only=True):
+    """A part of an item's stock that is set aside."""
+
+    table: ClassVar[str] = "reservations"
+    key: ClassVar[str] = "id"
+
+    id: int
+    item_id: int
+    quantity: int

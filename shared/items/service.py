@@ -1,0 +1,64 @@
+"""What can be done with items."""
+
+from typing import Literal
+
+from shared.database import Documents
+from shared.errors import NotFound
+from shared.items.cache import ItemCache
+from shared.items.commands import CreateItem, ReleaseItem, ReserveItem, UpdateItem
+from shared.items.model import Item, Reservation
+from shared.items.repository import ItemRepository
+from shared.messaging.writes import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
+from shared.paging import PAGE_DEFAULT, Page
+
+CacheResult = Literal["hit", "miss", "bypass"]
+
+
+class ItemService:
+    """Items in stock and their reservations. Reads of one item go through the cache, where there is one.
+
+    Every write raises InvalidCommand, CommandRejected, CommandFailed, CommandPending or Unavailable; every read
+    DatabaseUnavailable.
+    """
+
+    def __init__(self, database: Documents, writes: Writes, cache: ItemCache | None = None) -> None:
+        self._items = ItemRepository(database)
+        self._writes = writes
+        self._cache = cache
+
+    async def get_item(self, item_id: int) -> Item:
+        """Raises NotFound."""
+        return (await self.read_item(item_id))[0]
+
+    async def read_item(self, item_id: int) -> tuple[Item, CacheResult]:
+        """An item, and whether the cache had it (`bypass`: there is none, or it did not answer). Raises NotFound."""
+        cached = None if self._cache is None else await self._cache.get(item_id)
+        if cached is not None and cached.item is not None:
+            return cached.item, "hit"
+        item = await self._items.get(item_id)
+        if item is None:
+            raise NotFound("item_not_found", f"there is no item {item_id}")
+        if self._cache is None or cached is None:
+            return item, "bypass"
+        await self._cache.fill(item)
+        return item, "miss"
+
+    async def list_items(self, after: int = 0, limit: int = PAGE_DEFAULT) -> Page[Item]:
+        """Items in order of their ids."""
+        return await self._items.page(after, limit)
+
+    async def create_item(self, command: CreateItem, options: WriteOptions = DEFAULT_OPTIONS) -> Written[Item]:
+        """Add an item."""
+        return await execute(self._writes, command, Item, options)
+
+    async def update_item(self, command: UpdateItem, options: WriteOptions = DEFAULT_OPTIONS) -> Written[Item]:
+        """Change an item."""
+        return await execute(self._writes, command, Item, options)
+
+    async def reserve(self, command: ReserveItem, options: WriteOptions = DEFAULT_OPTIONS) -> Written[Reservation]:
+        """Set a part of the stock aside; never more than there is."""
+        return await execute(self._writes, command, Reservation, options)
+
+    async def release(self, command: ReleaseItem, options: WriteOptions = DEFAULT_OPTIONS) -> Written[None]:
+        """Give a reservation's stock back, once."""
+        return await execute(self._writes, command, type(None), options)

@@ -1,0 +1,1 @@
+"""The wire protocol, and the port through which services issue commands."""

@@ -1,0 +1,43 @@
+"""The exchanges and queues of a lane, and why they are what they are.
+
+- A quorum queue is replicated and synced to disk before it confirms.
+- Single active consumer: RabbitMQ delivers to one consumer and moves on to a standby when that one is gone.
+- `reject-publish` refuses what the queue cannot hold instead of dropping its oldest commands.
+- The delivery limit must be a very large number: `-1` drops deliveries on RabbitMQ 3.10 at the first crash, unset moves
+  a returned delivery to the end of the queue there, and 4.x defaults to 20 and then drops.
+"""
+
+from typing import Final
+
+WRITES_EXCHANGE: Final = "writes"
+DEAD_EXCHANGE: Final = "writes.dead"
+DELIVERY_LIMIT: Final = 1_000_000_000
+
+
+def queue_name(lane: str) -> str:
+    """The queue of a lane's commands."""
+    return f"writes.{lane}"
+
+
+def dead_queue_name(lane: str) -> str:
+    """The queue of a lane's dead letters."""
+    return f"writes.{lane}.dead"
+
+
+def queue_arguments(lane: str, bytes_max: int) -> dict[str, str | int | bool]:
+    """The arguments with which a lane's queue is declared; RabbitMQ refuses a redeclaration with others."""
+    return {
+        "x-queue-type": "quorum",
+        "x-single-active-consumer": True,
+        "x-overflow": "reject-publish",
+        "x-max-length-bytes": bytes_max,
+        "x-delivery-limit": DELIVERY_LIMIT,
+        "x-dead-letter-exchange": DEAD_EXCHANGE,
+        "x-dead-letter-routing-key": lane,
+        "x-dead-letter-strategy": "at-least-once",
+    }
+
+
+def dead_queue_arguments() -> dict[str, str | int | bool]:
+    """The arguments of a dead-letter queue."""
+    return {"x-queue-type": "quorum"}

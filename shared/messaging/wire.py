@@ -1,0 +1,226 @@
+"""The wire protocol: command messages and outcome messages as bytes and AMQP properties. docs/PROTOCOL.md describes it.
+
+Nothing here knows an AMQP library: properties are a plain `Envelope`.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from shared.commands import INTEGER_MAX
+from shared.messaging.outcome import Outcome
+
+JSON_CONTENT: Final = "application/json"
+PACK_CONTENT: Final = "application/vnd.write-coordinator.pack+json"
+
+HEADER_COMMAND_ID: Final = "command-id"
+HEADER_COMMAND_TYPE: Final = "command-type"
+HEADER_DEADLINE: Final = "deadline"
+HEADER_EXPECTED_VERSION: Final = "expected-version"
+HEADER_PUBLISHER: Final = "publisher"
+HEADER_PUBLISHER_SEQ: Final = "publisher-seq"
+HEADER_TRACEPARENT: Final = "traceparent"
+HEADER_REPLY_PACKS: Final = "reply-packs"
+
+TYPE_CHARACTERS_MAX: Final = 100
+_UUID = re.compile(r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
+
+
+class Envelope(Struct, frozen=True, kw_only=True):
+    """The AMQP properties of a message that the protocol uses."""
+
+    message_id: str | None = None
+    type: str | None = None
+    content_type: str | None = None
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    headers: Mapping[str, Any] = {}
+
+
+class Problem(Struct, frozen=True):
+    """Why a message cannot be taken as a command."""
+
+    code: str
+    message: str
+
+
+class CommandMessage(Struct, frozen=True, kw_only=True):
+    """One command as it travels. `arguments` is JSON text; its content is not checked here.
+
+    With a `problem` the rest is what could be read of it.
+    """
+
+    command_id: str | None
+    type: str | None
+    arguments: bytes
+    deadline_ms: int | None = None
+    expected_version: int | None = None
+    publisher: str | None = None
+    publisher_seq: int | None = None
+    traceparent: str | None = None
+    problem: Problem | None = None
+
+
+class _Packed(Struct, kw_only=True, omit_defaults=True):
+    id: Any = None
+    type: Any = None
+    args: msgspec.Raw | UnsetType = UNSET
+    deadline: Any = None
+    expected_version: Any = None
+    publisher: Any = None
+    publisher_seq: Any = None
+    traceparent: Any = None
+
+
+def decode(envelope: Envelope, body: bytes) -> tuple[CommandMessage, ...]:
+    """The commands of one message, in order. Never raises: what is wrong is each command's `problem`."""
+    headers = envelope.headers
+    if envelope.content_type == PACK_CONTENT:
+        try:
+            elements = msgspec.json.decode(body, type=list[msgspec.Raw])
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            problem = Problem("malformed_pack", f"the body of a pack must be a JSON array of objects: {error}")
+            return (CommandMessage(command_id=None, type=None, arguments=body, problem=problem),)
+        return tuple(_decode_packed(bytes(element)) for element in elements)
+    return (
+        _checked(
+            envelope.message_id if envelope.message_id is not None else headers.get(HEADER_COMMAND_ID),
+            envelope.type if envelope.type is not None else headers.get(HEADER_COMMAND_TYPE),
+            body,
+            headers.get(HEADER_DEADLINE),
+            headers.get(HEADER_EXPECTED_VERSION),
+            headers.get(HEADER_PUBLISHER),
+            headers.get(HEADER_PUBLISHER_SEQ),
+            headers.get(HEADER_TRACEPARENT),
+        ),
+    )
+
+
+def _decode_packed(element: bytes) -> CommandMessage:
+    try:
+        packed = msgspec.json.decode(element, type=_Packed)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        problem = Problem("malformed_command", f"a command of a pack must be a JSON object: {error}")
+        return CommandMessage(command_id=None, type=None, arguments=element, problem=problem)
+    return _checked(
+        packed.id,
+        packed.type,
+        b"" if packed.args is UNSET else bytes(packed.args),
+        packed.deadline,
+        packed.expected_version,
+        packed.publisher,
+        packed.publisher_seq,
+        packed.traceparent,
+    )
+
+
+def _checked(
+    command_id: object,
+    command_type: object,
+    arguments: bytes,
+    deadline: object,
+    expected_version: object,
+    publisher: object,
+    publisher_seq: object,
+    traceparent: object,
+) -> CommandMessage:
+    problem: Problem | None = None
+    clean_id: str | None = None
+    if command_id is None:
+        problem = Problem("missing_command_id", "a command needs an id, a UUID, as message_id or header command-id")
+    elif not isinstance(command_id, str) or not _UUID.match(command_id):
+        problem = Problem("invalid_command_id", f"the command id must be a UUID: {str(command_id)[:100]!r}")
+    else:
+        clean_id = command_id.lower()
+    clean_type: str | None = None
+    if isinstance(command_type, str) and 0 < len(command_type) <= TYPE_CHARACTERS_MAX:
+        clean_type = command_type
+    elif problem is None:
+        problem = Problem(
+            "missing_command_type",
+            f"a command needs a type of 1 to {TYPE_CHARACTERS_MAX} characters, as property type or header command-type",
+        )
+    numbers: list[int | None] = []
+    for name, value in (
+        (HEADER_DEADLINE, deadline),
+        (HEADER_EXPECTED_VERSION, expected_version),
+        (HEADER_PUBLISHER_SEQ, publisher_seq),
+    ):
+        number, is_wrong = _integer(value)
+        if is_wrong and problem is None:
+            problem = Problem("invalid_header", f"{name} must be an integer from 0 to 2^53-1: {str(value)[:100]!r}")
+        numbers.append(number)
+    if publisher is not None and not (isinstance(publisher, str) and 0 < len(publisher) <= TYPE_CHARACTERS_MAX):
+        problem = problem or Problem("invalid_header", f"publisher must be a short text: {str(publisher)[:100]!r}")
+        publisher = None
+    return CommandMessage(
+        command_id=clean_id,
+        type=clean_type,
+        arguments=arguments,
+        deadline_ms=numbers[0],
+        expected_version=numbers[1],
+        publisher=publisher if isinstance(publisher, str) else None,
+        publisher_seq=numbers[2],
+        traceparent=traceparent if isinstance(traceparent, str) else None,
+        problem=problem,
+    )
+
+
+def _integer(value: object) -> tuple[int | None, bool]:
+    """An integer header, which some clients can send only as text; and whether it is wrong."""
+    if value is None:
+        return None, False
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < len(str(INTEGER_MAX)) + 1:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= INTEGER_MAX:
+        return value, False
+    return None, True
+
+
+def headers_of(message: CommandMessage) -> dict[str, str | int]:
+    """The headers with which a single command is published."""
+    pairs = (
+        (HEADER_DEADLINE, message.deadline_ms),
+        (HEADER_EXPECTED_VERSION, message.expected_version),
+        (HEADER_PUBLISHER, message.publisher),
+        (HEADER_PUBLISHER_SEQ, message.publisher_seq),
+        (HEADER_TRACEPARENT, message.traceparent),
+    )
+    return {name: value for name, value in pairs if value is not None}
+
+
+def encode_pack(messages: list[CommandMessage]) -> bytes:
+    """The body of a pack."""
+    return msgspec.json.encode(
+        [
+            _Packed(
+                id=message.command_id,
+                type=message.type,
+                args=msgspec.Raw(message.arguments),
+                deadline=message.deadline_ms,
+                expected_version=message.expected_version,
+                publisher=message.publisher,
+                publisher_seq=message.publisher_seq,
+                traceparent=message.traceparent,
+            )
+            for message in messages
+        ]
+    )
+
+
+def encode_outcomes(outcomes: list[Outcome]) -> bytes:
+    """The body of an outcome message, or of several packed."""
+    return msgspec.json.encode(outcomes)
+
+
+def encode_outcome(outcome: Outcome) -> bytes:
+    """The body of an outcome message."""
+    return msgspec.json.encode(outcome)
+
+
+def decode_outcome(body: bytes) -> Outcome:
+    """The outcome in a message's body. Raises msgspec.MsgspecError."""
+    return msgspec.json.decode(body, type=Outcome)

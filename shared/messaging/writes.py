@@ -1,0 +1,95 @@
+"""The port through which services issue commands, and how an outcome becomes a value or an error.
+
+Two adapters implement it: `RabbitWrites` (shared/messaging/rabbitmq.py) in the services, and `InProcessWrites`
+(coordinator/inprocess.py) in a monolith and in tests.
+"""
+
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from shared.commands import Command, validated
+from shared.errors import CommandFailed, CommandRejected
+from shared.ids import command_id_for, new_command_id
+from shared.messaging.outcome import Outcome
+from shared.messaging.wire import CommandMessage
+
+
+class Writes(Protocol):
+    """Hands a command to its lane and waits for the outcome."""
+
+    async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
+        """Return the outcome of `message`.
+
+        `wait_s` bounds the wait for it (None: the adapter's own limit; 0: return as soon as the command is safe).
+        Raises CommandPending when the command is safe but not settled yet, Unavailable when it was not accepted: it
+        may then be issued again with the same id, and is applied once at most.
+        """
+
+
+class WriteOptions(Struct, frozen=True, kw_only=True):
+    """How one command is issued.
+
+    `idempotency_key` (or `command_id`, a UUID) makes repeating safe across processes: the same key with the same
+    content returns the first outcome. `expected_version` applies the command only to that version of its target.
+    After `deadline` it is not applied. `wait_s` as in `Writes.issue`.
+    """
+
+    idempotency_key: str | None = None
+    command_id: str | None = None
+    expected_version: int | None = None
+    deadline: datetime | None = None
+    wait_s: float | None = None
+    traceparent: str | None = None
+
+
+T = TypeVar("T")
+
+DEFAULT_OPTIONS = WriteOptions()
+
+
+class Written(Struct, Generic[T], frozen=True):
+    """An applied command's result, and where it stands in its lane's order."""
+
+    value: T
+    command_id: str
+    sequence: int
+    replayed: bool
+
+
+async def execute(writes: Writes, command: Command, result: type[T], options: WriteOptions) -> Written[T]:
+    """Issue a command and return its result as `result`.
+
+    Raises InvalidCommand, CommandRejected, CommandFailed, CommandPending, Unavailable.
+    """
+    command, arguments = validated(command)
+    lane = command.lane()
+    if options.command_id is not None:
+        command_id = options.command_id
+    elif options.idempotency_key is not None:
+        command_id = command_id_for(lane, options.idempotency_key)
+    else:
+        command_id = new_command_id()
+    message = CommandMessage(
+        command_id=command_id,
+        type=command.type,
+        arguments=arguments,
+        deadline_ms=None if options.deadline is None else int(options.deadline.timestamp() * 1000),
+        expected_version=options.expected_version,
+        traceparent=options.traceparent,
+    )
+    return value_of(await writes.issue(lane, message, options.wait_s), command_id, result)
+
+
+def value_of(outcome: Outcome, command_id: str, result: type[T]) -> Written[T]:
+    """The result of an applied command. Raises CommandRejected and CommandFailed for the other outcomes."""
+    if outcome.status == "applied":
+        value = msgspec.json.decode(outcome.result if outcome.result is not None else b"null", type=result)
+        return Written(value, command_id, outcome.sequence or 0, outcome.replayed)
+    error = outcome.error
+    code, text = (error.code, error.message) if error is not None else (outcome.status, outcome.status)
+    if outcome.status == "rejected":
+        raise CommandRejected(command_id, code, text, replayed=outcome.replayed)
+    raise CommandFailed(command_id, code, text, replayed=outcome.replayed)

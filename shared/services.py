@@ -1,0 +1,17 @@
+"""The services that exist. A fourth one is a folder beside these and a line here."""
+
+from shared.errors import ConfigurationError
+from shared.items import SERVICE as ITEMS
+from shared.payments import SERVICE as PAYMENTS
+from shared.service import Service
+from shared.users import SERVICE as USERS
+
+SERVICES: tuple[Service, ...] = (USERS, ITEMS, PAYMENTS)
+
+
+def service_named(name: str) -> Service:
+    """Raises ConfigurationError, which lists the names there are."""
+    for service in SERVICES:
+        if service.name == name:
+            return service
+    raise ConfigurationError(f"no service {name!r}: there are {', '.join(service.name for service in SERVICES)}")

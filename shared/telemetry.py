@@ -1,0 +1,123 @@
+"""Logs, trace context and the time that a request spends in each stage.
+
+Logs are structlog's, one line an event, on standard error. Metrics are prometheus-client's, defined beside the code
+that they measure.
+"""
+
+import logging
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal
+
+import structlog
+from msgspec import Struct
+
+from shared.settings import TelemetrySettings
+
+Stage = Literal["validate", "publish", "apply", "reply"]
+"""`validate`: from arrival to a checked command; `publish`: until the broker confirmed it; `apply`: until its outcome
+arrived (the queue and the lane); `reply`: until the response is written."""
+
+_TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
+
+
+class TraceContext(Struct, frozen=True):
+    """W3C trace context, level 1: which trace this belongs to, and which span of ours."""
+
+    trace_id: str
+    span_id: str
+    flags: str
+
+    @property
+    def traceparent(self) -> str:
+        """The header's value for those whom we call."""
+        return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
+
+
+def trace_from(traceparent: str | None) -> TraceContext:
+    """A span of ours in the caller's trace, or in a new one when the header is missing or malformed."""
+    found = _TRACEPARENT.match(traceparent) if traceparent is not None else None
+    if found is None or found.group(1) == _NO_TRACE or found.group(2) == _NO_SPAN:
+        return TraceContext(secrets.token_hex(16), secrets.token_hex(8), "01")
+    return TraceContext(found.group(1), secrets.token_hex(8), found.group(3))
+
+
+class Stages:
+    """How long one request spent in each stage, in milliseconds."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+        self.spent_ms: dict[Stage, float] = {}
+        self.command_id: str | None = None
+        self.sequence: int | None = None
+
+    def end(self, stage: Stage) -> None:
+        """The stage ends now; it began where the one before it ended."""
+        now = time.perf_counter()
+        self.spent_ms[stage] = round(self.spent_ms.get(stage, 0.0) + (now - self._since) * 1000, 3)
+        self._since = now
+
+
+_current: ContextVar[Stages | None] = ContextVar("stages", default=None)
+
+
+@contextmanager
+def measured() -> Iterator[Stages]:
+    """Collect the stages of what runs inside."""
+    stages = Stages()
+    token = _current.set(stages)
+    try:
+        yield stages
+    finally:
+        _current.reset(token)
+
+
+def current_stages() -> Stages | None:
+    """The stages of the request being served, if one is."""
+    return _current.get()
+
+
+def end_stage(stage: Stage) -> None:
+    """Note the end of a stage of the current request, if there is one."""
+    stages = _current.get()
+    if stages is not None:
+        stages.end(stage)
+
+
+def configure_logging(settings: TelemetrySettings, process: str) -> None:
+    """Send structlog's and the libraries' logs to standard error; every line names the process."""
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if settings.log_format == "json" else structlog.dev.ConsoleRenderer()
+    )
+    shared_processors: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*shared_processors, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level]),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared_processors, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.log_level)
+    # pika reports every expected loss of a connection at length; ours says it once, with what is done about it.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    structlog.contextvars.bind_contextvars(process=process, pid=os.getpid())

@@ -1,0 +1,71 @@
+"""What handlers are written against: the unit of work, and the table of handlers.
+
+A handler is a plain function of a unit of work and one command. It reads and changes rows in memory; the lane writes
+what remains of a whole batch in one transaction. Handlers call nothing outside: no clock, no network, no randomness.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
+
+from msgspec import Struct
+
+from shared.commands import Command
+from shared.rows import R, Ref, Row
+
+C_co = TypeVar("C_co", bound=Command, covariant=True)
+C = TypeVar("C", bound=Command)
+
+
+class UnitOfWork(Protocol):
+    """The database as one command sees it: everything earlier commands did, nothing later ones will do."""
+
+    @property
+    def now(self) -> datetime:
+        """The time of the batch, UTC. Every command of a batch sees the same."""
+
+    @property
+    def command_id(self) -> str:
+        """The id of the command being applied."""
+
+    def get(self, model: type[R], key: int | str) -> R | None:
+        """The row with this key, or None."""
+
+    def find(self, model: type[R], column: str, value: int | str) -> R | None:
+        """The row that has this value in one of its unique columns, or None."""
+
+    def add(self, row: R) -> R:
+        """Insert a row; its key must not exist."""
+
+    def save(self, row: R) -> R:
+        """Replace the row of the same key; return it as stored, its version counted up if it has one."""
+
+    def remove(self, row: Row) -> None:
+        """Delete the row of this key."""
+
+    def next_id(self, name: str) -> int:
+        """The next number of the series `name`: 1, 2, 3 … in command order, without gaps."""
+
+    def emit(self, command: Command) -> str:
+        """Have a command of another lane published once this one is committed; return its id."""
+
+
+Handle = Callable[[UnitOfWork, C], Struct | None]
+
+
+def _no_rows(command: Any) -> tuple[Ref[Row], ...]:  # noqa: ARG001
+    return ()
+
+
+class Handler(Struct, Generic[C], frozen=True):
+    """How one command type is applied.
+
+    `reads` names the rows that the handler will look at, so that a batch fetches them in one query per kind; a row it
+    does not name is fetched when asked for. `target` names the row that `expected-version` is about; without it a
+    command that carries an expected version is rejected (`expected_version_unsupported`).
+    """
+
+    command: type[C]
+    handle: Handle[C]
+    reads: Callable[[C], Iterable[Ref[Row]]] = _no_rows
+    target: Callable[[C], Ref[Row]] | None = None

@@ -1,0 +1,51 @@
+"""The users table and its rows."""
+
+from datetime import datetime
+from typing import ClassVar
+
+import msgspec
+from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, MetaData, String, Table, UniqueConstraint
+
+from shared.commands import INTEGER_MAX
+from shared.errors import Rejected
+from shared.rows import VersionedRow
+
+metadata = MetaData()
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", String(200), nullable=False),
+    Column("email", String(254), nullable=False),
+    Column("credit", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    UniqueConstraint("email", name="users_email_unique"),
+    CheckConstraint("credit >= 0", name="users_credit_not_negative"),
+)
+
+
+class User(VersionedRow, frozen=True, kw_only=True):
+    """A user. `credit` is in minor units (cents); `email` is kept in lower case and unique."""
+
+    table: ClassVar[str] = "users"
+    key: ClassVar[str] = "id"
+    unique: ClassVar[tuple[str, ...]] = ("email",)
+
+    id: int
+    name: str
+    email: str
+    credit: int
+    created_at: datetime
+
+    def credited(self, amount: int) -> "User":
+        """This user with `amount` more credit, or less if it is negative. Raises Rejected below zero."""
+        credit = self.credit + amount
+        if credit < 0:
+            raise Rejected(
+                "insufficient_credit", f"user {self.id} has a credit of {self.credit}, which {-amount} would exceed"
+            )
+        if credit > INTEGER_MAX:
+            raise Rejected("credit_limit", f"user {self.id} would have a credit of more than {INTEGER_MAX}")
+        return msgspec.structs.replace(self, credit=credit)

@@ -1,0 +1,53 @@
+"""What can be done with users: the API that HTTP frameworks, scripts and tests expose or call."""
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shared.errors import NotFound
+from shared.messaging.writes import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
+from shared.paging import PAGE_DEFAULT, Page
+from shared.users.commands import CreateUser, CreditUser, DeleteUser, Transfer, TransferCredit, UpdateUser
+from shared.users.model import User
+from shared.users.repository import UserRepository
+
+
+class UserService:
+    """Users and their credit.
+
+    Reads go to the database; writes go through `writes` and return once they are committed. Every write raises
+    InvalidCommand, CommandRejected, CommandFailed, CommandPending or Unavailable; every read DatabaseUnavailable.
+    """
+
+    def __init__(self, database: AsyncEngine, writes: Writes) -> None:
+        self._users = UserRepository(database)
+        self._writes = writes
+
+    async def get_user(self, user_id: int) -> User:
+        """Raises NotFound."""
+        user = await self._users.get(user_id)
+        if user is None:
+            raise NotFound("user_not_found", f"there is no user {user_id}")
+        return user
+
+    async def list_users(self, after: int = 0, limit: int = PAGE_DEFAULT) -> Page[User]:
+        """Users in order of their ids."""
+        return await self._users.page(after, limit)
+
+    async def create_user(self, command: CreateUser, options: WriteOptions = DEFAULT_OPTIONS) -> Written[User]:
+        """Add a user; ids are 1, 2, 3 … in the order of the lane."""
+        return await execute(self._writes, command, User, options)
+
+    async def update_user(self, command: UpdateUser, options: WriteOptions = DEFAULT_OPTIONS) -> Written[User]:
+        """Change a user's name or e-mail address."""
+        return await execute(self._writes, command, User, options)
+
+    async def delete_user(self, command: DeleteUser, options: WriteOptions = DEFAULT_OPTIONS) -> Written[None]:
+        """Remove a user."""
+        return await execute(self._writes, command, type(None), options)
+
+    async def credit_user(self, command: CreditUser, options: WriteOptions = DEFAULT_OPTIONS) -> Written[User]:
+        """Add to a user's credit, or take from it."""
+        return await execute(self._writes, command, User, options)
+
+    async def transfer(self, command: TransferCredit, options: WriteOptions = DEFAULT_OPTIONS) -> Written[Transfer]:
+        """Move credit from one user to another, whole or not at all."""
+        return await execute(self._writes, command, Transfer, options)
