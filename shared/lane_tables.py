@@ -63,6 +63,9 @@ class OutboxEntry(Row, frozen=True, kw_only=True):
     created_at: datetime
 
 
+LANE_MODELS: tuple[type[Row], ...] = (LogEntry, Counter, OutboxEntry)
+"""What the lane keeps as rows."""
+
 Table(
     LEASE_TABLE,
     metadata,

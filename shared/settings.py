@@ -45,9 +45,6 @@ class LaneSettings(BaseSettings):
     message_bytes_max: int = Field(default=1 << 20, ge=1024, description="Bytes of one message's body.")
     retry_delay_s: float = Field(default=0.2, gt=0, description="First pause after the database failed; it doubles.")
     retry_delay_s_max: float = Field(default=5.0, gt=0, description="Longest pause between two attempts.")
-    conflict_attempts_max: int = Field(
-        default=20, ge=1, description="Runs of one batch that the database may abort before its commands run singly."
-    )
     stop_timeout_s: float = Field(default=20.0, gt=0, description="How long a stop waits for the batch in flight.")
 
 

@@ -51,7 +51,7 @@ class ItemCache:
     async def get(self, item_id: int) -> Lookup | None:
         """None: the cache did not answer."""
         try:
-            text = await self._client.hget(cache_key(item_id), "item")  # type: ignore[misc]  # typed for both clients
+            text = await self._client.hget(cache_key(item_id), "item")
             return Lookup(None if text is None else msgspec.json.decode(text, type=Item))
         except (redis.RedisError, OSError, msgspec.MsgspecError) as error:
             log.warning("cache_read_failed", item_id=item_id, error=str(error))

@@ -3,6 +3,7 @@
 Nothing here knows an AMQP library: properties are a plain `Envelope`.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -26,6 +27,7 @@ HEADER_TRACEPARENT: Final = "traceparent"
 HEADER_REPLY_PACKS: Final = "reply-packs"
 
 TYPE_CHARACTERS_MAX: Final = 100
+_TYPE = re.compile(r"^[!-~]{1,100}$")
 _UUID = re.compile(r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
 
 
@@ -136,12 +138,13 @@ def _checked(
     else:
         clean_id = command_id.lower()
     clean_type: str | None = None
-    if isinstance(command_type, str) and 0 < len(command_type) <= TYPE_CHARACTERS_MAX:
+    if isinstance(command_type, str) and _TYPE.match(command_type):
         clean_type = command_type
     elif problem is None:
         problem = Problem(
             "missing_command_type",
-            f"a command needs a type of 1 to {TYPE_CHARACTERS_MAX} characters, as property type or header command-type",
+            f"a command needs a type, 1 to {TYPE_CHARACTERS_MAX} visible ASCII characters, "
+            "as property type or header command-type",
         )
     numbers: list[int | None] = []
     for name, value in (
@@ -153,7 +156,7 @@ def _checked(
         if is_wrong and problem is None:
             problem = Problem("invalid_header", f"{name} must be an integer from 0 to 2^53-1: {str(value)[:100]!r}")
         numbers.append(number)
-    if publisher is not None and not (isinstance(publisher, str) and 0 < len(publisher) <= TYPE_CHARACTERS_MAX):
+    if publisher is not None and not (isinstance(publisher, str) and _TYPE.match(publisher)):
         problem = problem or Problem("invalid_header", f"publisher must be a short text: {str(publisher)[:100]!r}")
         publisher = None
     return CommandMessage(
@@ -178,6 +181,21 @@ def _integer(value: object) -> tuple[int | None, bool]:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= INTEGER_MAX:
         return value, False
     return None, True
+
+
+def fingerprint_of(message: CommandMessage) -> str:
+    """What must be the same for a repeated id to mean the same command: type, arguments and expected version.
+
+    Spacing and the order of keys in the JSON text do not matter.
+    """
+    try:
+        content = msgspec.json.encode(msgspec.json.decode(message.arguments), order="deterministic")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        content = message.arguments
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(f"{message.type}\n{message.expected_version}\n".encode())
+    digest.update(content)
+    return digest.hexdigest()
 
 
 def headers_of(message: CommandMessage) -> dict[str, str | int]:

@@ -1,0 +1,77 @@
+"""Where the broker's thread hands deliveries to the lane's thread."""
+
+import threading
+from collections import deque
+
+from coordinator.lane.delivery import Delivery
+
+
+class Inbox:
+    """Deliveries in order, by channel generation. A new generation makes what came before it void."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._deliveries: deque[Delivery] = deque()
+        self._generation = 0
+        self._is_closed = False
+        self._is_nudged = False
+
+    @property
+    def generation(self) -> int:
+        """Counts the channels that deliveries came from."""
+        return self._generation
+
+    def begin_generation(self) -> int:
+        """The broker will deliver again, on another channel, what was not acknowledged: forget it here."""
+        with self._changed:
+            self._generation += 1
+            self._deliveries.clear()
+            self._changed.notify_all()
+            return self._generation
+
+    def put(self, generation: int, delivery: Delivery) -> None:
+        """Add a delivery of the present generation; others are void."""
+        with self._changed:
+            if generation == self._generation:
+                self._deliveries.append(delivery)
+                self._changed.notify_all()
+
+    def nudge(self) -> None:
+        """Wake the taker, though nothing arrived."""
+        with self._changed:
+            self._is_nudged = True
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nothing is taken any more."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._is_closed
+
+    def take(self, commands_max: int) -> tuple[int, list[Delivery]]:
+        """What has arrived, up to a number of commands but at least one delivery.
+
+        Waits while there is nothing; returns an empty list when nudged or closed.
+        """
+        with self._changed:
+            while not self._deliveries and not self._is_closed and not self._is_nudged:
+                self._changed.wait()
+            self._is_nudged = False
+            taken: list[Delivery] = []
+            commands = 0
+            while self._deliveries and not self._is_closed:
+                commands += len(self._deliveries[0].commands)
+                if taken and commands > commands_max:
+                    break
+                taken.append(self._deliveries.popleft())
+            return self._generation, taken
+
+    def wait_void(self, generation: int, timeout_s: float) -> bool:
+        """Wait out a pause; True when it ended early, because the generation is void or the inbox closed."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._is_closed or self._generation != generation, timeout_s)

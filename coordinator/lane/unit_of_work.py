@@ -1,0 +1,222 @@
+"""The unit of work of one batch: an identity map over a transaction, with an undo journal per command.
+
+A row that many commands change is read once and written once. Since the lane is the only writer, what was read stays
+true until the commit; the fence, checked in the same transaction, makes sure of it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import Any, TypeVar, cast
+
+import msgspec
+
+from coordinator.stores.port import Changes, Transaction
+from shared.commands import Command
+from shared.ids import derived_command_id
+from shared.lane_tables import Counter, OutboxEntry
+from shared.rows import R, Ref, Row, VersionedRow
+
+_OUTBOX_SERIES = "outbox"
+
+
+class _Absent:
+    """Marks a slot that a journal entry found empty."""
+
+
+_ABSENT = _Absent()
+_Slots = dict[Any, Any]
+T = TypeVar("T", bound=Row)
+
+
+class _Kind:
+    """The rows of one model: as the database has them, as they are now, and by their unique columns."""
+
+    def __init__(self, model: type[Row]) -> None:
+        self.original: dict[int | str, Row | None] = {}
+        self.current: dict[int | str, Row | None] = {}
+        self.unique: dict[str, dict[int | str, int | str | None]] = {column: {} for column in model.unique}
+
+
+class BatchWork:
+    """Implements `shared.unit_of_work.UnitOfWork` for the commands of a batch, one after the other."""
+
+    def __init__(self, transaction: Transaction, now: datetime) -> None:
+        self._transaction = transaction
+        self._now = now
+        self._kinds: dict[type[Row], _Kind] = {}
+        self._journal: list[tuple[_Slots, Any, Any]] = []
+        self._command_id = ""
+        self._emitted = 0
+
+    @property
+    def now(self) -> datetime:
+        return self._now
+
+    @property
+    def command_id(self) -> str:
+        return self._command_id
+
+    def begin_command(self, command_id: str) -> None:
+        """What follows belongs to this command, and `undo` takes it back."""
+        self._command_id = command_id
+        self._emitted = 0
+        self._journal.clear()
+
+    def undo(self) -> None:
+        """Take back everything since `begin_command`."""
+        for slots, key, previous in reversed(self._journal):
+            if previous is _ABSENT:
+                del slots[key]
+            else:
+                slots[key] = previous
+        self._journal.clear()
+
+    def prefetch(self, refs: Iterable[Ref[Row]]) -> None:
+        """Read the rows in one query per model and column."""
+        wanted: dict[tuple[type[Row], str], dict[int | str, None]] = {}
+        for ref in refs:
+            wanted.setdefault((ref.model, ref.column), {})[ref.value] = None
+        for (model, column), values in wanted.items():
+            self._load(model, column, list(values))
+
+    def get(self, model: type[R], key: int | str) -> R | None:
+        kind = self._kind(model)
+        if key not in kind.current:
+            self._load(model, model.key, [key])
+        return cast("R | None", kind.current[key])
+
+    def find(self, model: type[R], column: str, value: int | str) -> R | None:
+        if column == model.key:
+            return self.get(model, value)
+        kind = self._kind(model)
+        index = kind.unique[column]
+        if value not in index:
+            self._load(model, column, [value])
+        key = index[value]
+        return None if key is None else cast("R | None", kind.current[key])
+
+    def add(self, row: R) -> R:
+        model = type(row)
+        if self.get(model, _key(row)) is not None:
+            raise ValueError(f"{model.table} already has a row {_key(row)!r}")
+        self._put(model, _key(row), row)
+        return row
+
+    def save(self, row: R) -> R:
+        model = type(row)
+        held = self.get(model, _key(row))
+        if held is None:
+            raise ValueError(f"{model.table} has no row {_key(row)!r} to save")
+        if isinstance(row, VersionedRow) and isinstance(held, VersionedRow):
+            row = msgspec.structs.replace(row, version=held.version + 1)
+        self._put(model, _key(row), row)
+        return row
+
+    def remove(self, row: Row) -> None:
+        model = type(row)
+        if self.get(model, _key(row)) is None:
+            raise ValueError(f"{model.table} has no row {_key(row)!r} to remove")
+        self._put(model, _key(row), None)
+
+    def next_id(self, name: str) -> int:
+        held = self.get(Counter, name)
+        if held is None:
+            return self.add(Counter(name=name, value=1)).value
+        return self.save(Counter(name=name, value=held.value + 1)).value
+
+    def emit(self, command: Command) -> str:
+        command_id = derived_command_id(self._command_id, self._emitted)
+        self._emitted += 1
+        self.add(
+            OutboxEntry(
+                id=self.next_id(_OUTBOX_SERIES),
+                lane=command.lane(),
+                command_id=command_id,
+                type=command.type,
+                arguments=msgspec.json.encode(command),
+                created_at=self._now,
+            )
+        )
+        return command_id
+
+    def insert_new(self, rows: Sequence[Row]) -> None:
+        """Insert rows that are known not to exist, such as log entries."""
+        for row in rows:
+            kind = self._kind(type(row))
+            kind.original[_key(row)] = None
+            kind.current[_key(row)] = row
+
+    def changes(self) -> Changes:
+        """The difference between what was read and what is now, by model."""
+        deletes: list[list[Row]] = []
+        updates: list[list[Row]] = []
+        inserts: list[list[Row]] = []
+        for kind in self._kinds.values():
+            deleted: list[Row] = []
+            updated: list[Row] = []
+            inserted: list[Row] = []
+            for key, now in kind.current.items():
+                before = kind.original[key]
+                if now is before:
+                    continue
+                if before is None:
+                    inserted.append(cast("Row", now))
+                elif now is None:
+                    deleted.append(before)
+                else:
+                    updated.append(now)
+            for rows, lists in ((deleted, deletes), (updated, updates), (inserted, inserts)):
+                if rows:
+                    lists.append(rows)
+        return Changes(deletes, updates, inserts)
+
+    def _kind(self, model: type[Row]) -> _Kind:
+        kind = self._kinds.get(model)
+        if kind is None:
+            kind = self._kinds[model] = _Kind(model)
+        return kind
+
+    def _load(self, model: type[Row], column: str, values: list[int | str]) -> None:
+        """Read rows into the map. What the map holds already is newer than the database and wins."""
+        kind = self._kind(model)
+        known: Callable[[int | str], bool] = (
+            kind.current.__contains__ if column == model.key else kind.unique[column].__contains__
+        )
+        missing = [value for value in values if not known(value)]
+        if not missing:
+            return
+        for row in self._transaction.load(model, column, missing):
+            key = _key(row)
+            if key in kind.current:
+                continue
+            kind.original[key] = kind.current[key] = row
+            for unique, index in kind.unique.items():
+                index.setdefault(getattr(row, unique), key)
+        for value in missing:
+            if column == model.key:
+                if value not in kind.current:
+                    kind.original[value] = kind.current[value] = None
+            else:
+                kind.unique[column].setdefault(value, None)
+
+    def _put(self, model: type[Row], key: int | str, row: Row | None) -> None:
+        kind = self._kinds[model]
+        before = kind.current[key]
+        self._set(kind.current, key, row)
+        for column, index in kind.unique.items():
+            old = None if before is None else getattr(before, column)
+            new = None if row is None else getattr(row, column)
+            if old == new:
+                continue
+            if old is not None and index.get(old) == key:
+                self._set(index, old, None)
+            if new is not None:
+                self._set(index, new, key)
+
+    def _set(self, slots: _Slots, key: Any, value: Any) -> None:
+        self._journal.append((slots, key, slots.get(key, _ABSENT)))
+        slots[key] = value
+
+
+def _key(row: Row) -> int | str:
+    return cast("int | str", getattr(row, row.key))

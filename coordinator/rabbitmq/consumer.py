@@ -1,0 +1,276 @@
+"""The consumer of one lane's queue: a thread of its own for the broker's I/O, so that heartbeats never starve.
+
+Two connections: one consumes and acknowledges, the other publishes outcomes, dead letters and emitted commands, since a
+broker under an alarm stops reading from connections that publish. The consumer's connection ends by being aborted, never
+by a cancel, a nack or a close: those would reorder the queue (docs/ARCHITECTURE.md).
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pika
+import structlog
+
+from coordinator.inbox import Inbox
+from coordinator.lane.delivery import DeadLetter, Delivery, Reply, Settlement
+from shared.errors import BrokerUnavailable, ConfigurationError, CoordinatorError, Unavailable
+from shared.lane_tables import OutboxEntry
+from shared.messaging.amqp import AmqpChannel, AmqpConnection
+from shared.messaging.publisher import Publisher
+from shared.messaging.topology import DEAD_EXCHANGE, WRITES_EXCHANGE, queue_name
+from shared.messaging.wire import (
+    HEADER_REPLY_PACKS,
+    JSON_CONTENT,
+    PACK_CONTENT,
+    Envelope,
+    decode,
+    encode_outcome,
+    encode_outcomes,
+    headers_of,
+)
+from shared.settings import BrokerSettings
+
+PERSISTENT = 2
+TRANSIENT = 1
+HEADER_TRACEBACK_CHARACTERS_MAX = 8000
+
+log = structlog.get_logger("consumer")
+
+
+class LaneConsumer:
+    """Feeds a lane's inbox from its queue and carries out its settlements."""
+
+    def __init__(
+        self,
+        lane: str,
+        broker: BrokerSettings,
+        inbox: Inbox,
+        *,
+        prefetch: int,
+        holder: str,
+        on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None],
+    ) -> None:
+        self._lane = lane
+        self._broker = broker
+        self._inbox = inbox
+        self._prefetch = prefetch
+        self._holder = holder
+        self._on_emitted_confirmed = on_emitted_confirmed
+        self._loop = asyncio.new_event_loop()
+        self._publisher = Publisher(broker, f"{holder} publish")
+        self._connection: AmqpConnection | None = None
+        self._channel: AmqpChannel | None = None
+        self._generation = 0
+        self._settlements: asyncio.Queue[tuple[int, Settlement]] = asyncio.Queue()
+        self._stop: asyncio.Event = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name=f"broker {lane}", daemon=True)
+        self.failure: ConfigurationError | None = None
+        self.is_consuming = False
+
+    def start(self) -> None:
+        """Connect, consume, and connect again whenever a connection is lost."""
+        self._thread.start()
+
+    def settle(self, generation: int, settlement: Settlement) -> None:
+        """Carry out a settlement, in the order of the calls. Called by the lane's thread."""
+        self._loop.call_soon_threadsafe(self._settlements.put_nowait, (generation, settlement))
+
+    def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
+        """Publish commands that handlers emitted. Called by the lane's thread."""
+        self._loop.call_soon_threadsafe(self._publish_emitted, list(entries))
+
+    def stand_by(self, generation: int) -> None:
+        """Drop the connection of this generation and queue up behind the other consumers."""
+        self._loop.call_soon_threadsafe(self._abort, generation)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Finish the settlements that were given, then abort. False: that took longer than the timeout."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._publisher.start()
+        consuming = asyncio.create_task(self._keep_consuming())
+        settling = asyncio.create_task(self._settle_all())
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait({consuming, settling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                await self._settlements.join()
+                await self._flush_acknowledgements()
+        finally:
+            for task in (consuming, settling, stopping):
+                task.cancel()
+            results = await asyncio.gather(consuming, settling, stopping, return_exceptions=True)
+            if self._connection is not None:
+                self._connection.abort()
+            await self._publisher.close()
+            for result in results:
+                if isinstance(result, ConfigurationError):
+                    self.failure = result
+            self._inbox.close()
+
+    async def _keep_consuming(self) -> None:
+        while True:
+            try:
+                await self._consume()
+            except BrokerUnavailable as error:
+                log.warning("broker_unavailable", connection=f"{self._holder} consume", error=str(error))
+            await asyncio.sleep(self._broker.reconnect_delay_s)
+
+    async def _consume(self) -> None:
+        """Consume until the connection is lost."""
+        connection = await AmqpConnection.open(self._broker, f"{self._holder} consume")
+        try:
+            channel = await connection.channel()
+            await channel.declare_lane(self._lane, self._broker.queue_bytes_max)
+            await channel.call(channel.raw.basic_qos, prefetch_count=self._prefetch)
+            generation = self._inbox.begin_generation()
+            self._connection, self._channel, self._generation = connection, channel, generation
+            await channel.call(
+                channel.raw.basic_consume,
+                queue_name(self._lane),
+                on_message_callback=lambda _, method, properties, body: self._inbox.put(
+                    generation, _delivery(method, properties, body)
+                ),
+            )
+            self.is_consuming = True
+            log.info("consuming", lane=self._lane, generation=generation)
+            reason = await asyncio.shield(connection.lost)
+            log.warning("broker_connection_lost", connection=f"{self._holder} consume", error=str(reason))
+        finally:
+            self.is_consuming = False
+            self._channel = None
+            connection.abort()
+
+    async def _settle_all(self) -> None:
+        while True:
+            generation, settlement = await self._settlements.get()
+            for letter in settlement.dead_letters:
+                await self._publish_dead(letter)
+            self._acknowledge(generation, settlement.last_tag)
+            for reply in settlement.replies:
+                self._send_reply(reply)
+            self._publish_emitted(settlement.emitted)
+            self._settlements.task_done()
+
+    def _acknowledge(self, generation: int, tag: int) -> None:
+        channel = self._channel
+        if channel is not None and generation == self._generation and channel.raw.is_open:
+            channel.raw.basic_ack(tag, multiple=True)
+
+    async def _flush_acknowledgements(self) -> None:
+        """Return once the broker has seen every acknowledgement: it answers in order."""
+        channel = self._channel
+        if channel is not None:
+            try:
+                async with asyncio.timeout(2.0):
+                    await channel.call(channel.raw.queue_declare, queue=queue_name(self._lane), passive=True)
+            except (CoordinatorError, TimeoutError):
+                log.warning("acknowledgements_unsure", lane=self._lane)
+
+    async def _publish_dead(self, letter: DeadLetter) -> None:
+        """Return once the broker has the dead letter; until then its delivery stays unacknowledged."""
+        while True:
+            message = letter.message
+            properties = pika.BasicProperties(
+                message_id=message.command_id,
+                type=message.type,
+                content_type=JSON_CONTENT,
+                delivery_mode=PERSISTENT,
+                headers=headers_of(message) | _reasons(letter, self._lane),
+            )
+            try:
+                await self._publisher.publish(DEAD_EXCHANGE, self._lane, properties, message.arguments)
+            except Unavailable as error:
+                log.error("dead_letter_not_taken", lane=self._lane, command_id=message.command_id, error=str(error))
+                await asyncio.sleep(self._broker.reconnect_delay_s)
+            else:
+                log.warning(
+                    "dead_lettered",
+                    lane=self._lane,
+                    command_id=message.command_id,
+                    type=message.type,
+                    code=letter.code,
+                    reason=letter.reason,
+                )
+                return
+
+    def _send_reply(self, reply: Reply) -> None:
+        """Outcomes are sent once and without a confirm: whoever misses one finds it in the command log."""
+        packs = [reply.outcomes] if reply.packed else [[outcome] for outcome in reply.outcomes]
+        for outcomes in packs:
+            properties = pika.BasicProperties(
+                content_type=PACK_CONTENT if reply.packed else JSON_CONTENT,
+                correlation_id=reply.correlation_id,
+                delivery_mode=TRANSIENT,
+            )
+            body = encode_outcomes(outcomes) if reply.packed else encode_outcome(outcomes[0])
+            if not self._publisher.send(reply.reply_to, properties, body):
+                log.warning("outcome_not_sent", lane=self._lane, outcomes=len(outcomes))
+
+    def _publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
+        for entry in entries:
+            properties = pika.BasicProperties(
+                message_id=entry.command_id,
+                type=entry.type,
+                content_type=JSON_CONTENT,
+                delivery_mode=PERSISTENT,
+            )
+            confirm = self._publisher.publish(WRITES_EXCHANGE, entry.lane, properties, entry.arguments)
+            confirm.add_done_callback(lambda done, entry=entry: self._on_emitted(done, entry))
+
+    def _on_emitted(self, confirm: "asyncio.Future[None]", entry: OutboxEntry) -> None:
+        if confirm.cancelled():
+            return
+        error = confirm.exception()
+        if error is None:
+            self._on_emitted_confirmed([entry])
+            return
+        log.error("emitted_command_not_taken", lane=entry.lane, command_id=entry.command_id, error=str(error))
+        if not self._stop.is_set():
+            self._loop.call_later(self._broker.reconnect_delay_s, self._publish_emitted, [entry])
+
+    def _abort(self, generation: int) -> None:
+        if generation == self._generation and self._connection is not None:
+            self._connection.abort()
+
+
+def _delivery(method: Any, properties: pika.BasicProperties, body: bytes) -> Delivery:
+    headers = properties.headers or {}
+    envelope = Envelope(
+        message_id=properties.message_id,
+        type=properties.type,
+        content_type=properties.content_type,
+        reply_to=properties.reply_to,
+        correlation_id=properties.correlation_id,
+        headers=headers,
+    )
+    return Delivery(
+        tag=method.delivery_tag,
+        commands=decode(envelope, body),
+        redelivered=bool(method.redelivered),
+        reply_to=properties.reply_to,
+        correlation_id=properties.correlation_id,
+        reply_packs=headers.get(HEADER_REPLY_PACKS) in (True, "true", 1),
+    )
+
+
+def _reasons(letter: DeadLetter, lane: str) -> dict[str, str | int]:
+    """Why the command is dead, as headers; AMQP bounds them by the size of a frame."""
+    reasons: dict[str, str | int] = {"reason": letter.code, "error": letter.reason, "lane": lane}
+    if letter.traceback is not None:
+        reasons["traceback"] = letter.traceback[-HEADER_TRACEBACK_CHARACTERS_MAX:]
+    if letter.sequence is not None:
+        reasons["sequence"] = letter.sequence
+    return reasons
+
+

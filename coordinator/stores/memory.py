@@ -1,0 +1,94 @@
+"""A store in memory: for tests, simulation and a monolith's first steps. It keeps nothing when the process ends."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import cast
+
+from coordinator.stores.port import BatchFault, Changes, Fenced, Lease, Transaction
+from shared.rows import R, Row
+
+Tables = dict[type[Row], dict[int | str, Row]]
+
+
+class MemoryDatabase:
+    """What several stores, the active consumer's and a standby's, share."""
+
+    def __init__(self) -> None:
+        self.tables: Tables = {}
+        self.epoch = 0
+        self.sequence = 0
+
+    def rows(self, model: type[R]) -> list[R]:
+        """All rows of a model, in order of their keys."""
+        table = self.tables.get(model, {})
+        return [cast("R", table[key]) for key in sorted(table, key=lambda key: (isinstance(key, str), key))]
+
+
+class MemoryStore:
+    """Implements `Store` on a MemoryDatabase."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self._database = database
+
+    def check(self, models: Sequence[type[Row]]) -> None:
+        """Anything can be kept in memory."""
+
+    def take_over(self, holder: str, now: datetime) -> Lease:  # noqa: ARG002
+        self._database.epoch += 1
+        return Lease(self._database.epoch, self._database.sequence)
+
+    def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
+        if self._database.epoch != epoch:
+            raise Fenced(f"epoch {epoch} is over; it is {self._database.epoch} now")
+        return self.take_over(holder, now)
+
+    def begin(self) -> Transaction:
+        return MemoryTransaction(self._database)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class MemoryTransaction:
+    """Implements `Transaction`; a commit is checked whole before anything of it is kept."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        self._database = database
+
+    def load(self, model: type[R], column: str, values: Sequence[int | str]) -> list[R]:
+        table = self._database.tables.get(model, {})
+        if column == model.key:
+            return [cast("R", table[value]) for value in values if value in table]
+        wanted = set(values)
+        return [cast("R", row) for row in table.values() if getattr(row, column) in wanted]
+
+    def scan(self, model: type[R], limit: int) -> list[R]:
+        return self._database.rows(model)[:limit]
+
+    def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
+        database = self._database
+        if database.epoch != lease.epoch or database.sequence != lease.sequence:
+            raise Fenced(f"epoch {lease.epoch} is over; it is {database.epoch} now")
+        after: Tables = {model: dict(table) for model, table in database.tables.items()}
+        for rows in changes.deletes:
+            for row in rows:
+                after.get(type(row), {}).pop(getattr(row, row.key), None)
+        for rows in changes.updates:
+            for row in rows:
+                after.setdefault(type(row), {})[getattr(row, row.key)] = row
+        for rows in changes.inserts:
+            for row in rows:
+                table = after.setdefault(type(row), {})
+                if getattr(row, row.key) in table:
+                    raise BatchFault(f"{row.table}: duplicate key {getattr(row, row.key)!r}")
+                table[getattr(row, row.key)] = row
+        for model, table in after.items():
+            for column in model.unique:
+                values = [getattr(row, column) for row in table.values()]
+                if len(set(values)) != len(values):
+                    raise BatchFault(f"{model.table}: duplicate {column}")
+        database.tables = after
+        database.sequence = sequence
+
+    def rollback(self) -> None:
+        """Nothing was kept."""

@@ -1,0 +1,221 @@
+"""The store on MongoDB: one multi-document transaction a batch, acknowledged by a majority and journaled.
+
+The fence changes the lease document in the batch's transaction. It must really change it: a write that leaves the
+document as it was does not conflict with a takeover.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from bson.errors import BSONError
+from pymongo import DeleteOne, InsertOne, MongoClient, ReadPreference, ReplaceOne, ReturnDocument, WriteConcern
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.synchronous.database import Database
+
+from coordinator.stores.port import BatchFault, Changes, Conflict, Fenced, Lease, StoreUnavailable, Transaction
+from shared.database import Document, document_of, row_of_document
+from shared.errors import ConfigurationError
+from shared.lane_tables import LANE_MODELS, LEASE_TABLE
+from shared.rows import R, Row
+from shared.service import Service
+
+SERVER_SELECTION_TIMEOUT_MS = 3000
+SOCKET_TIMEOUT_MS = 30_000
+COMMIT_TIMEOUT_MS = 10_000
+
+_DUPLICATE_KEY = 11000
+_WRITE_CONFLICT = 112
+_LOCK_TIMEOUT = 24
+_FAULTS = {_DUPLICATE_KEY, 121}  # 121: document validation failure
+_DURABLE: WriteConcern = WriteConcern(w="majority", j=True)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The one place where the driver's errors become the port's."""
+    try:
+        yield
+    except PyMongoError as error:
+        codes = _codes(error)
+        if error.has_error_label("UnknownTransactionCommitResult"):
+            raise StoreUnavailable(f"MongoDB: the outcome of a commit is unknown: {error}") from error
+        if codes & _FAULTS:
+            raise BatchFault(f"{type(error).__name__}: {error}") from error
+        if codes & {_WRITE_CONFLICT, _LOCK_TIMEOUT}:
+            raise Conflict(str(error)) from error
+        raise StoreUnavailable(f"MongoDB: {type(error).__name__}: {error}") from error
+    except (BSONError, OverflowError, UnicodeEncodeError) as error:
+        raise BatchFault(f"{type(error).__name__}: {error}") from error
+    except OSError as error:
+        raise StoreUnavailable(f"MongoDB: {type(error).__name__}: {error}") from error
+
+
+def _codes(error: PyMongoError) -> set[int]:
+    if isinstance(error, BulkWriteError):
+        details = error.details or {}
+        return {problem.get("code", 0) for problem in details.get("writeErrors", [])}
+    if isinstance(error, DuplicateKeyError):
+        return {_DUPLICATE_KEY}
+    code = getattr(error, "code", None)
+    return set() if code is None else {code}
+
+
+class MongoStore:
+    """Implements `Store`."""
+
+    def __init__(self, url: str, service: Service) -> None:
+        self._url = url
+        self._lane = service.name
+        self._client: MongoClient[Document] | None = None
+
+    def check(self, models: Sequence[type[Row]]) -> None:
+        setting = f"{self._lane.upper()}_DATABASE_URL"
+        with _translated():
+            database = self._database()
+            if "setName" not in database.client.admin.command("hello"):
+                raise ConfigurationError(
+                    f"the MongoDB of {setting} is no replica set, so it has no transactions: start it with --replSet"
+                )
+            existing = set(database.list_collection_names())
+            for model in (*models, *LANE_MODELS):
+                if model.table not in existing:
+                    raise ConfigurationError(
+                        f"collection {model.table} is missing in the database of {setting}: run `coordinator migrate`"
+                    )
+            foreign = database[LEASE_TABLE].find_one({"_id": {"$ne": self._lane}})
+        if foreign is not None:
+            raise ConfigurationError(
+                f"the database of {setting} is that of lane {foreign['_id']}: a lane needs its own"
+            )
+
+    def take_over(self, holder: str, now: datetime) -> Lease:
+        return self._raise_epoch({"_id": self._lane}, holder, now, upsert=True)
+
+    def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
+        return self._raise_epoch({"_id": self._lane, "epoch": epoch}, holder, now, upsert=False)
+
+    def begin(self) -> Transaction:
+        with self._closing_when_unavailable():
+            database = self._database()
+            session = database.client.start_session(causal_consistency=True)
+            session.start_transaction(
+                read_concern=ReadConcern("snapshot"),
+                write_concern=_DURABLE,
+                read_preference=ReadPreference.PRIMARY,
+                max_commit_time_ms=COMMIT_TIMEOUT_MS,
+            )
+        return MongoTransaction(self, database, session, self._lane)
+
+    def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _raise_epoch(self, held: Document, holder: str, now: datetime, *, upsert: bool) -> Lease:
+        """A write outside any transaction waits for a transaction that has changed the document."""
+        with self._closing_when_unavailable():
+            lease = self._database()[LEASE_TABLE].find_one_and_update(
+                held,
+                {
+                    "$inc": {"epoch": 1},
+                    "$set": {"holder": holder, "taken_at": now},
+                    "$setOnInsert": {"sequence": 0, "batches": 0},
+                },
+                upsert=upsert,
+                return_document=ReturnDocument.AFTER,
+            )
+        if lease is None:
+            raise Fenced(f"the epoch of lane {self._lane} was raised by another consumer")
+        return Lease(lease["epoch"], lease["sequence"])
+
+    def _database(self) -> Database[Document]:
+        if self._client is None:
+            self._client = MongoClient(
+                self._url,
+                tz_aware=True,
+                appname=f"lane {self._lane}",
+                serverSelectionTimeoutMS=SERVER_SELECTION_TIMEOUT_MS,
+                connectTimeoutMS=SERVER_SELECTION_TIMEOUT_MS,
+                socketTimeoutMS=SOCKET_TIMEOUT_MS,
+                w="majority",
+                journal=True,
+            )
+        return self._client.get_default_database()
+
+    @contextmanager
+    def _closing_when_unavailable(self) -> Iterator[None]:
+        try:
+            with _translated():
+                yield
+        except StoreUnavailable:
+            self.close()
+            raise
+
+
+class MongoTransaction:
+    """Implements `Transaction`."""
+
+    def __init__(self, store: MongoStore, database: Database[Document], session: ClientSession, lane: str) -> None:
+        self._store = store
+        self._database = database
+        self._session = session
+        self._lane = lane
+
+    def load(self, model: type[R], column: str, values: Sequence[int | str]) -> list[R]:
+        field = "_id" if column == model.key else column
+        condition = {field: values[0]} if len(values) == 1 else {field: {"$in": list(values)}}
+        with self._closing_when_unavailable():
+            return [
+                row_of_document(model, document)
+                for document in self._of(model).find(condition, session=self._session)
+            ]
+
+    def scan(self, model: type[R], limit: int) -> list[R]:
+        with self._closing_when_unavailable():
+            found = self._of(model).find({}, session=self._session).sort("_id", 1).limit(limit)
+            return [row_of_document(model, document) for document in found]
+
+    def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
+        with self._closing_when_unavailable():
+            fenced = self._database[LEASE_TABLE].update_one(
+                {"_id": self._lane, "epoch": lease.epoch, "sequence": lease.sequence},
+                {"$set": {"sequence": sequence}, "$inc": {"batches": 1}},
+                session=self._session,
+            )
+            if fenced.matched_count != 1:
+                raise Fenced(f"epoch {lease.epoch} of lane {self._lane} is over")
+            for rows in changes.deletes:
+                self._write(rows, [DeleteOne({"_id": getattr(row, row.key)}) for row in rows])
+            for rows in changes.updates:
+                self._write(rows, [ReplaceOne({"_id": getattr(row, row.key)}, document_of(row)) for row in rows])
+            for rows in changes.inserts:
+                self._write(rows, [InsertOne(document_of(row)) for row in rows])
+            self._session.commit_transaction()
+            self._session.end_session()
+
+    def rollback(self) -> None:
+        try:
+            # Aborts the transaction, if one is in progress.
+            self._session.end_session()
+        except PyMongoError:
+            self._store.close()
+
+    def _of(self, model: type[Row]) -> Collection[Document]:
+        return self._database[model.table]
+
+    def _write(self, rows: Sequence[Row], operations: list[Any]) -> None:
+        self._of(type(rows[0])).bulk_write(operations, ordered=True, session=self._session)
+
+    @contextmanager
+    def _closing_when_unavailable(self) -> Iterator[None]:
+        try:
+            with _translated():
+                yield
+        except StoreUnavailable:
+            self._store.close()
+            raise

@@ -1,0 +1,278 @@
+"""The store on MySQL and MariaDB: multi-row statements, one COMMIT a batch.
+
+A deadlock (1213) rolls the whole transaction back, a lock timeout (1205) only the statement: either way the batch is
+rolled back and run again. The fence is an UPDATE of the lease row in the batch's transaction.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import pymysql
+from pymysql.constants import ER
+from sqlalchemy import BigInteger, Integer, make_url
+
+from coordinator.stores.port import BatchFault, Changes, Conflict, Fenced, Lease, StoreUnavailable, Transaction
+from coordinator.stores.sql import Schema, TableOf, aware, missing_table, naive, row_of
+from shared.errors import ConfigurationError
+from shared.lane_tables import LANE_MODELS, LEASE_TABLE
+from shared.rows import R, Row
+from shared.service import Service
+
+CONNECT_TIMEOUT_S = 5
+IO_TIMEOUT_S = 30
+IDLE_TIMEOUT_S = 3600
+LOCK_TIMEOUT_S = 5
+PORT = 3306
+
+_CONFLICTS = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, 1020}  # 1020: the record has changed since last read
+_DATA_TOO_LONG = 1406
+_DATA_OUT_OF_RANGE = 1690
+_CHECKS_VIOLATED = {3819, 4025}  # MySQL, MariaDB
+# What a value or a constraint of the batch's own can cause; pymysql's classes are wider than that.
+_FAULTS = {
+    ER.DUP_ENTRY,
+    ER.BAD_NULL_ERROR,
+    ER.NO_REFERENCED_ROW,
+    ER.NO_REFERENCED_ROW_2,
+    ER.ROW_IS_REFERENCED,
+    ER.ROW_IS_REFERENCED_2,
+    ER.WARN_DATA_OUT_OF_RANGE,
+    ER.TRUNCATED_WRONG_VALUE,
+    ER.TRUNCATED_WRONG_VALUE_FOR_FIELD,
+    ER.WARN_DATA_TRUNCATED,
+    _DATA_OUT_OF_RANGE,
+    _DATA_TOO_LONG,
+    *_CHECKS_VIOLATED,
+}
+_SCHEMA = {ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR}
+
+_SESSION = (
+    "SET SESSION transaction_isolation = 'READ-COMMITTED'",
+    f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT_S}",
+    "SET SESSION time_zone = '+00:00'",
+    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
+)
+_TAKE_OVER = f"""
+    INSERT INTO {LEASE_TABLE} (lane, epoch, sequence, batches, holder, taken_at) VALUES (%s, 1, 0, 0, %s, %s)
+    ON DUPLICATE KEY UPDATE epoch = epoch + 1, holder = VALUES(holder), taken_at = VALUES(taken_at)
+"""  # noqa: S608  # a constant of ours
+_RENEW = (
+    f"UPDATE {LEASE_TABLE} SET epoch = epoch + 1, holder = %s, taken_at = %s WHERE lane = %s AND epoch = %s"  # noqa: S608
+)
+_HELD = f"SELECT epoch, sequence FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608
+_FENCE = (
+    f"UPDATE {LEASE_TABLE} SET sequence = %s, batches = batches + 1 "  # noqa: S608
+    "WHERE lane = %s AND epoch = %s AND sequence = %s"
+)
+_FOREIGN_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noqa: S608
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The one place where the driver's errors become the port's."""
+    try:
+        yield
+    except pymysql.MySQLError as error:
+        number = error.args[0] if error.args else None
+        if number in _CONFLICTS:
+            raise Conflict(str(error)) from error
+        if number in _FAULTS:
+            raise BatchFault(f"{type(error).__name__}: {error}") from error
+        raise StoreUnavailable(f"MySQL: {type(error).__name__}: {error}") from error
+    except OSError as error:
+        raise StoreUnavailable(f"MySQL: {type(error).__name__}: {error}") from error
+
+
+class MysqlStore:
+    """Implements `Store`."""
+
+    def __init__(self, url: str, service: Service) -> None:
+        self._address = make_url(url)
+        self._lane = service.name
+        self._schema = Schema(service.metadata)
+        self._connection: pymysql.Connection[Any] | None = None
+
+    def check(self, models: Sequence[type[Row]]) -> None:
+        setting = f"{self._lane.upper()}_DATABASE_URL"
+        with _translated(), self._connected().cursor() as cursor:
+            for model in (*models, *LANE_MODELS):
+                table = self._schema.of(model)
+                try:
+                    cursor.execute(f"{_select(table)} LIMIT 0")
+                except pymysql.MySQLError as error:
+                    if error.args[0] not in _SCHEMA:
+                        raise
+                    raise missing_table(table.name, setting, str(error.args[1])) from None
+            cursor.execute(_FOREIGN_LANES, [self._lane])
+            foreign = cursor.fetchone()
+        if foreign is not None:
+            raise ConfigurationError(f"the database of {setting} is that of lane {foreign[0]}: a lane needs its own")
+
+    def take_over(self, holder: str, now: datetime) -> Lease:
+        return self._raise_epoch(_TAKE_OVER, [self._lane, holder, naive(now)])
+
+    def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
+        return self._raise_epoch(_RENEW, [holder, naive(now), self._lane, epoch])
+
+    def begin(self) -> Transaction:
+        with self._closing_when_unavailable():
+            connection = self._connected()
+            connection.begin()
+        return MysqlTransaction(self, connection, self._schema, self._lane)
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # Without the COM_QUIT of close(), which can block on a stalled network.
+            connection._force_close()  # type: ignore[attr-defined]  # noqa: SLF001
+
+    def _raise_epoch(self, statement: str, arguments: list[Any]) -> Lease:
+        """Raise the epoch and read the lease under the same row lock."""
+        with self._closing_when_unavailable():
+            connection = self._connected()
+            connection.begin()
+            try:
+                with connection.cursor() as cursor:
+                    raised = cursor.execute(statement, arguments)
+                    cursor.execute(_HELD, [self._lane])
+                    held = cursor.fetchone()
+                connection.commit()
+            except pymysql.MySQLError:
+                self.close()
+                raise
+        if not raised or held is None:
+            raise Fenced(f"the epoch of lane {self._lane} was raised by another consumer")
+        return Lease(held[0], held[1])
+
+    def _connected(self) -> pymysql.Connection[Any]:
+        if self._connection is None:
+            address = self._address
+            connection = pymysql.connect(
+                host=address.host or "127.0.0.1",
+                port=address.port or PORT,
+                user=address.username or "",
+                password=address.password or "",
+                database=address.database,
+                charset="utf8mb4",
+                autocommit=True,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                read_timeout=IO_TIMEOUT_S,
+                write_timeout=IO_TIMEOUT_S,
+                # An UPDATE counts the rows that it found, changed or not.
+                client_flag=pymysql.constants.CLIENT.FOUND_ROWS,
+            )
+            with connection.cursor() as cursor:
+                for statement in _SESSION:
+                    _set(cursor, statement)
+            self._connection = connection
+        return self._connection
+
+    @contextmanager
+    def _closing_when_unavailable(self) -> Iterator[None]:
+        try:
+            with _translated():
+                yield
+        except StoreUnavailable:
+            self.close()
+            raise
+
+
+class MysqlTransaction:
+    """Implements `Transaction`."""
+
+    def __init__(self, store: MysqlStore, connection: pymysql.Connection[Any], schema: Schema, lane: str) -> None:
+        self._store = store
+        self._connection = connection
+        self._schema = schema
+        self._lane = lane
+        self._is_open = True
+
+    def load(self, model: type[R], column: str, values: Sequence[int | str]) -> list[R]:
+        table = self._schema.of(model)
+        return self._rows(model, table, f"{_select(table)} WHERE `{column}` IN %s", [tuple(values)])
+
+    def scan(self, model: type[R], limit: int) -> list[R]:
+        table = self._schema.of(model)
+        return self._rows(model, table, f"{_select(table)} ORDER BY `{table.key}` LIMIT %s", [limit])
+
+    def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
+        with self._closing_when_unavailable():
+            with self._connection.cursor() as cursor:
+                if cursor.execute(_FENCE, [sequence, self._lane, lease.epoch, lease.sequence]) != 1:
+                    raise Fenced(f"epoch {lease.epoch} of lane {self._lane} is over")
+                for rows in changes.deletes:
+                    table = self._schema.of(type(rows[0]))
+                    keys = tuple(getattr(row, table.key) for row in rows)
+                    cursor.execute(f"DELETE FROM `{table.name}` WHERE `{table.key}` IN %s", [keys])  # noqa: S608
+                for rows in changes.updates:
+                    self._update(cursor, rows)
+                for rows in changes.inserts:
+                    table = self._schema.of(type(rows[0]))
+                    cursor.executemany(_insert(table), [tuple(map(naive, table.values(row))) for row in rows])
+            self._connection.commit()
+            self._is_open = False
+
+    def rollback(self) -> None:
+        if not self._is_open or not self._connection.open:
+            return
+        self._is_open = False
+        try:
+            self._connection.rollback()
+        except (pymysql.MySQLError, OSError):
+            self._store.close()
+
+    def _update(self, cursor: Any, rows: Sequence[Row]) -> None:
+        table = self._schema.of(type(rows[0]))
+        columns = (table.key, *table.others)
+        assignments = ", ".join(f"held.`{name}` = given.`{name}`" for name in table.others)
+        if not isinstance(table.column(table.key).type, Integer | BigInteger):
+            # A text key joined with literals would be compared in the connection's collation, and without the index.
+            plain = ", ".join(f"`{name}` = %s" for name in table.others)
+            cursor.executemany(
+                f"UPDATE `{table.name}` SET {plain} WHERE `{table.key}` = %s",  # noqa: S608
+                [tuple(naive(getattr(row, name)) for name in (*table.others, table.key)) for row in rows],
+            )
+            return
+        first = "SELECT " + ", ".join(f"%s AS `{name}`" for name in columns)
+        more = " UNION ALL SELECT " + ", ".join(["%s"] * len(columns))
+        query = (
+            f"UPDATE `{table.name}` AS held JOIN ({first}{more * (len(rows) - 1)}) AS given "  # noqa: S608
+            f"ON held.`{table.key}` = given.`{table.key}` SET {assignments}"
+        )
+        cursor.execute(query, [naive(getattr(row, name)) for row in rows for name in columns])
+
+    def _rows(self, model: type[R], table: TableOf, query: str, arguments: list[Any]) -> list[R]:
+        with self._closing_when_unavailable(), self._connection.cursor() as cursor:
+            cursor.execute(query, arguments)
+            return [row_of(model, table.columns, tuple(map(aware, row))) for row in cursor.fetchall()]
+
+    @contextmanager
+    def _closing_when_unavailable(self) -> Iterator[None]:
+        try:
+            with _translated():
+                yield
+        except StoreUnavailable:
+            self._store.close()
+            raise
+
+
+def _set(cursor: Any, statement: str) -> None:
+    try:
+        cursor.execute(statement)
+    except pymysql.MySQLError as error:
+        if error.args[0] != ER.UNKNOWN_SYSTEM_VARIABLE:
+            raise
+        # MariaDB before 11.1 knows transaction_isolation by its old name.
+        cursor.execute(statement.replace("transaction_isolation", "tx_isolation"))
+
+
+def _select(table: TableOf) -> str:
+    return f"SELECT {', '.join(f'`{name}`' for name in table.columns)} FROM `{table.name}`"  # noqa: S608
+
+
+def _insert(table: TableOf) -> str:
+    marks = ", ".join(["%s"] * len(table.columns))
+    names = ", ".join(f"`{name}`" for name in table.columns)
+    return f"INSERT INTO `{table.name}` ({names}) VALUES ({marks})"  # noqa: S608

@@ -1,0 +1,94 @@
+"""The seam between a lane and its database.
+
+A store is used by one thread. Its errors say what became of the transaction, and nothing about the driver:
+
+    StoreError
+    ├── Fenced              the epoch is no longer ours; nothing was committed
+    ├── BatchFault          a statement was refused because of what a command wrote; nothing was committed
+    ├── Conflict            the database aborted the transaction to resolve a conflict; nothing was committed
+    └── StoreUnavailable    the database is away, or will not do it now; a commit may or may not have happened
+
+After StoreUnavailable the lane renews its lease before anything else: that waits out an old COMMIT still under way, so
+that what the log says then is final.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from msgspec import Struct
+
+from shared.rows import R, Row
+
+
+class StoreError(Exception):
+    """The root of the tree."""
+
+
+class Fenced(StoreError):
+    """Raised by `renew` and `commit` when another consumer has taken the lane over."""
+
+
+class BatchFault(StoreError):
+    """Raised for violated constraints and values out of range: rerunning the same batch would fail again."""
+
+
+class Conflict(StoreError):
+    """Raised for deadlocks, lock timeouts and serialization failures: rerunning the same batch may succeed."""
+
+
+class StoreUnavailable(StoreError):
+    """Raised for everything else. The connection is closed; the next call opens another."""
+
+
+class Lease(Struct, frozen=True):
+    """The right to write: commits under `epoch` succeed until someone raises it. `sequence` is the last one settled."""
+
+    epoch: int
+    sequence: int
+
+
+class Changes(Struct, frozen=True):
+    """What a batch leaves behind: each list holds the rows of one model. Applied in the order of the fields."""
+
+    deletes: Sequence[Sequence[Row]]
+    updates: Sequence[Sequence[Row]]
+    inserts: Sequence[Sequence[Row]]
+
+
+class Transaction(Protocol):
+    """One transaction. It sees what was committed before it began, and nobody else's changes after its fence."""
+
+    def load(self, model: type[R], column: str, values: Sequence[int | str]) -> list[R]:
+        """The rows whose key or unique column is among `values`, in any order; in one query."""
+
+    def scan(self, model: type[R], limit: int) -> list[R]:
+        """The first rows in order of their keys."""
+
+    def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
+        """Check the lease's epoch by a write, count its sequence up to `sequence`, write the changes, and commit.
+
+        When this returns, all of it is on disk. Raises StoreError.
+        """
+
+    def rollback(self) -> None:
+        """End without a trace. Never raises."""
+
+
+class Store(Protocol):
+    """The database of one lane."""
+
+    def check(self, models: Sequence[type[Row]]) -> None:
+        """Raises ConfigurationError unless the schema holds the models' tables and the lane's own."""
+
+    def take_over(self, holder: str, now: datetime) -> Lease:
+        """Raise the epoch, whoever holds it, once no transaction under the old one is in flight."""
+
+    def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
+        """Raise the epoch if it still is `epoch`, likewise. Raises Fenced if it is not."""
+
+    def begin(self) -> Transaction:
+        """Begin a transaction."""
+
+    def close(self) -> None:
+        """Close the connection; the next call opens another. Never raises."""

@@ -1,0 +1,263 @@
+"""The store on PostgreSQL: set-wise statements over arrays, in pipelines, one COMMIT a batch.
+
+The fence is an UPDATE of the lease row in the batch's transaction: it takes the row's lock, so that a takeover waits for
+the commit, and finds no row once the epoch was raised.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from psycopg import errors, sql
+from sqlalchemy import BigInteger, DateTime, Integer, LargeBinary
+
+from coordinator.stores.port import BatchFault, Changes, Conflict, Fenced, Lease, StoreUnavailable, Transaction
+from coordinator.stores.sql import Schema, TableOf, missing_table, row_of
+from shared.errors import ConfigurationError
+from shared.lane_tables import LANE_MODELS, LEASE_TABLE
+from shared.rows import R, Row
+from shared.service import Service
+
+CONNECT_TIMEOUT_S = 5
+IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
+LOCK_TIMEOUT_MS = 5_000
+TCP_USER_TIMEOUT_MS = 10_000
+
+_SESSION = {
+    # A consumer that was stopped in the middle of a batch must not hold the lease row's lock for ever.
+    "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_MS,
+    "lock_timeout": LOCK_TIMEOUT_MS,
+    "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed",
+    "timezone": "UTC",
+}
+
+# Another try may succeed: deadlock, serialization failure, lock not available.
+_CONFLICTS = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable)
+# The batch's own content is at fault: classes 22 (data) and 23 (integrity) of the SQL standard.
+_FAULTS = (errors.DataError, errors.IntegrityError)
+
+_TAKE_OVER = f"""
+    INSERT INTO {LEASE_TABLE} AS held (lane, epoch, sequence, batches, holder, taken_at)
+    VALUES (%(lane)s, 1, 0, 0, %(holder)s, %(now)s)
+    ON CONFLICT (lane) DO UPDATE SET epoch = held.epoch + 1, holder = excluded.holder, taken_at = excluded.taken_at
+    RETURNING epoch, sequence
+"""  # noqa: S608  # a constant of ours
+_RENEW = f"""
+    UPDATE {LEASE_TABLE} SET epoch = epoch + 1, holder = %(holder)s, taken_at = %(now)s
+    WHERE lane = %(lane)s AND epoch = %(epoch)s RETURNING epoch, sequence
+"""  # noqa: S608
+_FENCE = f"""
+    UPDATE {LEASE_TABLE} SET sequence = %(after)s, batches = batches + 1
+    WHERE lane = %(lane)s AND epoch = %(epoch)s AND sequence = %(before)s
+"""  # noqa: S608
+_FOREIGN_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noqa: S608
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The one place where the driver's errors become the port's."""
+    try:
+        yield
+    except _CONFLICTS as error:
+        raise Conflict(str(error)) from error
+    except _FAULTS as error:
+        raise BatchFault(f"{type(error).__name__}: {error}") from error
+    except (psycopg.Error, OSError) as error:
+        raise StoreUnavailable(f"PostgreSQL: {type(error).__name__}: {error}") from error
+
+
+class PostgresStore:
+    """Implements `Store`."""
+
+    def __init__(self, url: str, service: Service) -> None:
+        self._url = url
+        self._lane = service.name
+        self._schema = Schema(service.metadata)
+        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+
+    def check(self, models: Sequence[type[Row]]) -> None:
+        setting = f"{self._lane.upper()}_DATABASE_URL"
+        with _translated():
+            connection = self._connected()
+            for model in (*models, *LANE_MODELS):
+                table = self._schema.of(model)
+                try:
+                    connection.execute(_select(table) + sql.SQL(" LIMIT 0"))
+                except (errors.UndefinedTable, errors.UndefinedColumn) as error:
+                    raise missing_table(table.name, setting, str(error).splitlines()[0]) from None
+            foreign = connection.execute(_FOREIGN_LANES, [self._lane]).fetchone()
+        if foreign is not None:
+            raise ConfigurationError(f"the database of {setting} is that of lane {foreign[0]}: a lane needs its own")
+
+    def take_over(self, holder: str, now: datetime) -> Lease:
+        with self._closing_when_unavailable():
+            row = self._connected().execute(_TAKE_OVER, {"lane": self._lane, "holder": holder, "now": now}).fetchone()
+            if row is None:
+                raise StoreUnavailable("PostgreSQL returned no lease")
+            return Lease(row[0], row[1])
+
+    def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
+        with self._closing_when_unavailable():
+            row = (
+                self._connected()
+                .execute(_RENEW, {"lane": self._lane, "holder": holder, "now": now, "epoch": epoch})
+                .fetchone()
+            )
+        if row is None:
+            raise Fenced(f"epoch {epoch} of lane {self._lane} is over")
+        return Lease(row[0], row[1])
+
+    def begin(self) -> Transaction:
+        with self._closing_when_unavailable():
+            connection = self._connected()
+            connection.execute("BEGIN")
+        return PostgresTransaction(self, connection, self._schema, self._lane)
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _connected(self) -> psycopg.Connection[tuple[Any, ...]]:
+        if self._connection is None:
+            self._connection = psycopg.connect(
+                self._url,
+                autocommit=True,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                application_name=f"lane {self._lane}",
+                options=" ".join(f"-c {name}={str(value).replace(' ', chr(92) + ' ')}" for name, value in _SESSION.items()),
+                keepalives_idle=5,
+                keepalives_interval=2,
+                keepalives_count=3,
+                tcp_user_timeout=TCP_USER_TIMEOUT_MS,
+            )
+        return self._connection
+
+    @contextmanager
+    def _closing_when_unavailable(self) -> Iterator[None]:
+        try:
+            with _translated():
+                yield
+        except StoreUnavailable:
+            self.close()
+            raise
+
+
+class PostgresTransaction:
+    """Implements `Transaction`."""
+
+    def __init__(
+        self, store: PostgresStore, connection: psycopg.Connection[tuple[Any, ...]], schema: Schema, lane: str
+    ) -> None:
+        self._store = store
+        self._connection = connection
+        self._schema = schema
+        self._lane = lane
+
+    def load(self, model: type[R], column: str, values: Sequence[int | str]) -> list[R]:
+        table = self._schema.of(model)
+        query = _select(table) + sql.SQL(" WHERE {} = ANY(%s)").format(sql.Identifier(column))
+        with self._closing_when_unavailable():
+            rows = self._connection.execute(query, [list(values)]).fetchall()
+        return [row_of(model, table.columns, row) for row in rows]
+
+    def scan(self, model: type[R], limit: int) -> list[R]:
+        table = self._schema.of(model)
+        query = _select(table) + sql.SQL(" ORDER BY {} LIMIT %s").format(sql.Identifier(table.key))
+        with self._closing_when_unavailable():
+            rows = self._connection.execute(query, [limit]).fetchall()
+        return [row_of(model, table.columns, row) for row in rows]
+
+    def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
+        fence = {"lane": self._lane, "epoch": lease.epoch, "before": lease.sequence, "after": sequence}
+        with self._closing_when_unavailable():
+            with self._connection.pipeline():
+                fenced = self._connection.execute(_FENCE, fence)
+                for rows in changes.deletes:
+                    self._delete(rows)
+                for rows in changes.updates:
+                    self._update(rows)
+                for rows in changes.inserts:
+                    self._insert(rows)
+            if fenced.rowcount != 1:
+                raise Fenced(f"epoch {lease.epoch} of lane {self._lane} is over")
+            committed = self._connection.execute("COMMIT")
+            # A transaction that failed answers COMMIT with the tag ROLLBACK and no error.
+            if committed.statusmessage != "COMMIT":
+                raise StoreUnavailable(f"PostgreSQL answered COMMIT with {committed.statusmessage}")
+
+    def rollback(self) -> None:
+        if self._connection.closed:
+            return
+        try:
+            if self._connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                self._connection.execute("ROLLBACK")
+        except (psycopg.Error, OSError):
+            self._store.close()
+
+    def _insert(self, rows: Sequence[Row]) -> None:
+        table = self._schema.of(type(rows[0]))
+        query = sql.SQL("INSERT INTO {} ({}) SELECT * FROM unnest({})").format(
+            sql.Identifier(table.name), _names(table.columns), _arrays(table, table.columns)
+        )
+        self._connection.execute(query, _columns(table, table.columns, rows))
+
+    def _update(self, rows: Sequence[Row]) -> None:
+        table = self._schema.of(type(rows[0]))
+        columns = (table.key, *table.others)
+        query = sql.SQL("UPDATE {} AS held SET {} FROM unnest({}) AS given ({}) WHERE held.{} = given.{}").format(
+            sql.Identifier(table.name),
+            sql.SQL(", ").join(sql.SQL("{0} = given.{0}").format(sql.Identifier(name)) for name in table.others),
+            _arrays(table, columns),
+            _names(columns),
+            sql.Identifier(table.key),
+            sql.Identifier(table.key),
+        )
+        self._connection.execute(query, _columns(table, columns, rows))
+
+    def _delete(self, rows: Sequence[Row]) -> None:
+        table = self._schema.of(type(rows[0]))
+        query = sql.SQL("DELETE FROM {} WHERE {} = ANY({})").format(
+            sql.Identifier(table.name), sql.Identifier(table.key), _arrays(table, (table.key,))
+        )
+        self._connection.execute(query, _columns(table, (table.key,), rows))
+
+    @contextmanager
+    def _closing_when_unavailable(self) -> Iterator[None]:
+        try:
+            with _translated():
+                yield
+        except StoreUnavailable:
+            self._store.close()
+            raise
+
+
+def _select(table: TableOf) -> sql.Composed:
+    return sql.SQL("SELECT {} FROM {}").format(_names(table.columns), sql.Identifier(table.name))
+
+
+def _names(columns: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(name) for name in columns)
+
+
+def _arrays(table: TableOf, columns: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.SQL("%s::{}[]").format(sql.SQL(_array_type(table, name))) for name in columns)
+
+
+def _array_type(table: TableOf, name: str) -> str:
+    """The element type to send. Text goes without its length: a cast to varchar(n) would cut it silently."""
+    kind = table.column(name).type
+    if isinstance(kind, Integer | BigInteger):
+        return "bigint"
+    if isinstance(kind, DateTime):
+        return "timestamptz"
+    return "bytea" if isinstance(kind, LargeBinary) else "text"
+
+
+def _columns(table: TableOf, columns: Sequence[str], rows: Sequence[Row]) -> list[list[Any]]:
+    """The values of rows, column by column."""
+    del table
+    return [[getattr(row, name) for row in rows] for name in columns]

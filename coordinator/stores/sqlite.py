@@ -1,0 +1,188 @@
+"""The store on SQLite: an SQL store without a server, for tests and for trying the library out."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import DateTime, create_engine
+
+from coordinator.stores.port import BatchFault, Changes, Conflict, Fenced, Lease, StoreUnavailable, Transaction
+from coordinator.stores.sql import Schema, TableOf, missing_table, row_of
+from shared.lane_tables import LANE_MODELS, LEASE_TABLE
+from shared.lane_tables import metadata as lane_metadata
+from shared.rows import R, Row
+from shared.service import Service
+
+BUSY_TIMEOUT_S = 5.0
+
+_TAKE_OVER = f"""
+    INSERT INTO {LEASE_TABLE} (lane, epoch, sequence, batches, holder, taken_at) VALUES (?, 1, 0, 0, ?, ?)
+    ON CONFLICT (lane) DO UPDATE SET epoch = epoch + 1, holder = excluded.holder, taken_at = excluded.taken_at
+    RETURNING epoch, sequence
+"""  # noqa: S608  # a constant of ours
+_RENEW = f"""
+    UPDATE {LEASE_TABLE} SET epoch = epoch + 1, holder = ?, taken_at = ? WHERE lane = ? AND epoch = ?
+    RETURNING epoch, sequence
+"""  # noqa: S608
+_FENCE = (
+    f"UPDATE {LEASE_TABLE} SET sequence = ?, batches = batches + 1 "  # noqa: S608
+    "WHERE lane = ? AND epoch = ? AND sequence = ?"
+)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """The one place where the driver's errors become the port's."""
+    try:
+        yield
+    except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError) as error:
+        raise BatchFault(f"{type(error).__name__}: {error}") from error
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise Conflict(str(error)) from error
+        raise StoreUnavailable(f"SQLite: {type(error).__name__}: {error}") from error
+
+
+def create_schema(path: str, service: Service) -> None:
+    """Create the tables of a service and of its lane, where they are missing."""
+    engine = create_engine(f"sqlite:///{path}")
+    for metadata in (lane_metadata, service.metadata):
+        if metadata is not None:
+            metadata.create_all(engine)
+    engine.dispose()
+
+
+class SqliteStore:
+    """Implements `Store` on a database file."""
+
+    def __init__(self, path: str, service: Service) -> None:
+        self._path = path
+        self._lane = service.name
+        self._schema = Schema(service.metadata)
+        self._connection: sqlite3.Connection | None = None
+
+    def check(self, models: Sequence[type[Row]]) -> None:
+        with _translated():
+            for model in (*models, *LANE_MODELS):
+                table = self._schema.of(model)
+                try:
+                    self._connected().execute(f"{_select(table)} LIMIT 0")
+                except sqlite3.OperationalError as error:
+                    raise missing_table(table.name, f"{self._lane.upper()}_DATABASE_URL", str(error)) from None
+
+    def take_over(self, holder: str, now: datetime) -> Lease:
+        with _translated():
+            epoch, sequence = self._connected().execute(_TAKE_OVER, [self._lane, holder, _text(now)]).fetchone()
+            return Lease(epoch, sequence)
+
+    def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
+        with _translated():
+            row = self._connected().execute(_RENEW, [holder, _text(now), self._lane, epoch]).fetchone()
+        if row is None:
+            raise Fenced(f"epoch {epoch} of lane {self._lane} is over")
+        return Lease(*row)
+
+    def begin(self) -> Transaction:
+        with _translated():
+            connection = self._connected()
+            connection.execute("BEGIN")
+        return SqliteTransaction(connection, self._schema, self._lane)
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = sqlite3.connect(
+                self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+            )
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=FULL")
+        return self._connection
+
+
+class SqliteTransaction:
+    """Implements `Transaction`."""
+
+    def __init__(self, connection: sqlite3.Connection, schema: Schema, lane: str) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._lane = lane
+
+    def load(self, model: type[R], column: str, values: Sequence[int | str]) -> list[R]:
+        table = self._schema.of(model)
+        marks = ", ".join("?" * len(values))
+        return self._rows(model, table, f'{_select(table)} WHERE "{column}" IN ({marks})', list(values))
+
+    def scan(self, model: type[R], limit: int) -> list[R]:
+        table = self._schema.of(model)
+        return self._rows(model, table, f'{_select(table)} ORDER BY "{table.key}" LIMIT ?', [limit])
+
+    def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
+        with _translated():
+            fenced = self._connection.execute(_FENCE, [sequence, self._lane, lease.epoch, lease.sequence])
+            if fenced.rowcount != 1:
+                raise Fenced(f"epoch {lease.epoch} of lane {self._lane} is over")
+            for rows in changes.deletes:
+                table = self._schema.of(type(rows[0]))
+                self._connection.executemany(
+                    f'DELETE FROM "{table.name}" WHERE "{table.key}" = ?',  # noqa: S608
+                    [[getattr(row, table.key)] for row in rows],
+                )
+            for rows in changes.updates:
+                table = self._schema.of(type(rows[0]))
+                assignments = ", ".join(f'"{name}" = ?' for name in table.others)
+                self._connection.executemany(
+                    f'UPDATE "{table.name}" SET {assignments} WHERE "{table.key}" = ?',  # noqa: S608
+                    [[_text(getattr(row, name)) for name in (*table.others, table.key)] for row in rows],
+                )
+            for rows in changes.inserts:
+                table = self._schema.of(type(rows[0]))
+                marks = ", ".join("?" * len(table.columns))
+                names = ", ".join(f'"{name}"' for name in table.columns)
+                self._connection.executemany(
+                    f'INSERT INTO "{table.name}" ({names}) VALUES ({marks})',  # noqa: S608
+                    [[_text(value) for value in table.values(row)] for row in rows],
+                )
+            self._connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._connection.close()
+
+    def _rows(self, model: type[R], table: TableOf, query: str, arguments: list[Any]) -> list[R]:
+        times = {name for name in table.columns if isinstance(table.column(name).type, DateTime)}
+        with _translated():
+            found = self._connection.execute(query, arguments).fetchall()
+        return [
+            row_of(
+                model,
+                table.columns,
+                [
+                    _time(value) if name in times else value
+                    for name, value in zip(table.columns, values, strict=True)
+                ],
+            )
+            for values in found
+        ]
+
+
+def _text(value: Any) -> Any:
+    """SQLite has no type for times: the text that SQLAlchemy writes and reads."""
+    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f") if isinstance(value, datetime) else value
+
+
+def _time(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value).replace(tzinfo=UTC)
+
+
+def _select(table: TableOf) -> str:
+    names = ", ".join(f'"{name}"' for name in table.columns)
+    return f'SELECT {names} FROM "{table.name}"'  # noqa: S608

@@ -1,0 +1,156 @@
+"""The lane's thread: takes what has arrived, lets the lane decide, and has its decisions carried out."""
+
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from coordinator.inbox import Inbox
+from coordinator.lane.delivery import Deposed, Hold, Settlement
+from coordinator.lane.lane import Lane
+from shared.lane_tables import OutboxEntry
+from shared.service import Projection
+
+COMMANDS = Counter("lane_commands_total", "Commands settled.", ["lane", "status"])
+REPLAYED = Counter("lane_replayed_total", "Commands whose recorded outcome was returned again.", ["lane"])
+DEAD_LETTERS = Counter("lane_dead_letters_total", "Commands dead-lettered.", ["lane"])
+HOLDS = Counter("lane_holds_total", "Batches that had to wait for the database.", ["lane"])
+TAKEOVERS = Counter("lane_takeovers_total", "Times that this process took the lane over.", ["lane"])
+BATCH_SECONDS = Histogram("lane_batch_seconds", "Time to apply and commit one batch.", ["lane"])
+BATCH_COMMANDS = Histogram(
+    "lane_batch_commands", "Commands of one batch.", ["lane"], buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+)
+SEQUENCE = Gauge("lane_sequence", "The last sequence settled by this process.", ["lane"])
+EPOCH = Gauge("lane_epoch", "The epoch held by this process; 0 while it stands by.", ["lane"])
+
+log = structlog.get_logger("lane")
+
+
+class Settler(Protocol):
+    """Carries out what a lane decided: the RabbitMQ consumer, or the in-process transport."""
+
+    def settle(self, generation: int, settlement: Settlement) -> None:
+        """Dead-letter, acknowledge, reply and publish."""
+
+    def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
+        """Publish emitted commands."""
+
+    def stand_by(self, generation: int) -> None:
+        """Give the lane up."""
+
+
+class LaneWorker:
+    """Runs one lane until its inbox is closed."""
+
+    def __init__(
+        self,
+        name: str,
+        lane: Lane,
+        inbox: Inbox,
+        settler: Settler,
+        projection: Projection | None,
+        commands_max: int,
+    ) -> None:
+        self._name = name
+        self._lane = lane
+        self._inbox = inbox
+        self._settler = settler
+        self._projection = projection
+        self._commands_max = commands_max
+        self._active_generation = 0
+        self._confirmed_lock = threading.Lock()
+        self._confirmed: list[OutboxEntry] = []
+        self.held_reason: str | None = None
+
+    def confirm_emitted(self, entries: Sequence[OutboxEntry]) -> None:
+        """The broker has these commands. Called by the settler, from any thread."""
+        with self._confirmed_lock:
+            self._confirmed.extend(entries)
+        self._inbox.nudge()
+
+    def run(self) -> None:
+        """Return when the inbox is closed; the batch in flight is finished first."""
+        while not self._inbox.is_closed:
+            generation, deliveries = self._inbox.take(self._commands_max)
+            self._collect_confirmed()
+            if not deliveries:
+                self._sweep(generation)
+                continue
+            if generation != self._active_generation and not self._activate(generation):
+                continue
+            while True:
+                with BATCH_SECONDS.labels(self._name).time():
+                    decision = self._lane.apply(deliveries)
+                if not isinstance(decision, Hold):
+                    break
+                if self._held(generation, decision):
+                    break
+            if isinstance(decision, Settlement):
+                self._settled(generation, decision)
+            elif isinstance(decision, Deposed):
+                self._deposed(generation)
+
+    def _activate(self, generation: int) -> bool:
+        """The broker has begun to deliver to this consumer: take the lane over."""
+        while True:
+            left = self._lane.activate()
+            if not isinstance(left, Hold):
+                break
+            if self._held(generation, left):
+                return False
+        self._active_generation = generation
+        lease = self._lane.lease
+        TAKEOVERS.labels(self._name).inc()
+        if lease is not None:
+            EPOCH.labels(self._name).set(lease.epoch)
+            log.info("lane_taken_over", lane=self._name, epoch=lease.epoch, sequence=lease.sequence)
+        if left:
+            self._settler.publish_emitted(left)
+        return True
+
+    def _settled(self, generation: int, settlement: Settlement) -> None:
+        self.held_reason = None
+        if self._projection is not None:
+            self._projection.committed(settlement.saved, settlement.removed)
+        self._settler.settle(generation, settlement)
+        BATCH_COMMANDS.labels(self._name).observe(len(settlement.outcomes))
+        for outcome in settlement.outcomes:
+            if outcome.replayed:
+                REPLAYED.labels(self._name).inc()
+            else:
+                COMMANDS.labels(self._name, outcome.status).inc()
+        if settlement.dead_letters:
+            DEAD_LETTERS.labels(self._name).inc(len(settlement.dead_letters))
+        if self._lane.lease is not None:
+            SEQUENCE.labels(self._name).set(self._lane.lease.sequence)
+
+    def _held(self, generation: int, hold: Hold) -> bool:
+        """Wait before the same deliveries are offered again; True: they are void now, or the process stops."""
+        HOLDS.labels(self._name).inc()
+        if self.held_reason is None:
+            log.error("lane_held", lane=self._name, reason=hold.reason, retry_s=hold.delay_s)
+        self.held_reason = hold.reason
+        return self._inbox.wait_void(generation, hold.delay_s)
+
+    def _deposed(self, generation: int) -> None:
+        EPOCH.labels(self._name).set(0)
+        log.warning("lane_lost", lane=self._name, reason="another consumer raised the epoch")
+        self._settler.stand_by(generation)
+        # Nothing of this generation is worth a try: wait for the broker's next word.
+        self._inbox.wait_void(generation, 60.0)
+
+    def _collect_confirmed(self) -> None:
+        with self._confirmed_lock:
+            confirmed, self._confirmed = self._confirmed, []
+        if confirmed:
+            self._lane.confirm(confirmed)
+
+    def _sweep(self, generation: int) -> None:
+        if generation == self._active_generation and not self._inbox.is_closed:
+            decision = self._lane.sweep()
+            if isinstance(decision, Deposed):
+                self._deposed(generation)
+            elif isinstance(decision, Hold) and not self._held(generation, decision):
+                self._inbox.nudge()
