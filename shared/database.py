@@ -127,7 +127,7 @@ def row_of(model: type[R], values: Mapping[Any, Any]) -> R:
 def row_of_document(model: type[R], document: Document) -> R:
     """A row of a MongoDB document, whose `_id` is the row's key."""
     document[model.key] = document.pop("_id")
-    return model(**{name: document.get(name) for name in model.__struct_fields__})
+    return model(**{name: utc(document.get(name)) for name in model.__struct_fields__})
 
 
 def document_of(row: R) -> Document:
@@ -137,5 +137,7 @@ def document_of(row: R) -> Document:
 
 
 def utc(value: Any) -> Any:
-    """Datetimes without a zone (MySQL has none) are UTC."""
-    return value.replace(tzinfo=UTC) if isinstance(value, datetime) and value.tzinfo is None else value
+    """Datetimes in UTC: those without a zone (MySQL has none) are in it already."""
+    if not isinstance(value, datetime):
+        return value
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

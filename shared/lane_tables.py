@@ -16,7 +16,11 @@ LEASE_TABLE = "lane_lease"
 metadata = MetaData()
 
 # Ids, codes and types are compared byte by byte on every database; MySQL's default collation would not.
-_Ascii = String(64).with_variant(String(64, collation="ascii_bin"), "mysql", "mariadb")
+_Ascii = (
+    String(64)
+    .with_variant(String(64, collation="ascii_bin"), "mysql", "mariadb")
+    .with_variant(String(64, collation="C"), "postgresql")
+)
 _Time = DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb")
 _Json = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
 

@@ -54,16 +54,16 @@ class DatabaseSettings(BaseSettings):
     model_config = SettingsConfigDict(extra="ignore")
 
     database_url: str = Field(
-        pattern=r"^(postgresql|mysql|mariadb|mongodb|sqlite|memory)(\+srv)?://", description="For the lane: may write."
+        pattern=r"^(postgresql|mysql|mariadb|mongodb|sqlite)(\+srv)?://", description="For the lane: may write."
     )
     reader_url: str | None = Field(
         default=None,
-        pattern=r"^(postgresql|mysql|mariadb|mongodb|sqlite|memory)(\+srv)?://",
+        pattern=r"^(postgresql|mysql|mariadb|mongodb|sqlite)(\+srv)?://",
         description="For the gateways: a role that cannot write. `coordinator migrate` creates it.",
     )
     migration_url: str | None = Field(
         default=None,
-        pattern=r"^(postgresql|mysql|mariadb|mongodb|sqlite|memory)(\+srv)?://",
+        pattern=r"^(postgresql|mysql|mariadb|mongodb|sqlite)(\+srv)?://",
         description="For `coordinator migrate`, where it needs more rights than the lane has.",
     )
 

@@ -96,7 +96,14 @@ def configure_logging(settings: TelemetrySettings, process: str) -> None:
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer() if settings.log_format == "json" else structlog.dev.ConsoleRenderer()
     )
+    pid = os.getpid()
+
+    def name_process(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event.update(process=process, pid=pid)
+        return event
+
     shared_processors: list[structlog.typing.Processor] = [
+        name_process,
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -120,4 +127,4 @@ def configure_logging(settings: TelemetrySettings, process: str) -> None:
     root.setLevel(settings.log_level)
     # pika reports every expected loss of a connection at length; ours says it once, with what is done about it.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
-    structlog.contextvars.bind_contextvars(process=process, pid=os.getpid())
+    logging.getLogger("alembic").setLevel(logging.WARNING)

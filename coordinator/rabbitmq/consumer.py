@@ -8,6 +8,7 @@ by a cancel, a nack or a close: those would reorder the queue (docs/ARCHITECTURE
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pika
@@ -226,9 +227,9 @@ class LaneConsumer:
                 delivery_mode=PERSISTENT,
             )
             confirm = self._publisher.publish(WRITES_EXCHANGE, entry.lane, properties, entry.arguments)
-            confirm.add_done_callback(lambda done, entry=entry: self._on_emitted(done, entry))
+            confirm.add_done_callback(partial(self._on_emitted, entry))
 
-    def _on_emitted(self, confirm: "asyncio.Future[None]", entry: OutboxEntry) -> None:
+    def _on_emitted(self, entry: OutboxEntry, confirm: "asyncio.Future[None]") -> None:
         if confirm.cancelled():
             return
         error = confirm.exception()

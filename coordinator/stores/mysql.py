@@ -92,7 +92,7 @@ class MysqlStore:
         self._address = make_url(url)
         self._lane = service.name
         self._schema = Schema(service.metadata)
-        self._connection: pymysql.Connection[Any] | None = None
+        self._connection: "pymysql.Connection[Any] | None" = None
 
     def check(self, models: Sequence[type[Row]]) -> None:
         setting = f"{self._lane.upper()}_DATABASE_URL"
@@ -146,7 +146,7 @@ class MysqlStore:
             raise Fenced(f"the epoch of lane {self._lane} was raised by another consumer")
         return Lease(held[0], held[1])
 
-    def _connected(self) -> pymysql.Connection[Any]:
+    def _connected(self) -> "pymysql.Connection[Any]":
         if self._connection is None:
             address = self._address
             connection = pymysql.connect(
@@ -182,7 +182,7 @@ class MysqlStore:
 class MysqlTransaction:
     """Implements `Transaction`."""
 
-    def __init__(self, store: MysqlStore, connection: pymysql.Connection[Any], schema: Schema, lane: str) -> None:
+    def __init__(self, store: MysqlStore, connection: "pymysql.Connection[Any]", schema: Schema, lane: str) -> None:
         self._store = store
         self._connection = connection
         self._schema = schema

@@ -1,6 +1,5 @@
 """Which store serves which address."""
 
-from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.mongodb import MongoStore
 from coordinator.stores.mysql import MysqlStore
 from coordinator.stores.port import Store
@@ -22,6 +21,4 @@ def open_store(url: str, service: Service) -> Store:
         return MongoStore(url, service)
     if scheme == "sqlite":
         return SqliteStore(url.partition(":///")[2], service)
-    if scheme == "memory":
-        return MemoryStore(MemoryDatabase())
     raise ConfigurationError(f"no store for {scheme!r}: use postgresql, mysql, mariadb, mongodb or sqlite")

@@ -32,7 +32,8 @@ _ACCESS_REFUSED = 403
 class _Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types
     def abort(self) -> None:
         """Drop the socket without a word."""
-        self._terminate_stream(StreamLostError("aborted by us"))
+        if self._transport is not None:
+            self._terminate_stream(StreamLostError("aborted by us"))
 
 
 class AmqpConnection:

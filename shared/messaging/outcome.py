@@ -9,6 +9,8 @@ from shared.lane_tables import LogEntry
 
 Status = Literal["applied", "rejected", "expired", "failed"]
 
+NO_RESULT = msgspec.Raw(b"null")
+
 
 class OutcomeError(Struct, frozen=True, kw_only=True):
     """Why a command was not applied. Codes are stable; messages are for people."""
@@ -21,14 +23,14 @@ class Outcome(Struct, frozen=True, kw_only=True):
     """What became of one command.
 
     `sequence` is its place in the lane's total order; it is None for a command that got none: one without an id, or
-    one whose id was taken by a command with other content.
+    one whose id was taken by a command with other content. `result` is JSON text.
     """
 
     command_id: str | None
     type: str | None
     status: Status
     sequence: int | None
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = NO_RESULT
     error: OutcomeError | None = None
     replayed: bool = False
 
@@ -40,7 +42,7 @@ def from_log(entry: LogEntry, *, replayed: bool) -> Outcome:
         type=entry.type,
         status=entry.status,  # type: ignore[arg-type]  # the lane writes no other
         sequence=entry.sequence,
-        result=None if entry.result is None else msgspec.Raw(entry.result.encode()),
+        result=NO_RESULT if entry.result is None else msgspec.Raw(entry.result.encode()),
         error=None
         if entry.error_code is None
         else OutcomeError(code=entry.error_code, message=entry.error_message or ""),

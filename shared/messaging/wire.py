@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
 
 from shared.commands import INTEGER_MAX
 from shared.messaging.outcome import Outcome
@@ -66,10 +66,13 @@ class CommandMessage(Struct, frozen=True, kw_only=True):
     problem: Problem | None = None
 
 
+_NO_ARGUMENTS = msgspec.Raw(b"")
+
+
 class _Packed(Struct, kw_only=True, omit_defaults=True):
     id: Any = None
     type: Any = None
-    args: msgspec.Raw | UnsetType = UNSET
+    args: msgspec.Raw = _NO_ARGUMENTS
     deadline: Any = None
     expected_version: Any = None
     publisher: Any = None
@@ -110,7 +113,7 @@ def _decode_packed(element: bytes) -> CommandMessage:
     return _checked(
         packed.id,
         packed.type,
-        b"" if packed.args is UNSET else bytes(packed.args),
+        bytes(packed.args),
         packed.deadline,
         packed.expected_version,
         packed.publisher,

@@ -86,7 +86,7 @@ async def execute(writes: Writes, command: Command, result: type[T], options: Wr
 def value_of(outcome: Outcome, command_id: str, result: type[T]) -> Written[T]:
     """The result of an applied command. Raises CommandRejected and CommandFailed for the other outcomes."""
     if outcome.status == "applied":
-        value = msgspec.json.decode(outcome.result if outcome.result is not None else b"null", type=result)
+        value = msgspec.json.decode(outcome.result, type=result)
         return Written(value, command_id, outcome.sequence or 0, outcome.replayed)
     error = outcome.error
     code, text = (error.code, error.message) if error is not None else (outcome.status, outcome.status)

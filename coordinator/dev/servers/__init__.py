@@ -12,12 +12,22 @@ from coordinator.dev.servers.mysql import MySQL
 from coordinator.dev.servers.postgresql import PostgreSQL
 from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.dev.servers.redis import Redis
-from coordinator.dev.servers.server import Server
+from coordinator.dev.servers.server import Server, remove_server
 
-__all__ = ["MongoDB", "MySQL", "PostgreSQL", "RabbitMQ", "Redis", "Server", "ServerPorts", "ServerSet"]
+__all__ = [
+    "MongoDB",
+    "MySQL",
+    "PostgreSQL",
+    "RabbitMQ",
+    "Redis",
+    "Server",
+    "ServerPorts",
+    "ServerSet",
+    "remove_data",
+]
 
-Report = Callable[[Server, float], None]
-"""Told of a server that has started, and the seconds that it took."""
+Report = Callable[[str, float], None]
+"""Told of what has started, in words, and the seconds that it took."""
 
 
 class ServerSet:
@@ -53,6 +63,11 @@ class ServerSet:
     def servers(self) -> tuple[Server, ...]:
         return (self.rabbitmq, self.postgresql, self.mysql, self.mongodb, self.redis)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of them, once they have started."""
+        return tuple(server.note for server in self.servers if server.note)
+
     def start(self, report: Report | None = None) -> None:
         """Start all of them at once; every one answers in its protocol when this returns.
 
@@ -84,7 +99,7 @@ class ServerSet:
     def remove(self) -> None:
         """Remove their data, wherever it is. They must be stopped."""
         for server in self.servers:
-            server.remove()
+            remove_server(server.directory, server.name)
 
     def environment(self) -> dict[str, str]:
         """The settings with which our processes find them."""
@@ -97,8 +112,14 @@ class ServerSet:
         )
 
 
+def remove_data(directory: Path) -> None:
+    """Remove all that a ServerSet has left, wherever it is; it must be stopped, and need not be installed."""
+    for server in (RabbitMQ, PostgreSQL, MySQL, MongoDB, Redis):
+        remove_server(directory / server.name, server.name)
+
+
 def _start(server: Server, report: Report | None) -> None:
     started = time.monotonic()
     server.start()
     if report is not None:
-        report(server, time.monotonic() - started)
+        report(server.description, time.monotonic() - started)

@@ -42,7 +42,7 @@ class ServerPorts:
 
 
 def environment(*, amqp: int, postgresql: int, mysql: int, mongodb: int, redis: int) -> dict[str, str]:
-    """The settings that tell every process of ours where the servers are. The reader roles are migrate's to make."""
+    """The settings that tell our processes where the servers are. The reader roles are migrate's to make."""
     return {
         "AMQP_URL": amqp_url(amqp),
         "USERS_DATABASE_URL": postgresql_url(postgresql),

@@ -18,7 +18,7 @@ _NOT_YET_INITIALIZED = 94  # mongodb: src/mongo/base/error_codes.yml
 
 
 class MongoDB(Server):
-    """A one-member replica set, since transactions need one. mongod if there is one, else SecantusDB, and says so.
+    """A one-member replica set, since transactions need one: mongod if there is one, else SecantusDB.
 
     The two do not read each other's files, so each has its own below the directory.
     """
@@ -51,13 +51,22 @@ class MongoDB(Server):
             (self.directory / "secantusd.toml").write_text("")
 
     def _launch(self) -> Process:
+        listen = ["--port", str(self.port)]
+        command: list[str | Path]
         if self._mongod:
-            options = ["--dbpath", self.data, "--replSet", _REPLICA_SET, "--bind_ip", HOST, "--nounixsocket"]
-            command = [self._mongod, *options, "--port", str(self.port)]
+            listen += ["--bind_ip", HOST, "--nounixsocket"]
+            command = [self._mongod, "--dbpath", self.data, "--replSet", _REPLICA_SET, *listen]
         else:
-            options = ["--storage-path", self.data, "--config", self.directory / "secantusd.toml"]
-            flags = ["--host", HOST, "--port", str(self.port), "--sync-on-commit", "--cache-size", "256M"]
-            command = [require(STAND_IN), *options, *flags]
+            listen += ["--host", HOST]
+            configuration = ["--config", str(self.directory / "secantusd.toml"), "--cache-size", "256M"]
+            command = [
+                require(STAND_IN),
+                "--storage-path",
+                self.data,
+                "--sync-on-commit",
+                *configuration,
+                *listen,
+            ]
         return Process(command, log_path=self.log_path, directory=self.data)
 
     def _probe(self) -> str:
@@ -82,5 +91,9 @@ class MongoDB(Server):
             client.admin.command("replSetInitiate", {"_id": _REPLICA_SET, "members": [member]})
             return
         if current["members"][0]["host"] != member["host"]:
-            moved = {**current, "members": [{**current["members"][0], **member}], "version": current["version"] + 1}
+            moved = {
+                **current,
+                "members": [{**current["members"][0], **member}],
+                "version": current["version"] + 1,
+            }
             client.admin.command("replSetReconfig", moved, force=True)

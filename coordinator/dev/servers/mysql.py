@@ -12,7 +12,9 @@ from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.programs import require
 from coordinator.dev.servers.server import Server
 
-_SQL_MODE = "STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+_SQL_MODE = (
+    "STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
+)
 # Run at every start, before the first client is let in; one statement a line.
 _FIRST_STATEMENTS = """\
 CREATE DATABASE IF NOT EXISTS payments CHARACTER SET utf8mb4;
@@ -24,7 +26,7 @@ GRANT ALL PRIVILEGES ON *.* TO 'coordinator'@'localhost' WITH GRANT OPTION;
 
 
 class MySQL(Server):
-    """With a database `payments` and a user `coordinator`, whose password is its name, who may do everything."""
+    """With a database `payments` and a user `coordinator` who may do everything; its password is its name."""
 
     name = "mysql"
     title = "MySQL"
@@ -44,7 +46,9 @@ class MySQL(Server):
         if not self.data.exists():
             if _is_mariadb():
                 install = require("mariadb-install-db", "mysql_install_db")
-                self._make_data(install, "--no-defaults", "--skip-test-db", "--skip-name-resolve", "--datadir=.")
+                self._make_data(
+                    install, "--no-defaults", "--skip-test-db", "--skip-name-resolve", "--datadir=."
+                )
             else:
                 self._make_data(_program(), "--no-defaults", "--initialize-insecure", "--datadir=.")
         statements = self._first_statements
@@ -92,12 +96,10 @@ class MySQL(Server):
             connect_timeout=5,
             read_timeout=5,
         )
-        with connection:
-            return connection.get_server_info().removeprefix("5.5.5-").partition("-")[0]
-
-    def remove(self) -> None:
-        self._first_statements.unlink(missing_ok=True)
-        super().remove()
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT VERSION()")
+            row = cursor.fetchone()
+            return str(row[0]).partition("-")[0] if row else ""
 
 
 def _program() -> Path:
@@ -106,5 +108,5 @@ def _program() -> Path:
 
 @functools.cache
 def _is_mariadb() -> bool:
-    version = subprocess.run([_program(), "--no-defaults", "--version"], capture_output=True, text=True, check=False)
-    return "MariaDB" in version.stdout
+    command: list[str | Path] = [_program(), "--no-defaults", "--version"]
+    return "MariaDB" in subprocess.run(command, capture_output=True, text=True, check=True).stdout

@@ -13,10 +13,13 @@ from coordinator.dev.servers.programs import require
 from coordinator.dev.servers.server import Server
 
 _SUPERUSER = "coordinator"
+_STILL_GOING_AWAY = re.compile(
+    r"pre-existing shared memory block .* still in use|lock file .* already exists"
+)
 
 
 class PostgreSQL(Server):
-    """With a database `users`, a superuser `coordinator` whose password is its name, and SCRAM for everybody."""
+    """With a database `users` and a superuser `coordinator`, whose password is its name, by SCRAM."""
 
     name = "postgresql"
     title = "PostgreSQL"
@@ -33,7 +36,8 @@ class PostgreSQL(Server):
     def _prepare(self) -> None:
         if self.data.exists():
             return
-        password = self.directory / "password"
+        # Beside the data, where the server's own user can read it. It is no secret: it stands in this file.
+        password = self.data.with_name(f"{self.data.name}.password")
         password.write_text(_SUPERUSER)
         password.chmod(0o644)
         self._make_data(
@@ -51,7 +55,7 @@ class PostgreSQL(Server):
         options = {
             "listen_addresses": HOST,
             "port": str(self.port),
-            "unix_socket_directories": "",  # a socket's path may have 107 bytes, a project's directory any number
+            "unix_socket_directories": "",  # a socket's path may have 107 bytes only
             "max_connections": "200",
             "fsync": "on",
             "synchronous_commit": "on",
@@ -77,7 +81,7 @@ class PostgreSQL(Server):
 
     def _may_launch_again(self, log_tail: str) -> bool:
         # Backends of a postmaster that was killed go away by themselves, a moment later.
-        return re.search(r"pre-existing shared memory block .* is still in use|lock file .* already exists", log_tail) is not None
+        return _STILL_GOING_AWAY.search(log_tail) is not None
 
 
 def _beside(program: Path, name: str) -> Path:

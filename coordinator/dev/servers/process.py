@@ -1,14 +1,13 @@
 """Child processes that cannot outlive us.
 
-Every child has a process group of its own, so a terminal's Ctrl-C reaches only the parent, and the kernel is asked
-(prctl PR_SET_PDEATHSIG) to signal it when the parent dies, even by SIGKILL. Linux sends that signal when the *thread*
-that forked the child ends, not the process; so one thread, which lives as long as the process, forks them all, and
-callers may use any thread they like.
+Every child has a process group of its own, so a terminal's Ctrl-C reaches only the parent, and the kernel
+is asked (prctl PR_SET_PDEATHSIG) to signal it when the parent dies, even by SIGKILL. Linux sends that signal
+when the *thread* that forked the child ends, not the process; so one thread, which lives as long as the
+process, forks them all, and callers may use any thread they like.
 """
 
 import contextlib
 import ctypes
-import functools
 import os
 import pwd
 import select
@@ -49,7 +48,9 @@ class Account:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
-            raise ConfigurationError(f"this server refuses to run as root, and there is no user {name!r}") from None
+            raise ConfigurationError(
+                f"run as root, this server needs the user {name!r}: there is none"
+            ) from None
         return cls(name, entry.pw_uid, entry.pw_gid)
 
 
@@ -76,20 +77,23 @@ class Process:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("ab") as log:
             self._log_start = log.tell()
-            start = functools.partial(
-                subprocess.Popen[bytes],
-                self.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                cwd=directory,
-                process_group=0,
-                user=account.uid if account else None,
-                group=account.gid if account else None,
-                extra_groups=[] if account else None,
-                preexec_fn=_die_with_parent(death_signal),
-            )
+            in_child = _die_with_parent(death_signal)
+
+            def start() -> subprocess.Popen[bytes]:
+                return subprocess.Popen(
+                    self.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=environment,
+                    cwd=directory,
+                    process_group=0,
+                    user=account.uid if account else None,
+                    group=account.gid if account else None,
+                    extra_groups=[] if account else None,
+                    preexec_fn=in_child,  # noqa: PLW1509 - what it calls takes no lock
+                )
+
             self._popen = _spawner.submit(_quietly, start).result()
 
     @property
@@ -188,18 +192,18 @@ def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
 
 def _quietly(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
     with warnings.catch_warnings():
-        # Python 3.12 and later warn of preexec_fn in a process with threads; ours takes no lock and allocates little.
+        # Python 3.12 and later warn of preexec_fn in a process with threads; ours takes no lock.
         warnings.simplefilter("ignore", DeprecationWarning)
         return start()
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes below `pid`, nearest first. Process groups do not tell: PostgreSQL's backends leave theirs."""
+    """The processes below `pid`. Process groups do not tell: PostgreSQL's backends leave theirs."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                # The command's name stands in parentheses and may hold anything; the parent is the second field after.
+                # The command's name is in parentheses and may hold anything; the parent is second after it.
                 parent = int((entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
                 children.setdefault(parent, []).append(int(entry.name))
     found = list(children.get(pid, []))

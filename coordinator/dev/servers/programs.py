@@ -7,18 +7,20 @@ from pathlib import Path
 
 from shared.errors import ConfigurationError
 
+ROOT = Path("/")
 DEBIAN_PLACES = ("usr/lib/rabbitmq/bin", "usr/sbin", "usr/bin", "usr/local/sbin")
 _POSTGRESQL_PLACE = "usr/lib/postgresql"
 
 
-def find(*names: str, root: Path = Path("/")) -> Path | None:
+def find(*names: str) -> Path | None:
     """The first of these programs that is installed; of PostgreSQL's versions the newest."""
-    versions = sorted((root / _POSTGRESQL_PLACE).glob("*/bin"), key=_version, reverse=True)
-    places = [str(place) for place in (Path(sys.executable).parent, *versions, *(root / p for p in DEBIAN_PLACES))]
+    versions = sorted((ROOT / _POSTGRESQL_PLACE).glob("*/bin"), key=_version, reverse=True)
+    folders = (Path(sys.executable).parent, *versions, *(ROOT / place for place in DEBIAN_PLACES))
+    places = ":".join(map(str, folders))
     for name in names:
-        # Debian's /usr/sbin/rabbitmq-server is a wrapper that changes user and directory; the real one comes first.
+        # Debian's /usr/sbin/rabbitmq-server is a wrapper that changes user and directory: the real one first.
         on_path = None if name.startswith("rabbitmq") else shutil.which(name)
-        found = on_path or shutil.which(name, path=":".join(places)) or shutil.which(name)
+        found = on_path or shutil.which(name, path=places) or shutil.which(name)
         if found:
             return Path(found)
     return None

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import ClassVar
 
 import pika
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError
 
 from coordinator.dev.servers.addresses import HOST, amqp_url
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.programs import require
+from coordinator.dev.servers.rabbitmq_home import without_plugins
 from coordinator.dev.servers.server import Server, free_port
 
 _CONFIGURATION = """\
@@ -24,14 +26,19 @@ disk_free_limit.absolute = 50MB
 
 
 class RabbitMQ(Server):
-    """The broker `guest:guest`, with an epmd of its own and Erlang's distribution on loopback. Queues are kept."""
+    """User guest, password guest; with an epmd of its own and Erlang's distribution on loopback too."""
 
     name = "rabbitmq"
     title = "RabbitMQ"
-    not_ready: ClassVar[tuple[type[Exception], ...]] = (AMQPError, OSError)
+    not_ready: ClassVar[tuple[type[Exception], ...]] = (AMQPError, AMQPConnectorException, OSError)
 
     def __init__(
-        self, directory: Path, port: int | None = None, *, dist_port: int | None = None, epmd_port: int | None = None
+        self,
+        directory: Path,
+        port: int | None = None,
+        *,
+        dist_port: int | None = None,
+        epmd_port: int | None = None,
     ) -> None:
         super().__init__(directory, port)
         self.dist_port = dist_port or free_port()
@@ -88,10 +95,12 @@ class RabbitMQ(Server):
             )
 
     def _launch(self) -> Process:
+        server = require("rabbitmq-server")
+        home = without_plugins(server, self.directory / "home")
         return Process(
-            [require("rabbitmq-server")],
+            [server],
             log_path=self.log_path,
-            environment={**_inherited(), **self._environment()},
+            environment={**_inherited(), **self._environment(), **home},
             directory=self.directory,
         )
 

@@ -37,7 +37,9 @@ class Redis(Server):
         }
         arguments = [part for key, value in options.items() for part in (f"--{key}", value)]
         return Process(
-            [require("redis-server", "valkey-server"), *arguments], log_path=self.log_path, directory=self.data
+            [require("redis-server", "valkey-server"), *arguments],
+            log_path=self.log_path,
+            directory=self.data,
         )
 
     def _probe(self) -> str:

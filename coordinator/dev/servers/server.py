@@ -21,6 +21,7 @@ _ELSEWHERE = Path("/var/lib/write-coordinator")
 # Below Linux's ephemeral range: a client's socket must not take the port of a server that is being restarted.
 _FREE_PORTS = range(20_000, 32_000)
 _chosen: set[int] = set()
+_making_directories = threading.Lock()
 
 
 class Server(ABC):
@@ -80,17 +81,25 @@ class Server(ABC):
 
     @property
     def data(self) -> Path:
-        """Where its data is. As root with a directory that the server's own user cannot enter: below /var/lib."""
+        """Where its data is: below /var/lib if we are root and its user cannot enter the directory."""
         account = self._account()
         if account is None or _can_enter(account, self.directory):
             return self.directory / "data"
-        key = hashlib.sha256(str(self.directory.resolve()).encode()).hexdigest()[:16]
-        return _ELSEWHERE / f"{self.name}-{key}"
+        return _elsewhere(self.directory, self.name)
+
+    @property
+    def description(self) -> str:
+        """`PostgreSQL 15 on 127.0.0.1:5433`."""
+        return f"{self.title} {self.version} on {HOST}:{self.port}"
+
+    def log_tail(self) -> str:
+        """The last lines of what the running process, or the last one, wrote."""
+        return self._process.log_tail() if self._process else ""
 
     def start(self) -> None:
         """Start it on the data that it has, and return once it has answered in its own protocol. Idempotent.
 
-        Raises ConfigurationError with the end of the log if it ends or does not answer within `start_timeout_s`.
+        Raises ConfigurationError with the end of its log if it ends, or has no answer in `start_timeout_s`.
         """
         if self.alive:
             return
@@ -135,11 +144,6 @@ class Server(ABC):
         if self._process is not None:
             self._process.resume()
 
-    def remove(self) -> None:
-        """Remove its data, wherever it is. It must be stopped."""
-        shutil.rmtree(self.data, ignore_errors=True)
-        shutil.rmtree(self.directory, ignore_errors=True)
-
     @abstractmethod
     def _launch(self) -> Process:
         """Start the process."""
@@ -148,7 +152,7 @@ class Server(ABC):
     def _probe(self) -> str:
         """Speak to it; finish what only a running server can be told; return its version."""
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> None:  # noqa: B027 - not every server needs it
         """Before the launch: make data and configuration, unless they are there."""
 
     def _may_launch_again(self, log_tail: str) -> bool:
@@ -160,13 +164,10 @@ class Server(ABC):
         return Account.instead_of_root(self.account_name) if self.account_name else None
 
     def _make_directory(self) -> None:
-        for missing in reversed([d for d in (self.directory, *self.directory.parents) if not d.exists()]):
-            missing.mkdir(exist_ok=True)
-            if self.account_name:
-                missing.chmod(0o755)  # whatever our umask is: the server's own user has to pass
+        make_passable(self.directory)
         if self.data.parent != self.directory:
-            self.note = f"{self.title}: user {self.account_name} cannot enter {self.directory}; its data is in {self.data}"
-            self.data.parent.mkdir(parents=True, exist_ok=True)
+            self.note = f"user {self.account_name} cannot enter {self.directory}: the data is in {self.data}"
+            make_passable(self.data.parent)
 
     def _make_data(self, *command: str | Path) -> None:
         """Run a command that fills `data.new`, and take the result for `data`: never a half-made one."""
@@ -177,7 +178,11 @@ class Server(ABC):
         if account is not None:
             shutil.chown(unfinished, account.uid, account.gid)
         self._process = Process(
-            command, log_path=self.log_path, directory=unfinished, account=account, death_signal=signal.SIGKILL
+            command,
+            log_path=self.log_path,
+            directory=unfinished,
+            account=account,
+            death_signal=signal.SIGKILL,
         )
         if not self._process.wait(self.start_timeout_s) or self._process.exit_status != 0:
             self._fail(self._process)
@@ -195,6 +200,30 @@ class Server(ABC):
 def tail_of(process: Process) -> str:
     """The end of a process's log, indented to stand below a message."""
     return "\n".join(f"    {line}" for line in process.log_tail().splitlines())
+
+
+def remove_server(directory: Path, name: str) -> None:
+    """Remove a server's data, wherever it is. It must be stopped; it need not be installed."""
+    elsewhere = _elsewhere(directory, name)
+    for leftover in elsewhere.parent.glob(f"{elsewhere.name}*"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def _elsewhere(directory: Path, name: str) -> Path:
+    key = hashlib.sha256(str(directory.resolve()).encode()).hexdigest()[:16]
+    return _ELSEWHERE / f"{name}-{key}"
+
+
+def make_passable(directory: Path) -> None:
+    """Make a directory and what is missing above it such that servers' own users can pass."""
+    with _making_directories:
+        for missing in reversed([place for place in (directory, *directory.parents) if not place.exists()]):
+            missing.mkdir()
+            missing.chmod(0o755)
 
 
 def free_port() -> int:
@@ -218,7 +247,7 @@ def port_is_free(host: str, port: int) -> bool:
 
 
 def _can_enter(account: Account, directory: Path) -> bool:
-    """Whether the account may pass through every directory on the way; those not made yet are ours to open."""
+    """Whether the account may pass through every directory on the way; those to be made are ours to open."""
     for parent in (directory, *directory.parents):
         with contextlib.suppress(FileNotFoundError):
             status = parent.stat()

@@ -1,0 +1,52 @@
+"""The command line: `coordinator run`, `migrate`, `dev`."""
+
+import sys
+
+import click
+
+from coordinator.dev.cli import dev
+from coordinator.migrate import migrate as migrate_service
+from coordinator.process import run as run_lane
+from shared.errors import ConfigurationError
+from shared.services import SERVICES, service_named
+from shared.settings import DatabaseSettings, TelemetrySettings, load
+from shared.telemetry import configure_logging
+
+EXIT_CONFIGURATION = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="write-coordinator")
+def cli() -> None:
+    """Ordered, exactly-once writes: one lane per database."""
+
+
+@cli.command()
+@click.argument("lane", type=click.Choice([service.name for service in SERVICES]))
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
+def run(lane: str, metrics_port: int | None) -> None:
+    """Apply the commands of LANE. Started more than once, the others stand by."""
+    configure_logging(load(TelemetrySettings), f"coordinator {lane}")
+    sys.exit(run_lane(service_named(lane), metrics_port))
+
+
+@cli.command()
+@click.argument("lanes", nargs=-1, type=click.Choice([service.name for service in SERVICES]))
+def migrate(lanes: tuple[str, ...]) -> None:
+    """Bring the databases of LANES (all, if none is named) to the schema that this release needs."""
+    configure_logging(load(TelemetrySettings), "migrate")
+    for service in SERVICES:
+        if not lanes or service.name in lanes:
+            migrate_service(service, load(DatabaseSettings, prefix=f"{service.name.upper()}_"))
+
+
+cli.add_command(dev)
+
+
+def main() -> None:
+    """The console script: errors of configuration are one line on standard error and exit status 2."""
+    try:
+        cli()
+    except ConfigurationError as error:
+        click.echo(f"coordinator: {error}", err=True)
+        sys.exit(EXIT_CONFIGURATION)

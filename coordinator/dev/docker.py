@@ -1,0 +1,111 @@
+"""The servers as containers of compose.yaml, published on the ports that the native ones would have."""
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from coordinator.dev.servers import Server
+from coordinator.dev.servers.addresses import ServerPorts, environment
+from coordinator.dev.servers.process import Process
+from shared.errors import ConfigurationError
+
+SERVICES = ("rabbitmq", "postgres", "mysql", "mongodb", "redis")
+# Not the project of `docker compose up`: `make clean` may remove these volumes, and none of those.
+PROJECT = "write-coordinator-dev"
+_ANSWER_TIMEOUT_S = 5.0
+_UP_TIMEOUT_S = 900.0  # the first time, images are pulled
+_STOP_TIMEOUT_S = 60.0
+
+
+def engine_answers() -> bool:
+    """Whether Docker's engine and its compose plugin answer within 5 s."""
+    docker = shutil.which("docker")
+    return docker is not None and all(
+        _succeeds([docker, *arguments]) for arguments in (["info"], ["compose", "version"])
+    )
+
+
+class DockerServers:
+    """The same as a ServerSet, except that Docker watches over the processes. The ports must all be given."""
+
+    servers: tuple[Server, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, compose_file: Path, ports: ServerPorts, log_path: Path) -> None:
+        self._compose_file = compose_file
+        self._ports = ports
+        self._log_path = log_path
+        self._command: Process | None = None
+
+    def start(self, report: Callable[[str, float], None] | None = None) -> None:
+        """Start them, and return when Docker calls all of them healthy.
+
+        Raises ConfigurationError with the end of what Docker said.
+        """
+        started = time.monotonic()
+        self._compose("up", "--detach", "--wait", *SERVICES, timeout_s=_UP_TIMEOUT_S)
+        if report is not None:
+            report(f"{', '.join(SERVICES)} in Docker", time.monotonic() - started)
+
+    def stop(self) -> None:
+        """Stop the containers; their data stays in volumes."""
+        self._compose("stop", *SERVICES, timeout_s=_STOP_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """Interrupt start() or stop(). Containers that have started go on: stop() stops them."""
+        if self._command is not None:
+            self._command.kill()
+
+    def remove(self) -> None:
+        """Remove the containers and their data."""
+        self._compose("down", "--volumes", timeout_s=_STOP_TIMEOUT_S)
+
+    def environment(self) -> dict[str, str]:
+        """The settings with which our processes find them."""
+        ports = self._ports
+        return environment(
+            amqp=_given(ports.amqp),
+            postgresql=_given(ports.postgresql),
+            mysql=_given(ports.mysql),
+            mongodb=_given(ports.mongodb),
+            redis=_given(ports.redis),
+        )
+
+    def _compose(self, *arguments: str, timeout_s: float) -> None:
+        ports = {
+            f"DEV_{name.upper()}_PORT": str(port) for name, port in dataclasses.asdict(self._ports).items()
+        }
+        command = [
+            "docker",
+            "compose",
+            "--project-name",
+            PROJECT,
+            "--file",
+            str(self._compose_file),
+            *arguments,
+        ]
+        self._command = Process(command, log_path=self._log_path, environment={**os.environ, **ports})
+        if not self._command.wait(timeout_s) or self._command.exit_status != 0:
+            status = self._command.status
+            self._command.kill()
+            raise ConfigurationError(f"{' '.join(command)}: {status}\n{self._command.log_tail()}")
+
+
+def _given(port: int | None) -> int:
+    if port is None:
+        raise ConfigurationError("servers in Docker need the ports that they are published on")
+    return port
+
+
+def _succeeds(command: list[str]) -> bool:
+    try:
+        return (
+            subprocess.run(command, capture_output=True, check=False, timeout=_ANSWER_TIMEOUT_S).returncode
+            == 0
+        )
+    except subprocess.TimeoutExpired:
+        return False

@@ -1,0 +1,122 @@
+"""The programs of the servers, and how they come onto a Debian or Ubuntu machine."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from coordinator.dev.servers.mongodb import STAND_IN
+from coordinator.dev.servers.process import Process, tail
+from coordinator.dev.servers.programs import find
+from shared.errors import ConfigurationError
+
+_TIMEOUT_S = 900.0
+_TERMINATE_TIMEOUT_S = 5.0
+# A package's scripts start its server unless a policy forbids it; a policy that is there already is not ours.
+_SCRIPT = """\
+set -e
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 1' HUP INT TERM
+    printf '#!/bin/sh\\nexit 101\\n' > "$policy"
+    chmod 755 "$policy"
+fi
+export DEBIAN_FRONTEND=noninteractive
+apt-get install --no-install-recommends -y "$@" || {
+    apt-get update
+    apt-get install --no-install-recommends -y "$@"
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One that a server needs; the first of `names` that is found will do."""
+
+    names: tuple[str, ...]
+    package: str | None
+
+
+PROGRAMS = (
+    Program(("rabbitmq-server",), "rabbitmq-server"),
+    Program(("epmd",), "rabbitmq-server"),
+    Program(("postgres",), "postgresql"),
+    Program(("mariadbd", "mysqld"), "mariadb-server"),
+    Program(("redis-server", "valkey-server"), "redis-server"),
+    Program(("mongod", STAND_IN), None),  # Debian has neither; the stand-in is a Python package
+)
+
+
+def missing() -> list[Program]:
+    """What is not installed, neither on PATH nor where Debian puts it."""
+    return [program for program in PROGRAMS if find(*program.names) is None]
+
+
+class Installation:
+    """Installs what is missing with apt, as root or by a sudo that asks for no password."""
+
+    def __init__(self, say: Callable[[str], None], log_path: Path) -> None:
+        self._say = say
+        self._log_path = log_path
+        self._apt: Process | None = None
+
+    def run(self) -> None:
+        """Return when every program is there. Idempotent.
+
+        Raises ConfigurationError that names the programs and the command which installs them, where that is
+        not possible or did not help.
+        """
+        absent = missing()
+        if not absent:
+            return
+        packages = _packages(absent)
+        become_root = _become_root()
+        if not packages or shutil.which("apt-get") is None or become_root is None:
+            raise ConfigurationError(_advice(absent))
+        self._say(f"installing {' '.join(packages)} with apt-get; its output is in {self._log_path}")
+        command = [*become_root, "/bin/sh", "-c", _SCRIPT, "sh", *packages]
+        self._apt = Process(command, log_path=self._log_path)
+        self._apt.wait(_TIMEOUT_S)
+        self.kill()
+        absent = missing()
+        if absent:
+            end = tail(self._log_path)
+            raise ConfigurationError(f"{_advice(absent)}\nthe end of {self._log_path}:\n{end}")
+
+    def kill(self) -> None:
+        """Interrupt run(). apt goes on from there when it is run again."""
+        # Under sudo it is root's, and not ours to signal: it then ends by itself.
+        with contextlib.suppress(PermissionError):
+            if self._apt is not None:
+                self._apt.stop(signal.SIGTERM, _TERMINATE_TIMEOUT_S)
+
+
+def _packages(absent: list[Program]) -> list[str]:
+    return sorted({program.package for program in absent if program.package})
+
+
+def _become_root() -> list[str] | None:
+    """What to put before a command that needs root; None when there is no way to become it without asking."""
+    if os.geteuid() == 0:
+        return []
+    sudo = shutil.which("sudo")
+    if sudo and subprocess.run([sudo, "-n", "true"], capture_output=True, check=False).returncode == 0:
+        return [sudo, "-n"]
+    return None
+
+
+def _advice(absent: list[Program]) -> str:
+    lines = [f"not installed: {', '.join(' or '.join(program.names) for program in absent)}"]
+    packages = _packages(absent)
+    if packages:
+        command = f"apt-get update && apt-get install --no-install-recommends -y {' '.join(packages)}"
+        lines.append(f"on Debian or Ubuntu, as root: {command}")
+    if any(program.package is None for program in absent):
+        lines.append("for mongod: pip install 'write-coordinator[mongodb-stand-in]', or install MongoDB")
+    lines.append("or start Docker, and use `make run SERVERS=docker`")
+    return "\n".join(lines)

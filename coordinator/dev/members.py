@@ -1,0 +1,59 @@
+"""What the supervisor sees of servers and programs, and what it tells the user of them."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from coordinator.dev.servers import Report
+
+
+class Member(Protocol):
+    """A process that is watched over: a server, or a program of ours."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def log_path(self) -> Path: ...
+    @property
+    def alive(self) -> bool: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def pids(self) -> list[int]: ...
+    def log_tail(self) -> str: ...
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+    def kill(self) -> None: ...
+
+
+class Servers(Protocol):
+    """A ServerSet, or the same in Docker."""
+
+    @property
+    def servers(self) -> Sequence[Member]: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
+    def start(self, report: Report | None = None) -> None: ...
+    def stop(self) -> None: ...
+    def kill(self) -> None: ...
+    def environment(self) -> dict[str, str]: ...
+
+
+def say(line: str) -> None:
+    """One line to the user. A terminal that is gone does not keep us from stopping in order."""
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
+
+
+def report(what: str, seconds: float) -> None:
+    """A step, and how long it took."""
+    say(f"{what} … {seconds:.1f} s")
+
+
+def end_of_log(member: Member) -> str:
+    """Where a member's log is, and its last lines."""
+    lines = "\n".join(f"    {line}" for line in member.log_tail().splitlines())
+    return f"the end of {member.log_path}:\n{lines}"

@@ -1,0 +1,247 @@
+"""`coordinator dev`: the whole system on one machine, until Ctrl-C.
+
+The main thread only waits (watch.py) and decides; what blocks is done in another thread, which a signal can
+call off. Servers come first and go last; in between every process that dies is reported and started again.
+"""
+
+import collections
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from coordinator.dev import docker, install, programs
+from coordinator.dev.members import Member, Servers, end_of_log, report, say
+from coordinator.dev.servers import ServerSet, remove_data
+from coordinator.dev.settings import DevSettings, check_ports, load_settings
+from coordinator.dev.watch import Watch
+from coordinator.dev.workspace import Workspace
+from shared.errors import ConfigurationError
+from shared.services import SERVICES
+
+SERVICE_NAMES = tuple(service.name for service in SERVICES)
+COMPOSE_FILE = Path(__file__).parents[2] / "compose.yaml"
+DEATHS_MAX = 3
+DEATHS_WINDOW_S = 60.0
+READY_TIMEOUT_S = 60.0
+MIGRATE_TIMEOUT_S = 120.0
+_READY_INTERVAL_S = 0.1
+
+_Result = TypeVar("_Result")
+
+
+class _StopRequested(Exception):  # noqa: N818 - it is not an error
+    """A signal came."""
+
+
+class _GaveUp(Exception):  # noqa: N818
+    """Something does not live; it has been reported."""
+
+
+def run(servers: Literal["auto", "docker", "native"], directory: Path) -> int:
+    """Run the system in the foreground; return the exit status: 0 when a signal ended it, 1 when it gave up.
+
+    Nothing of it runs when this returns. Raises ConfigurationError when it cannot start.
+    """
+    settings = load_settings()
+    workspace = Workspace(directory)
+    with workspace.locked(), Watch() as watch:
+        in_docker = _use_docker(servers)
+        check_ports(settings, SERVICE_NAMES, servers=not in_docker)
+        return Supervisor(settings, workspace, watch, in_docker=in_docker).run()
+
+
+def clean(directory: Path) -> None:
+    """Remove the data of earlier runs. Raises ConfigurationError while one is under way."""
+    if not directory.exists():
+        return
+    workspace = Workspace(directory)
+    with workspace.locked():
+        if workspace.docker_log.exists() and docker.engine_answers():
+            ports = load_settings().server_ports()
+            docker.DockerServers(COMPOSE_FILE, ports, workspace.docker_log).remove()
+        remove_data(workspace.servers)
+        workspace.remove()
+
+
+class Supervisor:
+    """One run."""
+
+    def __init__(self, settings: DevSettings, workspace: Workspace, watch: Watch, *, in_docker: bool) -> None:
+        self._settings = settings
+        self._workspace = workspace
+        self._watch = watch
+        self._in_docker = in_docker
+        self._servers: Servers | None = None
+        self._coordinators = programs.coordinators(settings, SERVICE_NAMES, workspace.logs)
+        self._gateways = programs.gateways(settings, SERVICE_NAMES, workspace.logs)
+        self._watched: list[Member] = []
+        self._deaths: dict[str, collections.deque[float]] = {}
+
+    def run(self) -> int:
+        """Start, supervise, stop."""
+        try:
+            self._start()
+            self._supervise()
+        except _StopRequested:
+            return 0
+        except _GaveUp:
+            return 1
+        finally:
+            self._stop()
+        return 0
+
+    def _start(self) -> None:
+        say(f"logs are in {self._workspace.logs}")
+        self._servers = self._make_servers()
+        self._aside(functools.partial(self._servers.start, report), self._servers.kill)
+        for note in self._servers.notes:
+            say(f"note: {note}")
+        environment = self._servers.environment()
+        self._workspace.write_environment(environment)
+        self._watched += self._servers.servers
+        self._migrate(environment)
+        started = time.monotonic()
+        for program in (*self._coordinators, *self._gateways):
+            program.environment = environment
+            program.start()
+            self._watched.append(program)
+        self._supervise(until_ready=[*self._coordinators, *self._gateways])
+        report(
+            f"{len(self._coordinators)} coordinators, {len(self._gateways)} gateways",
+            time.monotonic() - started,
+        )
+        for gateway in self._gateways:
+            say(f"  {gateway.name:<20} {gateway.base_url}")
+        for coordinator in self._coordinators:
+            say(f"  {coordinator.name:<20} {coordinator.base_url}/metrics")
+        say(f"addresses of the servers: source {self._workspace.environment_file}")
+        say("Ctrl-C stops everything; a second Ctrl-C kills it")
+
+    def _make_servers(self) -> Servers:
+        ports = self._settings.server_ports()
+        if self._in_docker:
+            return docker.DockerServers(COMPOSE_FILE, ports, self._workspace.docker_log)
+        installation = install.Installation(say, self._workspace.logs / "apt.log")
+        self._aside(installation.run, installation.kill)
+        return ServerSet.native(self._workspace.servers, ports)
+
+    def _migrate(self, environment: dict[str, str]) -> None:
+        started = time.monotonic()
+        migration = programs.Program(
+            "migrate",
+            programs.migrate_command(),
+            base_url="",
+            log_path=self._workspace.logs / "migrate.log",
+            stop_timeout_s=0,
+        )
+        migration.environment = environment
+        migration.start()
+        ended = self._aside(functools.partial(migration.wait, MIGRATE_TIMEOUT_S), migration.kill)
+        if not ended or migration.status != "exit status 0":
+            self._report_death(migration)
+            migration.kill()
+            raise _GaveUp
+        report("migrations", time.monotonic() - started)
+
+    def _supervise(self, until_ready: Sequence[programs.Program] | None = None) -> None:
+        """Keep everything alive: until these are ready, or for ever."""
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        waiting = list(until_ready or ())
+        while until_ready is None or waiting:
+            for member in self._watched:
+                if not member.alive:
+                    self._revive(member)
+            waiting = [program for program in waiting if not program.ready]
+            if waiting and time.monotonic() > deadline:
+                for program in waiting:
+                    say(f"{program.title} is not ready after {READY_TIMEOUT_S:.0f} s; {end_of_log(program)}")
+                raise _GaveUp
+            pids = [pid for member in self._watched for pid in member.pids]
+            self._watch.wait(pids, None if until_ready is None else _READY_INTERVAL_S)
+            self._check_stop()
+
+    def _revive(self, member: Member) -> None:
+        self._report_death(member)
+        now = time.monotonic()
+        deaths = self._deaths.setdefault(member.name, collections.deque(maxlen=DEATHS_MAX + 1))
+        deaths.append(now)
+        if len(deaths) > DEATHS_MAX and now - deaths[0] <= DEATHS_WINDOW_S:
+            say(f"{member.title} died {len(deaths)} times within {DEATHS_WINDOW_S:.0f} s: giving up")
+            raise _GaveUp
+        try:
+            self._aside(member.start, member.kill)
+        except ConfigurationError as error:
+            say(str(error))
+            raise _GaveUp from None
+        report(f"{member.title} started again", time.monotonic() - now)
+
+    def _report_death(self, member: Member) -> None:
+        say(f"{member.title} died: {member.status}; {end_of_log(member)}")
+
+    def _aside(self, work: Callable[[], _Result], call_off: Callable[[], None]) -> _Result:
+        """Do what blocks in another thread. When a signal comes, call it off."""
+        with ThreadPoolExecutor(1) as thread:
+            future = thread.submit(work)
+            future.add_done_callback(lambda _: self._watch.wake())
+            while not future.done():
+                self._watch.wait()
+                if self._watch.stop_requested:
+                    # Again and again: it may be between two steps, with nothing to call off yet.
+                    while wait([future], timeout=0.1).not_done:
+                        call_off()
+            self._check_stop()
+            return future.result()
+
+    def _check_stop(self) -> None:
+        if self._watch.stop_requested:
+            raise _StopRequested
+
+    def _stop(self) -> None:
+        """Gateways, then coordinators, then servers; at the second signal, all at once by SIGKILL."""
+        say("stopping")
+        started = time.monotonic()
+        with ThreadPoolExecutor(1) as thread:
+            stopping = thread.submit(self._stop_in_order)
+            stopping.add_done_callback(lambda _: self._watch.wake())
+            while not stopping.done():
+                self._watch.wait()
+                if self._watch.kill_requested:
+                    while wait([stopping], timeout=0.1).not_done:
+                        self._kill()
+            with contextlib.suppress(ConfigurationError):
+                stopping.result()
+        report("stopped", time.monotonic() - started)
+
+    def _stop_in_order(self) -> None:
+        _stop_all(self._gateways)
+        _stop_all(self._coordinators)
+        if self._servers is not None:
+            self._servers.stop()
+
+    def _kill(self) -> None:
+        for program in (*self._gateways, *self._coordinators):
+            program.kill()
+        if self._servers is not None:
+            self._servers.kill()
+
+
+def _stop_all(members: Iterable[Member]) -> None:
+    with ThreadPoolExecutor() as threads:
+        for stopped in [threads.submit(member.stop) for member in members]:
+            stopped.result()
+
+
+def _use_docker(servers: Literal["auto", "docker", "native"]) -> bool:
+    if servers == "native":
+        return False
+    answers = COMPOSE_FILE.exists() and docker.engine_answers()
+    if servers == "docker" and not answers:
+        raise ConfigurationError(
+            f"Docker does not answer, or has no compose plugin, or there is no {COMPOSE_FILE}; "
+            "start it, or use --servers native"
+        )
+    return answers

@@ -1,0 +1,64 @@
+"""The directory of a run: its lock, its file of addresses, its logs, its data."""
+
+import contextlib
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from coordinator.dev.servers.server import make_passable
+from shared.errors import ConfigurationError
+
+
+class Workspace:
+    """By default `.dev`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory.absolute()
+        self.servers = self.directory / "servers"
+        self.logs = self.directory / "logs"
+        self.environment_file = self.directory / "env"
+        self.docker_log = self.logs / "docker.log"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold it alone. The kernel lets go of the lock when the process ends, however it ends.
+
+        Raises ConfigurationError when another run holds it.
+        """
+        make_passable(self.directory)
+        self.logs.mkdir(exist_ok=True)
+        with (self.directory / "lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise ConfigurationError(
+                    f"process {lock.read().strip() or '?'} runs on {self.directory} already; "
+                    "stop it first, or give another --dir and other DEV_…_PORT settings"
+                ) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+    def write_environment(self, environment: Mapping[str, str]) -> None:
+        """For `source .dev/env`. Readable by us alone: it holds passwords. Replaced as a whole."""
+        unfinished = self.environment_file.with_name("env.new")
+        unfinished.unlink(missing_ok=True)
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.writelines(f"export {key}={quoted(value)}\n" for key, value in environment.items())
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(self.environment_file)
+
+    def remove(self) -> None:
+        """Remove the directory. To be called with the lock held."""
+        shutil.rmtree(self.directory)
+
+
+def quoted(value: str) -> str:
+    """For a POSIX shell: between single quotes nothing is special but the single quote."""
+    escaped = value.replace("'", "'\\''")
+    return f"'{escaped}'"

@@ -1,0 +1,157 @@
+"""The coordinator process: one lane of one database, as its active consumer or as a standby.
+
+Three threads: this one, with signals and the health endpoint; the broker's I/O (coordinator/rabbitmq); and the lane.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from datetime import UTC, datetime
+
+import structlog
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from coordinator.inbox import Inbox
+from coordinator.lane.lane import Lane
+from coordinator.rabbitmq.consumer import LaneConsumer
+from coordinator.stores.open import open_store
+from coordinator.stores.port import Store, StoreError
+from coordinator.worker import LaneWorker
+from shared.errors import ConfigurationError
+from shared.service import Service
+from shared.settings import BrokerSettings, DatabaseSettings, LaneSettings, TelemetrySettings, load
+
+log = structlog.get_logger("coordinator")
+
+
+def utc_now() -> datetime:
+    """The time to the millisecond, which is what every database here keeps."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+class CoordinatorProcess:
+    """Everything that one process runs, wired together."""
+
+    def __init__(self, service: Service, metrics_port: int | None) -> None:
+        database = load(DatabaseSettings, prefix=f"{service.name.upper()}_")
+        self._broker = load(BrokerSettings)
+        self._settings = load(LaneSettings)
+        self._telemetry = load(TelemetrySettings)
+        self._service = service
+        self._metrics_port = metrics_port
+        self._store: Store = open_store(database.database_url, service)
+        self._projection = service.projection() if service.projection is not None else None
+        self._inbox = Inbox()
+        holder = f"coordinator {service.name} {socket.gethostname()}:{os.getpid()}"
+        lane = Lane(service, self._store, utc_now, holder, self._settings)
+        self._consumer = LaneConsumer(
+            service.name,
+            self._broker,
+            self._inbox,
+            prefetch=self._settings.prefetch,
+            holder=holder,
+            on_emitted_confirmed=lambda entries: self._worker.confirm_emitted(entries),
+        )
+        self._worker = LaneWorker(
+            service.name, lane, self._inbox, self._consumer, self._projection, self._settings.batch_commands_max
+        )
+        self._thread = threading.Thread(target=self._worker.run, name=f"lane {service.name}", daemon=True)
+
+    async def serve(self) -> int:
+        """Run until SIGTERM or SIGINT; return the exit status. Raises ConfigurationError."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        runner = web.AppRunner(self._health_app(), access_log=None)
+        await runner.setup()
+        try:
+            if self._metrics_port is not None:
+                await self._listen(runner)
+            if await self._wait_for_database(stop):
+                self._consumer.start()
+                self._thread.start()
+                ended = asyncio.create_task(asyncio.to_thread(self._thread.join))
+                stopping = asyncio.create_task(stop.wait())
+                await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                stopping.cancel()
+                return await self._shut_down(expected=stop.is_set())
+            return 0
+        finally:
+            await runner.cleanup()
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        try:
+            await web.TCPSite(runner, self._telemetry.metrics_host, self._metrics_port).start()
+        except OSError as error:
+            raise ConfigurationError(
+                f"port {self._metrics_port} of {self._telemetry.metrics_host} cannot be used for /metrics: "
+                f"{error.strerror}; choose another with --metrics-port"
+            ) from None
+
+    async def _wait_for_database(self, stop: asyncio.Event) -> bool:
+        """Check the schema once the database answers. False: stopped before it did."""
+        delay_s = self._settings.retry_delay_s
+        while not stop.is_set():
+            try:
+                await asyncio.to_thread(self._store.check, self._service.models)
+            except StoreError as error:
+                log.error("database_unavailable", lane=self._service.name, reason=str(error), retry_s=delay_s)
+                self._worker.held_reason = str(error)
+            else:
+                self._worker.held_reason = None
+                return True
+            try:
+                async with asyncio.timeout(delay_s):
+                    await stop.wait()
+            except TimeoutError:
+                delay_s = min(delay_s * 2, self._settings.retry_delay_s_max)
+        return False
+
+    async def _shut_down(self, *, expected: bool) -> int:
+        """Finish the batch in flight, carry out its settlement, and drop the connections."""
+        timeout_s = self._settings.stop_timeout_s
+        self._inbox.close()
+        await asyncio.to_thread(self._thread.join, timeout_s)
+        is_drained = await asyncio.to_thread(self._consumer.stop, timeout_s)
+        if self._projection is not None:
+            self._projection.close()
+        if self._consumer.failure is not None:
+            raise self._consumer.failure
+        if self._thread.is_alive() or not is_drained:
+            # Nothing is lost: what is not acknowledged is delivered again, what is committed is in the log.
+            log.error("stopped_hard", lane=self._service.name, after_s=timeout_s)
+            os._exit(1)
+        self._store.close()
+        log.info("stopped", lane=self._service.name)
+        return 0 if expected else 1
+
+    def _health_app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", _metrics)
+        return app
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "alive", "lane": self._service.name})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        """Ready: consuming (or standing by), and not held by the database."""
+        held = self._worker.held_reason
+        is_ready = self._consumer.is_consuming and held is None
+        body = {"status": "ready" if is_ready else "unready", "lane": self._service.name, "held": held}
+        return web.json_response(body, status=200 if is_ready else 503)
+
+
+async def _metrics(_: web.Request) -> web.Response:
+    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+def run(service: Service, metrics_port: int | None) -> int:
+    """Run a coordinator for one service until it is stopped; return the exit status."""
+    return asyncio.run(CoordinatorProcess(service, metrics_port).serve())

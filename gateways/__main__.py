@@ -1,0 +1,5 @@
+"""`python -m gateways <service>`."""
+
+from gateways.main import main
+
+main()

@@ -1,0 +1,93 @@
+"""Applications: what a gateway consists of, and the factory that puts one together.
+
+Nothing here opens a connection.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from aiohttp import web
+from msgspec import Struct
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateways import operations
+from gateways.keys import SERVICE_NAME, SETTINGS
+from gateways.middleware import serve
+from gateways.operations import CHECKS, COMMAND_LOG, PENDING, Check
+from shared.command_log import CommandLog
+from shared.database import Database, Documents, ping
+from shared.errors import ConfigurationError
+from shared.messaging.writes import Writes
+from shared.settings import GatewaySettings
+
+
+class GatewayWrites(Writes, Protocol):
+    """The port for writes, and what operations ask of it."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether a command could be handed over now."""
+
+    def pending(self, command_id: str) -> bool:
+        """Whether this process handed this command over and its outcome has not arrived."""
+
+
+class Dependencies(Struct, frozen=True, kw_only=True):
+    """What a gateway is given."""
+
+    database: Database
+    writes: GatewayWrites
+    command_log: CommandLog
+    settings: GatewaySettings
+
+    def sql(self) -> AsyncEngine:
+        """The database, where it is an SQL one. Raises ConfigurationError."""
+        if not isinstance(self.database, AsyncEngine):
+            raise ConfigurationError("this service needs an SQL database, not MongoDB: see its DATABASE_URL")
+        return self.database
+
+    def documents(self) -> Documents:
+        """The database, where it is MongoDB. Raises ConfigurationError."""
+        if isinstance(self.database, AsyncEngine):
+            raise ConfigurationError("this service needs MongoDB, not an SQL database: see its DATABASE_URL")
+        return self.database
+
+
+class Gateway(Struct, frozen=True, kw_only=True):
+    """One service's gateway.
+
+    `attach` makes the service of the dependencies and puts it under the key that its routes use.
+    """
+
+    name: str
+    routes: web.RouteTableDef
+    attach: Callable[[web.Application, Dependencies], None]
+
+
+def create_app(gateway: Gateway, dependencies: Dependencies) -> web.Application:
+    """The application of one service. It closes what `attach` opened, and nothing else.
+
+    Raises ConfigurationError for dependencies that are not this service's.
+    """
+    app = web.Application(middlewares=[serve], client_max_size=dependencies.settings.body_bytes_max)
+    app[SERVICE_NAME] = gateway.name
+    app[SETTINGS] = dependencies.settings
+    app[COMMAND_LOG] = dependencies.command_log
+    app[PENDING] = dependencies.writes.pending
+    app[CHECKS] = [
+        Check("broker", lambda: _is_connected(dependencies.writes)),
+        Check("database", lambda: _answers(dependencies.database)),
+    ]
+    gateway.attach(app, dependencies)
+    app.add_routes(gateway.routes)
+    app.add_routes(operations.routes)
+    return app
+
+
+async def _is_connected(writes: GatewayWrites) -> bool:
+    return writes.connected
+
+
+async def _answers(database: Database) -> bool:
+    await ping(database)
+    return True

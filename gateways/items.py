@@ -1,0 +1,93 @@
+"""Items and their reservations over REST."""
+
+from typing import Final
+
+from aiohttp import web
+
+from gateways.app import Dependencies, Gateway
+from gateways.operations import CHECKS, Check
+from gateways.requests import NoQuery, PageQuery, issue, path_command, path_id, read_command, read_query
+from gateways.responses import json_response, representation, written_response
+from shared.items.cache import ItemCache, open_cache
+from shared.items.commands import CreateItem, ReleaseItem, ReserveItem, UpdateItem
+from shared.items.service import CacheResult, ItemService
+
+ITEMS: Final = web.AppKey("ITEMS", ItemService)
+
+CACHE_STATUS: Final[dict[CacheResult, str]] = {
+    "hit": "write-coordinator-redis; hit",
+    "miss": "write-coordinator-redis; fwd=miss; stored",
+    "bypass": "write-coordinator-redis; fwd=bypass",
+}
+"""`Cache-Status` (RFC 9211). An item that was missing is offered to the cache, which is `stored`."""
+
+routes = web.RouteTableDef()
+
+
+@routes.post("/items")
+async def create_item(request: web.Request) -> web.Response:
+    command = await read_command(request, CreateItem)
+    written = await issue(request, request.app[ITEMS].create_item, command)
+    return written_response(written, status=201, location=f"/items/{written.value.id}")
+
+
+@routes.get("/items")
+async def list_items(request: web.Request) -> web.Response:
+    query = read_query(request, PageQuery)
+    return json_response(await request.app[ITEMS].list_items(query.after, query.limit))
+
+
+@routes.get("/items/{id}")
+async def get_item(request: web.Request) -> web.Response:
+    read_query(request, NoQuery)
+    item, cache_result = await request.app[ITEMS].read_item(_item_id(request))
+    response = representation(request, item)
+    response.headers["Cache-Status"] = CACHE_STATUS[cache_result]
+    return response
+
+
+@routes.patch("/items/{id}")
+async def update_item(request: web.Request) -> web.Response:
+    command = await read_command(request, UpdateItem, {"id": _item_id(request)})
+    return written_response(await issue(request, request.app[ITEMS].update_item, command))
+
+
+@routes.post("/items/{id}/reservations")
+async def reserve(request: web.Request) -> web.Response:
+    command = await read_command(request, ReserveItem, {"id": _item_id(request)})
+    written = await issue(request, request.app[ITEMS].reserve, command)
+    location = f"/items/{written.value.item_id}/reservations/{written.value.id}"
+    return written_response(written, status=201, location=location)
+
+
+@routes.delete("/items/{id}/reservations/{reservation_id}")
+async def release(request: web.Request) -> web.Response:
+    path = {
+        "id": _item_id(request),
+        "reservation_id": path_id(request, "reservation_id", "reservation_not_found"),
+    }
+    command = path_command(request, ReleaseItem, path)
+    return written_response(await issue(request, request.app[ITEMS].release, command))
+
+
+def _item_id(request: web.Request) -> int:
+    return path_id(request, "id", "item_not_found")
+
+
+def attach(app: web.Application, dependencies: Dependencies) -> None:
+    cache = open_cache()
+    app[ITEMS] = ItemService(dependencies.documents(), dependencies.writes, cache)
+    app[CHECKS].append(Check("cache", lambda: _answers(cache), required=False))
+
+    async def close(_app: web.Application) -> None:
+        await cache.close()
+
+    app.on_cleanup.append(close)
+
+
+async def _answers(cache: ItemCache) -> bool:
+    """Ids begin at 1: nothing is ever kept under 0, and asking for it shows whether the cache answers."""
+    return await cache.get(0) is not None
+
+
+GATEWAY: Final = Gateway(name="items", routes=routes, attach=attach)

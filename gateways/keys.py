@@ -1,0 +1,26 @@
+"""Where an application and a request keep what belongs to them: typed keys, so that mypy knows the values."""
+
+from typing import Final
+
+from aiohttp import web
+
+from gateways.headers import Preferences
+from shared.settings import GatewaySettings
+from shared.telemetry import Stages, TraceContext
+
+
+class RequestContext:
+    """What is learnt of one request while it is served; the log line and the response's headers show it."""
+
+    __slots__ = ("error", "preferences", "stages", "trace")
+
+    def __init__(self, trace: TraceContext, stages: Stages) -> None:
+        self.trace = trace
+        self.stages = stages
+        self.preferences = Preferences()
+        self.error: Exception | None = None
+
+
+SERVICE_NAME: Final = web.AppKey("SERVICE_NAME", str)
+SETTINGS: Final = web.AppKey("SETTINGS", GatewaySettings)
+CONTEXT: Final = web.RequestKey("CONTEXT", RequestContext)

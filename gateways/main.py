@@ -1,0 +1,83 @@
+"""The composition root: one gateway, its database, its broker, its port, all from the environment."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+
+import click
+from aiohttp import web
+
+from gateways.app import Dependencies, Gateway, create_app
+from gateways.registry import GATEWAYS
+from gateways.server import serve_until_stopped
+from shared.command_log import open_command_log
+from shared.database import close_database, open_database
+from shared.errors import ConfigurationError
+from shared.messaging.rabbitmq import RabbitWrites
+from shared.settings import BrokerSettings, DatabaseSettings, GatewaySettings, TelemetrySettings, load
+from shared.telemetry import configure_logging
+
+
+@click.command(context_settings={"auto_envvar_prefix": "GATEWAY"})
+@click.argument("service", type=click.Choice(sorted(GATEWAYS)), envvar=())
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, show_envvar=True, help="The address to listen on."
+)
+@click.option(
+    "--port",
+    default=8081,
+    type=click.IntRange(0, 65535),
+    show_default=True,
+    show_envvar=True,
+    help="The port to listen on; 0 takes a free one and logs it.",
+)
+def main(service: str, host: str, port: int) -> None:
+    """Serve SERVICE over REST until SIGTERM or SIGINT.
+
+    Its settings are environment variables: docs/OPERATING.md lists them.
+    """
+    try:
+        configure_logging(load(TelemetrySettings), f"gateway-{service}")
+        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+            runner.run(_serve(GATEWAYS[service], host, port))
+    except ConfigurationError as error:
+        click.echo(f"gateway {service}: {error}", err=True)
+        sys.exit(2)
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's, where there is one: it is not made for every platform."""
+    try:
+        import uvloop  # noqa: PLC0415
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+async def _serve(gateway: Gateway, host: str, port: int) -> None:
+    settings = load(GatewaySettings)
+    database_settings = load(DatabaseSettings, prefix=f"{gateway.name.upper()}_")
+    database = open_database(
+        database_settings.reader_url or database_settings.database_url, settings.read_pool_max
+    )
+    command_log = open_command_log(database)
+    writes = RabbitWrites(
+        load(BrokerSettings),
+        confirm_timeout_s=settings.confirm_timeout_s,
+        wait_s=settings.wait_s,
+        in_flight_max=settings.in_flight_max,
+        log=command_log,
+    )
+
+    async def connections(_app: web.Application) -> AsyncIterator[None]:
+        await writes.start()
+        yield
+        await writes.close()
+        await close_database(database)
+
+    app = create_app(
+        gateway,
+        Dependencies(database=database, writes=writes, command_log=command_log, settings=settings),
+    )
+    app.cleanup_ctx.append(connections)
+    await serve_until_stopped(app, host, port)

@@ -1,0 +1,51 @@
+"""Around every request: its trace and stages, and every error turned into a problem."""
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from gateways.keys import CONTEXT, SERVICE_NAME, SETTINGS, RequestContext
+from gateways.problems import answer_to, problem_response
+from gateways.request_log import IN_FLIGHT
+from gateways.responses import accepted_response
+from shared.errors import CommandPending
+from shared.telemetry import measured, trace_from
+
+log = structlog.get_logger("gateway")
+
+
+@web.middleware
+async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Serve one request. Only a cancellation leaves here: the worst is a 500 that shows no traceback."""
+    traceparents = request.headers.getall("traceparent", ())
+    trace = trace_from(traceparents[0] if len(traceparents) == 1 else None)
+    in_flight = IN_FLIGHT.labels(request.app[SERVICE_NAME])
+    in_flight.inc()
+    try:
+        with measured() as stages, structlog.contextvars.bound_contextvars(trace_id=trace.trace_id):
+            context = request[CONTEXT] = RequestContext(trace, stages)
+            response = await _answered(request, handler, context)
+    finally:
+        in_flight.dec()
+    if stages.command_id is not None:
+        response.headers["Command-Id"] = stages.command_id
+    if stages.sequence is not None:
+        response.headers["Command-Sequence"] = str(stages.sequence)
+    return response
+
+
+async def _answered(request: web.Request, handler: Handler, context: RequestContext) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except CommandPending as pending:
+        return accepted_response(pending.command_id, context.preferences, request.app[SETTINGS].wait_s)
+    except Exception as error:  # the boundary: whatever it is, the client gets a problem
+        context.error = error
+        if answer_to(error).status == web.HTTPInternalServerError.status_code:
+            log.exception("internal_error", path=request.rel_url.raw_path)
+        return problem_response(
+            request,
+            error,
+            command_id=context.stages.command_id,
+            retry_after_s=request.app[SETTINGS].retry_after_s,
+        )

@@ -1,0 +1,51 @@
+"""Payments over REST."""
+
+from typing import Final
+
+from aiohttp import web
+from msgspec import UNSET, UnsetType
+
+from gateways.app import Dependencies, Gateway
+from gateways.requests import NoQuery, PageQuery, issue, path_id, read_command, read_query
+from gateways.responses import json_response, representation, written_response
+from shared.commands import Id
+from shared.payments.commands import OpenPayment
+from shared.payments.service import PaymentService
+
+PAYMENTS: Final = web.AppKey("PAYMENTS", PaymentService)
+
+routes = web.RouteTableDef()
+
+
+class PaymentsQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which payments: of one user, or of all."""
+
+    user_id: Id | UnsetType = UNSET
+
+
+@routes.post("/payments")
+async def open_payment(request: web.Request) -> web.Response:
+    command = await read_command(request, OpenPayment)
+    written = await issue(request, request.app[PAYMENTS].open_payment, command)
+    return written_response(written, status=201, location=f"/payments/{written.value.id}")
+
+
+@routes.get("/payments")
+async def list_payments(request: web.Request) -> web.Response:
+    query = read_query(request, PaymentsQuery)
+    user_id = None if query.user_id is UNSET else query.user_id
+    return json_response(await request.app[PAYMENTS].list_payments(user_id, query.after, query.limit))
+
+
+@routes.get("/payments/{id}")
+async def get_payment(request: web.Request) -> web.Response:
+    read_query(request, NoQuery)
+    payment_id = path_id(request, "id", "payment_not_found")
+    return representation(request, await request.app[PAYMENTS].get_payment(payment_id))
+
+
+def attach(app: web.Application, dependencies: Dependencies) -> None:
+    app[PAYMENTS] = PaymentService(dependencies.sql(), dependencies.writes)
+
+
+GATEWAY: Final = Gateway(name="payments", routes=routes, attach=attach)

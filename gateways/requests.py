@@ -1,0 +1,184 @@
+"""What a request asks for: path ids, query, command, options; checked before anything is issued."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from gateways.headers import Preferences, expected_version, idempotency_key, preferences
+from gateways.keys import CONTEXT, SETTINGS
+from gateways.problems import RequestRefused
+from shared.commands import INTEGER_MAX, Command, parse
+from shared.errors import InvalidCommand
+from shared.ids import command_id_for, new_command_id
+from shared.messaging.writes import WriteOptions, Written
+from shared.paging import PAGE_DEFAULT, PAGE_MAX
+
+JSON_TYPES: Final = ("application/json",)
+PATCH_TYPES: Final = (*JSON_TYPES, "application/merge-patch+json")
+BODY_TIMEOUT_S: Final = 30.0
+"""A body that takes longer than this to arrive is not waited for."""
+
+_ID = re.compile(r"[1-9][0-9]{0,15}")
+_DIGITS = re.compile(r"[0-9]{1,16}")
+_CHARSET = re.compile(r";[ \t]*charset[ \t]*=[ \t]*\"?([^\";\s]*)", re.IGNORECASE)
+_FIELD = re.compile(r"`\$?\.?([^`]*)`$")
+
+C = TypeVar("C", bound=Command)
+Q = TypeVar("Q", bound=Struct)
+T = TypeVar("T")
+
+
+class NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """No query parameter is taken."""
+
+
+class PageQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which part of a list."""
+
+    after: Annotated[int, Meta(ge=0, le=INTEGER_MAX)] = 0
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT
+
+
+def path_id(request: web.Request, name: str, code: str) -> int:
+    """An id in the path: an integer from 1 to 2^53-1, without leading zeros. Raises RequestRefused (404)."""
+    text = request.match_info[name]
+    if not _ID.fullmatch(text) or int(text) > INTEGER_MAX:
+        raise RequestRefused(
+            404, code, f"nothing has the id {text[:40]!a}: ids are integers from 1 to 2^53-1"
+        )
+    return int(text)
+
+
+def read_query(request: web.Request, model: type[Q]) -> Q:
+    """The query parameters, all of which are integers.
+
+    Raises RequestRefused (400), which names the one at fault.
+    """
+    given: dict[str, int] = {}
+    for name, text in request.query.items():
+        shown = f"{name[:40]!a}"
+        if name not in model.__struct_fields__:
+            known = ", ".join(model.__struct_fields__) or "none"
+            raise RequestRefused(
+                400, "invalid_query", f"no query parameter {shown} here; there are: {known}", field=name
+            )
+        if name in given:
+            raise RequestRefused(
+                400, "invalid_query", f"the query parameter {name} is given twice", field=name
+            )
+        if not _DIGITS.fullmatch(text):
+            raise RequestRefused(
+                400, "invalid_query", f"{name} must be a decimal integer, not {text[:40]!a}", field=name
+            )
+        given[name] = int(text)
+    try:
+        return msgspec.convert(given, model)
+    except msgspec.ValidationError as error:
+        found = _FIELD.search(str(error))
+        raise RequestRefused(
+            400, "invalid_query", str(error), field=found.group(1) if found else None
+        ) from None
+
+
+async def read_command(request: web.Request, model: type[C], path: dict[str, int] | None = None) -> C:
+    """The command that the body and the ids of the path make up. Raises RequestRefused and InvalidCommand.
+
+    A body cannot name what the path names.
+    """
+    read_query(request, NoQuery)
+    arguments = _object(await _read_body(request, PATCH_TYPES if request.method == "PATCH" else JSON_TYPES))
+    for name in path or ():
+        if name in arguments:
+            raise InvalidCommand(
+                f"unknown field `{name}`: the path names it", code="invalid_arguments", field=name
+            )
+    return parse(model, arguments | path if path else arguments)
+
+
+def path_command(request: web.Request, model: type[C], path: dict[str, int]) -> C:
+    """The command that the ids of the path make up alone. Raises RequestRefused and InvalidCommand."""
+    read_query(request, NoQuery)
+    return parse(model, path)
+
+
+async def issue(
+    request: web.Request, method: Callable[[C, WriteOptions], Awaitable[Written[T]]], command: C
+) -> Written[T]:
+    """Call a service's method as the request's headers ask. Raises what it raises, and RequestRefused."""
+    context = request[CONTEXT]
+    headers = request.headers
+    key = idempotency_key(headers.getall("Idempotency-Key", ()))
+    version = expected_version(headers.getall("If-Match", ()))
+    context.preferences = preferences(headers.getall("Prefer", ()))
+    # Made here, so that whatever becomes of the command, its id can be told.
+    command_id = new_command_id() if key is None else command_id_for(command.lane(), key)
+    options = WriteOptions(
+        idempotency_key=key,
+        command_id=command_id,
+        expected_version=version,
+        wait_s=_wait_s(context.preferences, request.app[SETTINGS].wait_s),
+        traceparent=context.trace.traceparent,
+    )
+    context.stages.command_id = command_id
+    context.stages.end("validate")
+    written = await method(command, options)
+    context.stages.sequence = written.sequence
+    return written
+
+
+def _wait_s(asked: Preferences, wait_s_max: float) -> float:
+    if asked.wait_s is not None:
+        return min(float(asked.wait_s), wait_s_max)
+    return 0.0 if asked.respond_async else wait_s_max
+
+
+async def _read_body(request: web.Request, types: tuple[str, ...]) -> bytes:
+    if not request.body_exists:
+        raise RequestRefused(400, "missing_body", "a body is needed: a JSON object", field="body")
+    _check_content_type(request.headers.get("Content-Type", ""), types)
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise RequestRefused(
+            415, "unsupported_content_encoding", "send the body uncompressed", field="Content-Encoding"
+        )
+    if (request.content_length or 0) > request.app[SETTINGS].body_bytes_max:
+        raise web.HTTPRequestEntityTooLarge(request.app[SETTINGS].body_bytes_max)
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            body = await request.read()
+    except TimeoutError:
+        raise RequestRefused(408, "body_timeout", f"the body took longer than {BODY_TIMEOUT_S:g} s") from None
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise RequestRefused(
+            400, "malformed_body", f"the body cannot be read: {type(error).__name__}"
+        ) from None
+    if not body:
+        raise RequestRefused(400, "missing_body", "a body is needed: a JSON object", field="body")
+    return body
+
+
+def _check_content_type(value: str, types: tuple[str, ...]) -> None:
+    media_type = value.partition(";")[0].strip().lower()
+    charset = _CHARSET.search(value)
+    if media_type not in types or (charset is not None and charset.group(1).lower() not in ("utf-8", "utf8")):
+        raise RequestRefused(
+            415,
+            "unsupported_content_type",
+            f"Content-Type must be {' or '.join(types)} in UTF-8, not {value[:80]!a}",
+            field="Content-Type",
+        )
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.ValidationError as error:
+        raise InvalidCommand(str(error), code="invalid_arguments") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidCommand(
+            f"the body is not valid JSON: {error}", code="malformed_json", field="body"
+        ) from None

@@ -1,0 +1,73 @@
+"""Serving an application on a port until the process is told to stop."""
+
+import asyncio
+import logging
+import signal
+from typing import Final
+
+import structlog
+from aiohttp import web
+from aiohttp.http import HttpProcessingError
+
+from gateways.keys import SERVICE_NAME, SETTINGS
+from gateways.request_log import RequestLog
+from shared.errors import ConfigurationError
+
+STOP_MARGIN_S: Final = 2.0
+"""Beyond the longest wait for an outcome: time to write the response."""
+
+log = structlog.get_logger("gateway")
+
+
+def create_runner(app: web.Application) -> web.AppRunner:
+    """The runner that serves it, with our log line. Its cleanup lets requests in flight finish, bounded."""
+    return web.AppRunner(
+        app,
+        access_log_class=RequestLog,
+        shutdown_timeout=app[SETTINGS].wait_s + STOP_MARGIN_S,
+        logger=_server_logger(),
+        # Bodies are small: a compressed one is refused, and cannot swell in here.
+        auto_decompress=False,
+    )
+
+
+async def serve_until_stopped(app: web.Application, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT; then accept nothing more, finish what is in flight, and clean up.
+
+    Raises ConfigurationError when the port cannot be had.
+    """
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    runner = create_runner(app)
+    try:
+        await runner.setup()
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on port {port} of {host}: {error.strerror or error};"
+                " choose another with --port or GATEWAY_PORT, or stop what uses it"
+            ) from None
+        log.info("started", service=app[SERVICE_NAME], host=host, port=site.port)
+        await stopped.wait()
+        log.info("stopping", service=app[SERVICE_NAME])
+    finally:
+        await runner.cleanup()
+    log.info("stopped", service=app[SERVICE_NAME])
+
+
+def _server_logger() -> logging.Logger:
+    """aiohttp's logger, without the traceback that it logs for every client that does not speak HTTP."""
+    logger = logging.getLogger("gateways.http")
+    if not logger.filters:
+        logger.addFilter(lambda record: not _is_clients_fault(record))
+    return logger
+
+
+def _is_clients_fault(record: logging.LogRecord) -> bool:
+    return record.exc_info is not None and isinstance(
+        record.exc_info[1], HttpProcessingError | web.RequestPayloadError
+    )

@@ -1,0 +1,75 @@
+"""Users over REST."""
+
+from typing import Final
+
+from aiohttp import web
+
+from gateways.app import Dependencies, Gateway
+from gateways.requests import NoQuery, PageQuery, issue, path_command, path_id, read_command, read_query
+from gateways.responses import json_response, representation, written_response
+from shared.users.commands import CreateUser, CreditUser, DeleteUser, TransferCredit, UpdateUser
+from shared.users.service import UserService
+
+USERS: Final = web.AppKey("USERS", UserService)
+
+routes = web.RouteTableDef()
+
+
+@routes.post("/users")
+async def create_user(request: web.Request) -> web.Response:
+    command = await read_command(request, CreateUser)
+    written = await issue(request, request.app[USERS].create_user, command)
+    return written_response(written, status=201, location=_location(written.value.id))
+
+
+@routes.get("/users")
+async def list_users(request: web.Request) -> web.Response:
+    query = read_query(request, PageQuery)
+    return json_response(await request.app[USERS].list_users(query.after, query.limit))
+
+
+@routes.get("/users/{id}")
+async def get_user(request: web.Request) -> web.Response:
+    read_query(request, NoQuery)
+    return representation(request, await request.app[USERS].get_user(_user_id(request)))
+
+
+@routes.patch("/users/{id}")
+async def update_user(request: web.Request) -> web.Response:
+    command = await read_command(request, UpdateUser, {"id": _user_id(request)})
+    return written_response(await issue(request, request.app[USERS].update_user, command))
+
+
+@routes.delete("/users/{id}")
+async def delete_user(request: web.Request) -> web.Response:
+    command = path_command(request, DeleteUser, {"id": _user_id(request)})
+    return written_response(await issue(request, request.app[USERS].delete_user, command))
+
+
+@routes.post("/users/{id}/credit")
+async def credit_user(request: web.Request) -> web.Response:
+    command = await read_command(request, CreditUser, {"id": _user_id(request)})
+    written = await issue(request, request.app[USERS].credit_user, command)
+    return written_response(written, content_location=_location(written.value.id))
+
+
+@routes.post("/transfers")
+async def transfer(request: web.Request) -> web.Response:
+    """200 and not 201: a transfer has no resource of its own."""
+    command = await read_command(request, TransferCredit)
+    return written_response(await issue(request, request.app[USERS].transfer, command))
+
+
+def _user_id(request: web.Request) -> int:
+    return path_id(request, "id", "user_not_found")
+
+
+def _location(user_id: int) -> str:
+    return f"/users/{user_id}"
+
+
+def attach(app: web.Application, dependencies: Dependencies) -> None:
+    app[USERS] = UserService(dependencies.sql(), dependencies.writes)
+
+
+GATEWAY: Final = Gateway(name="users", routes=routes, attach=attach)

@@ -1,0 +1,117 @@
+"""A gateway of each service on a free port of the loopback interface, over fakes."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any, cast
+
+import aiohttp
+import pytest
+from aiohttp import web
+from gateway_fakes import ITEM, PAYMENT, USER, FakeCache, FakeLog, FakeRows, FakeWrites
+
+import gateways.items
+from gateways.app import Dependencies, create_app
+from gateways.items import ITEMS
+from gateways.operations import CHECKS, Check
+from gateways.payments import PAYMENTS
+from gateways.registry import GATEWAYS
+from gateways.server import create_runner
+from gateways.users import USERS
+from shared.database import close_database, open_database
+from shared.settings import GatewaySettings
+
+# Nothing listens on port 9 of the loopback interface; connections are made at first use, which no test here has.
+DATABASES = {
+    "users": "postgresql://nobody@127.0.0.1:9/users",
+    "items": "mongodb://127.0.0.1:9/items",
+    "payments": "mysql://nobody@127.0.0.1:9/payments",
+}
+
+ROWS = {"users": USER, "items": ITEM, "payments": PAYMENT}
+
+
+class RunningGateway:
+    """A gateway that serves, a client of it, and the fakes behind it."""
+
+    def __init__(self, writes: FakeWrites, log: FakeLog, rows: FakeRows, cache: FakeCache) -> None:
+        self.writes = writes
+        self.log = log
+        self.rows = rows
+        self.cache = cache
+        self.database_is_up = True
+        self.runner: web.AppRunner
+        self.session: aiohttp.ClientSession
+        self.port = 0
+
+    async def call(self, method: str, path: str, **options: Any) -> tuple[aiohttp.ClientResponse, Any]:
+        """The response, and its JSON where it has a body."""
+        async with self.session.request(method, f"http://127.0.0.1:{self.port}{path}", **options) as response:
+            body = await response.read()
+            is_json = response.content_type.endswith("json")
+            return response, await response.json(content_type=None) if body and is_json else body
+
+
+Start = Callable[..., Awaitable[RunningGateway]]
+
+
+@pytest.fixture
+async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
+    async with AsyncExitStack() as stack:
+
+        async def start_gateway(service: str, settings: GatewaySettings | None = None) -> RunningGateway:
+            running = RunningGateway(FakeWrites(), FakeLog(), FakeRows(ROWS[service]), FakeCache())
+            monkeypatch.setattr(gateways.items, "open_cache", lambda: running.cache)
+            database = open_database(DATABASES[service])
+            stack.push_async_callback(close_database, database)
+            app = create_app(
+                GATEWAYS[service],
+                Dependencies(
+                    database=database,
+                    writes=cast(Any, running.writes),
+                    command_log=running.log,
+                    settings=settings or GatewaySettings(),
+                ),
+            )
+            replace_reads(app, service, running)
+            running.runner = create_runner(app)
+            await running.runner.setup()
+            stack.push_async_callback(running.runner.cleanup)
+            site = web.TCPSite(running.runner, "127.0.0.1", 0)
+            await site.start()
+            running.port = site.port
+            running.session = await stack.enter_async_context(
+                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20))
+            )
+            return running
+
+        yield start_gateway
+
+
+def replace_reads(app: web.Application, service: str, running: RunningGateway) -> None:
+    rows = cast(Any, running.rows)
+    if service == "users":
+        app[USERS]._users = rows
+    elif service == "items":
+        app[ITEMS]._items = rows
+    else:
+        app[PAYMENTS]._payments = rows
+
+    async def database_answers() -> bool:
+        return running.database_is_up
+
+    app[CHECKS][1] = Check("database", database_answers)
+
+
+@pytest.fixture
+async def users(start: Start) -> RunningGateway:
+    return await start("users")
+
+
+@pytest.fixture
+async def items(start: Start) -> RunningGateway:
+    return await start("items")
+
+
+@pytest.fixture
+async def payments(start: Start) -> RunningGateway:
+    return await start("payments")

@@ -1,0 +1,151 @@
+"""Fakes for the gateways' tests: writes that answer as told, repositories and a cache in memory."""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from shared.errors import DatabaseUnavailable
+from shared.items.cache import Lookup
+from shared.items.model import Item, Reservation
+from shared.lane_tables import LogEntry
+from shared.messaging.outcome import Outcome, OutcomeError
+from shared.messaging.wire import CommandMessage
+from shared.paging import Page, page_of
+from shared.payments.model import Payment
+from shared.telemetry import end_stage
+from shared.users.commands import Transfer
+from shared.users.model import User
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+USER = User(id=7, name="Ada", email="ada@example.org", credit=0, created_at=NOW, version=3)
+ITEM = Item(id=5, name="Lamp", price=1999, currency="EUR", stock=4, created_at=NOW, version=2)
+PAYMENT = Payment(id=9, user_id=7, amount=100, currency="EUR", status="pending", created_at=NOW)
+
+RESULTS: dict[str, Any] = {
+    "users.create": USER,
+    "users.update": USER,
+    "users.delete": None,
+    "users.credit": USER,
+    "users.transfer": Transfer(from_=7, to=8, amount=1, from_credit=9, to_credit=11),
+    "items.create": ITEM,
+    "items.update": ITEM,
+    "items.reserve": Reservation(id=31, item_id=5, quantity=2),
+    "items.release": None,
+    "payments.open": PAYMENT,
+}
+
+Answer = Callable[[CommandMessage], Outcome]
+
+
+def applied(message: CommandMessage, *, replayed: bool = False) -> Outcome:
+    return Outcome(
+        command_id=message.command_id,
+        type=message.type,
+        status="applied",
+        sequence=41,
+        result=msgspec.Raw(msgspec.json.encode(RESULTS[message.type or ""])),
+        replayed=replayed,
+    )
+
+
+def refused(status: Any, code: str, *, replayed: bool = False) -> Answer:
+    def answer(message: CommandMessage) -> Outcome:
+        return Outcome(
+            command_id=message.command_id,
+            type=message.type,
+            status=status,
+            sequence=42,
+            error=OutcomeError(code=code, message=f"because of {code}"),
+            replayed=replayed,
+        )
+
+    return answer
+
+
+class FakeWrites:
+    """Answers every command as `answer` says, once `gate` is open."""
+
+    def __init__(self) -> None:
+        self.connected = True
+        self.in_flight: set[str] = set()
+        self.issued: list[tuple[str, CommandMessage, float | None]] = []
+        self.answer: Answer = applied
+        self.error: Callable[[CommandMessage], Exception] | None = None
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.entered = asyncio.Event()
+
+    @property
+    def last(self) -> CommandMessage:
+        return self.issued[-1][1]
+
+    @property
+    def last_wait_s(self) -> float | None:
+        return self.issued[-1][2]
+
+    def pending(self, command_id: str) -> bool:
+        return command_id in self.in_flight
+
+    async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
+        self.issued.append((lane, message, wait_s))
+        self.entered.set()
+        end_stage("publish")
+        await self.gate.wait()
+        if self.error is not None:
+            raise self.error(message)
+        end_stage("apply")
+        return self.answer(message)
+
+
+class FakeRows:
+    """A repository of rows by id."""
+
+    def __init__(self, *rows: Any) -> None:
+        self.rows = {row.id: row for row in rows}
+        self.error: Exception | None = None
+
+    async def get(self, row_id: int) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.rows.get(row_id)
+
+    async def page(self, *arguments: Any) -> Page[Any]:
+        if self.error is not None:
+            raise self.error
+        *filters, after, limit = arguments
+        user_id = filters[0] if filters else None
+        found = [row for row_id, row in sorted(self.rows.items()) if row_id > after]
+        return page_of([row for row in found if user_id in (None, getattr(row, "user_id", None))], limit)
+
+
+class FakeCache:
+    """The items' cache."""
+
+    def __init__(self) -> None:
+        self.items: dict[int, Item] = {}
+        self.is_up = True
+
+    async def get(self, item_id: int) -> Lookup | None:
+        return Lookup(self.items.get(item_id)) if self.is_up else None
+
+    async def fill(self, item: Item) -> None:
+        self.items[item.id] = item
+
+    async def close(self) -> None:
+        pass
+
+
+class FakeLog:
+    """A command log in memory."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, LogEntry] = {}
+        self.error: DatabaseUnavailable | None = None
+
+    async def find(self, command_id: str) -> LogEntry | None:
+        if self.error is not None:
+            raise self.error
+        return self.entries.get(command_id)

@@ -1,0 +1,138 @@
+"""Whatever a client sends, the answer is not a 500: random bytes in every place of a request."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from shared.users.commands import CreateUser
+
+PATHS = ["/users", "/users/7", "/users/7/credit", "/transfers", "/commands/x", "/healthz"]
+METHODS = ["GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"]
+
+quickly = settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+line_bytes = st.binary(max_size=60).map(lambda text: text.replace(b"\r", b"").replace(b"\n", b""))
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=[])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+arguments = st.dictionaries(
+    st.sampled_from([*CreateUser.__struct_fields__, "id", "amount", "from", "to", "\x00"]),
+    json_values,
+    max_size=5,
+)
+header_names = st.sampled_from(
+    [
+        "Content-Type",
+        "Content-Encoding",
+        "If-Match",
+        "If-None-Match",
+        "Idempotency-Key",
+        "Prefer",
+        "traceparent",
+    ]
+    + ["Accept", "Cookie", "Host", "X-Odd", "Range", "Authorization", "Connection"]
+)
+
+
+async def raw(port: int, request: bytes) -> tuple[int, bytes]:
+    """Send bytes; return the first answer's status and head. 0: the server hung up without an answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    except (ConnectionError, asyncio.IncompleteReadError):
+        return 0, b""
+    finally:
+        writer.close()
+    return int(head.split(b" ", 2)[1]), head
+
+
+def request_of(method: str, target: bytes, headers: list[tuple[str, bytes]], body: bytes) -> bytes:
+    lines = [method.encode() + b" " + target + b" HTTP/1.1", b"Host: localhost", b"Connection: close"]
+    lines += [name.encode() + b": " + value for name, value in headers]
+    lines += [b"Content-Length: %d" % len(body)]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + body
+
+
+@quickly
+@given(
+    method=st.sampled_from(METHODS),
+    path=st.sampled_from(PATHS),
+    headers=st.lists(st.tuples(header_names, line_bytes), max_size=4),
+    body=st.binary(max_size=200),
+)
+async def test_odd_headers_are_never_a_500(
+    users: Any, method: str, path: str, headers: list[tuple[str, bytes]], body: bytes
+) -> None:
+    status, answer = await raw(users.port, request_of(method, path.encode(), headers, body))
+    assert status < 500, answer
+
+
+@quickly
+@given(method=st.sampled_from(METHODS), tail=line_bytes, query=line_bytes)
+async def test_odd_paths_and_queries_are_never_a_500(
+    users: Any, method: str, tail: bytes, query: bytes
+) -> None:
+    for target in (b"/" + tail, b"/users/" + tail, b"/users?" + query, b"/commands/" + tail, tail):
+        status, answer = await raw(users.port, request_of(method, target, [], b""))
+        assert status < 500, answer
+
+
+@quickly
+@given(
+    method=st.sampled_from(["POST", "PATCH"]),
+    path=st.sampled_from(PATHS),
+    body=st.one_of(arguments.map(lambda value: json.dumps(value).encode()), st.binary(max_size=300)),
+)
+async def test_odd_bodies_are_never_a_500(users: Any, method: str, path: str, body: bytes) -> None:
+    headers = [("Content-Type", b"application/json")]
+    status, answer = await raw(users.port, request_of(method, path.encode(), headers, body))
+    assert 0 < status < 500, answer
+
+
+@quickly
+@given(request=st.binary(min_size=1, max_size=300))
+async def test_bytes_that_are_not_http_are_never_a_500(users: Any, request: bytes) -> None:
+    # A request follows, so that there is an answer even where the bytes mean nothing.
+    status, answer = await raw(users.port, request + request_of("GET", b"/healthz", [], b""))
+    assert status < 500, answer
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"POST /users HTTP/1.1|Host: a|Transfer-Encoding: chunked|Content-Type: application/json||zz|", 400),
+        (b"POST /users HTTP/1.1|Host: a|Content-Length: -1||", 400),
+        (b"POST /users HTTP/1.1|Host: a|Content-Length: 9999999999999|Content-Type: application/json||{}", 413),
+        (b"POST /users HTTP/1.1|Host: a|Transfer-Encoding: chunked|Content-Length: 2||{}", 400),
+        (b"GET /users/7 HTTP/1.1|Host: a|Expect: miracles||", 417),
+        (b"GET /users/7 HTTP/1.1|Host: a|Upgrade: websocket|Connection: upgrade||", 200),
+        (b"GET /users/7 HTTP/1.0||", 200),
+        (b"GET http://elsewhere/users/7 HTTP/1.1|Host: a||", 200),
+        (b"GET /" + b"x" * 20_000 + b" HTTP/1.1|Host: a||", 400),
+        (b"GET /users/7 HTTP/1.1|Host: a|X-Long: " + b"x" * 20_000 + b"||", 400),
+        (b"GET /users/7 HTTP/1.1|Host: a|" + b"X: y|" * 1000 + b"|", 400),
+        (b"GET /users/\xff\xfe HTTP/1.1|Host: a||", 400),
+        (b"OPTIONS * HTTP/1.1|Host: a||", 404),
+        (b"CONNECT a:80 HTTP/1.1|Host: a||", 404),
+    ],
+)
+async def test_malformed_http_has_a_status_of_its_own(users: Any, head: bytes, status: int) -> None:
+    assert (await raw(users.port, head.replace(b"|", b"\r\n")))[0] == status
+
+
+async def test_a_body_that_ends_early_harms_nobody(users: Any) -> None:
+    head = b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    _, writer = await asyncio.open_connection("127.0.0.1", users.port)
+    writer.write(head)
+    writer.write_eof()
+    writer.close()
+    response, _ = await users.call("GET", "/users/7")
+    assert response.status == 200

@@ -1,0 +1,122 @@
+"""Commands by id, health, readiness, metrics."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from gateway_fakes import NOW
+
+from shared.errors import DatabaseUnavailable
+from shared.lane_tables import LogEntry
+
+COMMAND_ID = "0198c0de-0000-7000-8000-00000000abcd"
+
+
+def settled(**changes: Any) -> LogEntry:
+    values: dict[str, Any] = {
+        "command_id": COMMAND_ID,
+        "sequence": 12,
+        "epoch": 1,
+        "type": "users.create",
+        "fingerprint": "f",
+        "status": "applied",
+        "result": '{"id":7}',
+        "error_code": None,
+        "error_message": None,
+        "settled_at": NOW,
+    }
+    return LogEntry(**values | changes)
+
+
+async def test_an_applied_command_is_shown_with_its_result(users: Any) -> None:
+    users.log.entries[COMMAND_ID] = settled()
+    response, body = await users.call("GET", f"/commands/{COMMAND_ID.upper()}")
+    assert response.status == 200
+    assert body == {
+        "command_id": COMMAND_ID,
+        "type": "users.create",
+        "status": "applied",
+        "sequence": 12,
+        "result": {"id": 7},
+        "error": None,
+        "settled_at": "2026-01-02T03:04:05Z",
+    }
+    assert (response.headers["Command-Id"], response.headers["Command-Sequence"]) == (COMMAND_ID, "12")
+
+
+async def test_a_rejected_command_is_shown_with_its_reason(users: Any) -> None:
+    users.log.entries[COMMAND_ID] = settled(
+        status="rejected", result=None, error_code="email_taken", error_message="no"
+    )
+    response, body = await users.call("GET", f"/commands/{COMMAND_ID}")
+    assert (response.status, body["result"]) == (200, None)
+    assert body["error"] == {"code": "email_taken", "message": "no"}
+
+
+async def test_a_command_in_flight_here_is_pending(users: Any) -> None:
+    users.writes.in_flight.add(COMMAND_ID)
+    response, body = await users.call("GET", f"/commands/{COMMAND_ID}")
+    assert (response.status, body) == (202, {"command_id": COMMAND_ID, "status": "pending"})
+    users.log.entries[COMMAND_ID] = settled()
+    response, _ = await users.call("GET", f"/commands/{COMMAND_ID}")
+    assert response.status == 200
+
+
+@pytest.mark.parametrize("command_id", [str(uuid4()), "7", "x" * 300, "%00", "%ff%fe", "%ed%a0%80"])
+async def test_an_unknown_command_is_404(users: Any, command_id: str) -> None:
+    response, body = await users.call("GET", f"/commands/{command_id}")
+    assert (response.status, body["code"]) == (404, "command_not_found")
+
+
+async def test_a_command_still_queued_is_said_to_be_unknown(users: Any) -> None:
+    _, body = await users.call("GET", f"/commands/{COMMAND_ID}")
+    assert "still queued" in body["detail"]
+
+
+async def test_the_log_may_be_away(users: Any) -> None:
+    users.log.error = DatabaseUnavailable("away")
+    response, _ = await users.call("GET", f"/commands/{COMMAND_ID}")
+    assert (response.status, response.headers["Retry-After"]) == (503, "1")
+
+
+async def test_a_process_that_lives_is_healthy_whatever_is_away(users: Any) -> None:
+    users.writes.connected = users.database_is_up = False
+    response, _ = await users.call("GET", "/healthz")
+    assert response.status == 200
+
+
+async def test_a_gateway_is_ready_without_its_cache(items: Any) -> None:
+    response, body = await items.call("GET", "/readyz")
+    assert (response.status, body["checks"]) == (200, {"broker": "ok", "database": "ok", "cache": "ok"})
+    items.cache.is_up = False
+    response, body = await items.call("GET", "/readyz")
+    assert (response.status, body["status"], body["checks"]["cache"]) == (200, "ready", "down")
+
+
+@pytest.mark.parametrize("part", ["broker", "database"])
+async def test_a_gateway_is_not_ready_without_its_broker_or_database(users: Any, part: str) -> None:
+    users.writes.connected = part != "broker"
+    users.database_is_up = part != "database"
+    response, body = await users.call("GET", "/readyz")
+    assert (response.status, body["code"], response.headers["Retry-After"]) == (503, "not_ready", "1")
+    assert [name for name, state in body["checks"].items() if state == "down"] == [part]
+
+
+async def test_metrics_count_by_route_and_not_by_path(payments: Any) -> None:
+    await payments.call("GET", "/payments/9")
+    await payments.call("GET", "/payments/99")
+    await payments.call("PROPFIND", "/nowhere")
+    payment = {"user_id": 7, "amount": 100, "currency": "EUR"}
+    await payments.call("POST", "/payments", json=payment)
+    response, body = await payments.call("GET", "/metrics")
+    text = body.decode()
+    assert response.headers["Content-Type"].startswith("text/plain; version=")
+    labels = 'method="GET",route="/payments/{id}",service="payments"'
+    assert f'gateway_requests_total{{{labels},status="200"}}' in text
+    assert f'gateway_requests_total{{{labels},status="404"}}' in text
+    assert 'method="other",route="unmatched",service="payments",status="404"' in text
+    assert 'gateway_request_seconds_count{route="/payments/{id}",service="payments"}' in text
+    for stage in ("validate", "publish", "apply", "reply"):
+        assert f'gateway_stage_seconds_count{{service="payments",stage="{stage}"}}' in text
+    assert 'gateway_in_flight{service="payments"} 1.0' in text
+    assert "/payments/99" not in text

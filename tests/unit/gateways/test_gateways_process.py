@@ -1,0 +1,141 @@
+"""The process: its start, its refusals to start, its stop."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+ROOT = Path(__file__).parents[3]
+# Nothing listens on port 9: the broker, the database and the cache are away.
+AWAY = {
+    "AMQP_URL": "amqp://guest:guest@127.0.0.1:9/%2F",
+    "USERS_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/users",
+    "ITEMS_DATABASE_URL": "mongodb://127.0.0.1:9/items?serverSelectionTimeoutMS=200",
+    "PAYMENTS_DATABASE_URL": "mysql://nobody@127.0.0.1:9/payments",
+    "REDIS_URL": "redis://127.0.0.1:9/0",
+}
+ADA = {"name": "Ada", "email": "ada@example.org"}
+
+
+async def run(*arguments: str, **environment: str) -> Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "gateways",
+        *arguments,
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], **environment},
+        stdout=PIPE,
+        stderr=PIPE,
+    )
+
+
+async def ended(process: Process) -> tuple[int, str]:
+    async with asyncio.timeout(30):
+        _, stderr = await process.communicate()
+    return process.returncode or 0, stderr.decode()
+
+
+async def port_of(process: Process) -> int:
+    assert process.stderr is not None
+    async with asyncio.timeout(30):
+        while line := await process.stderr.readline():
+            event = json.loads(line)
+            if event["event"] == "started":
+                return int(event["port"])
+    raise AssertionError("the gateway did not start")
+
+
+@pytest.mark.parametrize("service", ["users", "items", "payments"])
+async def test_a_gateway_lives_while_everything_else_is_away(service: str) -> None:
+    process = await run(service, "--port", "0", **AWAY)
+    try:
+        address = f"http://127.0.0.1:{await port_of(process)}"
+        async with aiohttp.ClientSession(address) as session:
+            async with session.get("/healthz") as alive:
+                assert alive.status == 200
+            async with session.get("/readyz") as ready:
+                body = await ready.json(content_type=None)
+                assert (ready.status, body["checks"]["broker"], body["checks"]["database"]) == (
+                    503,
+                    "down",
+                    "down",
+                )
+                assert body["checks"].get("cache") == ("down" if service == "items" else None)
+            async with session.get(f"/{service}/1") as read:
+                assert (read.status, read.headers["Retry-After"]) == (503, "1")
+            if service == "users":
+                async with session.post("/users", json=ADA) as write:
+                    assert (write.status, write.headers["Retry-After"]) == (503, "1")
+                    assert (await write.json(content_type=None))["code"] == "broker_unavailable"
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code, stderr = await ended(process)
+    assert code == 0, stderr
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stop_is_a_success(number: signal.Signals) -> None:
+    process = await run("users", "--port", "0", **AWAY)
+    await port_of(process)
+    process.send_signal(number)
+    assert (await ended(process))[0] == 0
+
+
+async def test_a_port_in_use_is_named_with_what_to_do() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, stderr = await ended(await run("users", **AWAY, GATEWAY_PORT=port))
+    assert code == 2
+    message = stderr.strip().splitlines()[-1]
+    assert all(part in message for part in (port, "--port", "GATEWAY_PORT", "in use"))
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"USERS_DATABASE_URL": ""}, "USERS_DATABASE_URL"),
+        ({"USERS_DATABASE_URL": "mongodb://127.0.0.1:9/users"}, "SQL"),
+        ({"GATEWAY_WAIT_S": "-1"}, "GATEWAY_WAIT_S"),
+        ({"TELEMETRY_LOG_LEVEL": "LOUD"}, "TELEMETRY_LOG_LEVEL"),
+        ({"AMQP_URL": "http://127.0.0.1"}, "AMQP_URL"),
+    ],
+)
+async def test_a_wrong_setting_is_named(changes: dict[str, str], named: str) -> None:
+    code, stderr = await ended(await run("users", "--port", "0", **AWAY | changes))
+    assert code == 2
+    assert named in stderr
+    assert "Traceback" not in stderr
+
+
+async def test_an_unknown_service_is_answered_with_those_there_are() -> None:
+    code, stderr = await ended(await run("orders"))
+    assert code == 2
+    assert "users" in stderr
+
+
+async def test_a_stop_lets_what_is_in_flight_finish(users: Any) -> None:
+    users.writes.gate.clear()
+    request = asyncio.create_task(users.call("POST", "/users", json=ADA))
+    await users.writes.entered.wait()
+    stop = asyncio.create_task(users.runner.cleanup())
+    with pytest.raises(OSError):  # noqa: PT012  # until the port is closed
+        async with asyncio.timeout(10):
+            while True:
+                _, writer = await asyncio.open_connection("127.0.0.1", users.port)
+                writer.close()
+    assert not stop.done()
+    users.writes.gate.set()
+    response, _ = await request
+    assert response.status == 201
+    await stop

@@ -1,0 +1,223 @@
+"""Requests that are refused: each with a status, a stable code, and the name of what is at fault."""
+
+import gzip
+from typing import Any
+
+import pytest
+
+from shared.commands import INTEGER_MAX
+from shared.settings import GatewaySettings
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "field"),
+    [
+        (b"", 400, "missing_body", "body"),
+        (b"{", 400, "malformed_json", "body"),
+        (b"\xff\xfe", 400, "malformed_json", "body"),
+        (b'{"name": NaN}', 400, "malformed_json", "body"),
+        (b'{"name": "\\ud800"}', 400, "malformed_json", "body"),
+        (b'{"name": "\xff"}', 400, "malformed_json", "body"),
+        (b'{"a":' * 40_000, 400, "malformed_json", "body"),
+        (b"[" * 100_000, 422, "invalid_arguments", None),
+        (b"null", 422, "invalid_arguments", None),
+        (b"[1]", 422, "invalid_arguments", None),
+        (b'"text"', 422, "invalid_arguments", None),
+        (b"{}", 422, "invalid_arguments", "name"),
+        (b'{"name": "A"}', 422, "invalid_arguments", "email"),
+        (b'{"name": "A", "email": "a@b", "admin": true}', 422, "invalid_arguments", "admin"),
+        (b'{"name": 5, "email": "a@b"}', 422, "invalid_arguments", "name"),
+        (b'{"name": "", "email": "a@b"}', 422, "invalid_arguments", "name"),
+        (b'{"name": "a\\u0000", "email": "a@b"}', 422, "invalid_arguments", "name"),
+        (b'{"name": "A", "email": "nobody"}', 422, "invalid_arguments", "email"),
+        (b'{"name": 1e999, "email": "a@b"}', 422, "invalid_arguments", None),
+        (b'{"name": ' + b"9" * 6000 + b"}", 422, "invalid_arguments", None),
+        (b'{"' + b"x" * 5000 + b'": 1}', 422, "invalid_arguments", "x" * 1000),
+    ],
+)
+async def test_a_body_at_fault(users: Any, body: bytes, status: int, code: str, field: str | None) -> None:
+    response, problem = await users.call("POST", "/users", data=body, headers=JSON)
+    assert (response.status, problem["code"], problem.get("field")) == (status, code, field)
+    assert len(problem["detail"]) <= 1000
+    assert users.writes.issued == []
+
+
+async def test_the_last_of_two_equal_keys_counts(users: Any) -> None:
+    body = b'{"name": "A", "email": "a@b", "name": "B"}'
+    response, _ = await users.call("POST", "/users", data=body, headers=JSON)
+    assert response.status == 201
+    assert users.writes.last.arguments == b'{"name":"B","email":"a@b"}'
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "field"),
+    [
+        ("PATCH", "/users/7", {"id": 7}, "id"),
+        ("POST", "/users/7/credit", {"id": 8, "amount": 1}, "id"),
+        ("PATCH", "/users/7", {"name": None}, "name"),
+        ("POST", "/transfers", {"from": 0, "to": 8, "amount": 1}, "from"),
+        ("POST", "/transfers", {"from_": 7, "to": 8, "amount": 1}, "from_"),
+        ("POST", "/transfers", {"from": 7, "to": 8, "amount": 1.5}, "amount"),
+        ("POST", "/transfers", {"from": 7, "to": 8, "amount": True}, "amount"),
+        ("POST", "/users/7/credit", {"amount": 10**30}, "amount"),
+    ],
+)
+async def test_an_argument_at_fault_is_named(
+    users: Any, method: str, path: str, body: Any, field: str
+) -> None:
+    response, problem = await users.call(method, path, json=body)
+    assert (response.status, problem["code"], problem["field"]) == (422, "invalid_arguments", field)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["text/plain", "", "application/jsonp", "application/json; charset=latin-1", "multipart/form-data"],
+)
+async def test_a_wrong_content_type_is_415(users: Any, content_type: str) -> None:
+    response, problem = await users.call("POST", "/users", data=b"{}", headers={"Content-Type": content_type})
+    assert (response.status, problem["code"], problem["field"]) == (
+        415,
+        "unsupported_content_type",
+        "Content-Type",
+    )
+
+
+async def test_a_merge_patch_is_for_patch(users: Any) -> None:
+    headers = {"Content-Type": "application/merge-patch+json"}
+    response, _ = await users.call("POST", "/users", data=b"{}", headers=headers)
+    assert response.status == 415
+
+
+async def test_a_compressed_body_is_415(users: Any) -> None:
+    for coding in ("gzip", "deflate", "zip", "gzip, identity"):
+        response, problem = await users.call(
+            "POST",
+            "/users",
+            data=gzip.compress(b'{"name": "A", "email": "a@b"}'),
+            headers=JSON | {"Content-Encoding": coding},
+        )
+        assert (response.status, problem["code"]) == (415, "unsupported_content_encoding")
+        assert response.headers["Accept-Encoding"] == "identity"
+    body = b'{"name": "A", "email": "a@b"}'
+    response, _ = await users.call(
+        "POST", "/users", data=body, headers=JSON | {"Content-Encoding": "Identity"}
+    )
+    assert response.status == 201
+
+
+async def test_a_large_body_is_413_whether_its_length_is_told_or_not(start: Any) -> None:
+    users = await start("users", GatewaySettings(body_bytes_max=1000))
+    just_fits = b'{"name": "A", "email": "a@b"}'.ljust(1000)
+    response, _ = await users.call("POST", "/users", data=just_fits, headers=JSON)
+    assert response.status == 201
+
+    async def pieces() -> Any:
+        for _ in range(11):
+            yield b" " * 100
+
+    for body in (just_fits + b" ", pieces()):
+        response, problem = await users.call("POST", "/users", data=body, headers=JSON)
+        assert (response.status, problem["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=abc", "limit"),
+        ("limit=0", "limit"),
+        ("limit=201", "limit"),
+        ("limit=", "limit"),
+        ("limit=1.0", "limit"),
+        ("limit=%2B1", "limit"),
+        ("limit=%D9%A1", "limit"),
+        ("limit=%ff", "limit"),
+        ("limit=1&limit=2", "limit"),
+        ("after=-1", "after"),
+        (f"after={INTEGER_MAX + 1}", "after"),
+        ("after=" + "9" * 5000, "after"),
+        ("sort=name", "sort"),
+        ("LIMIT=1", "LIMIT"),
+        ("%00=1", "\x00"),
+    ],
+)
+async def test_a_query_at_fault_is_named(users: Any, query: str, field: str) -> None:
+    response, problem = await users.call("GET", f"/users?{query}")
+    assert (response.status, problem["code"], problem["field"]) == (400, "invalid_query", field)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/users/7"),
+        ("POST", "/users"),
+        ("PATCH", "/users/7"),
+        ("DELETE", "/users/7"),
+        ("POST", "/transfers"),
+    ],
+)
+async def test_a_query_that_would_mean_nothing_is_refused(users: Any, method: str, path: str) -> None:
+    response, problem = await users.call(method, f"{path}?version=3")
+    assert (response.status, problem["field"]) == (400, "version")
+    assert users.writes.issued == []
+
+
+async def test_a_payments_user_must_be_an_id(payments: Any) -> None:
+    for user_id in ("0", "null", str(INTEGER_MAX + 1)):
+        response, problem = await payments.call("GET", f"/payments?user_id={user_id}")
+        assert (response.status, problem["field"]) == (400, "user_id")
+
+
+@pytest.mark.parametrize(
+    "user_id",
+    [
+        "0",
+        "-1",
+        "007",
+        "+7",
+        "7.0",
+        "abc",
+        str(INTEGER_MAX + 1),
+        "9" * 400,
+        "%D9%A7",
+        "%207",
+        "7%0A",
+        "%2F7",
+        "%00",
+        "%",
+    ]
+    + ["%FF", "%ED%A0%80", "{id}"],
+)
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
+async def test_a_path_that_holds_no_id_is_404(users: Any, method: str, user_id: str) -> None:
+    response, problem = await users.call(method, f"/users/{user_id}")
+    assert (response.status, problem["code"]) in [(404, "user_not_found"), (404, "not_found")]
+    assert users.writes.issued == []
+
+
+async def test_a_reservation_is_named_by_what_is_wrong(items: Any) -> None:
+    _, problem = await items.call("DELETE", "/items/5/reservations/x")
+    assert problem["code"] == "reservation_not_found"
+    _, problem = await items.call("DELETE", "/items/x/reservations/5")
+    assert problem["code"] == "item_not_found"
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/users/7/", "//users", "/users/7/credit/8", "/items"])
+async def test_an_unknown_path_is_404(users: Any, path: str) -> None:
+    response, problem = await users.call("GET", path)
+    assert (response.status, problem["code"], problem["instance"]) == (404, "not_found", path)
+
+
+async def test_an_unsupported_method_is_405_and_says_which_are(users: Any) -> None:
+    response, problem = await users.call("PUT", "/users/7", json={})
+    assert (response.status, problem["code"]) == (405, "method_not_allowed")
+    assert response.headers["Allow"] == "DELETE,GET,HEAD,PATCH"
+
+
+async def test_a_defect_is_500_without_its_traceback(users: Any) -> None:
+    users.rows.error = ZeroDivisionError("the secret of this house")
+    response, problem = await users.call("GET", "/users/7")
+    assert (response.status, problem["code"]) == (500, "internal_error")
+    assert "secret" not in str(problem)
+    assert "Traceback" not in str(problem)

@@ -1,0 +1,92 @@
+"""The command lines that Docker is given, seen by a `docker` that is not one."""
+
+from pathlib import Path
+
+import pytest
+
+from coordinator.dev import docker
+from coordinator.dev.docker import DockerServers, engine_answers
+from coordinator.dev.servers.addresses import ServerPorts
+from shared.errors import ConfigurationError
+
+PORTS = ServerPorts(amqp=1, amqp_dist=2, epmd=3, postgresql=4, mysql=5, mongodb=6, redis=7)
+COMPOSE = "compose --project-name write-coordinator-dev --file /project/compose.yaml"
+
+
+@pytest.fixture
+def make_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Puts a script on PATH as `docker`; its calls are noted in tmp_path/calls."""
+
+    def make(script: str = "exit 0") -> None:
+        program = tmp_path / "docker"
+        program.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\n{script}\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    return make
+
+
+def calls(tmp_path: Path) -> list[str]:
+    return (tmp_path / "calls").read_text().splitlines()
+
+
+def test_servers_are_started_stopped_and_removed_by_compose(tmp_path: Path, make_docker) -> None:
+    make_docker(f"env | grep ^DEV_ | sort > {tmp_path}/environment")
+    servers = DockerServers(Path("/project/compose.yaml"), PORTS, tmp_path / "docker.log")
+    steps: list[str] = []
+    servers.start(lambda what, _seconds: steps.append(what))
+    servers.stop()
+    servers.remove()
+    assert calls(tmp_path) == [
+        f"{COMPOSE} up --detach --wait rabbitmq postgres mysql mongodb redis",
+        f"{COMPOSE} stop rabbitmq postgres mysql mongodb redis",
+        f"{COMPOSE} down --volumes",
+    ]
+    assert (tmp_path / "environment").read_text().split() == [
+        "DEV_AMQP_DIST_PORT=2",
+        "DEV_AMQP_PORT=1",
+        "DEV_EPMD_PORT=3",
+        "DEV_MONGODB_PORT=6",
+        "DEV_MYSQL_PORT=5",
+        "DEV_POSTGRESQL_PORT=4",
+        "DEV_REDIS_PORT=7",
+    ]
+    assert steps == ["rabbitmq, postgres, mysql, mongodb, redis in Docker"]
+
+
+def test_the_environment_names_the_published_ports(tmp_path: Path) -> None:
+    assert DockerServers(Path("compose.yaml"), PORTS, tmp_path / "log").environment() == {
+        "AMQP_URL": "amqp://guest:guest@127.0.0.1:1/%2F",
+        "USERS_DATABASE_URL": "postgresql://coordinator:coordinator@127.0.0.1:4/users",
+        "USERS_READER_URL": "postgresql://users_reader:users_reader@127.0.0.1:4/users",
+        "PAYMENTS_DATABASE_URL": "mysql://coordinator:coordinator@127.0.0.1:5/payments",
+        "PAYMENTS_READER_URL": "mysql://payments_reader:payments_reader@127.0.0.1:5/payments",
+        "ITEMS_DATABASE_URL": "mongodb://127.0.0.1:6/items?directConnection=true",
+        "ITEMS_READER_URL": "mongodb://127.0.0.1:6/items?directConnection=true",
+        "REDIS_URL": "redis://127.0.0.1:7/0",
+    }
+
+
+def test_what_docker_says_when_it_fails_is_passed_on(tmp_path: Path, make_docker) -> None:
+    make_docker("echo no such image; exit 3")
+    servers = DockerServers(Path("compose.yaml"), PORTS, tmp_path / "docker.log")
+    with pytest.raises(ConfigurationError, match=r"(?s)exit status 3.*no such image"):
+        servers.start()
+
+
+@pytest.mark.parametrize(
+    ("script", "answers"),
+    [("exit 0", True), ("exit 1", False), ("[ $1 = info ]", False), ("exec sleep 60", False)],
+    ids=["running", "no engine", "no compose plugin", "engine hangs"],
+)
+def test_an_engine_answers_if_info_and_the_compose_plugin_do(
+    make_docker, monkeypatch: pytest.MonkeyPatch, script: str, *, answers: bool
+) -> None:
+    monkeypatch.setattr(docker, "_ANSWER_TIMEOUT_S", 0.5)
+    make_docker(script)
+    assert engine_answers() is answers
+
+
+def test_a_machine_without_docker_has_no_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert engine_answers() is False

@@ -1,0 +1,109 @@
+"""What is missing is said exactly, and installed where that is possible."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from coordinator.dev import install
+from coordinator.dev.install import Installation, missing
+from coordinator.dev.servers import programs
+from shared.errors import ConfigurationError
+
+
+def make_program(folder: Path, name: str, script: str = "") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / name
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture
+def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine where nothing is installed; the folder that is its PATH."""
+    path = tmp_path / "bin"
+    path.mkdir()
+    monkeypatch.setenv("PATH", str(path))
+    monkeypatch.setattr(programs, "ROOT", tmp_path)
+    monkeypatch.setattr(programs.sys, "executable", str(tmp_path / "venv" / "bin" / "python"))
+    return path
+
+
+def test_what_is_missing_is_named_with_the_command_that_installs_it(bare: Path, tmp_path: Path) -> None:
+    make_program(bare, "postgres")
+    make_program(bare, "valkey-server")
+    with pytest.raises(ConfigurationError) as caught:
+        Installation(print, tmp_path / "apt.log").run()
+    message = str(caught.value)
+    assert "not installed: rabbitmq-server, epmd, mariadbd or mysqld, mongod or secantusd-py" in message
+    command = "apt-get update && apt-get install --no-install-recommends -y mariadb-server rabbitmq-server"
+    assert command in message.splitlines()[1]
+    assert "postgres" not in message
+    assert "write-coordinator[mongodb-stand-in]" in message
+
+
+def test_programs_are_found_where_debian_hides_them_and_the_newest_postgresql_wins(
+    bare: Path, tmp_path: Path
+) -> None:
+    for version in ("9.6", "15", "16"):
+        make_program(tmp_path / "usr/lib/postgresql" / version / "bin", "postgres")
+    hidden = make_program(tmp_path / "usr/lib/rabbitmq/bin", "rabbitmq-server")
+    make_program(tmp_path / "usr/sbin", "rabbitmq-server")
+    found = programs.find("postgres")
+    assert found is not None
+    assert found.parent.parent.name == "16"
+    assert programs.find("rabbitmq-server") == hidden
+    assert programs.find("mariadbd", "mysqld") is None
+
+
+def test_apt_installs_what_is_missing_after_an_update_of_empty_lists(
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("rabbitmq-server", "epmd", "mysqld", "redis-server", "mongod"):
+        make_program(bare, name)
+    calls = tmp_path / "calls"
+    # As apt with empty lists: the installation fails until they have been updated.
+    make_program(
+        bare,
+        "apt-get",
+        f'echo "$DEBIAN_FRONTEND $*" >> {calls}\n'
+        f'case "$1" in update) > {tmp_path}/updated;; install)\n'
+        f"[ -e {tmp_path}/updated ] || exit 100\n"
+        f"> {bare}/postgres; {os.path.realpath('/bin/chmod')} 755 {bare}/postgres;; esac",
+    )
+    monkeypatch.setattr(install, "_become_root", list)
+    monkeypatch.setattr(
+        install, "_SCRIPT", install._SCRIPT.replace("/usr/sbin/policy-rc.d", str(calls.parent))
+    )
+    Installation(print, tmp_path / "apt.log").run()
+    wanted = "noninteractive install --no-install-recommends -y postgresql"
+    assert calls.read_text().splitlines() == [wanted, "noninteractive update", wanted]
+    assert missing() == []
+
+
+def test_an_installation_that_does_not_help_is_told_with_the_end_of_its_log(
+    bare: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_program(bare, "apt-get", "echo E: Unable to locate package; exit 100")
+    monkeypatch.setattr(install, "_become_root", list)
+    monkeypatch.setattr(install, "_SCRIPT", install._SCRIPT.replace("/usr/sbin/policy-rc.d", str(tmp_path)))
+    with pytest.raises(ConfigurationError, match="Unable to locate package"):
+        Installation(print, tmp_path / "apt.log").run()
+
+
+@pytest.mark.parametrize("there_before", [True, False])
+def test_no_service_is_started_and_a_policy_is_left_as_it_was(
+    tmp_path: Path, bare: Path, monkeypatch: pytest.MonkeyPatch, *, there_before: bool
+) -> None:
+    monkeypatch.setenv("PATH", f"{bare}:/usr/bin:/bin")
+    policy = tmp_path / "policy-rc.d"
+    if there_before:
+        policy.write_text("theirs\n")
+    make_program(bare, "apt-get", f"cat {policy} > {tmp_path}/seen")
+    monkeypatch.setattr(install, "_become_root", list)
+    monkeypatch.setattr(install, "_SCRIPT", install._SCRIPT.replace("/usr/sbin/policy-rc.d", str(policy)))
+    with pytest.raises(ConfigurationError):
+        Installation(print, tmp_path / "apt.log").run()
+    assert (tmp_path / "seen").read_text() == ("theirs\n" if there_before else "#!/bin/sh\nexit 101\n")
+    assert policy.exists() == there_before

@@ -1,0 +1,71 @@
+"""The directory of a run: one run at a time, and a file of addresses that a shell can read."""
+
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from coordinator.dev import supervisor
+from coordinator.dev.workspace import Workspace, quoted
+from shared.errors import ConfigurationError
+
+AWKWARD = [
+    "plain",
+    "",
+    "two words",
+    "it's",
+    "''",
+    '$HOME `id` \\ " ! & ; # *',
+    "a\nb",
+    "postgresql://a:b@c/d?e=f&g=h",
+]
+
+
+def test_a_shell_that_sources_the_file_gets_every_value_as_it_was_and_exports_it(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    values = {f"VALUE_{number}": value for number, value in enumerate(AWKWARD)}
+    workspace.write_environment(values)
+    script = f". {workspace.environment_file}; exec env -0"
+    printed = subprocess.run(
+        ["/bin/sh", "-c", script], env={}, capture_output=True, text=True, check=True
+    ).stdout
+    seen = dict(entry.split("=", 1) for entry in printed.split("\0") if entry)
+    assert {name: seen.get(name) for name in values} == values
+
+
+def test_the_file_is_readable_by_its_owner_alone_and_replaced_as_a_whole(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.write_environment({"A": "1"})
+    workspace.write_environment({"B": "2"})
+    assert stat.S_IMODE(workspace.environment_file.stat().st_mode) == 0o600
+    assert workspace.environment_file.read_text() == "export B='2'\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["env"]
+
+
+def test_values_stand_between_single_quotes() -> None:
+    assert quoted("a'b") == "'a'\\''b'"
+
+
+def test_a_second_run_on_the_same_directory_is_refused(tmp_path: Path) -> None:
+    with Workspace(tmp_path).locked():
+        with (
+            pytest.raises(ConfigurationError, match=r"process \d+ runs on .* already"),
+            Workspace(tmp_path).locked(),
+        ):
+            pass
+        with pytest.raises(ConfigurationError, match="already"):
+            supervisor.clean(tmp_path)
+    with Workspace(tmp_path).locked():
+        pass
+
+
+def test_clean_removes_everything(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    workspace = Workspace(directory)
+    with workspace.locked():
+        (workspace.servers / "postgresql" / "data").mkdir(parents=True)
+        workspace.write_environment({"A": "1"})
+    supervisor.clean(directory)
+    assert not directory.exists()
+    supervisor.clean(directory)
