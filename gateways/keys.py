@@ -1,5 +1,6 @@
 """Where an application and a request keep what belongs to them: typed keys, so that mypy knows the values."""
 
+from time import perf_counter
 from typing import Final
 
 from aiohttp import web
@@ -12,9 +13,10 @@ from shared.telemetry import Stages, TraceContext
 class RequestContext:
     """What is learnt of one request while it is served; the log line and the response's headers show it."""
 
-    __slots__ = ("error", "preferences", "stages", "trace")
+    __slots__ = ("arrived_s", "error", "preferences", "stages", "trace")
 
     def __init__(self, trace: TraceContext, stages: Stages) -> None:
+        self.arrived_s = perf_counter()
         self.trace = trace
         self.stages = stages
         self.preferences = Preferences()

@@ -72,8 +72,10 @@ async def _serve(gateway: Gateway, host: str, port: int) -> None:
     async def connections(_app: web.Application) -> AsyncIterator[None]:
         await writes.start()
         yield
-        await writes.close()
-        await close_database(database)
+        try:
+            await writes.close()
+        finally:
+            await close_database(database)
 
     app = create_app(
         gateway,

@@ -19,10 +19,12 @@ async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Serve one request. Only a cancellation leaves here: the worst is a 500 that shows no traceback."""
     traceparents = request.headers.getall("traceparent", ())
     trace = trace_from(traceparents[0] if len(traceparents) == 1 else None)
+    # aiohttp serves every request in a task, and so a context, of its own: nothing need be unbound.
+    structlog.contextvars.bind_contextvars(trace_id=trace.trace_id)
     in_flight = IN_FLIGHT.labels(request.app[SERVICE_NAME])
     in_flight.inc()
     try:
-        with measured() as stages, structlog.contextvars.bound_contextvars(trace_id=trace.trace_id):
+        with measured() as stages:
             context = request[CONTEXT] = RequestContext(trace, stages)
             response = await _answered(request, handler, context)
     finally:

@@ -59,6 +59,8 @@ def read_query(request: web.Request, model: type[Q]) -> Q:
 
     Raises RequestRefused (400), which names the one at fault.
     """
+    if not request.rel_url.raw_query_string:
+        return model()
     given: dict[str, int] = {}
     for name, text in request.query.items():
         shown = f"{name[:40]!a}"

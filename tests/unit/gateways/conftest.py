@@ -10,7 +10,7 @@ from aiohttp import web
 from gateway_fakes import ITEM, PAYMENT, USER, FakeCache, FakeLog, FakeRows, FakeWrites
 
 import gateways.items
-from gateways.app import Dependencies, create_app
+from gateways.app import Dependencies, Gateway, create_app
 from gateways.items import ITEMS
 from gateways.operations import CHECKS, Check
 from gateways.payments import PAYMENTS
@@ -20,14 +20,12 @@ from gateways.users import USERS
 from shared.database import close_database, open_database
 from shared.settings import GatewaySettings
 
-# Nothing listens on port 9 of the loopback interface; connections are made at first use, which no test here has.
+# Nothing listens on port 9; connections are made at first use, and no test here has one.
 DATABASES = {
     "users": "postgresql://nobody@127.0.0.1:9/users",
     "items": "mongodb://127.0.0.1:9/items",
     "payments": "mysql://nobody@127.0.0.1:9/payments",
 }
-
-ROWS = {"users": USER, "items": ITEM, "payments": PAYMENT}
 
 
 class RunningGateway:
@@ -58,13 +56,16 @@ Start = Callable[..., Awaitable[RunningGateway]]
 async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
-        async def start_gateway(service: str, settings: GatewaySettings | None = None) -> RunningGateway:
-            running = RunningGateway(FakeWrites(), FakeLog(), FakeRows(ROWS[service]), FakeCache())
+        async def start_gateway(
+            service: str | Gateway, settings: GatewaySettings | None = None
+        ) -> RunningGateway:
+            gateway = GATEWAYS[service] if isinstance(service, str) else service
+            running = RunningGateway(FakeWrites(), FakeLog(), FakeRows(), FakeCache())
             monkeypatch.setattr(gateways.items, "open_cache", lambda: running.cache)
-            database = open_database(DATABASES[service])
+            database = open_database(DATABASES.get(gateway.name, DATABASES["users"]))
             stack.push_async_callback(close_database, database)
             app = create_app(
-                GATEWAYS[service],
+                gateway,
                 Dependencies(
                     database=database,
                     writes=cast(Any, running.writes),
@@ -72,7 +73,7 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
                     settings=settings or GatewaySettings(),
                 ),
             )
-            replace_reads(app, service, running)
+            replace_reads(app, gateway.name, running)
             running.runner = create_runner(app)
             await running.runner.setup()
             stack.push_async_callback(running.runner.cleanup)
@@ -88,13 +89,16 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
 
 
 def replace_reads(app: web.Application, service: str, running: RunningGateway) -> None:
-    rows = cast(Any, running.rows)
+    rows = running.rows
     if service == "users":
-        app[USERS]._users = rows
+        rows.rows[USER.id] = USER
+        app[USERS]._users = cast(Any, rows)
     elif service == "items":
-        app[ITEMS]._items = rows
-    else:
-        app[PAYMENTS]._payments = rows
+        rows.rows[ITEM.id] = ITEM
+        app[ITEMS]._items = cast(Any, rows)
+    elif service == "payments":
+        rows.rows[PAYMENT.id] = PAYMENT
+        app[PAYMENTS]._payments = cast(Any, rows)
 
     async def database_answers() -> bool:
         return running.database_is_up

@@ -36,8 +36,14 @@ header_names = st.sampled_from(
         "Idempotency-Key",
         "Prefer",
         "traceparent",
+        "Accept",
+        "Cookie",
+        "Host",
+        "X-Odd",
+        "Range",
+        "Authorization",
+        "Connection",
     ]
-    + ["Accept", "Cookie", "Host", "X-Odd", "Range", "Authorization", "Connection"]
 )
 
 
@@ -72,7 +78,7 @@ async def test_odd_headers_are_never_a_500(
     users: Any, method: str, path: str, headers: list[tuple[str, bytes]], body: bytes
 ) -> None:
     status, answer = await raw(users.port, request_of(method, path.encode(), headers, body))
-    assert status < 500, answer
+    assert 0 < status < 500, answer
 
 
 @quickly
@@ -82,7 +88,7 @@ async def test_odd_paths_and_queries_are_never_a_500(
 ) -> None:
     for target in (b"/" + tail, b"/users/" + tail, b"/users?" + query, b"/commands/" + tail, tail):
         status, answer = await raw(users.port, request_of(method, target, [], b""))
-        assert status < 500, answer
+        assert 0 < status < 500, answer
 
 
 @quickly
@@ -110,7 +116,10 @@ async def test_bytes_that_are_not_http_are_never_a_500(users: Any, request: byte
     [
         (b"POST /users HTTP/1.1|Host: a|Transfer-Encoding: chunked|Content-Type: application/json||zz|", 400),
         (b"POST /users HTTP/1.1|Host: a|Content-Length: -1||", 400),
-        (b"POST /users HTTP/1.1|Host: a|Content-Length: 9999999999999|Content-Type: application/json||{}", 413),
+        (
+            b"POST /users HTTP/1.1|Host: a|Content-Length: 9999999999999|Content-Type: application/json||{}",
+            413,
+        ),
         (b"POST /users HTTP/1.1|Host: a|Transfer-Encoding: chunked|Content-Length: 2||{}", 400),
         (b"GET /users/7 HTTP/1.1|Host: a|Expect: miracles||", 417),
         (b"GET /users/7 HTTP/1.1|Host: a|Upgrade: websocket|Connection: upgrade||", 200),

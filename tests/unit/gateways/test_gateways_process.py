@@ -13,6 +13,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+import gateways.server
+from shared.settings import GatewaySettings
+
 ROOT = Path(__file__).parents[3]
 # Nothing listens on port 9: the broker, the database and the cache are away.
 AWAY = {
@@ -70,9 +73,9 @@ async def test_a_gateway_lives_while_everything_else_is_away(service: str) -> No
                     "down",
                 )
                 assert body["checks"].get("cache") == ("down" if service == "items" else None)
-            async with session.get(f"/{service}/1") as read:
-                assert (read.status, read.headers["Retry-After"]) == (503, "1")
             if service == "users":
+                async with session.get("/users/1") as read:
+                    assert (read.status, read.headers["Retry-After"]) == (503, "1")
                 async with session.post("/users", json=ADA) as write:
                     assert (write.status, write.headers["Retry-After"]) == (503, "1")
                     assert (await write.json(content_type=None))["code"] == "broker_unavailable"
@@ -122,6 +125,26 @@ async def test_an_unknown_service_is_answered_with_those_there_are() -> None:
     code, stderr = await ended(await run("orders"))
     assert code == 2
     assert "users" in stderr
+
+
+async def test_a_gateway_imports_nothing_of_the_coordinator() -> None:
+    code = "import sys, gateways.main; sys.exit('coordinator' in sys.modules)"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=ROOT)
+    assert await process.wait() == 0
+
+
+async def test_a_stop_waits_for_a_request_in_flight_no_longer_than_it_may(
+    start: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateways.server, "STOP_MARGIN_S", 0.05)
+    users = await start("users", GatewaySettings(wait_s=0))
+    users.writes.gate.clear()
+    request = asyncio.create_task(users.call("POST", "/users", json=ADA))
+    await users.writes.entered.wait()
+    async with asyncio.timeout(5):
+        await users.runner.cleanup()
+    with pytest.raises(aiohttp.ClientError):
+        await request
 
 
 async def test_a_stop_lets_what_is_in_flight_finish(users: Any) -> None:

@@ -1,10 +1,12 @@
 """Requests that are refused: each with a status, a stable code, and the name of what is at fault."""
 
+import asyncio
 import gzip
 from typing import Any
 
 import pytest
 
+import gateways.requests
 from shared.commands import INTEGER_MAX
 from shared.settings import GatewaySettings
 
@@ -186,8 +188,10 @@ async def test_a_payments_user_must_be_an_id(payments: Any) -> None:
         "%2F7",
         "%00",
         "%",
-    ]
-    + ["%FF", "%ED%A0%80", "{id}"],
+        "%FF",
+        "%ED%A0%80",
+        "{id}",
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 async def test_a_path_that_holds_no_id_is_404(users: Any, method: str, user_id: str) -> None:
@@ -213,6 +217,21 @@ async def test_an_unsupported_method_is_405_and_says_which_are(users: Any) -> No
     response, problem = await users.call("PUT", "/users/7", json={})
     assert (response.status, problem["code"]) == (405, "method_not_allowed")
     assert response.headers["Allow"] == "DELETE,GET,HEAD,PATCH"
+
+
+async def test_a_body_that_does_not_arrive_is_not_waited_for(
+    users: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateways.requests, "BODY_TIMEOUT_S", 0.05)
+    answered = asyncio.Event()
+
+    async def stalled() -> Any:
+        yield b"{"
+        await answered.wait()
+
+    response, problem = await users.call("POST", "/users", data=stalled(), headers=JSON)
+    answered.set()
+    assert (response.status, problem["code"]) == (408, "body_timeout")
 
 
 async def test_a_defect_is_500_without_its_traceback(users: Any) -> None:

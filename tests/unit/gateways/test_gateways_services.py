@@ -4,8 +4,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 from gateway_fakes import ITEM, PAYMENT, USER, applied, refused
 
+from gateways.app import Gateway
+from gateways.responses import json_response
 from shared.errors import DatabaseUnavailable
 
 ADA = {"name": "Ada", "email": "ada@example.org"}
@@ -73,8 +76,18 @@ async def test_an_empty_patch_is_let_through(users: Any) -> None:
 
 @pytest.mark.parametrize(
     ("tag", "status"),
-    [('W/"3"', 412), ('"abc"', 412), ('"0"', 412), ('"99999999999999999"', 412), ('W/"1", W/"2"', 412)]
-    + [("3", 400), ("", 400), ('"3', 400), ('"3", "4"', 400), ('*, "3"', 400)],
+    [
+        ('W/"3"', 412),
+        ('"abc"', 412),
+        ('"0"', 412),
+        ('"99999999999999999"', 412),
+        ('W/"1", W/"2"', 412),
+        ("3", 400),
+        ("", 400),
+        ('"3', 400),
+        ('"3", "4"', 400),
+        ('*, "3"', 400),
+    ],
 )
 async def test_an_if_match_that_names_no_version_issues_nothing(users: Any, tag: str, status: int) -> None:
     response, body = await users.call("PATCH", "/users/7", json={}, headers={"If-Match": tag})
@@ -177,6 +190,20 @@ async def test_what_is_not_there_is_404_and_what_cannot_be_read_503(start: Any, 
 async def test_a_head_is_a_get_without_its_body(users: Any) -> None:
     response, body = await users.call("HEAD", "/users/7")
     assert (response.status, body, response.headers["ETag"]) == (200, b"", '"3"')
+
+
+async def test_a_fourth_service_is_a_route_table_and_a_registration(start: Any) -> None:
+    routes = web.RouteTableDef()
+
+    @routes.get("/orders")
+    async def list_orders(_request: web.Request) -> web.Response:
+        return json_response([])
+
+    orders = Gateway(name="orders", routes=routes, attach=lambda _app, _dependencies: None)
+    gateway = await start(orders)
+    for path in ("/orders", "/healthz"):
+        response, _ = await gateway.call("GET", path)
+        assert response.status == 200
 
 
 async def test_the_command_issued_is_the_lanes_own(items: Any) -> None:

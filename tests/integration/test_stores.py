@@ -1,0 +1,161 @@
+"""The stores on real servers keep the contract of all stores."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+import pytest
+from sqlalchemy import text
+
+from coordinator.migrate import migrate
+from coordinator.stores.open import open_store as open_store_at
+from coordinator.stores.port import Conflict, Lease, Store, StoreUnavailable
+from shared.errors import ConfigurationError
+from shared.service import Service
+from shared.settings import DatabaseSettings
+from tests.support.databases import FreshDatabases, sql_engine
+from tests.support.ledger import LEDGER, Account, metadata
+from tests.support.store_contract import NOW, OpenStore, StoreContract, account, accounts, changes, commit
+
+
+class _ServerContract(StoreContract):
+    setting: ClassVar[str]
+
+    @pytest.fixture
+    def url(self, databases: FreshDatabases) -> str:
+        url = databases.new(self.setting)
+        service = Service(name="ledger", models=(Account,), handlers=LEDGER.handlers, metadata=metadata)
+        migrate(service, DatabaseSettings(database_url=url))
+        if not url.startswith("mongodb"):
+            engine = sql_engine(url)
+            metadata.create_all(engine)
+            engine.dispose()
+        return url
+
+    @pytest.fixture
+    def open_store(self, url: str) -> Iterator[OpenStore]:
+        opened: list[Store] = []
+
+        def open_one() -> Store:
+            opened.append(open_store_at(url, LEDGER))
+            return opened[-1]
+
+        yield open_one
+        for store in opened:
+            store.close()
+
+    def test_the_schema_is_checked(self, open_store: OpenStore, databases: FreshDatabases) -> None:
+        open_store().check(LEDGER.models)
+        empty = open_store_at(databases.new(self.setting), LEDGER)
+        with pytest.raises(ConfigurationError, match=r"accounts.*LEDGER_DATABASE_URL.*coordinator migrate"):
+            empty.check(LEDGER.models)
+        empty.close()
+
+    def test_a_database_serves_one_lane_only(self, open_store: OpenStore, url: str) -> None:
+        open_store().take_over("holder", NOW)
+        other = open_store_at(url, Service(name="other", models=(), handlers=(), metadata=metadata))
+        with pytest.raises(ConfigurationError, match="lane ledger"):
+            other.check(())
+        other.close()
+
+
+class _SqlContract(_ServerContract):
+    def test_a_takeover_waits_for_the_commit_in_flight(self, open_store: OpenStore, url: str) -> None:
+        """The old holder has passed its fence and is stuck before its COMMIT: the takeover must see that commit."""
+        old, successor = open_store(), open_store()
+        lease = commit(old, old.take_over("old", NOW), changes(inserts=[account(1)]))
+        taken: list[Lease] = []
+
+        def take_over() -> None:
+            taken.append(successor.take_over("successor", NOW))
+
+        engine = sql_engine(url)
+        with engine.connect().execution_options(isolation_level="READ COMMITTED") as blocker:
+            blocker.execute(text("SELECT * FROM accounts WHERE id = 1 FOR UPDATE"))
+            committing = threading.Thread(
+                target=commit, args=(old, lease, changes(updates=[account(1, balance=5, version=2)]))
+            )
+            committing.start()
+            self.wait_for_blocked(url, 1)
+            taking_over = threading.Thread(target=take_over)
+            taking_over.start()
+            self.wait_for_blocked(url, 2)
+            assert not taken
+            blocker.rollback()
+        committing.join()
+        taking_over.join()
+        engine.dispose()
+        assert taken == [Lease(2, 2)]
+        assert accounts(successor, 1)[0].balance == 5
+
+    def test_a_row_that_somebody_else_keeps_locked_is_a_conflict(
+        self, open_store: OpenStore, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("coordinator.stores.mysql._SESSION", ("SET SESSION innodb_lock_wait_timeout = 1",))
+        monkeypatch.setitem(__import__("coordinator.stores.postgresql", fromlist=["_SESSION"])._SESSION, "lock_timeout", 200)
+        store = open_store()
+        lease = commit(store, store.take_over("holder", NOW), changes(inserts=[account(1)]))
+        engine = sql_engine(url)
+        with engine.connect().execution_options(isolation_level="READ COMMITTED") as blocker:
+            blocker.execute(text("SELECT * FROM accounts WHERE id = 1 FOR UPDATE"))
+            with pytest.raises(Conflict):
+                commit(store, lease, changes(updates=[account(1, balance=5)]))
+            blocker.rollback()
+        engine.dispose()
+        commit(store, lease, changes(updates=[account(1, balance=5)]))
+
+    def test_a_killed_connection_is_opened_again(self, open_store: OpenStore, url: str) -> None:
+        store = open_store()
+        lease = store.take_over("holder", NOW)
+        transaction = store.begin()
+        transaction.load(Account, "id", [1])
+        self.kill_connections(url)
+        with pytest.raises(StoreUnavailable):
+            transaction.commit(lease, 1, changes(inserts=[account(1)]))
+        transaction.rollback()
+        renewed = store.renew("holder", NOW, lease.epoch)
+        commit(store, renewed, changes(inserts=[account(1)]))
+
+    def wait_for_blocked(self, url: str, count: int) -> None:
+        """Return once so many of our statements wait for a lock."""
+        engine = sql_engine(url)
+        with engine.connect() as connection:
+            _until(lambda: connection.execute(text(self.blocked)).scalar() >= count)
+        engine.dispose()
+
+    def kill_connections(self, url: str) -> None:
+        engine = sql_engine(url)
+        with engine.connect() as connection:
+            for (number,) in connection.execute(text(self.connections)).all():
+                connection.execute(text(self.kill.format(number)))
+        engine.dispose()
+
+    blocked: ClassVar[str]
+    connections: ClassVar[str]
+    kill: ClassVar[str]
+
+
+class TestPostgresStore(_SqlContract):
+    setting = "USERS_DATABASE_URL"
+    blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    connections = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    kill = "SELECT pg_terminate_backend({})"
+
+
+class TestMysqlStore(_SqlContract):
+    setting = "PAYMENTS_DATABASE_URL"
+    blocked = "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+    connections = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+    kill = "KILL {}"
+
+
+class TestMongoStore(_ServerContract):
+    setting = "ITEMS_DATABASE_URL"
+    has_check_constraints = False
+    has_lengths = False
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    """Poll a server that offers no event; the test's own timeout bounds it."""
+    while not condition():
+        threading.Event().wait(0.01)

@@ -1,0 +1,78 @@
+"""Databases of a test's own on the session's servers."""
+
+import itertools
+import os
+from collections.abc import Callable
+from urllib.parse import urlsplit, urlunsplit
+
+from pymongo import MongoClient
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.engine import Engine
+
+from coordinator.migrate import DRIVERS
+from shared.database import scheme_of
+from tests.support.servers import Environment
+
+_numbers = itertools.count(1)
+
+
+class FreshDatabases:
+    """Creates databases beside the configured ones, and drops them in the end."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._drops: list[Callable[[], None]] = []
+
+    def environment(self) -> Environment:
+        """The settings with databases of the test's own for every service; not migrated yet."""
+        environment = dict(self._environment)
+        for service in ("USERS", "ITEMS", "PAYMENTS"):
+            name = self._new_name(service.lower())
+            self._create(environment[f"{service}_DATABASE_URL"], name)
+            for setting in (f"{service}_DATABASE_URL", f"{service}_READER_URL"):
+                environment[setting] = _with_name(environment[setting], name)
+        return environment
+
+    def new(self, setting: str) -> str:
+        """The address of an empty database on the server of a setting, such as `USERS_DATABASE_URL`."""
+        url = self._environment[setting]
+        name = self._new_name("test")
+        self._create(url, name)
+        return _with_name(url, name)
+
+    def drop(self) -> None:
+        for drop in self._drops:
+            drop()
+
+    def _new_name(self, prefix: str) -> str:
+        return f"{prefix}_{os.getpid()}_{next(_numbers)}"
+
+    def _create(self, url: str, name: str) -> None:
+        if scheme_of(url) == "mongodb":
+            self._drops.append(lambda: _drop_documents(url, name))
+            return
+        _run(url, f"CREATE DATABASE {name}")
+        force = " WITH (FORCE)" if scheme_of(url) == "postgresql" else ""
+        self._drops.append(lambda: _run(url, f"DROP DATABASE {name}{force}"))
+
+
+def sql_engine(url: str) -> Engine:
+    """A plain connection for a test's own looks into a database."""
+    return create_engine(make_url(url).set(drivername=DRIVERS[scheme_of(url)]), isolation_level="AUTOCOMMIT")
+
+
+def _with_name(url: str, name: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+def _run(url: str, statement: str) -> None:
+    engine = sql_engine(url)
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+
+
+def _drop_documents(url: str, name: str) -> None:
+    client = MongoClient(url)
+    client.drop_database(name)
+    client.close()

@@ -1,0 +1,153 @@
+"""A fourth service, for the tests: accounts with a unique owner. It shows what a service needs to be one."""
+
+from datetime import datetime
+from typing import Annotated, ClassVar
+
+from msgspec import Meta, structs
+from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, LargeBinary, MetaData, String, Table
+from sqlalchemy.dialects.mysql import DATETIME
+
+from shared.commands import Command, Id
+from shared.errors import Rejected
+from shared.rows import VersionedRow, by_key, by_unique
+from shared.service import Service
+from shared.unit_of_work import Handler, UnitOfWork
+
+metadata = MetaData()
+Table(
+    "accounts",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("owner", String(20), nullable=False, unique=True),
+    Column("balance", BigInteger, CheckConstraint("balance >= -1000"), nullable=False),
+    Column("note", String(50)),
+    Column("data", LargeBinary),
+    Column("version", BigInteger, nullable=False),
+    Column("created_at", DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb"), nullable=False),
+    mysql_charset="utf8mb4",
+    mysql_collate="utf8mb4_bin",
+)
+
+
+class Account(VersionedRow, frozen=True, kw_only=True):
+    table: ClassVar[str] = "accounts"
+    key: ClassVar[str] = "id"
+    unique: ClassVar[tuple[str, ...]] = ("owner",)
+
+    id: int
+    owner: str
+    balance: int = 0
+    note: str | None = None
+    data: bytes | None = None
+    created_at: datetime
+
+
+class OpenAccount(Command, frozen=True, kw_only=True):
+    type: ClassVar[str] = "ledger.open"
+    owner: str
+
+
+class Deposit(Command, frozen=True, kw_only=True):
+    type: ClassVar[str] = "ledger.deposit"
+    id: Id
+    amount: Annotated[int, Meta(ge=-(10**6), le=10**6)]
+
+
+class Tamper(Command, frozen=True, kw_only=True):
+    """Changes the account and then goes wrong, in one of several ways."""
+
+    type: ClassVar[str] = "ledger.tamper"
+    id: Id
+    how: str
+
+
+class Rename(Command, frozen=True, kw_only=True):
+    type: ClassVar[str] = "ledger.rename"
+    id: Id
+    owner: str
+
+
+class Close(Command, frozen=True, kw_only=True):
+    type: ClassVar[str] = "ledger.close"
+    id: Id
+
+
+class Forward(Command, frozen=True, kw_only=True):
+    """Emits a deposit into the same lane."""
+
+    type: ClassVar[str] = "ledger.forward"
+    id: Id
+    amount: int
+
+
+def _account(work: UnitOfWork, key: int) -> Account:
+    account = work.get(Account, key)
+    if account is None:
+        raise Rejected("account_not_found", f"there is no account {key}")
+    return account
+
+
+def open_account(work: UnitOfWork, command: OpenAccount) -> Account:
+    number = work.next_id("accounts")
+    if work.find(Account, "owner", command.owner) is not None:
+        raise Rejected("owner_taken", f"{command.owner} has an account")
+    return work.add(Account(id=number, owner=command.owner, created_at=work.now))
+
+
+def deposit(work: UnitOfWork, command: Deposit) -> Account:
+    account = _account(work, command.id)
+    saved = work.save(structs.replace(account, balance=account.balance + command.amount))
+    if saved.balance < 0:
+        raise Rejected("overdrawn", "below zero")
+    return saved
+
+
+def tamper(work: UnitOfWork, command: Tamper) -> Account:
+    account = _account(work, command.id)
+    work.next_id("accounts")
+    saved = work.save(structs.replace(account, balance=account.balance + 7))
+    match command.how:
+        case "crash":
+            raise RuntimeError("boom \x00 \ud800")
+        case "constraint":
+            return work.save(structs.replace(saved, balance=-5000))
+        case "too long":
+            return work.save(structs.replace(saved, note="x" * 500))
+        case "out of range":
+            return work.save(structs.replace(saved, balance=2**70))
+        case "duplicate key":
+            return work.add(saved)
+        case _:
+            raise Rejected("refused", command.how)
+
+
+def rename(work: UnitOfWork, command: Rename) -> Account:
+    return work.save(structs.replace(_account(work, command.id), owner=command.owner))
+
+
+def close(work: UnitOfWork, command: Close) -> None:
+    work.remove(_account(work, command.id))
+
+
+def forward(work: UnitOfWork, command: Forward) -> None:
+    work.emit(Deposit(id=command.id, amount=command.amount))
+
+
+LEDGER = Service(
+    name="ledger",
+    models=(Account,),
+    handlers=(
+        Handler(OpenAccount, open_account, reads=lambda command: (by_unique(Account, "owner", command.owner),)),
+        Handler(
+            Deposit,
+            deposit,
+            reads=lambda command: (by_key(Account, command.id),),
+            target=lambda command: by_key(Account, command.id),
+        ),
+        Handler(Tamper, tamper),
+        Handler(Rename, rename),
+        Handler(Close, close),
+        Handler(Forward, forward),
+    ),
+    metadata=metadata,
+)

@@ -1,0 +1,225 @@
+"""What every store promises, whichever database it is on. Each store's tests inherit this class."""
+
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import ClassVar
+
+import pytest
+
+from coordinator.stores.port import BatchFault, Changes, Fenced, Lease, Store
+from shared.lane_tables import Counter, LogEntry
+from shared.rows import Row
+from tests.support.ledger import Account
+
+NOW = datetime(2026, 2, 3, 4, 5, 6, 789000, tzinfo=UTC)
+OpenStore = Callable[[], Store]
+"""Opens one more store on the test's own database."""
+
+
+def account(number: int, owner: str | None = None, **fields: object) -> Account:
+    return Account(id=number, owner=owner or f"owner {number}", created_at=NOW, **fields)  # type: ignore[arg-type]
+
+
+def entry(number: int, epoch: int = 1) -> LogEntry:
+    return LogEntry(
+        command_id=f"00000000-0000-7000-8000-{number:012d}",
+        sequence=number,
+        epoch=epoch,
+        type="ledger.open",
+        fingerprint="f" * 32,
+        status="applied",
+        result='{"ü":"\\u0000"}',
+        error_code=None,
+        error_message=None,
+        settled_at=NOW,
+    )
+
+
+def changes(
+    *, inserts: list[Row] | None = None, updates: list[Row] | None = None, deletes: list[Row] | None = None
+) -> Changes:
+    return Changes(*(_by_model(rows or []) for rows in (deletes, updates, inserts)))
+
+
+def _by_model(rows: list[Row]) -> list[list[Row]]:
+    groups: dict[type[Row], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(type(row), []).append(row)
+    return list(groups.values())
+
+
+def commit(store: Store, lease: Lease, change: Changes, settled: int = 1) -> Lease:
+    transaction = store.begin()
+    try:
+        transaction.commit(lease, lease.sequence + settled, change)
+    finally:
+        transaction.rollback()
+    return Lease(lease.epoch, lease.sequence + settled)
+
+
+def accounts(store: Store, *keys: int) -> list[Account]:
+    transaction = store.begin()
+    try:
+        return sorted(transaction.load(Account, "id", list(keys)), key=lambda row: row.id)
+    finally:
+        transaction.rollback()
+
+
+class StoreContract:
+    has_check_constraints: ClassVar[bool] = True
+    has_lengths: ClassVar[bool] = True
+
+    def test_taking_over_raises_the_epoch_and_keeps_the_sequence(self, open_store: OpenStore) -> None:
+        store = open_store()
+        lease = store.take_over("first", NOW)
+        assert lease == Lease(1, 0)
+        commit(store, lease, changes(), settled=41)
+        assert open_store().take_over("second", NOW) == Lease(2, 41)
+
+    def test_rows_come_back_as_they_were_written(self, open_store: OpenStore) -> None:
+        store = open_store()
+        lease = store.take_over("holder", NOW)
+        rows = [
+            account(1, "Zoë 🦀 'quoted' \\", balance=2**63 - 1, note="tab\tline\n%s {} \x1f", data=bytes(range(256))),
+            account(2, "ZOË 🦀 'quoted' \\", balance=-1000, note="", data=b""),
+            account(2**53 - 1, "trailing space ", balance=0, note=None, data=None),
+            account(4, "no space"),
+        ]
+        commit(store, lease, changes(inserts=rows))
+        assert accounts(open_store(), 1, 2, 4, 2**53 - 1, 5) == sorted(rows, key=lambda row: row.id)
+
+    def test_rows_are_found_by_a_unique_column(self, open_store: OpenStore) -> None:
+        store = open_store()
+        commit(store, store.take_over("holder", NOW), changes(inserts=[account(1, "a"), account(2, "b")]))
+        transaction = store.begin()
+        assert [row.id for row in transaction.load(Account, "owner", ["b", "nobody", "B"])] == [2]
+        transaction.rollback()
+
+    def test_scan_returns_the_first_rows_in_key_order(self, open_store: OpenStore) -> None:
+        store = open_store()
+        commit(store, store.take_over("holder", NOW), changes(inserts=[account(n) for n in (30, 4, 100, 2)]))
+        transaction = store.begin()
+        assert [row.id for row in transaction.scan(Account, 3)] == [2, 4, 30]
+        transaction.rollback()
+
+    def test_a_batch_updates_deletes_and_inserts_sets_of_rows(self, open_store: OpenStore) -> None:
+        store = open_store()
+        lease = store.take_over("holder", NOW)
+        lease = commit(store, lease, changes(inserts=[account(n, note="old") for n in range(1, 1001)]))
+        changed = [account(n, f"renamed {n}", balance=n, note=None, version=2) for n in range(1, 501)]
+        order = random.Random(1).sample(changed, len(changed))
+        lease = commit(
+            store,
+            lease,
+            changes(
+                deletes=[account(n) for n in range(501, 1001)],
+                updates=list(order),
+                # What a deleted or renamed row had is free again within the same batch.
+                inserts=[account(2000 + n, f"owner {n}") for n in range(1, 1001)],
+            ),
+        )
+        assert accounts(open_store(), *range(1, 1001)) == changed
+        assert len(accounts(store, *range(2001, 3001))) == 1000
+        assert open_store().take_over("next", NOW).sequence == 2
+
+    def test_rows_with_text_keys_are_updated(self, open_store: OpenStore) -> None:
+        store = open_store()
+        lease = store.take_over("holder", NOW)
+        lease = commit(store, lease, changes(inserts=[Counter(name="a", value=1), Counter(name="A", value=1)]))
+        commit(store, lease, changes(updates=[Counter(name="a", value=9)]))
+        transaction = store.begin()
+        values = {row.name: row.value for row in transaction.load(Counter, "name", ["a", "A"])}
+        transaction.rollback()
+        assert values == {"a": 9, "A": 1}
+
+    def test_a_rolled_back_transaction_leaves_no_trace(self, open_store: OpenStore) -> None:
+        store = open_store()
+        lease = store.take_over("holder", NOW)
+        transaction = store.begin()
+        transaction.load(Account, "id", [1])
+        transaction.rollback()
+        transaction.rollback()
+        assert accounts(store, 1) == []
+        commit(store, lease, changes(inserts=[account(1)]))
+
+    def test_a_stale_epoch_cannot_commit(self, open_store: OpenStore) -> None:
+        zombie, successor = open_store(), open_store()
+        old = zombie.take_over("zombie", NOW)
+        lease = successor.take_over("successor", NOW)
+        with pytest.raises(Fenced):
+            commit(zombie, old, changes(inserts=[account(1, "zombie"), entry(1)]))
+        assert accounts(successor, 1) == []
+        commit(successor, lease, changes(inserts=[account(1, "successor"), entry(1, epoch=2)]))
+        with pytest.raises(Fenced):
+            commit(zombie, old, changes(updates=[account(1, "zombie")]))
+        assert accounts(successor, 1)[0].owner == "successor"
+
+    def test_a_transaction_begun_before_a_takeover_cannot_commit_after_it(self, open_store: OpenStore) -> None:
+        zombie, successor = open_store(), open_store()
+        old = zombie.take_over("zombie", NOW)
+        transaction = zombie.begin()
+        assert transaction.load(Account, "id", [1]) == []
+        successor.take_over("successor", NOW)
+        # A database whose transactions work on a snapshot may call it a conflict instead: nothing is committed either
+        # way, and the rerun is fenced.
+        with pytest.raises(Exception) as caught:
+            transaction.commit(old, 1, changes(inserts=[account(1)]))
+        transaction.rollback()
+        assert type(caught.value).__name__ in ("Fenced", "Conflict")
+        assert accounts(successor, 1) == []
+        with pytest.raises(Fenced):
+            commit(zombie, old, changes(inserts=[account(1)]))
+
+    def test_a_sequence_that_moved_on_fences_too(self, open_store: OpenStore) -> None:
+        store = open_store()
+        lease = store.take_over("holder", NOW)
+        commit(store, lease, changes(inserts=[account(1)]))
+        with pytest.raises(Fenced):
+            commit(store, lease, changes(inserts=[account(2)]))
+        assert accounts(store, 2) == []
+
+    def test_only_the_holder_of_an_epoch_renews_it(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        lease = store.take_over("holder", NOW)
+        renewed = store.renew("holder", NOW, lease.epoch)
+        assert renewed == Lease(2, 0)
+        other.take_over("other", NOW)
+        with pytest.raises(Fenced):
+            store.renew("holder", NOW, renewed.epoch)
+
+    def test_a_violated_unique_column_is_the_batch_s_fault(self, open_store: OpenStore) -> None:
+        store = open_store()
+        lease = store.take_over("holder", NOW)
+        lease = commit(store, lease, changes(inserts=[account(1, "taken"), entry(1)]))
+        for fault in (
+            changes(inserts=[account(2, "taken"), entry(2)]),
+            changes(inserts=[account(1, "free"), entry(2)]),
+            changes(inserts=[account(3), entry(1)]),
+        ):
+            with pytest.raises(BatchFault):
+                commit(store, lease, fault)
+        assert accounts(store, 2, 3) == []
+        assert accounts(store, 1)[0].owner == "taken"
+        commit(store, lease, changes(inserts=[account(2), entry(2)]))
+
+    def test_a_value_that_the_database_cannot_hold_is_the_batch_s_fault(self, open_store: OpenStore) -> None:
+        store = open_store()
+        lease = store.take_over("holder", NOW)
+        faults = [account(1, balance=2**70)]
+        if self.has_check_constraints:
+            faults.append(account(1, balance=-5000))
+        if self.has_lengths:
+            faults.append(account(1, "a name that is longer than the column"))
+        for fault in faults:
+            with pytest.raises(BatchFault):
+                commit(store, lease, changes(inserts=[account(2), fault]))
+            assert accounts(store, 1, 2) == []
+        commit(store, lease, changes(inserts=[account(2)]))
+
+    def test_a_closed_store_opens_again(self, open_store: OpenStore) -> None:
+        store = open_store()
+        lease = store.take_over("holder", NOW)
+        store.close()
+        commit(store, lease, changes(inserts=[account(1)]))
+        assert len(accounts(store, 1)) == 1
