@@ -156,5 +156,3 @@ def _create(database: Any, name: str) -> None:
     except OperationFailure as error:
         if error.code != _NAMESPACE_EXISTS:
             raise
-
-

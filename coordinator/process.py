@@ -54,10 +54,14 @@ class CoordinatorProcess:
             self._inbox,
             prefetch=self._settings.prefetch,
             holder=holder,
-            on_emitted_confirmed=lambda entries: self._worker.confirm_emitted(entries),
         )
         self._worker = LaneWorker(
-            service.name, lane, self._inbox, self._consumer, self._projection, self._settings.batch_commands_max
+            service.name,
+            lane,
+            self._inbox,
+            self._consumer,
+            self._projection,
+            self._settings.batch_commands_max,
         )
         self._thread = threading.Thread(target=self._worker.run, name=f"lane {service.name}", daemon=True)
 
@@ -73,7 +77,7 @@ class CoordinatorProcess:
             if self._metrics_port is not None:
                 await self._listen(runner)
             if await self._wait_for_database(stop):
-                self._consumer.start()
+                self._consumer.start(self._worker.confirm_emitted)
                 self._thread.start()
                 ended = asyncio.create_task(asyncio.to_thread(self._thread.join))
                 stopping = asyncio.create_task(stop.wait())

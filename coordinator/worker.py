@@ -20,7 +20,10 @@ HOLDS = Counter("lane_holds_total", "Batches that had to wait for the database."
 TAKEOVERS = Counter("lane_takeovers_total", "Times that this process took the lane over.", ["lane"])
 BATCH_SECONDS = Histogram("lane_batch_seconds", "Time to apply and commit one batch.", ["lane"])
 BATCH_COMMANDS = Histogram(
-    "lane_batch_commands", "Commands of one batch.", ["lane"], buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+    "lane_batch_commands",
+    "Commands of one batch.",
+    ["lane"],
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
 SEQUENCE = Gauge("lane_sequence", "The last sequence settled by this process.", ["lane"])
 EPOCH = Gauge("lane_epoch", "The epoch held by this process; 0 while it stands by.", ["lane"])

@@ -16,7 +16,8 @@ ITEMS: Final = web.AppKey("ITEMS", ItemService)
 
 CACHE_STATUS: Final[dict[CacheResult, str]] = {
     "hit": "write-coordinator-redis; hit",
-    "miss": "write-coordinator-redis; fwd=miss; stored",
+    "stored": "write-coordinator-redis; fwd=miss; stored",
+    "miss": "write-coordinator-redis; fwd=miss",
     "bypass": "write-coordinator-redis; fwd=bypass",
 }
 """`Cache-Status` (RFC 9211). An item that was missing is offered to the cache, which is `stored`."""
@@ -87,7 +88,7 @@ def attach(app: web.Application, dependencies: Dependencies) -> None:
 
 async def _answers(cache: ItemCache) -> bool:
     """Ids begin at 1: nothing is ever kept under 0, and asking for it shows whether the cache answers."""
-    return await cache.get(0) is not None
+    return await cache.ping()
 
 
 GATEWAY: Final = Gateway(name="items", routes=routes, attach=attach)

@@ -20,9 +20,7 @@ from shared.telemetry import configure_logging
 
 @click.command(context_settings={"auto_envvar_prefix": "GATEWAY"})
 @click.argument("service", type=click.Choice(sorted(GATEWAYS)), envvar=())
-@click.option(
-    "--host", default="127.0.0.1", show_default=True, show_envvar=True, help="The address to listen on."
-)
+@click.option("--host", default="127.0.0.1", show_default=True, show_envvar=True, help="The address to listen on.")
 @click.option(
     "--port",
     default=8081,
@@ -57,9 +55,7 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
 async def _serve(gateway: Gateway, host: str, port: int) -> None:
     settings = load(GatewaySettings)
     database_settings = load(DatabaseSettings, prefix=f"{gateway.name.upper()}_")
-    database = open_database(
-        database_settings.reader_url or database_settings.database_url, settings.read_pool_max
-    )
+    database = open_database(database_settings.reader_url or database_settings.database_url, settings.read_pool_max)
     command_log = open_command_log(database)
     writes = RabbitWrites(
         load(BrokerSettings),

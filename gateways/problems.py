@@ -65,7 +65,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     checks: dict[str, str] | UnsetType = UNSET
 
 
-class RequestRefused(CoordinatorError):  # noqa: N818  # it is the client's, as shared.errors.Rejected
+class RequestRefused(CoordinatorError):  # it is the client's, as shared.errors.Rejected
     """Raised for a request that this API does not take as it is. Nothing was issued."""
 
     def __init__(self, status: int, code: str, message: str, *, field: str | None = None) -> None:
@@ -138,9 +138,7 @@ def _of_http(error: web.HTTPException) -> Answer:
         case web.HTTPMethodNotAllowed():
             return Answer(405, "method_not_allowed", f"this path takes {error.headers['Allow']}")
         case web.HTTPRequestEntityTooLarge():
-            return Answer(
-                413, "body_too_large", "the body is larger than this gateway takes (GATEWAY_BODY_BYTES_MAX)"
-            )
+            return Answer(413, "body_too_large", "the body is larger than this gateway takes (GATEWAY_BODY_BYTES_MAX)")
         case _:
             return Answer(error.status, error.reason.lower().replace(" ", "_"), error.reason)
 
@@ -162,9 +160,7 @@ def problem_response(
         command_id=UNSET if known_id is None else known_id,
         checks=UNSET if answer.checks is None else answer.checks,
     )
-    response = web.Response(
-        status=answer.status, body=msgspec.json.encode(problem), content_type=CONTENT_TYPE
-    )
+    response = web.Response(status=answer.status, body=msgspec.json.encode(problem), content_type=CONTENT_TYPE)
     if isinstance(error, web.HTTPMethodNotAllowed):
         response.headers["Allow"] = error.headers["Allow"]
     if answer.code == "unsupported_content_encoding":

@@ -16,9 +16,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from gateways.keys import CONTEXT, SERVICE_NAME, RequestContext
 from shared.telemetry import Stage
 
-REQUESTS: Final = Counter(
-    "gateway_requests_total", "Requests answered.", ("service", "method", "route", "status")
-)
+REQUESTS: Final = Counter("gateway_requests_total", "Requests answered.", ("service", "method", "route", "status"))
 SECONDS: Final = Histogram(
     "gateway_request_seconds",
     "From a request's arrival until its response is written.",

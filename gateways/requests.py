@@ -48,9 +48,7 @@ def path_id(request: web.Request, name: str, code: str) -> int:
     """An id in the path: an integer from 1 to 2^53-1, without leading zeros. Raises RequestRefused (404)."""
     text = request.match_info[name]
     if not _ID.fullmatch(text) or int(text) > INTEGER_MAX:
-        raise RequestRefused(
-            404, code, f"nothing has the id {text[:40]!a}: ids are integers from 1 to 2^53-1"
-        )
+        raise RequestRefused(404, code, f"nothing has the id {text[:40]!a}: ids are integers from 1 to 2^53-1")
     return int(text)
 
 
@@ -70,9 +68,7 @@ def read_query(request: web.Request, model: type[Q]) -> Q:
                 400, "invalid_query", f"no query parameter {shown} here; there are: {known}", field=name
             )
         if name in given:
-            raise RequestRefused(
-                400, "invalid_query", f"the query parameter {name} is given twice", field=name
-            )
+            raise RequestRefused(400, "invalid_query", f"the query parameter {name} is given twice", field=name)
         if not _DIGITS.fullmatch(text):
             raise RequestRefused(
                 400, "invalid_query", f"{name} must be a decimal integer, not {text[:40]!a}", field=name
@@ -82,9 +78,7 @@ def read_query(request: web.Request, model: type[Q]) -> Q:
         return msgspec.convert(given, model)
     except msgspec.ValidationError as error:
         found = _FIELD.search(str(error))
-        raise RequestRefused(
-            400, "invalid_query", str(error), field=found.group(1) if found else None
-        ) from None
+        raise RequestRefused(400, "invalid_query", str(error), field=found.group(1) if found else None) from None
 
 
 async def read_command(request: web.Request, model: type[C], path: dict[str, int] | None = None) -> C:
@@ -96,9 +90,7 @@ async def read_command(request: web.Request, model: type[C], path: dict[str, int
     arguments = _object(await _read_body(request, PATCH_TYPES if request.method == "PATCH" else JSON_TYPES))
     for name in path or ():
         if name in arguments:
-            raise InvalidCommand(
-                f"unknown field `{name}`: the path names it", code="invalid_arguments", field=name
-            )
+            raise InvalidCommand(f"unknown field `{name}`: the path names it", code="invalid_arguments", field=name)
     return parse(model, arguments | path if path else arguments)
 
 
@@ -155,9 +147,7 @@ async def _read_body(request: web.Request, types: tuple[str, ...]) -> bytes:
     except TimeoutError:
         raise RequestRefused(408, "body_timeout", f"the body took longer than {BODY_TIMEOUT_S:g} s") from None
     except (web.RequestPayloadError, ConnectionError) as error:
-        raise RequestRefused(
-            400, "malformed_body", f"the body cannot be read: {type(error).__name__}"
-        ) from None
+        raise RequestRefused(400, "malformed_body", f"the body cannot be read: {type(error).__name__}") from None
     if not body:
         raise RequestRefused(400, "missing_body", "a body is needed: a JSON object", field="body")
     return body
@@ -181,6 +171,4 @@ def _object(body: bytes) -> dict[str, Any]:
     except msgspec.ValidationError as error:
         raise InvalidCommand(str(error), code="invalid_arguments") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidCommand(
-            f"the body is not valid JSON: {error}", code="malformed_json", field="body"
-        ) from None
+        raise InvalidCommand(f"the body is not valid JSON: {error}", code="malformed_json", field="body") from None

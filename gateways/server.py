@@ -68,6 +68,4 @@ def _server_logger() -> logging.Logger:
 
 
 def _is_clients_fault(record: logging.LogRecord) -> bool:
-    return record.exc_info is not None and isinstance(
-        record.exc_info[1], HttpProcessingError | web.RequestPayloadError
-    )
+    return record.exc_info is not None and isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError)

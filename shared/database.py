@@ -4,6 +4,7 @@ Gateways read; only lanes write. The addresses are plain (`postgresql://…`, `m
 serves them is decided here.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -74,7 +75,10 @@ def open_documents(url: str) -> Documents:
         socketTimeoutMS=READ_TIMEOUT_MS,
         readConcernLevel="majority",
     )
-    return client.get_default_database()
+    try:
+        return client.get_default_database()
+    except PyMongoError as error:
+        raise ConfigurationError(f"a MongoDB address needs a database's name: {error}") from None
 
 
 def open_database(url: str, pool_max: int = 8) -> Database:
@@ -102,9 +106,12 @@ async def ping(database: Database) -> None:
 
 @asynccontextmanager
 async def reading() -> AsyncIterator[None]:
-    """Translate every driver's errors into DatabaseUnavailable."""
+    """Bound the time, and translate every driver's errors into DatabaseUnavailable."""
     try:
-        yield
+        async with asyncio.timeout(READ_TIMEOUT_MS / 1000):
+            yield
+    except TimeoutError as error:
+        raise DatabaseUnavailable(f"the database did not answer within {READ_TIMEOUT_MS} ms") from error
     except (SQLAlchemyError, PyMongoError, OSError) as error:
         raise DatabaseUnavailable(f"the database cannot be read: {type(error).__name__}: {error}") from error
 

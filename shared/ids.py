@@ -22,5 +22,5 @@ def command_id_for(lane: str, idempotency_key: str) -> str:
 
 
 def derived_command_id(parent_id: str, position: int) -> str:
-    """The id of the command that `parent_id` emitted at `position` (0, 1, …): applying the parent again derives it too."""
+    """The id of the command that `parent_id` emitted at `position` (0, 1, …), however often the parent is applied."""
     return str(uuid5(UUID(parent_id), str(position)))

@@ -29,7 +29,9 @@ class BrokerSettings(BaseSettings):
     connect_timeout_s: float = Field(default=5.0, gt=0, description="Limit of one attempt to connect.")
     reconnect_delay_s: float = Field(default=0.5, gt=0, description="Pause between two attempts to connect.")
     queue_bytes_max: int = Field(
-        default=1 << 30, ge=1 << 20, description="Bytes of a lane's queue above which new commands are refused."
+        default=1 << 30,
+        ge=1 << 20,
+        description="Bytes of a lane's queue above which new commands are refused.",
     )
 
 
@@ -39,7 +41,10 @@ class LaneSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="LANE_", extra="ignore")
 
     prefetch: int = Field(
-        default=1000, ge=1, le=65535, description="Unacknowledged deliveries. The same for all consumers of a lane."
+        default=1000,
+        ge=1,
+        le=65535,
+        description="Unacknowledged deliveries. The same for all consumers of a lane.",
     )
     batch_commands_max: int = Field(default=500, ge=1, le=10_000, description="Commands in one transaction.")
     message_bytes_max: int = Field(default=1 << 20, ge=1024, description="Bytes of one message's body.")
@@ -54,7 +59,8 @@ class DatabaseSettings(BaseSettings):
     model_config = SettingsConfigDict(extra="ignore")
 
     database_url: str = Field(
-        pattern=r"^(postgresql|mysql|mariadb|mongodb|sqlite)(\+srv)?://", description="For the lane: may write."
+        pattern=r"^(postgresql|mysql|mariadb|mongodb|sqlite)(\+srv)?://",
+        description="For the lane: may write.",
     )
     reader_url: str | None = Field(
         default=None,

@@ -24,7 +24,7 @@ Stage = Literal["validate", "publish", "apply", "reply"]
 """`validate`: from arrival to a checked command; `publish`: until the broker confirmed it; `apply`: until its outcome
 arrived (the queue and the lane); `reply`: until the response is written."""
 
-_TRACEPARENT = re.compile(r"^00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})$")
+_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 
 
@@ -43,7 +43,7 @@ class TraceContext(Struct, frozen=True):
 
 def trace_from(traceparent: str | None) -> TraceContext:
     """A span of ours in the caller's trace, or in a new one when the header is missing or malformed."""
-    found = _TRACEPARENT.match(traceparent) if traceparent is not None else None
+    found = _TRACEPARENT.fullmatch(traceparent) if traceparent is not None else None
     if found is None or found.group(1) == _NO_TRACE or found.group(2) == _NO_SPAN:
         return TraceContext(secrets.token_hex(16), secrets.token_hex(8), "01")
     return TraceContext(found.group(1), secrets.token_hex(8), found.group(3))

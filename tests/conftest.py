@@ -1,12 +1,14 @@
 """Fixtures of all tests that need servers."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from coordinator.dev.servers import ServerSet
 from tests.support.databases import FreshDatabases
 from tests.support.servers import Environment, running_servers
+from tests.support.system import System
 
 
 @pytest.fixture(scope="session")
@@ -27,3 +29,20 @@ def databases(server_environment: Environment) -> Iterator[FreshDatabases]:
     made = FreshDatabases(server_environment)
     yield made
     made.drop()
+
+
+@pytest.fixture
+def system(databases: FreshDatabases, tmp_path: Path) -> Iterator[System]:
+    """The system on databases of the test's own; the test starts what it needs of it."""
+    system = System(databases.environment(), tmp_path)
+    yield system
+    system.stop()
+
+
+@pytest.fixture(scope="session")
+def native_servers(_running: tuple[Environment, ServerSet | None]) -> ServerSet:
+    """The servers as processes, for tests that kill them."""
+    servers = _running[1]
+    if servers is None:
+        pytest.skip("the servers run in Docker: tests that kill them need processes of their own")
+    return servers

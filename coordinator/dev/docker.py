@@ -76,9 +76,7 @@ class DockerServers:
         )
 
     def _compose(self, *arguments: str, timeout_s: float) -> None:
-        ports = {
-            f"DEV_{name.upper()}_PORT": str(port) for name, port in dataclasses.asdict(self._ports).items()
-        }
+        ports = {f"DEV_{name.upper()}_PORT": str(port) for name, port in dataclasses.asdict(self._ports).items()}
         command = [
             "docker",
             "compose",
@@ -103,9 +101,6 @@ def _given(port: int | None) -> int:
 
 def _succeeds(command: list[str]) -> bool:
     try:
-        return (
-            subprocess.run(command, capture_output=True, check=False, timeout=_ANSWER_TIMEOUT_S).returncode
-            == 0
-        )
+        return subprocess.run(command, capture_output=True, check=False, timeout=_ANSWER_TIMEOUT_S).returncode == 0
     except subprocess.TimeoutExpired:
         return False

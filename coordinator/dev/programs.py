@@ -20,9 +20,7 @@ _COORDINATOR_STOP_TIMEOUT_S = 30.0  # longer than LANE_STOP_TIMEOUT_S
 class Program:
     """One of them. Ready when `GET {base_url}/readyz` answers 200."""
 
-    def __init__(
-        self, name: str, argv: list[str], *, base_url: str, log_path: Path, stop_timeout_s: float
-    ) -> None:
+    def __init__(self, name: str, argv: list[str], *, base_url: str, log_path: Path, stop_timeout_s: float) -> None:
         self.name = name
         self.title = name
         self.argv = argv

@@ -22,9 +22,7 @@ class DevSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DEV_", extra="ignore")
 
     directory: Path = Field(default=Path(".dev"), description="Data, logs and addresses of a run.")
-    host: str = Field(
-        default="127.0.0.1", description="Where the gateways listen; the servers are on loopback."
-    )
+    host: str = Field(default="127.0.0.1", description="Where the gateways listen; the servers are on loopback.")
     amqp_port: Port = Field(default=5673, description="RabbitMQ.")
     amqp_dist_port: Port = Field(default=25673, description="RabbitMQ's Erlang distribution.")
     epmd_port: Port = Field(default=4370, description="RabbitMQ's Erlang port mapper.")

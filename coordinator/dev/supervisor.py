@@ -33,11 +33,11 @@ _READY_INTERVAL_S = 0.1
 _Result = TypeVar("_Result")
 
 
-class _StopRequested(Exception):  # noqa: N818 - it is not an error
+class _StopRequested(Exception):
     """A signal came."""
 
 
-class _GaveUp(Exception):  # noqa: N818
+class _GaveUp(Exception):
     """Something does not live; it has been reported."""
 
 

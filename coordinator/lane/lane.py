@@ -240,7 +240,11 @@ class Lane:
         elif fault is not None:
             status, code, text = "failed", "database_refused", str(fault)
         elif message.deadline_ms is not None and work.now.timestamp() * 1000 > message.deadline_ms:
-            status, code, text = "expired", "deadline_expired", "the deadline had passed when the command's turn came"
+            status, code, text = (
+                "expired",
+                "deadline_expired",
+                "the deadline had passed when the command's turn came",
+            )
         else:
             work.begin_command(message.command_id)
             try:
@@ -291,7 +295,8 @@ def _check_version(work: BatchWork, target: Ref[Row], expected: int) -> None:
     # A row that is not there is the handler's to refuse, in its own words.
     if isinstance(row, VersionedRow) and row.version != expected:
         raise Rejected(
-            "version_conflict", f"{target.model.table} {target.value} has version {row.version}, not {expected}"
+            "version_conflict",
+            f"{target.model.table} {target.value} has version {row.version}, not {expected}",
         )
 
 

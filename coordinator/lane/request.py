@@ -30,7 +30,8 @@ def prepare(message: CommandMessage, handlers: Handlers, *, redelivered: bool, b
     problem = message.problem
     if problem is None and len(message.arguments) > bytes_max:
         problem = Problem(
-            "message_too_large", f"the arguments have {len(message.arguments)} bytes; at most {bytes_max} are taken"
+            "message_too_large",
+            f"the arguments have {len(message.arguments)} bytes; at most {bytes_max} are taken",
         )
     if problem is None:
         handler = handlers.get(message.type or "")

@@ -1,8 +1,8 @@
 """The consumer of one lane's queue: a thread of its own for the broker's I/O, so that heartbeats never starve.
 
-Two connections: one consumes and acknowledges, the other publishes outcomes, dead letters and emitted commands, since a
-broker under an alarm stops reading from connections that publish. The consumer's connection ends by being aborted, never
-by a cancel, a nack or a close: those would reorder the queue (docs/ARCHITECTURE.md).
+Two connections: one consumes and acknowledges, the other publishes outcomes, dead letters and emitted commands, since
+a broker under an alarm stops reading from connections that publish. The consumer's connection ends by being aborted,
+never by a cancel, a nack or a close: those would reorder the queue (docs/ARCHITECTURE.md).
 """
 
 import asyncio
@@ -51,14 +51,13 @@ class LaneConsumer:
         *,
         prefetch: int,
         holder: str,
-        on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None],
     ) -> None:
         self._lane = lane
         self._broker = broker
         self._inbox = inbox
         self._prefetch = prefetch
         self._holder = holder
-        self._on_emitted_confirmed = on_emitted_confirmed
+        self._on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None] = _ignore
         self._loop = asyncio.new_event_loop()
         self._publisher = Publisher(broker, f"{holder} publish")
         self._connection: AmqpConnection | None = None
@@ -70,8 +69,12 @@ class LaneConsumer:
         self.failure: ConfigurationError | None = None
         self.is_consuming = False
 
-    def start(self) -> None:
-        """Connect, consume, and connect again whenever a connection is lost."""
+    def start(self, on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None]) -> None:
+        """Connect, consume, and connect again whenever a connection is lost.
+
+        `on_emitted_confirmed` is called, by the broker's thread, with emitted commands that the broker has safe.
+        """
+        self._on_emitted_confirmed = on_emitted_confirmed
         self._thread.start()
 
     def settle(self, generation: int, settlement: Settlement) -> None:
@@ -245,6 +248,10 @@ class LaneConsumer:
             self._connection.abort()
 
 
+def _ignore(_: Sequence[OutboxEntry]) -> None:
+    """Before the start nothing is emitted."""
+
+
 def _delivery(method: Any, properties: pika.BasicProperties, body: bytes) -> Delivery:
     headers = properties.headers or {}
     envelope = Envelope(
@@ -273,5 +280,3 @@ def _reasons(letter: DeadLetter, lane: str) -> dict[str, str | int]:
     if letter.sequence is not None:
         reasons["sequence"] = letter.sequence
     return reasons
-
-

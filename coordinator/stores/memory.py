@@ -1,5 +1,6 @@
 """A store in memory: for tests, simulation and a monolith's first steps. It keeps nothing when the process ends."""
 
+import itertools
 from collections.abc import Sequence
 from datetime import datetime
 from typing import cast
@@ -70,25 +71,26 @@ class MemoryTransaction:
         if database.epoch != lease.epoch or database.sequence != lease.sequence:
             raise Fenced(f"epoch {lease.epoch} is over; it is {database.epoch} now")
         after: Tables = {model: dict(table) for model, table in database.tables.items()}
-        for rows in changes.deletes:
-            for row in rows:
-                after.get(type(row), {}).pop(getattr(row, row.key), None)
-        for rows in changes.updates:
-            for row in rows:
-                after.setdefault(type(row), {})[getattr(row, row.key)] = row
-        for rows in changes.inserts:
-            for row in rows:
-                table = after.setdefault(type(row), {})
-                if getattr(row, row.key) in table:
-                    raise BatchFault(f"{row.table}: duplicate key {getattr(row, row.key)!r}")
-                table[getattr(row, row.key)] = row
-        for model, table in after.items():
-            for column in model.unique:
-                values = [getattr(row, column) for row in table.values()]
-                if len(set(values)) != len(values):
-                    raise BatchFault(f"{model.table}: duplicate {column}")
+        for row in itertools.chain.from_iterable(changes.deletes):
+            after.get(type(row), {}).pop(getattr(row, row.key), None)
+        for row in itertools.chain.from_iterable(changes.updates):
+            after.setdefault(type(row), {})[getattr(row, row.key)] = row
+        for row in itertools.chain.from_iterable(changes.inserts):
+            table = after.setdefault(type(row), {})
+            if getattr(row, row.key) in table:
+                raise BatchFault(f"{row.table}: duplicate key {getattr(row, row.key)!r}")
+            table[getattr(row, row.key)] = row
+        _check_unique(after)
         database.tables = after
         database.sequence = sequence
 
     def rollback(self) -> None:
         """Nothing was kept."""
+
+
+def _check_unique(tables: Tables) -> None:
+    for model, table in tables.items():
+        for column in model.unique:
+            values = [getattr(row, column) for row in table.values()]
+            if len(set(values)) != len(values):
+                raise BatchFault(f"{model.table}: duplicate {column}")

@@ -10,14 +10,30 @@ from datetime import datetime
 from typing import Any
 
 from bson.errors import BSONError
-from pymongo import DeleteOne, InsertOne, MongoClient, ReadPreference, ReplaceOne, ReturnDocument, WriteConcern
+from pymongo import (
+    DeleteOne,
+    InsertOne,
+    MongoClient,
+    ReadPreference,
+    ReplaceOne,
+    ReturnDocument,
+    WriteConcern,
+)
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.synchronous.database import Database
 
-from coordinator.stores.port import BatchFault, Changes, Conflict, Fenced, Lease, StoreUnavailable, Transaction
+from coordinator.stores.port import (
+    BatchFault,
+    Changes,
+    Conflict,
+    Fenced,
+    Lease,
+    StoreUnavailable,
+    Transaction,
+)
 from shared.database import Document, document_of, row_of_document
 from shared.errors import ConfigurationError
 from shared.lane_tables import LANE_MODELS, LEASE_TABLE
@@ -171,8 +187,7 @@ class MongoTransaction:
         condition = {field: values[0]} if len(values) == 1 else {field: {"$in": list(values)}}
         with self._closing_when_unavailable():
             return [
-                row_of_document(model, document)
-                for document in self._of(model).find(condition, session=self._session)
+                row_of_document(model, document) for document in self._of(model).find(condition, session=self._session)
             ]
 
     def scan(self, model: type[R], limit: int) -> list[R]:

@@ -13,7 +13,15 @@ import pymysql
 from pymysql.constants import ER
 from sqlalchemy import BigInteger, Integer, make_url
 
-from coordinator.stores.port import BatchFault, Changes, Conflict, Fenced, Lease, StoreUnavailable, Transaction
+from coordinator.stores.port import (
+    BatchFault,
+    Changes,
+    Conflict,
+    Fenced,
+    Lease,
+    StoreUnavailable,
+    Transaction,
+)
 from coordinator.stores.sql import Schema, TableOf, aware, missing_table, naive, row_of
 from shared.errors import ConfigurationError
 from shared.lane_tables import LANE_MODELS, LEASE_TABLE
@@ -58,9 +66,7 @@ _TAKE_OVER = f"""
     INSERT INTO {LEASE_TABLE} (lane, epoch, sequence, batches, holder, taken_at) VALUES (%s, 1, 0, 0, %s, %s)
     ON DUPLICATE KEY UPDATE epoch = epoch + 1, holder = VALUES(holder), taken_at = VALUES(taken_at)
 """  # noqa: S608  # a constant of ours
-_RENEW = (
-    f"UPDATE {LEASE_TABLE} SET epoch = epoch + 1, holder = %s, taken_at = %s WHERE lane = %s AND epoch = %s"  # noqa: S608
-)
+_RENEW = f"UPDATE {LEASE_TABLE} SET epoch = epoch + 1, holder = %s, taken_at = %s WHERE lane = %s AND epoch = %s"  # noqa: S608
 _HELD = f"SELECT epoch, sequence FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608
 _FENCE = (
     f"UPDATE {LEASE_TABLE} SET sequence = %s, batches = batches + 1 "  # noqa: S608
@@ -92,7 +98,7 @@ class MysqlStore:
         self._address = make_url(url)
         self._lane = service.name
         self._schema = Schema(service.metadata)
-        self._connection: "pymysql.Connection[Any] | None" = None
+        self._connection: pymysql.Connection[Any] | None = None
 
     def check(self, models: Sequence[type[Row]]) -> None:
         setting = f"{self._lane.upper()}_DATABASE_URL"

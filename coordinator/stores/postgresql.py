@@ -1,7 +1,7 @@
 """The store on PostgreSQL: set-wise statements over arrays, in pipelines, one COMMIT a batch.
 
-The fence is an UPDATE of the lease row in the batch's transaction: it takes the row's lock, so that a takeover waits for
-the commit, and finds no row once the epoch was raised.
+The fence is an UPDATE of the lease row in the batch's transaction: it takes the row's lock, so that a takeover waits
+for the commit, and finds no row once the epoch was raised.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,15 @@ import psycopg
 from psycopg import errors, sql
 from sqlalchemy import BigInteger, DateTime, Integer, LargeBinary
 
-from coordinator.stores.port import BatchFault, Changes, Conflict, Fenced, Lease, StoreUnavailable, Transaction
+from coordinator.stores.port import (
+    BatchFault,
+    Changes,
+    Conflict,
+    Fenced,
+    Lease,
+    StoreUnavailable,
+    Transaction,
+)
 from coordinator.stores.sql import Schema, TableOf, missing_table, row_of
 from shared.errors import ConfigurationError
 from shared.lane_tables import LANE_MODELS, LEASE_TABLE
@@ -128,7 +136,9 @@ class PostgresStore:
                 autocommit=True,
                 connect_timeout=CONNECT_TIMEOUT_S,
                 application_name=f"lane {self._lane}",
-                options=" ".join(f"-c {name}={str(value).replace(' ', chr(92) + ' ')}" for name, value in _SESSION.items()),
+                options=" ".join(
+                    f"-c {name}={str(value).replace(' ', chr(92) + ' ')}" for name, value in _SESSION.items()
+                ),
                 keepalives_idle=5,
                 keepalives_interval=2,
                 keepalives_count=3,
@@ -156,6 +166,7 @@ class PostgresTransaction:
         self._connection = connection
         self._schema = schema
         self._lane = lane
+        self._is_spoiled = False
 
     def load(self, model: type[R], column: str, values: Sequence[int | str]) -> list[R]:
         table = self._schema.of(model)
@@ -174,20 +185,29 @@ class PostgresTransaction:
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         fence = {"lane": self._lane, "epoch": lease.epoch, "before": lease.sequence, "after": sequence}
         with self._closing_when_unavailable():
-            with self._connection.pipeline():
-                fenced = self._connection.execute(_FENCE, fence)
-                for rows in changes.deletes:
-                    self._delete(rows)
-                for rows in changes.updates:
-                    self._update(rows)
-                for rows in changes.inserts:
-                    self._insert(rows)
+            self._is_spoiled = True
+            fenced = self._connection.cursor()
+            try:
+                with self._connection.pipeline():
+                    fenced.execute(_FENCE, fence)
+                    for rows in changes.deletes:
+                        self._delete(rows)
+                    for rows in changes.updates:
+                        self._update(rows)
+                    for rows in changes.inserts:
+                        self._insert(rows)
+            except psycopg.Error:
+                # What a stale holder wrote may well contradict what its successor wrote since.
+                if fenced.rowcount == 0:
+                    raise self._fenced(lease) from None
+                raise
             if fenced.rowcount != 1:
-                raise Fenced(f"epoch {lease.epoch} of lane {self._lane} is over")
+                raise self._fenced(lease)
             committed = self._connection.execute("COMMIT")
             # A transaction that failed answers COMMIT with the tag ROLLBACK and no error.
             if committed.statusmessage != "COMMIT":
                 raise StoreUnavailable(f"PostgreSQL answered COMMIT with {committed.statusmessage}")
+            self._is_spoiled = False
 
     def rollback(self) -> None:
         if self._connection.closed:
@@ -196,7 +216,13 @@ class PostgresTransaction:
             if self._connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
                 self._connection.execute("ROLLBACK")
         except (psycopg.Error, OSError):
+            self._is_spoiled = True
+        if self._is_spoiled:
+            # Statements prepared within a pipeline that failed are unknown to the server, but not to the driver.
             self._store.close()
+
+    def _fenced(self, lease: Lease) -> Fenced:
+        return Fenced(f"epoch {lease.epoch} of lane {self._lane} is over")
 
     def _insert(self, rows: Sequence[Row]) -> None:
         table = self._schema.of(type(rows[0]))

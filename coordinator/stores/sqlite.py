@@ -8,7 +8,15 @@ from typing import Any
 
 from sqlalchemy import DateTime, create_engine
 
-from coordinator.stores.port import BatchFault, Changes, Conflict, Fenced, Lease, StoreUnavailable, Transaction
+from coordinator.stores.port import (
+    BatchFault,
+    Changes,
+    Conflict,
+    Fenced,
+    Lease,
+    StoreUnavailable,
+    Transaction,
+)
 from coordinator.stores.sql import Schema, TableOf, missing_table, row_of
 from shared.lane_tables import LANE_MODELS, LEASE_TABLE
 from shared.lane_tables import metadata as lane_metadata
@@ -165,10 +173,7 @@ class SqliteTransaction:
             row_of(
                 model,
                 table.columns,
-                [
-                    _time(value) if name in times else value
-                    for name, value in zip(table.columns, values, strict=True)
-                ],
+                [_time(value) if name in times else value for name, value in zip(table.columns, values, strict=True)],
             )
             for values in found
         ]

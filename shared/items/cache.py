@@ -57,14 +57,25 @@ class ItemCache:
             log.warning("cache_read_failed", item_id=item_id, error=str(error))
             return None
 
-    async def fill(self, item: Item) -> None:
-        """Keep an item that was just read, unless a newer version is there."""
+    async def ping(self) -> bool:
+        """Whether the cache answers."""
         try:
-            await self._put(
-                keys=[cache_key(item.id)], args=[item.version, msgspec.json.encode(item).decode(), self._ttl_s]
+            await self._client.ping()
+        except (redis.RedisError, OSError):
+            return False
+        return True
+
+    async def fill(self, item: Item) -> bool:
+        """Keep an item that was just read, unless a newer version is there; whether it is kept."""
+        try:
+            stored = await self._put(
+                keys=[cache_key(item.id)],
+                args=[item.version, msgspec.json.encode(item).decode(), self._ttl_s],
             )
         except (redis.RedisError, OSError) as error:
             log.warning("cache_fill_failed", item_id=item.id, error=str(error))
+            return False
+        return bool(stored)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -48,7 +48,8 @@ def release_item(work: UnitOfWork, command: ReleaseItem) -> None:
     reservation = work.get(Reservation, command.reservation_id)
     if reservation is None or reservation.item_id != command.id:
         raise Rejected(
-            "reservation_not_found", f"item {command.id} has no reservation {command.reservation_id} to give back"
+            "reservation_not_found",
+            f"item {command.id} has no reservation {command.reservation_id} to give back",
         )
     work.remove(reservation)
     work.save(item.given_back(reservation.quantity))

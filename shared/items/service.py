@@ -11,7 +11,7 @@ from shared.items.repository import ItemRepository
 from shared.messaging.writes import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
 from shared.paging import PAGE_DEFAULT, Page
 
-CacheResult = Literal["hit", "miss", "bypass"]
+CacheResult = Literal["hit", "stored", "miss", "bypass"]
 
 
 class ItemService:
@@ -31,7 +31,11 @@ class ItemService:
         return (await self.read_item(item_id))[0]
 
     async def read_item(self, item_id: int) -> tuple[Item, CacheResult]:
-        """An item, and whether the cache had it (`bypass`: there is none, or it did not answer). Raises NotFound."""
+        """An item, and what the cache did. Raises NotFound.
+
+        `hit`: it had the item; `stored`: it has it now; `miss`: it has a newer one or refused; `bypass`: there is
+        none, or it did not answer.
+        """
         cached = None if self._cache is None else await self._cache.get(item_id)
         if cached is not None and cached.item is not None:
             return cached.item, "hit"
@@ -40,8 +44,7 @@ class ItemService:
             raise NotFound("item_not_found", f"there is no item {item_id}")
         if self._cache is None or cached is None:
             return item, "bypass"
-        await self._cache.fill(item)
-        return item, "miss"
+        return item, "stored" if await self._cache.fill(item) else "miss"
 
     async def list_items(self, after: int = 0, limit: int = PAGE_DEFAULT) -> Page[Item]:
         """Items in order of their ids."""

@@ -1,8 +1,8 @@
 """pika's asyncio adapter, awaitable: connections, channels and declarations.
 
-A consumer of a lane never closes its connection in the protocol's way and never cancels, nacks or rejects: RabbitMQ would
-put what it has not acknowledged back in another order. It ends by `abort`, which leaves the socket as a crash would; the
-broker then requeues in order.
+A consumer of a lane never closes its connection in the protocol's way and never cancels, nacks or rejects: RabbitMQ
+would put what it has not acknowledged back in another order. It ends by `abort`, which leaves the socket as a crash
+would; the broker then requeues in order.
 """
 
 import asyncio

@@ -21,6 +21,7 @@ from shared.telemetry import current_stages, end_stage
 
 REPLY_QUEUE_EXPIRES_MS = 60_000
 PERSISTENT = 2
+UNSETTLED_MAX = 10_000
 
 log = structlog.get_logger("writes")
 
@@ -63,7 +64,7 @@ class RabbitWrites:
         self._reply_queue = f"replies.{name}.{uuid4()}"
         self._replies_ready = asyncio.Event()
         self._in_flight: dict[str, _InFlight] = {}
-        self._ids: dict[str, int] = {}
+        self._unsettled: dict[str, None] = {}
         self._numbers = itertools.count(1)
         self._task: asyncio.Task[None] | None = None
 
@@ -78,8 +79,8 @@ class RabbitWrites:
         return len(self._in_flight)
 
     def pending(self, command_id: str) -> bool:
-        """Whether this process waits for the command's outcome."""
-        return command_id in self._ids
+        """Whether this process issued the command and has not seen its outcome yet (the latest ones only)."""
+        return command_id in self._unsettled
 
     async def start(self) -> None:
         """Connect in the background, and again whenever a connection is lost."""
@@ -107,12 +108,12 @@ class RabbitWrites:
         entry = _InFlight(message, asyncio.get_running_loop().create_future())
         correlation_id = str(next(self._numbers))
         self._in_flight[correlation_id] = entry
-        self._ids[entry.command_id] = self._ids.get(entry.command_id, 0) + 1
         stages = current_stages()
         if stages is not None:
             stages.command_id = entry.command_id
         try:
             await self._publish(lane, entry, correlation_id)
+            self._note_unsettled(entry)
             end_stage("publish")
             limit_s = self._wait_s if wait_s is None else wait_s
             if not entry.outcome.done() and limit_s > 0:
@@ -127,9 +128,8 @@ class RabbitWrites:
             return outcome
         finally:
             del self._in_flight[correlation_id]
-            self._ids[entry.command_id] -= 1
-            if not self._ids[entry.command_id]:
-                del self._ids[entry.command_id]
+            if entry.outcome.done():
+                self._unsettled.pop(entry.command_id, None)
             entry.outcome.cancel()
 
     async def _publish(self, lane: str, entry: _InFlight, correlation_id: str) -> None:
@@ -166,6 +166,11 @@ class RabbitWrites:
             elif not confirm.cancelled():
                 confirm.exception()
 
+    def _note_unsettled(self, entry: _InFlight) -> None:
+        self._unsettled[entry.command_id] = None
+        if len(self._unsettled) > UNSETTLED_MAX:
+            del self._unsettled[next(iter(self._unsettled))]
+
     async def _look_up(self, entry: _InFlight) -> None:
         """The outcome may have been lost on its way: ask the log."""
         if self._log is None or entry.outcome.done():
@@ -196,7 +201,10 @@ class RabbitWrites:
                 arguments={"x-expires": REPLY_QUEUE_EXPIRES_MS},
             )
             await channel.call(
-                channel.raw.basic_consume, self._reply_queue, on_message_callback=self._on_reply, auto_ack=True
+                channel.raw.basic_consume,
+                self._reply_queue,
+                on_message_callback=self._on_reply,
+                auto_ack=True,
             )
             self._replies_ready.set()
             reason = await asyncio.shield(connection.lost)
@@ -206,13 +214,12 @@ class RabbitWrites:
             await connection.close()
 
     def _on_reply(self, _: Any, __: Any, properties: pika.BasicProperties, body: bytes) -> None:
-        entry = self._in_flight.get(properties.correlation_id or "")
-        if entry is None:
-            return
         try:
             outcome = decode_outcome(body)
         except msgspec.MsgspecError as error:
-            log.error("outcome_malformed", command_id=entry.command_id, error=str(error))
+            log.error("outcome_malformed", correlation_id=properties.correlation_id, error=str(error))
             return
-        if not entry.outcome.done():
+        self._unsettled.pop(outcome.command_id or "", None)
+        entry = self._in_flight.get(properties.correlation_id or "")
+        if entry is not None and not entry.outcome.done():
             entry.outcome.set_result(outcome)

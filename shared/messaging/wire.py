@@ -27,8 +27,8 @@ HEADER_TRACEPARENT: Final = "traceparent"
 HEADER_REPLY_PACKS: Final = "reply-packs"
 
 TYPE_CHARACTERS_MAX: Final = 100
-_TYPE = re.compile(r"^[!-~]{1,100}$")
-_UUID = re.compile(r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
+_TYPE = re.compile(r"[!-~]{1,100}")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class Envelope(Struct, frozen=True, kw_only=True):
@@ -136,12 +136,12 @@ def _checked(
     clean_id: str | None = None
     if command_id is None:
         problem = Problem("missing_command_id", "a command needs an id, a UUID, as message_id or header command-id")
-    elif not isinstance(command_id, str) or not _UUID.match(command_id):
+    elif not isinstance(command_id, str) or not _UUID.fullmatch(command_id):
         problem = Problem("invalid_command_id", f"the command id must be a UUID: {str(command_id)[:100]!r}")
     else:
         clean_id = command_id.lower()
     clean_type: str | None = None
-    if isinstance(command_type, str) and _TYPE.match(command_type):
+    if isinstance(command_type, str) and _TYPE.fullmatch(command_type):
         clean_type = command_type
     elif problem is None:
         problem = Problem(
@@ -159,7 +159,7 @@ def _checked(
         if is_wrong and problem is None:
             problem = Problem("invalid_header", f"{name} must be an integer from 0 to 2^53-1: {str(value)[:100]!r}")
         numbers.append(number)
-    if publisher is not None and not (isinstance(publisher, str) and _TYPE.match(publisher)):
+    if publisher is not None and not (isinstance(publisher, str) and _TYPE.fullmatch(publisher)):
         problem = problem or Problem("invalid_header", f"publisher must be a short text: {str(publisher)[:100]!r}")
         publisher = None
     return CommandMessage(

@@ -22,7 +22,9 @@ payments = Table(
     Column("status", String(20), nullable=False),
     Column("version", BigInteger, nullable=False),
     Column(
-        "created_at", DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb"), nullable=False
+        "created_at",
+        DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb"),
+        nullable=False,
     ),
     Index("payments_user", "user_id", "id"),
 )

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from shared.commands import AMOUNT_MAX, Amount, Command, Id, Name
 
 # One @ with something on both sides, no spaces or control characters; whether the mailbox exists only a mail can tell.
-Email = Annotated[str, Meta(min_length=3, max_length=254, pattern=r"^[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+$")]
+Email = Annotated[str, Meta(min_length=3, max_length=254, pattern=r"\A[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\Z")]
 
 
 class CreateUser(Command, frozen=True, kw_only=True):

@@ -4,7 +4,16 @@ from datetime import datetime
 from typing import ClassVar
 
 import msgspec
-from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, MetaData, String, Table, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
 
 from shared.commands import INTEGER_MAX
 from shared.errors import Rejected
@@ -44,7 +53,8 @@ class User(VersionedRow, frozen=True, kw_only=True):
         credit = self.credit + amount
         if credit < 0:
             raise Rejected(
-                "insufficient_credit", f"user {self.id} has a credit of {self.credit}, which {-amount} would exceed"
+                "insufficient_credit",
+                f"user {self.id} has a credit of {self.credit}, which {-amount} would exceed",
             )
         if credit > INTEGER_MAX:
             raise Rejected("credit_limit", f"user {self.id} would have a credit of more than {INTEGER_MAX}")

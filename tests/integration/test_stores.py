@@ -1,4 +1,4 @@
-"""The stores on real servers keep the contract of all stores."""
+"""The stores on real servers, and lanes on them, keep the contracts of all stores and lanes."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,11 +14,14 @@ from shared.errors import ConfigurationError
 from shared.service import Service
 from shared.settings import DatabaseSettings
 from tests.support.databases import FreshDatabases, sql_engine
+from tests.support.lane_contract import LaneContract
 from tests.support.ledger import LEDGER, Account, metadata
 from tests.support.store_contract import NOW, OpenStore, StoreContract, account, accounts, changes, commit
 
 
-class _ServerContract(StoreContract):
+class _OnServer:
+    """Fixtures: a database of the test's own, migrated, and stores on it."""
+
     setting: ClassVar[str]
 
     @pytest.fixture
@@ -44,6 +47,8 @@ class _ServerContract(StoreContract):
         for store in opened:
             store.close()
 
+
+class _ServerContract(_OnServer, StoreContract):
     def test_the_schema_is_checked(self, open_store: OpenStore, databases: FreshDatabases) -> None:
         open_store().check(LEDGER.models)
         empty = open_store_at(databases.new(self.setting), LEDGER)
@@ -92,7 +97,9 @@ class _SqlContract(_ServerContract):
         self, open_store: OpenStore, url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("coordinator.stores.mysql._SESSION", ("SET SESSION innodb_lock_wait_timeout = 1",))
-        monkeypatch.setitem(__import__("coordinator.stores.postgresql", fromlist=["_SESSION"])._SESSION, "lock_timeout", 200)
+        monkeypatch.setitem(
+            __import__("coordinator.stores.postgresql", fromlist=["_SESSION"])._SESSION, "lock_timeout", 200
+        )
         store = open_store()
         lease = commit(store, store.take_over("holder", NOW), changes(inserts=[account(1)]))
         engine = sql_engine(url)
@@ -153,6 +160,18 @@ class TestMongoStore(_ServerContract):
     setting = "ITEMS_DATABASE_URL"
     has_check_constraints = False
     has_lengths = False
+
+
+class TestPostgresLane(_OnServer, LaneContract):
+    setting = "USERS_DATABASE_URL"
+
+
+class TestMysqlLane(_OnServer, LaneContract):
+    setting = "PAYMENTS_DATABASE_URL"
+
+
+class TestMongoLane(_OnServer, LaneContract):
+    setting = "ITEMS_DATABASE_URL"
 
 
 def _until(condition: Callable[[], bool]) -> None:

@@ -23,7 +23,11 @@ Table(
     Column("note", String(50)),
     Column("data", LargeBinary),
     Column("version", BigInteger, nullable=False),
-    Column("created_at", DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb"), nullable=False),
+    Column(
+        "created_at",
+        DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb"),
+        nullable=False,
+    ),
     mysql_charset="utf8mb4",
     mysql_collate="utf8mb4_bin",
 )

@@ -81,7 +81,13 @@ class StoreContract:
         store = open_store()
         lease = store.take_over("holder", NOW)
         rows = [
-            account(1, "Zoë 🦀 'quoted' \\", balance=2**63 - 1, note="tab\tline\n%s {} \x1f", data=bytes(range(256))),
+            account(
+                1,
+                "Zoë 🦀 'quoted' \\",
+                balance=2**63 - 1,
+                note="tab\tline\n%s {} \x1f",
+                data=bytes(range(256)),
+            ),
             account(2, "ZOË 🦀 'quoted' \\", balance=-1000, note="", data=b""),
             account(2**53 - 1, "trailing space ", balance=0, note=None, data=None),
             account(4, "no space"),

@@ -43,9 +43,7 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(bare: Path, 
     assert "write-coordinator[mongodb-stand-in]" in message
 
 
-def test_programs_are_found_where_debian_hides_them_and_the_newest_postgresql_wins(
-    bare: Path, tmp_path: Path
-) -> None:
+def test_programs_are_found_where_debian_hides_them_and_the_newest_postgresql_wins(bare: Path, tmp_path: Path) -> None:
     for version in ("9.6", "15", "16"):
         make_program(tmp_path / "usr/lib/postgresql" / version / "bin", "postgres")
     hidden = make_program(tmp_path / "usr/lib/rabbitmq/bin", "rabbitmq-server")
@@ -73,9 +71,7 @@ def test_apt_installs_what_is_missing_after_an_update_of_empty_lists(
         f"> {bare}/postgres; {os.path.realpath('/bin/chmod')} 755 {bare}/postgres;; esac",
     )
     monkeypatch.setattr(install, "_become_root", list)
-    monkeypatch.setattr(
-        install, "_SCRIPT", install._SCRIPT.replace("/usr/sbin/policy-rc.d", str(calls.parent))
-    )
+    monkeypatch.setattr(install, "_SCRIPT", install._SCRIPT.replace("/usr/sbin/policy-rc.d", str(calls.parent)))
     Installation(print, tmp_path / "apt.log").run()
     wanted = "noninteractive install --no-install-recommends -y postgresql"
     assert calls.read_text().splitlines() == [wanted, "noninteractive update", wanted]

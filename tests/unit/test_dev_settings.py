@@ -52,9 +52,7 @@ def test_a_port_given_twice_is_named(settings: DevSettings) -> None:
         check_ports(settings, SERVICES)
 
 
-def test_a_service_without_a_setting_gets_the_next_port(
-    settings: DevSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_service_without_a_setting_gets_the_next_port(settings: DevSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.gateway_port("orders", 3) == 8084
     assert settings.metrics_port("orders", 3) == 9104
     monkeypatch.setenv("DEV_ORDERS_PORT", "8500")

@@ -27,9 +27,7 @@ def test_a_shell_that_sources_the_file_gets_every_value_as_it_was_and_exports_it
     values = {f"VALUE_{number}": value for number, value in enumerate(AWKWARD)}
     workspace.write_environment(values)
     script = f". {workspace.environment_file}; exec env -0"
-    printed = subprocess.run(
-        ["/bin/sh", "-c", script], env={}, capture_output=True, text=True, check=True
-    ).stdout
+    printed = subprocess.run(["/bin/sh", "-c", script], env={}, capture_output=True, text=True, check=True).stdout
     seen = dict(entry.split("=", 1) for entry in printed.split("\0") if entry)
     assert {name: seen.get(name) for name in values} == values
 

@@ -50,9 +50,7 @@ class ServerSet:
         """
         ports = ports or ServerPorts()
         return cls(
-            rabbitmq=RabbitMQ(
-                directory / RabbitMQ.name, ports.amqp, dist_port=ports.amqp_dist, epmd_port=ports.epmd
-            ),
+            rabbitmq=RabbitMQ(directory / RabbitMQ.name, ports.amqp, dist_port=ports.amqp_dist, epmd_port=ports.epmd),
             postgresql=PostgreSQL(directory / PostgreSQL.name, ports.postgresql),
             mysql=MySQL(directory / MySQL.name, ports.mysql),
             mongodb=MongoDB(directory / MongoDB.name, ports.mongodb),

@@ -12,9 +12,7 @@ from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.programs import require
 from coordinator.dev.servers.server import Server
 
-_SQL_MODE = (
-    "STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
-)
+_SQL_MODE = "STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 # Run at every start, before the first client is let in; one statement a line.
 _FIRST_STATEMENTS = """\
 CREATE DATABASE IF NOT EXISTS payments CHARACTER SET utf8mb4;
@@ -46,9 +44,7 @@ class MySQL(Server):
         if not self.data.exists():
             if _is_mariadb():
                 install = require("mariadb-install-db", "mysql_install_db")
-                self._make_data(
-                    install, "--no-defaults", "--skip-test-db", "--skip-name-resolve", "--datadir=."
-                )
+                self._make_data(install, "--no-defaults", "--skip-test-db", "--skip-name-resolve", "--datadir=.")
             else:
                 self._make_data(_program(), "--no-defaults", "--initialize-insecure", "--datadir=.")
         statements = self._first_statements

@@ -13,9 +13,7 @@ from coordinator.dev.servers.programs import require
 from coordinator.dev.servers.server import Server
 
 _SUPERUSER = "coordinator"
-_STILL_GOING_AWAY = re.compile(
-    r"pre-existing shared memory block .* still in use|lock file .* already exists"
-)
+_STILL_GOING_AWAY = re.compile(r"pre-existing shared memory block .* still in use|lock file .* already exists")
 
 
 class PostgreSQL(Server):

@@ -48,9 +48,7 @@ class Account:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
-            raise ConfigurationError(
-                f"run as root, this server needs the user {name!r}: there is none"
-            ) from None
+            raise ConfigurationError(f"run as root, this server needs the user {name!r}: there is none") from None
         return cls(name, entry.pw_uid, entry.pw_gid)
 
 

@@ -56,9 +56,7 @@ Start = Callable[..., Awaitable[RunningGateway]]
 async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
-        async def start_gateway(
-            service: str | Gateway, settings: GatewaySettings | None = None
-        ) -> RunningGateway:
+        async def start_gateway(service: str | Gateway, settings: GatewaySettings | None = None) -> RunningGateway:
             gateway = GATEWAYS[service] if isinstance(service, str) else service
             running = RunningGateway(FakeWrites(), FakeLog(), FakeRows(), FakeCache())
             monkeypatch.setattr(gateways.items, "open_cache", lambda: running.cache)

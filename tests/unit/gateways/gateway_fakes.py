@@ -131,8 +131,12 @@ class FakeCache:
     async def get(self, item_id: int) -> Lookup | None:
         return Lookup(self.items.get(item_id)) if self.is_up else None
 
-    async def fill(self, item: Item) -> None:
+    async def ping(self) -> bool:
+        return self.is_up
+
+    async def fill(self, item: Item) -> bool:
         self.items[item.id] = item
+        return True
 
     async def close(self) -> None:
         pass

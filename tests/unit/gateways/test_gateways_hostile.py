@@ -13,9 +13,7 @@ from shared.users.commands import CreateUser
 PATHS = ["/users", "/users/7", "/users/7/credit", "/transfers", "/commands/x", "/healthz"]
 METHODS = ["GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"]
 
-quickly = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+quickly = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 line_bytes = st.binary(max_size=60).map(lambda text: text.replace(b"\r", b"").replace(b"\n", b""))
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=[])),
@@ -83,9 +81,7 @@ async def test_odd_headers_are_never_a_500(
 
 @quickly
 @given(method=st.sampled_from(METHODS), tail=line_bytes, query=line_bytes)
-async def test_odd_paths_and_queries_are_never_a_500(
-    users: Any, method: str, tail: bytes, query: bytes
-) -> None:
+async def test_odd_paths_and_queries_are_never_a_500(users: Any, method: str, tail: bytes, query: bytes) -> None:
     for target in (b"/" + tail, b"/users/" + tail, b"/users?" + query, b"/commands/" + tail, tail):
         status, answer = await raw(users.port, request_of(method, target, [], b""))
         assert 0 < status < 500, answer

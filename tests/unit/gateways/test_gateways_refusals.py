@@ -66,9 +66,7 @@ async def test_the_last_of_two_equal_keys_counts(users: Any) -> None:
         ("POST", "/users/7/credit", {"amount": 10**30}, "amount"),
     ],
 )
-async def test_an_argument_at_fault_is_named(
-    users: Any, method: str, path: str, body: Any, field: str
-) -> None:
+async def test_an_argument_at_fault_is_named(users: Any, method: str, path: str, body: Any, field: str) -> None:
     response, problem = await users.call(method, path, json=body)
     assert (response.status, problem["code"], problem["field"]) == (422, "invalid_arguments", field)
 
@@ -103,9 +101,7 @@ async def test_a_compressed_body_is_415(users: Any) -> None:
         assert (response.status, problem["code"]) == (415, "unsupported_content_encoding")
         assert response.headers["Accept-Encoding"] == "identity"
     body = b'{"name": "A", "email": "a@b"}'
-    response, _ = await users.call(
-        "POST", "/users", data=body, headers=JSON | {"Content-Encoding": "Identity"}
-    )
+    response, _ = await users.call("POST", "/users", data=body, headers=JSON | {"Content-Encoding": "Identity"})
     assert response.status == 201
 
 
@@ -219,9 +215,7 @@ async def test_an_unsupported_method_is_405_and_says_which_are(users: Any) -> No
     assert response.headers["Allow"] == "DELETE,GET,HEAD,PATCH"
 
 
-async def test_a_body_that_does_not_arrive_is_not_waited_for(
-    users: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_body_that_does_not_arrive_is_not_waited_for(users: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateways.requests, "BODY_TIMEOUT_S", 0.05)
     answered = asyncio.Event()
 

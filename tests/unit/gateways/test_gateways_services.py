@@ -161,9 +161,7 @@ async def test_too_little_stock_is_409(items: Any) -> None:
 
 
 async def test_a_payment_is_opened_and_shown(payments: Any) -> None:
-    opened, _ = await payments.call(
-        "POST", "/payments", json={"user_id": 7, "amount": 100, "currency": "EUR"}
-    )
+    opened, _ = await payments.call("POST", "/payments", json={"user_id": 7, "amount": 100, "currency": "EUR"})
     assert (opened.status, opened.headers["Location"]) == (201, "/payments/9")
     shown, body = await payments.call("GET", "/payments/9")
     assert (shown.status, body) == (200, msgspec.to_builtins(PAYMENT))

@@ -59,9 +59,7 @@ async def test_a_replayed_outcome_says_so_whatever_it_is(users: Any) -> None:
         ("failed", "handler_crashed", 502),
     ],
 )
-async def test_an_outcome_that_is_not_applied_is_a_problem(
-    users: Any, status: str, code: str, expected: int
-) -> None:
+async def test_an_outcome_that_is_not_applied_is_a_problem(users: Any, status: str, code: str, expected: int) -> None:
     users.writes.answer = refused(status, code)
     response, body = await users.call("POST", "/users/7/credit", json={"amount": 1})
     assert response.status == body["status"] == expected
@@ -106,9 +104,7 @@ async def test_a_preference_bounds_the_wait_and_202_tells_where_to_look(
     ("error", "code"),
     [(BrokerUnavailable("the broker is away"), "broker_unavailable"), (Overloaded("enough"), "overloaded")],
 )
-async def test_a_command_not_accepted_is_503_with_retry_after(
-    start: Any, error: Exception, code: str
-) -> None:
+async def test_a_command_not_accepted_is_503_with_retry_after(start: Any, error: Exception, code: str) -> None:
     users = await start("users", GatewaySettings(retry_after_s=3))
     users.writes.error = lambda _: error
     response, body = await users.call("POST", "/users", json=ADA)

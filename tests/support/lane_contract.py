@@ -1,0 +1,414 @@
+"""What a lane promises on every store. Each store's tests inherit this class."""
+
+import itertools
+import random
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+from coordinator.lane.delivery import Delivery, Deposed, Settlement
+from coordinator.lane.lane import Lane
+from coordinator.stores.port import Store
+from shared.commands import Command
+from shared.lane_tables import Counter, LogEntry, OutboxEntry
+from shared.messaging.outcome import Outcome
+from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, decode
+from shared.settings import LaneSettings
+from tests.support.ledger import LEDGER, Account, Close, Deposit, Forward, OpenAccount, Rename, Tamper
+from tests.support.store_contract import NOW, OpenStore
+
+_tags = itertools.count(1)
+_numbers = itertools.count(1_000_000)
+
+
+def command_id(number: int) -> str:
+    return f"00000000-0000-7000-8000-{number:012d}"
+
+
+def delivery(
+    number: int | None,
+    command: Command | bytes,
+    *,
+    command_type: str | None = None,
+    redelivered: bool = False,
+    **options: Any,
+) -> Delivery:
+    message = CommandMessage(
+        command_id=None if number is None else command_id(number),
+        type=command_type if command_type is not None else getattr(command, "type", None),
+        arguments=command if isinstance(command, bytes) else msgspec.json.encode(command),
+        **options,
+    )
+    return Delivery(
+        tag=next(_tags),
+        commands=(message,),
+        redelivered=redelivered,
+        reply_to="q",
+        correlation_id=str(number),
+    )
+
+
+class LaneUnderTest:
+    """A lane on a store, with a clock that the test moves."""
+
+    def __init__(self, store: Store, holder: str = "test") -> None:
+        self.store = store
+        self.now = NOW
+        self.lane = Lane(LEDGER, store, self._clock, holder, LaneSettings())
+
+    def _clock(self) -> datetime:
+        return self.now
+
+    def settle(self, *deliveries: Delivery) -> Settlement:
+        decision = self.lane.apply(deliveries)
+        assert isinstance(decision, Settlement), decision
+        return decision
+
+    def outcomes(self, *deliveries: Delivery) -> list[Outcome]:
+        return self.settle(*deliveries).outcomes
+
+    def do(self, *commands: Command) -> list[Outcome]:
+        return self.outcomes(*(delivery(next(_numbers), command) for command in commands))
+
+    def rows(self, model: type[Any]) -> list[Any]:
+        transaction = self.store.begin()
+        rows = transaction.scan(model, 100_000)
+        transaction.rollback()
+        return rows
+
+    def account(self, key: int) -> Account | None:
+        return next((row for row in self.rows(Account) if row.id == key), None)
+
+    def log(self) -> list[LogEntry]:
+        return sorted(self.rows(LogEntry), key=lambda row: row.sequence)
+
+
+def codes(outcomes: Iterable[Outcome]) -> list[str]:
+    return [outcome.error.code if outcome.error else outcome.status for outcome in outcomes]
+
+
+class LaneContract:
+    @pytest.fixture
+    def lane(self, open_store: OpenStore) -> LaneUnderTest:
+        return LaneUnderTest(open_store())
+
+    def test_commands_get_one_gapless_sequence_in_their_order(self, lane: LaneUnderTest) -> None:
+        first = lane.do(OpenAccount(owner="a"), OpenAccount(owner="b"))
+        second = lane.do(OpenAccount(owner="a"), Deposit(id=2, amount=5), OpenAccount(owner="c"))
+        assert [outcome.sequence for outcome in first + second] == [1, 2, 3, 4, 5]
+        assert codes(second) == ["owner_taken", "applied", "applied"]
+        assert [entry.sequence for entry in lane.log()] == [1, 2, 3, 4, 5]
+        # The rejected one took number 3 and gave it back.
+        assert [(row.id, row.owner) for row in lane.rows(Account)] == [(1, "a"), (2, "b"), (3, "c")]
+
+    def test_a_repeated_command_returns_the_recorded_outcome(self, lane: LaneUnderTest) -> None:
+        lane.do(OpenAccount(owner="a"))
+        again = delivery(1, Deposit(id=1, amount=5))
+        first, in_batch = lane.outcomes(again, again)
+        (later,) = lane.outcomes(again)
+        assert (first.replayed, in_batch.replayed, later.replayed) == (False, True, True)
+        assert first.sequence == in_batch.sequence == later.sequence == 2
+        assert bytes(first.result) == bytes(in_batch.result) == bytes(later.result)
+        assert lane.rows(Account)[0].balance == 5
+        assert len(lane.log()) == 2
+
+    def test_the_same_id_with_other_content_is_rejected_and_not_applied(self, lane: LaneUnderTest) -> None:
+        lane.do(OpenAccount(owner="a"))
+        outcomes = lane.outcomes(
+            delivery(1, Deposit(id=1, amount=5)),
+            delivery(1, Deposit(id=1, amount=6)),
+            delivery(1, b'{ "amount": 5,  "id": 1 }', command_type="ledger.deposit"),
+            delivery(1, Deposit(id=1, amount=5), expected_version=1),
+            delivery(1, b"no json", command_type="ledger.deposit"),
+        )
+        assert codes(outcomes) == [
+            "applied",
+            "idempotency_mismatch",
+            "applied",
+            "idempotency_mismatch",
+            "idempotency_mismatch",
+        ]
+        assert outcomes[1].sequence is None
+        assert lane.rows(Account)[0].balance == 5
+
+    def test_what_a_rejected_or_crashed_handler_did_is_undone(self, lane: LaneUnderTest) -> None:
+        lane.do(OpenAccount(owner="a"), Deposit(id=1, amount=100))
+        settlement = lane.settle(
+            delivery(1, Deposit(id=1, amount=1)),
+            delivery(2, Tamper(id=1, how="refuse")),
+            delivery(3, Deposit(id=1, amount=-1000)),
+            delivery(4, Tamper(id=1, how="crash")),
+            delivery(5, Tamper(id=1, how="duplicate key")),
+            delivery(6, Deposit(id=1, amount=1)),
+            delivery(7, OpenAccount(owner="b")),
+        )
+        assert codes(settlement.outcomes) == [
+            "applied",
+            "refused",
+            "overdrawn",
+            "handler_error",
+            "handler_error",
+            "applied",
+            "applied",
+        ]
+        assert [(row.balance, row.version) for row in lane.rows(Account)] == [(102, 4), (0, 1)]
+        assert lane.rows(Account)[1].id == 2
+        dead = settlement.dead_letters
+        assert [letter.message.command_id for letter in dead] == [command_id(4), command_id(5)]
+        assert "RuntimeError" in dead[0].reason
+        assert "in tamper" in (dead[0].traceback or "")
+        assert lane.log()[5].status == "failed"
+
+    @pytest.mark.parametrize("batch", [1, 2, 7, 16])
+    def test_a_command_that_the_database_refuses_harms_no_neighbour(self, open_store: OpenStore, batch: int) -> None:
+        store = open_store()
+        lane = LaneUnderTest(store)
+        lane.do(OpenAccount(owner="a"), OpenAccount(owner="b"))
+        deliveries = [delivery(n, Deposit(id=1 + n % 2, amount=1)) for n in range(1, batch + 1)]
+        for position in {0, batch // 2, batch}:
+            deliveries.insert(position, delivery(100 + position, Tamper(id=1, how="out of range")))
+        settlement = lane.settle(*deliveries)
+        refused = [outcome for outcome in settlement.outcomes if outcome.status == "failed"]
+        assert {outcome.error.code for outcome in refused if outcome.error} <= {"database_refused"}
+        if type(store).__name__ != "MemoryStore":
+            assert len(refused) == len(settlement.dead_letters) == len({0, batch // 2, batch})
+            assert sum(row.balance for row in lane.rows(Account)) == batch
+        assert [outcome.sequence for outcome in settlement.outcomes] == list(range(3, 3 + len(deliveries)))
+        assert [reply.correlation_id for reply in settlement.replies] == [d.correlation_id for d in deliveries]
+
+    def test_malformed_and_unknown_commands_fail_and_are_dead_lettered(self, lane: LaneUnderTest) -> None:
+        cases = [
+            (delivery(1, b"{}", command_type="ledger.unknown"), "unknown_command_type"),
+            (delivery(2, b"{", command_type="ledger.open"), "malformed_json"),
+            (delivery(3, b"[]", command_type="ledger.open"), "invalid_arguments"),
+            (delivery(4, b'{"owner": 5}', command_type="ledger.open"), "invalid_arguments"),
+            (delivery(5, b'{"owner": "x", "x": 1}', command_type="ledger.open"), "invalid_arguments"),
+            (delivery(6, b"\xff\xfe", command_type="ledger.open"), "malformed_json"),
+            (delivery(7, b'{"owner": ' + b"[" * 100_000, command_type="ledger.open"), "malformed_json"),
+            (delivery(8, b'{"id": 1, "amount": 1e400}', command_type="ledger.deposit"), "malformed_json"),
+            (delivery(9, b'"' + b"x" * 2_000_000 + b'"', command_type="ledger.open"), "message_too_large"),
+        ]
+        settlement = lane.settle(*(case for case, _ in cases))
+        for (_, code), outcome in zip(cases, settlement.outcomes, strict=True):
+            assert outcome.status == "failed"
+            assert outcome.error is not None
+            assert outcome.error.code in (code, "invalid_arguments")
+        assert [outcome.sequence for outcome in settlement.outcomes] == list(range(1, 10))
+        assert len(settlement.dead_letters) == 9
+        assert lane.do(OpenAccount(owner="fine"))[0].sequence == 10
+
+    def test_a_message_without_an_id_is_refused_and_takes_no_sequence(self, lane: LaneUnderTest) -> None:
+        messages = decode(Envelope(type="ledger.open"), b'{"owner":"x"}')
+        messages += decode(Envelope(type="ledger.open", message_id="seven"), b'{"owner":"x"}')
+        settlement = lane.settle(Delivery(tag=1, commands=messages), delivery(1, OpenAccount(owner="a")))
+        assert codes(settlement.outcomes) == ["missing_command_id", "invalid_command_id", "applied"]
+        assert [outcome.sequence for outcome in settlement.outcomes] == [None, None, 1]
+        assert [letter.code for letter in settlement.dead_letters] == [
+            "missing_command_id",
+            "invalid_command_id",
+        ]
+
+    def test_only_a_redelivery_dead_letters_again(self, lane: LaneUnderTest) -> None:
+        """The consumer before may have died after its commit and before the dead letter was confirmed."""
+        failing = OpenAccount.__name__.encode()
+        assert len(lane.settle(delivery(1, failing, command_type="nonsense")).dead_letters) == 1
+        assert len(lane.settle(delivery(1, failing, command_type="nonsense")).dead_letters) == 0
+        assert len(lane.settle(delivery(1, failing, command_type="nonsense", redelivered=True)).dead_letters) == 1
+
+    def test_a_stale_expected_version_is_a_version_conflict(self, lane: LaneUnderTest) -> None:
+        lane.do(OpenAccount(owner="a"))
+        outcomes = lane.outcomes(
+            delivery(1, Deposit(id=1, amount=1), expected_version=1),
+            delivery(2, Deposit(id=1, amount=1), expected_version=1),
+            delivery(3, Deposit(id=1, amount=1), expected_version=2),
+            delivery(4, Deposit(id=9, amount=1), expected_version=2),
+            delivery(5, OpenAccount(owner="b"), expected_version=1),
+        )
+        assert codes(outcomes) == [
+            "applied",
+            "version_conflict",
+            "applied",
+            "account_not_found",
+            "expected_version_unsupported",
+        ]
+        assert lane.rows(Account)[0].version == 3
+
+    def test_after_its_deadline_a_command_expires(self, lane: LaneUnderTest) -> None:
+        deadline_ms = int(NOW.timestamp() * 1000)
+        lane.now = NOW + timedelta(milliseconds=0)
+        assert codes(lane.outcomes(delivery(1, OpenAccount(owner="a"), deadline_ms=deadline_ms))) == ["applied"]
+        lane.now = NOW + timedelta(milliseconds=1)
+        late = delivery(2, OpenAccount(owner="b"), deadline_ms=deadline_ms)
+        assert [outcome.status for outcome in lane.outcomes(late)] == ["expired"]
+        # It stays expired, even if the clock goes back.
+        lane.now = NOW - timedelta(hours=1)
+        assert [outcome.status for outcome in lane.outcomes(late)] == ["expired"]
+        assert len(lane.rows(Account)) == 1
+
+    def test_a_pack_is_applied_in_order_each_command_with_its_own_outcome(self, lane: LaneUnderTest) -> None:
+        body = msgspec.json.encode(
+            [
+                {"id": command_id(1), "type": "ledger.open", "args": {"owner": "a"}},
+                {"id": command_id(2), "type": "ledger.deposit", "args": {"id": 1, "amount": 5}},
+                {"id": command_id(3), "type": "ledger.deposit", "args": {"id": 1, "amount": -50}},
+                "not an object",
+                {"id": command_id(4), "type": "ledger.deposit"},
+                {
+                    "id": command_id(5),
+                    "type": "ledger.deposit",
+                    "args": {"id": 1, "amount": 1},
+                    "expected_version": 2,
+                },
+                {"id": command_id(2), "type": "ledger.deposit", "args": {"amount": 5, "id": 1}},
+            ]
+        )
+        commands = decode(Envelope(content_type=PACK_CONTENT), body)
+        settlement = lane.settle(Delivery(tag=5, commands=commands, reply_to="q", correlation_id="c", reply_packs=True))
+        assert codes(settlement.outcomes) == [
+            "applied",
+            "applied",
+            "overdrawn",
+            "malformed_command",
+            "malformed_json",
+            "applied",
+            "applied",
+        ]
+        assert len(settlement.replies) == 1
+        assert len(settlement.replies[0].outcomes) == 7
+        assert lane.rows(Account)[0].balance == 6
+
+    def test_a_successor_takes_over_and_the_old_holder_is_deposed(self, open_store: OpenStore) -> None:
+        old, new = LaneUnderTest(open_store(), "old"), LaneUnderTest(open_store(), "new")
+        old.do(OpenAccount(owner="a"))
+        assert new.lane.activate() == []
+        redelivered = delivery(1, Deposit(id=1, amount=5), redelivered=True)
+        assert codes(new.outcomes(redelivered)) == ["applied"]
+        assert isinstance(old.lane.apply([redelivered, delivery(2, Deposit(id=1, amount=7))]), Deposed)
+        assert new.rows(Account)[0].balance == 5
+        # A deposed consumer that the broker delivers to again takes over again.
+        assert old.lane.activate() == []
+        assert [outcome.replayed for outcome in old.outcomes(redelivered)] == [True]
+        assert isinstance(new.lane.apply([delivery(3, Deposit(id=1, amount=7))]), Deposed)
+
+    def test_emitted_commands_wait_in_the_outbox_until_they_are_confirmed(self, open_store: OpenStore) -> None:
+        lane = LaneUnderTest(open_store())
+        lane.do(OpenAccount(owner="a"))
+        settlement = lane.settle(delivery(1, Forward(id=1, amount=3)), delivery(2, Forward(id=1, amount=4)))
+        emitted = settlement.emitted
+        assert [(entry.id, entry.lane, entry.type) for entry in emitted] == [
+            (1, "ledger", "ledger.deposit"),
+            (2, "ledger", "ledger.deposit"),
+        ]
+        # Whoever takes over publishes what is left, under the same ids, so that it is applied once.
+        successor = LaneUnderTest(open_store())
+        assert successor.lane.activate() == emitted
+        messages = [
+            CommandMessage(command_id=entry.command_id, type=entry.type, arguments=entry.arguments)
+            for entry in emitted + emitted
+        ]
+        successor.settle(Delivery(tag=1, commands=tuple(messages)))
+        assert successor.rows(Account)[0].balance == 7
+        successor.lane.confirm(emitted)
+        assert successor.lane.sweep() is None
+        assert successor.rows(OutboxEntry) == []
+        assert successor.do(Deposit(id=1, amount=1))[0].status == "applied"
+
+    def test_a_rejected_command_emits_nothing(self, lane: LaneUnderTest) -> None:
+        settlement = lane.settle(delivery(1, Forward(id=1, amount=3), expected_version=1))
+        assert codes(settlement.outcomes) == ["expected_version_unsupported"]
+        assert settlement.emitted == []
+        assert lane.rows(OutboxEntry) == []
+
+    def test_unique_values_move_between_rows_within_a_batch(self, lane: LaneUnderTest) -> None:
+        lane.do(OpenAccount(owner="a"), OpenAccount(owner="b"))
+        outcomes = lane.do(
+            Rename(id=1, owner="c"),
+            OpenAccount(owner="a"),
+            OpenAccount(owner="c"),
+            Close(id=2),
+            OpenAccount(owner="b"),
+            Rename(id=1, owner="d"),
+        )
+        assert codes(outcomes) == ["applied", "applied", "owner_taken", "applied", "applied", "applied"]
+        assert {row.id: row.owner for row in lane.rows(Account)} == {1: "d", 3: "a", 4: "b"}
+
+    def test_two_rows_can_swap_unique_values_in_one_batch(self, lane: LaneUnderTest) -> None:
+        lane.do(OpenAccount(owner="a"), OpenAccount(owner="b"))
+        outcomes = lane.do(Rename(id=1, owner="x"), Rename(id=2, owner="a"), Rename(id=1, owner="b"))
+        assert codes(outcomes) == ["applied"] * 3
+        assert {row.id: row.owner for row in lane.rows(Account)} == {1: "b", 2: "a"}
+
+    def test_any_split_into_batches_gives_the_same_outcomes(self, open_store: OpenStore) -> None:
+        """The model: each command in a batch of its own. Random streams, random splits, with duplicates."""
+        chance = random.Random(20261122)
+        lane = LaneUnderTest(open_store())
+        model = _Model()
+        stream: list[tuple[int, Command]] = []
+        for number in range(1, 161):
+            if stream and chance.random() < 0.15:
+                stream.append(chance.choice(stream))
+            else:
+                stream.append((number, _random_command(chance)))
+        position = 0
+        while position < len(stream):
+            size = chance.choice((1, 2, 5, 30))
+            part = stream[position : position + size]
+            outcomes = lane.outcomes(*(delivery(number, command) for number, command in part))
+            assert codes(outcomes) == [model.apply(number, command) for number, command in part]
+            position += size
+        assert {row.id: (row.owner, row.balance) for row in lane.rows(Account)} == model.accounts
+        assert [entry.sequence for entry in lane.log()] == list(range(1, len({number for number, _ in stream}) + 1))
+        counters = {row.name: row.value for row in lane.rows(Counter)}
+        assert counters.get("accounts", 0) == model.last_id
+
+
+def _random_command(chance: random.Random) -> Command:
+    key = chance.randint(1, 6)
+    return chance.choice(
+        (
+            OpenAccount(owner=chance.choice("abcdef")),
+            Deposit(id=key, amount=chance.randint(-5, 10)),
+            Deposit(id=key, amount=chance.randint(-5, 10)),
+            Close(id=key),
+            Tamper(id=key, how="crash"),
+            Tamper(id=key, how="refuse"),
+        )
+    )
+
+
+class _Model:
+    """The ledger as anyone would write it without a database."""
+
+    def __init__(self) -> None:
+        self.accounts: dict[int, tuple[str, int]] = {}
+        self.last_id = 0
+        self._settled: dict[int, str] = {}
+
+    def apply(self, number: int, command: Command) -> str:
+        if number not in self._settled:
+            self._settled[number] = self._apply(command)
+        return self._settled[number]
+
+    def _apply(self, command: Command) -> str:
+        if isinstance(command, OpenAccount):
+            if any(owner == command.owner for owner, _ in self.accounts.values()):
+                return "owner_taken"
+            self.last_id += 1
+            self.accounts[self.last_id] = (command.owner, 0)
+            return "applied"
+        key = getattr(command, "id")  # noqa: B009
+        if key not in self.accounts:
+            return "account_not_found"
+        owner, balance = self.accounts[key]
+        if isinstance(command, Close):
+            del self.accounts[key]
+        elif isinstance(command, Deposit):
+            if balance + command.amount < 0:
+                return "overdrawn"
+            self.accounts[key] = (owner, balance + command.amount)
+        elif isinstance(command, Tamper):
+            return "handler_error" if command.how == "crash" else "refused"
+        return "applied"

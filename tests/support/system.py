@@ -1,0 +1,167 @@
+"""The whole system as a user runs it: coordinator and gateway processes on real servers."""
+
+import asyncio
+import itertools
+import signal
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pika
+
+from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.server import free_port
+from coordinator.migrate import migrate
+from shared.messaging.topology import DEAD_EXCHANGE, WRITES_EXCHANGE, dead_queue_name, queue_name
+from shared.services import SERVICES, service_named
+from shared.settings import DatabaseSettings
+from tests.support.servers import Environment
+
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 20.0
+
+
+class System:
+    """Starts and ends processes of ours; the servers are given."""
+
+    def __init__(self, environment: Environment, directory: Path) -> None:
+        self.environment = environment | {"PATH": "/usr/bin:/bin", "AMQP_HEARTBEAT_S": "5", "PYTHONUNBUFFERED": "1"}
+        self._directory = directory
+        self._numbers = itertools.count(1)
+        self.processes: list[Process] = []
+        self.urls: dict[str, str] = {}
+
+    def prepare(self, *services: str) -> None:
+        """Empty queues, migrated databases."""
+        with self.broker() as channel:
+            for service in SERVICES:
+                channel.queue_delete(queue_name(service.name))
+                channel.queue_delete(dead_queue_name(service.name))
+            channel.exchange_delete(WRITES_EXCHANGE)
+            channel.exchange_delete(DEAD_EXCHANGE)
+        for name in services:
+            migrate(service_named(name), self.database(name))
+
+    def database(self, service: str) -> DatabaseSettings:
+        prefix = service.upper()
+        return DatabaseSettings(
+            database_url=self.environment[f"{prefix}_DATABASE_URL"],
+            reader_url=None if service == "items" else self.environment[f"{prefix}_READER_URL"],
+        )
+
+    def broker(self) -> "_BrokerChannel":
+        return _BrokerChannel(self.environment["AMQP_URL"])
+
+    def start_coordinator(self, lane: str, **settings: str) -> Process:
+        """Return once it consumes, or stands by."""
+        port = free_port()
+        process = self._start(
+            f"coordinator-{lane}", ["coordinator", "run", lane, "--metrics-port", str(port)], settings
+        )
+        _wait_ready(f"http://127.0.0.1:{port}/readyz", process)
+        return process
+
+    def start_gateway(self, service: str, **settings: str) -> Process:
+        """Return once it is ready; its address is in `urls`."""
+        port = free_port()
+        process = self._start(f"gateway-{service}", ["gateways", service, "--port", str(port)], settings)
+        self.urls[service] = f"http://127.0.0.1:{port}"
+        _wait_ready(f"{self.urls[service]}/readyz", process)
+        return process
+
+    def start(self, *services: str) -> None:
+        self.prepare(*services)
+        for service in services:
+            self.start_coordinator(service)
+            self.start_gateway(service)
+
+    def stop(self) -> None:
+        """Stop every process; those that do not end by themselves fail the test."""
+        stubborn = []
+        for process in reversed(self.processes):
+            if process.alive:
+                process.stop(signal.SIGTERM, STOP_TIMEOUT_S)
+                if process.exit_status != 0:
+                    stubborn.append(f"{process.argv}: {process.status}\n{process.log_tail(40)}")
+        assert not stubborn, "\n".join(stubborn)
+
+    def _start(self, name: str, module: list[str], settings: dict[str, str]) -> Process:
+        process = Process(
+            [sys.executable, "-m", *module],
+            log_path=self._directory / f"{name}-{next(self._numbers)}.log",
+            environment=self.environment | settings,
+        )
+        self.processes.append(process)
+        return process
+
+
+class _BrokerChannel:
+    """A plain blocking channel, for a test's own looks into the broker."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def __enter__(self) -> Any:
+        self._connection = pika.BlockingConnection(pika.URLParameters(self._url))
+        return self._connection.channel()
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+
+def _wait_ready(url: str, process: Process) -> None:
+    def is_ready() -> bool:
+        assert process.alive, process.log_tail(40)
+        try:
+            with urllib.request.urlopen(url, timeout=1) as response:
+                return bool(response.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    wait_until(is_ready, f"{url} is ready", process)
+
+
+def wait_until(condition: Callable[[], bool], what: str, process: Process | None = None) -> None:
+    """Poll something that offers no event."""
+    from threading import Event
+    from time import monotonic
+
+    deadline = monotonic() + START_TIMEOUT_S
+    while not condition():
+        assert monotonic() < deadline, (
+            f"not within {START_TIMEOUT_S} s: {what}\n{process.log_tail(40) if process else ''}"
+        )
+        Event().wait(0.02)
+
+
+class Client:
+    """An HTTP client that repeats a write with the same key until it is answered, as a careful one does."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url
+
+    async def write(self, path: str, body: object, key: str) -> tuple[int, dict[str, Any]]:
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    async with self._session.post(
+                        self._url + path, json=body, headers={"Idempotency-Key": key}
+                    ) as response:
+                        answer = await response.json(content_type=None)
+                        if response.status not in (202, 503):
+                            return response.status, answer
+                except aiohttp.ClientConnectionError:
+                    pass
+                await asyncio.sleep(0.05)
+
+
+async def write_all(url: str, path: str, body: object, count: int, connections: int, prefix: str) -> list[Any]:
+    """`count` writes over so many connections at once; every answer."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=connections)) as session:
+        client = Client(session, url)
+        return list(await asyncio.gather(*(client.write(path, body, f"{prefix}-{n}") for n in range(count))))

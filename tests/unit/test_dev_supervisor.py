@@ -1,0 +1,250 @@
+"""The supervisor, on programs and servers that are small: it starts all, keeps all alive, leaves nothing."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from coordinator.dev.servers.server import free_port
+from coordinator.dev.settings import DevSettings
+
+# A run of the real supervisor in a process of its own, as it takes signals. The server is a process that sleeps;
+# a program answers every request with 200 until it is told to fail.
+DRIVER = """
+import sys
+from pathlib import Path
+from coordinator.dev import install, programs, supervisor
+from coordinator.dev.servers import ServerSet
+from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.server import Server
+from shared.errors import ConfigurationError
+
+PROGRAM = '''
+import http.server, os, signal, sys
+if os.path.exists(sys.argv[2] + "-to-stop"):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if os.path.exists(sys.argv[2]):
+    print("I cannot live", flush=True)
+    sys.exit(7)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_): pass
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+'''
+
+class Sleeper(Server):
+    name = "sleeper"
+    title = "Sleeper"
+    not_ready = (OSError,)
+    url = "sleep://"
+    def _launch(self):
+        return Process(["sleep", "1000"], log_path=self.log_path)
+    def _probe(self):
+        return "1"
+
+class Set(ServerSet):
+    def __init__(self, directory):
+        self.sleeper = Sleeper(directory / "sleeper")
+    servers = property(lambda self: (self.sleeper,))
+    def environment(self):
+        return {"AMQP_URL": "amqp://it's"}
+
+directory, wish, migration = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+def small(name, port, logs, stop_timeout_s):
+    command = [sys.executable, "-c", PROGRAM, str(port), wish + "-" + name]
+    return programs.Program(
+        name, command, base_url=f"http://127.0.0.1:{port}", log_path=logs / f"{name}.log", stop_timeout_s=stop_timeout_s
+    )
+supervisor.SERVICE_NAMES = ("users",)
+install.PROGRAMS = ()
+programs.coordinators = lambda settings, names, logs: [small("lane", settings.users_metrics_port, logs, 60)]
+programs.gateways = lambda settings, names, logs: [small("gateway", settings.users_port, logs, 60)]
+programs.migrate_command = lambda: ["sh", "-c", migration]
+supervisor.ServerSet.native = classmethod(lambda cls, directory, ports: Set(directory))
+try:
+    sys.exit(supervisor.run("native", directory))
+except ConfigurationError as error:
+    print(error)
+    sys.exit(2)
+"""
+
+
+class Run:
+    """A supervisor in a process of its own, and what it says."""
+
+    def __init__(self, directory: Path, migration: str) -> None:
+        self.directory = directory
+        self.wish = directory.parent / "fail"
+        command = [sys.executable, "-c", DRIVER, str(directory), str(self.wish), migration]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.said = ""
+        self._news = threading.Condition()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._news:
+                self.said += line
+                self._news.notify_all()
+
+    def wait_for(self, pattern: str, times: int = 1) -> None:
+        with self._news:
+            found = self._news.wait_for(lambda: len(re.findall(pattern, self.said)) >= times, 30)
+            assert found, f"no {pattern!r} in:\n{self.said}"
+
+    def pid_of(self, what: str) -> int:
+        """Of the youngest process whose command line ends with this."""
+        return max(int(entry.name) for entry, command in self.processes() if command.endswith(what))
+
+    def processes(self) -> Iterator[tuple[Path, str]]:
+        """The supervisor's children."""
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                    command = (entry / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode()
+                except OSError:
+                    continue
+                if parent == self.process.pid:
+                    yield entry, command
+
+    def end(self) -> int:
+        status = self.process.wait(30)
+        self._reader.join()
+        return status
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
+    for name in DevSettings.model_fields:
+        if name.endswith("_port"):
+            monkeypatch.setenv(f"DEV_{name.upper()}", str(free_port()))
+    started: list[Run] = []
+
+    def start(migration: str = "true") -> Run:
+        started.append(Run(tmp_path / "run", migration))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+def eventually_gone(pids: list[int]) -> bool:
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+        threading.Event().wait(0.05)
+    return True
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_everything_in_order_with_status_0(run: Callable[..., Run], number: signal.Signals) -> None:
+    one = run()
+    one.wait_for("Ctrl-C stops everything")
+    pids = [int(entry.name) for entry, _ in one.processes()]
+    assert len(pids) == 3
+    one.process.send_signal(number)
+    assert one.end() == 0, one.said
+    assert eventually_gone(pids)
+    assert (one.directory / "env").read_text() == "export AMQP_URL='amqp://it'\\''s'\n"
+    assert re.search(r"Sleeper 1 on 127.0.0.1:\d+ … \d+\.\d s", one.said)
+
+
+def test_a_process_that_dies_is_reported_and_started_again(run: Callable[..., Run]) -> None:
+    one = run()
+    one.wait_for("Ctrl-C stops everything")
+    os.kill(one.pid_of("fail-gateway"), signal.SIGKILL)
+    one.wait_for(r"gateway died: killed by SIGKILL; the end of \S+gateway.log")
+    one.wait_for("gateway started again")
+    os.kill(one.pid_of("sleep 1000"), signal.SIGTERM)
+    one.wait_for("Sleeper died: killed by SIGTERM")
+    one.wait_for("Sleeper started again")
+    one.process.send_signal(signal.SIGINT)
+    assert one.end() == 0, one.said
+
+
+def test_one_that_dies_more_than_three_times_in_a_minute_ends_the_run_with_status_1(
+    run: Callable[..., Run],
+) -> None:
+    one = run()
+    one.wait_for("Ctrl-C stops everything")
+    pids = [int(entry.name) for entry, _ in one.processes()]
+    one.wish.with_name("fail-lane").touch()
+    os.kill(one.pid_of("fail-lane"), signal.SIGKILL)
+    assert one.end() == 1
+    assert one.said.count("lane died: exit status 7") == 3
+    assert "I cannot live" in one.said
+    assert "lane died 4 times within 60 s: giving up" in one.said
+    assert eventually_gone(pids)
+
+
+def test_a_failed_migration_ends_the_run_with_its_log(run: Callable[..., Run]) -> None:
+    one = run("echo no such table; exit 3")
+    assert one.end() == 1
+    assert "migrate died: exit status 3" in one.said
+    assert "no such table" in one.said
+
+
+def test_a_signal_while_it_starts_stops_it(run: Callable[..., Run]) -> None:
+    one = run("echo $AMQP_URL; exec sleep 1000")
+    one.wait_for("Sleeper 1 on")
+    one.process.send_signal(signal.SIGINT)
+    assert one.end() == 0, one.said
+
+
+def test_a_second_signal_kills_what_does_not_stop(run: Callable[..., Run], tmp_path: Path) -> None:
+    (tmp_path / "fail-gateway-to-stop").touch()
+    one = run()
+    one.wait_for("Ctrl-C stops everything")
+    pids = [int(entry.name) for entry, _ in one.processes()]
+    one.process.send_signal(signal.SIGINT)
+    one.wait_for("stopping")
+    with pytest.raises(subprocess.TimeoutExpired):
+        one.process.wait(1)
+    one.process.send_signal(signal.SIGINT)
+    assert one.end() == 0, one.said
+    assert eventually_gone(pids)
+
+
+def test_nothing_survives_a_supervisor_that_is_killed(run: Callable[..., Run]) -> None:
+    one = run()
+    one.wait_for("Ctrl-C stops everything")
+    pids = [int(entry.name) for entry, _ in one.processes()]
+    one.process.kill()
+    one.end()
+    assert eventually_gone(pids)
+
+
+def test_a_second_run_on_the_same_directory_does_not_start(run: Callable[..., Run]) -> None:
+    one = run()
+    one.wait_for("Ctrl-C stops everything")
+    two = run()
+    assert two.end() == 2
+    assert f"process {one.process.pid} runs on {one.directory} already" in two.said
+
+
+def test_a_program_that_is_not_ready_in_time_ends_the_run(run: Callable[..., Run]) -> None:
+    one = run("true")
+    one.wish.with_name("fail-gateway").touch()
+    assert one.end() == 1
+    assert "gateway died: exit status 7" in one.said

@@ -1,0 +1,212 @@
+"""The lane without servers: its contract in memory and on SQLite, and what it does when the store fails."""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.lane.delivery import Deposed, Hold, Settlement
+from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from coordinator.stores.port import Changes, Conflict, Lease, StoreUnavailable, Transaction
+from coordinator.stores.sqlite import SqliteStore, create_schema
+from shared.rows import R
+from tests.support.lane_contract import LaneContract, LaneUnderTest, delivery
+from tests.support.ledger import LEDGER, Account, Deposit, OpenAccount
+from tests.support.store_contract import OpenStore
+
+
+class TestLaneInMemory(LaneContract):
+    @pytest.fixture
+    def open_store(self) -> OpenStore:
+        database = MemoryDatabase()
+        return lambda: MemoryStore(database)
+
+
+class TestLaneOnSqlite(LaneContract):
+    @pytest.fixture
+    def open_store(self, tmp_path: Path) -> OpenStore:
+        path = str(tmp_path / "ledger.db")
+        create_schema(path, LEDGER)
+        return lambda: SqliteStore(path, LEDGER)
+
+
+class FailingStore:
+    """A memory store that fails where a test says: `fail(point)` is called before and after each step."""
+
+    def __init__(self, database: MemoryDatabase, fail: Callable[[str], None]) -> None:
+        self.inner = MemoryStore(database)
+        self.fail = fail
+
+    def check(self, models: Sequence[Any]) -> None:
+        self.inner.check(models)
+
+    def take_over(self, holder: str, now: datetime) -> Lease:
+        self.fail("take over")
+        return self.inner.take_over(holder, now)
+
+    def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
+        self.fail("renew")
+        return self.inner.renew(holder, now, epoch)
+
+    def begin(self) -> Transaction:
+        self.fail("begin")
+        return _FailingTransaction(self.inner.begin(), self.fail)
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+class _FailingTransaction:
+    def __init__(self, inner: Transaction, fail: Callable[[str], None]) -> None:
+        self.inner = inner
+        self.fail = fail
+
+    def load(self, model: type[R], column: str, values: Sequence[int | str]) -> list[R]:
+        self.fail("load")
+        return self.inner.load(model, column, values)
+
+    def scan(self, model: type[R], limit: int) -> list[R]:
+        return self.inner.scan(model, limit)
+
+    def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
+        self.fail("before commit")
+        self.inner.commit(lease, sequence, changes)
+        self.fail("after commit")
+
+    def rollback(self) -> None:
+        self.inner.rollback()
+
+
+class Faults:
+    """Raises an error the first `times` times that a point is reached."""
+
+    def __init__(self) -> None:
+        self.point = ""
+        self.error: Exception = StoreUnavailable("away")
+        self.times = 0
+
+    def arm(self, point: str, error: Exception, times: int = 1) -> None:
+        self.point, self.error, self.times = point, error, times
+
+    def __call__(self, point: str) -> None:
+        if point == self.point and self.times > 0:
+            self.times -= 1
+            raise self.error
+
+
+@pytest.fixture
+def faults() -> Faults:
+    return Faults()
+
+
+@pytest.fixture
+def database() -> MemoryDatabase:
+    return MemoryDatabase()
+
+
+@pytest.fixture
+def lane(database: MemoryDatabase, faults: Faults) -> LaneUnderTest:
+    lane = LaneUnderTest(FailingStore(database, faults))
+    lane.do(OpenAccount(owner="a"))
+    return lane
+
+
+@pytest.mark.parametrize("point", ["begin", "load", "before commit", "after commit"])
+def test_a_batch_held_by_an_outage_is_applied_once_when_it_is_over(
+    lane: LaneUnderTest, faults: Faults, point: str
+) -> None:
+    batch = [delivery(1, Deposit(id=1, amount=5)), delivery(2, Deposit(id=1, amount=6))]
+    faults.arm(point, StoreUnavailable("away"))
+    assert isinstance(lane.lane.apply(batch), Hold)
+    faults.arm("renew", StoreUnavailable("still away"), times=2)
+    assert isinstance(lane.lane.apply(batch), Hold)
+    assert isinstance(lane.lane.apply(batch), Hold)
+    settlement = lane.settle(*batch)
+    assert [outcome.sequence for outcome in settlement.outcomes] == [2, 3]
+    assert [outcome.replayed for outcome in settlement.outcomes] == [point == "after commit"] * 2
+    assert lane.rows(Account)[0].balance == 11
+
+
+def test_the_lease_is_renewed_before_the_log_is_read_again(
+    lane: LaneUnderTest, faults: Faults, database: MemoryDatabase
+) -> None:
+    """Else a COMMIT whose answer was lost could land after the log was found empty."""
+    faults.arm("after commit", StoreUnavailable("away"))
+    lane.lane.apply([delivery(1, Deposit(id=1, amount=5))])
+    epoch = database.epoch
+    lane.settle(delivery(1, Deposit(id=1, amount=5)))
+    assert database.epoch == epoch + 1
+
+
+def test_a_conflict_runs_the_same_batch_again_under_the_same_epoch(
+    lane: LaneUnderTest, faults: Faults, database: MemoryDatabase
+) -> None:
+    faults.arm("before commit", Conflict("deadlock"))
+    epoch = database.epoch
+    batch = [delivery(1, Deposit(id=1, amount=5))]
+    assert isinstance(lane.lane.apply(batch), Hold)
+    assert [outcome.sequence for outcome in lane.outcomes(*batch)] == [2]
+    assert database.epoch == epoch
+
+
+def test_holding_waits_longer_each_time_and_starts_anew_after_success(lane: LaneUnderTest, faults: Faults) -> None:
+    batch = [delivery(1, Deposit(id=1, amount=5))]
+    faults.arm("begin", StoreUnavailable("away"), times=1)
+    first = lane.lane.apply(batch)
+    faults.arm("renew", StoreUnavailable("away"), times=20)
+    delays = [first.delay_s] + [lane.lane.apply(batch).delay_s for _ in range(20)]  # type: ignore[union-attr]
+    assert delays[:4] == [0.2, 0.4, 0.8, 1.6]
+    assert delays[-1] == 5.0
+    lane.settle(*batch)
+    faults.arm("begin", StoreUnavailable("away"))
+    again = lane.lane.apply([delivery(2, Deposit(id=1, amount=5))])
+    assert isinstance(again, Hold)
+    assert again.delay_s == 0.2
+
+
+def test_a_consumer_that_was_taken_over_during_an_outage_is_deposed(
+    lane: LaneUnderTest, faults: Faults, database: MemoryDatabase
+) -> None:
+    faults.arm("before commit", StoreUnavailable("away"))
+    batch = [delivery(1, Deposit(id=1, amount=5))]
+    assert isinstance(lane.lane.apply(batch), Hold)
+    LaneUnderTest(MemoryStore(database), "successor").settle(*batch)
+    assert isinstance(lane.lane.apply(batch), Deposed)
+    assert lane.rows(Account)[0].balance == 5
+
+
+def test_an_outage_in_the_middle_of_a_bisection_applies_nothing_twice(tmp_path: Path, faults: Faults) -> None:
+    from tests.support.ledger import Tamper
+
+    path = str(tmp_path / "ledger.db")
+    create_schema(path, LEDGER)
+    store = FailingStore(MemoryDatabase(), faults)
+    store.inner = SqliteStore(path, LEDGER)  # type: ignore[assignment]
+    lane = LaneUnderTest(store)
+    lane.do(OpenAccount(owner="a"))
+    batch = [delivery(n, Deposit(id=1, amount=1)) for n in range(1, 8)]
+    batch.insert(5, delivery(99, Tamper(id=1, how="out of range")))
+    commits = 0
+
+    def fail(point: str) -> None:
+        nonlocal commits
+        if point == "after commit":
+            commits += 1
+            if commits == 2:
+                raise StoreUnavailable("away")
+
+    store.fail = fail
+    assert isinstance(lane.lane.apply(batch), Hold)
+    settlement = lane.settle(*batch)
+    assert lane.rows(Account)[0].balance == 7
+    assert sorted(entry.sequence for entry in lane.log()) == list(range(1, 10))
+    assert [outcome.status for outcome in settlement.outcomes].count("failed") == 1
+
+
+def test_replayed_batches_need_no_commit(lane: LaneUnderTest, faults: Faults) -> None:
+    batch = [delivery(1, Deposit(id=1, amount=5))]
+    lane.settle(*batch)
+    faults.arm("before commit", StoreUnavailable("away"), times=100)
+    assert isinstance(lane.lane.apply(batch), Settlement)
