@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordinator.dev.servers.addresses import HOST, ServerPorts
-from coordinator.dev.servers.server import port_is_free
+from coordinator.dev.servers.ports import port_is_free
 from shared.errors import ConfigurationError
 from shared.settings import Port, load
 

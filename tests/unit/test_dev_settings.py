@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from coordinator.dev.servers.server import free_port
+from coordinator.dev.servers.ports import free_port
 from coordinator.dev.settings import DevSettings, check_ports, load_settings
 from shared.errors import ConfigurationError
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.dev.servers.server import free_port
+from coordinator.dev.servers.ports import free_port
 from coordinator.dev.settings import DevSettings
 
 # A run of the real supervisor in a process of its own, as it takes signals. The server is a process that sleeps;

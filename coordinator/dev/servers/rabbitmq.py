@@ -12,10 +12,11 @@ from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError
 
 from coordinator.dev.servers.addresses import HOST, amqp_url
+from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.programs import require
 from coordinator.dev.servers.rabbitmq_home import without_plugins
-from coordinator.dev.servers.server import Server, free_port
+from coordinator.dev.servers.server import Server
 
 _CONFIGURATION = """\
 listeners.tcp.local = {host}:{port}

@@ -2,10 +2,8 @@
 
 import contextlib
 import hashlib
-import random
 import shutil
 import signal
-import socket
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -13,14 +11,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from coordinator.dev.servers.addresses import HOST
+from coordinator.dev.servers.ports import free_port, port_is_free
 from coordinator.dev.servers.process import Account, Process
 from shared.errors import ConfigurationError
 
 _PROBE_INTERVAL_S = 0.05
+_PORT_TIMEOUT_S = 5.0
 _ELSEWHERE = Path("/var/lib/write-coordinator")
-# Below Linux's ephemeral range: a client's socket must not take the port of a server that is being restarted.
-_FREE_PORTS = range(20_000, 32_000)
-_chosen: set[int] = set()
 _making_directories = threading.Lock()
 
 
@@ -106,6 +103,7 @@ class Server(ABC):
         self._interrupted.clear()
         deadline = time.monotonic() + self.start_timeout_s
         self._make_directory()
+        self._await_port()
         self._prepare()
         self._process = self._launch()
         while not self._interrupted.is_set():
@@ -115,7 +113,7 @@ class Server(ABC):
                 self._process = self._launch()
             with contextlib.suppress(*self.not_ready):
                 self.version = self._probe()
-                if self._process.alive:  # else it was another server that answered on our port
+                if self._process.alive:
                     return
             if time.monotonic() > deadline:
                 break
@@ -168,6 +166,13 @@ class Server(ABC):
         if self.data.parent != self.directory:
             self.note = f"user {self.account_name} cannot enter {self.directory}: the data is in {self.data}"
             make_passable(self.data.parent)
+
+    def _await_port(self) -> None:
+        """Else a server that has our port would answer the probe in place of ours."""
+        deadline = time.monotonic() + _PORT_TIMEOUT_S  # for what is left of a server that was killed
+        while not port_is_free(HOST, self.port):
+            if self._interrupted.wait(_PROBE_INTERVAL_S) or time.monotonic() > deadline:
+                raise ConfigurationError(f"{self.title} cannot start: port {self.port} of {HOST} is in use")
 
     def _make_data(self, *command: str | Path) -> None:
         """Run a command that fills `data.new`, and take the result for `data`: never a half-made one."""
@@ -224,26 +229,6 @@ def make_passable(directory: Path) -> None:
         for missing in reversed([place for place in (directory, *directory.parents) if not place.exists()]):
             missing.mkdir()
             missing.chmod(0o755)
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody listens on, and that this process was not given before."""
-    for port in random.sample(_FREE_PORTS, len(_FREE_PORTS)):
-        if port not in _chosen and port_is_free(HOST, port):
-            _chosen.add(port)
-            return port
-    raise ConfigurationError(f"no port between {_FREE_PORTS.start} and {_FREE_PORTS.stop} is free")
-
-
-def port_is_free(host: str, port: int) -> bool:
-    """Whether a server may listen there now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
-    return True
 
 
 def _can_enter(account: Account, directory: Path) -> bool:

@@ -1,0 +1,31 @@
+"""Ports that a server may have."""
+
+import random
+import socket
+
+from coordinator.dev.servers.addresses import HOST
+from shared.errors import ConfigurationError
+
+# Below Linux's ephemeral range: a client's socket must not take the port of a server that is being restarted.
+_FREE_PORTS = range(20_000, 32_000)
+_chosen: set[int] = set()
+
+
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on, and that this process was not given before."""
+    for port in random.sample(_FREE_PORTS, len(_FREE_PORTS)):
+        if port not in _chosen and port_is_free(HOST, port):
+            _chosen.add(port)
+            return port
+    raise ConfigurationError(f"no port between {_FREE_PORTS.start} and {_FREE_PORTS.stop} is free")
+
+
+def port_is_free(host: str, port: int) -> bool:
+    """Whether a server may listen there now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

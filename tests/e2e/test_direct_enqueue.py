@@ -1,0 +1,153 @@
+"""Anybody may enqueue, in any language: commands published without our library, with Debian's amqp-publish and with pika."""
+
+import json
+import shutil
+import subprocess
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pika
+import pytest
+from sqlalchemy import text
+
+from shared.messaging.topology import dead_queue_name, queue_name
+from shared.messaging.wire import PACK_CONTENT
+from tests.support.databases import sql_engine
+from tests.support.system import System, wait_until
+
+
+def amqp_publish(system: System, body: str, *headers: str, routing_key: str = "users") -> None:
+    program = shutil.which("amqp-publish")
+    assert program, "amqp-publish is missing: apt-get install amqp-tools"
+    command = [program, "--url", system.environment["AMQP_URL"], "--exchange", "writes", "--routing-key", routing_key]
+    command += ["--content-type", "application/json", "--persistent", "--body", body]
+    for header in headers:
+        command += ["--header", header]
+    subprocess.run(command, check=True, timeout=10)
+
+
+def users(system: System) -> list[tuple[Any, ...]]:
+    engine = sql_engine(system.environment["USERS_DATABASE_URL"])
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT id, name, credit FROM users ORDER BY id")).all()
+    engine.dispose()
+    return [tuple(row) for row in rows]
+
+
+def log(system: System) -> list[tuple[Any, ...]]:
+    engine = sql_engine(system.environment["USERS_DATABASE_URL"])
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT type, status, error_code FROM command_log ORDER BY sequence")).all()
+    engine.dispose()
+    return [tuple(row) for row in rows]
+
+
+@pytest.fixture
+def users_lane(system: System) -> System:
+    system.prepare("users")
+    system.start_coordinator("users")
+    return system
+
+
+def test_amqp_publish_enqueues_a_command_and_repeats_it_safely(users_lane: System) -> None:
+    command_id = str(uuid4())
+    create = '{"name": "Ada", "email": "ada@example.org"}'
+    for _ in range(3):
+        amqp_publish(users_lane, create, f"command-id: {command_id}", "command-type: users.create")
+    amqp_publish(users_lane, '{"id": 1, "amount": 250}', f"command-id: {uuid4()}", "command-type: users.credit")
+    wait_until(lambda: users(users_lane) == [(1, "Ada", 250)], "the user is credited")
+    assert log(users_lane) == [("users.create", "applied", None), ("users.credit", "applied", None)]
+
+
+def test_integers_in_headers_may_arrive_as_text(users_lane: System) -> None:
+    create = '{"name": "Ada", "email": "ada@example.org"}'
+    amqp_publish(users_lane, create, f"command-id: {uuid4()}", "command-type: users.create")
+    for version in ("1", "1", "soon"):
+        amqp_publish(
+            users_lane,
+            '{"id": 1, "amount": 1}',
+            f"command-id: {uuid4()}",
+            "command-type: users.credit",
+            f"expected-version: {version}",
+        )
+    amqp_publish(
+        users_lane, '{"id": 1, "amount": 1}', f"command-id: {uuid4()}", "command-type: users.credit", "deadline: 1000"
+    )
+    wait_until(lambda: len(log(users_lane)) == 5, "all are settled")
+    assert [(status, code) for _, status, code in log(users_lane)[1:]] == [
+        ("applied", None),
+        ("rejected", "version_conflict"),
+        ("failed", "invalid_header"),
+        ("expired", "deadline_expired"),
+    ]
+
+
+def test_what_cannot_be_applied_is_dead_lettered_with_the_reason_and_the_lane_goes_on(users_lane: System) -> None:
+    known = str(uuid4())
+    amqp_publish(users_lane, '{"name": "Nobody"}', "command-type: users.create")
+    amqp_publish(users_lane, "{ this is not JSON", f"command-id: {known}", "command-type: users.create")
+    amqp_publish(users_lane, "{}", f"command-id: {uuid4()}", "command-type: users.explode")
+    amqp_publish(users_lane, "{}", f"command-id: {uuid4()}")
+    amqp_publish(
+        users_lane, '{"name": "Ada", "email": "a@b"}', f"command-id: {uuid4()}", "command-type: users.create"
+    )
+    wait_until(lambda: len(users(users_lane)) == 1, "the last command is applied")
+    letters = []
+    with users_lane.broker() as channel:
+        wait_until(
+            lambda: channel.queue_declare(dead_queue_name("users"), passive=True).method.message_count == 4,
+            "four dead letters",
+        )
+        for _ in range(4):
+            _, properties, body = channel.basic_get(dead_queue_name("users"), auto_ack=True)
+            letters.append((properties.message_id, properties.headers["reason"], body))
+        # What was settled is acknowledged.
+        wait_until(
+            lambda: channel.queue_declare(queue_name("users"), passive=True).method.message_count == 0, "an empty queue"
+        )
+    assert [reason for _, reason, _ in letters] == [
+        "missing_command_id",
+        "malformed_json",
+        "unknown_command_type",
+        "missing_command_type",
+    ]
+    assert letters[1][0] == known
+    assert letters[1][2] == b"{ this is not JSON"
+
+
+def test_a_pack_is_answered_in_one_message_when_its_publisher_asks(users_lane: System) -> None:
+    commands = [
+        {"id": str(uuid4()), "type": "users.create", "args": {"name": f"User {n}", "email": f"u{n}@example.org"}}
+        for n in range(1, 101)
+    ]
+    commands.append({"id": str(uuid4()), "type": "users.credit", "args": {"id": 100, "amount": -1}})
+    with users_lane.broker() as channel:
+        replies = channel.queue_declare("", exclusive=True).method.queue
+        properties = pika.BasicProperties(
+            content_type=PACK_CONTENT,
+            delivery_mode=2,
+            reply_to=replies,
+            correlation_id="pack-1",
+            headers={"reply-packs": True},
+        )
+        channel.confirm_delivery()
+        channel.basic_publish("writes", "users", json.dumps(commands), properties, mandatory=True)
+        answers: list[tuple[Any, bytes]] = []
+
+        def answered() -> bool:
+            method, answer, body = channel.basic_get(replies, auto_ack=True)
+            if method is not None:
+                answers.append((answer, body))
+            return bool(answers)
+
+        wait_until(answered, "the pack is answered")
+    properties, body = answers[0]
+    outcomes = msgspec.json.decode(body)
+    assert properties.correlation_id == "pack-1"
+    assert properties.content_type == PACK_CONTENT
+    assert [outcome["command_id"] for outcome in outcomes] == [command["id"] for command in commands]
+    assert [outcome["sequence"] for outcome in outcomes] == list(range(1, 102))
+    assert outcomes[-1]["status"] == "rejected"
+    assert outcomes[-1]["error"]["code"] == "insufficient_credit"
+    assert outcomes[0]["result"]["id"] == 1

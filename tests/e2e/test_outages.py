@@ -1,0 +1,172 @@
+"""Processes and servers that die: nothing is lost, doubled or reordered, and it goes on by itself."""
+
+import asyncio
+import signal
+from typing import Any
+
+import aiohttp
+import pytest
+from sqlalchemy import text
+
+from coordinator.dev.servers import ServerSet
+from coordinator.dev.servers.process import Process
+from tests.support.databases import sql_engine
+from tests.support.system import Client, System, write_all
+
+WRITES = 1200
+
+
+async def post(url: str, body: object) -> None:
+    async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:
+        assert response.status == 201, await response.text()
+
+
+def query(url: str, statement: str) -> list[tuple[Any, ...]]:
+    engine = sql_engine(url)
+    with engine.connect() as connection:
+        rows = [tuple(row) for row in connection.execute(text(statement)).all()]
+    engine.dispose()
+    return rows
+
+
+async def credit_through(system: System, during: Any) -> None:
+    """Credit user 1 `WRITES` times while `during` does its worst; then check that all of it counts, once, in order."""
+    url = system.urls["users"]
+    await post(f"{url}/users", {"name": "Ada", "email": "ada@example.org"})
+    writing = asyncio.create_task(write_all(url, "/users/1/credit", {"amount": 1}, WRITES, 16, "credit"))
+    await during(writing)
+    answers = await writing
+    assert {status for status, _ in answers} == {200}
+    assert sorted(user["credit"] for _, user in answers) == list(range(1, WRITES + 1))
+    database = system.environment["USERS_DATABASE_URL"]
+    assert query(database, "SELECT credit, version FROM users") == [(WRITES, WRITES + 1)]
+    sequences = query(database, "SELECT sequence FROM command_log ORDER BY sequence")
+    assert [sequence for (sequence,) in sequences] == list(range(1, WRITES + 2))
+
+
+async def settled(system: System, count: int) -> None:
+    """Return once so many commands are in the log."""
+    async with asyncio.timeout(60):
+        while (await asyncio.to_thread(sequence_of, system)) < count:
+            await asyncio.sleep(0.01)
+
+
+def sequence_of(system: System) -> int:
+    rows = query(system.environment["USERS_DATABASE_URL"], "SELECT sequence FROM lane_lease")
+    return int(rows[0][0]) if rows else 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_standby_takes_over_from_a_coordinator_that_ends(system: System, how: signal.Signals) -> None:
+    system.prepare("users")
+    active = system.start_coordinator("users")
+    standby = system.start_coordinator("users")
+    system.start_gateway("users")
+
+    async def end_the_active_one(writing: "asyncio.Task[Any]") -> None:
+        await settled(system, WRITES // 3)
+        if how == signal.SIGKILL:
+            active.kill()
+        else:
+            await asyncio.to_thread(active.stop, signal.SIGTERM, 20)
+            assert active.exit_status == 0, active.log_tail(30)
+        assert not writing.done(), "the kill came too late to prove anything"
+
+    await credit_through(system, end_the_active_one)
+    assert standby.alive
+    if how == signal.SIGKILL:
+        system.processes.remove(active)
+    assert query(system.environment["USERS_DATABASE_URL"], "SELECT epoch FROM lane_lease") == [(2,)]
+
+
+async def test_a_stopped_coordinator_that_wakes_up_after_a_takeover_cannot_write(system: System) -> None:
+    """SIGSTOP until the broker gives it up and a standby has the lane, then SIGCONT: a zombie with a stale epoch."""
+    system.prepare("users")
+    active = system.start_coordinator("users")
+    system.start_coordinator("users")
+    system.start_gateway("users")
+
+    async def stop_and_continue(_: "asyncio.Task[Any]") -> None:
+        await settled(system, WRITES // 3)
+        active.pause()
+        at = sequence_of(system)
+        await settled(system, at + 100)
+        active.resume()
+
+    await credit_through(system, stop_and_continue)
+    assert active.alive
+
+
+async def test_a_database_outage_holds_the_lane_and_loses_nothing(system: System, native_servers: ServerSet) -> None:
+    system.start("users")
+
+    async def kill_postgresql(_: "asyncio.Task[Any]") -> None:
+        await settled(system, WRITES // 3)
+        await asyncio.to_thread(native_servers.postgresql.kill)
+        async with aiohttp.ClientSession() as session:
+            # Reads say so; writes are accepted and wait.
+            async with session.get(f"{system.urls['users']}/users/1") as response:
+                assert response.status == 503
+                assert response.headers["Retry-After"]
+            async with session.post(
+                f"{system.urls['users']}/users/1/credit", json={"amount": 0}, headers={"Prefer": "respond-async"}
+            ) as response:
+                assert response.status == 202
+        await asyncio.to_thread(native_servers.postgresql.start)
+
+    url = system.urls["users"]
+    await post(f"{url}/users", {"name": "Ada", "email": "ada@example.org"})
+    writing = asyncio.create_task(write_all(url, "/users/1/credit", {"amount": 1}, WRITES, 16, "credit"))
+    await kill_postgresql(writing)
+    answers = await writing
+    assert {status for status, _ in answers} == {200}
+    database = system.environment["USERS_DATABASE_URL"]
+    assert query(database, "SELECT credit, version FROM users") == [(WRITES, WRITES + 2)]
+    sequences = query(database, "SELECT sequence FROM command_log ORDER BY sequence")
+    assert [sequence for (sequence,) in sequences] == list(range(1, WRITES + 3))
+
+
+async def test_a_broker_outage_is_answered_503_and_loses_nothing(system: System, native_servers: ServerSet) -> None:
+    system.start("users")
+
+    async def kill_rabbitmq(_: "asyncio.Task[Any]") -> None:
+        await settled(system, WRITES // 3)
+        await asyncio.to_thread(native_servers.rabbitmq.kill)
+        async with aiohttp.ClientSession() as session, asyncio.timeout(30):
+            while True:
+                async with session.post(f"{system.urls['users']}/users/1/credit", json={"amount": 1000}) as response:
+                    problem = await response.json(content_type=None)
+                    if problem["code"] == "broker_unavailable" and "confirm" not in problem["detail"]:
+                        assert response.status == 503
+                        assert response.headers["Retry-After"]
+                        break
+            # Reads do not queue.
+            async with session.get(f"{system.urls['users']}/users/1") as response:
+                assert response.status == 200
+        await asyncio.to_thread(native_servers.rabbitmq.start)
+
+    await credit_through(system, kill_rabbitmq)
+
+
+async def test_a_killed_gateway_does_half_of_nothing(system: System) -> None:
+    system.start("users")
+    gateway: Process = system.processes[-1]
+    url = system.urls["users"]
+    await post(f"{url}/users", {"name": "Ada", "email": "ada@example.org"})
+    writing = asyncio.gather(
+        *(write_all(url, "/users/1/credit", {"amount": 1}, 400, 16, "credit") for _ in range(1)), return_exceptions=True
+    )
+    await settled(system, 100)
+    gateway.kill()
+    system.processes.remove(gateway)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    # The client that was cut off asks again, elsewhere, with the same keys.
+    system.start_gateway("users")
+    async with aiohttp.ClientSession() as session:
+        client = Client(session, system.urls["users"])
+        answers = await asyncio.gather(
+            *(client.write("/users/1/credit", {"amount": 1}, f"credit-{n}") for n in range(400))
+        )
+    assert {status for status, _ in answers} == {200}
+    assert sorted(user["credit"] for _, user in answers) == list(range(1, 401))
