@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,16 +52,17 @@ PROGRAMS = (
 )
 
 
-def missing() -> list[Program]:
+def missing(programs: Sequence[Program] = PROGRAMS) -> list[Program]:
     """What is not installed, neither on PATH nor where Debian puts it."""
-    return [program for program in PROGRAMS if find(*program.names) is None]
+    return [program for program in programs if find(*program.names) is None]
 
 
 class Installation:
     """Installs what is missing with apt, as root or by a sudo that asks for no password."""
 
-    def __init__(self, say: Callable[[str], None], log_path: Path) -> None:
+    def __init__(self, say: Callable[[str], None], log_path: Path, programs: Sequence[Program] = PROGRAMS) -> None:
         self._say = say
+        self._programs = programs
         self._log_path = log_path
         self._apt: Process | None = None
 
@@ -71,7 +72,7 @@ class Installation:
         Raises ConfigurationError that names the programs and the command which installs them, where that is
         not possible or did not help.
         """
-        absent = missing()
+        absent = missing(self._programs)
         if not absent:
             return
         packages = _packages(absent)
@@ -83,7 +84,7 @@ class Installation:
         self._apt = Process(command, log_path=self._log_path)
         self._apt.wait(_TIMEOUT_S)
         self.kill()
-        absent = missing()
+        absent = missing(self._programs)
         if absent:
             end = tail(self._log_path)
             raise ConfigurationError(f"{_advice(absent)}\nthe end of {self._log_path}:\n{end}")

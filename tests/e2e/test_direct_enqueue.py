@@ -1,8 +1,10 @@
 """Anybody may enqueue, in any language: commands published without our library, with Debian's amqp-publish and with pika."""
 
+import functools
 import json
-import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -14,13 +16,25 @@ from sqlalchemy import text
 from shared.messaging.topology import dead_queue_name, queue_name
 from shared.messaging.wire import PACK_CONTENT
 from tests.support.databases import sql_engine
+from tests.support.servers import install_amqp_tools
 from tests.support.system import System, wait_until
 
 
+@functools.cache
+def _amqp_publish() -> str:
+    return install_amqp_tools(Path(tempfile.gettempdir()) / "write-coordinator-amqp-tools.log")
+
+
 def amqp_publish(system: System, body: str, *headers: str, routing_key: str = "users") -> None:
-    program = shutil.which("amqp-publish")
-    assert program, "amqp-publish is missing: apt-get install amqp-tools"
-    command = [program, "--url", system.environment["AMQP_URL"], "--exchange", "writes", "--routing-key", routing_key]
+    command = [
+        _amqp_publish(),
+        "--url",
+        system.environment["AMQP_URL"],
+        "--exchange",
+        "writes",
+        "--routing-key",
+        routing_key,
+    ]
     command += ["--content-type", "application/json", "--persistent", "--body", body]
     for header in headers:
         command += ["--header", header]
@@ -89,9 +103,7 @@ def test_what_cannot_be_applied_is_dead_lettered_with_the_reason_and_the_lane_go
     amqp_publish(users_lane, "{ this is not JSON", f"command-id: {known}", "command-type: users.create")
     amqp_publish(users_lane, "{}", f"command-id: {uuid4()}", "command-type: users.explode")
     amqp_publish(users_lane, "{}", f"command-id: {uuid4()}")
-    amqp_publish(
-        users_lane, '{"name": "Ada", "email": "a@b"}', f"command-id: {uuid4()}", "command-type: users.create"
-    )
+    amqp_publish(users_lane, '{"name": "Ada", "email": "a@b"}', f"command-id: {uuid4()}", "command-type: users.create")
     wait_until(lambda: len(users(users_lane)) == 1, "the last command is applied")
     letters = []
     with users_lane.broker() as channel:

@@ -10,10 +10,19 @@ from pathlib import Path
 from shutil import rmtree
 
 from coordinator.dev.docker import engine_answers
-from coordinator.dev.install import Installation, missing
+from coordinator.dev.install import Installation, Program
 from coordinator.dev.servers import ServerSet, remove_data
+from coordinator.dev.servers.programs import find
 
 Environment = dict[str, str]
+
+
+def install_amqp_tools(log_path: Path) -> str:
+    """The path of `amqp-publish`, a client that is not ours."""
+    Installation(print, log_path, (Program(("amqp-publish",), "amqp-tools"),)).run()
+    program = find("amqp-publish")
+    assert program is not None
+    return str(program)
 
 
 @contextmanager
@@ -26,8 +35,7 @@ def running_servers() -> Iterator[tuple[Environment, ServerSet | None]]:
     # Not under pytest's own folder, which other users, PostgreSQL's among them, cannot enter.
     directory = Path(tempfile.mkdtemp(prefix="write-coordinator-tests-"))
     directory.chmod(0o755)
-    if missing():
-        Installation(print, directory / "install.log").run()
+    Installation(print, directory / "install.log").run()
     servers = ServerSet.native(directory)
     try:
         servers.start()

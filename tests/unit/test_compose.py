@@ -1,0 +1,397 @@
+"""compose.yaml and the Dockerfile, as far as they can be checked without an engine: against the Compose
+Specification, and against the settings, ports and command lines of the code."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import jsonschema
+import pytest
+import yaml
+from click import Command, Context
+from pydantic_settings import BaseSettings
+
+from coordinator.cli import cli
+from coordinator.dev import docker
+from coordinator.dev.servers.addresses import environment
+from coordinator.dev.settings import DevSettings
+from coordinator.stores.open import open_store
+from gateways.main import main as gateway_command
+from gateways.server import STOP_MARGIN_S
+from shared.database import scheme_of
+from shared.services import SERVICES, service_named
+from shared.settings import (
+    BrokerSettings,
+    CacheSettings,
+    DatabaseSettings,
+    GatewaySettings,
+    LaneSettings,
+    TelemetrySettings,
+    load,
+)
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = Path(__file__).parent / "schemas" / "compose-spec.json"
+NAMES = tuple(service.name for service in SERVICES)
+COORDINATORS = tuple(f"{name}-coordinator" for name in NAMES)
+GATEWAYS = tuple(f"{name}-gateway" for name in NAMES)
+OURS = ("migrate", *COORDINATORS, *GATEWAYS)
+VARIABLE = re.compile(r"(?<!\$)\$\{([A-Z_]+):-([^}]*)\}")
+PER_SERVICE = {f"{name.upper()}_{field.upper()}" for name in NAMES for field in DatabaseSettings.model_fields}
+
+
+def interpolated(value: Any) -> Any:
+    """As Compose does with none of the variables set."""
+    if isinstance(value, dict):
+        return {key: interpolated(element) for key, element in value.items()}
+    if isinstance(value, list):
+        return [interpolated(element) for element in value]
+    return VARIABLE.sub(r"\2", value).replace("$$", "$") if isinstance(value, str) else value
+
+
+TEXT = (ROOT / "compose.yaml").read_text()
+WRITTEN: dict[str, Any] = yaml.safe_load(TEXT)
+COMPOSE: dict[str, Any] = interpolated(WRITTEN)
+COMPOSE_SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+
+
+def settings_of(group: type[BaseSettings]) -> set[str]:
+    return {f"{group.model_config.get('env_prefix', '')}{field.upper()}" for field in group.model_fields}
+
+
+def urls() -> Iterator[tuple[str, str, str]]:
+    """Every URL that is passed to a process of ours: the process, the setting, the URL."""
+    for name in OURS:
+        for setting, value in COMPOSE_SERVICES[name]["environment"].items():
+            if setting.endswith("_URL"):
+                yield name, setting, value
+
+
+def seconds(duration: str) -> float:
+    number, unit = duration[:-1], duration[-1]
+    return float(number) * {"s": 1, "m": 60}[unit]
+
+
+def test_it_is_valid_by_the_compose_specification() -> None:
+    jsonschema.Draft7Validator(json.loads(SCHEMA.read_text())).validate(WRITTEN)
+    assert "version" not in WRITTEN
+    assert WRITTEN["name"] == "write-coordinator"
+
+
+def test_every_variable_has_a_default() -> None:
+    assert [
+        found for found in re.findall(r"(?<!\$)\$\{?[A-Z_]+[^}\s]*\}?", TEXT) if not VARIABLE.fullmatch(found)
+    ] == []
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_variable_that_is_passed_is_a_setting(name: str) -> None:
+    common = settings_of(TelemetrySettings) | PER_SERVICE | settings_of(CacheSettings)
+    known = {
+        "migrate": common,
+        "coordinator": common | settings_of(BrokerSettings) | settings_of(LaneSettings),
+        "gateway": common | settings_of(BrokerSettings) | settings_of(GatewaySettings),
+    }[name.rpartition("-")[2]]
+    assert set(COMPOSE_SERVICES[name]["environment"]) <= known
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_setting_that_a_process_needs_is_passed_and_taken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for setting, value in COMPOSE_SERVICES[name]["environment"].items():
+        monkeypatch.setenv(setting, value)
+    for service in NAMES if name == "migrate" else [name.partition("-")[0]]:
+        database = load(DatabaseSettings, prefix=f"{service.upper()}_")
+        assert database.reader_url is not None or name in COORDINATORS
+    for group in (BrokerSettings, LaneSettings, CacheSettings, GatewaySettings, TelemetrySettings):
+        load(group)
+
+
+def test_what_another_container_serves_is_not_left_at_its_default_address() -> None:
+    for name in (*COORDINATORS, *GATEWAYS):
+        assert "AMQP_URL" in COMPOSE_SERVICES[name]["environment"]
+    for name in ("items-coordinator", "items-gateway"):
+        assert "REDIS_URL" in COMPOSE_SERVICES[name]["environment"]
+
+
+def test_gateways_are_given_no_address_that_may_write() -> None:
+    writing = {
+        value
+        for name, setting, value in urls()
+        if name not in GATEWAYS and setting.endswith(("_DATABASE_URL", "_MIGRATION_URL"))
+    }
+    given = {(setting, value) for name, setting, value in urls() if name in GATEWAYS and setting != "AMQP_URL"}
+    shared_by_both = {setting for setting, value in given if value in writing}
+    # compose.yaml's MongoDB has no accounts.
+    assert shared_by_both == {"ITEMS_DATABASE_URL", "ITEMS_READER_URL"}
+    assert "@" not in COMPOSE_SERVICES["items-gateway"]["environment"]["ITEMS_READER_URL"]
+
+
+def test_a_coordinator_is_given_its_own_database_and_no_other() -> None:
+    for name in COORDINATORS:
+        own = f"{name.partition('-')[0].upper()}_DATABASE_URL"
+        assert PER_SERVICE & set(COMPOSE_SERVICES[name]["environment"]) == {own}
+
+
+def test_every_process_has_the_address_that_migrate_prepares() -> None:
+    prepared = COMPOSE_SERVICES["migrate"]["environment"]
+    for name, setting, value in urls():
+        if setting in PER_SERVICE:
+            expected = setting.replace("DATABASE", "READER") if name in GATEWAYS else setting
+            assert value == prepared[expected], f"{name} {setting}"
+
+
+def test_urls_name_services_and_the_ports_they_listen_on() -> None:
+    for name, setting, value in urls():
+        address = urlsplit(value)
+        assert address.hostname in COMPOSE_SERVICES, f"{name} {setting}"
+        published = [port.rsplit(":", 1)[1] for port in COMPOSE_SERVICES[address.hostname]["ports"]]
+        assert str(address.port or 27017) in published, f"{name} {setting}"
+
+
+def test_database_urls_are_taken_by_the_stores() -> None:
+    kinds = {"users": "postgresql", "items": "mongodb", "payments": "mysql"}
+    for name, setting, value in urls():
+        if setting in PER_SERVICE:
+            service = service_named(setting.partition("_")[0].lower())
+            assert scheme_of(value) == kinds[service.name], f"{name} {setting}"
+            open_store(value, service)
+
+
+def test_accounts_and_databases_are_those_that_the_servers_are_made_with() -> None:
+    prepared = {setting: urlsplit(value) for name, setting, value in urls() if name == "migrate"}
+    users, payments = prepared["USERS_DATABASE_URL"], prepared["PAYMENTS_DATABASE_URL"]
+    postgres, mysql = (COMPOSE_SERVICES[name]["environment"] for name in ("postgres", "mysql"))
+    assert [postgres[f"POSTGRES_{part}"] for part in ("USER", "PASSWORD", "DB")] == [
+        users.username,
+        users.password,
+        users.path[1:],
+    ]
+    assert [mysql[f"MYSQL_{part}"] for part in ("USER", "PASSWORD", "DATABASE")] == [
+        payments.username,
+        payments.password,
+        payments.path[1:],
+    ]
+    broker = urlsplit(COMPOSE_SERVICES["users-gateway"]["environment"]["AMQP_URL"])
+    rabbitmq = COMPOSE_SERVICES["rabbitmq"]["environment"]
+    assert [rabbitmq["RABBITMQ_DEFAULT_USER"], rabbitmq["RABBITMQ_DEFAULT_PASS"]] == [broker.username, broker.password]
+
+
+def test_coordinator_dev_finds_the_servers_with_the_accounts_that_it_expects() -> None:
+    expected = environment(amqp=1, postgresql=2, mysql=3, mongodb=4, redis=5)
+    inside = {setting: value for _, setting, value in urls()} | dict(COMPOSE_SERVICES["migrate"]["environment"])
+    for setting, outside in expected.items():
+        ours, theirs = urlsplit(inside[setting]), urlsplit(outside)
+        assert (ours.scheme, ours.username, ours.password, ours.path) == (
+            theirs.scheme,
+            theirs.username,
+            theirs.password,
+            theirs.path,
+        ), setting
+    assert set(docker.SERVICES) <= set(COMPOSE_SERVICES)
+
+
+def test_ports_are_published_on_loopback_under_the_numbers_of_coordinator_dev() -> None:
+    variables = {}
+    for service in WRITTEN["services"].values():
+        for published in service.get("ports", []):
+            variable, default = re.fullmatch(r"127\.0\.0\.1:\$\{([A-Z_]+):-(\d+)\}:\d+", published).groups()
+            variables[variable] = int(default)
+    assert variables.pop("RABBITMQ_MANAGEMENT_PORT") == 15672
+    defaults = {f"DEV_{name.upper()}": field.default for name, field in DevSettings.model_fields.items()}
+    assert variables == {name: defaults[name] for name in variables}
+    assert {f"DEV_{server}_PORT" for server in ("AMQP", "POSTGRESQL", "MYSQL", "MONGODB", "REDIS")} <= set(variables)
+    assert [variables[f"DEV_{name.upper()}_PORT"] for name in NAMES] == [8081, 8082, 8083]
+
+
+def test_the_proxy_has_the_port_of_every_gateway() -> None:
+    content = COMPOSE["configs"]["proxy"]["content"]
+    listens = dict(re.findall(r"bind :(\d+)\n  server-template gateway \S+ (\S+)", content))
+    for position, name in enumerate(GATEWAYS):
+        command = COMPOSE_SERVICES[name]["command"]
+        assert listens[str(8081 + position)] == f"{name}:{command[command.index('--port') + 1]}"
+    assert {port.rsplit(":", 1)[1] for port in COMPOSE_SERVICES["proxy"]["ports"]} == set(listens)
+    slowest_s = min(float(limit) for limit in re.findall(r"timeout (?:client|server) (\d+)s", content))
+    assert slowest_s > GatewaySettings.model_fields["wait_s"].default + STOP_MARGIN_S
+
+
+@pytest.mark.parametrize("name", [*COORDINATORS, *GATEWAYS])
+def test_what_is_scaled_publishes_no_port_and_has_no_fixed_name(name: str) -> None:
+    assert not {"ports", "container_name", "hostname"} & set(COMPOSE_SERVICES[name])
+
+
+@pytest.mark.parametrize("name", COORDINATORS)
+def test_every_lane_has_a_standby(name: str) -> None:
+    assert COMPOSE_SERVICES[name]["deploy"]["replicas"] >= 2
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_commands_are_taken_by_the_command_lines(name: str) -> None:
+    service = COMPOSE_SERVICES[name]
+    command: Command = cli
+    if name in GATEWAYS:
+        assert service["entrypoint"] == ["python", "-m", "gateways"]
+        command = gateway_command
+    with command.make_context(name, list(service["command"])) as context:
+        for subcommand, context_of_it in _subcommands(context):
+            subcommand.make_context(subcommand.name, context_of_it)
+    if name != "migrate":
+        assert name.partition("-")[0] in service["command"]
+
+
+def _subcommands(context: Context) -> Iterator[tuple[Command, list[str]]]:
+    rest = [*context.protected_args, *context.args] if hasattr(context, "protected_args") else list(context.args)
+    rest = [*getattr(context, "_protected_args", []), *context.args] or rest
+    if isinstance(context.command, type(cli)):
+        command = cli.get_command(context, rest[0])
+        assert command is not None
+        yield command, rest[1:]
+
+
+@pytest.mark.parametrize("name", sorted(set(COMPOSE_SERVICES) - {"migrate"}))
+def test_every_service_has_a_health_check_that_speaks_to_it(name: str) -> None:
+    health = COMPOSE_SERVICES[name]["healthcheck"]
+    assert {"test", "interval", "timeout", "retries", "start_period", "start_interval"} <= set(health)
+    asked = {
+        "rabbitmq": "rabbitmq-diagnostics",
+        "postgres": "SELECT 1",
+        "mysql": "SELECT 1",
+        "mongodb": "isWritablePrimary",
+        "redis": "PONG",
+        "proxy": "/healthz",
+    }
+    assert asked.get(name, "/readyz") in " ".join(health["test"])
+
+
+@pytest.mark.parametrize("name", [*COORDINATORS, *GATEWAYS])
+def test_health_checks_ask_the_port_that_the_process_listens_on(name: str) -> None:
+    service = COMPOSE_SERVICES[name]
+    option = "--port" if name in GATEWAYS else "--metrics-port"
+    assert service["healthcheck"]["test"][-1] == service["command"][service["command"].index(option) + 1]
+    compile(service["healthcheck"]["test"][3], "healthcheck", "exec")
+
+
+def test_the_replica_set_has_its_member_under_the_service_name() -> None:
+    assert 'host: "mongodb:27017"' in " ".join(COMPOSE_SERVICES["mongodb"]["healthcheck"]["test"])
+    assert "rs0" in COMPOSE_SERVICES["mongodb"]["command"]
+    assert COMPOSE_SERVICES["migrate"]["environment"]["ITEMS_DATABASE_URL"].endswith("replicaSet=rs0")
+
+
+def test_dependencies_wait_for_health_and_for_the_migrations() -> None:
+    for name, service in COMPOSE_SERVICES.items():
+        for dependency, how in service.get("depends_on", {}).items():
+            expected = "service_completed_successfully" if dependency == "migrate" else "service_healthy"
+            assert how["condition"] == expected, f"{name} on {dependency}"
+    for name in OURS:
+        hosts = {urlsplit(value).hostname for process, _, value in urls() if process == name}
+        waited_for = set(COMPOSE_SERVICES[name]["depends_on"])
+        if name != "migrate":
+            waited_for |= set(COMPOSE_SERVICES["migrate"]["depends_on"])
+        assert hosts <= waited_for, name
+
+
+def test_a_stop_is_given_the_time_that_it_may_take() -> None:
+    stop_s = LaneSettings.model_fields["stop_timeout_s"].default
+    wait_s = GatewaySettings.model_fields["wait_s"].default
+    for name in COORDINATORS:
+        # Once for the lane's thread, once for the broker's.
+        assert seconds(COMPOSE_SERVICES[name]["stop_grace_period"]) > 2 * stop_s
+    for name in GATEWAYS:
+        assert seconds(COMPOSE_SERVICES[name]["stop_grace_period"]) > wait_s + STOP_MARGIN_S
+
+
+def test_everything_starts_again_but_the_migrations() -> None:
+    assert {name for name, service in COMPOSE_SERVICES.items() if service["restart"] != "unless-stopped"} == {"migrate"}
+
+
+def test_volumes_are_declared_and_used() -> None:
+    used = [volume.partition(":")[0] for service in COMPOSE_SERVICES.values() for volume in service.get("volumes", [])]
+    assert sorted(used) == sorted(COMPOSE["volumes"])
+    for name in set(docker.SERVICES) - {"redis"}:
+        assert COMPOSE_SERVICES[name]["volumes"], name
+
+
+def test_images_are_pinned_to_versions_that_are_known_to_be_right() -> None:
+    least = {
+        "rabbitmq": (4, 2, 6),  # before it a reorder bug, docs/ARCHITECTURE.md
+        "postgres": (17,),
+        "mysql": (8, 4),
+        "mongodb": (8, 0),
+        "redis": (7,),
+        "proxy": (3, 0),
+    }
+    for name, service in COMPOSE_SERVICES.items():
+        if name in OURS:
+            assert service["image"] == "write-coordinator:local"
+            continue
+        _, _, tag = service["image"].partition(":")
+        version = tuple(int(part) for part in re.match(r"\d+(?:\.\d+)*", tag).group().split("."))
+        assert least[name] <= version < (least[name][0] + 1,), name
+
+
+def test_one_service_builds_the_image_and_the_others_wait_for_it() -> None:
+    assert [name for name in OURS if "build" in COMPOSE_SERVICES[name]] == ["migrate"]
+    for name in (*COORDINATORS, *GATEWAYS):
+        assert COMPOSE_SERVICES[name]["pull_policy"] == "never"
+        assert "migrate" in COMPOSE_SERVICES[name]["depends_on"]
+
+
+def test_configurations_are_used_and_declared_and_not_put_into_a_read_only_container() -> None:
+    used = [
+        (name, config["source"]) for name, service in COMPOSE_SERVICES.items() for config in service.get("configs", [])
+    ]
+    assert sorted(source for _, source in used) == sorted(COMPOSE["configs"])
+    # Compose copies their content into the container, which Docker refuses there.
+    assert not any(COMPOSE_SERVICES[name].get("read_only") for name, _ in used)
+
+
+def last_stage() -> str:
+    return DOCKERFILE.rpartition("\nFROM ")[2]
+
+
+def test_the_image_runs_the_coordinator_as_another_user_than_root() -> None:
+    users = re.findall(r"^USER (\S+)$", last_stage(), re.MULTILINE)
+    assert users, "no USER in the last stage"
+    assert users[-1].partition(":")[0] not in ("0", "root")
+    assert re.search(r"--uid " + users[-1], last_stage())
+    assert 'ENTRYPOINT ["coordinator"]' in last_stage()
+    assert "PYTHONUNBUFFERED=1" in last_stage()
+
+
+def test_the_image_has_no_build_tools_and_only_what_the_locks_pin() -> None:
+    assert not re.search(r"\b(apt-get|pip|gcc|build-essential)\b", last_stage())
+    for line in DOCKERFILE.replace("\\\n", " ").splitlines():
+        for install in re.findall(r"pip \S+ \S+ install ([^&]*)", line):
+            assert "--require-hashes" in install or "--no-index" in install, line
+
+
+def test_the_build_backend_is_taken_from_the_lock() -> None:
+    pattern = re.search(r"wanted = /(\S+)/\}", DOCKERFILE).group(1)
+    pinned = [
+        line.partition("=")[0]
+        for line in (ROOT / "requirements-dev.lock").read_text().splitlines()
+        if line[:1].isalpha()
+    ]
+    names = re.search(r"\(([^)]*)\)", pattern).group(1).split("|")
+    assert "hatchling" in names
+    assert set(names) <= set(pinned)
+
+
+def test_all_that_the_image_copies_is_let_through_by_dockerignore() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in ignored
+    let_through = {line[1:] for line in ignored if line.startswith("!")}
+    copied = set()
+    for line in re.findall(r"^COPY (?!--from)(.*)$", DOCKERFILE, re.MULTILINE):
+        copied |= set(line.split()[:-1])
+    assert copied == let_through
+    assert all((ROOT / path).exists() for path in copied)
+
+
+def test_the_readme_has_the_ports() -> None:
+    readme = (ROOT / "README.md").read_text()
+    if readme:
+        assert [port for port in ("8081", "8082", "8083") if port not in readme] == []
