@@ -1,4 +1,4 @@
-"""Anybody may enqueue, in any language: commands published without our library, with Debian's amqp-publish and with pika."""
+"""Anybody may enqueue, in any language: commands published with Debian's amqp-publish and with plain pika."""
 
 import functools
 import json

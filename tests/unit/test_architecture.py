@@ -1,0 +1,186 @@
+"""What may import what, and when."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("shared", "coordinator", "gateways")
+LINES_MAX = 400
+
+IO_LIBRARIES = {
+    "aiohttp",
+    "aiomysql",
+    "asyncio",
+    "http",
+    "multiprocessing",
+    "os",
+    "pika",
+    "psycopg",
+    "pymongo",
+    "pymysql",
+    "random",
+    "redis",
+    "requests",
+    "selectors",
+    "signal",
+    "socket",
+    "sqlalchemy",
+    "sqlite3",
+    "subprocess",
+    "threading",
+    "time",
+    "urllib",
+}
+"""What the lane must not touch: I/O, threads, and the sources of whatever is not the same twice."""
+
+MAY_IMPORT = {
+    "shared": {"shared"},
+    "coordinator": {"coordinator", "shared"},
+    "gateways": {"gateways", "shared"},
+}
+
+
+def sources(package: str) -> Iterator[Path]:
+    return (path for path in sorted((ROOT / package).rglob("*.py")) if "__pycache__" not in path.parts)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules that a file imports, wherever it does so."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            yield node.module or ""
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def is_imported(path: Path) -> bool:
+    """Not run by Alembic from a folder of revisions, nor a program."""
+    return "migrations" not in path.parts and path.name != "__main__.py"
+
+
+ALL = [path for package in PACKAGES for path in sources(package)]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_import_only_what_they_may(package: str) -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources(package)
+        for name in imports(path)
+        if name.partition(".")[0] in set(PACKAGES) - MAY_IMPORT[package]
+    ]
+    assert wrong == []
+
+
+def test_the_lane_does_no_io() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources("coordinator/lane")
+        for name in imports(path)
+        if name.partition(".")[0] in IO_LIBRARIES
+    ]
+    assert wrong == []
+
+
+def test_the_lane_imports_nothing_of_the_coordinator_but_the_port_of_the_stores() -> None:
+    allowed = ("coordinator.lane", "coordinator.stores.port")
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources("coordinator/lane")
+        for name in imports(path)
+        if name.startswith("coordinator") and not name.startswith(allowed)
+    ]
+    assert wrong == []
+
+
+def test_handlers_and_commands_do_no_io() -> None:
+    """They are what the lane calls. Models name their tables by SQLAlchemy's classes, which connect to nothing."""
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in (ROOT / "shared").glob("*/*.py")
+        if path.name in ("handlers.py", "commands.py")
+        for name in imports(path)
+        if name.partition(".")[0] in IO_LIBRARIES
+    ]
+    assert wrong == []
+
+
+IMPORT_EVERYTHING = """
+import collections.abc, importlib, json, os, sys
+
+class Watched(collections.abc.MutableMapping):
+    def __init__(self, real): self.real, self.read = real, set()
+    def __getitem__(self, name): self.read.add(name); return self.real[name]
+    def __setitem__(self, name, value): self.real[name] = value
+    def __delitem__(self, name): del self.real[name]
+    def __iter__(self): self.read.add("everything"); return iter(self.real)
+    def __len__(self): return len(self.real)
+    def copy(self): return dict(self)
+
+def forbid(event, arguments):
+    if event in ("socket.connect", "socket.bind", "socket.getaddrinfo", "subprocess.Popen", "os.fork"):
+        raise PermissionError(f"{event} {arguments} at import")
+
+modules = json.loads(sys.argv[1])
+# It copies the environment when imported, and prometheus_client imports it.
+importlib.import_module("wsgiref.handlers")
+sys.addaudithook(forbid)
+os.environ = Watched(os.environ)
+for name in modules:
+    importlib.import_module(name)
+json.dump(sorted(os.environ.read), sys.stdout)
+"""
+
+
+def test_importing_connects_to_nothing_and_does_not_read_the_environment() -> None:
+    modules = [module_name(path) for path in ALL if is_imported(path)]
+    run = subprocess.run(
+        [sys.executable, "-c", IMPORT_EVERYTHING, json.dumps(modules)],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    # Libraries may read variables of their own; reading all of them is how settings are read.
+    ours = ("everything", "AMQP_", "LANE_", "REDIS_", "GATEWAY_", "TELEMETRY_", "DEV_", "USERS_", "ITEMS_", "PAYMENTS_")
+    assert [name for name in json.loads(run.stdout) if name.startswith(ours)] == []
+
+
+def test_every_package_says_what_it_is() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in ALL
+        if path.name == "__init__.py" and not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert silent == []
+
+
+def test_every_module_says_what_it_is() -> None:
+    silent = [
+        str(path.relative_to(ROOT))
+        for path in ALL
+        if path.stat().st_size and not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_are_small_rooms(path: Path) -> None:
+    """250 lines are what we aim at; here is where it ends."""
+    assert len(path.read_text().splitlines()) < LINES_MAX

@@ -1,0 +1,327 @@
+"""What docs/ says of the code is so: settings, wire protocol, error codes, examples."""
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+from click.testing import CliRunner
+from pydantic_settings import BaseSettings
+
+from coordinator import documentation
+from coordinator.asyncapi import document
+from coordinator.cli import cli
+from coordinator.lane.delivery import DeadLetter
+from coordinator.rabbitmq import consumer
+from coordinator.stores import port  # noqa: F401  # every module with settings is imported by now
+from shared.commands import parse
+from shared.errors import InvalidCommand
+from shared.messaging import wire
+from shared.messaging.outcome import Outcome
+from shared.messaging.topology import DEAD_EXCHANGE, WRITES_EXCHANGE, queue_name
+from shared.messaging.wire import CommandMessage, Envelope
+from shared.services import SERVICES
+
+ROOT = Path(__file__).parents[2]
+SCHEMAS = Path(__file__).parent / "schemas"
+PROTOCOL = (ROOT / "docs" / "PROTOCOL.md").read_text()
+OPERATING = (ROOT / "docs" / "OPERATING.md").read_text()
+ASYNCAPI: dict[str, Any] = json.loads((ROOT / "docs" / "asyncapi.json").read_text())
+HANDLERS = [handler for service in SERVICES for handler in service.handlers]
+FULL = CommandMessage(
+    command_id="0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11",
+    type="users.create",
+    arguments=b'{"name":"Ada","email":"ada@example.org"}',
+    deadline_ms=1,
+    expected_version=2,
+    publisher="p",
+    publisher_seq=3,
+    traceparent="t",
+)
+
+
+@pytest.mark.parametrize("path", sorted(documentation.generated()), ids=lambda path: path.name)
+def test_generated_documentation_is_not_stale(path: Path) -> None:
+    assert path.read_text() == documentation.generated()[path], "run: python -m coordinator.documentation --write"
+
+
+def test_a_stale_file_is_named_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "OPERATING.md").write_text(f"before\n{documentation.BEGIN}\nold\n{documentation.END}\nafter\n")
+    monkeypatch.setattr(documentation, "DOCS", docs)
+    found = CliRunner().invoke(documentation.main, [])
+    assert found.exit_code == 1
+    assert found.output.splitlines() == ["docs/OPERATING.md is stale", "docs/asyncapi.json is stale"]
+    assert CliRunner().invoke(documentation.main, ["--write"]).exit_code == 0
+    text = (docs / "OPERATING.md").read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    assert CliRunner().invoke(documentation.main, []).exit_code == 0
+
+
+def test_settings_without_markers_are_refused() -> None:
+    with pytest.raises(ValueError, match="needs the two lines"):
+        documentation.operating("no markers here")
+
+
+def test_every_group_of_settings_is_documented() -> None:
+    ours = {
+        group
+        for group in BaseSettings.__subclasses__()
+        if group.__module__.partition(".")[0] in ("shared", "coordinator")
+    }
+    assert ours == {group for group, _ in documentation.GROUPS}
+
+
+def test_every_setting_has_a_meaning() -> None:
+    silent = [
+        f"{group.__name__}.{name}"
+        for group, _ in documentation.GROUPS
+        for name, field in group.model_fields.items()
+        if not field.description
+    ]
+    assert silent == []
+
+
+@pytest.mark.parametrize("text", [PROTOCOL, OPERATING], ids=["PROTOCOL.md", "OPERATING.md"])
+def test_settings_that_are_named_exist(text: str) -> None:
+    groups = dict(documentation.GROUPS)
+    known = {
+        f"{prefix}{name.upper()}"
+        for group in groups
+        for name in group.model_fields
+        for prefix in ([group.model_config.get("env_prefix")] if group.model_config.get("env_prefix") else PER_SERVICE)
+    }
+    # The gateways' command line takes these two from the environment.
+    known |= {"GATEWAY_HOST", "GATEWAY_PORT"}
+    named = set(re.findall(r"`((?:AMQP|LANE|REDIS|GATEWAY|TELEMETRY|DEV|USERS|ITEMS|PAYMENTS)_[A-Z_]+)`", text))
+    assert named - known - set(re.findall(r"\$\{([A-Z_]+):-", (ROOT / "compose.yaml").read_text())) == set()
+
+
+PER_SERVICE = [f"{service.name.upper()}_" for service in SERVICES]
+
+
+@pytest.mark.parametrize("text", [PROTOCOL, OPERATING], ids=["PROTOCOL.md", "OPERATING.md"])
+def test_commands_that_are_named_exist(text: str) -> None:
+    named = set(re.findall(r"`(?:python -m )?coordinator ([a-z]+)", text))
+    assert named <= set(cli.commands)
+
+
+def test_metrics_and_log_events_that_are_named_exist() -> None:
+    code = "".join(path.read_text() for path in (ROOT / "coordinator").rglob("*.py"))
+    named = re.findall(r"`(lane_[a-z_]+|dead_letter_not_taken|broker_connection_lost)`", OPERATING)
+    named += re.findall(r'"(broker_connection_lost)"', (ROOT / "shared/messaging/publisher.py").read_text())
+    code += (ROOT / "shared/messaging/publisher.py").read_text() + (ROOT / "shared/lane_tables.py").read_text()
+    assert len(named) > 5
+    assert [name for name in named if f'"{name}"' not in code] == []
+
+
+def test_asyncapi_is_valid_by_its_specification() -> None:
+    schema = json.loads((SCHEMAS / "asyncapi-3.0.0.json").read_text())
+    jsonschema.Draft7Validator(schema).validate(ASYNCAPI)
+
+
+def references(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+        return own + [found for value in node.values() for found in references(value)]
+    return [found for value in node for found in references(value)] if isinstance(node, list) else []
+
+
+def resolved(reference: str) -> Any:
+    node: Any = ASYNCAPI
+    for part in reference.removeprefix("#/").split("/"):
+        node = node[part]
+    return node
+
+
+def test_asyncapi_refers_to_nothing_that_is_missing() -> None:
+    found = references(ASYNCAPI)
+    assert len(found) > 50
+    for reference in found:
+        resolved(reference)
+
+
+def test_asyncapi_is_the_same_every_time_and_grows_with_the_services() -> None:
+    assert document() == document()
+    assert "items.create" not in document(SERVICES[:1])["operations"]
+
+
+def test_asyncapi_has_every_command_and_the_queues_of_every_lane() -> None:
+    for handler in HANDLERS:
+        operation = ASYNCAPI["operations"][handler.command.type]
+        assert operation["channel"] == {"$ref": f"#/channels/{handler.command.lane()}"}
+        [message] = [resolved(resolved(reference["$ref"])["$ref"]) for reference in operation["messages"]]
+        assert message["bindings"]["amqp"]["messageType"] == handler.command.type
+    for service in SERVICES:
+        assert ASYNCAPI["channels"][service.name]["address"] == queue_name(service.name)
+        assert ASYNCAPI["channels"][service.name]["x-exchange"] == WRITES_EXCHANGE
+        assert ASYNCAPI["channels"][f"{service.name}.dead"]["x-exchange"] == DEAD_EXCHANGE
+
+
+def schema_named(name: str) -> jsonschema.Draft202012Validator:
+    """A schema of the document, with the components it refers to."""
+    return jsonschema.Draft202012Validator(
+        {"$ref": f"#/components/schemas/{name}", "components": ASYNCAPI["components"]},
+        format_checker=jsonschema.FormatChecker(),
+    )
+
+
+EXAMPLES: list[tuple[str, dict[str, Any]]] = [
+    ("users.create", {"name": "Ada", "email": "ada@example.org"}),
+    ("users.create", {"name": "", "email": "ada@example.org"}),
+    ("users.create", {"name": "A\x07", "email": "ada@example.org"}),
+    ("users.create", {"name": "Ada", "email": "nobody"}),
+    ("users.create", {"name": "Ada", "email": "ada@example.org", "credit": 1}),
+    ("users.create", {"name": "Ada"}),
+    ("users.update", {"id": 1}),
+    ("users.update", {"id": 0}),
+    ("users.update", {"id": 1, "name": None}),
+    ("users.transfer", {"from": 1, "to": 2, "amount": 3}),
+    ("users.transfer", {"from_": 1, "to": 2, "amount": 3}),
+    ("users.credit", {"id": 1, "amount": -(10**12)}),
+    ("users.credit", {"id": 1, "amount": 10**12 + 1}),
+    ("items.create", {"name": "Pen", "price": 0, "currency": "EUR", "stock": 1}),
+    ("items.create", {"name": "Pen", "price": 0, "currency": "eur", "stock": 1}),
+    ("items.create", {"name": "Pen", "price": 0, "currency": "EURO", "stock": 1}),
+    ("payments.open", {"user_id": 1, "amount": 1, "currency": "EUR"}),
+    ("payments.open", {"user_id": 2**53, "amount": 1, "currency": "EUR"}),
+]
+
+
+@pytest.mark.parametrize(("command_type", "arguments"), EXAMPLES)
+def test_asyncapi_takes_the_arguments_that_the_lane_takes(command_type: str, arguments: dict[str, Any]) -> None:
+    [command] = [handler.command for handler in HANDLERS if handler.command.type == command_type]
+    try:
+        parse(command, arguments)
+        is_taken = True
+    except InvalidCommand:
+        is_taken = False
+    assert schema_named(command.__name__).is_valid(arguments) is is_taken
+
+
+def test_patterns_are_javascript_ones() -> None:
+    """JSON Schema's are ECMAScript's, where \\A is the letter A."""
+    assert not re.search(r'"pattern": "[^"]*\\\\[AZz]', (ROOT / "docs" / "asyncapi.json").read_text())
+
+
+def test_asyncapi_has_the_headers_that_the_code_reads_and_writes() -> None:
+    headers = {value for name, value in vars(wire).items() if name.startswith("HEADER_")}
+    schemas = ASYNCAPI["components"]["schemas"]
+    assert headers == set(schemas["CommandHeaders"]["properties"]) | set(schemas["PackHeaders"]["properties"])
+    letter = DeadLetter(FULL, "code", "reason", "traceback", 1)
+    written = wire.headers_of(FULL) | consumer._reasons(letter, "users")
+    assert set(written) == set(schemas["DeadLetterHeaders"]["properties"])
+    schema_named("DeadLetterHeaders").validate(written)
+    schema_named("CommandHeaders").validate(wire.headers_of(FULL))
+
+
+def test_asyncapi_has_the_fields_of_a_pack() -> None:
+    [packed] = json.loads(wire.encode_pack([FULL]))
+    assert set(packed) == set(ASYNCAPI["components"]["schemas"]["PackedCommand"]["properties"])
+    schema_named("PackedCommand").validate(packed)
+
+
+@pytest.mark.parametrize("result", [b"null", b'{"id":1}'])
+def test_asyncapi_describes_outcomes(result: bytes) -> None:
+    sent = Outcome(command_id=None, type="t", status="applied", sequence=1, result=msgspec.Raw(result))
+    written = json.loads(wire.encode_outcome(sent))
+    schema_named("Outcome").validate(written)
+    assert set(written) == set(ASYNCAPI["components"]["schemas"]["Outcome"]["properties"])
+    assert not schema_named("Outcome").is_valid({**written, "status": "lost"})
+
+
+def codes_of_the_lane() -> set[str]:
+    """Every error code that wire and lane give, wherever it stands in their text."""
+    codes: set[str] = set()
+    for path in (
+        ROOT / "shared/messaging/wire.py",
+        ROOT / "shared/commands.py",
+        *(ROOT / "coordinator/lane").glob("*.py"),
+    ):
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                first = node.args[:1] if node.func.id in ("Problem", "Rejected") else []
+                given = [word.value for word in node.keywords if word.arg == "code"]
+                codes |= {
+                    argument.value
+                    for argument in (*first, *given)
+                    if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+                }
+        codes |= set(re.findall(r'"(?:failed|expired|rejected)",\s+"([a-z_]+)"', text))
+    return codes
+
+
+def test_error_codes_are_those_of_the_code() -> None:
+    section = PROTOCOL.partition("## Error codes")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    documented = {code for row in rows for code in re.findall(r"`([a-z_]+)`", row.split("|")[1])}
+    assert documented == codes_of_the_lane()
+
+
+def test_the_rejections_of_every_command_are_named_with_it() -> None:
+    for service in SERVICES:
+        folder = ROOT / "shared" / service.name
+        raised = set(re.findall(r'Rejected\(\s*"([a-z_]+)"', "".join(path.read_text() for path in folder.glob("*.py"))))
+        named = " ".join(ASYNCAPI["components"]["messages"][h.command.type]["summary"] for h in service.handlers)
+        assert {code for code in raised if f"`{code}`" not in named} == set()
+
+
+def block(language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", PROTOCOL, re.DOTALL)
+    assert found
+    return found.group(1)
+
+
+def test_the_example_for_amqp_tools_is_a_command_of_ours() -> None:
+    shell = block("sh")
+    headers = dict(re.findall(r'--header "([a-z-]+): ([^"]*)"', shell))
+    headers["command-id"] = FULL.command_id
+    body = re.search(r"--body '([^']*)'", shell).group(1)
+    [message] = wire.decode(Envelope(content_type="application/json", headers=headers), body.encode())
+    assert message.problem is None
+    [command] = [handler.command for handler in HANDLERS if handler.command.type == message.type]
+    parse(command, message.arguments)
+    assert f"--exchange {WRITES_EXCHANGE} --routing-key {command.lane()}" in shell
+
+
+def test_the_example_in_python_is_a_command_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    published: list[dict[str, Any]] = []
+
+    class Channel:
+        def confirm_delivery(self) -> None: ...
+
+        def queue_declare(self, *_: Any, **__: Any) -> Any:
+            return type("Frame", (), {"method": type("Method", (), {"queue": "replies"})})
+
+        def basic_publish(self, **arguments: Any) -> None:
+            published.append(arguments)
+
+        def consume(self, *_: Any, **__: Any) -> list[Any]:
+            return [(None, None, None)]
+
+    class Connection:
+        def __init__(self, _: Any) -> None: ...
+
+        def channel(self) -> Channel:
+            return Channel()
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("pika.BlockingConnection", Connection)
+    exec(compile(block("python"), "PROTOCOL.md", "exec"), {})
+    [sent] = published
+    properties = sent["properties"]
+    envelope = Envelope(message_id=properties.message_id, type=properties.type, content_type=properties.content_type)
+    [message] = wire.decode(envelope, sent["body"].encode())
+    assert message.problem is None
+    [command] = [handler.command for handler in HANDLERS if handler.command.type == message.type]
+    parse(command, message.arguments)
+    assert (sent["exchange"], sent["routing_key"], sent["mandatory"]) == (WRITES_EXCHANGE, command.lane(), True)
