@@ -53,8 +53,8 @@ class Inbox:
         """Whether `close` was called."""
         return self._is_closed
 
-    def take(self, commands_max: int) -> tuple[int, list[Delivery]]:
-        """What has arrived, up to a number of commands but at least one delivery.
+    def take(self, commands_max: int, bytes_max: int) -> tuple[int, list[Delivery]]:
+        """What has arrived, up to a number of commands and bytes but at least one delivery.
 
         Waits while there is nothing; returns an empty list when nudged or closed.
         """
@@ -63,10 +63,11 @@ class Inbox:
                 self._changed.wait()
             self._is_nudged = False
             taken: list[Delivery] = []
-            commands = 0
+            commands = size_bytes = 0
             while self._deliveries and not self._is_closed:
                 commands += len(self._deliveries[0].commands)
-                if taken and commands > commands_max:
+                size_bytes += self._deliveries[0].size_bytes
+                if taken and (commands > commands_max or size_bytes > bytes_max):
                     break
                 taken.append(self._deliveries.popleft())
             return self._generation, taken

@@ -114,7 +114,7 @@ class _LocalLane:
         self._generation = self._inbox.begin_generation()
         self._projection = service.projection() if service.projection is not None else None
         lane = Lane(service, store, clock, f"in-process {service.name}", settings)
-        self._worker = LaneWorker(service.name, lane, self._inbox, self, self._projection, settings.batch_commands_max)
+        self._worker = LaneWorker(service.name, lane, self._inbox, self, self._projection, settings)
         self._thread = threading.Thread(target=self._worker.run, name=f"lane {service.name}", daemon=True)
 
     def start(self) -> None:

@@ -52,7 +52,7 @@ class CoordinatorProcess:
             service.name,
             self._broker,
             self._inbox,
-            prefetch=self._settings.prefetch,
+            settings=self._settings,
             holder=holder,
         )
         self._worker = LaneWorker(
@@ -61,7 +61,7 @@ class CoordinatorProcess:
             self._inbox,
             self._consumer,
             self._projection,
-            self._settings.batch_commands_max,
+            self._settings,
         )
         self._thread = threading.Thread(target=self._worker.run, name=f"lane {service.name}", daemon=True)
 

@@ -12,6 +12,7 @@ from coordinator.lane.delivery import Deposed, Hold, Settlement
 from coordinator.lane.lane import Lane
 from shared.lane_tables import OutboxEntry
 from shared.service import Projection
+from shared.settings import LaneSettings
 
 COMMANDS = Counter("lane_commands_total", "Commands settled.", ["lane", "status"])
 REPLAYED = Counter("lane_replayed_total", "Commands whose recorded outcome was returned again.", ["lane"])
@@ -54,14 +55,14 @@ class LaneWorker:
         inbox: Inbox,
         settler: Settler,
         projection: Projection | None,
-        commands_max: int,
+        settings: LaneSettings,
     ) -> None:
         self._name = name
         self._lane = lane
         self._inbox = inbox
         self._settler = settler
         self._projection = projection
-        self._commands_max = commands_max
+        self._settings = settings
         self._active_generation = 0
         self._confirmed_lock = threading.Lock()
         self._confirmed: list[OutboxEntry] = []
@@ -76,7 +77,7 @@ class LaneWorker:
     def run(self) -> None:
         """Return when the inbox is closed; the batch in flight is finished first."""
         while not self._inbox.is_closed:
-            generation, deliveries = self._inbox.take(self._commands_max)
+            generation, deliveries = self._inbox.take(self._settings.batch_commands_max, self._settings.batch_bytes_max)
             self._collect_confirmed()
             if not deliveries:
                 self._sweep(generation)

@@ -47,7 +47,10 @@ class LaneSettings(BaseSettings):
         description="Unacknowledged deliveries. The same for all consumers of a lane.",
     )
     batch_commands_max: int = Field(default=500, ge=1, le=10_000, description="Commands in one transaction.")
-    message_bytes_max: int = Field(default=1 << 20, ge=1024, description="Bytes of one message's body.")
+    batch_bytes_max: int = Field(default=4 << 20, ge=1024, description="Bytes of the messages in one transaction.")
+    message_bytes_max: int = Field(
+        default=1 << 20, ge=1024, description="Bytes of one message's body; a larger one is dead-lettered."
+    )
     retry_delay_s: float = Field(default=0.2, gt=0, description="First pause after the database failed; it doubles.")
     retry_delay_s_max: float = Field(default=5.0, gt=0, description="Longest pause between two attempts.")
     stop_timeout_s: float = Field(default=20.0, gt=0, description="How long a stop waits for the batch in flight.")

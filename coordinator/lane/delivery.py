@@ -13,6 +13,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
 
     tag: int
     commands: tuple[CommandMessage, ...]
+    size_bytes: int = 0
     redelivered: bool = False
     reply_to: str | None = None
     correlation_id: str | None = None

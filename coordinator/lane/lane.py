@@ -112,12 +112,7 @@ class Lane:
         be offered again, here (Hold) or by the broker to whoever has the lane now (Deposed).
         """
         requests = [
-            prepare(
-                message,
-                self._handlers,
-                redelivered=delivery.redelivered,
-                bytes_max=self._settings.message_bytes_max,
-            )
+            prepare(message, self._handlers, redelivered=delivery.redelivered)
             for delivery in deliveries
             for message in delivery.commands
         ]

@@ -24,15 +24,10 @@ class Request(Struct, frozen=True, kw_only=True):
     problem: Problem | None = None
 
 
-def prepare(message: CommandMessage, handlers: Handlers, *, redelivered: bool, bytes_max: int) -> Request:
+def prepare(message: CommandMessage, handlers: Handlers, *, redelivered: bool) -> Request:
     """Find the handler of a message and parse its arguments. Never raises."""
     fingerprint = fingerprint_of(message)
     problem = message.problem
-    if problem is None and len(message.arguments) > bytes_max:
-        problem = Problem(
-            "message_too_large",
-            f"the arguments have {len(message.arguments)} bytes; at most {bytes_max} are taken",
-        )
     if problem is None:
         handler = handlers.get(message.type or "")
         if handler is None:

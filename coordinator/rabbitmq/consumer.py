@@ -31,7 +31,7 @@ from shared.messaging.wire import (
     encode_outcomes,
     headers_of,
 )
-from shared.settings import BrokerSettings
+from shared.settings import BrokerSettings, LaneSettings
 
 PERSISTENT = 2
 TRANSIENT = 1
@@ -49,13 +49,13 @@ class LaneConsumer:
         broker: BrokerSettings,
         inbox: Inbox,
         *,
-        prefetch: int,
+        settings: LaneSettings,
         holder: str,
     ) -> None:
         self._lane = lane
         self._broker = broker
         self._inbox = inbox
-        self._prefetch = prefetch
+        self._settings = settings
         self._holder = holder
         self._on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None] = _ignore
         self._loop = asyncio.new_event_loop()
@@ -136,14 +136,14 @@ class LaneConsumer:
         try:
             channel = await connection.channel()
             await channel.declare_lane(self._lane, self._broker.queue_bytes_max)
-            await channel.call(channel.raw.basic_qos, prefetch_count=self._prefetch)
+            await channel.call(channel.raw.basic_qos, prefetch_count=self._settings.prefetch)
             generation = self._inbox.begin_generation()
             self._connection, self._channel, self._generation = connection, channel, generation
             await channel.call(
                 channel.raw.basic_consume,
                 queue_name(self._lane),
                 on_message_callback=lambda _, method, properties, body: self._inbox.put(
-                    generation, _delivery(method, properties, body)
+                    generation, _delivery(method, properties, body, self._settings.message_bytes_max)
                 ),
             )
             self.is_consuming = True
@@ -252,24 +252,28 @@ def _ignore(_: Sequence[OutboxEntry]) -> None:
     """Before the start nothing is emitted."""
 
 
-def _delivery(method: Any, properties: pika.BasicProperties, body: bytes) -> Delivery:
+def _delivery(method: Any, properties: pika.BasicProperties, body: bytes, bytes_max: int) -> Delivery:
     headers = properties.headers or {}
     envelope = Envelope(
         message_id=properties.message_id,
         type=properties.type,
         content_type=properties.content_type,
-        reply_to=properties.reply_to,
-        correlation_id=properties.correlation_id,
         headers=headers,
     )
     return Delivery(
         tag=method.delivery_tag,
-        commands=decode(envelope, body),
+        commands=decode(envelope, body, bytes_max),
+        size_bytes=len(body),
         redelivered=bool(method.redelivered),
-        reply_to=properties.reply_to,
-        correlation_id=properties.correlation_id,
+        reply_to=_text(properties.reply_to),
+        correlation_id=_text(properties.correlation_id),
         reply_packs=headers.get(HEADER_REPLY_PACKS) in (True, "true", 1),
     )
+
+
+def _text(value: object) -> str | None:
+    """pika leaves text that is not UTF-8 as bytes: that names no queue of anybody's."""
+    return value if isinstance(value, str) else None
 
 
 def _reasons(letter: DeadLetter, lane: str) -> dict[str, str | int]:

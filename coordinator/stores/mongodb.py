@@ -47,7 +47,8 @@ COMMIT_TIMEOUT_MS = 10_000
 _DUPLICATE_KEY = 11000
 _WRITE_CONFLICT = 112
 _LOCK_TIMEOUT = 24
-_FAULTS = {_DUPLICATE_KEY, 121}  # 121: document validation failure
+# Document validation failure, transaction too large, document too large.
+_FAULTS = {_DUPLICATE_KEY, 121, 257, 10334, 17280, 17419, 17420}
 _DURABLE: WriteConcern = WriteConcern(w="majority", j=True)
 
 

@@ -36,6 +36,7 @@ PORT = 3306
 
 _CONFLICTS = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, 1020}  # 1020: the record has changed since last read
 _DATA_TOO_LONG = 1406
+_PACKET_TOO_LARGE = {1153, 2020}  # from the server, from the client
 _DATA_OUT_OF_RANGE = 1690
 _CHECKS_VIOLATED = {3819, 4025}  # MySQL, MariaDB
 # What a value or a constraint of the batch's own can cause; pymysql's classes are wider than that.
@@ -52,6 +53,7 @@ _FAULTS = {
     ER.WARN_DATA_TRUNCATED,
     _DATA_OUT_OF_RANGE,
     _DATA_TOO_LONG,
+    *_PACKET_TOO_LARGE,
     *_CHECKS_VIOLATED,
 }
 _SCHEMA = {ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR}

@@ -46,8 +46,8 @@ _SESSION = {
 
 # Another try may succeed: deadlock, serialization failure, lock not available.
 _CONFLICTS = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable)
-# The batch's own content is at fault: classes 22 (data) and 23 (integrity) of the SQL standard.
-_FAULTS = (errors.DataError, errors.IntegrityError)
+# The batch's own content is at fault: classes 22 (data) and 23 (integrity) of the SQL standard, or it is too large.
+_FAULTS = (errors.DataError, errors.IntegrityError, errors.ProgramLimitExceeded)
 
 _TAKE_OVER = f"""
     INSERT INTO {LEASE_TABLE} AS held (lane, epoch, sequence, batches, holder, taken_at)

@@ -6,13 +6,16 @@ would; the broker then requeues in order.
 """
 
 import asyncio
+import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pika
+import pika.frame
+import pika.spec
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
-from pika.exceptions import AMQPError, StreamLostError
+from pika.exceptions import AMQPError, InvalidFrameError, StreamLostError
 
 from shared.errors import BrokerUnavailable, ConfigurationError
 from shared.messaging.topology import (
@@ -23,6 +26,7 @@ from shared.messaging.topology import (
     queue_arguments,
     queue_name,
 )
+from shared.messaging.wire import HEADER_MALFORMED
 from shared.settings import BrokerSettings
 
 _PRECONDITION_FAILED = 406
@@ -30,6 +34,27 @@ _ACCESS_REFUSED = 403
 
 
 class _Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types
+    def _read_frame(self) -> tuple[int, Any]:
+        """A frame; one of properties that pika cannot decode becomes one that says so.
+
+        Anybody may publish, and pika raises on some headers that AMQP allows (an infinite float, a date beyond year
+        9999, a type it does not know). The exception would end this connection and each one after it, at the same
+        message, and with them the lane.
+        """
+        try:
+            return cast("tuple[int, Any]", super()._read_frame())
+        except InvalidFrameError:
+            raise
+        except Exception:
+            kind, channel, size = struct.unpack_from(">BHL", self._frame_buffer)
+            if kind != pika.spec.FRAME_HEADER:
+                raise
+            content = self._frame_buffer[pika.spec.FRAME_HEADER_SIZE :][:size]
+            _, _, body_size = struct.unpack_from(">HHQ", content)
+            properties = pika.BasicProperties(headers={HEADER_MALFORMED: bytes(content[12:]).hex()[:1000]})
+            consumed = pika.spec.FRAME_HEADER_SIZE + size + pika.spec.FRAME_END_SIZE
+            return consumed, pika.frame.Header(channel, body_size, properties)
+
     def abort(self) -> None:
         """Drop the socket without a word."""
         if self._transport is not None:

@@ -25,8 +25,11 @@ HEADER_PUBLISHER: Final = "publisher"
 HEADER_PUBLISHER_SEQ: Final = "publisher-seq"
 HEADER_TRACEPARENT: Final = "traceparent"
 HEADER_REPLY_PACKS: Final = "reply-packs"
+HEADER_MALFORMED: Final = "x-malformed-properties"
+"""The only header of a message whose properties could not be decoded: they themselves, as hexadecimal digits."""
 
 TYPE_CHARACTERS_MAX: Final = 100
+BODY_BYTES_MAX: Final = 1 << 20
 _TYPE = re.compile(r"[!-~]{1,100}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
@@ -37,8 +40,6 @@ class Envelope(Struct, frozen=True, kw_only=True):
     message_id: str | None = None
     type: str | None = None
     content_type: str | None = None
-    reply_to: str | None = None
-    correlation_id: str | None = None
     headers: Mapping[str, Any] = {}
 
 
@@ -80,9 +81,16 @@ class _Packed(Struct, kw_only=True, omit_defaults=True):
     traceparent: Any = None
 
 
-def decode(envelope: Envelope, body: bytes) -> tuple[CommandMessage, ...]:
+def decode(envelope: Envelope, body: bytes, bytes_max: int = BODY_BYTES_MAX) -> tuple[CommandMessage, ...]:
     """The commands of one message, in order. Never raises: what is wrong is each command's `problem`."""
     headers = envelope.headers
+    if HEADER_MALFORMED in headers:
+        problem = Problem("malformed_properties", f"the AMQP properties cannot be decoded: {headers[HEADER_MALFORMED]}")
+        return (CommandMessage(command_id=None, type=None, arguments=body, problem=problem),)
+    if len(body) > bytes_max:
+        problem = Problem("message_too_large", f"the body has {len(body)} bytes; at most {bytes_max} are taken")
+        named = decode(msgspec.structs.replace(envelope, content_type=None), b"")[0]
+        return (msgspec.structs.replace(named, arguments=body, problem=named.problem or problem),)
     if envelope.content_type == PACK_CONTENT:
         try:
             elements = msgspec.json.decode(body, type=list[msgspec.Raw])
@@ -170,7 +178,7 @@ def _checked(
         expected_version=numbers[1],
         publisher=publisher if isinstance(publisher, str) else None,
         publisher_seq=numbers[2],
-        traceparent=traceparent if isinstance(traceparent, str) else None,
+        traceparent=traceparent if isinstance(traceparent, str) and len(traceparent) <= TYPE_CHARACTERS_MAX else None,
         problem=problem,
     )
 
@@ -191,10 +199,12 @@ def fingerprint_of(message: CommandMessage) -> str:
 
     Spacing and the order of keys in the JSON text do not matter.
     """
-    try:
-        content = msgspec.json.encode(msgspec.json.decode(message.arguments), order="deterministic")
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        content = message.arguments
+    content = message.arguments
+    if message.problem is None:
+        try:
+            content = msgspec.json.encode(msgspec.json.decode(content), order="deterministic")
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            content = message.arguments
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{message.type}\n{message.expected_version}\n".encode())
     digest.update(content)

@@ -190,6 +190,8 @@ EXAMPLES: list[tuple[str, dict[str, Any]]] = [
     ("items.create", {"name": "Pen", "price": 0, "currency": "EUR", "stock": 1}),
     ("items.create", {"name": "Pen", "price": 0, "currency": "eur", "stock": 1}),
     ("items.create", {"name": "Pen", "price": 0, "currency": "EURO", "stock": 1}),
+    ("items.create", {"name": "Pen", "price": 10**12 + 1, "currency": "EUR", "stock": 1}),
+    ("items.create", {"name": "Pen", "price": 1, "currency": "EUR", "stock": 10**9 + 1}),
     ("payments.open", {"user_id": 1, "amount": 1, "currency": "EUR"}),
     ("payments.open", {"user_id": 2**53, "amount": 1, "currency": "EUR"}),
 ]
