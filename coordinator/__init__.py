@@ -1,0 +1,1 @@
+"""The coordinator: lanes, their stores, their consumers, and the command line."""

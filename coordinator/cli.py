@@ -1,9 +1,10 @@
-"""The command line: `coordinator run`, `migrate`, `dev`."""
+"""The command line: `coordinator run`, `migrate`, `dev`, `asyncapi`."""
 
 import sys
 
 import click
 
+from coordinator.asyncapi import document, to_json
 from coordinator.dev.cli import dev
 from coordinator.migrate import migrate as migrate_service
 from coordinator.process import run as run_lane
@@ -38,6 +39,12 @@ def migrate(lanes: tuple[str, ...]) -> None:
     for service in SERVICES:
         if not lanes or service.name in lanes:
             migrate_service(service, load(DatabaseSettings, prefix=f"{service.name.upper()}_"))
+
+
+@cli.command()
+def asyncapi() -> None:
+    """Print the wire protocol as an AsyncAPI document."""
+    click.echo(to_json(document()), nl=False)
 
 
 cli.add_command(dev)

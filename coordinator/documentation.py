@@ -21,6 +21,7 @@ from shared.settings import (
     DatabaseSettings,
     GatewaySettings,
     LaneSettings,
+    ReaderSettings,
     TelemetrySettings,
 )
 
@@ -31,7 +32,8 @@ END: Final = "<!-- end of settings -->"
 GROUPS: Final[tuple[tuple[type[BaseSettings], str], ...]] = (
     (BrokerSettings, "coordinators and gateways"),
     (LaneSettings, "coordinators"),
-    (DatabaseSettings, "`<SERVICE>` is `USERS`, `ITEMS` or `PAYMENTS`"),
+    (DatabaseSettings, "coordinators and migrate; `<SERVICE>` is `USERS`, `ITEMS` or `PAYMENTS`"),
+    (ReaderSettings, "gateways"),
     (CacheSettings, "coordinator and gateways of items"),
     (GatewaySettings, "gateways"),
     (TelemetrySettings, "all"),

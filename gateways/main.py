@@ -14,7 +14,7 @@ from shared.command_log import open_command_log
 from shared.database import close_database, open_database
 from shared.errors import ConfigurationError
 from shared.messaging.rabbitmq import RabbitWrites
-from shared.settings import BrokerSettings, DatabaseSettings, GatewaySettings, TelemetrySettings, load
+from shared.settings import BrokerSettings, GatewaySettings, ReaderSettings, TelemetrySettings, load
 from shared.telemetry import configure_logging
 
 
@@ -54,8 +54,8 @@ def _new_event_loop() -> asyncio.AbstractEventLoop:
 
 async def _serve(gateway: Gateway, host: str, port: int) -> None:
     settings = load(GatewaySettings)
-    database_settings = load(DatabaseSettings, prefix=f"{gateway.name.upper()}_")
-    database = open_database(database_settings.reader_url or database_settings.database_url, settings.read_pool_max)
+    reader = load(ReaderSettings, prefix=f"{gateway.name.upper()}_")
+    database = open_database(reader.url(gateway.name), settings.read_pool_max)
     command_log = open_command_log(database)
     writes = RabbitWrites(
         load(BrokerSettings),

@@ -7,12 +7,16 @@ capitals: `LaneSettings.batch_commands_max` is `LANE_BATCH_COMMANDS_MAX`. docs/O
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared.errors import ConfigurationError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 """A TCP port."""
+
+
+_DATABASE_URL = r"^(postgresql|mysql|mariadb|mongodb|sqlite)(\+srv)?://"
 
 
 class BrokerSettings(BaseSettings):
@@ -62,19 +66,35 @@ class DatabaseSettings(BaseSettings):
     model_config = SettingsConfigDict(extra="ignore")
 
     database_url: str = Field(
-        pattern=r"^(postgresql|mysql|mariadb|mongodb|sqlite)(\+srv)?://",
+        pattern=_DATABASE_URL,
         description="For the lane: may write.",
     )
     reader_url: str | None = Field(
         default=None,
-        pattern=r"^(postgresql|mysql|mariadb|mongodb|sqlite)(\+srv)?://",
+        pattern=_DATABASE_URL,
         description="For the gateways: a role that cannot write. `coordinator migrate` creates it.",
     )
     migration_url: str | None = Field(
         default=None,
-        pattern=r"^(postgresql|mysql|mariadb|mongodb|sqlite)(\+srv)?://",
+        pattern=_DATABASE_URL,
         description="For `coordinator migrate`, where it needs more rights than the lane has.",
     )
+
+
+class ReaderSettings(BaseSettings):
+    """What a gateway needs to know of its service's database."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+
+    reader_url: str | None = Field(default=None, pattern=_DATABASE_URL, description="A role that cannot write.")
+    database_url: str | None = Field(default=None, pattern=_DATABASE_URL, description="Used where no reader is set.")
+
+    def url(self, service: str) -> str:
+        """The address to read from. Raises ConfigurationError when neither is set."""
+        url = self.reader_url or self.database_url
+        if url is None:
+            raise ConfigurationError(f"{service.upper()}_READER_URL: the gateway needs the database's address")
+        return url
 
 
 class CacheSettings(BaseSettings):
@@ -110,6 +130,12 @@ class TelemetrySettings(BaseSettings):
     metrics_host: str = Field(default="127.0.0.1", description="Where a coordinator serves /metrics.")
 
 
+def _shown(problem: ErrorDetails) -> str:
+    """The value at fault; of an address, which may hold a password, only how it begins."""
+    value = str(problem["input"])
+    return f"{value.partition('://')[0][:20]}://…" if str(problem["loc"][0]).endswith("url") else repr(value)
+
+
 _Group = TypeVar("_Group", bound=BaseSettings)
 
 
@@ -124,7 +150,7 @@ def load(group: type[_Group], *, prefix: str | None = None) -> _Group:
     except ValidationError as error:
         lines = [
             f"{shown_prefix.upper()}{str(problem['loc'][0]).upper()}: {problem['msg']}"
-            + ("" if problem["type"] == "missing" else f" (it is {problem['input']!r})")
+            + ("" if problem["type"] == "missing" else f" (it is {_shown(problem)})")
             for problem in error.errors()
         ]
         raise ConfigurationError("; ".join(lines)) from None

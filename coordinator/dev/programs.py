@@ -14,7 +14,7 @@ from coordinator.dev.settings import DevSettings
 
 _PROBE_TIMEOUT_S = 2.0
 _GATEWAY_STOP_TIMEOUT_S = 15.0
-_COORDINATOR_STOP_TIMEOUT_S = 30.0  # longer than LANE_STOP_TIMEOUT_S
+_COORDINATOR_STOP_TIMEOUT_S = 45.0  # longer than twice LANE_STOP_TIMEOUT_S
 
 
 class Program:

@@ -16,6 +16,7 @@ import structlog
 
 from coordinator.inbox import Inbox
 from coordinator.lane.delivery import DeadLetter, Delivery, Reply, Settlement
+from coordinator.lane.lane import ERROR_CHARACTERS_MAX
 from shared.errors import BrokerUnavailable, ConfigurationError, CoordinatorError, Unavailable
 from shared.lane_tables import OutboxEntry
 from shared.messaging.amqp import AmqpChannel, AmqpConnection
@@ -278,7 +279,7 @@ def _text(value: object) -> str | None:
 
 def _reasons(letter: DeadLetter, lane: str) -> dict[str, str | int]:
     """Why the command is dead, as headers; AMQP bounds them by the size of a frame."""
-    reasons: dict[str, str | int] = {"reason": letter.code, "error": letter.reason, "lane": lane}
+    reasons: dict[str, str | int] = {"reason": letter.code, "error": letter.reason[:ERROR_CHARACTERS_MAX], "lane": lane}
     if letter.traceback is not None:
         reasons["traceback"] = letter.traceback[-HEADER_TRACEBACK_CHARACTERS_MAX:]
     if letter.sequence is not None:

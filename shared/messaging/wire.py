@@ -85,7 +85,9 @@ def decode(envelope: Envelope, body: bytes, bytes_max: int = BODY_BYTES_MAX) -> 
     """The commands of one message, in order. Never raises: what is wrong is each command's `problem`."""
     headers = envelope.headers
     if HEADER_MALFORMED in headers:
-        problem = Problem("malformed_properties", f"the AMQP properties cannot be decoded: {headers[HEADER_MALFORMED]}")
+        problem = Problem(
+            "malformed_properties", f"the AMQP properties cannot be decoded: {str(headers[HEADER_MALFORMED])[:1000]}"
+        )
         return (CommandMessage(command_id=None, type=None, arguments=body, problem=problem),)
     if len(body) > bytes_max:
         problem = Problem("message_too_large", f"the body has {len(body)} bytes; at most {bytes_max} are taken")

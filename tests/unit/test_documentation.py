@@ -214,7 +214,8 @@ def test_patterns_are_javascript_ones() -> None:
 
 
 def test_asyncapi_has_the_headers_that_the_code_reads_and_writes() -> None:
-    headers = {value for name, value in vars(wire).items() if name.startswith("HEADER_")}
+    # That one is never on the wire: the consumer puts it in place of properties that it cannot decode.
+    headers = {value for name, value in vars(wire).items() if name.startswith("HEADER_")} - {wire.HEADER_MALFORMED}
     schemas = ASYNCAPI["components"]["schemas"]
     assert headers == set(schemas["CommandHeaders"]["properties"]) | set(schemas["PackHeaders"]["properties"])
     letter = DeadLetter(FULL, "code", "reason", "traceback", 1)
