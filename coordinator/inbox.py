@@ -53,14 +53,13 @@ class Inbox:
         """Whether `close` was called."""
         return self._is_closed
 
-    def take(self, commands_max: int, bytes_max: int) -> tuple[int, list[Delivery]]:
+    def take(self, commands_max: int, bytes_max: int, timeout_s: float | None = None) -> tuple[int, list[Delivery]]:
         """What has arrived, up to a number of commands and bytes but at least one delivery.
 
-        Waits while there is nothing; returns an empty list when nudged or closed.
+        Waits while there is nothing; returns an empty list when nudged or closed, or after the timeout.
         """
         with self._changed:
-            while not self._deliveries and not self._is_closed and not self._is_nudged:
-                self._changed.wait()
+            self._changed.wait_for(lambda: self._deliveries or self._is_closed or self._is_nudged, timeout_s)
             self._is_nudged = False
             taken: list[Delivery] = []
             commands = size_bytes = 0

@@ -8,7 +8,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator.inbox import Inbox
-from coordinator.lane.delivery import Deposed, Hold, Settlement
+from coordinator.lane.delivery import Delivery, Deposed, Hold, Settlement
 from coordinator.lane.lane import Lane
 from shared.lane_tables import OutboxEntry
 from shared.service import Projection
@@ -26,6 +26,7 @@ BATCH_COMMANDS = Histogram(
     ["lane"],
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
+GAPS = Gauge("lane_publisher_gaps", "Missing predecessors of publisher sessions that were given up.", ["lane"])
 SEQUENCE = Gauge("lane_sequence", "The last sequence settled by this process.", ["lane"])
 EPOCH = Gauge("lane_epoch", "The epoch held by this process; 0 while it stands by.", ["lane"])
 
@@ -63,7 +64,7 @@ class LaneWorker:
         self._settler = settler
         self._projection = projection
         self._settings = settings
-        self._active_generation = 0
+        self._epoch = 0
         self._confirmed_lock = threading.Lock()
         self._confirmed: list[OutboxEntry] = []
         self.held_reason: str | None = None
@@ -77,42 +78,39 @@ class LaneWorker:
     def run(self) -> None:
         """Return when the inbox is closed; the batch in flight is finished first."""
         while not self._inbox.is_closed:
-            generation, deliveries = self._inbox.take(self._settings.batch_commands_max, self._settings.batch_bytes_max)
+            generation, deliveries = self._inbox.take(
+                self._settings.batch_commands_max, self._settings.batch_bytes_max, self._lane.due_in_s()
+            )
             self._collect_confirmed()
-            if not deliveries:
+            if deliveries or self._lane.due_in_s() == 0:
+                self._apply(generation, deliveries)
+            else:
                 self._sweep(generation)
-                continue
-            if generation != self._active_generation and not self._activate(generation):
-                continue
-            while True:
-                with BATCH_SECONDS.labels(self._name).time():
-                    decision = self._lane.apply(deliveries)
-                if not isinstance(decision, Hold):
-                    break
-                if self._held(generation, decision):
-                    break
+
+    def _apply(self, generation: int, deliveries: list[Delivery]) -> None:
+        """Have the lane apply them, however long it has to hold."""
+        while True:
+            with BATCH_SECONDS.labels(self._name).time():
+                decision = self._lane.apply(deliveries, generation)
+            self._note_lease()
             if isinstance(decision, Settlement):
                 self._settled(generation, decision)
+                if not self._lane.has_batch:
+                    return
             elif isinstance(decision, Deposed):
                 self._deposed(generation)
+                return
+            elif self._held(generation, decision):
+                return
 
-    def _activate(self, generation: int) -> bool:
-        """The broker has begun to deliver to this consumer: take the lane over."""
-        while True:
-            left = self._lane.activate()
-            if not isinstance(left, Hold):
-                break
-            if self._held(generation, left):
-                return False
-        self._active_generation = generation
+    def _note_lease(self) -> None:
         lease = self._lane.lease
-        TAKEOVERS.labels(self._name).inc()
-        if lease is not None:
-            EPOCH.labels(self._name).set(lease.epoch)
+        epoch = 0 if lease is None else lease.epoch
+        if lease is not None and epoch != self._epoch:
+            TAKEOVERS.labels(self._name).inc()
             log.info("lane_taken_over", lane=self._name, epoch=lease.epoch, sequence=lease.sequence)
-        if left:
-            self._settler.publish_emitted(left)
-        return True
+            self._epoch = epoch
+        EPOCH.labels(self._name).set(epoch)
 
     def _settled(self, generation: int, settlement: Settlement) -> None:
         self.held_reason = None
@@ -127,19 +125,20 @@ class LaneWorker:
                 COMMANDS.labels(self._name, outcome.status).inc()
         if settlement.dead_letters:
             DEAD_LETTERS.labels(self._name).inc(len(settlement.dead_letters))
+        GAPS.labels(self._name).set(self._lane.gaps)
         if self._lane.lease is not None:
             SEQUENCE.labels(self._name).set(self._lane.lease.sequence)
 
     def _held(self, generation: int, hold: Hold) -> bool:
         """Wait before the same deliveries are offered again; True: they are void now, or the process stops."""
         HOLDS.labels(self._name).inc()
-        if self.held_reason is None:
-            log.error("lane_held", lane=self._name, reason=hold.reason, retry_s=hold.delay_s)
-        self.held_reason = hold.reason
+        if hold.delay_s > 0:
+            if self.held_reason is None:
+                log.error("lane_held", lane=self._name, reason=hold.reason, retry_s=hold.delay_s)
+            self.held_reason = hold.reason
         return self._inbox.wait_void(generation, hold.delay_s)
 
     def _deposed(self, generation: int) -> None:
-        EPOCH.labels(self._name).set(0)
         log.warning("lane_lost", lane=self._name, reason="another consumer raised the epoch")
         self._settler.stand_by(generation)
         # Nothing of this generation is worth a try: wait for the broker's next word.
@@ -152,7 +151,7 @@ class LaneWorker:
             self._lane.confirm(confirmed)
 
     def _sweep(self, generation: int) -> None:
-        if generation == self._active_generation and not self._inbox.is_closed:
+        if not self._inbox.is_closed:
             decision = self._lane.sweep()
             if isinstance(decision, Deposed):
                 self._deposed(generation)

@@ -16,11 +16,18 @@ LEASE_TABLE = "lane_lease"
 metadata = MetaData()
 
 # Ids, codes and types are compared byte by byte on every database; MySQL's default collation would not.
-_Ascii = (
-    String(64)
-    .with_variant(String(64, collation="ascii_bin"), "mysql", "mariadb")
-    .with_variant(String(64, collation="C"), "postgresql")
-)
+
+
+def _ascii(length: int) -> String:
+    return (
+        String(length)
+        .with_variant(String(length, collation="ascii_bin"), "mysql", "mariadb")
+        .with_variant(String(length, collation="C"), "postgresql")
+    )
+
+
+_Ascii = _ascii(64)
+_Name = _ascii(100)
 _Time = DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb")
 _Json = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
 
@@ -67,7 +74,29 @@ class OutboxEntry(Row, frozen=True, kw_only=True):
     created_at: datetime
 
 
-LANE_MODELS: tuple[type[Row], ...] = (LogEntry, Counter, OutboxEntry)
+class PublisherPosition(Row, frozen=True, kw_only=True):
+    """How far the commands of one publisher session are applied: its last `publisher-seq`."""
+
+    table: ClassVar[str] = "publishers"
+    key: ClassVar[str] = "name"
+
+    name: str
+    sequence: int
+    seen_at: datetime
+
+
+class Cancellation(Row, frozen=True, kw_only=True):
+    """A command that an operator does not want applied. Gone once the command is settled as cancelled."""
+
+    table: ClassVar[str] = "cancellations"
+    key: ClassVar[str] = "command_id"
+
+    command_id: str
+    reason: str
+    requested_at: datetime
+
+
+LANE_MODELS: tuple[type[Row], ...] = (LogEntry, Counter, OutboxEntry, PublisherPosition, Cancellation)
 """What the lane keeps as rows."""
 
 Table(
@@ -77,6 +106,8 @@ Table(
     Column("epoch", BigInteger, nullable=False),
     Column("sequence", BigInteger, nullable=False),
     Column("batches", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("paused", String(500)),
     Column("holder", String(200), nullable=False),
     Column("taken_at", _Time, nullable=False),
 )
@@ -113,4 +144,20 @@ Table(
     Column("type", String(100), nullable=False),
     Column("arguments", LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb"), nullable=False),
     Column("created_at", _Time, nullable=False),
+)
+
+Table(
+    PublisherPosition.table,
+    metadata,
+    Column("name", _Name, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("seen_at", _Time, nullable=False),
+)
+
+Table(
+    Cancellation.table,
+    metadata,
+    Column("command_id", _Ascii, primary_key=True),
+    Column("reason", String(500), nullable=False),
+    Column("requested_at", _Time, nullable=False),
 )

@@ -57,6 +57,12 @@ class LaneSettings(BaseSettings):
     )
     retry_delay_s: float = Field(default=0.2, gt=0, description="First pause after the database failed; it doubles.")
     retry_delay_s_max: float = Field(default=5.0, gt=0, description="Longest pause between two attempts.")
+    held_max: int = Field(
+        default=400, ge=0, description="Deliveries that wait for an earlier one of their publisher; below the prefetch."
+    )
+    gap_timeout_s: float = Field(
+        default=5.0, ge=0, description="How long they wait before the missing command is given up."
+    )
     stop_timeout_s: float = Field(default=20.0, gt=0, description="How long a stop waits for the batch in flight.")
 
 

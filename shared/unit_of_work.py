@@ -6,7 +6,7 @@ what remains of a whole batch in one transaction. Handlers call nothing outside:
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -50,6 +50,8 @@ class UnitOfWork(Protocol):
         """Have a command of another lane published once this one is committed; return its id."""
 
 
+FailurePolicy = Literal["park", "block"]
+
 Handle = Callable[[UnitOfWork, C], Struct | None]
 
 
@@ -62,10 +64,13 @@ class Handler(Struct, Generic[C], frozen=True):
 
     `reads` names the rows that the handler will look at, so that a batch fetches them in one query per kind; a row it
     does not name is fetched when asked for. `target` names the row that `expected-version` is about; without it a
-    command that carries an expected version is rejected (`expected_version_unsupported`).
+    command that carries an expected version is rejected (`expected_version_unsupported`). `on_failure` says what a
+    command of this type that fails does to the lane: `park` dead-letters it and the lane goes on; `block` stops the
+    lane, with nothing of that command recorded, until an operator cancels the command or a mended release applies it.
     """
 
     command: type[C]
     handle: Handle[C]
     reads: Callable[[C], Iterable[Ref[Row]]] = _no_rows
     target: Callable[[C], Ref[Row]] | None = None
+    on_failure: FailurePolicy = "park"

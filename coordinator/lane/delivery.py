@@ -43,10 +43,10 @@ class Settlement(Struct, frozen=True, kw_only=True):
     """What to do now that a batch is committed, in this order.
 
     Tell the projections of the rows; publish the dead letters and wait for their confirms; acknowledge every delivery
-    up to `last_tag`; send the replies; publish the emitted commands.
+    of `tags`; send the replies; publish the emitted commands.
     """
 
-    last_tag: int
+    tags: list[int]
     outcomes: list[Outcome]
     replies: list[Reply]
     dead_letters: list[DeadLetter]
@@ -56,7 +56,8 @@ class Settlement(Struct, frozen=True, kw_only=True):
 
 
 class Hold(Struct, frozen=True):
-    """The database is away or busy: acknowledge nothing, and offer the same deliveries again after the delay."""
+    """The database is away or busy, or an operator holds the lane: acknowledge nothing, and call `apply` again after
+    the delay. The lane keeps the deliveries; they need not be offered again."""
 
     delay_s: float
     reason: str

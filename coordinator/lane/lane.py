@@ -4,16 +4,18 @@ It is given deliveries, a store and a clock, and returns what to do with them (`
 and no socket, so that the same code runs under RabbitMQ, in a monolith, in tests and in simulation.
 """
 
-import traceback
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import ClassVar
 
 import msgspec
 from msgspec import Struct
 
-from coordinator.lane.delivery import DeadLetter, Decision, Delivery, Deposed, Hold, Reply, Settlement
+from coordinator.lane.delivery import Decision, Delivery, Deposed, Hold, Reply, Settlement
+from coordinator.lane.publisher_order import PublisherOrder, positions_after
 from coordinator.lane.request import Handlers, Request, prepare
+from coordinator.lane.settle import Settled, reads, settle
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.port import (
     BatchFault,
@@ -22,40 +24,43 @@ from coordinator.stores.port import (
     Fenced,
     Lease,
     Store,
-    StoreError,
     StoreUnavailable,
     Transaction,
 )
-from shared.errors import Rejected
-from shared.lane_tables import LogEntry, OutboxEntry
-from shared.messaging.outcome import Outcome, OutcomeError, from_log
-from shared.messaging.wire import Problem
-from shared.rows import Ref, Row, VersionedRow
+from shared.commands import Command
+from shared.lane_tables import LANE_MODELS, Cancellation, LogEntry, OutboxEntry, PublisherPosition
+from shared.rows import Row
 from shared.service import Service
 from shared.settings import LaneSettings
-from shared.unit_of_work import Handler
+from shared.unit_of_work import Handler, UnitOfWork
 
-ERROR_CHARACTERS_MAX = 2000
-TRACEBACK_CHARACTERS_MAX = 8000
 OUTBOX_SCAN_MAX = 1000
+CANCELLATIONS_MAX = 10_000
 _CONFLICT_DELAY_S = 0.01
+_OPERATOR_DELAY_S = 1.0
 
 Clock = Callable[[], datetime]
 """The time in UTC, to the millisecond."""
 
 
-class _Settled(Struct, frozen=True):
-    """What became of one request."""
+class Marker(Command, frozen=True, kw_only=True):
+    """Does nothing, in its turn: its outcome proves that everything before it in the queue is settled."""
 
-    outcome: Outcome
-    dead_letter: DeadLetter | None = None
-    entry: LogEntry | None = None
+    type: ClassVar[str] = "lane.marker"
+
+
+def _mark(work: UnitOfWork, command: Marker) -> None:  # noqa: ARG001
+    return None
+
+
+class _Held(Exception):
+    """Raised where an operator must act first: the lane is paused, or a command blocks it."""
 
 
 class _Committed(Struct):
     """What the transactions of one call to `apply` have done so far."""
 
-    settled: list[_Settled]
+    settled: list[Settled]
     emitted: list[OutboxEntry]
     saved: list[Row]
     removed: list[Row]
@@ -64,15 +69,32 @@ class _Committed(Struct):
 class Lane:
     """One lane as its active consumer runs it. Used by one thread."""
 
-    def __init__(self, service: Service, store: Store, clock: Clock, holder: str, settings: LaneSettings) -> None:
+    def __init__(
+        self,
+        service: Service,
+        store: Store,
+        clock: Clock,
+        holder: str,
+        settings: LaneSettings,
+        elapsed_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._handlers: Handlers = {handler.command.type: handler for handler in service.handlers}
+        self._handlers = {**self._handlers, Marker.type: Handler(Marker, _mark)}
         self._store = store
         self._clock = clock
+        self._elapsed_s = elapsed_s
         self._holder = holder
         self._settings = settings
+        self._order = PublisherOrder(settings.held_max, settings.gap_timeout_s)
+        self._generation: int | None = None
+        self._lost_generation: int | None = None
         self._lease: Lease | None = None
         self._lease_in_doubt: Lease | None = None
         self._failures = 0
+        self._batch: list[Delivery] = []
+        self._is_retry = False
+        self._cancelled: dict[str, Cancellation] = {}
+        self._left_in_outbox: list[OutboxEntry] = []
         self._published: list[OutboxEntry] = []
 
     @property
@@ -80,86 +102,153 @@ class Lane:
         """The lease, while there is one that is not in doubt."""
         return self._lease
 
-    def depose(self) -> None:
-        """Forget the lease: the next batch takes the lane over, as one does when the broker begins to deliver."""
-        self._lease = self._lease_in_doubt = None
+    @property
+    def has_batch(self) -> bool:
+        """Whether deliveries that were given are not settled yet, so that `apply` is to be called again."""
+        return bool(self._batch)
 
-    def activate(self) -> list[OutboxEntry] | Hold:
-        """Take the lane over, and return what the last consumer left in the outbox.
+    @property
+    def gaps(self) -> int:
+        """How many missing predecessors of publisher sessions were given up."""
+        return self._order.gaps
 
-        Called when the broker delivers to this consumer, which it does to one at a time.
-        """
-        try:
-            self._lease = self._store.take_over(self._holder, self._clock())
-            self._lease_in_doubt = None
-            transaction = self._store.begin()
-            left = transaction.scan(OutboxEntry, OUTBOX_SCAN_MAX)
-            transaction.rollback()
-        except (StoreUnavailable, Conflict) as error:
-            self._lease = None
-            return self._hold(error)
-        self._failures = 0
-        return left
+    def due_in_s(self) -> float | None:
+        """When `apply` is to be called though nothing arrives: a predecessor that does not come is given up then."""
+        return self._order.due_in_s(self._elapsed_s())
 
     def confirm(self, entries: Sequence[OutboxEntry]) -> None:
         """The broker has these emitted commands: the next transaction removes them from the outbox."""
         self._published.extend(entries)
 
-    def apply(self, deliveries: Sequence[Delivery]) -> Decision:
+    def apply(self, deliveries: Sequence[Delivery], generation: int = 0) -> Decision:
         """Apply the commands of some deliveries, in order.
 
-        A Settlement means that all of them are settled and on disk. Anything else means that the same deliveries must
-        be offered again, here (Hold) or by the broker to whoever has the lane now (Deposed).
+        `generation` counts the channels that deliveries came from. With a new one the lane is taken over: the broker
+        delivers to one consumer at a time, and forgets what it delivered on a channel that is gone.
+
+        A Settlement means that the deliveries of its `tags` are settled and on disk. After a Hold the lane keeps what
+        it was given: what is offered then is ignored until it is through. Deposed is final for a generation.
         """
-        requests = [
-            prepare(message, self._handlers, redelivered=delivery.redelivered)
-            for delivery in deliveries
-            for message in delivery.commands
-        ]
-        committed = _Committed([], [], [], [])
-        try:
-            self._hold_lease()
-            self._apply_or_bisect(requests, committed)
-        except Fenced:
-            self.depose()
+        if generation == self._lost_generation:
             return Deposed()
-        except (StoreUnavailable, Conflict, BatchFault) as error:
+        if generation != self._generation:
+            self._begin_generation()
+        try:
+            self._hold_lease(generation)
+            if not self._batch:
+                self._batch = self._admit(deliveries)
+            return self._apply_batch()
+        except Fenced:
+            return self._fenced(generation)
+        except (StoreUnavailable, Conflict, BatchFault, _Held) as error:
             return self._hold(error)
-        self._failures = 0
-        return _settlement(deliveries, committed)
 
     def sweep(self) -> Hold | Deposed | None:
         """Remove confirmed entries from the outbox now, for want of a batch to do it with."""
-        if not self._published:
+        generation = self._generation
+        if not self._published or self._batch or generation is None:
             return None
         try:
-            self._hold_lease()
+            self._hold_lease(generation)
             self._transact([], _Committed([], [], [], []), None)
         except Fenced:
-            self.depose()
-            return Deposed()
-        except (StoreUnavailable, Conflict, BatchFault) as error:
+            decision = self._fenced(generation)
+            return decision if isinstance(decision, Deposed) else None
+        except (StoreUnavailable, Conflict, BatchFault, _Held) as error:
             return self._hold(error)
         return None
 
-    def _hold_lease(self) -> None:
-        if self._lease is None:
-            now = self._clock()
-            if self._lease_in_doubt is not None:
-                self._lease = self._store.renew(self._holder, now, self._lease_in_doubt.epoch)
+    def _begin_generation(self) -> None:
+        self._generation = None
+        self._lease = self._lease_in_doubt = None
+        self._batch = []
+        self._is_retry = False
+        self._order.forget()
+
+    def _hold_lease(self, generation: int) -> None:
+        """Have a lease that is not in doubt, and know what an operator has ordered."""
+        if self._lease is not None:
+            return
+        now = self._clock()
+        is_new = self._generation is None
+        doubted = self._lease_in_doubt
+        if doubted is None:
+            lease = self._store.take_over(self._holder, now)
+        else:
+            lease = self._store.renew(self._holder, now, doubted.epoch)
+        self._lease_in_doubt = lease
+        transaction = self._store.begin()
+        try:
+            cancelled = transaction.scan(Cancellation, CANCELLATIONS_MAX)
+            left = transaction.scan(OutboxEntry, OUTBOX_SCAN_MAX) if is_new else []
+        finally:
+            transaction.rollback()
+        self._cancelled = {cancellation.command_id: cancellation for cancellation in cancelled}
+        self._left_in_outbox += left
+        self._generation = generation
+        if lease.paused is not None:
+            raise _Held(f"paused by an operator: {lease.paused}")
+        self._lease, self._lease_in_doubt = lease, None
+
+    def _admit(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        unknown = self._order.unknown(deliveries)
+        if unknown:
+            transaction = self._store.begin()
+            try:
+                self._order.learn(unknown, transaction.load(PublisherPosition, PublisherPosition.key, unknown))
+            finally:
+                transaction.rollback()
+        return self._order.admit(deliveries, self._elapsed_s())
+
+    def _apply_batch(self) -> Settlement:
+        """Settle the batch, or as much of it as comes before a command that blocks the lane."""
+        requests = [
+            prepare(message, self._handlers, redelivered=delivery.redelivered or self._is_retry)
+            for delivery in self._batch
+            for message in delivery.commands
+        ]
+        committed = _Committed([], [], [], [])
+        blocked: _Held | None = None
+        try:
+            if requests:
+                self._apply_or_bisect(requests, committed)
+        except _Held as held:
+            blocked = held
+        done, rest = _whole(self._batch, len(committed.settled)) if blocked else (self._batch, [])
+        if blocked is not None and not done:
+            raise blocked
+        self._failures = 0
+        self._batch, self._is_retry = rest, bool(rest)
+        committed.emitted[:0], self._left_in_outbox = self._left_in_outbox, []
+        return _settlement(done, committed)
+
+    def _fenced(self, generation: int) -> Hold | Deposed:
+        """Another consumer has the lane, or an operator has changed it: renewing the lease tells."""
+        lease, self._lease = self._lease, None
+        self._is_retry = True
+        if lease is not None:
+            try:
+                self._lease_in_doubt = self._store.renew(self._holder, self._clock(), lease.epoch)
+            except Fenced:
+                pass
+            except (StoreUnavailable, Conflict) as error:
+                self._lease_in_doubt = lease
+                return self._hold(error)
             else:
-                self._lease = self._store.take_over(self._holder, now)
-            self._lease_in_doubt = None
+                return Hold(0.0, "an operator has changed the lane")
+        self._begin_generation()
+        self._lost_generation = generation
+        return Deposed()
 
     def _hold(self, error: Exception) -> Hold:
         """Try again later. After a failure whose outcome is not certain the lease is in doubt, to be renewed first."""
-        if isinstance(error, StoreUnavailable):
-            if self._lease is not None:
-                self._lease_in_doubt, self._lease = self._lease, None
-            first = self._settings.retry_delay_s
-        else:
-            first = _CONFLICT_DELAY_S
-        delay_s = min(first * 2 ** min(self._failures, 16), self._settings.retry_delay_s_max)
+        self._is_retry = True
+        if not isinstance(error, Conflict | BatchFault) and self._lease is not None:
+            self._lease_in_doubt, self._lease = self._lease, None
+        if isinstance(error, _Held):
+            return Hold(_OPERATOR_DELAY_S, str(error))
+        first_s = self._settings.retry_delay_s if isinstance(error, StoreUnavailable) else _CONFLICT_DELAY_S
+        delay_s = min(first_s * 2 ** min(self._failures, 16), self._settings.retry_delay_s_max)
         self._failures += 1
         return Hold(delay_s, f"{type(error).__name__}: {error}")
 
@@ -176,31 +265,37 @@ class Lane:
             self._apply_or_bisect(requests[middle:], committed)
 
     def _transact(self, requests: Sequence[Request], committed: _Committed, fault: BatchFault | None) -> None:
-        """Settle requests in one transaction. With a fault, the one request is the culprit and is not applied."""
+        """Settle requests in one transaction. With a fault, the one request is the culprit and is not applied.
+
+        Raises _Held at a command that blocks the lane, once what comes before it is committed.
+        """
         lease = self._lease
         if lease is None:
             raise StoreUnavailable("the lane has no lease")
+        blocked: _Held | None = None
         transaction = self._store.begin()
         try:
-            now = self._clock()
-            work = BatchWork(transaction, now)
+            work = BatchWork(transaction, self._clock())
             known = _known(transaction, requests)
             if fault is None:
-                work.prefetch(_reads(requests, known))
-            settled: list[_Settled] = []
+                work.prefetch(reads(requests, known))
+            settled: list[Settled] = []
             sequence = lease.sequence
             for request in requests:
-                done = self._settle(work, request, known, lease.epoch, sequence + 1, fault)
-                settled.append(done)
+                done = settle(work, request, known, self._cancelled, lease.epoch, sequence + 1, fault)
                 if done.entry is not None:
+                    if _blocks(request, done.entry):
+                        blocked = _Held(f"blocked by command {done.entry.command_id}: {done.entry.error_message}")
+                        break
                     sequence += 1
                     known[done.entry.command_id] = done.entry
+                settled.append(done)
+            positions = self._advance(work, requests[: len(settled)])
             work.insert_new([done.entry for done in settled if done.entry is not None])
-            published = self._published
             changes = work.changes()
-            if published:
-                changes = msgspec.structs.replace(changes, deletes=[*changes.deletes, published])
-            if sequence > lease.sequence or published:
+            if self._published:
+                changes = msgspec.structs.replace(changes, deletes=[*changes.deletes, self._published])
+            if sequence > lease.sequence or self._published or positions:
                 transaction.commit(lease, sequence, changes)
             else:
                 transaction.rollback()
@@ -208,91 +303,25 @@ class Lane:
             transaction.rollback()
             raise
         self._published = []
-        self._lease = Lease(lease.epoch, sequence)
+        self._lease = msgspec.structs.replace(lease, sequence=sequence)
+        self._order.advanced(positions)
         _record(committed, settled, changes)
+        if blocked is not None:
+            raise blocked
 
-    def _settle(
-        self,
-        work: BatchWork,
-        request: Request,
-        known: dict[str, LogEntry],
-        epoch: int,
-        sequence: int,
-        fault: BatchFault | None,
-    ) -> _Settled:
-        """Decide about one request: the order of these questions is the protocol's."""
-        message = request.message
-        if message.command_id is None:
-            problem = request.problem or Problem("missing_command_id", "a command needs an id")
-            return _nameless(request, problem)
-        entry = known.get(message.command_id)
-        if entry is not None:
-            return _repeated(request, entry)
-        result: Struct | None = None
-        status, code, text, trace = "applied", None, None, None
-        if request.problem is not None:
-            status, code, text = "failed", request.problem.code, request.problem.message
-        elif fault is not None:
-            status, code, text = "failed", "database_refused", str(fault)
-        elif message.deadline_ms is not None and work.now.timestamp() * 1000 > message.deadline_ms:
-            status, code, text = (
-                "expired",
-                "deadline_expired",
-                "the deadline had passed when the command's turn came",
-            )
-        else:
-            work.begin_command(message.command_id)
-            try:
-                result = _handle(work, request)
-                encoded = msgspec.json.encode(result)
-            except Rejected as rejection:
-                work.undo()
-                status, code, text = "rejected", rejection.code, str(rejection)
-            except StoreError:
-                raise
-            except Exception as error:  # noqa: BLE001  # whatever a handler does must not stop the lane
-                work.undo()
-                status, code, text = "failed", "handler_error", f"{type(error).__name__}: {error}"
-                trace = _tail(traceback.format_exc(), TRACEBACK_CHARACTERS_MAX)
-        text = None if text is None else _storable(text)
-        entry = LogEntry(
-            command_id=message.command_id,
-            sequence=sequence,
-            epoch=epoch,
-            type=message.type or "",
-            fingerprint=request.fingerprint,
-            status=status,
-            result=encoded.decode() if status == "applied" else None,
-            error_code=code,
-            error_message=text,
-            settled_at=work.now,
-        )
-        dead_letter = None
-        if status == "failed":
-            dead_letter = DeadLetter(message, code or "", text or "", trace, sequence)
-        return _Settled(from_log(entry, replayed=False), dead_letter, entry)
+    def _advance(self, work: BatchWork, requests: Sequence[Request]) -> list[PublisherPosition]:
+        """Move the positions of the publishers of some requests, in the same transaction."""
+        moved: list[PublisherPosition] = []
+        for name, position in positions_after(requests, work.now).items():
+            held = self._order.position(name)
+            if held is None or position.sequence > held.sequence:
+                work.adopt(PublisherPosition, name, held)
+                moved.append(work.add(position) if held is None else work.save(position))
+        return moved
 
 
-def _handle(work: BatchWork, request: Request) -> Struct | None:
-    handler: Handler[Any] | None = request.handler
-    if handler is None or request.command is None:
-        raise TypeError("a request without a problem has a handler and a command")
-    expected = request.message.expected_version
-    if expected is not None:
-        if handler.target is None:
-            raise Rejected("expected_version_unsupported", f"{request.message.type} has no version to expect")
-        _check_version(work, handler.target(request.command), expected)
-    return handler.handle(work, request.command)
-
-
-def _check_version(work: BatchWork, target: Ref[Row], expected: int) -> None:
-    row = work.find(target.model, target.column, target.value)
-    # A row that is not there is the handler's to refuse, in its own words.
-    if isinstance(row, VersionedRow) and row.version != expected:
-        raise Rejected(
-            "version_conflict",
-            f"{target.model.table} {target.value} has version {row.version}, not {expected}",
-        )
+def _blocks(request: Request, entry: LogEntry) -> bool:
+    return entry.status == "failed" and request.handler is not None and request.handler.on_failure == "block"
 
 
 def _known(transaction: Transaction, requests: Sequence[Request]) -> dict[str, LogEntry]:
@@ -303,63 +332,27 @@ def _known(transaction: Transaction, requests: Sequence[Request]) -> dict[str, L
     return {entry.command_id: entry for entry in transaction.load(LogEntry, LogEntry.key, ids)}
 
 
-def _reads(requests: Sequence[Request], known: dict[str, LogEntry]) -> list[Ref[Row]]:
-    """The rows that the new commands of a batch name."""
-    refs: list[Ref[Row]] = []
-    for request in requests:
-        if request.handler is None or request.message.command_id in known:
-            continue
-        try:
-            refs.extend(request.handler.reads(request.command))
-        except Exception:  # noqa: BLE001, S112  # the handler will meet the same error, where it is recorded
-            continue
-    return refs
-
-
-def _nameless(request: Request, problem: Problem) -> _Settled:
-    """A message without an id cannot be deduplicated, so it is not applied and not logged."""
-    error = OutcomeError(code=problem.code, message=problem.message)
-    return _Settled(
-        Outcome(command_id=None, type=request.message.type, status="failed", sequence=None, error=error),
-        DeadLetter(request.message, problem.code, problem.message, None, None),
-    )
-
-
-def _repeated(request: Request, entry: LogEntry) -> _Settled:
-    """An id that the log knows: the recorded outcome, or a refusal if it now means something else."""
-    if entry.fingerprint != request.fingerprint:
-        error = OutcomeError(
-            code="idempotency_mismatch",
-            message=f"the id {entry.command_id} is that of another command, settled with sequence {entry.sequence}",
-        )
-        return _Settled(
-            Outcome(
-                command_id=entry.command_id,
-                type=request.message.type,
-                status="rejected",
-                sequence=None,
-                error=error,
-            )
-        )
-    dead_letter = None
-    if entry.status == "failed" and request.redelivered:
-        # The consumer before us may have died between its commit and the confirm of the dead letter.
-        dead_letter = DeadLetter(
-            request.message, entry.error_code or "", entry.error_message or "", None, entry.sequence
-        )
-    return _Settled(from_log(entry, replayed=True), dead_letter)
-
-
-def _record(committed: _Committed, settled: list[_Settled], changes: Changes) -> None:
+def _record(committed: _Committed, settled: list[Settled], changes: Changes) -> None:
     committed.settled.extend(settled)
     for rows in (*changes.updates, *changes.inserts):
         for row in rows:
             if isinstance(row, OutboxEntry):
                 committed.emitted.append(row)
-            elif not isinstance(row, LogEntry):
+            elif not isinstance(row, LANE_MODELS):
                 committed.saved.append(row)
     for rows in changes.deletes:
-        committed.removed.extend(row for row in rows if not isinstance(row, OutboxEntry))
+        committed.removed.extend(row for row in rows if not isinstance(row, LANE_MODELS))
+
+
+def _whole(batch: list[Delivery], commands: int) -> tuple[list[Delivery], list[Delivery]]:
+    """The deliveries that so many settled commands complete, and the others."""
+    complete = 0
+    for delivery in batch:
+        commands -= len(delivery.commands)
+        if commands < 0:
+            break
+        complete += 1
+    return batch[:complete], batch[complete:]
 
 
 def _settlement(deliveries: Sequence[Delivery], committed: _Committed) -> Settlement:
@@ -372,21 +365,13 @@ def _settlement(deliveries: Sequence[Delivery], committed: _Committed) -> Settle
             outcomes = [done.outcome for done in committed.settled[position:after]]
             replies.append(Reply(delivery.reply_to, delivery.correlation_id, delivery.reply_packs, outcomes))
         position = after
+    settled = committed.settled[:position]
     return Settlement(
-        last_tag=deliveries[-1].tag,
-        outcomes=[done.outcome for done in committed.settled],
+        tags=[delivery.tag for delivery in deliveries],
+        outcomes=[done.outcome for done in settled],
         replies=replies,
-        dead_letters=[done.dead_letter for done in committed.settled if done.dead_letter is not None],
+        dead_letters=[done.dead_letter for done in settled if done.dead_letter is not None],
         emitted=committed.emitted,
         saved=committed.saved,
         removed=committed.removed,
     )
-
-
-def _storable(text: str) -> str:
-    """Text that every database takes: no NUL, no lone surrogates, not too long."""
-    return text[:ERROR_CHARACTERS_MAX].replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
-
-
-def _tail(text: str, characters_max: int) -> str:
-    return text if len(text) <= characters_max else "…" + text[-characters_max:]

@@ -139,6 +139,11 @@ class BatchWork:
         )
         return command_id
 
+    def adopt(self, model: type[Row], key: int | str, row: Row | None) -> None:
+        """Take a row, or its absence, as read: the lane knows it, being the only writer."""
+        kind = self._kind(model)
+        kind.original[key] = kind.current[key] = row
+
     def insert_new(self, rows: Sequence[Row]) -> None:
         """Insert rows that are known not to exist, such as log entries."""
         for row in rows:

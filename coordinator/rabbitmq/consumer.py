@@ -15,8 +15,9 @@ import pika
 import structlog
 
 from coordinator.inbox import Inbox
+from coordinator.lane.acknowledger import Acknowledger
 from coordinator.lane.delivery import DeadLetter, Delivery, Reply, Settlement
-from coordinator.lane.lane import ERROR_CHARACTERS_MAX
+from coordinator.lane.settle import ERROR_CHARACTERS_MAX
 from shared.errors import BrokerUnavailable, ConfigurationError, CoordinatorError, Unavailable
 from shared.lane_tables import OutboxEntry
 from shared.messaging.amqp import AmqpChannel, AmqpConnection
@@ -64,6 +65,7 @@ class LaneConsumer:
         self._connection: AmqpConnection | None = None
         self._channel: AmqpChannel | None = None
         self._generation = 0
+        self._acknowledger = Acknowledger()
         self._settlements: asyncio.Queue[tuple[int, Settlement]] = asyncio.Queue()
         self._stop: asyncio.Event = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name=f"broker {lane}", daemon=True)
@@ -140,12 +142,11 @@ class LaneConsumer:
             await channel.call(channel.raw.basic_qos, prefetch_count=self._settings.prefetch)
             generation = self._inbox.begin_generation()
             self._connection, self._channel, self._generation = connection, channel, generation
+            self._acknowledger = Acknowledger()
             await channel.call(
                 channel.raw.basic_consume,
                 queue_name(self._lane),
-                on_message_callback=lambda _, method, properties, body: self._inbox.put(
-                    generation, _delivery(method, properties, body, self._settings.message_bytes_max)
-                ),
+                on_message_callback=self._on_message,
             )
             self.is_consuming = True
             log.info("consuming", lane=self._lane, generation=generation)
@@ -156,21 +157,27 @@ class LaneConsumer:
             self._channel = None
             connection.abort()
 
+    def _on_message(self, _: Any, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
+        delivery = _delivery(method, properties, body, self._settings.message_bytes_max)
+        self._acknowledger.delivered(delivery.tag)
+        self._inbox.put(self._generation, delivery)
+
     async def _settle_all(self) -> None:
         while True:
             generation, settlement = await self._settlements.get()
             for letter in settlement.dead_letters:
                 await self._publish_dead(letter)
-            self._acknowledge(generation, settlement.last_tag)
+            self._acknowledge(generation, settlement.tags)
             for reply in settlement.replies:
                 self._send_reply(reply)
             self._publish_emitted(settlement.emitted)
             self._settlements.task_done()
 
-    def _acknowledge(self, generation: int, tag: int) -> None:
+    def _acknowledge(self, generation: int, tags: Sequence[int]) -> None:
         channel = self._channel
         if channel is not None and generation == self._generation and channel.raw.is_open:
-            channel.raw.basic_ack(tag, multiple=True)
+            for acknowledgement in self._acknowledger.settled(tags):
+                channel.raw.basic_ack(acknowledgement.tag, multiple=acknowledgement.multiple)
 
     async def _flush_acknowledgements(self) -> None:
         """Return once the broker has seen every acknowledgement: it answers in order."""

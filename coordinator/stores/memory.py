@@ -18,6 +18,8 @@ class MemoryDatabase:
         self.tables: Tables = {}
         self.epoch = 0
         self.sequence = 0
+        self.revision = 0
+        self.paused: str | None = None
 
     def rows(self, model: type[R]) -> list[R]:
         """All rows of a model, in order of their keys."""
@@ -36,7 +38,8 @@ class MemoryStore:
 
     def take_over(self, holder: str, now: datetime) -> Lease:  # noqa: ARG002
         self._database.epoch += 1
-        return Lease(self._database.epoch, self._database.sequence)
+        database = self._database
+        return Lease(database.epoch, database.sequence, database.revision, database.paused)
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         if self._database.epoch != epoch:
@@ -68,7 +71,7 @@ class MemoryTransaction:
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         database = self._database
-        if database.epoch != lease.epoch or database.sequence != lease.sequence:
+        if (database.epoch, database.sequence, database.revision) != (lease.epoch, lease.sequence, lease.revision):
             raise Fenced(f"epoch {lease.epoch} is over; it is {database.epoch} now")
         after: Tables = {model: dict(table) for model, table in database.tables.items()}
         for row in itertools.chain.from_iterable(changes.deletes):

@@ -141,14 +141,14 @@ class MongoStore:
                 {
                     "$inc": {"epoch": 1},
                     "$set": {"holder": holder, "taken_at": now},
-                    "$setOnInsert": {"sequence": 0, "batches": 0},
+                    "$setOnInsert": {"sequence": 0, "batches": 0, "revision": 0, "paused": None},
                 },
                 upsert=upsert,
                 return_document=ReturnDocument.AFTER,
             )
         if lease is None:
             raise Fenced(f"the epoch of lane {self._lane} was raised by another consumer")
-        return Lease(lease["epoch"], lease["sequence"])
+        return Lease(lease["epoch"], lease["sequence"], lease["revision"], lease["paused"])
 
     def _database(self) -> Database[Document]:
         if self._client is None:
@@ -199,7 +199,7 @@ class MongoTransaction:
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         with self._closing_when_unavailable():
             fenced = self._database[LEASE_TABLE].update_one(
-                {"_id": self._lane, "epoch": lease.epoch, "sequence": lease.sequence},
+                {"_id": self._lane, "epoch": lease.epoch, "sequence": lease.sequence, "revision": lease.revision},
                 {"$set": {"sequence": sequence}, "$inc": {"batches": 1}},
                 session=self._session,
             )

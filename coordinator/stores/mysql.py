@@ -65,14 +65,15 @@ _SESSION = (
     "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
 )
 _TAKE_OVER = f"""
-    INSERT INTO {LEASE_TABLE} (lane, epoch, sequence, batches, holder, taken_at) VALUES (%s, 1, 0, 0, %s, %s)
+    INSERT INTO {LEASE_TABLE} (lane, epoch, sequence, batches, revision, holder, taken_at)
+    VALUES (%s, 1, 0, 0, 0, %s, %s)
     ON DUPLICATE KEY UPDATE epoch = epoch + 1, holder = VALUES(holder), taken_at = VALUES(taken_at)
 """  # noqa: S608  # a constant of ours
 _RENEW = f"UPDATE {LEASE_TABLE} SET epoch = epoch + 1, holder = %s, taken_at = %s WHERE lane = %s AND epoch = %s"  # noqa: S608
-_HELD = f"SELECT epoch, sequence FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608
+_HELD = f"SELECT epoch, sequence, revision, paused FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608
 _FENCE = (
     f"UPDATE {LEASE_TABLE} SET sequence = %s, batches = batches + 1 "  # noqa: S608
-    "WHERE lane = %s AND epoch = %s AND sequence = %s"
+    "WHERE lane = %s AND epoch = %s AND sequence = %s AND revision = %s"
 )
 _FOREIGN_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noqa: S608
 
@@ -152,7 +153,7 @@ class MysqlStore:
                 raise
         if not raised or held is None:
             raise Fenced(f"the epoch of lane {self._lane} was raised by another consumer")
-        return Lease(held[0], held[1])
+        return Lease(*held)
 
     def _connected(self) -> "pymysql.Connection[Any]":
         if self._connection is None:
@@ -208,7 +209,7 @@ class MysqlTransaction:
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         with self._closing_when_unavailable():
             with self._connection.cursor() as cursor:
-                if cursor.execute(_FENCE, [sequence, self._lane, lease.epoch, lease.sequence]) != 1:
+                if cursor.execute(_FENCE, [sequence, self._lane, lease.epoch, lease.sequence, lease.revision]) != 1:
                     raise Fenced(f"epoch {lease.epoch} of lane {self._lane} is over")
                 for rows in changes.deletes:
                     table = self._schema.of(type(rows[0]))

@@ -26,7 +26,8 @@ class StoreError(Exception):
 
 
 class Fenced(StoreError):
-    """Raised by `renew` and `commit` when another consumer has taken the lane over."""
+    """Raised by `renew` and `commit` when another consumer has taken the lane over, and by `commit` when an operator
+    has changed the lane."""
 
 
 class BatchFault(StoreError):
@@ -42,10 +43,16 @@ class StoreUnavailable(StoreError):
 
 
 class Lease(Struct, frozen=True):
-    """The right to write: commits under `epoch` succeed until someone raises it. `sequence` is the last one settled."""
+    """The right to write: commits under `epoch` succeed until someone raises it. `sequence` is the last one settled.
+
+    `revision` counts an operator's changes to the lane: a commit under an older one is Fenced too, and renewing the
+    lease shows what has changed. `paused` says why the lane must not go on, if it must not.
+    """
 
     epoch: int
     sequence: int
+    revision: int = 0
+    paused: str | None = None
 
 
 class Changes(Struct, frozen=True):

@@ -50,18 +50,18 @@ _CONFLICTS = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockN
 _FAULTS = (errors.DataError, errors.IntegrityError, errors.ProgramLimitExceeded)
 
 _TAKE_OVER = f"""
-    INSERT INTO {LEASE_TABLE} AS held (lane, epoch, sequence, batches, holder, taken_at)
-    VALUES (%(lane)s, 1, 0, 0, %(holder)s, %(now)s)
+    INSERT INTO {LEASE_TABLE} AS held (lane, epoch, sequence, batches, revision, holder, taken_at)
+    VALUES (%(lane)s, 1, 0, 0, 0, %(holder)s, %(now)s)
     ON CONFLICT (lane) DO UPDATE SET epoch = held.epoch + 1, holder = excluded.holder, taken_at = excluded.taken_at
-    RETURNING epoch, sequence
+    RETURNING epoch, sequence, revision, paused
 """  # noqa: S608  # a constant of ours
 _RENEW = f"""
     UPDATE {LEASE_TABLE} SET epoch = epoch + 1, holder = %(holder)s, taken_at = %(now)s
-    WHERE lane = %(lane)s AND epoch = %(epoch)s RETURNING epoch, sequence
+    WHERE lane = %(lane)s AND epoch = %(epoch)s RETURNING epoch, sequence, revision, paused
 """  # noqa: S608
 _FENCE = f"""
     UPDATE {LEASE_TABLE} SET sequence = %(after)s, batches = batches + 1
-    WHERE lane = %(lane)s AND epoch = %(epoch)s AND sequence = %(before)s
+    WHERE lane = %(lane)s AND epoch = %(epoch)s AND sequence = %(before)s AND revision = %(revision)s
 """  # noqa: S608
 _FOREIGN_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noqa: S608
 
@@ -110,7 +110,7 @@ class PostgresStore:
             row = self._connected().execute(_TAKE_OVER, {"lane": self._lane, "holder": holder, "now": now}).fetchone()
             if row is None:
                 raise StoreUnavailable("PostgreSQL returned no lease")
-            return Lease(row[0], row[1])
+            return Lease(*row)
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         with self._closing_when_unavailable():
@@ -121,7 +121,7 @@ class PostgresStore:
             )
         if row is None:
             raise Fenced(f"epoch {epoch} of lane {self._lane} is over")
-        return Lease(row[0], row[1])
+        return Lease(*row)
 
     def begin(self) -> Transaction:
         with self._closing_when_unavailable():
@@ -195,7 +195,13 @@ class PostgresTransaction:
         return [row_of(model, table.columns, row) for row in rows]
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
-        fence = {"lane": self._lane, "epoch": lease.epoch, "before": lease.sequence, "after": sequence}
+        fence = {
+            "lane": self._lane,
+            "epoch": lease.epoch,
+            "before": lease.sequence,
+            "after": sequence,
+            "revision": lease.revision,
+        }
         with self._closing_when_unavailable():
             self._is_spoiled = True
             fenced = self._connection.cursor()

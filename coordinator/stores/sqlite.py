@@ -26,17 +26,17 @@ from shared.service import Service
 BUSY_TIMEOUT_S = 5.0
 
 _TAKE_OVER = f"""
-    INSERT INTO {LEASE_TABLE} (lane, epoch, sequence, batches, holder, taken_at) VALUES (?, 1, 0, 0, ?, ?)
+    INSERT INTO {LEASE_TABLE} (lane, epoch, sequence, batches, revision, holder, taken_at) VALUES (?, 1, 0, 0, 0, ?, ?)
     ON CONFLICT (lane) DO UPDATE SET epoch = epoch + 1, holder = excluded.holder, taken_at = excluded.taken_at
-    RETURNING epoch, sequence
+    RETURNING epoch, sequence, revision, paused
 """  # noqa: S608  # a constant of ours
 _RENEW = f"""
     UPDATE {LEASE_TABLE} SET epoch = epoch + 1, holder = ?, taken_at = ? WHERE lane = ? AND epoch = ?
-    RETURNING epoch, sequence
+    RETURNING epoch, sequence, revision, paused
 """  # noqa: S608
 _FENCE = (
     f"UPDATE {LEASE_TABLE} SET sequence = ?, batches = batches + 1 "  # noqa: S608
-    "WHERE lane = ? AND epoch = ? AND sequence = ?"
+    "WHERE lane = ? AND epoch = ? AND sequence = ? AND revision = ?"
 )
 
 
@@ -82,8 +82,7 @@ class SqliteStore:
 
     def take_over(self, holder: str, now: datetime) -> Lease:
         with _translated():
-            epoch, sequence = self._connected().execute(_TAKE_OVER, [self._lane, holder, _text(now)]).fetchone()
-            return Lease(epoch, sequence)
+            return Lease(*self._connected().execute(_TAKE_OVER, [self._lane, holder, _text(now)]).fetchone())
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         with _translated():
@@ -132,7 +131,9 @@ class SqliteTransaction:
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         with _translated():
-            fenced = self._connection.execute(_FENCE, [sequence, self._lane, lease.epoch, lease.sequence])
+            fenced = self._connection.execute(
+                _FENCE, [sequence, self._lane, lease.epoch, lease.sequence, lease.revision]
+            )
             if fenced.rowcount != 1:
                 raise Fenced(f"epoch {lease.epoch} of lane {self._lane} is over")
             for rows in changes.deletes:

@@ -18,11 +18,11 @@ _MYSQL: dict[str, Any] = {
 }
 
 
-def _ascii() -> Any:
+def _ascii(length: int = 64) -> Any:
     return (
-        sa.String(64)
-        .with_variant(sa.String(64, collation="ascii_bin"), "mysql", "mariadb")
-        .with_variant(sa.String(64, collation="C"), "postgresql")
+        sa.String(length)
+        .with_variant(sa.String(length, collation="ascii_bin"), "mysql", "mariadb")
+        .with_variant(sa.String(length, collation="C"), "postgresql")
     )
 
 
@@ -37,6 +37,8 @@ def upgrade() -> None:
         sa.Column("epoch", sa.BigInteger(), nullable=False),
         sa.Column("sequence", sa.BigInteger(), nullable=False),
         sa.Column("batches", sa.BigInteger(), nullable=False),
+        sa.Column("revision", sa.BigInteger(), nullable=False),
+        sa.Column("paused", sa.String(500)),
         sa.Column("holder", sa.String(200), nullable=False),
         sa.Column("taken_at", _time(), nullable=False),
         **_MYSQL,
@@ -72,8 +74,22 @@ def upgrade() -> None:
         sa.Column("created_at", _time(), nullable=False),
         **_MYSQL,
     )
+    op.create_table(
+        "publishers",
+        sa.Column("name", _ascii(100), primary_key=True),
+        sa.Column("sequence", sa.BigInteger(), nullable=False),
+        sa.Column("seen_at", _time(), nullable=False),
+        **_MYSQL,
+    )
+    op.create_table(
+        "cancellations",
+        sa.Column("command_id", _ascii(), primary_key=True),
+        sa.Column("reason", sa.String(500), nullable=False),
+        sa.Column("requested_at", _time(), nullable=False),
+        **_MYSQL,
+    )
 
 
 def downgrade() -> None:
-    for table in ("outbox", "counters", "command_log", "lane_lease"):
+    for table in ("cancellations", "publishers", "outbox", "counters", "command_log", "lane_lease"):
         op.drop_table(table)

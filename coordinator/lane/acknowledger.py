@@ -1,0 +1,41 @@
+"""Which acknowledgements to send: one for all deliveries before the first that is held, single ones beyond."""
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+
+class Acknowledgement(Struct, frozen=True):
+    """Basic.Ack of one tag, or of all up to it."""
+
+    tag: int
+    multiple: bool
+
+
+class Acknowledger:
+    """The unacknowledged deliveries of one channel."""
+
+    def __init__(self) -> None:
+        self._is_settled: dict[int, bool] = {}
+
+    def delivered(self, tag: int) -> None:
+        """The broker delivered it; tags come in order."""
+        self._is_settled[tag] = False
+
+    def settled(self, tags: Iterable[int]) -> list[Acknowledgement]:
+        """These deliveries are settled and on disk: what to tell the broker."""
+        fresh = [tag for tag in tags if tag in self._is_settled]
+        for tag in fresh:
+            self._is_settled[tag] = True
+        up_to = 0
+        for tag, is_settled in self._is_settled.items():
+            if not is_settled:
+                break
+            up_to = tag
+        acknowledgements = [Acknowledgement(up_to, multiple=True)] if up_to else []
+        acknowledgements += [Acknowledgement(tag, multiple=False) for tag in fresh if tag > up_to]
+        for tag in [tag for tag in self._is_settled if tag <= up_to]:
+            del self._is_settled[tag]
+        for acknowledgement in acknowledgements:
+            self._is_settled.pop(acknowledgement.tag, None)
+        return acknowledgements

@@ -1,0 +1,144 @@
+"""Publisher sessions: commands that carry `publisher` and `publisher-seq` are applied in that order, whatever the
+broker does. A delivery that arrives ahead of its predecessor is held, unacknowledged, until that one arrives.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from msgspec import Struct
+
+from coordinator.lane.delivery import Delivery
+from coordinator.lane.request import Request
+from shared.lane_tables import PublisherPosition
+
+
+class _Span(Struct, frozen=True):
+    """The publisher of a delivery, and the first and last of its numbers."""
+
+    publisher: str
+    first: int
+    last: int
+
+
+class _Held(Struct, frozen=True):
+    """A delivery that came too early."""
+
+    delivery: Delivery
+    span: _Span
+    since_s: float
+
+
+class PublisherOrder:
+    """Decides which deliveries may be applied now. What it knows ends with the lease: a successor reads it anew."""
+
+    def __init__(self, held_max: int, gap_timeout_s: float) -> None:
+        self._held_max = held_max
+        self._gap_timeout_s = gap_timeout_s
+        self._next: dict[str, int] = {}
+        self._rows: dict[str, PublisherPosition | None] = {}
+        self._held: dict[str, dict[int, _Held]] = {}
+        self.gaps = 0
+
+    def forget(self) -> None:
+        """Start anew: the broker delivers again what was not acknowledged."""
+        self._next.clear()
+        self._rows.clear()
+        self._held.clear()
+
+    @property
+    def held(self) -> int:
+        """How many deliveries wait for a predecessor."""
+        return sum(len(waiting) for waiting in self._held.values())
+
+    def unknown(self, deliveries: Sequence[Delivery]) -> list[str]:
+        """Publishers whose position has not been read yet."""
+        spans = (_span(delivery) for delivery in deliveries)
+        return list({span.publisher: None for span in spans if span is not None and span.publisher not in self._rows})
+
+    def learn(self, publishers: Iterable[str], rows: Iterable[PublisherPosition]) -> None:
+        """The positions of some publishers; those without a row have published nothing yet."""
+        for publisher in publishers:
+            self._rows[publisher] = None
+            self._next[publisher] = 1
+        for row in rows:
+            self._rows[row.name] = row
+            self._next[row.name] = row.sequence + 1
+
+    def admit(self, deliveries: Sequence[Delivery], now_s: float) -> list[Delivery]:
+        """The deliveries whose turn it is, in the order in which to apply them; the others are held.
+
+        A predecessor that does not come within the timeout, or before too many deliveries wait, is given up: `gaps`
+        counts it, and it is applied when it comes after all.
+        """
+        ready: list[Delivery] = []
+        for delivery in deliveries:
+            span = _span(delivery)
+            if span is None:
+                ready.append(delivery)
+            elif span.first <= self._next[span.publisher]:
+                self._take(delivery, span, ready)
+            else:
+                self._held.setdefault(span.publisher, {})[span.first] = _Held(delivery, span, now_s)
+        while (oldest := self._oldest()) is not None and (
+            self.held > self._held_max or now_s - oldest.since_s >= self._gap_timeout_s
+        ):
+            self.gaps += 1
+            waiting = self._held[oldest.span.publisher]
+            first = waiting.pop(min(waiting))
+            self._take(first.delivery, first.span, ready)
+        return ready
+
+    def due_in_s(self, now_s: float) -> float | None:
+        """When the next gap is given up; None: nothing is held."""
+        oldest = self._oldest()
+        return None if oldest is None else max(0.0, oldest.since_s + self._gap_timeout_s - now_s)
+
+    def position(self, publisher: str) -> PublisherPosition | None:
+        """The row of a publisher, as committed."""
+        return self._rows.get(publisher)
+
+    def advanced(self, rows: Iterable[PublisherPosition]) -> None:
+        """These rows are committed."""
+        for row in rows:
+            self._rows[row.name] = row
+
+    def _take(self, delivery: Delivery, span: _Span, ready: list[Delivery]) -> None:
+        """This one's turn, and then that of all who waited for it."""
+        ready.append(delivery)
+        publisher = span.publisher
+        self._next[publisher] = max(self._next[publisher], span.last + 1)
+        waiting = self._held.get(publisher, {})
+        while waiting and (first := min(waiting)) <= self._next[publisher]:
+            held = waiting.pop(first)
+            ready.append(held.delivery)
+            self._next[publisher] = max(self._next[publisher], held.span.last + 1)
+        if not waiting:
+            self._held.pop(publisher, None)
+
+    def _oldest(self) -> _Held | None:
+        waiting = [held for by_first in self._held.values() for held in by_first.values()]
+        return min(waiting, key=lambda held: held.since_s, default=None)
+
+
+def positions_after(requests: Sequence[Request], now: datetime) -> dict[str, PublisherPosition]:
+    """The last number of each publisher in a batch."""
+    last: dict[str, int] = {}
+    for request in requests:
+        message = request.message
+        if message.publisher is not None and message.publisher_seq is not None:
+            last[message.publisher] = max(last.get(message.publisher, 0), message.publisher_seq)
+    return {name: PublisherPosition(name=name, sequence=number, seen_at=now) for name, number in last.items()}
+
+
+def _span(delivery: Delivery) -> _Span | None:
+    """A pack is one publisher's: the first command that names one speaks for it."""
+    numbers = [
+        (message.publisher, message.publisher_seq)
+        for message in delivery.commands
+        if message.publisher is not None and message.publisher_seq is not None
+    ]
+    if not numbers:
+        return None
+    publisher = numbers[0][0]
+    own = [number for name, number in numbers if name == publisher and number is not None]
+    return _Span(str(publisher), min(own), max(own))

@@ -1,0 +1,164 @@
+"""`LaneAdmin` on MongoDB."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from pymongo import MongoClient, ReturnDocument, WriteConcern
+from pymongo.client_session import ClientSession
+from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.read_concern import ReadConcern
+from pymongo.synchronous.database import Database
+
+from coordinator.operate.port import FAILED_AMONG, LOCK_TIMEOUT_S, LaneState, LeaseState
+from shared.database import Document, document_of, row_of_document
+from shared.errors import ConfigurationError, DatabaseUnavailable
+from shared.lane_tables import LEASE_TABLE, Cancellation, LogEntry
+
+CONNECT_TIMEOUT_MS = 3000
+SOCKET_TIMEOUT_MS = 30_000
+
+
+class MongoAdmin:
+    """Implements `LaneAdmin`. Connects on first use. Raises ConfigurationError for an address it cannot read."""
+
+    def __init__(self, url: str, lane: str) -> None:
+        self._lane = lane
+        try:
+            self._client: MongoClient[Document] = MongoClient(
+                url,
+                tz_aware=True,
+                appname=f"operator of lane {lane}",
+                serverSelectionTimeoutMS=CONNECT_TIMEOUT_MS,
+                connectTimeoutMS=CONNECT_TIMEOUT_MS,
+                socketTimeoutMS=SOCKET_TIMEOUT_MS,
+                w="majority",
+                journal=True,
+                readConcernLevel="majority",
+            )
+            self._database: Database[Document] = self._client.get_default_database()
+        except PyMongoError as error:
+            raise ConfigurationError(f"{lane.upper()}_DATABASE_URL is no MongoDB address: {error}") from None
+
+    def state(self) -> LaneState:
+        with self._translated():
+            lease = self._database[LEASE_TABLE].find_one({"_id": self._lane})
+            last = self._newest({})
+            since = (last.sequence if last else 0) - FAILED_AMONG
+            failed = self._newest({"sequence": {"$gt": since}, "status": "failed"})
+        return LaneState(lease=_lease_of(lease), last_settled=last, last_failed=failed)
+
+    def sequence(self) -> int:
+        with self._translated():
+            lease = self._database[LEASE_TABLE].find_one({"_id": self._lane}, {"sequence": 1})
+        return 0 if lease is None else int(lease["sequence"])
+
+    def find(self, command_id: str) -> LogEntry | None:
+        with self._translated():
+            return self._find(command_id, None)
+
+    def pause(self, reason: str, now: datetime) -> LeaseState:
+        lease = _lease_of(self._change({"paused": reason}, now, ReturnDocument.AFTER))
+        if lease is None:
+            raise DatabaseUnavailable(f"the lease of lane {self._lane} vanished while it was being paused")
+        return lease
+
+    def resume(self, now: datetime) -> str | None:
+        before = self._change({"paused": None}, now, ReturnDocument.BEFORE)
+        return None if before is None else before.get("paused")
+
+    def cancel(self, command_id: str, reason: str, now: datetime) -> LogEntry | None:
+        def transact(session: ClientSession) -> LogEntry | None:
+            # The write comes first: it takes the lease, so that no batch commits between looking and cancelling.
+            self._database[LEASE_TABLE].update_one({"_id": self._lane}, {"$inc": {"revision": 1}}, session=session)
+            settled = self._find(command_id, session)
+            cancellations = self._database[Cancellation.table]
+            if settled is None and cancellations.find_one({"_id": command_id}, session=session) is None:
+                row = Cancellation(command_id=command_id, reason=reason, requested_at=now)
+                cancellations.insert_one(document_of(row), session=session)
+            return settled
+
+        self._change({}, now, ReturnDocument.AFTER)
+        with self._translated(), self._client.start_session() as session:
+            return session.with_transaction(
+                transact,
+                read_concern=ReadConcern("snapshot"),
+                write_concern=WriteConcern(w="majority", j=True),
+                max_commit_time_ms=LOCK_TIMEOUT_S * 1000,
+            )
+
+    def settled_before(self, cutoff: datetime) -> int:
+        with self._translated():
+            return self._log.count_documents(
+                {"settled_at": {"$lt": cutoff}, "sequence": {"$lt": self._highest_sequence()}}
+            )
+
+    def prune(self, cutoff: datetime, batch_rows: int) -> Iterator[int]:
+        with self._translated():
+            highest = self._highest_sequence()
+        after = 0
+        while True:
+            # By ranges of the sequence, which is indexed: the time is not.
+            with self._translated():
+                found = self._log.find({"sequence": {"$gt": after, "$lt": highest}}, {"sequence": 1})
+                sequences = [document["sequence"] for document in found.sort("sequence", 1).limit(batch_rows)]
+                if not sequences:
+                    return
+                span = {"$gt": after, "$lte": sequences[-1]}
+                gone = self._log.delete_many({"sequence": span, "settled_at": {"$lt": cutoff}}).deleted_count
+            if gone == 0:
+                return
+            after = sequences[-1]
+            yield gone
+
+    def close(self) -> None:
+        self._client.close()
+
+    @property
+    def _log(self) -> Any:
+        return self._database[LogEntry.table]
+
+    def _highest_sequence(self) -> int:
+        newest = self._newest({})
+        return 0 if newest is None else newest.sequence
+
+    def _newest(self, condition: Document) -> LogEntry | None:
+        document = self._log.find_one(condition, sort=[("sequence", -1)])
+        return None if document is None else row_of_document(LogEntry, document)
+
+    def _find(self, command_id: str, session: ClientSession | None) -> LogEntry | None:
+        document = self._log.find_one({"_id": command_id}, session=session)
+        return None if document is None else row_of_document(LogEntry, document)
+
+    def _change(self, values: Document, now: datetime, which: bool) -> Document | None:
+        """Count the revision up, and set the values. Waits for a transaction that has changed the lease."""
+        fresh = {"epoch": 0, "sequence": 0, "batches": 0, "holder": "", "taken_at": now, "paused": None}
+        change = {
+            "$inc": {"revision": 1},
+            "$setOnInsert": {name: value for name, value in fresh.items() if name not in values},
+        } | ({"$set": values} if values else {})
+        with self._translated():
+            lease = self._database[LEASE_TABLE]
+            try:
+                return lease.find_one_and_update({"_id": self._lane}, change, upsert=True, return_document=which)
+            except DuplicateKeyError:
+                # A coordinator created the document at the same moment.
+                return lease.find_one_and_update({"_id": self._lane}, change, upsert=True, return_document=which)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """The one place where the driver's errors become ours."""
+        try:
+            yield
+        except (PyMongoError, OSError) as error:
+            detail = str(error).partition(", Timeout:")[0]
+            raise DatabaseUnavailable(f"the database of lane {self._lane}: {detail}") from error
+
+
+def _lease_of(document: Document | None) -> LeaseState | None:
+    if document is None:
+        return None
+    # A lease of before operators could change it has neither.
+    values = {"revision": 0, "paused": None} | document
+    return LeaseState(**{name: values[name] for name in LeaseState.__struct_fields__})

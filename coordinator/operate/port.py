@@ -1,0 +1,81 @@
+"""The seam between the operator's commands and a lane's database.
+
+Two adapters implement it: coordinator/operate/sql.py and coordinator/operate/mongodb.py. Their errors are two of
+shared/errors.py: DatabaseUnavailable when the database is away or refuses, ConfigurationError when its schema is not
+migrated.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Protocol
+
+from msgspec import Struct
+
+from shared.lane_tables import LogEntry
+
+FAILED_AMONG = 10_000
+"""How many of the latest log entries are searched for a failed one: the log has no index by status."""
+
+LOCK_TIMEOUT_S = 10
+"""How long an operator's change waits for the lane's transaction in flight."""
+
+
+class LeaseState(Struct, frozen=True, kw_only=True):
+    """The lane's lease row. `holder` is empty while no coordinator ever took the lane."""
+
+    epoch: int
+    sequence: int
+    batches: int
+    revision: int
+    paused: str | None
+    holder: str
+    taken_at: datetime
+
+
+class LaneState(Struct, frozen=True, kw_only=True):
+    """What a lane's database says of it. `last_failed` is the latest failed one of the last `FAILED_AMONG`."""
+
+    lease: LeaseState | None
+    last_settled: LogEntry | None
+    last_failed: LogEntry | None
+
+
+class LaneAdmin(Protocol):
+    """One lane's database, for operators. Every change counts the lease's revision up.
+
+    The lane's fence checks the revision: after a change has returned, nothing commits until the lane has read the
+    lease again, and with it the change.
+    """
+
+    def state(self) -> LaneState:
+        """The lane as it is now."""
+
+    def sequence(self) -> int:
+        """The sequence of the last command settled; 0 before the first."""
+
+    def find(self, command_id: str) -> LogEntry | None:
+        """The log entry of this command, or None while it is not settled."""
+
+    def pause(self, reason: str, now: datetime) -> LeaseState:
+        """Have the lane commit nothing from now on. A lane that never ran is paused before it starts."""
+
+    def resume(self, now: datetime) -> str | None:
+        """Let the lane go on; return the reason for which it was paused, None if it was not."""
+
+    def cancel(self, command_id: str, reason: str, now: datetime) -> LogEntry | None:
+        """See to it that the command is never applied; or return its log entry, if it is settled already.
+
+        Both in one transaction with the revision: there is no moment between looking and cancelling.
+        """
+
+    def settled_before(self, cutoff: datetime) -> int:
+        """How many log entries `prune` would delete."""
+
+    def prune(self, cutoff: datetime, batch_rows: int) -> Iterator[int]:
+        """Delete log entries settled before, oldest first, a transaction a batch; yield how many each deleted.
+
+        The entry with the highest sequence stays. Ends at the first batch that holds none to delete.
+        """
+
+    def close(self) -> None:
+        """Close the connections. Never raises."""

@@ -1,0 +1,218 @@
+"""`LaneAdmin` on PostgreSQL, MySQL, MariaDB and SQLite."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Select,
+    and_,
+    create_engine,
+    delete,
+    func,
+    insert,
+    make_url,
+    select,
+    update,
+)
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+
+from coordinator.migrate import DRIVERS
+from coordinator.operate.port import FAILED_AMONG, LOCK_TIMEOUT_S, LaneState, LeaseState
+from shared.database import row_of, scheme_of, utc
+from shared.errors import ConfigurationError, DatabaseUnavailable
+from shared.lane_tables import LEASE_TABLE, Cancellation, LogEntry, metadata
+
+CONNECT_TIMEOUT_S = 3
+_LEASE = metadata.tables[LEASE_TABLE]
+_LOG = metadata.tables[LogEntry.table]
+_CANCELLATIONS = metadata.tables[Cancellation.table]
+
+# No such table, no such column: PostgreSQL's SQLSTATE, MySQL's numbers.
+_UNMIGRATED_STATES = {"42P01", "42703"}
+_UNMIGRATED_NUMBERS = {1146, 1054}
+# The lane creates its lease row at the same moment: by the second attempt it is there.
+_ATTEMPTS = 3
+
+
+class SqlAdmin:
+    """Implements `LaneAdmin`. Connects on first use. Raises ConfigurationError for an address it cannot read."""
+
+    def __init__(self, url: str, lane: str) -> None:
+        self._lane = lane
+        self._engine = _open(url)
+
+    def state(self) -> LaneState:
+        newest = select(_LOG).order_by(_LOG.c.sequence.desc()).limit(1)
+        with self._transaction() as connection:
+            lease = _lease_of(connection, self._lane)
+            last = _entry(connection, newest)
+            recent = and_(_LOG.c.sequence > (last.sequence if last else 0) - FAILED_AMONG, _LOG.c.status == "failed")
+            failed = _entry(connection, newest.where(recent))
+        return LaneState(lease=lease, last_settled=last, last_failed=failed)
+
+    def sequence(self) -> int:
+        with self._transaction() as connection:
+            found = connection.execute(select(_LEASE.c.sequence).where(_LEASE.c.lane == self._lane)).scalar()
+        return found or 0
+
+    def find(self, command_id: str) -> LogEntry | None:
+        with self._transaction() as connection:
+            return _entry(connection, select(_LOG).where(_LOG.c.command_id == command_id))
+
+    def pause(self, reason: str, now: datetime) -> LeaseState:
+        with self._changing(now, paused=reason) as connection:
+            lease = _lease_of(connection, self._lane)
+        if lease is None:
+            raise DatabaseUnavailable(f"the lease row of lane {self._lane} vanished while it was being paused")
+        return lease
+
+    def resume(self, now: datetime) -> str | None:
+        with self._changing(now) as connection:
+            lease = _lease_of(connection, self._lane)
+            connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(paused=None))
+        return None if lease is None else lease.paused
+
+    def cancel(self, command_id: str, reason: str, now: datetime) -> LogEntry | None:
+        with self._changing(now) as connection:
+            settled = _entry(connection, select(_LOG).where(_LOG.c.command_id == command_id))
+            if settled is not None:
+                return settled
+            known = select(_CANCELLATIONS.c.command_id).where(_CANCELLATIONS.c.command_id == command_id)
+            if connection.execute(known).scalar() is None:
+                connection.execute(
+                    insert(_CANCELLATIONS).values(command_id=command_id, reason=reason, requested_at=now)
+                )
+        return None
+
+    def settled_before(self, cutoff: datetime) -> int:
+        highest = select(func.max(_LOG.c.sequence)).scalar_subquery()
+        count = select(func.count()).select_from(_LOG).where(_LOG.c.settled_at < cutoff, _LOG.c.sequence < highest)
+        with self._transaction() as connection:
+            return int(connection.execute(count).scalar_one())
+
+    def prune(self, cutoff: datetime, batch_rows: int) -> Iterator[int]:
+        with self._transaction() as connection:
+            highest = connection.execute(select(func.max(_LOG.c.sequence))).scalar() or 0
+        after = 0
+        while True:
+            # By ranges of the sequence, which is indexed: the time is not.
+            walk = (
+                select(_LOG.c.sequence)
+                .where(_LOG.c.sequence > after, _LOG.c.sequence < highest)
+                .order_by(_LOG.c.sequence)
+                .limit(batch_rows)
+                .subquery()
+            )
+            with self._transaction() as connection:
+                last = connection.execute(select(func.max(walk.c.sequence))).scalar()
+                if last is None:
+                    return
+                gone = connection.execute(
+                    delete(_LOG).where(_LOG.c.sequence > after, _LOG.c.sequence <= last, _LOG.c.settled_at < cutoff)
+                ).rowcount
+            if gone == 0:
+                return
+            after = last
+            yield gone
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _changing(self, now: datetime, **values: str) -> Iterator[Connection]:
+        """A transaction that has counted the revision up, and holds the lease row's lock with it."""
+        with self._translated():
+            connection, transaction = self._begin_changing(now, values)
+            with connection, transaction:
+                yield connection
+
+    def _begin_changing(self, now: datetime, values: dict[str, str]) -> tuple[Connection, Any]:
+        counted = update(_LEASE).where(_LEASE.c.lane == self._lane).values(revision=_LEASE.c.revision + 1, **values)
+        created = insert(_LEASE).values(
+            **{"paused": None, **values},
+            lane=self._lane,
+            epoch=0,
+            sequence=0,
+            batches=0,
+            revision=1,
+            holder="",
+            taken_at=now,
+        )
+        for attempt in range(_ATTEMPTS):
+            connection = self._engine.connect()
+            transaction = connection.begin()
+            try:
+                if connection.execute(counted).rowcount == 0:
+                    connection.execute(created)
+            except IntegrityError:
+                connection.close()
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                return connection, transaction
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._translated(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """The one place where the drivers' errors become ours."""
+        try:
+            yield
+        except (SQLAlchemyError, OSError) as error:
+            detail = " ".join(str(getattr(error, "orig", None) or error).split())
+            if _is_unmigrated(error):
+                raise ConfigurationError(
+                    f"the database of {self._lane.upper()}_DATABASE_URL is not migrated: "
+                    f"run `coordinator migrate {self._lane}` ({detail})"
+                ) from error
+            raise DatabaseUnavailable(f"the database of lane {self._lane}: {detail}") from error
+
+
+def _open(url: str) -> Engine:
+    try:
+        address = make_url(url).set(drivername=DRIVERS[scheme_of(url)])
+    except (ArgumentError, KeyError) as error:
+        raise ConfigurationError(f"not a database address: {error}") from None
+    arguments: dict[str, Any] = {}
+    if scheme_of(url) == "postgresql":
+        limits = f"-c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC"
+        arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "options": limits}
+    elif scheme_of(url) in ("mysql", "mariadb"):
+        limits = f"SET SESSION innodb_lock_wait_timeout={LOCK_TIMEOUT_S}"
+        arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "init_command": limits}
+    # Not MySQL's default, whose gap locks would hold up the lane's inserts into the log.
+    isolation = {} if scheme_of(url) == "sqlite" else {"isolation_level": "READ COMMITTED"}
+    return create_engine(address, pool_size=1, connect_args=arguments, **isolation)
+
+
+def _lease_of(connection: Connection, lane: str) -> LeaseState | None:
+    row = connection.execute(select(_LEASE).where(_LEASE.c.lane == lane)).mappings().first()
+    return None if row is None else LeaseState(**{name: utc(row[name]) for name in LeaseState.__struct_fields__})
+
+
+def _entry(connection: Connection, query: Select[Any]) -> LogEntry | None:
+    row = connection.execute(query).mappings().first()
+    return None if row is None else row_of(LogEntry, row)
+
+
+def _is_unmigrated(error: BaseException) -> bool:
+    origin = error.orig if isinstance(error, DBAPIError) else None
+    if origin is None:
+        return False
+    number = origin.args[0] if origin.args else None
+    return (
+        getattr(origin, "sqlstate", None) in _UNMIGRATED_STATES
+        or number in _UNMIGRATED_NUMBERS
+        or str(origin).startswith("no such ")
+    )
