@@ -7,6 +7,7 @@ dies is either settled or was never there, and whoever issued it must issue it a
 import asyncio
 import itertools
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -113,7 +114,7 @@ class _LocalLane:
         self._inbox = Inbox()
         self._generation = self._inbox.begin_generation()
         self._projection = service.projection() if service.projection is not None else None
-        lane = Lane(service, store, clock, f"in-process {service.name}", settings)
+        lane = Lane(service, store, clock, f"in-process {service.name}", settings, time.monotonic)
         self._worker = LaneWorker(service.name, lane, self._inbox, self, self._projection, settings)
         self._thread = threading.Thread(target=self._worker.run, name=f"lane {service.name}", daemon=True)
 

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from datetime import UTC, datetime
 
 import structlog
@@ -47,7 +48,7 @@ class CoordinatorProcess:
         self._projection = service.projection() if service.projection is not None else None
         self._inbox = Inbox()
         holder = f"coordinator {service.name} {socket.gethostname()}:{os.getpid()}"
-        lane = Lane(service, self._store, utc_now, holder, self._settings)
+        lane = Lane(service, self._store, utc_now, holder, self._settings, time.monotonic)
         self._consumer = LaneConsumer(
             service.name,
             self._broker,

@@ -56,8 +56,8 @@ class Settlement(Struct, frozen=True, kw_only=True):
 
 
 class Hold(Struct, frozen=True):
-    """The database is away or busy, or an operator holds the lane: acknowledge nothing, and call `apply` again after
-    the delay. The lane keeps the deliveries; they need not be offered again."""
+    """The database is away or busy, or an operator holds the lane: acknowledge nothing, and offer the same deliveries
+    again after the delay."""
 
     delay_s: float
     reason: str

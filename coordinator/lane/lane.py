@@ -4,7 +4,6 @@ It is given deliveries, a store and a clock, and returns what to do with them (`
 and no socket, so that the same code runs under RabbitMQ, in a monolith, in tests and in simulation.
 """
 
-import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import ClassVar
@@ -76,7 +75,7 @@ class Lane:
         clock: Clock,
         holder: str,
         settings: LaneSettings,
-        elapsed_s: Callable[[], float] = time.monotonic,
+        elapsed_s: Callable[[], float],
     ) -> None:
         self._handlers: Handlers = {handler.command.type: handler for handler in service.handlers}
         self._handlers = {**self._handlers, Marker.type: Handler(Marker, _mark)}
@@ -126,8 +125,9 @@ class Lane:
         `generation` counts the channels that deliveries came from. With a new one the lane is taken over: the broker
         delivers to one consumer at a time, and forgets what it delivered on a channel that is gone.
 
-        A Settlement means that the deliveries of its `tags` are settled and on disk. After a Hold the lane keeps what
-        it was given: what is offered then is ignored until it is through. Deposed is final for a generation.
+        A Settlement means that the deliveries of its `tags` are settled and on disk; others are held, or wait in the
+        lane's batch (`has_batch`). After a Hold the same deliveries must be offered again, before any others.
+        Deposed is final for a generation.
         """
         if generation == self._lost_generation:
             return Deposed()

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pika
+import redis
 
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import free_port
@@ -36,7 +37,9 @@ class System:
         self.urls: dict[str, str] = {}
 
     def prepare(self, *services: str) -> None:
-        """Empty queues, migrated databases."""
+        """Empty queues, an empty cache, migrated databases."""
+        with redis.Redis.from_url(self.environment["REDIS_URL"]) as cache:
+            cache.flushdb()
         with self.broker() as channel:
             for service in SERVICES:
                 channel.queue_delete(queue_name(service.name))

@@ -1,0 +1,240 @@
+"""Publisher sessions, and what operators may do to a lane, on a lane in memory."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+from msgspec import structs
+
+from coordinator.lane.acknowledger import Acknowledgement, Acknowledger
+from coordinator.lane.delivery import Delivery, Hold, Settlement
+from coordinator.lane.lane import Lane, Marker
+from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from shared.lane_tables import Cancellation, PublisherPosition
+from shared.service import Service
+from shared.settings import LaneSettings
+from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
+from tests.support.ledger import LEDGER, Account, Deposit, OpenAccount, Tamper
+from tests.support.store_contract import NOW
+
+
+@pytest.fixture
+def database() -> MemoryDatabase:
+    return MemoryDatabase()
+
+
+@pytest.fixture
+def lane(database: MemoryDatabase) -> LaneUnderTest:
+    lane = LaneUnderTest(MemoryStore(database))
+    lane.do(OpenAccount(owner="a"))
+    return lane
+
+
+def numbered(number: int, publisher: str = "p") -> Delivery:
+    """The publisher's command of this number: it can be told from the balance in which order they were applied."""
+    return delivery(
+        1000 * (ord(publisher) - ord("a")) + number,
+        Deposit(id=1, amount=number),
+        publisher=publisher,
+        publisher_seq=number,
+    )
+
+
+def tags_in_order(lane: LaneUnderTest) -> list[str]:
+    return [entry.command_id for entry in lane.log()[1:]]
+
+
+def test_a_command_ahead_of_its_predecessor_is_held_until_that_arrives(lane: LaneUnderTest) -> None:
+    first, second, third = numbered(1), numbered(2), numbered(3)
+    early = lane.settle(third, second)
+    assert (early.tags, early.outcomes) == ([], [])
+    settlement = lane.settle(first)
+    assert settlement.tags == [first.tag, second.tag, third.tag]
+    assert [outcome.sequence for outcome in settlement.outcomes] == [2, 3, 4]
+    assert lane.rows(PublisherPosition)[0].sequence == 3
+
+
+def test_holding_one_publisher_holds_no_other(lane: LaneUnderTest) -> None:
+    settlement = lane.settle(numbered(2, "p"), numbered(1, "q"), delivery(9, Deposit(id=1, amount=1)))
+    assert len(settlement.tags) == 2
+    assert lane.lane.due_in_s() == LaneSettings().gap_timeout_s
+
+
+def test_a_gap_that_is_never_filled_is_given_up_and_counted(lane: LaneUnderTest) -> None:
+    assert lane.settle(numbered(2), numbered(4)).tags == []
+    lane.elapsed_s = LaneSettings().gap_timeout_s - 0.001
+    assert lane.settle().tags == []
+    lane.elapsed_s = LaneSettings().gap_timeout_s
+    assert lane.lane.due_in_s() == 0
+    assert len(lane.settle().tags) == 2
+    assert lane.lane.gaps == 2
+    # The missing ones come after all: they are confirmed commands, and are applied.
+    assert codes(lane.outcomes(numbered(1), numbered(3))) == ["applied", "applied"]
+    assert codes(lane.outcomes(numbered(5))) == ["applied"]
+
+
+def test_no_more_are_held_than_the_limit(database: MemoryDatabase) -> None:
+    lane = LaneUnderTest(MemoryStore(database))
+    lane.do(OpenAccount(owner="a"))
+    limit = LaneSettings().held_max
+    settlement = lane.settle(*(numbered(number) for number in range(2, limit + 3)))
+    assert lane.lane.gaps == 1
+    assert len(settlement.tags) == limit + 1
+
+
+def test_a_successor_knows_how_far_a_publisher_was(lane: LaneUnderTest, database: MemoryDatabase) -> None:
+    lane.settle(numbered(1), numbered(2))
+    successor = LaneUnderTest(MemoryStore(database), "successor")
+    assert successor.settle(numbered(4)).tags == []
+    assert [outcome.replayed for outcome in successor.settle(numbered(2), numbered(3)).outcomes] == [True, False, False]
+
+
+def test_what_was_held_on_a_lost_channel_is_forgotten_and_delivered_again(lane: LaneUnderTest) -> None:
+    lane.settle(numbered(2))
+    lane.generation = 1
+    settlement = lane.settle(numbered(1))
+    assert len(settlement.tags) == 1
+    assert codes(lane.outcomes(numbered(2))) == ["applied"]
+
+
+def test_any_order_of_arrival_gives_the_publisher_s_order(lane: LaneUnderTest) -> None:
+    chance = random.Random(7)
+    for publisher in "bcdefg":
+        stream = [numbered(number, publisher) for number in range(1, 60)]
+        chance.shuffle(stream)
+        before = lane.lane.gaps
+        while stream:
+            size = chance.randint(1, 9)
+            lane.settle(*stream[:size])
+            stream = stream[size:]
+        expected = [command_id(1000 * (ord(publisher) - ord("a")) + number) for number in range(1, 60)]
+        assert [entry for entry in tags_in_order(lane) if entry in set(expected)] == expected
+        assert lane.lane.gaps == before
+
+
+def test_acknowledgements_go_around_what_is_held() -> None:
+    acknowledger = Acknowledger()
+    for tag in range(1, 7):
+        acknowledger.delivered(tag)
+    assert acknowledger.settled([1, 2]) == [Acknowledgement(2, multiple=True)]
+    assert acknowledger.settled([4, 6]) == [Acknowledgement(4, multiple=False), Acknowledgement(6, multiple=False)]
+    assert acknowledger.settled([3]) == [Acknowledgement(3, multiple=True)]
+    assert acknowledger.settled([]) == []
+    assert acknowledger.settled([5]) == [Acknowledgement(5, multiple=True)]
+    # A delivery of an older channel has no meaning on this one.
+    assert acknowledger.settled([99]) == []
+
+
+def pause(database: MemoryDatabase, reason: str | None) -> None:
+    database.paused = reason
+    database.revision += 1
+
+
+def test_a_paused_lane_commits_nothing_and_goes_on_where_it_was(lane: LaneUnderTest, database: MemoryDatabase) -> None:
+    pause(database, "maintenance")
+    batch = [delivery(1, Deposit(id=1, amount=5))]
+    sequence = database.sequence
+    decisions = [lane.lane.apply(batch) for _ in range(3)]
+    assert isinstance(decisions[-1], Hold)
+    assert "paused by an operator: maintenance" in decisions[-1].reason
+    assert database.sequence == sequence
+    pause(database, None)
+    assert codes(lane.outcomes()) == ["applied"]
+    assert codes(lane.outcomes(delivery(2, Deposit(id=1, amount=5)))) == ["applied"]
+
+
+def test_a_consumer_that_takes_a_paused_lane_over_stays_paused(lane: LaneUnderTest, database: MemoryDatabase) -> None:
+    pause(database, "maintenance")
+    successor = LaneUnderTest(MemoryStore(database), "successor")
+    batch = [delivery(1, Deposit(id=1, amount=5))]
+    assert isinstance(successor.lane.apply(batch), Hold)
+    assert isinstance(successor.lane.apply(batch), Hold)
+    pause(database, None)
+    assert codes(successor.outcomes(*batch)) == ["applied"]
+
+
+def cancel(database: MemoryDatabase, number: int) -> None:
+    row = Cancellation(command_id=command_id(number), reason="a mistake", requested_at=NOW)
+    database.tables.setdefault(Cancellation, {})[row.command_id] = row
+    database.revision += 1
+
+
+def test_a_cancelled_command_is_never_applied(lane: LaneUnderTest, database: MemoryDatabase) -> None:
+    cancel(database, 2)
+    batch = [delivery(number, Deposit(id=1, amount=number)) for number in (1, 2, 3)]
+    assert isinstance(lane.lane.apply(batch), Hold)
+    outcomes = lane.outcomes()
+    assert codes(outcomes) == ["applied", "cancelled", "applied"]
+    assert [outcome.sequence for outcome in outcomes] == [2, 3, 4]
+    assert lane.rows(Account)[0].balance == 4
+    assert lane.rows(Cancellation) == []
+    assert codes(lane.outcomes(batch[1])) == ["cancelled"]
+
+
+@pytest.fixture
+def blocking(database: MemoryDatabase) -> LaneUnderTest:
+    """A lane whose `ledger.tamper` blocks it when it fails."""
+    handlers = tuple(
+        structs.replace(handler, on_failure="block") if handler.command is Tamper else handler
+        for handler in LEDGER.handlers
+    )
+    service = Service(name="ledger", models=LEDGER.models, handlers=handlers, metadata=LEDGER.metadata)
+    lane = LaneUnderTest(MemoryStore(database))
+    lane.lane = Lane(service, lane.store, lambda: lane.now, "test", LaneSettings(), lambda: lane.elapsed_s)
+    lane.do(OpenAccount(owner="a"))
+    return lane
+
+
+def test_a_command_that_blocks_holds_what_comes_after_it_and_settles_what_came_before(
+    blocking: LaneUnderTest, database: MemoryDatabase
+) -> None:
+    batch = [
+        delivery(1, Deposit(id=1, amount=1)),
+        delivery(2, Tamper(id=1, how="crash")),
+        delivery(3, Deposit(id=1, amount=3)),
+    ]
+    before = blocking.settle(*batch)
+    assert (before.tags, codes(before.outcomes)) == ([batch[0].tag], ["applied"])
+    assert blocking.lane.has_batch
+    held = blocking.lane.apply([])
+    assert isinstance(held, Hold)
+    assert f"blocked by command {command_id(2)}" in held.reason
+    assert blocking.rows(Account)[0].balance == 1
+    assert len(blocking.log()) == 2
+    cancel(database, 2)
+    after: Settlement = blocking.settle()
+    assert (after.tags, codes(after.outcomes)) == ([batch[1].tag, batch[2].tag], ["cancelled", "applied"])
+    assert blocking.rows(Account)[0].balance == 4
+
+
+def test_a_rejection_blocks_nothing(blocking: LaneUnderTest) -> None:
+    assert codes(blocking.do(Tamper(id=1, how="refuse"), Deposit(id=1, amount=1))) == ["refused", "applied"]
+
+
+def test_a_marker_is_settled_after_everything_before_it(lane: LaneUnderTest) -> None:
+    outcomes = lane.outcomes(delivery(1, Deposit(id=1, amount=1)), delivery(2, Marker()))
+    assert codes(outcomes) == ["applied", "applied"]
+    assert outcomes[1].sequence == 3
+
+
+@pytest.mark.parametrize("fails", ["before", "after"])
+def test_a_dead_letter_is_not_lost_when_the_answer_to_a_commit_is(
+    lane: LaneUnderTest, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    from coordinator.stores import memory
+    from coordinator.stores.port import StoreUnavailable
+
+    commit: Callable[..., None] = memory.MemoryTransaction.commit
+    times = iter([True])
+
+    def commit_and_fail(self: memory.MemoryTransaction, *arguments: object) -> None:
+        fail = next(times, False)
+        if fail and fails == "before":
+            raise StoreUnavailable("away")
+        commit(self, *arguments)
+        if fail:
+            raise StoreUnavailable("away")
+
+    monkeypatch.setattr(memory.MemoryTransaction, "commit", commit_and_fail)
+    assert isinstance(lane.lane.apply([delivery(1, Tamper(id=1, how="crash"))]), Hold)
+    assert len(lane.settle().dead_letters) == 1
