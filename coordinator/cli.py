@@ -1,4 +1,4 @@
-"""The command line: `coordinator run`, `migrate`, `dev`, `asyncapi`."""
+"""The command line: `coordinator run`, `migrate`, `dev`, `asyncapi`, and the operator's commands."""
 
 import sys
 
@@ -7,6 +7,7 @@ import click
 from coordinator.asyncapi import document, to_json
 from coordinator.dev.cli import dev
 from coordinator.migrate import migrate as migrate_service
+from coordinator.operate.cli import COMMANDS as OPERATORS_COMMANDS
 from coordinator.process import run as run_lane
 from shared.errors import ConfigurationError
 from shared.services import SERVICES, service_named
@@ -48,6 +49,8 @@ def asyncapi() -> None:
 
 
 cli.add_command(dev)
+for operators_command in OPERATORS_COMMANDS:
+    cli.add_command(operators_command)
 
 
 def main() -> None:

@@ -103,7 +103,9 @@ class CoordinatorProcess:
         delay_s = self._settings.retry_delay_s
         while not stop.is_set():
             try:
-                await asyncio.to_thread(self._store.check, self._service.models)
+                await asyncio.to_thread(
+                    self._store.check, self._service.models, must_sync=not self._settings.allow_unsynced
+                )
             except StoreError as error:
                 log.error("database_unavailable", lane=self._service.name, reason=str(error), retry_s=delay_s)
                 self._worker.held_reason = str(error)

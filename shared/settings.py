@@ -34,7 +34,7 @@ class BrokerSettings(BaseSettings):
     reconnect_delay_s: float = Field(default=0.5, gt=0, description="Pause between two attempts to connect.")
     queue_bytes_max: int = Field(
         default=1 << 30,
-        ge=1 << 20,
+        ge=1024,
         description="Bytes of a lane's queue above which new commands are refused.",
     )
 
@@ -57,6 +57,9 @@ class LaneSettings(BaseSettings):
     )
     retry_delay_s: float = Field(default=0.2, gt=0, description="First pause after the database failed; it doubles.")
     retry_delay_s_max: float = Field(default=5.0, gt=0, description="Longest pause between two attempts.")
+    allow_unsynced: bool = Field(
+        default=False, description="Run on a database that does not sync its commits: confirmed commands can be lost."
+    )
     held_max: int = Field(
         default=400, ge=0, description="Deliveries that wait for an earlier one of their publisher; below the prefetch."
     )

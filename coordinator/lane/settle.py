@@ -76,7 +76,9 @@ def settle(
     return Settled(from_log(entry, replayed=False), dead_letter, entry)
 
 
-def _verdict(work: BatchWork, request: Request, cancellation: Cancellation | None, fault: BatchFault | None) -> Verdict:
+def _verdict(  # noqa: PLR0911  # one return for each answer of the protocol
+    work: BatchWork, request: Request, cancellation: Cancellation | None, fault: BatchFault | None
+) -> Verdict:
     message = request.message
     if cancellation is not None:
         work.adopt(Cancellation, cancellation.command_id, cancellation)

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
 
 from pymongo import MongoClient, ReturnDocument, WriteConcern
 from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.synchronous.database import Database
@@ -51,7 +51,7 @@ class MongoAdmin:
 
     def sequence(self) -> int:
         with self._translated():
-            lease = self._database[LEASE_TABLE].find_one({"_id": self._lane}, {"sequence": 1})
+            lease: Document | None = self._database[LEASE_TABLE].find_one({"_id": self._lane}, {"sequence": 1})
         return 0 if lease is None else int(lease["sequence"])
 
     def find(self, command_id: str) -> LogEntry | None:
@@ -116,7 +116,7 @@ class MongoAdmin:
         self._client.close()
 
     @property
-    def _log(self) -> Any:
+    def _log(self) -> Collection[Document]:
         return self._database[LogEntry.table]
 
     def _highest_sequence(self) -> int:
@@ -160,5 +160,5 @@ def _lease_of(document: Document | None) -> LeaseState | None:
     if document is None:
         return None
     # A lease of before operators could change it has neither.
-    values = {"revision": 0, "paused": None} | document
+    values: Document = {"revision": 0, "paused": None, **document}
     return LeaseState(**{name: values[name] for name in LeaseState.__struct_fields__})

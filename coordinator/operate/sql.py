@@ -34,8 +34,6 @@ _CANCELLATIONS = metadata.tables[Cancellation.table]
 # No such table, no such column: PostgreSQL's SQLSTATE, MySQL's numbers.
 _UNMIGRATED_STATES = {"42P01", "42703"}
 _UNMIGRATED_NUMBERS = {1146, 1054}
-# The lane creates its lease row at the same moment: by the second attempt it is there.
-_ATTEMPTS = 3
 
 
 class SqlAdmin:
@@ -125,39 +123,17 @@ class SqlAdmin:
     @contextmanager
     def _changing(self, now: datetime, **values: str) -> Iterator[Connection]:
         """A transaction that has counted the revision up, and holds the lease row's lock with it."""
-        with self._translated():
-            connection, transaction = self._begin_changing(now, values)
-            with connection, transaction:
-                yield connection
-
-    def _begin_changing(self, now: datetime, values: dict[str, str]) -> tuple[Connection, Any]:
         counted = update(_LEASE).where(_LEASE.c.lane == self._lane).values(revision=_LEASE.c.revision + 1, **values)
-        created = insert(_LEASE).values(
-            **{"paused": None, **values},
-            lane=self._lane,
-            epoch=0,
-            sequence=0,
-            batches=0,
-            revision=1,
-            holder="",
-            taken_at=now,
-        )
-        for attempt in range(_ATTEMPTS):
-            connection = self._engine.connect()
-            transaction = connection.begin()
-            try:
-                if connection.execute(counted).rowcount == 0:
-                    connection.execute(created)
-            except IntegrityError:
-                connection.close()
-                if attempt == _ATTEMPTS - 1:
-                    raise
-            except BaseException:
-                connection.close()
-                raise
-            else:
-                return connection, transaction
-        raise AssertionError("unreachable")
+        fresh = {"epoch": 0, "sequence": 0, "batches": 0, "revision": 1, "paused": None, "holder": "", "taken_at": now}
+        with self._transaction() as connection:
+            if connection.execute(counted).rowcount == 0:
+                try:
+                    with connection.begin_nested():
+                        connection.execute(insert(_LEASE).values(lane=self._lane, **{**fresh, **values}))
+                except IntegrityError:
+                    # A coordinator created the row at the same moment.
+                    connection.execute(counted)
+            yield connection
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:

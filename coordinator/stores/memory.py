@@ -33,7 +33,7 @@ class MemoryStore:
     def __init__(self, database: MemoryDatabase) -> None:
         self._database = database
 
-    def check(self, models: Sequence[type[Row]]) -> None:
+    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
         """Anything can be kept in memory."""
 
     def take_over(self, holder: str, now: datetime) -> Lease:  # noqa: ARG002

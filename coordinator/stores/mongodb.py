@@ -90,7 +90,7 @@ class MongoStore:
         self._lane = service.name
         self._client: MongoClient[Document] | None = None
 
-    def check(self, models: Sequence[type[Row]]) -> None:
+    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:  # noqa: ARG002
         setting = f"{self._lane.upper()}_DATABASE_URL"
         with _translated():
             database = self._database()

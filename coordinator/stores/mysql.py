@@ -22,7 +22,7 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
-from coordinator.stores.sql import Schema, TableOf, aware, missing_table, naive, row_of
+from coordinator.stores.sql import Schema, TableOf, aware, missing_table, naive, row_of, unsynced
 from shared.errors import ConfigurationError
 from shared.lane_tables import LANE_MODELS, LEASE_TABLE
 from shared.rows import R, Row
@@ -75,6 +75,9 @@ _FENCE = (
     f"UPDATE {LEASE_TABLE} SET sequence = %s, batches = batches + 1 "  # noqa: S608
     "WHERE lane = %s AND epoch = %s AND sequence = %s AND revision = %s"
 )
+_ENGINES = (
+    "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN %s"
+)
 _FOREIGN_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noqa: S608
 
 
@@ -103,7 +106,7 @@ class MysqlStore:
         self._schema = Schema(service.metadata)
         self._connection: pymysql.Connection[Any] | None = None
 
-    def check(self, models: Sequence[type[Row]]) -> None:
+    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
         setting = f"{self._lane.upper()}_DATABASE_URL"
         with _translated(), self._connected().cursor() as cursor:
             for model in (*models, *LANE_MODELS):
@@ -114,8 +117,20 @@ class MysqlStore:
                     if error.args[0] not in _SCHEMA:
                         raise
                     raise missing_table(table.name, setting, str(error.args[1])) from None
+            cursor.execute(_ENGINES, [[self._schema.of(model).name for model in (*models, *LANE_MODELS)]])
+            engines = cursor.fetchall()
+            cursor.execute("SELECT @@GLOBAL.innodb_flush_log_at_trx_commit")
+            flush = cursor.fetchone()
             cursor.execute(_FOREIGN_LANES, [self._lane])
             foreign = cursor.fetchone()
+        for name, engine in engines:
+            if engine != "InnoDB":
+                raise ConfigurationError(
+                    f"table {name} in the database of {setting} has the engine {engine}, which knows no transactions: "
+                    f"ALTER TABLE {name} ENGINE = InnoDB"
+                )
+        if must_sync and flush != (1,):
+            raise unsynced(f"innodb_flush_log_at_trx_commit is {flush[0] if flush else None}, not 1", setting)
         if foreign is not None:
             raise ConfigurationError(f"the database of {setting} is that of lane {foreign[0]}: a lane needs its own")
 

@@ -85,8 +85,9 @@ class Transaction(Protocol):
 class Store(Protocol):
     """The database of one lane."""
 
-    def check(self, models: Sequence[type[Row]]) -> None:
-        """Raises ConfigurationError unless the schema holds the models' tables and the lane's own."""
+    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
+        """Raises ConfigurationError unless the schema holds the models' tables and the lane's own, in tables that know
+        transactions, in a database that serves no other lane and, with `must_sync`, syncs its commits to disk."""
 
     def take_over(self, holder: str, now: datetime) -> Lease:
         """Raise the epoch, whoever holds it, once no transaction under the old one is in flight."""

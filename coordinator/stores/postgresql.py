@@ -24,7 +24,7 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
-from coordinator.stores.sql import Schema, TableOf, missing_table, row_of
+from coordinator.stores.sql import Schema, TableOf, missing_table, row_of, unsynced
 from shared.errors import ConfigurationError
 from shared.lane_tables import LANE_MODELS, LEASE_TABLE
 from shared.rows import R, Row
@@ -91,7 +91,7 @@ class PostgresStore:
         self._statements: dict[type[Row], _Statements] = {}
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
 
-    def check(self, models: Sequence[type[Row]]) -> None:
+    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
         setting = f"{self._lane.upper()}_DATABASE_URL"
         with _translated():
             connection = self._connected()
@@ -101,7 +101,10 @@ class PostgresStore:
                     connection.execute(self.statements(model).first(table.key), [0])
                 except (errors.UndefinedTable, errors.UndefinedColumn) as error:
                     raise missing_table(table.name, setting, str(error).splitlines()[0]) from None
+            synced = connection.execute("SHOW fsync").fetchone()
             foreign = connection.execute(_FOREIGN_LANES, [self._lane]).fetchone()
+        if must_sync and synced != ("on",):
+            raise unsynced("fsync is off", setting)
         if foreign is not None:
             raise ConfigurationError(f"the database of {setting} is that of lane {foreign[0]}: a lane needs its own")
 

@@ -73,3 +73,11 @@ def missing_table(name: str, url_setting: str, detail: str) -> ConfigurationErro
     return ConfigurationError(
         f"table {name} is not as it must be in the database of {url_setting}: run `coordinator migrate` ({detail})"
     )
+
+
+def unsynced(detail: str, url_setting: str) -> ConfigurationError:
+    """A commit there may be lost with the machine's power, after it was acknowledged."""
+    return ConfigurationError(
+        f"the database of {url_setting} does not sync its commits to disk: {detail}; change it, or accept the loss of "
+        "acknowledged commands with LANE_ALLOW_UNSYNCED=true"
+    )

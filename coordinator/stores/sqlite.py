@@ -71,7 +71,7 @@ class SqliteStore:
         self._schema = Schema(service.metadata)
         self._connection: sqlite3.Connection | None = None
 
-    def check(self, models: Sequence[type[Row]]) -> None:
+    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:  # noqa: ARG002
         with _translated():
             for model in (*models, *LANE_MODELS):
                 table = self._schema.of(model)

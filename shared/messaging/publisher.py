@@ -17,13 +17,16 @@ from shared.errors import BrokerUnavailable, Overloaded
 from shared.messaging.amqp import AmqpConnection
 from shared.settings import BrokerSettings
 
+REFUSED_DELAY_S = 0.05
+"""Pause before a message that a full queue refused is sent again."""
+
 log = structlog.get_logger("publisher")
 
 
 class _Unconfirmed:
     """One message on its way."""
 
-    __slots__ = ("body", "exchange", "future", "is_returned", "number", "properties", "routing_key")
+    __slots__ = ("body", "exchange", "future", "is_repeated", "is_returned", "number", "properties", "routing_key")
 
     def __init__(
         self,
@@ -33,7 +36,10 @@ class _Unconfirmed:
         properties: pika.BasicProperties,
         body: bytes,
         future: "asyncio.Future[None]",
+        *,
+        is_repeated: bool,
     ) -> None:
+        self.is_repeated = is_repeated
         self.number = number
         self.exchange = exchange
         self.routing_key = routing_key
@@ -87,16 +93,25 @@ class Publisher:
         self._waiting.clear()
 
     def publish(
-        self, exchange: str, routing_key: str, properties: pika.BasicProperties, body: bytes
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: pika.BasicProperties,
+        body: bytes,
+        *,
+        repeat_refused: bool = False,
     ) -> "asyncio.Future[None]":
         """Publish; the future is done when the broker has the message safe on disk.
 
         While there is no connection the message waits for one; it is sent again, in order, after a lost connection,
         so that it may arrive twice. Cancelling the future stops that. The future fails with BrokerUnavailable when no
-        queue takes the message, with Overloaded when the queue is full.
+        queue takes the message, with Overloaded when the queue is full; with `repeat_refused` the message is sent
+        again instead, until the future is cancelled.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = _Unconfirmed(self._next_number, exchange, routing_key, properties, body, future)
+        waiting = _Unconfirmed(
+            self._next_number, exchange, routing_key, properties, body, future, is_repeated=repeat_refused
+        )
         self._next_number += 1
         self._waiting[waiting.number] = waiting
         if self._confirmed is not None:
@@ -175,6 +190,9 @@ class Publisher:
             waiting = self._by_tag.pop(tag, None)
             if waiting is None:
                 continue
+            if waiting.is_repeated and (waiting.is_returned or not is_ack):
+                asyncio.get_running_loop().call_later(REFUSED_DELAY_S, self._repeat, waiting)
+                continue
             self._waiting.pop(waiting.number, None)
             if waiting.is_returned:
                 _fail(waiting.future, BrokerUnavailable(f"no queue takes messages for {waiting.routing_key!r}"))
@@ -182,6 +200,12 @@ class Publisher:
                 _fail(waiting.future, Overloaded(f"the queue of {waiting.routing_key!r} is full"))
             elif not waiting.future.done():
                 waiting.future.set_result(None)
+
+    def _repeat(self, waiting: _Unconfirmed) -> None:
+        if waiting.future.cancelled():
+            self._waiting.pop(waiting.number, None)
+        elif self._confirmed is not None and waiting.number in self._waiting and waiting not in self._by_tag.values():
+            self._send(self._confirmed, waiting)
 
     def _on_return(self, _: Any, __: Any, properties: pika.BasicProperties, ___: bytes) -> None:
         """A message that cannot be routed is returned and then confirmed all the same."""

@@ -42,6 +42,10 @@ class RabbitWrites:
 
     Outcomes come to a queue of this process's own. It outlives a lost connection by a minute; an outcome that is lost
     all the same is read from the command log, where `log` is given.
+
+    With `in_order` this is a publisher session: commands of one lane are applied in the order in which they were
+    issued here, even when the broker refused one and took the next, or the connection was lost in between. Should one
+    not be confirmed in time (BrokerUnavailable), those after it wait for the lane to give it up.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class RabbitWrites:
         in_flight_max: int,
         log: CommandLog | None,
         name: str = "writes",
+        in_order: bool = False,
     ) -> None:
         self._broker = broker
         self._confirm_timeout_s = confirm_timeout_s
@@ -63,6 +68,8 @@ class RabbitWrites:
         self._publisher = Publisher(broker, f"{name} publish")
         self._reply_queue = f"replies.{name}.{uuid4()}"
         self._replies_ready = asyncio.Event()
+        self._session = f"{name}.{uuid4().hex}" if in_order else None
+        self._session_numbers: dict[str, int] = {}
         self._in_flight: dict[str, _InFlight] = {}
         self._unsettled: dict[str, None] = {}
         self._numbers = itertools.count(1)
@@ -105,6 +112,9 @@ class RabbitWrites:
         if not self._publisher.is_ready:
             state = "takes no messages: a memory or disk alarm" if self._publisher.is_blocked else "cannot be reached"
             raise BrokerUnavailable(f"RabbitMQ {state}")
+        if self._session is not None:
+            number = self._session_numbers[lane] = self._session_numbers.get(lane, 0) + 1
+            message = msgspec.structs.replace(message, publisher=self._session, publisher_seq=number)
         entry = _InFlight(message, asyncio.get_running_loop().create_future())
         correlation_id = str(next(self._numbers))
         self._in_flight[correlation_id] = entry
@@ -144,7 +154,9 @@ class RabbitWrites:
             correlation_id=correlation_id,
             headers=headers_of(message),
         )
-        confirm = self._publisher.publish(WRITES_EXCHANGE, lane, properties, message.arguments)
+        confirm = self._publisher.publish(
+            WRITES_EXCHANGE, lane, properties, message.arguments, repeat_refused=self._session is not None
+        )
         try:
             either: set[asyncio.Future[Any]] = {confirm, entry.outcome}
             await asyncio.wait(

@@ -150,6 +150,26 @@ class TestPostgresStore(_SqlContract):
 
 
 class TestMysqlStore(_SqlContract):
+    def test_a_table_without_transactions_is_refused(self, open_store: OpenStore, url: str) -> None:
+        engine = sql_engine(url)
+        with engine.connect() as connection:
+            connection.execute(text("ALTER TABLE command_log ENGINE = MyISAM"))
+        engine.dispose()
+        with pytest.raises(ConfigurationError, match=r"command_log.*MyISAM.*ENGINE = InnoDB"):
+            open_store().check(LEDGER.models)
+
+    def test_a_database_that_does_not_sync_is_refused_unless_allowed(self, open_store: OpenStore, url: str) -> None:
+        engine = sql_engine(url)
+        with engine.connect() as connection:
+            connection.execute(text("SET GLOBAL innodb_flush_log_at_trx_commit = 2"))
+            try:
+                with pytest.raises(ConfigurationError, match=r"innodb_flush_log_at_trx_commit.*LANE_ALLOW_UNSYNCED"):
+                    open_store().check(LEDGER.models)
+                open_store().check(LEDGER.models, must_sync=False)
+            finally:
+                connection.execute(text("SET GLOBAL innodb_flush_log_at_trx_commit = 1"))
+        engine.dispose()
+
     setting = "PAYMENTS_DATABASE_URL"
     blocked = "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
     connections = "SELECT id FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"

@@ -39,8 +39,8 @@ class FailingStore:
         self.inner = MemoryStore(database)
         self.fail = fail
 
-    def check(self, models: Sequence[Any]) -> None:
-        self.inner.check(models)
+    def check(self, models: Sequence[Any], *, must_sync: bool = True) -> None:
+        self.inner.check(models, must_sync=must_sync)
 
     def take_over(self, holder: str, now: datetime) -> Lease:
         self.fail("take over")

@@ -1,0 +1,20 @@
+"""The operator's commands, for the command line to register."""
+
+import click
+
+from coordinator.operate.dead import dead
+from coordinator.operate.lanes import cancel, log_group, pause, resume, show_command
+from coordinator.operate.send import drain, send
+from coordinator.operate.status import status
+
+COMMANDS: tuple[click.Command, ...] = (
+    status,
+    show_command,
+    send,
+    dead,
+    pause,
+    resume,
+    cancel,
+    drain,
+    log_group,
+)

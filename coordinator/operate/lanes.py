@@ -1,0 +1,183 @@
+"""Commands on one lane's database: `pause`, `resume`, `cancel`, `command`, `log prune`."""
+
+from datetime import timedelta
+
+import click
+import msgspec
+
+from coordinator.operate import output
+from coordinator.operate.open import lane_admin
+from coordinator.operate.output import (
+    LANE,
+    Refused,
+    json_option,
+    now,
+    print_fields,
+    print_json,
+    refusing,
+)
+from shared.errors import ConfigurationError, Unavailable
+from shared.lane_tables import LogEntry
+from shared.services import SERVICES
+
+OLDER_THAN_MIN = timedelta(hours=1)
+BATCH_ROWS = 5000
+
+
+@click.command()
+@click.argument("lane", type=LANE)
+@click.option("--reason", required=True, type=output.reason, help="Shown by `status`.")
+@json_option
+@refusing
+def pause(lane: str, reason: str, *, as_json: bool) -> None:
+    """Have LANE commit nothing more, until `resume`.
+
+    When this returns, nothing commits. Commands are still taken and wait in order; restarts change nothing.
+    """
+    with lane_admin(lane) as admin:
+        lease = admin.pause(reason, now())
+    if as_json:
+        print_json({"lane": lane, "paused": lease.paused, "sequence": lease.sequence, "revision": lease.revision})
+    else:
+        click.echo(f"{lane} is paused at sequence {lease.sequence}: {lease.paused}")
+
+
+@click.command()
+@click.argument("lane", type=LANE)
+@json_option
+@refusing
+def resume(lane: str, *, as_json: bool) -> None:
+    """Let a paused LANE go on. One that is not paused stays as it is."""
+    with lane_admin(lane) as admin:
+        reason = admin.resume(now())
+    if as_json:
+        print_json({"lane": lane, "was_paused": reason is not None, "reason": reason})
+    else:
+        click.echo(f"{lane} was not paused" if reason is None else f"{lane} goes on (it was paused: {reason})")
+
+
+@click.command()
+@click.argument("command_id", metavar="ID", type=output.command_id)
+@click.option("--lane", required=True, type=LANE)
+@click.option("--reason", type=output.reason, default="cancelled by an operator", show_default=True)
+@json_option
+@refusing
+def cancel(command_id: str, lane: str, reason: str, *, as_json: bool) -> None:
+    """See to it that command ID, which is not settled yet, is never applied.
+
+    When this returns with exit status 0, it never will be: LANE settles it as `rejected` with the code `cancelled` when
+    it comes to it, be it published already or not. Exit status 1: it is settled already.
+    """
+    with lane_admin(lane) as admin:
+        settled = admin.cancel(command_id, reason, now())
+    if settled is not None:
+        raise Refused(
+            f"command {command_id} is settled already, as {settled.status} with sequence {settled.sequence}: "
+            "it cannot be cancelled any more"
+        )
+    if as_json:
+        print_json({"lane": lane, "command_id": command_id, "reason": reason})
+    else:
+        click.echo(f"command {command_id} will not be applied")
+
+
+@click.command("command")
+@click.argument("command_id", metavar="ID", type=output.command_id)
+@click.option("--lane", type=LANE, help="Look only there.  [default: all lanes]")
+@json_option
+@refusing
+def show_command(command_id: str, lane: str | None, *, as_json: bool) -> None:
+    """Show what became of command ID: its entry in the command log."""
+    found, away = find_logged(command_id, lane)
+    if not found:
+        if away:
+            raise Refused(f"command {command_id} is not found where it can be looked for; {'; '.join(away)}")
+        raise Refused(
+            f"command {command_id} is not settled in {lane or 'any lane'}: it waits in a queue, was never published, "
+            "or is older than the log"
+        )
+    entries = [_entry_fields(name, entry) for name, entry in found]
+    if as_json:
+        print_json(entries[0] if len(entries) == 1 else entries)
+        return
+    for fields in entries:
+        print_fields(fields)
+
+
+def find_logged(command_id: str, lane: str | None) -> tuple[list[tuple[str, LogEntry]], list[str]]:
+    """The log entries of this id by lane, and what is away. Raises ConfigurationError only for a lane that is named."""
+    found: list[tuple[str, LogEntry]] = []
+    away: list[str] = []
+    for name in [lane] if lane else [service.name for service in SERVICES]:
+        try:
+            with lane_admin(name) as admin:
+                entry = admin.find(command_id)
+        except (Unavailable, ConfigurationError) as error:
+            if lane and isinstance(error, ConfigurationError):
+                raise
+            away.append(str(error))
+        else:
+            if entry is not None:
+                found.append((name, entry))
+    return found, away
+
+
+def _entry_fields(lane: str, entry: LogEntry) -> dict[str, object]:
+    return {
+        "lane": lane,
+        "command_id": entry.command_id,
+        "type": entry.type,
+        "status": entry.status,
+        "sequence": entry.sequence,
+        "epoch": entry.epoch,
+        "settled_at": entry.settled_at,
+        "error_code": entry.error_code,
+        "error_message": entry.error_message,
+        "result": None if entry.result is None else msgspec.json.decode(entry.result),
+        "fingerprint": entry.fingerprint,
+    }
+
+
+@click.group("log")
+def log_group() -> None:
+    """The command log."""
+
+
+@log_group.command()
+@click.argument("lane", type=LANE)
+@click.option("--older-than", required=True, type=output.duration, help="Such as 7d. Under 1h it needs --force.")
+@click.option("--batch-rows", type=click.IntRange(1, 100_000), default=BATCH_ROWS, show_default=True)
+@click.option("--dry-run", is_flag=True, help="Only count.")
+@click.option("--force", is_flag=True)
+@json_option
+@refusing
+def prune(lane: str, older_than: timedelta, batch_rows: int, *, dry_run: bool, force: bool, as_json: bool) -> None:
+    """Delete the log entries of LANE that were settled before so long; the latest one stays.
+
+    The log is how a repeated id is recognised: a command published again after its entry is gone is applied AGAIN,
+    unless its deadline or publisher session shows it to be old. Keep at least as long as any publisher, queue, replay
+    or backup may repeat a command: 7d is a good value.
+    """
+    if older_than < OLDER_THAN_MIN and not force:
+        raise Refused(
+            f"--older-than {older_than} would forget commands that may still be repeated, and would then be applied "
+            "again: name at least 1h (better 7d), or --force"
+        )
+    cutoff = now() - older_than
+    with lane_admin(lane) as admin:
+        gone = 0
+        if dry_run:
+            gone = admin.settled_before(cutoff)
+        else:
+            for rows in admin.prune(cutoff, batch_rows):
+                gone += rows
+                if not as_json:
+                    click.echo(f"{gone} deleted", err=True)
+    if as_json:
+        print_json(
+            {"lane": lane, "before": cutoff, "dry_run": dry_run, "deleted": 0 if dry_run else gone, "found": gone}
+        )
+    else:
+        click.echo(
+            f"{lane}: {gone} log entries settled before {cutoff:%Y-%m-%d %H:%M:%SZ} {'found' if dry_run else 'deleted'}"
+        )

@@ -1,0 +1,22 @@
+"""Which `LaneAdmin` serves which lane."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from coordinator.operate.mongodb import MongoAdmin
+from coordinator.operate.port import LaneAdmin
+from coordinator.operate.sql import SqlAdmin
+from shared.database import scheme_of
+from shared.services import service_named
+from shared.settings import DatabaseSettings, load
+
+
+@contextmanager
+def lane_admin(lane: str) -> Iterator[LaneAdmin]:
+    """The database of a lane, from `<LANE>_DATABASE_URL`; connects on first use. Raises ConfigurationError."""
+    url = load(DatabaseSettings, prefix=f"{service_named(lane).name.upper()}_").database_url
+    admin: LaneAdmin = MongoAdmin(url, lane) if scheme_of(url) == "mongodb" else SqlAdmin(url, lane)
+    try:
+        yield admin
+    finally:
+        admin.close()

@@ -1,0 +1,142 @@
+"""What the operator's commands print and how they end: a table or JSON on standard output, one line of error.
+
+Exit status: 0 done; 1 not found, not possible, or the outcome is not `applied`; 2 configuration or usage; 3 the
+outcome is not known yet.
+"""
+
+import functools
+import logging
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, ParamSpec, TypeVar
+
+import click
+import msgspec
+import structlog
+
+from shared.errors import InvalidCommand, Unavailable
+from shared.services import SERVICES
+
+EXIT_REFUSED = 1
+EXIT_PENDING = 3
+REASON_CHARACTERS_MAX = 500
+
+_DURATION = re.compile(r"(\d{1,5})([smhdw])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_CELL_CHARACTERS_MAX = 60
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Refused(click.ClickException):
+    """Raised by a command that cannot do what was asked; the message names the value and what to do."""
+
+    exit_code = EXIT_REFUSED
+
+    def show(self, file: Any = None) -> None:  # noqa: ARG002
+        click.echo(f"coordinator: {self.message}", err=True)
+
+
+def refusing(command: Callable[P, T]) -> Callable[P, T]:
+    """Errors that an operator can meet become one line on standard error and exit status 1."""
+
+    @functools.wraps(command)
+    def wrapped(*arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return command(*arguments, **options)
+        except (Unavailable, InvalidCommand) as error:
+            raise Refused(str(error)) from error
+
+    return wrapped
+
+
+def duration(value: str) -> timedelta:
+    """A number and its unit: `30m`. Raises BadParameter, as the others do."""
+    found = _DURATION.fullmatch(value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no duration: write a number and s, m, h, d or w, such as 7d")
+    return timedelta(**{_UNITS[found.group(2)]: int(found.group(1))})
+
+
+def deadline(value: str) -> datetime:
+    """A duration from now, or a time of ISO 8601 (UTC, if it names no zone)."""
+    if _DURATION.fullmatch(value):
+        return now() + duration(value)
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no time: write 30s (from now) or 2030-01-31T12:00:00Z") from None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def command_id(value: str) -> str:
+    """A command's id, as it is stored: in small letters."""
+    if not _UUID.fullmatch(value):
+        raise click.BadParameter(f"{value!r} is no command id: it must be a UUID")
+    return value.lower()
+
+
+def reason(value: str) -> str:
+    """A text that is kept with an operator's change."""
+    text = value.strip()
+    if not text or len(text) > REASON_CHARACTERS_MAX or not text.isprintable():
+        raise click.BadParameter(f"a reason has 1 to {REASON_CHARACTERS_MAX} printable characters")
+    return text
+
+
+LANE = click.Choice([service.name for service in SERVICES])
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
+
+
+def now() -> datetime:
+    """The time to the millisecond, which is what every database here keeps."""
+    time = datetime.now(UTC)
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
+def quiet() -> None:
+    """Log nothing: what a connection's attempts would log, the error that ends the command says in one line."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+
+
+def print_json(value: object) -> None:
+    """One JSON value."""
+    click.echo(msgspec.json.encode(value).decode())
+
+
+def print_fields(fields: dict[str, object]) -> None:
+    """A name and a value a line; those without a value are left out."""
+    shown = {name: cell(value) for name, value in fields.items() if value is not None}
+    width = max((len(name) for name in shown), default=0)
+    for name, value in shown.items():
+        first, *more = value.splitlines() or [""]
+        click.echo(f"{name:<{width}}  {first}".rstrip())
+        for line in more:
+            click.echo(f"{'':<{width}}  {line}")
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Columns under their names; long cells are cut (JSON has them whole)."""
+    cells = [[cut(cell(value)) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for row in (columns, *cells):
+        click.echo("  ".join(f"{value:<{width}}" for value, width in zip(row, widths, strict=True)).rstrip())
+
+
+def cell(value: object) -> str:
+    """A value for eyes."""
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def cut(text: str) -> str:
+    """One line of bounded length."""
+    line = " ".join(text.split())
+    return line if len(line) <= _CELL_CHARACTERS_MAX else f"{line[: _CELL_CHARACTERS_MAX - 1]}…"

@@ -1,0 +1,204 @@
+"""Commands that publish: `send` and `drain`."""
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack
+from datetime import datetime
+
+import click
+import msgspec
+
+from coordinator.operate import output
+from coordinator.operate.open import lane_admin
+from coordinator.operate.output import (
+    EXIT_PENDING,
+    EXIT_REFUSED,
+    LANE,
+    Refused,
+    json_option,
+    print_fields,
+    print_json,
+    quiet,
+    refusing,
+)
+from shared.command_log import CommandLog, open_command_log
+from shared.commands import INTEGER_MAX, parse
+from shared.database import close_database, open_database
+from shared.errors import BrokerUnavailable, CommandPending, ConfigurationError, InvalidCommand, Unavailable
+from shared.ids import new_command_id
+from shared.messaging.outcome import Outcome
+from shared.messaging.rabbitmq import RabbitWrites
+from shared.messaging.wire import BODY_BYTES_MAX, CommandMessage
+from shared.services import SERVICES
+from shared.settings import BrokerSettings, DatabaseSettings, load
+
+CONFIRM_TIMEOUT_S = 10.0
+MARKER_TYPE = "lane.marker"
+"""A command that changes nothing: every lane settles it as applied."""
+
+
+@click.command()
+@click.argument("command_type", metavar="TYPE")
+@click.argument("arguments", metavar="JSON")
+@click.option("--lane", type=LANE, help="The lane that must have this type.  [default: the one that has it]")
+@click.option("--id", "command_id", type=output.command_id, help="To repeat it safely.  [default: a new one]")
+@click.option("--expected-version", type=click.IntRange(0, INTEGER_MAX), help="Apply only to that version of its row.")
+@click.option(
+    "--deadline", type=output.deadline, help="Do not apply after that: 30s from now, or 2030-01-31T12:00:00Z."
+)
+@click.option("--wait", "wait_s", type=click.FloatRange(0), help="Wait so many seconds for the outcome.")
+@json_option
+@refusing
+def send(
+    command_type: str,
+    arguments: str,
+    lane: str | None,
+    command_id: str | None,
+    expected_version: int | None,
+    deadline: datetime | None,
+    wait_s: float | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Publish one command of TYPE with JSON as its arguments (`-`: from standard input), and print its id.
+
+    It is checked before it is sent; when this returns, the broker has it safe on disk. With --wait its outcome is
+    printed too: exit status 0 applied; 1 rejected, failed or expired; 3 not settled yet.
+    """
+    text = sys.stdin.read() if arguments == "-" else arguments
+    message = CommandMessage(
+        command_id=command_id or new_command_id(),
+        type=command_type,
+        arguments=text.strip().encode(errors="surrogateescape"),
+        deadline_ms=None if deadline is None else int(deadline.timestamp() * 1000),
+        expected_version=expected_version,
+    )
+    target = checked(message, lane)
+    outcome = issue(target, message, wait_s or 0)
+    if outcome is not None:
+        print_outcome(target, outcome, as_json=as_json)
+        sys.exit(0 if wait_s is None or outcome.status == "applied" else EXIT_REFUSED)
+    if as_json:
+        print_json({"lane": target, "command_id": message.command_id, "type": command_type, "status": "pending"})
+    else:
+        click.echo(message.command_id)
+    if wait_s is not None:
+        click.echo(f"not settled within {wait_s:g} s: ask `coordinator command {message.command_id}`", err=True)
+        sys.exit(EXIT_PENDING)
+
+
+@click.command()
+@click.argument("lane", type=LANE)
+@click.option("--timeout-s", type=click.FloatRange(0.1), default=60.0, show_default=True)
+@json_option
+@refusing
+def drain(lane: str, timeout_s: float, *, as_json: bool) -> None:
+    """Wait until everything that is in the queue of LANE now is settled.
+
+    A command that changes nothing is published behind all of it; once it is settled, so is whatever was published
+    before: everything has a lower sequence than the one printed. What is published meanwhile comes after it. Exit
+    status 3: not within the timeout.
+    """
+    _refuse_paused(lane)
+    message = CommandMessage(command_id=new_command_id(), type=MARKER_TYPE, arguments=b"{}")
+    outcome = issue(lane, message, timeout_s)
+    if outcome is None:
+        click.echo(f"coordinator: {lane} is not drained within {timeout_s:g} s: look at `coordinator status`", err=True)
+        sys.exit(EXIT_PENDING)
+    if outcome.status != "applied" or outcome.sequence is None:
+        code = outcome.error.code if outcome.error is not None else outcome.status
+        raise Refused(f"the coordinator of lane {lane} does not settle markers ({code}): upgrade it")
+    if as_json:
+        print_json({"lane": lane, "sequence": outcome.sequence, "command_id": outcome.command_id})
+    else:
+        click.echo(f"{lane} is drained: everything up to sequence {outcome.sequence} is settled")
+
+
+def checked(message: CommandMessage, lane: str | None) -> str:
+    """The lane that will take the command. Raises InvalidCommand, which names the type or argument at fault."""
+    services = [service for service in SERVICES if lane in (None, service.name)]
+    for service in services:
+        for handler in service.handlers:
+            if handler.command.type == message.type:
+                if len(message.arguments) > BODY_BYTES_MAX:
+                    raise InvalidCommand(f"the arguments have more than {BODY_BYTES_MAX} bytes; nothing was sent")
+                try:
+                    parse(handler.command, message.arguments)
+                except InvalidCommand as error:
+                    named = f"argument {error.field!r}: " if error.field else ""
+                    raise InvalidCommand(f"{message.type}: {named}{error}; nothing was sent") from None
+                return service.name
+    types = ", ".join(handler.command.type for service in services for handler in service.handlers)
+    raise InvalidCommand(f"no command type {message.type!r}: there are {types}")
+
+
+def issue(lane: str, message: CommandMessage, wait_s: float) -> Outcome | None:
+    """Publish, and wait for the outcome; None: it is safe, and not settled yet. Raises Unavailable."""
+    quiet()
+    return asyncio.run(_issue(lane, message, wait_s))
+
+
+async def _issue(lane: str, message: CommandMessage, wait_s: float) -> Outcome | None:
+    broker = load(BrokerSettings)
+    async with AsyncExitStack() as stack:
+        writes = RabbitWrites(
+            broker,
+            confirm_timeout_s=CONFIRM_TIMEOUT_S,
+            wait_s=wait_s,
+            in_flight_max=1,
+            log=await _log_of(lane, stack),
+            name="operator",
+        )
+        await writes.start()
+        stack.push_async_callback(writes.close)
+        try:
+            async with asyncio.timeout(broker.connect_timeout_s):
+                await writes.wait_connected()
+        except TimeoutError:
+            raise BrokerUnavailable(
+                f"RabbitMQ cannot be reached within {broker.connect_timeout_s:g} s at the address of AMQP_URL"
+            ) from None
+        try:
+            return await writes.issue(lane, message, wait_s)
+        except CommandPending:
+            return None
+
+
+async def _log_of(lane: str, stack: AsyncExitStack) -> CommandLog | None:
+    """Where an outcome that is lost on its way is found; publishing needs no database."""
+    try:
+        settings = load(DatabaseSettings, prefix=f"{lane.upper()}_")
+        database = open_database(settings.reader_url or settings.database_url, pool_max=1)
+    except ConfigurationError:
+        return None
+    stack.push_async_callback(close_database, database)
+    return open_command_log(database)
+
+
+def _refuse_paused(lane: str) -> None:
+    try:
+        with lane_admin(lane) as admin:
+            lease = admin.state().lease
+    except (Unavailable, ConfigurationError):
+        return
+    if lease is not None and lease.paused is not None:
+        raise Refused(
+            f"lane {lane} is paused ({lease.paused}), so it will not drain: `coordinator resume {lane}` first"
+        )
+
+
+def print_outcome(lane: str, outcome: Outcome, *, as_json: bool) -> None:
+    """An outcome as it came."""
+    fields = {"lane": lane} | msgspec.structs.asdict(outcome)
+    if as_json:
+        print_json(fields)
+        return
+    error = outcome.error
+    print_fields(
+        fields
+        | {
+            "result": bytes(outcome.result).decode(),
+            "error": error and f"{error.code}: {error.message}",
+            "replayed": "yes" if outcome.replayed else None,
+        }
+    )

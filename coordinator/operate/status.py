@@ -1,0 +1,196 @@
+"""`coordinator status`: every lane at a glance. What is away is shown as such."""
+
+import sys
+from contextlib import ExitStack
+from datetime import datetime
+from threading import Event
+from time import monotonic
+
+import click
+from msgspec import Struct
+
+from coordinator.operate.broker import broker
+from coordinator.operate.open import lane_admin
+from coordinator.operate.output import (
+    EXIT_REFUSED,
+    LANE,
+    cut,
+    json_option,
+    now,
+    print_fields,
+    print_json,
+    print_table,
+)
+from coordinator.operate.port import LaneAdmin, LaneState
+from shared.errors import ConfigurationError, Unavailable
+from shared.services import SERVICES
+from shared.settings import BrokerSettings, load
+
+
+class FailedCommand(Struct, frozen=True, kw_only=True):
+    """The latest command that a lane could not apply."""
+
+    command_id: str
+    type: str
+    code: str | None
+    message: str | None
+    settled_at: datetime
+
+
+class LaneStatus(Struct, kw_only=True):
+    """One lane. None: not known, since what would know it is away, or since there is none yet.
+
+    `ready` counts the messages in the queue that no coordinator holds: up to LANE_PREFETCH more are with the active
+    one. `rate` is commands settled per second while sampling. `lag_s` is how long `ready` will take at that rate; where
+    nothing was settled meanwhile, how long nothing has been. `errors` say what is away.
+    """
+
+    lane: str
+    holder: str | None = None
+    epoch: int | None = None
+    sequence: int | None = None
+    taken_at: datetime | None = None
+    is_paused: bool | None = None
+    paused: str | None = None
+    ready: int | None = None
+    consumers: int | None = None
+    dead_letters: int | None = None
+    last_settled_at: datetime | None = None
+    rate: float | None = None
+    lag_s: float | None = None
+    last_failed: FailedCommand | None = None
+    errors: list[str] = []
+
+
+@click.command()
+@click.argument("lanes", nargs=-1, type=LANE)
+@click.option(
+    "--sample-s", type=click.FloatRange(0, 60), default=1.0, show_default=True, help="Measure the rate so long."
+)
+@json_option
+def status(lanes: tuple[str, ...], sample_s: float, *, as_json: bool) -> None:
+    """Show LANES (all, if none is named): who holds them, how far they are, what waits, what failed.
+
+    READY are messages in the queue that no coordinator holds yet; up to LANE_PREFETCH more are with the active one.
+    CONSUMERS are the active one and its standbys. Exit status 1: something is away; the rest is shown.
+    """
+    found = collect(lanes or tuple(service.name for service in SERVICES), sample_s)
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+    if any(lane.errors for lane in found):
+        sys.exit(EXIT_REFUSED)
+
+
+def collect(lanes: tuple[str, ...], sample_s: float) -> list[LaneStatus]:
+    """The status of these lanes. What is away is in each one's `errors`. Raises ConfigurationError."""
+    found = [LaneStatus(lane=lane, errors=[]) for lane in lanes]
+    with ExitStack() as stack:
+        admins = {lane: stack.enter_context(lane_admin(lane)) for lane in lanes}
+        begun = {status.lane: (monotonic(), _read_database(status, admins[status.lane])) for status in found}
+        _read_broker(found)
+        for status in found:
+            at, is_there = begun[status.lane]
+            if is_there and sample_s > 0:
+                _sample(status, admins[status.lane], at, sample_s)
+            _estimate_lag(status)
+    return found
+
+
+def _read_database(status: LaneStatus, admin: LaneAdmin) -> bool:
+    try:
+        _take(status, admin.state())
+    except (Unavailable, ConfigurationError) as error:
+        status.errors.append(str(error))
+        return False
+    return True
+
+
+def _take(status: LaneStatus, state: LaneState) -> None:
+    if state.lease is not None:
+        status.holder = state.lease.holder or None
+        status.epoch, status.sequence, status.taken_at = state.lease.epoch, state.lease.sequence, state.lease.taken_at
+        status.is_paused, status.paused = state.lease.paused is not None, state.lease.paused
+    else:
+        status.sequence, status.is_paused = 0, False
+    if state.last_settled is not None:
+        status.last_settled_at = state.last_settled.settled_at
+    failed = state.last_failed
+    if failed is not None:
+        status.last_failed = FailedCommand(
+            command_id=failed.command_id,
+            type=failed.type,
+            code=failed.error_code,
+            message=failed.error_message,
+            settled_at=failed.settled_at,
+        )
+
+
+def _read_broker(found: list[LaneStatus]) -> None:
+    try:
+        with broker(load(BrokerSettings)) as connected:
+            for status in found:
+                depth, dead = connected.lane_depth(status.lane), connected.dead_depth(status.lane)
+                if depth is None:
+                    status.errors.append(f"there is no queue of lane {status.lane}: no coordinator has run yet")
+                else:
+                    status.ready, status.consumers = depth.ready, depth.consumers
+                status.dead_letters = None if dead is None else dead.ready
+    except Unavailable as error:
+        for status in found:
+            status.errors.append(str(error))
+
+
+def _sample(status: LaneStatus, admin: LaneAdmin, since: float, sample_s: float) -> None:
+    """The lanes are sampled at the same time: only the first one waits."""
+    Event().wait(max(0.0, since + sample_s - monotonic()))
+    try:
+        settled = admin.sequence() - (status.sequence or 0)
+    except Unavailable as error:
+        status.errors.append(str(error))
+        return
+    status.rate = round(settled / (monotonic() - since), 1)
+    status.sequence = (status.sequence or 0) + settled
+
+
+def _estimate_lag(status: LaneStatus) -> None:
+    if status.ready == 0:
+        status.lag_s = 0.0
+    elif status.ready is not None and status.rate:
+        status.lag_s = round(status.ready / status.rate, 1)
+    elif status.ready is not None and status.last_settled_at is not None:
+        status.lag_s = round((now() - status.last_settled_at).total_seconds(), 1)
+
+
+def _print(found: list[LaneStatus]) -> None:
+    columns = ("LANE", "PAUSED", "EPOCH", "SEQUENCE", "READY", "CONSUMERS", "DEAD", "RATE/S", "LAG S", "LAST SETTLED")
+    print_table(
+        columns,
+        [
+            (
+                status.lane,
+                {None: None, True: "yes", False: "no"}[status.is_paused],
+                status.epoch,
+                status.sequence,
+                status.ready,
+                status.consumers,
+                status.dead_letters,
+                status.rate,
+                status.lag_s,
+                status.last_settled_at,
+            )
+            for status in found
+        ],
+    )
+    for status in found:
+        failed = status.last_failed
+        click.echo(f"\n{status.lane}")
+        print_fields(
+            {
+                "  holder": status.holder and f"{status.holder}, since {status.taken_at:%Y-%m-%d %H:%M:%SZ}",
+                "  paused": status.paused,
+                "  last failed": failed and cut(f"{failed.command_id} {failed.type}: {failed.code}: {failed.message}"),
+                "  away": "\n".join(status.errors) or None,
+            }
+        )

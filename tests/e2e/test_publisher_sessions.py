@@ -1,0 +1,87 @@
+"""The library's publisher keeps its order through refusals, lost connections and rolling restarts."""
+
+import asyncio
+import signal
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from coordinator.dev.servers import ServerSet
+from shared.messaging.rabbitmq import RabbitWrites
+from shared.messaging.wire import CommandMessage
+from shared.settings import BrokerSettings
+from tests.support.databases import sql_engine
+from tests.support.system import System
+
+COMMANDS = 1500
+
+
+def identifier(number: int) -> str:
+    return f"00000000-0000-7000-8000-{number:012d}"
+
+
+async def issue_all(system: System, during: Any = None) -> None:
+    """Issue numbered commands at once over one session, and compare the log with the order of issue."""
+    settings = BrokerSettings(url=system.environment["AMQP_URL"], heartbeat_s=5)
+    writes = RabbitWrites(
+        settings, confirm_timeout_s=60, wait_s=60, in_flight_max=COMMANDS, log=None, name="test", in_order=True
+    )
+    await writes.start()
+    await writes.wait_connected()
+    messages = [
+        CommandMessage(
+            command_id=identifier(number),
+            type="users.create",
+            arguments=b'{"name": "User %d", "email": "user%d@example.org"}' % (number, number),
+        )
+        for number in range(COMMANDS)
+    ]
+    issued = [asyncio.create_task(writes.issue("users", message, None)) for message in messages]
+    if during is not None:
+        await during()
+    outcomes = await asyncio.gather(*issued)
+    await writes.close()
+    assert {outcome.status for outcome in outcomes} == {"applied"}
+    engine = sql_engine(system.environment["USERS_DATABASE_URL"])
+    with engine.connect() as connection:
+        logged = connection.execute(text("SELECT command_id FROM command_log ORDER BY sequence")).scalars().all()
+    engine.dispose()
+    assert logged == [message.command_id for message in messages]
+
+
+async def test_commands_that_a_full_queue_refused_are_sent_again_in_order(system: System) -> None:
+    """A queue of 4 KB nacks most of them, and accepts later ones before earlier ones."""
+    system.prepare("users")
+    system.start_coordinator("users", AMQP_QUEUE_BYTES_MAX="4096")
+    await issue_all(system)
+
+
+async def test_a_rolling_restart_under_load_reorders_nothing(system: System) -> None:
+    system.prepare("users")
+    active = system.start_coordinator("users")
+    standby = system.start_coordinator("users")
+
+    async def restart() -> None:
+        for process in (active, standby):
+            await asyncio.sleep(0)
+            await asyncio.to_thread(system.start_coordinator, "users")
+            await asyncio.to_thread(process.stop, signal.SIGTERM, 20)
+            assert process.exit_status == 0, process.log_tail(30)
+
+    await issue_all(system, restart)
+
+
+@pytest.mark.timeout(180)
+async def test_a_broker_that_is_killed_in_between_reorders_nothing(system: System, native_servers: ServerSet) -> None:
+    system.prepare("users")
+    system.start_coordinator("users")
+    # A quorum queue that was declared less than a second ago may not survive on RabbitMQ 3.10.
+    await asyncio.sleep(1.5)
+
+    async def kill() -> None:
+        await asyncio.sleep(0.2)
+        await asyncio.to_thread(native_servers.rabbitmq.kill)
+        await asyncio.to_thread(native_servers.rabbitmq.start)
+
+    await issue_all(system, kill)

@@ -1,0 +1,91 @@
+"""What is not as it must be is refused at the start, in one line that says what to do; nothing is left running."""
+
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from coordinator.dev.servers.process import Process
+from shared.messaging.topology import queue_name
+from tests.support.system import System
+
+
+def run(system: System, directory: Path, *arguments: str, **settings: str) -> tuple[int | None, str]:
+    process = Process(
+        [sys.executable, "-m", *arguments],
+        log_path=directory / "refused.log",
+        environment=system.environment | settings,
+    )
+    assert process.wait(30), "it should have refused to start"
+    errors = [line for line in process.log_tail(50).splitlines() if not line.startswith("{")]
+    return process.exit_status, "\n".join(errors)
+
+
+def test_a_queue_with_other_arguments_is_refused(system: System, tmp_path: Path) -> None:
+    system.prepare("users")
+    with system.broker() as channel:
+        channel.queue_declare(queue_name("users"), durable=True)
+    status, error = run(system, tmp_path, "coordinator", "run", "users")
+    with system.broker() as channel:
+        channel.queue_delete(queue_name("users"))
+    assert status == 2
+    assert "writes.users" in error
+    assert "x-queue-type" in error or "inequivalent" in error
+
+
+def test_a_database_that_is_not_migrated_is_refused(system: System, tmp_path: Path) -> None:
+    system.prepare()
+    status, error = run(system, tmp_path, "coordinator", "run", "users")
+    assert status == 2
+    assert "USERS_DATABASE_URL" in error
+    assert "coordinator migrate" in error
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("LANE_PREFETCH", "0"),
+        ("LANE_BATCH_COMMANDS_MAX", "many"),
+        ("AMQP_URL", "http://x"),
+        ("USERS_DATABASE_URL", "x"),
+    ],
+)
+def test_a_wrong_setting_is_named(system: System, tmp_path: Path, setting: str, value: str) -> None:
+    status, error = run(system, tmp_path, "coordinator", "run", "users", **{setting: value})
+    assert status == 2
+    assert setting in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_port_in_use_is_named(system: System, tmp_path: Path) -> None:
+    system.prepare("users")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        status, error = run(system, tmp_path, "coordinator", "run", "users", "--metrics-port", port)
+    assert status == 2
+    assert port in error
+    assert "--metrics-port" in error
+
+
+def test_two_lanes_cannot_share_a_database(system: System, tmp_path: Path) -> None:
+    system.prepare("users")
+    coordinator = system.start_coordinator("users")
+    assert coordinator.alive
+    from uuid import uuid4
+
+    from tests.e2e.test_direct_enqueue import amqp_publish, users
+    from tests.support.system import wait_until
+
+    amqp_publish(system, '{"name": "Ada", "email": "a@b"}', f"command-id: {uuid4()}", "command-type: users.create")
+    wait_until(lambda: len(users(system)) == 1, "Ada")
+    status, error = run(
+        system,
+        tmp_path,
+        "coordinator",
+        "run",
+        "payments",
+        PAYMENTS_DATABASE_URL=system.environment["USERS_DATABASE_URL"],
+    )
+    assert status == 2
+    assert "PAYMENTS_DATABASE_URL" in error
