@@ -85,6 +85,9 @@ class System:
     def stop(self) -> None:
         """Stop every process; those that do not end by themselves fail the test."""
         stubborn = []
+        for process in self.processes:
+            # Shown by pytest when the test fails.
+            print(f"--- {' '.join(process.argv[2:])}: {process.status}\n{process.log_tail(25)}")
         for process in reversed(self.processes):
             if process.alive:
                 process.stop(signal.SIGTERM, STOP_TIMEOUT_S)
