@@ -7,8 +7,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SERVERS ?= auto
 PYTEST_ARGS ?=
+SEEDS ?= 10000
+FAULTS ?= 60
+SEED ?= 1
 
-.PHONY: help install run clean lint format test unit lock up down
+.PHONY: help install run clean lint format test unit simulate mutants chaos lock up down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,6 +47,15 @@ unit: $(STAMP) ## the tests that need no server
 
 test: $(STAMP) ## all tests, against real servers
 	@$(BIN)/pytest $(PYTEST_ARGS)
+
+simulate: $(STAMP) ## run SEEDS random histories through the simulation (SEEDS=10000)
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+mutants: $(STAMP) ## plant known bugs in the core: the simulation must catch each
+	@$(BIN)/python -m tests.simulation.mutants
+
+chaos: $(STAMP) ## FAULTS random faults on real servers under load (FAULTS=60 SEED=1)
+	@$(BIN)/python -m tests.faults --faults $(FAULTS) --seed $(SEED)
 
 lock: ## pin the dependencies anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q pyproject.toml -o requirements.lock
