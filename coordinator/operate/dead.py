@@ -108,12 +108,16 @@ def replay(
     replayed: list[dict[str, object]] = []
     refused: list[str] = []
     with _letters(lanes) as (connected, queues):
+        ready: list[tuple[DeadLetterQueue, DeadMessage, CommandMessage]] = []
+        # All are looked up before any is published: two letters of one command get the same id.
         for queue, letter in _chosen(queues, command_id, lanes, is_all=is_all):
             try:
-                message = replayable(letter, is_logged=_is_logged(letter), without_deadline=without_deadline)
+                message = replayable(letter, _logged_status(letter), without_deadline=without_deadline)
             except Refused as error:
                 refused.append(error.message)
-                continue
+            else:
+                ready.append((queue, letter, message))
+        for queue, letter, message in ready:
             connected.publish(queue.lane, message)
             queue.remove(letter)
             replayed.append({"lane": queue.lane, "command_id": letter.command_id, "replayed_as": message.command_id})
@@ -132,8 +136,11 @@ def replay_id(command_id: str) -> str:
     return str(uuid5(UUID(command_id), "replay"))
 
 
-def replayable(letter: DeadMessage, *, is_logged: bool, without_deadline: bool) -> CommandMessage:
-    """The command of a dead letter, ready to be published again. Raises Refused, which says what to do instead."""
+def replayable(letter: DeadMessage, logged: str | None, *, without_deadline: bool) -> CommandMessage:
+    """The command of a dead letter, ready to be published again. Raises Refused, which says what to do instead.
+
+    `logged` is the status with which its id is settled, None if it is not.
+    """
     [message] = decode(Envelope(message_id=letter.command_id, type=letter.type, headers=letter.headers), letter.body)
     if message.problem is not None or message.command_id is None:
         what = message.problem.message if message.problem is not None else "it has no id"
@@ -141,6 +148,8 @@ def replayable(letter: DeadMessage, *, is_logged: bool, without_deadline: bool) 
             f"the dead letter {letter.command_id or '(without an id)'} of lane {letter.lane} would fail again "
             f"({what}): publish it anew with `coordinator send`, and discard it"
         )
+    if logged not in (None, "failed"):
+        raise Refused(f"command {message.command_id} is settled as {logged} already, so it is not replayed: discard it")
     deadline_ms = None if without_deadline else message.deadline_ms
     if deadline_ms is not None and deadline_ms < time.time() * 1000:
         raise Refused(
@@ -149,7 +158,7 @@ def replayable(letter: DeadMessage, *, is_logged: bool, without_deadline: bool) 
         )
     return msgspec.structs.replace(
         message,
-        command_id=replay_id(message.command_id) if is_logged else message.command_id,
+        command_id=replay_id(message.command_id) if logged else message.command_id,
         deadline_ms=deadline_ms,
         publisher=None,
         publisher_seq=None,
@@ -195,11 +204,12 @@ def _chosen(
     return found
 
 
-def _is_logged(letter: DeadMessage) -> bool:
+def _logged_status(letter: DeadMessage) -> str | None:
     if letter.command_id is None:
-        return False
+        return None
     with lane_admin(letter.lane) as admin:
-        return admin.find(letter.command_id.lower()) is not None
+        entry = admin.find(letter.command_id.lower())
+    return None if entry is None else entry.status
 
 
 def _print(letters: list[DeadMessage], *, as_json: bool) -> None:

@@ -22,7 +22,7 @@ EXIT_REFUSED = 1
 EXIT_PENDING = 3
 REASON_CHARACTERS_MAX = 500
 
-_DURATION = re.compile(r"(\d{1,5})([smhdw])")
+_DURATION = re.compile(r"([0-9]{1,5})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _CELL_CHARACTERS_MAX = 60

@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from coordinator.operate import output
+from coordinator.operate.broker import broker
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
     EXIT_PENDING,
@@ -135,14 +136,17 @@ def checked(message: CommandMessage, lane: str | None) -> str:
 def issue(lane: str, message: CommandMessage, wait_s: float) -> Outcome | None:
     """Publish, and wait for the outcome; None: it is safe, and not settled yet. Raises Unavailable."""
     quiet()
+    with broker(load(BrokerSettings)) as connected:
+        if connected.lane_depth(lane) is None:
+            raise Refused(f"there is no queue of lane {lane}: start its coordinator, which declares it, and send again")
     return asyncio.run(_issue(lane, message, wait_s))
 
 
 async def _issue(lane: str, message: CommandMessage, wait_s: float) -> Outcome | None:
-    broker = load(BrokerSettings)
+    settings = load(BrokerSettings)
     async with AsyncExitStack() as stack:
         writes = RabbitWrites(
-            broker,
+            settings,
             confirm_timeout_s=CONFIRM_TIMEOUT_S,
             wait_s=wait_s,
             in_flight_max=1,
@@ -152,11 +156,11 @@ async def _issue(lane: str, message: CommandMessage, wait_s: float) -> Outcome |
         await writes.start()
         stack.push_async_callback(writes.close)
         try:
-            async with asyncio.timeout(broker.connect_timeout_s):
+            async with asyncio.timeout(settings.connect_timeout_s):
                 await writes.wait_connected()
         except TimeoutError:
             raise BrokerUnavailable(
-                f"RabbitMQ cannot be reached within {broker.connect_timeout_s:g} s at the address of AMQP_URL"
+                f"RabbitMQ cannot be reached within {settings.connect_timeout_s:g} s at the address of AMQP_URL"
             ) from None
         try:
             return await writes.issue(lane, message, wait_s)

@@ -14,7 +14,6 @@ from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
     EXIT_REFUSED,
     LANE,
-    cut,
     json_option,
     now,
     print_fields,
@@ -72,7 +71,8 @@ def status(lanes: tuple[str, ...], sample_s: float, *, as_json: bool) -> None:
     """Show LANES (all, if none is named): who holds them, how far they are, what waits, what failed.
 
     READY are messages in the queue that no coordinator holds yet; up to LANE_PREFETCH more are with the active one.
-    CONSUMERS are the active one and its standbys. Exit status 1: something is away; the rest is shown.
+    CONSUMERS are counted by RabbitMQ, which (3.10) counts the active one and no standby. Exit status 1: something is
+    away; the rest is shown.
     """
     found = collect(lanes or tuple(service.name for service in SERVICES), sample_s)
     if as_json:
@@ -190,7 +190,7 @@ def _print(found: list[LaneStatus]) -> None:
             {
                 "  holder": status.holder and f"{status.holder}, since {status.taken_at:%Y-%m-%d %H:%M:%SZ}",
                 "  paused": status.paused,
-                "  last failed": failed and cut(f"{failed.command_id} {failed.type}: {failed.code}: {failed.message}"),
+                "  last failed": failed and f"{failed.command_id} {failed.type}: {failed.code}: {failed.message}",
                 "  away": "\n".join(status.errors) or None,
             }
         )

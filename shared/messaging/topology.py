@@ -40,4 +40,4 @@ def queue_arguments(lane: str, bytes_max: int) -> dict[str, str | int | bool]:
 
 def dead_queue_arguments() -> dict[str, str | int | bool]:
     """The arguments of a dead-letter queue."""
-    return {"x-queue-type": "quorum"}
+    return {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}

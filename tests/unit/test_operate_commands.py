@@ -1,0 +1,217 @@
+"""The operator's commands without servers: what they take, how they refuse, what they print."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import click
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from coordinator.cli import cli
+from coordinator.migrate import migrate
+from coordinator.operate import output
+from coordinator.operate.broker import DeadMessage
+from coordinator.operate.dead import described, replay_id, replayable
+from coordinator.operate.output import Refused, print_fields, print_table
+from coordinator.operate.send import checked
+from shared.errors import ConfigurationError, InvalidCommand
+from shared.messaging.wire import CommandMessage
+from shared.services import service_named
+from shared.settings import DatabaseSettings
+
+ID = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"
+
+
+def run(*arguments: str, **environment: str) -> Result:
+    return CliRunner().invoke(cli, arguments, env=environment)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("7d", timedelta(days=7)),
+        ("12h", timedelta(hours=12)),
+        ("30m", timedelta(minutes=30)),
+        ("45s", timedelta(seconds=45)),
+        ("2w", timedelta(weeks=2)),
+        ("0s", timedelta()),
+        ("99999w", timedelta(weeks=99999)),
+    ],
+)
+def test_durations(text: str, expected: timedelta) -> None:
+    assert output.duration(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "7", "d", "-1d", "1.5h", "7 d", "7y", "7d12h", "999999999999w", "\u0667d"])
+def test_what_is_no_duration_is_named(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="no duration"):
+        output.duration(text)
+
+
+def test_deadlines_are_from_now_or_times() -> None:
+    assert output.deadline("2030-01-31T12:00:00Z") == datetime(2030, 1, 31, 12, tzinfo=UTC)
+    assert output.deadline("2030-01-31T12:00:00") == datetime(2030, 1, 31, 12, tzinfo=UTC)
+    assert output.deadline("2030-01-31T12:00:00+02:00") == datetime(2030, 1, 31, 10, tzinfo=UTC)
+    assert timedelta(seconds=28) < output.deadline("30s") - datetime.now(UTC) < timedelta(seconds=31)
+    with pytest.raises(click.BadParameter, match="'tomorrow' is no time"):
+        output.deadline("tomorrow")
+
+
+@pytest.mark.parametrize("text", ["", " ", "x" * 501, "a\nb"])
+def test_what_is_no_reason_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="1 to 500 printable"):
+        output.reason(text)
+
+
+def test_ids_are_stored_in_small_letters() -> None:
+    assert output.command_id(ID.upper()) == ID
+    with pytest.raises(click.BadParameter, match="UUID"):
+        output.command_id("5")
+
+
+def test_tables_and_fields_fit_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("A", "BCD"), [("x\ny", None), (1.25, "z" * 100)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == ["A    BCD", "x y  -"]
+    assert lines[2] == f"1.2  {'z' * 59}…"
+    print_table(("A", "BCD"), [])
+    print_fields({"one": None, "two": "a\nb", "three": datetime(2030, 1, 1, tzinfo=UTC)})
+    assert capsys.readouterr().out == "A  BCD\ntwo    a\n       b\nthree  2030-01-01 00:00:00Z\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("send", "users.none", "{}"), "no command type 'users.none': there are users.create"),
+        (("send", "users.create", "{}", "--lane", "items"), "no command type 'users.create': there are items.create"),
+        (("send", "users.create", "{"), "not valid JSON"),
+        (("send", "users.create", '{"name": "Ada"}'), "argument 'email'"),
+        (("send", "users.credit", '{"id": 0, "amount": 1}'), "argument 'id'"),
+        (("send", "users.credit", '{"id": 1, "amount": 1, "x": 1}'), "argument 'x'"),
+        (("log", "prune", "users", "--older-than", "59m"), "--force"),
+    ],
+)
+def test_refusals_are_one_line_that_names_the_value(arguments: tuple[str, ...], named: str) -> None:
+    ran = run(*arguments)
+    assert (ran.exit_code, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1)
+    assert ran.stderr.startswith("coordinator: ")
+    assert named in ran.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("pause", "users"),
+        ("pause", "nobody", "--reason", "x"),
+        ("cancel", ID),
+        ("cancel", "5", "--lane", "users"),
+        ("log", "prune", "users"),
+        ("log", "prune", "users", "--older-than", "soon"),
+        ("send", "users.create"),
+        ("dead", "show", "5"),
+    ],
+)
+def test_wrong_usage_is_exit_status_2(arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).exit_code == 2
+
+
+def test_a_missing_address_is_a_configuration_error() -> None:
+    for arguments in (("status", "users"), ("pause", "users", "--reason", "x"), ("command", ID, "--lane", "users")):
+        assert isinstance(run(*arguments).exception, ConfigurationError)
+
+
+def test_arguments_are_sent_as_they_were_given() -> None:
+    text = b'{"email": "ada@example.org",  "name": "Ada"}'
+    assert checked(CommandMessage(command_id=ID, type="users.create", arguments=text), None) == "users"
+    with pytest.raises(InvalidCommand, match="more than"):
+        checked(CommandMessage(command_id=ID, type="users.create", arguments=b" " * 2_000_000), None)
+
+
+def letter(**fields: object) -> DeadMessage:
+    known = {"tag": 1, "lane": "users", "command_id": ID, "type": "users.credit", "headers": {}, "body": b'{"id": 1}'}
+    return DeadMessage(**{**known, **fields})
+
+
+def test_a_logged_command_is_replayed_under_an_id_that_is_always_the_same() -> None:
+    first = replayable(letter(), "failed", without_deadline=False)
+    again = replayable(letter(), "failed", without_deadline=False)
+    assert first == again
+    assert first.command_id == replay_id(ID) != ID
+    assert replay_id(replay_id(ID)) not in (ID, replay_id(ID))
+    assert replayable(letter(), None, without_deadline=False).command_id == ID
+
+
+@pytest.mark.parametrize("status", ["applied", "rejected", "expired"])
+def test_what_is_settled_otherwise_is_not_replayed(status: str) -> None:
+    with pytest.raises(Refused, match=f"settled as {status} already"):
+        replayable(letter(), status, without_deadline=False)
+
+
+def test_a_replay_keeps_the_expected_version_and_drops_the_publisher_session() -> None:
+    headers = {"expected-version": 3, "publisher": "p", "publisher-seq": 9, "traceparent": "t", "reason": "x"}
+    message = replayable(letter(headers=headers), "failed", without_deadline=False)
+    assert (message.expected_version, message.publisher, message.publisher_seq) == (3, None, None)
+    assert (message.traceparent, message.arguments) == ("t", b'{"id": 1}')
+
+
+def test_a_deadline_that_is_over_is_not_replayed_unless_it_is_lifted() -> None:
+    late = letter(headers={"deadline": 1})
+    with pytest.raises(Refused, match="--without-deadline"):
+        replayable(late, "failed", without_deadline=False)
+    assert replayable(late, "failed", without_deadline=True).deadline_ms is None
+    assert replayable(letter(headers={"deadline": 2**50}), "failed", without_deadline=False).deadline_ms == 2**50
+
+
+@pytest.mark.parametrize("fields", [{"command_id": None}, {"command_id": "x"}, {"type": None}, {"body": b" " * 2**21}])
+def test_what_would_fail_again_is_not_replayed(fields: dict[str, object]) -> None:
+    with pytest.raises(Refused, match="would fail again"):
+        replayable(letter(**fields), None, without_deadline=False)
+
+
+@pytest.mark.parametrize(
+    ("body", "arguments", "text"),
+    [(b'{"a": 1}', {"a": 1}, None), (b"\xff", None, "\\xff"), (b"", None, ""), (b'"\xff"', None, '"\\xff"')],
+)
+def test_any_dead_letter_can_be_shown(body: bytes, arguments: object, text: str | None) -> None:
+    headers = {
+        "reason": "r",
+        "error": "e",
+        "sequence": 4,
+        "lane": "users",
+        "publish-number": 7,
+        "at": datetime.now(UTC),
+    }
+    shown = json.loads(msgspec.json.encode(described(letter(body=body, headers=headers))))
+    assert (shown["arguments"], shown["body"]) == (arguments, text)
+    assert (shown["reason"], shown["error"], shown["sequence"], shown["traceback"]) == ("r", "e", 4, None)
+    assert set(shown["headers"]) == {"at"}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[str]:
+    url = f"sqlite:///{tmp_path}/users.db"
+    migrate(service_named("users"), DatabaseSettings(database_url=url))
+    return url
+
+
+def test_changes_of_a_lane_that_never_ran(database: str) -> None:
+    environment = {"USERS_DATABASE_URL": database}
+    paused = json.loads(run("pause", "users", "--reason", "disk", "--json", **environment).stdout)
+    assert paused == {"lane": "users", "paused": "disk", "sequence": 0, "revision": 1}
+    assert json.loads(run("pause", "users", "--reason", "net", "--json", **environment).stdout)["revision"] == 2
+    assert run("resume", "users", **environment).stdout == "users goes on (it was paused: net)\n"
+    assert run("resume", "users", **environment).stdout == "users was not paused\n"
+    cancelled = run("cancel", ID, "--lane", "users", "--json", **environment)
+    assert json.loads(cancelled.stdout)["reason"] == "cancelled by an operator"
+    assert run("cancel", ID, "--lane", "users", **environment).exit_code == 0
+    assert "not settled in users" in run("command", str(uuid4()), "--lane", "users", **environment).stderr
+
+
+def test_a_database_that_is_not_migrated_is_named(tmp_path: Path) -> None:
+    ran = run("pause", "users", "--reason", "x", USERS_DATABASE_URL=f"sqlite:///{tmp_path}/empty.db")
+    assert isinstance(ran.exception, ConfigurationError)
+    assert "run `coordinator migrate users`" in str(ran.exception)
