@@ -88,6 +88,8 @@ class MongoStore:
     def __init__(self, url: str, service: Service) -> None:
         self._url = url
         self._lane = service.name
+        self._session: ClientSession | None = None
+        self._epoch = 0
         self._client: MongoClient[Document] | None = None
 
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:  # noqa: ARG002
@@ -119,7 +121,13 @@ class MongoStore:
     def begin(self) -> Transaction:
         with self._closing_when_unavailable():
             database = self._database()
-            session = database.client.start_session(causal_consistency=True)
+            session = self._session
+            if session is None:
+                session = self._session = database.client.start_session(causal_consistency=True)
+                # Whoever takes over must find the session of this epoch's transactions, also after a reconnection.
+                database[LEASE_TABLE].update_one(
+                    {"_id": self._lane, "epoch": self._epoch}, {"$set": {"session": session.session_id["id"]}}
+                )
             session.start_transaction(
                 read_concern=ReadConcern("snapshot"),
                 write_concern=_DURABLE,
@@ -130,17 +138,30 @@ class MongoStore:
 
     def close(self) -> None:
         client, self._client = self._client, None
+        self._session = None
         if client is not None:
             client.close()
 
     def _raise_epoch(self, held: Document, holder: str, now: datetime, *, upsert: bool) -> Lease:
-        """A write outside any transaction waits for a transaction that has changed the document."""
+        """A write outside any transaction waits for a transaction that has changed the document.
+
+        A transaction outlives its client's connection by up to a minute, so the last holder's is ended first: its
+        session stands in the lease.
+        """
         with self._closing_when_unavailable():
-            lease = self._database()[LEASE_TABLE].find_one_and_update(
+            database = self._database()
+            before = database[LEASE_TABLE].find_one(held)
+            if before is not None and before.get("session") is not None:
+                database.client.admin.command("killSessions", [{"id": before["session"]}])
+            if self._session is None or (
+                before is not None and before.get("session") == self._session.session_id["id"]
+            ):
+                self._session = database.client.start_session(causal_consistency=True)
+            lease = database[LEASE_TABLE].find_one_and_update(
                 held,
                 {
                     "$inc": {"epoch": 1},
-                    "$set": {"holder": holder, "taken_at": now},
+                    "$set": {"holder": holder, "taken_at": now, "session": self._session.session_id["id"]},
                     "$setOnInsert": {"sequence": 0, "batches": 0, "revision": 0, "paused": None},
                 },
                 upsert=upsert,
@@ -148,6 +169,7 @@ class MongoStore:
             )
         if lease is None:
             raise Fenced(f"the epoch of lane {self._lane} was raised by another consumer")
+        self._epoch = lease["epoch"]
         return Lease(lease["epoch"], lease["sequence"], lease["revision"], lease["paused"])
 
     def _database(self) -> Database[Document]:
@@ -212,12 +234,11 @@ class MongoTransaction:
             for rows in changes.inserts:
                 self._write(rows, [InsertOne(document_of(row)) for row in rows])
             self._session.commit_transaction()
-            self._session.end_session()
 
     def rollback(self) -> None:
         try:
-            # Aborts the transaction, if one is in progress.
-            self._session.end_session()
+            if self._session.in_transaction:
+                self._session.abort_transaction()
         except PyMongoError:
             self._store.close()
 

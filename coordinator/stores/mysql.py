@@ -30,8 +30,8 @@ from shared.service import Service
 
 CONNECT_TIMEOUT_S = 5
 IO_TIMEOUT_S = 30
-IDLE_TIMEOUT_S = 3600
 LOCK_TIMEOUT_S = 5
+LEASE_TIMEOUT_S = 2
 PORT = 3306
 
 _CONFLICTS = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, 1020}  # 1020: the record has changed since last read
@@ -78,6 +78,19 @@ _FENCE = (
 _ENGINES = (
     "SELECT table_name, engine FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name IN %s"
 )
+# Seeing other transactions needs the right PROCESS; without it every other connection of ours is ended.
+_STUCK = """
+    SELECT process.id FROM information_schema.processlist AS process
+    JOIN information_schema.innodb_trx AS trx ON trx.trx_mysql_thread_id = process.id
+    WHERE process.db = DATABASE() AND process.id <> CONNECTION_ID()
+    AND process.user = SUBSTRING_INDEX(CURRENT_USER(), '@', 1) AND trx.trx_started < NOW() - INTERVAL 1 SECOND
+"""
+_OURS = """
+    SELECT id FROM information_schema.processlist
+    WHERE db = DATABASE() AND id <> CONNECTION_ID() AND user = SUBSTRING_INDEX(CURRENT_USER(), '@', 1)
+"""
+_ACCESS_DENIED = 1227
+_NO_SUCH_THREAD = 1094
 _FOREIGN_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noqa: S608
 
 
@@ -153,17 +166,26 @@ class MysqlStore:
             connection._force_close()  # type: ignore[attr-defined]  # noqa: SLF001
 
     def _raise_epoch(self, statement: str, arguments: list[Any]) -> Lease:
-        """Raise the epoch and read the lease under the same row lock."""
+        """Raise the epoch and read the lease under the same row lock.
+
+        Waits for a transaction that has passed its fence, but not for ever: a consumer that was stopped, or cut off,
+        before its COMMIT would hold the lock for as long as the server keeps its connection.
+        """
         with self._closing_when_unavailable():
             connection = self._connected()
             connection.begin()
             try:
                 with connection.cursor() as cursor:
+                    cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {LEASE_TIMEOUT_S}")
                     raised = cursor.execute(statement, arguments)
                     cursor.execute(_HELD, [self._lane])
                     held = cursor.fetchone()
+                    cursor.execute(f"SET SESSION innodb_lock_wait_timeout = {LOCK_TIMEOUT_S}")
                 connection.commit()
-            except pymysql.MySQLError:
+            except pymysql.MySQLError as error:
+                if error.args[0] == ER.LOCK_WAIT_TIMEOUT:
+                    connection.rollback()
+                    _end_stuck(connection)
                 self.close()
                 raise
         if not raised or held is None:
@@ -280,6 +302,23 @@ class MysqlTransaction:
         except StoreUnavailable:
             self._store.close()
             raise
+
+
+def _end_stuck(connection: "pymysql.Connection[Any]") -> None:
+    """End the connections that keep the lease row locked."""
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute(_STUCK)
+        except pymysql.MySQLError as error:
+            if error.args[0] != _ACCESS_DENIED:
+                raise
+            cursor.execute(_OURS)
+        for (number,) in cursor.fetchall():
+            try:
+                cursor.execute("KILL %s", [number])
+            except pymysql.MySQLError as error:
+                if error.args[0] != _NO_SUCH_THREAD:
+                    raise
 
 
 def _set(cursor: Any, statement: str) -> None:

@@ -54,15 +54,21 @@ _TAKE_OVER = f"""
     VALUES (%(lane)s, 1, 0, 0, 0, %(holder)s, %(now)s)
     ON CONFLICT (lane) DO UPDATE SET epoch = held.epoch + 1, holder = excluded.holder, taken_at = excluded.taken_at
     RETURNING epoch, sequence, revision, paused
-"""  # noqa: S608  # a constant of ours
+""".encode()  # noqa: S608  # a constant of ours
 _RENEW = f"""
     UPDATE {LEASE_TABLE} SET epoch = epoch + 1, holder = %(holder)s, taken_at = %(now)s
     WHERE lane = %(lane)s AND epoch = %(epoch)s RETURNING epoch, sequence, revision, paused
-"""  # noqa: S608
+""".encode()  # noqa: S608
 _FENCE = f"""
     UPDATE {LEASE_TABLE} SET sequence = %(after)s, batches = batches + 1
     WHERE lane = %(lane)s AND epoch = %(epoch)s AND sequence = %(before)s AND revision = %(revision)s
 """  # noqa: S608
+_LEASE_TIMEOUT = b"SET LOCAL lock_timeout = '2s'"
+_END_STUCK = b"""
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name = %s AND pid <> pg_backend_pid()
+    AND state <> 'idle' AND xact_start < now() - interval '1 second'
+"""
 _FOREIGN_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noqa: S608
 
 
@@ -109,19 +115,13 @@ class PostgresStore:
             raise ConfigurationError(f"the database of {setting} is that of lane {foreign[0]}: a lane needs its own")
 
     def take_over(self, holder: str, now: datetime) -> Lease:
-        with self._closing_when_unavailable():
-            row = self._connected().execute(_TAKE_OVER, {"lane": self._lane, "holder": holder, "now": now}).fetchone()
-            if row is None:
-                raise StoreUnavailable("PostgreSQL returned no lease")
-            return Lease(*row)
+        row = self._raise_epoch(_TAKE_OVER, {"lane": self._lane, "holder": holder, "now": now})
+        if row is None:
+            raise StoreUnavailable("PostgreSQL returned no lease")
+        return Lease(*row)
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
-        with self._closing_when_unavailable():
-            row = (
-                self._connected()
-                .execute(_RENEW, {"lane": self._lane, "holder": holder, "now": now, "epoch": epoch})
-                .fetchone()
-            )
+        row = self._raise_epoch(_RENEW, {"lane": self._lane, "holder": holder, "now": now, "epoch": epoch})
         if row is None:
             raise Fenced(f"epoch {epoch} of lane {self._lane} is over")
         return Lease(*row)
@@ -144,13 +144,29 @@ class PostgresStore:
             known = self._statements[model] = _statements(self._schema.of(model))
         return known
 
+    def _raise_epoch(self, statement: bytes, arguments: dict[str, Any]) -> tuple[Any, ...] | None:
+        """Wait for a transaction that has passed its fence, but not for ever.
+
+        A consumer that was stopped, or cut off, before it sent the end of its pipeline is `active` to the server: no
+        timeout of an idle transaction ends it. So whoever waits too long for the lease does.
+        """
+        with self._closing_when_unavailable():
+            connection = self._connected()
+            try:
+                with connection.transaction():
+                    connection.execute(_LEASE_TIMEOUT)
+                    return connection.execute(statement, arguments).fetchone()
+            except errors.LockNotAvailable:
+                connection.execute(_END_STUCK, [_application_name(self._lane)])
+                raise
+
     def _connected(self) -> psycopg.Connection[tuple[Any, ...]]:
         if self._connection is None:
             self._connection = psycopg.connect(
                 self._url,
                 autocommit=True,
                 connect_timeout=CONNECT_TIMEOUT_S,
-                application_name=f"lane {self._lane}",
+                application_name=_application_name(self._lane),
                 options=" ".join(
                     f"-c {name}={str(value).replace(' ', chr(92) + ' ')}" for name, value in _SESSION.items()
                 ),
@@ -256,6 +272,10 @@ class PostgresTransaction:
         except StoreUnavailable:
             self._store.close()
             raise
+
+
+def _application_name(lane: str) -> str:
+    return f"lane {lane}"
 
 
 class _Statements(Struct, frozen=True):

@@ -1,15 +1,16 @@
 """The stores on real servers, and lanes on them, keep the contracts of all stores and lanes."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from sqlalchemy import text
 
 from coordinator.migrate import migrate
 from coordinator.stores.open import open_store as open_store_at
-from coordinator.stores.port import Conflict, Lease, Store, StoreUnavailable
+from coordinator.stores.port import Conflict, Fenced, Lease, Store, StoreUnavailable
 from shared.errors import ConfigurationError
 from shared.service import Service
 from shared.settings import DatabaseSettings
@@ -110,6 +111,30 @@ class _SqlContract(_ServerContract):
             blocker.rollback()
         engine.dispose()
         commit(store, lease, changes(updates=[account(1, balance=5)]))
+
+    def test_a_holder_that_is_stopped_before_its_commit_is_ended_by_the_takeover(
+        self, open_store: OpenStore, url: str
+    ) -> None:
+        old, successor = open_store(), open_store()
+        lease = commit(old, old.take_over("old", NOW), changes(inserts=[account(1)]))
+        transaction = old.begin()
+        self.pass_fence(transaction)
+        deadline_s = time.monotonic() + 8
+        while True:
+            try:
+                taken = successor.take_over("successor", NOW)
+                break
+            except Conflict:
+                assert time.monotonic() < deadline_s
+        assert taken == Lease(2, 1)
+        with pytest.raises((StoreUnavailable, Fenced)):
+            transaction.commit(lease, 2, changes(updates=[account(1, balance=5)]))
+        transaction.rollback()
+        commit(successor, taken, changes(updates=[account(1, balance=7)]))
+
+    def pass_fence(self, transaction: Any) -> None:
+        """What a commit does first."""
+        transaction._connection.cursor().execute("UPDATE lane_lease SET batches = batches + 1")
 
     def test_a_killed_connection_is_opened_again(self, open_store: OpenStore, url: str) -> None:
         store = open_store()
