@@ -153,10 +153,7 @@ class MongoStore:
             before = database[LEASE_TABLE].find_one(held)
             if before is not None and before.get("session") is not None:
                 database.client.admin.command("killSessions", [{"id": before["session"]}])
-            if self._session is None or (
-                before is not None and before.get("session") == self._session.session_id["id"]
-            ):
-                self._session = database.client.start_session(causal_consistency=True)
+            self._session = database.client.start_session(causal_consistency=True)
             lease = database[LEASE_TABLE].find_one_and_update(
                 held,
                 {
