@@ -4,7 +4,7 @@ Used by the simulation and by the tests with real faults: what one of them calls
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import msgspec
@@ -42,8 +42,11 @@ class ClientRecord(msgspec.Struct, kw_only=True):
         return min(times, default=None)
 
 
-def check(records: Sequence[ClientRecord], log: Sequence[LogEntry]) -> list[str]:
-    """The violations of one lane's promises, in words; none when all is well."""
+def check(records: Sequence[ClientRecord], log: Sequence[LogEntry], given_up: Collection[str] = ()) -> list[str]:
+    """The violations of one lane's promises, in words; none when all is well.
+
+    `given_up`: commands of publisher sessions that did not come in time, so that their successors went ahead of them.
+    """
     ordered = sorted(log, key=lambda entry: entry.sequence)
     entries = {entry.command_id: entry for entry in ordered}
     return [
@@ -53,7 +56,7 @@ def check(records: Sequence[ClientRecord], log: Sequence[LogEntry]) -> list[str]
         *_outcomes_equal_the_log(records, entries),
         *_nothing_confirmed_is_missing(records, entries),
         *_real_time_order(records, ordered),
-        *_publisher_order(records, entries),
+        *_publisher_order(records, entries, given_up),
         *_deadlines(records, entries),
     ]
 
@@ -112,10 +115,12 @@ def _real_time_order(records: Sequence[ClientRecord], ordered: Sequence[LogEntry
     """Whatever was known before another command was issued has the lower sequence."""
     issued_at: dict[str, float] = {}
     known_at: dict[str, float] = {}
-    for record in records:
+    safe_at = _confirmed_with_predecessors(records)
+    for record, safe in zip(records, safe_at, strict=True):
         issued_at[record.command_id] = min(record.issued_at, issued_at.get(record.command_id, record.issued_at))
-        if record.known_at is not None:
-            known_at[record.command_id] = min(record.known_at, known_at.get(record.command_id, record.known_at))
+        known = min((time for time in (safe, record.outcome_at) if time is not None), default=None)
+        if known is not None:
+            known_at[record.command_id] = min(known, known_at.get(record.command_id, known))
     earliest: tuple[float, LogEntry] | None = None
     for entry in reversed(ordered):
         issued = issued_at.get(entry.command_id)
@@ -126,11 +131,38 @@ def _real_time_order(records: Sequence[ClientRecord], ordered: Sequence[LogEntry
             earliest = (known, entry)
 
 
-def _publisher_order(records: Sequence[ClientRecord], entries: Mapping[str, LogEntry]) -> Iterator[str]:
+def _confirmed_with_predecessors(records: Sequence[ClientRecord]) -> list[float | None]:
+    """When each record's place in the order was certain from confirms alone.
+
+    A command of a publisher session waits in the lane for its predecessors, so theirs must be confirmed too.
+    """
+    certain: dict[int, float | None] = {}
+    sessions: defaultdict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for position, record in enumerate(records):
+        certain[position] = record.confirmed_at
+        if record.publisher is not None and record.publisher_seq is not None:
+            sessions[record.lane, record.publisher].append((record.publisher_seq, position))
+    for session in sessions.values():
+        latest: float | None = 0.0
+        expected = 1
+        for number, position in sorted(session):
+            confirmed = records[position].confirmed_at
+            is_complete = latest is not None and number <= expected and confirmed is not None
+            latest = max(latest or 0.0, confirmed or 0.0) if is_complete else None
+            certain[position] = latest
+            expected = number + 1
+    return [certain[position] for position in range(len(records))]
+
+
+def _publisher_order(
+    records: Sequence[ClientRecord], entries: Mapping[str, LogEntry], given_up: Collection[str]
+) -> Iterator[str]:
     sessions: defaultdict[tuple[str, str], dict[int, LogEntry]] = defaultdict(dict)
     for record in records:
         entry = entries.get(record.command_id)
-        if record.publisher is not None and record.publisher_seq is not None and entry is not None:
+        if record.command_id in given_up or entry is None:
+            continue
+        if record.publisher is not None and record.publisher_seq is not None:
             sessions[record.lane, record.publisher][record.publisher_seq] = entry
     for (_, publisher), session in sessions.items():
         for before, after in pairwise(sorted(session)):

@@ -1,0 +1,239 @@
+"""The whole system on real servers: two coordinators a lane, each behind proxies of its own, and two gateways."""
+
+import asyncio
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from shutil import rmtree
+
+import aiohttp
+from msgspec import Struct
+
+from coordinator.dev.install import Installation
+from coordinator.dev.servers import Server, ServerSet, remove_data
+from coordinator.dev.servers.ports import free_port
+from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.programs import require
+from coordinator.migrate import migrate
+from shared.services import service_named
+from shared.settings import DatabaseSettings
+from tests.faults.plan import LANES
+from tests.faults.proxy import TcpProxy
+from tests.faults.tables import Tables
+from tests.support.servers import Environment
+
+SLOTS = ("a", "b")
+READY_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
+_SETTINGS = {
+    "AMQP_HEARTBEAT_S": "2",
+    "LANE_GAP_TIMEOUT_S": "60",  # publishers here never give up, so that a gap is always filled
+    "GATEWAY_WAIT_S": "3",
+    "GATEWAY_CONFIRM_TIMEOUT_S": "3",
+    "PYTHONUNBUFFERED": "1",
+    "TELEMETRY_LOG_LEVEL": "INFO",
+}
+
+
+class Member:
+    """One of our processes, and how to start it again."""
+
+    def __init__(self, name: str, module: list[str], port: int, environment: Environment, directory: Path) -> None:
+        self.name = name
+        self.url = f"http://127.0.0.1:{port}"
+        self._argv = [sys.executable, "-m", *module]
+        self._environment = environment
+        self._log_path = directory / f"{name}.log"
+        self.process = self._launch()
+        self.lock = asyncio.Lock()
+
+    def _launch(self) -> Process:
+        return Process(self._argv, log_path=self._log_path, environment=self._environment)
+
+    def start(self) -> None:
+        """Start it, if it is not running; do not wait."""
+        if not self.process.alive:
+            self.process = self._launch()
+
+    async def wait_ready(self, session: aiohttp.ClientSession, timeout_s: float = READY_TIMEOUT_S) -> bool:
+        """Whether it says within the time that it is ready."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while asyncio.get_running_loop().time() < deadline:
+            try:
+                async with session.get(f"{self.url}/readyz", timeout=aiohttp.ClientTimeout(total=2)) as response:
+                    if response.status == 200:
+                        return True
+            except (aiohttp.ClientError, TimeoutError):
+                pass
+            await asyncio.sleep(0.05)
+        return False
+
+
+class Slot(Struct):
+    """A coordinator, and the proxies through which it alone goes."""
+
+    member: Member
+    database: TcpProxy
+    broker: TcpProxy
+
+
+class Fleet:
+    """Everything that can be struck."""
+
+    def __init__(self, servers: ServerSet, directory: Path) -> None:
+        self.servers = servers
+        self.directory = directory
+        self.slots: dict[str, list[Slot]] = {lane: [] for lane in LANES}
+        self.gateways: dict[str, list[Member]] = {lane: [] for lane in LANES}
+        self.clients_broker: TcpProxy
+        environment = servers.environment()
+        self.tables = {lane: Tables(environment[f"{lane.upper()}_DATABASE_URL"]) for lane in LANES}
+
+    @property
+    def databases(self) -> dict[str, Server]:
+        return {"users": self.servers.postgresql, "items": self.servers.mongodb, "payments": self.servers.mysql}
+
+    @property
+    def members(self) -> Iterator[Member]:
+        return itertools.chain(
+            (slot.member for slots in self.slots.values() for slot in slots), *self.gateways.values()
+        )
+
+    @property
+    def proxies(self) -> list[TcpProxy]:
+        each = [proxy for slots in self.slots.values() for slot in slots for proxy in (slot.database, slot.broker)]
+        return [*each, self.clients_broker]
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        environment = {**self.servers.environment(), **_SETTINGS, "PATH": os.environ.get("PATH", "/usr/bin:/bin")}
+        broker_port = self.servers.rabbitmq.port
+        self.clients_broker = await stack.enter_async_context(TcpProxy(broker_port))
+        for lane in LANES:
+            url_setting = f"{lane.upper()}_DATABASE_URL"
+            reader = None if lane == "items" else environment[f"{lane.upper()}_READER_URL"]
+            settings = DatabaseSettings(database_url=environment[url_setting], reader_url=reader)
+            await asyncio.to_thread(migrate, service_named(lane), settings)
+            for name in SLOTS:
+                database = await stack.enter_async_context(TcpProxy(self.databases[lane].port))
+                broker = await stack.enter_async_context(TcpProxy(broker_port))
+                own = environment | {
+                    url_setting: _through(environment[url_setting], self.databases[lane].port, database),
+                    "AMQP_URL": _through(environment["AMQP_URL"], broker_port, broker),
+                }
+                port = free_port()
+                module = ["coordinator", "run", lane, "--metrics-port", str(port)]
+                member = Member(f"coordinator-{lane}-{name}", module, port, own, self.directory)
+                self.slots[lane].append(Slot(member, database, broker))
+            for name in SLOTS:
+                port = free_port()
+                own = environment | {"AMQP_URL": self.client_amqp_url}
+                member = Member(
+                    f"gateway-{lane}-{name}", ["gateways", lane, "--port", str(port)], port, own, self.directory
+                )
+                self.gateways[lane].append(member)
+
+    @property
+    def client_amqp_url(self) -> str:
+        return _through(self.servers.rabbitmq.url, self.servers.rabbitmq.port, self.clients_broker)
+
+    def by_holder(self, lane: str, holder: str) -> Slot | None:
+        """Whose name stands in the lease: it ends with the process's id."""
+        pid = int(holder.rpartition(":")[2])
+        return next((slot for slot in self.slots[lane] if slot.member.process.pid == pid), None)
+
+    def set_memory_alarm(self, *, on: bool) -> None:
+        """Blocking. RabbitMQ takes any memory for too much, or what it is used to."""
+        broker = self.servers.rabbitmq
+        control = require("rabbitmq-server").resolve().parent / "rabbitmqctl"
+        subprocess.run(
+            [control, "-n", "coordinator@localhost", "set_vm_memory_high_watermark", "0.0000001" if on else "0.4"],
+            env={**os.environ, **broker._environment()},
+            check=True,
+            capture_output=True,
+            timeout=30,
+        )
+
+    async def unready(self, session: aiohttp.ClientSession) -> list[str]:
+        """Wait for all; the ends of the logs of those that are not ready in time."""
+        members = list(self.members)
+        ready = await asyncio.gather(*(member.wait_ready(session) for member in members))
+        return [
+            f"{member.name} is not ready:\n{member.process.log_tail(5)}"
+            for member, is_up in zip(members, ready, strict=True)
+            if not is_up
+        ]
+
+    def heal(self) -> None:
+        """Blocking: everything runs and nothing is in the way."""
+        self.servers.start()
+        for member in self.members:
+            member.process.resume()
+            member.start()
+
+    def stop(self) -> list[str]:
+        """Blocking: end our processes in order; which of them did not end well."""
+        members = list(self.members)
+        for member in members:
+            if member.process.alive:
+                os.kill(member.process.pid, signal.SIGTERM)
+        stubborn = []
+        for member in members:
+            # Not asked again: at its very end a process of Python's would die of a second SIGTERM.
+            member.process.wait(STOP_TIMEOUT_S)
+            member.process.kill()
+            if member.process.exit_status != 0:
+                stubborn.append(f"{member.name} ended with {member.process.status}:\n{member.process.log_tail(15)}")
+        for tables in self.tables.values():
+            tables.close()
+        return stubborn
+
+    def kill(self) -> None:
+        """Blocking: nothing of ours runs afterwards."""
+        for member in self.members:
+            member.process.kill()
+
+
+def _through(url: str, port: int, proxy: TcpProxy) -> str:
+    return url.replace(f":{port}/", f":{proxy.port}/")
+
+
+@contextmanager
+def _native_servers() -> Iterator[tuple[ServerSet, Path]]:
+    # Not under pytest's own folder, which other users, PostgreSQL's among them, cannot enter.
+    directory = Path(tempfile.mkdtemp(prefix="write-coordinator-faults-"))
+    directory.chmod(0o755)
+    try:
+        Installation(print, directory / "install.log").run()
+        servers = ServerSet.native(directory)
+        try:
+            servers.start()
+            yield servers, directory
+        finally:
+            servers.stop()
+            remove_data(directory)
+    finally:
+        if "CHAOS_KEEP_LOGS" not in os.environ:
+            rmtree(directory, ignore_errors=True)
+
+
+@asynccontextmanager
+async def running_fleet() -> AsyncIterator[Fleet]:
+    """The system, ready; nothing of it is left afterwards."""
+    with _native_servers() as (servers, directory):
+        async with AsyncExitStack() as stack, aiohttp.ClientSession() as session:
+            fleet = Fleet(servers, directory / "logs")
+            try:
+                await fleet.start(stack)
+                ready = await asyncio.gather(*(member.wait_ready(session) for member in fleet.members))
+                assert all(ready), [
+                    member.name for member, is_up in zip(fleet.members, ready, strict=True) if not is_up
+                ]
+                yield fleet
+            finally:
+                await asyncio.to_thread(fleet.kill)

@@ -1,0 +1,86 @@
+"""Which faults strike, where and when: decided by the seed alone, before anything runs."""
+
+import random
+from enum import StrEnum
+
+from msgspec import Struct
+
+LANES = ("users", "items", "payments")
+
+
+class Kind(StrEnum):
+    """Everything that is done to the system."""
+
+    KILL_ACTIVE = "SIGKILL of the active coordinator"
+    KILL_STANDBY = "SIGKILL of the standby"
+    TERM_ACTIVE = "SIGTERM of the active coordinator"
+    ROLLING_RESTART = "rolling restart of both coordinators"
+    STOP_ACTIVE = "SIGSTOP of the active coordinator until a takeover, SIGCONT"
+    KILL_DATABASE = "SIGKILL of a database"
+    CUT_DATABASE = "connections to a database cut"
+    STALL_DATABASE = "connections to a database stalled"
+    LOSE_COMMIT = "connection cut at COMMIT: request lost"
+    LOSE_COMMITTED = "connection cut at COMMIT: answer lost"
+    LATE_COMMIT = "COMMIT held back, connection cut, COMMIT delivered late"
+    KILL_BROKER = "SIGKILL of the broker"
+    CUT_BROKER = "connections to the broker cut"
+    STALL_BROKER = "the active coordinator's connections to the broker stalled"
+    ALARM = "memory alarm of the broker"
+    KILL_GATEWAY = "SIGKILL of a gateway with requests in flight"
+
+
+_WEIGHTS = {
+    Kind.KILL_ACTIVE: 30,
+    Kind.KILL_STANDBY: 3,
+    Kind.TERM_ACTIVE: 8,
+    Kind.ROLLING_RESTART: 4,
+    Kind.STOP_ACTIVE: 6,
+    Kind.KILL_DATABASE: 7,
+    Kind.CUT_DATABASE: 6,
+    Kind.STALL_DATABASE: 5,
+    Kind.LOSE_COMMIT: 5,
+    Kind.LOSE_COMMITTED: 6,
+    Kind.LATE_COMMIT: 5,
+    Kind.KILL_BROKER: 4,
+    Kind.CUT_BROKER: 5,
+    Kind.STALL_BROKER: 4,
+    Kind.ALARM: 3,
+    Kind.KILL_GATEWAY: 6,
+}
+_WHOLE_BROKER = frozenset({Kind.KILL_BROKER, Kind.ALARM})
+_PILED_UP = 0.2
+
+
+class Fault(Struct, frozen=True, kw_only=True):
+    """One fault. `after_s`: since the one before began. `lane` None: all of them.
+
+    `is_alone`: it waits until its lane has recovered from the one before. The others strike into whatever there is.
+    """
+
+    number: int
+    kind: Kind
+    lane: str | None
+    after_s: float
+    lasts_s: float
+    is_alone: bool
+    pick: int
+
+
+def plan(seed: int, count: int) -> list[Fault]:
+    """Every kind once, if there are enough, and the rest by chance; in random order."""
+    chance = random.Random(seed)
+    kinds = [*Kind] if count >= len(Kind) else []
+    kinds += chance.choices([*_WEIGHTS], [*_WEIGHTS.values()], k=count - len(kinds))
+    chance.shuffle(kinds)
+    return [
+        Fault(
+            number=number,
+            kind=kind,
+            lane=None if kind in _WHOLE_BROKER else chance.choice(LANES),
+            after_s=chance.uniform(0.05, 1.5),
+            lasts_s=chance.uniform(0.2, 4.0),
+            is_alone=chance.random() >= _PILED_UP,
+            pick=chance.randrange(1 << 16),
+        )
+        for number, kind in enumerate(kinds, 1)
+    ]

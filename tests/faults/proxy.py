@@ -1,0 +1,156 @@
+"""A TCP proxy that can cut and stall connections, and lose a COMMIT or its answer."""
+
+import asyncio
+import contextlib
+import re
+from enum import Enum, auto
+from typing import Self
+
+from coordinator.dev.servers.addresses import HOST
+from coordinator.dev.servers.ports import free_port
+
+_CHUNK_BYTES = 1 << 16
+
+
+class AtCommit(Enum):
+    """What happens to the next COMMIT that comes by."""
+
+    LOSE_REQUEST = auto()
+    LOSE_ANSWER = auto()
+    DELIVER_LATE = auto()
+    """The client's connection is cut; the server gets the COMMIT later."""
+
+
+class CommitSpotter:
+    """Recognises a COMMIT among the bytes that one client sends, in each database's protocol."""
+
+    # Query; Parse, whose name the later Binds bear; COM_QUERY; a command of OP_MSG.
+    _PLAIN = re.compile(
+        rb"Q....COMMIT\x00|P....[^\x00]*\x00COMMIT\x00|\x03COMMIT$|\x10commitTransaction\x00", re.DOTALL
+    )
+    _PREPARED = re.compile(rb"P....([^\x00]+)\x00COMMIT\x00", re.DOTALL)
+
+    def __init__(self) -> None:
+        self._bound: re.Pattern[bytes] | None = None
+
+    def sees(self, chunk: bytes) -> bool:
+        """Whether this chunk asks for a COMMIT. Chunks are taken for whole messages, which on loopback they are."""
+        prepared = self._PREPARED.search(chunk)
+        if prepared is not None:
+            self._bound = re.compile(rb"B....[^\x00]*\x00" + re.escape(prepared.group(1)) + rb"\x00", re.DOTALL)
+            return True
+        if self._PLAIN.search(chunk) is not None:
+            return True
+        return self._bound is not None and self._bound.search(chunk) is not None
+
+
+class _Link:
+    """One client's connection and ours to the server on its behalf."""
+
+    def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
+        self.client = client
+        self.server = server
+        self.answers_are_lost = False
+
+    def cut(self) -> None:
+        """Both sides see a reset."""
+        self.client.transport.abort()
+        self.server.transport.abort()
+
+
+class TcpProxy:
+    """Stands between some processes of ours and one server. Used within one event loop."""
+
+    def __init__(self, target_port: int) -> None:
+        self.port = free_port()
+        self._target_port = target_port
+        self._links: set[_Link] = set()
+        self._flowing = asyncio.Event()
+        self._flowing.set()
+        self._at_commit: AtCommit | None = None
+        self._late_s = 0.0
+        self._struck = asyncio.Event()
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._serve, HOST, self.port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server.close()
+        self.cut()
+        self.resume()
+
+    def cut(self) -> None:
+        """Reset every connection; new ones are taken at once."""
+        for link in list(self._links):
+            link.cut()
+
+    def stall(self) -> None:
+        """Nothing passes, in either direction, and nobody is told; new connections are taken and wait too."""
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        """What was stalled passes."""
+        self._flowing.set()
+
+    async def strike_at_commit(self, what: AtCommit, within_s: float, late_s: float = 0.0) -> bool:
+        """Do it to the next COMMIT; False: none came by in time."""
+        self._struck.clear()
+        self._at_commit, self._late_s = what, late_s
+        try:
+            async with asyncio.timeout(within_s):
+                await self._struck.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._at_commit = None
+        return True
+
+    async def _serve(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        try:
+            from_server, to_server = await asyncio.open_connection(HOST, self._target_port)
+        except OSError:
+            to_client.transport.abort()
+            return
+        link = _Link(to_client, to_server)
+        self._links.add(link)
+        requests = asyncio.create_task(self._pass_requests(link, from_client))
+        answers = asyncio.create_task(self._pass_answers(link, from_server))
+        try:
+            await asyncio.wait({requests, answers}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._links.discard(link)
+            link.cut()
+            for task in (requests, answers):
+                task.cancel()
+            await asyncio.gather(requests, answers, return_exceptions=True)
+
+    async def _pass_requests(self, link: _Link, reader: asyncio.StreamReader) -> None:
+        spotter = CommitSpotter()
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(_CHUNK_BYTES):
+                await self._flowing.wait()
+                if spotter.sees(chunk) and self._at_commit is not None:
+                    what, self._at_commit = self._at_commit, None
+                    self._struck.set()
+                    if what is AtCommit.LOSE_REQUEST:
+                        return
+                    if what is AtCommit.DELIVER_LATE:
+                        link.client.transport.abort()
+                        await asyncio.sleep(self._late_s)
+                    link.answers_are_lost = True
+                link.server.write(chunk)
+                await link.server.drain()
+                if link.answers_are_lost:
+                    await asyncio.sleep(2)  # the answer's arrival cuts before
+
+    async def _pass_answers(self, link: _Link, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(_CHUNK_BYTES):
+                await self._flowing.wait()
+                if link.answers_are_lost:
+                    return
+                link.client.write(chunk)
+                await link.client.drain()

@@ -1,0 +1,165 @@
+"""One run: the system, its clients, the faults, and the verdict."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from time import monotonic
+
+import aiohttp
+from msgspec import Struct
+
+from tests.faults.clients import Client, DirectPublisher, HttpClient, keep_issuing
+from tests.faults.effects import check_effects
+from tests.faults.fleet import Fleet, running_fleet
+from tests.faults.plan import LANES, plan
+from tests.faults.strikes import Strikes, striking
+from tests.faults.workload import workloads
+from tests.support.checker import ClientRecord, check
+
+HTTP_CLIENTS = 5
+DIRECT_PUBLISHERS = 2
+WARM_UP_S = 4.0
+"""RabbitMQ 3.10 loses a quorum queue that it is killed with within a second of its declaration."""
+ANSWERS_TIMEOUT_S = 60.0
+TAKEOVER_P99_S = 2.0
+
+
+class Report(Struct):
+    """What a run has shown."""
+
+    faults: dict[str, int]
+    missed: dict[str, int]
+    commands: dict[str, int]
+    outcomes: dict[str, int]
+    takeovers_s: list[float]
+    hindered_s: list[float]
+    violations: list[str]
+    seconds: float
+
+    @property
+    def takeover_p99_s(self) -> float:
+        return percentile(self.takeovers_s, 0.99)
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """By the nearest rank; 0 of nothing."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+async def run_chaos(faults: int, seed: int) -> Report:
+    """Bounded in time; nothing is left behind."""
+    began = monotonic()
+    async with running_fleet() as fleet, striking(fleet, monotonic()) as strikes, AsyncExitStack() as stack:
+        clients = await _clients(fleet, seed, stack)
+        loads = workloads()
+        stop = asyncio.Event()
+        issuing = [
+            asyncio.create_task(
+                keep_issuing(client, loads[lane], random.Random(f"{seed} {lane} {number} {place}"), stop)
+            )
+            for lane, each in clients.items()
+            for number, client in enumerate(each)
+            for place in range(client.window)
+        ]
+        try:
+            await asyncio.sleep(WARM_UP_S)
+            await strikes.carry_out(plan(seed, faults))
+            await asyncio.to_thread(fleet.heal)
+            stop.set()
+            done, late = await asyncio.wait(issuing, timeout=ANSWERS_TIMEOUT_S)
+        finally:
+            for task in issuing:
+                task.cancel()
+            await asyncio.gather(*issuing, return_exceptions=True)
+        violations = [f"a client broke: {task.exception()!r}" for task in done if task.exception() is not None]
+        violations += [f"{len(late)} clients had no answer in {ANSWERS_TIMEOUT_S:g} s"] if late else []
+        violations += strikes.violations + await _verdict(fleet, clients)
+        return _report(strikes, clients, violations, monotonic() - began)
+
+
+async def _clients(fleet: Fleet, seed: int, stack: AsyncExitStack) -> dict[str, list[Client]]:
+    clients: dict[str, list[Client]] = {}
+    session = await stack.enter_async_context(aiohttp.ClientSession())
+    for lane in LANES:
+        urls = [member.url for member in fleet.gateways[lane]]
+        publishers = [
+            DirectPublisher(f"publisher-{lane}-{n}", fleet.client_amqp_url, random.Random(f"{seed} ids {lane} {n}"))
+            for n in range(DIRECT_PUBLISHERS)
+        ]
+        for publisher in publishers:
+            await publisher.writes.start()
+            stack.push_async_callback(publisher.writes.close)
+            await publisher.writes.wait_connected()
+        clients[lane] = [
+            *(HttpClient(f"{lane}-{n}", session, urls, random.Random(f"{seed} {n}")) for n in range(HTTP_CLIENTS)),
+            *publishers,
+        ]
+    return clients
+
+
+async def _verdict(fleet: Fleet, clients: dict[str, list[Client]]) -> list[str]:
+    """Stop the system, then read its tables."""
+    violations = [oddity for each in clients.values() for client in each for oddity in client.oddities]
+    async with aiohttp.ClientSession() as session:
+        violations += await fleet.unready(session)
+    for lane, tables in fleet.tables.items():
+        records = _records(clients[lane])
+        log = await asyncio.to_thread(tables.log)
+        violations += [f"{lane}: {violation}" for violation in check(records, log)]
+        violations += [
+            f"{lane}: {record.type} {record.command_id} was never answered"
+            for record in records
+            if record.outcome is None
+        ]
+        violations += await asyncio.to_thread(check_effects, lane, records, log, tables)
+    return violations + await asyncio.to_thread(fleet.stop)
+
+
+def _records(clients: Sequence[Client]) -> list[ClientRecord]:
+    return [record for client in clients for record in client.records]
+
+
+def _report(strikes: Strikes, clients: dict[str, list[Client]], violations: list[str], seconds: float) -> Report:
+    records = {lane: _records(each) for lane, each in clients.items()}
+    outcomes: Counter[str] = Counter()
+    for record in (record for each in records.values() for record in each):
+        outcomes[record.outcome.status if record.outcome is not None else "unknown"] += 1
+        outcomes["replayed"] += record.outcome is not None and record.outcome.replayed
+    report = Report(
+        faults={str(kind): count for kind, count in sorted(strikes.struck.items())},
+        missed={str(kind): count for kind, count in sorted(strikes.missed.items())},
+        commands={lane: len({record.command_id for record in each}) for lane, each in records.items()},
+        outcomes=dict(outcomes),
+        takeovers_s=[took_s for took_s, _ in strikes.takeovers_s],
+        hindered_s=[took_s for took_s, _ in strikes.hindered_s],
+        violations=violations,
+        seconds=seconds,
+    )
+    if report.takeover_p99_s > TAKEOVER_P99_S:
+        slow = [f"{lane} {took_s:.2f} s" for took_s, lane in strikes.takeovers_s if took_s > TAKEOVER_P99_S]
+        report.violations.append(f"takeover p99 is above {TAKEOVER_P99_S:g} s: {', '.join(slow)}")
+    return report
+
+
+def shown(report: Report, seed: int) -> str:
+    """For people."""
+    struck = sum(report.faults.values())
+    lines = [f"{struck} faults in {report.seconds:.0f} s:"]
+    lines += [f"  {count:4}  {kind}" for kind, count in report.faults.items()]
+    lines += [f"  {count:4}  had nothing to strike: {kind}" for kind, count in report.missed.items()]
+    lines += ["commands: " + ", ".join(f"{lane} {count}" for lane, count in report.commands.items())]
+    lines += ["outcomes: " + ", ".join(f"{status} {count}" for status, count in report.outcomes.items())]
+    for name, values in (("takeover after SIGKILL", report.takeovers_s), ("with other faults", report.hindered_s)):
+        if values:
+            p50, p99 = percentile(values, 0.5), percentile(values, 0.99)
+            lines.append(f"{name}: {len(values)}, p50 {p50:.2f} s, p99 {p99:.2f} s, max {max(values):.2f} s")
+    total = struck + sum(report.missed.values())
+    if report.violations:
+        lines += [f"VIOLATIONS: {len(report.violations)}", *(f"  {line}" for line in report.violations[:40])]
+        lines += [f"again: python -m tests.faults --faults {total} --seed {seed}"]
+    else:
+        lines += [f"no violation (seed {seed})"]
+    return "\n".join(lines)

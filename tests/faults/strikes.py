@@ -1,0 +1,244 @@
+"""Carries the plan out: strikes, heals, and measures takeovers."""
+
+import asyncio
+import os
+import signal
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from time import monotonic
+
+import aiohttp
+
+from tests.faults.fleet import Fleet, Member, Slot
+from tests.faults.plan import LANES, Fault, Kind
+from tests.faults.proxy import AtCommit, TcpProxy
+from tests.faults.tables import LeaseRow
+
+AT_ONCE_MAX = 3
+POLL_S = 0.01
+TAKEOVER_TIMEOUT_S = 20.0
+CALM_TIMEOUT_S = 30.0
+COMMIT_TIMEOUT_S = 2.0
+FIND_ATTEMPTS = 5
+_AT_COMMIT = {
+    Kind.LOSE_COMMIT: AtCommit.LOSE_REQUEST,
+    Kind.LOSE_COMMITTED: AtCommit.LOSE_ANSWER,
+    Kind.LATE_COMMIT: AtCommit.DELIVER_LATE,
+}
+
+
+class Strikes:
+    """Strikes a fleet as planned. `takeovers_s`: from SIGKILL to the next consumer's first commit, where no other
+    fault was in the way; `hindered_s`: where one was.
+    """
+
+    def __init__(self, fleet: Fleet, session: aiohttp.ClientSession, started_at: float) -> None:
+        self._fleet = fleet
+        self._session = session
+        self._started_at = started_at
+        self._alone = {lane: asyncio.Lock() for lane in LANES}
+        self._servers = defaultdict[str, asyncio.Lock](asyncio.Lock)
+        self._under_way: Counter[str] = Counter()
+        self._disturbances: Counter[str] = Counter()
+        self.struck: Counter[Kind] = Counter()
+        self.missed: Counter[Kind] = Counter()
+        self.takeovers_s: list[tuple[float, str]] = []
+        self.hindered_s: list[tuple[float, str]] = []
+        self.violations: list[str] = []
+
+    async def carry_out(self, faults: Sequence[Fault]) -> None:
+        """Return when all of them have struck and what they broke is mended."""
+        slots = asyncio.Semaphore(AT_ONCE_MAX)
+        async with asyncio.TaskGroup() as strikes:
+            for fault in faults:
+                await asyncio.sleep(fault.after_s)
+                await slots.acquire()
+                strike = strikes.create_task(self._strike(fault))
+                strike.add_done_callback(lambda _: slots.release())
+
+    async def _strike(self, fault: Fault) -> None:
+        lanes = LANES if fault.lane is None else (fault.lane,)
+        async with AsyncExitStack() as held:
+            if fault.is_alone:
+                for lane in lanes:
+                    await held.enter_async_context(self._alone[lane])
+                if fault.kind is Kind.KILL_ACTIVE:
+                    await self._calm(lanes[0])
+            began = monotonic()
+            self._under_way.update(lanes)
+            self._disturbances.update(lanes)
+            try:
+                has_struck = await self._carry_out_one(fault)
+            finally:
+                self._under_way.subtract(lanes)
+                self._disturbances.update(lanes)
+            (self.struck if has_struck else self.missed)[fault.kind] += 1
+            print(
+                f"{began - self._started_at:7.2f} s  #{fault.number} {fault.kind}, {fault.lane or 'all lanes'}"
+                f"{'' if fault.is_alone else ', on top of others'}: {monotonic() - began:.2f} s"
+                f"{'' if has_struck else ', but nothing to strike'}",
+                flush=True,
+            )
+
+    async def _carry_out_one(self, fault: Fault) -> bool:
+        match fault.kind:
+            case Kind.KILL_BROKER | Kind.ALARM:
+                await self._strike_broker(fault)
+                return True
+            case Kind.KILL_GATEWAY:
+                gateways = self._fleet.gateways[self._lane(fault)]
+                return await self._restart(gateways[fault.pick % len(gateways)], signal.SIGKILL, fault.lasts_s / 4)
+            case Kind.KILL_DATABASE:
+                await self._kill_database(fault)
+                return True
+            case Kind.ROLLING_RESTART:
+                for slot in self._fleet.slots[self._lane(fault)]:
+                    await self._restart(slot.member, signal.SIGTERM, 0)
+                    await slot.member.wait_ready(self._session, CALM_TIMEOUT_S)
+                return True
+        for _ in range(FIND_ATTEMPTS):
+            lease = await self._lease(self._lane(fault))
+            active = None if lease is None else self._fleet.by_holder(self._lane(fault), lease.holder)
+            if lease is None or active is None or not active.member.process.alive:
+                await asyncio.sleep(COMMIT_TIMEOUT_S)
+            elif await self._strike_active(fault, lease, active):
+                return True
+        return False
+
+    async def _strike_active(self, fault: Fault, lease: LeaseRow, active: Slot) -> bool:
+        lane = self._lane(fault)
+        match fault.kind:
+            case Kind.KILL_ACTIVE:
+                await self._kill_active(fault, lease, active.member)
+            case Kind.TERM_ACTIVE:
+                return await self._restart(active.member, signal.SIGTERM, fault.lasts_s / 4)
+            case Kind.KILL_STANDBY:
+                standby = next(slot for slot in self._fleet.slots[lane] if slot is not active)
+                return await self._restart(standby.member, signal.SIGKILL, fault.lasts_s / 4)
+            case Kind.STOP_ACTIVE:
+                await asyncio.to_thread(active.member.process.pause)
+                await self._await_successor(fault, lease)
+                await asyncio.sleep(fault.lasts_s / 2)
+                await asyncio.to_thread(active.member.process.resume)
+            case Kind.CUT_DATABASE:
+                active.database.cut()
+            case Kind.STALL_DATABASE:
+                active.database.stall()
+                await asyncio.sleep(fault.lasts_s)
+                self._end_stall(active.database, fault)
+            case Kind.CUT_BROKER:
+                (active.broker if fault.pick % 2 else self._fleet.clients_broker).cut()
+            case Kind.STALL_BROKER:
+                active.broker.stall()
+                await self._await_successor(fault, lease)
+                await asyncio.sleep(fault.lasts_s / 4)
+                self._end_stall(active.broker, fault)
+            case _:
+                what = _AT_COMMIT[fault.kind]
+                has_struck = await active.database.strike_at_commit(what, COMMIT_TIMEOUT_S, late_s=fault.lasts_s)
+                await asyncio.sleep(fault.lasts_s if has_struck and what is AtCommit.DELIVER_LATE else 0.5)
+                return has_struck
+        return True
+
+    async def _kill_active(self, fault: Fault, lease: LeaseRow, member: Member) -> None:
+        lane = self._lane(fault)
+        before = self._disturbances[lane]
+        was_alone = fault.is_alone and self._under_way[lane] == 1
+        async with member.lock:
+            killed_at = monotonic()
+            os.kill(member.process.pid, signal.SIGKILL)
+            if fault.pick % 2:
+                await asyncio.to_thread(member.process.wait, 10)
+                member.start()
+            took_s = await self._taken_over(lane, lease, killed_at)
+            member.start()
+        is_fair = was_alone and self._disturbances[lane] == before
+        (self.takeovers_s if is_fair else self.hindered_s).append((took_s or TAKEOVER_TIMEOUT_S, lane))
+
+    async def _restart(self, member: Member, how: signal.Signals, pause_s: float) -> bool:
+        async with member.lock:
+            if not member.process.alive:
+                return False
+            if how is signal.SIGKILL:
+                await asyncio.to_thread(member.process.kill)
+            else:
+                await asyncio.to_thread(member.process.stop, how, 30)
+            await asyncio.sleep(pause_s)
+            member.start()
+        return True
+
+    async def _kill_database(self, fault: Fault) -> None:
+        async with self._servers[self._lane(fault)]:
+            server = self._fleet.databases[self._lane(fault)]
+            await asyncio.to_thread(server.kill)
+            await asyncio.sleep(fault.lasts_s)
+            await asyncio.to_thread(server.start)
+
+    async def _strike_broker(self, fault: Fault) -> None:
+        async with self._servers["broker"]:
+            broker = self._fleet.servers.rabbitmq
+            if fault.kind is Kind.KILL_BROKER:
+                await asyncio.to_thread(broker.kill)
+                await asyncio.sleep(fault.lasts_s / 2)
+                await asyncio.to_thread(broker.start)
+            else:
+                await asyncio.to_thread(self._fleet.set_memory_alarm, on=True)
+                await asyncio.sleep(fault.lasts_s)
+                await asyncio.to_thread(self._fleet.set_memory_alarm, on=False)
+
+    async def _await_successor(self, fault: Fault, lease: LeaseRow) -> None:
+        """A consumer that is silent, not dead, must not hold the lane for long."""
+        if await self._taken_over(self._lane(fault), lease) is None:
+            self.violations.append(f"nobody took over within {TAKEOVER_TIMEOUT_S:g} s: #{fault.number} {fault.kind}")
+
+    async def _taken_over(self, lane: str, lease: LeaseRow, since: float = 0.0) -> float | None:
+        """Seconds until somebody else has committed under a higher epoch; None: not in time."""
+        deadline = monotonic() + TAKEOVER_TIMEOUT_S
+        sequence = lease.sequence
+        while monotonic() < deadline:
+            now = await self._lease(lane)
+            if now is not None and now.epoch == lease.epoch:
+                sequence = now.sequence
+            elif now is not None and now.sequence > sequence:
+                return monotonic() - since
+            await asyncio.sleep(POLL_S)
+        return None
+
+    async def _calm(self, lane: str) -> None:
+        """Wait until the lane flows and its standby is ready: bounded, for the fault strikes in any case."""
+        deadline = monotonic() + CALM_TIMEOUT_S
+        while monotonic() < deadline:
+            before = await self._lease(lane)
+            async with asyncio.timeout(CALM_TIMEOUT_S):
+                ready = [await slot.member.wait_ready(self._session, 5) for slot in self._fleet.slots[lane]]
+            await asyncio.sleep(0.3)
+            now = await self._lease(lane)
+            is_moving = before is not None and now is not None and now.sequence > before.sequence
+            if all(ready) and is_moving and not self._under_way[lane]:
+                return
+
+    async def _lease(self, lane: str) -> LeaseRow | None:
+        try:
+            return await asyncio.to_thread(self._fleet.tables[lane].lease)
+        except Exception:  # noqa: BLE001 - whatever a driver says while its server is down
+            return None
+
+    @staticmethod
+    def _end_stall(proxy: TcpProxy, fault: Fault) -> None:
+        """What was stalled is lost, or comes late."""
+        if fault.pick % 2:
+            proxy.cut()
+        proxy.resume()
+
+    @staticmethod
+    def _lane(fault: Fault) -> str:
+        assert fault.lane is not None
+        return fault.lane
+
+
+@asynccontextmanager
+async def striking(fleet: Fleet, started_at: float) -> AsyncIterator[Strikes]:
+    """With a connection of its own to the health endpoints."""
+    async with aiohttp.ClientSession() as session:
+        yield Strikes(fleet, session, started_at)

@@ -1,0 +1,77 @@
+"""The databases' own tables, read directly and not through any code that wrote them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from pymongo import MongoClient
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.engine import Engine
+
+from coordinator.migrate import DRIVERS
+from shared.database import scheme_of, utc
+from shared.lane_tables import LogEntry
+
+_TIMEOUT_S = 5
+
+
+class LeaseRow(msgspec.Struct, frozen=True):
+    """The lease as it stands."""
+
+    epoch: int
+    sequence: int
+    holder: str
+
+
+class Tables:
+    """One lane's database. Blocking; each call may raise whatever its driver raises while the server is away."""
+
+    def __init__(self, url: str) -> None:
+        self._engine: Engine | None = None
+        self._client: MongoClient[dict[str, Any]] | None = None
+        if scheme_of(url) == "mongodb":
+            self._client = MongoClient(
+                url,
+                tz_aware=True,
+                serverSelectionTimeoutMS=_TIMEOUT_S * 1000,
+                socketTimeoutMS=_TIMEOUT_S * 1000,
+            )
+        else:
+            self._engine = create_engine(
+                make_url(url).set(drivername=DRIVERS[scheme_of(url)]),
+                isolation_level="AUTOCOMMIT",
+                connect_args={"connect_timeout": _TIMEOUT_S},
+                pool_pre_ping=True,
+                pool_size=4,
+            )
+
+    def lease(self) -> LeaseRow | None:
+        """None: nobody has taken the lane yet."""
+        rows = self.rows("lane_lease")
+        return LeaseRow(rows[0]["epoch"], rows[0]["sequence"], rows[0]["holder"]) if rows else None
+
+    def log(self) -> list[LogEntry]:
+        """The command log in order."""
+        entries = []
+        for row in self.rows("command_log"):
+            named = {"command_id": row["_id"], **row} if "_id" in row else row
+            entries.append(LogEntry(**{name: utc(named[name]) for name in LogEntry.__struct_fields__}))
+        return sorted(entries, key=lambda entry: entry.sequence)
+
+    def rows(self, table: str) -> list[Mapping[str, Any]]:
+        """Every row; in MongoDB the key is `_id`."""
+        if self._client is not None:
+            return list(self._client.get_default_database()[table].find({}))
+        assert self._engine is not None
+        with self._engine.connect() as connection:
+            return [dict(row) for row in connection.execute(text(f"SELECT * FROM {table}")).mappings()]
+
+    def keyed(self, table: str, key: str = "id") -> dict[Any, Mapping[str, Any]]:
+        """Every row by its key."""
+        return {row["_id"] if "_id" in row else row[key]: row for row in self.rows(table)}
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+        if self._engine is not None:
+            self._engine.dispose()
