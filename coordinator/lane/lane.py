@@ -278,7 +278,8 @@ class Lane:
             work = BatchWork(transaction, self._clock())
             known = _known(transaction, requests)
             if fault is None:
-                work.prefetch(reads(requests, known))
+                work.prefetch(reads([request for request in requests if request.message.command_id not in known]))
+            committed.saved += _rows_again(work, requests, known)
             settled: list[Settled] = []
             sequence = lease.sequence
             for request in requests:
@@ -330,6 +331,17 @@ def _known(transaction: Transaction, requests: Sequence[Request]) -> dict[str, L
     if not ids:
         return {}
     return {entry.command_id: entry for entry in transaction.load(LogEntry, LogEntry.key, ids)}
+
+
+def _rows_again(work: BatchWork, requests: Sequence[Request], known: dict[str, LogEntry]) -> list[Row]:
+    """The rows that commands name which are delivered again though they are settled.
+
+    Whoever settled them may have died, or lost its database, between the commit and telling the projections.
+    """
+    refs = reads([request for request in requests if request.redelivered and request.message.command_id in known])
+    work.prefetch(refs)
+    rows = (work.find(ref.model, ref.column, ref.value) for ref in refs)
+    return [row for row in rows if row is not None]
 
 
 def _record(committed: _Committed, settled: list[Settled], changes: Changes) -> None:

@@ -127,11 +127,11 @@ def _check_version(work: BatchWork, target: Ref[Row], expected: int) -> None:
         )
 
 
-def reads(requests: Sequence[Request], known: Mapping[str, LogEntry]) -> list[Ref[Row]]:
-    """The rows that the new commands of a batch name."""
+def reads(requests: Sequence[Request]) -> list[Ref[Row]]:
+    """The rows that the commands of some requests name."""
     refs: list[Ref[Row]] = []
     for request in requests:
-        if request.handler is None or request.message.command_id in known:
+        if request.handler is None:
             continue
         try:
             refs.extend(request.handler.reads(request.command))

@@ -210,3 +210,20 @@ def test_replayed_batches_need_no_commit(lane: LaneUnderTest, faults: Faults) ->
     lane.settle(*batch)
     faults.arm("before commit", StoreUnavailable("away"), times=100)
     assert isinstance(lane.lane.apply(batch), Settlement)
+
+
+def test_rows_are_told_again_when_the_answer_to_their_commit_was_lost(lane: LaneUnderTest, faults: Faults) -> None:
+    """Else a cache would keep the version before, though the outcome of the later one is told."""
+    batch = [delivery(1, Deposit(id=1, amount=5))]
+    faults.arm("after commit", StoreUnavailable("away"))
+    assert isinstance(lane.lane.apply(batch), Hold)
+    assert [row.version for row in lane.settle(*batch).saved if isinstance(row, Account)] == [2]
+
+
+def test_rows_are_told_again_when_their_command_is_delivered_again(
+    lane: LaneUnderTest, database: MemoryDatabase
+) -> None:
+    lane.settle(delivery(1, Deposit(id=1, amount=5)))
+    successor = LaneUnderTest(MemoryStore(database), "successor")
+    settlement = successor.settle(delivery(1, Deposit(id=1, amount=5), redelivered=True))
+    assert [row.version for row in settlement.saved if isinstance(row, Account)] == [2]
