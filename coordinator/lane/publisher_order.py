@@ -36,7 +36,8 @@ class PublisherOrder:
         self._gap_timeout_s = gap_timeout_s
         self._next: dict[str, int] = {}
         self._rows: dict[str, PublisherPosition | None] = {}
-        self._held: dict[str, dict[int, _Held]] = {}
+        # By number and then tag: the same command may arrive several times, and each is acknowledged.
+        self._held: dict[str, dict[tuple[int, int], _Held]] = {}
         self.gaps = 0
 
     def forget(self) -> None:
@@ -78,7 +79,8 @@ class PublisherOrder:
             elif span.first <= self._next[span.publisher]:
                 self._take(delivery, span, ready)
             else:
-                self._held.setdefault(span.publisher, {})[span.first] = _Held(delivery, span, now_s)
+                slot = (span.first, delivery.tag)
+                self._held.setdefault(span.publisher, {})[slot] = _Held(delivery, span, now_s)
         while (oldest := self._oldest()) is not None and (
             self.held > self._held_max or now_s - oldest.since_s >= self._gap_timeout_s
         ):
@@ -108,8 +110,8 @@ class PublisherOrder:
         publisher = span.publisher
         self._next[publisher] = max(self._next[publisher], span.last + 1)
         waiting = self._held.get(publisher, {})
-        while waiting and (first := min(waiting)) <= self._next[publisher]:
-            held = waiting.pop(first)
+        while waiting and (slot := min(waiting))[0] <= self._next[publisher]:
+            held = waiting.pop(slot)
             ready.append(held.delivery)
             self._next[publisher] = max(self._next[publisher], held.span.last + 1)
         if not waiting:

@@ -54,6 +54,13 @@ def test_a_command_ahead_of_its_predecessor_is_held_until_that_arrives(lane: Lan
     assert lane.rows(PublisherPosition)[0].sequence == 3
 
 
+def test_a_held_command_that_arrives_twice_is_acknowledged_twice(lane: LaneUnderTest) -> None:
+    second, again = numbered(2), numbered(2)
+    assert lane.settle(second, again).tags == []
+    first = numbered(1)
+    assert sorted(lane.settle(first).tags) == sorted([first.tag, second.tag, again.tag])
+
+
 def test_holding_one_publisher_holds_no_other(lane: LaneUnderTest) -> None:
     settlement = lane.settle(numbered(2, "p"), numbered(1, "q"), delivery(9, Deposit(id=1, amount=1)))
     assert len(settlement.tags) == 2
