@@ -245,6 +245,7 @@ class Lane:
         self._is_retry = True
         if not isinstance(error, Conflict | BatchFault) and self._lease is not None:
             self._lease_in_doubt, self._lease = self._lease, None
+            self._order.doubt()
         if isinstance(error, _Held):
             return Hold(_OPERATOR_DELAY_S, str(error))
         first_s = self._settings.retry_delay_s if isinstance(error, StoreUnavailable) else _CONFLICT_DELAY_S
@@ -314,9 +315,10 @@ class Lane:
         """Move the positions of the publishers of some requests, in the same transaction."""
         moved: list[PublisherPosition] = []
         for name, position in positions_after(requests, work.now).items():
-            held = self._order.position(name)
+            if self._order.knows(name):
+                work.adopt(PublisherPosition, name, self._order.position(name))
+            held = work.get(PublisherPosition, name)
             if held is None or position.sequence > held.sequence:
-                work.adopt(PublisherPosition, name, held)
                 moved.append(work.add(position) if held is None else work.save(position))
         return moved
 

@@ -54,7 +54,7 @@ class PublisherOrder:
     def unknown(self, deliveries: Sequence[Delivery]) -> list[str]:
         """Publishers whose position has not been read yet."""
         spans = (_span(delivery) for delivery in deliveries)
-        return list({span.publisher: None for span in spans if span is not None and span.publisher not in self._rows})
+        return list({span.publisher: None for span in spans if span is not None and span.publisher not in self._next})
 
     def learn(self, publishers: Iterable[str], rows: Iterable[PublisherPosition]) -> None:
         """The positions of some publishers; those without a row have published nothing yet."""
@@ -94,6 +94,14 @@ class PublisherOrder:
         """When the next gap is given up; None: nothing is held."""
         oldest = self._oldest()
         return None if oldest is None else max(0.0, oldest.since_s + self._gap_timeout_s - now_s)
+
+    def doubt(self) -> None:
+        """A commit may have happened or not: the rows must be read again."""
+        self._rows.clear()
+
+    def knows(self, publisher: str) -> bool:
+        """Whether the row of a publisher, or its absence, is known for certain."""
+        return publisher in self._rows
 
     def position(self, publisher: str) -> PublisherPosition | None:
         """The row of a publisher, as committed."""

@@ -227,3 +227,14 @@ def test_rows_are_told_again_when_their_command_is_delivered_again(
     successor = LaneUnderTest(MemoryStore(database), "successor")
     settlement = successor.settle(delivery(1, Deposit(id=1, amount=5), redelivered=True))
     assert [row.version for row in settlement.saved if isinstance(row, Account)] == [2]
+
+
+def test_a_publisher_s_position_is_read_again_when_the_answer_to_a_commit_was_lost(
+    lane: LaneUnderTest, faults: Faults
+) -> None:
+    batch = [delivery(1, Deposit(id=1, amount=5), publisher="p", publisher_seq=1)]
+    faults.arm("after commit", StoreUnavailable("away"))
+    assert isinstance(lane.lane.apply(batch), Hold)
+    more = [*batch, delivery(2, Deposit(id=1, amount=6), publisher="p", publisher_seq=2)]
+    assert lane.settle(*more).tags == [batch[0].tag]
+    assert [outcome.sequence for outcome in lane.settle(more[1]).outcomes] == [3]

@@ -1,0 +1,527 @@
+"""Deliberate bugs. The simulation must catch each of them: a checker that catches nothing proves nothing.
+
+Some are planted in the product's code, and those that the edges or a store could have in what stands for them here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct, structs
+
+from coordinator.inbox import Inbox
+from coordinator.lane import lane as lane_module
+from coordinator.lane import request as request_module
+from coordinator.lane import settle as settle_module
+from coordinator.lane import unit_of_work as work_module
+from coordinator.lane.acknowledger import Acknowledgement, Acknowledger
+from coordinator.lane.delivery import Settlement
+from coordinator.lane.lane import Lane
+from coordinator.lane.publisher_order import PublisherOrder
+from coordinator.lane.unit_of_work import BatchWork
+from coordinator.stores.port import Changes, Fenced, Lease
+from shared.lane_tables import LogEntry, OutboxEntry
+from shared.messaging import wire
+from tests.simulation.database import Database, Pending, SimulatedStore, SimulatedTransaction
+from tests.simulation.patching import Patches
+from tests.simulation.process import Process
+
+
+class Mutant(Struct, frozen=True):
+    """A bug with a name, one line on what is wrong with it, and how it is planted."""
+
+    name: str
+    why: str
+    plant: Callable[[Patches], None]
+
+
+MUTANTS: list[Mutant] = []
+
+
+def _mutant(why: str) -> Callable[[Callable[[Patches], None]], Callable[[Patches], None]]:
+    def add(plant: Callable[[Patches], None]) -> Callable[[Patches], None]:
+        MUTANTS.append(Mutant(plant.__name__.replace("_", "-"), why, plant))
+        return plant
+
+    return add
+
+
+def _rewritten(name: str, why: str, owner: Any, function: str, old: str, new: str) -> None:
+    MUTANTS.append(Mutant(name, why, lambda patches: patches.rewrite(owner, function, old, new)))
+
+
+# The edges: acknowledging, nacking, settling.
+
+
+@_mutant("a crash loses what was acknowledged and not yet committed")
+def ack_before_commit(patches: Patches) -> None:
+    def decide(original: Any, self: Process, deliveries: Any, generation: int) -> Any:
+        self.acknowledge(generation, [delivery.tag for delivery in deliveries])
+        return original(self, deliveries, generation)
+
+    patches.wrap(Process, "decide", decide)
+
+
+@_mutant("acknowledges all that was delivered, not what is settled")
+def acknowledge_everything(patches: Patches) -> None:
+    def settled(_: Any, self: Acknowledger, tags: Any) -> list[Acknowledgement]:
+        last = max(self._is_settled, default=0)
+        self._is_settled.clear()
+        return [Acknowledgement(last, multiple=True)] if last else []
+
+    patches.wrap(Acknowledger, "settled", settled)
+
+
+@_mutant("acknowledges up to the last settled delivery, over the held ones")
+def acknowledge_over_the_held(patches: Patches) -> None:
+    def settled(_: Any, self: Acknowledger, tags: Any) -> list[Acknowledgement]:
+        known = [tag for tag in tags if tag in self._is_settled]
+        for tag in [tag for tag in self._is_settled if known and tag <= max(known)]:
+            del self._is_settled[tag]
+        return [Acknowledgement(max(known), multiple=True)] if known else []
+
+    patches.wrap(Acknowledger, "settled", settled)
+
+
+@_mutant("deliveries that wait for their predecessor are acknowledged with the batch")
+def held_deliveries_acknowledged(patches: Patches) -> None:
+    def decide(original: Any, self: Process, deliveries: Any, generation: int) -> Any:
+        decision = original(self, deliveries, generation)
+        if isinstance(decision, Settlement):
+            tags = {*decision.tags, *(delivery.tag for delivery in deliveries)}
+            return structs.replace(decision, tags=sorted(tags))
+        return decision
+
+    patches.wrap(Process, "decide", decide)
+
+
+@_mutant("a nack puts messages back in another order")
+def requeue_by_nack_on_hold(patches: Patches) -> None:
+    def hold(original: Any, self: Process, generation: int, hold: Any) -> Any:
+        channel = self.channel
+        if channel is not None and generation == self.generation:
+            channel.inbound.clear()
+            self.inbox._deliveries.clear()
+            self.lane._batch = []
+            self.acknowledger = Acknowledger()
+            self.world.broker.requeue_out_of_order(channel)
+        yield from original(self, generation, hold)
+
+    patches.wrap(Process, "hold", hold)
+    patches.rewrite(
+        Process,
+        "_apply",
+        "if self.inbox.generation != generation or self.is_stopping:\n",
+        "if True:\n",
+    )
+
+
+@_mutant("what is not acknowledged comes back in another order")
+def cancel_before_close(patches: Patches) -> None:
+    def finish(original: Any, self: Process, channel: Any) -> bool:
+        if channel is not None and channel.is_open and not channel.outbound:
+            self.world.broker.requeue_out_of_order(channel)
+        return bool(original(self, channel))
+
+    patches.wrap(Process, "finish", finish)
+
+
+@_mutant("a crash after the acknowledgement loses the dead letter")
+def dead_letter_not_awaited(patches: Patches) -> None:
+    patches.rewrite(Process, "_publish_dead", "while not answers:", "while False:")
+
+
+@_mutant("acknowledges other messages that have the same tags on the new channel")
+def zombie_settles_on_the_new_channel(patches: Patches) -> None:
+    patches.rewrite(Process, "acknowledge", "channel is not None and generation == self.generation", "channel")
+
+
+@_mutant("an emitted command that the broker refuses once is forgotten")
+def refused_emission_dropped(patches: Patches) -> None:
+    patches.rewrite(Process, "_on_emitted", "self.retries.append((self.world.now + 0.1, entry))", "pass")
+
+
+@_mutant("the outbox is emptied before the broker has the commands")
+def outbox_confirmed_at_once(patches: Patches) -> None:
+    def publish(original: Any, self: Process, entries: Any) -> None:
+        self.confirmed.extend(entries)
+        self.inbox.nudge()
+        original(self, entries)
+
+    patches.wrap(Process, "publish_emitted", publish)
+
+
+@_mutant("who has lost the lane keeps its connection, and the messages with it")
+def no_stand_by(patches: Patches) -> None:
+    patches.replace(Process, "stand_by", lambda self, generation: None)
+
+
+@_mutant("the batch that had to wait is never settled")
+def hold_drops_the_batch(patches: Patches) -> None:
+    def hold(original: Any, self: Process, generation: int, hold: Any) -> Any:
+        self.lane._batch = []
+        yield from original(self, generation, hold)
+
+    patches.wrap(Process, "hold", hold)
+    patches.rewrite(
+        Process,
+        "_apply",
+        "if self.inbox.generation != generation or self.is_stopping:\n",
+        "if True:\n",
+    )
+
+
+@_mutant("the cache keeps an older version than the one a client was told")
+def projection_not_told(patches: Patches) -> None:
+    patches.rewrite(
+        Process, "_settled", "self.world.projected(self.lane_name, settlement.saved, settlement.removed)", "pass"
+    )
+
+
+@_mutant("deliveries of a lost channel are applied with the tags of the next one")
+def old_generation_kept(patches: Patches) -> None:
+    patches.rewrite(Inbox, "begin_generation", "self._deliveries.clear()", "pass")
+
+
+# The fence and the lease.
+
+
+@_mutant("a stale consumer commits")
+def no_fence(patches: Patches) -> None:
+    patches.replace(Database, "fence", lambda self, lease: None)
+
+
+@_mutant("a plain read sees the epoch as it was when the transaction began")
+def fence_by_plain_read(patches: Patches) -> None:
+    def begin(original: Any, self: SimulatedStore) -> Any:
+        transaction = original(self)
+        database = self.database
+        transaction.seen = (database.epoch, database.sequence, database.revision)
+        return transaction
+
+    def check_fence(self: Any, lease: Lease) -> None:
+        if self.seen != (lease.epoch, lease.sequence, lease.revision):
+            raise Fenced("seen at begin")
+
+    patches.wrap(SimulatedStore, "begin", begin)
+    patches.replace(SimulatedTransaction, "check_fence", check_fence)
+
+
+@_mutant("a write that changes nothing conflicts with nobody: a takeover in between goes unseen")
+def no_op_fence(patches: Patches) -> None:
+    def load(original: Any, self: Any, *arguments: Any) -> Any:
+        if not hasattr(self, "seen"):
+            self.seen = self.database.epoch
+        return original(self, *arguments)
+
+    def check_fence(self: Any, lease: Lease) -> None:
+        if getattr(self, "seen", lease.epoch) != lease.epoch:
+            raise Fenced("seen in the snapshot")
+
+    patches.wrap(SimulatedTransaction, "load", load)
+    patches.replace(SimulatedTransaction, "check_fence", check_fence)
+
+
+def _fence_without(patches: Patches, *ignored: str) -> None:
+    names = [name for name in ("epoch", "sequence", "revision") if name not in ignored]
+
+    def fence(self: Database, lease: Lease) -> None:
+        if any(getattr(self, name) != getattr(lease, name) for name in names):
+            raise Fenced(f"by {names}")
+
+    patches.replace(Database, "fence", fence)
+
+
+@_mutant("an operator's pause or cancellation is overlooked by a batch under way")
+def fence_ignores_revision(patches: Patches) -> None:
+    _fence_without(patches, "revision")
+
+
+@_mutant("a stale consumer commits if its successor has not committed yet")
+def fence_ignores_epoch(patches: Patches) -> None:
+    _fence_without(patches, "epoch")
+
+
+@_mutant("the old holder's commits go on passing the fence")
+def epoch_not_raised(patches: Patches) -> None:
+    patches.rewrite(SimulatedStore, "_raise_epoch", "database.epoch += 1", "pass")
+
+
+@_mutant("a commit in flight lands after the successor has read the log")
+def takeover_does_not_wait(patches: Patches) -> None:
+    patches.rewrite(SimulatedStore, "take_over", "self.database.wait_for_commit()", "pass")
+
+
+@_mutant("its own commit in flight lands after the log was read again")
+def renewal_does_not_wait(patches: Patches) -> None:
+    patches.rewrite(SimulatedStore, "renew", "self.database.wait_for_commit()", "pass")
+
+
+@_mutant("after a commit of unknown fate the log is read before the lease is renewed, under a fence by epoch")
+def renewal_skipped(patches: Patches) -> None:
+    _fence_without(patches, "sequence")
+    patches.rewrite(Lane, "_hold", "isinstance(error, Conflict | BatchFault)", "True")
+
+
+_rewritten(
+    "sequence-not-continued",
+    "numbering starts anew with every batch",
+    Lane,
+    "_transact",
+    "sequence = lease.sequence\n",
+    "sequence = 0\n",
+)
+_rewritten(
+    "pause-ignored",
+    "a paused lane goes on",
+    Lane,
+    "_hold_lease",
+    "if lease.paused is not None:",
+    "if False:",
+)
+
+# The log.
+
+
+@_mutant("what another process has settled is applied again")
+def dedupe_by_memory_only(patches: Patches) -> None:
+    def known(_: Any, transaction: Any, requests: Any) -> dict[str, LogEntry]:
+        memory = transaction.store.__dict__.setdefault("memory", {})
+        names = {request.message.command_id for request in requests}
+        return {name: entry for name, entry in memory.items() if name in names}
+
+    def commit(original: Any, self: Any, lease: Lease, sequence: int, changes: Changes) -> None:
+        original(self, lease, sequence, changes)
+        entries = [row for rows in changes.inserts for row in rows if type(row) is LogEntry]
+        self.store.__dict__.setdefault("memory", {}).update((entry.command_id, entry) for entry in entries)
+
+    patches.wrap(lane_module, "_known", known)
+    patches.wrap(SimulatedTransaction, "commit", commit)
+
+
+@_mutant("a crash between two transactions leaves an effect without its log entry")
+def log_in_another_transaction(patches: Patches) -> None:
+    def commit(original: Any, self: Any, lease: Lease, sequence: int, changes: Changes) -> None:
+        entries = [rows for rows in changes.inserts if type(rows[0]) is LogEntry]
+        others = [rows for rows in changes.inserts if type(rows[0]) is not LogEntry]
+        original(self, lease, lease.sequence, Changes(changes.deletes, changes.updates, others))
+        self.store.call("second commit")
+        self.database.fence(lease)
+        self.database.land(Pending(self.store.process, lease, sequence, Changes([], [], entries)))
+
+    patches.wrap(SimulatedTransaction, "commit", commit)
+
+
+@_mutant("a replay answers with what would happen now")
+def outcome_recomputed(patches: Patches) -> None:
+    def settle(original: Any, work: Any, request: Any, known: Any, *others: Any) -> Any:
+        entry = known.get(request.message.command_id)
+        if entry is None or entry.fingerprint != request.fingerprint or request.command is None:
+            return original(work, request, known, *others)
+        verdict = settle_module._verdict(work, request, None, None)
+        work.undo()
+        recomputed = structs.replace(
+            entry,
+            status=verdict.status,
+            result=verdict.result.decode() if verdict.result else None,
+            error_code=verdict.code,
+            error_message=verdict.text,
+        )
+        return settle_module.Settled(settle_module.from_log(recomputed, replayed=True))
+
+    patches.wrap(lane_module, "settle", settle)
+
+
+_rewritten(
+    "mismatch-not-detected",
+    "an id with other content gets the outcome of the first",
+    settle_module,
+    "_repeated",
+    "entry.fingerprint != request.fingerprint",
+    "False",
+)
+_rewritten(
+    "fingerprint-without-arguments",
+    "an id with other arguments passes for the same command",
+    request_module,
+    "fingerprint_of",
+    "digest.update(content)",
+    "pass",
+)
+_rewritten(
+    "dead-letter-not-repeated",
+    "who died after its commit leaves no dead letter",
+    settle_module,
+    "_repeated",
+    'entry.status == "failed" and request.redelivered',
+    "False",
+)
+_rewritten(
+    "deadline-ignored",
+    "a late command is applied",
+    settle_module,
+    "_verdict",
+    "message.deadline_ms is not None and",
+    "False and",
+)
+_rewritten(
+    "deadline-lost-in-packs",
+    "a late command of a pack is applied",
+    wire,
+    "_decode_packed",
+    "packed.deadline,",
+    "None,",
+)
+_rewritten(
+    "version-not-checked",
+    "a stale expected version overwrites",
+    settle_module,
+    "_check_version",
+    "row.version != expected",
+    "False",
+)
+_rewritten(
+    "cancellation-ignored",
+    "a cancelled command is applied",
+    settle_module,
+    "_verdict",
+    "if cancellation is not None:",
+    "if False:",
+)
+
+# The unit of work and the batch.
+
+
+@_mutant("what a rejected command changed is kept")
+def undo_skipped(patches: Patches) -> None:
+    patches.replace(BatchWork, "undo", lambda self: None)
+
+
+_rewritten(
+    "next-id-not-undone",
+    "a rejected command uses a number up",
+    BatchWork,
+    "undo",
+    "if previous is _ABSENT:",
+    "if isinstance(slots.get(key), Counter):\n            pass\n        elif previous is _ABSENT:",
+)
+_rewritten(
+    "bisect-drops-a-half",
+    "neighbours of a refused command vanish",
+    Lane,
+    "_apply_or_bisect",
+    "self._apply_or_bisect(requests[middle:], committed)",
+    "committed.settled.extend(committed.settled[:0])",
+)
+_rewritten(
+    "bisect-reverses-the-halves",
+    "the second half is applied first",
+    Lane,
+    "_apply_or_bisect",
+    "self._apply_or_bisect(requests[:middle], committed)",
+    "requests = [*requests[middle:], *requests[:middle]]; middle = len(requests) - middle; "
+    "self._apply_or_bisect(requests[:middle], committed)",
+)
+_rewritten(
+    "bisect-doubles-a-half",
+    "the first half is settled twice",
+    Lane,
+    "_apply_or_bisect",
+    "self._apply_or_bisect(requests[:middle], committed)",
+    "self._apply_or_bisect(requests[:middle], committed); self._apply_or_bisect(requests[:middle], committed)",
+)
+_rewritten(
+    "fault-fails-the-batch",
+    "the neighbours of a refused command are refused with it",
+    Lane,
+    "_apply_or_bisect",
+    "if len(requests) == 1:",
+    "if True:",
+)
+_rewritten(
+    "prefix-of-a-blocked-batch-kept",
+    "what came before a blocking command is settled again and again",
+    lane_module,
+    "_whole",
+    "batch[complete:]",
+    "batch",
+)
+
+# Publisher sessions.
+
+_rewritten(
+    "publisher-order-ignored",
+    "a command overtakes one that was refused by a full queue",
+    PublisherOrder,
+    "admit",
+    "elif span.first <= self._next[span.publisher]:",
+    "elif True:",
+)
+_rewritten(
+    "position-not-stored",
+    "a successor waits for predecessors that are long settled",
+    Lane,
+    "_advance",
+    "positions_after(requests, work.now).items()",
+    "()",
+)
+_rewritten(
+    "gap-given-up-at-once",
+    "a predecessor that is on its way is overtaken",
+    PublisherOrder,
+    "admit",
+    ">= self._gap_timeout_s",
+    ">= 0",
+)
+
+
+@_mutant("a predecessor that never comes stops its publisher for ever")
+def gap_never_given_up(patches: Patches) -> None:
+    patches.replace(PublisherOrder, "due_in_s", lambda self, now_s: None)
+    patches.rewrite(PublisherOrder, "admit", ">= self._gap_timeout_s", ">= 1e9")
+
+
+# The outbox.
+
+
+@_mutant("a crash after the commit loses what was emitted")
+def outbox_row_not_stored(patches: Patches) -> None:
+    def commit(original: Any, self: Any, lease: Lease, sequence: int, changes: Changes) -> None:
+        kept = [rows for rows in changes.inserts if type(rows[0]) is not OutboxEntry]
+        original(self, lease, sequence, Changes(changes.deletes, changes.updates, kept))
+
+    patches.wrap(SimulatedTransaction, "commit", commit)
+
+
+@_mutant("what a dead process had emitted is never published")
+def outbox_not_republished(patches: Patches) -> None:
+    def scan(original: Any, self: Any, model: Any, limit: int) -> Any:
+        return [] if model is OutboxEntry else original(self, model, limit)
+
+    patches.wrap(SimulatedTransaction, "scan", scan)
+
+
+@_mutant("the outbox grows for ever")
+def outbox_never_emptied(patches: Patches) -> None:
+    patches.replace(Lane, "confirm", lambda self, entries: None)
+
+
+@_mutant("a repeated emission is another command")
+def emitted_ids_random(patches: Patches) -> None:
+    numbers = itertools.count(1)
+    patches.replace(
+        work_module, "derived_command_id", lambda parent, position: f"{next(numbers):08x}-0000-4000-8000-{0:012d}"
+    )
+
+
+@_mutant("what a rejected command emitted is published all the same")
+def emission_not_undone(patches: Patches) -> None:
+    patches.rewrite(
+        BatchWork,
+        "undo",
+        "if previous is _ABSENT:",
+        "if isinstance(slots.get(key), OutboxEntry) or isinstance(slots.get(key), Counter) "
+        "and key == 'outbox':\n            pass\n        elif previous is _ABSENT:",
+    )

@@ -1,0 +1,160 @@
+"""The faults that come from outside, and the operator who sets things right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+    from tests.simulation.world import World
+
+
+class Chaos:
+    """An actor with a budget of faults; once it is spent, and everything healed, the run can come to rest."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.budget = int(world.chance() * 7)
+        self.next_at = world.chance()
+        self.operator_at = 0.0
+        faults: list[Callable[[], None]] = [
+            self.drop_consumers,
+            self.crash,
+            self.freeze,
+            self.restart_broker,
+            self.jump,
+            self.pause,
+            self.cancel,
+            self.database_away,
+            self.drop_links,
+            self.stop,
+        ]
+        kept = 1 + int(world.chance() * len(faults))
+        self.faults = [faults[int(world.chance() * len(faults))] for _ in range(kept)]
+
+    @property
+    def is_over(self) -> bool:
+        return self.budget <= 0
+
+    def step(self) -> bool:
+        world = self.world
+        if self.budget > 0 and world.now >= self.next_at:
+            self.budget -= 1
+            self.next_at = world.now + world.chance() * 0.8
+            self.faults[int(world.chance() * len(self.faults))]()
+            return True
+        if world.now >= self.operator_at:
+            self.operator_at = world.now + 0.7
+            return self.operate()
+        return False
+
+    def wake(self) -> float | None:
+        if self.budget > 0:
+            return self.next_at
+        needed = any(database.paused for database in self.world.databases.values()) or any(
+            (process.held_reason or "").startswith("blocked") for process in self.world.processes.values()
+        )
+        return self.operator_at if needed else None
+
+    def heal(self) -> None:
+        for process in self.world.processes.values():
+            process.frozen_until = 0.0
+        for database in self.world.databases.values():
+            database.away_until = 0.0
+
+    def operate(self) -> bool:
+        """Resume paused lanes; cancel the commands that block one."""
+        acted = False
+        for database in self.world.databases.values():
+            if database.paused is not None and (self.world.is_calm or self.world.chance() < 0.5):
+                self.world.trace("the operator resumes %s", database.lane)
+                database.pause(None)
+                acted = True
+        for process in self.world.processes.values():
+            reason = process.held_reason
+            if reason is not None and reason.startswith("blocked by command ") and not process.is_dead:
+                command_id = reason.split()[3].rstrip(":")
+                self.world.trace("the operator cancels %s, which blocks", command_id)
+                self.world.databases[process.lane_name].cancel(command_id)
+                process.held_reason = None
+                acted = True
+        return acted
+
+    def _process(self) -> Process:
+        processes = list(self.world.processes.values())
+        return processes[int(self.world.chance() * len(processes))]
+
+    def drop_consumers(self) -> None:
+        """The broker gives a consumer up; that one learns of it only later, and still settles what it has."""
+        world = self.world
+        for queue in world.broker.queues.values():
+            if queue.channels and world.chance() < 0.7:
+                world.trace("the broker drops %s", queue.channels[0].name)
+                world.broker.drop_channel(queue.channels[0], world.chance() * 1.0)
+
+    def drop_links(self) -> None:
+        world = self.world
+        for link in list(world.broker.links):
+            if world.chance() < 0.6:
+                world.trace("the broker drops the publisher of %s", link.name)
+                world.broker.drop_link(link, world.chance() * 0.2)
+
+    def crash(self) -> None:
+        process = self._process()
+        self.world.trace("%s crashes", process)
+        process.crash()
+
+    def stop(self) -> None:
+        process = self._process()
+        self.world.trace("%s is told to stop", process)
+        process.is_stopping = True
+
+    def freeze(self) -> None:
+        """A zombie: nothing runs in it until long after the broker has moved on."""
+        process = self._process()
+        process.frozen_until = self.world.now + self.world.chance() * 2.0
+        self.world.trace("%s freezes until %.3f", process, process.frozen_until)
+        if process.channel is not None and self.world.chance() < 0.8:
+            self.world.broker.drop_channel(process.channel)
+
+    def restart_broker(self) -> None:
+        self.world.trace("the broker restarts")
+        self.world.broker.restart(self.world.chance() * 0.5)
+
+    def jump(self) -> None:
+        self.world.wall_offset_s += (self.world.chance() - 0.5) * 6.0
+        self.world.trace("the wall clock jumps: it is off by %.3f s", self.world.wall_offset_s)
+
+    def pause(self) -> None:
+        for database in self.world.databases.values():
+            if self.world.chance() < 0.6:
+                self.world.trace("the operator pauses %s", database.lane)
+                database.pause("simulated")
+
+    def cancel(self) -> None:
+        world = self.world
+        pending = [
+            (client.lane, command.command_id)
+            for client in world.clients
+            for commands in (*list(client.plan)[:2], *_open(client))
+            for command in commands
+        ]
+        if pending:
+            lane, command_id = pending[int(world.chance() * len(pending))]
+            if command_id is not None:
+                world.trace("the operator cancels %s", command_id)
+                world.databases[lane].cancel(command_id)
+
+    def database_away(self) -> None:
+        for database in self.world.databases.values():
+            if self.world.chance() < 0.7:
+                database.away_until = self.world.now + self.world.chance() * 1.0
+                self.world.trace("the database of %s is away until %.3f", database.lane, database.away_until)
+
+
+def _open(client):
+    return [
+        [client.world.commands[i] for i in issue.message.ids if i in client.world.commands]
+        for issue in client.open.values()
+    ]

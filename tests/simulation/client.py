@@ -1,0 +1,225 @@
+"""The clients: they issue commands, repeat what is not confirmed, ask again, and write down what they were told."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from shared.messaging.outcome import Outcome
+from shared.messaging.wire import (
+    HEADER_COMMAND_ID,
+    HEADER_COMMAND_TYPE,
+    HEADER_REPLY_PACKS,
+    PACK_CONTENT,
+    CommandMessage,
+    Envelope,
+    decode_outcome,
+    encode_pack,
+    headers_of,
+)
+from tests.simulation.broker import Message
+from tests.simulation.publisher import Publisher
+from tests.support.checker import ClientRecord
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+ASKED_MAX = 3
+_decode_outcomes = msgspec.json.Decoder(list[Outcome]).decode
+
+
+class Issue:
+    """One message: what it holds, and what its client knows of it."""
+
+    __slots__ = ("ask_at", "asked", "is_abandoned", "is_confirmed", "key", "message", "missing", "records", "resend_at")
+
+    def __init__(self, key: str, message: Message, records: list[ClientRecord]) -> None:
+        self.key = key
+        self.message = message
+        self.records = records
+        self.missing = len(records)
+        self.is_confirmed = False
+        self.is_abandoned = False
+        self.resend_at: float | None = None
+        self.ask_at = 0.0
+        self.asked = 0
+
+    @property
+    def is_known(self) -> bool:
+        return self.is_confirmed or not self.missing or self.is_abandoned
+
+
+class Client:
+    """An actor with a plan. With a session its commands are numbered."""
+
+    def __init__(self, world: World, name: str, lane: str, has_session: bool) -> None:
+        chance = world.chance
+        self.world = world
+        self.name = name
+        self.lane = lane
+        self.has_session = has_session
+        self.publisher = Publisher(world, name)
+        self.plan: deque[list[CommandMessage]] = deque()
+        self.issues: list[Issue] = []
+        self.open: dict[str, Issue] = {}
+        self.window = 1 if chance() < 0.3 else 2 + int(chance() * 8)
+        self.pace = 0.05 + chance() * 0.9
+        self.packs_replies = chance() < 0.5
+        self.records: list[ClientRecord] = []
+        self.by_id: dict[str | None, ClientRecord] = {}
+        self.reused: set[str] = set()
+        self.nameless = 0
+
+    @property
+    def is_done(self) -> bool:
+        return not self.plan and not self.open
+
+    def step(self) -> bool:
+        world = self.world
+        moved = self.publisher.step()
+        replies = world.broker.replies.get(self.name)
+        if replies:
+            self._told(*replies.popleft())
+            return True
+        if self.plan and self._may_issue():
+            self._issue(self.plan.popleft())
+            return True
+        for issue in self.open.values():
+            if issue.resend_at is not None and world.now >= issue.resend_at:
+                issue.resend_at = None
+                self._publish(issue)
+                return True
+            if issue.is_confirmed and issue.missing and world.now >= issue.ask_at:
+                world.trace("%s asks again for %s", self.name, issue.key)
+                issue.ask_at = world.now + 2.0
+                issue.asked += world.is_calm
+                if issue.asked > ASKED_MAX:
+                    world.violation(f"{issue.message.ids} have no outcome long after everything was healed")
+                self._publish(issue)
+                return True
+        return moved
+
+    def _may_issue(self) -> bool:
+        under_way = sum(1 for issue in self.open.values() if not issue.is_known)
+        return under_way < self.window and (self.world.is_calm or self.world.chance() < self.pace)
+
+    def wake(self) -> float | None:
+        times = [self.publisher.wake()]
+        times += [issue.ask_at if issue.is_confirmed else issue.resend_at for issue in self.open.values()]
+        if self.plan:
+            times.append(self.world.now + 0.05)
+        return min((time for time in times if time is not None), default=None)
+
+    def _issue(self, commands: list[CommandMessage]) -> None:
+        world = self.world
+        first = self.by_id.get(commands[0].command_id)
+        if first is not None and first.outcome is None:
+            # The other content might come first.
+            return
+        key = f"{self.name}.{len(self.issues)}"
+        records: list[ClientRecord] = []
+        for command in commands:
+            record = ClientRecord(
+                command_id=command.command_id or "",
+                lane=self.lane,
+                type=command.type or "",
+                arguments=command.arguments,
+                publisher=command.publisher,
+                publisher_seq=command.publisher_seq,
+                deadline_ms=command.deadline_ms,
+                issued_at=world.now,
+            )
+            records.append(record)
+            if command.command_id is None:
+                self.nameless += 1
+            elif command.command_id in self.by_id:
+                self.reused.add(command.command_id)
+            else:
+                self.records.append(record)
+                self.by_id[command.command_id] = record
+                world.commands[command.command_id] = command
+                if command.publisher is not None:
+                    world.sessions.setdefault(command.publisher, {})[command.publisher_seq] = command.command_id
+        issue = Issue(key, self._message(key, commands), records)
+        issue.ask_at = world.now + 1.0 + world.chance()
+        self.issues.append(issue)
+        self.open[key] = issue
+        if world.is_tracing:
+            world.trace("%s issues %s", key, [(c.command_id, c.type, c.arguments) for c in commands])
+        self._publish(issue)
+
+    def _message(self, key: str, commands: list[CommandMessage]) -> Message:
+        ids = tuple(command.command_id for command in commands)
+        if len(commands) > 1:
+            envelope = Envelope(
+                content_type=PACK_CONTENT, headers={HEADER_REPLY_PACKS: True} if self.packs_replies else {}
+            )
+            return Message(envelope, encode_pack(commands), ids, self.name, key, self.packs_replies)
+        command = commands[0]
+        headers = headers_of(command)
+        if self.packs_replies:
+            # As amqp-publish does it: no properties, and integers as text.
+            headers = {name: str(value) for name, value in headers.items()}
+            named = {HEADER_COMMAND_ID: command.command_id, HEADER_COMMAND_TYPE: command.type}
+            headers |= {name: value for name, value in named.items() if value is not None}
+            envelope = Envelope(headers=headers)
+        else:
+            envelope = Envelope(
+                message_id=command.command_id, type=command.type, content_type="application/json", headers=headers
+            )
+        return Message(envelope, command.arguments, ids, self.name, key)
+
+    def _publish(self, issue: Issue) -> None:
+        self.publisher.publish(self.lane, issue.message, lambda is_taken: self._confirmed(issue, is_taken))
+
+    def _confirmed(self, issue: Issue, is_taken: bool) -> None:
+        world = self.world
+        if is_taken:
+            if not issue.is_confirmed:
+                issue.is_confirmed = True
+                for record in issue.records:
+                    record.confirmed_at = world.now
+                self._close_if_done(issue)
+        elif not issue.is_confirmed:
+            if world.happens("abandon"):
+                world.trace("%s gives %s up", self.name, issue.key)
+                issue.is_abandoned = True
+                self.open.pop(issue.key, None)
+            else:
+                issue.resend_at = world.now + 0.05 + world.chance() * 0.5
+
+    def _told(self, key: str | None, is_packed: bool, body: bytes) -> None:
+        for outcome in _decode_outcomes(body) if is_packed else [decode_outcome(body)]:
+            issue = self.issues[int(str(key).rpartition(".")[2])]
+            self._note(issue, outcome)
+
+    def _note(self, issue: Issue, outcome: Outcome) -> None:
+        world = self.world
+        world.told(self.lane, outcome)
+        for record in issue.records:
+            if record.command_id != (outcome.command_id or "") or record.type != outcome.type:
+                continue
+            if record.outcome is None:
+                record.outcome = outcome
+                record.outcome_at = world.now
+                issue.missing -= 1
+                break
+            if outcome.command_id is None:
+                continue
+            if _content(record.outcome) != _content(outcome):
+                world.violation(f"{outcome.command_id}: told {record.outcome}, and then {outcome}")
+            break
+        self._close_if_done(issue)
+
+    def _close_if_done(self, issue: Issue) -> None:
+        if not issue.missing and issue.is_confirmed:
+            self.open.pop(issue.key, None)
+
+
+def _content(outcome: Outcome) -> tuple[object, ...]:
+    """What every repetition of an outcome has in common."""
+    error = outcome.error
+    code = None if error is None else (error.code, error.message)
+    return (outcome.status, outcome.sequence, bytes(outcome.result), code)

@@ -1,0 +1,251 @@
+"""The database of a lane: transactions, a lease row and its lock, and everything that can go wrong at each step.
+
+Simulated: unavailable at any call; conflicts; refused batches (unique columns, a check, a length, a range); a commit
+that is applied though its answer is lost, or that lands later, with the lease row's lock held until then, so that
+whoever raises the epoch or fences waits it out; operators' transactions. Not simulated: isolation levels, as a lane is
+the only writer: reads see what is committed at the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from coordinator.stores.port import BatchFault, Changes, Conflict, Fenced, Lease, StoreUnavailable
+from shared.lane_tables import Cancellation, LogEntry
+from shared.rows import Row
+from tests.simulation.services import BALANCE_MIN, NOTE_CHARACTERS_MAX
+from tests.support.ledger import Account
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+    from tests.simulation.world import World
+
+INTEGER_MAX = 2**63 - 1
+
+
+class Crash(BaseException):
+    """The process that made this call is dead. Not an Exception: nothing may survive it."""
+
+
+class Pending(Struct, frozen=True):
+    """A COMMIT on its way: it has passed the fence and holds the lease row's lock."""
+
+    process: Process
+    lease: Lease
+    sequence: int
+    changes: Changes
+
+
+class Database:
+    """What the stores of one lane's processes share. An actor: commits under way land, or are lost."""
+
+    def __init__(self, world: World, lane: str) -> None:
+        self.world = world
+        self.lane = lane
+        self.tables: dict[type[Row], dict[Any, Row]] = {}
+        self.epoch = 0
+        self.sequence = 0
+        self.revision = 0
+        self.paused: str | None = None
+        self.pending: Pending | None = None
+        self.away_until = 0.0
+        self.landed_at: dict[str, int] = {}
+        self.cancelled: set[str] = set()
+
+    def table(self, model: type[Row]) -> dict[Any, Any]:
+        return self.tables.setdefault(model, {})
+
+    def step(self) -> bool:
+        if self.pending is None or self.world.chance() < 0.7:
+            return False
+        self.wait_for_commit()
+        return True
+
+    def wake(self) -> float | None:
+        return None if self.pending is None else self.world.now + 0.1
+
+    def wait_for_commit(self) -> None:
+        """Return once no COMMIT holds the lease row's lock."""
+        pending, self.pending = self.pending, None
+        if pending is None:
+            return
+        if self.world.chance() < 0.7:
+            self.world.trace("database %s: the commit of %s lands late", self.lane, pending.process)
+            self.land(pending)
+        else:
+            self.world.trace("database %s: the commit of %s is lost", self.lane, pending.process)
+
+    def fence(self, lease: Lease) -> None:
+        if (self.epoch, self.sequence, self.revision) != (lease.epoch, lease.sequence, lease.revision):
+            raise Fenced(f"epoch {lease.epoch} is over; it is {self.epoch} now")
+
+    def land(self, commit: Pending) -> None:
+        """Make a commit durable, and note what no commit may do."""
+        if commit.lease.epoch != self.epoch:
+            self.world.violation(f"a commit of epoch {commit.lease.epoch} landed in epoch {self.epoch}")
+        if self.paused is not None:
+            self.world.violation("a commit landed while the lane was paused")
+        for rows in commit.changes.deletes:
+            for row in rows:
+                self.table(type(row)).pop(getattr(row, row.key), None)
+        for rows in (*commit.changes.updates, *commit.changes.inserts):
+            table = self.table(type(rows[0]))
+            for row in rows:
+                table[getattr(row, row.key)] = row
+                if type(row) is LogEntry:
+                    self.world.ticks += 1
+                    self.landed_at.setdefault(row.command_id, self.world.ticks)
+                    self.world.settled(commit.process, row)
+        self.sequence = commit.sequence
+
+    def refuse(self, changes: Changes) -> None:
+        """Raises BatchFault if the changes violate a constraint."""
+        for rows in changes.inserts:
+            table = self.table(type(rows[0]))
+            keys = [getattr(row, row.key) for row in rows]
+            gone = {getattr(row, row.key) for group in changes.deletes for row in group if type(row) is type(rows[0])}
+            if len(set(keys)) < len(keys) or any(key in table and key not in gone for key in keys):
+                raise BatchFault(f"{rows[0].table}: duplicate key")
+        written = [row for rows in (*changes.updates, *changes.inserts) for row in rows if type(row) is Account]
+        for row in written:
+            if not BALANCE_MIN <= row.balance <= INTEGER_MAX or len(row.note or "") > NOTE_CHARACTERS_MAX:
+                raise BatchFault("accounts: a value out of range")
+        if written:
+            owners = {key: row.owner for key, row in self.table(Account).items()}
+            for row in (row for rows in changes.deletes for row in rows if type(row) is Account):
+                owners.pop(row.id, None)
+            owners.update((row.id, row.owner) for row in written)
+            if len(set(owners.values())) < len(owners):
+                raise BatchFault("accounts: duplicate owner")
+
+    def pause(self, reason: str | None) -> None:
+        """An operator's transaction; it waits for the lease row's lock too."""
+        self.wait_for_commit()
+        self.revision += 1
+        self.paused = reason
+
+    def cancel(self, command_id: str) -> None:
+        self.wait_for_commit()
+        self.revision += 1
+        if command_id not in self.table(LogEntry):
+            self.cancelled.add(command_id)
+            self.table(Cancellation).setdefault(
+                command_id,
+                Cancellation(command_id=command_id, reason="simulated", requested_at=self.world.wall()),
+            )
+
+
+class SimulatedStore:
+    """Implements `Store` for one process."""
+
+    def __init__(self, database: Database, process: Process) -> None:
+        self.database = database
+        self.process = process
+        self.world = database.world
+
+    def check(self, models: Sequence[type[Row]]) -> None:
+        """The tables are dictionaries."""
+
+    def take_over(self, holder: str, now: datetime) -> Lease:
+        self.call("take over")
+        self.database.wait_for_commit()
+        return self._raise_epoch()
+
+    def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
+        self.call("renew")
+        self.database.wait_for_commit()
+        if self.database.epoch != epoch:
+            raise Fenced(f"epoch {epoch} is over; it is {self.database.epoch} now")
+        return self._raise_epoch()
+
+    def _raise_epoch(self) -> Lease:
+        database = self.database
+        database.epoch += 1
+        self.world.trace("%s raises the epoch to %s", self.process, database.epoch)
+        lease = Lease(database.epoch, database.sequence, database.revision, database.paused)
+        if self.world.happens("answer_lost"):
+            raise StoreUnavailable("the answer was lost")
+        return lease
+
+    def begin(self) -> SimulatedTransaction:
+        self.call("begin")
+        return SimulatedTransaction(self)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def call(self, point: str) -> None:
+        """Time passes, others act, and things go wrong."""
+        world, process = self.world, self.process
+        if process.is_dead:
+            raise Crash
+        if world.is_calm:
+            return
+        if world.happens("stall"):
+            world.trace("%s stalls at %s", process, point)
+            world.interlude()
+        if world.happens("crash"):
+            world.trace("%s crashes at %s", process, point)
+            process.crash()
+        if process.is_dead:
+            raise Crash
+        if world.now < self.database.away_until or world.happens("unavailable"):
+            world.trace("%s: the database is away at %s", process, point)
+            raise StoreUnavailable(f"away at {point}")
+
+
+class SimulatedTransaction:
+    """Implements `Transaction`."""
+
+    def __init__(self, store: SimulatedStore) -> None:
+        self.store = store
+        self.database = store.database
+
+    def load(self, model: type[Any], column: str, values: Sequence[int | str]) -> list[Any]:
+        self.store.call("load")
+        table = self.database.table(model)
+        if column == model.key:
+            return [table[value] for value in values if value in table]
+        wanted = set(values)
+        return [row for row in table.values() if getattr(row, column) in wanted]
+
+    def scan(self, model: type[Any], limit: int) -> list[Any]:
+        self.store.call("scan")
+        table = self.database.table(model)
+        return [table[key] for key in sorted(table)[:limit]]
+
+    def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
+        world, database, process = self.store.world, self.database, self.store.process
+        self.store.call("commit")
+        if world.happens("conflict"):
+            raise Conflict("deadlock")
+        self.wait_for_lock()
+        self.check_fence(lease)
+        database.refuse(changes)
+        commit = Pending(process, lease, sequence, changes)
+        if world.happens("lands_later"):
+            world.trace("%s: the connection is lost during COMMIT", process)
+            database.pending = commit
+            raise StoreUnavailable("the connection was lost during COMMIT")
+        database.land(commit)
+        world.trace("%s commits epoch %s, sequence %s", process, lease.epoch, sequence)
+        if world.happens("crash_after_commit"):
+            world.trace("%s crashes after its commit", process)
+            process.crash()
+            raise Crash
+        if world.happens("answer_lost"):
+            world.trace("%s: the answer to COMMIT is lost", process)
+            raise StoreUnavailable("the answer to COMMIT was lost")
+
+    def wait_for_lock(self) -> None:
+        self.database.wait_for_commit()
+
+    def check_fence(self, lease: Lease) -> None:
+        self.database.fence(lease)
+
+    def rollback(self) -> None:
+        """Nothing was kept."""

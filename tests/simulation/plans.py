@@ -1,0 +1,96 @@
+"""What clients ask for: a stream of commands that a seed decides, sound and unsound ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from shared.commands import Command
+from shared.messaging.wire import CommandMessage
+from tests.simulation.services import Relay, Strict, WriteNote
+from tests.support.ledger import Close, Deposit, Forward, OpenAccount, Rename, Tamper
+
+if TYPE_CHECKING:
+    from tests.simulation.client import Client
+    from tests.simulation.world import World
+
+_OWNERS = "abcdef"
+_ACCOUNTS = 4
+_HOWS = ("crash", "constraint", "too long", "out of range", "duplicate key", "refuse")
+_encode = msgspec.json.encode
+
+
+def plan(world: World, client: Client, number: int, messages: int) -> None:
+    """Fill a client's plan: single commands, packs, repeats of an id with other content."""
+    chance = world.chance
+    count = 0
+    sequence = 0
+    sent: list[CommandMessage] = []
+    for _ in range(messages):
+        size = 2 + int(chance() * 3) if chance() < world.rates["pack"] else 1
+        commands: list[CommandMessage] = []
+        for _ in range(size):
+            count += 1
+            sequence += 1
+            commands.append(_message(world, client, f"{number:08x}-0000-7000-8000-{count:012x}", sequence))
+        client.plan.append(commands)
+        sent.extend(command for command in commands if command.command_id is not None)
+        if sent and client.window < 4 and chance() < world.rates["reuse"]:
+            client.plan.append([_other(sent[int(chance() * len(sent))])])
+
+
+def _other(message: CommandMessage) -> CommandMessage:
+    """The same id with another content: other arguments, or another type too."""
+    others = {"ledger.deposit": Deposit(id=1, amount=99), "journal.note": WriteNote(account=1, amount=99)}
+    command = others.get(message.type or "", OpenAccount(owner="z"))
+    return CommandMessage(command_id=message.command_id, type=command.type, arguments=_encode(command))
+
+
+def _message(world: World, client: Client, command_id: str, sequence: int) -> CommandMessage:
+    chance = world.chance
+    options: dict[str, object] = {}
+    if client.has_session:
+        options = {"publisher": client.name, "publisher_seq": sequence}
+    if chance() < world.rates["deadline"]:
+        options["deadline_ms"] = int(world.wall().timestamp() * 1000 + chance() * 2500)
+    if chance() < world.rates["malformed"]:
+        kind = chance()
+        if kind < 0.3 and not client.has_session:
+            return CommandMessage(command_id=None, type=f"{client.lane}.deposit", arguments=b"{}")
+        if kind < 0.6:
+            return CommandMessage(command_id=command_id, type=f"{client.lane}.unknown", arguments=b"{}", **options)
+        return CommandMessage(command_id=command_id, type=f"{client.lane}.note", arguments=b"[1]", **options)
+    command = _ledger(world) if client.lane == "ledger" else _journal(world)
+    if isinstance(command, Deposit | Relay) and chance() < world.rates["expected"]:
+        options["expected_version"] = 1 + int(chance() * 6)
+    return CommandMessage(command_id=command_id, type=command.type, arguments=_encode(command), **options)
+
+
+def _journal(world: World) -> Command:
+    chance = world.chance
+    return WriteNote(account=1 + int(chance() * _ACCOUNTS), amount=int(chance() * 9), back=chance() < 0.3)
+
+
+def _ledger(world: World) -> Command:
+    chance = world.chance
+    key = 1 + int(chance() * _ACCOUNTS)
+    kind = chance()
+    strict, tamper = world.rates["strict"], world.rates["tamper"]
+    owner = _OWNERS[int(chance() * len(_OWNERS))]
+    amount = int(chance() * 20)
+    shares: tuple[tuple[float, Command], ...] = (
+        (0.22, OpenAccount(owner=owner)),
+        (0.30, Deposit(id=key, amount=amount - 6)),
+        (0.12, Relay(id=key, amount=amount // 3)),
+        (0.08, Forward(id=key, amount=amount // 2)),
+        (0.06, Rename(id=key, owner=owner)),
+        (0.04, Close(id=key)),
+        (strict, Strict(id=key, crash=amount < 10)),
+        (tamper, Tamper(id=key, how=_HOWS[amount % len(_HOWS)])),
+    )
+    for share, command in shares:
+        kind -= share
+        if kind < 0:
+            return command
+    return Deposit(id=key, amount=1)

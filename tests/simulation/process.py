@@ -1,0 +1,316 @@
+"""One coordinator process of a lane: mirrors coordinator/worker.py and coordinator/rabbitmq/consumer.py, step by step.
+
+Its two threads are two actors whose steps are interleaved with everybody else's. The lane's thread is interrupted only
+where it calls the database: there others act, for as long as a stall lasts (`World.interlude`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from coordinator.inbox import Inbox
+from coordinator.lane.acknowledger import Acknowledger
+from coordinator.lane.delivery import DeadLetter, Delivery, Deposed, Hold, Reply, Settlement
+from coordinator.lane.lane import Lane
+from shared.lane_tables import OutboxEntry
+from shared.messaging.wire import Envelope, decode, encode_outcome, encode_outcomes
+from shared.service import Projection
+from tests.simulation.broker import Channel, Message
+from tests.simulation.database import Crash, SimulatedStore
+from tests.simulation.publisher import Publisher
+from tests.simulation.services import SERVICES
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+_numbers = itertools.count(1)
+# With a new epoch, commits may have happened that this process was not told of.
+RESETS_PROJECTION = hasattr(Projection, "reset")
+_NEVER = float("inf")
+
+
+class Process:
+    """From its start to its end."""
+
+    def __init__(self, world: World, lane: str, name: str) -> None:
+        self.world = world
+        self.lane_name = lane
+        self.name = name
+        self.is_dead = False
+        self.is_stopping = False
+        self.frozen_until = 0.0
+        self.inbox = Inbox()
+        self.store = SimulatedStore(world.databases[lane], self)
+        self.lane = Lane(SERVICES[lane], self.store, self._clock, name, world.settings, lambda: world.now)
+        self.skew_s = (world.chance() - 0.5) * 0.2
+        self.publisher = Publisher(world, name)
+        self.acknowledger = Acknowledger()
+        self.channel: Channel | None = None
+        self.generation = 0
+        self.connect_at = 0.0
+        self.settlements: deque[tuple[int, Settlement]] = deque()
+        self.confirmed: list[OutboxEntry] = []
+        self.retries: list[tuple[float, OutboxEntry]] = []
+        self.held_reason: str | None = None
+        self.received_at: dict[str | None, float] = {}
+        self._settling = self._settle_all()
+        self._running = self._run()
+        self._is_in_lane = False
+        self._epoch = 0
+        self._pause: tuple[int | None, float] = (None, 0.0)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def _clock(self):
+        return self.world.wall(self.skew_s)
+
+    def crash(self) -> None:
+        """Everything in memory is gone; so are the connections."""
+        if not self.is_dead:
+            self.is_dead = True
+            self.publisher.close()
+            if self.channel is not None:
+                self.world.broker.drop_channel(self.channel)
+
+    # The broker's thread.
+
+    def step_io(self) -> bool:
+        world = self.world
+        if self.is_dead or world.now < self.frozen_until:
+            return False
+        channel = self.channel
+        moved = self.publisher.step()
+        if channel is None:
+            if world.now >= self.connect_at and world.broker.is_up and not self.is_stopping:
+                self.connect()
+                moved = True
+        elif channel.inbound:
+            for _ in range(1 + int(world.chance() * len(channel.inbound))):
+                self.on_message(*channel.inbound.popleft())
+            moved = True
+        elif not channel.is_open and world.now >= channel.notice_at:
+            self.channel = None
+            self.connect_at = world.now + world.chance() * 0.2
+            moved = True
+        if self.settlements:
+            moved = next(self._settling) or moved
+        elif self.retries and self.retries[0][0] <= world.now:
+            self.publish_emitted([self.retries.pop(0)[1]])
+            moved = True
+        if self.is_stopping and not self._is_in_lane and not self.settlements:
+            moved = self.finish(channel) or moved
+        return moved
+
+    def connect(self) -> None:
+        self.generation = self.inbox.begin_generation()
+        self.channel = self.world.broker.consume(self.lane_name, f"{self.name}/{self.generation}")
+        self.acknowledger = Acknowledger()
+
+    def on_message(self, tag: int, message: Message, is_redelivered: bool) -> None:
+        delivery = Delivery(
+            tag=tag,
+            commands=decode(message.envelope, message.body),
+            size_bytes=len(message.body),
+            redelivered=is_redelivered,
+            reply_to=message.reply_to,
+            correlation_id=message.correlation_id,
+            reply_packs=message.reply_packs,
+        )
+        for command in delivery.commands:
+            self.received_at.setdefault(command.command_id, self.world.now)
+        self.acknowledger.delivered(tag)
+        self.inbox.put(self.generation, delivery)
+
+    def _settle_all(self) -> Iterator[bool]:
+        while True:
+            generation, settlement = self.settlements[0]
+            for letter in settlement.dead_letters:
+                yield from self._publish_dead(letter)
+            self.acknowledge(generation, settlement.tags)
+            yield True
+            for reply in settlement.replies:
+                self._send_reply(reply)
+            if settlement.emitted:
+                yield True
+                self.publish_emitted(settlement.emitted)
+            self.settlements.popleft()
+            yield True
+
+    def acknowledge(self, generation: int, tags: Sequence[int]) -> None:
+        channel = self.channel
+        if channel is not None and generation == self.generation:
+            self.send_acknowledgements(channel, tags)
+
+    def send_acknowledgements(self, channel: Channel, tags: Sequence[int]) -> None:
+        for acknowledgement in self.acknowledger.settled(tags):
+            if channel.is_open:
+                channel.outbound.append(acknowledgement)
+
+    def _publish_dead(self, letter: DeadLetter) -> Iterator[bool]:
+        """Until it is confirmed its delivery stays unacknowledged."""
+        answers: list[bool] = []
+        self.publisher.publish("dead", (self.lane_name, letter.message.command_id, letter.code), answers.append)
+        yield True
+        while not answers:
+            yield False
+
+    def _send_reply(self, reply: Reply) -> None:
+        if reply.packed:
+            self.publisher.send((reply.reply_to, reply.correlation_id, True, encode_outcomes(reply.outcomes)))
+            return
+        for outcome in reply.outcomes:
+            self.publisher.send((reply.reply_to, reply.correlation_id, False, encode_outcome(outcome)))
+
+    def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
+        for entry in entries:
+            envelope = Envelope(message_id=entry.command_id, type=entry.type, content_type="application/json")
+            message = Message(envelope, entry.arguments, (entry.command_id,))
+            self.publisher.publish(entry.lane, message, lambda is_taken, entry=entry: self._on_emitted(entry, is_taken))
+
+    def _on_emitted(self, entry: OutboxEntry, is_taken: bool) -> None:
+        if is_taken:
+            self.confirmed.append(entry)
+            self.inbox.nudge()
+        else:
+            self.retries.append((self.world.now + 0.1, entry))
+
+    def stand_by(self, generation: int) -> None:
+        if generation == self.generation and self.channel is not None:
+            self.world.broker.drop_channel(self.channel)
+
+    def finish(self, channel: Channel | None) -> bool:
+        """SIGTERM: once the acknowledgements have arrived, the socket is dropped."""
+        if channel is not None and channel.is_open and channel.outbound:
+            return False
+        self.world.trace("%s has stopped in order", self.name)
+        self.crash()
+        return True
+
+    def wake_io(self) -> float | None:
+        if self.is_dead:
+            return None
+        times = [self.publisher.wake(), self.retries[0][0] if self.retries else None]
+        if self.channel is None:
+            times.append(self.connect_at)
+        elif not self.channel.is_open:
+            times.append(self.channel.notice_at)
+        return max(self.frozen_until, min((time for time in times if time is not None), default=_NEVER))
+
+    # The lane's thread.
+
+    def step_lane(self) -> bool:
+        if self.is_dead or self._is_in_lane or self.world.now < self.frozen_until or not self._is_due():
+            return False
+        self._is_in_lane = True
+        try:
+            next(self._running, None)
+        except Crash:
+            pass
+        finally:
+            self._is_in_lane = False
+        return True
+
+    def _is_due(self) -> bool:
+        generation, until = self._pause
+        if generation is not None:
+            return self.world.now >= until or self.inbox.generation != generation or self.is_stopping
+        return (not self.is_stopping and (bool(self.inbox._deliveries) or self.inbox._is_nudged)) or (
+            self.lane.due_in_s() == 0 and not self.is_stopping
+        )
+
+    def wake_lane(self) -> float | None:
+        if self.is_dead:
+            return None
+        generation, until = self._pause
+        if generation is None:
+            due_s = self.lane.due_in_s()
+            if due_s is None:
+                return None
+            until = self.world.now + due_s
+        return max(self.frozen_until, until)
+
+    def _run(self) -> Iterator[None]:
+        settings = self.world.settings
+        while True:
+            generation, deliveries = self.inbox.take(settings.batch_commands_max, settings.batch_bytes_max, 0)
+            if self.confirmed:
+                confirmed, self.confirmed = self.confirmed, []
+                self.lane.confirm(confirmed)
+            if deliveries or self.lane.due_in_s() == 0:
+                yield from self._apply(generation, deliveries)
+            else:
+                yield from self._sweep(generation)
+            yield
+
+    def _apply(self, generation: int, deliveries: list[Delivery]) -> Iterator[None]:
+        while True:
+            decision = self.decide(deliveries, generation)
+            if self.is_dead:
+                raise Crash
+            if isinstance(decision, Settlement):
+                self._settled(generation, decision)
+                if not self.lane.has_batch:
+                    return
+                yield
+            elif isinstance(decision, Deposed):
+                yield from self._deposed(generation)
+                return
+            else:
+                yield from self.hold(generation, decision)
+                if self.inbox.generation != generation or self.is_stopping:
+                    return
+
+    def decide(self, deliveries: list[Delivery], generation: int):
+        gaps = self.lane.gaps
+        decision = self.lane.apply(deliveries, generation)
+        if self.lane.gaps > gaps:
+            self.world.gave_up(self)
+        if self.world.is_tracing:
+            ids = [command.command_id for delivery in deliveries for command in delivery.commands]
+            self.world.trace("%s applies %s: %s", self.name, ids, _shown(decision))
+        return decision
+
+    def _settled(self, generation: int, settlement: Settlement) -> None:
+        self.held_reason = None
+        lease = self.lane.lease
+        if RESETS_PROJECTION and lease is not None and lease.epoch != self._epoch:
+            self._epoch = lease.epoch
+            self.world.caches[self.lane_name].clear()
+        self.world.projected(self.lane_name, settlement.saved, settlement.removed)
+        self.settlements.append((generation, settlement))
+
+    def hold(self, generation: int, hold: Hold) -> Iterator[None]:
+        self.held_reason = hold.reason
+        yield from self._wait_void(generation, hold.delay_s)
+
+    def _wait_void(self, generation: int, delay_s: float) -> Iterator[None]:
+        self._pause = (generation, self.world.now + delay_s)
+        yield
+        self._pause = (None, 0.0)
+
+    def _deposed(self, generation: int) -> Iterator[None]:
+        self.world.trace("%s is deposed", self.name)
+        self.stand_by(generation)
+        yield from self._wait_void(generation, 60.0)
+
+    def _sweep(self, generation: int) -> Iterator[None]:
+        decision = self.lane.sweep()
+        if self.is_dead:
+            raise Crash
+        if isinstance(decision, Deposed):
+            yield from self._deposed(generation)
+        elif isinstance(decision, Hold):
+            yield from self.hold(generation, decision)
+            if self.inbox.generation == generation:
+                self.inbox.nudge()
+
+
+def _shown(decision: object) -> str:
+    if isinstance(decision, Settlement):
+        outcomes = [(outcome.command_id, outcome.status, outcome.sequence) for outcome in decision.outcomes]
+        return f"settles {decision.tags}: {outcomes}"
+    return str(decision)

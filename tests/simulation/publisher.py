@@ -1,0 +1,70 @@
+"""A publisher's connection: mirrors shared/messaging/publisher.py without asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.simulation.broker import Link
+    from tests.simulation.world import World
+
+
+class Publisher:
+    """Keeps itself connected, waits for confirms, and repeats in order what was not confirmed."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.link: Link | None = None
+        self.connect_at = 0.0
+        self._number = 0
+        self._waiting: dict[int, tuple[str, Any, Callable[[bool], None]]] = {}
+
+    def publish(self, target: str, payload: Any, on_confirm: Callable[[bool], None]) -> None:
+        """`on_confirm` is told whether the broker took it; what is lost is repeated first."""
+        self._number += 1
+        self._waiting[self._number] = (target, payload, on_confirm)
+        if self.link is not None:
+            self.link.outbound.append((self._number, target, payload))
+
+    def send(self, payload: Any) -> bool:
+        """Without a confirm."""
+        if self.link is None:
+            return False
+        self.link.outbound.append((0, "reply", payload))
+        return True
+
+    def step(self) -> bool:
+        link, world = self.link, self.world
+        if link is None:
+            if world.now < self.connect_at or not world.broker.is_up:
+                return False
+            self.link = link = world.broker.connect(self.name)
+            for number, (target, payload, _) in self._waiting.items():
+                link.outbound.append((number, target, payload))
+            return True
+        if not link.is_open:
+            if world.now < link.notice_at:
+                return False
+            self.link = None
+            self.connect_at = world.now + world.chance() * 0.1
+            return True
+        if not link.inbound:
+            return False
+        number, is_taken = link.inbound.popleft()
+        waiting = self._waiting.pop(number, None)
+        if waiting is not None:
+            waiting[2](is_taken)
+        return True
+
+    def wake(self) -> float | None:
+        if self.link is None:
+            return self.connect_at
+        return None if self.link.is_open else self.link.notice_at
+
+    def close(self) -> None:
+        """The process is gone: the broker sees the connection end."""
+        self._waiting.clear()
+        if self.link is not None:
+            self.world.broker.drop_link(self.link)

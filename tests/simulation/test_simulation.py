@@ -1,0 +1,59 @@
+"""A few thousand seeds, and that a seed decides everything."""
+
+import pytest
+
+from tests.simulation.world import World
+
+SEEDS = 2000
+BLOCK = 250
+
+
+@pytest.mark.parametrize("first", range(1, SEEDS + 1, BLOCK))
+def test_the_promises_hold_under_every_fault(first: int) -> None:
+    for world, violations in World.run_many(range(first, first + BLOCK)):
+        assert not violations, f"replay: python -m tests.simulation --seed {world.seed} --trace"
+
+
+def test_the_same_seed_runs_the_same() -> None:
+    for seed in range(1, 21):
+        traces: list[list[str]] = [[], []]
+        for trace in traces:
+            World(seed, trace.append).run()
+        assert traces[0] == traces[1]
+        assert traces[0]
+
+
+def test_the_seeds_reach_every_fault_and_every_outcome() -> None:
+    """A simulation in which nothing happens proves nothing."""
+    lines: list[str] = []
+    worlds = [World(seed, lines.append) for seed in range(1, 201)]
+    for world in worlds:
+        world.run()
+    text = "\n".join(lines)
+    for event in (
+        "lands late",
+        "is lost",
+        "answer to COMMIT is lost",
+        "crashes after its commit",
+        "stalls at",
+        "freezes until",
+        "is deposed",
+        "drops the publisher",
+        "the broker restarts",
+        "is rejected, the queue is full",
+        "gives client",
+        "asks again",
+        "has stopped in order",
+        "the operator pauses",
+        "the operator cancels",
+        "which blocks",
+        "Conflict",
+        "'expired'",
+        "'failed'",
+        "'rejected'",
+    ):
+        assert event in text, event
+    statuses = {
+        client.records[0].outcome.status for world in worlds for client in world.clients if client.records[0].outcome
+    }
+    assert {"applied", "rejected", "failed", "expired"} <= statuses

@@ -1,0 +1,313 @@
+"""One run: a seed, the actors, the time, and the order in which they act."""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from shared.lane_tables import LogEntry, OutboxEntry
+from shared.messaging.outcome import Outcome
+from shared.messaging.wire import CommandMessage, Envelope
+from shared.rows import Row
+from shared.settings import LaneSettings
+from tests.simulation.broker import Broker, Message
+from tests.simulation.chaos import Chaos
+from tests.simulation.client import Client
+from tests.simulation.database import Database
+from tests.simulation.plans import plan
+from tests.simulation.process import Process
+from tests.support.ledger import Account
+
+START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+GAP_TIMEOUT_S = 0.8
+STEPS_MAX = 5_000
+STRANDED_MAX = 8
+COLLECT_EVERY = 200
+FAULTS = (
+    "unavailable",
+    "conflict",
+    "crash",
+    "crash_after_commit",
+    "answer_lost",
+    "lands_later",
+    "stall",
+    "reject",
+    "reply_lost",
+    "abandon",
+)
+_RATES_MAX = {
+    "unavailable": 0.1,
+    "conflict": 0.2,
+    "crash": 0.03,
+    "crash_after_commit": 0.1,
+    "answer_lost": 0.2,
+    "lands_later": 0.25,
+    "stall": 0.08,
+    "reject": 0.35,
+    "reply_lost": 0.3,
+    "abandon": 0.3,
+}
+_SETTINGS = [
+    LaneSettings(
+        prefetch=prefetch,
+        batch_commands_max=batch,
+        held_max=held,
+        gap_timeout_s=GAP_TIMEOUT_S,
+        retry_delay_s=0.05,
+        retry_delay_s_max=0.2,
+    )
+    for prefetch, held in ((64, 40), (12, 8), (8, 2))
+    for batch in (500, 6, 1)
+]
+
+
+class World:
+    """Everything of one run. `chance` is its only source of randomness, `now` its only time."""
+
+    def __init__(self, seed: int, trace: Callable[[str], None] | None = None) -> None:
+        self.seed = seed
+        self.chance = chance = random.Random(seed).random
+        self._trace = trace
+        self.is_tracing = trace is not None
+        self.now = 0.0
+        self.ticks = 0
+        self.wall_offset_s = 0.0
+        self.violations: list[str] = []
+        self.is_calm = False
+        # A swarm: each seed has its own few faults, and its own mixture of commands.
+        self.rates = {name: _RATES_MAX[name] * chance() if chance() < 0.4 else 0.0 for name in FAULTS}
+        for name in ("pack", "reuse", "deadline", "malformed", "expected", "strict", "tamper"):
+            self.rates[name] = chance() * 0.3 if chance() < 0.4 else 0.0
+        self.rates["strict"] *= 0.2
+        self.rates["tamper"] *= 0.5
+        self.settings = _SETTINGS[int(chance() * len(_SETTINGS))]
+        lanes = ["ledger", "journal"]
+        self.broker = Broker(self, lanes, self.settings.prefetch)
+        self.databases = {lane: Database(self, lane) for lane in lanes}
+        self.caches: dict[str, dict[int, int]] = {lane: {} for lane in lanes}
+        self.commands: dict[str, CommandMessage] = {}
+        self.sessions: dict[str, dict[int | None, str]] = {}
+        self.given_up: set[str] = set()
+        self.processes: dict[str, Process] = {}
+        self._restart_at: dict[str, float] = {}
+        self._incarnations = 0
+        for lane in lanes:
+            for number in range(2 if lane == "ledger" else 1):
+                self._start(lane, f"{lane}-{number}")
+        self.clients: list[Client] = []
+        for number in range(1, 3 + int(chance() * 3)):
+            lane = "journal" if number == 4 else "ledger"
+            client = Client(self, f"client-{number}", lane, chance() < 0.5)
+            plan(self, client, number, 2 + int(chance() * 4))
+            self.clients.append(client)
+        self.chaos = Chaos(self)
+        self._steps: list[Callable[[], bool]] = []
+        self._wakes: list[Callable[[], float | None]] = []
+        for actor in (self.broker, self.chaos, *self.databases.values(), *self.clients):
+            self._steps.append(actor.step)
+            self._wakes.append(actor.wake)
+        for name in self.processes:
+            for step in (self._io_step, self._lane_step):
+                self._steps.append(lambda name=name, step=step: step(name))
+            self._wakes.append(lambda name=name: self._wake(name))
+        self._depth = 0
+        self.stranded = 0
+        self._taken = 0
+
+    def trace(self, text: str, *arguments: object) -> None:
+        if self._trace is not None:
+            self._trace(f"{self.now:8.3f} {text % arguments}")
+
+    def violation(self, text: str) -> None:
+        self.trace("VIOLATION: %s", text)
+        self.violations.append(text)
+
+    def happens(self, fault: str) -> bool:
+        """Whether this fault happens now."""
+        rate = self.rates[fault]
+        return rate > 0.0 and not self.is_calm and self.chance() < rate
+
+    def wall(self, skew_s: float = 0.0) -> datetime:
+        """A wall clock, to the millisecond: it jumps, and each process's is off by a little."""
+        return START + timedelta(milliseconds=int((self.now + self.wall_offset_s + skew_s) * 1000))
+
+    # Running.
+
+    @classmethod
+    def run_many(
+        cls, seeds: Iterable[int], trace: Callable[[str], None] | None = None
+    ) -> Iterator[tuple[World, list[str]]]:
+        """Run seeds one after the other. The garbage of a run is one big cycle: it is collected for many at once."""
+        gc.disable()
+        try:
+            for count, seed in enumerate(seeds, 1):
+                world = cls(seed, trace)
+                yield world, world.run()
+                if count % COLLECT_EVERY == 0:
+                    gc.collect()
+        finally:
+            gc.enable()
+
+    def run(self) -> list[str]:
+        """The violations of the promises."""
+        from tests.simulation.verdict import verdict
+
+        while self._taken < STEPS_MAX and (self._act() or self._wake_idle_lanes()):
+            if not self.is_calm and self._is_over():
+                self.trace("everything is healed")
+                self.is_calm = True
+                self.chaos.heal()
+        if self._taken >= STEPS_MAX:
+            self.violation("the system does not come to rest: something is stuck")
+        return verdict(self)
+
+    def _is_over(self) -> bool:
+        return self.chaos.is_over and (self.now > 6.0 or all(client.is_done for client in self.clients))
+
+    def _act(self) -> bool:
+        """Some actor acts, or time passes until one can. False: nobody has anything to do, ever."""
+        self._taken += 1
+        chance = self.chance
+        candidates = self._steps.copy()
+        while candidates:
+            place = int(chance() * len(candidates))
+            if candidates[place]():
+                self.now += chance() * 0.01
+                return True
+            candidates[place] = candidates[-1]
+            candidates.pop()
+        wakes = [time for wake in self._wakes if (time := wake()) is not None and time < 1e9]
+        if not wakes:
+            if not self.is_calm:
+                self.chaos.budget = 0
+                self.now += 10.0
+                return True
+            return False
+        self.now = max(self.now, min(wakes)) + chance() * 0.05
+        return True
+
+    def _wake_idle_lanes(self) -> bool:
+        """Send a marker into every idle lane whose outbox holds something: a successor takes over, and so publishes
+        what its predecessor left, only when something is delivered to it. How often that was needed is counted."""
+        left = [lane for lane, database in self.databases.items() if database.table(OutboxEntry)]
+        if self.stranded >= STRANDED_MAX:
+            return False
+        for lane in left:
+            self.stranded += 1
+            command_id = f"ffffffff-0000-7000-8000-{self.stranded:012d}"
+            self.trace("lane %s is idle and its outbox is not empty: marker %s", lane, command_id)
+            self.commands[command_id] = CommandMessage(command_id=command_id, type="lane.marker", arguments=b"{}")
+            envelope = Envelope(message_id=command_id, type="lane.marker")
+            self.broker.queues[lane].append(Message(envelope, b"{}", (command_id,)))
+        return bool(left)
+
+    def interlude(self) -> None:
+        """Others act while one process's lane waits for its database, often long enough for a takeover."""
+        if self._depth >= 2:
+            return
+        self._depth += 1
+        try:
+            if self.chance() < 0.5:
+                self.chaos.drop_consumers()
+            for _ in range(int(self.chance() * 40)):
+                self._act()
+        finally:
+            self._depth -= 1
+
+    # Processes.
+
+    def _start(self, lane: str, name: str) -> None:
+        self._incarnations += 1
+        self.processes[name] = Process(self, lane, f"{name}#{self._incarnations}")
+
+    def _io_step(self, name: str) -> bool:
+        process = self.processes[name]
+        if not process.is_dead:
+            return process.step_io()
+        restart_at = self._restart_at.setdefault(name, self.now + self.chance() * 0.4)
+        if self.now < restart_at:
+            return False
+        del self._restart_at[name]
+        self._start(process.lane_name, name)
+        return True
+
+    def _lane_step(self, name: str) -> bool:
+        return self.processes[name].step_lane()
+
+    def _wake(self, name: str) -> float | None:
+        process = self.processes[name]
+        if process.is_dead:
+            return self._restart_at.get(name, self.now)
+        times = (process.wake_io(), process.wake_lane())
+        return min((time for time in times if time is not None), default=None)
+
+    # What the checks are told while it happens.
+
+    def settled(self, process: Process, entry: LogEntry) -> None:
+        """A log entry is durable: if it overtook a predecessor of its session, it must have waited."""
+        message = self.commands.get(entry.command_id)
+        if message is None or message.publisher is None or message.publisher_seq is None:
+            return
+        log = self.databases[process.lane_name].table(LogEntry)
+        session = self.sessions[message.publisher]
+        for number, command_id in session.items():
+            if number is None or number >= message.publisher_seq or command_id in log or command_id in self.given_up:
+                continue
+            # The gap shows with the first of its successors to arrive.
+            received = [process.received_at.get(later) for at, later in session.items() if at is None or at > number]
+            waited_s = self.now - min((time for time in received if time is not None), default=self.now)
+            waiting = sum(1 for is_settled in process.acknowledger._is_settled.values() if not is_settled)
+            if waited_s < GAP_TIMEOUT_S and waiting <= self.settings.held_max:
+                self.violation(f"{entry.command_id} overtook {command_id} after {waited_s:.3f} s")
+            self.given_up.add(command_id)
+
+    def gave_up(self, process: Process) -> None:
+        """The lane gave a gap up: there must be one."""
+        log = self.databases[process.lane_name].table(LogEntry)
+        for session in self.sessions.values():
+            seen = [at for at, command_id in session.items() if command_id in log or command_id in process.received_at]
+            if seen and any(session.get(at) not in log for at in range(1, max(at for at in seen if at is not None))):
+                return
+        if process.lane.lease is not None and process.lane.lease.epoch == self.databases[process.lane_name].epoch:
+            self.violation(f"{process} gave up a gap where none was")
+
+    def acknowledged(self, lane: str, message: Message) -> None:
+        """The broker forgets a message: all of it must be on disk."""
+        log = self.databases[lane].table(LogEntry)
+        for command_id in message.ids:
+            entry = log.get(command_id)
+            if entry is None:
+                if command_id is not None:
+                    self.violation(f"{command_id} was acknowledged before it was settled")
+            elif entry.status == "failed" and not any(dead[1] == command_id for dead in self.broker.dead):
+                self.violation(f"{command_id} failed, and was acknowledged before its dead letter was safe")
+
+    def projected(self, lane: str, saved: Sequence[Row], removed: Sequence[Row]) -> None:
+        """The cache, as shared/items/cache.py keeps it: never back to an older version."""
+        cache = self.caches[lane]
+        for row in saved:
+            if type(row) is Account:
+                cache[row.id] = max(row.version, cache.get(row.id, 0))
+        for row in removed:
+            if type(row) is Account:
+                cache.pop(row.id, None)
+
+    def told(self, lane: str, outcome: Outcome) -> None:
+        """A client has an outcome: the cache must not hold what is older."""
+        if lane != "ledger" or outcome.status != "applied":
+            return
+        result: Any = msgspec.json.decode(outcome.result)
+        if result is None:
+            return
+        held = self.caches[lane].get(result["id"])
+        if held is None:
+            # A gateway that finds nothing reads the database and fills the cache.
+            row = self.databases[lane].table(Account).get(result["id"])
+            self.projected(lane, [] if row is None else [row], [])
+        if held is not None and held < result["version"]:
+            self.violation(f"the cache has version {held} of account {result['id']}; {result['version']} was told")
