@@ -93,7 +93,7 @@ class Lane:
         self._batch: list[Delivery] = []
         self._is_retry = False
         self._cancelled: dict[str, Cancellation] = {}
-        self._left_in_outbox: list[OutboxEntry] = []
+        self._carried = _Committed([], [], [], [])
         self._published: list[OutboxEntry] = []
 
     @property
@@ -163,6 +163,7 @@ class Lane:
         self._lease = self._lease_in_doubt = None
         self._batch = []
         self._is_retry = False
+        self._carried = _Committed([], [], [], [])
         self._order.forget()
 
     def _hold_lease(self, generation: int) -> None:
@@ -170,7 +171,6 @@ class Lane:
         if self._lease is not None:
             return
         now = self._clock()
-        is_new = self._generation is None
         doubted = self._lease_in_doubt
         if doubted is None:
             lease = self._store.take_over(self._holder, now)
@@ -180,11 +180,13 @@ class Lane:
         transaction = self._store.begin()
         try:
             cancelled = transaction.scan(Cancellation, CANCELLATIONS_MAX)
-            left = transaction.scan(OutboxEntry, OUTBOX_SCAN_MAX) if is_new else []
+            # Also what this consumer committed itself, if the answer to that commit was lost.
+            left = transaction.scan(OutboxEntry, OUTBOX_SCAN_MAX)
         finally:
             transaction.rollback()
         self._cancelled = {cancellation.command_id: cancellation for cancellation in cancelled}
-        self._left_in_outbox += left
+        confirmed = {entry.id for entry in self._published}
+        self._carried.emitted = [entry for entry in left if entry.id not in confirmed]
         self._generation = generation
         if lease.paused is not None:
             raise _Held(f"paused by an operator: {lease.paused}")
@@ -214,13 +216,24 @@ class Lane:
                 self._apply_or_bisect(requests, committed)
         except _Held as held:
             blocked = held
+        except BaseException:
+            self._carry(committed)
+            raise
+        self._carry(committed)
         done, rest = _whole(self._batch, len(committed.settled)) if blocked else (self._batch, [])
         if blocked is not None and not done:
             raise blocked
         self._failures = 0
         self._batch, self._is_retry = rest, bool(rest)
-        committed.emitted[:0], self._left_in_outbox = self._left_in_outbox, []
-        return _settlement(done, committed)
+        carried, self._carried = self._carried, _Committed([], [], [], [])
+        carried.settled = committed.settled
+        return _settlement(done, carried)
+
+    def _carry(self, committed: _Committed) -> None:
+        """What transactions have done is told with the next settlement, though the rest of their batch has to wait."""
+        self._carried.emitted += committed.emitted
+        self._carried.saved += committed.saved
+        self._carried.removed += committed.removed
 
     def _fenced(self, generation: int) -> Hold | Deposed:
         """Another consumer has the lane, or an operator has changed it: renewing the lease tells."""
@@ -336,11 +349,11 @@ def _known(transaction: Transaction, requests: Sequence[Request]) -> dict[str, L
 
 
 def _rows_again(work: BatchWork, requests: Sequence[Request], known: dict[str, LogEntry]) -> list[Row]:
-    """The rows that commands name which are delivered again though they are settled.
+    """The rows that commands name which are settled already.
 
     Whoever settled them may have died, or lost its database, between the commit and telling the projections.
     """
-    refs = reads([request for request in requests if request.redelivered and request.message.command_id in known])
+    refs = reads([request for request in requests if request.message.command_id in known])
     work.prefetch(refs)
     rows = (work.find(ref.model, ref.column, ref.value) for ref in refs)
     return [row for row in rows if row is not None]

@@ -92,14 +92,14 @@ LEDGER_LANE = Service(
     models=LEDGER.models,
     handlers=(
         *(handler for handler in LEDGER.handlers if handler.command is not Rename),
-        Handler(Rename, rename),
+        Handler(Rename, rename, reads=lambda command: (by_key(Account, command.id),)),
         Handler(
             Relay,
             relay,
             reads=lambda command: (by_key(Account, command.id),),
             target=lambda command: by_key(Account, command.id),
         ),
-        Handler(Strict, strict, on_failure="block"),
+        Handler(Strict, strict, reads=lambda command: (by_key(Account, command.id),), on_failure="block"),
     ),
 )
 JOURNAL_LANE = Service(name="journal", models=(Note,), handlers=(Handler(WriteNote, write_note),))
