@@ -9,26 +9,31 @@ from datetime import datetime
 from typing import ClassVar
 
 import msgspec
-from msgspec import Struct
 
-from coordinator.lane.delivery import Decision, Delivery, Deposed, Hold, Reply, Settlement
+from coordinator.lane.batch import (
+    Committed,
+    blocks,
+    known_entries,
+    record,
+    rows_again,
+    settlement_of,
+    whole_deliveries,
+)
+from coordinator.lane.delivery import Decision, Delivery, Deposed, Hold, Settlement
 from coordinator.lane.publisher_order import PublisherOrder, positions_after
 from coordinator.lane.request import Handlers, Request, prepare
 from coordinator.lane.settle import Settled, reads, settle
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.port import (
     BatchFault,
-    Changes,
     Conflict,
     Fenced,
     Lease,
     Store,
     StoreUnavailable,
-    Transaction,
 )
 from shared.commands import Command
-from shared.lane_tables import LANE_MODELS, Cancellation, LogEntry, OutboxEntry, PublisherPosition
-from shared.rows import Row
+from shared.lane_tables import Cancellation, OutboxEntry, PublisherPosition
 from shared.service import Service
 from shared.settings import LaneSettings
 from shared.unit_of_work import Handler, UnitOfWork
@@ -54,15 +59,6 @@ def _mark(work: UnitOfWork, command: Marker) -> None:  # noqa: ARG001
 
 class _Held(Exception):
     """Raised where an operator must act first: the lane is paused, or a command blocks it."""
-
-
-class _Committed(Struct):
-    """What the transactions of one call to `apply` have done so far."""
-
-    settled: list[Settled]
-    emitted: list[OutboxEntry]
-    saved: list[Row]
-    removed: list[Row]
 
 
 class Lane:
@@ -93,7 +89,7 @@ class Lane:
         self._batch: list[Delivery] = []
         self._is_retry = False
         self._cancelled: dict[str, Cancellation] = {}
-        self._carried = _Committed([], [], [], [])
+        self._carried = Committed([], [], [], [])
         self._published: list[OutboxEntry] = []
 
     @property
@@ -150,7 +146,7 @@ class Lane:
             return None
         try:
             self._hold_lease(generation)
-            self._transact([], _Committed([], [], [], []), None)
+            self._transact([], Committed([], [], [], []), None)
         except Fenced:
             decision = self._fenced(generation)
             return decision if isinstance(decision, Deposed) else None
@@ -163,7 +159,7 @@ class Lane:
         self._lease = self._lease_in_doubt = None
         self._batch = []
         self._is_retry = False
-        self._carried = _Committed([], [], [], [])
+        self._carried = Committed([], [], [], [])
         self._order.forget()
 
     def _hold_lease(self, generation: int) -> None:
@@ -209,7 +205,7 @@ class Lane:
             for delivery in self._batch
             for message in delivery.commands
         ]
-        committed = _Committed([], [], [], [])
+        committed = Committed([], [], [], [])
         blocked: _Held | None = None
         try:
             if requests:
@@ -220,16 +216,16 @@ class Lane:
             self._carry(committed)
             raise
         self._carry(committed)
-        done, rest = _whole(self._batch, len(committed.settled)) if blocked else (self._batch, [])
+        done, rest = whole_deliveries(self._batch, len(committed.settled)) if blocked else (self._batch, [])
         if blocked is not None and not done:
             raise blocked
         self._failures = 0
         self._batch, self._is_retry = rest, bool(rest)
-        carried, self._carried = self._carried, _Committed([], [], [], [])
+        carried, self._carried = self._carried, Committed([], [], [], [])
         carried.settled = committed.settled
-        return _settlement(done, carried)
+        return settlement_of(done, carried)
 
-    def _carry(self, committed: _Committed) -> None:
+    def _carry(self, committed: Committed) -> None:
         """What transactions have done is told with the next settlement, though the rest of their batch has to wait."""
         self._carried.emitted += committed.emitted
         self._carried.saved += committed.saved
@@ -266,7 +262,7 @@ class Lane:
         self._failures += 1
         return Hold(delay_s, f"{type(error).__name__}: {error}")
 
-    def _apply_or_bisect(self, requests: Sequence[Request], committed: _Committed) -> None:
+    def _apply_or_bisect(self, requests: Sequence[Request], committed: Committed) -> None:
         """One transaction for all; when something in it is at fault, two for the halves, down to the culprit."""
         try:
             self._transact(requests, committed, None)
@@ -278,7 +274,7 @@ class Lane:
             self._apply_or_bisect(requests[:middle], committed)
             self._apply_or_bisect(requests[middle:], committed)
 
-    def _transact(self, requests: Sequence[Request], committed: _Committed, fault: BatchFault | None) -> None:
+    def _transact(self, requests: Sequence[Request], committed: Committed, fault: BatchFault | None) -> None:
         """Settle requests in one transaction. With a fault, the one request is the culprit and is not applied.
 
         Raises _Held at a command that blocks the lane, once what comes before it is committed.
@@ -290,16 +286,16 @@ class Lane:
         transaction = self._store.begin()
         try:
             work = BatchWork(transaction, self._clock())
-            known = _known(transaction, requests)
+            known = known_entries(transaction, requests)
             if fault is None:
                 work.prefetch(reads([request for request in requests if request.message.command_id not in known]))
-            committed.saved += _rows_again(work, requests, known)
+            committed.saved += rows_again(work, requests, known)
             settled: list[Settled] = []
             sequence = lease.sequence
             for request in requests:
                 done = settle(work, request, known, self._cancelled, lease.epoch, sequence + 1, fault)
                 if done.entry is not None:
-                    if _blocks(request, done.entry):
+                    if blocks(request, done.entry):
                         blocked = _Held(f"blocked by command {done.entry.command_id}: {done.entry.error_message}")
                         break
                     sequence += 1
@@ -320,7 +316,7 @@ class Lane:
         self._published = []
         self._lease = msgspec.structs.replace(lease, sequence=sequence)
         self._order.advanced(positions)
-        _record(committed, settled, changes)
+        record(committed, settled, changes)
         if blocked is not None:
             raise blocked
 
@@ -334,71 +330,3 @@ class Lane:
             if held is None or position.sequence > held.sequence:
                 moved.append(work.add(position) if held is None else work.save(position))
         return moved
-
-
-def _blocks(request: Request, entry: LogEntry) -> bool:
-    return entry.status == "failed" and request.handler is not None and request.handler.on_failure == "block"
-
-
-def _known(transaction: Transaction, requests: Sequence[Request]) -> dict[str, LogEntry]:
-    """What the log says about the ids of a batch."""
-    ids = list({request.message.command_id: None for request in requests if request.message.command_id is not None})
-    if not ids:
-        return {}
-    return {entry.command_id: entry for entry in transaction.load(LogEntry, LogEntry.key, ids)}
-
-
-def _rows_again(work: BatchWork, requests: Sequence[Request], known: dict[str, LogEntry]) -> list[Row]:
-    """The rows that commands name which are settled already.
-
-    Whoever settled them may have died, or lost its database, between the commit and telling the projections.
-    """
-    refs = reads([request for request in requests if request.message.command_id in known])
-    work.prefetch(refs)
-    rows = (work.find(ref.model, ref.column, ref.value) for ref in refs)
-    return [row for row in rows if row is not None]
-
-
-def _record(committed: _Committed, settled: list[Settled], changes: Changes) -> None:
-    committed.settled.extend(settled)
-    for rows in (*changes.updates, *changes.inserts):
-        for row in rows:
-            if isinstance(row, OutboxEntry):
-                committed.emitted.append(row)
-            elif not isinstance(row, LANE_MODELS):
-                committed.saved.append(row)
-    for rows in changes.deletes:
-        committed.removed.extend(row for row in rows if not isinstance(row, LANE_MODELS))
-
-
-def _whole(batch: list[Delivery], commands: int) -> tuple[list[Delivery], list[Delivery]]:
-    """The deliveries that so many settled commands complete, and the others."""
-    complete = 0
-    for delivery in batch:
-        commands -= len(delivery.commands)
-        if commands < 0:
-            break
-        complete += 1
-    return batch[:complete], batch[complete:]
-
-
-def _settlement(deliveries: Sequence[Delivery], committed: _Committed) -> Settlement:
-    """Put the outcomes back together by delivery."""
-    replies: list[Reply] = []
-    position = 0
-    for delivery in deliveries:
-        after = position + len(delivery.commands)
-        if delivery.reply_to is not None:
-            outcomes = [done.outcome for done in committed.settled[position:after]]
-            replies.append(Reply(delivery.reply_to, delivery.correlation_id, delivery.reply_packs, outcomes))
-        position = after
-    settled = committed.settled[:position]
-    return Settlement(
-        tags=[delivery.tag for delivery in deliveries],
-        outcomes=[done.outcome for done in settled],
-        replies=replies,
-        dead_letters=[done.dead_letter for done in settled if done.dead_letter is not None],
-        emitted=committed.emitted,
-        saved=committed.saved,
-        removed=committed.removed,
-    )

@@ -297,7 +297,7 @@ def dedupe_by_memory_only(patches: Patches) -> None:
         entries = [row for rows in changes.inserts for row in rows if type(row) is LogEntry]
         self.store.__dict__.setdefault("memory", {}).update((entry.command_id, entry) for entry in entries)
 
-    patches.wrap(lane_module, "_known", known)
+    patches.wrap(lane_module, "known_entries", known)
     patches.wrap(SimulatedTransaction, "commit", commit)
 
 
@@ -444,7 +444,7 @@ _rewritten(
     "prefix-of-a-blocked-batch-kept",
     "what came before a blocking command is settled again and again",
     lane_module,
-    "_whole",
+    "whole_deliveries",
     "batch[complete:]",
     "batch",
 )
