@@ -78,11 +78,12 @@ class LaneWorker:
     def run(self) -> None:
         """Return when the inbox is closed; the batch in flight is finished first."""
         while not self._inbox.is_closed:
+            due_in_s = self._lane.due_in_s(self._inbox.generation)
             generation, deliveries = self._inbox.take(
-                self._settings.batch_commands_max, self._settings.batch_bytes_max, self._lane.due_in_s()
+                self._settings.batch_commands_max, self._settings.batch_bytes_max, due_in_s
             )
             self._collect_confirmed()
-            if deliveries or self._lane.due_in_s() == 0:
+            if deliveries or self._lane.due_in_s(generation) == 0:
                 self._apply(generation, deliveries)
             else:
                 self._sweep(generation)

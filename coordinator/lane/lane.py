@@ -107,9 +107,13 @@ class Lane:
         """How many missing predecessors of publisher sessions were given up."""
         return self._order.gaps
 
-    def due_in_s(self) -> float | None:
-        """When `apply` is to be called though nothing arrives: a predecessor that does not come is given up then."""
-        return self._order.due_in_s(self._elapsed_s())
+    def due_in_s(self, generation: int = 0) -> float | None:
+        """When `apply` is to be called though nothing arrives: a predecessor that does not come is given up then.
+
+        None for a generation that has delivered nothing yet: what was held on the one before is void, and to apply
+        nothing would take the lane over from whoever the broker delivers to now.
+        """
+        return self._order.due_in_s(self._elapsed_s()) if generation == self._generation else None
 
     def confirm(self, entries: Sequence[OutboxEntry]) -> None:
         """The broker has these emitted commands: the next transaction removes them from the outbox."""

@@ -37,7 +37,6 @@ from shared.settings import BrokerSettings, LaneSettings
 
 PERSISTENT = 2
 TRANSIENT = 1
-HEADER_TRACEBACK_CHARACTERS_MAX = 8000
 
 log = structlog.get_logger("consumer")
 
@@ -180,7 +179,11 @@ class LaneConsumer:
                 channel.raw.basic_ack(acknowledgement.tag, multiple=acknowledgement.multiple)
 
     async def _flush_acknowledgements(self) -> None:
-        """Return once the broker has seen every acknowledgement: it answers in order."""
+        """Give the acknowledgements time to arrive: the channel answers after it has read them.
+
+        Whether the queue has taken them too, the answer does not prove. One that is lost means that a settled command
+        is delivered again, which the command log answers.
+        """
         channel = self._channel
         if channel is not None:
             try:
@@ -288,7 +291,7 @@ def _reasons(letter: DeadLetter, lane: str) -> dict[str, str | int]:
     """Why the command is dead, as headers; AMQP bounds them by the size of a frame."""
     reasons: dict[str, str | int] = {"reason": letter.code, "error": letter.reason[:ERROR_CHARACTERS_MAX], "lane": lane}
     if letter.traceback is not None:
-        reasons["traceback"] = letter.traceback[-HEADER_TRACEBACK_CHARACTERS_MAX:]
+        reasons["traceback"] = letter.traceback
     if letter.sequence is not None:
         reasons["sequence"] = letter.sequence
     return reasons

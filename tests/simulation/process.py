@@ -219,7 +219,7 @@ class Process:
         if generation is not None:
             return self.world.now >= until or self.inbox.generation != generation or self.is_stopping
         return (not self.is_stopping and (bool(self.inbox._deliveries) or self.inbox._is_nudged)) or (
-            self.lane.due_in_s() == 0 and not self.is_stopping
+            self.lane.due_in_s(self.inbox.generation) == 0 and not self.is_stopping
         )
 
     def wake_lane(self) -> float | None:
@@ -227,7 +227,7 @@ class Process:
             return None
         generation, until = self._pause
         if generation is None:
-            due_s = self.lane.due_in_s()
+            due_s = self.lane.due_in_s(self.inbox.generation)
             if due_s is None:
                 return None
             until = self.world.now + due_s
@@ -240,7 +240,7 @@ class Process:
             if self.confirmed:
                 confirmed, self.confirmed = self.confirmed, []
                 self.lane.confirm(confirmed)
-            if deliveries or self.lane.due_in_s() == 0:
+            if deliveries or self.lane.due_in_s(generation) == 0:
                 yield from self._apply(generation, deliveries)
             else:
                 yield from self._sweep(generation)

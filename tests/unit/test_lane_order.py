@@ -245,3 +245,11 @@ def test_a_dead_letter_is_not_lost_when_the_answer_to_a_commit_is(
     monkeypatch.setattr(memory.MemoryTransaction, "commit", commit_and_fail)
     assert isinstance(lane.lane.apply([delivery(1, Tamper(id=1, how="crash"))]), Hold)
     assert len(lane.settle().dead_letters) == 1
+
+
+def test_a_gap_of_a_lost_channel_does_not_take_the_lane_back(lane: LaneUnderTest) -> None:
+    """Else a consumer that has become a standby would apply nothing, and depose the active one with it."""
+    lane.settle(numbered(2))
+    lane.elapsed_s = LaneSettings().gap_timeout_s
+    assert lane.lane.due_in_s(0) == 0
+    assert lane.lane.due_in_s(1) is None
