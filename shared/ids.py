@@ -24,3 +24,8 @@ def command_id_for(lane: str, idempotency_key: str) -> str:
 def derived_command_id(parent_id: str, position: int) -> str:
     """The id of the command that `parent_id` emitted at `position` (0, 1, …), however often the parent is applied."""
     return str(uuid5(UUID(parent_id), str(position)))
+
+
+def replay_command_id(command_id: str) -> str:
+    """The id under which a failed command is replayed: the same however often. A replay that fails has its own."""
+    return str(uuid5(UUID(command_id), "replay"))

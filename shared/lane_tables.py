@@ -12,6 +12,7 @@ from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT, MEDIUMBLOB
 from shared.rows import Row
 
 LEASE_TABLE = "lane_lease"
+ORDERING_KEY_CHARACTERS_MAX = 500
 
 metadata = MetaData()
 
@@ -75,13 +76,17 @@ class OutboxEntry(Row, frozen=True, kw_only=True):
 
 
 class PublisherPosition(Row, frozen=True, kw_only=True):
-    """How far the commands of one publisher session are applied: its last `publisher-seq`."""
+    """How far the commands of one publisher session are settled: its last `publisher-seq`.
+
+    `gaps` are the ranges of numbers below it that never came, as JSON text: `[[first, last], …]`.
+    """
 
     table: ClassVar[str] = "publishers"
     key: ClassVar[str] = "name"
 
     name: str
     sequence: int
+    gaps: str = "[]"
     seen_at: datetime
 
 
@@ -96,7 +101,28 @@ class Cancellation(Row, frozen=True, kw_only=True):
     requested_at: datetime
 
 
-LANE_MODELS: tuple[type[Row], ...] = (LogEntry, Counter, OutboxEntry, PublisherPosition, Cancellation)
+class ParkedCommand(Row, frozen=True, kw_only=True):
+    """A command that keeps its ordering key waiting, since it failed, or one that waits for it: it has no `error_code`.
+
+    `position` is the order in which they came; `message` is the command as an element of a pack.
+    """
+
+    table: ClassVar[str] = "parked"
+    key: ClassVar[str] = "command_id"
+
+    command_id: str
+    ordering_key: str
+    position: int
+    message: bytes
+    fingerprint: str
+    reply_to: str | None
+    correlation_id: str | None
+    error_code: str | None
+    error_message: str | None
+    parked_at: datetime
+
+
+LANE_MODELS: tuple[type[Row], ...] = (LogEntry, Counter, OutboxEntry, PublisherPosition, Cancellation, ParkedCommand)
 """What the lane keeps as rows."""
 
 Table(
@@ -151,6 +177,7 @@ Table(
     metadata,
     Column("name", _Name, primary_key=True),
     Column("sequence", BigInteger, nullable=False),
+    Column("gaps", Text, nullable=False),
     Column("seen_at", _Time, nullable=False),
 )
 
@@ -160,4 +187,19 @@ Table(
     Column("command_id", _Ascii, primary_key=True),
     Column("reason", String(500), nullable=False),
     Column("requested_at", _Time, nullable=False),
+)
+
+Table(
+    ParkedCommand.table,
+    metadata,
+    Column("command_id", _Ascii, primary_key=True),
+    Column("ordering_key", String(ORDERING_KEY_CHARACTERS_MAX), nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("message", LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb"), nullable=False),
+    Column("fingerprint", _Ascii, nullable=False),
+    Column("reply_to", String(255)),
+    Column("correlation_id", String(255)),
+    Column("error_code", String(100)),
+    Column("error_message", Text),
+    Column("parked_at", _Time, nullable=False),
 )

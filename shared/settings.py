@@ -66,6 +66,9 @@ class LaneSettings(BaseSettings):
     gap_timeout_s: float = Field(
         default=5.0, ge=0, description="How long they wait before the missing command is given up."
     )
+    parked_max: int = Field(
+        default=10_000, ge=0, description="Commands that wait behind failed ones with the same key; more are rejected."
+    )
     stop_timeout_s: float = Field(default=20.0, gt=0, description="How long a stop waits for the batch in flight.")
 
 

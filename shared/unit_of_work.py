@@ -50,7 +50,7 @@ class UnitOfWork(Protocol):
         """Have a command of another lane published once this one is committed; return its id."""
 
 
-FailurePolicy = Literal["park", "block"]
+FailurePolicy = Literal["park", "park-key", "block"]
 
 Handle = Callable[[UnitOfWork, C], Struct | None]
 
@@ -67,8 +67,11 @@ class Handler(Struct, Generic[C], frozen=True):
     told of these rows again; so name the rows that the handler changes. `target` names the row that `expected-version`
     is about; without it a command that carries an expected version is rejected (`expected_version_unsupported`).
     `on_failure` says what a command of this type that fails does to the lane: `park` dead-letters it and the lane goes
-    on; `block` stops the lane, with nothing of that command recorded, until an operator cancels the command or a mended
-    release applies it.
+    on; `park-key` does that too, and has the later commands with the same `target`, of whatever type, wait behind it,
+    in order, until it is replayed or discarded; `block` stops the lane, with nothing of that command recorded, until an
+    operator cancels the command or a mended release applies it.
+
+    Raises TypeError for `park-key` without a `target`.
     """
 
     command: type[C]
@@ -76,3 +79,7 @@ class Handler(Struct, Generic[C], frozen=True):
     reads: Callable[[C], Iterable[Ref[Row]]] = _no_rows
     target: Callable[[C], Ref[Row]] | None = None
     on_failure: FailurePolicy = "park"
+
+    def __post_init__(self) -> None:
+        if self.on_failure == "park-key" and self.target is None:
+            raise TypeError(f"{self.command.type}: park-key needs a target, whose commands wait")

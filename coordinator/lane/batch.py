@@ -14,17 +14,20 @@ from shared.rows import Row
 
 
 class Committed(Struct):
-    """What the transactions of a batch have done so far."""
+    """What the transactions of a batch have done so far. `released` are commands that no delivery of it brought."""
 
-    settled: list[Settled]
-    emitted: list[OutboxEntry]
-    saved: list[Row]
-    removed: list[Row]
+    settled: list[Settled] = []
+    released: list[tuple[Request, Settled]] = []
+    emitted: list[OutboxEntry] = []
+    saved: list[Row] = []
+    removed: list[Row] = []
 
-
-def blocks(request: Request, entry: LogEntry) -> bool:
-    """Whether the lane must stop at this command instead of recording that it failed."""
-    return entry.status == "failed" and request.handler is not None and request.handler.on_failure == "block"
+    def carry(self, other: "Committed") -> None:
+        """Add what another has done, but for what it settled of the batch."""
+        self.released += other.released
+        self.emitted += other.emitted
+        self.saved += other.saved
+        self.removed += other.removed
 
 
 def known_entries(transaction: Transaction, requests: Sequence[Request]) -> dict[str, LogEntry]:
@@ -46,9 +49,13 @@ def rows_again(work: BatchWork, requests: Sequence[Request], known: Mapping[str,
     return [row for row in rows if row is not None]
 
 
-def record(committed: Committed, settled: list[Settled], changes: Changes) -> None:
+def record(committed: Committed, requests: Sequence[Request], settled: list[Settled], changes: Changes) -> None:
     """Note what a transaction has done, once it is committed."""
-    committed.settled.extend(settled)
+    for request, done in zip(requests, settled, strict=False):
+        if request.was_parked:
+            committed.released.append((request, done))
+        else:
+            committed.settled.append(done)
     for rows in (*changes.updates, *changes.inserts):
         for row in rows:
             if isinstance(row, OutboxEntry):
@@ -70,23 +77,27 @@ def whole_deliveries(batch: list[Delivery], commands: int) -> tuple[list[Deliver
     return batch[:complete], batch[complete:]
 
 
-def settlement_of(deliveries: Sequence[Delivery], committed: Committed) -> Settlement:
+def settlement_of(deliveries: Sequence[Delivery], settled: list[Settled], carried: Committed) -> Settlement:
     """Put the outcomes back together by delivery."""
     replies: list[Reply] = []
     position = 0
     for delivery in deliveries:
         after = position + len(delivery.commands)
         if delivery.reply_to is not None:
-            outcomes = [done.outcome for done in committed.settled[position:after]]
-            replies.append(Reply(delivery.reply_to, delivery.correlation_id, delivery.reply_packs, outcomes))
+            outcomes = [done.outcome for done in settled[position:after] if done.outcome is not None]
+            if outcomes:
+                replies.append(Reply(delivery.reply_to, delivery.correlation_id, delivery.reply_packs, outcomes))
         position = after
-    settled = committed.settled[:position]
+    for request, done in carried.released:
+        if request.reply_to is not None and done.outcome is not None:
+            replies.append(Reply(request.reply_to, request.correlation_id, packed=False, outcomes=[done.outcome]))
+    everything = [*settled[:position], *(done for _, done in carried.released)]
     return Settlement(
         tags=[delivery.tag for delivery in deliveries],
-        outcomes=[done.outcome for done in settled],
+        outcomes=[done.outcome for done in everything if done.outcome is not None],
         replies=replies,
-        dead_letters=[done.dead_letter for done in settled if done.dead_letter is not None],
-        emitted=committed.emitted,
-        saved=committed.saved,
-        removed=committed.removed,
+        dead_letters=[letter for done in everything for letter in done.dead_letters],
+        emitted=carried.emitted,
+        saved=carried.saved,
+        removed=carried.removed,
     )

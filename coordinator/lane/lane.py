@@ -6,23 +6,24 @@ and no socket, so that the same code runs under RabbitMQ, in a monolith, in test
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import ClassVar
 
 import msgspec
 
 from coordinator.lane.batch import (
     Committed,
-    blocks,
     known_entries,
     record,
     rows_again,
     settlement_of,
     whole_deliveries,
 )
+from coordinator.lane.control import CONTROL_HANDLERS
 from coordinator.lane.delivery import Decision, Delivery, Deposed, Hold, Settlement
-from coordinator.lane.publisher_order import PublisherOrder, positions_after
+from coordinator.lane.parking import Parking, message_of
+from coordinator.lane.positions import Positions
+from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.request import Handlers, Request, prepare
-from coordinator.lane.settle import Settled, reads, settle
+from coordinator.lane.settle import Held, Released, Turn, reads, settle_in_turn
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.port import (
     BatchFault,
@@ -31,34 +32,20 @@ from coordinator.stores.port import (
     Lease,
     Store,
     StoreUnavailable,
+    Transaction,
 )
-from shared.commands import Command
-from shared.lane_tables import Cancellation, OutboxEntry, PublisherPosition
+from shared.lane_tables import Cancellation, OutboxEntry, ParkedCommand, PublisherPosition
 from shared.service import Service
 from shared.settings import LaneSettings
-from shared.unit_of_work import Handler, UnitOfWork
 
 OUTBOX_SCAN_MAX = 1000
 CANCELLATIONS_MAX = 10_000
+PARKED_SCAN_MIN = 10_000
 _CONFLICT_DELAY_S = 0.01
 _OPERATOR_DELAY_S = 1.0
 
 Clock = Callable[[], datetime]
 """The time in UTC, to the millisecond."""
-
-
-class Marker(Command, frozen=True, kw_only=True):
-    """Does nothing, in its turn: its outcome proves that everything before it in the queue is settled."""
-
-    type: ClassVar[str] = "lane.marker"
-
-
-def _mark(work: UnitOfWork, command: Marker) -> None:  # noqa: ARG001
-    return None
-
-
-class _Held(Exception):
-    """Raised where an operator must act first: the lane is paused, or a command blocks it."""
 
 
 class Lane:
@@ -74,7 +61,7 @@ class Lane:
         elapsed_s: Callable[[], float],
     ) -> None:
         self._handlers: Handlers = {handler.command.type: handler for handler in service.handlers}
-        self._handlers = {**self._handlers, Marker.type: Handler(Marker, _mark)}
+        self._handlers = {**self._handlers, **{handler.command.type: handler for handler in CONTROL_HANDLERS}}
         self._store = store
         self._clock = clock
         self._elapsed_s = elapsed_s
@@ -89,7 +76,8 @@ class Lane:
         self._batch: list[Delivery] = []
         self._is_retry = False
         self._cancelled: dict[str, Cancellation] = {}
-        self._carried = Committed([], [], [], [])
+        self._parking = Parking()
+        self._carried = Committed()
         self._published: list[OutboxEntry] = []
 
     @property
@@ -140,7 +128,7 @@ class Lane:
             return self._apply_batch()
         except Fenced:
             return self._fenced(generation)
-        except (StoreUnavailable, Conflict, BatchFault, _Held) as error:
+        except (StoreUnavailable, Conflict, BatchFault, Held) as error:
             return self._hold(error)
 
     def sweep(self) -> Hold | Deposed | None:
@@ -150,11 +138,11 @@ class Lane:
             return None
         try:
             self._hold_lease(generation)
-            self._transact([], Committed([], [], [], []), None)
+            self._transact([], Committed(), None)
         except Fenced:
             decision = self._fenced(generation)
             return decision if isinstance(decision, Deposed) else None
-        except (StoreUnavailable, Conflict, BatchFault, _Held) as error:
+        except (StoreUnavailable, Conflict, BatchFault, Held) as error:
             return self._hold(error)
         return None
 
@@ -163,7 +151,7 @@ class Lane:
         self._lease = self._lease_in_doubt = None
         self._batch = []
         self._is_retry = False
-        self._carried = Committed([], [], [], [])
+        self._carried = Committed()
         self._order.forget()
 
     def _hold_lease(self, generation: int) -> None:
@@ -182,14 +170,16 @@ class Lane:
             cancelled = transaction.scan(Cancellation, CANCELLATIONS_MAX)
             # Also what this consumer committed itself, if the answer to that commit was lost.
             left = transaction.scan(OutboxEntry, OUTBOX_SCAN_MAX)
+            parked = transaction.scan(ParkedCommand, max(PARKED_SCAN_MIN, 2 * self._settings.parked_max))
         finally:
             transaction.rollback()
         self._cancelled = {cancellation.command_id: cancellation for cancellation in cancelled}
+        self._parking = Parking(parked)
         confirmed = {entry.id for entry in self._published}
         self._carried.emitted = [entry for entry in left if entry.id not in confirmed]
         self._generation = generation
         if lease.paused is not None:
-            raise _Held(f"paused by an operator: {lease.paused}")
+            raise Held(f"paused by an operator: {lease.paused}")
         self._lease, self._lease_in_doubt = lease, None
 
     def _admit(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
@@ -205,35 +195,55 @@ class Lane:
     def _apply_batch(self) -> Settlement:
         """Settle the batch, or as much of it as comes before a command that blocks the lane."""
         requests = [
-            prepare(message, self._handlers, redelivered=delivery.redelivered or self._is_retry)
+            prepare(
+                message,
+                self._handlers,
+                redelivered=delivery.redelivered or self._is_retry,
+                reply_to=delivery.reply_to,
+                correlation_id=delivery.correlation_id,
+            )
             for delivery in self._batch
             for message in delivery.commands
         ]
-        committed = Committed([], [], [], [])
-        blocked: _Held | None = None
+        committed = Committed()
+        blocked: Held | None = None
         try:
-            if requests:
-                self._apply_or_bisect(requests, committed)
-        except _Held as held:
+            self._apply_all(requests, committed)
+        except Held as held:
             blocked = held
-        except BaseException:
-            self._carry(committed)
-            raise
-        self._carry(committed)
+        finally:
+            # What transactions have done is told with the next settlement, though the rest of their batch has to wait.
+            self._carried.carry(committed)
         done, rest = whole_deliveries(self._batch, len(committed.settled)) if blocked else (self._batch, [])
         if blocked is not None and not done:
             raise blocked
         self._failures = 0
         self._batch, self._is_retry = rest, bool(rest)
-        carried, self._carried = self._carried, Committed([], [], [], [])
-        carried.settled = committed.settled
-        return settlement_of(done, carried)
+        carried, self._carried = self._carried, Committed()
+        return settlement_of(done, committed.settled, carried)
 
-    def _carry(self, committed: Committed) -> None:
-        """What transactions have done is told with the next settlement, though the rest of their batch has to wait."""
-        self._carried.emitted += committed.emitted
-        self._carried.saved += committed.saved
-        self._carried.removed += committed.removed
+    def _apply_all(self, requests: Sequence[Request], committed: Committed) -> None:
+        """Apply requests, and before each of them what need not wait for its key any more."""
+        while True:
+            try:
+                if ready := self._parking.ready():
+                    self._apply_or_bisect([self._prepared(row) for row in ready], committed)
+                elif rest := requests[len(committed.settled) :]:
+                    self._apply_or_bisect(rest, committed)
+                else:
+                    return
+            except Released:
+                continue
+
+    def _prepared(self, row: ParkedCommand) -> Request:
+        return prepare(
+            message_of(row),
+            self._handlers,
+            redelivered=False,
+            reply_to=row.reply_to,
+            correlation_id=row.correlation_id,
+            was_parked=True,
+        )
 
     def _fenced(self, generation: int) -> Hold | Deposed:
         """Another consumer has the lane, or an operator has changed it: renewing the lease tells."""
@@ -259,7 +269,7 @@ class Lane:
         if not isinstance(error, Conflict | BatchFault) and self._lease is not None:
             self._lease_in_doubt, self._lease = self._lease, None
             self._order.doubt()
-        if isinstance(error, _Held):
+        if isinstance(error, Held):
             return Hold(_OPERATOR_DELAY_S, str(error))
         first_s = self._settings.retry_delay_s if isinstance(error, StoreUnavailable) else _CONFLICT_DELAY_S
         delay_s = min(first_s * 2 ** min(self._failures, 16), self._settings.retry_delay_s_max)
@@ -281,36 +291,23 @@ class Lane:
     def _transact(self, requests: Sequence[Request], committed: Committed, fault: BatchFault | None) -> None:
         """Settle requests in one transaction. With a fault, the one request is the culprit and is not applied.
 
-        Raises _Held at a command that blocks the lane, once what comes before it is committed.
+        Raises Held at a command that blocks the lane, and Released after one that lets others go on, once what comes
+        before is committed.
         """
         lease = self._lease
         if lease is None:
             raise StoreUnavailable("the lane has no lease")
-        blocked: _Held | None = None
         transaction = self._store.begin()
         try:
-            work = BatchWork(transaction, self._clock())
-            known = known_entries(transaction, requests)
-            if fault is None:
-                work.prefetch(reads([request for request in requests if request.message.command_id not in known]))
-            committed.saved += rows_again(work, requests, known)
-            settled: list[Settled] = []
-            sequence = lease.sequence
-            for request in requests:
-                done = settle(work, request, known, self._cancelled, lease.epoch, sequence + 1, fault)
-                if done.entry is not None:
-                    if blocks(request, done.entry):
-                        blocked = _Held(f"blocked by command {done.entry.command_id}: {done.entry.error_message}")
-                        break
-                    sequence += 1
-                    known[done.entry.command_id] = done.entry
-                settled.append(done)
-            positions = self._advance(work, requests[: len(settled)])
-            work.insert_new([done.entry for done in settled if done.entry is not None])
-            changes = work.changes()
+            turn = self._turn(transaction, requests, lease, fault)
+            committed.saved += rows_again(turn.work, requests, turn.known)
+            settled, sequence, cut = settle_in_turn(turn, requests, lease.sequence, fault)
+            positions = turn.positions.save()
+            turn.work.insert_new([done.entry for done in settled if done.entry is not None])
+            changes = turn.work.changes()
             if self._published:
                 changes = msgspec.structs.replace(changes, deletes=[*changes.deletes, self._published])
-            if sequence > lease.sequence or self._published or positions:
+            if changes.deletes or changes.updates or changes.inserts:
                 transaction.commit(lease, sequence, changes)
             else:
                 transaction.rollback()
@@ -320,17 +317,24 @@ class Lane:
         self._published = []
         self._lease = msgspec.structs.replace(lease, sequence=sequence)
         self._order.advanced(positions)
-        record(committed, settled, changes)
-        if blocked is not None:
-            raise blocked
+        self._parking = turn.parking
+        record(committed, requests, settled, changes)
+        if cut is not None:
+            raise cut
 
-    def _advance(self, work: BatchWork, requests: Sequence[Request]) -> list[PublisherPosition]:
-        """Move the positions of the publishers of some requests, in the same transaction."""
-        moved: list[PublisherPosition] = []
-        for name, position in positions_after(requests, work.now).items():
-            if self._order.knows(name):
-                work.adopt(PublisherPosition, name, self._order.position(name))
-            held = work.get(PublisherPosition, name)
-            if held is None or position.sequence > held.sequence:
-                moved.append(work.add(position) if held is None else work.save(position))
-        return moved
+    def _turn(
+        self, transaction: Transaction, requests: Sequence[Request], lease: Lease, fault: BatchFault | None
+    ) -> Turn:
+        work = BatchWork(transaction, self._clock())
+        known = known_entries(transaction, requests)
+        if fault is None:
+            work.prefetch(reads([request for request in requests if request.message.command_id not in known]))
+        return Turn(
+            work=work,
+            known=known,
+            cancelled=self._cancelled,
+            parking=self._parking.copy(),
+            positions=Positions(work, self._order, [request.message for request in requests]),
+            epoch=lease.epoch,
+            parked_max=self._settings.parked_max,
+        )

@@ -3,12 +3,10 @@ broker does. A delivery that arrives ahead of its predecessor is held, unacknowl
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 
 from msgspec import Struct
 
 from coordinator.lane.delivery import Delivery
-from coordinator.lane.request import Request
 from shared.lane_tables import PublisherPosition
 
 
@@ -128,16 +126,6 @@ class PublisherOrder:
     def _oldest(self) -> _Held | None:
         waiting = [held for by_first in self._held.values() for held in by_first.values()]
         return min(waiting, key=lambda held: held.since_s, default=None)
-
-
-def positions_after(requests: Sequence[Request], now: datetime) -> dict[str, PublisherPosition]:
-    """The last number of each publisher in a batch."""
-    last: dict[str, int] = {}
-    for request in requests:
-        message = request.message
-        if message.publisher is not None and message.publisher_seq is not None:
-            last[message.publisher] = max(last.get(message.publisher, 0), message.publisher_seq)
-    return {name: PublisherPosition(name=name, sequence=number, seen_at=now) for name, number in last.items()}
 
 
 def _span(delivery: Delivery) -> _Span | None:

@@ -14,7 +14,10 @@ Handlers = Mapping[str, Handler[Any]]
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """One command of a batch. Either `command` and `handler` are there, or `problem` says why they cannot be."""
+    """One command of a batch. Either `command` and `handler` are there, or `problem` says why they cannot be.
+
+    `was_parked`: it waited in the database, and no delivery brings it.
+    """
 
     message: CommandMessage
     redelivered: bool
@@ -22,9 +25,20 @@ class Request(Struct, frozen=True, kw_only=True):
     command: Command | None = None
     handler: Handler[Any] | None = None
     problem: Problem | None = None
+    reply_to: str | None = None
+    correlation_id: str | None = None
+    was_parked: bool = False
 
 
-def prepare(message: CommandMessage, handlers: Handlers, *, redelivered: bool) -> Request:
+def prepare(
+    message: CommandMessage,
+    handlers: Handlers,
+    *,
+    redelivered: bool,
+    reply_to: str | None = None,
+    correlation_id: str | None = None,
+    was_parked: bool = False,
+) -> Request:
     """Find the handler of a message and parse its arguments. Never raises."""
     fingerprint = fingerprint_of(message)
     problem = message.problem
@@ -43,7 +57,18 @@ def prepare(message: CommandMessage, handlers: Handlers, *, redelivered: bool) -
                     fingerprint=fingerprint,
                     command=parse(handler.command, message.arguments),
                     handler=handler,
+                    reply_to=reply_to,
+                    correlation_id=correlation_id,
+                    was_parked=was_parked,
                 )
             except InvalidCommand as error:
                 problem = Problem(error.code, str(error))
-    return Request(message=message, redelivered=redelivered, fingerprint=fingerprint, problem=problem)
+    return Request(
+        message=message,
+        redelivered=redelivered,
+        fingerprint=fingerprint,
+        problem=problem,
+        reply_to=reply_to,
+        correlation_id=correlation_id,
+        was_parked=was_parked,
+    )

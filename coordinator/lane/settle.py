@@ -7,7 +7,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from coordinator.lane.control import Release
 from coordinator.lane.delivery import DeadLetter
+from coordinator.lane.parking import Parking, dead_letter_of, ordering_key
+from coordinator.lane.positions import Positions
 from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.port import BatchFault, StoreError
@@ -23,11 +26,31 @@ TRACEBACK_CHARACTERS_MAX = 8000
 
 
 class Settled(Struct, frozen=True):
-    """What became of one request."""
+    """What became of one request. Without an outcome it waits for its key."""
 
-    outcome: Outcome
-    dead_letter: DeadLetter | None = None
+    outcome: Outcome | None
+    dead_letters: tuple[DeadLetter, ...] = ()
     entry: LogEntry | None = None
+
+
+class Turn(Struct, frozen=True):
+    """What one transaction knows while its requests are settled, one after the other."""
+
+    work: BatchWork
+    known: dict[str, LogEntry]
+    cancelled: Mapping[str, Cancellation]
+    parking: Parking
+    positions: Positions
+    epoch: int
+    parked_max: int
+
+
+class Held(Exception):
+    """Raised where an operator must act first: the lane is paused, or a command blocks it."""
+
+
+class Released(Exception):
+    """Raised after a commit that lets commands go on which waited: they come before the rest of the batch."""
 
 
 class Verdict(Struct, frozen=True):
@@ -40,58 +63,117 @@ class Verdict(Struct, frozen=True):
     traceback: str | None = None
 
 
-def settle(
-    work: BatchWork,
-    request: Request,
-    known: Mapping[str, LogEntry],
-    cancelled: Mapping[str, Cancellation],
-    epoch: int,
-    sequence: int,
-    fault: BatchFault | None,
-) -> Settled:
+def settle_in_turn(
+    turn: Turn, requests: Sequence[Request], sequence: int, fault: BatchFault | None
+) -> tuple[list[Settled], int, Held | Released | None]:
+    """Settle requests one after the other; also the last sequence, and why the rest of them must wait, if it must."""
+    settled: list[Settled] = []
+    for request in requests:
+        done = settle(turn, request, sequence + 1, fault)
+        if done.entry is not None:
+            if _blocks(request, done.entry):
+                held = Held(f"blocked by command {done.entry.command_id}: {done.entry.error_message}")
+                return settled, sequence, held
+            if turn.parking or _parks_key(request):
+                _note_parking(turn, request, done.entry)
+            sequence += 1
+            turn.known[done.entry.command_id] = done.entry
+        settled.append(done)
+        turn.positions.advance(request.message)
+        if turn.parking and not request.was_parked and turn.parking.ready():
+            return settled, sequence, Released()
+    return settled, sequence, None
+
+
+def _note_parking(turn: Turn, request: Request, entry: LogEntry) -> None:
+    key = ordering_key(request)
+    # Cancelled, or one too many: behind what failed, and not waiting.
+    if key is None or (not request.was_parked and turn.parking.holds(key, entry.command_id)):
+        return
+    if entry.status == "failed" and _parks_key(request):
+        turn.parking.fail(turn.work, request, key, entry.error_code or "", entry.error_message or "")
+    else:
+        turn.parking.leave(turn.work, request, key)
+
+
+def _blocks(request: Request, entry: LogEntry) -> bool:
+    """Whether the lane must stop at this command instead of recording that it failed."""
+    return entry.status == "failed" and request.handler is not None and request.handler.on_failure == "block"
+
+
+def settle(turn: Turn, request: Request, sequence: int, fault: BatchFault | None) -> Settled:
     """Apply one request, or find out why not; `fault` is what the database said of it when it was tried alone."""
-    message = request.message
+    message, parking = request.message, turn.parking
     if message.command_id is None:
         return _nameless(request, request.problem or Problem("missing_command_id", "a command needs an id"))
-    entry = known.get(message.command_id)
+    key = ordering_key(request) if parking or _parks_key(request) else None
+    entry = turn.known.get(message.command_id)
     if entry is not None:
-        return _repeated(request, entry)
-    verdict = _verdict(work, request, cancelled.get(message.command_id), fault)
+        return _repeated(turn, request, key, entry)
+    cancellation = turn.cancelled.get(message.command_id)
+    if parking and (waits := _waits(turn, request, key, cancellation)) is not None:
+        return waits
+    verdict = _verdict(turn, request, key, cancellation, fault)
     text = None if verdict.text is None else _storable(verdict.text)
     entry = LogEntry(
         command_id=message.command_id,
         sequence=sequence,
-        epoch=epoch,
+        epoch=turn.epoch,
         type=message.type or "",
         fingerprint=request.fingerprint,
         status=verdict.status,
         result=None if verdict.result is None else verdict.result.decode(),
         error_code=verdict.code,
         error_message=text,
-        settled_at=work.now,
+        settled_at=turn.work.now,
     )
-    dead_letter = None
+    dead_letters: tuple[DeadLetter, ...] = ()
     if verdict.status == "failed":
-        dead_letter = DeadLetter(message, verdict.code or "", text or "", verdict.traceback, sequence)
-    return Settled(from_log(entry, replayed=False), dead_letter, entry)
+        dead_letters = (DeadLetter(message, verdict.code or "", text or "", verdict.traceback, sequence),)
+    return Settled(from_log(entry, replayed=False), dead_letters, entry)
+
+
+def _waits(turn: Turn, request: Request, key: str | None, cancellation: Cancellation | None) -> Settled | None:
+    """Have a request wait if it must; None: it need not."""
+    parking, command_id = turn.parking, request.message.command_id or ""
+    if request.was_parked:
+        must_wait = key is not None and parking.head(key) is not None and cancellation is None
+        return _WAITS if must_wait else None
+    waiting = parking.waiting(command_id)
+    if waiting is not None:
+        return _WAITS if waiting.fingerprint == request.fingerprint else _mismatch(request, command_id)
+    if key is None or cancellation is not None or not parking.holds(key, command_id):
+        return None
+    if len(parking) >= turn.parked_max:
+        return None
+    parking.wait(turn.work, request, key)
+    return _WAITS
+
+
+def _parks_key(request: Request) -> bool:
+    """Whether others wait if it fails. Behind a key's first failure order is kept whatever the types of the others."""
+    return request.was_parked or (request.handler is not None and request.handler.on_failure == "park-key")
 
 
 def _verdict(  # noqa: PLR0911  # one return for each answer of the protocol
-    work: BatchWork, request: Request, cancellation: Cancellation | None, fault: BatchFault | None
+    turn: Turn, request: Request, key: str | None, cancellation: Cancellation | None, fault: BatchFault | None
 ) -> Verdict:
-    message = request.message
+    message, work = request.message, turn.work
     if cancellation is not None:
         work.adopt(Cancellation, cancellation.command_id, cancellation)
         work.remove(cancellation)
         return Verdict("rejected", "cancelled", f"cancelled by an operator: {cancellation.reason}")
-    if request.problem is not None:
-        return Verdict("failed", request.problem.code, request.problem.message)
+    refusal = _refusal(turn, request, key)
+    if refusal is not None:
+        return refusal
     if fault is not None:
         return Verdict("failed", "database_refused", str(fault))
     if message.deadline_ms is not None and work.now.timestamp() * 1000 > message.deadline_ms:
         return Verdict("expired", "deadline_expired", "the deadline had passed when the command's turn came")
     work.begin_command(message.command_id or "")
     try:
+        if isinstance(request.command, Release):
+            _release(turn, request.command)
         result = _handle(work, request)
         return Verdict("applied", result=msgspec.json.encode(result))
     except Rejected as rejection:
@@ -103,6 +185,29 @@ def _verdict(  # noqa: PLR0911  # one return for each answer of the protocol
         work.undo()
         trace = traceback.format_exc()[-TRACEBACK_CHARACTERS_MAX:]
         return Verdict("failed", "handler_error", f"{type(error).__name__}: {error}", traceback=trace)
+
+
+def _refusal(turn: Turn, request: Request, key: str | None) -> Verdict | None:
+    """Why a command is not even tried."""
+    message = request.message
+    if turn.positions.is_settled(message):
+        return Verdict(
+            "rejected",
+            "publisher_seq_settled",
+            f"number {message.publisher_seq} of publisher {message.publisher} is settled already, or below 1",
+        )
+    if request.problem is not None:
+        return Verdict("failed", request.problem.code, request.problem.message)
+    if key is not None and not request.was_parked and turn.parking.holds(key, message.command_id or ""):
+        return Verdict("rejected", "too_many_parked", f"{len(turn.parking)} commands wait behind failed ones already")
+    return None
+
+
+def _release(turn: Turn, command: Release) -> None:
+    head = turn.parking.head(command.ordering_key)
+    if head is None or head.command_id != command.command_id.lower():
+        raise Rejected("not_parked", f"nothing waits for {command.ordering_key} behind command {command.command_id}")
+    turn.parking.release(turn.work, command.ordering_key)
 
 
 def _handle(work: BatchWork, request: Request) -> Struct | None:
@@ -145,33 +250,45 @@ def _nameless(request: Request, problem: Problem) -> Settled:
     error = OutcomeError(code=problem.code, message=problem.message)
     return Settled(
         Outcome(command_id=None, type=request.message.type, status="failed", sequence=None, error=error),
-        DeadLetter(request.message, problem.code, problem.message, None, None),
+        (DeadLetter(request.message, problem.code, problem.message, None, None),),
     )
 
 
-def _repeated(request: Request, entry: LogEntry) -> Settled:
+def _repeated(turn: Turn, request: Request, key: str | None, entry: LogEntry) -> Settled:
     """An id that the log knows: the recorded outcome, or a refusal if it now means something else."""
+    if request.was_parked and key is not None:
+        turn.parking.leave(turn.work, request, key)
     if entry.fingerprint != request.fingerprint:
-        error = OutcomeError(
-            code="idempotency_mismatch",
-            message=f"the id {entry.command_id} is that of another command, settled with sequence {entry.sequence}",
-        )
-        return Settled(
-            Outcome(
-                command_id=entry.command_id,
-                type=request.message.type,
-                status="rejected",
-                sequence=None,
-                error=error,
-            )
-        )
-    dead_letter = None
-    if entry.status == "failed" and request.redelivered:
+        return _mismatch(request, f"{entry.command_id}, settled with sequence {entry.sequence}")
+    letters: list[DeadLetter] = []
+    if request.redelivered:
         # Whoever settled it may have died, or lost its database, between the commit and the dead letter's confirm.
-        dead_letter = DeadLetter(
-            request.message, entry.error_code or "", entry.error_message or "", None, entry.sequence
+        if entry.status == "failed":
+            letters.append(
+                DeadLetter(request.message, entry.error_code or "", entry.error_message or "", None, entry.sequence)
+            )
+        # Also before it told of a command that waited, and failed when this one let it go on.
+        released = request.command.ordering_key if isinstance(request.command, Release) else key
+        head = None if released is None else turn.parking.head(released)
+        if head is not None and head.command_id != entry.command_id:
+            letters.append(dead_letter_of(head))
+    return Settled(from_log(entry, replayed=True), tuple(letters))
+
+
+def _mismatch(request: Request, known: str) -> Settled:
+    error = OutcomeError(code="idempotency_mismatch", message=f"the id is that of another command: {known}")
+    return Settled(
+        Outcome(
+            command_id=request.message.command_id,
+            type=request.message.type,
+            status="rejected",
+            sequence=None,
+            error=error,
         )
-    return Settled(from_log(entry, replayed=True), dead_letter)
+    )
+
+
+_WAITS = Settled(None)
 
 
 def _storable(text: str) -> str:

@@ -151,6 +151,18 @@ class BatchWork:
             kind.original[_key(row)] = None
             kind.current[_key(row)] = row
 
+    def keep(self, row: Row) -> None:
+        """Insert or replace a row of the lane's own, whatever becomes of the command."""
+        kind = self._kind(type(row))
+        kind.original.setdefault(_key(row), None)
+        kind.current[_key(row)] = row
+
+    def drop(self, row: Row) -> None:
+        """Delete a row of the lane's own, as it was committed or kept, whatever becomes of the command."""
+        kind = self._kind(type(row))
+        kind.original.setdefault(_key(row), row)
+        kind.current[_key(row)] = None
+
     def changes(self) -> Changes:
         """The difference between what was read and what is now, by model."""
         deletes: list[list[Row]] = []

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from uuid import UUID, uuid5
 
 import click
 import msgspec
@@ -23,6 +22,7 @@ from coordinator.operate.output import (
     print_table,
     refusing,
 )
+from shared.ids import replay_command_id
 from shared.messaging.wire import CommandMessage, Envelope, decode
 from shared.services import SERVICES
 from shared.settings import BrokerSettings, load
@@ -131,11 +131,6 @@ def replay(
         sys.exit(EXIT_REFUSED)
 
 
-def replay_id(command_id: str) -> str:
-    """The id under which a failed command is replayed: the same however often. A replay that fails has its own."""
-    return str(uuid5(UUID(command_id), "replay"))
-
-
 def replayable(letter: DeadMessage, logged: str | None, *, without_deadline: bool) -> CommandMessage:
     """The command of a dead letter, ready to be published again. Raises Refused, which says what to do instead.
 
@@ -158,7 +153,7 @@ def replayable(letter: DeadMessage, logged: str | None, *, without_deadline: boo
         )
     return msgspec.structs.replace(
         message,
-        command_id=replay_id(message.command_id) if logged else message.command_id,
+        command_id=replay_command_id(message.command_id) if logged else message.command_id,
         deadline_ms=deadline_ms,
         publisher=None,
         publisher_seq=None,

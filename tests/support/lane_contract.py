@@ -9,15 +9,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from coordinator.lane.control import Release
 from coordinator.lane.delivery import Delivery, Deposed, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.stores.port import Store
 from shared.commands import Command
-from shared.lane_tables import Counter, LogEntry, OutboxEntry
+from shared.lane_tables import Counter, LogEntry, OutboxEntry, ParkedCommand, PublisherPosition
 from shared.messaging.outcome import Outcome
 from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, decode
 from shared.settings import LaneSettings
-from tests.support.ledger import LEDGER, Account, Close, Deposit, Forward, OpenAccount, Rename, Tamper
+from tests.support.ledger import LEDGER, Account, Close, Deposit, Forward, Fragile, OpenAccount, Remark, Rename, Tamper
 from tests.support.store_contract import NOW, OpenStore
 
 _tags = itertools.count(1)
@@ -180,6 +181,57 @@ class LaneContract:
             assert sum(row.balance for row in lane.rows(Account)) == batch
         assert [outcome.sequence for outcome in settlement.outcomes] == list(range(3, 3 + len(deliveries)))
         assert [reply.correlation_id for reply in settlement.replies] == [d.correlation_id for d in deliveries]
+
+    def test_commands_wait_for_their_key_behind_one_that_failed(self, open_store: OpenStore) -> None:
+        store = open_store()
+        lane = LaneUnderTest(store)
+        lane.do(OpenAccount(owner="a"), OpenAccount(owner="b"), Remark(id=1, note="broken"))
+        failed = lane.settle(delivery(10, Fragile(id=1, amount=1)), delivery(11, Deposit(id=1, amount=2)))
+        assert codes(failed.outcomes) == ["handler_error"]
+        # The database refuses one of those that wait: it is found among them, and the next ones wait behind it.
+        waiting = [Fragile(id=1, amount=0), Deposit(id=1, amount=4), Fragile(id=1, amount=8)]
+        assert lane.do(*waiting) == []
+        lane.do(Remark(id=1, note=None))
+        successor = LaneUnderTest(store, "successor")
+        release = Release(ordering_key="accounts.id=1", command_id=command_id(10))
+        settlement = successor.settle(delivery(12, release), delivery(13, Deposit(id=2, amount=16)))
+        rows = {row.id: row.balance for row in successor.rows(Account)}
+        if type(store).__name__ == "MemoryStore":
+            assert len(settlement.outcomes) == 6
+            return
+        assert codes(settlement.outcomes) == ["applied", "applied", "applied", "database_refused"]
+        assert [reply.correlation_id for reply in settlement.replies][:3] == ["12", "13", "11"]
+        assert rows == {1: 2, 2: 16}
+        assert [row.error_code for row in sorted(successor.rows(ParkedCommand), key=lambda row: row.position)] == [
+            None,
+            None,
+            "database_refused",
+        ]
+
+    def test_a_number_of_a_publisher_is_settled_once(self, lane: LaneUnderTest) -> None:
+        lane.do(OpenAccount(owner="a"))
+
+        def numbered(number: int, name: int) -> Delivery:
+            return delivery(name, Deposit(id=1, amount=1), publisher="p", publisher_seq=number)
+
+        assert codes(lane.outcomes(numbered(1, 21), numbered(2, 22))) == ["applied", "applied"]
+        assert codes(lane.outcomes(numbered(2, 99))) == ["publisher_seq_settled"]
+        # 3 to 5 do not come in time: they are taken later, each once.
+        lane.outcomes(numbered(6, 26))
+        lane.elapsed_s = LaneSettings().gap_timeout_s
+        assert codes(lane.outcomes()) == ["applied"]
+        assert codes(lane.outcomes(numbered(4, 24), numbered(4, 98), numbered(0, 97))) == [
+            "applied",
+            "publisher_seq_settled",
+            "publisher_seq_settled",
+        ]
+        assert [row.gaps for row in lane.rows(PublisherPosition)] == ["[[3,3],[5,5]]"]
+        assert codes(lane.outcomes(numbered(5, 25), numbered(3, 23))) == ["applied", "applied"]
+        assert [row.gaps for row in lane.rows(PublisherPosition)] == ["[]"]
+        # A repetition older than the log: its outcome is gone, and it is not applied again.
+        successor = LaneUnderTest(lane.store, "successor")
+        assert codes(successor.outcomes(numbered(3, 96))) == ["publisher_seq_settled"]
+        assert [row.balance for row in lane.rows(Account)] == [6]
 
     def test_malformed_and_unknown_commands_fail_and_are_dead_lettered(self, lane: LaneUnderTest) -> None:
         cases = [

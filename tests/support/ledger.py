@@ -84,6 +84,25 @@ class Forward(Command, frozen=True, kw_only=True):
     amount: int
 
 
+class Fragile(Command, frozen=True, kw_only=True):
+    """A deposit that crashes while the account's note says `broken`, and keeps the account's later commands waiting.
+
+    An amount of 0 is more than any database takes.
+    """
+
+    type: ClassVar[str] = "ledger.fragile"
+    id: Id
+    amount: int
+
+
+class Remark(Command, frozen=True, kw_only=True):
+    """Changes the account's note; it names no target, so it waits for nothing."""
+
+    type: ClassVar[str] = "ledger.remark"
+    id: Id
+    note: str | None
+
+
 def _account(work: UnitOfWork, key: int) -> Account:
     account = work.get(Account, key)
     if account is None:
@@ -137,6 +156,18 @@ def forward(work: UnitOfWork, command: Forward) -> None:
     work.emit(Deposit(id=command.id, amount=command.amount))
 
 
+def fragile(work: UnitOfWork, command: Fragile) -> Account:
+    account = _account(work, command.id)
+    saved = work.save(structs.replace(account, balance=account.balance + (command.amount or 2**70)))
+    if account.note == "broken":
+        raise RuntimeError("broken")
+    return saved
+
+
+def remark(work: UnitOfWork, command: Remark) -> Account:
+    return work.save(structs.replace(_account(work, command.id), note=command.note))
+
+
 LEDGER = Service(
     name="ledger",
     models=(Account,),
@@ -152,6 +183,14 @@ LEDGER = Service(
         Handler(Rename, rename, reads=lambda command: (by_key(Account, command.id),)),
         Handler(Close, close, reads=lambda command: (by_key(Account, command.id),)),
         Handler(Forward, forward),
+        Handler(
+            Fragile,
+            fragile,
+            reads=lambda command: (by_key(Account, command.id),),
+            target=lambda command: by_key(Account, command.id),
+            on_failure="park-key",
+        ),
+        Handler(Remark, remark, reads=lambda command: (by_key(Account, command.id),)),
     ),
     metadata=metadata,
 )

@@ -7,8 +7,9 @@ import pytest
 from msgspec import structs
 
 from coordinator.lane.acknowledger import Acknowledgement, Acknowledger
+from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Delivery, Hold, Settlement
-from coordinator.lane.lane import Lane, Marker
+from coordinator.lane.lane import Lane
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from shared.lane_tables import Cancellation, PublisherPosition
 from shared.service import Service

@@ -15,10 +15,11 @@ from coordinator.cli import cli
 from coordinator.migrate import migrate
 from coordinator.operate import output
 from coordinator.operate.broker import DeadMessage
-from coordinator.operate.dead import described, replay_id, replayable
+from coordinator.operate.dead import described, replayable
 from coordinator.operate.output import Refused, print_fields, print_table
 from coordinator.operate.send import checked
 from shared.errors import ConfigurationError, InvalidCommand
+from shared.ids import replay_command_id
 from shared.messaging.wire import CommandMessage
 from shared.services import service_named
 from shared.settings import DatabaseSettings
@@ -140,8 +141,8 @@ def test_a_logged_command_is_replayed_under_an_id_that_is_always_the_same() -> N
     first = replayable(letter(), "failed", without_deadline=False)
     again = replayable(letter(), "failed", without_deadline=False)
     assert first == again
-    assert first.command_id == replay_id(ID) != ID
-    assert replay_id(replay_id(ID)) not in (ID, replay_id(ID))
+    assert first.command_id == replay_command_id(ID) != ID
+    assert replay_command_id(replay_command_id(ID)) not in (ID, replay_command_id(ID))
     assert replayable(letter(), None, without_deadline=False).command_id == ID
 
 

@@ -1,0 +1,154 @@
+"""Commands that wait for their key: behind one that failed under the policy `park-key`.
+
+The failed one is settled, and dead-lettered; those behind it are kept in the lane's database, without a sequence and
+without an outcome. Once the failed one is replayed, or released by an operator, they are applied, in the order in
+which they came, before anything else.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+
+import msgspec
+
+from coordinator.lane.delivery import DeadLetter
+from coordinator.lane.request import Request
+from coordinator.lane.unit_of_work import BatchWork
+from shared.ids import replay_command_id
+from shared.lane_tables import ORDERING_KEY_CHARACTERS_MAX, ParkedCommand
+from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, decode, encode_pack
+
+ADDRESS_CHARACTERS_MAX = 255
+
+
+def ordering_key(request: Request) -> str | None:
+    """The row that a command is about, as text; None for one that names none."""
+    handler, command = request.handler, request.command
+    if handler is None or handler.target is None or command is None:
+        return None
+    ref = handler.target(command)
+    key = f"{ref.model.table}.{ref.column}={msgspec.json.encode(ref.value).decode()}"
+    if len(key) > ORDERING_KEY_CHARACTERS_MAX:
+        digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        return f"{ref.model.table}.{ref.column}#{digest}"
+    return key
+
+
+class Parking:
+    """The parked commands of one lane. A transaction works on a copy, which takes the place of it once committed."""
+
+    def __init__(self, rows: Iterable[ParkedCommand] = ()) -> None:
+        self._rows = {row.command_id: row for row in sorted(rows, key=lambda row: row.position)}
+        self._heads = {row.ordering_key: row for row in self._rows.values() if row.error_code is not None}
+        self._waiting: dict[str, int] = {}
+        for row in self._rows.values():
+            if row.error_code is None:
+                self._waiting[row.ordering_key] = self._waiting.get(row.ordering_key, 0) + 1
+
+    def copy(self) -> "Parking":
+        """One to work on."""
+        twin = Parking()
+        twin._rows, twin._heads, twin._waiting = dict(self._rows), dict(self._heads), dict(self._waiting)
+        return twin
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def head(self, key: str) -> ParkedCommand | None:
+        """The failed command that keeps this key waiting."""
+        return self._heads.get(key)
+
+    def waiting(self, command_id: str) -> ParkedCommand | None:
+        """The command of this id, if it waits."""
+        row = self._rows.get(command_id)
+        return row if row is not None and row.error_code is None else None
+
+    def holds(self, key: str, command_id: str) -> bool:
+        """Whether a command has to wait for this key: all do but the replay of the one that failed."""
+        head = self._heads.get(key)
+        if head is None:
+            return key in self._waiting
+        return command_id not in (head.command_id, replay_command_id(head.command_id))
+
+    def ready(self) -> list[ParkedCommand]:
+        """Those that need not wait any more, in order."""
+        if all(key in self._heads for key in self._waiting):
+            return []
+        return [row for row in self._rows.values() if row.ordering_key not in self._heads]
+
+    def wait(self, work: BatchWork, request: Request, key: str) -> None:
+        """Have a command wait."""
+        self._put(work, _row(request, key, self._next_position(), work.now))
+
+    def fail(self, work: BatchWork, request: Request, key: str, code: str, text: str) -> None:
+        """Have a command that failed keep its key waiting: a new one, a replay, or one that waited itself."""
+        self.leave(work, request, key)
+        row = _row(request, key, self._next_position(), work.now)
+        self._put(work, msgspec.structs.replace(row, error_code=code, error_message=text))
+
+    def leave(self, work: BatchWork, request: Request, key: str) -> None:
+        """A command is settled: it waits no more, and neither does anything behind it, if it replayed what failed."""
+        waited = self.waiting(request.message.command_id or "")
+        if waited is not None:
+            self._drop(work, waited)
+        else:
+            self.release(work, key)
+
+    def release(self, work: BatchWork, key: str) -> None:
+        """Nothing keeps this key waiting any more."""
+        head = self._heads.get(key)
+        if head is not None:
+            self._drop(work, head)
+
+    def _next_position(self) -> int:
+        return max((row.position for row in self._rows.values()), default=0) + 1
+
+    def _put(self, work: BatchWork, row: ParkedCommand) -> None:
+        work.keep(row)
+        self._rows[row.command_id] = row
+        if row.error_code is None:
+            self._waiting[row.ordering_key] = self._waiting.get(row.ordering_key, 0) + 1
+        else:
+            self._heads[row.ordering_key] = row
+
+    def _drop(self, work: BatchWork, row: ParkedCommand) -> None:
+        work.drop(row)
+        del self._rows[row.command_id]
+        if row.error_code is not None:
+            del self._heads[row.ordering_key]
+            return
+        self._waiting[row.ordering_key] -= 1
+        if not self._waiting[row.ordering_key]:
+            del self._waiting[row.ordering_key]
+
+
+def message_of(row: ParkedCommand) -> CommandMessage:
+    """A parked command as it came, but for its publisher session, which has gone on."""
+    [message] = decode(Envelope(content_type=PACK_CONTENT), row.message)
+    return message
+
+
+def dead_letter_of(row: ParkedCommand) -> DeadLetter:
+    """The dead letter of a command that keeps its key waiting, once more."""
+    return DeadLetter(message_of(row), row.error_code or "", row.error_message or "", None, None)
+
+
+def _row(request: Request, key: str, position: int, now: datetime) -> ParkedCommand:
+    message = msgspec.structs.replace(request.message, publisher=None, publisher_seq=None)
+    return ParkedCommand(
+        command_id=message.command_id or "",
+        ordering_key=key,
+        position=position,
+        message=encode_pack([message]),
+        fingerprint=request.fingerprint,
+        reply_to=_storable(request.reply_to),
+        correlation_id=_storable(request.correlation_id),
+        error_code=None,
+        error_message=None,
+        parked_at=now,
+    )
+
+
+def _storable(text: str | None) -> str | None:
+    """A short text that every database takes; an address with anything else in it leads nowhere."""
+    return text if text is not None and text.isprintable() and len(text) <= ADDRESS_CHARACTERS_MAX else None

@@ -1,0 +1,91 @@
+"""How far the publishers of a batch are, within its transaction."""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from coordinator.lane.publisher_order import PublisherOrder
+from coordinator.lane.unit_of_work import BatchWork
+from shared.lane_tables import PublisherPosition
+from shared.messaging.wire import CommandMessage
+from shared.rows import by_key
+
+GAPS_MAX = 100
+"""Ranges of missing numbers that are kept for one publisher: of the oldest beyond, nothing is taken any more."""
+
+_NO_GAPS = "[]"
+_Gaps = list[tuple[int, int]]
+
+
+class Positions:
+    """A number is settled once: below its publisher's position only those are taken that never came."""
+
+    def __init__(self, work: BatchWork, order: PublisherOrder, messages: Iterable[CommandMessage]) -> None:
+        self._work = work
+        self._rows: dict[str, PublisherPosition | None] = {}
+        self._moved: dict[str, PublisherPosition] = {}
+        names = {message.publisher for message in messages if message.publisher_seq is not None} - {None}
+        for name in names:
+            if name is not None and order.knows(name):
+                work.adopt(PublisherPosition, name, order.position(name))
+        work.prefetch([by_key(PublisherPosition, name) for name in sorted(filter(None, names))])
+
+    def is_settled(self, message: CommandMessage) -> bool:
+        """Whether the number of this command was settled before, whatever its id."""
+        if message.publisher is None or message.publisher_seq is None:
+            return False
+        row = self._row(message.publisher)
+        number = message.publisher_seq
+        if row is None or number > row.sequence:
+            return number < 1
+        return not any(first <= number <= last for first, last in _gaps(row))
+
+    def advance(self, message: CommandMessage) -> None:
+        """This command is settled."""
+        name, number = message.publisher, message.publisher_seq
+        if name is None or number is None or number < 1:
+            return
+        row = self._row(name) or PublisherPosition(name=name, sequence=0, seen_at=self._work.now)
+        gaps = _gaps(row)
+        if number > row.sequence:
+            if number > row.sequence + 1:
+                gaps = [*gaps, (row.sequence + 1, number - 1)][-GAPS_MAX:]
+        elif any(first <= number <= last for first, last in gaps):
+            gaps = _without(gaps, number)
+        else:
+            return
+        self._moved[name] = self._rows[name] = PublisherPosition(
+            name=name,
+            sequence=max(number, row.sequence),
+            gaps=msgspec.json.encode(gaps).decode() if gaps else _NO_GAPS,
+            seen_at=self._work.now,
+        )
+
+    def save(self) -> list[PublisherPosition]:
+        """Write what has moved."""
+        for row in self._moved.values():
+            if self._work.get(PublisherPosition, row.name) is None:
+                self._work.add(row)
+            else:
+                self._work.save(row)
+        return list(self._moved.values())
+
+    def _row(self, name: str) -> PublisherPosition | None:
+        if name not in self._rows:
+            self._rows[name] = self._work.get(PublisherPosition, name)
+        return self._rows[name]
+
+
+def _gaps(row: PublisherPosition) -> _Gaps:
+    return [] if row.gaps == _NO_GAPS else msgspec.json.decode(row.gaps, type=_Gaps)
+
+
+def _without(gaps: _Gaps, number: int) -> _Gaps:
+    """The ranges without one number."""
+    rest: _Gaps = []
+    for first, last in gaps:
+        if not first <= number <= last:
+            rest.append((first, last))
+            continue
+        rest += [part for part in ((first, number - 1), (number + 1, last)) if part[0] <= part[1]]
+    return rest

@@ -1,0 +1,252 @@
+"""Commands that wait for their key behind one that failed, on a lane in memory."""
+
+import itertools
+
+import pytest
+
+from coordinator.lane.control import Release
+from coordinator.lane.delivery import Delivery, Hold, Settlement
+from coordinator.lane.lane import Lane
+from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from coordinator.stores.port import StoreUnavailable
+from shared.ids import replay_command_id
+from shared.lane_tables import Cancellation, LogEntry, ParkedCommand
+from shared.rows import by_key
+from shared.settings import LaneSettings
+from shared.unit_of_work import Handler
+from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
+from tests.support.ledger import LEDGER, Account, Deposit, Fragile, OpenAccount, Remark, Tamper, fragile
+
+_numbers = itertools.count(100)
+KEY = "accounts.id=1"
+
+
+@pytest.fixture
+def database() -> MemoryDatabase:
+    return MemoryDatabase()
+
+
+@pytest.fixture
+def lane(database: MemoryDatabase) -> LaneUnderTest:
+    """Account 1 is broken, and command 10 has failed on it; account 2 is sound."""
+    lane = LaneUnderTest(MemoryStore(database))
+    lane.do(OpenAccount(owner="a"), OpenAccount(owner="b"), Remark(id=1, note="broken"))
+    failed = lane.settle(delivery(10, Fragile(id=1, amount=1)))
+    assert codes(failed.outcomes) == ["handler_error"]
+    assert [letter.message.command_id for letter in failed.dead_letters] == [command_id(10)]
+    return lane
+
+
+def deposit(number: int, key: int = 1) -> Delivery:
+    return delivery(number, Deposit(id=key, amount=number))
+
+
+def replay(number: int, amount: int = 1) -> Delivery:
+    again = delivery(number, Fragile(id=1, amount=amount))
+    [message] = again.commands
+    return Delivery(
+        tag=again.tag,
+        commands=(
+            type(message)(
+                command_id=replay_command_id(command_id(number)), type=message.type, arguments=message.arguments
+            ),
+        ),
+        reply_to="q",
+        correlation_id="replay",
+    )
+
+
+def release(number: int) -> Delivery:
+    return delivery(next(_numbers), Release(ordering_key=KEY, command_id=command_id(number)))
+
+
+def mend(lane: LaneUnderTest) -> None:
+    assert codes(lane.do(Remark(id=1, note=None))) == ["applied"]
+
+
+def waiting(lane: LaneUnderTest) -> list[str]:
+    rows = sorted(lane.rows(ParkedCommand), key=lambda row: row.position)
+    return [row.command_id for row in rows if row.error_code is None]
+
+
+def test_later_commands_of_the_key_wait_and_others_do_not(lane: LaneUnderTest) -> None:
+    settlement = lane.settle(deposit(11), deposit(12, key=2), delivery(13, Fragile(id=1, amount=1)))
+    assert [outcome.command_id for outcome in settlement.outcomes] == [command_id(12)]
+    assert len(settlement.tags) == 3
+    assert [reply.correlation_id for reply in settlement.replies] == ["12"]
+    assert waiting(lane) == [command_id(11), command_id(13)]
+    assert lane.account(1).balance == 0
+
+
+def test_after_the_replay_they_are_applied_in_their_order_before_anything_later(lane: LaneUnderTest) -> None:
+    lane.settle(deposit(11), deposit(12))
+    mend(lane)
+    settlement = lane.settle(replay(10), deposit(14), deposit(15, key=2))
+    assert [reply.correlation_id for reply in settlement.replies] == ["replay", "14", "15", "11", "12"]
+    order = [entry.command_id for entry in lane.log()]
+    assert order[-5:] == [replay_command_id(command_id(10)), *(command_id(number) for number in (11, 12, 14, 15))]
+    assert (waiting(lane), lane.rows(ParkedCommand)) == ([], [])
+    assert lane.account(1).balance == 1 + 11 + 12 + 14
+
+
+def test_a_released_key_goes_on_without_the_failed_command(lane: LaneUnderTest) -> None:
+    lane.settle(deposit(11))
+    assert codes(lane.outcomes(release(99))) == ["not_parked"]
+    settlement = lane.settle(release(10))
+    assert codes(settlement.outcomes) == ["applied", "applied"]
+    assert lane.account(1).balance == 11
+    assert codes(lane.outcomes(release(10))) == ["not_parked"]
+
+
+def test_a_replay_that_fails_again_keeps_the_key_waiting(lane: LaneUnderTest) -> None:
+    lane.settle(deposit(11))
+    failed = lane.settle(replay(10))
+    assert codes(failed.outcomes) == ["handler_error"]
+    assert len(failed.dead_letters) == 1
+    assert waiting(lane) == [command_id(11)]
+    mend(lane)
+    second = replay_command_id(replay_command_id(command_id(10)))
+    again = replay(10)
+    [message] = again.commands
+    twice = Delivery(
+        tag=again.tag, commands=(type(message)(command_id=second, type=message.type, arguments=message.arguments),)
+    )
+    assert codes(lane.outcomes(twice)) == ["applied", "applied"]
+    assert lane.account(1).balance == 12
+
+
+def test_one_that_waited_and_fails_keeps_those_behind_it_waiting(lane: LaneUnderTest) -> None:
+    lane.settle(
+        delivery(11, Tamper(id=1, how="crash")), deposit(12), delivery(13, Fragile(id=1, amount=5)), deposit(14)
+    )
+    # Of these only those with a target wait: the tampering has gone wrong at once.
+    assert waiting(lane) == [command_id(12), command_id(13), command_id(14)]
+    settlement = lane.settle(release(10))
+    assert codes(settlement.outcomes) == ["applied", "applied", "handler_error"]
+    assert [letter.message.command_id for letter in settlement.dead_letters] == [command_id(13)]
+    assert waiting(lane) == [command_id(14)]
+    # Whoever committed that may have died before the dead letter was safe: the release comes again, and tells it again.
+    released = lane.log()[-3]
+    assert released.type == "lane.release"
+
+
+def test_a_redelivered_release_tells_of_the_dead_letter_again(lane: LaneUnderTest) -> None:
+    lane.settle(delivery(13, Fragile(id=1, amount=5)), deposit(14))
+    lane.settle(delivery(50, Release(ordering_key=KEY, command_id=command_id(10))))
+    again = lane.settle(delivery(50, Release(ordering_key=KEY, command_id=command_id(10)), redelivered=True))
+    assert [letter.message.command_id for letter in again.dead_letters] == [command_id(13)]
+
+
+def test_a_repeated_command_that_waits_waits_once(lane: LaneUnderTest) -> None:
+    lane.settle(deposit(11))
+    again = lane.settle(deposit(11), delivery(11, Deposit(id=1, amount=99)))
+    assert codes(again.outcomes) == ["idempotency_mismatch"]
+    assert waiting(lane) == [command_id(11)]
+    mend(lane)
+    lane.settle(replay(10))
+    assert lane.account(1).balance == 12
+
+
+def test_a_successor_lets_them_go_on(lane: LaneUnderTest, database: MemoryDatabase) -> None:
+    lane.settle(deposit(11))
+    mend(lane)
+    successor = LaneUnderTest(MemoryStore(database), "successor")
+    assert successor.outcomes(deposit(12)) == []
+    assert codes(successor.outcomes(replay(10))) == ["applied"] * 3
+    assert successor.account(1).balance == 1 + 11 + 12
+
+
+class _Failing(MemoryStore):
+    """Goes away, once, after so many commits."""
+
+    commits = 10**9
+
+    def begin(self):
+        transaction = super().begin()
+        commit = transaction.commit
+
+        def failing(*arguments: object) -> None:
+            self.commits -= 1
+            if self.commits == 0:
+                raise StoreUnavailable("gone")
+            commit(*arguments)
+
+        transaction.commit = failing
+        return transaction
+
+
+def test_what_was_released_is_applied_though_the_database_goes_away_in_between(
+    lane: LaneUnderTest, database: MemoryDatabase
+) -> None:
+    lane.settle(deposit(11), deposit(12))
+    mend(lane)
+    store = _Failing(database)
+    successor = LaneUnderTest(store, "successor")
+    store.commits = 2
+    offered = [replay(10), deposit(13)]
+    assert isinstance(successor.lane.apply(offered), Hold)
+    assert successor.lane.has_batch
+    decision = successor.lane.apply([])
+    assert isinstance(decision, Settlement)
+    assert sorted(codes(decision.outcomes)) == ["applied"] * 4
+    assert successor.account(1).balance == 1 + 11 + 12 + 13
+    assert [entry.command_id for entry in successor.log()][-3:] == [command_id(number) for number in (11, 12, 13)]
+
+
+def test_a_cancelled_command_does_not_wait_any_more(lane: LaneUnderTest, database: MemoryDatabase) -> None:
+    lane.settle(deposit(11), deposit(12))
+    for number in (11, 20):
+        cancellation = Cancellation(command_id=command_id(number), reason="no", requested_at=lane.now)
+        database.tables.setdefault(Cancellation, {})[cancellation.command_id] = cancellation
+    database.revision += 1
+    while isinstance(decision := lane.lane.apply([deposit(20)]), Hold):
+        pass
+    assert isinstance(decision, Settlement)
+    assert codes(decision.outcomes) == ["cancelled"]
+    assert codes(lane.outcomes(release(10))) == ["applied", "cancelled", "applied"]
+    assert lane.account(1).balance == 12
+
+
+def test_a_deadline_passes_while_a_command_waits(lane: LaneUnderTest) -> None:
+    deadline_ms = int(lane.now.timestamp() * 1000) + 1000
+    lane.settle(delivery(11, Deposit(id=1, amount=1), deadline_ms=deadline_ms), deposit(12))
+    lane.now = lane.now.replace(year=lane.now.year + 1)
+    assert codes(lane.outcomes(release(10))) == ["applied", "deadline_expired", "applied"]
+    assert lane.account(1).balance == 12
+
+
+def test_more_than_the_limit_are_rejected(database: MemoryDatabase) -> None:
+    lane = LaneUnderTest(MemoryStore(database))
+    lane.lane = Lane(LEDGER, lane.store, lambda: lane.now, "test", LaneSettings(parked_max=2), lambda: 0.0)
+    lane.do(OpenAccount(owner="a"), Remark(id=1, note="broken"))
+    lane.settle(delivery(10, Fragile(id=1, amount=1)))
+    assert codes(lane.outcomes(deposit(11), deposit(12))) == ["too_many_parked"]
+    assert codes(lane.outcomes(release(10), deposit(13))) == ["applied", "applied", "applied"]
+
+
+def test_a_publisher_s_session_goes_on_past_a_command_that_waits(lane: LaneUnderTest) -> None:
+    first = delivery(11, Deposit(id=1, amount=1), publisher="p", publisher_seq=1)
+    second = delivery(12, Deposit(id=2, amount=1), publisher="p", publisher_seq=2)
+    assert codes(lane.outcomes(first, second)) == ["applied"]
+    assert codes(lane.outcomes(release(10))) == ["applied", "applied"]
+
+
+def test_after_the_log_is_pruned_the_failed_command_itself_is_its_replay(
+    lane: LaneUnderTest, database: MemoryDatabase
+) -> None:
+    lane.settle(deposit(11))
+    mend(lane)
+    del database.tables[LogEntry][command_id(10)]
+    assert codes(lane.outcomes(delivery(10, Fragile(id=1, amount=1)))) == ["applied", "applied"]
+
+
+def test_a_reply_address_that_no_database_takes_does_no_harm(lane: LaneUnderTest) -> None:
+    odd = deposit(11)
+    lane.settle(Delivery(tag=odd.tag, commands=odd.commands, reply_to="a\x00b", correlation_id="c" * 300))
+    [row] = [row for row in lane.rows(ParkedCommand) if row.error_code is None]
+    assert (row.reply_to, row.correlation_id) == (None, None)
+
+
+def test_park_key_needs_a_target() -> None:
+    with pytest.raises(TypeError, match=r"ledger\.fragile: park-key needs a target"):
+        Handler(Fragile, fragile, reads=lambda command: (by_key(Account, command.id),), on_failure="park-key")
