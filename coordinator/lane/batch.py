@@ -52,7 +52,7 @@ def rows_again(work: BatchWork, requests: Sequence[Request], known: Mapping[str,
 def record(committed: Committed, requests: Sequence[Request], settled: list[Settled], changes: Changes) -> None:
     """Note what a transaction has done, once it is committed."""
     for request, done in zip(requests, settled, strict=False):
-        if request.was_parked:
+        if request.parked_key is not None:
             committed.released.append((request, done))
         else:
             committed.settled.append(done)

@@ -242,7 +242,7 @@ class Lane:
             redelivered=False,
             reply_to=row.reply_to,
             correlation_id=row.correlation_id,
-            was_parked=True,
+            parked_key=row.ordering_key,
         )
 
     def _fenced(self, generation: int) -> Hold | Deposed:

@@ -23,6 +23,8 @@ ADDRESS_CHARACTERS_MAX = 255
 
 def ordering_key(request: Request) -> str | None:
     """The row that a command is about, as text; None for one that names none."""
+    if request.parked_key is not None:
+        return request.parked_key
     handler, command = request.handler, request.command
     if handler is None or handler.target is None or command is None:
         return None

@@ -16,7 +16,7 @@ Handlers = Mapping[str, Handler[Any]]
 class Request(Struct, frozen=True, kw_only=True):
     """One command of a batch. Either `command` and `handler` are there, or `problem` says why they cannot be.
 
-    `was_parked`: it waited in the database, and no delivery brings it.
+    `parked_key`: it waited in the database for that key, and no delivery brings it.
     """
 
     message: CommandMessage
@@ -27,7 +27,7 @@ class Request(Struct, frozen=True, kw_only=True):
     problem: Problem | None = None
     reply_to: str | None = None
     correlation_id: str | None = None
-    was_parked: bool = False
+    parked_key: str | None = None
 
 
 def prepare(
@@ -37,7 +37,7 @@ def prepare(
     redelivered: bool,
     reply_to: str | None = None,
     correlation_id: str | None = None,
-    was_parked: bool = False,
+    parked_key: str | None = None,
 ) -> Request:
     """Find the handler of a message and parse its arguments. Never raises."""
     fingerprint = fingerprint_of(message)
@@ -59,7 +59,7 @@ def prepare(
                     handler=handler,
                     reply_to=reply_to,
                     correlation_id=correlation_id,
-                    was_parked=was_parked,
+                    parked_key=parked_key,
                 )
             except InvalidCommand as error:
                 problem = Problem(error.code, str(error))
@@ -70,5 +70,5 @@ def prepare(
         problem=problem,
         reply_to=reply_to,
         correlation_id=correlation_id,
-        was_parked=was_parked,
+        parked_key=parked_key,
     )

@@ -80,7 +80,7 @@ def settle_in_turn(
             turn.known[done.entry.command_id] = done.entry
         settled.append(done)
         turn.positions.advance(request.message)
-        if turn.parking and not request.was_parked and turn.parking.ready():
+        if turn.parking and request.parked_key is None and turn.parking.ready():
             return settled, sequence, Released()
     return settled, sequence, None
 
@@ -88,7 +88,7 @@ def settle_in_turn(
 def _note_parking(turn: Turn, request: Request, entry: LogEntry) -> None:
     key = ordering_key(request)
     # Cancelled, or one too many: behind what failed, and not waiting.
-    if key is None or (not request.was_parked and turn.parking.holds(key, entry.command_id)):
+    if key is None or (request.parked_key is None and turn.parking.holds(key, entry.command_id)):
         return
     if entry.status == "failed" and _parks_key(request):
         turn.parking.fail(turn.work, request, key, entry.error_code or "", entry.error_message or "")
@@ -136,7 +136,7 @@ def settle(turn: Turn, request: Request, sequence: int, fault: BatchFault | None
 def _waits(turn: Turn, request: Request, key: str | None, cancellation: Cancellation | None) -> Settled | None:
     """Have a request wait if it must; None: it need not."""
     parking, command_id = turn.parking, request.message.command_id or ""
-    if request.was_parked:
+    if request.parked_key is not None:
         must_wait = key is not None and parking.head(key) is not None and cancellation is None
         return _WAITS if must_wait else None
     waiting = parking.waiting(command_id)
@@ -152,7 +152,7 @@ def _waits(turn: Turn, request: Request, key: str | None, cancellation: Cancella
 
 def _parks_key(request: Request) -> bool:
     """Whether others wait if it fails. Behind a key's first failure order is kept whatever the types of the others."""
-    return request.was_parked or (request.handler is not None and request.handler.on_failure == "park-key")
+    return request.parked_key is not None or (request.handler is not None and request.handler.on_failure == "park-key")
 
 
 def _verdict(  # noqa: PLR0911  # one return for each answer of the protocol
@@ -198,7 +198,7 @@ def _refusal(turn: Turn, request: Request, key: str | None) -> Verdict | None:
         )
     if request.problem is not None:
         return Verdict("failed", request.problem.code, request.problem.message)
-    if key is not None and not request.was_parked and turn.parking.holds(key, message.command_id or ""):
+    if key is not None and request.parked_key is None and turn.parking.holds(key, message.command_id or ""):
         return Verdict("rejected", "too_many_parked", f"{len(turn.parking)} commands wait behind failed ones already")
     return None
 
@@ -256,7 +256,7 @@ def _nameless(request: Request, problem: Problem) -> Settled:
 
 def _repeated(turn: Turn, request: Request, key: str | None, entry: LogEntry) -> Settled:
     """An id that the log knows: the recorded outcome, or a refusal if it now means something else."""
-    if request.was_parked and key is not None:
+    if request.parked_key is not None and key is not None:
         turn.parking.leave(turn.work, request, key)
     if entry.fingerprint != request.fingerprint:
         return _mismatch(request, f"{entry.command_id}, settled with sequence {entry.sequence}")

@@ -22,6 +22,7 @@ from coordinator.operate.output import (
     print_table,
     refusing,
 )
+from coordinator.operate.parked import releasing
 from shared.ids import replay_command_id
 from shared.messaging.wire import CommandMessage, Envelope, decode
 from shared.services import SERVICES
@@ -79,12 +80,15 @@ def show(command_id: str | None, lanes: tuple[str, ...], *, is_all: bool, as_jso
 @json_option
 @refusing
 def discard(command_id: str | None, lanes: tuple[str, ...], *, is_all: bool, as_json: bool) -> None:
-    """Remove the dead letter of command ID for good, and print it."""
-    with _letters(lanes) as (_, queues):
+    """Remove the dead letter of command ID for good, and print it. Commands that wait behind it (`parked`) go on."""
+    with _letters(lanes) as (connected, queues):
         chosen = _chosen(queues, command_id, lanes, is_all=is_all)
         # Printed first: what cannot be printed stays.
         _print([letter for _, letter in chosen], as_json=as_json)
         for queue, letter in chosen:
+            release = releasing(queue.lane, letter.command_id)
+            if release is not None:
+                connected.publish(queue.lane, release)
             queue.remove(letter)
 
 
@@ -103,7 +107,8 @@ def replay(
     Under a NEW id, derived from the old one, and printed: the old id is settled as failed in the log, and publishing it
     again would only return that outcome. A command that was never logged keeps its id. Replaying twice, or a crash
     meanwhile, applies it once: the derived id is the same. The dead letter is removed once the broker has the command
-    safe. A publisher session's number is not kept. Exit status 1: some cannot be replayed; they stay.
+    safe. A publisher session's number is not kept. Commands that wait behind it (`parked`) go on after it, unless it
+    fails again. Exit status 1: some cannot be replayed; they stay.
     """
     replayed: list[dict[str, object]] = []
     refused: list[str] = []

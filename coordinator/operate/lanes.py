@@ -16,6 +16,7 @@ from coordinator.operate.output import (
     print_json,
     refusing,
 )
+from coordinator.operate.parked import keys_of
 from shared.errors import ConfigurationError, Unavailable
 from shared.lane_tables import LogEntry
 from shared.services import SERVICES
@@ -92,6 +93,9 @@ def show_command(command_id: str, lane: str | None, *, as_json: bool) -> None:
     if not found:
         if away:
             raise Refused(f"command {command_id} is not found where it can be looked for; {'; '.join(away)}")
+        waits = [wait for wait in (_wait_of(command_id, name) for name in _named(lane)) if wait is not None]
+        if waits:
+            raise Refused(waits[0])
         raise Refused(
             f"command {command_id} is not settled in {lane or 'any lane'}: it waits in a queue, was never published, "
             "or is older than the log"
@@ -108,7 +112,7 @@ def find_logged(command_id: str, lane: str | None) -> tuple[list[tuple[str, LogE
     """The log entries of this id by lane, and what is away. Raises ConfigurationError only for a lane that is named."""
     found: list[tuple[str, LogEntry]] = []
     away: list[str] = []
-    for name in [lane] if lane else [service.name for service in SERVICES]:
+    for name in _named(lane):
         try:
             with lane_admin(name) as admin:
                 entry = admin.find(command_id)
@@ -120,6 +124,21 @@ def find_logged(command_id: str, lane: str | None) -> tuple[list[tuple[str, LogE
             if entry is not None:
                 found.append((name, entry))
     return found, away
+
+
+def _named(lane: str | None) -> list[str]:
+    return [lane] if lane else [service.name for service in SERVICES]
+
+
+def _wait_of(command_id: str, lane: str) -> str | None:
+    """What the command waits for, if it waits behind one that failed with its key."""
+    for key in keys_of(lane):
+        if command_id in key.waiting:
+            return (
+                f"command {command_id} is not settled in {lane}: it waits for {key.ordering_key}, behind command "
+                f"{key.failed_id}, which failed ({key.error_code}): replay or discard that (`coordinator dead`)"
+            )
+    return None
 
 
 def _entry_fields(lane: str, entry: LogEntry) -> dict[str, object]:
@@ -154,6 +173,8 @@ def log_group() -> None:
 def prune(lane: str, older_than: timedelta, batch_rows: int, *, dry_run: bool, force: bool, as_json: bool) -> None:
     """Delete the log entries of LANE that were settled before so long; the latest one stays.
 
+    So do cancellations that old go, of commands that never came.
+
     The log is how a repeated id is recognised: a command published again after its entry is gone is applied AGAIN,
     unless its deadline or publisher session shows it to be old. Keep at least as long as any publisher, queue, replay
     or backup may repeat a command: 7d is a good value.
@@ -173,6 +194,7 @@ def prune(lane: str, older_than: timedelta, batch_rows: int, *, dry_run: bool, f
                 gone += rows
                 if not as_json:
                     click.echo(f"{gone} deleted", err=True)
+            admin.forget_cancellations(cutoff)
     if as_json:
         print_json(
             {"lane": lane, "before": cutoff, "dry_run": dry_run, "deleted": 0 if dry_run else gone, "found": gone}

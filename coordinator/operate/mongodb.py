@@ -14,7 +14,7 @@ from pymongo.synchronous.database import Database
 from coordinator.operate.port import FAILED_AMONG, LOCK_TIMEOUT_S, LaneState, LeaseState
 from shared.database import Document, document_of, row_of_document
 from shared.errors import ConfigurationError, DatabaseUnavailable
-from shared.lane_tables import LEASE_TABLE, Cancellation, LogEntry
+from shared.lane_tables import LEASE_TABLE, Cancellation, LogEntry, ParkedCommand
 
 CONNECT_TIMEOUT_MS = 3000
 SOCKET_TIMEOUT_MS = 30_000
@@ -57,6 +57,11 @@ class MongoAdmin:
     def find(self, command_id: str) -> LogEntry | None:
         with self._translated():
             return self._find(command_id, None)
+
+    def parked(self) -> list[ParkedCommand]:
+        with self._translated():
+            found = self._database[ParkedCommand.table].find().sort("position", 1)
+            return [row_of_document(ParkedCommand, document) for document in found]
 
     def pause(self, reason: str, now: datetime) -> LeaseState:
         lease = _lease_of(self._change({"paused": reason}, now, ReturnDocument.AFTER))
@@ -111,6 +116,10 @@ class MongoAdmin:
                 return
             after = sequences[-1]
             yield gone
+
+    def forget_cancellations(self, cutoff: datetime) -> int:
+        with self._translated():
+            return self._database[Cancellation.table].delete_many({"requested_at": {"$lt": cutoff}}).deleted_count
 
     def close(self) -> None:
         self._client.close()

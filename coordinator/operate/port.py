@@ -11,7 +11,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from shared.lane_tables import LogEntry
+from shared.lane_tables import LogEntry, ParkedCommand
 
 FAILED_AMONG = 10_000
 """How many of the latest log entries are searched for a failed one: the log has no index by status."""
@@ -40,6 +40,16 @@ class LaneState(Struct, frozen=True, kw_only=True):
     last_failed: LogEntry | None
 
 
+class ParkedKey(Struct, frozen=True, kw_only=True):
+    """A key for which commands wait, by id, behind one that failed."""
+
+    ordering_key: str
+    failed_id: str
+    error_code: str | None
+    parked_at: datetime
+    waiting: list[str]
+
+
 class LaneAdmin(Protocol):
     """One lane's database, for operators. Every change counts the lease's revision up.
 
@@ -55,6 +65,9 @@ class LaneAdmin(Protocol):
 
     def find(self, command_id: str) -> LogEntry | None:
         """The log entry of this command, or None while it is not settled."""
+
+    def parked(self) -> list[ParkedCommand]:
+        """The commands that keep their keys waiting, and those that wait, in the order in which they came."""
 
     def pause(self, reason: str, now: datetime) -> LeaseState:
         """Have the lane commit nothing from now on. A lane that never ran is paused before it starts."""
@@ -76,6 +89,9 @@ class LaneAdmin(Protocol):
 
         The entry with the highest sequence stays. Ends at the first batch that holds none to delete.
         """
+
+    def forget_cancellations(self, cutoff: datetime) -> int:
+        """Delete the cancellations made before, of commands that never came; return how many."""
 
     def close(self) -> None:
         """Close the connections. Never raises."""

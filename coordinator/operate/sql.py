@@ -24,12 +24,13 @@ from coordinator.migrate import DRIVERS
 from coordinator.operate.port import FAILED_AMONG, LOCK_TIMEOUT_S, LaneState, LeaseState
 from shared.database import row_of, scheme_of, utc
 from shared.errors import ConfigurationError, DatabaseUnavailable
-from shared.lane_tables import LEASE_TABLE, Cancellation, LogEntry, metadata
+from shared.lane_tables import LEASE_TABLE, Cancellation, LogEntry, ParkedCommand, metadata
 
 CONNECT_TIMEOUT_S = 3
 _LEASE = metadata.tables[LEASE_TABLE]
 _LOG = metadata.tables[LogEntry.table]
 _CANCELLATIONS = metadata.tables[Cancellation.table]
+_PARKED = metadata.tables[ParkedCommand.table]
 
 # No such table, no such column: PostgreSQL's SQLSTATE, MySQL's numbers.
 _UNMIGRATED_STATES = {"42P01", "42703"}
@@ -60,6 +61,11 @@ class SqlAdmin:
     def find(self, command_id: str) -> LogEntry | None:
         with self._transaction() as connection:
             return _entry(connection, select(_LOG).where(_LOG.c.command_id == command_id))
+
+    def parked(self) -> list[ParkedCommand]:
+        with self._transaction() as connection:
+            rows = connection.execute(select(_PARKED).order_by(_PARKED.c.position)).mappings().all()
+        return [row_of(ParkedCommand, row) for row in rows]
 
     def pause(self, reason: str, now: datetime) -> LeaseState:
         with self._changing(now, paused=reason) as connection:
@@ -116,6 +122,10 @@ class SqlAdmin:
                 return
             after = last
             yield gone
+
+    def forget_cancellations(self, cutoff: datetime) -> int:
+        with self._transaction() as connection:
+            return connection.execute(delete(_CANCELLATIONS).where(_CANCELLATIONS.c.requested_at < cutoff)).rowcount
 
     def close(self) -> None:
         self._engine.dispose()

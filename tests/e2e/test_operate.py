@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
@@ -15,8 +16,13 @@ from msgspec import Struct
 from sqlalchemy import text
 
 from coordinator.cli import EXIT_CONFIGURATION, cli
+from coordinator.stores.open import open_store
+from coordinator.stores.port import Changes, Store
 from shared.errors import ConfigurationError
+from shared.lane_tables import ParkedCommand
 from shared.messaging.topology import dead_queue_name, queue_name
+from shared.messaging.wire import CommandMessage, encode_pack
+from shared.services import service_named
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
@@ -342,6 +348,53 @@ def test_what_cannot_be_replayed_stays(system: System, run: Run) -> None:
     refused = run("dead", "replay", "--all", "--lane", "users", expect=1)
     assert "without an id" in refused.err
     assert depth(system, dead_queue_name("users")) == 1
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_commands_that_wait_for_a_key_go_on_when_the_failed_one_is_discarded(
+    system: System, run: Run, lane: str
+) -> None:
+    system.prepare(*LANES)
+    failed, waits = str(uuid4()), str(uuid4())
+    command_type, arguments = CREATE[lane]
+    store = open_store(system.database(lane).database_url, service_named(lane))
+    park(store, lane, failed, waits, command_type, json.dumps(arguments))
+    store.close()
+    system.start_coordinator(lane)
+    with system.broker() as channel:
+        channel.basic_publish("writes.dead", lane, b"{}", pika.BasicProperties(message_id=failed, type=command_type))
+    wait_dead(system, lane, 1)
+    assert [(key["ordering_key"], key["failed_id"], key["waiting"]) for key in run("parked", lane, "--json").json] == [
+        ("rows.id=1", failed, [waits])
+    ]
+    assert f"behind command {failed}" in run("command", waits, expect=1).err
+    run("dead", "discard", failed)
+    run("drain", lane)
+    assert run("command", waits, "--json").json["status"] == "applied"
+    assert run("parked", lane, "--json").json == []
+    assert depth(system, dead_queue_name(lane)) == 0
+
+
+def park(store: Store, lane: str, failed: str, waits: str, command_type: str, arguments: str) -> None:
+    """As the lane does when a command with the policy park-key fails, and another one with its key comes."""
+    common = {"ordering_key": "rows.id=1", "fingerprint": "f", "reply_to": None, "correlation_id": None}
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = [
+        ParkedCommand(
+            command_id=command_id,
+            position=position,
+            message=encode_pack(
+                [CommandMessage(command_id=command_id, type=command_type, arguments=arguments.encode())]
+            ),
+            error_code=code,
+            error_message=code,
+            parked_at=at,
+            **common,
+        )
+        for position, (command_id, code) in enumerate(((failed, "handler_error"), (waits, None)), 1)
+    ]
+    lease = store.take_over("test", at)
+    store.begin().commit(lease, 0, Changes([], [], [rows]))
 
 
 def test_one_operator_at_a_time_is_at_the_dead_letters(system: System, run: Run) -> None:
