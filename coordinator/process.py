@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from coordinator.inbox import Inbox
 from coordinator.lane.lane import Lane
+from coordinator.outbox_watch import OutboxWatch
 from coordinator.rabbitmq.consumer import LaneConsumer
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Store, StoreError
@@ -56,6 +57,12 @@ class CoordinatorProcess:
             settings=self._settings,
             holder=holder,
         )
+        self._watch = OutboxWatch(
+            service.name,
+            open_store(database.database_url, service),
+            self._consumer.wake,
+            self._settings.outbox_watch_s,
+        )
         self._worker = LaneWorker(
             service.name,
             lane,
@@ -82,8 +89,10 @@ class CoordinatorProcess:
                 self._thread.start()
                 ended = asyncio.create_task(asyncio.to_thread(self._thread.join))
                 stopping = asyncio.create_task(stop.wait())
+                watching = asyncio.create_task(self._watch.run())
                 await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
                 stopping.cancel()
+                watching.cancel()
                 return await self._shut_down(expected=stop.is_set())
             return 0
         finally:

@@ -154,7 +154,9 @@ class LaneWorker:
     def _sweep(self, generation: int) -> None:
         if not self._inbox.is_closed:
             decision = self._lane.sweep()
-            if isinstance(decision, Deposed):
+            if isinstance(decision, Settlement):
+                self._settler.publish_emitted(decision.emitted)
+            elif isinstance(decision, Deposed):
                 self._deposed(generation)
             elif isinstance(decision, Hold) and not self._held(generation, decision):
                 self._inbox.nudge()

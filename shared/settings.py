@@ -69,6 +69,12 @@ class LaneSettings(BaseSettings):
     parked_max: int = Field(
         default=10_000, ge=0, description="Commands that wait behind failed ones with the same key; more are rejected."
     )
+    outbox_max: int = Field(
+        default=1000, ge=1, description="Emitted commands on their way to the broker at once; the others wait on disk."
+    )
+    outbox_watch_s: float = Field(
+        default=5.0, gt=0, description="How often a process looks for emitted commands that nobody publishes."
+    )
     stop_timeout_s: float = Field(default=20.0, gt=0, description="How long a stop waits for the batch in flight.")
 
 

@@ -58,12 +58,16 @@ def record(committed: Committed, requests: Sequence[Request], settled: list[Sett
             committed.settled.append(done)
     for rows in (*changes.updates, *changes.inserts):
         for row in rows:
-            if isinstance(row, OutboxEntry):
-                committed.emitted.append(row)
-            elif not isinstance(row, LANE_MODELS):
+            if not isinstance(row, LANE_MODELS):
                 committed.saved.append(row)
     for rows in changes.deletes:
         committed.removed.extend(row for row in rows if not isinstance(row, LANE_MODELS))
+
+
+def emitted_by(changes: Changes) -> list[OutboxEntry]:
+    """The commands that a transaction has put into the outbox, in the order of their ids."""
+    found = [row for rows in changes.inserts for row in rows if isinstance(row, OutboxEntry)]
+    return sorted(found, key=lambda entry: entry.id)
 
 
 def whole_deliveries(batch: list[Delivery], commands: int) -> tuple[list[Delivery], list[Delivery]]:

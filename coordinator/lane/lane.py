@@ -11,6 +11,7 @@ import msgspec
 
 from coordinator.lane.batch import (
     Committed,
+    emitted_by,
     known_entries,
     record,
     rows_again,
@@ -19,6 +20,7 @@ from coordinator.lane.batch import (
 )
 from coordinator.lane.control import CONTROL_HANDLERS
 from coordinator.lane.delivery import Decision, Delivery, Deposed, Hold, Settlement
+from coordinator.lane.outbox import Outbox
 from coordinator.lane.parking import Parking, message_of
 from coordinator.lane.positions import Positions
 from coordinator.lane.publisher_order import PublisherOrder
@@ -38,7 +40,6 @@ from shared.lane_tables import Cancellation, OutboxEntry, ParkedCommand, Publish
 from shared.service import Service
 from shared.settings import LaneSettings
 
-OUTBOX_SCAN_MAX = 1000
 CANCELLATIONS_MAX = 10_000
 PARKED_SCAN_MIN = 10_000
 _CONFLICT_DELAY_S = 0.01
@@ -78,7 +79,7 @@ class Lane:
         self._cancelled: dict[str, Cancellation] = {}
         self._parking = Parking()
         self._carried = Committed()
-        self._published: list[OutboxEntry] = []
+        self._outbox = Outbox(settings.outbox_max)
 
     @property
     def lease(self) -> Lease | None:
@@ -105,7 +106,7 @@ class Lane:
 
     def confirm(self, entries: Sequence[OutboxEntry]) -> None:
         """The broker has these emitted commands: the next transaction removes them from the outbox."""
-        self._published.extend(entries)
+        self._outbox.confirm(entries)
 
     def apply(self, deliveries: Sequence[Delivery], generation: int = 0) -> Decision:
         """Apply the commands of some deliveries, in order.
@@ -131,20 +132,25 @@ class Lane:
         except (StoreUnavailable, Conflict, BatchFault, Held) as error:
             return self._hold(error)
 
-    def sweep(self) -> Hold | Deposed | None:
-        """Remove confirmed entries from the outbox now, for want of a batch to do it with."""
+    def sweep(self) -> Decision | None:
+        """Remove confirmed entries from the outbox now, for want of a batch to do it with.
+
+        A Settlement has only emitted commands to publish, for which there is room now.
+        """
         generation = self._generation
-        if not self._published or self._batch or generation is None:
+        if not self._outbox.confirmed or self._batch or generation is None:
             return None
         try:
             self._hold_lease(generation)
-            self._transact([], Committed(), None)
+            self._transact([], self._carried, None)
         except Fenced:
-            decision = self._fenced(generation)
-            return decision if isinstance(decision, Deposed) else None
+            return self._fenced(generation)
         except (StoreUnavailable, Conflict, BatchFault, Held) as error:
             return self._hold(error)
-        return None
+        if not self._carried.emitted:
+            return None
+        carried, self._carried = self._carried, Committed()
+        return settlement_of([], [], carried)
 
     def _begin_generation(self) -> None:
         self._generation = None
@@ -169,14 +175,14 @@ class Lane:
         try:
             cancelled = transaction.scan(Cancellation, CANCELLATIONS_MAX)
             # Also what this consumer committed itself, if the answer to that commit was lost.
-            left = transaction.scan(OutboxEntry, OUTBOX_SCAN_MAX)
+            left = transaction.scan(OutboxEntry, self._outbox.page_rows)
             parked = transaction.scan(ParkedCommand, max(PARKED_SCAN_MIN, 2 * self._settings.parked_max))
         finally:
             transaction.rollback()
         self._cancelled = {cancellation.command_id: cancellation for cancellation in cancelled}
         self._parking = Parking(parked)
-        confirmed = {entry.id for entry in self._published}
-        self._carried.emitted = [entry for entry in left if entry.id not in confirmed]
+        self._outbox.begin_again()
+        self._carried.emitted = self._outbox.read(left)
         self._generation = generation
         if lease.paused is not None:
             raise Held(f"paused by an operator: {lease.paused}")
@@ -305,8 +311,11 @@ class Lane:
             positions = turn.positions.save()
             turn.work.insert_new([done.entry for done in settled if done.entry is not None])
             changes = turn.work.changes()
-            if self._published:
-                changes = msgspec.structs.replace(changes, deletes=[*changes.deletes, self._published])
+            confirmed = self._outbox.confirmed
+            if confirmed:
+                changes = msgspec.structs.replace(changes, deletes=[*changes.deletes, confirmed])
+            read_after = self._outbox.read_after
+            page = [] if read_after is None else transaction.scan(OutboxEntry, self._outbox.page_rows, read_after)
             if changes.deletes or changes.updates or changes.inserts:
                 transaction.commit(lease, sequence, changes)
             else:
@@ -314,11 +323,14 @@ class Lane:
         except BaseException:
             transaction.rollback()
             raise
-        self._published = []
+        self._outbox.deleted(confirmed)
+        if read_after is not None:
+            committed.emitted += self._outbox.read(page)
         self._lease = msgspec.structs.replace(lease, sequence=sequence)
         self._order.advanced(positions)
         self._parking = turn.parking
         record(committed, requests, settled, changes)
+        committed.emitted += self._outbox.emitted(emitted_by(changes))
         if cut is not None:
             raise cut
 

@@ -16,6 +16,7 @@ import structlog
 
 from coordinator.inbox import Inbox
 from coordinator.lane.acknowledger import Acknowledger
+from coordinator.lane.control import Marker
 from coordinator.lane.delivery import DeadLetter, Delivery, Reply, Settlement
 from coordinator.lane.settle import ERROR_CHARACTERS_MAX
 from shared.errors import BrokerUnavailable, ConfigurationError, CoordinatorError, Unavailable
@@ -86,6 +87,11 @@ class LaneConsumer:
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """Publish commands that handlers emitted. Called by the lane's thread."""
         self._loop.call_soon_threadsafe(self._publish_emitted, list(entries))
+
+    def wake(self, command_id: str) -> None:
+        """Have a marker of this id delivered to whichever consumer of the lane is the active one."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._publish_marker, command_id)
 
     def stand_by(self, generation: int) -> None:
         """Drop the connection of this generation and queue up behind the other consumers."""
@@ -253,6 +259,14 @@ class LaneConsumer:
         log.error("emitted_command_not_taken", lane=entry.lane, command_id=entry.command_id, error=str(error))
         if not self._stop.is_set():
             self._loop.call_later(self._broker.reconnect_delay_s, self._publish_emitted, [entry])
+
+    def _publish_marker(self, command_id: str) -> None:
+        properties = pika.BasicProperties(
+            message_id=command_id, type=Marker.type, content_type=JSON_CONTENT, delivery_mode=PERSISTENT
+        )
+        confirm = self._publisher.publish(WRITES_EXCHANGE, self._lane, properties, b"{}")
+        # Whether it arrived shows at the next look.
+        confirm.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _abort(self, generation: int) -> None:
         if generation == self._generation and self._connection is not None:

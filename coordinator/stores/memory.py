@@ -66,8 +66,11 @@ class MemoryTransaction:
         wanted = set(values)
         return [cast("R", row) for row in table.values() if getattr(row, column) in wanted]
 
-    def scan(self, model: type[R], limit: int) -> list[R]:
-        return self._database.rows(model)[:limit]
+    def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
+        rows = self._database.rows(model)
+        if after is not None:
+            rows = [row for row in rows if getattr(row, row.key) > after]
+        return rows[:limit]
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         database = self._database

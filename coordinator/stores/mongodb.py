@@ -210,9 +210,10 @@ class MongoTransaction:
                 row_of_document(model, document) for document in self._of(model).find(condition, session=self._session)
             ]
 
-    def scan(self, model: type[R], limit: int) -> list[R]:
+    def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
+        condition = {} if after is None else {"_id": {"$gt": after}}
         with self._closing_when_unavailable():
-            found = self._of(model).find({}, session=self._session).sort("_id", 1).limit(limit)
+            found = self._of(model).find(condition, session=self._session).sort("_id", 1).limit(limit)
             return [row_of_document(model, document) for document in found]
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:

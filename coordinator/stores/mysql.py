@@ -239,9 +239,10 @@ class MysqlTransaction:
         table = self._schema.of(model)
         return self._rows(model, table, f"{_select(table)} WHERE `{column}` IN %s", [tuple(values)])
 
-    def scan(self, model: type[R], limit: int) -> list[R]:
+    def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
         table = self._schema.of(model)
-        return self._rows(model, table, f"{_select(table)} ORDER BY `{table.key}` LIMIT %s", [limit])
+        where, given = ("", []) if after is None else (f" WHERE `{table.key}` > %s", [after])
+        return self._rows(model, table, f"{_select(table)}{where} ORDER BY `{table.key}` LIMIT %s", [*given, limit])
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         with self._closing_when_unavailable():

@@ -69,8 +69,8 @@ class Transaction(Protocol):
     def load(self, model: type[R], column: str, values: Sequence[int | str]) -> list[R]:
         """The rows whose key or unique column is among `values`, in any order; in one query."""
 
-    def scan(self, model: type[R], limit: int) -> list[R]:
-        """The first rows in order of their keys."""
+    def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
+        """The first rows in order of their keys, or the first of those with a higher key."""
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         """Check the lease's epoch by a write, count its sequence up to `sequence`, write the changes, and commit.

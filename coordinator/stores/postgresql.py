@@ -206,11 +206,14 @@ class PostgresTransaction:
             rows = self._connection.execute(query, [list(values)]).fetchall()
         return [row_of(model, table.columns, row) for row in rows]
 
-    def scan(self, model: type[R], limit: int) -> list[R]:
+    def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
         table = self._schema.of(model)
-        query = self._store.statements(model).first(table.key)
+        statements = self._store.statements(model)
         with self._closing_when_unavailable():
-            rows = self._connection.execute(query, [limit]).fetchall()
+            if after is None:
+                rows = self._connection.execute(statements.first(table.key), [limit]).fetchall()
+            else:
+                rows = self._connection.execute(statements.after(table.key), [after, limit]).fetchall()
         return [row_of(model, table.columns, row) for row in rows]
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
@@ -296,6 +299,10 @@ class _Statements(Struct, frozen=True):
     def first(self, key: str) -> bytes:
         """Select the first rows in order of their keys."""
         return self.select + f" ORDER BY {_quoted(key)} LIMIT %s".encode()
+
+    def after(self, key: str) -> bytes:
+        """Select the first rows with a higher key, in order of their keys."""
+        return self.select + f" WHERE {_quoted(key)} > %s ORDER BY {_quoted(key)} LIMIT %s".encode()
 
 
 def _statements(table: TableOf) -> _Statements:

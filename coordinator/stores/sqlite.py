@@ -125,9 +125,10 @@ class SqliteTransaction:
         marks = ", ".join("?" * len(values))
         return self._rows(model, table, f'{_select(table)} WHERE "{column}" IN ({marks})', list(values))
 
-    def scan(self, model: type[R], limit: int) -> list[R]:
+    def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
         table = self._schema.of(model)
-        return self._rows(model, table, f'{_select(table)} ORDER BY "{table.key}" LIMIT ?', [limit])
+        where, given = ("", []) if after is None else (f' WHERE "{table.key}" > ?', [after])
+        return self._rows(model, table, f'{_select(table)}{where} ORDER BY "{table.key}" LIMIT ?', [*given, limit])
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         with _translated():

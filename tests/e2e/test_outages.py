@@ -2,7 +2,9 @@
 
 import asyncio
 import signal
+from datetime import UTC, datetime
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import pytest
@@ -10,8 +12,12 @@ from sqlalchemy import text
 
 from coordinator.dev.servers import ServerSet
 from coordinator.dev.servers.process import Process
+from coordinator.stores.open import open_store
+from coordinator.stores.port import Changes
+from shared.lane_tables import OutboxEntry
+from shared.services import service_named
 from tests.support.databases import sql_engine
-from tests.support.system import Client, System, write_all
+from tests.support.system import Client, System, wait_until, write_all
 
 WRITES = 1200
 FEW = 50
@@ -175,3 +181,33 @@ async def test_a_killed_gateway_does_half_of_nothing(system: System) -> None:
         )
     assert {status for status, _ in answers} == {200}
     assert sorted(user["credit"] for _, user in answers) == list(range(1, 401))
+
+
+def test_what_a_dead_process_left_in_the_outbox_of_an_idle_lane_is_published(system: System) -> None:
+    """It had committed, and died before the broker had it; nothing else is ever delivered to its lane."""
+    system.prepare("users", "payments")
+    url = system.environment["USERS_DATABASE_URL"]
+    store = open_store(url, service_named("users"))
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    arguments = b'{"user_id": 1, "amount": 5, "currency": "EUR"}'
+    left = [
+        OutboxEntry(
+            id=number,
+            lane="payments",
+            command_id=str(uuid4()),
+            type="payments.open",
+            arguments=arguments,
+            created_at=at,
+        )
+        for number in range(1, 4)
+    ]
+    store.begin().commit(store.take_over("one that died", at), 0, Changes([], [], [left]))
+    store.close()
+    for lane in ("payments", "users", "users"):
+        system.start_coordinator(lane, LANE_OUTBOX_WATCH_S="0.3", LANE_OUTBOX_MAX="2")
+    payments = system.environment["PAYMENTS_DATABASE_URL"]
+    wait_until(lambda: query(url, "SELECT id FROM outbox") == [], "an empty outbox")
+    wait_until(lambda: len(query(payments, "SELECT id FROM payments")) == 3, "three payments")
+    assert [row[0] for row in query(payments, "SELECT command_id FROM command_log ORDER BY sequence")] == [
+        entry.command_id for entry in left
+    ]

@@ -497,8 +497,8 @@ def outbox_row_not_stored(patches: Patches) -> None:
 
 @_mutant("what a dead process had emitted is never published")
 def outbox_not_republished(patches: Patches) -> None:
-    def scan(original: Any, self: Any, model: Any, limit: int) -> Any:
-        return [] if model is OutboxEntry else original(self, model, limit)
+    def scan(original: Any, self: Any, model: Any, *arguments: Any) -> Any:
+        return [] if model is OutboxEntry else original(self, model, *arguments)
 
     patches.wrap(SimulatedTransaction, "scan", scan)
 

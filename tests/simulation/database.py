@@ -213,10 +213,11 @@ class SimulatedTransaction:
         wanted = set(values)
         return [row for row in table.values() if getattr(row, column) in wanted]
 
-    def scan(self, model: type[Any], limit: int) -> list[Any]:
+    def scan(self, model: type[Any], limit: int, after: Any = None) -> list[Any]:
         self.store.call("scan")
         table = self.database.table(model)
-        return [table[key] for key in sorted(table)[:limit]]
+        keys = sorted(table) if after is None else sorted(key for key in table if key > after)
+        return [table[key] for key in keys[:limit]]
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         world, database, process = self.store.world, self.database, self.store.process

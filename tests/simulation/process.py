@@ -301,7 +301,9 @@ class Process:
         decision = self.lane.sweep()
         if self.is_dead:
             raise Crash
-        if isinstance(decision, Deposed):
+        if isinstance(decision, Settlement):
+            self.publish_emitted(decision.emitted)
+        elif isinstance(decision, Deposed):
             yield from self._deposed(generation)
         elif isinstance(decision, Hold):
             yield from self.hold(generation, decision)

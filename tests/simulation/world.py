@@ -57,11 +57,12 @@ _SETTINGS = [
         prefetch=prefetch,
         batch_commands_max=batch,
         held_max=held,
+        outbox_max=outbox,
         gap_timeout_s=GAP_TIMEOUT_S,
         retry_delay_s=0.05,
         retry_delay_s_max=0.2,
     )
-    for prefetch, held in ((64, 40), (12, 8), (8, 2))
+    for prefetch, held, outbox in ((64, 40, 1000), (12, 8, 3), (8, 2, 1))
     for batch in (500, 6, 1)
 ]
 

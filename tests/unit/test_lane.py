@@ -67,8 +67,8 @@ class _FailingTransaction:
         self.fail("load")
         return self.inner.load(model, column, values)
 
-    def scan(self, model: type[R], limit: int) -> list[R]:
-        return self.inner.scan(model, limit)
+    def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
+        return self.inner.scan(model, limit, after)
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         self.fail("before commit")

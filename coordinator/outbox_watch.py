@@ -1,0 +1,59 @@
+"""Finds emitted commands that nobody publishes, and wakes their lane.
+
+What a dead process left in the outbox is published by its successor; but on an idle lane nobody learns that he is the
+successor, since the broker tells a consumer that it is the active one only by delivering to it. So every process of a
+lane, standbys too, looks into the outbox now and then, and publishes a marker into the lane if the same entry is
+there twice: whoever gets it takes the lane over, and publishes what it finds.
+"""
+
+import asyncio
+from collections.abc import Callable
+from uuid import UUID, uuid5
+
+import structlog
+
+from coordinator.stores.port import Store, StoreError
+from shared.lane_tables import OutboxEntry
+
+log = structlog.get_logger("outbox")
+
+
+class OutboxWatch:
+    """Looks every so often, on a connection of its own."""
+
+    def __init__(self, lane: str, store: Store, wake: Callable[[str], None], interval_s: float) -> None:
+        self._lane = lane
+        self._store = store
+        self._wake = wake
+        self._interval_s = interval_s
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        seen: str | None = None
+        try:
+            while True:
+                await asyncio.sleep(self._interval_s)
+                oldest = await asyncio.to_thread(self._oldest)
+                if oldest is not None and oldest == seen:
+                    log.warning("outbox_left", lane=self._lane, command_id=oldest)
+                    self._wake(marker_id(oldest))
+                seen = oldest
+        finally:
+            self._store.close()
+
+    def _oldest(self) -> str | None:
+        """The id of the oldest command in the outbox; None too where the database is away."""
+        try:
+            transaction = self._store.begin()
+            try:
+                rows = transaction.scan(OutboxEntry, 1)
+            finally:
+                transaction.rollback()
+        except StoreError:
+            return None
+        return rows[0].command_id if rows else None
+
+
+def marker_id(command_id: str) -> str:
+    """The same for every process that finds this command left, and however often: the log takes one row for it."""
+    return str(uuid5(UUID(command_id), "left in the outbox"))

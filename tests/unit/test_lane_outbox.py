@@ -1,0 +1,81 @@
+"""The window over the outbox: what is on its way to the broker at once, and what waits on disk."""
+
+import random
+
+import pytest
+
+from coordinator.lane.delivery import Settlement
+from coordinator.lane.lane import Lane
+from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from shared.lane_tables import OutboxEntry
+from shared.settings import LaneSettings
+from tests.support.lane_contract import LaneUnderTest
+from tests.support.ledger import LEDGER, Forward
+
+
+def with_window(database: MemoryDatabase, window: int) -> LaneUnderTest:
+    lane = LaneUnderTest(MemoryStore(database))
+    settings = LaneSettings(outbox_max=window)
+    lane.lane = Lane(LEDGER, lane.store, lambda: lane.now, "test", settings, lambda: 0.0)
+    return lane
+
+
+def emit(lane: LaneUnderTest, count: int) -> list[OutboxEntry]:
+    decision = lane.lane.apply([*_forwards(count)], lane.generation)
+    assert isinstance(decision, Settlement)
+    return decision.emitted
+
+
+def _forwards(count: int):
+    from tests.support.lane_contract import _numbers, delivery
+
+    return [delivery(next(_numbers), Forward(id=1, amount=1)) for _ in range(count)]
+
+
+def sweep(lane: LaneUnderTest) -> list[OutboxEntry]:
+    decision = lane.lane.sweep()
+    assert decision is None or isinstance(decision, Settlement), decision
+    return decision.emitted if decision is not None else []
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 10, 1000])
+def test_everything_is_published_once_in_order_and_never_more_at_once(window: int) -> None:
+    chance = random.Random(window)
+    database = MemoryDatabase()
+    lane = with_window(database, window)
+    published: list[int] = []
+    under_way: list[OutboxEntry] = []
+    for step in range(300):
+        fresh = emit(lane, chance.randrange(4)) if step < 150 else []
+        confirmed = under_way[: chance.randrange(5)]
+        under_way = under_way[len(confirmed) :] + fresh
+        published += [entry.id for entry in fresh]
+        lane.lane.confirm(confirmed)
+        fresh = sweep(lane)
+        under_way += fresh
+        published += [entry.id for entry in fresh]
+        assert len(under_way) <= window
+    while under_way:
+        lane.lane.confirm([under_way.pop(0)])
+        fresh = sweep(lane)
+        under_way += fresh
+        published += [entry.id for entry in fresh]
+    assert published == list(range(1, len(published) + 1))
+    assert len(published) > 150
+    assert lane.rows(OutboxEntry) == []
+
+
+def test_a_successor_reads_all_of_a_long_outbox() -> None:
+    database = MemoryDatabase()
+    emit(with_window(database, 1000), 700)
+    successor = with_window(database, 100)
+    published = emit(successor, 1)
+    assert len(published) <= 100
+    under_way = list(published)
+    while under_way:
+        successor.lane.confirm(under_way[:30])
+        del under_way[:30]
+        fresh = sweep(successor)
+        published += fresh
+        under_way += fresh
+    assert [entry.id for entry in published] == list(range(1, 702))
