@@ -6,7 +6,7 @@ true until the commit; the fence, checked in the same transaction, makes sure of
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -32,8 +32,8 @@ class _Kind:
     """The rows of one model: as the database has them, as they are now, and by their unique columns."""
 
     def __init__(self, model: type[Row]) -> None:
-        self.original: dict[int | str, Row | None] = {}
-        self.current: dict[int | str, Row | None] = {}
+        self.original: dict[int | str, Any] = {}
+        self.current: dict[int | str, Any] = {}
         self.unique: dict[str, dict[int | str, int | str | None]] = {column: {} for column in model.unique}
 
 
@@ -83,7 +83,8 @@ class BatchWork:
         kind = self._kind(model)
         if key not in kind.current:
             self._load(model, model.key, [key])
-        return cast("R | None", kind.current[key])
+        row: R | None = kind.current[key]
+        return row
 
     def find(self, model: type[R], column: str, value: int | str) -> R | None:
         if column == model.key:
@@ -93,23 +94,26 @@ class BatchWork:
         if value not in index:
             self._load(model, column, [value])
         key = index[value]
-        return None if key is None else cast("R | None", kind.current[key])
+        row: R | None = None if key is None else kind.current[key]
+        return row
 
     def add(self, row: R) -> R:
         model = type(row)
-        if self.get(model, _key(row)) is not None:
-            raise ValueError(f"{model.table} already has a row {_key(row)!r}")
-        self._put(model, _key(row), row)
+        key = _key(row)
+        if self.get(model, key) is not None:
+            raise ValueError(f"{model.table} already has a row {key!r}")
+        self._put(model, key, row)
         return row
 
     def save(self, row: R) -> R:
         model = type(row)
-        held = self.get(model, _key(row))
+        key = _key(row)
+        held = self.get(model, key)
         if held is None:
-            raise ValueError(f"{model.table} has no row {_key(row)!r} to save")
+            raise ValueError(f"{model.table} has no row {key!r} to save")
         if isinstance(row, VersionedRow) and isinstance(held, VersionedRow):
             row = msgspec.structs.replace(row, version=held.version + 1)
-        self._put(model, _key(row), row)
+        self._put(model, key, row)
         return row
 
     def remove(self, row: Row) -> None:
@@ -148,8 +152,9 @@ class BatchWork:
         """Insert rows that are known not to exist, such as log entries."""
         for row in rows:
             kind = self._kind(type(row))
-            kind.original[_key(row)] = None
-            kind.current[_key(row)] = row
+            key = _key(row)
+            kind.original[key] = None
+            kind.current[key] = row
 
     def changes(self) -> Changes:
         """The difference between what was read and what is now, by model."""
@@ -165,7 +170,7 @@ class BatchWork:
                 if now is before:
                     continue
                 if before is None:
-                    inserted.append(cast("Row", now))
+                    inserted.append(now)
                 elif now is None:
                     deleted.append(before)
                 else:
@@ -207,7 +212,8 @@ class BatchWork:
     def _put(self, model: type[Row], key: int | str, row: Row | None) -> None:
         kind = self._kinds[model]
         before = kind.current[key]
-        self._set(kind.current, key, row)
+        self._journal.append((kind.current, key, before))
+        kind.current[key] = row
         for column, index in kind.unique.items():
             old = None if before is None else getattr(before, column)
             new = None if row is None else getattr(row, column)
@@ -224,4 +230,5 @@ class BatchWork:
 
 
 def _key(row: Row) -> int | str:
-    return cast("int | str", getattr(row, row.key))
+    key: int | str = getattr(row, row.key)
+    return key
