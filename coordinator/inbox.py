@@ -61,7 +61,8 @@ class Inbox:
         Waits while there is nothing; returns an empty list when nudged or closed, or after the timeout.
         """
         with self._lock:
-            self._changed.wait_for(lambda: self._deliveries or self._is_closed or self._is_nudged, timeout_s)
+            if not self._deliveries:
+                self._changed.wait_for(lambda: self._deliveries or self._is_closed or self._is_nudged, timeout_s)
             self._is_nudged = False
             taken: list[Delivery] = []
             commands = size_bytes = 0

@@ -37,13 +37,21 @@ class _Kind:
         self.unique: dict[str, dict[int | str, int | str | None]] = {column: {} for column in model.unique}
 
 
+class _Kinds(dict[type[Row], _Kind]):
+    """What the batch knows of each model it has met."""
+
+    def __missing__(self, model: type[Row]) -> _Kind:
+        kind = self[model] = _Kind(model)
+        return kind
+
+
 class BatchWork:
     """Implements `shared.unit_of_work.UnitOfWork` for the commands of a batch, one after the other."""
 
     def __init__(self, transaction: Transaction, now: datetime) -> None:
         self._transaction = transaction
         self._now = now
-        self._kinds: dict[type[Row], _Kind] = {}
+        self._kinds = _Kinds()
         self._journal: list[tuple[_Slots, Any, Any]] = []
         self._command_id = ""
         self._emitted = 0
@@ -80,7 +88,7 @@ class BatchWork:
             self._load(model, column, list(values))
 
     def get(self, model: type[R], key: int | str) -> R | None:
-        kind = self._kind(model)
+        kind = self._kinds[model]
         if key not in kind.current:
             self._load(model, model.key, [key])
         row: R | None = kind.current[key]
@@ -89,7 +97,7 @@ class BatchWork:
     def find(self, model: type[R], column: str, value: int | str) -> R | None:
         if column == model.key:
             return self.get(model, value)
-        kind = self._kind(model)
+        kind = self._kinds[model]
         index = kind.unique[column]
         if value not in index:
             self._load(model, column, [value])
@@ -145,13 +153,13 @@ class BatchWork:
 
     def adopt(self, model: type[Row], key: int | str, row: Row | None) -> None:
         """Take a row, or its absence, as read: the lane knows it, being the only writer."""
-        kind = self._kind(model)
+        kind = self._kinds[model]
         kind.original[key] = kind.current[key] = row
 
     def insert_new(self, rows: Sequence[Row]) -> None:
         """Insert rows that are known not to exist, such as log entries."""
         for row in rows:
-            kind = self._kind(type(row))
+            kind = self._kinds[type(row)]
             key = _key(row)
             kind.original[key] = None
             kind.current[key] = row
@@ -180,15 +188,9 @@ class BatchWork:
                     lists.append(rows)
         return Changes(deletes, updates, inserts)
 
-    def _kind(self, model: type[Row]) -> _Kind:
-        kind = self._kinds.get(model)
-        if kind is None:
-            kind = self._kinds[model] = _Kind(model)
-        return kind
-
     def _load(self, model: type[Row], column: str, values: list[int | str]) -> None:
         """Read rows into the map. What the map holds already is newer than the database and wins."""
-        kind = self._kind(model)
+        kind = self._kinds[model]
         known: Callable[[int | str], bool] = (
             kind.current.__contains__ if column == model.key else kind.unique[column].__contains__
         )

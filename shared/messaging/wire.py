@@ -207,8 +207,7 @@ def fingerprint_of(message: CommandMessage) -> str:
             content = msgspec.json.encode(msgspec.json.decode(content), order="deterministic")
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             content = message.arguments
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(f"{message.type}\n{message.expected_version}\n".encode())
+    digest = hashlib.blake2b(f"{message.type}\n{message.expected_version}\n".encode(), digest_size=16)
     digest.update(content)
     return digest.hexdigest()
 

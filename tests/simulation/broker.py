@@ -200,8 +200,8 @@ class Broker:
                     moved = True
             if queue.ready and self._deliver(queue):
                 moved = True
-        for link in [link for link in self.links if link.outbound]:
-            if chance() < 0.6 or world.is_calm:
+        for link in self.links:
+            if link.outbound and (chance() < 0.6 or world.is_calm):
                 self._receive(link)
                 moved = True
         return moved

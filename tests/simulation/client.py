@@ -70,13 +70,11 @@ class Client:
         self.nameless = 0
         self.replies = world.broker.replies[name]
 
-    @property
-    def is_done(self) -> bool:
-        return not self.plan and not self.open
-
     def step(self) -> bool:
         world = self.world
-        moved = self.publisher.step()
+        publisher = self.publisher
+        link = publisher.link
+        moved = (link is None or bool(link.inbound) or not link.is_open) and publisher.step()
         if self.replies:
             self._told(*self.replies.popleft())
             return True

@@ -86,7 +86,9 @@ class Process:
         if world.now < self.frozen_until:
             return False
         channel = self.channel
-        moved = self.publisher.step()
+        publisher = self.publisher
+        link = publisher.link
+        moved = (link is None or bool(link.inbound) or not link.is_open) and publisher.step()
         if channel is None:
             if world.now >= self.connect_at and world.broker.is_up and not self.is_stopping:
                 self.connect()
@@ -227,7 +229,9 @@ class Process:
             return self.world.now >= until or inbox._generation != generation or self.is_stopping
         if self.is_stopping:
             return False
-        return bool(inbox._deliveries) or inbox._is_nudged or self.lane.due_in_s(inbox._generation) == 0
+        if inbox._deliveries or inbox._is_nudged:
+            return True
+        return bool(self.lane._order._held) and self.lane.due_in_s(inbox._generation) == 0
 
     def _wake_lane(self) -> float:
         generation, until = self._pause

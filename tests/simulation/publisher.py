@@ -39,8 +39,6 @@ class Publisher:
 
     def step(self) -> bool:
         link = self.link
-        if link is not None and link.is_open and not link.inbound:
-            return False
         world = self.world
         if link is None:
             if world.now < self.connect_at or not world.broker.is_up:
@@ -55,6 +53,8 @@ class Publisher:
             self.link = None
             self.connect_at = world.now + world.chance() * 0.1
             return True
+        if not link.inbound:
+            return False
         number, is_taken = link.inbound.popleft()
         waiting = self._waiting.pop(number, None)
         if waiting is not None:

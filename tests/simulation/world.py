@@ -164,7 +164,7 @@ class World:
         from tests.simulation.verdict import verdict
 
         while self._taken < STEPS_MAX and (self._act() or self._wake_idle_lanes()):
-            if not self.is_calm and self._is_over():
+            if self.chaos.budget <= 0 and not self.is_calm and self._is_over():
                 self.trace("everything is healed")
                 self.is_calm = True
                 self.chaos.heal()
@@ -179,7 +179,8 @@ class World:
             vars(actor).clear()
 
     def _is_over(self) -> bool:
-        return self.chaos.budget <= 0 and (self.now > 6.0 or all(client.is_done for client in self.clients))
+        """Whether there are no more faults to come, and no more commands worth waiting for."""
+        return self.now > 6.0 or not any(client.plan or client.open for client in self.clients)
 
     def _act(self) -> bool:
         """Some actor acts, or time passes until one can. False: nobody has anything to do, ever."""
