@@ -116,9 +116,7 @@ class Database:
                 taken -= {getattr(row, row.key) for rows_ in changes.deletes for row in rows_ if type(row) is model}
             if taken or len(set(keys)) < len(keys):
                 raise BatchFault(f"{rows[0].table}: duplicate key")
-        written = [
-            row for rows in (*changes.updates, *changes.inserts) if type(rows[0]) is Account for row in rows
-        ]
+        written = [row for rows in (*changes.updates, *changes.inserts) if type(rows[0]) is Account for row in rows]
         for row in written:
             if not BALANCE_MIN <= row.balance <= INTEGER_MAX or len(row.note or "") > NOTE_CHARACTERS_MAX:
                 raise BatchFault("accounts: a value out of range")

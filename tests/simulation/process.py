@@ -76,13 +76,12 @@ class Process:
             self.publisher.close()
             if self.channel is not None:
                 self.world.broker.drop_channel(self.channel)
+            self.world.died(self)
 
     # The broker's thread.
 
     def step_io(self) -> bool:
         world = self.world
-        if self.is_dead:
-            return world.restart(self)
         if world.now < self.frozen_until:
             return False
         channel = self.channel

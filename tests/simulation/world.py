@@ -6,6 +6,7 @@ import gc
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -239,7 +240,12 @@ class World:
         self._incarnations += 1
         self.processes[name] = Process(self, lane, f"{name}#{self._incarnations}")
 
-    def restart(self, dead: Process) -> bool:
+    def died(self, process: Process) -> None:
+        """From now on its first step is to start its successor."""
+        steps, _ = self._places[process.name.partition("#")[0]]
+        self._steps[steps] = partial(self._restart, process)
+
+    def _restart(self, dead: Process) -> bool:
         """Start the successor of a dead process, a while after its death was seen."""
         restart_at = self.now + self.chance() * 0.4
         if dead.restart_at is None:
