@@ -10,7 +10,9 @@ class Inbox:
     """Deliveries in order, by channel generation. A new generation makes what came before it void."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        # Entering the lock itself is several times faster than entering it by way of the condition.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._deliveries: deque[Delivery] = deque()
         self._generation = 0
         self._is_closed = False
@@ -23,7 +25,7 @@ class Inbox:
 
     def begin_generation(self) -> int:
         """The broker will deliver again, on another channel, what was not acknowledged: forget it here."""
-        with self._changed:
+        with self._lock:
             self._generation += 1
             self._deliveries.clear()
             self._changed.notify_all()
@@ -31,20 +33,20 @@ class Inbox:
 
     def put(self, generation: int, delivery: Delivery) -> None:
         """Add a delivery of the present generation; others are void."""
-        with self._changed:
+        with self._lock:
             if generation == self._generation:
                 self._deliveries.append(delivery)
                 self._changed.notify_all()
 
     def nudge(self) -> None:
         """Wake the taker, though nothing arrived."""
-        with self._changed:
+        with self._lock:
             self._is_nudged = True
             self._changed.notify_all()
 
     def close(self) -> None:
         """Nothing is taken any more."""
-        with self._changed:
+        with self._lock:
             self._is_closed = True
             self._changed.notify_all()
 
@@ -58,8 +60,9 @@ class Inbox:
 
         Waits while there is nothing; returns an empty list when nudged or closed, or after the timeout.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._deliveries or self._is_closed or self._is_nudged, timeout_s)
+        with self._lock:
+            if not self._deliveries:
+                self._changed.wait_for(lambda: self._deliveries or self._is_closed or self._is_nudged, timeout_s)
             self._is_nudged = False
             taken: list[Delivery] = []
             commands = size_bytes = 0
@@ -73,5 +76,5 @@ class Inbox:
 
     def wait_void(self, generation: int, timeout_s: float) -> bool:
         """Wait out a pause; True when it ended early, because the generation is void or the inbox closed."""
-        with self._changed:
+        with self._lock:
             return self._changed.wait_for(lambda: self._is_closed or self._generation != generation, timeout_s)

@@ -43,6 +43,8 @@ def rows_again(work: BatchWork, requests: Sequence[Request], known: Mapping[str,
 
     Whoever settled them may have died, or lost its database, between the commit and telling the projections.
     """
+    if not known:
+        return []
     refs = reads([request for request in requests if request.message.command_id in known])
     work.prefetch(refs)
     rows = (work.find(ref.model, ref.column, ref.value) for ref in refs)

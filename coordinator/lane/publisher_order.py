@@ -124,6 +124,8 @@ class PublisherOrder:
             self._held.pop(publisher, None)
 
     def _oldest(self) -> _Held | None:
+        if not self._held:
+            return None
         waiting = [held for by_first in self._held.values() for held in by_first.values()]
         return min(waiting, key=lambda held: held.since_s, default=None)
 

@@ -6,7 +6,7 @@ true until the commit; the fence, checked in the same transaction, makes sure of
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -32,9 +32,17 @@ class _Kind:
     """The rows of one model: as the database has them, as they are now, and by their unique columns."""
 
     def __init__(self, model: type[Row]) -> None:
-        self.original: dict[int | str, Row | None] = {}
-        self.current: dict[int | str, Row | None] = {}
+        self.original: dict[int | str, Any] = {}
+        self.current: dict[int | str, Any] = {}
         self.unique: dict[str, dict[int | str, int | str | None]] = {column: {} for column in model.unique}
+
+
+class _Kinds(dict[type[Row], _Kind]):
+    """What the batch knows of each model it has met."""
+
+    def __missing__(self, model: type[Row]) -> _Kind:
+        kind = self[model] = _Kind(model)
+        return kind
 
 
 class BatchWork:
@@ -43,7 +51,7 @@ class BatchWork:
     def __init__(self, transaction: Transaction, now: datetime) -> None:
         self._transaction = transaction
         self._now = now
-        self._kinds: dict[type[Row], _Kind] = {}
+        self._kinds = _Kinds()
         self._journal: list[tuple[_Slots, Any, Any]] = []
         self._command_id = ""
         self._emitted = 0
@@ -80,36 +88,40 @@ class BatchWork:
             self._load(model, column, list(values))
 
     def get(self, model: type[R], key: int | str) -> R | None:
-        kind = self._kind(model)
+        kind = self._kinds[model]
         if key not in kind.current:
             self._load(model, model.key, [key])
-        return cast("R | None", kind.current[key])
+        row: R | None = kind.current[key]
+        return row
 
     def find(self, model: type[R], column: str, value: int | str) -> R | None:
         if column == model.key:
             return self.get(model, value)
-        kind = self._kind(model)
+        kind = self._kinds[model]
         index = kind.unique[column]
         if value not in index:
             self._load(model, column, [value])
         key = index[value]
-        return None if key is None else cast("R | None", kind.current[key])
+        row: R | None = None if key is None else kind.current[key]
+        return row
 
     def add(self, row: R) -> R:
         model = type(row)
-        if self.get(model, _key(row)) is not None:
-            raise ValueError(f"{model.table} already has a row {_key(row)!r}")
-        self._put(model, _key(row), row)
+        key = _key(row)
+        if self.get(model, key) is not None:
+            raise ValueError(f"{model.table} already has a row {key!r}")
+        self._put(model, key, row)
         return row
 
     def save(self, row: R) -> R:
         model = type(row)
-        held = self.get(model, _key(row))
+        key = _key(row)
+        held = self.get(model, key)
         if held is None:
-            raise ValueError(f"{model.table} has no row {_key(row)!r} to save")
+            raise ValueError(f"{model.table} has no row {key!r} to save")
         if isinstance(row, VersionedRow) and isinstance(held, VersionedRow):
             row = msgspec.structs.replace(row, version=held.version + 1)
-        self._put(model, _key(row), row)
+        self._put(model, key, row)
         return row
 
     def remove(self, row: Row) -> None:
@@ -141,25 +153,26 @@ class BatchWork:
 
     def adopt(self, model: type[Row], key: int | str, row: Row | None) -> None:
         """Take a row, or its absence, as read: the lane knows it, being the only writer."""
-        kind = self._kind(model)
+        kind = self._kinds[model]
         kind.original[key] = kind.current[key] = row
 
     def insert_new(self, rows: Sequence[Row]) -> None:
         """Insert rows that are known not to exist, such as log entries."""
         for row in rows:
-            kind = self._kind(type(row))
-            kind.original[_key(row)] = None
-            kind.current[_key(row)] = row
+            kind = self._kinds[type(row)]
+            key = _key(row)
+            kind.original[key] = None
+            kind.current[key] = row
 
     def keep(self, row: Row) -> None:
         """Insert or replace a row of the lane's own, whatever becomes of the command."""
-        kind = self._kind(type(row))
+        kind = self._kinds[type(row)]
         kind.original.setdefault(_key(row), None)
         kind.current[_key(row)] = row
 
     def drop(self, row: Row) -> None:
         """Delete a row of the lane's own, as it was committed or kept, whatever becomes of the command."""
-        kind = self._kind(type(row))
+        kind = self._kinds[type(row)]
         kind.original.setdefault(_key(row), row)
         kind.current[_key(row)] = None
 
@@ -177,7 +190,7 @@ class BatchWork:
                 if now is before:
                     continue
                 if before is None:
-                    inserted.append(cast("Row", now))
+                    inserted.append(now)
                 elif now is None:
                     deleted.append(before)
                 else:
@@ -187,15 +200,9 @@ class BatchWork:
                     lists.append(rows)
         return Changes(deletes, updates, inserts)
 
-    def _kind(self, model: type[Row]) -> _Kind:
-        kind = self._kinds.get(model)
-        if kind is None:
-            kind = self._kinds[model] = _Kind(model)
-        return kind
-
     def _load(self, model: type[Row], column: str, values: list[int | str]) -> None:
         """Read rows into the map. What the map holds already is newer than the database and wins."""
-        kind = self._kind(model)
+        kind = self._kinds[model]
         known: Callable[[int | str], bool] = (
             kind.current.__contains__ if column == model.key else kind.unique[column].__contains__
         )
@@ -219,7 +226,8 @@ class BatchWork:
     def _put(self, model: type[Row], key: int | str, row: Row | None) -> None:
         kind = self._kinds[model]
         before = kind.current[key]
-        self._set(kind.current, key, row)
+        self._journal.append((kind.current, key, before))
+        kind.current[key] = row
         for column, index in kind.unique.items():
             old = None if before is None else getattr(before, column)
             new = None if row is None else getattr(row, column)
@@ -236,4 +244,5 @@ class BatchWork:
 
 
 def _key(row: Row) -> int | str:
-    return cast("int | str", getattr(row, row.key))
+    key: int | str = getattr(row, row.key)
+    return key

@@ -1,21 +1,31 @@
 """A store in memory: for tests, simulation and a monolith's first steps. It keeps nothing when the process ends."""
 
-import itertools
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import cast
+from typing import Any
 
 from coordinator.stores.port import BatchFault, Changes, Fenced, Lease, Transaction
 from shared.rows import R, Row
 
-Tables = dict[type[Row], dict[int | str, Row]]
+_ABSENT = object()
+_Journal = list[tuple[dict[Any, Any], Any, Any]]
+
+
+class _Indexes(dict[type[Row], dict[str, dict[Any, int | str]]]):
+    """By model and unique column: the key of the row that has a value."""
+
+    def __missing__(self, model: type[Row]) -> dict[str, dict[Any, int | str]]:
+        indexes = self[model] = {column: {} for column in model.unique}
+        return indexes
 
 
 class MemoryDatabase:
     """What several stores, the active consumer's and a standby's, share."""
 
     def __init__(self) -> None:
-        self.tables: Tables = {}
+        self.tables: defaultdict[type[Row], dict[int | str, Any]] = defaultdict(dict)
+        self.indexes = _Indexes()
         self.epoch = 0
         self.sequence = 0
         self.revision = 0
@@ -23,8 +33,8 @@ class MemoryDatabase:
 
     def rows(self, model: type[R]) -> list[R]:
         """All rows of a model, in order of their keys."""
-        table = self.tables.get(model, {})
-        return [cast("R", table[key]) for key in sorted(table, key=lambda key: (isinstance(key, str), key))]
+        table = self.tables[model]
+        return [table[key] for key in sorted(table, key=lambda key: (isinstance(key, str), key))]
 
 
 class MemoryStore:
@@ -54,17 +64,17 @@ class MemoryStore:
 
 
 class MemoryTransaction:
-    """Implements `Transaction`; a commit is checked whole before anything of it is kept."""
+    """Implements `Transaction`; of a commit that is refused nothing is kept."""
 
     def __init__(self, database: MemoryDatabase) -> None:
         self._database = database
 
     def load(self, model: type[R], column: str, values: Sequence[int | str]) -> list[R]:
-        table = self._database.tables.get(model, {})
+        table = self._database.tables[model]
         if column == model.key:
-            return [cast("R", table[value]) for value in values if value in table]
-        wanted = set(values)
-        return [cast("R", row) for row in table.values() if getattr(row, column) in wanted]
+            return [table[value] for value in values if value in table]
+        index = self._database.indexes[model][column]
+        return [table[index[value]] for value in dict.fromkeys(values) if value in index]
 
     def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
         rows = self._database.rows(model)
@@ -76,27 +86,48 @@ class MemoryTransaction:
         database = self._database
         if (database.epoch, database.sequence, database.revision) != (lease.epoch, lease.sequence, lease.revision):
             raise Fenced(f"epoch {lease.epoch} is over; it is {database.epoch} now")
-        after: Tables = {model: dict(table) for model, table in database.tables.items()}
-        for row in itertools.chain.from_iterable(changes.deletes):
-            after.get(type(row), {}).pop(getattr(row, row.key), None)
-        for row in itertools.chain.from_iterable(changes.updates):
-            after.setdefault(type(row), {})[getattr(row, row.key)] = row
-        for row in itertools.chain.from_iterable(changes.inserts):
-            table = after.setdefault(type(row), {})
-            if getattr(row, row.key) in table:
-                raise BatchFault(f"{row.table}: duplicate key {getattr(row, row.key)!r}")
-            table[getattr(row, row.key)] = row
-        _check_unique(after)
-        database.tables = after
+        journal: _Journal = []
+        try:
+            _write(database, changes, journal)
+        except BatchFault:
+            for slots, key, before in reversed(journal):
+                if before is _ABSENT:
+                    del slots[key]
+                else:
+                    slots[key] = before
+            raise
         database.sequence = sequence
 
     def rollback(self) -> None:
         """Nothing was kept."""
 
 
-def _check_unique(tables: Tables) -> None:
-    for model, table in tables.items():
-        for column in model.unique:
-            values = [getattr(row, column) for row in table.values()]
-            if len(set(values)) != len(values):
-                raise BatchFault(f"{model.table}: duplicate {column}")
+def _write(database: MemoryDatabase, changes: Changes, journal: _Journal) -> None:
+    """Write the changes in place: a commit costs what it changes, however much there is. The journal undoes it."""
+    for rows in (*changes.deletes, *changes.updates):
+        for row in rows:
+            table, key = database.tables[type(row)], getattr(row, row.key)
+            before = table.get(key)
+            if before is not None:
+                _pop(journal, table, key)
+                for column, index in database.indexes[type(row)].items():
+                    _pop(journal, index, getattr(before, column))
+    for rows in (*changes.updates, *changes.inserts):
+        for row in rows:
+            table, key = database.tables[type(row)], getattr(row, row.key)
+            if key in table:
+                raise BatchFault(f"{row.table}: duplicate key {key!r}")
+            _put(journal, table, key, row)
+            for column, index in database.indexes[type(row)].items():
+                if getattr(row, column) in index:
+                    raise BatchFault(f"{row.table}: duplicate {column}")
+                _put(journal, index, getattr(row, column), key)
+
+
+def _put(journal: _Journal, slots: dict[Any, Any], key: Any, value: Any) -> None:
+    journal.append((slots, key, _ABSENT))
+    slots[key] = value
+
+
+def _pop(journal: _Journal, slots: dict[Any, Any], key: Any) -> None:
+    journal.append((slots, key, slots.pop(key)))

@@ -159,16 +159,13 @@ def _checked(
             f"a command needs a type, 1 to {TYPE_CHARACTERS_MAX} visible ASCII characters, "
             "as property type or header command-type",
         )
-    numbers: list[int | None] = []
-    for name, value in (
-        (HEADER_DEADLINE, deadline),
-        (HEADER_EXPECTED_VERSION, expected_version),
-        (HEADER_PUBLISHER_SEQ, publisher_seq),
-    ):
-        number, is_wrong = _integer(value)
-        if is_wrong and problem is None:
-            problem = Problem("invalid_header", f"{name} must be an integer from 0 to 2^53-1: {str(value)[:100]!r}")
-        numbers.append(number)
+    deadline_ms = version = number = None
+    if deadline is not None:
+        deadline_ms, problem = _integer(HEADER_DEADLINE, deadline, problem)
+    if expected_version is not None:
+        version, problem = _integer(HEADER_EXPECTED_VERSION, expected_version, problem)
+    if publisher_seq is not None:
+        number, problem = _integer(HEADER_PUBLISHER_SEQ, publisher_seq, problem)
     if publisher is not None and not (isinstance(publisher, str) and _TYPE.fullmatch(publisher)):
         problem = problem or Problem("invalid_header", f"publisher must be a short text: {str(publisher)[:100]!r}")
         publisher = None
@@ -176,24 +173,23 @@ def _checked(
         command_id=clean_id,
         type=clean_type,
         arguments=arguments,
-        deadline_ms=numbers[0],
-        expected_version=numbers[1],
+        deadline_ms=deadline_ms,
+        expected_version=version,
         publisher=publisher if isinstance(publisher, str) else None,
-        publisher_seq=numbers[2],
+        publisher_seq=number,
         traceparent=traceparent if isinstance(traceparent, str) and len(traceparent) <= TYPE_CHARACTERS_MAX else None,
         problem=problem,
     )
 
 
-def _integer(value: object) -> tuple[int | None, bool]:
-    """An integer header, which some clients can send only as text; and whether it is wrong."""
-    if value is None:
-        return None, False
+def _integer(name: str, value: object, problem: Problem | None) -> tuple[int | None, Problem | None]:
+    """An integer header, which some clients can send only as text; and the first problem there is."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < len(str(INTEGER_MAX)) + 1:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= INTEGER_MAX:
-        return value, False
-    return None, True
+        return value, problem
+    text = f"{name} must be an integer from 0 to 2^53-1: {str(value)[:100]!r}"
+    return None, problem or Problem("invalid_header", text)
 
 
 def fingerprint_of(message: CommandMessage) -> str:
@@ -207,8 +203,7 @@ def fingerprint_of(message: CommandMessage) -> str:
             content = msgspec.json.encode(msgspec.json.decode(content), order="deterministic")
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             content = message.arguments
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(f"{message.type}\n{message.expected_version}\n".encode())
+    digest = hashlib.blake2b(f"{message.type}\n{message.expected_version}\n".encode(), digest_size=16)
     digest.update(content)
     return digest.hexdigest()
 

@@ -10,7 +10,7 @@ Not simulated: routing, alarms, frames, several nodes.
 from __future__ import annotations
 
 from bisect import insort
-from collections import deque
+from collections import defaultdict, deque
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _position = attrgetter("position")
+_NEVER = float("inf")
 
 
 class Message:
@@ -113,7 +114,7 @@ class Broker:
         self.queues = {lane: Queue(lane) for lane in lanes}
         self.links: list[Link] = []
         self.dead: list[tuple[str, str | None, str]] = []
-        self.replies: dict[str, deque[tuple[str | None, bool, bytes]]] = {}
+        self.replies: defaultdict[str, deque[tuple[str | None, bool, bytes]]] = defaultdict(deque)
         self.up_at = 0.0
 
     @property
@@ -171,28 +172,36 @@ class Broker:
         for link in list(self.links):
             self.drop_link(link, self.world.chance() * 0.3)
 
-    def wake(self) -> float | None:
-        if not self.is_up:
+    def wake(self) -> float:
+        now = self.world.now
+        if now < self.up_at:
             return self.up_at
-        channels = (channel for queue in self.queues.values() for channel in queue.channels)
-        is_busy = any(end.outbound for end in (*self.links, *channels))
-        return self.world.now + 0.01 if is_busy else None
+        for link in self.links:
+            if link.outbound:
+                return now + 0.01
+        for queue in self.queues.values():
+            for channel in queue.channels:
+                if channel.outbound:
+                    return now + 0.01
+        return _NEVER
 
     def step(self) -> bool:
-        if not self.is_up:
+        world = self.world
+        if world.now < self.up_at:
             return False
-        chance = self.world.chance
+        chance = world.chance
         moved = False
         for queue in self.queues.values():
             if not queue.channels:
                 continue
             for channel in queue.channels:
-                if channel.outbound and (chance() < 0.6 or self.world.is_calm):
+                if channel.outbound and (chance() < 0.6 or world.is_calm):
                     self._acknowledge(queue, channel)
                     moved = True
-            moved = self._deliver(queue) or moved
-        for link in list(self.links):
-            if link.outbound and (chance() < 0.6 or self.world.is_calm):
+            if queue.ready and self._deliver(queue):
+                moved = True
+        for link in self.links:
+            if link.outbound and (chance() < 0.6 or world.is_calm):
                 self._receive(link)
                 moved = True
         return moved
@@ -232,7 +241,7 @@ class Broker:
                 self.dead.append(payload)
             elif target == "reply":
                 if not world.happens("reply_lost"):
-                    self.replies.setdefault(payload[0], deque()).append(payload[1:])
+                    self.replies[payload[0]].append(payload[1:])
             elif world.happens("reject"):
                 is_taken = False
                 world.trace("broker: %s of %s is rejected, the queue is full", payload.ids, link.name)

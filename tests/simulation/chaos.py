@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from tests.simulation.process import Process
     from tests.simulation.world import World
 
+_NEVER = float("inf")
+
 
 class Chaos:
     """An actor with a budget of faults; once it is spent, and everything healed, the run can come to rest."""
@@ -33,10 +35,6 @@ class Chaos:
         kept = 1 + int(world.chance() * len(faults))
         self.faults = [faults[int(world.chance() * len(faults))] for _ in range(kept)]
 
-    @property
-    def is_over(self) -> bool:
-        return self.budget <= 0
-
     def step(self) -> bool:
         world = self.world
         if self.budget > 0 and world.now >= self.next_at:
@@ -49,13 +47,16 @@ class Chaos:
             return self.operate()
         return False
 
-    def wake(self) -> float | None:
+    def wake(self) -> float:
         if self.budget > 0:
             return self.next_at
-        needed = any(database.paused for database in self.world.databases.values()) or any(
-            (process.held_reason or "").startswith("blocked") for process in self.world.processes.values()
-        )
-        return self.operator_at if needed else None
+        for database in self.world.databases.values():
+            if database.paused:
+                return self.operator_at
+        for process in self.world.processes.values():
+            if process.held_reason is not None and process.held_reason.startswith("blocked"):
+                return self.operator_at
+        return _NEVER
 
     def heal(self) -> None:
         for process in self.world.processes.values():

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 ASKED_MAX = 3
+_NEVER = float("inf")
 _decode_outcomes = msgspec.json.Decoder(list[Outcome]).decode
 
 
@@ -45,10 +46,6 @@ class Issue:
         self.resend_at: float | None = None
         self.ask_at = 0.0
         self.asked = 0
-
-    @property
-    def is_known(self) -> bool:
-        return self.is_confirmed or not self.missing or self.is_abandoned
 
 
 class Client:
@@ -71,27 +68,26 @@ class Client:
         self.by_id: dict[str | None, ClientRecord] = {}
         self.reused: set[str] = set()
         self.nameless = 0
-
-    @property
-    def is_done(self) -> bool:
-        return not self.plan and not self.open
+        self.replies = world.broker.replies[name]
 
     def step(self) -> bool:
         world = self.world
-        moved = self.publisher.step()
-        replies = world.broker.replies.get(self.name)
-        if replies:
-            self._told(*replies.popleft())
+        publisher = self.publisher
+        link = publisher.link
+        moved = (link is None or bool(link.inbound) or not link.is_open) and publisher.step()
+        if self.replies:
+            self._told(*self.replies.popleft())
             return True
         if self.plan and self._may_issue():
             self._issue(self.plan.popleft())
             return True
+        now = world.now
         for issue in self.open.values():
-            if issue.resend_at is not None and world.now >= issue.resend_at:
+            if issue.resend_at is not None and now >= issue.resend_at:
                 issue.resend_at = None
                 self._publish(issue)
                 return True
-            if issue.is_confirmed and issue.missing and world.now >= issue.ask_at:
+            if issue.is_confirmed and issue.missing and now >= issue.ask_at:
                 world.trace("%s asks again for %s", self.name, issue.key)
                 issue.ask_at = world.now + 2.0
                 issue.asked += world.is_calm
@@ -102,15 +98,19 @@ class Client:
         return moved
 
     def _may_issue(self) -> bool:
-        under_way = sum(1 for issue in self.open.values() if not issue.is_known)
+        under_way = 0
+        for issue in self.open.values():
+            if issue.missing and not issue.is_confirmed and not issue.is_abandoned:
+                under_way += 1
         return under_way < self.window and (self.world.is_calm or self.world.chance() < self.pace)
 
-    def wake(self) -> float | None:
-        times = [self.publisher.wake()]
-        times += [issue.ask_at if issue.is_confirmed else issue.resend_at for issue in self.open.values()]
-        if self.plan:
-            times.append(self.world.now + 0.05)
-        return min((time for time in times if time is not None), default=None)
+    def wake(self) -> float:
+        wake_at = self.publisher.wake()
+        for issue in self.open.values():
+            time = issue.ask_at if issue.is_confirmed else issue.resend_at
+            if time is not None and time < wake_at:
+                wake_at = time
+        return min(wake_at, self.world.now + 0.05) if self.plan else wake_at
 
     def _issue(self, commands: list[CommandMessage]) -> None:
         world = self.world

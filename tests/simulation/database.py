@@ -8,6 +8,7 @@ the only writer: reads see what is committed at the time.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 INTEGER_MAX = 2**63 - 1
+_NEVER = float("inf")
 
 
 class Crash(BaseException):
@@ -46,7 +48,7 @@ class Database:
     def __init__(self, world: World, lane: str) -> None:
         self.world = world
         self.lane = lane
-        self.tables: dict[type[Row], dict[Any, Row]] = {}
+        self.tables: defaultdict[type[Row], dict[Any, Any]] = defaultdict(dict)
         self.epoch = 0
         self.sequence = 0
         self.revision = 0
@@ -57,7 +59,7 @@ class Database:
         self.cancelled: set[str] = set()
 
     def table(self, model: type[Row]) -> dict[Any, Any]:
-        return self.tables.setdefault(model, {})
+        return self.tables[model]
 
     def step(self) -> bool:
         if self.pending is None or self.world.chance() < 0.7:
@@ -65,8 +67,8 @@ class Database:
         self.wait_for_commit()
         return True
 
-    def wake(self) -> float | None:
-        return None if self.pending is None else self.world.now + 0.1
+    def wake(self) -> float:
+        return _NEVER if self.pending is None else self.world.now + 0.1
 
     def wait_for_commit(self) -> None:
         """Return once no COMMIT holds the lease row's lock."""
@@ -94,9 +96,10 @@ class Database:
                 self.table(type(row)).pop(getattr(row, row.key), None)
         for rows in (*commit.changes.updates, *commit.changes.inserts):
             table = self.table(type(rows[0]))
+            is_log = type(rows[0]) is LogEntry
             for row in rows:
                 table[getattr(row, row.key)] = row
-                if type(row) is LogEntry:
+                if is_log:
                     self.world.ticks += 1
                     self.landed_at.setdefault(row.command_id, self.world.ticks)
                     self.world.settled(commit.process, row)
@@ -105,12 +108,15 @@ class Database:
     def refuse(self, changes: Changes) -> None:
         """Raises BatchFault if the changes violate a constraint."""
         for rows in changes.inserts:
-            table = self.table(type(rows[0]))
+            model = type(rows[0])
+            table = self.tables[model]
             keys = [getattr(row, row.key) for row in rows]
-            gone = {getattr(row, row.key) for group in changes.deletes for row in group if type(row) is type(rows[0])}
-            if len(set(keys)) < len(keys) or any(key in table and key not in gone for key in keys):
+            taken = {key for key in keys if key in table}
+            if taken:
+                taken -= {getattr(row, row.key) for rows_ in changes.deletes for row in rows_ if type(row) is model}
+            if taken or len(set(keys)) < len(keys):
                 raise BatchFault(f"{rows[0].table}: duplicate key")
-        written = [row for rows in (*changes.updates, *changes.inserts) for row in rows if type(row) is Account]
+        written = [row for rows in (*changes.updates, *changes.inserts) if type(rows[0]) is Account for row in rows]
         for row in written:
             if not BALANCE_MIN <= row.balance <= INTEGER_MAX or len(row.note or "") > NOTE_CHARACTERS_MAX:
                 raise BatchFault("accounts: a value out of range")
@@ -185,15 +191,16 @@ class SimulatedStore:
             raise Crash
         if world.is_calm:
             return
-        if world.happens("stall"):
+        rates = world.rates
+        if rates["stall"] and world.happens("stall"):
             world.trace("%s stalls at %s", process, point)
             world.interlude()
-        if world.happens("crash"):
+        if rates["crash"] and world.happens("crash"):
             world.trace("%s crashes at %s", process, point)
             process.crash()
         if process.is_dead:
             raise Crash
-        if world.now < self.database.away_until or world.happens("unavailable"):
+        if world.now < self.database.away_until or (rates["unavailable"] and world.happens("unavailable")):
             world.trace("%s: the database is away at %s", process, point)
             raise StoreUnavailable(f"away at {point}")
 

@@ -38,7 +38,7 @@ class Model:
         how = arguments.get("how") if isinstance(arguments, dict) else None
         if entry.error_code == "database_refused":
             return None if how in REFUSABLE else "was refused by the database"
-        before = {key: dict(account) for key, account in self.accounts.items()}, self.last_id
+        before = {key: account.copy() for key, account in self.accounts.items()}, self.last_id
         emitted: list[tuple[str, dict[str, Any]]] = []
         try:
             result = self._apply(message, arguments, emitted)

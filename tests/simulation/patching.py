@@ -7,7 +7,8 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Callable
-from types import TracebackType
+from functools import cache
+from types import CodeType, TracebackType
 from typing import Any, Self
 
 
@@ -40,12 +41,16 @@ class Patches:
     def rewrite(self, owner: Any, name: str, old: str, new: str) -> None:
         """Replace a piece of a function's source. Raises LookupError unless it is there once: the code has changed."""
         function = getattr(owner, name)
-        source = textwrap.dedent(inspect.getsource(function))
-        if source.count(old) != 1:
-            raise LookupError(f"{name} has {source.count(old)} times {old!r}: bring the mutant up to date")
-        code = compile(
-            source.replace(old, new), f"<mutant of {name}>", "exec", __future__.annotations.compiler_flag, True
-        )
         scope: dict[str, Any] = {}
-        exec(code, vars(sys.modules[function.__module__]), scope)  # the source is our own
+        exec(_rewritten(function, old, new), vars(sys.modules[function.__module__]), scope)  # the source is our own
         self.replace(owner, name, scope[name])
+
+
+@cache
+def _rewritten(function: Callable[..., Any], old: str, new: str) -> CodeType:
+    """Compiled once for all the seeds that a bug is planted in."""
+    name = function.__name__
+    source = textwrap.dedent(inspect.getsource(function))
+    if source.count(old) != 1:
+        raise LookupError(f"{name} has {source.count(old)} times {old!r}: bring the mutant up to date")
+    return compile(source.replace(old, new), f"<mutant of {name}>", "exec", __future__.annotations.compiler_flag, True)

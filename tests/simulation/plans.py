@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -79,18 +80,18 @@ def _ledger(world: World) -> Command:
     strict, tamper = world.rates["strict"], world.rates["tamper"]
     owner = _OWNERS[int(chance() * len(_OWNERS))]
     amount = int(chance() * 20)
-    shares: tuple[tuple[float, Command], ...] = (
-        (0.22, OpenAccount(owner=owner)),
-        (0.30, Deposit(id=key, amount=amount - 6)),
-        (0.12, Relay(id=key, amount=amount // 3)),
-        (0.08, Forward(id=key, amount=amount // 2)),
-        (0.06, Rename(id=key, owner=owner)),
-        (0.04, Close(id=key)),
-        (strict, Strict(id=key, crash=amount < 10)),
-        (tamper, Tamper(id=key, how=_HOWS[amount % len(_HOWS)])),
+    shares: tuple[tuple[float, Callable[[], Command]], ...] = (
+        (0.22, lambda: OpenAccount(owner=owner)),
+        (0.30, lambda: Deposit(id=key, amount=amount - 6)),
+        (0.12, lambda: Relay(id=key, amount=amount // 3)),
+        (0.08, lambda: Forward(id=key, amount=amount // 2)),
+        (0.06, lambda: Rename(id=key, owner=owner)),
+        (0.04, lambda: Close(id=key)),
+        (strict, lambda: Strict(id=key, crash=amount < 10)),
+        (tamper, lambda: Tamper(id=key, how=_HOWS[amount % len(_HOWS)])),
     )
     for share, command in shares:
         kind -= share
         if kind < 0:
-            return command
+            return command()
     return Deposit(id=key, amount=1)

@@ -61,6 +61,7 @@ class Process:
         self._is_in_lane = False
         self._epoch = 0
         self._pause: tuple[int | None, float] = (None, 0.0)
+        self.restart_at: float | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -75,15 +76,18 @@ class Process:
             self.publisher.close()
             if self.channel is not None:
                 self.world.broker.drop_channel(self.channel)
+            self.world.died(self)
 
     # The broker's thread.
 
     def step_io(self) -> bool:
         world = self.world
-        if self.is_dead or world.now < self.frozen_until:
+        if world.now < self.frozen_until:
             return False
         channel = self.channel
-        moved = self.publisher.step()
+        publisher = self.publisher
+        link = publisher.link
+        moved = (link is None or bool(link.inbound) or not link.is_open) and publisher.step()
         if channel is None:
             if world.now >= self.connect_at and world.broker.is_up and not self.is_stopping:
                 self.connect()
@@ -190,15 +194,18 @@ class Process:
         self.crash()
         return True
 
-    def wake_io(self) -> float | None:
+    def wake(self) -> float:
+        """When either thread has something to do; when a dead process is started anew."""
         if self.is_dead:
-            return None
-        times = [self.publisher.wake(), self.retries[0][0] if self.retries else None]
+            return self.world.now if self.restart_at is None else self.restart_at
+        wake_at = min(self.publisher.wake(), self._wake_lane())
+        if self.retries:
+            wake_at = min(wake_at, self.retries[0][0])
         if self.channel is None:
-            times.append(self.connect_at)
+            wake_at = min(wake_at, self.connect_at)
         elif not self.channel.is_open:
-            times.append(self.channel.notice_at)
-        return max(self.frozen_until, min((time for time in times if time is not None), default=_NEVER))
+            wake_at = min(wake_at, self.channel.notice_at)
+        return max(self.frozen_until, wake_at)
 
     # The lane's thread.
 
@@ -216,22 +223,21 @@ class Process:
 
     def _is_due(self) -> bool:
         generation, until = self._pause
+        inbox = self.inbox
         if generation is not None:
-            return self.world.now >= until or self.inbox.generation != generation or self.is_stopping
-        return (not self.is_stopping and (bool(self.inbox._deliveries) or self.inbox._is_nudged)) or (
-            self.lane.due_in_s(self.inbox.generation) == 0 and not self.is_stopping
-        )
+            return self.world.now >= until or inbox._generation != generation or self.is_stopping
+        if self.is_stopping:
+            return False
+        if inbox._deliveries or inbox._is_nudged:
+            return True
+        return bool(self.lane._order._held) and self.lane.due_in_s(inbox._generation) == 0
 
-    def wake_lane(self) -> float | None:
-        if self.is_dead:
-            return None
+    def _wake_lane(self) -> float:
         generation, until = self._pause
-        if generation is None:
-            due_s = self.lane.due_in_s(self.inbox.generation)
-            if due_s is None:
-                return None
-            until = self.world.now + due_s
-        return max(self.frozen_until, until)
+        if generation is not None:
+            return until
+        due_s = self.lane.due_in_s(self.inbox._generation)
+        return _NEVER if due_s is None else self.world.now + due_s
 
     def _run(self) -> Iterator[None]:
         settings = self.world.settings

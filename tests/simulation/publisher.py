@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from tests.simulation.broker import Link
     from tests.simulation.world import World
 
+_NEVER = float("inf")
+
 
 class Publisher:
     """Keeps itself connected, waits for confirms, and repeats in order what was not confirmed."""
@@ -36,7 +38,8 @@ class Publisher:
         return True
 
     def step(self) -> bool:
-        link, world = self.link, self.world
+        link = self.link
+        world = self.world
         if link is None:
             if world.now < self.connect_at or not world.broker.is_up:
                 return False
@@ -58,10 +61,10 @@ class Publisher:
             waiting[2](is_taken)
         return True
 
-    def wake(self) -> float | None:
+    def wake(self) -> float:
         if self.link is None:
             return self.connect_at
-        return None if self.link.is_open else self.link.notice_at
+        return _NEVER if self.link.is_open else self.link.notice_at
 
     def close(self) -> None:
         """The process is gone: the broker sees the connection end."""

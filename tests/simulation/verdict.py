@@ -70,6 +70,7 @@ def _replay(world: World, models: dict[str, Model], commands: dict[str, CommandM
         for lane, database in world.databases.items()
         for entry in database.table(LogEntry).values()
     ]
+    known = dict.fromkeys(models, 0)
     for _, lane, entry in sorted(entries, key=lambda item: item[0]):
         message = commands.get(entry.command_id)
         if message is None:
@@ -80,8 +81,11 @@ def _replay(world: World, models: dict[str, Model], commands: dict[str, CommandM
         wrong = models[lane].check(entry, message, world.databases[lane].cancelled)
         if wrong is not None:
             found.append(f"sequence {entry.sequence} of {lane}: {entry.type} {entry.command_id} {wrong}")
-        for command_id, (_, child) in models[lane].emitted.items():
-            commands.setdefault(command_id, child)
+        emitted = models[lane].emitted
+        if len(emitted) > known[lane]:
+            known[lane] = len(emitted)
+            for command_id, (_, child) in emitted.items():
+                commands.setdefault(command_id, child)
     for model in models.values():
         for command_id, (parent, child) in model.emitted.items():
             lane = (child.type or "").partition(".")[0]
