@@ -23,6 +23,7 @@ from coordinator.dev.servers.programs import require
 from coordinator.migrate import migrate
 from shared.services import service_named
 from shared.settings import DatabaseSettings
+from tests.faults.disk import SmallDisk, small_disk
 from tests.faults.plan import LANES
 from tests.faults.proxy import TcpProxy
 from tests.faults.tables import Tables
@@ -86,8 +87,10 @@ class Slot(Struct):
 class Fleet:
     """Everything that can be struck."""
 
-    def __init__(self, servers: ServerSet, directory: Path) -> None:
+    def __init__(self, servers: ServerSet, directory: Path, disk: SmallDisk | None) -> None:
         self.servers = servers
+        self.disk = disk
+        """Under the broker's data, if there is one."""
         self.directory = directory
         self.slots: dict[str, list[Slot]] = {lane: [] for lane in LANES}
         self.gateways: dict[str, list[Member]] = {lane: [] for lane in LANES}
@@ -149,10 +152,17 @@ class Fleet:
 
     def set_memory_alarm(self, *, on: bool) -> None:
         """Blocking. RabbitMQ takes any memory for too much, or what it is used to."""
+        self._control("set_vm_memory_high_watermark", "0.0000001" if on else "0.4")
+
+    def set_disk_alarm(self, *, on: bool) -> None:
+        """Blocking. RabbitMQ takes any free space for too little, or what it is used to."""
+        self._control("set_disk_free_limit", "1000000GB" if on else "50MB")
+
+    def _control(self, *command: str) -> None:
         broker = self.servers.rabbitmq
         control = require("rabbitmq-server").resolve().parent / "rabbitmqctl"
         subprocess.run(
-            [control, "-n", "coordinator@localhost", "set_vm_memory_high_watermark", "0.0000001" if on else "0.4"],
+            [control, "-n", "coordinator@localhost", *command],
             env={**os.environ, **broker._environment()},
             check=True,
             capture_output=True,
@@ -204,19 +214,22 @@ def _through(url: str, port: int, proxy: TcpProxy) -> str:
 
 
 @contextmanager
-def _native_servers() -> Iterator[tuple[ServerSet, Path]]:
+def _native_servers() -> Iterator[tuple[ServerSet, Path, SmallDisk | None]]:
     # Not under pytest's own folder, which other users, PostgreSQL's among them, cannot enter.
     directory = Path(tempfile.mkdtemp(prefix="write-coordinator-faults-"))
     directory.chmod(0o755)
     try:
         Installation(print, directory / "install.log").run()
         servers = ServerSet.native(directory)
-        try:
-            servers.start()
-            yield servers, directory
-        finally:
-            servers.stop()
-            remove_data(directory)
+        with small_disk(servers.rabbitmq.data, directory / "rabbitmq.image") as disk:
+            try:
+                servers.start()
+                yield servers, directory, disk
+            finally:
+                if disk is not None:
+                    disk.release()
+                servers.stop()
+        remove_data(directory)
     finally:
         if "CHAOS_KEEP_LOGS" not in os.environ:
             rmtree(directory, ignore_errors=True)
@@ -225,9 +238,9 @@ def _native_servers() -> Iterator[tuple[ServerSet, Path]]:
 @asynccontextmanager
 async def running_fleet() -> AsyncIterator[Fleet]:
     """The system, ready; nothing of it is left afterwards."""
-    with _native_servers() as (servers, directory):
+    with _native_servers() as (servers, directory, disk):
         async with AsyncExitStack() as stack, aiohttp.ClientSession() as session:
-            fleet = Fleet(servers, directory / "logs")
+            fleet = Fleet(servers, directory / "logs", disk)
             try:
                 await fleet.start(stack)
                 ready = await asyncio.gather(*(member.wait_ready(session) for member in fleet.members))

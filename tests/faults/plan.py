@@ -1,6 +1,7 @@
 """Which faults strike, where and when: decided by the seed alone, before anything runs."""
 
 import random
+from collections.abc import Collection
 from enum import StrEnum
 
 from msgspec import Struct
@@ -26,6 +27,11 @@ class Kind(StrEnum):
     CUT_BROKER = "connections to the broker cut"
     STALL_BROKER = "the active coordinator's connections to the broker stalled"
     ALARM = "memory alarm of the broker"
+    DISK_ALARM = "disk alarm of the broker"
+    FILL_DISK = "the broker's filesystem filled until its disk alarm"
+    FREEZE_DISK = "the broker's filesystem frozen: it cannot write or sync"
+    PAUSE_BROKER = "broker stalled: pulses of SIGSTOP and SIGCONT"
+    PAUSE_DATABASE = "database stalled: SIGSTOP, SIGCONT"
     KILL_GATEWAY = "SIGKILL of a gateway with requests in flight"
 
 
@@ -45,9 +51,17 @@ _WEIGHTS = {
     Kind.CUT_BROKER: 5,
     Kind.STALL_BROKER: 4,
     Kind.ALARM: 3,
+    Kind.DISK_ALARM: 2,
+    Kind.FILL_DISK: 2,
+    Kind.FREEZE_DISK: 4,
+    Kind.PAUSE_BROKER: 4,
+    Kind.PAUSE_DATABASE: 6,
     Kind.KILL_GATEWAY: 6,
 }
-_WHOLE_BROKER = frozenset({Kind.KILL_BROKER, Kind.ALARM})
+OF_THE_FILESYSTEM = frozenset({Kind.FILL_DISK, Kind.FREEZE_DISK})
+"""They need a filesystem that is mounted for the run."""
+OF_THE_BROKER = OF_THE_FILESYSTEM | {Kind.KILL_BROKER, Kind.ALARM, Kind.DISK_ALARM, Kind.PAUSE_BROKER}
+"""They strike the one broker, and so every lane."""
 _PILED_UP = 0.2
 
 
@@ -66,17 +80,21 @@ class Fault(Struct, frozen=True, kw_only=True):
     pick: int
 
 
-def plan(seed: int, count: int) -> list[Fault]:
-    """Every kind once, if there are enough, and the rest by chance; in random order."""
+def plan(seed: int, count: int, without: Collection[Kind] = ()) -> list[Fault]:
+    """Every kind once, if there are enough, and the rest by chance; in random order.
+
+    `without`: what cannot be done on this machine. Others take its place, so the same seed is another plan there.
+    """
     chance = random.Random(seed)
-    kinds = [*Kind] if count >= len(Kind) else []
-    kinds += chance.choices([*_WEIGHTS], [*_WEIGHTS.values()], k=count - len(kinds))
+    weights = {kind: weight for kind, weight in _WEIGHTS.items() if kind not in without}
+    kinds = [*weights] if count >= len(weights) else []
+    kinds += chance.choices([*weights], [*weights.values()], k=count - len(kinds))
     chance.shuffle(kinds)
     return [
         Fault(
             number=number,
             kind=kind,
-            lane=None if kind in _WHOLE_BROKER else chance.choice(LANES),
+            lane=None if kind in OF_THE_BROKER else chance.choice(LANES),
             after_s=chance.uniform(0.05, 1.5),
             lasts_s=chance.uniform(0.2, 4.0),
             is_alone=chance.random() >= _PILED_UP,

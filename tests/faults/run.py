@@ -13,7 +13,7 @@ from msgspec import Struct
 from tests.faults.clients import Client, DirectPublisher, HttpClient, keep_issuing
 from tests.faults.effects import check_effects
 from tests.faults.fleet import Fleet, running_fleet
-from tests.faults.plan import LANES, plan
+from tests.faults.plan import LANES, OF_THE_FILESYSTEM, Kind, plan
 from tests.faults.strikes import Strikes, striking
 from tests.faults.workload import workloads
 from tests.support.checker import ClientRecord, check
@@ -31,6 +31,7 @@ class Report(Struct):
 
     faults: dict[str, int]
     missed: dict[str, int]
+    left_out: list[str]
     commands: dict[str, int]
     outcomes: dict[str, int]
     takeovers_s: list[float]
@@ -66,7 +67,8 @@ async def run_chaos(faults: int, seed: int) -> Report:
         ]
         try:
             await asyncio.sleep(WARM_UP_S)
-            await strikes.carry_out(plan(seed, faults))
+            without = OF_THE_FILESYSTEM if fleet.disk is None else frozenset[Kind]()
+            await strikes.carry_out(plan(seed, faults, without))
             await asyncio.to_thread(fleet.heal)
             stop.set()
             done, late = await asyncio.wait(issuing, timeout=ANSWERS_TIMEOUT_S)
@@ -77,7 +79,7 @@ async def run_chaos(faults: int, seed: int) -> Report:
         violations = [f"a client broke: {task.exception()!r}" for task in done if task.exception() is not None]
         violations += [f"{len(late)} clients had no answer in {ANSWERS_TIMEOUT_S:g} s"] if late else []
         violations += strikes.violations + await _verdict(fleet, clients)
-        return _report(strikes, clients, violations, monotonic() - began)
+        return _report(strikes, clients, violations, sorted(without), monotonic() - began)
 
 
 async def _clients(fleet: Fleet, seed: int, stack: AsyncExitStack) -> dict[str, list[Client]]:
@@ -122,7 +124,13 @@ def _records(clients: Sequence[Client]) -> list[ClientRecord]:
     return [record for client in clients for record in client.records]
 
 
-def _report(strikes: Strikes, clients: dict[str, list[Client]], violations: list[str], seconds: float) -> Report:
+def _report(
+    strikes: Strikes,
+    clients: dict[str, list[Client]],
+    violations: list[str],
+    left_out: list[Kind],
+    seconds: float,
+) -> Report:
     records = {lane: _records(each) for lane, each in clients.items()}
     outcomes: Counter[str] = Counter()
     for record in (record for each in records.values() for record in each):
@@ -131,6 +139,7 @@ def _report(strikes: Strikes, clients: dict[str, list[Client]], violations: list
     report = Report(
         faults={str(kind): count for kind, count in sorted(strikes.struck.items())},
         missed={str(kind): count for kind, count in sorted(strikes.missed.items())},
+        left_out=[str(kind) for kind in left_out],
         commands={lane: len({record.command_id for record in each}) for lane, each in records.items()},
         outcomes=dict(outcomes),
         takeovers_s=[took_s for took_s, _ in strikes.takeovers_s],
@@ -150,6 +159,7 @@ def shown(report: Report, seed: int) -> str:
     lines = [f"{struck} faults in {report.seconds:.0f} s:"]
     lines += [f"  {count:4}  {kind}" for kind, count in report.faults.items()]
     lines += [f"  {count:4}  had nothing to strike: {kind}" for kind, count in report.missed.items()]
+    lines += [f"  left out, since no filesystem can be mounted here: {kind}" for kind in report.left_out]
     lines += ["commands: " + ", ".join(f"{lane} {count}" for lane, count in report.commands.items())]
     lines += ["outcomes: " + ", ".join(f"{status} {count}" for status, count in report.outcomes.items())]
     for name, values in (("takeover after SIGKILL", report.takeovers_s), ("with other faults", report.hindered_s)):

@@ -10,8 +10,9 @@ from time import monotonic
 
 import aiohttp
 
+from tests.faults.broker import paused, strike_broker
 from tests.faults.fleet import Fleet, Member, Slot
-from tests.faults.plan import LANES, Fault, Kind
+from tests.faults.plan import LANES, OF_THE_BROKER, Fault, Kind
 from tests.faults.proxy import AtCommit, TcpProxy
 from tests.faults.tables import LeaseRow
 
@@ -83,14 +84,14 @@ class Strikes:
 
     async def _carry_out_one(self, fault: Fault) -> bool:
         match fault.kind:
-            case Kind.KILL_BROKER | Kind.ALARM:
-                await self._strike_broker(fault)
-                return True
+            case kind if kind in OF_THE_BROKER:
+                async with self._servers["broker"]:
+                    return await strike_broker(self._fleet, fault)
             case Kind.KILL_GATEWAY:
                 gateways = self._fleet.gateways[self._lane(fault)]
                 return await self._restart(gateways[fault.pick % len(gateways)], signal.SIGKILL, fault.lasts_s / 4)
-            case Kind.KILL_DATABASE:
-                await self._kill_database(fault)
+            case Kind.KILL_DATABASE | Kind.PAUSE_DATABASE:
+                await self._strike_database(fault)
                 return True
             case Kind.ROLLING_RESTART:
                 for slot in self._fleet.slots[self._lane(fault)]:
@@ -168,24 +169,15 @@ class Strikes:
             member.start()
         return True
 
-    async def _kill_database(self, fault: Fault) -> None:
+    async def _strike_database(self, fault: Fault) -> None:
         async with self._servers[self._lane(fault)]:
             server = self._fleet.databases[self._lane(fault)]
+            if fault.kind is Kind.PAUSE_DATABASE:
+                await paused(server, fault.lasts_s)
+                return
             await asyncio.to_thread(server.kill)
             await asyncio.sleep(fault.lasts_s)
             await asyncio.to_thread(server.start)
-
-    async def _strike_broker(self, fault: Fault) -> None:
-        async with self._servers["broker"]:
-            broker = self._fleet.servers.rabbitmq
-            if fault.kind is Kind.KILL_BROKER:
-                await asyncio.to_thread(broker.kill)
-                await asyncio.sleep(fault.lasts_s / 2)
-                await asyncio.to_thread(broker.start)
-            else:
-                await asyncio.to_thread(self._fleet.set_memory_alarm, on=True)
-                await asyncio.sleep(fault.lasts_s)
-                await asyncio.to_thread(self._fleet.set_memory_alarm, on=False)
 
     async def _await_successor(self, fault: Fault, lease: LeaseRow) -> None:
         """A consumer that is silent, not dead, must not hold the lane for long."""

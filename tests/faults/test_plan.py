@@ -1,0 +1,25 @@
+"""The plan is the seed's, and has every kind that can be done."""
+
+from tests.faults.plan import LANES, OF_THE_BROKER, OF_THE_FILESYSTEM, Kind, plan
+
+COUNT = 60
+
+
+def test_the_same_seed_is_the_same_plan() -> None:
+    assert plan(7, COUNT) == plan(7, COUNT)
+    assert plan(7, COUNT) != plan(8, COUNT)
+
+
+def test_every_kind_strikes_at_least_once() -> None:
+    faults = plan(7, COUNT)
+    assert len(faults) == COUNT
+    assert {fault.kind for fault in faults} == set(Kind)
+    for fault in faults:
+        assert (fault.lane is None) == (fault.kind in OF_THE_BROKER)
+        assert fault.lane is None or fault.lane in LANES
+
+
+def test_what_cannot_be_done_here_is_left_out_and_others_take_its_place() -> None:
+    faults = plan(7, COUNT, OF_THE_FILESYSTEM)
+    assert len(faults) == COUNT
+    assert {fault.kind for fault in faults} == set(Kind) - OF_THE_FILESYSTEM
