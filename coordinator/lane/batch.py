@@ -10,7 +10,7 @@ from coordinator.lane.settle import Settled, reads
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.port import Changes, Transaction
 from shared.lane_tables import LANE_MODELS, LogEntry, OutboxEntry
-from shared.rows import Row
+from shared.rows import Ref, Row, by_key
 
 
 class Committed(Struct):
@@ -20,7 +20,7 @@ class Committed(Struct):
     released: list[tuple[Request, Settled]] = []
     emitted: list[OutboxEntry] = []
     saved: list[Row] = []
-    removed: list[Row] = []
+    removed: list[Ref[Row]] = []
 
     def carry(self, other: "Committed") -> None:
         """Add what another has done, but for what it settled of the batch."""
@@ -38,17 +38,23 @@ def known_entries(transaction: Transaction, requests: Sequence[Request]) -> dict
     return {entry.command_id: entry for entry in transaction.load(LogEntry, LogEntry.key, ids)}
 
 
-def rows_again(work: BatchWork, requests: Sequence[Request], known: Mapping[str, LogEntry]) -> list[Row]:
-    """The rows that commands name which are settled already.
+def tell_again(
+    committed: Committed, work: BatchWork, requests: Sequence[Request], known: Mapping[str, LogEntry]
+) -> None:
+    """Have the projections told of the rows that commands name which are settled already, as they are now.
 
     Whoever settled them may have died, or lost its database, between the commit and telling the projections.
     """
     if not known:
-        return []
+        return
     refs = reads([request for request in requests if request.message.command_id in known])
     work.prefetch(refs)
-    rows = (work.find(ref.model, ref.column, ref.value) for ref in refs)
-    return [row for row in rows if row is not None]
+    for ref in refs:
+        row = work.find(ref.model, ref.column, ref.value)
+        if row is not None:
+            committed.saved.append(row)
+        elif ref.column == ref.model.key:
+            committed.removed.append(ref)
 
 
 def record(committed: Committed, requests: Sequence[Request], settled: list[Settled], changes: Changes) -> None:
@@ -63,7 +69,9 @@ def record(committed: Committed, requests: Sequence[Request], settled: list[Sett
             if not isinstance(row, LANE_MODELS):
                 committed.saved.append(row)
     for rows in changes.deletes:
-        committed.removed.extend(row for row in rows if not isinstance(row, LANE_MODELS))
+        committed.removed.extend(
+            by_key(type(row), getattr(row, row.key)) for row in rows if not isinstance(row, LANE_MODELS)
+        )
 
 
 def emitted_by(changes: Changes) -> list[OutboxEntry]:

@@ -14,8 +14,8 @@ from coordinator.lane.batch import (
     emitted_by,
     known_entries,
     record,
-    rows_again,
     settlement_of,
+    tell_again,
     whole_deliveries,
 )
 from coordinator.lane.control import CONTROL_HANDLERS
@@ -25,7 +25,7 @@ from coordinator.lane.parking import Parking, message_of
 from coordinator.lane.positions import Positions
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.request import Handlers, Request, prepare
-from coordinator.lane.settle import Held, Released, Turn, reads, settle_in_turn
+from coordinator.lane.settle import Held, Turn, reads, settle_in_turn
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.port import (
     BatchFault,
@@ -229,17 +229,11 @@ class Lane:
         return settlement_of(done, committed.settled, carried)
 
     def _apply_all(self, requests: Sequence[Request], committed: Committed) -> None:
-        """Apply requests, and before each of them what need not wait for its key any more."""
-        while True:
-            try:
-                if ready := self._parking.ready():
-                    self._apply_or_bisect([self._prepared(row) for row in ready], committed)
-                elif rest := requests[len(committed.settled) :]:
-                    self._apply_or_bisect(rest, committed)
-                else:
-                    return
-            except Released:
-                continue
+        """Apply requests, and whatever need not wait for its key any more: until then others wait behind it."""
+        if requests:
+            self._apply_or_bisect(requests, committed)
+        while ready := self._parking.ready():
+            self._apply_or_bisect([self._prepared(row) for row in ready], committed)
 
     def _prepared(self, row: ParkedCommand) -> Request:
         return prepare(
@@ -297,8 +291,7 @@ class Lane:
     def _transact(self, requests: Sequence[Request], committed: Committed, fault: BatchFault | None) -> None:
         """Settle requests in one transaction. With a fault, the one request is the culprit and is not applied.
 
-        Raises Held at a command that blocks the lane, and Released after one that lets others go on, once what comes
-        before is committed.
+        Raises Held at a command that blocks the lane, once what comes before it is committed.
         """
         lease = self._lease
         if lease is None:
@@ -306,7 +299,7 @@ class Lane:
         transaction = self._store.begin()
         try:
             turn = self._turn(transaction, requests, lease, fault)
-            committed.saved += rows_again(turn.work, requests, turn.known)
+            tell_again(committed, turn.work, requests, turn.known)
             settled, sequence, cut = settle_in_turn(turn, requests, lease.sequence, fault)
             positions = turn.positions.save()
             turn.work.insert_new([done.entry for done in settled if done.entry is not None])

@@ -49,10 +49,6 @@ class Held(Exception):
     """Raised where an operator must act first: the lane is paused, or a command blocks it."""
 
 
-class Released(Exception):
-    """Raised after a commit that lets commands go on which waited: they come before the rest of the batch."""
-
-
 class Verdict(Struct, frozen=True):
     """A status with what goes with it."""
 
@@ -65,8 +61,8 @@ class Verdict(Struct, frozen=True):
 
 def settle_in_turn(
     turn: Turn, requests: Sequence[Request], sequence: int, fault: BatchFault | None
-) -> tuple[list[Settled], int, Held | Released | None]:
-    """Settle requests one after the other; also the last sequence, and why the rest of them must wait, if it must."""
+) -> tuple[list[Settled], int, Held | None]:
+    """Settle requests one after the other; also the last sequence, and why the rest must be held, if it must."""
     settled: list[Settled] = []
     for request in requests:
         done = settle(turn, request, sequence + 1, fault)
@@ -80,8 +76,6 @@ def settle_in_turn(
             turn.known[done.entry.command_id] = done.entry
         settled.append(done)
         turn.positions.advance(request.message)
-        if turn.parking and request.parked_key is None and turn.parking.ready():
-            return settled, sequence, Released()
     return settled, sequence, None
 
 

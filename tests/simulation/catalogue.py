@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from msgspec import Struct, structs
+from msgspec import structs
 
 from coordinator.inbox import Inbox
 from coordinator.lane import lane as lane_module
@@ -19,23 +19,17 @@ from coordinator.lane import unit_of_work as work_module
 from coordinator.lane.acknowledger import Acknowledgement, Acknowledger
 from coordinator.lane.delivery import Settlement
 from coordinator.lane.lane import Lane
+from coordinator.lane.positions import Positions
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.port import Changes, Fenced, Lease
 from shared.lane_tables import LogEntry, OutboxEntry
 from shared.messaging import wire
+from tests.simulation import catalogue_parking
 from tests.simulation.database import Database, Pending, SimulatedStore, SimulatedTransaction
+from tests.simulation.mutant import Mutant, rewritten
 from tests.simulation.patching import Patches
 from tests.simulation.process import Process
-
-
-class Mutant(Struct, frozen=True):
-    """A bug with a name, one line on what is wrong with it, and how it is planted."""
-
-    name: str
-    why: str
-    plant: Callable[[Patches], None]
-
 
 MUTANTS: list[Mutant] = []
 
@@ -49,7 +43,7 @@ def _mutant(why: str) -> Callable[[Callable[[Patches], None]], Callable[[Patches
 
 
 def _rewritten(name: str, why: str, owner: Any, function: str, old: str, new: str) -> None:
-    MUTANTS.append(Mutant(name, why, lambda patches: patches.rewrite(owner, function, old, new)))
+    MUTANTS.append(rewritten(name, why, owner, function, old, new))
 
 
 # The edges: acknowledging, nacking, settling.
@@ -270,8 +264,8 @@ _rewritten(
     "numbering starts anew with every batch",
     Lane,
     "_transact",
-    "sequence = lease.sequence\n",
-    "sequence = 0\n",
+    "settle_in_turn(turn, requests, lease.sequence, fault)",
+    "settle_in_turn(turn, requests, 0, fault)",
 )
 _rewritten(
     "pause-ignored",
@@ -316,12 +310,12 @@ def log_in_another_transaction(patches: Patches) -> None:
 
 @_mutant("a replay answers with what would happen now")
 def outcome_recomputed(patches: Patches) -> None:
-    def settle(original: Any, work: Any, request: Any, known: Any, *others: Any) -> Any:
-        entry = known.get(request.message.command_id)
+    def settle(original: Any, turn: Any, request: Any, *others: Any) -> Any:
+        entry = turn.known.get(request.message.command_id)
         if entry is None or entry.fingerprint != request.fingerprint or request.command is None:
-            return original(work, request, known, *others)
-        verdict = settle_module._verdict(work, request, None, None)
-        work.undo()
+            return original(turn, request, *others)
+        verdict = settle_module._verdict(turn, request, None, None, None)
+        turn.work.undo()
         recomputed = structs.replace(
             entry,
             status=verdict.status,
@@ -331,7 +325,7 @@ def outcome_recomputed(patches: Patches) -> None:
         )
         return settle_module.Settled(settle_module.from_log(recomputed, replayed=True))
 
-    patches.wrap(lane_module, "settle", settle)
+    patches.wrap(settle_module, "settle", settle)
 
 
 _rewritten(
@@ -355,8 +349,8 @@ _rewritten(
     "who died after its commit leaves no dead letter",
     settle_module,
     "_repeated",
-    'entry.status == "failed" and request.redelivered',
-    "False",
+    'if entry.status == "failed":',
+    "if False:",
 )
 _rewritten(
     "deadline-ignored",
@@ -462,10 +456,10 @@ _rewritten(
 _rewritten(
     "position-not-stored",
     "a successor waits for predecessors that are long settled",
-    Lane,
-    "_advance",
-    "positions_after(requests, work.now).items()",
-    "()",
+    Positions,
+    "save",
+    "return list(self._moved.values())",
+    "return []",
 )
 _rewritten(
     "gap-given-up-at-once",
@@ -525,3 +519,6 @@ def emission_not_undone(patches: Patches) -> None:
         "if isinstance(slots.get(key), OutboxEntry) or isinstance(slots.get(key), Counter) "
         "and key == 'outbox':\n            pass\n        elif previous is _ABSENT:",
     )
+
+
+MUTANTS += catalogue_parking.mutants()

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from shared.lane_tables import ParkedCommand
+from tests.simulation import parked
+
 if TYPE_CHECKING:
     from tests.simulation.process import Process
     from tests.simulation.world import World
@@ -51,7 +54,7 @@ class Chaos:
         if self.budget > 0:
             return self.next_at
         for database in self.world.databases.values():
-            if database.paused:
+            if database.paused or database.table(ParkedCommand):
                 return self.operator_at
         for process in self.world.processes.values():
             if process.held_reason is not None and process.held_reason.startswith("blocked"):
@@ -72,6 +75,7 @@ class Chaos:
                 self.world.trace("the operator resumes %s", database.lane)
                 database.pause(None)
                 acted = True
+            acted = parked.operate(self.world, database) or acted
         for process in self.world.processes.values():
             reason = process.held_reason
             if reason is not None and reason.startswith("blocked by command ") and not process.is_dead:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from coordinator.stores.port import BatchFault, Changes, Conflict, Fenced, Lease, StoreUnavailable
-from shared.lane_tables import Cancellation, LogEntry
+from shared.lane_tables import Cancellation, LogEntry, ParkedCommand
 from shared.rows import Row
 from tests.simulation.services import BALANCE_MIN, NOTE_CHARACTERS_MAX
 from tests.support.ledger import Account
@@ -57,6 +57,9 @@ class Database:
         self.away_until = 0.0
         self.landed_at: dict[str, int] = {}
         self.cancelled: set[str] = set()
+        # By id, of commands that wait for their key: when that was committed, their place, and the account.
+        self.waited: dict[str, tuple[int, int, int]] = {}
+        self.releases = 0
 
     def table(self, model: type[Row]) -> dict[Any, Any]:
         return self.tables[model]
@@ -91,6 +94,7 @@ class Database:
             self.world.violation(f"a commit of epoch {commit.lease.epoch} landed in epoch {self.epoch}")
         if self.paused is not None:
             self.world.violation("a commit landed while the lane was paused")
+        self._note_waiting(commit.changes)
         for rows in commit.changes.deletes:
             for row in rows:
                 self.table(type(row)).pop(getattr(row, row.key), None)
@@ -104,6 +108,15 @@ class Database:
                     self.landed_at.setdefault(row.command_id, self.world.ticks)
                     self.world.settled(commit.process, row)
         self.sequence = commit.sequence
+
+    def _note_waiting(self, changes: Changes) -> None:
+        """Those that begin to wait do so behind everything that the same transaction settles."""
+        waiting = [row for rows in changes.inserts if type(rows[0]) is ParkedCommand for row in rows]
+        settled = sum(len(rows) for rows in changes.inserts if type(rows[0]) is LogEntry) if waiting else 0
+        for row in waiting:
+            if row.error_code is None:
+                account = int(row.ordering_key.partition("=")[2])
+                self.waited.setdefault(row.command_id, (self.world.ticks + settled, len(self.waited) + 1, account))
 
     def refuse(self, changes: Changes) -> None:
         """Raises BatchFault if the changes violate a constraint."""

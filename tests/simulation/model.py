@@ -24,6 +24,7 @@ class Model:
         self.lane = lane
         self.accounts: dict[int, dict[str, Any]] = {}
         self.notes: dict[int, tuple[int, int]] = {}
+        self.remarks: dict[int, str | None] = {}
         self.last_id = 0
         self.emitted: dict[str, tuple[str, CommandMessage]] = {}
         self._undo: tuple[Any, ...] = ()
@@ -32,6 +33,9 @@ class Model:
         """Apply one command; what is wrong with its log entry, if anything."""
         if entry.error_code == "cancelled":
             return None if entry.command_id in cancelled else "was cancelled by nobody"
+        if message.type == "lane.release":
+            # For which of them there is something to release, tests/simulation/parked.py knows.
+            return None if entry.error_code in (None, "not_parked") else f"is {entry.error_code}"
         if entry.status == "expired":
             return None if message.deadline_ms is not None else "expired without a deadline"
         arguments = self._arguments(message)
@@ -131,6 +135,20 @@ class Model:
         account["version"] += 1
         return dict(account)
 
+    def _fragile(self, given: dict[str, Any], _: Any) -> Any:
+        account = self._account(given["id"])
+        if self.remarks.get(given["id"]) == "broken":
+            raise Refusal("handler_error")
+        account["balance"] += given["amount"]
+        account["version"] += 1
+        return dict(account)
+
+    def _remark(self, given: dict[str, Any], _: Any) -> Any:
+        account = self._account(given["id"])
+        account["version"] += 1
+        self.remarks[given["id"]] = given["note"]
+        return dict(account)
+
     def _tamper(self, given: dict[str, Any], _: Any) -> Any:
         account = self._account(given["id"])
         if given["how"] in ("crash", "duplicate key"):
@@ -152,6 +170,6 @@ class Model:
 
 
 _KNOWN = {
-    "ledger": {"open", "deposit", "forward", "relay", "rename", "close", "strict", "tamper"},
+    "ledger": {"open", "deposit", "forward", "relay", "rename", "close", "strict", "tamper", "fragile", "remark"},
     "journal": {"note"},
 }

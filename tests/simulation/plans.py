@@ -10,7 +10,7 @@ import msgspec
 from shared.commands import Command
 from shared.messaging.wire import CommandMessage
 from tests.simulation.services import Relay, Strict, WriteNote
-from tests.support.ledger import Close, Deposit, Forward, OpenAccount, Rename, Tamper
+from tests.support.ledger import Close, Deposit, Forward, Fragile, OpenAccount, Remark, Rename, Tamper
 
 if TYPE_CHECKING:
     from tests.simulation.client import Client
@@ -77,10 +77,12 @@ def _ledger(world: World) -> Command:
     chance = world.chance
     key = 1 + int(chance() * _ACCOUNTS)
     kind = chance()
-    strict, tamper = world.rates["strict"], world.rates["tamper"]
+    strict, tamper, fragile = world.rates["strict"], world.rates["tamper"], world.rates["fragile"]
     owner = _OWNERS[int(chance() * len(_OWNERS))]
     amount = int(chance() * 20)
     shares: tuple[tuple[float, Callable[[], Command]], ...] = (
+        (fragile, lambda: Fragile(id=key, amount=amount + 1)),
+        (fragile / 2, lambda: Remark(id=key, note="broken" if amount < 15 else None)),
         (0.22, lambda: OpenAccount(owner=owner)),
         (0.30, lambda: Deposit(id=key, amount=amount - 6)),
         (0.12, lambda: Relay(id=key, amount=amount // 3)),

@@ -6,10 +6,10 @@ from msgspec import structs
 
 from shared.commands import Command, Id
 from shared.errors import Rejected
-from shared.rows import Row, by_key
+from shared.rows import Ref, Row, by_key
 from shared.service import Service
 from shared.unit_of_work import Handler, UnitOfWork
-from tests.support.ledger import LEDGER, Account, Deposit, Rename
+from tests.support.ledger import LEDGER, Account, Deposit, Rename, Tamper, tamper
 
 BALANCE_MIN = -1000
 NOTE_CHARACTERS_MAX = 50
@@ -87,11 +87,16 @@ def rename(work: UnitOfWork, command: Rename) -> Account:
     return work.save(structs.replace(account, owner=command.owner))
 
 
+def _named(command: Tamper) -> tuple[Ref[Row], ...]:
+    return (by_key(Account, command.id),)
+
+
 LEDGER_LANE = Service(
     name="ledger",
     models=LEDGER.models,
     handlers=(
-        *(handler for handler in LEDGER.handlers if handler.command is not Rename),
+        *(handler for handler in LEDGER.handlers if handler.command not in (Rename, Tamper)),
+        Handler(Tamper, tamper, reads=_named, target=lambda command: by_key(Account, command.id)),
         Handler(Rename, rename, reads=lambda command: (by_key(Account, command.id),)),
         Handler(
             Relay,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from shared.lane_tables import Counter, LogEntry, OutboxEntry
 from shared.messaging.wire import CommandMessage, fingerprint_of
+from tests.simulation import parked
 from tests.simulation.model import Model
 from tests.simulation.services import Note
 from tests.support.checker import check
@@ -23,11 +24,13 @@ def verdict(world: World) -> list[str]:
     for lane, database in world.databases.items():
         records = [record for client in world.clients if client.lane == lane for record in client.records]
         log = list(database.table(LogEntry).values())
-        found += check(records, log, given_up=world.given_up)
+        found += check(records, log, given_up=world.given_up, waited=database.waited)
         found += _at_rest(world, database)
     # Emitted commands cross the lanes: first everything that clients sent, then what came of it, until nothing is new.
     commands = dict(world.commands)
     found += _replay(world, models, commands)
+    for database in world.databases.values():
+        found += parked.violations(database, commands)
     for lane, model in models.items():
         found += _state(world.databases[lane], model)
     found += _clients(world)

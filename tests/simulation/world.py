@@ -14,7 +14,7 @@ import msgspec
 from shared.lane_tables import LogEntry, OutboxEntry
 from shared.messaging.outcome import Outcome
 from shared.messaging.wire import CommandMessage, Envelope
-from shared.rows import Row
+from shared.rows import Ref, Row
 from shared.settings import LaneSettings
 from tests.simulation.broker import Broker, Message
 from tests.simulation.chaos import Chaos
@@ -84,9 +84,10 @@ class World:
         self.is_calm = False
         # A swarm: each seed has its own few faults, and its own mixture of commands.
         self.rates = {name: _RATES_MAX[name] * chance() if chance() < 0.4 else 0.0 for name in FAULTS}
-        for name in ("pack", "reuse", "deadline", "malformed", "expected", "strict", "tamper"):
+        for name in ("pack", "reuse", "deadline", "malformed", "expected", "strict", "tamper", "fragile"):
             self.rates[name] = chance() * 0.3 if chance() < 0.4 else 0.0
         self.rates["strict"] *= 0.2
+        self.rates["fragile"] *= 2
         self.rates["tamper"] *= 0.5
         self.settings = _SETTINGS[int(chance() * len(_SETTINGS))]
         lanes = ["ledger", "journal"]
@@ -273,6 +274,8 @@ class World:
         for number, command_id in session.items():
             if number is None or number >= message.publisher_seq or command_id in log or command_id in self.given_up:
                 continue
+            if command_id in self.databases[process.lane_name].waited:
+                continue
             # The gap shows with the first of its successors to arrive.
             received = [process.received_at.get(later) for at, later in session.items() if at is None or at > number]
             waited_s = self.now - min((time for time in received if time is not None), default=self.now)
@@ -283,7 +286,8 @@ class World:
 
     def gave_up(self, process: Process) -> None:
         """The lane gave a gap up: there must be one."""
-        log = self.databases[process.lane_name].table(LogEntry)
+        database = self.databases[process.lane_name]
+        log = database.table(LogEntry).keys() | database.waited.keys()
         for session in self.sessions.values():
             seen = [at for at, command_id in session.items() if command_id in log or command_id in process.received_at]
             if seen and any(session.get(at) not in log for at in range(1, max(at for at in seen if at is not None))):
@@ -293,24 +297,27 @@ class World:
 
     def acknowledged(self, lane: str, message: Message) -> None:
         """The broker forgets a message: all of it must be on disk."""
-        log = self.databases[lane].table(LogEntry)
+        log, waited = self.databases[lane].table(LogEntry), self.databases[lane].waited
         for command_id in message.ids:
             entry = log.get(command_id)
+            if command_id in waited:
+                # The database keeps it; of its failure, should it come to that, another delivery tells.
+                continue
             if entry is None:
                 if command_id is not None:
                     self.violation(f"{command_id} was acknowledged before it was settled")
             elif entry.status == "failed" and not any(dead[1] == command_id for dead in self.broker.dead):
                 self.violation(f"{command_id} failed, and was acknowledged before its dead letter was safe")
 
-    def projected(self, lane: str, saved: Sequence[Row], removed: Sequence[Row]) -> None:
+    def projected(self, lane: str, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> None:
         """The cache, as shared/items/cache.py keeps it: never back to an older version."""
         cache = self.caches[lane]
         for row in saved:
             if type(row) is Account:
                 cache[row.id] = max(row.version, cache.get(row.id, 0))
-        for row in removed:
-            if type(row) is Account:
-                cache.pop(row.id, None)
+        for ref in removed:
+            if ref.model is Account:
+                cache.pop(ref.value, None)
 
     def told(self, lane: str, outcome: Outcome) -> None:
         """A client has an outcome: the cache must not hold what is older."""

@@ -42,10 +42,16 @@ class ClientRecord(msgspec.Struct, kw_only=True):
         return min(times, default=None)
 
 
-def check(records: Sequence[ClientRecord], log: Sequence[LogEntry], given_up: Collection[str] = ()) -> list[str]:
+def check(
+    records: Sequence[ClientRecord],
+    log: Sequence[LogEntry],
+    given_up: Collection[str] = (),
+    waited: Collection[str] = (),
+) -> list[str]:
     """The violations of one lane's promises, in words; none when all is well.
 
     `given_up`: commands of publisher sessions that did not come in time, so that their successors went ahead of them.
+    `waited`: commands that waited for their key, so that others went ahead of them.
     """
     ordered = sorted(log, key=lambda entry: entry.sequence)
     entries = {entry.command_id: entry for entry in ordered}
@@ -55,8 +61,8 @@ def check(records: Sequence[ClientRecord], log: Sequence[LogEntry], given_up: Co
         *_epochs_never_decrease(ordered),
         *_outcomes_equal_the_log(records, entries),
         *_nothing_confirmed_is_missing(records, entries),
-        *_real_time_order(records, ordered),
-        *_publisher_order(records, entries, given_up),
+        *_real_time_order(records, ordered, waited),
+        *_publisher_order(records, entries, {*given_up, *waited}),
         *_deadlines(records, entries),
     ]
 
@@ -117,14 +123,17 @@ def _nothing_confirmed_is_missing(records: Sequence[ClientRecord], entries: Mapp
             yield f"{_named(record)} was confirmed and is not in the log"
 
 
-def _real_time_order(records: Sequence[ClientRecord], ordered: Sequence[LogEntry]) -> Iterator[str]:
+def _real_time_order(
+    records: Sequence[ClientRecord], ordered: Sequence[LogEntry], waited: Collection[str]
+) -> Iterator[str]:
     """Whatever was known before another command was issued has the lower sequence."""
     issued_at: dict[str, float] = {}
     known_at: dict[str, float] = {}
     safe_at = _confirmed_with_predecessors(records)
     for record, safe in zip(records, safe_at, strict=True):
         issued_at[record.command_id] = min(record.issued_at, issued_at.get(record.command_id, record.issued_at))
-        known = min((time for time in (safe, record.outcome_at) if time is not None), default=None)
+        times = (None if record.command_id in waited else safe, record.outcome_at)
+        known = min((time for time in times if time is not None), default=None)
         if known is not None:
             known_at[record.command_id] = min(known, known_at.get(record.command_id, known))
     earliest: tuple[float, LogEntry] | None = None

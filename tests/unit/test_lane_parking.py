@@ -82,9 +82,9 @@ def test_after_the_replay_they_are_applied_in_their_order_before_anything_later(
     lane.settle(deposit(11), deposit(12))
     mend(lane)
     settlement = lane.settle(replay(10), deposit(14), deposit(15, key=2))
-    assert [reply.correlation_id for reply in settlement.replies] == ["replay", "14", "15", "11", "12"]
+    assert [reply.correlation_id for reply in settlement.replies] == ["replay", "15", "11", "12", "14"]
     order = [entry.command_id for entry in lane.log()]
-    assert order[-5:] == [replay_command_id(command_id(10)), *(command_id(number) for number in (11, 12, 14, 15))]
+    assert order[-5:] == [replay_command_id(command_id(10)), *(command_id(number) for number in (15, 11, 12, 14))]
     assert (waiting(lane), lane.rows(ParkedCommand)) == ([], [])
     assert lane.account(1).balance == 1 + 11 + 12 + 14
 

@@ -1,0 +1,117 @@
+"""Deliberate bugs in what keeps commands waiting for their key; part of tests/simulation/catalogue.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from coordinator.lane import settle as settle_module
+from coordinator.lane.lane import Lane
+from coordinator.lane.outbox import Outbox
+from coordinator.lane.parking import Parking
+from coordinator.lane.positions import Positions
+from shared.lane_tables import ParkedCommand
+from tests.simulation.database import SimulatedTransaction
+from tests.simulation.mutant import Mutant, rewritten
+from tests.simulation.patching import Patches
+
+
+def _nobody_waits(patches: Patches) -> None:
+    patches.replace(Parking, "holds", lambda self, key, command_id: False)
+
+
+def _state_survives_rollback(patches: Patches) -> None:
+    patches.replace(Parking, "copy", lambda self: self)
+
+
+def _successor_forgets(patches: Patches) -> None:
+    def scan(original: Any, self: Any, model: Any, *arguments: Any) -> Any:
+        return [] if model is ParkedCommand else original(self, model, *arguments)
+
+    patches.wrap(SimulatedTransaction, "scan", scan)
+
+
+def mutants() -> Iterator[Mutant]:
+    yield Mutant("park-key-parks-no-key", "later commands overtake the failed one", _nobody_waits)
+    yield Mutant("parking-changed-before-commit", "rolled back, commands still wait", _state_survives_rollback)
+    yield Mutant("parking-not-read-at-takeover", "a successor lets others overtake", _successor_forgets)
+    yield rewritten(
+        "released-in-the-wrong-order",
+        "those that waited are applied last in, first out",
+        Parking,
+        "ready",
+        "return [row for row in self._rows.values() if row.ordering_key not in self._heads]",
+        "return [row for row in self._rows.values() if row.ordering_key not in self._heads][::-1]",
+    )
+    yield rewritten(
+        "waited-and-failed-keeps-nobody-waiting",
+        "the next one overtakes the one that failed when it was let go",
+        settle_module,
+        "_parks_key",
+        "request.parked_key is not None or ",
+        "",
+    )
+    yield rewritten(
+        "released-failure-told-once",
+        "a crash loses the dead letter of one that failed when it was let go",
+        settle_module,
+        "_repeated",
+        "if head is not None and head.command_id != entry.command_id:",
+        "if False:",
+    )
+    yield rewritten(
+        "waiting-command-applied-by-its-duplicate",
+        "a duplicate of one that waits is settled, and the other one too",
+        settle_module,
+        "_waits",
+        "if waiting is not None:",
+        "if False:",
+    )
+    yield rewritten(
+        "late-number-refused",
+        "a confirmed command that came after its gap was given up is not applied",
+        Positions,
+        "is_settled",
+        "return not any(first <= number <= last for first, last in _gaps(row))",
+        "return True",
+    )
+    yield rewritten(
+        "position-moves-back",
+        "a late command takes its publisher's position back",
+        Positions,
+        "advance",
+        "sequence=max(number, row.sequence)",
+        "sequence=number",
+    )
+    yield rewritten(
+        "outbox-page-skipped",
+        "what did not fit the window is never read again",
+        Outbox,
+        "emitted",
+        "self._is_behind = True",
+        "pass",
+    )
+    yield rewritten(
+        "outbox-read-once",
+        "of a long outbox a successor publishes the first page only",
+        Outbox,
+        "read",
+        "self._is_behind = len(page) == self.page_rows",
+        "self._is_behind = False",
+    )
+    yield rewritten(
+        "release-of-anything",
+        "a release that comes twice lets the wrong command's key go on",
+        settle_module,
+        "_release",
+        "if head is None or head.command_id != command.command_id.lower():",
+        "if head is None:",
+    )
+    yield rewritten(
+        "parked-not-in-the-transaction",
+        "a crash loses a command that waits",
+        Lane,
+        "_transact",
+        "if changes.deletes or changes.updates or changes.inserts:",
+        "if sequence > lease.sequence or confirmed:",
+    )

@@ -1,0 +1,102 @@
+"""Commands that wait for their key: what the operator does about them, and what must be true of them at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from coordinator.lane.control import Release
+from coordinator.lane.parking import message_of
+from shared.ids import replay_command_id
+from shared.lane_tables import LogEntry, ParkedCommand
+from shared.messaging.wire import CommandMessage, Envelope
+from tests.simulation.broker import Message
+from tests.simulation.services import LEDGER_LANE
+
+if TYPE_CHECKING:
+    from tests.simulation.database import Database
+    from tests.simulation.world import World
+
+_KEYED = {handler.command.type for handler in LEDGER_LANE.handlers if handler.target is not None}
+_FRAGILE = {handler.command.type for handler in LEDGER_LANE.handlers if handler.on_failure == "park-key"}
+_FREED = ("cancelled", "too_many_parked", "publisher_seq_settled")
+
+
+def operate(world: World, database: Database) -> bool:
+    """Replay or discard, now or later, what keeps a key waiting."""
+    acted = False
+    for row in list(database.table(ParkedCommand).values()):
+        if row.error_code is None or not (world.is_calm or world.chance() < 0.4):
+            continue
+        message = message_of(row)
+        if world.is_calm or world.chance() < 0.5:
+            database.releases += 1
+            arguments = msgspec.json.encode({"ordering_key": row.ordering_key, "command_id": row.command_id})
+            command_id = f"eeeeeeee-0000-7000-8000-{database.releases:012d}"
+            message = CommandMessage(command_id=command_id, type=Release.type, arguments=arguments)
+        else:
+            message = msgspec.structs.replace(message, command_id=replay_command_id(row.command_id))
+        world.trace("the operator sends %s %s for %s", message.type, message.command_id, row.command_id)
+        world.commands[message.command_id or ""] = message
+        envelope = Envelope(message_id=message.command_id, type=message.type)
+        world.broker.queues[database.lane].append(Message(envelope, message.arguments, (message.command_id,)))
+        acted = True
+    return acted
+
+
+def violations(  # noqa: C901  # one loop over the log, with what it knows so far
+    database: Database, commands: dict[str, CommandMessage]
+) -> list[str]:
+    """What was settled out of its turn, in the order in which it was committed."""
+    found: list[str] = []
+    log = sorted(database.table(LogEntry).values(), key=lambda entry: entry.sequence)
+    heads: dict[Any, str] = {}
+    latest: dict[Any, int] = {}
+    for entry in log:
+        message = commands.get(entry.command_id)
+        if message is None:
+            continue
+        if entry.type == Release.type and entry.status == "applied":
+            released = msgspec.json.decode(message.arguments)
+            head = heads.pop(int(released["ordering_key"].partition("=")[2]), None)
+            if head != released["command_id"]:
+                found.append(f"sequence {entry.sequence} released {head}, and should release {released['command_id']}")
+            continue
+        key = _key(entry, message)
+        if key is None:
+            continue
+        head = heads.get(key)
+        is_replay = head is not None and entry.command_id in (head, replay_command_id(head))
+        if head is not None and not is_replay and entry.error_code not in _FREED:
+            found.append(f"sequence {entry.sequence} was settled while {head} kept its key waiting")
+        waited = database.waited.get(entry.command_id)
+        if waited is not None:
+            if waited[1] < latest.get(key, 0):
+                found.append(f"sequence {entry.sequence} waited, and was overtaken by one that came later")
+            latest[key] = waited[1]
+        elif not is_replay and entry.error_code not in _FREED:
+            found += _overtaken(database, entry, key)
+        if entry.status == "failed" and (entry.type in _FRAGILE or waited is not None):
+            heads[key] = entry.command_id
+        elif is_replay:
+            del heads[key]
+    found += [f"{row.command_id} still waits for {row.ordering_key}" for row in database.table(ParkedCommand).values()]
+    return found
+
+
+def _overtaken(database: Database, entry: LogEntry, key: int) -> list[str]:
+    at = database.landed_at[entry.command_id]
+    return [
+        f"sequence {entry.sequence} overtook {command_id}, which waited"
+        for command_id, (tick, _, other) in database.waited.items()
+        if other == key and tick < at < database.landed_at.get(command_id, 0)
+    ]
+
+
+def _key(entry: LogEntry, message: CommandMessage) -> Any:
+    """The account that a command is about; None for one that waits for nothing."""
+    if entry.type not in _KEYED or entry.error_code in ("invalid_arguments", "malformed_json"):
+        return None
+    arguments = msgspec.json.decode(message.arguments)
+    return arguments.get("id") if isinstance(arguments, dict) else None
