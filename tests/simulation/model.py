@@ -9,6 +9,7 @@ import msgspec
 from shared.ids import derived_command_id
 from shared.lane_tables import LogEntry
 from shared.messaging.wire import CommandMessage
+from tests.simulation.services import MENDED
 
 REFUSABLE = ("constraint", "too long", "out of range")
 
@@ -137,7 +138,7 @@ class Model:
 
     def _fragile(self, given: dict[str, Any], _: Any) -> Any:
         account = self._account(given["id"])
-        if self.remarks.get(given["id"]) == "broken":
+        if self.remarks.get(given["id"]) != MENDED:
             raise Refusal("handler_error")
         account["balance"] += given["amount"]
         account["version"] += 1

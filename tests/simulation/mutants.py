@@ -8,7 +8,7 @@ from tests.simulation.catalogue import MUTANTS, Mutant
 from tests.simulation.patching import Patches
 from tests.simulation.world import World
 
-SEEDS_MAX = 3000
+SEEDS_MAX = 6000
 
 
 def caught_by(mutant: Mutant, seeds_max: int = SEEDS_MAX) -> tuple[int, str] | None:

@@ -71,11 +71,11 @@ def violations(  # noqa: C901  # one loop over the log, with what it knows so fa
         if head is not None and not is_replay and entry.error_code not in _FREED:
             found.append(f"sequence {entry.sequence} was settled while {head} kept its key waiting")
         waited = database.waited.get(entry.command_id)
-        if waited is not None:
+        if waited is not None and entry.error_code not in _FREED:
             if waited[1] < latest.get(key, 0):
                 found.append(f"sequence {entry.sequence} waited, and was overtaken by one that came later")
             latest[key] = waited[1]
-        elif not is_replay and entry.error_code not in _FREED:
+        elif waited is None and not is_replay and entry.error_code not in _FREED:
             found += _overtaken(database, entry, key)
         if entry.status == "failed" and (entry.type in _FRAGILE or waited is not None):
             heads[key] = entry.command_id

@@ -9,7 +9,7 @@ import msgspec
 
 from shared.commands import Command
 from shared.messaging.wire import CommandMessage
-from tests.simulation.services import Relay, Strict, WriteNote
+from tests.simulation.services import MENDED, Relay, Strict, WriteNote
 from tests.support.ledger import Close, Deposit, Forward, Fragile, OpenAccount, Remark, Rename, Tamper
 
 if TYPE_CHECKING:
@@ -81,8 +81,9 @@ def _ledger(world: World) -> Command:
     owner = _OWNERS[int(chance() * len(_OWNERS))]
     amount = int(chance() * 20)
     shares: tuple[tuple[float, Callable[[], Command]], ...] = (
+        (tamper, lambda: Tamper(id=key, how=_HOWS[amount % len(_HOWS)])),
         (fragile, lambda: Fragile(id=key, amount=amount + 1)),
-        (fragile / 2, lambda: Remark(id=key, note="broken" if amount < 15 else None)),
+        (fragile / 2, lambda: Remark(id=key, note=MENDED if amount < 10 else None)),
         (0.22, lambda: OpenAccount(owner=owner)),
         (0.30, lambda: Deposit(id=key, amount=amount - 6)),
         (0.12, lambda: Relay(id=key, amount=amount // 3)),
@@ -90,7 +91,6 @@ def _ledger(world: World) -> Command:
         (0.06, lambda: Rename(id=key, owner=owner)),
         (0.04, lambda: Close(id=key)),
         (strict, lambda: Strict(id=key, crash=amount < 10)),
-        (tamper, lambda: Tamper(id=key, how=_HOWS[amount % len(_HOWS)])),
     )
     for share, command in shares:
         kind -= share

@@ -9,10 +9,11 @@ from shared.errors import Rejected
 from shared.rows import Ref, Row, by_key
 from shared.service import Service
 from shared.unit_of_work import Handler, UnitOfWork
-from tests.support.ledger import LEDGER, Account, Deposit, Rename, Tamper, tamper
+from tests.support.ledger import LEDGER, Account, Deposit, Fragile, Rename, Tamper, tamper
 
 BALANCE_MIN = -1000
 NOTE_CHARACTERS_MAX = 50
+MENDED = "mended"
 
 
 class Note(Row, frozen=True, kw_only=True):
@@ -78,6 +79,17 @@ def strict(work: UnitOfWork, command: Strict) -> Account:
     return saved
 
 
+def fragile(work: UnitOfWork, command: Fragile) -> Account:
+    """Crashes until somebody has mended the account."""
+    account = work.get(Account, command.id)
+    if account is None:
+        raise Rejected("account_not_found", "no such account")
+    saved = work.save(structs.replace(account, balance=account.balance + command.amount))
+    if account.note != MENDED:
+        raise RuntimeError("broken")
+    return saved
+
+
 def rename(work: UnitOfWork, command: Rename) -> Account:
     account = work.get(Account, command.id)
     if account is None:
@@ -87,7 +99,7 @@ def rename(work: UnitOfWork, command: Rename) -> Account:
     return work.save(structs.replace(account, owner=command.owner))
 
 
-def _named(command: Tamper) -> tuple[Ref[Row], ...]:
+def _named(command: Tamper | Fragile) -> tuple[Ref[Row], ...]:
     return (by_key(Account, command.id),)
 
 
@@ -95,7 +107,14 @@ LEDGER_LANE = Service(
     name="ledger",
     models=LEDGER.models,
     handlers=(
-        *(handler for handler in LEDGER.handlers if handler.command not in (Rename, Tamper)),
+        *(handler for handler in LEDGER.handlers if handler.command not in (Rename, Tamper, Fragile)),
+        Handler(
+            Fragile,
+            fragile,
+            reads=_named,
+            target=lambda command: by_key(Account, command.id),
+            on_failure="park-key",
+        ),
         Handler(Tamper, tamper, reads=_named, target=lambda command: by_key(Account, command.id)),
         Handler(Rename, rename, reads=lambda command: (by_key(Account, command.id),)),
         Handler(
