@@ -95,7 +95,7 @@ class Database:
             for row in rows:
                 self.table(type(row)).pop(getattr(row, row.key), None)
         for rows in (*commit.changes.updates, *commit.changes.inserts):
-            table = self.table(type(rows[0]))
+            table = self.tables[type(rows[0])]
             is_log = type(rows[0]) is LogEntry
             for row in rows:
                 table[getattr(row, row.key)] = row
@@ -192,15 +192,18 @@ class SimulatedStore:
         if world.is_calm:
             return
         rates = world.rates
-        if rates["stall"] and world.happens("stall"):
+        chance = world.chance
+        if rates["stall"] and chance() < rates["stall"]:
             world.trace("%s stalls at %s", process, point)
             world.interlude()
-        if rates["crash"] and world.happens("crash"):
+        if rates["crash"] and not world.is_calm and chance() < rates["crash"]:
             world.trace("%s crashes at %s", process, point)
             process.crash()
         if process.is_dead:
             raise Crash
-        if world.now < self.database.away_until or (rates["unavailable"] and world.happens("unavailable")):
+        if world.now < self.database.away_until or (
+            rates["unavailable"] and not world.is_calm and chance() < rates["unavailable"]
+        ):
             world.trace("%s: the database is away at %s", process, point)
             raise StoreUnavailable(f"away at {point}")
 
@@ -214,7 +217,7 @@ class SimulatedTransaction:
 
     def load(self, model: type[Any], column: str, values: Sequence[int | str]) -> list[Any]:
         self.store.call("load")
-        table = self.database.table(model)
+        table = self.database.tables[model]
         if column == model.key:
             return [table[value] for value in values if value in table]
         wanted = set(values)
@@ -222,7 +225,7 @@ class SimulatedTransaction:
 
     def scan(self, model: type[Any], limit: int) -> list[Any]:
         self.store.call("scan")
-        table = self.database.table(model)
+        table = self.database.tables[model]
         return [table[key] for key in sorted(table)[:limit]]
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:

@@ -209,7 +209,7 @@ class World:
     def _wake_idle_lanes(self) -> bool:
         """Send a marker into every idle lane whose outbox holds something: a successor takes over, and so publishes
         what its predecessor left, only when something is delivered to it. How often that was needed is counted."""
-        left = [lane for lane, database in self.databases.items() if database.table(OutboxEntry)]
+        left = [lane for lane, database in self.databases.items() if database.tables[OutboxEntry]]
         if self.stranded >= STRANDED_MAX:
             return False
         for lane in left:
@@ -267,7 +267,7 @@ class World:
         message = self.commands.get(entry.command_id)
         if message is None or message.publisher is None or message.publisher_seq is None:
             return
-        log = self.databases[process.lane_name].table(LogEntry)
+        log = self.databases[process.lane_name].tables[LogEntry]
         session = self.sessions[message.publisher]
         for number, command_id in session.items():
             if number is None or number >= message.publisher_seq or command_id in log or command_id in self.given_up:
@@ -282,7 +282,7 @@ class World:
 
     def gave_up(self, process: Process) -> None:
         """The lane gave a gap up: there must be one."""
-        log = self.databases[process.lane_name].table(LogEntry)
+        log = self.databases[process.lane_name].tables[LogEntry]
         for session in self.sessions.values():
             seen = [at for at, command_id in session.items() if command_id in log or command_id in process.received_at]
             if seen and any(session.get(at) not in log for at in range(1, max(at for at in seen if at is not None))):
@@ -292,7 +292,7 @@ class World:
 
     def acknowledged(self, lane: str, message: Message) -> None:
         """The broker forgets a message: all of it must be on disk."""
-        log = self.databases[lane].table(LogEntry)
+        log = self.databases[lane].tables[LogEntry]
         for command_id in message.ids:
             entry = log.get(command_id)
             if entry is None:
