@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 from sqlalchemy import MetaData
 
-from shared.rows import Row
+from shared.rows import Ref, Row
 from shared.unit_of_work import Handler
 
 
@@ -17,8 +17,8 @@ class Projection(Protocol):
     It must not raise: what it cannot do it makes up for itself.
     """
 
-    def committed(self, saved: Sequence[Row], removed: Sequence[Row]) -> None:
-        """The rows as they are now, and those that are no more."""
+    def committed(self, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> None:
+        """The rows as they are now, and the keys of those that are no more."""
 
     def close(self) -> None:
         """Release what it holds."""

@@ -10,7 +10,7 @@ from coordinator.lane.settle import Settled, reads
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.port import Changes, Transaction
 from shared.lane_tables import LANE_MODELS, LogEntry, OutboxEntry
-from shared.rows import Row
+from shared.rows import Ref, Row, by_key
 
 
 class Committed(Struct):
@@ -19,7 +19,7 @@ class Committed(Struct):
     settled: list[Settled]
     emitted: list[OutboxEntry]
     saved: list[Row]
-    removed: list[Row]
+    removed: list[Ref[Row]]
 
 
 def blocks(request: Request, entry: LogEntry) -> bool:
@@ -35,17 +35,26 @@ def known_entries(transaction: Transaction, requests: Sequence[Request]) -> dict
     return {entry.command_id: entry for entry in transaction.load(LogEntry, LogEntry.key, ids)}
 
 
-def rows_again(work: BatchWork, requests: Sequence[Request], known: Mapping[str, LogEntry]) -> list[Row]:
-    """The rows that commands name which are settled already.
+def rows_again(
+    work: BatchWork, requests: Sequence[Request], known: Mapping[str, LogEntry]
+) -> tuple[list[Row], list[Ref[Row]]]:
+    """The rows that commands name which are settled already, as they are now, and those that are no more.
 
     Whoever settled them may have died, or lost its database, between the commit and telling the projections.
     """
     if not known:
-        return []
+        return [], []
     refs = reads([request for request in requests if request.message.command_id in known])
     work.prefetch(refs)
-    rows = (work.find(ref.model, ref.column, ref.value) for ref in refs)
-    return [row for row in rows if row is not None]
+    rows: list[Row] = []
+    gone: list[Ref[Row]] = []
+    for ref in refs:
+        row = work.find(ref.model, ref.column, ref.value)
+        if row is not None:
+            rows.append(row)
+        elif ref.column == ref.model.key:
+            gone.append(ref)
+    return rows, gone
 
 
 def record(committed: Committed, settled: list[Settled], changes: Changes) -> None:
@@ -58,7 +67,9 @@ def record(committed: Committed, settled: list[Settled], changes: Changes) -> No
             elif not isinstance(row, LANE_MODELS):
                 committed.saved.append(row)
     for rows in changes.deletes:
-        committed.removed.extend(row for row in rows if not isinstance(row, LANE_MODELS))
+        committed.removed.extend(
+            by_key(type(row), getattr(row, row.key)) for row in rows if not isinstance(row, LANE_MODELS)
+        )
 
 
 def whole_deliveries(batch: list[Delivery], commands: int) -> tuple[list[Delivery], list[Delivery]]:

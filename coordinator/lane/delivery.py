@@ -5,7 +5,7 @@ from msgspec import Struct
 from shared.lane_tables import OutboxEntry
 from shared.messaging.outcome import Outcome
 from shared.messaging.wire import CommandMessage
-from shared.rows import Row
+from shared.rows import Ref, Row
 
 
 class Delivery(Struct, frozen=True, kw_only=True):
@@ -52,7 +52,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     dead_letters: list[DeadLetter]
     emitted: list[OutboxEntry]
     saved: list[Row]
-    removed: list[Row]
+    removed: list[Ref[Row]]
 
 
 class Hold(Struct, frozen=True):

@@ -293,7 +293,9 @@ class Lane:
             known = known_entries(transaction, requests)
             if fault is None:
                 work.prefetch(reads([request for request in requests if request.message.command_id not in known]))
-            committed.saved += rows_again(work, requests, known)
+            rows, gone = rows_again(work, requests, known)
+            committed.saved += rows
+            committed.removed += gone
             settled: list[Settled] = []
             sequence = lease.sequence
             for request in requests:

@@ -14,7 +14,7 @@ import structlog
 from msgspec import Struct
 
 from shared.items.model import Item
-from shared.rows import Row
+from shared.rows import Ref, Row
 from shared.settings import CacheSettings, load
 
 # Compare-and-set on the version, in one step: a slow filler cannot put an old version over a new one.
@@ -99,10 +99,10 @@ class CacheProjection:
         self._ttl_s = ttl_s
         self._put = client.register_script(_PUT)
 
-    def committed(self, saved: Sequence[Row], removed: Sequence[Row]) -> None:
+    def committed(self, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> None:
         """Refresh what changed, in one round trip."""
         items = [row for row in saved if isinstance(row, Item)]
-        gone = [row for row in removed if isinstance(row, Item)]
+        gone = [int(ref.value) for ref in removed if ref.model is Item]
         if not items and not gone:
             return
         try:
@@ -113,8 +113,8 @@ class CacheProjection:
                         args=[item.version, msgspec.json.encode(item).decode(), self._ttl_s],
                         client=pipeline,
                     )
-                for item in gone:
-                    pipeline.delete(cache_key(item.id))
+                for item_id in gone:
+                    pipeline.delete(cache_key(item_id))
                 pipeline.execute()
         except (redis.RedisError, OSError) as error:
             log.warning("cache_refresh_failed", items=len(items) + len(gone), error=str(error))

@@ -14,7 +14,7 @@ import msgspec
 from shared.lane_tables import LogEntry, OutboxEntry
 from shared.messaging.outcome import Outcome
 from shared.messaging.wire import CommandMessage, Envelope
-from shared.rows import Row
+from shared.rows import Ref, Row
 from shared.settings import LaneSettings
 from tests.simulation.broker import Broker, Message
 from tests.simulation.chaos import Chaos
@@ -91,7 +91,7 @@ class World:
         lanes = ["ledger", "journal"]
         self.broker = Broker(self, lanes, self.settings.prefetch)
         self.databases = {lane: Database(self, lane) for lane in lanes}
-        self.caches: dict[str, dict[int, int]] = {lane: {} for lane in lanes}
+        self.caches: dict[str, dict[Any, int]] = {lane: {} for lane in lanes}
         self.commands: dict[str, CommandMessage] = {}
         self.sessions: dict[str, dict[int | None, str]] = {}
         self.given_up: set[str] = set()
@@ -301,15 +301,15 @@ class World:
             elif entry.status == "failed" and not any(dead[1] == command_id for dead in self.broker.dead):
                 self.violation(f"{command_id} failed, and was acknowledged before its dead letter was safe")
 
-    def projected(self, lane: str, saved: Sequence[Row], removed: Sequence[Row]) -> None:
+    def projected(self, lane: str, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> None:
         """The cache, as shared/items/cache.py keeps it: never back to an older version."""
         cache = self.caches[lane]
         for row in saved:
             if type(row) is Account:
                 cache[row.id] = max(row.version, cache.get(row.id, 0))
-        for row in removed:
-            if type(row) is Account:
-                cache.pop(row.id, None)
+        for ref in removed:
+            if ref.model is Account:
+                cache.pop(ref.value, None)
 
     def told(self, lane: str, outcome: Outcome) -> None:
         """A client has an outcome: the cache must not hold what is older."""
