@@ -40,6 +40,8 @@ class Pending(Struct, frozen=True):
     lease: Lease
     sequence: int
     changes: Changes
+    waiting: int
+    """How many deliveries its process had not settled when the lane admitted this batch."""
 
 
 class Database:
@@ -102,7 +104,7 @@ class Database:
                 if is_log:
                     self.world.ticks += 1
                     self.landed_at.setdefault(row.command_id, self.world.ticks)
-                    self.world.settled(commit.process, row)
+                    self.world.settled(commit, row)
         self.sequence = commit.sequence
 
     def refuse(self, changes: Changes) -> None:
@@ -236,7 +238,7 @@ class SimulatedTransaction:
         self.wait_for_lock()
         self.check_fence(lease)
         database.refuse(changes)
-        commit = Pending(process, lease, sequence, changes)
+        commit = Pending(process, lease, sequence, changes, process.waiting)
         if world.happens("lands_later"):
             world.trace("%s: the connection is lost during COMMIT", process)
             database.pending = commit

@@ -62,6 +62,7 @@ class Process:
         self._epoch = 0
         self._pause: tuple[int | None, float] = (None, 0.0)
         self.restart_at: float | None = None
+        self.waiting = 0
 
     def __str__(self) -> str:
         return self.name
@@ -275,6 +276,8 @@ class Process:
 
     def decide(self, deliveries: list[Delivery], generation: int):
         gaps = self.lane.gaps
+        # Now, since its channel may be another by the time that the batch is committed.
+        self.waiting = sum(1 for is_settled in self.acknowledger._is_settled.values() if not is_settled)
         decision = self.lane.apply(deliveries, generation)
         if self.lane.gaps > gaps:
             self.world.gave_up(self)

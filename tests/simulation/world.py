@@ -19,7 +19,7 @@ from shared.settings import LaneSettings
 from tests.simulation.broker import Broker, Message
 from tests.simulation.chaos import Chaos
 from tests.simulation.client import Client
-from tests.simulation.database import Database
+from tests.simulation.database import Database, Pending
 from tests.simulation.plans import plan
 from tests.simulation.process import Process
 from tests.support.ledger import Account
@@ -262,8 +262,9 @@ class World:
 
     # What the checks are told while it happens.
 
-    def settled(self, process: Process, entry: LogEntry) -> None:
+    def settled(self, commit: Pending, entry: LogEntry) -> None:
         """A log entry is durable: if it overtook a predecessor of its session, it must have waited."""
+        process = commit.process
         message = self.commands.get(entry.command_id)
         if message is None or message.publisher is None or message.publisher_seq is None:
             return
@@ -275,8 +276,7 @@ class World:
             # The gap shows with the first of its successors to arrive.
             received = [process.received_at.get(later) for at, later in session.items() if at is None or at > number]
             waited_s = self.now - min((time for time in received if time is not None), default=self.now)
-            waiting = sum(1 for is_settled in process.acknowledger._is_settled.values() if not is_settled)
-            if waited_s < GAP_TIMEOUT_S and waiting <= self.settings.held_max:
+            if waited_s < GAP_TIMEOUT_S and commit.waiting <= self.settings.held_max:
                 self.violation(f"{entry.command_id} overtook {command_id} after {waited_s:.3f} s")
             self.given_up.add(command_id)
 
