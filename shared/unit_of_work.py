@@ -64,8 +64,9 @@ class Handler(Struct, Generic[C], frozen=True):
 
     `reads` names the rows that the handler will look at, so that a batch fetches them in one query per kind; a row it
     does not name is fetched when asked for. When a command that is settled already is delivered again, projections are
-    told of these rows again; so name the rows that the handler changes. `target` names the row that `expected-version`
-    is about; without it a command that carries an expected version is rejected (`expected_version_unsupported`).
+    told of these rows again; so name the rows that the handler changes, and by their keys those that it removes.
+    `target` names the row that `expected-version` is about; without it a command that carries an expected version is
+    rejected (`expected_version_unsupported`).
     `on_failure` says what a command of this type that fails does to the lane: `park` dead-letters it and the lane goes
     on; `park-key` does that too, and has the later commands with the same `target`, of whatever type, wait behind it,
     in order, until it is replayed or discarded; `block` stops the lane, with nothing of that command recorded, until an

@@ -132,6 +132,11 @@ class PublisherOrder:
 
 def _span(delivery: Delivery) -> _Span | None:
     """A pack is one publisher's: the first command that names one speaks for it."""
+    if len(delivery.commands) == 1:
+        message = delivery.commands[0]
+        if message.publisher is None or message.publisher_seq is None:
+            return None
+        return _Span(message.publisher, message.publisher_seq, message.publisher_seq)
     numbers = [
         (message.publisher, message.publisher_seq)
         for message in delivery.commands

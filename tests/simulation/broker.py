@@ -14,7 +14,7 @@ from collections import defaultdict, deque
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from shared.messaging.wire import Envelope
+from shared.messaging.wire import CommandMessage, Envelope, decode
 
 if TYPE_CHECKING:
     from coordinator.lane.acknowledger import Acknowledgement
@@ -27,7 +27,17 @@ _NEVER = float("inf")
 class Message:
     """One AMQP message. `ids` are those of its commands, for the checks only."""
 
-    __slots__ = ("body", "correlation_id", "envelope", "ids", "is_redelivered", "position", "reply_packs", "reply_to")
+    __slots__ = (
+        "body",
+        "commands",
+        "correlation_id",
+        "envelope",
+        "ids",
+        "is_redelivered",
+        "position",
+        "reply_packs",
+        "reply_to",
+    )
 
     def __init__(
         self,
@@ -46,6 +56,12 @@ class Message:
         self.reply_packs = reply_packs
         self.position = 0
         self.is_redelivered = False
+        self.commands: tuple[CommandMessage, ...] = ()
+
+    def decode(self) -> tuple[CommandMessage, ...]:
+        """What a consumer makes of it: the same for all, so that a redelivery need not be decoded again."""
+        self.commands = decode(self.envelope, self.body)
+        return self.commands
 
     def copy(self, position: int) -> Message:
         copy = Message(self.envelope, self.body, self.ids, self.reply_to, self.correlation_id, self.reply_packs)

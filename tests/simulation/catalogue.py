@@ -303,7 +303,8 @@ def log_in_another_transaction(patches: Patches) -> None:
         original(self, lease, lease.sequence, Changes(changes.deletes, changes.updates, others))
         self.store.call("second commit")
         self.database.fence(lease)
-        self.database.land(Pending(self.store.process, lease, sequence, Changes([], [], entries)))
+        process = self.store.process
+        self.database.land(Pending(process, lease, sequence, Changes([], [], entries), process.waiting))
 
     patches.wrap(SimulatedTransaction, "commit", commit)
 

@@ -40,6 +40,8 @@ class Pending(Struct, frozen=True):
     lease: Lease
     sequence: int
     changes: Changes
+    waiting: int
+    """How many deliveries its process had not settled when the lane admitted this batch."""
 
 
 class Database:
@@ -99,14 +101,14 @@ class Database:
             for row in rows:
                 self.table(type(row)).pop(getattr(row, row.key), None)
         for rows in (*commit.changes.updates, *commit.changes.inserts):
-            table = self.table(type(rows[0]))
+            table = self.tables[type(rows[0])]
             is_log = type(rows[0]) is LogEntry
             for row in rows:
                 table[getattr(row, row.key)] = row
                 if is_log:
                     self.world.ticks += 1
                     self.landed_at.setdefault(row.command_id, self.world.ticks)
-                    self.world.settled(commit.process, row)
+                    self.world.settled(commit, row)
         self.sequence = commit.sequence
 
     def _note_waiting(self, changes: Changes) -> None:
@@ -205,15 +207,18 @@ class SimulatedStore:
         if world.is_calm:
             return
         rates = world.rates
-        if rates["stall"] and world.happens("stall"):
+        chance = world.chance
+        if rates["stall"] and chance() < rates["stall"]:
             world.trace("%s stalls at %s", process, point)
             world.interlude()
-        if rates["crash"] and world.happens("crash"):
+        if rates["crash"] and not world.is_calm and chance() < rates["crash"]:
             world.trace("%s crashes at %s", process, point)
             process.crash()
         if process.is_dead:
             raise Crash
-        if world.now < self.database.away_until or (rates["unavailable"] and world.happens("unavailable")):
+        if world.now < self.database.away_until or (
+            rates["unavailable"] and not world.is_calm and chance() < rates["unavailable"]
+        ):
             world.trace("%s: the database is away at %s", process, point)
             raise StoreUnavailable(f"away at {point}")
 
@@ -227,7 +232,7 @@ class SimulatedTransaction:
 
     def load(self, model: type[Any], column: str, values: Sequence[int | str]) -> list[Any]:
         self.store.call("load")
-        table = self.database.table(model)
+        table = self.database.tables[model]
         if column == model.key:
             return [table[value] for value in values if value in table]
         wanted = set(values)
@@ -247,7 +252,7 @@ class SimulatedTransaction:
         self.wait_for_lock()
         self.check_fence(lease)
         database.refuse(changes)
-        commit = Pending(process, lease, sequence, changes)
+        commit = Pending(process, lease, sequence, changes, process.waiting)
         if world.happens("lands_later"):
             world.trace("%s: the connection is lost during COMMIT", process)
             database.pending = commit

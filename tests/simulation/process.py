@@ -16,7 +16,7 @@ from coordinator.lane.acknowledger import Acknowledger
 from coordinator.lane.delivery import DeadLetter, Delivery, Deposed, Hold, Reply, Settlement
 from coordinator.lane.lane import Lane
 from shared.lane_tables import OutboxEntry
-from shared.messaging.wire import Envelope, decode, encode_outcome, encode_outcomes
+from shared.messaging.wire import Envelope, encode_outcome, encode_outcomes
 from shared.service import Projection
 from tests.simulation.broker import Channel, Message
 from tests.simulation.database import Crash, SimulatedStore
@@ -62,6 +62,7 @@ class Process:
         self._epoch = 0
         self._pause: tuple[int | None, float] = (None, 0.0)
         self.restart_at: float | None = None
+        self.waiting = 0
 
     def __str__(self) -> str:
         return self.name
@@ -117,7 +118,7 @@ class Process:
     def on_message(self, tag: int, message: Message, is_redelivered: bool) -> None:
         delivery = Delivery(
             tag=tag,
-            commands=decode(message.envelope, message.body),
+            commands=message.commands or message.decode(),
             size_bytes=len(message.body),
             redelivered=is_redelivered,
             reply_to=message.reply_to,
@@ -198,19 +199,22 @@ class Process:
         """When either thread has something to do; when a dead process is started anew."""
         if self.is_dead:
             return self.world.now if self.restart_at is None else self.restart_at
-        wake_at = min(self.publisher.wake(), self._wake_lane())
+        wake_at = self._wake_lane()
+        link, channel = self.publisher.link, self.channel
+        if link is None or not link.is_open:
+            wake_at = min(wake_at, self.publisher.wake())
         if self.retries:
             wake_at = min(wake_at, self.retries[0][0])
-        if self.channel is None:
+        if channel is None:
             wake_at = min(wake_at, self.connect_at)
-        elif not self.channel.is_open:
-            wake_at = min(wake_at, self.channel.notice_at)
+        elif not channel.is_open:
+            wake_at = min(wake_at, channel.notice_at)
         return max(self.frozen_until, wake_at)
 
     # The lane's thread.
 
     def step_lane(self) -> bool:
-        if self.is_dead or self._is_in_lane or self.world.now < self.frozen_until or not self._is_due():
+        if self._is_in_lane or self.is_dead or self.world.now < self.frozen_until or not self._is_due():
             return False
         self._is_in_lane = True
         try:
@@ -236,7 +240,7 @@ class Process:
         generation, until = self._pause
         if generation is not None:
             return until
-        due_s = self.lane.due_in_s(self.inbox._generation)
+        due_s = self.lane.due_in_s(self.inbox._generation) if self.lane._order._held else None
         return _NEVER if due_s is None else self.world.now + due_s
 
     def _run(self) -> Iterator[None]:
@@ -272,6 +276,8 @@ class Process:
 
     def decide(self, deliveries: list[Delivery], generation: int):
         gaps = self.lane.gaps
+        # Now, since its channel may be another by the time that the batch is committed.
+        self.waiting = sum(1 for is_settled in self.acknowledger._is_settled.values() if not is_settled)
         decision = self.lane.apply(deliveries, generation)
         if self.lane.gaps > gaps:
             self.world.gave_up(self)

@@ -19,7 +19,7 @@ from shared.settings import LaneSettings
 from tests.simulation.broker import Broker, Message
 from tests.simulation.chaos import Chaos
 from tests.simulation.client import Client
-from tests.simulation.database import Database
+from tests.simulation.database import Database, Pending
 from tests.simulation.plans import plan
 from tests.simulation.process import Process
 from tests.support.ledger import Account
@@ -93,7 +93,7 @@ class World:
         lanes = ["ledger", "journal"]
         self.broker = Broker(self, lanes, self.settings.prefetch)
         self.databases = {lane: Database(self, lane) for lane in lanes}
-        self.caches: dict[str, dict[int, int]] = {lane: {} for lane in lanes}
+        self.caches: dict[str, dict[Any, int]] = {lane: {} for lane in lanes}
         self.commands: dict[str, CommandMessage] = {}
         self.sessions: dict[str, dict[int | None, str]] = {}
         self.given_up: set[str] = set()
@@ -211,7 +211,7 @@ class World:
     def _wake_idle_lanes(self) -> bool:
         """Send a marker into every idle lane whose outbox holds something: a successor takes over, and so publishes
         what its predecessor left, only when something is delivered to it. How often that was needed is counted."""
-        left = [lane for lane, database in self.databases.items() if database.table(OutboxEntry)]
+        left = [lane for lane, database in self.databases.items() if database.tables[OutboxEntry]]
         if self.stranded >= STRANDED_MAX:
             return False
         for lane in left:
@@ -264,12 +264,13 @@ class World:
 
     # What the checks are told while it happens.
 
-    def settled(self, process: Process, entry: LogEntry) -> None:
+    def settled(self, commit: Pending, entry: LogEntry) -> None:
         """A log entry is durable: if it overtook a predecessor of its session, it must have waited."""
+        process = commit.process
         message = self.commands.get(entry.command_id)
         if message is None or message.publisher is None or message.publisher_seq is None:
             return
-        log = self.databases[process.lane_name].table(LogEntry)
+        log = self.databases[process.lane_name].tables[LogEntry]
         session = self.sessions[message.publisher]
         for number, command_id in session.items():
             if number is None or number >= message.publisher_seq or command_id in log or command_id in self.given_up:
@@ -279,8 +280,7 @@ class World:
             # The gap shows with the first of its successors to arrive.
             received = [process.received_at.get(later) for at, later in session.items() if at is None or at > number]
             waited_s = self.now - min((time for time in received if time is not None), default=self.now)
-            waiting = sum(1 for is_settled in process.acknowledger._is_settled.values() if not is_settled)
-            if waited_s < GAP_TIMEOUT_S and waiting <= self.settings.held_max:
+            if waited_s < GAP_TIMEOUT_S and commit.waiting <= self.settings.held_max:
                 self.violation(f"{entry.command_id} overtook {command_id} after {waited_s:.3f} s")
             self.given_up.add(command_id)
 

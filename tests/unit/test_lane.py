@@ -11,9 +11,9 @@ from coordinator.lane.delivery import Deposed, Hold, Settlement
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Changes, Conflict, Lease, StoreUnavailable, Transaction
 from coordinator.stores.sqlite import SqliteStore, create_schema
-from shared.rows import R
+from shared.rows import R, by_key
 from tests.support.lane_contract import LaneContract, LaneUnderTest, delivery
-from tests.support.ledger import LEDGER, Account, Deposit, OpenAccount
+from tests.support.ledger import LEDGER, Account, Close, Deposit, OpenAccount
 from tests.support.store_contract import OpenStore
 
 
@@ -227,6 +227,16 @@ def test_rows_are_told_again_when_their_command_is_delivered_again(
     successor = LaneUnderTest(MemoryStore(database), "successor")
     settlement = successor.settle(delivery(1, Deposit(id=1, amount=5), redelivered=True))
     assert [row.version for row in settlement.saved if isinstance(row, Account)] == [2]
+
+
+def test_a_removed_row_is_told_again_when_its_command_is_delivered_again(
+    lane: LaneUnderTest, database: MemoryDatabase
+) -> None:
+    """Who removed it may have died before it told anybody."""
+    batch = [delivery(1, Close(id=1))]
+    assert lane.settle(*batch).removed == [by_key(Account, 1)]
+    successor = LaneUnderTest(MemoryStore(database), "successor")
+    assert successor.settle(*batch).removed == [by_key(Account, 1)]
 
 
 def test_a_publisher_s_position_is_read_again_when_the_answer_to_a_commit_was_lost(
