@@ -137,10 +137,15 @@ class LaneWorker:
             if self.held_reason is None:
                 log.error("lane_held", lane=self._name, reason=hold.reason, retry_s=hold.delay_s)
             self.held_reason = hold.reason
-        return self._inbox.wait_void(generation, hold.delay_s)
+        is_void = self._inbox.wait_void(generation, hold.delay_s)
+        if is_void:
+            # Nothing is held here any more. A standby gets no batch whose success would say so.
+            self.held_reason = None
+        return is_void
 
     def _deposed(self, generation: int) -> None:
         log.warning("lane_lost", lane=self._name, reason="another consumer raised the epoch")
+        self.held_reason = None
         self._settler.stand_by(generation)
         # Nothing of this generation is worth a try: wait for the broker's next word.
         self._inbox.wait_void(generation, 60.0)
@@ -154,7 +159,9 @@ class LaneWorker:
     def _sweep(self, generation: int) -> None:
         if not self._inbox.is_closed:
             decision = self._lane.sweep()
-            if isinstance(decision, Deposed):
+            if decision is None:
+                self.held_reason = None
+            elif isinstance(decision, Deposed):
                 self._deposed(generation)
-            elif isinstance(decision, Hold) and not self._held(generation, decision):
+            elif not self._held(generation, decision):
                 self._inbox.nudge()
