@@ -1,6 +1,7 @@
 """The lane's thread: takes what has arrived, lets the lane decide, and has its decisions carried out."""
 
 import threading
+from collections import Counter as Counts
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -119,11 +120,12 @@ class LaneWorker:
             self._projection.committed(settlement.saved, settlement.removed)
         self._settler.settle(generation, settlement)
         BATCH_COMMANDS.labels(self._name).observe(len(settlement.outcomes))
-        for outcome in settlement.outcomes:
-            if outcome.replayed:
-                REPLAYED.labels(self._name).inc()
+        counts = Counts("replayed" if outcome.replayed else outcome.status for outcome in settlement.outcomes)
+        for status, count in counts.items():
+            if status == "replayed":
+                REPLAYED.labels(self._name).inc(count)
             else:
-                COMMANDS.labels(self._name, outcome.status).inc()
+                COMMANDS.labels(self._name, status).inc(count)
         if settlement.dead_letters:
             DEAD_LETTERS.labels(self._name).inc(len(settlement.dead_letters))
         GAPS.labels(self._name).set(self._lane.gaps)
@@ -137,10 +139,15 @@ class LaneWorker:
             if self.held_reason is None:
                 log.error("lane_held", lane=self._name, reason=hold.reason, retry_s=hold.delay_s)
             self.held_reason = hold.reason
-        return self._inbox.wait_void(generation, hold.delay_s)
+        is_void = self._inbox.wait_void(generation, hold.delay_s)
+        if is_void:
+            # Nothing is held here any more. A standby gets no batch whose success would say so.
+            self.held_reason = None
+        return is_void
 
     def _deposed(self, generation: int) -> None:
         log.warning("lane_lost", lane=self._name, reason="another consumer raised the epoch")
+        self.held_reason = None
         self._settler.stand_by(generation)
         # Nothing of this generation is worth a try: wait for the broker's next word.
         self._inbox.wait_void(generation, 60.0)
@@ -152,11 +159,15 @@ class LaneWorker:
             self._lane.confirm(confirmed)
 
     def _sweep(self, generation: int) -> None:
-        if not self._inbox.is_closed:
-            decision = self._lane.sweep()
-            if isinstance(decision, Settlement):
-                self._settler.publish_emitted(decision.emitted)
-            elif isinstance(decision, Deposed):
-                self._deposed(generation)
-            elif isinstance(decision, Hold) and not self._held(generation, decision):
+        if self._inbox.is_closed:
+            return
+        decision = self._lane.sweep()
+        if isinstance(decision, Deposed):
+            self._deposed(generation)
+        elif isinstance(decision, Hold):
+            if not self._held(generation, decision):
                 self._inbox.nudge()
+        else:
+            self.held_reason = None
+            if decision is not None:
+                self._settler.publish_emitted(decision.emitted)

@@ -123,8 +123,7 @@ def query(system: System) -> Iterator[Callable[[str], list[tuple[Any, ...]]]]:
 
 def test_status_shows_every_lane(system: System, run: Run) -> None:
     system.prepare(*LANES)
-    for lane in LANES:
-        system.start_coordinator(lane)
+    system.start_coordinators(*LANES)
     system.start_coordinator("users")
     for lane in LANES:
         run("send", *create(lane), "--wait", 20)
@@ -182,8 +181,8 @@ def test_status_shows_what_is_away(system: System, run: Run) -> None:
 
 def test_send_prints_the_outcome_and_command_finds_it(system: System, run: Run) -> None:
     system.prepare(*LANES)
+    system.start_coordinators(*LANES)
     for lane in LANES:
-        system.start_coordinator(lane)
         outcome = run("send", *create(lane), "--wait", 20, "--json").json
         assert (outcome["lane"], outcome["status"], outcome["sequence"]) == (lane, "applied", 1)
         entry = run("command", outcome["command_id"], "--json").json
@@ -283,8 +282,7 @@ def test_drain_returns_when_everything_before_it_is_settled(system: System, run:
 
 def test_dead_letters_are_listed_and_shown_in_their_order_and_stay(system: System, run: Run) -> None:
     system.prepare("users", "items")
-    system.start_coordinator("users")
-    system.start_coordinator("items")
+    system.start_coordinators("users", "items")
     assert run("dead", "list", "--json").json == []
     count = 70
     ids = [enqueue(system, "users", "users.nonsense", b'{"n": %d}' % number) for number in range(count)]

@@ -1,5 +1,6 @@
 """The stores on real servers, and lanes on them, keep the contracts of all stores and lanes."""
 
+import functools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,28 +13,57 @@ from coordinator.migrate import migrate
 from coordinator.stores.open import open_store as open_store_at
 from coordinator.stores.port import Conflict, Fenced, Lease, Store, StoreUnavailable
 from shared.errors import ConfigurationError
+from shared.lane_tables import metadata as lane_metadata
 from shared.service import Service
 from shared.settings import DatabaseSettings
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.lane_contract import LaneContract
 from tests.support.ledger import LEDGER, Account, metadata
+from tests.support.servers import Environment
 from tests.support.store_contract import NOW, OpenStore, StoreContract, account, accounts, changes, commit
 
 
+def _migrate(url: str) -> None:
+    service = Service(name="ledger", models=(Account,), handlers=LEDGER.handlers, metadata=metadata)
+    migrate(service, DatabaseSettings(database_url=url))
+    if not url.startswith("mongodb"):
+        engine = sql_engine(url)
+        metadata.create_all(engine)
+        engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def sql_ledgers(server_environment: Environment) -> Iterator[Callable[[str], str]]:
+    """By setting: one migrated database for all tests, since making the tables costs more than most of the tests."""
+    made = FreshDatabases(server_environment)
+
+    @functools.cache
+    def ledger(setting: str) -> str:
+        url = made.new(setting)
+        _migrate(url)
+        return url
+
+    yield ledger
+    made.drop()
+
+
 class _OnServer:
-    """Fixtures: a database of the test's own, migrated, and stores on it."""
+    """Fixtures: a database that is migrated, empty and nobody else's, and stores on it."""
 
     setting: ClassVar[str]
 
     @pytest.fixture
-    def url(self, databases: FreshDatabases) -> str:
-        url = databases.new(self.setting)
-        service = Service(name="ledger", models=(Account,), handlers=LEDGER.handlers, metadata=metadata)
-        migrate(service, DatabaseSettings(database_url=url))
-        if not url.startswith("mongodb"):
-            engine = sql_engine(url)
-            metadata.create_all(engine)
-            engine.dispose()
+    def url(self, databases: FreshDatabases, sql_ledgers: Callable[[str], str]) -> str:
+        if self.setting == "ITEMS_DATABASE_URL":
+            url = databases.new(self.setting)
+            _migrate(url)
+            return url
+        url = sql_ledgers(self.setting)
+        engine = sql_engine(url)
+        with engine.connect() as connection:
+            for table in (*lane_metadata.sorted_tables, *metadata.sorted_tables):
+                connection.execute(table.delete())
+        engine.dispose()
         return url
 
     @pytest.fixture
@@ -179,9 +209,12 @@ class TestMysqlStore(_SqlContract):
         engine = sql_engine(url)
         with engine.connect() as connection:
             connection.execute(text("ALTER TABLE command_log ENGINE = MyISAM"))
+            try:
+                with pytest.raises(ConfigurationError, match=r"command_log.*MyISAM.*ENGINE = InnoDB"):
+                    open_store().check(LEDGER.models)
+            finally:
+                connection.execute(text("ALTER TABLE command_log ENGINE = InnoDB"))
         engine.dispose()
-        with pytest.raises(ConfigurationError, match=r"command_log.*MyISAM.*ENGINE = InnoDB"):
-            open_store().check(LEDGER.models)
 
     def test_a_database_that_does_not_sync_is_refused_unless_allowed(self, open_store: OpenStore, url: str) -> None:
         engine = sql_engine(url)

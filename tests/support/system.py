@@ -7,6 +7,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -61,39 +62,50 @@ class System:
 
     def start_coordinator(self, lane: str, **settings: str) -> Process:
         """Return once it consumes, or stands by."""
-        port = free_port()
-        process = self._start(
-            f"coordinator-{lane}", ["coordinator", "run", lane, "--metrics-port", str(port)], settings
-        )
-        _wait_ready(f"http://127.0.0.1:{port}/readyz", process)
+        process, url = self._launch_coordinator(lane, settings)
+        _wait_ready(url, process)
         return process
+
+    def start_coordinators(self, *lanes: str) -> None:
+        """All at once; return when each consumes, or stands by."""
+        for process, url in [self._launch_coordinator(lane, {}) for lane in lanes]:
+            _wait_ready(url, process)
 
     def start_gateway(self, service: str, **settings: str) -> Process:
         """Return once it is ready; its address is in `urls`."""
-        port = free_port()
-        process = self._start(f"gateway-{service}", ["gateways", service, "--port", str(port)], settings)
-        self.urls[service] = f"http://127.0.0.1:{port}"
-        _wait_ready(f"{self.urls[service]}/readyz", process)
+        process, url = self._launch_gateway(service, settings)
+        _wait_ready(url, process)
         return process
 
-    def start(self, *services: str) -> None:
-        self.prepare(*services)
-        for service in services:
-            self.start_coordinator(service)
-            self.start_gateway(service)
+    def start(self, service: str) -> None:
+        """Prepare, and start a coordinator and a gateway, in this order in `processes`, at once."""
+        self.prepare(service)
+        for process, url in (self._launch_coordinator(service, {}), self._launch_gateway(service, {})):
+            _wait_ready(url, process)
 
     def stop(self) -> None:
         """Stop every process; those that do not end by themselves fail the test."""
-        stubborn = []
         for process in self.processes:
             # Shown by pytest when the test fails.
             print(f"--- {' '.join(process.argv[2:])}: {process.status}\n{process.log_tail(25)}")
-        for process in reversed(self.processes):
-            if process.alive:
-                process.stop(signal.SIGTERM, STOP_TIMEOUT_S)
-                if process.exit_status != 0:
-                    stubborn.append(f"{process.argv}: {process.status}\n{process.log_tail(40)}")
+        alive = [process for process in self.processes if process.alive]
+        with ThreadPoolExecutor(max(1, len(alive))) as threads:
+            list(threads.map(lambda process: process.stop(signal.SIGTERM, STOP_TIMEOUT_S), alive))
+        stubborn = [
+            f"{process.argv}: {process.status}\n{process.log_tail(40)}" for process in alive if process.exit_status != 0
+        ]
         assert not stubborn, "\n".join(stubborn)
+
+    def _launch_coordinator(self, lane: str, settings: dict[str, str]) -> tuple[Process, str]:
+        port = free_port()
+        module = ["coordinator", "run", lane, "--metrics-port", str(port)]
+        return self._start(f"coordinator-{lane}", module, settings), f"http://127.0.0.1:{port}/readyz"
+
+    def _launch_gateway(self, service: str, settings: dict[str, str]) -> tuple[Process, str]:
+        port = free_port()
+        self.urls[service] = f"http://127.0.0.1:{port}"
+        process = self._start(f"gateway-{service}", ["gateways", service, "--port", str(port)], settings)
+        return process, f"{self.urls[service]}/readyz"
 
     def _start(self, name: str, module: list[str], settings: dict[str, str]) -> Process:
         process = Process(
