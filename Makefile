@@ -59,7 +59,8 @@ chaos: $(STAMP) ## FAULTS random faults on real servers under load (FAULTS=60 SE
 
 lock: ## pin the dependencies anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q pyproject.toml -o requirements.lock
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q --all-extras -c requirements.lock pyproject.toml -o requirements-dev.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q --extra mongodb-stand-in --extra test -c requirements.lock pyproject.toml -o requirements-dev.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q --extra mongodb-stand-in --extra test --extra bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
 
 up: ## the whole system in containers (compose.yaml)
 	docker compose up --build --detach --wait

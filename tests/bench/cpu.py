@@ -1,0 +1,45 @@
+"""CPU time of process groups, from /proc."""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from coordinator.dev.servers.process import descendants
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_time_s(pids: Iterable[int]) -> float:
+    """Of these processes, those below them, and those below them that have ended."""
+    ticks = 0
+    for root in pids:
+        for pid in (root, *descendants(root)):
+            try:
+                # After the command's name, which is in parentheses: utime, stime, cutime, cstime are 12th to 15th.
+                fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+            except OSError:
+                continue
+            ticks += sum(int(field) for field in fields[11:15])
+    return ticks / _TICKS_PER_S
+
+
+class CpuMeter:
+    """Counts the CPU seconds of groups from the moment it is made."""
+
+    def __init__(self, groups: Mapping[str, Iterable[int]]) -> None:
+        self._groups = {name: list(pids) for name, pids in groups.items()}
+        self._start = self._now()
+
+    def used_s(self) -> dict[str, float]:
+        return {name: max(0.0, value - self._start[name]) for name, value in self._now().items()}
+
+    def _now(self) -> dict[str, float]:
+        return {name: cpu_time_s(pids) for name, pids in self._groups.items()}
+
+
+def resident_peak_bytes(pid: int) -> int:
+    """The most memory that a process has had in RAM."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
