@@ -7,7 +7,7 @@ from tests.bench.rows import Row
 from tests.bench.service import LANE_BIG_LOG, LANE_EMPTY_LOG, LANES
 from tests.bench.workloads import Workload
 
-IN_FLIGHT = 4000
+IN_FLIGHT = 2000
 """Commands that the lane's client has under way in a closed loop. Other callers have a connection each."""
 
 HOT = Workload("hot-row")

@@ -3,7 +3,7 @@
 import multiprocessing
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.context import ForkServerContext
 from time import monotonic, sleep
 from typing import Any
@@ -124,6 +124,9 @@ class Runner:
             cpu_s = meter.used_s()
             results = [client.receive(RESULT_TIMEOUT_S) for client in clients]
         found = [result for result in results if isinstance(result, ClientResult)]
+        if not any(result.applied_total for result in found):
+            texts = {text for result in found for text in result.error_texts}
+            raise RunFailed(f"nothing was applied; {'; '.join(texts) or 'without an error'}")
         after = database.state()
         verdict = verify(
             row.workload.kind,
@@ -166,7 +169,9 @@ class _Client:
         return received
 
     def end(self) -> None:
-        self.process.join(1.0)
+        with suppress(OSError):
+            self.pipe.send(None)
+        self.process.join(2.0)
         if self.process.is_alive():
             self.process.kill()
             self.process.join(5.0)

@@ -31,8 +31,9 @@ Table(
     "accounts",
     metadata,
     Column("id", BigInteger, primary_key=True, autoincrement=False),
-    Column("balance", BigInteger, CheckConstraint("balance >= 0", name="balance_not_negative"), nullable=False),
+    Column("balance", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
+    CheckConstraint("balance >= 0", name="balance_not_negative"),
     **_MYSQL,
 )
 Table(
@@ -46,7 +47,8 @@ Table(
     "stock",
     metadata,
     Column("id", BigInteger, primary_key=True, autoincrement=False),
-    Column("left_over", BigInteger, CheckConstraint("left_over >= 0", name="stock_not_negative"), nullable=False),
+    Column("left_over", BigInteger, nullable=False),
+    CheckConstraint("left_over >= 0", name="stock_not_negative"),
     **_MYSQL,
 )
 # Not the lane's: where an alternative remembers what it has applied, to be as safe against repetitions as the lane is.
