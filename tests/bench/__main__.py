@@ -10,7 +10,8 @@ import click
 import structlog
 
 from tests.bench.benchmark import Options, run_benchmark
-from tests.bench.plan import rows, selected
+from tests.bench.catalogue import rows
+from tests.bench.plan import selected
 from tests.bench.results import Results
 from tests.bench.table import problems_text
 

@@ -11,10 +11,10 @@ from msgspec import Struct
 
 from tests.bench import ratios, report
 from tests.bench.measurement import Measurement
-from tests.bench.plan import by_section, interleaved
+from tests.bench.plan import by_section, interleaved, runs_of
 from tests.bench.results import Results, RowResult
-from tests.bench.rows import Row
-from tests.bench.run import RunFailed, Runner
+from tests.bench.rows import Row, RunFailed
+from tests.bench.run import Runner
 from tests.bench.session import Session, running_session
 from tests.bench.table import plan_text, progress, ratio_table, section_table
 
@@ -52,7 +52,7 @@ def run_benchmark(rows: Sequence[Row], options: Options) -> Results:
     print(plan_text(rows, options.repeats, run_s, SETUP_S), flush=True)
     began = time.monotonic()
     with running_session() as session:
-        session.log_entries = options.log_entries
+        session.log_entries, session.backlog = options.log_entries, options.backlog
         results = Results(
             started_at=datetime.now(UTC),
             machine=_machine(session),
@@ -65,7 +65,7 @@ def run_benchmark(rows: Sequence[Row], options: Options) -> Results:
             },
         )
         runner = Runner(session, options.duration_s, options.warm_s)
-        done, runs = 0, len(rows) * options.repeats
+        done, runs = 0, runs_of(rows, options.repeats)
         for section, chosen in by_section(rows).items():
             found = {row.key: RowResult(row) for row in chosen}
             results.rows.extend(found.values())

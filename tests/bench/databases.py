@@ -19,6 +19,7 @@ _SUMS = """
          (SELECT count(*) AS made, coalesce(max(number), 0) AS number FROM orders) AS o,
          (SELECT sum(left_over) AS left_over, min(left_over) AS least FROM stock) AS s
 """
+_SETTLED = "SELECT coalesce(max(sequence), 0) FROM lane_lease"
 
 
 class BenchDatabase(Protocol):
@@ -35,6 +36,9 @@ class BenchDatabase(Protocol):
 
     def state(self) -> State:
         """What it holds."""
+
+    def settled(self) -> int:
+        """How many commands its lane has settled."""
 
 
 def open_bench_database(url: str, lane: str | None) -> BenchDatabase:
@@ -79,9 +83,13 @@ class SqlDatabase:
             row = connection.execute(text(_SUMS)).one()
             sequence = logged = None
             if self.lane is not None:
-                sequence = connection.execute(text("SELECT coalesce(max(sequence), 0) FROM lane_lease")).scalar()
+                sequence = connection.execute(text(_SETTLED)).scalar()
                 logged = connection.execute(text("SELECT count(*) FROM command_log")).scalar()
         return State(*(int(value) for value in row), sequence=sequence, logged=logged)
+
+    def settled(self) -> int:
+        with self._engine.connect() as connection:
+            return int(connection.execute(text(_SETTLED)).scalar() or 0)
 
 
 class DocumentDatabase:
@@ -117,8 +125,7 @@ class DocumentDatabase:
         stock = self._grouped("stock", sum={"$sum": "$left_over"}, least={"$min": "$left_over"})
         sequence = logged = None
         if self.lane is not None:
-            lease = database["lane_lease"].find_one({"_id": self.lane}) or {}
-            sequence = int(lease.get("sequence", 0))
+            sequence = self.settled()
             logged = database["command_log"].count_documents({})
         return State(
             balance_sum=accounts["sum"],
@@ -131,6 +138,10 @@ class DocumentDatabase:
             sequence=sequence,
             logged=logged,
         )
+
+    def settled(self) -> int:
+        lease = self._database["lane_lease"].find_one({"_id": self.lane}) or {}
+        return int(lease.get("sequence", 0))
 
     def _grouped(self, collection: str, **fields: Any) -> dict[str, int]:
         found = list(self._database[collection].aggregate([{"$group": {"_id": None, **fields}}]))

@@ -38,7 +38,7 @@ class NoWrites:
 
     connected: ClassVar[bool] = True
 
-    def pending(self, command_id: str) -> bool:  # noqa: ARG002
+    def pending(self, command_id: str) -> bool:
         return False
 
     async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
@@ -51,7 +51,9 @@ def for_update(pool: "AsyncConnectionPool[Any]") -> Credit:
     async def credit(command: Any, options: WriteOptions) -> Written[Account]:
         async with pool.connection() as connection:
             row = await (
-                await connection.execute("SELECT balance, version FROM accounts WHERE id = %s FOR UPDATE", (command.id,))
+                await connection.execute(
+                    "SELECT balance, version FROM accounts WHERE id = %s FOR UPDATE", (command.id,)
+                )
             ).fetchone()
             if row is None:
                 raise CommandRejected(options.command_id or "", "account_not_found", "there is no such account")

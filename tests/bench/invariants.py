@@ -30,9 +30,7 @@ class Verdict(Struct, frozen=True):
         return self.text, self.lost, self.violated
 
 
-def verify(
-    kind: Kind, before: State, after: State, *, applied: int, unknown: int
-) -> Verdict:
+def verify(kind: Kind, before: State, after: State, *, applied: int, unknown: int) -> Verdict:
     """Compare what happened with what was acknowledged.
 
     `unknown` writes have no answer (cut off at the end of the run): they may have happened or not.

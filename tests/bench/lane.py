@@ -1,4 +1,4 @@
-"""`python -m tests.bench.lane NAME PORT`: the coordinator of one of the benchmark's lanes, as `coordinator run` has it."""
+"""`python -m tests.bench.lane NAME PORT`: the coordinator of one of the benchmark's lanes."""
 
 import sys
 

@@ -5,6 +5,10 @@ from msgspec import Struct
 from tests.bench.workloads import Workload
 
 
+class RunFailed(Exception):
+    """A run has no measurement; the text says why."""
+
+
 class Row(Struct, frozen=True, kw_only=True):
     """`key` is unique. `section` is what it is compared within; the repeats of a section's rows are interleaved.
 
@@ -23,7 +27,6 @@ class Row(Struct, frozen=True, kw_only=True):
     clients: int = 1
     rate: float | None = None
     batch: int = 500
-    total: int | None = None
     gateways: int = 0
     gateway_mode: str | None = None
     worker: str | None = None

@@ -1,26 +1,27 @@
 """One run of one row: start what it needs, load it, measure, verify."""
 
 import multiprocessing
-
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.context import ForkServerContext
 from time import monotonic, sleep
 from typing import Any
 
+from tests.bench.backlog import run_backlog
 from tests.bench.clients import process as client_process
 from tests.bench.clients.spec import Spec, Window
 from tests.bench.cpu import CpuMeter
 from tests.bench.databases import BenchDatabase
-from tests.bench.invariants import verify
+from tests.bench.invariants import State, verify
 from tests.bench.measurement import ClientResult, Measurement, measured
-from tests.bench.rows import Row
+from tests.bench.rows import Row, RunFailed
 from tests.bench.service import LANES
 from tests.bench.session import Session
 from tests.bench.workers.command_lines import worker_of
 
 READY_TIMEOUT_S = 60.0
 RESULT_TIMEOUT_S = 90.0
+FILL_TIMEOUT_S = 900.0
 _LEAD_S = 0.05
 _PRELOADED = [
     "uvloop",
@@ -32,10 +33,6 @@ _PRELOADED = [
 ]
 
 
-class RunFailed(Exception):
-    """The run has no measurement; the text says why."""
-
-
 class Runner:
     """Runs rows, one at a time. Client processes are forked from one that has imported what they need."""
 
@@ -45,11 +42,15 @@ class Runner:
         self._warm_s = warm_s
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
+        self._found: dict[str, State] = {}
         self._numbers = iter(range(1, 1_000_000))
 
     def run(self, row: Row, repeat: int) -> Measurement:
         """Raises RunFailed, and whatever a start raises."""
         session = self._session
+        if row.method == "backlog":
+            self._found.clear()
+            return run_backlog(self, session, row, repeat)
         number = next(self._numbers)
         with ExitStack() as stack:
             database = session.database(row.database, row.lane)
@@ -75,6 +76,27 @@ class Runner:
             ]
             return self._load(row, specs, groups, database)
 
+    def fill(self, row: Row, repeat: int) -> ClientResult:
+        """Put the backlog's commands into the queue of a row's lane, without waiting for outcomes."""
+        session, number = self._session, next(self._numbers)
+        spec = Spec(
+            method="lane",
+            workload=row.workload,
+            environment=session.environment,
+            target=row.lane or "",
+            concurrency=row.concurrency,
+            total=session.backlog,
+            seed=repeat * 100,
+            run=f"r{number}",
+        )
+        with self._clients([spec]) as (client,):
+            client.receive(READY_TIMEOUT_S)
+            start = monotonic()
+            client.pipe.send(Window(start, start, start + FILL_TIMEOUT_S))
+            result = client.receive(FILL_TIMEOUT_S + RESULT_TIMEOUT_S)
+        assert isinstance(result, ClientResult)
+        return result
+
     def _spec(
         self,
         row: Row,
@@ -98,17 +120,17 @@ class Runner:
             concurrency=row.concurrency // row.clients,
             rate=None if row.rate is None else row.rate / row.clients,
             batch=row.batch,
-            total=None if row.total is None else row.total // row.clients,
             # The same draws in every row of a repeat, others in the next.
             seed=repeat * 100 + index,
             run=f"r{number}",
             directory=directory,
         )
 
-    def _load(
-        self, row: Row, specs: list[Spec], groups: dict[str, list[int]], database: BenchDatabase
-    ) -> Measurement:
-        before = database.state()
+    def _load(self, row: Row, specs: list[Spec], groups: dict[str, list[int]], database: BenchDatabase) -> Measurement:
+        # Nobody writes between two runs, so what was found after the last one is what there is; only the stock is new.
+        before = self._found.pop(database.url, None)
+        if before is None or row.workload.kind == "reserve":
+            before = database.state()
         with self._clients(specs) as clients:
             for client in clients:
                 client.receive(READY_TIMEOUT_S)
@@ -128,6 +150,7 @@ class Runner:
             texts = {text for result in found for text in result.error_texts}
             raise RunFailed(f"nothing was applied; {'; '.join(texts) or 'without an error'}")
         after = database.state()
+        self._found[database.url] = after
         verdict = verify(
             row.workload.kind,
             before,
@@ -176,5 +199,3 @@ class _Client:
             self.process.kill()
             self.process.join(5.0)
         self.pipe.close()
-
-

@@ -33,6 +33,7 @@ class Session:
         self.servers = servers
         self.directory = directory
         self.log_entries = 0
+        self.backlog = 0
         self._fresh = FreshDatabases(servers.environment())
         self.environment = servers.environment() | {
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
@@ -88,9 +89,7 @@ class Session:
         try:
             for _ in range(number):
                 ports.append(free_port())
-                started.append(
-                    self._ready("gateway", ["tests.bench.gateway", mode, lane], settings, port=ports[-1])
-                )
+                started.append(self._ready("gateway", ["tests.bench.gateway", mode, lane], settings, port=ports[-1]))
             yield started, [f"127.0.0.1:{port}" for port in ports]
         finally:
             for process in started:

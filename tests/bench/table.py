@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from tests.bench.measurement import GROUPS, Measurement, Spread
+from tests.bench.plan import runs_of
 from tests.bench.results import Ratio, Results, RowResult
 from tests.bench.rows import Row
 
@@ -28,16 +29,17 @@ SECTIONS = {
     "load": "Latency by offered load (Poisson arrivals), one hot account, PostgreSQL",
     "growth": "What grows: log, backlog, batches, publishers (one hot account, PostgreSQL)",
 }
+NOTHING = "-"
 HEADINGS = (
-    "offered/s", "done/s", "min–max", "rejected/s", "errors", "p50 ms", "p99 ms", "p99.9 ms",
+    "offered/s", "done/s", "min to max", "rejected/s", "errors", "p50 ms", "p99 ms", "p99.9 ms",
     *(f"cpu {group}" for group in ("clients", "broker", "db", "coord", "gatew")),
 )  # fmt: skip
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """With so many significant digits, thousands grouped; nothing is `–`."""
+    """With so many significant digits, thousands grouped."""
     if value is None:
-        return "–"
+        return NOTHING
     if value == 0:
         return "0"
     decimals = max(0, digits - len(str(int(abs(value))))) if abs(value) >= 1 else digits
@@ -50,7 +52,7 @@ def cells(result: RowResult) -> list[str]:
     return [
         number(_median(result.offered())),
         number(_median(rate)),
-        "–" if rate is None else f"{number(rate.low)}–{number(rate.high)}",
+        NOTHING if rate is None else f"{number(rate.low)} to {number(rate.high)}",
         number(_median(result.rejected())),
         str(result.errors),
         *(number(_median(result.latency_ms(name))) for name in ("p50", "p99", "p99.9")),
@@ -69,11 +71,11 @@ def section_table(section: str, results: Sequence[RowResult]) -> str:
                   enumerate(zip(line, widths, strict=True))]  # fmt: skip
         shown.append("  " + "  ".join(padded))
         if index:
-            shown.append(f"      {_check(results[index - 1])}")
+            shown.append(f"      {check_text(results[index - 1])}")
     return "\n".join(shown)
 
 
-def _check(result: RowResult) -> str:
+def check_text(result: RowResult) -> str:
     note = f" ({result.row.note})" if result.row.note else ""
     if not result.measurements:
         return f"✗ FAILED: {'; '.join(result.failures)}{note}"
@@ -88,7 +90,7 @@ def ratio_table(ratios: Sequence[Ratio]) -> str:
     lines = ["Ratios of medians"]
     width = max((len(ratio.title) for ratio in ratios), default=0)
     for ratio in ratios:
-        value = "–" if ratio.value is None else f"{number(ratio.value)} {ratio.unit}"
+        value = NOTHING if ratio.value is None else f"{number(ratio.value)} {ratio.unit}"
         sign = "≤" if ratio.at_most else "≥"
         target = "" if ratio.target is None else f"target {sign} {number(ratio.target)} {ratio.unit}"
         lines.append(f"  {ratio.title.ljust(width)}  {value:>12}  {target:<20}  {ratio.verdict:<12}  {ratio.detail}")
@@ -101,10 +103,10 @@ def plan_text(rows: Sequence[Row], repeats: int, run_s: float, setup_s: float) -
     for row in rows:
         sections[row.section] = sections.get(row.section, 0) + 1
     lines = [f"  {SECTIONS.get(section, section)}: {count} rows" for section, count in sections.items()]
-    runs = len(rows) * repeats
+    runs = runs_of(rows, repeats)
     minutes = (runs * run_s + setup_s) / 60
     return "\n".join(
-        [*lines, f"  {len(rows)} rows x {repeats} repeats = {runs} runs of about {run_s:.1f} s: {minutes:.0f} minutes"]
+        [*lines, f"  {len(rows)} rows, {repeats} repeats: {runs} runs of about {run_s:.1f} s: {minutes:.0f} minutes"]
     )
 
 

@@ -4,14 +4,14 @@ import random
 from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import accumulate, count, cycle
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
 from tests.bench.service import ACCOUNTS, ITEMS
 
 Kind = Literal["hot-row", "transfer", "create", "reserve", "spread"]
-Operation = tuple[int | str, ...]
+Operation = tuple[Any, ...]
 """hot-row and spread: (account, amount); transfer: (payer, payee, amount); create: (reference,); reserve: (item, n)."""
 
 DRAWN = 50_000

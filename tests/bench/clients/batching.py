@@ -1,10 +1,12 @@
 """Batching in the client, without a queue: callers hand in operations, a few connections apply what has gathered.
 
-The nearest relative of the lane: set-wise statements and one COMMIT for many. It has no order among connections, no record of
-what was applied (a command that is repeated is applied again), and what waits in memory is lost with the process.
+The nearest relative of the lane: set-wise statements and one COMMIT for many. It has no order among connections, no
+record of what was applied (a command that is repeated is applied again; `-keyed` adds one), and what waits in memory is
+lost with the process. It also serves the callers of one process only.
 """
 
 import asyncio
+import random
 from collections import deque
 from collections.abc import Sequence
 
@@ -20,6 +22,7 @@ _WRITE = """
     FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS given (id, balance, changes)
     WHERE accounts.id = given.id
 """
+_KEYS = "INSERT INTO idempotency_keys (key, result) SELECT * FROM unnest(%s::text[], %s::text[])"
 
 
 class BatchingClient:
@@ -29,6 +32,7 @@ class BatchingClient:
         self._url = spec.target
         self._concurrency = spec.concurrency
         self._batch_max = spec.batch
+        self._is_keyed = spec.method.endswith("-keyed")
         self._is_transfer = spec.workload.kind == "transfer"
         self._waiting: deque[tuple[Operation, asyncio.Future[bool]]] = deque()
         self._arrived = asyncio.Event()
@@ -87,6 +91,10 @@ class BatchingClient:
             await connection.execute(
                 _WRITE, (named, [balances[account] for account in named], [counts[account] for account in named])
             )
+            if self._is_keyed:
+                # All that the lane's log has of use to a client: the id and the answer.
+                keys = [f"{random.getrandbits(128):032x}" for _ in batch]
+                await connection.execute(_KEYS, (keys, ["applied" if answer else "rejected" for answer in answers]))
         return answers
 
 

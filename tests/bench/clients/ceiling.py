@@ -33,9 +33,8 @@ _LOG_TYPES = (
     ("settled_at", "timestamptz"),
 )
 _INSERTS = {
-    "json": f"INSERT INTO command_log ({_LOG_COLUMNS}) SELECT {_LOG_COLUMNS} FROM json_to_recordset(%s::json) AS given ("
-    + ", ".join(f"{name} {kind}" for name, kind in _LOG_TYPES)
-    + ")",
+    "json": f"INSERT INTO command_log ({_LOG_COLUMNS}) SELECT {_LOG_COLUMNS} FROM json_to_recordset(%s::json) AS given"
+    " (" + ", ".join(f"{name} {kind}" for name, kind in _LOG_TYPES) + ")",
     "unnest": f"INSERT INTO command_log ({_LOG_COLUMNS}) SELECT * FROM unnest("
     + ", ".join(f"%s::{kind}[]" for _, kind in _LOG_TYPES)
     + ")",

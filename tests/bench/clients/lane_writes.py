@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -84,8 +85,6 @@ class LaneClient:
 
     async def _enqueue(self, operation: Operation) -> bool:
         """Return once the broker has it safe; nobody waits for the outcome."""
-        try:
+        with suppress(CommandPending):
             await self._writes.issue(self._lane, self._make(operation), 0)
-        except CommandPending:
-            pass
         return True

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from itertools import islice
 from time import monotonic
 from typing import Protocol
 
@@ -41,9 +42,9 @@ class Client(Protocol):
 
 
 async def run_load(client: Client, spec: Spec, window: Window) -> ClientResult:
-    """Load the client until the window's end; operations under way then are waited for."""
+    """Load the client until the window's end, or until all is done; operations under way then are waited for."""
     result = ClientResult()
-    stream = operations(spec.workload, spec.seed, spec.run)
+    stream = islice(operations(spec.workload, spec.seed, spec.run), spec.total)
     callers = client.callers()
     await asyncio.sleep(window.start - monotonic())
     if spec.rate is None:
@@ -68,10 +69,13 @@ async def run_load(client: Client, spec: Spec, window: Window) -> ClientResult:
 
 async def _closed(caller: Caller, stream: Iterator[Operation], result: ClientResult, window: Window) -> None:
     begin, end = window.begin, window.end
-    while (began := monotonic()) < end and result.errors < ERRORS_MAX:
+    for operation in stream:
+        began = monotonic()
+        if began >= end or result.errors >= ERRORS_MAX:
+            return
         if began >= begin:
             result.offered += 1
-        await _carry_out(caller, next(stream), began, result, window)
+        await _carry_out(caller, operation, began, result, window)
 
 
 async def _open(
@@ -81,9 +85,7 @@ async def _open(
         await _carry_out(caller, next(stream), arrived, result, window)
 
 
-async def _carry_out(
-    caller: Caller, operation: Operation, began: float, result: ClientResult, window: Window
-) -> None:
+async def _carry_out(caller: Caller, operation: Operation, began: float, result: ClientResult, window: Window) -> None:
     try:
         is_applied = await caller(operation)
     except Unknown as error:

@@ -36,7 +36,7 @@ async def transaction_credit(connection: Any, cursor: Cursor, operation: Operati
     return True
 
 
-async def atomic_credit(connection: Any, cursor: Cursor, operation: Operation) -> bool:  # noqa: ARG001
+async def atomic_credit(connection: Any, cursor: Cursor, operation: Operation) -> bool:
     account, amount = operation
     await cursor.execute(_ADD, (amount, account))
     return bool(cursor.rowcount)
@@ -45,9 +45,7 @@ async def atomic_credit(connection: Any, cursor: Cursor, operation: Operation) -
 async def transaction_transfer(connection: Any, cursor: Cursor, operation: Operation) -> bool:
     payer, payee, amount = operation
     await connection.begin()
-    await cursor.execute(
-        "SELECT id, balance FROM accounts WHERE id IN (%s, %s) ORDER BY id FOR UPDATE", (payer, payee)
-    )
+    await cursor.execute("SELECT id, balance FROM accounts WHERE id IN (%s, %s) ORDER BY id FOR UPDATE", (payer, payee))
     balances = dict(await cursor.fetchall())
     if balances[payer] < amount:
         await connection.rollback()
@@ -58,7 +56,7 @@ async def transaction_transfer(connection: Any, cursor: Cursor, operation: Opera
     return True
 
 
-async def atomic_transfer(connection: Any, cursor: Cursor, operation: Operation) -> bool:  # noqa: ARG001
+async def atomic_transfer(connection: Any, cursor: Cursor, operation: Operation) -> bool:
     """One statement; InnoDB locks in the order in which it finds the rows, that of the primary key."""
     payer, payee, amount = operation
     await cursor.execute(
@@ -91,7 +89,7 @@ async def transaction_reserve(connection: Any, cursor: Cursor, operation: Operat
     return True
 
 
-async def atomic_reserve(connection: Any, cursor: Cursor, operation: Operation) -> bool:  # noqa: ARG001
+async def atomic_reserve(connection: Any, cursor: Cursor, operation: Operation) -> bool:
     item, quantity = operation
     await cursor.execute(
         "UPDATE stock SET left_over = left_over - %s WHERE id = %s AND left_over >= %s", (quantity, item, quantity)

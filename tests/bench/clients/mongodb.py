@@ -30,7 +30,7 @@ async def transaction_credit(database: Any, session: Any, operation: Operation) 
     return True
 
 
-async def atomic_credit(database: Any, session: Any, operation: Operation) -> bool:  # noqa: ARG001
+async def atomic_credit(database: Any, session: Any, operation: Operation) -> bool:
     account, amount = operation
     changed = await database["accounts"].find_one_and_update(
         {"_id": account}, {"$inc": {"balance": amount, "version": 1}}, return_document=ReturnDocument.AFTER
@@ -69,7 +69,7 @@ async def transaction_reserve(database: Any, session: Any, operation: Operation)
     return True
 
 
-async def atomic_reserve(database: Any, session: Any, operation: Operation) -> bool:  # noqa: ARG001
+async def atomic_reserve(database: Any, session: Any, operation: Operation) -> bool:
     item, quantity = operation
     changed = await database["stock"].update_one(
         {"_id": item, "left_over": {"$gte": quantity}}, {"$inc": {"left_over": -quantity}}

@@ -1,7 +1,8 @@
 """PostgreSQL without a lane: what a good engineer writes, with psycopg's asyncio connections, prepared and binary.
 
-Every caller has a connection. All of them return what the lane returns: the new balance, number, or stock. Transfers lock
-in the order of ids, so that they do not deadlock; what may fail for a passing reason is repeated after a random pause.
+Every caller has a connection. All of them return what the lane returns: the new balance, number, or stock. Transfers
+lock in the order of ids, so that they do not deadlock; what may fail for a passing reason is repeated after a random
+pause.
 """
 
 import asyncio
@@ -99,9 +100,7 @@ async def optimistic_credit(connection: Connection, operation: Operation) -> boo
     """Write only to the version that was read."""
     account, amount = operation
     row = await (await connection.execute(_READ, (account,))).fetchone()
-    written = await connection.execute(
-        _WRITE + " AND version = %s", (row[0] + amount, row[1] + 1, account, row[1])
-    )
+    written = await connection.execute(_WRITE + " AND version = %s", (row[0] + amount, row[1] + 1, account, row[1]))
     if written.rowcount == 0:
         raise errors.SerializationFailure("another version")
     return True

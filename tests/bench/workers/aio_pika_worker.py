@@ -1,6 +1,5 @@
 """A consumer that applies one message after the other: a statement, a COMMIT and an acknowledgement for each."""
 
-import asyncio
 import os
 
 import aio_pika

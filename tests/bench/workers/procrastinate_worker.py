@@ -29,8 +29,9 @@ async def main() -> None:
     await pool.open()
     _pools.append(pool)
     async with app.open_async():
-        while not await app.check_connection_async():
-            await asyncio.sleep(0.05)  # the client makes the tables
+        # The client makes the tables, in another process.
+        while not await app.check_connection_async():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
         await app.run_worker_async(queues=["bench"], concurrency=1)
 
 
