@@ -40,6 +40,9 @@ class BenchDatabase(Protocol):
     def settled(self) -> int:
         """How many commands its lane has settled."""
 
+    def close(self) -> None:
+        """Disconnect."""
+
 
 def open_bench_database(url: str, lane: str | None) -> BenchDatabase:
     return DocumentDatabase(url, lane) if scheme_of(url) == "mongodb" else SqlDatabase(url, lane)
@@ -91,6 +94,9 @@ class SqlDatabase:
         with self._engine.connect() as connection:
             return int(connection.execute(text(_SETTLED)).scalar() or 0)
 
+    def close(self) -> None:
+        self._engine.dispose()
+
 
 class DocumentDatabase:
     """MongoDB: the same documents as the lane's store makes of the rows."""
@@ -98,8 +104,8 @@ class DocumentDatabase:
     def __init__(self, url: str, lane: str | None) -> None:
         self.url = url
         self.lane = lane
-        client: MongoClient[dict[str, Any]] = MongoClient(url)
-        self._database = client.get_default_database()
+        self._client: MongoClient[dict[str, Any]] = MongoClient(url)
+        self._database = self._client.get_default_database()
 
     def prepare(self) -> None:
         migrate(service_named(self.lane or "bench"), DatabaseSettings(database_url=self.url))
@@ -142,6 +148,9 @@ class DocumentDatabase:
     def settled(self) -> int:
         lease = self._database["lane_lease"].find_one({"_id": self.lane}) or {}
         return int(lease.get("sequence", 0))
+
+    def close(self) -> None:
+        self._client.close()
 
     def _grouped(self, collection: str, **fields: Any) -> dict[str, int]:
         found = list(self._database[collection].aggregate([{"$group": {"_id": None, **fields}}]))

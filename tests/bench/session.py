@@ -109,9 +109,16 @@ class Session:
         return {"postgresql": servers.postgresql, "mariadb": servers.mysql, "mongodb": servers.mongodb}[kind]
 
     def stop(self) -> None:
+        """Stop every process of ours; the servers are whose they are."""
         for process in self._processes:
             if process.alive:
                 process.stop(SIGTERM, STOP_TIMEOUT_S)
+        for database in self._databases.values():
+            database.close()
+
+    def drop(self) -> None:
+        """Drop the databases, where the servers are to live on."""
+        self._fresh.drop()
 
     def _ready(self, name: str, module: list[str], settings: dict[str, str], port: int | None = None) -> Process:
         port = port or free_port()
