@@ -14,7 +14,7 @@ Kind = Literal["hot-row", "transfer", "create", "reserve", "spread"]
 Operation = tuple[Any, ...]
 """hot-row and spread: (account, amount); transfer: (payer, payee, amount); create: (reference,); reserve: (item, n)."""
 
-DRAWN = 50_000
+DRAWN = 20_000
 """Operations that are drawn before the measurement, and then repeated from the first."""
 RESERVE_SKEW = 1.0
 

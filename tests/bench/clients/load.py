@@ -3,13 +3,12 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from itertools import islice
 from time import monotonic
 from typing import Protocol
 
 from tests.bench.clients.spec import Spec, Window
 from tests.bench.measurement import ClientResult
-from tests.bench.workloads import Operation, operations
+from tests.bench.workloads import Operation
 
 WAITING_MAX = 10_000
 """Arrivals of an open load that have not begun; more are turned away, as a server's own limit would."""
@@ -41,10 +40,9 @@ class Client(Protocol):
         """Disconnect."""
 
 
-async def run_load(client: Client, spec: Spec, window: Window) -> ClientResult:
-    """Load the client until the window's end, or until all is done; operations under way then are waited for."""
+async def run_load(client: Client, stream: Iterator[Operation], spec: Spec, window: Window) -> ClientResult:
+    """Load the client until the window's end, or until the stream is; operations under way then are waited for."""
     result = ClientResult()
-    stream = islice(operations(spec.workload, spec.seed, spec.run), spec.total)
     callers = client.callers()
     await asyncio.sleep(window.start - monotonic())
     if spec.rate is None:

@@ -40,18 +40,22 @@ def _run(spec: Spec, pipe: "Connection[Any, Any]") -> ClientResult:
     if run_blocking is not None:
         return run_blocking(spec, lambda: _go(pipe))
     import asyncio
+    from itertools import islice
 
     import uvloop
 
     from tests.bench.clients.load import run_load
+    from tests.bench.workloads import operations
 
     async def run() -> ClientResult:
         client = client_of(spec)
         try:
             async with asyncio.timeout(60):
                 await client.open()
+            # Before we say that we are ready: drawing takes a moment.
+            stream = islice(operations(spec.workload, spec.seed, spec.run), spec.total)
             window = await asyncio.to_thread(_go, pipe)
-            return await run_load(client, spec, window)
+            return await run_load(client, stream, spec, window)
         finally:
             await client.close()
 
