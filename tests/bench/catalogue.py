@@ -112,7 +112,8 @@ def _hot_row() -> Iterator[Row]:
     yield _queued(section, "procrastinate", "Procrastinate, lock=")
     for concurrency in (8, 32):
         for script in ("for-update", "atomic"):
-            yield _pgbench(section, HOT, script, concurrency)
+            tier = "full" if (script, concurrency) == ("for-update", 8) else "short"
+            yield _pgbench(section, HOT, script, concurrency, tier=tier)
     for concurrency in (1, 8):
         for method in ("for-update", "atomic"):
             yield _direct(section, HOT, method, concurrency=concurrency, tier="full")
@@ -126,7 +127,7 @@ def _transfers() -> Iterator[Row]:
         yield _lane(section, workload, tier=tier)
         for method in ("for-update", "atomic"):
             yield _direct(section, workload, method, tier=tier)
-        yield _batching(section, workload, tier=tier)
+        yield _batching(section, workload, tier=tier if skew else "full")
         yield _pgbench(section, workload, "for-update", 32, tier=tier)
         yield _pgbench(section, workload, "atomic", 8, tier=tier)
         yield _pgbench(section, workload, "for-update", 8, **only_full)
@@ -223,7 +224,7 @@ def _lane_alone() -> Iterator[Row]:
                 title=f"one UPDATE + one INSERT ({way}) of {batch} log rows",
                 method=f"ceiling:{way}",
                 batch=batch,
-                tier="short" if (way, batch) in {("json", 256), ("json", 1000), ("unnest", 1000)} else "full",
+                tier="short" if (way, batch) in {("json", 1000), ("unnest", 1000)} else "full",
                 **shared,
             )
 

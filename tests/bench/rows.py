@@ -37,5 +37,10 @@ class Row(Struct, frozen=True, kw_only=True):
     repeats: int | None = None
 
     @property
+    def is_slow_to_start(self) -> bool:
+        """Whether its warm-up takes longer: thousands of commands at once; connections of its own to be made."""
+        return self.method == "lane" or self.method.startswith("pgbench")
+
+    @property
     def is_lane(self) -> bool:
         return self.lane is not None

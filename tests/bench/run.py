@@ -22,8 +22,7 @@ from tests.bench.workers.command_lines import worker_of
 READY_TIMEOUT_S = 60.0
 RESULT_TIMEOUT_S = 90.0
 FILL_TIMEOUT_S = 900.0
-LANE_WARM_S = 0.5
-"""A lane's client begins with thousands of commands at once; outcomes come when they are all on their way."""
+SLOW_START_S = 0.5
 _LEAD_S = 0.05
 _PRELOADED = [
     "uvloop",
@@ -137,7 +136,7 @@ class Runner:
             for client in clients:
                 client.receive(READY_TIMEOUT_S)
             start = monotonic() + _LEAD_S
-            begin = start + self._warm_s + (LANE_WARM_S if row.method == "lane" else 0.0)
+            begin = start + self._warm_s + SLOW_START_S * row.is_slow_to_start
             window = Window(start, begin, begin + self._duration_s)
             for client in clients:
                 client.pipe.send(window)
@@ -151,6 +150,9 @@ class Runner:
         if not any(result.applied_total for result in found):
             texts = {text for result in found for text in result.error_texts}
             raise RunFailed(f"nothing was applied; {'; '.join(texts) or 'without an error'}")
+        found_in_window = measured(found, self._duration_s, cpu_s, ("", 0, False))
+        if not found_in_window.achieved and not found_in_window.rejected:
+            raise RunFailed("nothing was done within the window: it is too short for this row on this machine")
         after = database.state()
         self._found[database.url] = after
         verdict = verify(
