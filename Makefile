@@ -5,13 +5,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+BENCH_STAMP := $(VENV)/.installed-bench
 SERVERS ?= auto
 PYTEST_ARGS ?=
 SEEDS ?= 10000
 FAULTS ?= 60
 SEED ?= 1
+BENCH_ARGS ?=
 
-.PHONY: help install run clean lint format test unit simulate mutants chaos lock up down
+.PHONY: help install run clean lint format test unit simulate mutants chaos bench bench-full lock up down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -57,9 +59,21 @@ mutants: $(STAMP) ## plant known bugs in the core: the simulation must catch eac
 chaos: $(STAMP) ## FAULTS random faults on real servers under load (FAULTS=60 SEED=1)
 	@$(BIN)/python -m tests.faults --faults $(FAULTS) --seed $(SEED)
 
+$(BENCH_STAMP): $(STAMP) requirements-bench.lock
+	@echo "installing what the benchmark compares with into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
+
+bench: $(BENCH_STAMP) ## the lane against what one would do without it, in about 5 minutes (BENCH_ARGS=--list)
+	@exec $(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+bench-full: $(BENCH_STAMP) ## the same with every row, longer, with larger logs and backlogs (more than an hour)
+	@exec $(BIN)/python -m tests.bench --full $(BENCH_ARGS)
+
 lock: ## pin the dependencies anew (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q pyproject.toml -o requirements.lock
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q --all-extras -c requirements.lock pyproject.toml -o requirements-dev.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q --extra mongodb-stand-in --extra test -c requirements.lock pyproject.toml -o requirements-dev.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q --extra mongodb-stand-in --extra test --extra bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
 
 up: ## the whole system in containers (compose.yaml)
 	docker compose up --build --detach --wait

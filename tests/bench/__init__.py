@@ -1,0 +1,1 @@
+"""The benchmark: what does it cost, and what does it gain, to send every write of a database through one lane?"""

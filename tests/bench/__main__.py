@@ -1,0 +1,76 @@
+"""`python -m tests.bench`: exit status 1 when a row failed, or when anything but the naive row lost something."""
+
+import logging
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+import click
+import structlog
+
+from tests.bench.benchmark import Options, run_benchmark
+from tests.bench.catalogue import rows
+from tests.bench.plan import selected
+from tests.bench.results import Results
+from tests.bench.table import problems_text
+
+DATABASES = ("postgresql", "mariadb", "mongodb")
+
+
+@click.command()
+@click.option("--full", is_flag=True, help="Every row, longer, with larger logs and backlogs.")
+@click.option("--only", multiple=True, help="Only rows whose key begins so, such as `hot-row` or `transfer-2/lane`.")
+@click.option("--databases", help="Only these, separated by commas: postgresql, mariadb, mongodb.")
+@click.option("--repeats", type=click.IntRange(1, 100), help="How often each row is run.")
+@click.option("--duration-s", type=click.FloatRange(0.2, 600), help="How long a run is measured.")
+@click.option("--warm-s", type=click.FloatRange(0.1, 60), help="How long a run goes on before that.")
+@click.option("--report", type=click.Path(path_type=Path), default=Path("bench-report"), show_default=True)
+@click.option("--list", "is_list", is_flag=True, help="Show the rows and stop.")
+def main(
+    full: bool,
+    only: tuple[str, ...],
+    databases: str | None,
+    repeats: int | None,
+    duration_s: float | None,
+    warm_s: float | None,
+    report: Path,
+    is_list: bool,
+) -> None:
+    """Measure the lane against what one would do without it, on real servers of its own."""
+    kinds = tuple(databases.split(",")) if databases else ()
+    if unknown := set(kinds) - set(DATABASES):
+        raise click.BadParameter(f"{', '.join(sorted(unknown))}: there are {', '.join(DATABASES)}")
+    chosen = selected(rows(), is_full=full, only=only, databases=kinds)
+    if not chosen:
+        raise click.BadParameter("no row is named so: --list shows them")
+    if is_list:
+        for row in chosen:
+            print(f"{row.key:40} {row.database:11} {row.title}")
+        return
+    options = Options.of(is_full=full, repeats=repeats, duration_s=duration_s, warm_s=warm_s, report=report)
+    # What our adapters log while servers are started and stopped is not news here.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        results = run_benchmark(chosen, options)
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+    sys.exit(_status(results))
+
+
+def _status(results: Results) -> int:
+    if not results.problems:
+        return 0
+    print(f"\nFAILED:\n{problems_text(results)}")
+    return 1
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    """SIGTERM ends it as Ctrl-C does: nothing is left behind."""
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

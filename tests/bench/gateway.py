@@ -1,0 +1,129 @@
+"""`python -m tests.bench.gateway MODE LANE PORT`: the project's gateway, over the lane or over SELECT … FOR UPDATE.
+
+Both are the same aiohttp application with the same checks, middleware and responses; only what a write does differs.
+"""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, ClassVar
+
+import uvloop
+from aiohttp import web
+from psycopg_pool import AsyncConnectionPool
+
+from gateways.app import Dependencies, Gateway, create_app
+from gateways.requests import issue, path_id, read_command
+from gateways.responses import written_response
+from gateways.server import serve_until_stopped
+from shared.command_log import open_command_log
+from shared.database import close_database, open_database
+from shared.errors import CommandRejected
+from shared.messaging.outcome import Outcome
+from shared.messaging.rabbitmq import RabbitWrites
+from shared.messaging.wire import CommandMessage
+from shared.messaging.writes import WriteOptions, Written, execute
+from shared.settings import BrokerSettings, GatewaySettings, ReaderSettings, TelemetrySettings, load
+from shared.telemetry import configure_logging
+from tests.bench.service import Account, credit_command
+
+POOL = 16
+"""Connections of the gateway that writes by itself: more of them only wait for the same row."""
+
+Credit = Callable[[Any, WriteOptions], Awaitable[Written[Account]]]
+
+
+class NoWrites:
+    """Stands where a gateway expects the port for writes, in one that does not use it."""
+
+    connected: ClassVar[bool] = True
+
+    def pending(self, command_id: str) -> bool:
+        return False
+
+    async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
+        raise NotImplementedError
+
+
+def for_update(pool: "AsyncConnectionPool[Any]") -> Credit:
+    """Credits an account in a transaction of its own."""
+
+    async def credit(command: Any, options: WriteOptions) -> Written[Account]:
+        async with pool.connection() as connection:
+            row = await (
+                await connection.execute(
+                    "SELECT balance, version FROM accounts WHERE id = %s FOR UPDATE", (command.id,)
+                )
+            ).fetchone()
+            if row is None:
+                raise CommandRejected(options.command_id or "", "account_not_found", "there is no such account")
+            account = Account(id=command.id, balance=row[0] + command.amount, version=row[1] + 1)
+            await connection.execute(
+                "UPDATE accounts SET balance = %s, version = %s WHERE id = %s",
+                (account.balance, account.version, account.id),
+            )
+        return Written(account, options.command_id or "", 0, replayed=False)
+
+    return credit
+
+
+def gateway_of(lane: str, credit: Credit) -> Gateway:
+    model = credit_command(lane)
+    routes = web.RouteTableDef()
+
+    @routes.post("/accounts/{id}/credit")
+    async def credit_account(request: web.Request) -> web.Response:
+        command = await read_command(request, model, {"id": path_id(request, "id", "account_not_found")})
+        return written_response(await issue(request, credit, command))
+
+    def attach(app: web.Application, dependencies: Dependencies) -> None:
+        """Nothing: the routes have what they need."""
+
+    return Gateway(name=lane, routes=routes, attach=attach)
+
+
+async def serve(mode: str, lane: str, port: int) -> None:
+    settings = load(GatewaySettings)
+    url = load(ReaderSettings, prefix=f"{lane.upper()}_").url(lane)
+    database = open_database(url, settings.read_pool_max)
+    command_log = open_command_log(database)
+    writes: Any
+    if mode == "lane":
+        writes = RabbitWrites(
+            load(BrokerSettings),
+            confirm_timeout_s=settings.confirm_timeout_s,
+            wait_s=settings.wait_s,
+            in_flight_max=settings.in_flight_max,
+            log=command_log,
+        )
+
+        async def credit(command: Any, options: WriteOptions) -> Written[Account]:
+            return await execute(writes, command, Account, options)
+
+    else:
+        writes = NoWrites()
+        pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
+            url, min_size=POOL, max_size=POOL, open=False, kwargs={"prepare_threshold": 0}
+        )
+        credit = for_update(pool)
+
+    async def connections(_: web.Application) -> AsyncIterator[None]:
+        await (writes.start() if mode == "lane" else pool.open(wait=True))
+        yield
+        await (writes.close() if mode == "lane" else pool.close())
+        await close_database(database)
+
+    dependencies = Dependencies(database=database, writes=writes, command_log=command_log, settings=settings)
+    app = create_app(gateway_of(lane, credit), dependencies)
+    app.cleanup_ctx.append(connections)
+    await serve_until_stopped(app, "127.0.0.1", port)
+
+
+def main(mode: str, lane: str, port: str) -> None:
+    configure_logging(load(TelemetrySettings), f"gateway-{lane}")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(mode, lane, int(port)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])

@@ -1,0 +1,12 @@
+"""`python -m tests.bench.lane NAME PORT`: the coordinator of one of the benchmark's lanes."""
+
+import sys
+
+from coordinator.process import run
+from shared.settings import TelemetrySettings, load
+from shared.telemetry import configure_logging
+from tests.bench.service import service_named
+
+if __name__ == "__main__":
+    configure_logging(load(TelemetrySettings), f"coordinator-{sys.argv[1]}")
+    sys.exit(run(service_named(sys.argv[1]), int(sys.argv[2])))

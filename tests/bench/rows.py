@@ -1,0 +1,46 @@
+"""A row of the report: one way to write under one load."""
+
+from msgspec import Struct
+
+from tests.bench.workloads import Workload
+
+
+class RunFailed(Exception):
+    """A run has no measurement; the text says why."""
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """`key` is unique. `section` is what it is compared within; the repeats of a section's rows are interleaved.
+
+    `where` is a database's kind, or the name of a lane of its own. `tier` "full" leaves it out of the short run.
+    """
+
+    key: str
+    section: str
+    title: str
+    method: str
+    workload: Workload
+    database: str = "postgresql"
+    lane: str | None = None
+    lane_settings: dict[str, str] = {}
+    concurrency: int = 32
+    clients: int = 1
+    rate: float | None = None
+    batch: int = 500
+    gateways: int = 0
+    gateway_mode: str | None = None
+    worker: str | None = None
+    may_lose: bool = False
+    is_python: bool = True
+    tier: str = "short"
+    note: str = ""
+    repeats: int | None = None
+
+    @property
+    def is_slow_to_start(self) -> bool:
+        """Whether its warm-up takes longer: thousands of commands at once; connections of its own to be made."""
+        return self.method == "lane" or self.method.startswith("pgbench")
+
+    @property
+    def is_lane(self) -> bool:
+        return self.lane is not None

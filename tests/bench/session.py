@@ -1,0 +1,166 @@
+"""Everything that runs while it is measured: servers, databases, lanes, gateways, workers."""
+
+import os
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import rmtree
+from signal import SIGTERM
+from time import monotonic, sleep
+
+from coordinator.dev.install import Installation
+from coordinator.dev.servers import Server, ServerSet, remove_data
+from coordinator.dev.servers.ports import free_port
+from coordinator.dev.servers.process import Process
+from tests.bench.databases import BenchDatabase, fill_log, open_bench_database
+from tests.bench.service import LANE_BIG_LOG, LANES
+from tests.support.databases import FreshDatabases
+
+READY_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 20.0
+SETTING_OF = {"postgresql": "USERS_DATABASE_URL", "mariadb": "PAYMENTS_DATABASE_URL", "mongodb": "ITEMS_DATABASE_URL"}
+ROOT = Path(__file__).parents[2]
+
+
+class Session:
+    """Starts what a row needs, once, and keeps it."""
+
+    def __init__(self, servers: ServerSet, directory: Path) -> None:
+        self.servers = servers
+        self.directory = directory
+        self.log_entries = 0
+        self.backlog = 0
+        self._fresh = FreshDatabases(servers.environment())
+        self.environment = servers.environment() | {
+            "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+            "TELEMETRY_LOG_LEVEL": "WARNING",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": str(ROOT),
+            "GATEWAY_IN_FLIGHT_MAX": "5000",
+        }
+        self._databases: dict[str, BenchDatabase] = {}
+        self._lanes: dict[str, tuple[Process, dict[str, str]]] = {}
+        self._processes: list[Process] = []
+
+    def database(self, kind: str, lane: str | None) -> BenchDatabase:
+        """The database of a lane, or that of the alternatives on this kind of server; made when first asked for."""
+        name = lane or f"direct-{kind}"
+        known = self._databases.get(name)
+        if known is None:
+            known = open_bench_database(self._fresh.new(SETTING_OF[kind]), lane)
+            known.prepare()
+            if lane == LANE_BIG_LOG:
+                fill_log(known.url, lane, self.log_entries)
+            self._databases[name] = known
+        return known
+
+    def url_of(self, kind: str, lane: str | None) -> str:
+        return self.database(kind, lane).url
+
+    def lane(self, name: str, kind: str, settings: dict[str, str]) -> Process:
+        """The coordinator of a lane, with these settings; another of the same lane is stopped first."""
+        running = self._lanes.get(name)
+        if running is not None and running[0].alive and running[1] == settings:
+            return running[0]
+        self.stop_lane(name)
+        environment = {f"{name.upper()}_DATABASE_URL": self.url_of(kind, name)} | settings
+        process = self._ready(f"coordinator-{name}", ["tests.bench.lane", name], environment)
+        self._lanes[name] = (process, settings)
+        return process
+
+    def stop_lane(self, name: str) -> None:
+        running = self._lanes.pop(name, None)
+        if running is not None:
+            running[0].stop(SIGTERM, STOP_TIMEOUT_S)
+
+    @contextmanager
+    def gateways(self, mode: str, number: int, kind: str) -> Iterator[tuple[list[Process], list[str]]]:
+        """So many gateways for a while: the processes and their addresses."""
+        lane = LANES[kind]
+        settings = {
+            f"{lane.upper()}_DATABASE_URL": self.url_of(kind, lane if mode == "lane" else None),
+        }
+        started: list[Process] = []
+        ports: list[int] = []
+        try:
+            for _ in range(number):
+                ports.append(free_port())
+                started.append(self._ready("gateway", ["tests.bench.gateway", mode, lane], settings, port=ports[-1]))
+            yield started, [f"127.0.0.1:{port}" for port in ports]
+        finally:
+            for process in started:
+                process.stop(SIGTERM, STOP_TIMEOUT_S)
+
+    @contextmanager
+    def worker(self, argv: Sequence[str], settings: dict[str, str]) -> Iterator[Process]:
+        """A worker of an alternative, for the time of one run."""
+        process = self._start("worker", [sys.executable, *argv], settings)
+        try:
+            yield process
+        finally:
+            process.stop(SIGTERM, 5.0)
+
+    def server_of(self, kind: str) -> Server:
+        servers = self.servers
+        return {"postgresql": servers.postgresql, "mariadb": servers.mysql, "mongodb": servers.mongodb}[kind]
+
+    def stop(self) -> None:
+        """Stop every process of ours; the servers are whose they are."""
+        for process in self._processes:
+            if process.alive:
+                process.stop(SIGTERM, STOP_TIMEOUT_S)
+        for database in self._databases.values():
+            database.close()
+
+    def drop(self) -> None:
+        """Drop the databases, where the servers are to live on."""
+        self._fresh.drop()
+
+    def _ready(self, name: str, module: list[str], settings: dict[str, str], port: int | None = None) -> Process:
+        port = port or free_port()
+        process = self._start(name, [sys.executable, "-m", *module, str(port)], settings)
+        deadline = monotonic() + READY_TIMEOUT_S
+        while not _answers(f"http://127.0.0.1:{port}/readyz"):
+            if not process.alive or monotonic() > deadline:
+                raise RuntimeError(f"{name} is not ready ({process.status}):\n{process.log_tail(20)}")
+            sleep(0.02)
+        return process
+
+    def _start(self, name: str, argv: list[str], settings: dict[str, str]) -> Process:
+        process = Process(
+            argv, log_path=self.directory / "logs" / f"{name}.log", environment=self.environment | settings
+        )
+        self._processes.append(process)
+        return process
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+@contextmanager
+def running_session() -> Iterator[Session]:
+    """The servers of a benchmark of its own; nothing of them is left afterwards."""
+    directory = Path(tempfile.mkdtemp(prefix="write-coordinator-bench-"))
+    directory.chmod(0o755)
+    try:
+        Installation(print, directory / "install.log").run()
+        servers = ServerSet.native(directory)
+        servers.start(lambda what, seconds: print(f"  {what} ({seconds:.1f} s)", flush=True))
+        session = Session(servers, directory)
+        try:
+            yield session
+        finally:
+            session.stop()
+            servers.stop()
+    finally:
+        remove_data(directory)
+        rmtree(directory, ignore_errors=True)
