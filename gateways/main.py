@@ -13,6 +13,7 @@ from gateways.server import serve_until_stopped
 from shared.command_log import open_command_log
 from shared.database import close_database, open_database
 from shared.errors import ConfigurationError
+from shared.event_loop import new_event_loop
 from shared.messaging.rabbitmq import RabbitWrites
 from shared.settings import BrokerSettings, GatewaySettings, ReaderSettings, TelemetrySettings, load
 from shared.telemetry import configure_logging
@@ -36,20 +37,11 @@ def main(service: str, host: str, port: int) -> None:
     """
     try:
         configure_logging(load(TelemetrySettings), f"gateway-{service}")
-        with asyncio.Runner(loop_factory=_new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
             runner.run(_serve(GATEWAYS[service], host, port))
     except ConfigurationError as error:
         click.echo(f"gateway {service}: {error}", err=True)
         sys.exit(2)
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's, where there is one: it is not made for every platform."""
-    try:
-        import uvloop  # noqa: PLC0415
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 async def _serve(gateway: Gateway, host: str, port: int) -> None:

@@ -58,9 +58,9 @@ class Stages:
         self.command_id: str | None = None
         self.sequence: int | None = None
 
-    def end(self, stage: Stage) -> None:
-        """The stage ends now; it began where the one before it ended."""
-        now = time.perf_counter()
+    def end(self, stage: Stage, at: float | None = None) -> None:
+        """The stage ends now, or ended at a time of `time.perf_counter`; it began where the one before it ended."""
+        now = time.perf_counter() if at is None else at
         self.spent_ms[stage] = round(self.spent_ms.get(stage, 0.0) + (now - self._since) * 1000, 3)
         self._since = now
 

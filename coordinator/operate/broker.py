@@ -208,6 +208,7 @@ def _abort(connection: BlockingConnection) -> None:
     with suppress(AMQPError):
         connection._impl._terminate_stream(StreamLostError("aborted by us"))  # noqa: SLF001
         connection.process_data_events()
+    connection._cleanup()  # noqa: SLF001  # as `close` does: its event loop holds sockets of its own
 
 
 def _receive(connection: BlockingConnection, channel: BlockingChannel, letters: DeadLetterQueue, count: int) -> None:

@@ -7,6 +7,7 @@ never by a cancel, a nack or a close: those would reorder the queue (docs/ARCHIT
 
 import asyncio
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from coordinator.lane.control import Marker
 from coordinator.lane.delivery import DeadLetter, Delivery, Reply, Settlement
 from coordinator.lane.settle import ERROR_CHARACTERS_MAX
 from shared.errors import BrokerUnavailable, ConfigurationError, CoordinatorError, Unavailable
+from shared.event_loop import new_event_loop
 from shared.lane_tables import OutboxEntry
 from shared.messaging.amqp import AmqpChannel, AmqpConnection
 from shared.messaging.publisher import Publisher
@@ -38,6 +40,7 @@ from shared.settings import BrokerSettings, LaneSettings
 
 PERSISTENT = 2
 TRANSIENT = 1
+REPLY_OUTCOMES_MAX = 500
 
 log = structlog.get_logger("consumer")
 
@@ -60,7 +63,7 @@ class LaneConsumer:
         self._settings = settings
         self._holder = holder
         self._on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None] = _ignore
-        self._loop = asyncio.new_event_loop()
+        self._loop = new_event_loop()
         self._publisher = Publisher(broker, f"{holder} publish")
         self._connection: AmqpConnection | None = None
         self._channel: AmqpChannel | None = None
@@ -173,8 +176,7 @@ class LaneConsumer:
             for letter in settlement.dead_letters:
                 await self._publish_dead(letter)
             self._acknowledge(generation, settlement.tags)
-            for reply in settlement.replies:
-                self._send_reply(reply)
+            self._send_replies(settlement.replies)
             self._publish_emitted(settlement.emitted)
             self._settlements.task_done()
 
@@ -225,18 +227,29 @@ class LaneConsumer:
                 )
                 return
 
-    def _send_reply(self, reply: Reply) -> None:
+    def _send_replies(self, replies: Sequence[Reply]) -> None:
         """Outcomes are sent once and without a confirm: whoever misses one finds it in the command log."""
-        packs = [reply.outcomes] if reply.packed else [[outcome] for outcome in reply.outcomes]
-        for outcomes in packs:
-            properties = pika.BasicProperties(
-                content_type=PACK_CONTENT if reply.packed else JSON_CONTENT,
-                correlation_id=reply.correlation_id,
-                delivery_mode=TRANSIENT,
-            )
-            body = encode_outcomes(outcomes) if reply.packed else encode_outcome(outcomes[0])
-            if not self._publisher.send(reply.reply_to, properties, body):
-                log.warning("outcome_not_sent", lane=self._lane, outcomes=len(outcomes))
+        packs: defaultdict[str, list[Reply]] = defaultdict(list)
+        for reply in replies:
+            if reply.packed:
+                packs[reply.reply_to].append(reply)
+                continue
+            for outcome in reply.outcomes:
+                self._send_reply(reply.reply_to, reply.correlation_id, JSON_CONTENT, encode_outcome(outcome))
+        for reply_to, several in packs.items():
+            outcomes = [outcome for reply in several for outcome in reply.outcomes]
+            # Of several messages, the ids tell whose each outcome is.
+            correlation_id = several[0].correlation_id if len(several) == 1 else None
+            for start in range(0, len(outcomes), REPLY_OUTCOMES_MAX):
+                body = encode_outcomes(outcomes[start : start + REPLY_OUTCOMES_MAX])
+                self._send_reply(reply_to, correlation_id, PACK_CONTENT, body)
+
+    def _send_reply(self, reply_to: str, correlation_id: str | None, content_type: str, body: bytes) -> None:
+        properties = pika.BasicProperties(
+            content_type=content_type, correlation_id=correlation_id, delivery_mode=TRANSIENT
+        )
+        if not self._publisher.send(reply_to, properties, body):
+            log.warning("outcome_not_sent", lane=self._lane, reply_to=reply_to)
 
     def _publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         for entry in entries:

@@ -1,7 +1,9 @@
-"""`Writes` over RabbitMQ: publish the command, wait for its confirm, wait for its outcome."""
+"""`Writes` over RabbitMQ: publish commands, wait for their confirms, wait for their outcomes."""
 
 import asyncio
 import itertools
+from collections import defaultdict
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -13,35 +15,37 @@ from shared.command_log import CommandLog
 from shared.errors import BrokerUnavailable, CommandPending, DatabaseUnavailable, Overloaded
 from shared.messaging.amqp import AmqpConnection
 from shared.messaging.outcome import Outcome, from_log
+from shared.messaging.packing import InFlight, Pack, packs_of
 from shared.messaging.publisher import Publisher
 from shared.messaging.topology import WRITES_EXCHANGE
-from shared.messaging.wire import JSON_CONTENT, CommandMessage, decode_outcome, fingerprint_of, headers_of
+from shared.messaging.wire import (
+    HEADER_REPLY_PACKS,
+    JSON_CONTENT,
+    PACK_CONTENT,
+    CommandMessage,
+    decode_outcome,
+    decode_outcomes,
+    encode_pack,
+    fingerprint_of,
+    headers_of,
+)
 from shared.settings import BrokerSettings
-from shared.telemetry import current_stages, end_stage
+from shared.telemetry import current_stages
 
 REPLY_QUEUE_EXPIRES_MS = 60_000
 PERSISTENT = 2
 UNSETTLED_MAX = 10_000
+LOOKUPS_AT_ONCE = 8
 
 log = structlog.get_logger("writes")
-
-
-class _InFlight:
-    """A command that somebody waits for."""
-
-    __slots__ = ("command_id", "message", "outcome")
-
-    def __init__(self, message: CommandMessage, outcome: "asyncio.Future[Outcome]") -> None:
-        self.message = message
-        self.command_id = message.command_id or ""
-        self.outcome = outcome
 
 
 class RabbitWrites:
     """Implements `Writes`.
 
-    Outcomes come to a queue of this process's own. It outlives a lost connection by a minute; an outcome that is lost
-    all the same is read from the command log, where `log` is given.
+    Commands that are issued in the same turn of the event loop travel as one message, in their order. Outcomes come to
+    a queue of this process's own. It outlives a lost connection by a minute; an outcome that is lost all the same is
+    read from the command log, where `log` is given.
 
     With `in_order` this is a publisher session: commands of one lane are applied in the order in which they were
     issued here, even when the broker refused one and took the next, or the connection was lost in between. Should one
@@ -70,10 +74,14 @@ class RabbitWrites:
         self._replies_ready = asyncio.Event()
         self._session = f"{name}.{uuid4().hex}" if in_order else None
         self._session_numbers: dict[str, int] = {}
-        self._in_flight: dict[str, _InFlight] = {}
+        self._in_flight = 0
+        self._issued: defaultdict[str, list[InFlight]] = defaultdict(list)
+        self._by_id: dict[str, InFlight] = {}
+        self._by_correlation: dict[str, InFlight] = {}
         self._unsettled: dict[str, None] = {}
         self._numbers = itertools.count(1)
         self._task: asyncio.Task[None] | None = None
+        self._lookups: set[asyncio.Task[None]] = set()
 
     @property
     def connected(self) -> bool:
@@ -83,7 +91,7 @@ class RabbitWrites:
     @property
     def in_flight(self) -> int:
         """Commands that somebody waits for."""
-        return len(self._in_flight)
+        return self._in_flight
 
     def pending(self, command_id: str) -> bool:
         """Whether this process issued the command and has not seen its outcome yet (the latest ones only)."""
@@ -101,13 +109,14 @@ class RabbitWrites:
 
     async def close(self) -> None:
         """Disconnect. Commands that are confirmed are settled all the same; nobody here learns of it."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [task for task in (self._task, *self._lookups) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._publisher.close()
 
     async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
-        if len(self._in_flight) >= self._in_flight_max:
+        if self._in_flight >= self._in_flight_max:
             raise Overloaded(f"{self._in_flight_max} commands are under way here already")
         if not self._publisher.is_ready:
             state = "takes no messages: a memory or disk alarm" if self._publisher.is_blocked else "cannot be reached"
@@ -115,84 +124,140 @@ class RabbitWrites:
         if self._session is not None:
             number = self._session_numbers[lane] = self._session_numbers.get(lane, 0) + 1
             message = msgspec.structs.replace(message, publisher=self._session, publisher_seq=number)
-        entry = _InFlight(message, asyncio.get_running_loop().create_future())
-        correlation_id = str(next(self._numbers))
-        self._in_flight[correlation_id] = entry
+        loop = asyncio.get_running_loop()
+        entry = InFlight(message, loop.create_future(), self._wait_s if wait_s is None else wait_s)
+        issued = self._issued[lane]
+        if not issued:
+            loop.call_soon(self._publish_issued, lane)
+        issued.append(entry)
+        self._in_flight += 1
         stages = current_stages()
         if stages is not None:
             stages.command_id = entry.command_id
         try:
-            await self._publish(lane, entry, correlation_id)
-            self._note_unsettled(entry)
-            end_stage("publish")
-            limit_s = self._wait_s if wait_s is None else wait_s
-            if not entry.outcome.done() and limit_s > 0:
-                await asyncio.wait({entry.outcome}, timeout=limit_s)
-                await self._look_up(entry)
-            end_stage("apply")
-            if not entry.outcome.done():
-                raise CommandPending(entry.command_id)
-            outcome = entry.outcome.result()
-            if stages is not None:
-                stages.sequence = outcome.sequence
-            return outcome
+            outcome = await entry.settled
         finally:
-            del self._in_flight[correlation_id]
-            if entry.outcome.done():
-                self._unsettled.pop(entry.command_id, None)
-            entry.outcome.cancel()
+            self._forget(entry)
+            if stages is not None and entry.confirmed_at is not None:
+                stages.end("publish", entry.confirmed_at)
+                stages.end("apply")
+        if stages is not None:
+            stages.sequence = outcome.sequence
+        return outcome
 
-    async def _publish(self, lane: str, entry: _InFlight, correlation_id: str) -> None:
-        """Return once the command is safe: confirmed, or already settled."""
-        message = entry.message
+    def _publish_issued(self, lane: str) -> None:
+        """Publish what was issued since the loop's last turn."""
+        issued = self._issued.pop(lane)
+        if self._session is None:
+            # In a session those that nobody waits for any more must come too, or their numbers would be missing.
+            issued = [entry for entry in issued if not entry.settled.done()]
+        for entries, is_alone in packs_of(issued, self._by_id.keys()):
+            try:
+                self._publish(lane, entries, is_alone=is_alone)
+            except Exception as error:  # noqa: BLE001  # whoever issued it is told, as by a call
+                for entry in entries:
+                    entry.fail(error)
+
+    def _publish(self, lane: str, entries: list[InFlight], *, is_alone: bool) -> None:
+        correlation_id = str(next(self._numbers))
+        first = entries[0].message
+        is_pack = len(entries) > 1
+        headers = {} if is_pack else headers_of(first)
+        if is_alone:
+            # Its id is under way already, perhaps with another content: the correlation tells their outcomes apart.
+            self._by_correlation[correlation_id] = entries[0]
+            entries[0].correlation_id = correlation_id
+        else:
+            headers[HEADER_REPLY_PACKS] = True
+            for entry in entries:
+                self._by_id[entry.command_id] = entry
         properties = pika.BasicProperties(
-            message_id=message.command_id,
-            type=message.type,
-            content_type=JSON_CONTENT,
+            message_id=None if is_pack else first.command_id,
+            type=None if is_pack else first.type,
+            content_type=PACK_CONTENT if is_pack else JSON_CONTENT,
             delivery_mode=PERSISTENT,
             reply_to=self._reply_queue,
             correlation_id=correlation_id,
-            headers=headers_of(message),
+            headers=headers,
         )
+        body = encode_pack([entry.message for entry in entries]) if is_pack else first.arguments
         confirm = self._publisher.publish(
-            WRITES_EXCHANGE, lane, properties, message.arguments, repeat_refused=self._session is not None
+            WRITES_EXCHANGE, lane, properties, body, repeat_refused=self._session is not None
         )
-        try:
-            either: set[asyncio.Future[Any]] = {confirm, entry.outcome}
-            await asyncio.wait(
-                either,
-                timeout=self._confirm_timeout_s,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if entry.outcome.done():
-                return
-            if not confirm.done():
-                raise BrokerUnavailable(
-                    f"RabbitMQ did not confirm command {entry.command_id} within {self._confirm_timeout_s} s; "
-                    "it may be applied yet, or repeated with the same id"
-                )
-            confirm.result()
-        finally:
-            if not confirm.done():
-                confirm.cancel()
-            elif not confirm.cancelled():
-                confirm.exception()
+        pack = Pack(entries, confirm)
+        pack.timers.append(asyncio.get_running_loop().call_later(self._confirm_timeout_s, self._confirm_is_late, pack))
+        confirm.add_done_callback(partial(self._on_confirm, pack))
 
-    def _note_unsettled(self, entry: _InFlight) -> None:
-        self._unsettled[entry.command_id] = None
-        if len(self._unsettled) > UNSETTLED_MAX:
+    def _on_confirm(self, pack: Pack, confirm: "asyncio.Future[None]") -> None:
+        """The commands are safe, or refused."""
+        pack.cancel_timers()
+        if confirm.cancelled():
+            return
+        error = confirm.exception()
+        if isinstance(error, Exception):
+            kind, arguments = type(error), error.args
+            pack.fail(lambda _: kind(*arguments))
+            return
+        loop = asyncio.get_running_loop()
+        by_wait: defaultdict[float, list[InFlight]] = defaultdict(list)
+        for entry in pack.confirmed():
+            self._unsettled[entry.command_id] = None
+            by_wait[entry.wait_s].append(entry)
+        while len(self._unsettled) > UNSETTLED_MAX:
             del self._unsettled[next(iter(self._unsettled))]
+        for wait_s, entries in by_wait.items():
+            if wait_s > 0:
+                pack.timers.append(loop.call_later(wait_s, self._outcome_is_late, entries))
+            else:
+                self._give_up(entries)
 
-    async def _look_up(self, entry: _InFlight) -> None:
-        """The outcome may have been lost on its way: ask the log."""
-        if self._log is None or entry.outcome.done():
+    def _confirm_is_late(self, pack: Pack) -> None:
+        timeout_s = self._confirm_timeout_s
+        pack.fail(
+            lambda entry: BrokerUnavailable(
+                f"RabbitMQ did not confirm command {entry.command_id} within {timeout_s} s; "
+                "it may be applied yet, or repeated with the same id"
+            )
+        )
+
+    def _outcome_is_late(self, entries: list[InFlight]) -> None:
+        """An outcome may have been lost on its way: ask the log before giving up."""
+        if self._log is None:
+            self._give_up(entries)
             return
+        task = asyncio.create_task(self._look_up(self._log, entries), name="look up outcomes")
+        self._lookups.add(task)
+        task.add_done_callback(self._lookups.discard)
+
+    async def _look_up(self, log: CommandLog, entries: list[InFlight]) -> None:
+        waiting = [entry for entry in entries if not entry.settled.done()]
         try:
-            found = await self._log.find(entry.command_id)
+            for start in range(0, len(waiting), LOOKUPS_AT_ONCE):
+                some = waiting[start : start + LOOKUPS_AT_ONCE]
+                entries_found = await asyncio.gather(*(log.find(entry.command_id) for entry in some))
+                for entry, found in zip(some, entries_found, strict=True):
+                    is_same = found is not None and found.fingerprint == fingerprint_of(entry.message)
+                    if found is not None and is_same and not entry.settled.done():
+                        entry.settled.set_result(from_log(found, replayed=False))
         except DatabaseUnavailable:
-            return
-        if found is not None and found.fingerprint == fingerprint_of(entry.message) and not entry.outcome.done():
-            entry.outcome.set_result(from_log(found, replayed=False))
+            pass
+        self._give_up(waiting)
+
+    def _give_up(self, entries: list[InFlight]) -> None:
+        for entry in entries:
+            entry.fail(CommandPending(entry.command_id))
+
+    def _forget(self, entry: InFlight) -> None:
+        """Nobody waits for this command any more."""
+        self._in_flight -= 1
+        if entry.correlation_id is not None:
+            self._by_correlation.pop(entry.correlation_id, None)
+        elif self._by_id.get(entry.command_id) is entry:
+            del self._by_id[entry.command_id]
+        if entry.has_outcome:
+            self._unsettled.pop(entry.command_id, None)
+        if entry.pack is not None:
+            entry.pack.forget()
 
     async def _keep_receiving(self) -> None:
         while True:
@@ -227,11 +292,14 @@ class RabbitWrites:
 
     def _on_reply(self, _: Any, __: Any, properties: pika.BasicProperties, body: bytes) -> None:
         try:
-            outcome = decode_outcome(body)
+            is_pack = properties.content_type == PACK_CONTENT
+            outcomes = decode_outcomes(body) if is_pack else [decode_outcome(body)]
         except msgspec.MsgspecError as error:
             log.error("outcome_malformed", correlation_id=properties.correlation_id, error=str(error))
             return
-        self._unsettled.pop(outcome.command_id or "", None)
-        entry = self._in_flight.get(properties.correlation_id or "")
-        if entry is not None and not entry.outcome.done():
-            entry.outcome.set_result(outcome)
+        alone = None if is_pack else self._by_correlation.get(properties.correlation_id or "")
+        for outcome in outcomes:
+            self._unsettled.pop(outcome.command_id or "", None)
+            entry = alone or self._by_id.get(outcome.command_id or "")
+            if entry is not None and not entry.settled.done():
+                entry.settled.set_result(outcome)

@@ -81,6 +81,9 @@ class _Packed(Struct, kw_only=True, omit_defaults=True):
     traceparent: Any = None
 
 
+_PACK = msgspec.json.Decoder(list[_Packed])
+
+
 def decode(envelope: Envelope, body: bytes, bytes_max: int = BODY_BYTES_MAX) -> tuple[CommandMessage, ...]:
     """The commands of one message, in order. Never raises: what is wrong is each command's `problem`."""
     headers = envelope.headers
@@ -94,6 +97,11 @@ def decode(envelope: Envelope, body: bytes, bytes_max: int = BODY_BYTES_MAX) -> 
         named = decode(msgspec.structs.replace(envelope, content_type=None), b"")[0]
         return (msgspec.structs.replace(named, arguments=body, problem=named.problem or problem),)
     if envelope.content_type == PACK_CONTENT:
+        try:
+            return tuple(_of_packed(packed) for packed in _PACK.decode(body))
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            # Something in it is wrong: each element by itself shows what.
+            pass
         try:
             elements = msgspec.json.decode(body, type=list[msgspec.Raw])
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -120,6 +128,10 @@ def _decode_packed(element: bytes) -> CommandMessage:
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         problem = Problem("malformed_command", f"a command of a pack must be a JSON object: {error}")
         return CommandMessage(command_id=None, type=None, arguments=element, problem=problem)
+    return _of_packed(packed)
+
+
+def _of_packed(packed: _Packed) -> CommandMessage:
     return _checked(
         packed.id,
         packed.type,
@@ -239,6 +251,9 @@ def encode_pack(messages: list[CommandMessage]) -> bytes:
     )
 
 
+_OUTCOMES = msgspec.json.Decoder(list[Outcome])
+
+
 def encode_outcomes(outcomes: list[Outcome]) -> bytes:
     """The body of an outcome message, or of several packed."""
     return msgspec.json.encode(outcomes)
@@ -247,6 +262,11 @@ def encode_outcomes(outcomes: list[Outcome]) -> bytes:
 def encode_outcome(outcome: Outcome) -> bytes:
     """The body of an outcome message."""
     return msgspec.json.encode(outcome)
+
+
+def decode_outcomes(body: bytes) -> list[Outcome]:
+    """The outcomes in a message's body that are packed. Raises msgspec.MsgspecError."""
+    return _OUTCOMES.decode(body)
 
 
 def decode_outcome(body: bytes) -> Outcome:

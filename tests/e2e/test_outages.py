@@ -17,6 +17,7 @@ from coordinator.stores.port import Changes
 from shared.lane_tables import OutboxEntry
 from shared.services import service_named
 from tests.support.databases import sql_engine
+from tests.support.servers import quorum_queues_are_noted
 from tests.support.system import Client, System, wait_until, write_all
 
 WRITES = 1200
@@ -139,6 +140,7 @@ async def test_a_database_outage_holds_the_lane_and_loses_nothing(system: System
 
 async def test_a_broker_outage_is_answered_503_and_loses_nothing(system: System, native_servers: ServerSet) -> None:
     system.start("users")
+    wait_until(lambda: quorum_queues_are_noted(native_servers.rabbitmq), "the queue survives")
 
     async def kill_rabbitmq(_: "asyncio.Task[Any]") -> None:
         await settled(system, FEW)

@@ -12,7 +12,8 @@ from shared.messaging.rabbitmq import RabbitWrites
 from shared.messaging.wire import CommandMessage
 from shared.settings import BrokerSettings
 from tests.support.databases import sql_engine
-from tests.support.system import System
+from tests.support.servers import quorum_queues_are_noted
+from tests.support.system import System, wait_until
 
 COMMANDS = 1500
 
@@ -76,8 +77,7 @@ async def test_a_rolling_restart_under_load_reorders_nothing(system: System) -> 
 async def test_a_broker_that_is_killed_in_between_reorders_nothing(system: System, native_servers: ServerSet) -> None:
     system.prepare("users")
     system.start_coordinator("users")
-    # A quorum queue that was declared less than a second ago may not survive on RabbitMQ 3.10.
-    await asyncio.sleep(1.5)
+    wait_until(lambda: quorum_queues_are_noted(native_servers.rabbitmq), "the queue survives")
 
     async def kill() -> None:
         await asyncio.sleep(0.2)

@@ -24,6 +24,7 @@ import redis
 from coordinator.dev.servers import Server, ServerSet
 from coordinator.dev.servers.process import descendants
 from shared.errors import ConfigurationError
+from tests.support.servers import quorum_queues_are_noted
 
 pytestmark = pytest.mark.timeout(300)
 DIED_WITHIN_S = 15.0
@@ -110,10 +111,7 @@ def write_everywhere(servers: ServerSet) -> None:
         channel.confirm_delivery()
         channel.queue_declare("kept", durable=True, arguments={"x-queue-type": "quorum"})
         channel.basic_publish("", "kept", b"1", pika.BasicProperties(delivery_mode=2))
-    # RabbitMQ notes a new quorum queue in a file up to half a second after it has confirmed its declaration;
-    # killed before, it forgets the queue with all that is in it.
-    (names,) = servers.rabbitmq.data.glob("*/quorum/*/names.dets")
-    assert eventually(lambda: b"kept" in names.read_bytes())
+    assert eventually(lambda: quorum_queues_are_noted(servers.rabbitmq))
 
 
 def counts(servers: ServerSet) -> dict[str, int]:

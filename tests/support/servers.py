@@ -11,10 +11,21 @@ from shutil import rmtree
 
 from coordinator.dev.docker import engine_answers
 from coordinator.dev.install import Installation, Program
-from coordinator.dev.servers import ServerSet, remove_data
+from coordinator.dev.servers import Server, ServerSet, remove_data
 from coordinator.dev.servers.programs import find
 
 Environment = dict[str, str]
+
+
+def quorum_queues_are_noted(broker: Server) -> bool:
+    """Whether every quorum queue that is declared survives a SIGKILL of a broker that is a process of ours.
+
+    RabbitMQ 3.10 notes a new one in a file up to half a second after it has confirmed the declaration; killed
+    before, it forgets the queue with all that is in it.
+    """
+    (names,) = broker.data.glob("*/quorum/*/names.dets")
+    noted = names.read_bytes()
+    return all(folder.name.encode() in noted for folder in names.parent.iterdir() if folder.is_dir())
 
 
 def install_amqp_tools(log_path: Path) -> str:

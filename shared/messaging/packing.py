@@ -1,0 +1,118 @@
+"""Commands under way, and how those that were issued together are put into messages."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import msgspec
+
+from shared.messaging.outcome import Outcome
+from shared.messaging.wire import CommandMessage
+
+PACK_COMMANDS_MAX = 500
+PACK_BYTES_MAX = 64 << 10
+"""Bytes of the arguments of one pack: a queue's consumer holds a number of messages, whatever their size."""
+
+_Raw = msgspec.json.Decoder(msgspec.Raw)
+
+
+class InFlight:
+    """A command that somebody waits for: `settled` is its outcome, or why there is none."""
+
+    __slots__ = ("command_id", "confirmed_at", "correlation_id", "message", "pack", "settled", "wait_s")
+
+    def __init__(self, message: CommandMessage, settled: "asyncio.Future[Outcome]", wait_s: float) -> None:
+        self.command_id = message.command_id or ""
+        self.message = message
+        self.settled = settled
+        self.wait_s = wait_s
+        self.confirmed_at: float | None = None
+        self.correlation_id: str | None = None
+        self.pack: Pack | None = None
+
+    @property
+    def has_outcome(self) -> bool:
+        """Whether its outcome has come."""
+        return self.settled.done() and not self.settled.cancelled() and self.settled.exception() is None
+
+    def fail(self, error: Exception) -> None:
+        """Tell whoever waits, unless it is too late for that."""
+        if not self.settled.done():
+            self.settled.set_exception(error)
+
+
+class Pack:
+    """The commands of one message, from its publishing until nobody waits for any of them."""
+
+    __slots__ = ("_confirm", "_entries", "_remaining", "timers")
+
+    def __init__(self, entries: list[InFlight], confirm: "asyncio.Future[None]") -> None:
+        self._entries = entries
+        self._confirm = confirm
+        self._remaining = len(entries)
+        self.timers: list[asyncio.TimerHandle] = []
+        for entry in entries:
+            entry.pack = self
+
+    def confirmed(self) -> list[InFlight]:
+        """The broker has the message: the commands that still have no outcome."""
+        now = time.perf_counter()
+        waiting = [entry for entry in self._entries if not entry.settled.done()]
+        for entry in waiting:
+            entry.confirmed_at = now
+        return waiting
+
+    def fail(self, error: Callable[[InFlight], Exception]) -> None:
+        """Tell all who wait."""
+        for entry in self._entries:
+            entry.fail(error(entry))
+
+    def forget(self) -> None:
+        """One of them is not waited for any more; after the last one the message is not published again."""
+        self._remaining -= 1
+        if self._remaining == 0:
+            self.cancel_timers()
+            self._confirm.cancel()
+
+    def cancel_timers(self) -> None:
+        """None of them is needed any more."""
+        for timer in self.timers:
+            timer.cancel()
+        self.timers.clear()
+
+
+def packs_of(issued: Sequence[InFlight], under_way: Collection[str]) -> Iterator[tuple[list[InFlight], bool]]:
+    """Put commands into messages, in their order; with each, whether it has to travel alone.
+
+    A command travels alone if another one with its id is under way, or if its arguments are not JSON: it would make
+    the whole pack unreadable.
+    """
+    pack: list[InFlight] = []
+    ids: set[str] = set()
+    size_bytes = 0
+    for entry in issued:
+        is_alone = entry.command_id in under_way or entry.command_id in ids
+        arguments = entry.message.arguments
+        is_full = len(pack) >= PACK_COMMANDS_MAX or size_bytes + len(arguments) > PACK_BYTES_MAX
+        if pack and (is_alone or is_full or not _is_json(arguments)):
+            yield pack, False
+            pack, size_bytes = [], 0
+        if is_alone:
+            yield [entry], True
+            continue
+        ids.add(entry.command_id)
+        pack.append(entry)
+        size_bytes += len(arguments)
+        if not _is_json(arguments):
+            yield pack, False
+            pack, size_bytes = [], 0
+    if pack:
+        yield pack, False
+
+
+def _is_json(arguments: bytes) -> bool:
+    try:
+        _Raw.decode(arguments)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
