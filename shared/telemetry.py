@@ -12,9 +12,9 @@ import secrets
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Literal
+from typing import Any, BinaryIO, Literal, cast
 
 import msgspec
 import structlog
@@ -101,16 +101,27 @@ def _to_json(event: object, **_: object) -> bytes:
         return json.dumps(event, default=repr).encode()
 
 
-def _as_text(_: object, __: str, line: str | bytes) -> str:
-    return line.decode() if isinstance(line, bytes) else line
+def _as_text(_: object, __: str, line: Any) -> str:
+    return line.decode() if isinstance(line, bytes) else str(line)
+
+
+class _StandardError:
+    """Nobody reads it any more: that ends no process."""
+
+    def write(self, line: bytes) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.buffer.write(line)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            sys.stderr.buffer.flush()
 
 
 def configure_logging(settings: TelemetrySettings, process: str) -> None:
     """Send structlog's and the libraries' logs to standard error; every line names the process."""
+    is_json = settings.log_format == "json"
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(_to_json)
-        if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer()
+        structlog.processors.JSONRenderer(_to_json) if is_json else structlog.dev.ConsoleRenderer()
     )
     pid = os.getpid()
 
@@ -126,10 +137,9 @@ def configure_logging(settings: TelemetrySettings, process: str) -> None:
         structlog.processors.format_exc_info,
     ]
     # Ours are written at once; through the standard library's logging a line would cost twice as much.
-    is_json = settings.log_format == "json"
     structlog.configure(
         processors=[*shared_processors, renderer],
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer)
+        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", _StandardError()))
         if is_json
         else structlog.WriteLoggerFactory(sys.stderr),
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level]),
