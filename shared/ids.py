@@ -4,7 +4,6 @@ import hashlib
 import os
 import time
 from typing import Final
-from uuid import UUID
 
 _IDEMPOTENCY_NAMESPACE: Final = "6f3a1d1e-6d0b-5f0e-9a43-0c5f0e7f2d11"
 
@@ -14,7 +13,7 @@ def new_command_id() -> str:
     value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
     value = value & ~(0xF << 76) | 7 << 76
     value = value & ~(0x3 << 62) | 2 << 62
-    return str(UUID(int=value))
+    return _text(value)
 
 
 def command_id_for(lane: str, idempotency_key: str) -> str:
@@ -38,5 +37,9 @@ def _named(namespace: str, name: str) -> str:
     value = int.from_bytes(digest[:16])
     value = value & ~(0xF << 76) | 5 << 76
     value = value & ~(0x3 << 62) | 2 << 62
+    return _text(value)
+
+
+def _text(value: int) -> str:
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
