@@ -10,11 +10,13 @@ from aiohttp import web
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateways import operations
+from gateways import commands, operations
+from gateways.commands import COMMANDS, WRITES
 from gateways.keys import SERVICE_NAME, SETTINGS
 from gateways.middleware import serve
 from gateways.operations import CHECKS, COMMAND_LOG, PENDING, Check
 from shared.command_log import CommandLog
+from shared.commands import Command
 from shared.database import Database, Documents, ping
 from shared.errors import ConfigurationError
 from shared.messaging.writes import Writes
@@ -56,12 +58,14 @@ class Dependencies(Struct, frozen=True, kw_only=True):
 class Gateway(Struct, frozen=True, kw_only=True):
     """One service's gateway.
 
-    `attach` makes the service of the dependencies and puts it under the key that its routes use.
+    `attach` makes the service of the dependencies and puts it under the key that its routes use. `commands` are those
+    that `POST /commands` takes.
     """
 
     name: str
     routes: web.RouteTableDef
     attach: Callable[[web.Application, Dependencies], None]
+    commands: tuple[type[Command], ...] = ()
 
 
 def create_app(gateway: Gateway, dependencies: Dependencies) -> web.Application:
@@ -73,6 +77,8 @@ def create_app(gateway: Gateway, dependencies: Dependencies) -> web.Application:
     app[SERVICE_NAME] = gateway.name
     app[SETTINGS] = dependencies.settings
     app[COMMAND_LOG] = dependencies.command_log
+    app[COMMANDS] = {command.type: command for command in gateway.commands}
+    app[WRITES] = dependencies.writes
     app[PENDING] = dependencies.writes.pending
     app[CHECKS] = [
         Check("broker", lambda: _is_connected(dependencies.writes)),
@@ -80,6 +86,7 @@ def create_app(gateway: Gateway, dependencies: Dependencies) -> web.Application:
     ]
     gateway.attach(app, dependencies)
     app.add_routes(gateway.routes)
+    app.add_routes(commands.routes)
     app.add_routes(operations.routes)
     return app
 

@@ -8,6 +8,7 @@ from gateways.app import Dependencies, Gateway
 from gateways.operations import CHECKS, Check
 from gateways.requests import NoQuery, PageQuery, issue, path_command, path_id, read_command, read_query
 from gateways.responses import json_response, representation, written_response
+from shared.items import SERVICE
 from shared.items.cache import ItemCache, open_cache
 from shared.items.commands import CreateItem, ReleaseItem, ReserveItem, UpdateItem
 from shared.items.service import CacheResult, ItemService
@@ -91,4 +92,4 @@ async def _answers(cache: ItemCache) -> bool:
     return await cache.ping()
 
 
-GATEWAY: Final = Gateway(name="items", routes=routes, attach=attach)
+GATEWAY: Final = Gateway(name="items", routes=routes, attach=attach, commands=SERVICE.commands)

@@ -13,7 +13,7 @@ from shared.telemetry import Stages, TraceContext
 class RequestContext:
     """What is learnt of one request while it is served; the log line and the response's headers show it."""
 
-    __slots__ = ("arrived_s", "error", "preferences", "stages", "trace")
+    __slots__ = ("arrived_s", "error", "preferences", "stages", "statuses", "trace")
 
     def __init__(self, trace: TraceContext, stages: Stages) -> None:
         self.arrived_s = perf_counter()
@@ -21,6 +21,8 @@ class RequestContext:
         self.stages = stages
         self.preferences = Preferences()
         self.error: Exception | None = None
+        # Of a request of several commands: how many have each status.
+        self.statuses: dict[str, int] | None = None
 
 
 SERVICE_NAME: Final = web.AppKey("SERVICE_NAME", str)

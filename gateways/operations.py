@@ -1,7 +1,6 @@
 """What every gateway answers beside its service's methods: commands by id, health, readiness, metrics."""
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from http import HTTPStatus
@@ -15,7 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from gateways.keys import CONTEXT
 from gateways.problems import NotReady
-from gateways.requests import NoQuery, read_query
+from gateways.requests import COMMAND_ID, NoQuery, read_query
 from gateways.responses import Accepted, json_response
 from shared.command_log import CommandLog
 from shared.errors import DatabaseUnavailable, NotFound
@@ -24,8 +23,6 @@ from shared.messaging.outcome import OutcomeError
 
 READY_TIMEOUT_S: Final = 2.0
 """A part that has not answered by then counts as down."""
-
-_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class Check(Struct, frozen=True):
@@ -67,7 +64,7 @@ async def get_command(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     text = request.match_info["id"]
     command_id = text.lower()
-    if not _UUID.fullmatch(text):
+    if not COMMAND_ID.fullmatch(text):
         raise NotFound("command_not_found", f"no command has the id {text[:40]!a}: command ids are UUIDs")
     request[CONTEXT].stages.command_id = command_id
     # Asked before the log is read: a command that is settled in between is then found there.

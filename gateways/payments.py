@@ -9,6 +9,7 @@ from gateways.app import Dependencies, Gateway
 from gateways.requests import NoQuery, PageQuery, issue, path_id, read_command, read_query
 from gateways.responses import json_response, representation, written_response
 from shared.commands import Id
+from shared.payments import SERVICE
 from shared.payments.commands import OpenPayment
 from shared.payments.service import PaymentService
 
@@ -48,4 +49,4 @@ def attach(app: web.Application, dependencies: Dependencies) -> None:
     app[PAYMENTS] = PaymentService(dependencies.sql(), dependencies.writes)
 
 
-GATEWAY: Final = Gateway(name="payments", routes=routes, attach=attach)
+GATEWAY: Final = Gateway(name="payments", routes=routes, attach=attach, commands=SERVICE.commands)

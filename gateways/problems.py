@@ -8,7 +8,7 @@
 | CommandRejected | by its code: STATUSES; 404 for `*_not_found`; 409 for every other reason of the business |
 | CommandFailed | by its code: STATUSES; else 502: what is behind this gateway could not do it |
 | Unavailable | 503 with `Retry-After` |
-| web.HTTPException | its own: 404, 405 with `Allow`, 413 |
+| web.HTTPException | its own: 404, 405 with `Allow` |
 | anything else | 500 `internal_error`: a defect of ours, whose traceback is logged and not shown |
 
 A failed command is recorded, and repeating it under the same key returns the same failure: hence 502 and not
@@ -16,6 +16,7 @@ A failed command is recorded, and repeating it under the same key returns the sa
 gateway let through (one of them is of another release), and the request is at fault as it would be here: 422.
 """
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -63,6 +64,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     field: str | UnsetType = UNSET
     command_id: str | UnsetType = UNSET
     checks: dict[str, str] | UnsetType = UNSET
+    outcomes: Sequence[Struct] | UnsetType = UNSET
 
 
 class RequestRefused(CoordinatorError):  # it is the client's, as shared.errors.Rejected
@@ -85,6 +87,15 @@ class NotReady(Unavailable):
         self.checks = checks
 
 
+class NothingIssued(Unavailable):
+    """Raised when none of a request's commands could be handed over, with what is to be told of each."""
+
+    def __init__(self, code: str, message: str, outcomes: Sequence[Struct]) -> None:
+        super().__init__(message)
+        self.code = code
+        self.outcomes = outcomes
+
+
 class Answer(Struct, frozen=True):
     """How an error is answered, but for what only the request knows."""
 
@@ -96,6 +107,7 @@ class Answer(Struct, frozen=True):
     replayed: bool = False
     retry: bool = False
     checks: dict[str, str] | None = None
+    outcomes: Sequence[Struct] | None = None
 
 
 def answer_to(error: Exception) -> Answer:  # noqa: PLR0911  # one line an error
@@ -128,7 +140,8 @@ def _unavailable(error: Unavailable) -> Answer:
     # A database error's text is the driver's, with addresses and statements: for the log only.
     detail = "the database cannot be read now" if isinstance(error, DatabaseUnavailable) else str(error)
     checks = error.checks if isinstance(error, NotReady) else None
-    return Answer(503, error.code, detail, checks=checks, retry=True)
+    outcomes = error.outcomes if isinstance(error, NothingIssued) else None
+    return Answer(503, error.code, detail, checks=checks, outcomes=outcomes, retry=True)
 
 
 def _of_http(error: web.HTTPException) -> Answer:
@@ -137,8 +150,6 @@ def _of_http(error: web.HTTPException) -> Answer:
             return Answer(404, "not_found", "there is nothing at this path")
         case web.HTTPMethodNotAllowed():
             return Answer(405, "method_not_allowed", f"this path takes {error.headers['Allow']}")
-        case web.HTTPRequestEntityTooLarge():
-            return Answer(413, "body_too_large", "the body is larger than this gateway takes (GATEWAY_BODY_BYTES_MAX)")
         case _:
             return Answer(error.status, error.reason.lower().replace(" ", "_"), error.reason)
 
@@ -159,6 +170,7 @@ def problem_response(
         field=UNSET if answer.field is None else _clean(answer.field),
         command_id=UNSET if known_id is None else known_id,
         checks=UNSET if answer.checks is None else answer.checks,
+        outcomes=UNSET if answer.outcomes is None else answer.outcomes,
     )
     response = web.Response(status=answer.status, body=msgspec.json.encode(problem), content_type=CONTENT_TYPE)
     if isinstance(error, web.HTTPMethodNotAllowed):

@@ -29,6 +29,7 @@ STAGE_SECONDS: Final = Histogram(
     ("service", "stage"),
     buckets=(0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
+COMMANDS: Final = Counter("gateway_commands_total", "Commands of `POST /commands`, by status.", ("service", "status"))
 IN_FLIGHT: Final = Gauge("gateway_in_flight", "Requests being served.", ("service",))
 
 UNMATCHED: Final = "unmatched"
@@ -102,6 +103,10 @@ def _of_context(context: RequestContext, service: str) -> dict[str, object]:
         "sequence": stages.sequence,
         "stages": stages.spent_ms,
     }
+    if context.statuses is not None:
+        for status, count in context.statuses.items():
+            COMMANDS.labels(service, status).inc(count)
+        line |= {"commands": sum(context.statuses.values()), "statuses": context.statuses}
     if context.error is not None:
         line["error"] = f"{type(context.error).__name__}: {context.error}"[:ERROR_CHARACTERS_MAX]
     return line

@@ -20,6 +20,7 @@ from shared.paging import PAGE_DEFAULT, PAGE_MAX
 
 JSON_TYPES: Final = ("application/json",)
 PATCH_TYPES: Final = (*JSON_TYPES, "application/merge-patch+json")
+COMMAND_ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 BODY_TIMEOUT_S: Final = 30.0
 """A body that takes longer than this to arrive is not waited for."""
 
@@ -87,7 +88,7 @@ async def read_command(request: web.Request, model: type[C], path: dict[str, int
     A body cannot name what the path names.
     """
     read_query(request, NoQuery)
-    arguments = _object(await _read_body(request, PATCH_TYPES if request.method == "PATCH" else JSON_TYPES))
+    arguments = _object(await read_body(request, PATCH_TYPES if request.method == "PATCH" else JSON_TYPES))
     for name in path or ():
         if name in arguments:
             raise InvalidCommand(f"unknown field `{name}`: the path names it", code="invalid_arguments", field=name)
@@ -115,7 +116,7 @@ async def issue(
         idempotency_key=key,
         command_id=command_id,
         expected_version=version,
-        wait_s=_wait_s(context.preferences, request.app[SETTINGS].wait_s),
+        wait_s=granted_wait_s(context.preferences, request.app[SETTINGS].wait_s),
         traceparent=context.trace.traceparent,
     )
     context.stages.command_id = command_id
@@ -125,38 +126,65 @@ async def issue(
     return written
 
 
-def _wait_s(asked: Preferences, wait_s_max: float) -> float:
+def granted_wait_s(asked: Preferences, wait_s_max: float) -> float:
+    """How many seconds to wait for an outcome: as asked, `wait_s_max` at most."""
     if asked.wait_s is not None:
         return min(float(asked.wait_s), wait_s_max)
     return 0.0 if asked.respond_async else wait_s_max
 
 
-async def _read_body(request: web.Request, types: tuple[str, ...]) -> bytes:
+async def read_body(request: web.Request, types: tuple[str, ...], content: str = "a JSON object") -> bytes:
+    """The body, of one of these media types and not empty; `content` is what errors say is needed.
+
+    Raises RequestRefused: 400, 408, 413, 415.
+    """
     if not request.body_exists:
-        raise RequestRefused(400, "missing_body", "a body is needed: a JSON object", field="body")
-    _check_content_type(request.headers.get("Content-Type", ""), types)
+        raise _missing(content)
+    _check_content_type(request, types)
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise RequestRefused(
             415, "unsupported_content_encoding", "send the body uncompressed", field="Content-Encoding"
         )
-    if (request.content_length or 0) > request.app[SETTINGS].body_bytes_max:
-        raise web.HTTPRequestEntityTooLarge(request.app[SETTINGS].body_bytes_max)
+    bytes_max = request.app[SETTINGS].body_bytes_max
+    if (request.content_length or 0) > bytes_max:
+        raise _too_large(bytes_max)
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             body = await request.read()
     except TimeoutError:
         raise RequestRefused(408, "body_timeout", f"the body took longer than {BODY_TIMEOUT_S:g} s") from None
+    except web.HTTPRequestEntityTooLarge:
+        raise _too_large(bytes_max) from None
     except (web.RequestPayloadError, ConnectionError) as error:
         raise RequestRefused(400, "malformed_body", f"the body cannot be read: {type(error).__name__}") from None
     if not body:
-        raise RequestRefused(400, "missing_body", "a body is needed: a JSON object", field="body")
+        raise _missing(content)
     return body
 
 
-def _check_content_type(value: str, types: tuple[str, ...]) -> None:
-    media_type = value.partition(";")[0].strip().lower()
+def media_type(request: web.Request) -> str:
+    """`Content-Type` without its parameters, in small letters; empty where there is none."""
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def _missing(content: str) -> RequestRefused:
+    return RequestRefused(400, "missing_body", f"a body is needed: {content}", field="body")
+
+
+def _too_large(bytes_max: int) -> RequestRefused:
+    return RequestRefused(
+        413,
+        "body_too_large",
+        f"the body is larger than the {bytes_max} bytes that this gateway takes (GATEWAY_BODY_BYTES_MAX);"
+        " several commands can go in several requests",
+        field="body",
+    )
+
+
+def _check_content_type(request: web.Request, types: tuple[str, ...]) -> None:
+    value = request.headers.get("Content-Type", "")
     charset = _CHARSET.search(value)
-    if media_type not in types or (charset is not None and charset.group(1).lower() not in ("utf-8", "utf8")):
+    if media_type(request) not in types or (charset is not None and charset.group(1).lower() not in ("utf-8", "utf8")):
         raise RequestRefused(
             415,
             "unsupported_content_type",

@@ -65,7 +65,18 @@ def written_response(
 def accepted_response(command_id: str, asked: Preferences, wait_s_max: float) -> web.Response:
     """202: the outcome will be at `Location`. A wait longer than `wait_s_max` was not granted."""
     response = json_response(Accepted(command_id), status=HTTPStatus.ACCEPTED)
-    response.headers["Location"] = f"/commands/{command_id}"
+    response.headers["Location"] = command_location(command_id)
+    note_preferences(response, asked, wait_s_max)
+    return response
+
+
+def command_location(command_id: str) -> str:
+    """Where the outcome of a command is, once it is settled."""
+    return f"/commands/{command_id}"
+
+
+def note_preferences(response: web.Response, asked: Preferences, wait_s_max: float) -> None:
+    """Say which preferences were applied. A wait longer than `wait_s_max` was not granted."""
     applied = []
     if asked.respond_async:
         applied.append("respond-async")
@@ -73,4 +84,3 @@ def accepted_response(command_id: str, asked: Preferences, wait_s_max: float) ->
         applied.append(f"wait={asked.wait_s}")
     if applied:
         response.headers["Preference-Applied"] = ", ".join(applied)
-    return response

@@ -7,6 +7,7 @@ from aiohttp import web
 from gateways.app import Dependencies, Gateway
 from gateways.requests import NoQuery, PageQuery, issue, path_command, path_id, read_command, read_query
 from gateways.responses import json_response, representation, written_response
+from shared.users import SERVICE
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, TransferCredit, UpdateUser
 from shared.users.service import UserService
 
@@ -72,4 +73,4 @@ def attach(app: web.Application, dependencies: Dependencies) -> None:
     app[USERS] = UserService(dependencies.sql(), dependencies.writes)
 
 
-GATEWAY: Final = Gateway(name="users", routes=routes, attach=attach)
+GATEWAY: Final = Gateway(name="users", routes=routes, attach=attach, commands=SERVICE.commands)

@@ -49,7 +49,7 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
             return msgspec.json.decode(arguments, type=model)
         return msgspec.convert(arguments, type=model)
     except msgspec.ValidationError as error:
-        raise _invalid(error) from None
+        raise InvalidCommand(str(error), code="invalid_arguments", field=field_at_fault(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidCommand(f"the arguments are not valid JSON: {error}", code="malformed_json") from None
 
@@ -66,7 +66,8 @@ def validated(command: C) -> tuple[C, bytes]:
     return parse(type(command), arguments), arguments
 
 
-def _invalid(error: msgspec.ValidationError) -> InvalidCommand:
+def field_at_fault(error: msgspec.ValidationError) -> str | None:
+    """The path of the field that the error is about, such as `amount`; None where it is about the whole."""
     text = str(error)
     found = _FIELD.search(text) or _NAMED.search(text)
-    return InvalidCommand(text, code="invalid_arguments", field=found.group(1) if found else None)
+    return found.group(1) if found else None

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from msgspec import Struct
 from sqlalchemy import MetaData
 
+from shared.commands import Command
 from shared.rows import Ref, Row
 from shared.unit_of_work import Handler
 
@@ -36,3 +37,8 @@ class Service(Struct, frozen=True, kw_only=True):
     metadata: MetaData | None = None
     migrations: Path | None = None
     projection: Callable[[], Projection] | None = None
+
+    @property
+    def commands(self) -> tuple[type[Command], ...]:
+        """The commands that its lane applies."""
+        return tuple(handler.command for handler in self.handlers)

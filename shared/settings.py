@@ -131,6 +131,7 @@ class GatewaySettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GATEWAY_", extra="ignore")
 
     body_bytes_max: int = Field(default=256 << 10, ge=256, description="Bytes of one request's body.")
+    commands_max: int = Field(default=1000, ge=1, le=10_000, description="Commands in one `POST /commands`.")
     wait_s: float = Field(default=10.0, ge=0, description="How long a write waits for its outcome before 202.")
     confirm_timeout_s: float = Field(default=5.0, gt=0, description="How long a write waits for the broker before 503.")
     in_flight_max: int = Field(default=2000, ge=1, description="Commands under way; more are answered 503.")

@@ -11,7 +11,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, BinaryIO, Literal, cast
@@ -65,6 +65,21 @@ class Stages:
         now = time.perf_counter() if at is None else at
         self.spent_ms[stage] = round(self.spent_ms.get(stage, 0.0) + (now - self._since) * 1000, 3)
         self._since = now
+
+    def end_issued(self, commands: Iterable["Stages"]) -> None:
+        """Commands that were issued at once are done, each measured by itself.
+
+        `publish` ends here with the last confirm, and the rest is `apply`. Where none was confirmed neither is noted,
+        as for a single command.
+        """
+        publishes_ms = [command.spent_ms["publish"] for command in commands if "publish" in command.spent_ms]
+        if publishes_ms:
+            now = time.perf_counter()
+            passed_ms = (now - self._since) * 1000
+            publish_ms = min(max(publishes_ms), passed_ms)
+            self.spent_ms["publish"] = round(publish_ms, 3)
+            self.spent_ms["apply"] = round(passed_ms - publish_ms, 3)
+            self._since = now
 
 
 _current: ContextVar[Stages | None] = ContextVar("stages", default=None)

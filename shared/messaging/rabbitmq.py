@@ -138,7 +138,7 @@ class RabbitWrites:
             outcome = await entry.settled
         finally:
             self._forget(entry)
-            if stages is not None and entry.confirmed_at is not None:
+            if stages is not None and (entry.confirmed_at is not None or entry.has_outcome):
                 stages.end("publish", entry.confirmed_at)
                 stages.end("apply")
         if stages is not None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import pytest
@@ -107,6 +108,47 @@ async def test_an_asynchronous_write_is_looked_up_by_its_command(users: Api) -> 
                 break
             assert (status, outcome["status"]) == (202, "pending")
     assert (outcome["status"], outcome["sequence"], outcome["result"]["credit"]) == ("applied", 2, 5)
+
+
+async def test_many_commands_in_one_request_are_applied_in_their_order_and_once(users: Api) -> None:
+    commands: list[tuple[str, dict[str, Any], str]] = []
+    for number in range(1, 21):
+        commands += [
+            ("users.create", {"name": f"User {number}", "email": f"{number}@example.org"}, "applied"),
+            # Each needs the one before it: in another order it would be rejected.
+            ("users.credit", {"id": number, "amount": 30}, "applied"),
+            ("users.credit", {"id": number, "amount": -31}, "rejected"),
+            ("users.create", {"name": "Late", "email": f"{number}@example.org"}, "rejected"),
+            ("users.transfer", {"from": number, "to": max(number - 1, 1), "amount": 10}, "applied"),
+        ]
+    commands[4] = ("users.update", {"id": 1, "name": "First"}, "applied")
+    body = [{"id": str(uuid4()), "type": kind, "args": arguments} for kind, arguments, _ in commands]
+    status, outcomes, headers = await users("POST", "/commands", body)
+    assert (status, headers["Content-Type"]) == (200, "application/json")
+    assert [outcome["command_id"] for outcome in outcomes] == [each["id"] for each in body]
+    assert [(outcome["type"], outcome["status"]) for outcome in outcomes] == [(kind, end) for kind, _, end in commands]
+    assert [outcome["sequence"] for outcome in outcomes] == list(range(1, 101))
+    assert not any(outcome["replayed"] for outcome in outcomes)
+    assert {outcome["error"]["code"] for outcome in outcomes if outcome["error"]} == {
+        "email_taken",
+        "insufficient_credit",
+    }
+    assert [outcome["result"]["id"] for outcome in outcomes[::5]] == list(range(1, 21)), "rejected ones use no id up"
+    assert (await users("GET", "/users/1"))[1]["credit"] == 40
+    assert (await users("GET", "/users/20"))[1]["credit"] == 20
+
+    again = (await users("POST", "/commands", body))[1]
+    assert again == [outcome | {"replayed": True} for outcome in outcomes]
+    assert (await users("GET", "/users/1"))[1]["credit"] == 40
+
+    key = {"Idempotency_Key": "import-7"}
+    credit = [{"type": "users.credit", "args": {"id": 20, "amount": 1}}] * 2
+    first, repeated = [(await users("POST", "/commands", credit, **key))[1] for _ in range(2)]
+    assert [outcome["sequence"] for outcome in first] == [101, 102]
+    assert repeated == [outcome | {"replayed": True} for outcome in first]
+    alone = await users("GET", f"/commands/{first[1]['command_id']}")
+    assert (alone[0], alone[1]["sequence"]) == (200, 102)
+    assert (await users("GET", "/users/20"))[1]["credit"] == 22
 
 
 async def test_without_a_coordinator_a_write_waits_and_is_applied_when_one_comes(system: System) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.users.commands import CreateUser
 
-PATHS = ["/users", "/users/7", "/users/7/credit", "/transfers", "/commands/x", "/healthz"]
+PATHS = ["/users", "/users/7", "/users/7/credit", "/transfers", "/commands", "/commands/x", "/healthz"]
 METHODS = ["GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"]
 
 quickly = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -24,6 +24,18 @@ arguments = st.dictionaries(
     st.sampled_from([*CreateUser.__struct_fields__, "id", "amount", "from", "to", "\x00"]),
     json_values,
     max_size=5,
+)
+# So near to a command that some are one.
+elements = st.fixed_dictionaries(
+    {"type": st.sampled_from(["users.create", "users.credit", "users.delete", "items.create", "lane.marker", ""])},
+    optional={
+        "args": arguments | st.just({"id": 7}) | st.just({"id": 7, "amount": 1}) | json_values,
+        "id": st.uuids().map(str) | json_values,
+        "deadline": st.integers() | json_values,
+        "expected_version": st.integers() | json_values,
+        "publisher": json_values,
+        "\x00": json_values,
+    },
 )
 header_names = st.sampled_from(
     [
@@ -97,6 +109,29 @@ async def test_odd_bodies_are_never_a_500(users: Any, method: str, path: str, bo
     headers = [("Content-Type", b"application/json")]
     status, answer = await raw(users.port, request_of(method, path.encode(), headers, body))
     assert 0 < status < 500, answer
+
+
+@quickly
+@given(
+    found=st.lists(elements | json_values, max_size=4),
+    separator=st.sampled_from([b"\n", b"\r\n", b"\n\n", b"", b","]),
+    content_type=st.sampled_from([b"application/json", b"application/x-ndjson"]),
+    noise=st.binary(max_size=4),
+    at=st.integers(0, 200),
+)
+async def test_odd_bodies_of_several_commands_are_never_a_500(
+    users: Any, found: list[Any], separator: bytes, content_type: bytes, noise: bytes, at: int
+) -> None:
+    array = json.dumps(found).encode()
+    lines = separator.join(json.dumps(each).encode() for each in found)
+    users.writes.issued.clear()
+    for body in (array, lines, array[:at] + noise + array[at:], lines[:at] + noise + lines[at:]):
+        request = request_of("POST", b"/commands", [("Content-Type", content_type)], body)
+        status, answer = await raw(users.port, request)
+        assert 0 < status < 500, answer
+        # What is refused is refused as a whole.
+        assert (status == 200) == bool(users.writes.issued)
+        users.writes.issued.clear()
 
 
 @quickly
