@@ -1,6 +1,6 @@
 """One batch: what its transactions have done, and what of it is told to whom."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -8,8 +8,8 @@ from coordinator.lane.delivery import Delivery, Reply, Settlement
 from coordinator.lane.request import Request
 from coordinator.lane.settle import Settled, reads
 from coordinator.lane.unit_of_work import BatchWork
-from coordinator.stores.port import Changes, Transaction
-from shared.lane_tables import LANE_MODELS, LogEntry, OutboxEntry
+from coordinator.stores.port import Changes, Read
+from shared.lane_tables import LANE_MODELS, Counter, LogEntry, OutboxEntry
 from shared.rows import Ref, Row, by_key
 
 
@@ -30,12 +30,11 @@ class Committed(Struct):
         self.removed += other.removed
 
 
-def known_entries(transaction: Transaction, requests: Sequence[Request]) -> dict[str, LogEntry]:
-    """What the log says about the ids of a batch."""
+def known_entries(work: BatchWork, requests: Sequence[Request], refs: Iterable[Ref[Row]]) -> dict[str, LogEntry]:
+    """What the log says about the ids of a batch; the rows that it names are read in the same round trip."""
     ids = list({request.message.command_id: None for request in requests if request.message.command_id is not None})
-    if not ids:
-        return {}
-    return {entry.command_id: entry for entry in transaction.load(LogEntry, LogEntry.key, ids)}
+    log = [Read(LogEntry, LogEntry.key, ids)] if ids else []
+    return {entry.command_id: entry for entries in work.prefetch(refs, *log) for entry in entries}
 
 
 def tell_again(
@@ -72,6 +71,12 @@ def record(committed: Committed, requests: Sequence[Request], settled: list[Sett
         committed.removed.extend(
             by_key(type(row), getattr(row, row.key)) for row in rows if not isinstance(row, LANE_MODELS)
         )
+
+
+def counters_in(changes: Changes) -> dict[str, Counter]:
+    """The counters that a transaction has written: the lane is their only writer, and need not read them again."""
+    written = [rows for rows in (*changes.updates, *changes.inserts) if isinstance(rows[0], Counter)]
+    return {row.name: row for rows in written for row in rows if isinstance(row, Counter)}
 
 
 def emitted_by(changes: Changes) -> list[OutboxEntry]:

@@ -11,6 +11,7 @@ import msgspec
 
 from coordinator.lane.batch import (
     Committed,
+    counters_in,
     emitted_by,
     known_entries,
     record,
@@ -32,11 +33,12 @@ from coordinator.stores.port import (
     Conflict,
     Fenced,
     Lease,
+    Read,
     Store,
     StoreUnavailable,
     Transaction,
 )
-from shared.lane_tables import Cancellation, OutboxEntry, ParkedCommand, PublisherPosition
+from shared.lane_tables import Cancellation, Counter, OutboxEntry, ParkedCommand, PublisherPosition
 from shared.service import Service
 from shared.settings import LaneSettings
 
@@ -78,6 +80,7 @@ class Lane:
         self._is_retry = False
         self._cancelled: dict[str, Cancellation] = {}
         self._parking = Parking()
+        self._counters: dict[str, Counter] = {}
         self._carried = Committed()
         self._outbox = Outbox(settings.outbox_max)
 
@@ -181,6 +184,7 @@ class Lane:
             transaction.rollback()
         self._cancelled = {cancellation.command_id: cancellation for cancellation in cancelled}
         self._parking = Parking(parked)
+        self._counters = {}
         self._outbox.begin_again()
         self._carried.emitted = self._outbox.read(left)
         self._generation = generation
@@ -193,7 +197,8 @@ class Lane:
         if unknown:
             transaction = self._store.begin()
             try:
-                self._order.learn(unknown, transaction.load(PublisherPosition, PublisherPosition.key, unknown))
+                (rows,) = transaction.load([Read(PublisherPosition, PublisherPosition.key, unknown)])
+                self._order.learn(unknown, rows)
             finally:
                 transaction.rollback()
         return self._order.admit(deliveries, self._elapsed_s())
@@ -322,6 +327,7 @@ class Lane:
         self._lease = msgspec.structs.replace(lease, sequence=sequence)
         self._order.advanced(positions)
         self._parking = turn.parking
+        self._counters.update(counters_in(changes))
         record(committed, requests, settled, changes)
         committed.emitted += self._outbox.emitted(emitted_by(changes))
         if cut is not None:
@@ -331,15 +337,16 @@ class Lane:
         self, transaction: Transaction, requests: Sequence[Request], lease: Lease, fault: BatchFault | None
     ) -> Turn:
         work = BatchWork(transaction, self._clock())
-        known = known_entries(transaction, requests)
-        if fault is None:
-            work.prefetch(reads([request for request in requests if request.message.command_id not in known]))
+        for counter in self._counters.values():
+            work.adopt(Counter, counter.name, counter)
+        positions = Positions(work, self._order, [request.message for request in requests])
+        named = reads(requests) if fault is None else []
         return Turn(
             work=work,
-            known=known,
+            known=known_entries(work, requests, [*positions.refs, *named]),
             cancelled=self._cancelled,
             parking=self._parking.copy(),
-            positions=Positions(work, self._order, [request.message for request in requests]),
+            positions=positions,
             epoch=lease.epoch,
             parked_max=self._settings.parked_max,
         )

@@ -24,11 +24,13 @@ class Positions:
         self._work = work
         self._rows: dict[str, PublisherPosition | None] = {}
         self._moved: dict[str, PublisherPosition] = {}
-        names = {message.publisher for message in messages if message.publisher_seq is not None} - {None}
+        named = {message.publisher: None for message in messages if message.publisher_seq is not None}
+        names = [name for name in named if name is not None]
         for name in names:
-            if name is not None and order.knows(name):
+            if order.knows(name):
                 work.adopt(PublisherPosition, name, order.position(name))
-        work.prefetch([by_key(PublisherPosition, name) for name in sorted(filter(None, names))])
+        self.refs = [by_key(PublisherPosition, name) for name in names if not order.knows(name)]
+        """The rows that are to be read."""
 
     def is_settled(self, message: CommandMessage) -> bool:
         """Whether the number of this command was settled before, whatever its id."""

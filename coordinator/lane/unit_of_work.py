@@ -4,13 +4,13 @@ A row that many commands change is read once and written once. Since the lane is
 true until the commit; the fence, checked in the same transaction, makes sure of it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
 
-from coordinator.stores.port import Changes, Transaction
+from coordinator.stores.port import Changes, Read, Transaction
 from shared.commands import Command
 from shared.ids import derived_command_id
 from shared.lane_tables import Counter, OutboxEntry
@@ -79,18 +79,17 @@ class BatchWork:
                 slots[key] = previous
         self._journal.clear()
 
-    def prefetch(self, refs: Iterable[Ref[Row]]) -> None:
-        """Read the rows in one query per model and column."""
+    def prefetch(self, refs: Iterable[Ref[Row]], *others: Read) -> list[list[Any]]:
+        """Read the rows in one go, and with them what is only returned."""
         wanted: dict[tuple[type[Row], str], dict[int | str, None]] = {}
         for ref in refs:
             wanted.setdefault((ref.model, ref.column), {})[ref.value] = None
-        for (model, column), values in wanted.items():
-            self._load(model, column, list(values))
+        return self._load([Read(model, column, list(values)) for (model, column), values in wanted.items()], others)
 
     def get(self, model: type[R], key: int | str) -> R | None:
         kind = self._kinds[model]
         if key not in kind.current:
-            self._load(model, model.key, [key])
+            self._load([Read(model, model.key, [key])])
         row: R | None = kind.current[key]
         return row
 
@@ -100,7 +99,7 @@ class BatchWork:
         kind = self._kinds[model]
         index = kind.unique[column]
         if value not in index:
-            self._load(model, column, [value])
+            self._load([Read(model, column, [value])])
         key = index[value]
         row: R | None = None if key is None else kind.current[key]
         return row
@@ -200,23 +199,33 @@ class BatchWork:
                     lists.append(rows)
         return Changes(deletes, updates, inserts)
 
-    def _load(self, model: type[Row], column: str, values: list[int | str]) -> None:
-        """Read rows into the map. What the map holds already is newer than the database and wins."""
-        kind = self._kinds[model]
-        known: Callable[[int | str], bool] = (
-            kind.current.__contains__ if column == model.key else kind.unique[column].__contains__
-        )
-        missing = [value for value in values if not known(value)]
-        if not missing:
-            return
-        for row in self._transaction.load(model, column, missing):
+    def _load(self, wanted: Sequence[Read], others: Sequence[Read] = ()) -> list[list[Any]]:
+        """Read rows into the map, but for the others, which are returned."""
+        reads = [read for read in map(self._missing, wanted) if read.values]
+        if not reads and not others:
+            return []
+        found = self._transaction.load([*reads, *others])
+        for read, rows in zip(reads, found, strict=False):
+            self._take(read, rows)
+        return found[len(reads) :]
+
+    def _missing(self, read: Read) -> Read:
+        """As much of a read as the map does not hold."""
+        kind = self._kinds[read.model]
+        held: Container[int | str] = kind.current if read.column == read.model.key else kind.unique[read.column]
+        return Read(read.model, read.column, [value for value in read.values if value not in held])
+
+    def _take(self, read: Read, rows: Sequence[Row]) -> None:
+        """Put what was read into the map. What the map holds already is newer than the database and wins."""
+        model, column, kind = read.model, read.column, self._kinds[read.model]
+        for row in rows:
             key = _key(row)
             if key in kind.current:
                 continue
             kind.original[key] = kind.current[key] = row
             for unique, index in kind.unique.items():
                 index.setdefault(getattr(row, unique), key)
-        for value in missing:
+        for value in read.values:
             if column == model.key:
                 if value not in kind.current:
                     kind.original[value] = kind.current[value] = None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from coordinator.stores.port import BatchFault, Changes, Fenced, Lease, Transaction
+from coordinator.stores.port import BatchFault, Changes, Fenced, Lease, Read, Transaction
 from shared.rows import R, Row
 
 _ABSENT = object()
@@ -69,12 +69,8 @@ class MemoryTransaction:
     def __init__(self, database: MemoryDatabase) -> None:
         self._database = database
 
-    def load(self, model: type[R], column: str, values: Sequence[int | str]) -> list[R]:
-        table = self._database.tables[model]
-        if column == model.key:
-            return [table[value] for value in values if value in table]
-        index = self._database.indexes[model][column]
-        return [table[index[value]] for value in dict.fromkeys(values) if value in index]
+    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+        return [self._load(read) for read in reads]
 
     def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
         rows = self._database.rows(model)
@@ -100,6 +96,13 @@ class MemoryTransaction:
 
     def rollback(self) -> None:
         """Nothing was kept."""
+
+    def _load(self, read: Read) -> list[Any]:
+        table = self._database.tables[read.model]
+        if read.column == read.model.key:
+            return [table[value] for value in read.values if value in table]
+        index = self._database.indexes[read.model][read.column]
+        return [table[index[value]] for value in read.values if value in index]
 
 
 def _write(database: MemoryDatabase, changes: Changes, journal: _Journal) -> None:

@@ -31,6 +31,7 @@ from coordinator.stores.port import (
     Conflict,
     Fenced,
     Lease,
+    Read,
     StoreUnavailable,
     Transaction,
 )
@@ -202,13 +203,9 @@ class MongoTransaction:
         self._session = session
         self._lane = lane
 
-    def load(self, model: type[R], column: str, values: Sequence[int | str]) -> list[R]:
-        field = "_id" if column == model.key else column
-        condition = {field: values[0]} if len(values) == 1 else {field: {"$in": list(values)}}
+    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
         with self._closing_when_unavailable():
-            return [
-                row_of_document(model, document) for document in self._of(model).find(condition, session=self._session)
-            ]
+            return [self._load(read) for read in reads]
 
     def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
         condition = {} if after is None else {"_id": {"$gt": after}}
@@ -239,6 +236,12 @@ class MongoTransaction:
                 self._session.abort_transaction()
         except PyMongoError:
             self._store.close()
+
+    def _load(self, read: Read) -> list[Any]:
+        field = "_id" if read.column == read.model.key else read.column
+        condition = {field: read.values[0]} if len(read.values) == 1 else {field: {"$in": list(read.values)}}
+        found = self._of(read.model).find(condition, session=self._session)
+        return [row_of_document(read.model, document) for document in found]
 
     def _of(self, model: type[Row]) -> Collection[Document]:
         return self._database[model.table]

@@ -19,6 +19,7 @@ from coordinator.stores.port import (
     Conflict,
     Fenced,
     Lease,
+    Read,
     StoreUnavailable,
     Transaction,
 )
@@ -235,9 +236,8 @@ class MysqlTransaction:
         self._lane = lane
         self._is_open = True
 
-    def load(self, model: type[R], column: str, values: Sequence[int | str]) -> list[R]:
-        table = self._schema.of(model)
-        return self._rows(model, table, f"{_select(table)} WHERE `{column}` IN %s", [tuple(values)])
+    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+        return [self._load(read) for read in reads]
 
     def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
         table = self._schema.of(model)
@@ -269,6 +269,10 @@ class MysqlTransaction:
             self._connection.rollback()
         except (pymysql.MySQLError, OSError):
             self._store.close()
+
+    def _load(self, read: Read) -> list[Any]:
+        table = self._schema.of(read.model)
+        return self._rows(read.model, table, f"{_select(table)} WHERE `{read.column}` IN %s", [tuple(read.values)])
 
     def _update(self, cursor: Any, rows: Sequence[Row]) -> None:
         table = self._schema.of(type(rows[0]))

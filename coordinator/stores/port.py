@@ -14,7 +14,7 @@ that what the log says then is final.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
@@ -63,11 +63,19 @@ class Changes(Struct, frozen=True):
     inserts: Sequence[Sequence[Row]]
 
 
+class Read(Struct, frozen=True):
+    """The rows of `model` whose `column`, its key or a unique one, is among `values`, each of them once."""
+
+    model: type[Row]
+    column: str
+    values: Sequence[int | str]
+
+
 class Transaction(Protocol):
     """One transaction. It sees what was committed before it began, and nobody else's changes after its fence."""
 
-    def load(self, model: type[R], column: str, values: Sequence[int | str]) -> list[R]:
-        """The rows whose key or unique column is among `values`, in any order; in one query."""
+    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+        """For each read its rows, in any order; in one round trip, where the database can."""
 
     def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
         """The first rows in order of their keys, or the first of those with a higher key."""
@@ -96,7 +104,7 @@ class Store(Protocol):
         """Raise the epoch if it still is `epoch`, likewise. Raises Fenced if it is not."""
 
     def begin(self) -> Transaction:
-        """Begin a transaction."""
+        """Begin a transaction: whether the database is there may only show at the first read, or at the commit."""
 
     def close(self) -> None:
         """Close the connection; the next call opens another. Never raises."""

@@ -14,6 +14,7 @@ from coordinator.stores.port import (
     Conflict,
     Fenced,
     Lease,
+    Read,
     StoreUnavailable,
     Transaction,
 )
@@ -120,10 +121,8 @@ class SqliteTransaction:
         self._schema = schema
         self._lane = lane
 
-    def load(self, model: type[R], column: str, values: Sequence[int | str]) -> list[R]:
-        table = self._schema.of(model)
-        marks = ", ".join("?" * len(values))
-        return self._rows(model, table, f'{_select(table)} WHERE "{column}" IN ({marks})', list(values))
+    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+        return [self._load(read) for read in reads]
 
     def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
         table = self._schema.of(model)
@@ -166,6 +165,11 @@ class SqliteTransaction:
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error:
             self._connection.close()
+
+    def _load(self, read: Read) -> list[Any]:
+        table = self._schema.of(read.model)
+        marks = ", ".join("?" * len(read.values))
+        return self._rows(read.model, table, f'{_select(table)} WHERE "{read.column}" IN ({marks})', list(read.values))
 
     def _rows(self, model: type[R], table: TableOf, query: str, arguments: list[Any]) -> list[R]:
         times = {name for name in table.columns if isinstance(table.column(name).type, DateTime)}

@@ -1,6 +1,8 @@
 """The stores on real servers, and lanes on them, keep the contracts of all stores and lanes."""
 
 import functools
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,8 +13,9 @@ from sqlalchemy import text
 
 from coordinator.migrate import migrate
 from coordinator.stores.open import open_store as open_store_at
-from coordinator.stores.port import Conflict, Fenced, Lease, Store, StoreUnavailable
+from coordinator.stores.port import BatchFault, Conflict, Fenced, Lease, Read, Store, StoreUnavailable
 from shared.errors import ConfigurationError
+from shared.lane_tables import LogEntry
 from shared.lane_tables import metadata as lane_metadata
 from shared.service import Service
 from shared.settings import DatabaseSettings
@@ -20,7 +23,7 @@ from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.lane_contract import LaneContract
 from tests.support.ledger import LEDGER, Account, metadata
 from tests.support.servers import Environment
-from tests.support.store_contract import NOW, OpenStore, StoreContract, account, accounts, changes, commit
+from tests.support.store_contract import NOW, OpenStore, StoreContract, account, accounts, changes, commit, entry
 
 
 def _migrate(url: str) -> None:
@@ -164,13 +167,15 @@ class _SqlContract(_ServerContract):
 
     def pass_fence(self, transaction: Any) -> None:
         """What a commit does first."""
-        transaction._connection.cursor().execute("UPDATE lane_lease SET batches = batches + 1")
+        cursor = transaction._connection.cursor()
+        cursor.execute("BEGIN")
+        cursor.execute("UPDATE lane_lease SET batches = batches + 1")
 
     def test_a_killed_connection_is_opened_again(self, open_store: OpenStore, url: str) -> None:
         store = open_store()
         lease = store.take_over("holder", NOW)
         transaction = store.begin()
-        transaction.load(Account, "id", [1])
+        transaction.load([Read(Account, "id", [1])])
         self.kill_connections(url)
         with pytest.raises(StoreUnavailable):
             transaction.commit(lease, 1, changes(inserts=[account(1)]))
@@ -202,6 +207,75 @@ class TestPostgresStore(_SqlContract):
     blocked = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     connections = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     kill = "SELECT pg_terminate_backend({})"
+
+    def test_a_fenced_commit_leaves_no_transaction_open(self, open_store: OpenStore, url: str) -> None:
+        zombie = open_store()
+        lease = zombie.take_over("zombie", NOW)
+        open_store().take_over("successor", NOW)
+        transaction = zombie.begin()
+        with pytest.raises(Fenced):
+            transaction.commit(lease, 1, changes(inserts=[account(1)]))
+        transaction.rollback()
+        assert accounts(zombie, 1) == []
+        engine = sql_engine(url)
+        with engine.connect() as connection:
+            query = text(
+                "SELECT count(*) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
+            )
+            _until(lambda: connection.execute(query).scalar() == 0)
+        engine.dispose()
+
+    def test_a_division_by_zero_of_the_service_s_own_is_no_fence(self, open_store: OpenStore, url: str) -> None:
+        store = open_store()
+        lease = store.take_over("holder", NOW)
+        engine = sql_engine(url)
+        with engine.connect() as connection:
+            connection.execute(text("ALTER TABLE accounts ADD CHECK (id / (balance - 7) IS NOT NULL)"))
+        engine.dispose()
+        with pytest.raises(BatchFault):
+            commit(store, lease, changes(inserts=[account(1, balance=7)]))
+        commit(store, lease, changes(inserts=[account(1, balance=8)]))
+
+    def test_a_connection_cut_while_the_commit_is_under_way_leaves_all_or_nothing(
+        self, open_store: OpenStore, url: str
+    ) -> None:
+        """The server has the COMMIT, and carries it out or not when the statement before it comes to its end."""
+        store = open_store()
+        lease = commit(store, store.take_over("holder", NOW), changes(inserts=[account(1)]))
+        transaction = store.begin()
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                transaction.commit(lease, 2, changes(updates=[account(1, balance=5)], inserts=[entry(2)]))
+            except StoreUnavailable as error:
+                errors.append(error)
+            transaction.rollback()
+
+        engine = sql_engine(url)
+        with engine.connect().execution_options(isolation_level="READ COMMITTED") as blocker:
+            blocker.execute(text("SELECT * FROM accounts WHERE id = 1 FOR UPDATE"))
+            committing = threading.Thread(target=run)
+            committing.start()
+            self.wait_for_blocked(url, 1)
+            connection: Any = transaction
+            with socket.socket(fileno=os.dup(connection._connection.fileno())) as cut:
+                cut.shutdown(socket.SHUT_RDWR)
+            committing.join()
+            assert errors
+            renewed: list[Lease] = []
+            renewing = threading.Thread(target=lambda: renewed.append(store.renew("holder", NOW, lease.epoch)))
+            renewing.start()
+            self.wait_for_blocked(url, 2)
+            blocker.rollback()
+        renewing.join()
+        engine.dispose()
+        assert renewed[0].sequence in (1, 2)
+        has_landed = renewed[0].sequence == 2
+        assert accounts(store, 1)[0].balance == (5 if has_landed else 0)
+        assert len(store.begin().load([Read(LogEntry, "command_id", [entry(2).command_id])])[0]) == has_landed
+        commit(store, renewed[0], changes(updates=[account(1, balance=9)]))
 
 
 class TestMysqlStore(_SqlContract):

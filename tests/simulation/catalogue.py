@@ -281,8 +281,9 @@ _rewritten(
 
 @_mutant("what another process has settled is applied again")
 def dedupe_by_memory_only(patches: Patches) -> None:
-    def known(_: Any, transaction: Any, requests: Any) -> dict[str, LogEntry]:
-        memory = transaction.store.__dict__.setdefault("memory", {})
+    def known(original: Any, work: Any, requests: Any, refs: Any) -> dict[str, LogEntry]:
+        original(work, requests, refs)
+        memory = work._transaction.store.__dict__.setdefault("memory", {})
         names = {request.message.command_id for request in requests}
         return {name: entry for name, entry in memory.items() if name in names}
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from coordinator.stores.port import BatchFault, Changes, Conflict, Fenced, Lease, StoreUnavailable
+from coordinator.stores.port import BatchFault, Changes, Conflict, Fenced, Lease, Read, StoreUnavailable
 from shared.lane_tables import Cancellation, LogEntry, ParkedCommand
 from shared.rows import Row
 from tests.simulation.services import BALANCE_MIN, NOTE_CHARACTERS_MAX
@@ -230,13 +230,16 @@ class SimulatedTransaction:
         self.store = store
         self.database = store.database
 
-    def load(self, model: type[Any], column: str, values: Sequence[int | str]) -> list[Any]:
+    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
         self.store.call("load")
-        table = self.database.tables[model]
-        if column == model.key:
-            return [table[value] for value in values if value in table]
-        wanted = set(values)
-        return [row for row in table.values() if getattr(row, column) in wanted]
+        return [self.rows(read) for read in reads]
+
+    def rows(self, read: Read) -> list[Any]:
+        table = self.database.tables[read.model]
+        if read.column == read.model.key:
+            return [table[value] for value in read.values if value in table]
+        wanted = set(read.values)
+        return [row for row in table.values() if getattr(row, read.column) in wanted]
 
     def scan(self, model: type[Any], limit: int, after: Any = None) -> list[Any]:
         self.store.call("scan")

@@ -3,11 +3,21 @@
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
-from coordinator.stores.port import BatchFault, Changes, Conflict, Fenced, Lease, Store, StoreUnavailable
+from coordinator.stores.port import (
+    BatchFault,
+    Changes,
+    Conflict,
+    Fenced,
+    Lease,
+    Read,
+    Store,
+    StoreUnavailable,
+    Transaction,
+)
 from shared.lane_tables import Counter, LogEntry
 from shared.rows import Row
 from tests.support.ledger import Account
@@ -61,9 +71,14 @@ def commit(store: Store, lease: Lease, change: Changes, settled: int = 1) -> Lea
 def accounts(store: Store, *keys: int) -> list[Account]:
     transaction = store.begin()
     try:
-        return sorted(transaction.load(Account, "id", list(keys)), key=lambda row: row.id)
+        return sorted(*transaction.load([Read(Account, "id", keys)]), key=lambda row: row.id)
     finally:
         transaction.rollback()
+
+
+def _loaded(transaction: Transaction, model: type[Row], column: str, *values: int | str) -> list[Any]:
+    (rows,) = transaction.load([Read(model, column, values)])
+    return rows
 
 
 class StoreContract:
@@ -99,7 +114,16 @@ class StoreContract:
         store = open_store()
         commit(store, store.take_over("holder", NOW), changes(inserts=[account(1, "a"), account(2, "b")]))
         transaction = store.begin()
-        assert [row.id for row in transaction.load(Account, "owner", ["b", "nobody", "B"])] == [2]
+        assert _loaded(transaction, Account, "owner", "b", "nobody", "B") == [account(2, "b")]
+        transaction.rollback()
+
+    def test_several_reads_are_answered_each_for_itself(self, open_store: OpenStore) -> None:
+        store = open_store()
+        rows = [account(1, "a"), account(2, "b"), entry(7)]
+        commit(store, store.take_over("holder", NOW), changes(inserts=rows))
+        transaction = store.begin()
+        reads = [Read(Account, "owner", ["b", "x"]), Read(LogEntry, "command_id", ["x"]), Read(Account, "id", [1])]
+        assert transaction.load(reads) == [[rows[1]], [], [rows[0]]]
         transaction.rollback()
 
     def test_scan_returns_the_first_rows_in_key_order(self, open_store: OpenStore) -> None:
@@ -136,7 +160,7 @@ class StoreContract:
         lease = commit(store, lease, changes(inserts=[Counter(name="a", value=1), Counter(name="A", value=1)]))
         commit(store, lease, changes(updates=[Counter(name="a", value=9)]))
         transaction = store.begin()
-        values = {row.name: row.value for row in transaction.load(Counter, "name", ["a", "A"])}
+        values = {row.name: row.value for row in _loaded(transaction, Counter, "name", "a", "A")}
         transaction.rollback()
         assert values == {"a": 9, "A": 1}
 
@@ -144,7 +168,7 @@ class StoreContract:
         store = open_store()
         lease = store.take_over("holder", NOW)
         transaction = store.begin()
-        transaction.load(Account, "id", [1])
+        _loaded(transaction, Account, "id", 1)
         transaction.rollback()
         transaction.rollback()
         assert accounts(store, 1) == []
@@ -160,13 +184,16 @@ class StoreContract:
         commit(successor, lease, changes(inserts=[account(1, "successor"), entry(1, epoch=2)]))
         with pytest.raises(Fenced):
             commit(zombie, old, changes(updates=[account(1, "zombie")]))
+        # What it wrote contradicts what its successor wrote, and that is not the batch's fault.
+        with pytest.raises(Fenced):
+            commit(zombie, old, changes(inserts=[account(1, "zombie"), entry(1)]))
         assert accounts(successor, 1)[0].owner == "successor"
 
     def test_a_transaction_begun_before_a_takeover_cannot_commit_after_it(self, open_store: OpenStore) -> None:
         zombie, successor = open_store(), open_store()
         old = zombie.take_over("zombie", NOW)
         transaction = zombie.begin()
-        assert transaction.load(Account, "id", [1]) == []
+        assert _loaded(transaction, Account, "id", 1) == []
         successor.take_over("successor", NOW)
         # A database may call it a conflict, or end the transaction of the old holder: nothing is committed either way,
         # and the rerun is fenced.

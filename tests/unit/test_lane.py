@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.lane.delivery import Deposed, Hold, Settlement
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from coordinator.stores.port import Changes, Conflict, Lease, StoreUnavailable, Transaction
+from coordinator.stores.port import Changes, Conflict, Lease, Read, StoreUnavailable, Transaction
 from coordinator.stores.sqlite import SqliteStore, create_schema
 from shared.rows import R, by_key
 from tests.support.lane_contract import LaneContract, LaneUnderTest, delivery
@@ -63,9 +63,9 @@ class _FailingTransaction:
         self.inner = inner
         self.fail = fail
 
-    def load(self, model: type[R], column: str, values: Sequence[int | str]) -> list[R]:
+    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
         self.fail("load")
-        return self.inner.load(model, column, values)
+        return self.inner.load(reads)
 
     def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
         return self.inner.scan(model, limit, after)
