@@ -231,11 +231,16 @@ class TestPostgresStore(_SqlContract):
         lease = store.take_over("holder", NOW)
         engine = sql_engine(url)
         with engine.connect() as connection:
-            connection.execute(text("ALTER TABLE accounts ADD CHECK (id / (balance - 7) IS NOT NULL)"))
+            connection.execute(
+                text("ALTER TABLE accounts ADD CONSTRAINT divided CHECK (id / (balance - 7) IS NOT NULL)")
+            )
+            try:
+                with pytest.raises(BatchFault):
+                    commit(store, lease, changes(inserts=[account(1, balance=7)]))
+                commit(store, lease, changes(inserts=[account(1, balance=8)]))
+            finally:
+                connection.execute(text("ALTER TABLE accounts DROP CONSTRAINT divided"))
         engine.dispose()
-        with pytest.raises(BatchFault):
-            commit(store, lease, changes(inserts=[account(1, balance=7)]))
-        commit(store, lease, changes(inserts=[account(1, balance=8)]))
 
     def test_a_connection_cut_while_the_commit_is_under_way_leaves_all_or_nothing(
         self, open_store: OpenStore, url: str
