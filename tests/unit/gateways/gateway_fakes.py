@@ -15,7 +15,7 @@ from shared.messaging.outcome import Outcome, OutcomeError
 from shared.messaging.wire import CommandMessage
 from shared.paging import Page, page_of
 from shared.payments.model import Payment
-from shared.telemetry import end_stage
+from shared.telemetry import current_stages, end_stage
 from shared.users.commands import Transfer
 from shared.users.model import User
 
@@ -92,12 +92,18 @@ class FakeWrites:
     async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
         self.issued.append((lane, message, wait_s))
         self.entered.set()
+        stages = current_stages()
+        if stages is not None:
+            stages.command_id = message.command_id
         end_stage("publish")
         await self.gate.wait()
         if self.error is not None:
             raise self.error(message)
         end_stage("apply")
-        return self.answer(message)
+        outcome = self.answer(message)
+        if stages is not None:
+            stages.sequence = outcome.sequence
+        return outcome
 
 
 class FakeRows:

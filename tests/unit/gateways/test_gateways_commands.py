@@ -61,7 +61,8 @@ async def test_commands_come_to_the_writes_in_order_and_within_one_turn_of_the_l
     users.writes.gate.clear()
     ids = [str(uuid4()) for _ in range(300)]
     request = asyncio.create_task(post(users, [CREDIT | {"id": command_id} for command_id in ids]))
-    await users.writes.entered.wait()
+    async with asyncio.timeout(5):
+        await users.writes.entered.wait()
     # This test goes on in the turn after the one in which the first was issued.
     in_one_turn = len(users.writes.issued)
     users.writes.gate.set()
@@ -254,7 +255,8 @@ async def test_the_stages_are_those_of_the_slowest_command(users: Any) -> None:
     with capture_logs() as lines:
         users.writes.gate.clear()
         request = asyncio.create_task(post(users, [CREDIT] * 3))
-        await users.writes.entered.wait()
+        async with asyncio.timeout(5):
+            await users.writes.entered.wait()
         await asyncio.sleep(0.05)
         users.writes.gate.set()
         await request
