@@ -66,6 +66,7 @@ class LaneWorker:
         self._projection = projection
         self._settings = settings
         self._epoch = 0
+        self._takeovers = 0
         self._confirmed_lock = threading.Lock()
         self._confirmed: list[OutboxEntry] = []
         self.held_reason: str | None = None
@@ -109,9 +110,11 @@ class LaneWorker:
         lease = self._lane.lease
         epoch = 0 if lease is None else lease.epoch
         if lease is not None and epoch != self._epoch:
-            TAKEOVERS.labels(self._name).inc()
-            log.info("lane_taken_over", lane=self._name, epoch=lease.epoch, sequence=lease.sequence)
+            event = "lane_taken_over" if self._lane.takeovers > self._takeovers else "lane_renewed"
+            log.info(event, lane=self._name, epoch=epoch, sequence=lease.sequence)
             self._epoch = epoch
+        TAKEOVERS.labels(self._name).inc(self._lane.takeovers - self._takeovers)
+        self._takeovers = self._lane.takeovers
         EPOCH.labels(self._name).set(epoch)
 
     def _settled(self, generation: int, settlement: Settlement) -> None:

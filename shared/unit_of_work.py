@@ -35,7 +35,7 @@ class UnitOfWork(Protocol):
         """The row that has this value in one of its unique columns, or None."""
 
     def add(self, row: R) -> R:
-        """Insert a row; its key must not exist."""
+        """Insert a row; its key must not exist: if the database has it already, the command is refused and fails."""
 
     def save(self, row: R) -> R:
         """Replace the row of the same key; return it as stored, its version counted up if it has one."""

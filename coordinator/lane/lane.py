@@ -83,6 +83,8 @@ class Lane:
         self._counters: dict[str, Counter] = {}
         self._carried = Committed()
         self._outbox = Outbox(settings.outbox_max)
+        self.takeovers = 0
+        """How often this consumer has taken the lane over; renewing its own lease does not count."""
 
     @property
     def lease(self) -> Lease | None:
@@ -171,6 +173,7 @@ class Lane:
         doubted = self._lease_in_doubt
         if doubted is None:
             lease = self._store.take_over(self._holder, now)
+            self.takeovers += 1
         else:
             lease = self._store.renew(self._holder, now, doubted.epoch)
         self._lease_in_doubt = lease

@@ -107,7 +107,12 @@ class BatchWork:
     def add(self, row: R) -> R:
         model = type(row)
         key = _key(row)
-        if self.get(model, key) is not None:
+        kind = self._kinds[model]
+        if key not in kind.current:
+            # Taken on trust, since asking would cost a round trip a row: the database refuses what it has already.
+            self._set(kind.original, key, None)
+            self._set(kind.current, key, None)
+        elif kind.current[key] is not None:
             raise ValueError(f"{model.table} already has a row {key!r}")
         self._put(model, key, row)
         return row

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 from coordinator.lane.delivery import Deposed, Hold, Settlement
+from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Changes, Conflict, Lease, Read, StoreUnavailable, Transaction
 from coordinator.stores.sqlite import SqliteStore, create_schema
+from shared.lane_tables import Counter
 from shared.rows import R, by_key
-from tests.support.lane_contract import LaneContract, LaneUnderTest, delivery
+from tests.support.lane_contract import LaneContract, LaneUnderTest, codes, delivery
 from tests.support.ledger import LEDGER, Account, Close, Deposit, OpenAccount
 from tests.support.store_contract import OpenStore
 
@@ -248,3 +250,30 @@ def test_a_publisher_s_position_is_read_again_when_the_answer_to_a_commit_was_lo
     more = [*batch, delivery(2, Deposit(id=1, amount=6), publisher="p", publisher_seq=2)]
     assert lane.settle(*more).tags == [batch[0].tag]
     assert [outcome.sequence for outcome in lane.settle(more[1]).outcomes] == [3]
+
+
+def test_commands_that_add_rows_share_one_read(database: MemoryDatabase, faults: Faults) -> None:
+    store = FailingStore(database, faults)
+    lane = LaneUnderTest(store)
+    lane.do(OpenAccount(owner="a"))
+    points: list[str] = []
+    store.fail = points.append
+    lane.do(*(OpenAccount(owner=f"owner {number}") for number in range(100)))
+    assert points.count("load") == 1
+
+
+def test_a_row_that_was_added_and_undone_is_read_as_it_is(lane: LaneUnderTest, database: MemoryDatabase) -> None:
+    [account] = lane.rows(Account)
+    work = BatchWork(MemoryStore(database).begin(), lane.now)
+    work.begin_command("first")
+    work.add(account)
+    work.undo()
+    assert work.get(Account, account.id) == account
+
+
+def test_a_row_that_the_database_has_already_fails_its_command(lane: LaneUnderTest, database: MemoryDatabase) -> None:
+    """The counter was lost, say by a restored backup: the number is taken."""
+    del database.tables[Counter]["accounts"]
+    successor = LaneUnderTest(MemoryStore(database), "successor")
+    assert codes(successor.do(OpenAccount(owner="b"), OpenAccount(owner="c"))) == ["database_refused"] * 2
+    assert codes(successor.do(Deposit(id=1, amount=5))) == ["applied"]
