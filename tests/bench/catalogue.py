@@ -157,13 +157,16 @@ def _other_databases() -> Iterator[Row]:
                     workload.kind == "create" or (database, workload.kind) == ("mongodb", "transfer")
                 ):
                     continue  # nothing atomic does it: it takes two documents
+                # With 32 writers of one document the stand-in for MongoDB commits next to nothing.
+                clients = 8 if database == "mongodb" else 32
                 yield Row(
-                    key=f"{section}/{method}-32",
+                    key=f"{section}/{method}",
                     section=section,
-                    title=f"{title}, 32 clients",
+                    title=f"{title}, {clients} clients",
                     method=f"{prefix}-{method}",
                     workload=workload,
                     database=database,
+                    concurrency=clients,
                     tier=tier,
                 )
 

@@ -100,9 +100,9 @@ def _other_databases(results: Results) -> list[tuple[str, Ratio]]:
     found = []
     for database, name in (("mariadb", "MariaDB"), ("mongodb", "MongoDB")):
         section = f"{database}-hot-row"
-        lane, other = results.find(f"{section}/lane"), results.find(f"{section}/transaction-32")
+        lane, other = results.find(f"{section}/lane"), results.find(f"{section}/transaction")
         found.append((section, quotient(f"hot row, {name}: lane / transactions with retry", lane, other, target=10)))
-        atomic = results.find(f"{section}/atomic-32")
+        atomic = results.find(f"{section}/atomic")
         found.append((section, quotient(f"hot row, {name}: lane / atomic update", lane, atomic)))
     return found
 
