@@ -366,7 +366,7 @@ _rewritten(
     "deadline-lost-in-packs",
     "a late command of a pack is applied",
     wire,
-    "_decode_packed",
+    "_of_packed",
     "packed.deadline,",
     "None,",
 )
