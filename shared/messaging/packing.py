@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
@@ -81,17 +81,17 @@ class Pack:
         self.timers.clear()
 
 
-def packs_of(issued: Sequence[InFlight], under_way: Collection[str]) -> Iterator[tuple[list[InFlight], bool]]:
-    """Put commands into messages, in their order; with each, whether it has to travel alone.
+def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> Iterator[tuple[list[InFlight], bool]]:
+    """Put commands into messages, in their order; with each, whether its outcome can be told by its correlation only.
 
-    A command travels alone if another one with its id is under way, or if its arguments are not JSON: it would make
-    the whole pack unreadable.
+    That is so if the outcome of another command with its id may yet come: it then travels alone. So does one whose
+    arguments are not JSON, since it would make the whole pack unreadable.
     """
     pack: list[InFlight] = []
     ids: set[str] = set()
     size_bytes = 0
     for entry in issued:
-        is_alone = entry.command_id in under_way or entry.command_id in ids
+        is_alone = entry.command_id in ids or is_expected(entry.command_id)
         arguments = entry.message.arguments
         is_full = len(pack) >= PACK_COMMANDS_MAX or size_bytes + len(arguments) > PACK_BYTES_MAX
         if pack and (is_alone or is_full or not _is_json(arguments)):

@@ -79,6 +79,7 @@ class RabbitWrites:
         self._by_id: dict[str, InFlight] = {}
         self._by_correlation: dict[str, InFlight] = {}
         self._unsettled: dict[str, None] = {}
+        self._unanswered: dict[str, None] = {}
         self._numbers = itertools.count(1)
         self._task: asyncio.Task[None] | None = None
         self._lookups: set[asyncio.Task[None]] = set()
@@ -151,12 +152,16 @@ class RabbitWrites:
         if self._session is None:
             # In a session those that nobody waits for any more must come too, or their numbers would be missing.
             issued = [entry for entry in issued if not entry.settled.done()]
-        for entries, is_alone in packs_of(issued, self._by_id.keys()):
+        for entries, is_alone in packs_of(issued, self._is_expected):
             try:
                 self._publish(lane, entries, is_alone=is_alone)
             except Exception as error:  # noqa: BLE001  # whoever issued it is told, as by a call
                 for entry in entries:
                     entry.fail(error)
+
+    def _is_expected(self, command_id: str) -> bool:
+        """Whether the outcome of a command of this id may come, issued just now or given up by whoever waited."""
+        return command_id in self._by_id or command_id in self._unanswered
 
     def _publish(self, lane: str, entries: list[InFlight], *, is_alone: bool) -> None:
         correlation_id = str(next(self._numbers))
@@ -203,8 +208,7 @@ class RabbitWrites:
         for entry in pack.confirmed():
             self._unsettled[entry.command_id] = None
             by_wait[entry.wait_s].append(entry)
-        while len(self._unsettled) > UNSETTLED_MAX:
-            del self._unsettled[next(iter(self._unsettled))]
+        _shorten(self._unsettled)
         for wait_s, entries in by_wait.items():
             if wait_s > 0:
                 pack.timers.append(loop.call_later(wait_s, self._outcome_is_late, entries))
@@ -256,6 +260,9 @@ class RabbitWrites:
             del self._by_id[entry.command_id]
         if entry.has_outcome:
             self._unsettled.pop(entry.command_id, None)
+        elif entry.pack is not None:
+            self._unanswered[entry.command_id] = None
+            _shorten(self._unanswered)
         if entry.pack is not None:
             entry.pack.forget()
 
@@ -300,6 +307,13 @@ class RabbitWrites:
         alone = None if is_pack else self._by_correlation.get(properties.correlation_id or "")
         for outcome in outcomes:
             self._unsettled.pop(outcome.command_id or "", None)
+            self._unanswered.pop(outcome.command_id or "", None)
             entry = alone or self._by_id.get(outcome.command_id or "")
             if entry is not None and not entry.settled.done():
                 entry.settled.set_result(outcome)
+
+
+def _shorten(ids: dict[str, None]) -> None:
+    """Forget the oldest beyond the limit."""
+    while len(ids) > UNSETTLED_MAX:
+        del ids[next(iter(ids))]

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from coordinator.dev.servers import ServerSet
+from shared.errors import CommandPending
 from shared.messaging.rabbitmq import RabbitWrites
 from shared.messaging.wire import CommandMessage
 from shared.settings import BrokerSettings
@@ -85,3 +86,27 @@ async def test_a_broker_that_is_killed_in_between_reorders_nothing(system: Syste
         await asyncio.to_thread(native_servers.rabbitmq.start)
 
     await issue_all(system, kill)
+
+
+async def test_an_outcome_that_nobody_waited_for_is_not_taken_for_that_of_another_command(system: System) -> None:
+    """The same id with other content, published while the first one's outcome is still to come."""
+    system.prepare("users")
+    system.start_coordinator("users").stop(signal.SIGTERM, 20)
+    settings = BrokerSettings(url=system.environment["AMQP_URL"], heartbeat_s=5)
+    writes = RabbitWrites(settings, confirm_timeout_s=60, wait_s=60, in_flight_max=10, log=None)
+    await writes.start()
+    await writes.wait_connected()
+    first, other = (
+        CommandMessage(
+            command_id=identifier(1), type="users.create", arguments=b'{"name": "%s", "email": "a@example.org"}' % name
+        )
+        for name in (b"Ada", b"Eve")
+    )
+    with pytest.raises(CommandPending):
+        await writes.issue("users", first, 0)
+    asked = [asyncio.create_task(writes.issue("users", message, None)) for message in (other, first, other)]
+    await asyncio.to_thread(system.start_coordinator, "users")
+    outcomes = await asyncio.gather(*asked)
+    await writes.close()
+    told = [outcome.error.code if outcome.error else (outcome.status, outcome.replayed) for outcome in outcomes]
+    assert told == ["idempotency_mismatch", ("applied", True), "idempotency_mismatch"]
