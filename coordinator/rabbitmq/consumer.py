@@ -166,9 +166,10 @@ class LaneConsumer:
             connection.abort()
 
     def _on_message(self, _: Any, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
-        delivery = _delivery(method, properties, body, self._settings.message_bytes_max)
-        self._acknowledger.delivered(delivery.tag)
-        self._inbox.put(self._generation, delivery)
+        self._acknowledger.delivered(method.delivery_tag)
+        self._inbox.put(
+            self._generation, partial(_delivery, method, properties, body, self._settings.message_bytes_max)
+        )
 
     async def _settle_all(self) -> None:
         while True:
