@@ -14,7 +14,7 @@ WITH_SERVERS = ("e2e", "faults", "integration")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run in parallel, whatever has servers of its own runs in one process, with one set of them; the rest beside it."""
+    """In parallel runs one process has the servers, and with them all tests that need any."""
     for item in items:
         if item.path.parent.name in WITH_SERVERS:
             item.add_marker(pytest.mark.xdist_group("servers"))
