@@ -41,6 +41,7 @@ _OPTIONS: Final[dict[str, tuple[Json, str]]] = {
     wire.HEADER_PUBLISHER: (_TYPE, "A name of the publisher."),
     wire.HEADER_PUBLISHER_SEQ: (_NUMBER_OR_TEXT, "The publisher's own count of its commands."),
     wire.HEADER_TRACEPARENT: ({"type": "string"}, "W3C Trace Context."),
+    wire.HEADER_CONTINUATION: (_TYPE, "The type of the command that its outcome is to become."),
 }
 """What a command may carry, as a header of its own message or as a field in a pack."""
 

@@ -56,6 +56,7 @@ class CoordinatorProcess:
             self._inbox,
             settings=self._settings,
             holder=holder,
+            has_effects=service.effects is not None,
         )
         self._watch = OutboxWatch(
             service.name,

@@ -26,6 +26,11 @@ def derived_command_id(parent_id: str, position: int) -> str:
     return _named(parent_id, str(position))
 
 
+def continuation_command_id(command_id: str) -> str:
+    """The id of the command that the outcome of `command_id` becomes, however often it is told."""
+    return _named(command_id, "continuation")
+
+
 def replay_command_id(command_id: str) -> str:
     """The id under which a failed command is replayed: the same however often. A replay that fails has its own."""
     return _named(command_id, "replay")

@@ -62,7 +62,7 @@ class Counter(Row, frozen=True, kw_only=True):
 
 
 class OutboxEntry(Row, frozen=True, kw_only=True):
-    """A command emitted by a handler and not yet confirmed by the broker; `arguments` is JSON text."""
+    """A command that the lane emitted and the broker has not confirmed yet; `arguments` is JSON text."""
 
     table: ClassVar[str] = "outbox"
     key: ClassVar[str] = "id"
@@ -73,6 +73,7 @@ class OutboxEntry(Row, frozen=True, kw_only=True):
     type: str
     arguments: bytes
     created_at: datetime
+    continuation: str | None = None
 
 
 class PublisherPosition(Row, frozen=True, kw_only=True):
@@ -170,6 +171,7 @@ Table(
     Column("type", String(100), nullable=False),
     Column("arguments", LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb"), nullable=False),
     Column("created_at", _Time, nullable=False),
+    Column("continuation", String(100)),
 )
 
 Table(

@@ -8,6 +8,7 @@ from msgspec import Struct
 from sqlalchemy import MetaData
 
 from shared.commands import Command
+from shared.effects import Effects
 from shared.rows import Ref, Row
 from shared.unit_of_work import Handler
 
@@ -29,6 +30,7 @@ class Service(Struct, frozen=True, kw_only=True):
     """One service: its lane is `writes.<name>`, its settings are `<NAME>_DATABASE_URL` and so on.
 
     `metadata` holds its tables where its database is an SQL one; `migrations` is a folder of Alembic revisions.
+    `effects` opens what makes its calls to the outside, in the processes of `coordinator effects`.
     """
 
     name: str
@@ -37,8 +39,9 @@ class Service(Struct, frozen=True, kw_only=True):
     metadata: MetaData | None = None
     migrations: Path | None = None
     projection: Callable[[], Projection] | None = None
+    effects: Callable[[], Effects] | None = None
 
     @property
     def commands(self) -> tuple[type[Command], ...]:
-        """The commands that its lane applies."""
-        return tuple(handler.command for handler in self.handlers)
+        """The commands that its lane applies for anybody."""
+        return tuple(handler.command for handler in self.handlers if not handler.is_internal)

@@ -11,6 +11,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 from msgspec import Struct
 
 from shared.commands import Command
+from shared.continuation import Continuation, Deferred
+from shared.errors import Rejected
 from shared.rows import R, Ref, Row
 
 C_co = TypeVar("C_co", bound=Command, covariant=True)
@@ -46,8 +48,20 @@ class UnitOfWork(Protocol):
     def next_id(self, name: str) -> int:
         """The next number of the series `name`: 1, 2, 3 … in command order, without gaps."""
 
-    def emit(self, command: Command) -> str:
-        """Have a command of another lane published once this one is committed; return its id."""
+    def emit(self, command: Command, *, continuation: type[Continuation] | None = None) -> str:
+        """Have a command of another lane, or an effect, published once this one is committed; return its id.
+
+        With a `continuation` its outcome comes back as a command of that type.
+        """
+
+    def defer(self) -> Deferred | None:
+        """Put the continuation of this command off, until `resume`; None: it has none.
+
+        If the command is rejected or fails after all, it goes on at once, as if nothing had been put off.
+        """
+
+    def resume(self, deferred: Deferred, outcome: Struct | Rejected | None) -> None:
+        """Let what was put off go on, with a result, or with a refusal. However often, it goes on once."""
 
 
 FailurePolicy = Literal["park", "park-key", "block"]
@@ -71,6 +85,7 @@ class Handler(Struct, Generic[C], frozen=True):
     on; `park-key` does that too, and has the later commands with the same `target`, of whatever type, wait behind it,
     in order, until it is replayed or discarded; `block` stops the lane, with nothing of that command recorded, until an
     operator cancels the command or a mended release applies it.
+    `is_internal`: the command is the system's own, such as a continuation; gateways do not take it from clients.
 
     Raises TypeError for `park-key` without a `target`.
     """
@@ -80,6 +95,7 @@ class Handler(Struct, Generic[C], frozen=True):
     reads: Callable[[C], Iterable[Ref[Row]]] = _no_rows
     target: Callable[[C], Ref[Row]] | None = None
     on_failure: FailurePolicy = "park"
+    is_internal: bool = False
 
     def __post_init__(self) -> None:
         if self.on_failure == "park-key" and self.target is None:

@@ -14,10 +14,11 @@ from coordinator.lane.positions import Positions
 from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.port import BatchFault, StoreError
+from shared.continuation import Deferred, continued
 from shared.errors import Rejected
 from shared.lane_tables import Cancellation, LogEntry
 from shared.messaging.outcome import Outcome, OutcomeError, from_log
-from shared.messaging.wire import Problem
+from shared.messaging.wire import CommandMessage, Problem
 from shared.rows import Ref, Row, VersionedRow
 from shared.unit_of_work import Handler
 
@@ -31,6 +32,7 @@ class Settled(Struct, frozen=True):
     outcome: Outcome | None
     dead_letters: tuple[DeadLetter, ...] = ()
     entry: LogEntry | None = None
+    is_deferred: bool = False
 
 
 class Turn(Struct, frozen=True):
@@ -57,6 +59,7 @@ class Verdict(Struct, frozen=True):
     text: str | None = None
     result: bytes | None = None
     traceback: str | None = None
+    is_deferred: bool = False
 
 
 def settle_in_turn(
@@ -72,6 +75,8 @@ def settle_in_turn(
                 return settled, sequence, held
             if turn.parking or _parks_key(request):
                 _note_parking(turn, request, done.entry)
+            if request.message.continuation is not None and not done.is_deferred:
+                _continue(turn.work, request.message, done.entry)
             sequence += 1
             turn.known[done.entry.command_id] = done.entry
         settled.append(done)
@@ -88,6 +93,20 @@ def _note_parking(turn: Turn, request: Request, entry: LogEntry) -> None:
         turn.parking.fail(turn.work, request, key, entry.error_code or "", entry.error_message or "")
     else:
         turn.parking.leave(turn.work, request, key)
+
+
+def _continue(work: BatchWork, message: CommandMessage, entry: LogEntry) -> None:
+    """Have what a settled command names go on with its outcome."""
+    deferred = _continuation_of(message)
+    if deferred is not None:
+        outcome = from_log(entry, replayed=False)
+        work.send_out(continued(deferred, outcome.status, bytes(outcome.result), outcome.error))
+
+
+def _continuation_of(message: CommandMessage) -> Deferred | None:
+    if message.continuation is None or message.command_id is None:
+        return None
+    return Deferred(command_id=message.command_id, type=message.type or "", continuation=message.continuation)
 
 
 def _blocks(request: Request, entry: LogEntry) -> bool:
@@ -124,7 +143,7 @@ def settle(turn: Turn, request: Request, sequence: int, fault: BatchFault | None
     dead_letters: tuple[DeadLetter, ...] = ()
     if verdict.status == "failed":
         dead_letters = (DeadLetter(message, verdict.code or "", text or "", verdict.traceback, sequence),)
-    return Settled(from_log(entry, replayed=False), dead_letters, entry)
+    return Settled(from_log(entry, replayed=False), dead_letters, entry, verdict.is_deferred)
 
 
 def _waits(turn: Turn, request: Request, key: str | None, cancellation: Cancellation | None) -> Settled | None:
@@ -164,12 +183,12 @@ def _verdict(  # noqa: PLR0911  # one return for each answer of the protocol
         return Verdict("failed", "database_refused", str(fault))
     if message.deadline_ms is not None and work.now.timestamp() * 1000 > message.deadline_ms:
         return Verdict("expired", "deadline_expired", "the deadline had passed when the command's turn came")
-    work.begin_command(message.command_id or "")
+    work.begin_command(message.command_id or "", _continuation_of(message))
     try:
         if isinstance(request.command, Release):
             _release(turn, request.command)
         result = _handle(work, request)
-        return Verdict("applied", result=msgspec.json.encode(result))
+        return Verdict("applied", result=msgspec.json.encode(result), is_deferred=work.is_deferred)
     except Rejected as rejection:
         work.undo()
         return Verdict("rejected", rejection.code, str(rejection))

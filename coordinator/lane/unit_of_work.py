@@ -9,11 +9,15 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from coordinator.stores.port import Changes, Read, Transaction
 from shared.commands import Command
+from shared.continuation import Continuation, Deferred, Emission, continued
+from shared.errors import Rejected
 from shared.ids import derived_command_id
 from shared.lane_tables import Counter, OutboxEntry
+from shared.messaging.outcome import OutcomeError
 from shared.rows import R, Ref, Row, VersionedRow
 
 _OUTBOX_SERIES = "outbox"
@@ -54,6 +58,8 @@ class BatchWork:
         self._kinds = _Kinds()
         self._journal: list[tuple[_Slots, Any, Any]] = []
         self._command_id = ""
+        self._continuation: Deferred | None = None
+        self._is_deferred = False
         self._emitted = 0
 
     @property
@@ -64,9 +70,16 @@ class BatchWork:
     def command_id(self) -> str:
         return self._command_id
 
-    def begin_command(self, command_id: str) -> None:
+    @property
+    def is_deferred(self) -> bool:
+        """Whether this command has put its continuation off."""
+        return self._is_deferred
+
+    def begin_command(self, command_id: str, continuation: Deferred | None = None) -> None:
         """What follows belongs to this command, and `undo` takes it back."""
         self._command_id = command_id
+        self._continuation = continuation
+        self._is_deferred = False
         self._emitted = 0
         self._journal.clear()
 
@@ -140,20 +153,39 @@ class BatchWork:
             return self.add(Counter(name=name, value=1)).value
         return self.save(Counter(name=name, value=held.value + 1)).value
 
-    def emit(self, command: Command) -> str:
+    def emit(self, command: Command, *, continuation: type[Continuation] | None = None) -> str:
         command_id = derived_command_id(self._command_id, self._emitted)
         self._emitted += 1
+        emission = Emission(
+            lane=command.lane(), command_id=command_id, type=command.type, arguments=msgspec.json.encode(command)
+        )
+        self.send_out(emission, None if continuation is None else continuation.type)
+        return command_id
+
+    def defer(self) -> Deferred | None:
+        self._is_deferred = self._continuation is not None
+        return self._continuation
+
+    def resume(self, deferred: Deferred, outcome: Struct | Rejected | None) -> None:
+        if isinstance(outcome, Rejected):
+            error = OutcomeError(code=outcome.code, message=str(outcome))
+            self.send_out(continued(deferred, "rejected", None, error))
+        else:
+            self.send_out(continued(deferred, "applied", msgspec.json.encode(outcome), None))
+
+    def send_out(self, emission: Emission, continuation: str | None = None) -> None:
+        """Put a command into the outbox."""
         self.add(
             OutboxEntry(
                 id=self.next_id(_OUTBOX_SERIES),
-                lane=command.lane(),
-                command_id=command_id,
-                type=command.type,
-                arguments=msgspec.json.encode(command),
+                lane=emission.lane,
+                command_id=emission.command_id,
+                type=emission.type,
+                arguments=emission.arguments,
                 created_at=self._now,
+                continuation=continuation,
             )
         )
-        return command_id
 
     def adopt(self, model: type[Row], key: int | str, row: Row | None) -> None:
         """Take a row, or its absence, as read: the lane knows it, being the only writer."""

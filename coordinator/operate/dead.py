@@ -162,6 +162,8 @@ def replayable(letter: DeadMessage, logged: str | None, *, without_deadline: boo
         deadline_ms=deadline_ms,
         publisher=None,
         publisher_seq=None,
+        # Whoever waited for the old id was told that it failed; of the new one he knows nothing.
+        continuation=None if logged else message.continuation,
     )
 
 

@@ -27,6 +27,7 @@ from shared.messaging.amqp import AmqpChannel, AmqpConnection
 from shared.messaging.publisher import Publisher
 from shared.messaging.topology import DEAD_EXCHANGE, WRITES_EXCHANGE, queue_name
 from shared.messaging.wire import (
+    HEADER_CONTINUATION,
     HEADER_REPLY_PACKS,
     JSON_CONTENT,
     PACK_CONTENT,
@@ -56,8 +57,10 @@ class LaneConsumer:
         *,
         settings: LaneSettings,
         holder: str,
+        has_effects: bool = False,
     ) -> None:
         self._lane = lane
+        self._has_effects = has_effects
         self._broker = broker
         self._inbox = inbox
         self._settings = settings
@@ -147,6 +150,9 @@ class LaneConsumer:
         try:
             channel = await connection.channel()
             await channel.declare_lane(self._lane, self._broker.queue_bytes_max)
+            if self._has_effects:
+                # Their first may be emitted before any worker has been there.
+                await channel.declare_effects(self._lane, self._broker.queue_bytes_max)
             await channel.call(channel.raw.basic_qos, prefetch_count=self._settings.prefetch)
             generation = self._inbox.begin_generation()
             self._connection, self._channel, self._generation = connection, channel, generation
@@ -259,6 +265,7 @@ class LaneConsumer:
                 type=entry.type,
                 content_type=JSON_CONTENT,
                 delivery_mode=PERSISTENT,
+                headers={} if entry.continuation is None else {HEADER_CONTINUATION: entry.continuation},
             )
             confirm = self._publisher.publish(WRITES_EXCHANGE, entry.lane, properties, entry.arguments)
             confirm.add_done_callback(partial(self._on_emitted, entry))

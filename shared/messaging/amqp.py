@@ -23,6 +23,8 @@ from shared.messaging.topology import (
     WRITES_EXCHANGE,
     dead_queue_arguments,
     dead_queue_name,
+    effects_queue_arguments,
+    effects_queue_name,
     queue_arguments,
     queue_name,
 )
@@ -178,6 +180,21 @@ class AmqpChannel:
         queue = queue_name(lane)
         await self.call(raw.queue_declare, queue=queue, durable=True, arguments=queue_arguments(lane, bytes_max))
         await self.call(raw.queue_bind, queue=queue, exchange=WRITES_EXCHANGE, routing_key=lane)
+
+    async def declare_effects(self, service: str, bytes_max: int) -> None:
+        """Declare the exchanges and queues of a service's effects.
+
+        Raises ConfigurationError when one exists with other arguments.
+        """
+        raw, queue = self.raw, effects_queue_name(service)
+        await self.call(raw.exchange_declare, exchange=WRITES_EXCHANGE, exchange_type="direct", durable=True)
+        await self.call(raw.exchange_declare, exchange=DEAD_EXCHANGE, exchange_type="direct", durable=True)
+        for name, exchange, arguments in (
+            (f"{queue}.dead", DEAD_EXCHANGE, dead_queue_arguments()),
+            (queue, WRITES_EXCHANGE, effects_queue_arguments(bytes_max)),
+        ):
+            await self.call(raw.queue_declare, queue=name, durable=True, arguments=arguments)
+            await self.call(raw.queue_bind, queue=name, exchange=exchange, routing_key=queue)
 
     def _on_close(self, _: Any, reason: BaseException) -> None:
         waiting = self._waiting

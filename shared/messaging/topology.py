@@ -9,6 +9,8 @@
 
 from typing import Final
 
+from shared.effects import effects_key
+
 WRITES_EXCHANGE: Final = "writes"
 DEAD_EXCHANGE: Final = "writes.dead"
 DELIVERY_LIMIT: Final = 1_000_000_000
@@ -22,6 +24,21 @@ def queue_name(lane: str) -> str:
 def dead_queue_name(lane: str) -> str:
     """The queue of a lane's dead letters."""
     return f"writes.{lane}.dead"
+
+
+def effects_queue_name(service: str) -> str:
+    """The queue of a service's effects; its dead letters are in the queue of this name with `.dead`."""
+    return effects_key(service)
+
+
+def effects_queue_arguments(bytes_max: int) -> dict[str, str | int | bool]:
+    """The arguments of a queue of effects. Nothing orders them, so any number of workers consume it."""
+    return {
+        "x-queue-type": "quorum",
+        "x-overflow": "reject-publish",
+        "x-max-length-bytes": bytes_max,
+        "x-delivery-limit": DELIVERY_LIMIT,
+    }
 
 
 def queue_arguments(lane: str, bytes_max: int) -> dict[str, str | int | bool]:

@@ -24,6 +24,7 @@ HEADER_EXPECTED_VERSION: Final = "expected-version"
 HEADER_PUBLISHER: Final = "publisher"
 HEADER_PUBLISHER_SEQ: Final = "publisher-seq"
 HEADER_TRACEPARENT: Final = "traceparent"
+HEADER_CONTINUATION: Final = "continuation"
 HEADER_REPLY_PACKS: Final = "reply-packs"
 HEADER_MALFORMED: Final = "x-malformed-properties"
 """The only header of a message whose properties could not be decoded: they themselves, as hexadecimal digits."""
@@ -31,6 +32,7 @@ HEADER_MALFORMED: Final = "x-malformed-properties"
 TYPE_CHARACTERS_MAX: Final = 100
 BODY_BYTES_MAX: Final = 1 << 20
 _TYPE = re.compile(r"[!-~]{1,100}")
+_CONTINUATION = re.compile(r"(?=[!-~]{3,100}\Z)[^.]+\..+")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
@@ -53,6 +55,8 @@ class Problem(Struct, frozen=True):
 class CommandMessage(Struct, frozen=True, kw_only=True):
     """One command as it travels. `arguments` is JSON text; its content is not checked here.
 
+    `continuation` is the type of the command that its outcome is to become (shared/continuation.py).
+
     With a `problem` the rest is what could be read of it.
     """
 
@@ -64,6 +68,7 @@ class CommandMessage(Struct, frozen=True, kw_only=True):
     publisher: str | None = None
     publisher_seq: int | None = None
     traceparent: str | None = None
+    continuation: str | None = None
     problem: Problem | None = None
 
 
@@ -79,6 +84,7 @@ class _Packed(Struct, kw_only=True, omit_defaults=True):
     publisher: Any = None
     publisher_seq: Any = None
     traceparent: Any = None
+    continuation: Any = None
 
 
 _PACK = msgspec.json.Decoder(list[_Packed])
@@ -118,6 +124,7 @@ def decode(envelope: Envelope, body: bytes, bytes_max: int = BODY_BYTES_MAX) -> 
             headers.get(HEADER_PUBLISHER),
             headers.get(HEADER_PUBLISHER_SEQ),
             headers.get(HEADER_TRACEPARENT),
+            headers.get(HEADER_CONTINUATION),
         ),
     )
 
@@ -141,6 +148,7 @@ def _of_packed(packed: _Packed) -> CommandMessage:
         packed.publisher,
         packed.publisher_seq,
         packed.traceparent,
+        packed.continuation,
     )
 
 
@@ -153,6 +161,7 @@ def _checked(
     publisher: object,
     publisher_seq: object,
     traceparent: object,
+    continuation: object,
 ) -> CommandMessage:
     problem: Problem | None = None
     clean_id: str | None = None
@@ -181,6 +190,10 @@ def _checked(
     if publisher is not None and not (isinstance(publisher, str) and _TYPE.fullmatch(publisher)):
         problem = problem or Problem("invalid_header", f"publisher must be a short text: {str(publisher)[:100]!r}")
         publisher = None
+    if continuation is not None and not (isinstance(continuation, str) and _CONTINUATION.fullmatch(continuation)):
+        text = f"continuation must be a command type, such as users.credit: {str(continuation)[:100]!r}"
+        problem = problem or Problem("invalid_header", text)
+        continuation = None
     return CommandMessage(
         command_id=clean_id,
         type=clean_type,
@@ -190,6 +203,7 @@ def _checked(
         publisher=publisher if isinstance(publisher, str) else None,
         publisher_seq=number,
         traceparent=traceparent if isinstance(traceparent, str) and len(traceparent) <= TYPE_CHARACTERS_MAX else None,
+        continuation=continuation if isinstance(continuation, str) else None,
         problem=problem,
     )
 
@@ -228,6 +242,7 @@ def headers_of(message: CommandMessage) -> dict[str, str | int]:
         (HEADER_PUBLISHER, message.publisher),
         (HEADER_PUBLISHER_SEQ, message.publisher_seq),
         (HEADER_TRACEPARENT, message.traceparent),
+        (HEADER_CONTINUATION, message.continuation),
     )
     return {name: value for name, value in pairs if value is not None}
 
@@ -245,6 +260,7 @@ def encode_pack(messages: list[CommandMessage]) -> bytes:
                 publisher=message.publisher,
                 publisher_seq=message.publisher_seq,
                 traceparent=message.traceparent,
+                continuation=message.continuation,
             )
             for message in messages
         ]

@@ -19,6 +19,7 @@ from shared.lane_tables import LogEntry
 from shared.lane_tables import metadata as lane_metadata
 from shared.service import Service
 from shared.settings import DatabaseSettings
+from tests.support.continuation_contract import ContinuationContract
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.lane_contract import LaneContract
 from tests.support.ledger import LEDGER, Account, metadata
@@ -319,15 +320,15 @@ class TestMongoStore(_ServerContract):
     has_lengths = False
 
 
-class TestPostgresLane(_OnServer, LaneContract):
+class TestPostgresLane(_OnServer, LaneContract, ContinuationContract):
     setting = "USERS_DATABASE_URL"
 
 
-class TestMysqlLane(_OnServer, LaneContract):
+class TestMysqlLane(_OnServer, LaneContract, ContinuationContract):
     setting = "PAYMENTS_DATABASE_URL"
 
 
-class TestMongoLane(_OnServer, LaneContract):
+class TestMongoLane(_OnServer, LaneContract, ContinuationContract):
     setting = "ITEMS_DATABASE_URL"
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, LargeBinar
 from sqlalchemy.dialects.mysql import DATETIME
 
 from shared.commands import Command, Id
+from shared.continuation import Continuation, Deferred
 from shared.errors import Rejected
 from shared.rows import VersionedRow, by_key, by_unique
 from shared.service import Service
@@ -103,6 +104,28 @@ class Remark(Command, frozen=True, kw_only=True):
     note: str | None
 
 
+class Postpone(Command, frozen=True, kw_only=True):
+    """Puts its continuation off, until `Resume`; `how` says what becomes of the command itself."""
+
+    type: ClassVar[str] = "ledger.postpone"
+    id: Id
+    how: str = "applied"
+
+
+class Resume(Command, frozen=True, kw_only=True):
+    """Lets what an account has put off go on."""
+
+    type: ClassVar[str] = "ledger.resume"
+    id: Id
+    refusal: str | None = None
+
+
+class Note(Continuation, frozen=True, kw_only=True):
+    """Notes what became of another command, in an account's place."""
+
+    type: ClassVar[str] = "ledger.note"
+
+
 def _account(work: UnitOfWork, key: int) -> Account:
     account = work.get(Account, key)
     if account is None:
@@ -168,6 +191,31 @@ def remark(work: UnitOfWork, command: Remark) -> Account:
     return work.save(structs.replace(_account(work, command.id), note=command.note))
 
 
+def postpone(work: UnitOfWork, command: Postpone) -> Account:
+    account = _account(work, command.id)
+    deferred = work.defer()
+    saved = work.save(structs.replace(account, data=None if deferred is None else deferred.encode().encode()))
+    if command.how == "rejected":
+        raise Rejected("refused", "put off, and then refused")
+    if command.how == "failed":
+        raise RuntimeError("put off, and then broken")
+    return saved
+
+
+def resume(work: UnitOfWork, command: Resume) -> Account:
+    account = _account(work, command.id)
+    if account.data is None:
+        raise Rejected("nothing_put_off", f"account {account.id} has put nothing off")
+    refusal = None if command.refusal is None else Rejected(command.refusal, "refused in the end")
+    work.resume(Deferred.decode(account.data.decode()), refusal or account)
+    return account
+
+
+def note(work: UnitOfWork, command: Note) -> Account:
+    code = command.status if command.error is None else command.error.code
+    return work.add(Account(id=work.next_id("accounts"), owner=code, created_at=work.now))
+
+
 LEDGER = Service(
     name="ledger",
     models=(Account,),
@@ -190,6 +238,9 @@ LEDGER = Service(
             target=lambda command: by_key(Account, command.id),
             on_failure="park-key",
         ),
+        Handler(Postpone, postpone, reads=lambda command: (by_key(Account, command.id),)),
+        Handler(Resume, resume, reads=lambda command: (by_key(Account, command.id),)),
+        Handler(Note, note, is_internal=True),
         Handler(Remark, remark, reads=lambda command: (by_key(Account, command.id),)),
     ),
     metadata=metadata,

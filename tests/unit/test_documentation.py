@@ -41,6 +41,7 @@ FULL = CommandMessage(
     publisher="p",
     publisher_seq=3,
     traceparent="t",
+    continuation="users.credit",
 )
 
 

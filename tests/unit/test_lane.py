@@ -14,19 +14,20 @@ from coordinator.stores.port import Changes, Conflict, Lease, Read, StoreUnavail
 from coordinator.stores.sqlite import SqliteStore, create_schema
 from shared.lane_tables import Counter
 from shared.rows import R, by_key
+from tests.support.continuation_contract import ContinuationContract
 from tests.support.lane_contract import LaneContract, LaneUnderTest, codes, delivery
 from tests.support.ledger import LEDGER, Account, Close, Deposit, OpenAccount
 from tests.support.store_contract import OpenStore
 
 
-class TestLaneInMemory(LaneContract):
+class TestLaneInMemory(LaneContract, ContinuationContract):
     @pytest.fixture
     def open_store(self) -> OpenStore:
         database = MemoryDatabase()
         return lambda: MemoryStore(database)
 
 
-class TestLaneOnSqlite(LaneContract):
+class TestLaneOnSqlite(LaneContract, ContinuationContract):
     @pytest.fixture
     def open_store(self, tmp_path: Path) -> OpenStore:
         path = str(tmp_path / "ledger.db")
