@@ -19,6 +19,7 @@ from shared.settings import (
     BrokerSettings,
     CacheSettings,
     DatabaseSettings,
+    EffectSettings,
     GatewaySettings,
     LaneSettings,
     ReaderSettings,
@@ -32,6 +33,7 @@ END: Final = "<!-- end of settings -->"
 GROUPS: Final[tuple[tuple[type[BaseSettings], str], ...]] = (
     (BrokerSettings, "coordinators and gateways"),
     (LaneSettings, "coordinators"),
+    (EffectSettings, "effect workers"),
     (DatabaseSettings, "coordinators and migrate; `<SERVICE>` is `USERS`, `ITEMS` or `PAYMENTS`"),
     (ReaderSettings, "gateways"),
     (CacheSettings, "coordinator and gateways of items"),

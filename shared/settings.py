@@ -78,6 +78,21 @@ class LaneSettings(BaseSettings):
     stop_timeout_s: float = Field(default=20.0, gt=0, description="How long a stop waits for the batch in flight.")
 
 
+class EffectSettings(BaseSettings):
+    """The limits of effect workers."""
+
+    model_config = SettingsConfigDict(env_prefix="EFFECTS_", extra="ignore")
+
+    concurrency: int = Field(default=16, ge=1, le=1000, description="Calls that one worker makes at once.")
+    call_timeout_s: float = Field(default=30.0, gt=0, description="How long one call may take, whatever it waits for.")
+    attempts_max: int = Field(default=8, ge=1, description="How often a call is made before it is given up.")
+    retry_delay_s: float = Field(
+        default=0.5, gt=0, description="The first pause between two attempts is at most this; it doubles."
+    )
+    retry_delay_s_max: float = Field(default=30.0, gt=0, description="Longest pause between two attempts.")
+    stop_timeout_s: float = Field(default=35.0, gt=0, description="How long a stop waits for calls under way.")
+
+
 class DatabaseSettings(BaseSettings):
     """One service's database. The prefix is the service's name: `USERS_DATABASE_URL`."""
 

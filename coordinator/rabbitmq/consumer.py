@@ -18,28 +18,26 @@ import structlog
 from coordinator.inbox import Inbox
 from coordinator.lane.acknowledger import Acknowledger
 from coordinator.lane.control import Marker
-from coordinator.lane.delivery import DeadLetter, Delivery, Reply, Settlement
-from coordinator.lane.settle import ERROR_CHARACTERS_MAX
-from shared.errors import BrokerUnavailable, ConfigurationError, CoordinatorError, Unavailable
+from coordinator.lane.delivery import Delivery, Reply, Settlement
+from coordinator.rabbitmq.dead_letters import PERSISTENT, publish_dead
+from shared.errors import BrokerUnavailable, ConfigurationError, CoordinatorError
 from shared.event_loop import new_event_loop
 from shared.lane_tables import OutboxEntry
 from shared.messaging.amqp import AmqpChannel, AmqpConnection
 from shared.messaging.publisher import Publisher
-from shared.messaging.topology import DEAD_EXCHANGE, WRITES_EXCHANGE, queue_name
+from shared.messaging.topology import WRITES_EXCHANGE, queue_name
 from shared.messaging.wire import (
     HEADER_CONTINUATION,
     HEADER_REPLY_PACKS,
     JSON_CONTENT,
     PACK_CONTENT,
-    Envelope,
     decode,
     encode_outcome,
     encode_outcomes,
-    headers_of,
+    envelope_of,
 )
 from shared.settings import BrokerSettings, LaneSettings
 
-PERSISTENT = 2
 TRANSIENT = 1
 REPLY_OUTCOMES_MAX = 500
 
@@ -181,7 +179,7 @@ class LaneConsumer:
         while True:
             generation, settlement = await self._settlements.get()
             for letter in settlement.dead_letters:
-                await self._publish_dead(letter)
+                await publish_dead(self._publisher, self._lane, letter, self._broker.reconnect_delay_s)
             self._acknowledge(generation, settlement.tags)
             self._send_replies(settlement.replies)
             self._publish_emitted(settlement.emitted)
@@ -206,33 +204,6 @@ class LaneConsumer:
                     await channel.call(channel.raw.queue_declare, queue=queue_name(self._lane), passive=True)
             except (CoordinatorError, TimeoutError):
                 log.warning("acknowledgements_unsure", lane=self._lane)
-
-    async def _publish_dead(self, letter: DeadLetter) -> None:
-        """Return once the broker has the dead letter; until then its delivery stays unacknowledged."""
-        while True:
-            message = letter.message
-            properties = pika.BasicProperties(
-                message_id=message.command_id,
-                type=message.type,
-                content_type=JSON_CONTENT,
-                delivery_mode=PERSISTENT,
-                headers=headers_of(message) | _reasons(letter, self._lane),
-            )
-            try:
-                await self._publisher.publish(DEAD_EXCHANGE, self._lane, properties, message.arguments)
-            except Unavailable as error:
-                log.error("dead_letter_not_taken", lane=self._lane, command_id=message.command_id, error=str(error))
-                await asyncio.sleep(self._broker.reconnect_delay_s)
-            else:
-                log.warning(
-                    "dead_lettered",
-                    lane=self._lane,
-                    command_id=message.command_id,
-                    type=message.type,
-                    code=letter.code,
-                    reason=letter.reason,
-                )
-                return
 
     def _send_replies(self, replies: Sequence[Reply]) -> None:
         """Outcomes are sent once and without a confirm: whoever misses one finds it in the command log."""
@@ -299,13 +270,7 @@ def _ignore(_: Sequence[OutboxEntry]) -> None:
 
 
 def _delivery(method: Any, properties: pika.BasicProperties, body: bytes, bytes_max: int) -> Delivery:
-    headers = properties.headers or {}
-    envelope = Envelope(
-        message_id=properties.message_id,
-        type=properties.type,
-        content_type=properties.content_type,
-        headers=headers,
-    )
+    envelope = envelope_of(properties)
     return Delivery(
         tag=method.delivery_tag,
         commands=decode(envelope, body, bytes_max),
@@ -313,20 +278,10 @@ def _delivery(method: Any, properties: pika.BasicProperties, body: bytes, bytes_
         redelivered=bool(method.redelivered),
         reply_to=_text(properties.reply_to),
         correlation_id=_text(properties.correlation_id),
-        reply_packs=headers.get(HEADER_REPLY_PACKS) in (True, "true", 1),
+        reply_packs=envelope.headers.get(HEADER_REPLY_PACKS) in (True, "true", 1),
     )
 
 
 def _text(value: object) -> str | None:
     """pika leaves text that is not UTF-8 as bytes: that names no queue of anybody's."""
     return value if isinstance(value, str) else None
-
-
-def _reasons(letter: DeadLetter, lane: str) -> dict[str, str | int]:
-    """Why the command is dead, as headers; AMQP bounds them by the size of a frame."""
-    reasons: dict[str, str | int] = {"reason": letter.code, "error": letter.reason[:ERROR_CHARACTERS_MAX], "lane": lane}
-    if letter.traceback is not None:
-        reasons["traceback"] = letter.traceback
-    if letter.sequence is not None:
-        reasons["sequence"] = letter.sequence
-    return reasons

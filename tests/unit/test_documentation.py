@@ -16,7 +16,7 @@ from coordinator import documentation
 from coordinator.asyncapi import document
 from coordinator.cli import cli
 from coordinator.lane.delivery import DeadLetter
-from coordinator.rabbitmq import consumer
+from coordinator.rabbitmq import dead_letters
 from coordinator.stores import port  # noqa: F401  # every module with settings is imported by now
 from shared.commands import parse
 from shared.errors import InvalidCommand
@@ -220,7 +220,7 @@ def test_asyncapi_has_the_headers_that_the_code_reads_and_writes() -> None:
     schemas = ASYNCAPI["components"]["schemas"]
     assert headers == set(schemas["CommandHeaders"]["properties"]) | set(schemas["PackHeaders"]["properties"])
     letter = DeadLetter(FULL, "code", "reason", "traceback", 1)
-    written = wire.headers_of(FULL) | consumer._reasons(letter, "users")
+    written = wire.headers_of(FULL) | dead_letters._reasons(letter, "users")
     assert set(written) == set(schemas["DeadLetterHeaders"]["properties"])
     schema_named("DeadLetterHeaders").validate(written)
     schema_named("CommandHeaders").validate(wire.headers_of(FULL))
