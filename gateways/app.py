@@ -3,7 +3,7 @@
 Nothing here opens a connection.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from aiohttp import web
@@ -63,7 +63,7 @@ class Gateway(Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    routes: web.RouteTableDef
+    routes: Sequence[web.AbstractRouteDef]
     attach: Callable[[web.Application, Dependencies], None]
     commands: tuple[type[Command], ...] = ()
 
