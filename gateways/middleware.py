@@ -4,11 +4,13 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from gateways.hooks import HOOKS, Exchange
 from gateways.keys import CONTEXT, SERVICE_NAME, SETTINGS, RequestContext
 from gateways.problems import answer_to, problem_response
 from gateways.request_log import IN_FLIGHT
 from gateways.responses import accepted_response
 from shared.errors import CommandPending
+from shared.hooks import observed
 from shared.telemetry import measured, trace_from
 
 log = structlog.get_logger("gateway")
@@ -24,9 +26,10 @@ async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
     in_flight = IN_FLIGHT.labels(request.app[SERVICE_NAME])
     in_flight.inc()
     try:
-        with measured() as stages:
+        with measured() as stages, observed() as issued:
             context = request[CONTEXT] = RequestContext(trace, stages)
             response = await _answered(request, handler, context)
+            await request.app[HOOKS].responding(Exchange(request, response), issued)
     finally:
         in_flight.dec()
     if stages.command_id is not None:

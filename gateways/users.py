@@ -6,6 +6,7 @@ from aiohttp import web
 
 from gateways import purchases
 from gateways.app import Dependencies, Gateway
+from gateways.hooks import HOOKS, server_timing
 from gateways.purchases import PURCHASES
 from gateways.requests import NoQuery, PageQuery, issue, path_command, path_id, read_command, read_query
 from gateways.responses import json_response, representation, written_response
@@ -74,6 +75,7 @@ def _location(user_id: int) -> str:
 
 def attach(app: web.Application, dependencies: Dependencies) -> None:
     app[USERS] = UserService(dependencies.sql(), dependencies.writes)
+    app[HOOKS].on_response(server_timing)
     app[PURCHASES] = PurchaseService(dependencies.sql(), dependencies.writes)
 
 
