@@ -22,6 +22,7 @@ from shared.settings import (
     GatewaySettings,
     LaneSettings,
     ReaderSettings,
+    StripeSettings,
     TelemetrySettings,
 )
 
@@ -36,6 +37,7 @@ GROUPS: Final[tuple[tuple[type[BaseSettings], str], ...]] = (
     (ReaderSettings, "gateways"),
     (CacheSettings, "coordinator and gateways of items"),
     (GatewaySettings, "gateways"),
+    (StripeSettings, "effect workers and gateway of payments"),
     (TelemetrySettings, "all"),
     (DevSettings, "`coordinator dev`"),
 )

@@ -6,9 +6,9 @@ capture, a void or a refund that was made already is reported as made, even when
 
 What the provider decides is a result. EffectRetry is raised where it decided nothing that we know of:
 
-    it refused the connection, or our key (401, 403); too many requests (429);
-    a call with the same key is under way (409)                                  may_have_happened is False
-    no answer in time, the connection was lost, a fault of its own (5xx)         may_have_happened is True
+    it refused the connection, or our key (401, 403); too many requests (429)    may_have_happened is False
+    no answer in time, the connection was lost, a fault of its own (5xx);
+    an earlier call with the same key is still under way (409)                   may_have_happened is True
 """
 
 from typing import Protocol
