@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.database import fetch
 from shared.paging import Page, page_of
-from shared.payments.model import Payment, payments
+from shared.payments.model import Payment, Refund, payments, refunds
 
 
 class PaymentRepository:
@@ -25,3 +25,8 @@ class PaymentRepository:
         if user_id is not None:
             query = query.where(payments.c.user_id == user_id)
         return page_of(await fetch(self._engine, query, Payment), limit)
+
+    async def refunds(self, payment_id: int) -> list[Refund]:
+        """The refunds of a payment. Raises DatabaseUnavailable."""
+        query = select(refunds).where(refunds.c.payment_id == payment_id).order_by(refunds.c.id)
+        return await fetch(self._engine, query, Refund)

@@ -1,14 +1,10 @@
 """The commands of purchases, in the users lane."""
 
-from typing import Annotated, ClassVar
-
-from msgspec import Meta
+from typing import ClassVar
 
 from shared.commands import Command, Id, Quantity
 from shared.continuation import Continuation
-
-PaymentMethod = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"\A[A-Za-z0-9_-]+\Z")]
-"""The provider's name of a card or another means, such as `pm_card_visa`. Never a card's number."""
+from shared.payments.commands import PaymentMethod
 
 
 class OpenPurchase(Command, frozen=True, kw_only=True):
