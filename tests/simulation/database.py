@@ -18,6 +18,7 @@ from msgspec import Struct
 from coordinator.stores.port import BatchFault, Changes, Conflict, Fenced, Lease, Read, StoreUnavailable
 from shared.lane_tables import Cancellation, LogEntry, ParkedCommand
 from shared.rows import Row
+from tests.simulation.schedule import DONE, IDLE, NEVER, PASSED, Act
 from tests.simulation.services import BALANCE_MIN, NOTE_CHARACTERS_MAX
 from tests.support.ledger import Account
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 INTEGER_MAX = 2**63 - 1
-_NEVER = float("inf")
 
 
 class Crash(BaseException):
@@ -49,6 +49,8 @@ class Database:
 
     def __init__(self, world: World, lane: str) -> None:
         self.world = world
+        self.actor = world.schedule.add()
+        self.actor.step, self.actor.wake = self.step, self.wake
         self.lane = lane
         self.tables: defaultdict[type[Row], dict[Any, Any]] = defaultdict(dict)
         self.epoch = 0
@@ -66,14 +68,16 @@ class Database:
     def table(self, model: type[Row]) -> dict[Any, Any]:
         return self.tables[model]
 
-    def step(self) -> bool:
-        if self.pending is None or self.world.chance() < 0.7:
-            return False
+    def step(self) -> Act:
+        if self.pending is None:
+            return IDLE
+        if self.world.chance() < 0.7:
+            return PASSED
         self.wait_for_commit()
-        return True
+        return DONE
 
     def wake(self) -> float:
-        return _NEVER if self.pending is None else self.world.now + 0.1
+        return NEVER if self.pending is None else self.world.now + 0.1
 
     def wait_for_commit(self) -> None:
         """Return once no COMMIT holds the lease row's lock."""
@@ -115,6 +119,8 @@ class Database:
         """Those that begin to wait do so behind everything that the same transaction settles."""
         waiting = [row for rows in changes.inserts if type(rows[0]) is ParkedCommand for row in rows]
         settled = sum(len(rows) for rows in changes.inserts if type(rows[0]) is LogEntry) if waiting else 0
+        if waiting:
+            self.world.wake(self.world.chaos.actor)
         for row in waiting:
             if row.error_code is None:
                 account = int(row.ordering_key.partition("=")[2])
@@ -259,6 +265,7 @@ class SimulatedTransaction:
         if world.happens("lands_later"):
             world.trace("%s: the connection is lost during COMMIT", process)
             database.pending = commit
+            world.wake(database.actor)
             raise StoreUnavailable("the connection was lost during COMMIT")
         database.land(commit)
         world.trace("%s commits epoch %s, sequence %s", process, lease.epoch, sequence)
