@@ -192,7 +192,8 @@ class Broker:
         self.links.remove(link)
 
     def restart(self, down_s: float) -> None:
-        self.up_at = self.world.now + down_s
+        # One that is down already does not come up earlier for it.
+        self.up_at = max(self.up_at, self.world.now + down_s)
         for queue in self.queues.values():
             for channel in list(queue.channels):
                 self.drop_channel(channel, self.world.chance() * 0.3)

@@ -47,8 +47,6 @@ class Chaos:
             self.budget -= 1
             self.next_at = world.now + world.chance() * 0.8
             self.faults[int(world.chance() * len(self.faults))]()
-            # Whoever is asleep may have been touched.
-            world.schedule.wake_all()
             return DONE
         if not self._has_work():
             self.operator_at = NEVER
@@ -57,7 +55,6 @@ class Chaos:
         elif world.now >= self.operator_at:
             self.operator_at = world.now + LOOKS_EVERY_S
             if self.operate():
-                world.schedule.wake_all()
                 return DONE
         return IDLE
 
@@ -76,7 +73,7 @@ class Chaos:
 
     def heal(self) -> None:
         for process in self.world.processes.values():
-            process.frozen_until = 0.0
+            process.freeze(0.0)
         for database in self.world.databases.values():
             database.away_until = 0.0
 
@@ -126,12 +123,12 @@ class Chaos:
     def stop(self) -> None:
         process = self._process()
         self.world.trace("%s is told to stop", process)
-        process.is_stopping = True
+        process.stop()
 
     def freeze(self) -> None:
         """A zombie: nothing runs in it until long after the broker has moved on."""
         process = self._process()
-        process.frozen_until = self.world.now + self.world.chance() * 2.0
+        process.freeze(self.world.now + self.world.chance() * 2.0)
         self.world.trace("%s freezes until %.3f", process, process.frozen_until)
         if process.channel is not None and self.world.chance() < 0.8:
             self.world.broker.drop_channel(process.channel)

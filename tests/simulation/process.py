@@ -84,6 +84,20 @@ class Process:
                 self.world.broker.drop_channel(self.channel)
             self.world.died(self)
 
+    def stop(self) -> None:
+        """SIGTERM."""
+        self.is_stopping = True
+        self._wake()
+
+    def freeze(self, until: float) -> None:
+        """Neither thread runs until then."""
+        self.frozen_until = until
+        self._wake()
+
+    def _wake(self) -> None:
+        self.world.wake(self.io_thread)
+        self.world.wake(self.lane_thread)
+
     # The broker's thread.
 
     def step_io(self) -> Act:
@@ -101,6 +115,7 @@ class Process:
         elif channel.inbound:
             for _ in range(1 + int(world.chance() * len(channel.inbound))):
                 self.on_message(*channel.inbound.popleft())
+            world.wake(self.lane_thread)
             moved = True
         elif not channel.is_open and world.now >= channel.notice_at:
             self.channel = None
@@ -113,13 +128,11 @@ class Process:
             moved = True
         if self.is_stopping and not self._is_in_lane and not self.settlements:
             moved = self.finish(channel) or moved
-        if not moved:
-            return IDLE
-        world.wake(self.lane_thread)
-        return DONE
+        return DONE if moved else IDLE
 
     def connect(self) -> None:
         self.generation = self.inbox.begin_generation()
+        self.world.wake(self.lane_thread)
         self.channel = self.world.broker.consume(
             self.lane_name, f"{self.name}/{self.generation}", self.io_thread
         )
@@ -191,6 +204,7 @@ class Process:
         if is_taken:
             self.confirmed.append(entry)
             self.inbox.nudge()
+            self.world.wake(self.lane_thread)
         else:
             self.retries.append((self.world.now + 0.1, entry))
 
@@ -236,8 +250,7 @@ class Process:
         finally:
             self._is_in_lane = False
         # Others have acted if it stalled, and both threads may have slept for its sake.
-        self.world.wake(self.lane_thread)
-        self.world.wake(self.io_thread)
+        self._wake()
         return DONE
 
     def _is_due(self) -> bool:
@@ -296,7 +309,7 @@ class Process:
     def decide(self, deliveries: list[Delivery], generation: int):
         gaps = self.lane.gaps
         # Now, since its channel may be another by the time that the batch is committed.
-        self.waiting = sum(1 for is_settled in self.acknowledger._is_settled.values() if not is_settled)
+        self.waiting = list(self.acknowledger._is_settled.values()).count(False)
         decision = self.lane.apply(deliveries, generation)
         if self.lane.gaps > gaps:
             self.world.gave_up(self)

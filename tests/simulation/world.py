@@ -88,6 +88,7 @@ class World:
             self.rates[name] = chance() * 0.3 if chance() < 0.4 else 0.0
         self.rates["strict"] *= 0.2
         self.rates["fragile"] *= 2
+        self.rates["remark"] = self.rates["fragile"] / 2
         self.rates["tamper"] *= 0.5
         self.settings = _SETTINGS[int(chance() * len(_SETTINGS))]
         self.schedule = Schedule(chance)
