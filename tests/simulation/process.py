@@ -133,9 +133,7 @@ class Process:
     def connect(self) -> None:
         self.generation = self.inbox.begin_generation()
         self.world.wake(self.lane_thread)
-        self.channel = self.world.broker.consume(
-            self.lane_name, f"{self.name}/{self.generation}", self.io_thread
-        )
+        self.channel = self.world.broker.consume(self.lane_name, f"{self.name}/{self.generation}", self.io_thread)
         self.acknowledger = Acknowledger()
 
     def on_message(self, tag: int, message: Message, is_redelivered: bool) -> None:
@@ -224,6 +222,8 @@ class Process:
         """When the broker's thread has something to do; when a dead process is started anew."""
         if self.is_dead:
             return self.world.now if self.restart_at is None else self.restart_at
+        if self.world.now < self.frozen_until:
+            return self.frozen_until
         channel = self.channel
         wake_at = self.publisher.wake()
         if self.retries:
@@ -231,11 +231,9 @@ class Process:
         if channel is None:
             if not self.is_stopping:
                 wake_at = min(wake_at, max(self.connect_at, self.world.broker.up_at))
-        elif channel.inbound:
-            wake_at = self.world.now
         elif not channel.is_open:
             wake_at = min(wake_at, channel.notice_at)
-        return max(self.frozen_until, wake_at)
+        return wake_at
 
     # The lane's thread.
 
@@ -267,13 +265,13 @@ class Process:
     def wake_lane(self) -> float:
         if self._is_in_lane or self.is_dead:
             return NEVER
-        if self._is_due():
-            return max(self.frozen_until, self.world.now)
+        if self.world.now < self.frozen_until:
+            return self.frozen_until
         generation, until = self._pause
         if generation is not None:
-            return max(self.frozen_until, until)
+            return until
         due_s = self.lane.due_in_s(self.inbox._generation) if self.lane._order._held else None
-        return NEVER if due_s is None else max(self.frozen_until, self.world.now + due_s)
+        return NEVER if due_s is None else self.world.now + due_s
 
     def _run(self) -> Iterator[None]:
         settings = self.world.settings

@@ -69,9 +69,7 @@ class Publisher:
     def wake(self) -> float:
         if self.link is None:
             return max(self.connect_at, self.world.broker.up_at)
-        if self.link.is_open:
-            return self.world.now if self.link.inbound else NEVER
-        return self.link.notice_at
+        return NEVER if self.link.is_open else self.link.notice_at
 
     def close(self) -> None:
         """The process is gone: the broker sees the connection end."""

@@ -101,9 +101,7 @@ def _replay(world: World, models: dict[str, Model], commands: dict[str, CommandM
 @lru_cache(10_000)
 def _fingerprint(command_type: str | None, expected_version: int | None, arguments: bytes) -> str:
     """As the protocol has it, of sound messages: those of many runs have the same content."""
-    message = CommandMessage(
-        command_id=None, type=command_type, arguments=arguments, expected_version=expected_version
-    )
+    message = CommandMessage(command_id=None, type=command_type, arguments=arguments, expected_version=expected_version)
     return fingerprint_of(message)
 
 

@@ -182,10 +182,7 @@ class World:
         """Whether there are no more faults to come, and no more commands worth waiting for."""
         if self.now > 6.0:
             return True
-        for client in self.clients:
-            if client.plan or client.open:
-                return False
-        return True
+        return not [client for client in self.clients if client.plan or client.open]
 
     def _act(self) -> bool:
         """Some actor acts, or time passes until one can. False: nobody has anything to do, ever."""
