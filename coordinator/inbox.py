@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from coordinator.lane.delivery import Delivery
 
@@ -17,6 +18,8 @@ class Inbox:
         self._generation = 0
         self._is_closed = False
         self._is_nudged = False
+        # While the taker is busy, which under load it is, there is nobody to notify.
+        self._waiters = 0
 
     @property
     def generation(self) -> int:
@@ -28,7 +31,7 @@ class Inbox:
         with self._lock:
             self._generation += 1
             self._deliveries.clear()
-            self._changed.notify_all()
+            self._wake()
             return self._generation
 
     def put(self, generation: int, delivery: Delivery) -> None:
@@ -36,19 +39,19 @@ class Inbox:
         with self._lock:
             if generation == self._generation:
                 self._deliveries.append(delivery)
-                self._changed.notify_all()
+                self._wake()
 
     def nudge(self) -> None:
         """Wake the taker, though nothing arrived."""
         with self._lock:
             self._is_nudged = True
-            self._changed.notify_all()
+            self._wake()
 
     def close(self) -> None:
         """Nothing is taken any more."""
         with self._lock:
             self._is_closed = True
-            self._changed.notify_all()
+            self._wake()
 
     @property
     def is_closed(self) -> bool:
@@ -62,7 +65,7 @@ class Inbox:
         """
         with self._lock:
             if not self._deliveries:
-                self._changed.wait_for(lambda: self._deliveries or self._is_closed or self._is_nudged, timeout_s)
+                self._wait_for(lambda: bool(self._deliveries) or self._is_closed or self._is_nudged, timeout_s)
             self._is_nudged = False
             taken: list[Delivery] = []
             commands = size_bytes = 0
@@ -77,4 +80,15 @@ class Inbox:
     def wait_void(self, generation: int, timeout_s: float) -> bool:
         """Wait out a pause; True when it ended early, because the generation is void or the inbox closed."""
         with self._lock:
-            return self._changed.wait_for(lambda: self._is_closed or self._generation != generation, timeout_s)
+            return self._wait_for(lambda: self._is_closed or self._generation != generation, timeout_s)
+
+    def _wait_for(self, predicate: Callable[[], bool], timeout_s: float | None) -> bool:
+        self._waiters += 1
+        try:
+            return self._changed.wait_for(predicate, timeout_s)
+        finally:
+            self._waiters -= 1
+
+    def _wake(self) -> None:
+        if self._waiters:
+            self._changed.notify_all()

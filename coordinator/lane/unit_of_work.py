@@ -34,7 +34,9 @@ class _Kind:
     def __init__(self, model: type[Row]) -> None:
         self.original: dict[int | str, Any] = {}
         self.current: dict[int | str, Any] = {}
-        self.unique: dict[str, dict[int | str, int | str | None]] = {column: {} for column in model.unique}
+        self.unique: dict[str, dict[int | str, int | str | None]] = {}
+        for column in model.unique:
+            self.unique[column] = {}
 
 
 class _Kinds(dict[type[Row], _Kind]):

@@ -222,27 +222,23 @@ class Broker:
         if world.now < self.up_at:
             return IDLE
         chance = world.chance
-        act = IDLE
+        moved = False
         for queue in self.queues.values():
             if not queue.channels:
                 continue
             for channel in queue.channels:
-                if channel.outbound:
-                    if chance() < 0.6 or world.is_calm:
-                        self._acknowledge(queue, channel)
-                        act = DONE
-                    elif act is IDLE:
-                        act = PASSED
+                if channel.outbound and (chance() < 0.6 or world.is_calm):
+                    self._acknowledge(queue, channel)
+                    moved = True
             if queue.ready and self._deliver(queue):
-                act = DONE
+                moved = True
         for link in self.links:
-            if link.outbound:
-                if chance() < 0.6 or world.is_calm:
-                    self._receive(link)
-                    act = DONE
-                elif act is IDLE:
-                    act = PASSED
-        return act
+            if link.outbound and (chance() < 0.6 or world.is_calm):
+                self._receive(link)
+                moved = True
+        if moved:
+            return DONE
+        return PASSED if self._is_waiting() else IDLE
 
     def _deliver(self, queue: Queue) -> bool:
         channel = queue.channels[0]

@@ -85,9 +85,8 @@ class Schedule:
             awake[left] = awake[-1]
             awake.pop()
             actor.is_awake = False
-            actor.due_at = due_at = actor.wake()
-            if due_at < self._due_at:
-                self._due_at = due_at
+            actor.due_at = actor.wake()
+            self._due_at = min(self._due_at, actor.due_at)
         return False
 
     def next_at(self) -> float:
