@@ -100,7 +100,7 @@ class Database:
             self.world.violation(f"a commit of epoch {commit.lease.epoch} landed in epoch {self.epoch}")
         if self.paused is not None:
             self.world.violation("a commit landed while the lane was paused")
-        self._note_waiting(commit.changes)
+        waiting = self._note_waiting(commit.changes)
         for rows in commit.changes.deletes:
             for row in rows:
                 self.table(type(row)).pop(getattr(row, row.key), None)
@@ -112,19 +112,24 @@ class Database:
                 if is_log:
                     self.world.ticks += 1
                     self.landed_at.setdefault(row.command_id, self.world.ticks)
-                    self.world.settled(commit, row)
+                    # What waited for its key had its turn among its publisher's commands when it began to wait.
+                    if row.command_id not in self.waited:
+                        self.world.taken(commit, row.command_id)
+        for command_id in waiting:
+            self.world.taken(commit, command_id)
         self.sequence = commit.sequence
 
-    def _note_waiting(self, changes: Changes) -> None:
+    def _note_waiting(self, changes: Changes) -> list[str]:
         """Those that begin to wait do so behind everything that the same transaction settles."""
         waiting = [row for rows in changes.inserts if type(rows[0]) is ParkedCommand for row in rows]
         settled = sum(len(rows) for rows in changes.inserts if type(rows[0]) is LogEntry) if waiting else 0
         if waiting:
             self.world.wake(self.world.chaos.actor)
-        for row in waiting:
-            if row.error_code is None:
-                account = int(row.ordering_key.partition("=")[2])
-                self.waited.setdefault(row.command_id, (self.world.ticks + settled, len(self.waited) + 1, account))
+        begun = [row for row in waiting if row.error_code is None and row.command_id not in self.waited]
+        for row in begun:
+            account = int(row.ordering_key.partition("=")[2])
+            self.waited[row.command_id] = (self.world.ticks + settled, len(self.waited) + 1, account)
+        return [row.command_id for row in begun]
 
     def refuse(self, changes: Changes) -> None:
         """Raises BatchFault if the changes violate a constraint."""

@@ -255,25 +255,25 @@ class World:
 
     # What the checks are told while it happens.
 
-    def settled(self, commit: Pending, entry: LogEntry) -> None:
-        """A log entry is durable: if it overtook a predecessor of its session, it must have waited."""
+    def taken(self, commit: Pending, command_id: str) -> None:
+        """That a command had its turn is durable: if it overtook a predecessor of its session, it was held before."""
         process = commit.process
-        message = self.commands.get(entry.command_id)
+        message = self.commands.get(command_id)
         if message is None or message.publisher is None or message.publisher_seq is None:
             return
         log = self.databases[process.lane_name].tables[LogEntry]
         session = self.sessions[message.publisher]
-        for number, command_id in session.items():
-            if number is None or number >= message.publisher_seq or command_id in log or command_id in self.given_up:
+        for number, missing in session.items():
+            if number is None or number >= message.publisher_seq or missing in log or missing in self.given_up:
                 continue
-            if command_id in self.databases[process.lane_name].waited:
+            if missing in self.databases[process.lane_name].waited:
                 continue
             # The gap shows with the first of its successors to arrive.
             received = [process.received_at.get(later) for at, later in session.items() if at is None or at > number]
             waited_s = self.now - min((time for time in received if time is not None), default=self.now)
             if waited_s < GAP_TIMEOUT_S and commit.waiting <= self.settings.held_max:
-                self.violation(f"{entry.command_id} overtook {command_id} after {waited_s:.3f} s")
-            self.given_up.add(command_id)
+                self.violation(f"{command_id} overtook {missing} after {waited_s:.3f} s")
+            self.given_up.add(missing)
 
     def gave_up(self, process: Process) -> None:
         """The lane gave a gap up: there must be one."""
