@@ -178,6 +178,8 @@ class SimulatedStore:
         self.database = database
         self.process = process
         self.world = database.world
+        rates = self.world.rates
+        self._rates = rates["stall"], rates["crash"], rates["unavailable"]
 
     def check(self, models: Sequence[type[Row]]) -> None:
         """The tables are dictionaries."""
@@ -217,19 +219,17 @@ class SimulatedStore:
             raise Crash
         if world.is_calm:
             return
-        rates = world.rates
+        stall, crash, unavailable = self._rates
         chance = world.chance
-        if rates["stall"] and chance() < rates["stall"]:
+        if stall and chance() < stall:
             world.trace("%s stalls at %s", process, point)
             world.interlude()
-        if rates["crash"] and not world.is_calm and chance() < rates["crash"]:
+        if crash and not world.is_calm and chance() < crash:
             world.trace("%s crashes at %s", process, point)
             process.crash()
         if process.is_dead:
             raise Crash
-        if world.now < self.database.away_until or (
-            rates["unavailable"] and not world.is_calm and chance() < rates["unavailable"]
-        ):
+        if world.now < self.database.away_until or (unavailable and not world.is_calm and chance() < unavailable):
             world.trace("%s: the database is away at %s", process, point)
             raise StoreUnavailable(f"away at {point}")
 
