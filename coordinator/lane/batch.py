@@ -64,13 +64,11 @@ def record(committed: Committed, requests: Sequence[Request], settled: list[Sett
         else:
             committed.settled.append(done)
     for rows in (*changes.updates, *changes.inserts):
-        for row in rows:
-            if not isinstance(row, LANE_MODELS):
-                committed.saved.append(row)
+        if not isinstance(rows[0], LANE_MODELS):
+            committed.saved += rows
     for rows in changes.deletes:
-        committed.removed.extend(
-            by_key(type(row), getattr(row, row.key)) for row in rows if not isinstance(row, LANE_MODELS)
-        )
+        if not isinstance(rows[0], LANE_MODELS):
+            committed.removed += [by_key(type(row), getattr(row, row.key)) for row in rows]
 
 
 def counters_in(changes: Changes) -> dict[str, Counter]:

@@ -63,8 +63,7 @@ class Lane:
         settings: LaneSettings,
         elapsed_s: Callable[[], float],
     ) -> None:
-        self._handlers: Handlers = {handler.command.type: handler for handler in service.handlers}
-        self._handlers = {**self._handlers, **{handler.command.type: handler for handler in CONTROL_HANDLERS}}
+        self._handlers: Handlers = {handler.command.type: handler for handler in (*service.handlers, *CONTROL_HANDLERS)}
         self._store = store
         self._clock = clock
         self._elapsed_s = elapsed_s

@@ -51,8 +51,12 @@ class PublisherOrder:
 
     def unknown(self, deliveries: Sequence[Delivery]) -> list[str]:
         """Publishers whose position has not been read yet."""
-        spans = (_span(delivery) for delivery in deliveries)
-        return list({span.publisher: None for span in spans if span is not None and span.publisher not in self._next})
+        found: dict[str, None] = {}
+        for delivery in deliveries:
+            span = _span(delivery)
+            if span is not None and span.publisher not in self._next:
+                found[span.publisher] = None
+        return list(found)
 
     def learn(self, publishers: Iterable[str], rows: Iterable[PublisherPosition]) -> None:
         """The positions of some publishers; those without a row have published nothing yet."""

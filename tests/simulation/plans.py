@@ -77,23 +77,26 @@ def _ledger(world: World) -> Command:
     chance = world.chance
     key = 1 + int(chance() * _ACCOUNTS)
     kind = chance()
-    strict, tamper, fragile = world.rates["strict"], world.rates["tamper"], world.rates["fragile"]
+    rates = world.rates
     owner = _OWNERS[int(chance() * len(_OWNERS))]
     amount = int(chance() * 20)
-    shares: tuple[tuple[float, Callable[[], Command]], ...] = (
-        (tamper, lambda: Tamper(id=key, how=_HOWS[amount % len(_HOWS)])),
-        (fragile, lambda: Fragile(id=key, amount=amount + 1)),
-        (fragile / 2, lambda: Remark(id=key, note=MENDED if amount < 10 else None)),
-        (0.22, lambda: OpenAccount(owner=owner)),
-        (0.30, lambda: Deposit(id=key, amount=amount - 6)),
-        (0.12, lambda: Relay(id=key, amount=amount // 3)),
-        (0.08, lambda: Forward(id=key, amount=amount // 2)),
-        (0.06, lambda: Rename(id=key, owner=owner)),
-        (0.04, lambda: Close(id=key)),
-        (strict, lambda: Strict(id=key, crash=amount < 10)),
-    )
-    for share, command in shares:
-        kind -= share
+    for share, make in _SHARES:
+        kind -= rates[share] if isinstance(share, str) else share
         if kind < 0:
-            return command()
+            return make(key, owner, amount)
     return Deposit(id=key, amount=1)
+
+
+_SHARES: tuple[tuple[str | float, Callable[[int, str, int], Command]], ...] = (
+    ("tamper", lambda key, owner, amount: Tamper(id=key, how=_HOWS[amount % len(_HOWS)])),
+    ("fragile", lambda key, owner, amount: Fragile(id=key, amount=amount + 1)),
+    ("remark", lambda key, owner, amount: Remark(id=key, note=MENDED if amount < 10 else None)),
+    (0.22, lambda key, owner, amount: OpenAccount(owner=owner)),
+    (0.30, lambda key, owner, amount: Deposit(id=key, amount=amount - 6)),
+    (0.12, lambda key, owner, amount: Relay(id=key, amount=amount // 3)),
+    (0.08, lambda key, owner, amount: Forward(id=key, amount=amount // 2)),
+    (0.06, lambda key, owner, amount: Rename(id=key, owner=owner)),
+    (0.04, lambda key, owner, amount: Close(id=key)),
+    ("strict", lambda key, owner, amount: Strict(id=key, crash=amount < 10)),
+)
+"""What comes how often, as a share or as the name of this seed's rate, and how it is made."""
