@@ -148,8 +148,6 @@ class Client:
                 self.records.append(record)
                 self.by_id[command.command_id] = record
                 world.commands[command.command_id] = command
-                if command.publisher is not None:
-                    world.sessions.setdefault(command.publisher, {})[command.publisher_seq] = command.command_id
         issue = Issue(key, self._message(key, commands), records)
         issue.ask_at = world.now + 1.0 + world.chance()
         self.issues.append(issue)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,7 +24,7 @@ _encode = msgspec.json.encode
 
 
 def plan(world: World, client: Client, number: int, messages: int) -> None:
-    """Fill a client's plan: single commands, packs, repeats of an id with other content."""
+    """Fill a client's plan: single commands, packs, repeats of an id with other content, numbers out of their order."""
     chance = world.chance
     count = 0
     sequence = 0
@@ -39,6 +40,23 @@ def plan(world: World, client: Client, number: int, messages: int) -> None:
         sent.extend(command for command in commands if command.command_id is not None)
         if sent and client.window < 4 and chance() < world.rates["reuse"]:
             client.plan.append([_other(sent[int(chance() * len(sent))])])
+    if client.has_session:
+        for command in sent:
+            world.sessions.setdefault(client.name, {})[command.publisher_seq] = command.command_id or ""
+        if chance() < 2 * world.rates["muddle"]:
+            _muddle(client.plan, chance)
+
+
+def _muddle(issues: Sequence[list[CommandMessage]], chance: Callable[[], float]) -> None:
+    """Have numbers of a session in another order than the messages, and than the packs, that hold them."""
+    for one, other in pairwise(issues):
+        here, there = int(chance() * len(one)), int(chance() * len(other))
+        if chance() < 0.5 and one[here].publisher is not None and other[there].publisher is not None:
+            one[here], other[there] = other[there], one[here]
+    for commands in issues:
+        if len(commands) > 1 and chance() < 0.5:
+            first = int(chance() * (len(commands) - 1))
+            commands[first], commands[first + 1] = commands[first + 1], commands[first]
 
 
 def _other(message: CommandMessage) -> CommandMessage:

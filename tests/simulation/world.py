@@ -84,7 +84,7 @@ class World:
         self.is_calm = False
         # A swarm: each seed has its own few faults, and its own mixture of commands.
         self.rates = {name: _RATES_MAX[name] * chance() if chance() < 0.4 else 0.0 for name in FAULTS}
-        for name in ("pack", "reuse", "deadline", "malformed", "expected", "strict", "tamper", "fragile"):
+        for name in ("pack", "reuse", "deadline", "malformed", "expected", "strict", "tamper", "fragile", "muddle"):
             self.rates[name] = chance() * 0.3 if chance() < 0.4 else 0.0
         self.rates["strict"] *= 0.2
         self.rates["fragile"] *= 2
