@@ -41,6 +41,11 @@ from shared.settings import BrokerSettings, LaneSettings
 PERSISTENT = 2
 TRANSIENT = 1
 REPLY_OUTCOMES_MAX = 500
+ACKNOWLEDGE_WITHIN_S = 0.01
+"""How long a settled delivery may wait for others to be acknowledged with: to a quorum queue each acknowledgement is
+one more entry of its log, synced like a message."""
+ACKNOWLEDGE_SETTLED_MAX = 64
+"""Settled deliveries that do not wait any longer; at a small prefetch a quarter of it."""
 
 log = structlog.get_logger("consumer")
 
@@ -69,7 +74,11 @@ class LaneConsumer:
         self._channel: AmqpChannel | None = None
         self._generation = 0
         self._acknowledger = Acknowledger()
+        self._settled_max = max(1, min(ACKNOWLEDGE_SETTLED_MAX, settings.prefetch // 4))
+        self._settled_tags: list[int] = []
+        self._acknowledging: asyncio.TimerHandle | None = None
         self._settlements: asyncio.Queue[tuple[int, Settlement]] = asyncio.Queue()
+        self._settlements_waiting = 0
         self._stop: asyncio.Event = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name=f"broker {lane}", daemon=True)
         self.failure: ConfigurationError | None = None
@@ -85,7 +94,7 @@ class LaneConsumer:
 
     def settle(self, generation: int, settlement: Settlement) -> None:
         """Carry out a settlement, in the order of the calls. Called by the lane's thread."""
-        self._loop.call_soon_threadsafe(self._settlements.put_nowait, (generation, settlement))
+        self._loop.call_soon_threadsafe(self._carry_out, generation, settlement)
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """Publish commands that handlers emitted. Called by the lane's thread."""
@@ -151,6 +160,7 @@ class LaneConsumer:
             generation = self._inbox.begin_generation()
             self._connection, self._channel, self._generation = connection, channel, generation
             self._acknowledger = Acknowledger()
+            self._settled_tags.clear()
             await channel.call(
                 channel.raw.basic_consume,
                 queue_name(self._lane),
@@ -170,19 +180,43 @@ class LaneConsumer:
         self._acknowledger.delivered(delivery.tag)
         self._inbox.put(self._generation, delivery)
 
+    def _carry_out(self, generation: int, settlement: Settlement) -> None:
+        """At once, unless dead letters must be confirmed first, its own or those of one before."""
+        if settlement.dead_letters or self._settlements_waiting:
+            self._settlements_waiting += 1
+            self._settlements.put_nowait((generation, settlement))
+        else:
+            self._finish(generation, settlement)
+
     async def _settle_all(self) -> None:
         while True:
             generation, settlement = await self._settlements.get()
             for letter in settlement.dead_letters:
                 await self._publish_dead(letter)
-            self._acknowledge(generation, settlement.tags)
-            self._send_replies(settlement.replies)
-            self._publish_emitted(settlement.emitted)
+            self._finish(generation, settlement)
+            self._settlements_waiting -= 1
             self._settlements.task_done()
 
-    def _acknowledge(self, generation: int, tags: Sequence[int]) -> None:
+    def _finish(self, generation: int, settlement: Settlement) -> None:
+        """Somebody waits for the outcomes, nobody for the acknowledgement: if it is lost, the log has the outcomes."""
+        self._send_replies(settlement.replies)
+        self._publish_emitted(settlement.emitted)
+        if generation != self._generation:
+            return
+        self._settled_tags += settlement.tags
+        if settlement.dead_letters or len(self._settled_tags) >= self._settled_max:
+            self._acknowledge()
+        elif self._acknowledging is None:
+            self._acknowledging = self._loop.call_later(ACKNOWLEDGE_WITHIN_S, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        """Acknowledge what has been settled on the present channel."""
+        if self._acknowledging is not None:
+            self._acknowledging.cancel()
+            self._acknowledging = None
+        tags, self._settled_tags = self._settled_tags, []
         channel = self._channel
-        if channel is not None and generation == self._generation and channel.raw.is_open:
+        if channel is not None and channel.raw.is_open:
             for acknowledgement in self._acknowledger.settled(tags):
                 channel.raw.basic_ack(acknowledgement.tag, multiple=acknowledgement.multiple)
 
@@ -192,6 +226,7 @@ class LaneConsumer:
         Whether the queue has taken them too, the answer does not prove. One that is lost means that a settled command
         is delivered again, which the command log answers.
         """
+        self._acknowledge()
         channel = self._channel
         if channel is not None:
             try:
