@@ -16,10 +16,10 @@ import pika
 import structlog
 
 from coordinator.inbox import Inbox
-from coordinator.lane.acknowledger import Acknowledger
 from coordinator.lane.control import Marker
 from coordinator.lane.delivery import DeadLetter, Delivery, Reply, Settlement
 from coordinator.lane.settle import ERROR_CHARACTERS_MAX
+from coordinator.rabbitmq.acknowledgements import Acknowledgements
 from shared.errors import BrokerUnavailable, ConfigurationError, CoordinatorError, Unavailable
 from shared.event_loop import new_event_loop
 from shared.lane_tables import OutboxEntry
@@ -41,11 +41,6 @@ from shared.settings import BrokerSettings, LaneSettings
 PERSISTENT = 2
 TRANSIENT = 1
 REPLY_OUTCOMES_MAX = 500
-ACKNOWLEDGE_WITHIN_S = 0.01
-"""How long a settled delivery may wait for others to be acknowledged with: to a quorum queue each acknowledgement is
-one more entry of its log, synced like a message."""
-ACKNOWLEDGE_SETTLED_MAX = 64
-"""Settled deliveries that do not wait any longer; at a small prefetch a quarter of it."""
 
 log = structlog.get_logger("consumer")
 
@@ -73,10 +68,7 @@ class LaneConsumer:
         self._connection: AmqpConnection | None = None
         self._channel: AmqpChannel | None = None
         self._generation = 0
-        self._acknowledger = Acknowledger()
-        self._settled_max = max(1, min(ACKNOWLEDGE_SETTLED_MAX, settings.prefetch // 4))
-        self._settled_tags: list[int] = []
-        self._acknowledging: asyncio.TimerHandle | None = None
+        self._acknowledgements: Acknowledgements | None = None
         self._settlements: asyncio.Queue[tuple[int, Settlement]] = asyncio.Queue()
         self._settlements_waiting = 0
         self._stop: asyncio.Event = asyncio.Event()
@@ -159,12 +151,11 @@ class LaneConsumer:
             await channel.call(channel.raw.basic_qos, prefetch_count=self._settings.prefetch)
             generation = self._inbox.begin_generation()
             self._connection, self._channel, self._generation = connection, channel, generation
-            self._acknowledger = Acknowledger()
-            self._settled_tags.clear()
+            acknowledgements = self._acknowledgements = Acknowledgements(channel.raw, self._settings.prefetch)
             await channel.call(
                 channel.raw.basic_consume,
                 queue_name(self._lane),
-                on_message_callback=self._on_message,
+                on_message_callback=partial(self._on_message, generation, acknowledgements),
             )
             self.is_consuming = True
             log.info("consuming", lane=self._lane, generation=generation)
@@ -175,18 +166,31 @@ class LaneConsumer:
             self._channel = None
             connection.abort()
 
-    def _on_message(self, _: Any, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
+    def _on_message(
+        self,
+        generation: int,
+        acknowledgements: Acknowledgements,
+        _: Any,
+        method: Any,
+        properties: pika.BasicProperties,
+        body: bytes,
+    ) -> None:
         delivery = _delivery(method, properties, body, self._settings.message_bytes_max)
-        self._acknowledger.delivered(delivery.tag)
-        self._inbox.put(self._generation, delivery)
+        acknowledgements.delivered(delivery.tag)
+        self._inbox.put(generation, delivery)
 
     def _carry_out(self, generation: int, settlement: Settlement) -> None:
         """At once, unless dead letters must be confirmed first, its own or those of one before."""
         if settlement.dead_letters or self._settlements_waiting:
             self._settlements_waiting += 1
             self._settlements.put_nowait((generation, settlement))
-        else:
+            return
+        try:
             self._finish(generation, settlement)
+        except Exception:
+            # What is not settled here never is: another process must have the deliveries.
+            log.exception("settlement_failed", lane=self._lane)
+            self._stop.set()
 
     async def _settle_all(self) -> None:
         while True:
@@ -198,27 +202,15 @@ class LaneConsumer:
             self._settlements.task_done()
 
     def _finish(self, generation: int, settlement: Settlement) -> None:
-        """Somebody waits for the outcomes, nobody for the acknowledgement: if it is lost, the log has the outcomes."""
+        """Outcomes first, since somebody waits for them."""
         self._send_replies(settlement.replies)
         self._publish_emitted(settlement.emitted)
-        if generation != self._generation:
-            return
-        self._settled_tags += settlement.tags
-        if settlement.dead_letters or len(self._settled_tags) >= self._settled_max:
-            self._acknowledge()
-        elif self._acknowledging is None:
-            self._acknowledging = self._loop.call_later(ACKNOWLEDGE_WITHIN_S, self._acknowledge)
-
-    def _acknowledge(self) -> None:
-        """Acknowledge what has been settled on the present channel."""
-        if self._acknowledging is not None:
-            self._acknowledging.cancel()
-            self._acknowledging = None
-        tags, self._settled_tags = self._settled_tags, []
-        channel = self._channel
-        if channel is not None and channel.raw.is_open:
-            for acknowledgement in self._acknowledger.settled(tags):
-                channel.raw.basic_ack(acknowledgement.tag, multiple=acknowledgement.multiple)
+        acknowledgements = self._acknowledgements
+        if acknowledgements is not None and generation == self._generation:
+            acknowledgements.settled(settlement.tags)
+            if settlement.dead_letters:
+                # Not to be dead-lettered again for want of ten milliseconds.
+                acknowledgements.flush()
 
     async def _flush_acknowledgements(self) -> None:
         """Give the acknowledgements time to arrive: the channel answers after it has read them.
@@ -226,9 +218,9 @@ class LaneConsumer:
         Whether the queue has taken them too, the answer does not prove. One that is lost means that a settled command
         is delivered again, which the command log answers.
         """
-        self._acknowledge()
-        channel = self._channel
-        if channel is not None:
+        channel, acknowledgements = self._channel, self._acknowledgements
+        if channel is not None and acknowledgements is not None:
+            acknowledgements.flush()
             try:
                 async with asyncio.timeout(2.0):
                     await channel.call(channel.raw.queue_declare, queue=queue_name(self._lane), passive=True)

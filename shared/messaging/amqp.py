@@ -32,6 +32,7 @@ from shared.settings import BrokerSettings
 
 _PRECONDITION_FAILED = 406
 _ACCESS_REFUSED = 403
+_CONTENT = (pika.frame.Header, pika.frame.Body)
 
 
 class _Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types
@@ -55,6 +56,16 @@ class _Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types
             properties = pika.BasicProperties(headers={HEADER_MALFORMED: bytes(content[12:]).hex()[:1000]})
             consumed = pika.spec.FRAME_HEADER_SIZE + size + pika.spec.FRAME_END_SIZE
             return consumed, pika.frame.Header(channel, body_size, properties)
+
+    def _process_frame(self, frame_value: Any) -> None:
+        """A frame of a message goes to its channel at once: pika would first look for callbacks that none can have."""
+        if isinstance(frame_value, _CONTENT) or isinstance(
+            getattr(frame_value, "method", None), pika.spec.Basic.Deliver
+        ):
+            self.frames_received += 1
+            self._deliver_frame_to_channel(frame_value)
+        else:
+            super()._process_frame(frame_value)
 
     def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
         """Hand the frames of one message over as one, so that no loop sends them one by one."""
