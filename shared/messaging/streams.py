@@ -33,7 +33,7 @@ class LoopStreams(_AsyncioIOServicesAdapter):  # type: ignore[misc]  # pika has 
     ) -> AbstractIOReference:
         """Put a transport, with TLS if there is a context, on a connected socket, which is its own from now on."""
         host = server_hostname if ssl_context is not None else None
-        return _Linking(_link(protocol_factory(), sock, ssl_context, host), on_done)
+        return _Linking(_link(protocol_factory(), sock, ssl_context, host), sock, on_done)
 
 
 async def _link(
@@ -43,13 +43,9 @@ async def _link(
     server_hostname: str | None,
 ) -> _Linked:
     stream = _Stream(protocol)
-    try:
-        await asyncio.get_running_loop().create_connection(
-            lambda: stream, sock=sock, ssl=ssl_context, server_hostname=server_hostname
-        )
-    except BaseException:
-        sock.close()
-        raise
+    await asyncio.get_running_loop().create_connection(
+        lambda: stream, sock=sock, ssl=ssl_context, server_hostname=server_hostname
+    )
     # Not before, so that the first answer finds a caller who knows of the stream.
     stream.begin()
     return stream, protocol
@@ -116,8 +112,12 @@ class _Linking(AbstractIOReference):  # type: ignore[misc]
     """A stream that is being set up."""
 
     def __init__(
-        self, linking: Coroutine[Any, Any, _Linked], on_done: Callable[[_Linked | BaseException], None]
+        self,
+        linking: Coroutine[Any, Any, _Linked],
+        sock: socket.socket,
+        on_done: Callable[[_Linked | BaseException], None],
     ) -> None:
+        self._sock = sock
         self._on_done = on_done
         self._is_over = False
         self._task = asyncio.ensure_future(linking)
@@ -134,6 +134,9 @@ class _Linking(AbstractIOReference):  # type: ignore[misc]
     def _finish(self, task: "asyncio.Task[_Linked]") -> None:
         error = None if task.cancelled() else task.exception()
         is_linked = error is None and not task.cancelled()
+        if not is_linked:
+            # No transport closes it, least of all when the task was cancelled before its first step.
+            self._sock.close()
         if self._is_over:
             if is_linked:
                 task.result()[0].abort()
