@@ -48,7 +48,7 @@ unit: $(STAMP) ## the tests that need no server
 	@$(BIN)/pytest tests/unit $(PYTEST_ARGS)
 
 test: $(STAMP) ## all tests, against real servers
-	@$(BIN)/pytest $(PYTEST_ARGS)
+	@$(BIN)/pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
 
 simulate: $(STAMP) ## run SEEDS random histories through the simulation (SEEDS=10000)
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)

@@ -2,18 +2,31 @@
 
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from coordinator.lane.delivery import Delivery
 
+DECODED_COMMANDS_MAX = 2000
+"""Commands that wait decoded: enough for the next batches. A command takes several times the memory of its bytes."""
+
+Decode = Callable[[], Delivery]
+"""Makes a delivery of the bytes of a message. Never raises."""
+
 
 class Inbox:
-    """Deliveries in order, by channel generation. A new generation makes what came before it void."""
+    """Deliveries in order, by channel generation. A new generation makes what came before it void.
+
+    Whoever puts a message in decodes those whose turn is near; the others wait as bytes, so that a long backlog, of
+    which the broker hands out a window of packs, takes little memory.
+    """
 
     def __init__(self) -> None:
         # Entering the lock itself is several times faster than entering it by way of the condition.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
         self._deliveries: deque[Delivery] = deque()
+        self._undecoded: deque[Decode] = deque()
+        self._decoded_commands = 0
         self._generation = 0
         self._is_closed = False
         self._is_nudged = False
@@ -28,14 +41,17 @@ class Inbox:
         with self._lock:
             self._generation += 1
             self._deliveries.clear()
+            self._undecoded.clear()
+            self._decoded_commands = 0
             self._changed.notify_all()
             return self._generation
 
-    def put(self, generation: int, delivery: Delivery) -> None:
-        """Add a delivery of the present generation; others are void."""
+    def put(self, generation: int, decode: Decode) -> None:
+        """Add a message of the present generation; others are void."""
         with self._lock:
             if generation == self._generation:
-                self._deliveries.append(delivery)
+                self._undecoded.append(decode)
+                self._decode_next()
                 self._changed.notify_all()
 
     def nudge(self) -> None:
@@ -66,15 +82,26 @@ class Inbox:
             self._is_nudged = False
             taken: list[Delivery] = []
             commands = size_bytes = 0
-            while self._deliveries and not self._is_closed:
+            while (self._deliveries or self._decode_next()) and not self._is_closed:
                 commands += len(self._deliveries[0].commands)
                 size_bytes += self._deliveries[0].size_bytes
                 if taken and (commands > commands_max or size_bytes > bytes_max):
                     break
                 taken.append(self._deliveries.popleft())
+                self._decoded_commands -= len(taken[-1].commands)
             return self._generation, taken
 
     def wait_void(self, generation: int, timeout_s: float) -> bool:
         """Wait out a pause; True when it ended early, because the generation is void or the inbox closed."""
         with self._lock:
             return self._changed.wait_for(lambda: self._is_closed or self._generation != generation, timeout_s)
+
+    def _decode_next(self) -> bool:
+        """Decode what is next, as far as there is room; whether that made any delivery."""
+        is_any = False
+        while self._undecoded and self._decoded_commands < DECODED_COMMANDS_MAX:
+            delivery = self._undecoded.popleft()()
+            self._deliveries.append(delivery)
+            self._decoded_commands += len(delivery.commands)
+            is_any = True
+        return is_any

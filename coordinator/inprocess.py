@@ -129,7 +129,7 @@ class _LocalLane:
         self._store.close()
 
     def deliver(self, delivery: Delivery) -> None:
-        self._inbox.put(self._inbox.generation, delivery)
+        self._inbox.put(self._inbox.generation, lambda: delivery)
 
     def settle(self, generation: int, settlement: Settlement) -> None:  # noqa: ARG002  # there is one channel only
         for letter in settlement.dead_letters:

@@ -10,6 +10,15 @@ from tests.support.databases import FreshDatabases
 from tests.support.servers import Environment, running_servers
 from tests.support.system import System
 
+WITH_SERVERS = ("e2e", "faults", "integration")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """In parallel runs one process has the servers, and with them all tests that need any."""
+    for item in items:
+        if item.path.parent.name in WITH_SERVERS:
+            item.add_marker(pytest.mark.xdist_group("servers"))
+
 
 @pytest.fixture(scope="session")
 def _running() -> Iterator[tuple[Environment, ServerSet | None]]:

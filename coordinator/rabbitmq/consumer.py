@@ -175,9 +175,8 @@ class LaneConsumer:
         properties: pika.BasicProperties,
         body: bytes,
     ) -> None:
-        delivery = _delivery(method, properties, body, self._settings.message_bytes_max)
-        acknowledgements.delivered(delivery.tag)
-        self._inbox.put(generation, delivery)
+        acknowledgements.delivered(method.delivery_tag)
+        self._inbox.put(generation, partial(_delivery, method, properties, body, self._settings.message_bytes_max))
 
     def _carry_out(self, generation: int, settlement: Settlement) -> None:
         """At once, unless dead letters must be confirmed first, its own or those of one before."""

@@ -98,6 +98,7 @@ def requeue_by_nack_on_hold(patches: Patches) -> None:
         if channel is not None and generation == self.generation:
             channel.inbound.clear()
             self.inbox._deliveries.clear()
+            self.inbox._undecoded.clear()
             self.lane._batch = []
             self.acknowledger = Acknowledger()
             self.world.broker.requeue_out_of_order(channel)

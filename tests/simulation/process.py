@@ -128,7 +128,7 @@ class Process:
         for command in delivery.commands:
             self.received_at.setdefault(command.command_id, self.world.now)
         self.acknowledger.delivered(tag)
-        self.inbox.put(self.generation, delivery)
+        self.inbox.put(self.generation, lambda: delivery)
 
     def _settle_all(self) -> Iterator[bool]:
         while True:

@@ -328,3 +328,8 @@ def test_the_example_in_python_is_a_command_of_ours(monkeypatch: pytest.MonkeyPa
     [command] = [handler.command for handler in HANDLERS if handler.command.type == message.type]
     parse(command, message.arguments)
     assert (sent["exchange"], sent["routing_key"], sent["mandatory"]) == (WRITES_EXCHANGE, command.lane(), True)
+
+
+@pytest.mark.parametrize("path", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda path: path.name)
+def test_no_merge_was_left_half_done(path: Path) -> None:
+    assert not re.search(r"^(<{7}|>{7}) ", path.read_text(), re.MULTILINE)

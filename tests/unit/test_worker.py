@@ -89,7 +89,7 @@ def running() -> Iterator[Running]:
 
 def hold(running: Running) -> None:
     generation = running.inbox.begin_generation()
-    running.inbox.put(generation, delivery(1, OpenAccount(owner="Ada")))
+    running.inbox.put(generation, lambda: delivery(1, OpenAccount(owner="Ada")))
     running.until_held()
 
 
