@@ -156,13 +156,13 @@ class Process:
             generation, settlement = self.settlements[0]
             for letter in settlement.dead_letters:
                 yield from self._publish_dead(letter)
-            self.acknowledge(generation, settlement.tags)
-            yield True
             for reply in settlement.replies:
                 self._send_reply(reply)
             if settlement.emitted:
                 yield True
                 self.publish_emitted(settlement.emitted)
+            yield True
+            self.acknowledge(generation, settlement.tags)
             self.settlements.popleft()
             yield True
 
