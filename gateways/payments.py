@@ -5,15 +5,16 @@ from typing import Final
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
+from gateways import webhooks
 from gateways.app import Dependencies, Gateway
 from gateways.requests import NoQuery, PageQuery, issue, path_command, path_id, read_command, read_query
 from gateways.responses import json_response, representation, written_response
+from gateways.webhooks import PAYMENTS, STRIPE
 from shared.commands import Id
 from shared.payments import SERVICE
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
 from shared.payments.service import PaymentService
-
-PAYMENTS: Final = web.AppKey("PAYMENTS", PaymentService)
+from shared.settings import StripeSettings, load
 
 routes = web.RouteTableDef()
 
@@ -77,6 +78,7 @@ def _payment_id(request: web.Request) -> int:
 
 def attach(app: web.Application, dependencies: Dependencies) -> None:
     app[PAYMENTS] = PaymentService(dependencies.sql(), dependencies.writes)
+    app[STRIPE] = load(StripeSettings)
 
 
-GATEWAY: Final = Gateway(name="payments", routes=routes, attach=attach, commands=SERVICE.commands)
+GATEWAY: Final = Gateway(name="payments", routes=(*routes, *webhooks.routes), attach=attach, commands=SERVICE.commands)

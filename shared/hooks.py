@@ -10,8 +10,7 @@ that raises, or takes longer than HOOK_TIMEOUT_S, is logged and changes nothing:
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, Generic, TypeVar
 
@@ -79,6 +78,11 @@ class Hooks(Generic[Exchange]):
         """Whether anything is to be called before a command is handed over."""
         return bool(self._before_issue)
 
+    @property
+    def has_on_response(self) -> bool:
+        """Whether anything is to be called before a response is sent."""
+        return bool(self._on_response)
+
     async def issuing(self, lane: str, message: CommandMessage) -> CommandMessage:
         """The message as the hooks want it."""
         for hook in self._before_issue:
@@ -132,15 +136,11 @@ class HookedWrites:
 _observed: ContextVar[list[Issued] | None] = ContextVar("issued", default=None)
 
 
-@contextmanager
-def observed() -> Iterator[list[Issued]]:
-    """The commands that are issued inside, in their order."""
+def begin_observing() -> list[Issued]:
+    """The commands that the task that runs, and those that it starts, issue from here on, in their order."""
     issued: list[Issued] = []
-    token = _observed.set(issued)
-    try:
-        yield issued
-    finally:
-        _observed.reset(token)
+    _observed.set(issued)
+    return issued
 
 
 async def _contained(hook: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 from shared import hooks as hooks_module
 from shared.errors import CommandPending
-from shared.hooks import HookedWrites, Hooks, Issued, observed
+from shared.hooks import HookedWrites, Hooks, Issued, begin_observing
 from shared.messaging.outcome import Outcome, OutcomeError
 from shared.messaging.wire import CommandMessage
 
@@ -129,9 +129,9 @@ async def test_a_response_is_told_of_the_commands_of_its_request_and_of_no_other
     hooked = HookedWrites(Writes(), hooks)
 
     async def request(name: str, *numbers: int) -> None:
-        with observed() as issued:
-            await asyncio.gather(*(hooked.issue("t", message(number), None) for number in numbers))
-            await hooks.responding(name, issued)
+        issued = begin_observing()
+        await asyncio.gather(*(hooked.issue("t", message(number), None) for number in numbers))
+        await hooks.responding(name, issued)
 
     await asyncio.gather(request("one", 1, 2), request("other", 3), request("none"))
     assert told == {"one": ["1", "2"], "other": ["3"], "none": []}
