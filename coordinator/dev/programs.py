@@ -5,7 +5,7 @@ import signal
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from coordinator.dev.settings import DevSettings
 
 _PROBE_TIMEOUT_S = 2.0
 _GATEWAY_STOP_TIMEOUT_S = 15.0
+SANDBOX_WEBHOOK_SECRET = "whsec_sandbox"
 _COORDINATOR_STOP_TIMEOUT_S = 45.0  # longer than twice LANE_STOP_TIMEOUT_S
 
 
@@ -90,6 +91,46 @@ def coordinators(settings: DevSettings, services: tuple[str, ...], logs: Path) -
         for position, service in enumerate(services)
         for port in [settings.metrics_port(service, position)]
     ]
+
+
+def effect_workers(
+    settings: DevSettings, services: tuple[str, ...], calling: Collection[str], logs: Path
+) -> list[Program]:
+    """One for each service of those that make calls to the outside."""
+    return [
+        Program(
+            f"effects-{service}",
+            [sys.executable, "-m", "coordinator", "effects", service, "--metrics-port", str(port)],
+            base_url=f"http://127.0.0.1:{port}",
+            log_path=logs / f"effects-{service}.log",
+            stop_timeout_s=_COORDINATOR_STOP_TIMEOUT_S,
+        )
+        for position, service in enumerate(services)
+        for port in [settings.effects_port(service, position)]
+        if service in calling
+    ]
+
+
+def sandbox(settings: DevSettings, webhook_url: str, data: Path, logs: Path) -> Program:
+    """The payment provider that charges nobody."""
+    port = settings.sandbox_port
+    argv = [sys.executable, "-m", "coordinator.dev.sandbox", "--port", str(port), "--data", str(data)]
+    return Program(
+        "sandbox",
+        [*argv, "--webhook-url", webhook_url, "--webhook-secret", SANDBOX_WEBHOOK_SECRET],
+        base_url=f"http://127.0.0.1:{port}",
+        log_path=logs / "sandbox.log",
+        stop_timeout_s=_GATEWAY_STOP_TIMEOUT_S,
+    )
+
+
+def sandbox_environment(settings: DevSettings) -> dict[str, str]:
+    """What makes the payments service use the sandbox."""
+    return {
+        "STRIPE_API_KEY": "sk_test_sandbox",
+        "STRIPE_API_BASE": f"http://127.0.0.1:{settings.sandbox_port}",
+        "STRIPE_WEBHOOK_SECRET": SANDBOX_WEBHOOK_SECRET,
+    }
 
 
 def gateways(settings: DevSettings, services: tuple[str, ...], logs: Path) -> list[Program]:

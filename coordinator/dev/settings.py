@@ -14,6 +14,7 @@ from shared.settings import Port, load
 
 _GATEWAY_PORT_FIRST = 8081
 _METRICS_PORT_FIRST = 9101
+_EFFECTS_PORT_FIRST = 9111
 
 
 class DevSettings(BaseSettings):
@@ -36,6 +37,8 @@ class DevSettings(BaseSettings):
     users_metrics_port: Port = Field(default=9101, description="The coordinator of users.")
     items_metrics_port: Port = Field(default=9102, description="The coordinator of items.")
     payments_metrics_port: Port = Field(default=9103, description="The coordinator of payments.")
+    payments_effects_port: Port = Field(default=9113, description="The effect worker of payments.")
+    sandbox_port: Port = Field(default=8090, description="The payment provider that charges nobody.")
 
     def server_ports(self) -> ServerPorts:
         return ServerPorts(
@@ -55,6 +58,10 @@ class DevSettings(BaseSettings):
     def metrics_port(self, service: str, position: int) -> int:
         """As gateway_port()."""
         return self._own(f"{service}_metrics_port", _METRICS_PORT_FIRST + position)
+
+    def effects_port(self, service: str, position: int) -> int:
+        """As gateway_port()."""
+        return self._own(f"{service}_effects_port", _EFFECTS_PORT_FIRST + position)
 
     def _own(self, field: str, default: int) -> int:
         value: object = getattr(self, field, None) or os.environ.get(f"DEV_{field.upper()}", default)
@@ -84,6 +91,10 @@ def check_ports(settings: DevSettings, services: tuple[str, ...], *, servers: bo
         wanted.append((settings.host, port, f"{service}_port", f"the gateway of {service}"))
         port = settings.metrics_port(service, position)
         wanted.append((HOST, port, f"{service}_metrics_port", f"the coordinator of {service}"))
+        if hasattr(settings, f"{service}_effects_port"):
+            port = settings.effects_port(service, position)
+            wanted.append((HOST, port, f"{service}_effects_port", f"the effect worker of {service}"))
+    wanted.append((HOST, settings.sandbox_port, "sandbox_port", "the sandbox of the payment provider"))
     problems = []
     first: dict[int, str] = {}
     for host, port, field, title in wanted:

@@ -7,6 +7,7 @@ call off. Servers come first and go last; in between every process that dies is 
 import collections
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -23,6 +24,7 @@ from shared.errors import ConfigurationError
 from shared.services import SERVICES
 
 SERVICE_NAMES = tuple(service.name for service in SERVICES)
+CALLING_NAMES = tuple(service.name for service in SERVICES if service.effects is not None)
 COMPOSE_FILE = Path(__file__).parents[2] / "compose.yaml"
 DEATHS_MAX = 3
 DEATHS_WINDOW_S = 60.0
@@ -77,7 +79,14 @@ class Supervisor:
         self._in_docker = in_docker
         self._servers: Servers | None = None
         self._coordinators = programs.coordinators(settings, SERVICE_NAMES, workspace.logs)
+        self._workers = programs.effect_workers(settings, SERVICE_NAMES, CALLING_NAMES, workspace.logs)
         self._gateways = programs.gateways(settings, SERVICE_NAMES, workspace.logs)
+        self._sandboxes: list[programs.Program] = []
+        if not os.environ.get("STRIPE_API_KEY"):
+            address = settings.gateway_port("payments", SERVICE_NAMES.index("payments"))
+            webhook_url = f"http://127.0.0.1:{address}/webhooks/stripe"
+            data = workspace.directory / "sandbox.db"
+            self._sandboxes.append(programs.sandbox(settings, webhook_url, data, workspace.logs))
         self._watched: list[Member] = []
         self._deaths: dict[str, collections.deque[float]] = {}
 
@@ -101,23 +110,29 @@ class Supervisor:
         for note in self._servers.notes:
             say(f"note: {note}")
         environment = self._servers.environment()
+        if self._sandboxes:
+            environment |= programs.sandbox_environment(self._settings)
         self._workspace.write_environment(environment)
         self._watched += self._servers.servers
         self._migrate(environment)
         started = time.monotonic()
-        for program in (*self._coordinators, *self._gateways):
+        started_programs = [*self._sandboxes, *self._coordinators, *self._workers, *self._gateways]
+        for program in started_programs:
             program.environment = environment
             program.start()
             self._watched.append(program)
-        self._supervise(until_ready=[*self._coordinators, *self._gateways])
+        self._supervise(until_ready=started_programs)
         report(
-            f"{len(self._coordinators)} coordinators, {len(self._gateways)} gateways",
+            f"{len(self._coordinators)} coordinators, {_count(self._workers, 'effect worker')}, "
+            f"{len(self._gateways)} gateways",
             time.monotonic() - started,
         )
         for gateway in self._gateways:
             say(f"  {gateway.name:<20} {gateway.base_url}")
-        for coordinator in self._coordinators:
-            say(f"  {coordinator.name:<20} {coordinator.base_url}/metrics")
+        for program in (*self._coordinators, *self._workers):
+            say(f"  {program.name:<20} {program.base_url}/metrics")
+        for program in self._sandboxes:
+            say(f"  {program.name:<20} {program.base_url}/sandbox/charges, a payment provider that charges nobody")
         say(f"addresses of the servers: source {self._workspace.environment_file}")
         say("Ctrl-C stops everything; a second Ctrl-C kills it")
 
@@ -201,7 +216,7 @@ class Supervisor:
             raise _StopRequested
 
     def _stop(self) -> None:
-        """Gateways, then coordinators, then servers; at the second signal, all at once by SIGKILL."""
+        """Gateways, effect workers, coordinators, then servers; at the second signal, all at once by SIGKILL."""
         say("stopping")
         started = time.monotonic()
         with ThreadPoolExecutor(1) as thread:
@@ -218,15 +233,21 @@ class Supervisor:
 
     def _stop_in_order(self) -> None:
         _stop_all(self._gateways)
+        _stop_all(self._workers)
         _stop_all(self._coordinators)
+        _stop_all(self._sandboxes)
         if self._servers is not None:
             self._servers.stop()
 
     def _kill(self) -> None:
-        for program in (*self._gateways, *self._coordinators):
+        for program in (*self._gateways, *self._workers, *self._coordinators, *self._sandboxes):
             program.kill()
         if self._servers is not None:
             self._servers.kill()
+
+
+def _count(members: Sequence[Member], what: str) -> str:
+    return f"{len(members)} {what}{'' if len(members) == 1 else 's'}"
 
 
 def _stop_all(members: Iterable[Member]) -> None:
