@@ -82,7 +82,7 @@ class Supervisor:
         self._workers = programs.effect_workers(settings, SERVICE_NAMES, CALLING_NAMES, workspace.logs)
         self._gateways = programs.gateways(settings, SERVICE_NAMES, workspace.logs)
         self._sandboxes: list[programs.Program] = []
-        if not os.environ.get("STRIPE_API_KEY"):
+        if "payments" in SERVICE_NAMES and not os.environ.get("STRIPE_API_KEY"):
             address = settings.gateway_port("payments", SERVICE_NAMES.index("payments"))
             webhook_url = f"http://127.0.0.1:{address}/webhooks/stripe"
             data = workspace.directory / "sandbox.db"

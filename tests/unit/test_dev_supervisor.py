@@ -68,6 +68,7 @@ supervisor.SERVICE_NAMES = ("users",)
 install.PROGRAMS = ()
 programs.coordinators = lambda settings, names, logs: [small("lane", settings.users_metrics_port, logs, 60)]
 programs.gateways = lambda settings, names, logs: [small("gateway", settings.users_port, logs, 60)]
+programs.effect_workers = lambda settings, names, calling, logs: []
 programs.migrate_command = lambda: ["sh", "-c", migration]
 supervisor.ServerSet.native = classmethod(lambda cls, directory, ports: Set(directory))
 try:

@@ -31,7 +31,7 @@ SCHEMAS = Path(__file__).parent / "schemas"
 PROTOCOL = (ROOT / "docs" / "PROTOCOL.md").read_text()
 OPERATING = (ROOT / "docs" / "OPERATING.md").read_text()
 ASYNCAPI: dict[str, Any] = json.loads((ROOT / "docs" / "asyncapi.json").read_text())
-HANDLERS = [handler for service in SERVICES for handler in service.handlers]
+HANDLERS = [handler for service in SERVICES for handler in service.public_handlers]
 FULL = CommandMessage(
     command_id="0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11",
     type="users.create",
@@ -274,7 +274,7 @@ def test_the_rejections_of_every_command_are_named_with_it() -> None:
     for service in SERVICES:
         folder = ROOT / "shared" / service.name
         raised = set(re.findall(r'Rejected\(\s*"([a-z_]+)"', "".join(path.read_text() for path in folder.glob("*.py"))))
-        named = " ".join(ASYNCAPI["components"]["messages"][h.command.type]["summary"] for h in service.handlers)
+        named = " ".join(ASYNCAPI["components"]["messages"][h.command.type]["summary"] for h in service.public_handlers)
         assert {code for code in raised if f"`{code}`" not in named} == set()
 
 

@@ -7,7 +7,8 @@ from msgspec import Meta, Struct
 
 Fault = Literal["429", "500_before", "500_after", "lost_answer", "delay"]
 """`500_before`: nothing was done; `500_after`: all of it was; `lost_answer`: all of it was, and the connection is
-closed without an answer; `delay`: the answer takes `delay_s`. A 500 after the deed is remembered as the key's answer."""
+closed without an answer; `delay`: the answer takes `delay_s`. A 500 after the deed is remembered as the answer to its
+key."""
 Rate = Annotated[float, Meta(ge=0, le=1)]
 
 
