@@ -14,7 +14,6 @@ from coordinator.dev.settings import DevSettings
 
 _PROBE_TIMEOUT_S = 2.0
 _GATEWAY_STOP_TIMEOUT_S = 15.0
-SANDBOX_WEBHOOK_SECRET = "whsec_sandbox"
 _COORDINATOR_STOP_TIMEOUT_S = 45.0  # longer than twice LANE_STOP_TIMEOUT_S
 
 
@@ -96,7 +95,7 @@ def coordinators(settings: DevSettings, services: tuple[str, ...], logs: Path) -
 def effect_workers(
     settings: DevSettings, services: tuple[str, ...], calling: Collection[str], logs: Path
 ) -> list[Program]:
-    """One for each service of those that make calls to the outside."""
+    """One for each of those services that make calls to the outside."""
     return [
         Program(
             f"effects-{service}",
@@ -106,31 +105,9 @@ def effect_workers(
             stop_timeout_s=_COORDINATOR_STOP_TIMEOUT_S,
         )
         for position, service in enumerate(services)
-        for port in [settings.effects_port(service, position)]
         if service in calling
+        for port in [settings.effects_port(service, position)]
     ]
-
-
-def sandbox(settings: DevSettings, webhook_url: str, data: Path, logs: Path) -> Program:
-    """The payment provider that charges nobody."""
-    port = settings.sandbox_port
-    argv = [sys.executable, "-m", "coordinator.dev.sandbox", "--port", str(port), "--data", str(data)]
-    return Program(
-        "sandbox",
-        [*argv, "--webhook-url", webhook_url, "--webhook-secret", SANDBOX_WEBHOOK_SECRET],
-        base_url=f"http://127.0.0.1:{port}",
-        log_path=logs / "sandbox.log",
-        stop_timeout_s=_GATEWAY_STOP_TIMEOUT_S,
-    )
-
-
-def sandbox_environment(settings: DevSettings) -> dict[str, str]:
-    """What makes the payments service use the sandbox."""
-    return {
-        "STRIPE_API_KEY": "sk_test_sandbox",
-        "STRIPE_API_BASE": f"http://127.0.0.1:{settings.sandbox_port}",
-        "STRIPE_WEBHOOK_SECRET": SANDBOX_WEBHOOK_SECRET,
-    }
 
 
 def gateways(settings: DevSettings, services: tuple[str, ...], logs: Path) -> list[Program]:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from coordinator.dev import docker, install, programs
+from coordinator.dev import docker, install, programs, provider
 from coordinator.dev.members import Member, Servers, end_of_log, report, say
 from coordinator.dev.servers import ServerSet, remove_data
 from coordinator.dev.settings import DevSettings, check_ports, load_settings
@@ -52,7 +52,8 @@ def run(servers: Literal["auto", "docker", "native"], directory: Path) -> int:
     workspace = Workspace(directory)
     with workspace.locked(), Watch() as watch:
         in_docker = _use_docker(servers)
-        check_ports(settings, SERVICE_NAMES, servers=not in_docker)
+        sandbox = provider.is_sandbox(os.environ)
+        check_ports(settings, SERVICE_NAMES, servers=not in_docker, sandbox=sandbox)
         return Supervisor(settings, workspace, watch, in_docker=in_docker).run()
 
 
@@ -78,15 +79,10 @@ class Supervisor:
         self._watch = watch
         self._in_docker = in_docker
         self._servers: Servers | None = None
+        self._sandboxes = provider.sandboxes(settings, workspace.directory, workspace.logs, os.environ)
         self._coordinators = programs.coordinators(settings, SERVICE_NAMES, workspace.logs)
         self._workers = programs.effect_workers(settings, SERVICE_NAMES, CALLING_NAMES, workspace.logs)
         self._gateways = programs.gateways(settings, SERVICE_NAMES, workspace.logs)
-        self._sandboxes: list[programs.Program] = []
-        if "payments" in SERVICE_NAMES and not os.environ.get("STRIPE_API_KEY"):
-            address = settings.gateway_port("payments", SERVICE_NAMES.index("payments"))
-            webhook_url = f"http://127.0.0.1:{address}/webhooks/stripe"
-            data = workspace.directory / "sandbox.db"
-            self._sandboxes.append(programs.sandbox(settings, webhook_url, data, workspace.logs))
         self._watched: list[Member] = []
         self._deaths: dict[str, collections.deque[float]] = {}
 
@@ -109,21 +105,19 @@ class Supervisor:
         self._aside(functools.partial(self._servers.start, report), self._servers.kill)
         for note in self._servers.notes:
             say(f"note: {note}")
-        environment = self._servers.environment()
-        if self._sandboxes:
-            environment |= programs.sandbox_environment(self._settings)
+        environment = self._servers.environment() | provider.environment(self._settings, os.environ)
         self._workspace.write_environment(environment)
         self._watched += self._servers.servers
         self._migrate(environment)
         started = time.monotonic()
-        started_programs = [*self._sandboxes, *self._coordinators, *self._workers, *self._gateways]
-        for program in started_programs:
+        members = [*self._sandboxes, *self._coordinators, *self._workers, *self._gateways]
+        for program in members:
             program.environment = environment
             program.start()
             self._watched.append(program)
-        self._supervise(until_ready=started_programs)
+        self._supervise(until_ready=members)
         report(
-            f"{len(self._coordinators)} coordinators, {_count(self._workers, 'effect worker')}, "
+            f"{len(self._coordinators)} coordinators, {len(self._workers)} effect workers, "
             f"{len(self._gateways)} gateways",
             time.monotonic() - started,
         )
@@ -131,8 +125,8 @@ class Supervisor:
             say(f"  {gateway.name:<20} {gateway.base_url}")
         for program in (*self._coordinators, *self._workers):
             say(f"  {program.name:<20} {program.base_url}/metrics")
-        for program in self._sandboxes:
-            say(f"  {program.name:<20} {program.base_url}/sandbox/charges, a payment provider that charges nobody")
+        for sandbox in self._sandboxes:
+            say(f"  {sandbox.name:<20} {sandbox.base_url}/sandbox/charges")
         say(f"addresses of the servers: source {self._workspace.environment_file}")
         say("Ctrl-C stops everything; a second Ctrl-C kills it")
 
@@ -216,7 +210,7 @@ class Supervisor:
             raise _StopRequested
 
     def _stop(self) -> None:
-        """Gateways, effect workers, coordinators, then servers; at the second signal, all at once by SIGKILL."""
+        """Gateways, effect workers, coordinators, then the sandbox, then servers; at the second signal, all at once by SIGKILL."""
         say("stopping")
         started = time.monotonic()
         with ThreadPoolExecutor(1) as thread:
@@ -244,10 +238,6 @@ class Supervisor:
             program.kill()
         if self._servers is not None:
             self._servers.kill()
-
-
-def _count(members: Sequence[Member], what: str) -> str:
-    return f"{len(members)} {what}{'' if len(members) == 1 else 's'}"
 
 
 def _stop_all(members: Iterable[Member]) -> None:
