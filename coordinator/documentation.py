@@ -23,6 +23,7 @@ from shared.settings import (
     GatewaySettings,
     LaneSettings,
     ReaderSettings,
+    StripeSettings,
     TelemetrySettings,
 )
 
@@ -38,6 +39,7 @@ GROUPS: Final[tuple[tuple[type[BaseSettings], str], ...]] = (
     (ReaderSettings, "gateways"),
     (CacheSettings, "coordinator and gateways of items"),
     (GatewaySettings, "gateways"),
+    (StripeSettings, "effect workers and gateway of payments"),
     (TelemetrySettings, "all"),
     (DevSettings, "`coordinator dev`"),
 )
