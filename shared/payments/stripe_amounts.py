@@ -15,8 +15,10 @@ from typing import Final
 from shared.errors import CoordinatorError
 from shared.payments.currencies import minor_unit_digits
 
-_ZERO_DECIMAL: Final = frozenset("BIF CLP DJF GNF JPY KMF KRW MGA PYG RWF VND VUV XAF XOF XPF".split())
-_THREE_DECIMAL: Final = frozenset("BHD JOD KWD OMR TND".split())
+_ZERO_DECIMAL: Final = frozenset(
+    ("BIF", "CLP", "DJF", "GNF", "JPY", "KMF", "KRW", "MGA", "PYG", "RWF", "VND", "VUV", "XAF", "XOF", "XPF")
+)
+_THREE_DECIMAL: Final = frozenset(("BHD", "JOD", "KWD", "OMR", "TND"))
 _TWO_DECIMALS_ALWAYS_00: Final = frozenset({"ISK", "UGX"})
 
 
@@ -36,12 +38,12 @@ def to_stripe(amount: int, currency: str) -> int:
             "amount_not_representable", f"{amount} minor units of {currency}: Stripe takes multiples of 10 only"
         )
     if theirs >= ours:
-        return amount * 10 ** (theirs - ours)
-    converted, rest = divmod(amount, 10 ** (ours - theirs))
+        return amount * _power(theirs - ours)
+    converted, rest = divmod(amount, _power(ours - theirs))
     if rest:
         raise AmountNotChargeable(
             "amount_not_representable",
-            f"{amount} minor units of {currency}: Stripe takes multiples of {10 ** (ours - theirs)} only",
+            f"{amount} minor units of {currency}: Stripe takes multiples of {_power(ours - theirs)} only",
         )
     return converted
 
@@ -53,8 +55,8 @@ def from_stripe(amount: int, currency: str) -> int:
     """
     ours, theirs = _digits(currency.upper())
     if theirs <= ours:
-        return amount * 10 ** (ours - theirs)
-    converted, rest = divmod(amount, 10 ** (theirs - ours))
+        return amount * _power(ours - theirs)
+    converted, rest = divmod(amount, _power(theirs - ours))
     if rest:
         raise AmountNotChargeable(
             "amount_not_representable", f"Stripe's amount {amount} is no whole {currency.upper()}"
@@ -74,3 +76,8 @@ def _digits(currency: str) -> tuple[int, int]:
     if ours == 2 or currency in _TWO_DECIMALS_ALWAYS_00:  # noqa: PLR2004 - two decimals
         return ours, 2
     raise AmountNotChargeable("currency_unsupported", f"Stripe takes no payments in {currency}")
+
+
+def _power(digits: int) -> int:
+    """A whole number, which `10 ** digits` is not for every integer."""
+    return (1, 10, 100, 1000, 10_000)[digits]
