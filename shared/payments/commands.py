@@ -14,8 +14,8 @@ class OpenPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
     """Open a payment; it is pending. With a `payment_method` the provider is asked to hold the amount.
 
     Its continuation comes when the provider has answered, with the Payment, authorized.
-    Rejected: `unknown_currency`; in the continuation also `payment_failed`, `payment_needs_review`, `payment_voided` and,
-    for a payment that is declined, the provider's code.
+    Rejected: `unknown_currency`; in the continuation also `payment_failed`, `payment_needs_review`, `payment_voided`,
+    and the provider's code for a payment that is declined.
     """
 
     type: ClassVar[str] = "payments.open"

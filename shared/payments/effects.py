@@ -4,6 +4,7 @@ from typing import Any, ClassVar, Final
 
 from shared.commands import Command, Id
 from shared.effects import Effect, EffectHandler, GivenUp
+from shared.payments.model import Action, Payment, Refund
 from shared.payments.provider import Authorized, Captured, Declined, PaymentProvider, Refunded, Voided
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, VoidResult
 
@@ -58,6 +59,31 @@ class RefundAtProvider(Effect, frozen=True, kw_only=True):
     currency: str
 
 
+def effect_for(payment: Payment, action: Action, refund: Refund | None = None) -> Effect:
+    """The call that an action of a payment asks for; `refund` is the one to be made."""
+    if action == "authorize":
+        return AuthorizeAtProvider(
+            id=payment.id,
+            amount=payment.amount,
+            currency=payment.currency,
+            payment_method=payment.payment_method or "",
+        )
+    provider_id = payment.provider_id or ""
+    if action == "void":
+        return VoidAtProvider(id=payment.id, provider_id=provider_id)
+    if refund is None:
+        return CaptureAtProvider(
+            id=payment.id, provider_id=provider_id, amount=payment.amount, currency=payment.currency
+        )
+    return RefundAtProvider(
+        id=payment.id,
+        refund_id=refund.id,
+        provider_id=provider_id,
+        amount=refund.amount,
+        currency=payment.currency,
+    )
+
+
 class PaymentEffects:
     """Implements `shared.effects.Effects` with a provider."""
 
@@ -86,8 +112,12 @@ class PaymentEffects:
         )
         if isinstance(answer, Authorized):
             return AuthorizeResult(id=effect.id, verdict="authorized", provider_id=answer.provider_id)
-        verdict = "declined" if isinstance(answer, Declined) else "authorize_failed"
-        return AuthorizeResult(id=effect.id, verdict=verdict, code=answer.code, message=answer.message)
+        return AuthorizeResult(
+            id=effect.id,
+            verdict="declined" if isinstance(answer, Declined) else "authorize_failed",
+            code=answer.code,
+            message=answer.message,
+        )
 
     async def _capture(self, effect: CaptureAtProvider, key: str) -> Command:
         answer = await self._provider.capture(
@@ -95,15 +125,23 @@ class PaymentEffects:
         )
         if isinstance(answer, Captured):
             return CaptureResult(id=effect.id, verdict="captured", amount=answer.amount)
-        verdict = "voided" if answer.status == _CANCELED else "capture_failed"
-        return CaptureResult(id=effect.id, verdict=verdict, code=answer.code, message=answer.message)
+        return CaptureResult(
+            id=effect.id,
+            verdict="voided" if answer.status == _CANCELED else "capture_failed",
+            code=answer.code,
+            message=answer.message,
+        )
 
     async def _void(self, effect: VoidAtProvider, key: str) -> Command:
         answer = await self._provider.void(provider_id=effect.provider_id, key=key)
         if isinstance(answer, Voided):
             return VoidResult(id=effect.id, verdict="voided")
-        verdict = "captured" if answer.status == _SUCCEEDED else "void_failed"
-        return VoidResult(id=effect.id, verdict=verdict, code=answer.code, message=answer.message)
+        return VoidResult(
+            id=effect.id,
+            verdict="captured" if answer.status == _SUCCEEDED else "void_failed",
+            code=answer.code,
+            message=answer.message,
+        )
 
     async def _refund(self, effect: RefundAtProvider, key: str) -> Command:
         answer = await self._provider.refund(
@@ -123,26 +161,37 @@ class PaymentEffects:
 
 
 def _authorize_given_up(effect: AuthorizeAtProvider, given_up: GivenUp) -> Command:
-    verdict = "answer_lost" if given_up.may_have_happened else "authorize_failed"
-    return AuthorizeResult(id=effect.id, verdict=verdict, code=_code(given_up), message=_message(given_up))
+    return AuthorizeResult(
+        id=effect.id,
+        verdict="answer_lost" if given_up.may_have_happened else "authorize_failed",
+        code=_code(given_up),
+        message=_message(given_up),
+    )
 
 
 def _capture_given_up(effect: CaptureAtProvider, given_up: GivenUp) -> Command:
-    verdict = "answer_lost" if given_up.may_have_happened else "capture_failed"
-    return CaptureResult(id=effect.id, verdict=verdict, code=_code(given_up), message=_message(given_up))
+    return CaptureResult(
+        id=effect.id,
+        verdict="answer_lost" if given_up.may_have_happened else "capture_failed",
+        code=_code(given_up),
+        message=_message(given_up),
+    )
 
 
 def _void_given_up(effect: VoidAtProvider, given_up: GivenUp) -> Command:
-    verdict = "answer_lost" if given_up.may_have_happened else "void_failed"
-    return VoidResult(id=effect.id, verdict=verdict, code=_code(given_up), message=_message(given_up))
+    return VoidResult(
+        id=effect.id,
+        verdict="answer_lost" if given_up.may_have_happened else "void_failed",
+        code=_code(given_up),
+        message=_message(given_up),
+    )
 
 
 def _refund_given_up(effect: RefundAtProvider, given_up: GivenUp) -> Command:
-    verdict = "answer_lost" if given_up.may_have_happened else "refund_failed"
     return RefundResult(
         id=effect.id,
         refund_id=effect.refund_id,
-        verdict=verdict,
+        verdict="answer_lost" if given_up.may_have_happened else "refund_failed",
         code=_code(given_up),
         message=_message(given_up),
     )

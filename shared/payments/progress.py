@@ -1,7 +1,7 @@
 """One payment on its way, within one command: what is asked of the provider, what it told, and who is told of that.
 
-The provider is asked for one thing at a time. What ends it, the call's own result or an event that overtakes it, answers
-the command that waits for it; a result that comes after that is old news. What is learnt takes effect in `store`.
+The provider is asked for one thing at a time. What ends it, the call's own result or an event that overtakes it,
+answers the command that waits for it; a result that comes after that is old news. `store` makes it all take effect.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,10 +10,9 @@ from typing import Final
 import msgspec
 
 from shared.continuation import Deferred
-from shared.effects import Effect
 from shared.errors import Rejected
 from shared.payments.commands import RefundPayment
-from shared.payments.effects import AuthorizeAtProvider, CaptureAtProvider, RefundAtProvider, VoidAtProvider
+from shared.payments.effects import effect_for
 from shared.payments.model import Action, Payment, Reason, Refund, Waiters
 from shared.payments.states import Event, Status, after
 from shared.unit_of_work import UnitOfWork
@@ -107,7 +106,7 @@ class Progress:
         self.payment = msgspec.structs.replace(
             held, pending_action=action, refund_id=held.refund_id if refund is None else refund.id
         )
-        self._work.emit(_effect(self.payment, action, refund))
+        self._work.emit(effect_for(self.payment, action, refund))
         self._waiters = msgspec.structs.replace(self._waiters, action=_encoded(waiter()))
 
     def reverse(self, waiter: Waiter, *, is_asked: bool) -> None:
@@ -124,7 +123,7 @@ class Progress:
             self._waiters = msgspec.structs.replace(self._waiters, reversal=_encoded(waiter()))
         elif held.status == "authorized":
             self.ask("void", waiter)
-        elif held.status == "captured":
+        elif held.status == "captured" and held.captured > held.refunded:
             self.ask("refund", waiter, new_refund(self._work, held, held.captured - held.refunded))
         else:
             if held.status == "pending":  # nobody was asked for anything
@@ -141,7 +140,8 @@ class Progress:
         waiter = _decoded(self._waiters.action)
         self._waiters = msgspec.structs.replace(self._waiters, action=None)
         if action == "void" and self.payment.status == "captured":
-            self.reverse(lambda: waiter, is_asked=False)  # somebody else was faster; it is to be given back all the same
+            # Somebody took it before it was let go: it is to be given back all the same.
+            self.reverse(lambda: waiter, is_asked=False)
             return
         refund = self._refund_in_question() if action == "refund" else None
         if self._is_known(refund):
@@ -220,30 +220,6 @@ class Progress:
 def new_refund(work: UnitOfWork, payment: Payment, amount: int) -> Refund:
     """Add a refund that is pending."""
     return work.add(Refund(id=work.next_id("refunds"), payment_id=payment.id, amount=amount, created_at=work.now))
-
-
-def _effect(payment: Payment, action: Action, refund: Refund | None) -> Effect:
-    if action == "authorize":
-        return AuthorizeAtProvider(
-            id=payment.id,
-            amount=payment.amount,
-            currency=payment.currency,
-            payment_method=payment.payment_method or "",
-        )
-    provider_id = payment.provider_id or ""
-    if action == "void":
-        return VoidAtProvider(id=payment.id, provider_id=provider_id)
-    if refund is None:
-        return CaptureAtProvider(
-            id=payment.id, provider_id=provider_id, amount=payment.amount, currency=payment.currency
-        )
-    return RefundAtProvider(
-        id=payment.id,
-        refund_id=refund.id,
-        provider_id=provider_id,
-        amount=refund.amount,
-        currency=payment.currency,
-    )
 
 
 def _encoded(deferred: Deferred | None) -> str | None:

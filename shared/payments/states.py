@@ -1,8 +1,9 @@
 """The states of a payment, and what leads from one to another: all of it is in TRANSITIONS.
 
-Three kinds of events move a payment. What somebody asks for is refused where the table has nothing, and changes no state
-by itself: the provider does. What the provider tells is a fact; it may come late, twice and in any order, so a fact that
-a later one implies leaves the state as it is. A guess is what we make of a call that got no answer; a fact overrules it.
+Three kinds of events move a payment. What somebody asks for is refused where the table has nothing, and changes no
+state by itself: the provider does. What the provider tells is a fact; it may come late, twice and in any order, so a
+fact that a later one implies leaves the state as it is. A guess is what we make of a call that got no answer, and a
+fact overrules it.
 
 Declined and voided are final. Refunded is, unless a bank sends a refund back; failed, unless money was taken after all.
 """
@@ -13,11 +14,13 @@ from typing import Final, Literal, get_args
 from shared.errors import Rejected
 
 Status = Literal["pending", "authorized", "captured", "refunded", "declined", "voided", "failed", "needs_review"]
-"""`failed`: nothing was taken, and what was held is let go. `needs_review`: money may have moved; somebody must look."""
+"""`failed`: nothing was taken, what was held is let go. `needs_review`: money may have moved; somebody must look."""
 
 Request = Literal["capture", "refund", "reverse"]
 
-Fact = Literal["authorized", "declined", "captured", "voided", "refunded_in_part", "refunded_in_full", "refund_returned"]
+Fact = Literal[
+    "authorized", "declined", "captured", "voided", "refunded_in_part", "refunded_in_full", "refund_returned"
+]
 """`refund_returned`: a refund that was made came back, days later, since the payer's bank did not take it."""
 
 Guess = Literal["authorize_failed", "capture_failed", "void_failed", "refund_failed", "answer_lost"]

@@ -1,8 +1,8 @@
 """How the payments lane applies what the provider tells: answers to our calls, and events.
 
 Both come late, twice and in any order; an event may overtake the answer to the call that caused it. So each is applied
-as what is true now and not as a step: what is known already changes nothing. A guess, made of a call that got no answer,
-counts only while that call's action is under way.
+as what is true now and not as a step: what is known already changes nothing. A guess, made of a call that got no
+answer, counts only while that call's action is under way.
 """
 
 from typing import Final
@@ -91,7 +91,9 @@ def provider_event(work: UnitOfWork, command: TellOfPayment) -> Payment:
         text = f"payment {payment.id} is in {payment.currency}, and event {command.event_id} in {command.currency}"
         raise Rejected("currency_mismatch", text)
     if not _is_of_amount(payment, command):
-        text = f"payment {payment.id} is of {payment.amount} {payment.currency}; event {command.event_id} says otherwise"
+        text = (
+            f"payment {payment.id} is of {payment.amount} {payment.currency}; event {command.event_id} says otherwise"
+        )
         raise Rejected(AMOUNT_MISMATCH, text)
     match command.kind:
         case "authorized":
@@ -106,8 +108,7 @@ def provider_event(work: UnitOfWork, command: TellOfPayment) -> Payment:
             _captured(progress, command.amount_captured or command.amount)
         case "refunded":
             progress.note(provider_id=command.provider_id)
-            _captured(progress, command.amount_captured or command.amount)
-            _refunded_in_all(work, progress, command.amount_refunded)
+            _refunded_in_all(work, progress, command.amount_refunded, command.amount_captured or command.amount)
         case "refund_failed":
             _refund_returned(work, progress, command)
     return progress.store()
@@ -158,9 +159,14 @@ def _refund_made(work: UnitOfWork, progress: Progress, refund: Refund, provider_
     progress.end_refund(refund.id)
 
 
-def _refunded_in_all(work: UnitOfWork, progress: Progress, total: int) -> None:
+def _refunded_in_all(work: UnitOfWork, progress: Progress, total: int, captured: int) -> None:
     """All that was given back, by us and by others. What is in question is part of it, if there is room for it."""
     payment = progress.payment
+    if payment.captured == 0:  # the first that we hear of either
+        progress.note(captured=captured, refunded=total)
+        progress.move("captured")
+        _note_refunded(progress, total)
+        return
     if total <= payment.refunded:
         return
     refund = None if payment.refund_id is None else work.get(Refund, payment.refund_id)
@@ -185,9 +191,7 @@ def _refund_returned(work: UnitOfWork, progress: Progress, command: TellOfPaymen
     refund = None if command.refund_id is None else work.find(Refund, "provider_id", command.refund_id)
     reason = reason_of(command.code, f"the payer's bank did not take refund {command.refund_id}")
     if refund is not None:
-        work.save(
-            msgspec.structs.replace(refund, status="failed", reason_code=reason.code, reason=reason.message)
-        )
+        work.save(msgspec.structs.replace(refund, status="failed", reason_code=reason.code, reason=reason.message))
     progress.move("refund_returned", Reason(REFUND_RETURNED, f"{reason.message}: {reason.code}"))
 
 

@@ -9,7 +9,6 @@ down_revision = "payments_0001"
 branch_labels = None
 depends_on = None
 
-_INNODB = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
 _TIME = sa.DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb")
 _NEW = (
     "payment_method",
@@ -51,7 +50,9 @@ def upgrade() -> None:
         sa.Column("reason", sa.String(500)),
         sa.Column("created_at", _TIME, nullable=False),
         sa.UniqueConstraint("provider_id", name="refunds_provider_id_unique"),
-        **_INNODB,
+        mysql_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
     )
     op.create_index("refunds_payment", "refunds", ["payment_id", "id"])
     op.create_table(
@@ -59,7 +60,9 @@ def upgrade() -> None:
         sa.Column("payment_id", sa.BigInteger(), primary_key=True, autoincrement=False),
         sa.Column("action", sa.String(256)),
         sa.Column("reversal", sa.String(256)),
-        **_INNODB,
+        mysql_engine="InnoDB",
+        mysql_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
     )
 
 
