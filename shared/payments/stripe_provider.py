@@ -31,8 +31,6 @@ log = structlog.get_logger("stripe")
 
 KEY_METADATA: Final = "idempotency_key"
 PAYMENT_METADATA: Final = "payment_id"
-_REFUNDS_MAX: Final = 100
-"""As many as Stripe lists at once; far more than a payment has."""
 
 T = TypeVar("T")
 _Options = stripe.RequestOptions
@@ -119,17 +117,10 @@ class StripeProvider:
         except AmountNotChargeable as error:
             return Refused(code=error.code, message=str(error))
 
-        def make(options: _Options) -> Awaitable[stripe.Refund]:
-            metadata = {KEY_METADATA: key}
-            return self._refunds.create_async(
-                {"payment_intent": provider_id, "amount": asked, "metadata": metadata}, options
-            )
-
         try:
+            payment, refunds = await self._intent_and_refunds(provider_id)
             # A part can be given back many times over: where the key is forgotten, nothing at Stripe forbids it.
-            refund: stripe.Refund = await self._find_refund(provider_id, key) or await _made(make, key)
-        except KeySpent:
-            refund = await self._find_refund(provider_id, key) or await _made(make, _second(key))
+            refund = _with_key(refunds, key) or await self._make_refund(payment, asked, key)
         except StripeRefused as refused:
             return await self._refund_by_others(provider_id, refused)
         return _refunded(refund)
@@ -168,20 +159,42 @@ class StripeProvider:
             raise EffectRetry(f"Stripe does not search: {refused}", may_have_happened=True) from None
         return next(iter(found.data), None)
 
-    async def _find_refund(self, provider_id: str, key: str) -> stripe.Refund | None:
-        listed = await _asked(self._refunds.list_async({"payment_intent": provider_id, "limit": _REFUNDS_MAX}))
-        return next((refund for refund in listed.data if metadata_of(refund).get(KEY_METADATA) == key), None)
+    async def _intent_and_refunds(self, provider_id: str) -> tuple[stripe.PaymentIntent, list[stripe.Refund]]:
+        """The ten latest refunds."""
+        intent = await _asked(self._intents.retrieve_async(provider_id, {"expand": ["latest_charge.refunds"]}))
+        charge = intent.latest_charge
+        return intent, list(charge.refunds.data) if isinstance(charge, stripe.Charge) and charge.refunds else []
+
+    async def _make_refund(self, payment: stripe.PaymentIntent, asked: int, key: str) -> stripe.Refund:
+        # So that the event of a refund that fails later tells which payment it is.
+        metadata = {**_metadata(payment), KEY_METADATA: key}
+
+        def make(options: _Options) -> Awaitable[stripe.Refund]:
+            return self._refunds.create_async(
+                {"payment_intent": payment.id, "amount": asked, "metadata": metadata}, options
+            )
+
+        try:
+            return await _made(make, key)
+        except KeySpent:
+            _, refunds = await self._intent_and_refunds(payment.id)
+            made = _with_key(refunds, key)
+            return made if made is not None else await _made(make, _second(key))
 
     async def _refund_by_others(self, provider_id: str, refused: StripeRefused) -> Refunded | Refused:
         """Where all of it went back already, by somebody's hand in the dashboard, that is the refund."""
         if refused.code == "charge_already_refunded":
-            listed = await _asked(self._refunds.list_async({"payment_intent": provider_id, "limit": 1}))
-            for refund in listed.data:
+            _, refunds = await self._intent_and_refunds(provider_id)
+            for refund in refunds:
                 return _refunded(refund)
         return Refused(code=refused.code, message=str(refused))
 
 
-def metadata_of(thing: stripe.Refund | stripe.PaymentIntent | stripe.Charge) -> dict[str, str]:
+def _with_key(refunds: list[stripe.Refund], key: str) -> stripe.Refund | None:
+    return next((refund for refund in refunds if _metadata(refund).get(KEY_METADATA) == key), None)
+
+
+def _metadata(thing: stripe.Refund | stripe.PaymentIntent) -> dict[str, str]:
     """As a plain dictionary, which Stripe's is not."""
     return {} if thing.metadata is None else thing.metadata.to_dict()
 
