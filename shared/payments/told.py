@@ -107,8 +107,10 @@ def provider_event(work: UnitOfWork, command: TellOfPayment) -> Payment:
             progress.note(provider_id=command.provider_id)
             _captured(progress, command.amount_captured or command.amount)
         case "refunded":
-            progress.note(provider_id=command.provider_id)
-            _refunded_in_all(work, progress, command.amount_refunded, command.amount_captured or command.amount)
+            # A hold that is let go is at Stripe a refund too, of a charge of which nothing was captured.
+            if command.amount_captured > 0:
+                progress.note(provider_id=command.provider_id)
+                _refunded_in_all(work, progress, command.amount_refunded, command.amount_captured)
         case "refund_failed":
             _refund_returned(work, progress, command)
     return progress.store()
@@ -214,5 +216,5 @@ def _is_of_amount(payment: Payment, command: TellOfPayment) -> bool:
     return (
         command.amount == payment.amount
         and command.amount_captured <= payment.amount
-        and command.amount_refunded <= (command.amount_captured or payment.captured or payment.amount)
+        and (command.amount_captured == 0 or command.amount_refunded <= command.amount_captured)
     )
