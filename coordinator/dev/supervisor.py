@@ -210,7 +210,7 @@ class Supervisor:
             raise _StopRequested
 
     def _stop(self) -> None:
-        """Gateways, effect workers, coordinators, then the sandbox, then servers; at the second signal, all at once by SIGKILL."""
+        """Gateways, workers, coordinators, the sandbox, then servers; at the second signal, all at once by SIGKILL."""
         say("stopping")
         started = time.monotonic()
         with ThreadPoolExecutor(1) as thread:

@@ -1,21 +1,21 @@
-"""The commands of the payments lane."""
+"""The commands of the payments lane. Amounts are in minor units of the payment's currency (ISO 4217)."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
-from shared.commands import AMOUNT_MAX, Amount, Command, Currency, Id
+from shared.commands import Amount, Command, Currency, Id
 
-PaymentMethod = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"\A[A-Za-z0-9_-]+\Z")]
-"""The provider's token for a card or the like, such as `pm_card_visa`. Never a card's number."""
-ProviderId = Annotated[str, Meta(min_length=1, max_length=100)]
-Total = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
+PaymentMethod = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[\x21-\x7e]+\Z")]
+"""A provider's token for a card or the like; card numbers never come here."""
 
 
-class OpenPayment(Command, frozen=True, kw_only=True):
-    """Open a payment; it is pending. With a payment method the provider is asked to hold the amount.
+class OpenPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
+    """Open a payment; it is pending. With a `payment_method` the provider is asked to hold the amount.
 
-    Rejected: `unknown_currency`.
+    Its continuation comes when the provider has answered, with the Payment, authorized.
+    Rejected: `unknown_currency`; in the continuation also `payment_failed`, `payment_needs_review`, `payment_voided`,
+    and the provider's code for a payment that is declined.
     """
 
     type: ClassVar[str] = "payments.open"
@@ -23,11 +23,16 @@ class OpenPayment(Command, frozen=True, kw_only=True):
     user_id: Id
     amount: Amount
     currency: Currency
-    payment_method: PaymentMethod | UnsetType = UNSET
+    payment_method: PaymentMethod | None = None
 
 
 class CapturePayment(Command, frozen=True, kw_only=True):
-    """Take what is held. Rejected: `payment_not_found`, `impossible_transition`, `action_under_way`."""
+    """Take the whole amount of an authorized payment.
+
+    Its continuation comes when it is taken, with the Payment.
+    Rejected: `payment_not_found`, `impossible_transition`, `action_under_way`, `payment_needs_review`,
+    `version_conflict`; in the continuation also `payment_failed` and `payment_voided`.
+    """
 
     type: ClassVar[str] = "payments.capture"
 
@@ -35,9 +40,12 @@ class CapturePayment(Command, frozen=True, kw_only=True):
 
 
 class ReversePayment(Command, frozen=True, kw_only=True):
-    """Give the money back, whatever was done: let go of what is held, refund what was taken, or do nothing.
+    """Give the money back, whatever was done: let go of what is held, refund what was taken.
 
-    What is under way is awaited first. Rejected: `payment_not_found`, `payment_needs_review`.
+    Where nothing was, or is any more, there is nothing to do, and it is applied. While the provider is being asked for
+    something, it is remembered, and done when that is known. Its continuation comes at the end, with the Payment.
+    Rejected: `payment_not_found`, `action_under_way`, `payment_needs_review`, `version_conflict`; in the continuation
+    also `refund_failed`.
     """
 
     type: ClassVar[str] = "payments.reverse"
@@ -45,54 +53,14 @@ class ReversePayment(Command, frozen=True, kw_only=True):
     id: Id
 
 
-class RefundPayment(Command, frozen=True, kw_only=True):
-    """Give back what was taken, or a part of it; without an amount all that is left.
+class RefundPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
+    """Give back `amount` of what was taken, or all that is left of it. Its continuation has the Refund.
 
-    Rejected: `payment_not_found`, `impossible_transition`, `action_under_way`, `refund_too_large`.
+    Rejected: `payment_not_found`, `impossible_transition`, `refund_too_large`, `payment_needs_review`,
+    `version_conflict`; in the continuation also `refund_failed`.
     """
 
     type: ClassVar[str] = "payments.refund"
 
     id: Id
-    amount: Amount | UnsetType = UNSET
-
-
-Action = Literal["authorize", "capture", "void", "refund"]
-
-
-class SettleAction(Command, frozen=True, kw_only=True):
-    """What the provider did, as an effect worker tells it.
-
-    `result`: `done`; `declined`; `refused`, with the provider's word for the payment's state in `provider_status`;
-    `failed`: given up, and nothing happened; `unsure`: given up, and money may have moved. `amount` is what was taken
-    or given back.
-    """
-
-    type: ClassVar[str] = "payments.settle_action"
-
-    id: Id
-    action: Action
-    result: Literal["done", "declined", "refused", "failed", "unsure"]
-    provider_id: ProviderId | None = None
-    refund_id: Id | None = None
-    amount: Total | None = None
-    provider_status: str | None = None
-    code: str | None = None
-    message: str | None = None
-
-
-class ProviderEvent(Command, frozen=True, kw_only=True):
-    """What the provider says by itself of a payment. It may come several times, late, and in any order.
-
-    `captured` and `refunded` are totals. Rejected: `payment_not_found`, `impossible_transition`.
-    """
-
-    type: ClassVar[str] = "payments.provider_event"
-
-    id: Id
-    event: Literal["authorized", "declined", "captured", "voided", "refunded"]
-    provider_id: ProviderId
-    captured: Total = 0
-    refunded: Total = 0
-    code: str | None = None
-    message: str | None = None
+    amount: Amount | None = None

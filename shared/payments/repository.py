@@ -26,7 +26,13 @@ class PaymentRepository:
             query = query.where(payments.c.user_id == user_id)
         return page_of(await fetch(self._engine, query, Payment), limit)
 
-    async def refunds(self, payment_id: int) -> list[Refund]:
-        """The refunds of a payment. Raises DatabaseUnavailable."""
-        query = select(refunds).where(refunds.c.payment_id == payment_id).order_by(refunds.c.id)
-        return await fetch(self._engine, query, Refund)
+    async def get_refund(self, payment_id: int, refund_id: int) -> Refund | None:
+        """Raises DatabaseUnavailable."""
+        query = select(refunds).where(refunds.c.id == refund_id, refunds.c.payment_id == payment_id)
+        rows = await fetch(self._engine, query, Refund)
+        return rows[0] if rows else None
+
+    async def page_of_refunds(self, payment_id: int, after: int, limit: int) -> Page[Refund]:
+        """A payment's refunds with ids above `after`. Raises DatabaseUnavailable."""
+        query = select(refunds).where(refunds.c.payment_id == payment_id, refunds.c.id > after)
+        return page_of(await fetch(self._engine, query.order_by(refunds.c.id).limit(limit + 1), Refund), limit)

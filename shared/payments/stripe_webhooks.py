@@ -45,6 +45,7 @@ class ProviderEvent(Struct, frozen=True, kw_only=True):
 
     `type`, `status` and `error_code` are Stripe's words. `amount` is the payment's, or that of the refund which failed;
     `amount_captured` and `amount_refunded` are everything so far, and 0 where the event does not tell.
+    `refund_id` names the refund that failed.
     `created_s` is when it happened, in seconds since the Unix epoch. `payment_id` is what we sent when we authorized:
     two systems on one account number their payments alike, so check `provider_id` too.
     """
@@ -60,6 +61,7 @@ class ProviderEvent(Struct, frozen=True, kw_only=True):
     amount: int
     amount_captured: int = 0
     amount_refunded: int = 0
+    refund_id: str | None = None
     error_code: str | None = None
 
 
@@ -143,5 +145,6 @@ def _read(kind: Kind, body: dict[str, Any]) -> ProviderEvent | None:
         amount=from_stripe(thing.amount, thing.currency),
         amount_captured=from_stripe(thing.amount_received or thing.amount_captured, thing.currency),
         amount_refunded=from_stripe(thing.amount_refunded, thing.currency),
+        refund_id=thing.id if kind == "refund_failed" else None,
         error_code=(error.decline_code or error.code) if error else thing.failure_reason,
     )

@@ -101,7 +101,7 @@ def totals(shop: System) -> dict[str, Any]:
     engine = create_engine(url)
     with engine.connect() as payments:
         kept = payments.execute(text("SELECT coalesce(sum(captured - refunded), 0) FROM payments")).scalar()
-        actions = payments.execute(text("SELECT count(*) FROM payment_actions")).scalar()
+        actions = payments.execute(text("SELECT count(*) FROM payments WHERE pending_action IS NOT NULL")).scalar()
         by_state = payments.execute(text("SELECT status, count(*) FROM payments GROUP BY status")).all()
         waiting_there = payments.execute(text("SELECT count(*) FROM outbox")).scalar()
     engine.dispose()

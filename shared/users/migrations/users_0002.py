@@ -16,7 +16,7 @@ def upgrade() -> None:
         sa.Column("user_id", sa.BigInteger(), nullable=False),
         sa.Column("item_id", sa.BigInteger(), nullable=False),
         sa.Column("quantity", sa.BigInteger(), nullable=False),
-        sa.Column("payment_method", sa.String(100), nullable=False),
+        sa.Column("payment_method", sa.String(255), nullable=False),
         sa.Column("price", sa.BigInteger()),
         sa.Column("amount", sa.BigInteger()),
         sa.Column("currency", sa.String(3)),

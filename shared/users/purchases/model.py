@@ -16,7 +16,7 @@ purchases = Table(
     Column("user_id", BigInteger, nullable=False),
     Column("item_id", BigInteger, nullable=False),
     Column("quantity", BigInteger, nullable=False),
-    Column("payment_method", String(100), nullable=False),
+    Column("payment_method", String(255), nullable=False),
     Column("price", BigInteger),
     Column("amount", BigInteger),
     Column("currency", String(3)),
