@@ -20,7 +20,7 @@ ITEMS = 4
 STOCK = 90
 KILLS = 24
 ENDED = {"completed", "compensated", "needs_review"}
-FAULTS = {"429": 0.05, "500_before": 0.05, "500_after": 0.05, "lost_answer": 0.05, "delay": 0.03}
+FAULTS = {"429": 0.05, "500_before": 0.05, "500_after": 0.05, "lost_request": 0.03, "lost_answer": 0.05, "delay": 0.03}
 SERVICES = ("users", "items", "payments")
 
 
@@ -70,7 +70,19 @@ async def buy_all(session: aiohttp.ClientSession, shop: System, chance: random.R
     return list(await asyncio.gather(*(buy(number) for number in numbers)))
 
 
-async def keep_killing(shop: System, chance: random.Random, stop: asyncio.Event) -> list[str]:
+async def make_trouble(session: aiohttp.ClientSession, shop: System) -> None:
+    """A provider that fails, and that tells everything five times and in another order."""
+    sandbox = f"{shop.urls['sandbox']}/sandbox"
+    faults = {"rates": FAULTS, "delay_s": 0.3, "seed": 7}
+    async with session.post(f"{sandbox}/faults", json=faults) as response:
+        assert response.status == 200, await response.text()
+    async with session.post(f"{sandbox}/webhooks", json={"copies": 5, "shuffle": True}) as response:
+        assert response.status == 200, await response.text()
+
+
+async def keep_killing(
+    session: aiohttp.ClientSession, shop: System, chance: random.Random, stop: asyncio.Event
+) -> list[str]:
     """SIGKILL a process of any kind, and start another in its place."""
     killed: list[str] = []
     while not stop.is_set() and len(killed) < KILLS:
@@ -79,6 +91,8 @@ async def keep_killing(shop: System, chance: random.Random, stop: asyncio.Event)
         await asyncio.to_thread(process.stop, signal.SIGKILL, 10.0)
         killed.append(name)
         await asyncio.to_thread(shop.replace, name)
+        if name.startswith("sandbox"):
+            await make_trouble(session, shop)
         try:
             async with asyncio.timeout(chance.uniform(0.1, 0.6)):
                 await stop.wait()
@@ -123,15 +137,14 @@ async def test_every_purchase_is_whole_or_taken_back_whatever_fails(shop: System
     chance = random.Random(20261124)
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=AT_ONCE)) as session:
         await stocked(session, shop)
-        await session.post(f"{shop.urls['sandbox']}/sandbox/faults", json={"rates": FAULTS, "delay_s": 0.3, "seed": 7})
-        await session.post(f"{shop.urls['sandbox']}/sandbox/webhooks", json={"copies": 5, "shuffle": True})
+        await make_trouble(session, shop)
         stop = asyncio.Event()
-        killing = asyncio.create_task(keep_killing(shop, chance, stop))
+        killing = asyncio.create_task(keep_killing(session, shop, chance, stop))
         opened = await buy_all(session, shop, chance)
         stop.set()
         killed = await killing
         assert sorted(purchase["id"] for purchase in opened) == list(range(1, PURCHASES + 1))
-        assert {name.rpartition("-")[0] for name in killed} >= {"coordinator-users", "effects-payments"} or killed
+        assert killed
 
         def is_at_rest() -> bool:
             found = totals(shop)
@@ -140,7 +153,7 @@ async def test_every_purchase_is_whole_or_taken_back_whatever_fails(shop: System
 
         await asyncio.to_thread(wait_until, is_at_rest, "every purchase has ended and nothing waits", None, 120.0)
         async with session.get(f"{shop.urls['sandbox']}/sandbox/charges") as response:
-            charges = await response.json()
+            charges = (await response.json())["charges"]
     found = totals(shop)
     database = open_documents(shop.environment["ITEMS_DATABASE_URL"])
     items = [item async for item in database["items"].find()]
@@ -150,7 +163,7 @@ async def test_every_purchase_is_whole_or_taken_back_whatever_fails(shop: System
     assert found["states"]["completed"] > 50, found
     assert found["noted"] == (found["amount"], found["count"])
     assert found["kept"] == found["amount"]
-    assert sum(charge["amount_received"] - charge["amount_refunded"] for charge in charges) == found["amount"]
+    assert sum(charge["captured"] - charge["refunded"] for charge in charges) == found["amount"]
     assert not [charge for charge in charges if charge["status"] == "requires_capture"]
     assert found["steps"] == 0
     assert sum(item["stock"] for item in items) + sum(each["quantity"] for each in reservations) == ITEMS * STOCK
