@@ -20,6 +20,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from shared.draws import Draws
 from shared.settings import TelemetrySettings
 
 Stage = Literal["validate", "publish", "apply", "reply"]
@@ -28,6 +29,7 @@ arrived (the queue and the lane); `reply`: until the response is written."""
 
 _TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
+_trace_draws, _span_draws = Draws(24), Draws(8)
 
 
 class TraceContext(Struct, frozen=True):
@@ -47,9 +49,9 @@ def trace_from(traceparent: str | None) -> TraceContext:
     """A span of ours in the caller's trace, or in a new one when the header is missing or malformed."""
     found = _TRACEPARENT.fullmatch(traceparent) if traceparent is not None else None
     if found is None or found.group(1) == _NO_TRACE or found.group(2) == _NO_SPAN:
-        drawn = os.urandom(24).hex()
+        drawn = _trace_draws.next().hex()
         return TraceContext(drawn[:32], drawn[32:], "01")
-    return TraceContext(found.group(1), os.urandom(8).hex(), found.group(3))
+    return TraceContext(found.group(1), _span_draws.next().hex(), found.group(3))
 
 
 class Stages:
