@@ -11,7 +11,10 @@ Kind = Literal["authorized", "captured", "voided", "declined", "refunded", "refu
 
 
 class AuthorizeResult(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of the call that asks to hold an amount."""
+    """What became of the call that asks to hold an amount.
+
+    Rejected: `payment_not_found`, `other_payment`, `impossible_transition`.
+    """
 
     type: ClassVar[str] = "payments.authorize_result"
 
@@ -23,7 +26,10 @@ class AuthorizeResult(Command, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CaptureResult(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of the call that takes what is held. `amount` is what was taken."""
+    """What became of the call that takes what is held. `amount` is what was taken.
+
+    Rejected: `payment_not_found`, `impossible_transition`.
+    """
 
     type: ClassVar[str] = "payments.capture_result"
 
@@ -35,7 +41,10 @@ class CaptureResult(Command, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class VoidResult(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of the call that lets go of what is held. `captured`: it was taken before."""
+    """What became of the call that lets go of what is held. `captured`: it was taken before.
+
+    Rejected: `payment_not_found`, `impossible_transition`.
+    """
 
     type: ClassVar[str] = "payments.void_result"
 
@@ -46,7 +55,10 @@ class VoidResult(Command, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RefundResult(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of the call that gives back. `provider_id` is the refund's."""
+    """What became of the call that gives back. `provider_id` is the refund's.
+
+    Rejected: `payment_not_found`, `refund_not_found`, `impossible_transition`.
+    """
 
     type: ClassVar[str] = "payments.refund_result"
 

@@ -97,13 +97,15 @@ def verify_webhook(payload: bytes, signature_header: str | None, settings: Strip
     _check_signature(payload, signature_header or "", secret, settings.webhook_tolerance_s)
     try:
         body = json.loads(payload)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WebhookRefused("malformed", f"the event is not valid JSON: {error}") from None
     return _event(body)
 
 
 def _check_signature(payload: bytes, header: str, secret: str, tolerance_s: int) -> None:
     """https://docs.stripe.com/webhooks#verify-manually. While a secret is being rolled there are two signatures."""
+    if not header.isascii():  # Stripe's package compares nothing else
+        raise WebhookRefused("bad_signature", "Stripe-Signature: it has letters that no signature has")
     try:
         stripe.WebhookSignature.verify_header(payload, header, secret)
     except UnicodeDecodeError:

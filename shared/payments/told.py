@@ -213,8 +213,10 @@ def _check_same(payment: Payment, provider_id: str) -> None:
 def _is_of_amount(payment: Payment, command: TellOfPayment) -> bool:
     if command.kind == "refund_failed":
         return command.amount <= payment.amount
+    captured = command.amount_captured
     return (
         command.amount == payment.amount
-        and command.amount_captured <= payment.amount
-        and (command.amount_captured == 0 or command.amount_refunded <= command.amount_captured)
+        and captured <= payment.amount
+        and (captured == 0 or payment.captured in {0, captured})
+        and (captured == 0 or command.amount_refunded <= captured)
     )

@@ -132,6 +132,20 @@ class FakeRows:
         return page_of([row for row in found if user_id in (None, getattr(row, "user_id", None))], limit)
 
 
+class FakePayments(FakeRows):
+    """Payments and their refunds."""
+
+    def __init__(self) -> None:
+        super().__init__(PAYMENT)
+        self.refunds = [REFUND]
+
+    async def get_refund(self, payment_id: int, refund_id: int) -> Refund | None:
+        return next((each for each in self.refunds if (each.payment_id, each.id) == (payment_id, refund_id)), None)
+
+    async def page_of_refunds(self, payment_id: int, after: int, limit: int) -> Page[Refund]:
+        return page_of([each for each in self.refunds if each.payment_id == payment_id and each.id > after], limit)
+
+
 class FakeCache:
     """The items' cache."""
 
