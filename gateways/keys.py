@@ -1,6 +1,5 @@
 """Where an application and a request keep what belongs to them: typed keys, so that mypy knows the values."""
 
-from time import perf_counter
 from typing import Final
 
 from aiohttp import web
@@ -16,7 +15,7 @@ class RequestContext:
     __slots__ = ("arrived_s", "error", "preferences", "stages", "statuses", "trace")
 
     def __init__(self, trace: TraceContext, stages: Stages) -> None:
-        self.arrived_s = perf_counter()
+        self.arrived_s = stages.began_s
         self.trace = trace
         self.stages = stages
         self.preferences = NO_PREFERENCES

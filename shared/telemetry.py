@@ -58,7 +58,7 @@ class Stages:
     """How long one request spent in each stage, in milliseconds."""
 
     def __init__(self) -> None:
-        self._since = time.perf_counter()
+        self.began_s = self._since = time.perf_counter()
         self.spent_ms: dict[Stage, float] = {}
         self.command_id: str | None = None
         self.sequence: int | None = None

@@ -120,6 +120,9 @@ def _authorized(progress: Progress, provider_id: str) -> None:
     if progress.payment.provider_id is not None:
         return
     progress.note(provider_id=provider_id)
+    if progress.payment.captured:
+        # It is past that, by what an event told first.
+        return
     progress.move("authorized")
     if progress.payment.status == "failed":
         progress.let_go()
