@@ -311,6 +311,9 @@ class World:
         if len(self._on_stack) >= 3 or self._nested > NESTED_STEPS_MAX or self.chance() > 0.25:
             return
         self._on_stack.append(lane)
+        if self.chance() < 0.1:
+            # What a zombie does next is what the lease has to withstand.
+            self._take_over()
         for _ in range(self.random.choice((1, 2, 5, 25, 60))):
             self._nested += 1
             self.step()
