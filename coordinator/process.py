@@ -23,6 +23,7 @@ from coordinator.stores.open import open_store
 from coordinator.stores.port import Store, StoreError
 from coordinator.worker import LaneWorker
 from shared.errors import ConfigurationError
+from shared.garbage import spare_the_long_lived
 from shared.service import Service
 from shared.settings import BrokerSettings, DatabaseSettings, LaneSettings, TelemetrySettings, load
 
@@ -87,6 +88,7 @@ class CoordinatorProcess:
                 await self._listen(runner)
             if await self._wait_for_database(stop):
                 self._consumer.start(self._worker.confirm_emitted)
+                spare_the_long_lived()
                 self._thread.start()
                 ended = asyncio.create_task(asyncio.to_thread(self._thread.join))
                 stopping = asyncio.create_task(stop.wait())

@@ -5,7 +5,7 @@ from typing import Final
 
 from aiohttp import web
 
-from gateways.headers import Preferences
+from gateways.headers import NO_PREFERENCES
 from shared.settings import GatewaySettings
 from shared.telemetry import Stages, TraceContext
 
@@ -19,7 +19,7 @@ class RequestContext:
         self.arrived_s = perf_counter()
         self.trace = trace
         self.stages = stages
-        self.preferences = Preferences()
+        self.preferences = NO_PREFERENCES
         self.error: Exception | None = None
         # Of a request of several commands: how many have each status.
         self.statuses: dict[str, int] | None = None
