@@ -1,7 +1,6 @@
 """The lane's thread: takes what has arrived, lets the lane decide, and has its decisions carried out."""
 
 import threading
-import time
 from collections import Counter as Counts
 from collections.abc import Sequence
 from typing import Protocol, get_args
@@ -12,6 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from coordinator.inbox import Inbox
 from coordinator.lane.delivery import Delivery, Deposed, Hold, Settlement
 from coordinator.lane.lane import Lane
+from coordinator.tenure import LaneTenure
 from shared.lane_tables import OutboxEntry
 from shared.messaging.outcome import Status
 from shared.service import Projection
@@ -91,6 +91,7 @@ class LaneWorker:
         self._inbox = inbox
         self._settler = settler
         self._projection = projection
+        self._tenure = LaneTenure(lane)
         self._settings = settings
         self._epoch = 0
         self._takeovers = 0
@@ -108,7 +109,7 @@ class LaneWorker:
     def run(self) -> None:
         """Return when the inbox is closed; the batch in flight is finished first."""
         while not self._inbox.is_closed:
-            due_in_s = self._lane.due_in_s(self._inbox.generation)
+            due_in_s = self._due_in_s()
             generation, deliveries = self._inbox.take(
                 self._settings.batch_commands_max, self._settings.batch_bytes_max, due_in_s
             )
@@ -117,15 +118,30 @@ class LaneWorker:
                 self._apply(generation, deliveries)
             else:
                 self._sweep(generation)
+                self._beat()
+
+    def _due_in_s(self) -> float | None:
+        """When there is something to do though nothing arrives."""
+        due_in_s = self._lane.due_in_s(self._inbox.generation)
+        if self._projection is None or self._lane.lease is None:
+            return due_in_s
+        return self._projection.beat_s if due_in_s is None else min(due_in_s, self._projection.beat_s)
+
+    def _beat(self) -> None:
+        if self._projection is not None and self._lane.lease is not None and not self._inbox.is_closed:
+            self._projection.beat(self._tenure)
 
     def _apply(self, generation: int, deliveries: list[Delivery]) -> None:
         """Have the lane apply them, however long it has to hold."""
         while True:
-            began = time.perf_counter()
+            began_at_s = self._tenure.now_s()
             decision = self._lane.apply(deliveries, generation)
-            self._metrics.batch_seconds.observe(time.perf_counter() - began)
+            self._metrics.batch_seconds.observe(self._tenure.now_s() - began_at_s)
+            self._tenure.note(began_at_s)
             self._note_lease()
             if isinstance(decision, Settlement):
+                if not self._projected(generation, decision):
+                    return
                 self._settled(generation, decision)
                 if not self._lane.has_batch:
                     return
@@ -146,10 +162,29 @@ class LaneWorker:
         self._takeovers = self._lane.takeovers
         self._metrics.epoch.set(epoch)
 
+    def _projected(self, generation: int, settlement: Settlement) -> bool:
+        """Have the projection follow, however long the outcomes must wait for it.
+
+        False: nothing of it is to be told, since the deliveries are void, the process stops, or the lane is another's.
+        """
+        projection = self._projection
+        if projection is None:
+            return True
+        # What is replayed may be another's commit, which a projection of his does not show yet: unlike a commit of
+        # ours, reading the log proves nothing. Where the epoch is ours still, there has been no other.
+        while any(outcome.replayed for outcome in settlement.outcomes) and not self._tenure.prove():
+            if self._tenure.is_over:
+                self._deposed(generation)
+                return False
+            if self._inbox.wait_void(generation, self._settings.retry_delay_s):
+                return False
+        while (wait_s := projection.committed(self._tenure, settlement.saved, settlement.removed)) > 0:
+            if self._inbox.wait_void(generation, wait_s):
+                return False
+        return True
+
     def _settled(self, generation: int, settlement: Settlement) -> None:
         self.held_reason = None
-        if self._projection is not None:
-            self._projection.committed(settlement.saved, settlement.removed)
         self._settler.settle(generation, settlement)
         self._metrics.settled(settlement)
         self._metrics.gaps.set(self._lane.gaps)
@@ -185,7 +220,9 @@ class LaneWorker:
     def _sweep(self, generation: int) -> None:
         if self._inbox.is_closed:
             return
+        began_at_s = self._tenure.now_s()
         decision = self._lane.sweep()
+        self._tenure.note(began_at_s)
         if isinstance(decision, Deposed):
             self._deposed(generation)
         elif isinstance(decision, Hold):

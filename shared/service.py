@@ -13,14 +13,42 @@ from shared.rows import Ref, Row
 from shared.unit_of_work import Handler
 
 
+class Tenure(Protocol):
+    """That the database is the lane's to change, and how that is known."""
+
+    @property
+    def epoch(self) -> int:
+        """The lane's. With a new one there may be commits that no projection of this process was told of."""
+
+    @property
+    def proved_at_s(self) -> float:
+        """A moment of the monotonic clock after which the epoch was certainly still current.
+
+        What was committed under it before that moment, and told, nobody else had changed since.
+        """
+
+    def prove(self) -> bool:
+        """Ask the database, and move `proved_at_s` up if the epoch is still current; False: it is not, or who knows."""
+
+
 class Projection(Protocol):
     """A copy of committed rows elsewhere, such as a cache. Told of every batch after its commit, before its outcomes.
 
-    It must not raise: what it cannot do it makes up for itself.
+    Used by the lane's thread. It must not raise: what it cannot do it makes up for itself.
     """
 
-    def committed(self, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> None:
-        """The rows as they are now, and the keys of those that are no more."""
+    beat_s: float
+    """How often it wants to be called at least, while the lane has its lease and is idle."""
+
+    def committed(self, tenure: Tenure, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
+        """Take in the rows as they are now, and the keys of those that are no more.
+
+        Returns 0 when their outcomes may be told. Otherwise they must wait, and this is to be called again, with the
+        same rows, after so many seconds. The sum of such waits is bounded.
+        """
+
+    def beat(self, tenure: Tenure) -> None:
+        """The lane is idle: nothing is committed that was not told."""
 
     def close(self) -> None:
         """Release what it holds."""

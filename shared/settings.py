@@ -138,6 +138,12 @@ class CacheSettings(BaseSettings):
     url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^rediss?://", description="The cache's address.")
     timeout_s: float = Field(default=0.25, gt=0, description="A cache slower than this is not waited for.")
     ttl_s: int = Field(default=300, ge=1, description="How long an item stays in the cache.")
+    lease_s: float = Field(
+        default=2.0,
+        ge=0.1,
+        description="How long the cache is believed without word of its lane: writes wait that long, once, when the "
+        "lane loses Redis. The same for all coordinators.",
+    )
 
 
 class GatewaySettings(BaseSettings):

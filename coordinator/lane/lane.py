@@ -92,6 +92,10 @@ class Lane:
         """The lease, while there is one that is not in doubt."""
         return self._lease
 
+    def holds_lease(self) -> bool:
+        """Whether the lease is still this consumer's, by a read of the database. Raises StoreError."""
+        return self._lease is not None and self._store.holds(self._lease.epoch)
+
     @property
     def has_batch(self) -> bool:
         """Whether deliveries that were given are not settled yet, so that `apply` is to be called again."""

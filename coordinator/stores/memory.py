@@ -56,6 +56,9 @@ class MemoryStore:
             raise Fenced(f"epoch {epoch} is over; it is {self._database.epoch} now")
         return self.take_over(holder, now)
 
+    def holds(self, epoch: int) -> bool:
+        return self._database.epoch == epoch
+
     def begin(self) -> Transaction:
         return MemoryTransaction(self._database)
 

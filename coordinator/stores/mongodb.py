@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+import pymongo
 from bson.errors import BSONError
 from pymongo import (
     DeleteOne,
@@ -43,6 +44,7 @@ from shared.service import Service
 
 SERVER_SELECTION_TIMEOUT_MS = 3000
 SOCKET_TIMEOUT_MS = 30_000
+EPOCH_TIMEOUT_S = 3
 COMMIT_TIMEOUT_MS = 10_000
 
 _DUPLICATE_KEY = 11000
@@ -118,6 +120,16 @@ class MongoStore:
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         return self._raise_epoch({"_id": self._lane, "epoch": epoch}, holder, now, upsert=False)
+
+    def holds(self, epoch: int) -> bool:
+        with self._closing_when_unavailable():
+            # Any other read may come from a primary that was cut off, and does not know of a takeover.
+            leases = self._database()[LEASE_TABLE].with_options(
+                read_concern=ReadConcern("linearizable"), read_preference=ReadPreference.PRIMARY
+            )
+            with pymongo.timeout(EPOCH_TIMEOUT_S):
+                lease = leases.find_one({"_id": self._lane})
+        return lease is not None and bool(lease["epoch"] == epoch)
 
     def begin(self) -> Transaction:
         with self._closing_when_unavailable():

@@ -92,6 +92,7 @@ _OURS = """
 """
 _ACCESS_DENIED = 1227
 _NO_SUCH_THREAD = 1094
+_EPOCH = f"SELECT epoch FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608
 _FOREIGN_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noqa: S608
 
 
@@ -153,6 +154,11 @@ class MysqlStore:
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         return self._raise_epoch(_RENEW, [holder, naive(now), self._lane, epoch])
+
+    def holds(self, epoch: int) -> bool:
+        with self._closing_when_unavailable(), self._connected().cursor() as cursor:
+            cursor.execute(_EPOCH, [self._lane])
+            return bool(cursor.fetchone() == (epoch,))
 
     def begin(self) -> Transaction:
         with self._closing_when_unavailable():

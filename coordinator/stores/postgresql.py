@@ -86,6 +86,7 @@ _END_STUCK = b"""
     WHERE datname = current_database() AND application_name = %s AND pid <> pg_backend_pid()
     AND state <> 'idle' AND xact_start < now() - interval '1 second'
 """
+_EPOCH = f"SELECT epoch FROM {LEASE_TABLE} WHERE lane = %s".encode()  # noqa: S608
 _FOREIGN_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noqa: S608
 
 
@@ -148,6 +149,10 @@ class PostgresStore(ServerStore):
         if row is None:
             raise Fenced(f"epoch {epoch} of lane {self._lane} is over")
         return Lease(*row)
+
+    def holds(self, epoch: int) -> bool:
+        with self.guarded():
+            return self._connected().execute(_EPOCH, [self._lane]).fetchone() == (epoch,)
 
     def begin(self) -> Transaction:
         with self.guarded():

@@ -35,6 +35,7 @@ _RENEW = f"""
     UPDATE {LEASE_TABLE} SET epoch = epoch + 1, holder = ?, taken_at = ? WHERE lane = ? AND epoch = ?
     RETURNING epoch, sequence, revision, paused
 """  # noqa: S608
+_EPOCH = f"SELECT epoch FROM {LEASE_TABLE} WHERE lane = ?"  # noqa: S608
 _FENCE = (
     f"UPDATE {LEASE_TABLE} SET sequence = ?, batches = batches + 1 "  # noqa: S608
     "WHERE lane = ? AND epoch = ? AND sequence = ? AND revision = ?"
@@ -91,6 +92,10 @@ class SqliteStore:
         if row is None:
             raise Fenced(f"epoch {epoch} of lane {self._lane} is over")
         return Lease(*row)
+
+    def holds(self, epoch: int) -> bool:
+        with _translated():
+            return bool(self._connected().execute(_EPOCH, [self._lane]).fetchone() == (epoch,))
 
     def begin(self) -> Transaction:
         with _translated():

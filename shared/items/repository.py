@@ -1,6 +1,9 @@
 """Reading items."""
 
-from shared.database import Documents, reading, row_of_document
+from pymongo import ReadPreference
+from pymongo.read_concern import ReadConcern
+
+from shared.database import READ_TIMEOUT_MS, Documents, reading, row_of_document
 from shared.items.model import Item
 from shared.paging import Page, page_of
 
@@ -10,11 +13,21 @@ class ItemRepository:
 
     def __init__(self, documents: Documents) -> None:
         self._items = documents[Item.table]
+        self._latest = self._items.with_options(
+            read_concern=ReadConcern("linearizable"), read_preference=ReadPreference.PRIMARY
+        )
 
     async def get(self, item_id: int) -> Item | None:
         """Raises DatabaseUnavailable."""
         async with reading():
             document = await self._items.find_one({"_id": item_id})
+        return None if document is None else row_of_document(Item, document)
+
+    async def latest(self, item_id: int) -> Item | None:
+        """The item as the last commit left it that was acknowledged before this call, also when a primary that was
+        cut off still answers: that costs the database a round trip to its majority. Raises DatabaseUnavailable."""
+        async with reading():
+            document = await self._latest.find_one({"_id": item_id}, max_time_ms=READ_TIMEOUT_MS)
         return None if document is None else row_of_document(Item, document)
 
     async def page(self, after: int, limit: int) -> Page[Item]:

@@ -33,18 +33,19 @@ class ItemService:
     async def read_item(self, item_id: int) -> tuple[Item, CacheResult]:
         """An item, and what the cache did. Raises NotFound.
 
-        `hit`: it had the item; `stored`: it has it now; `miss`: it has a newer one or refused; `bypass`: there is
-        none, or it did not answer.
+        `hit`: it had the item; `stored`: it has it now; `miss`: the item was changed meanwhile, or it may hold nothing
+        now; `bypass`: there is none, or it did not answer.
         """
         cached = None if self._cache is None else await self._cache.get(item_id)
-        if cached is not None and cached.item is not None:
-            return cached.item, "hit"
-        item = await self._items.get(item_id)
+        if cached is not None and cached.row is not None:
+            return cached.row, "hit"
+        ticket = None if cached is None else cached.ticket
+        item = await (self._items.get(item_id) if ticket is None else self._items.latest(item_id))
         if item is None:
             raise NotFound("item_not_found", f"there is no item {item_id}")
         if self._cache is None or cached is None:
             return item, "bypass"
-        return item, "stored" if await self._cache.fill(item) else "miss"
+        return item, "stored" if ticket is not None and await self._cache.fill(item, ticket) else "miss"
 
     async def list_items(self, after: int = 0, limit: int = PAGE_DEFAULT) -> Page[Item]:
         """Items in order of their ids."""

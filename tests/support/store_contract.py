@@ -174,6 +174,14 @@ class StoreContract:
         assert accounts(store, 1) == []
         commit(store, lease, changes(inserts=[account(1)]))
 
+    def test_an_epoch_is_held_until_another_takes_over(self, open_store: OpenStore) -> None:
+        store, other = open_store(), open_store()
+        lease = store.take_over("one", NOW)
+        assert store.holds(lease.epoch)
+        assert other.take_over("other", NOW).epoch == lease.epoch + 1
+        assert not store.holds(lease.epoch)
+        assert other.holds(lease.epoch + 1)
+
     def test_a_stale_epoch_cannot_commit(self, open_store: OpenStore) -> None:
         zombie, successor = open_store(), open_store()
         old = zombie.take_over("zombie", NOW)

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
+from shared.cache.reader import Lookup, Ticket
 from shared.errors import DatabaseUnavailable
-from shared.items.cache import Lookup
 from shared.items.model import Item, Reservation
 from shared.lane_tables import LogEntry
 from shared.messaging.outcome import Outcome, OutcomeError
@@ -123,6 +123,8 @@ class FakeRows:
             raise self.error
         return self.rows.get(row_id)
 
+    latest = get
+
     async def page(self, *arguments: Any) -> Page[Any]:
         if self.error is not None:
             raise self.error
@@ -153,13 +155,13 @@ class FakeCache:
         self.items: dict[int, Item] = {}
         self.is_up = True
 
-    async def get(self, item_id: int) -> Lookup | None:
-        return Lookup(self.items.get(item_id)) if self.is_up else None
+    async def get(self, item_id: int) -> Lookup[Item] | None:
+        return Lookup(self.items.get(item_id), Ticket(b"generation", b"token")) if self.is_up else None
 
     async def ping(self) -> bool:
         return self.is_up
 
-    async def fill(self, item: Item) -> bool:
+    async def fill(self, item: Item, ticket: Ticket) -> bool:
         self.items[item.id] = item
         return True
 

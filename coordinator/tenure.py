@@ -1,0 +1,47 @@
+"""What a lane's projection may know of the lane's epoch: that it was current, and when that was proved."""
+
+import time
+from collections.abc import Callable
+
+from coordinator.lane.lane import Lane
+from coordinator.stores.port import StoreError
+
+
+class LaneTenure:
+    """Implements `Tenure`. Used by the lane's thread."""
+
+    def __init__(self, lane: Lane, elapsed_s: Callable[[], float] = time.monotonic) -> None:
+        self._lane = lane
+        self._elapsed_s = elapsed_s
+        self._noted = (0, 0)
+        self.proved_at_s = float("-inf")
+        self.is_over = False
+        """Whether the database said, when it was last asked, that another consumer has the lane."""
+
+    @property
+    def epoch(self) -> int:
+        return self._noted[0]
+
+    def now_s(self) -> float:
+        """A moment, for `note`."""
+        return self._elapsed_s()
+
+    def note(self, began_at_s: float) -> None:
+        """The lane was called at that moment, and has returned. What it committed, or took over, is a proof."""
+        lease = self._lane.lease
+        if lease is not None and (lease.epoch, lease.sequence) != self._noted:
+            self._noted = (lease.epoch, lease.sequence)
+            self.proved_at_s = began_at_s
+
+    def prove(self) -> bool:
+        asked_at_s = self._elapsed_s()
+        # What was said of an earlier epoch says nothing of one taken over since.
+        self.is_over = False
+        try:
+            is_held = self._lane.holds_lease()
+        except StoreError:
+            return False
+        self.is_over = not is_held
+        if is_held:
+            self.proved_at_s = asked_at_s
+        return is_held

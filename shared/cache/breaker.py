@@ -1,0 +1,47 @@
+"""Spares whoever needs Redis the wait for one that does not answer."""
+
+from typing import Final
+
+PAUSE_S: Final = 0.1
+PAUSE_S_MAX: Final = 5.0
+
+
+class Breaker:
+    """After a failure nothing is tried for a pause, which doubles with each further try, up to PAUSE_S_MAX.
+
+    Moments are seconds of a monotonic clock.
+    """
+
+    def __init__(self) -> None:
+        self._pause_s = 0.0
+        self.try_at_s = float("-inf")
+        """Before this moment nothing is tried."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the last try failed."""
+        return self._pause_s > 0
+
+    def admits(self, now_s: float) -> bool:
+        """Whether to try. After a pause it is one that tries; the others follow when that has worked."""
+        if now_s < self.try_at_s:
+            return False
+        if self._pause_s:
+            self._begin_pause(now_s)
+        return True
+
+    def failed(self, now_s: float) -> bool:
+        """Begin a pause; whether this is news. Of what was under way together only the first that fails counts."""
+        if now_s < self.try_at_s:
+            return False
+        self._begin_pause(now_s)
+        return True
+
+    def worked(self) -> None:
+        """End the pause."""
+        self._pause_s = 0.0
+        self.try_at_s = float("-inf")
+
+    def _begin_pause(self, now_s: float) -> None:
+        self._pause_s = min(max(PAUSE_S, 2 * self._pause_s), PAUSE_S_MAX)
+        self.try_at_s = now_s + self._pause_s

@@ -1,0 +1,95 @@
+"""What the lane knows of its lease in the cache, and when its outcomes may be told. No I/O: it is told the time.
+
+Moments are seconds of the lane's monotonic clock, deadlines are milliseconds of Redis's.
+"""
+
+import secrets
+from typing import Final
+
+from msgspec import Struct
+
+CLOCK_RATE: Final = 0.99
+"""A deadline counts on a Redis whose clock runs slower than ours by up to 1 %."""
+
+_NEVER: Final = float("-inf")
+
+
+class Anchor(Struct, frozen=True):
+    """What one Redis process said the time was, and the moment when its answer had arrived."""
+
+    server: str
+    now_ms: int
+    at_s: float
+
+
+def new_generation(server: str) -> str:
+    """One that was never there, of a server."""
+    return f"{server}:{secrets.token_hex(8)}"
+
+
+class CacheLease:
+    """One lane's lease of one cache. Says of itself only what is certain."""
+
+    def __init__(self, lease_s: float) -> None:
+        self._lease_s = lease_s
+        self._epoch = 0
+        self._asked_s = _NEVER
+        self._trusted_until_s = _NEVER
+        self._elsewhere_until_s = _NEVER
+        self._server: str | None = None
+        self.anchor: Anchor | None = None
+        self.generation: str | None = None
+        """The lane's own, which nobody else had replaced when Redis last answered; None: it has to claim one."""
+        self.claimed_at_s = _NEVER
+        """Rows may be written under the generation if the epoch was proved later than this."""
+
+    def begin(self, epoch: int, now_s: float) -> None:
+        """Under a new epoch there may be commits that this lane was not told of, and the lease of another lane."""
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self.generation = None
+            self._trusted_until_s = max(self._trusted_until_s, now_s + self._lease_s)
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether it is time to extend the lease, or to claim one."""
+        return self.generation is None or now_s - self._asked_s >= self._lease_s / 3
+
+    def can_go_on(self, proved_at_s: float, now_s: float) -> bool:
+        """Whether the generation may be alive, or this proof lets a new one live long enough to be worth it."""
+        may_be_alive = self.generation is not None and now_s < self._trusted_until_s
+        return may_be_alive or proved_at_s + self._lease_s / 2 > now_s
+
+    def deadline_ms(self, anchor: Anchor, proved_at_s: float) -> int:
+        """Until when a lease may live by this proof. Who calls this asks Redis for it: it may come true, even late."""
+        until_s = proved_at_s + self._lease_s
+        self._asked_s = proved_at_s
+        self._trusted_until_s = max(self._trusted_until_s, until_s)
+        # Redis said its time before the answer arrived, so that the deadline is rather too early.
+        return anchor.now_ms + int((until_s - anchor.at_s) * 1000 * CLOCK_RATE)
+
+    def claimed(self, generation: str, anchor: Anchor, *, was_elsewhere: bool, trusted_until_s: float) -> None:
+        """The generation is alive, and every other on that server is over.
+
+        Not so on another server: one that failed over may still answer readers. `trusted_until_s` is what that was
+        before the claim.
+        """
+        if was_elsewhere or self._server not in (None, anchor.server):
+            self._elsewhere_until_s = max(self._elsewhere_until_s, trusted_until_s)
+        self._server = anchor.server
+        self.generation = generation
+        self.claimed_at_s = anchor.at_s
+        self.anchor = anchor
+
+    def lost(self) -> None:
+        """Nothing is known of the lease: another may be alive, or this one with entries that are not refreshed."""
+        self.generation = self.anchor = None
+
+    @property
+    def trusted_until_s(self) -> float:
+        """The last moment at which any lease may be alive, wherever."""
+        return self._trusted_until_s
+
+    def wait_s(self, now_s: float) -> float:
+        """How long until outcomes may be told: until nobody can believe an entry that is not refreshed."""
+        until_s = self._trusted_until_s if self.generation is None else self._elsewhere_until_s
+        return max(0.0, until_s - now_s)
