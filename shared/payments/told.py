@@ -129,7 +129,7 @@ def _authorized(progress: Progress, provider_id: str) -> None:
 
 
 def _declined(progress: Progress, reason: Reason) -> None:
-    if progress.payment.provider_id is None:
+    if progress.payment.provider_id is None and not progress.payment.captured:
         progress.move("declined", reason)
 
 
