@@ -128,6 +128,7 @@ class TestHostileEvents:
             signed(intent("payment_intent.canceled")),
             signed(intent()).replace("v1=", "v0="),
         ],
+        ids=lambda signature: signature.partition("v")[2][:2] + str(len(signature)) if signature else "empty",
     )
     async def test_what_stripe_did_not_sign_is_refused(self, hooked: RunningGateway, signature: str) -> None:
         response, problem = await deliver(hooked, intent(), signature)
