@@ -135,9 +135,8 @@ class StripeProvider:
         try:
             try:
                 return await _made(call, key)
-            except KeySpent:
-                intent = await self._intent(provider_id)
-                return intent if intent.status == done else await _made(call, _second(key))
+            except KeySpent:  # if it was done all the same, it is refused now
+                return await _made(call, _second(key))
         except StripeRefused as refused:
             try:
                 intent = await self._intent(provider_id)

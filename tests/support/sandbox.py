@@ -68,6 +68,9 @@ class RunningSandbox:
     def set_webhooks(self, *, copies: int = 1, shuffle: bool = False, seed: int = 0) -> None:
         self._call("/sandbox/webhooks", {"copies": copies, "shuffle": shuffle, "seed": seed})
 
+    def forget_keys(self) -> None:
+        self._call("/sandbox/forget", {})
+
     def expire(self, payment_intent: str) -> None:
         self._call("/sandbox/expire", {"payment_intent": payment_intent})
 

@@ -4,6 +4,7 @@ GET  /sandbox/charges    what was held, taken, let go of and given back. `?at_le
                          to 10 s, until there are two such
 POST /sandbox/faults     {"rates": {"429": 0.1, "lost_answer": 0.05}, "seed": 7, "delay_s": 1}; see faults.py
 POST /sandbox/webhooks   {"copies": 2, "shuffle": true, "seed": 7}
+POST /sandbox/forget     forget the idempotency keys, as Stripe does after a day
 POST /sandbox/expire     {"payment_intent": "pi_…"}: let go of a hold, as Stripe does after seven days
 POST /sandbox/fail       {"refund": "re_…"}: let a refund fail, as a bank does days after
 """
@@ -71,6 +72,7 @@ class Sandbox:
                 web.get("/sandbox/charges", self._charges),
                 web.post("/sandbox/faults", self._set_faults),
                 web.post("/sandbox/webhooks", self._set_webhooks),
+                web.post("/sandbox/forget", self._forget),
                 web.post("/sandbox/expire", self._expire),
                 web.post("/sandbox/fail", self._fail),
             ]
@@ -178,6 +180,9 @@ class Sandbox:
     async def _set_webhooks(self, request: web.Request) -> web.StreamResponse:
         plan = self.webhooks.set_plan(await request.read())
         return web.json_response({"copies": plan.copies, "shuffle": plan.shuffle, "seed": plan.seed})
+
+    async def _forget(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"forgotten": self.store.forget_answers()})
 
     async def _expire(self, request: web.Request) -> web.StreamResponse:
         name = await _named(request, "payment_intent")

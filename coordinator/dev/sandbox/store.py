@@ -108,6 +108,10 @@ class Store:
             "INSERT INTO answers VALUES (?, ?, ?, ?)", (key, answer.fingerprint, answer.status, answer.body)
         )
 
+    def forget_answers(self) -> int:
+        """How many there were."""
+        return self._database.execute("DELETE FROM answers").rowcount
+
     def add_delivery(self, body: bytes, due_s: float) -> None:
         self._database.execute("INSERT INTO deliveries (body, due_s) VALUES (?, ?)", (body, due_s))
 
