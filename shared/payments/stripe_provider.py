@@ -10,7 +10,8 @@ is found again. One thing is left to time: an authorization that is asked for ag
 amount a second time, until Stripe lets go of it, by default after seven days.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import aiohttp
@@ -77,7 +78,8 @@ class StripeProvider:
         try:
             intent = await _made(lambda options: self._intents.create_async(params, options), key)
         except KeySpent:
-            found = await self._find_intent(key)
+            with _may_have_happened():
+                found = await self._find_intent(key)
             if found is None:  # the search lags; a new key could hold the amount twice
                 raise
             intent = found
@@ -116,7 +118,6 @@ class StripeProvider:
             asked = to_stripe(amount, currency)
         except AmountNotChargeable as error:
             return Refused(code=error.code, message=str(error))
-
         try:
             payment, refunds = await self._intent_and_refunds(provider_id)
             # A part can be given back many times over: where the key is forgotten, nothing at Stripe forbids it.
@@ -136,7 +137,8 @@ class StripeProvider:
             try:
                 return await _made(call, key)
             except KeySpent:  # if it was done all the same, it is refused now
-                return await _made(call, _second(key))
+                with _may_have_happened():
+                    return await _made(call, _second(key))
         except StripeRefused as refused:
             try:
                 intent = await self._intent(provider_id)
@@ -176,9 +178,10 @@ class StripeProvider:
         try:
             return await _made(make, key)
         except KeySpent:
-            _, refunds = await self._intent_and_refunds(payment.id)
-            made = _with_key(refunds, key)
-            return made if made is not None else await _made(make, _second(key))
+            with _may_have_happened():
+                _, refunds = await self._intent_and_refunds(payment.id)
+                made = _with_key(refunds, key)
+                return made if made is not None else await _made(make, _second(key))
 
     async def _refund_by_others(self, provider_id: str, refused: StripeRefused) -> Refunded | Refused:
         """Where all of it went back already, by somebody's hand in the dashboard, that is the refund."""
@@ -212,6 +215,15 @@ async def _asked(answer: Awaitable[T]) -> T:
         if isinstance(error, stripe.AuthenticationError | stripe.PermissionError):
             log.error("stripe_refuses_our_key", reason=str(meaning), mend="set STRIPE_API_KEY and restart the workers")
         raise meaning from None
+
+
+@contextmanager
+def _may_have_happened() -> Iterator[None]:
+    """For what is asked after a call of which we know nothing: not hearing of this either clears nothing up."""
+    try:
+        yield
+    except EffectRetry as retry:
+        raise EffectRetry(str(retry), after_s=retry.after_s, may_have_happened=True) from None
 
 
 def _second(key: str) -> str:
