@@ -13,7 +13,9 @@
         ├── Overloaded             this process has as many commands under way as it may
         └── DatabaseUnavailable    a read found no database
 
-The lane's own errors, which never leave it, are in coordinator/stores/port.py.
+Of the same root, and beside what raises them: EffectRetry (shared/effects.py), for a call to the outside that is to be
+made again; AmountNotChargeable, StripeRefused and WebhookRefused (shared/payments), which never leave the worker or the
+gateway that talks to the provider. The lane's own errors, which never leave it, are in coordinator/stores/port.py.
 """
 
 
