@@ -38,16 +38,21 @@ class LocalEffects:
         self._began = began
         self._tell = tell
         self._under_way: set[asyncio.Task[None]] = set()
+        self._ids: set[str] = set()
 
     def has(self, routing_key: str) -> bool:
         """Whether this process carries out what is sent there."""
         return routing_key in self._opened
 
     def begin(self, entry: OutboxEntry) -> None:
-        """Carry an emitted effect out."""
+        """Carry an emitted effect out, unless that is under way: a lease that was in doubt hands it out again."""
+        if entry.command_id in self._ids:
+            return
+        self._ids.add(entry.command_id)
         task = asyncio.create_task(self._carry_out(entry))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(lambda _: self._ids.discard(entry.command_id))
 
     async def close(self) -> None:
         """Leave what is under way."""

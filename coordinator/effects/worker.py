@@ -6,6 +6,7 @@ it once.
 """
 
 import asyncio
+import itertools
 import random
 from collections.abc import Callable
 from time import perf_counter
@@ -61,6 +62,7 @@ class EffectWorker:
         self._attempts = Attempts(settings, chance, self._pause)
         self._channel: AmqpChannel | None = None
         self._tags: dict[str, tuple[AmqpChannel, int]] = {}
+        self._nameless = itertools.count(1)
         self._under_way: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self.is_consuming = False
@@ -125,7 +127,8 @@ class EffectWorker:
         message, *others = decode(envelope_of(properties), body) or (_NOTHING,)
         if others:
             message = CommandMessage(command_id=None, type=None, arguments=body, problem=_PACKED)
-        command_id = message.command_id or f"nameless {method.delivery_tag}"
+        # Tags begin anew with each channel; one without an id must not be taken for another.
+        command_id = message.command_id or f"nameless {next(self._nameless)}"
         is_under_way = command_id in self._tags
         # Delivered again, on another channel, while it is carried out: the new delivery is to be acknowledged.
         self._tags[command_id] = channel, method.delivery_tag

@@ -17,7 +17,6 @@ from coordinator.lane.delivery import DeadLetter, Delivery, Deposed, Hold, Reply
 from coordinator.lane.lane import Lane
 from shared.lane_tables import OutboxEntry
 from shared.messaging.wire import Envelope, encode_outcome, encode_outcomes
-from shared.service import Projection
 from tests.simulation.broker import Channel, Message
 from tests.simulation.database import Crash, SimulatedStore
 from tests.simulation.publisher import Publisher
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _numbers = itertools.count(1)
-# With a new epoch, commits may have happened that this process was not told of.
-RESETS_PROJECTION = hasattr(Projection, "reset")
 
 
 class Process:
@@ -60,7 +57,6 @@ class Process:
         self._settling = self._settle_all()
         self._running = self._run()
         self._is_in_lane = False
-        self._epoch = 0
         self._pause: tuple[int | None, float] = (None, 0.0)
         self.restart_at: float | None = None
         self.waiting = 0
@@ -318,10 +314,6 @@ class Process:
 
     def _settled(self, generation: int, settlement: Settlement) -> None:
         self.held_reason = None
-        lease = self.lane.lease
-        if RESETS_PROJECTION and lease is not None and lease.epoch != self._epoch:
-            self._epoch = lease.epoch
-            self.world.caches[self.lane_name].clear()
         self.world.projected(self.lane_name, settlement.saved, settlement.removed)
         self.settlements.append((generation, settlement))
 

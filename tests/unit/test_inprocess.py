@@ -102,3 +102,18 @@ async def test_who_does_not_wait_is_told_that_it_is_pending() -> None:
         with pytest.raises(CommandPending):
             await execute(writes, OpenAccount(owner="a"), Account, WriteOptions(wait_s=0))
         await until(lambda: len(rows(database, LogEntry)) == 1)
+
+
+async def test_an_effect_that_is_handed_out_again_while_it_is_carried_out_is_called_once() -> None:
+    database, courier = MemoryDatabase(), Courier([])
+    courier.may_go.clear()
+    async with writes_on(database, service_of(courier)) as writes:
+        await execute(writes, SendParcel(), Parcel, WriteOptions())
+        async with asyncio.timeout(WITHIN_S):
+            await courier.arrived.wait()
+        (entry,) = rows(database, OutboxEntry)
+        assert writes._effects is not None
+        writes._effects.begin(entry)
+        courier.may_go.set()
+        await until(lambda: rows(database, Parcel)[0].state == "taken" and not rows(database, OutboxEntry))
+    assert len(courier.keys) == 1
