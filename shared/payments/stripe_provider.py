@@ -32,6 +32,8 @@ log = structlog.get_logger("stripe")
 
 KEY_METADATA: Final = "idempotency_key"
 PAYMENT_METADATA: Final = "payment_id"
+_KEYS_MAX: Final = 10
+"""An attempt spends one at most, and what it did is looked up before the next."""
 
 T = TypeVar("T")
 _Options = stripe.RequestOptions
@@ -133,12 +135,13 @@ class StripeProvider:
         self, provider_id: str, done: str, call: _Call[stripe.PaymentIntent], key: str
     ) -> stripe.PaymentIntent | Refused:
         """Bring an intent to a state that it reaches once. Whatever goes wrong, its state then tells what to do."""
+
+        async def found() -> stripe.PaymentIntent | None:
+            intent = await self._intent(provider_id)
+            return intent if intent.status == done else None
+
         try:
-            try:
-                return await _made(call, key)
-            except KeySpent:  # if it was done all the same, it is refused now
-                with _may_have_happened():
-                    return await _made(call, _second(key))
+            return await _made_once(call, key, found)
         except StripeRefused as refused:
             try:
                 intent = await self._intent(provider_id)
@@ -175,13 +178,11 @@ class StripeProvider:
                 {"payment_intent": payment.id, "amount": asked, "metadata": metadata}, options
             )
 
-        try:
-            return await _made(make, key)
-        except KeySpent:
-            with _may_have_happened():
-                _, refunds = await self._intent_and_refunds(payment.id)
-                made = _with_key(refunds, key)
-                return made if made is not None else await _made(make, _second(key))
+        async def found() -> stripe.Refund | None:
+            _, refunds = await self._intent_and_refunds(payment.id)
+            return _with_key(refunds, key)
+
+        return await _made_once(make, key, found)
 
     async def _refund_by_others(self, provider_id: str, refused: StripeRefused) -> Refunded | Refused:
         """Where all of it went back already, by somebody's hand in the dashboard, that is the refund."""
@@ -206,6 +207,27 @@ async def _made(call: _Call[T], key: str) -> T:
     return await _asked(call({"idempotency_key": key}))
 
 
+async def _made_once(call: _Call[T], key: str, found: Callable[[], Awaitable[T | None]]) -> T:
+    """As _made(). `found` looks for what was made: where a key is spent on nothing, another one serves.
+
+    Each of them can be spent on a fault like the first, so two workers try them in the same order.
+    """
+    try:
+        return await _made(call, key)
+    except KeySpent as error:
+        spent = error
+    with _may_have_happened():
+        for number in range(2, _KEYS_MAX + 1):
+            made = await found()
+            if made is not None:
+                return made
+            try:
+                return await _made(call, f"{key}.{number}")
+            except KeySpent as error:
+                spent = error
+        raise spent
+
+
 async def _asked(answer: Awaitable[T]) -> T:
     """As _made()."""
     try:
@@ -224,11 +246,6 @@ def _may_have_happened() -> Iterator[None]:
         yield
     except EffectRetry as retry:
         raise EffectRetry(str(retry), after_s=retry.after_s, may_have_happened=True) from None
-
-
-def _second(key: str) -> str:
-    """The key of another attempt, for when Stripe answers the first one with the same fault for ever."""
-    return f"{key}.2"
 
 
 def _authorization(intent: stripe.PaymentIntent) -> Authorized | Declined | Refused:

@@ -33,7 +33,8 @@ def shop(system: System) -> System:
     for service in SERVICES:
         system.start_gateway(service)
     for _ in range(2):
-        system.start_effects("payments")
+        # Every fourth call fails, and whatever clears up a failed one takes several: that must not be the end of it.
+        system.start_effects("payments", EFFECTS_ATTEMPTS_MAX="30", EFFECTS_RETRY_DELAY_S_MAX="2")
     return system
 
 

@@ -232,6 +232,24 @@ async def test_a_failed_call_that_is_repeated_has_its_effect_once(sandbox, provi
     assert money(sandbox, held) == expected[action]
 
 
+@pytest.mark.parametrize("fault", ["500_kept", "500_after"])
+@pytest.mark.parametrize("action", ["capture", "void", "refund"])
+async def test_a_call_whose_keys_are_spent_one_after_another_has_its_effect_once(sandbox, provider, action, fault):
+    held = await authorize(provider, f"pm_sandbox_{action}_{fault}_6")
+    key = new_key()
+    if action == "refund":
+        await capture(provider, held)
+    calls = {
+        "capture": lambda: capture(provider, held, key=key),
+        "void": lambda: provider.void(provider_id=held.provider_id, key=key),
+        "refund": lambda: refund(provider, held, amount=500, key=key),
+    }
+    done = await repeated(calls[action])
+    assert isinstance(done, Captured | Voided | Refunded)
+    expected = {"capture": (1099, 1099, 0, 0), "void": (1099, 0, 1099, 0), "refund": (1099, 1099, 0, 500)}
+    assert money(sandbox, held) == expected[action]
+
+
 async def test_what_was_done_with_a_forgotten_key_is_reported_as_done(sandbox, provider):
     held, other = await authorize(provider), await authorize(provider)
     first = None
