@@ -1,4 +1,4 @@
-"""The report on disk: everything as JSON, the charts, and one HTML file that needs no other."""
+"""The report on disk: everything as JSON, the tables in Markdown, the charts, and one HTML file that needs no other."""
 
 import base64
 from collections.abc import Iterator, Sequence
@@ -7,10 +7,11 @@ from pathlib import Path
 
 import msgspec
 
+from tests.bench.markdown import as_markdown
 from tests.bench.measurement import PERCENTILES
 from tests.bench.plan import by_section
 from tests.bench.results import Results, RowResult
-from tests.bench.table import HEADINGS, NOTHING, SECTIONS, cells, check_text, number
+from tests.bench.table import HEADINGS, SECTIONS, cells, check_text, number, ratio_texts
 
 _STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 100rem; padding: 0 1rem; color: #222 }
@@ -27,6 +28,9 @@ def write(results: Results, directory: Path) -> Iterator[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "report.json"
     path.write_bytes(as_json(results))
+    yield path
+    path = directory / "FIGURES.md"
+    path.write_text(as_markdown(results))
     yield path
     charts = list(draw(results, directory))
     yield from (chart for _, chart in charts)
@@ -102,8 +106,7 @@ def _table(found: Sequence[RowResult]) -> str:
 def _ratios(results: Results) -> str:
     lines = ["<table><tr><th>ratio</th><th></th><th>target</th><th></th><th></th></tr>"]
     for ratio in results.ratios:
-        value = NOTHING if ratio.value is None else f"{number(ratio.value)} {ratio.unit}"
-        target = "" if ratio.target is None else f"{'≤' if ratio.at_most else '≥'} {number(ratio.target)} {ratio.unit}"
+        value, target = ratio_texts(ratio)
         kind = {"reached": "good", "not reached": "bad"}.get(ratio.verdict, "")
         lines.append(
             f"<tr><td>{escape(ratio.title)}</td><td>{value}</td><td>{target}</td>"

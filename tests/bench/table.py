@@ -90,11 +90,17 @@ def ratio_table(ratios: Sequence[Ratio]) -> str:
     lines = ["Ratios of medians"]
     width = max((len(ratio.title) for ratio in ratios), default=0)
     for ratio in ratios:
-        value = NOTHING if ratio.value is None else f"{number(ratio.value)} {ratio.unit}"
-        sign = "≤" if ratio.at_most else "≥"
-        target = "" if ratio.target is None else f"target {sign} {number(ratio.target)} {ratio.unit}"
+        value, target = ratio_texts(ratio)
+        target = f"target {target}" if target else ""
         lines.append(f"  {ratio.title.ljust(width)}  {value:>12}  {target:<20}  {ratio.verdict:<12}  {ratio.detail}")
     return "\n".join(lines)
+
+
+def ratio_texts(ratio: Ratio) -> tuple[str, str]:
+    """Its value and its target."""
+    value = NOTHING if ratio.value is None else f"{number(ratio.value)} {ratio.unit}"
+    target = "" if ratio.target is None else f"{'≤' if ratio.at_most else '≥'} {number(ratio.target)} {ratio.unit}"
+    return value, target
 
 
 def plan_text(rows: Sequence[Row], repeats: int, run_s: float, setup_s: float) -> str:

@@ -8,6 +8,7 @@ import pytest
 from tests.bench import ratios
 from tests.bench.catalogue import rows
 from tests.bench.clients.pgbench import SCRIPTS, script_of
+from tests.bench.markdown import as_markdown
 from tests.bench.measurement import Measurement
 from tests.bench.plan import by_section, interleaved, runs_of, selected
 from tests.bench.report import as_html, as_json
@@ -139,6 +140,16 @@ def test_the_report_has_everything_in_one_file() -> None:
     assert "data:image/png;base64," in page
     assert "SELECT … FOR UPDATE, 32 clients" in page
     assert "src=" not in page.replace('src="data:', "")
+
+
+def test_the_figures_are_a_page_of_tables() -> None:
+    results = results_of(hot_row__lane=2000.0, hot_row__for_update_32=100.0)
+    results.ratios.extend(ratios.ratios(results))
+    page = as_markdown(results)
+    assert "| **the lane, through the queue** |" in page
+    assert "| 20.0 x | ≥ 20.0 x | reached |" in page
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in rows} == {6, 16}
 
 
 def test_pgbench_draws_as_the_other_clients_do() -> None:
