@@ -1,0 +1,144 @@
+"""No schedule makes the cache go back, and the schedules find the bugs that would.
+
+The scripts are the real ones on a real Redis whose clock the test sets: tests/support/cache_world.py.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+
+from shared.cache import scripts
+from shared.cache.lease import CacheLease
+from shared.cache.projection import CacheProjection
+from tests.simulation.patching import Patches
+from tests.support.cache_world import Gateway, LaneActor, Violation, World
+from tests.support.servers import Environment
+
+SEEDS = 400
+SEEDS_MAX = 2500
+DATABASE = 9
+
+
+@pytest.fixture
+def client(server_environment: Environment) -> Iterator[redis.Redis]:
+    """On a database of the tests' own, since each schedule empties it."""
+    with redis.Redis.from_url(server_environment["REDIS_URL"], db=DATABASE) as client:
+        yield client
+        client.flushdb()
+
+
+def test_no_schedule_makes_a_read_older_than_what_was_acknowledged(client: redis.Redis) -> None:
+    results: Counter[str] = Counter()
+    for seed in range(SEEDS):
+        world = World(client, seed)
+        world.run()
+        results.update(world.results)
+        results["acknowledged"] += len(world.history) - len(world.untold)
+    # Else they would prove nothing.
+    assert results["hit"] > SEEDS
+    assert results["stored"] > SEEDS
+    assert results["acknowledged"] > SEEDS
+
+
+# The bugs. Each is a piece of a script, or of a function, and what it is instead.
+
+SCRIPT_BUGS = {
+    "a fill needs no token": (" or held[2] ~= ARGV[2] then return 0", " then return 0"),
+    "a fill goes into whatever generation is alive": (
+        "if alive(KEYS[1]) ~= ARGV[1] then return 0 end\nlocal held = redis.call('HMGET', KEYS[2], 'generation', 'token')"
+        "\nif held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then return 0 end",
+        "local generation = alive(KEYS[1])\nif not generation then return 0 end\n"
+        "redis.call('HSET', KEYS[2], 'generation', generation)",
+    ),
+    "the lease's end is not looked at": (" and tonumber(lease[2]) > clock()", ""),
+    "a restarted Redis is believed": (" and string.match(lease[1], '^%x+') == server()", ""),
+    "an entry is believed whatever its generation": ("if held[1] == generation then", "if held[1] then"),
+    "a refresh goes into whatever generation is alive": (
+        "if alive(KEYS[1]) ~= ARGV[1] then return {0, clock()} end",
+        "ARGV[1] = alive(KEYS[1])\nif not ARGV[1] then return {0, clock()} end",
+    ),
+    "a late claim lives as long as a new one": (
+        "if tonumber(ARGV[2]) <= now or string.match(ARGV[1], '^%x+') ~= here then return {0, now, 0} end",
+        "ARGV[2] = now + 2000",
+    ),
+    "an extension counts from when it is executed": (
+        "if tonumber(ARGV[2]) > tonumber(redis.call('HGET', KEYS[1], 'until')) then",
+        "ARGV[2] = clock() + 2000\nif true then",
+    ),
+    "a refresh leaves the token": (
+        "    redis.call('DEL', key)\n    redis.call('HSET', key, 'generation', ARGV[1], 'version', version, 'row', text)",
+        "    if not redis.call('HGET', key, 'token') then\n"
+        "      redis.call('HSET', key, 'generation', ARGV[1], 'version', version, 'row', text)\n    end",
+    ),
+    "what was removed keeps its entry": ("for gone = 2 + rows, #KEYS do redis.call('DEL', KEYS[gone]) end", ""),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPT_BUGS)
+def test_the_schedules_catch_a_bug_in_the_scripts(client: redis.Redis, name: str) -> None:
+    bug = SCRIPT_BUGS[name]
+    texts = (scripts.CLAIM, scripts.REFRESH, scripts.READ, scripts.FILL)
+    assert any(bug[0] in text for text in texts), "the script has changed: bring the bug up to date"
+    assert is_caught(client, lambda patches: None, bug)
+
+
+def rewrite(owner: type, name: str, old: str, new: str) -> Callable[[Patches], None]:
+    return lambda patches: patches.rewrite(owner, name, old, new)
+
+
+def _reads_a_replica(patches: Patches) -> None:
+    """As of some time ago, or what a primary that was cut off knows."""
+    patches.rewrite(
+        Gateway,
+        "latest",
+        "return None if",
+        "version -= version not in (1, 1 << 30) and self._world.chance() < 0.5\n    return None if",
+    )
+
+
+def _writes_without_proof(patches: Patches) -> None:
+    patches.rewrite(CacheProjection, "_write", "if tenure.proved_at_s < self._lease.claimed_at_s:", "if False:")
+    patches.rewrite(CacheProjection, "_refresh", "if rows and tenure.prove() and not", "if rows and not")
+
+
+BUGS: dict[str, Callable[[Patches], None]] = {
+    "outcomes do not wait for the lease's end": rewrite(
+        CacheLease, "wait_s", "return max(0.0, until_s - now_s)", "return 0.0"
+    ),
+    "a new lane does not wait for its predecessor's lease": rewrite(
+        CacheLease, "begin", "max(self._trusted_until_s, now_s + self._lease_s)", "self._trusted_until_s"
+    ),
+    "a new epoch keeps the generation": rewrite(
+        CacheLease, "lost", "self.generation = self.anchor = None", "self.anchor = None"
+    ),
+    "what was asked for and not confirmed is not reckoned with": rewrite(
+        CacheLease, "deadline_ms", "self._trusted_until_s = max(self._trusted_until_s, until_s)", "pass"
+    ),
+    "a zombie's heartbeat needs no proof": rewrite(
+        LaneActor, "prove", "is_current = self.world.epoch == self.epoch", "is_current = True"
+    ),
+    "a lease is extended from now, not from the proof": rewrite(
+        CacheProjection, "_write", "deadline_ms(anchor, tenure.proved_at_s)", "deadline_ms(anchor, self._elapsed_s())"
+    ),
+    "rows are written into a lease that was claimed after their commit": _writes_without_proof,
+    "a fill comes from a database that is behind": _reads_a_replica,
+}
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_the_schedules_catch_a_bug_in_the_lane(client: redis.Redis, name: str) -> None:
+    assert is_caught(client, BUGS[name], ("", ""))
+
+
+def is_caught(client: redis.Redis, plant: Callable[[Patches], None], script_bug: tuple[str, str]) -> bool:
+    with Patches() as patches:
+        plant(patches)
+        for seed in range(SEEDS_MAX):
+            try:
+                World(client, seed, script_bug).run()
+            except Violation:
+                print(f"caught by seed {seed}")
+                return True
+    return False

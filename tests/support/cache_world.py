@@ -1,0 +1,398 @@
+"""The cache's protocol under schedules: the real scripts on a real Redis, whose clock and identity the test sets.
+
+Lanes and readers are the real `CacheProjection` and `ItemService`; the database is a model. Whoever calls Redis or the
+database is interrupted there, and others act: for as long as a stall lasts.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Generator, Iterator, Sequence
+from datetime import UTC, datetime
+from types import coroutine
+from typing import Any, cast
+
+import redis
+from msgspec import Struct
+
+from shared.cache.projection import CacheProjection
+from shared.cache.reader import RowCache
+from shared.cache.scripts import Arguments, CacheUnavailable
+from shared.errors import NotFound
+from shared.items.model import Item
+from shared.items.service import ItemService
+from shared.rows import Ref, Row, by_key
+
+LEASE_S = 2.0
+TIMEOUT_S = 0.25
+STEPS = 300
+NESTED_STEPS_MAX = 700
+REMOVED = 1 << 30
+LEASE_KEY = "items:lease"
+CREATED_AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Violation(AssertionError):
+    """A read returned what was older than something acknowledged before it began."""
+
+
+class Batch(Struct):
+    """What one transaction changed: versions by id."""
+
+    versions: dict[int, int]
+
+
+class Server:
+    """Redis: it can be stopped, killed, restarted with what it had saved or with nothing, flushed and short of memory."""
+
+    def __init__(self, client: redis.Redis, world: "World", script_bug: tuple[str, str]) -> None:
+        self._client = client
+        self._world = world
+        self._script_bug = script_bug
+        self._runs = itertools.count(1)
+        self._registered: dict[str, Any] = {}
+        self._saved: dict[bytes, dict[bytes, bytes]] = {}
+        self._queue: list[Callable[[], object]] = []
+        self._late: list[tuple[float, Callable[[], object]]] = []
+        # Far ahead of the real clock: nothing expires but by the test's.
+        seconds, _ = client.time()
+        self._epoch_ms = (seconds + 100_000) * 1000
+        self.is_up = True
+        self.is_frozen = False
+        client.flushdb()
+        self._begin_run()
+
+    def call(self, script: str, keys: Sequence[str], arguments: Arguments, *, is_cut: bool) -> Any:
+        world = self._world
+        if is_cut or not self.is_up:
+            raise CacheUnavailable("refused")
+        fate = world.chance()
+        if self.is_frozen:
+            self._queue.append(lambda: self._run(script, keys, arguments))
+        elif fate < world.faults:
+            self._late.append((world.now_s + world.chance() * 2 * LEASE_S, lambda: self._run(script, keys, arguments)))
+        elif fate < 2 * world.faults:
+            self._run(script, keys, arguments)
+        elif fate < 1 - world.faults:
+            return self._run(script, keys, arguments)
+        world.now_s += TIMEOUT_S
+        raise CacheUnavailable("no answer")
+
+    def deliver_late(self) -> None:
+        due = [run for at_s, run in self._late if at_s <= self._world.now_s]
+        self._late = [(at_s, run) for at_s, run in self._late if at_s > self._world.now_s]
+        for run in due:
+            self._queue.append(run) if self.is_frozen else run()
+
+    def thaw(self) -> None:
+        self.is_frozen = False
+        queue, self._queue = self._queue, []
+        for run in queue:
+            run()
+
+    def save(self) -> None:
+        self._saved = {key: self._client.hgetall(key) for key in self._keys()}
+
+    def flush(self, keys: Sequence[bytes] | None = None) -> None:
+        for key in self._keys() if keys is None else keys:
+            self._client.delete(key)
+
+    def lose_one(self) -> None:
+        """Evicted, or expired."""
+        keys = sorted(self._keys())
+        if keys:
+            self.flush([self._world.random.choice(keys)])
+
+    def kill(self) -> None:
+        self.is_up = self.is_frozen = False
+        self._queue = []
+
+    def restart(self, *, with_data: bool) -> None:
+        if not self.is_up:
+            self.flush()
+            for key, fields in self._saved.items() if with_data else ():
+                self._client.hset(key, mapping=cast(Any, fields))
+            self.is_up = True
+            self._begin_run()
+
+    def _begin_run(self) -> None:
+        self._client.set("test:info", f"redis_version:7\r\nrun_id:{next(self._runs):040x}\r\n")
+
+    def _keys(self) -> list[bytes]:
+        return [key for key in self._client.keys("*") if not key.startswith(b"test:")]
+
+    def _run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
+        registered = self._registered.get(script)
+        if registered is None:
+            text = script.replace("redis.call('TIME')", "redis.call('LRANGE', 'test:clock', 0, 1)")
+            text = text.replace("redis.call('INFO', 'server')", "redis.call('GET', 'test:info')")
+            text = text.replace(*self._script_bug)
+            registered = self._registered[script] = self._client.register_script(text)
+            self._client.script_load(text)
+        now_ms = self._epoch_ms + int(self._world.now_s * 1000)
+        with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.delete("test:clock")
+            pipeline.rpush("test:clock", now_ms // 1000, now_ms % 1000 * 1000)
+            pipeline.evalsha(registered.sha, len(keys), *keys, *arguments)
+            return pipeline.execute()[-1]
+
+
+class LaneActor:
+    """One process of the lane, from its takeover on: active, or a zombie that does not know yet."""
+
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.is_cut = False
+        self.wake_at_s = 0.0
+        self.proved_at_s = world.now_s
+        world.epoch += 1
+        self.epoch = world.epoch
+        self.is_over = False
+        self._projection = CacheProjection(
+            self, Item, cache_key, LEASE_KEY, lease_s=LEASE_S, ttl_s=300, elapsed_s=lambda: world.now_s
+        )
+        self._running = self._run()
+
+    def step(self) -> None:
+        next(self._running, None)
+
+    def prove(self) -> bool:
+        """Implements `Tenure`."""
+        asked_at_s = self.world.now_s
+        self.world.interlude(self)
+        is_current = self.world.epoch == self.epoch
+        self.world.interlude(self)
+        if is_current:
+            self.proved_at_s = asked_at_s
+        return is_current
+
+    def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
+        """Implements `Scripts`."""
+        self.world.interlude(self)
+        try:
+            answer = self.world.server.call(script, keys, arguments, is_cut=self.is_cut)
+        except CacheUnavailable:
+            # Misfortunes do not come singly.
+            self.is_cut = self.is_cut or self.world.chance() < 0.3
+            raise
+        self.world.interlude(self)
+        return answer
+
+    def close(self) -> None:
+        pass
+
+    def _run(self) -> Iterator[None]:
+        world = self.world
+        # Delivered again, since whoever committed it has told nobody.
+        for batch in list(world.untold):
+            yield from self._replay(batch)
+        while not self.is_over:
+            yield
+            what = world.chance()
+            if what < 0.3:
+                self._projection.beat(self)
+            elif what < 0.4 and world.history:
+                yield from self._replay(world.random.choice(world.history))
+            else:
+                began_at_s = world.now_s
+                world.interlude(self)
+                if world.epoch != self.epoch:
+                    return
+                batch = world.commit()
+                self.proved_at_s = began_at_s
+                world.interlude(self)
+                yield from self._tell(batch, *world.rows(batch.versions))
+
+    def _replay(self, batch: Batch) -> Iterator[None]:
+        rows = self.world.rows(batch.versions)
+        self.world.interlude(self)
+        if self.prove():
+            yield from self._tell(batch, *rows)
+        else:
+            self.is_over = True
+
+    def _tell(self, batch: Batch, saved: list[Row], removed: list[Ref[Row]]) -> Iterator[None]:
+        while (wait_s := self._projection.committed(self, saved, removed)) > 0:
+            self.wake_at_s = self.world.now_s + wait_s
+            yield
+        self.world.acknowledge(batch)
+
+
+class ReaderActor:
+    """One request to a gateway."""
+
+    def __init__(self, world: "World", gateway: "Gateway") -> None:
+        self.world = world
+        self.wake_at_s = 0.0
+        self.item_id = world.random.choice(sorted(world.versions)[-3:])
+        self.floor = world.acknowledged.get(self.item_id, 0)
+        self.is_over = False
+        self._reading = gateway.service.read_item(self.item_id)
+
+    def step(self) -> None:
+        try:
+            self._reading.send(None)
+        except StopIteration as done:
+            self.is_over = True
+            item, result = done.value
+            self.world.results[result] = self.world.results.get(result, 0) + 1
+            if item.version < self.floor:
+                raise Violation(f"item {self.item_id}: {result} of {item.version}, though {self.floor} was acknowledged")
+        except NotFound:
+            self.is_over = True
+
+
+    def close(self) -> None:
+        self._reading.close()
+
+
+class Gateway:
+    """A reader's process: the real service over the world's Redis and database."""
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+        self.is_cut = False
+        self.service = ItemService(cast(Any, {Item.table: _NoCollection()}), cast(Any, None), self._cache())
+        self.service._items = cast(Any, self)
+
+    def _cache(self) -> RowCache[Item]:
+        world = self._world
+        return RowCache(cast(Any, self), Item, cache_key, LEASE_KEY, ttl_s=300, elapsed_s=lambda: world.now_s)
+
+    async def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
+        """Implements `AsyncScripts`."""
+        await _pause()
+        answer = self._world.server.call(script, keys, arguments, is_cut=self.is_cut)
+        await _pause()
+        return answer
+
+    async def latest(self, item_id: int) -> Item | None:
+        """Implements `ItemRepository`."""
+        await _pause()
+        version = self._world.versions[item_id]
+        await _pause()
+        return None if version == REMOVED else item(item_id, version)
+
+    get = latest
+
+
+class World:
+    """One schedule. Raises Violation."""
+
+    def __init__(self, client: redis.Redis, seed: int, script_bug: tuple[str, str] = ("", "")) -> None:
+        self.random = random.Random(seed)
+        self.chance = self.random.random
+        self.faults = self.random.choice((0.0, 0.01, 0.05))
+        self._strikes = self.random.choice((0.01, 0.04, 0.12))
+        self.now_s = 0.0
+        self.epoch = 0
+        self.versions = {1: 1, 2: 1}
+        self.acknowledged = dict(self.versions)
+        self.untold: list[Batch] = []
+        self.history: list[Batch] = []
+        self.results: dict[str, int] = {}
+        self._on_stack: list[LaneActor] = []
+        self._nested = 0
+        self.server = Server(client, self, script_bug)
+        self._gateways = [Gateway(self), Gateway(self)]
+        self._readers: list[ReaderActor] = []
+        self._lanes = [LaneActor(self)]
+
+    def run(self) -> None:
+        try:
+            for _ in range(STEPS):
+                self.step()
+        finally:
+            for reader in self._readers:
+                reader.close()
+
+    def interlude(self, lane: LaneActor) -> None:
+        """Others act, while this one is away."""
+        if len(self._on_stack) >= 3 or self._nested > NESTED_STEPS_MAX or self.chance() > 0.25:
+            return
+        self._on_stack.append(lane)
+        for _ in range(self.random.choice((1, 2, 5, 25))):
+            self._nested += 1
+            self.step()
+        self._on_stack.pop()
+
+    def step(self) -> None:
+        self.server.deliver_late()
+        if self.chance() < self._strikes:
+            self._strike()
+        if self.chance() < 0.3:
+            self.now_s += self.random.choice((0.001, 0.01, 0.05, 0.1, 0.1, 0.6))
+        if self.chance() < 0.05:
+            self._mend()
+        if len(self._readers) < 4 and self.chance() < 0.3:
+            self._readers.append(ReaderActor(self, self.random.choice(self._gateways)))
+        self._readers = [reader for reader in self._readers if not reader.is_over]
+        actors = [*self._readers, *(lane for lane in self._lanes if lane not in self._on_stack)]
+        ready = [actor for actor in actors if actor.wake_at_s <= self.now_s]
+        if ready:
+            self.random.choice(ready).step()
+
+    def commit(self) -> Batch:
+        item_id = self.random.choice([key for key, version in self.versions.items() if version != REMOVED])
+        if self.chance() < 0.1:
+            self.versions[item_id] = REMOVED
+            self.versions[max(self.versions) + 1] = 1
+        else:
+            self.versions[item_id] += 1
+        batch = Batch({item_id: self.versions[item_id]})
+        self.untold.append(batch)
+        self.history.append(batch)
+        return batch
+
+    def rows(self, ids: Any) -> tuple[list[Row], list[Ref[Row]]]:
+        saved = [item(key, self.versions[key]) for key in ids if self.versions[key] != REMOVED]
+        return cast(list[Row], saved), [by_key(cast(Any, Item), key) for key in ids if self.versions[key] == REMOVED]
+
+    def acknowledge(self, batch: Batch) -> None:
+        if batch in self.untold:
+            self.untold.remove(batch)
+        for key, version in batch.versions.items():
+            self.acknowledged[key] = max(version, self.acknowledged.get(key, 0))
+
+    def _strike(self) -> None:
+        server, active = self.server, self._lanes[-1]
+        strikes: list[Callable[[], None]] = [
+            server.flush,
+            server.lose_one,
+            server.lose_one,
+            server.save,
+            server.kill,
+            lambda: setattr(server, "is_frozen", server.is_up),
+            lambda: setattr(active, "is_cut", not active.is_cut),
+            self._take_over,
+        ]
+        self.random.choice(strikes)()
+
+    def _mend(self) -> None:
+        """Outages are short: what goes wrong does so when they begin and when they end."""
+        self.server.thaw()
+        self.server.restart(with_data=self.chance() < 0.5)
+        self.random.choice(self._lanes).is_cut = False
+
+    def _take_over(self) -> None:
+        lane = LaneActor(self)
+        lane.is_cut = self.chance() < 0.3
+        # The last few live on, as zombies; those before are dead.
+        self._lanes = [*self._lanes[-2:], lane]
+
+
+class _NoCollection:
+    def with_options(self, **_: Any) -> None:
+        return None
+
+
+@coroutine
+def _pause() -> Generator[None, None, None]:
+    yield
+
+
+def cache_key(item_id: int | str) -> str:
+    return f"item:{item_id}"
+
+
+def item(item_id: int, version: int) -> Item:
+    return Item(id=item_id, name="pen", price=1, currency="EUR", stock=1, created_at=CREATED_AT, version=version)
