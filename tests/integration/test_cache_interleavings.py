@@ -44,14 +44,20 @@ def test_no_schedule_makes_a_read_older_than_what_was_acknowledged(client: redis
 
 # The bugs. Each is a piece of a script, or of a function, and what it is instead.
 
+_FILL_CHECKS = """if alive(KEYS[1]) ~= ARGV[1] then return 0 end
+local held = redis.call('HMGET', KEYS[2], 'generation', 'token')
+if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then return 0 end
+"""
+_FILL_ANY = """local generation = alive(KEYS[1])
+if not generation then return 0 end
+redis.call('HSET', KEYS[2], 'generation', generation)
+"""
+_SETS = "redis.call('HSET', key, 'generation', ARGV[1], 'version', version, 'row', text)"
+_REPLACES = f"redis.call('DEL', key)\n    {_SETS}"
+
 SCRIPT_BUGS = {
     "a fill needs no token": (" or held[2] ~= ARGV[2] then return 0", " then return 0"),
-    "a fill goes into whatever generation is alive": (
-        "if alive(KEYS[1]) ~= ARGV[1] then return 0 end\nlocal held = redis.call('HMGET', KEYS[2], 'generation', 'token')"
-        "\nif held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then return 0 end",
-        "local generation = alive(KEYS[1])\nif not generation then return 0 end\n"
-        "redis.call('HSET', KEYS[2], 'generation', generation)",
-    ),
+    "a fill goes into whatever generation is alive": (_FILL_CHECKS, _FILL_ANY),
     "the lease's end is not looked at": (" and tonumber(lease[2]) > clock()", ""),
     "a restarted Redis is believed": (" and string.match(lease[1], '^%x+') == server()", ""),
     "an entry is believed whatever its generation": ("if held[1] == generation then", "if held[1] then"),
@@ -67,11 +73,7 @@ SCRIPT_BUGS = {
         "if tonumber(ARGV[2]) > tonumber(redis.call('HGET', KEYS[1], 'until')) then",
         "ARGV[2] = clock() + 2000\nif true then",
     ),
-    "a refresh leaves the token": (
-        "    redis.call('DEL', key)\n    redis.call('HSET', key, 'generation', ARGV[1], 'version', version, 'row', text)",
-        "    if not redis.call('HGET', key, 'token') then\n"
-        "      redis.call('HSET', key, 'generation', ARGV[1], 'version', version, 'row', text)\n    end",
-    ),
+    "a refresh leaves the token": (_REPLACES, f"if not redis.call('HGET', key, 'token') then {_SETS} end"),
     "what was removed keeps its entry": ("for gone = 2 + rows, #KEYS do redis.call('DEL', KEYS[gone]) end", ""),
 }
 
@@ -118,9 +120,6 @@ BUGS: dict[str, Callable[[Patches], None]] = {
     ),
     "a zombie's heartbeat needs no proof": rewrite(
         LaneActor, "prove", "is_current = self.world.epoch == self.epoch", "is_current = True"
-    ),
-    "a lease is extended from now, not from the proof": rewrite(
-        CacheProjection, "_write", "deadline_ms(anchor, tenure.proved_at_s)", "deadline_ms(anchor, self._elapsed_s())"
     ),
     "rows are written into a lease that was claimed after their commit": _writes_without_proof,
     "a fill comes from a database that is behind": _reads_a_replica,
