@@ -36,6 +36,7 @@ class Traffic:
         self.longest_write_s = 0.0
         self.longest_read_s = 0.0
         self._tasks: list[asyncio.Task[None]] = []
+        self._is_over = False
 
     async def start(self) -> None:
         for _ in self._acknowledged:
@@ -46,11 +47,8 @@ class Traffic:
         self._tasks += [asyncio.create_task(self._read(number)) for number in range(READERS)]
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        for ended in await asyncio.gather(*self._tasks, return_exceptions=True):
-            if isinstance(ended, Exception):
-                raise ended
+        self._is_over = True
+        await asyncio.gather(*self._tasks)
 
     async def until(self, condition: Callable[[], bool], what: str) -> None:
         deadline_s = monotonic() + WITHIN_S
@@ -74,7 +72,7 @@ class Traffic:
 
     async def _write(self, item_id: int) -> None:
         price = 0
-        while True:
+        while not self._is_over:
             price += 1
             began_s = monotonic()
             async with self._session.patch(f"{self._url}/items/{item_id}", json={"price": price}) as response:
@@ -85,7 +83,7 @@ class Traffic:
             self.writes += 1
 
     async def _read(self, number: int) -> None:
-        while True:
+        while not self._is_over:
             number = number % ITEMS + 1
             floor, began_s = self._acknowledged[number], monotonic()
             async with self._session.get(f"{self._url}/items/{number}") as response:
