@@ -12,12 +12,13 @@ import redis
 from shared.cache import scripts
 from shared.cache.lease import CacheLease
 from shared.cache.projection import CacheProjection
+from shared.cache.told import ToldLog
 from tests.simulation.patching import Patches
 from tests.support.cache_world import Gateway, LaneActor, Violation, World
 from tests.support.servers import Environment
 
 SEEDS = 400
-SEEDS_MAX = 2500
+SEEDS_MAX = 4000
 DATABASE = 9
 
 
@@ -74,6 +75,7 @@ SCRIPT_BUGS = {
         "ARGV[2] = clock() + 2000\nif true then",
     ),
     "a refresh leaves the token": (_REPLACES, f"if not redis.call('HGET', key, 'token') then {_SETS} end"),
+    "the log does not look how far the cache is": (" >= tonumber(ARGV[1]) and 1 or 0", " and 1"),
     "what was removed keeps its entry": ("for gone = 2 + rows, #KEYS do redis.call('DEL', KEYS[gone]) end", ""),
 }
 
@@ -81,7 +83,7 @@ SCRIPT_BUGS = {
 @pytest.mark.parametrize("name", SCRIPT_BUGS)
 def test_the_schedules_catch_a_bug_in_the_scripts(client: redis.Redis, name: str) -> None:
     bug = SCRIPT_BUGS[name]
-    texts = (scripts.CLAIM, scripts.REFRESH, scripts.READ, scripts.FILL)
+    texts = (scripts.CLAIM, scripts.REFRESH, scripts.READ, scripts.FILL, scripts.SHOWS)
     assert any(bug[0] in text for text in texts), "the script has changed: bring the bug up to date"
     assert is_caught(client, lambda patches: None, bug)
 
@@ -122,6 +124,8 @@ BUGS: dict[str, Callable[[Patches], None]] = {
         LaneActor, "prove", "is_current = self.world.epoch == self.epoch", "is_current = True"
     ),
     "rows are written into a lease that was claimed after their commit": _writes_without_proof,
+    "the log does not wait": rewrite(ToldLog, "find", "entry.sequence > self._told", "False"),
+    "the log does not wait where there is no lease": rewrite(ToldLog, "_until_told", "left_s <= 0", "True"),
     "a fill comes from a database that is behind": _reads_a_replica,
 }
 

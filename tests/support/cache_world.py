@@ -16,6 +16,7 @@ from msgspec import Struct
 from shared.cache.projection import CacheProjection
 from shared.cache.reader import RowCache
 from shared.cache.scripts import Arguments, CacheUnavailable
+from shared.cache.told import ToldLog
 from shared.errors import NotFound
 from shared.items.model import Item
 from shared.items.service import ItemService
@@ -37,6 +38,8 @@ class Batch(Struct):
     """What one transaction changed: versions by id."""
 
     versions: dict[int, int]
+    sequence: int
+    status: str = "applied"
 
 
 class LaneActor:
@@ -49,6 +52,7 @@ class LaneActor:
         self.proved_at_s = world.now_s
         world.epoch += 1
         self.epoch = world.epoch
+        self.sequence = len(world.history)
         self.is_over = False
         self._projection = CacheProjection(
             self, Item, cache_key, LEASE_KEY, lease_s=LEASE_S, ttl_s=300, elapsed_s=lambda: world.now_s
@@ -103,7 +107,7 @@ class LaneActor:
                     return
                 batch = world.commit()
                 world.interlude(self)
-                self.proved_at_s = began_at_s
+                self.proved_at_s, self.sequence = began_at_s, batch.sequence
                 world.interlude(self)
                 yield from self._tell(batch, *world.rows(batch.versions))
 
@@ -151,18 +155,47 @@ class ReaderActor:
             raise Violation(f"item {self.item_id}: {result} of {found.version}, though {self.floor} was acknowledged")
 
 
+class LogReaderActor:
+    """Somebody who asks a gateway what became of a command, as soon as it is committed."""
+
+    def __init__(self, world: "World", gateway: "Gateway", batch: Batch) -> None:
+        self.world = world
+        self.wake_at_s = 0.0
+        self.is_over = False
+        self._batch = batch
+        log = ToldLog(cast(Any, self), gateway.cache, LEASE_S, lambda: world.now_s, self._sleep)
+        self._finding = log.find("")
+
+    def step(self) -> None:
+        try:
+            self._finding.send(None)
+        except StopIteration:
+            self.is_over = True
+            self.world.acknowledge(self._batch, is_told=False)
+
+    def close(self) -> None:
+        self._finding.close()
+
+    async def find(self, _: str) -> Batch:
+        """Implements `CommandLog`."""
+        await _pause()
+        return self._batch
+
+    async def _sleep(self, delay_s: float) -> None:
+        # Not one step for each poll.
+        self.wake_at_s = self.world.now_s + delay_s * self.world.random.choice((1, 10))
+        await _pause()
+
+
 class Gateway:
     """A reader's process: the real service over the world's Redis and database."""
 
     def __init__(self, world: "World") -> None:
         self._world = world
         self.is_cut = False
-        self.service = ItemService(cast(Any, {Item.table: _NoCollection()}), cast(Any, None), self._cache())
+        self.cache = RowCache(cast(Any, self), Item, cache_key, LEASE_KEY, ttl_s=300, elapsed_s=lambda: world.now_s)
+        self.service = ItemService(cast(Any, {Item.table: _NoCollection()}), cast(Any, None), self.cache)
         self.service._items = cast(Any, self)
-
-    def _cache(self) -> RowCache[Item]:
-        world = self._world
-        return RowCache(cast(Any, self), Item, cache_key, LEASE_KEY, ttl_s=300, elapsed_s=lambda: world.now_s)
 
     async def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
         """Implements `AsyncScripts`."""
@@ -203,7 +236,7 @@ class World:
         self._nested = 0
         self.server = Server(client, self.random, lambda: self.now_s, self.random.choice((0.0, 0.01, 0.05)), script_bug)
         self._gateways = [Gateway(self), Gateway(self)]
-        self._readers: list[ReaderActor] = []
+        self._readers: list[ReaderActor | LogReaderActor] = []
         self._lanes = [LaneActor(self)]
 
     def run(self) -> None:
@@ -234,6 +267,9 @@ class World:
             self._mend()
         if len(self._readers) < 4 and self.chance() < 0.3:
             self._readers.append(ReaderActor(self, self.random.choice(self._gateways)))
+        if self.untold and len(self._readers) < 5 and self.chance() < 0.1:
+            gateway = self.random.choice(self._gateways)
+            self._readers.append(LogReaderActor(self, gateway, self.random.choice(self.untold)))
         self._readers = [reader for reader in self._readers if not reader.is_over]
         actors = [*self._readers, *(lane for lane in self._lanes if lane not in self._on_stack)]
         ready = [actor for actor in actors if actor.wake_at_s <= self.now_s]
@@ -247,7 +283,7 @@ class World:
             self.versions[max(self.versions) + 1] = 1
         else:
             self.versions[item_id] += 1
-        batch = Batch({item_id: self.versions[item_id]})
+        batch = Batch({item_id: self.versions[item_id]}, len(self.history) + 1)
         self.untold.append(batch)
         self.history.append(batch)
         return batch
@@ -256,8 +292,8 @@ class World:
         saved = [item(key, self.versions[key]) for key in ids if self.versions[key] != REMOVED]
         return cast(list[Row], saved), [by_key(cast(Any, Item), key) for key in ids if self.versions[key] == REMOVED]
 
-    def acknowledge(self, batch: Batch) -> None:
-        if batch in self.untold:
+    def acknowledge(self, batch: Batch, *, is_told: bool = True) -> None:
+        if is_told and batch in self.untold:
             self.untold.remove(batch)
         for key, version in batch.versions.items():
             self.acknowledged[key] = max(version, self.acknowledged.get(key, 0))
@@ -270,6 +306,7 @@ class World:
             server.lose_one,
             server.save,
             server.kill,
+            lambda: (server.kill(), server.restart(with_data=True)),
             lambda: setattr(server, "is_frozen", server.is_up),
             lambda: setattr(active, "is_cut", not active.is_cut),
             self._take_over,

@@ -27,6 +27,7 @@ class Redis:
         self.is_ours = 1
         self.calls: list[tuple[str, list[Any]]] = []
         self.epoch = 1
+        self.sequence = 1
         self.proved_at_s = 100.0
         self.can_prove = True
 
@@ -172,7 +173,7 @@ def test_what_was_committed_before_the_claim_is_written_only_on_a_new_proof(
     assert commit(cache, projection) == 0
     assert cache.scripts() == [CLOCK, CLAIM]
     commit(cache, projection)
-    ((_, (_, key, _, _, _, rows)),) = cache.calls
+    ((_, (_, key, _, _, _, _, rows)),) = cache.calls
     assert (key, rows) == ("item:1", 0), "removed, and not written"
 
 
