@@ -114,7 +114,7 @@ BUGS: dict[str, Callable[[Patches], None]] = {
     "a new lane does not wait for its predecessor's lease": rewrite(
         CacheLease, "begin", "max(self._trusted_until_s, now_s + self._lease_s)", "self._trusted_until_s"
     ),
-    "a new epoch keeps the generation": rewrite(
+    "a lease that was lost keeps its generation": rewrite(
         CacheLease, "lost", "self.generation = self.anchor = None", "self.anchor = None"
     ),
     "what was asked for and not confirmed is not reckoned with": rewrite(
