@@ -20,7 +20,9 @@ RUN pip --python /opt/builder wheel --no-deps --no-build-isolation --wheel-dir d
     && pip --python /opt/venv install --no-deps --no-index dist/*.whl
 
 FROM python:3.13-slim
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin coordinator
+# A new volume takes the owner of the folder that it is mounted on: /data is the sandbox provider's.
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin coordinator \
+    && install --directory --owner coordinator /data
 COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
 USER 10001

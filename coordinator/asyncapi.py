@@ -91,7 +91,7 @@ def to_json(value: Json) -> str:
 
 def _describe_lane(service: Service, channels: Json, operations: Json, messages: Json) -> None:
     lane, dead = service.name, f"{service.name}.dead"
-    types = [handler.command.type for handler in service.handlers]
+    types = [handler.command.type for handler in service.public_handlers]
     bytes_max = BrokerSettings.model_fields["queue_bytes_max"].default
     channels[lane] = _queue(queue_name(lane), WRITES_EXCHANGE, lane, queue_arguments(lane, bytes_max)) | {
         "messages": {name: _ref("messages", name) for name in (*types, "pack")},
@@ -99,7 +99,7 @@ def _describe_lane(service: Service, channels: Json, operations: Json, messages:
     channels[dead] = _queue(dead_queue_name(lane), DEAD_EXCHANGE, lane, dead_queue_arguments()) | {
         "messages": {"dead-letter": _ref("messages", "dead-letter")},
     }
-    for handler in service.handlers:
+    for handler in service.public_handlers:
         name = handler.command.type
         messages[name] = _command_message(handler)
         messages[f"{name}.outcome"] = _outcome_message(handler)
@@ -220,7 +220,7 @@ def _properties(command_type: str) -> Json:
 
 
 def _schemas(services: tuple[Service, ...]) -> Json:
-    handlers = [handler for service in services for handler in service.handlers]
+    handlers = [handler for service in services for handler in service.public_handlers]
     results = [result for result in map(_result_type, handlers) if result is not None]
     # `result` is JSON text of any kind, for which msgspec has no schema.
     outcome = msgspec.defstruct(

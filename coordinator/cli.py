@@ -6,6 +6,7 @@ import click
 
 from coordinator.asyncapi import document, to_json
 from coordinator.dev.cli import dev
+from coordinator.effects.process import run as run_effects
 from coordinator.migrate import migrate as migrate_service
 from coordinator.operate.cli import COMMANDS as OPERATORS_COMMANDS
 from coordinator.process import run as run_lane
@@ -30,6 +31,15 @@ def run(lane: str, metrics_port: int | None) -> None:
     """Apply the commands of LANE. Started more than once, the others stand by."""
     configure_logging(load(TelemetrySettings), f"coordinator {lane}")
     sys.exit(run_lane(service_named(lane), metrics_port))
+
+
+@cli.command()
+@click.argument("service", type=click.Choice([service.name for service in SERVICES if service.effects is not None]))
+@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
+def effects(service: str, metrics_port: int | None) -> None:
+    """Make the calls to the outside that SERVICE's lane asks for. Started more than once, all of them work."""
+    configure_logging(load(TelemetrySettings), f"effects {service}")
+    sys.exit(run_effects(service_named(service), metrics_port))
 
 
 @cli.command()

@@ -19,9 +19,11 @@ from shared.settings import (
     BrokerSettings,
     CacheSettings,
     DatabaseSettings,
+    EffectSettings,
     GatewaySettings,
     LaneSettings,
     ReaderSettings,
+    StripeSettings,
     TelemetrySettings,
 )
 
@@ -32,10 +34,12 @@ END: Final = "<!-- end of settings -->"
 GROUPS: Final[tuple[tuple[type[BaseSettings], str], ...]] = (
     (BrokerSettings, "coordinators and gateways"),
     (LaneSettings, "coordinators"),
+    (EffectSettings, "effect workers"),
     (DatabaseSettings, "coordinators and migrate; `<SERVICE>` is `USERS`, `ITEMS` or `PAYMENTS`"),
     (ReaderSettings, "gateways"),
     (CacheSettings, "coordinator and gateways of items"),
     (GatewaySettings, "gateways"),
+    (StripeSettings, "effect workers and gateway of payments"),
     (TelemetrySettings, "all"),
     (DevSettings, "`coordinator dev`"),
 )

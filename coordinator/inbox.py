@@ -30,6 +30,8 @@ class Inbox:
         self._generation = 0
         self._is_closed = False
         self._is_nudged = False
+        # While the taker is busy, which under load it is, there is nobody to notify.
+        self._waiters = 0
 
     @property
     def generation(self) -> int:
@@ -43,7 +45,7 @@ class Inbox:
             self._deliveries.clear()
             self._undecoded.clear()
             self._decoded_commands = 0
-            self._changed.notify_all()
+            self._wake()
             return self._generation
 
     def put(self, generation: int, decode: Decode) -> None:
@@ -52,19 +54,19 @@ class Inbox:
             if generation == self._generation:
                 self._undecoded.append(decode)
                 self._decode_next()
-                self._changed.notify_all()
+                self._wake()
 
     def nudge(self) -> None:
         """Wake the taker, though nothing arrived."""
         with self._lock:
             self._is_nudged = True
-            self._changed.notify_all()
+            self._wake()
 
     def close(self) -> None:
         """Nothing is taken any more."""
         with self._lock:
             self._is_closed = True
-            self._changed.notify_all()
+            self._wake()
 
     @property
     def is_closed(self) -> bool:
@@ -78,7 +80,7 @@ class Inbox:
         """
         with self._lock:
             if not self._deliveries:
-                self._changed.wait_for(lambda: self._deliveries or self._is_closed or self._is_nudged, timeout_s)
+                self._wait_for(lambda: bool(self._deliveries) or self._is_closed or self._is_nudged, timeout_s)
             self._is_nudged = False
             taken: list[Delivery] = []
             commands = size_bytes = 0
@@ -94,7 +96,18 @@ class Inbox:
     def wait_void(self, generation: int, timeout_s: float) -> bool:
         """Wait out a pause; True when it ended early, because the generation is void or the inbox closed."""
         with self._lock:
-            return self._changed.wait_for(lambda: self._is_closed or self._generation != generation, timeout_s)
+            return self._wait_for(lambda: self._is_closed or self._generation != generation, timeout_s)
+
+    def _wait_for(self, predicate: Callable[[], bool], timeout_s: float | None) -> bool:
+        self._waiters += 1
+        try:
+            return self._changed.wait_for(predicate, timeout_s)
+        finally:
+            self._waiters -= 1
+
+    def _wake(self) -> None:
+        if self._waiters:
+            self._changed.notify_all()
 
     def _decode_next(self) -> bool:
         """Decode what is next, as far as there is room; whether that made any delivery."""

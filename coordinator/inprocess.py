@@ -14,18 +14,22 @@ from typing import Self
 
 import structlog
 
+from coordinator.effects.local import LocalEffects
 from coordinator.inbox import Inbox
 from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Clock, Lane
+from coordinator.outbox_watch import marker_of, oldest_left
 from coordinator.process import utc_now
 from coordinator.stores.port import Store
 from coordinator.worker import LaneWorker
+from shared.commands import Command
 from shared.errors import BrokerUnavailable, CommandPending
+from shared.ids import derived_command_id
 from shared.lane_tables import OutboxEntry
 from shared.messaging.outcome import Outcome
 from shared.messaging.wire import CommandMessage
 from shared.service import Service
-from shared.settings import LaneSettings
+from shared.settings import EffectSettings, LaneSettings
 
 log = structlog.get_logger("inprocess")
 
@@ -39,20 +43,29 @@ class InProcessWrites:
         services: Sequence[Service],
         settings: LaneSettings | None = None,
         clock: Clock = utc_now,
+        effect_settings: EffectSettings | None = None,
     ) -> None:
         settings = settings or LaneSettings()
+        self._services = services
+        self._clock = clock
+        self._effect_settings = effect_settings or EffectSettings()
+        self._effects: LocalEffects | None = None
+        self._emitted: dict[int, tuple[_LocalLane, OutboxEntry]] = {}
+        self._origins: dict[str, _LocalLane] = {}
         self._lanes = {
             service.name: _LocalLane(self, service, stores[service.name], settings, clock)
             for service in services
             if service.name in stores
         }
         self._settings = settings
-        self._numbers = itertools.count(1)
+        self.numbers = itertools.count(1)
         self._waiting: dict[str, asyncio.Future[Outcome]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
+        here = [service for service in self._services if service.name in self._lanes]
+        self._effects = LocalEffects(here, self._effect_settings, self._clock(), self._tell_lane)
         for lane in self._lanes.values():
             lane.start()
         return self
@@ -60,6 +73,8 @@ class InProcessWrites:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._effects is not None:
+            await self._effects.close()
         for lane in self._lanes.values():
             await asyncio.to_thread(lane.stop, self._settings.stop_timeout_s)
         self._loop = None
@@ -68,7 +83,7 @@ class InProcessWrites:
         local = self._lanes.get(lane)
         if local is None or self._loop is None:
             raise BrokerUnavailable(f"this process runs no lane {lane!r}")
-        number = next(self._numbers)
+        number = next(self.numbers)
         waiting: asyncio.Future[Outcome] = self._loop.create_future()
         self._waiting[str(number)] = waiting
         local.deliver(Delivery(tag=number, commands=(message,), reply_to="here", correlation_id=str(number)))
@@ -82,16 +97,40 @@ class InProcessWrites:
             self._waiting.pop(str(number), None)
             waiting.cancel()
 
-    def deliver_emitted(self, entry: OutboxEntry) -> bool:
-        """Hand an emitted command to its lane; False if this process does not run it."""
-        local = self._lanes.get(entry.lane)
+    def deliver_emitted(self, origin: "_LocalLane", entry: OutboxEntry) -> None:
+        """Hand an emitted command to its lane, or an effect to those who carry it out, if this process has them.
+
+        It leaves the outbox once it is settled there: until then a crash would lose it.
+        """
+        if self._effects is not None and self._loop is not None and self._effects.has(entry.lane):
+            self._origins[entry.command_id] = origin
+            self._loop.call_soon_threadsafe(self._effects.begin, entry)
+            return
+        message = CommandMessage(
+            command_id=entry.command_id, type=entry.type, arguments=entry.arguments, continuation=entry.continuation
+        )
+        self._deliver(origin, entry, entry.lane, message)
+
+    def _tell_lane(self, entry: OutboxEntry, result: Command) -> None:
+        """Bring the result of an effect to its lane."""
+        message = CommandMessage(
+            command_id=derived_command_id(entry.command_id, 0), type=result.type, arguments=result.arguments()
+        )
+        self._deliver(self._origins.pop(entry.command_id), entry, result.lane(), message)
+
+    def _deliver(self, origin: "_LocalLane", entry: OutboxEntry, lane: str, message: CommandMessage) -> None:
+        local = self._lanes.get(lane)
         if local is not None:
-            message = CommandMessage(command_id=entry.command_id, type=entry.type, arguments=entry.arguments)
-            local.deliver(Delivery(tag=next(self._numbers), commands=(message,)))
-        return local is not None
+            tag = next(self.numbers)
+            self._emitted[tag] = origin, entry
+            local.deliver(Delivery(tag=tag, commands=(message,)))
 
     def resolve(self, settlement: Settlement) -> None:
         """Give outcomes to those who wait for them. Called by a lane's thread."""
+        for tag in settlement.tags:
+            origin, entry = self._emitted.pop(tag, (None, None))
+            if origin is not None and entry is not None:
+                origin.confirm_emitted(entry)
         loop = self._loop
         if loop is not None:
             loop.call_soon_threadsafe(self._resolve, settlement)
@@ -116,10 +155,17 @@ class _LocalLane:
         self._projection = service.projection() if service.projection is not None else None
         lane = Lane(service, store, clock, f"in-process {service.name}", settings, time.monotonic)
         self._worker = LaneWorker(service.name, lane, self._inbox, self, self._projection, settings)
-        self._thread = threading.Thread(target=self._worker.run, name=f"lane {service.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"lane {service.name}", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    def _run(self) -> None:
+        left = oldest_left(self._store)
+        if left is not None:
+            # With a delivery the lane takes over, and so publishes what the process before it left.
+            self.deliver(Delivery(tag=next(self._writes.numbers), commands=(marker_of(left),)))
+        self._worker.run()
 
     def stop(self, timeout_s: float) -> None:
         self._inbox.close()
@@ -145,9 +191,11 @@ class _LocalLane:
         self.publish_emitted(settlement.emitted)
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
-        delivered = [entry for entry in entries if self._writes.deliver_emitted(entry)]
-        if delivered:
-            self._worker.confirm_emitted(delivered)
+        for entry in entries:
+            self._writes.deliver_emitted(self, entry)
+
+    def confirm_emitted(self, entry: OutboxEntry) -> None:
+        self._worker.confirm_emitted([entry])
 
     def stand_by(self, generation: int) -> None:
         """Another process has taken the lane over: what is under way here is for its issuers to repeat."""

@@ -12,8 +12,10 @@ from uuid import UUID, uuid5
 
 import structlog
 
+from coordinator.lane.control import Marker
 from coordinator.stores.port import Store, StoreError
 from shared.lane_tables import OutboxEntry
+from shared.messaging.wire import CommandMessage
 
 log = structlog.get_logger("outbox")
 
@@ -33,7 +35,7 @@ class OutboxWatch:
         try:
             while True:
                 await asyncio.sleep(self._interval_s)
-                oldest = await asyncio.to_thread(self._oldest)
+                oldest = await asyncio.to_thread(oldest_left, self._store)
                 if oldest is not None and oldest == seen:
                     log.warning("outbox_left", lane=self._lane, command_id=oldest)
                     self._wake(marker_id(oldest))
@@ -41,17 +43,23 @@ class OutboxWatch:
         finally:
             self._store.close()
 
-    def _oldest(self) -> str | None:
-        """The id of the oldest command in the outbox; None too where the database is away."""
+
+def oldest_left(store: Store) -> str | None:
+    """The id of the oldest command in the outbox; None too where the database is away."""
+    try:
+        transaction = store.begin()
         try:
-            transaction = self._store.begin()
-            try:
-                rows = transaction.scan(OutboxEntry, 1)
-            finally:
-                transaction.rollback()
-        except StoreError:
-            return None
-        return rows[0].command_id if rows else None
+            rows = transaction.scan(OutboxEntry, 1)
+        finally:
+            transaction.rollback()
+    except StoreError:
+        return None
+    return rows[0].command_id if rows else None
+
+
+def marker_of(command_id: str) -> CommandMessage:
+    """The marker that wakes a lane in whose outbox this command was left."""
+    return CommandMessage(command_id=marker_id(command_id), type=Marker.type, arguments=b"{}")
 
 
 def marker_id(command_id: str) -> str:

@@ -12,9 +12,8 @@ import time
 from datetime import UTC, datetime
 
 import structlog
-from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from coordinator.health import HealthEndpoint, Readiness
 from coordinator.inbox import Inbox
 from coordinator.lane.lane import Lane
 from coordinator.outbox_watch import OutboxWatch
@@ -22,7 +21,7 @@ from coordinator.rabbitmq.consumer import LaneConsumer
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Store, StoreError
 from coordinator.worker import LaneWorker
-from shared.errors import ConfigurationError
+from shared.garbage import spare_the_long_lived
 from shared.service import Service
 from shared.settings import BrokerSettings, DatabaseSettings, LaneSettings, TelemetrySettings, load
 
@@ -42,9 +41,8 @@ class CoordinatorProcess:
         database = load(DatabaseSettings, prefix=f"{service.name.upper()}_")
         self._broker = load(BrokerSettings)
         self._settings = load(LaneSettings)
-        self._telemetry = load(TelemetrySettings)
         self._service = service
-        self._metrics_port = metrics_port
+        self._endpoint = HealthEndpoint(("lane", service.name), self._readiness, load(TelemetrySettings), metrics_port)
         self._store: Store = open_store(database.database_url, service)
         self._projection = service.projection() if service.projection is not None else None
         self._inbox = Inbox()
@@ -80,13 +78,11 @@ class CoordinatorProcess:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        runner = web.AppRunner(self._health_app(), access_log=None)
-        await runner.setup()
         try:
-            if self._metrics_port is not None:
-                await self._listen(runner)
+            await self._endpoint.start()
             if await self._wait_for_database(stop):
                 self._consumer.start(self._worker.confirm_emitted)
+                spare_the_long_lived()
                 self._thread.start()
                 ended = asyncio.create_task(asyncio.to_thread(self._thread.join))
                 stopping = asyncio.create_task(stop.wait())
@@ -97,16 +93,7 @@ class CoordinatorProcess:
                 return await self._shut_down(expected=stop.is_set())
             return 0
         finally:
-            await runner.cleanup()
-
-    async def _listen(self, runner: web.AppRunner) -> None:
-        try:
-            await web.TCPSite(runner, self._telemetry.metrics_host, self._metrics_port).start()
-        except OSError as error:
-            raise ConfigurationError(
-                f"port {self._metrics_port} of {self._telemetry.metrics_host} cannot be used for /metrics: "
-                f"{error.strerror}; choose another with --metrics-port"
-            ) from None
+            await self._endpoint.stop()
 
     async def _wait_for_database(self, stop: asyncio.Event) -> bool:
         """Check the schema once the database answers. False: stopped before it did."""
@@ -147,26 +134,10 @@ class CoordinatorProcess:
         log.info("stopped", lane=self._service.name)
         return 0 if expected else 1
 
-    def _health_app(self) -> web.Application:
-        app = web.Application()
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/metrics", _metrics)
-        return app
-
-    async def _healthz(self, _: web.Request) -> web.Response:
-        return web.json_response({"status": "alive", "lane": self._service.name})
-
-    async def _readyz(self, _: web.Request) -> web.Response:
+    def _readiness(self) -> Readiness:
         """Ready: consuming (or standing by), and not held by the database."""
         held = self._worker.held_reason
-        is_ready = self._consumer.is_consuming and held is None
-        body = {"status": "ready" if is_ready else "unready", "lane": self._service.name, "held": held}
-        return web.json_response(body, status=200 if is_ready else 503)
-
-
-async def _metrics(_: web.Request) -> web.Response:
-    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Readiness(self._consumer.is_consuming and held is None, held)
 
 
 def run(service: Service, metrics_port: int | None) -> int:

@@ -39,6 +39,8 @@ class LaneTenure:
 
     def prove(self) -> bool:
         asked_at_s = self._elapsed_s()
+        # What was said of an earlier epoch says nothing of one taken over since.
+        self.is_over = False
         try:
             is_held = self._lane.holds_lease()
         except StoreError:

@@ -3,7 +3,7 @@
 import threading
 from collections import Counter as Counts
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, get_args
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -13,6 +13,7 @@ from coordinator.lane.delivery import Delivery, Deposed, Hold, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.tenure import LaneTenure
 from shared.lane_tables import OutboxEntry
+from shared.messaging.outcome import Status
 from shared.service import Projection
 from shared.settings import LaneSettings
 
@@ -48,6 +49,31 @@ class Settler(Protocol):
         """Give the lane up."""
 
 
+class _Metrics:
+    """The metrics of one lane, looked up once: a batch of one command would spend as long on it as on its handler."""
+
+    def __init__(self, lane: str) -> None:
+        self.batch_seconds = BATCH_SECONDS.labels(lane)
+        self.takeovers = TAKEOVERS.labels(lane)
+        self.epoch = EPOCH.labels(lane)
+        self.gaps = GAPS.labels(lane)
+        self.sequence = SEQUENCE.labels(lane)
+        self.holds = HOLDS.labels(lane)
+        self._batch_commands = BATCH_COMMANDS.labels(lane)
+        self._dead_letters = DEAD_LETTERS.labels(lane)
+        self._replayed = REPLAYED.labels(lane)
+        self._commands = {status: COMMANDS.labels(lane, status) for status in get_args(Status)}
+
+    def settled(self, settlement: Settlement) -> None:
+        """Count what became of a batch."""
+        self._batch_commands.observe(len(settlement.outcomes))
+        counts = Counts("replayed" if outcome.replayed else outcome.status for outcome in settlement.outcomes)
+        for status, count in counts.items():
+            (self._replayed if status == "replayed" else self._commands[status]).inc(count)
+        if settlement.dead_letters:
+            self._dead_letters.inc(len(settlement.dead_letters))
+
+
 class LaneWorker:
     """Runs one lane until its inbox is closed."""
 
@@ -70,6 +96,7 @@ class LaneWorker:
         self._epoch = 0
         self._is_all_told = False
         self._takeovers = 0
+        self._metrics = _Metrics(name)
         self._confirmed_lock = threading.Lock()
         self._confirmed: list[OutboxEntry] = []
         self.held_reason: str | None = None
@@ -111,8 +138,8 @@ class LaneWorker:
         self._is_all_told = False
         while True:
             began_at_s = self._tenure.now_s()
-            with BATCH_SECONDS.labels(self._name).time():
-                decision = self._lane.apply(deliveries, generation)
+            decision = self._lane.apply(deliveries, generation)
+            self._metrics.batch_seconds.observe(self._tenure.now_s() - began_at_s)
             self._tenure.note(began_at_s)
             self._note_lease()
             if isinstance(decision, Settlement):
@@ -135,9 +162,9 @@ class LaneWorker:
             event = "lane_taken_over" if self._lane.takeovers > self._takeovers else "lane_renewed"
             log.info(event, lane=self._name, epoch=epoch, sequence=lease.sequence)
             self._epoch = epoch
-        TAKEOVERS.labels(self._name).inc(self._lane.takeovers - self._takeovers)
+        self._metrics.takeovers.inc(self._lane.takeovers - self._takeovers)
         self._takeovers = self._lane.takeovers
-        EPOCH.labels(self._name).set(epoch)
+        self._metrics.epoch.set(epoch)
 
     def _projected(self, generation: int, settlement: Settlement) -> bool:
         """Have the projection follow, however long the outcomes must wait for it.
@@ -163,22 +190,14 @@ class LaneWorker:
     def _settled(self, generation: int, settlement: Settlement) -> None:
         self.held_reason = None
         self._settler.settle(generation, settlement)
-        BATCH_COMMANDS.labels(self._name).observe(len(settlement.outcomes))
-        counts = Counts("replayed" if outcome.replayed else outcome.status for outcome in settlement.outcomes)
-        for status, count in counts.items():
-            if status == "replayed":
-                REPLAYED.labels(self._name).inc(count)
-            else:
-                COMMANDS.labels(self._name, status).inc(count)
-        if settlement.dead_letters:
-            DEAD_LETTERS.labels(self._name).inc(len(settlement.dead_letters))
-        GAPS.labels(self._name).set(self._lane.gaps)
+        self._metrics.settled(settlement)
+        self._metrics.gaps.set(self._lane.gaps)
         if self._lane.lease is not None:
-            SEQUENCE.labels(self._name).set(self._lane.lease.sequence)
+            self._metrics.sequence.set(self._lane.lease.sequence)
 
     def _held(self, generation: int, hold: Hold) -> bool:
         """Wait before the same deliveries are offered again; True: they are void now, or the process stops."""
-        HOLDS.labels(self._name).inc()
+        self._metrics.holds.inc()
         if hold.delay_s > 0:
             if self.held_reason is None:
                 log.error("lane_held", lane=self._name, reason=hold.reason, retry_s=hold.delay_s)

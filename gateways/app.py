@@ -3,15 +3,17 @@
 Nothing here opens a connection.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import msgspec
 from aiohttp import web
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateways import commands, operations
 from gateways.commands import COMMANDS, WRITES
+from gateways.hooks import HOOKS, GatewayHooks
 from gateways.keys import SERVICE_NAME, SETTINGS
 from gateways.middleware import serve
 from gateways.operations import CHECKS, COMMAND_LOG, PENDING, Check
@@ -19,6 +21,7 @@ from shared.command_log import CommandLog, open_command_log
 from shared.commands import Command
 from shared.database import Database, Documents, ping
 from shared.errors import ConfigurationError
+from shared.hooks import HookedWrites, Hooks
 from shared.messaging.writes import Writes
 from shared.settings import GatewaySettings
 
@@ -32,6 +35,21 @@ class GatewayWrites(Writes, Protocol):
 
     def pending(self, command_id: str) -> bool:
         """Whether this process handed this command over and its outcome has not arrived."""
+
+
+class _Hooked(HookedWrites):
+    """A gateway's writes with its hooks."""
+
+    def __init__(self, writes: GatewayWrites, hooks: GatewayHooks) -> None:
+        super().__init__(writes, hooks)
+        self._inner = writes
+
+    @property
+    def connected(self) -> bool:
+        return self._inner.connected
+
+    def pending(self, command_id: str) -> bool:
+        return self._inner.pending(command_id)
 
 
 class Dependencies(Struct, frozen=True, kw_only=True):
@@ -63,18 +81,21 @@ class Gateway(Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    routes: web.RouteTableDef
+    routes: Sequence[web.AbstractRouteDef]
     attach: Callable[[web.Application, Dependencies], None]
     commands: tuple[type[Command], ...] = ()
     open_log: Callable[[Database], CommandLog] = open_command_log
 
 
 def create_app(gateway: Gateway, dependencies: Dependencies) -> web.Application:
-    """The application of one service. It closes what `attach` opened, and nothing else.
+    """The application of one service, with hooks under HOOKS. It closes what `attach` opened, and nothing else.
 
     Raises ConfigurationError for dependencies that are not this service's.
     """
     app = web.Application(middlewares=[serve], client_max_size=dependencies.settings.body_bytes_max)
+    hooks: GatewayHooks = Hooks()
+    app[HOOKS] = hooks
+    dependencies = msgspec.structs.replace(dependencies, writes=_Hooked(dependencies.writes, hooks))
     app[SERVICE_NAME] = gateway.name
     app[SETTINGS] = dependencies.settings
     app[COMMAND_LOG] = dependencies.command_log

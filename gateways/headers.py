@@ -37,6 +37,9 @@ class Preferences(Struct, frozen=True):
     wait_s: int | None = None
 
 
+NO_PREFERENCES: Final = Preferences()
+
+
 def idempotency_key(values: Sequence[str]) -> str | None:
     """The key of `Idempotency-Key`: 1 to 255 visible ASCII characters.
 
@@ -108,6 +111,8 @@ def preferences(values: Sequence[str]) -> Preferences:
 
     Unknown and malformed preferences are ignored, and of repeated ones all but the first.
     """
+    if not values:
+        return NO_PREFERENCES
     found: dict[str, str] = {}
     for part in ",".join(values).split(","):
         matched = _PREFERENCE.fullmatch(part)

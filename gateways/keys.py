@@ -1,11 +1,10 @@
 """Where an application and a request keep what belongs to them: typed keys, so that mypy knows the values."""
 
-from time import perf_counter
 from typing import Final
 
 from aiohttp import web
 
-from gateways.headers import Preferences
+from gateways.headers import NO_PREFERENCES
 from shared.settings import GatewaySettings
 from shared.telemetry import Stages, TraceContext
 
@@ -16,10 +15,10 @@ class RequestContext:
     __slots__ = ("arrived_s", "error", "preferences", "stages", "statuses", "trace")
 
     def __init__(self, trace: TraceContext, stages: Stages) -> None:
-        self.arrived_s = perf_counter()
+        self.arrived_s = stages.began_s
         self.trace = trace
         self.stages = stages
-        self.preferences = Preferences()
+        self.preferences = NO_PREFERENCES
         self.error: Exception | None = None
         # Of a request of several commands: how many have each status.
         self.statuses: dict[str, int] | None = None

@@ -4,12 +4,14 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from gateways.hooks import HOOKS, Exchange
 from gateways.keys import CONTEXT, SERVICE_NAME, SETTINGS, RequestContext
 from gateways.problems import answer_to, problem_response
-from gateways.request_log import IN_FLIGHT
+from gateways.request_log import in_flight_of
 from gateways.responses import accepted_response
 from shared.errors import CommandPending
-from shared.telemetry import measured, trace_from
+from shared.hooks import begin_observing
+from shared.telemetry import begin_stages, trace_from
 
 log = structlog.get_logger("gateway")
 
@@ -21,12 +23,15 @@ async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
     trace = trace_from(traceparents[0] if len(traceparents) == 1 else None)
     # aiohttp serves every request in a task, and so a context, of its own: nothing need be unbound.
     structlog.contextvars.bind_contextvars(trace_id=trace.trace_id)
-    in_flight = IN_FLIGHT.labels(request.app[SERVICE_NAME])
+    stages, issued = begin_stages(), begin_observing()
+    context = request[CONTEXT] = RequestContext(trace, stages)
+    in_flight = in_flight_of(request.app[SERVICE_NAME])
     in_flight.inc()
     try:
-        with measured() as stages:
-            context = request[CONTEXT] = RequestContext(trace, stages)
-            response = await _answered(request, handler, context)
+        response = await _answered(request, handler, context)
+        hooks = request.app[HOOKS]
+        if hooks.has_on_response:
+            await hooks.responding(Exchange(request, response), issued)
     finally:
         in_flight.dec()
     if stages.command_id is not None:

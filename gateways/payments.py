@@ -1,21 +1,49 @@
-"""Payments over REST."""
+"""Payments over REST, and what the payment provider tells of them."""
 
 from typing import Final
 
+import structlog
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
 from gateways.app import Dependencies, Gateway
-from gateways.requests import NoQuery, PageQuery, issue, path_id, read_command, read_query
+from gateways.keys import CONTEXT
+from gateways.problems import RequestRefused
+from gateways.requests import (
+    JSON_TYPES,
+    NoQuery,
+    PageQuery,
+    issue,
+    path_command,
+    path_id,
+    read_body,
+    read_command,
+    read_query,
+)
 from gateways.responses import json_response, representation, written_response
 from shared.commands import Id
+from shared.errors import CommandFailed, CommandPending, CommandRejected, InvalidCommand, Unavailable
+from shared.ids import command_id_for
+from shared.messaging.writes import WriteOptions
 from shared.payments import SERVICE
-from shared.payments.commands import OpenPayment
+from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
+from shared.payments.results import TellOfPayment
 from shared.payments.service import PaymentService
+from shared.payments.stripe_webhooks import ProviderEvent, WebhookRefused, verify_webhook
+from shared.settings import StripeSettings, load
 
 PAYMENTS: Final = web.AppKey("PAYMENTS", PaymentService)
+STRIPE: Final = web.AppKey("STRIPE", StripeSettings)
+
+log = structlog.get_logger("gateway")
 
 routes = web.RouteTableDef()
+
+
+class WebhooksNotConfigured(Unavailable):
+    """Raised for an event that cannot be checked; Stripe sends it again for days."""
+
+    code = "webhooks_not_configured"
 
 
 class PaymentsQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -28,7 +56,7 @@ class PaymentsQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=
 async def open_payment(request: web.Request) -> web.Response:
     command = await read_command(request, OpenPayment)
     written = await issue(request, request.app[PAYMENTS].open_payment, command)
-    return written_response(written, status=201, location=f"/payments/{written.value.id}")
+    return written_response(written, status=201, location=_location(written.value.id))
 
 
 @routes.get("/payments")
@@ -41,12 +69,114 @@ async def list_payments(request: web.Request) -> web.Response:
 @routes.get("/payments/{id}")
 async def get_payment(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
-    payment_id = path_id(request, "id", "payment_not_found")
-    return representation(request, await request.app[PAYMENTS].get_payment(payment_id))
+    return representation(request, await request.app[PAYMENTS].get_payment(_payment_id(request)))
+
+
+@routes.post("/payments/{id}/capture")
+async def capture_payment(request: web.Request) -> web.Response:
+    command = path_command(request, CapturePayment, {"id": _payment_id(request)})
+    written = await issue(request, request.app[PAYMENTS].capture_payment, command)
+    return written_response(written, content_location=_location(written.value.id))
+
+
+@routes.post("/payments/{id}/reversal")
+async def reverse_payment(request: web.Request) -> web.Response:
+    command = path_command(request, ReversePayment, {"id": _payment_id(request)})
+    written = await issue(request, request.app[PAYMENTS].reverse_payment, command)
+    return written_response(written, content_location=_location(written.value.id))
+
+
+@routes.post("/payments/{id}/refunds")
+async def refund_payment(request: web.Request) -> web.Response:
+    """Without a body, all that is left."""
+    path = {"id": _payment_id(request)}
+    if request.body_exists:
+        command = await read_command(request, RefundPayment, path)
+    else:
+        command = path_command(request, RefundPayment, path)
+    written = await issue(request, request.app[PAYMENTS].refund_payment, command)
+    location = f"{_location(written.value.payment_id)}/refunds/{written.value.id}"
+    return written_response(written, status=201, location=location)
+
+
+@routes.get("/payments/{id}/refunds")
+async def list_refunds(request: web.Request) -> web.Response:
+    query = read_query(request, PageQuery)
+    return json_response(await request.app[PAYMENTS].list_refunds(_payment_id(request), query.after, query.limit))
+
+
+@routes.get("/payments/{id}/refunds/{refund_id}")
+async def get_refund(request: web.Request) -> web.Response:
+    read_query(request, NoQuery)
+    refund_id = path_id(request, "refund_id", "refund_not_found")
+    return json_response(await request.app[PAYMENTS].get_refund(_payment_id(request), refund_id))
+
+
+@routes.post("/webhooks/stripe")
+async def take_stripe_event(request: web.Request) -> web.Response:
+    """200 once the event is safe in the lane's queue, and for one that is not for us: Stripe need not send it again.
+
+    The command's id stands for the event's, so it is applied once however often it is delivered.
+    """
+    payload = await read_body(request, JSON_TYPES, "an event of Stripe's")
+    event = _verified(request, payload)
+    if event is None:
+        return web.Response()
+    context = request[CONTEXT]
+    # No idempotency key of a client's has a line break, so nobody can take an event's id away from it.
+    command_id = context.stages.command_id = command_id_for(SERVICE.name, f"stripe\n{event.id}")
+    options = WriteOptions(command_id=command_id, wait_s=0, traceparent=context.trace.traceparent)
+    context.stages.end("validate")
+    try:
+        await request.app[PAYMENTS].take_event(_told(event), options)
+    except CommandPending:
+        pass
+    except (InvalidCommand, CommandRejected, CommandFailed) as error:
+        # Repeated it would be refused again: it is for whoever reads the log, and not for Stripe.
+        log.warning("event_refused", event_id=event.id, type=event.type, code=error.code, reason=str(error))
+    return web.Response()
+
+
+def _verified(request: web.Request, payload: bytes) -> ProviderEvent | None:
+    """Raises RequestRefused (400) for what Stripe did not sign just now, and WebhooksNotConfigured."""
+    settings = request.app[STRIPE]
+    if settings.webhook_secret is None or not settings.webhook_secret.get_secret_value():
+        raise WebhooksNotConfigured("events cannot be checked without STRIPE_WEBHOOK_SECRET, which is unset")
+    try:
+        event = verify_webhook(payload, request.headers.get("Stripe-Signature"), settings)
+    except WebhookRefused as error:
+        raise RequestRefused(400, error.code, str(error), field="Stripe-Signature") from None
+    if event is None:
+        log.info("event_ignored", reason="it tells of no payment of ours")
+    return event
+
+
+def _told(event: ProviderEvent) -> TellOfPayment:
+    return TellOfPayment(
+        event_id=event.id,
+        kind=event.kind,
+        id=event.payment_id,
+        provider_id=event.provider_id,
+        currency=event.currency,
+        amount=event.amount,
+        amount_captured=event.amount_captured,
+        amount_refunded=event.amount_refunded,
+        refund_id=event.refund_id,
+        code=event.error_code,
+    )
+
+
+def _payment_id(request: web.Request) -> int:
+    return path_id(request, "id", "payment_not_found")
+
+
+def _location(payment_id: int) -> str:
+    return f"/payments/{payment_id}"
 
 
 def attach(app: web.Application, dependencies: Dependencies) -> None:
     app[PAYMENTS] = PaymentService(dependencies.sql(), dependencies.writes)
+    app[STRIPE] = load(StripeSettings)
 
 
 GATEWAY: Final = Gateway(name="payments", routes=routes, attach=attach, commands=SERVICE.commands)

@@ -45,6 +45,7 @@ STATUSES: Final = {
     "expected_version_unsupported": 400,
     "deadline_expired": 504,
     "expired": 504,
+    "unknown_currency": 422,
     "invalid_arguments": 422,
     "invalid_command": 422,
     "malformed_json": 400,

@@ -47,19 +47,17 @@ class RequestLog(AbstractAccessLogger):
         """`time` is in seconds, from the request's arrival."""
         service, route, context = _whereabouts(request)
         method = request.method if request.method in METHODS else "other"
+        if context is not None:
+            # uvloop's clock, which `time` comes from, counts whole milliseconds.
+            time = perf_counter() - context.arrived_s
         _requests(service, method, route, response.status).inc()
+        _seconds(service, route).observe(time)
         line: dict[str, object] = {
             "service": service,
             "method": request.method,
             "route": route,
             "path": request.rel_url.raw_path,
             "status": response.status,
-        }
-        if context is not None:
-            # uvloop's clock, which `time` comes from, counts whole milliseconds.
-            time = perf_counter() - context.arrived_s
-        _seconds(service, route).observe(time)
-        line |= {
             "duration_ms": round(time * 1000, 3),
             "bytes": response.body_length,
             "remote": request.remote,
@@ -67,6 +65,12 @@ class RequestLog(AbstractAccessLogger):
         if context is not None:
             line |= _of_context(context, service)
         log.info("request", **line)
+
+
+@cache
+def in_flight_of(service: str) -> Gauge:
+    """The requests that a service's gateway is serving."""
+    return IN_FLIGHT.labels(service)
 
 
 @cache

@@ -12,6 +12,7 @@ from aiohttp.http import HttpProcessingError
 from gateways.keys import SERVICE_NAME, SETTINGS
 from gateways.request_log import RequestLog
 from shared.errors import ConfigurationError
+from shared.garbage import spare_the_long_lived
 
 STOP_MARGIN_S: Final = 2.0
 """Beyond the longest wait for an outcome: time to write the response."""
@@ -51,6 +52,7 @@ async def serve_until_stopped(app: web.Application, host: str, port: int) -> Non
                 f"cannot listen on port {port} of {host}: {error.strerror or error};"
                 " choose another with --port or GATEWAY_PORT, or stop what uses it"
             ) from None
+        spare_the_long_lived()
         log.info("started", service=app[SERVICE_NAME], host=host, port=site.port)
         await stopped.wait()
         log.info("stopping", service=app[SERVICE_NAME])

@@ -4,11 +4,15 @@ from typing import Final
 
 from aiohttp import web
 
+from gateways import purchases
 from gateways.app import Dependencies, Gateway
+from gateways.hooks import HOOKS, server_timing
+from gateways.purchases import PURCHASES
 from gateways.requests import NoQuery, PageQuery, issue, path_command, path_id, read_command, read_query
 from gateways.responses import json_response, representation, written_response
 from shared.users import SERVICE
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, TransferCredit, UpdateUser
+from shared.users.purchases.service import PurchaseService
 from shared.users.service import UserService
 
 USERS: Final = web.AppKey("USERS", UserService)
@@ -71,6 +75,8 @@ def _location(user_id: int) -> str:
 
 def attach(app: web.Application, dependencies: Dependencies) -> None:
     app[USERS] = UserService(dependencies.sql(), dependencies.writes)
+    app[HOOKS].on_response(server_timing)
+    app[PURCHASES] = PurchaseService(dependencies.sql(), dependencies.writes)
 
 
-GATEWAY: Final = Gateway(name="users", routes=routes, attach=attach, commands=SERVICE.commands)
+GATEWAY: Final = Gateway(name="users", routes=(*routes, *purchases.routes), attach=attach, commands=SERVICE.commands)

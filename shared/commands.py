@@ -32,6 +32,10 @@ class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         """The lane that applies commands of this type."""
         return cls.type.partition(".")[0]
 
+    def arguments(self) -> bytes:
+        """What it carries, as JSON text."""
+        return msgspec.json.encode(self)
+
 
 C = TypeVar("C", bound=Command)
 

@@ -1,16 +1,19 @@
 """Command ids."""
 
 import hashlib
-import os
 import time
 from typing import Final
 
+from shared.draws import Draws
+
 _IDEMPOTENCY_NAMESPACE: Final = "6f3a1d1e-6d0b-5f0e-9a43-0c5f0e7f2d11"
+
+_draws = Draws(10)
 
 
 def new_command_id() -> str:
     """A UUID of version 7 (RFC 9562, section 5.7): ids made one after the other are near each other in an index."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10))
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(_draws.next())
     value = value & ~(0xF << 76) | 7 << 76
     value = value & ~(0x3 << 62) | 2 << 62
     return _text(value)

@@ -74,6 +74,11 @@ class Service(Struct, frozen=True, kw_only=True):
     effects: Callable[[], Effects] | None = None
 
     @property
+    def public_handlers(self) -> tuple[Handler[Any], ...]:
+        """Those of commands that anybody may issue."""
+        return tuple(handler for handler in self.handlers if not handler.is_internal)
+
+    @property
     def commands(self) -> tuple[type[Command], ...]:
         """The commands that its lane applies for anybody."""
-        return tuple(handler.command for handler in self.handlers if not handler.is_internal)
+        return tuple(handler.command for handler in self.public_handlers)

@@ -6,7 +6,7 @@ capitals: `LaneSettings.batch_commands_max` is `LANE_BATCH_COMMANDS_MAX`. docs/O
 
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -78,6 +78,21 @@ class LaneSettings(BaseSettings):
     stop_timeout_s: float = Field(default=20.0, gt=0, description="How long a stop waits for the batch in flight.")
 
 
+class EffectSettings(BaseSettings):
+    """The limits of effect workers."""
+
+    model_config = SettingsConfigDict(env_prefix="EFFECTS_", extra="ignore")
+
+    concurrency: int = Field(default=16, ge=1, le=1000, description="Calls that one worker makes at once.")
+    call_timeout_s: float = Field(default=30.0, gt=0, description="How long one call may take, whatever it waits for.")
+    attempts_max: int = Field(default=8, ge=1, description="How often a call is made before it is given up.")
+    retry_delay_s: float = Field(
+        default=0.5, gt=0, description="The first pause between two attempts is at most this; it doubles."
+    )
+    retry_delay_s_max: float = Field(default=30.0, gt=0, description="Longest pause between two attempts.")
+    stop_timeout_s: float = Field(default=35.0, gt=0, description="How long a stop waits for calls under way.")
+
+
 class DatabaseSettings(BaseSettings):
     """One service's database. The prefix is the service's name: `USERS_DATABASE_URL`."""
 
@@ -143,6 +158,24 @@ class GatewaySettings(BaseSettings):
     in_flight_max: int = Field(default=2000, ge=1, description="Commands under way; more are answered 503.")
     retry_after_s: int = Field(default=1, ge=1, description="The `Retry-After` of a 503.")
     read_pool_max: int = Field(default=8, ge=1, description="Database connections of one gateway, for reads.")
+
+
+class StripeSettings(BaseSettings):
+    """The payment provider: Stripe, or the sandbox that speaks its API."""
+
+    model_config = SettingsConfigDict(env_prefix="STRIPE_", extra="ignore")
+
+    api_key: SecretStr | None = Field(
+        default=None, description="For the workers that call Stripe: `sk_test_…`, `sk_live_…` or `rk_…`."
+    )
+    api_base: str = Field(default="https://api.stripe.com", pattern=r"^https?://", description="Where Stripe's API is.")
+    timeout_s: float = Field(default=15.0, gt=0, description="Limit of one call; then it is unknown what became of it.")
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="For the gateway that receives Stripe's events: `whsec_…`."
+    )
+    webhook_tolerance_s: int = Field(
+        default=300, ge=1, description="How far an event's time may be from ours; it is signed anew at every delivery."
+    )
 
 
 class TelemetrySettings(BaseSettings):

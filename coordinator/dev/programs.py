@@ -5,7 +5,7 @@ import signal
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from http import HTTPStatus
 from pathlib import Path
 
@@ -89,6 +89,24 @@ def coordinators(settings: DevSettings, services: tuple[str, ...], logs: Path) -
         )
         for position, service in enumerate(services)
         for port in [settings.metrics_port(service, position)]
+    ]
+
+
+def effect_workers(
+    settings: DevSettings, services: tuple[str, ...], calling: Collection[str], logs: Path
+) -> list[Program]:
+    """One for each of those services that make calls to the outside."""
+    return [
+        Program(
+            f"effects-{service}",
+            [sys.executable, "-m", "coordinator", "effects", service, "--metrics-port", str(port)],
+            base_url=f"http://127.0.0.1:{port}",
+            log_path=logs / f"effects-{service}.log",
+            stop_timeout_s=_COORDINATOR_STOP_TIMEOUT_S,
+        )
+        for position, service in enumerate(services)
+        if service in calling
+        for port in [settings.effects_port(service, position)]
     ]
 
 

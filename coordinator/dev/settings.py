@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from coordinator.dev.sandbox.defaults import PORT as SANDBOX_PORT
 from coordinator.dev.servers.addresses import HOST, ServerPorts
 from coordinator.dev.servers.ports import port_is_free
 from shared.errors import ConfigurationError
@@ -14,6 +15,7 @@ from shared.settings import Port, load
 
 _GATEWAY_PORT_FIRST = 8081
 _METRICS_PORT_FIRST = 9101
+_EFFECTS_PORT_FIRST = 9111
 
 
 class DevSettings(BaseSettings):
@@ -36,6 +38,8 @@ class DevSettings(BaseSettings):
     users_metrics_port: Port = Field(default=9101, description="The coordinator of users.")
     items_metrics_port: Port = Field(default=9102, description="The coordinator of items.")
     payments_metrics_port: Port = Field(default=9103, description="The coordinator of payments.")
+    payments_effects_port: Port = Field(default=9113, description="The effect worker of payments.")
+    sandbox_port: Port = Field(default=SANDBOX_PORT, description="The sandbox payment provider.")
 
     def server_ports(self) -> ServerPorts:
         return ServerPorts(
@@ -56,6 +60,10 @@ class DevSettings(BaseSettings):
         """As gateway_port()."""
         return self._own(f"{service}_metrics_port", _METRICS_PORT_FIRST + position)
 
+    def effects_port(self, service: str, position: int) -> int:
+        """As gateway_port()."""
+        return self._own(f"{service}_effects_port", _EFFECTS_PORT_FIRST + position)
+
     def _own(self, field: str, default: int) -> int:
         value: object = getattr(self, field, None) or os.environ.get(f"DEV_{field.upper()}", default)
         if not str(value).isdecimal():
@@ -68,10 +76,13 @@ def load_settings() -> DevSettings:
     return load(DevSettings)
 
 
-def check_ports(settings: DevSettings, services: tuple[str, ...], *, servers: bool = True) -> None:
+def check_ports(
+    settings: DevSettings, services: tuple[str, ...], *, servers: bool = True, sandbox: bool = True
+) -> None:
     """Raises ConfigurationError that names every port that is in use or given twice, and its setting.
 
-    `servers` is false where the servers are not processes of ours, and publish their ports by themselves.
+    `servers` is false where the servers are not processes of ours, and publish their ports by themselves; `sandbox`
+    where payments go to another provider.
     """
     wanted: list[tuple[str, int, str, str]] = []  # host, port, setting, what for
     if servers:
@@ -84,6 +95,11 @@ def check_ports(settings: DevSettings, services: tuple[str, ...], *, servers: bo
         wanted.append((settings.host, port, f"{service}_port", f"the gateway of {service}"))
         port = settings.metrics_port(service, position)
         wanted.append((HOST, port, f"{service}_metrics_port", f"the coordinator of {service}"))
+        if hasattr(settings, f"{service}_effects_port"):
+            port = settings.effects_port(service, position)
+            wanted.append((HOST, port, f"{service}_effects_port", f"the effect worker of {service}"))
+    if sandbox:
+        wanted.append((HOST, settings.sandbox_port, "sandbox_port", "the sandbox payment provider"))
     problems = []
     first: dict[int, str] = {}
     for host, port, field, title in wanted:

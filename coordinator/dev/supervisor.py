@@ -7,13 +7,14 @@ call off. Servers come first and go last; in between every process that dies is 
 import collections
 import contextlib
 import functools
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from coordinator.dev import docker, install, programs
+from coordinator.dev import docker, install, programs, provider
 from coordinator.dev.members import Member, Servers, end_of_log, report, say
 from coordinator.dev.servers import ServerSet, remove_data
 from coordinator.dev.settings import DevSettings, check_ports, load_settings
@@ -23,6 +24,7 @@ from shared.errors import ConfigurationError
 from shared.services import SERVICES
 
 SERVICE_NAMES = tuple(service.name for service in SERVICES)
+CALLING_NAMES = tuple(service.name for service in SERVICES if service.effects is not None)
 COMPOSE_FILE = Path(__file__).parents[2] / "compose.yaml"
 DEATHS_MAX = 3
 DEATHS_WINDOW_S = 60.0
@@ -50,7 +52,8 @@ def run(servers: Literal["auto", "docker", "native"], directory: Path) -> int:
     workspace = Workspace(directory)
     with workspace.locked(), Watch() as watch:
         in_docker = _use_docker(servers)
-        check_ports(settings, SERVICE_NAMES, servers=not in_docker)
+        sandbox = provider.is_sandbox(os.environ)
+        check_ports(settings, SERVICE_NAMES, servers=not in_docker, sandbox=sandbox)
         return Supervisor(settings, workspace, watch, in_docker=in_docker).run()
 
 
@@ -76,7 +79,9 @@ class Supervisor:
         self._watch = watch
         self._in_docker = in_docker
         self._servers: Servers | None = None
+        self._sandboxes = provider.sandboxes(settings, workspace.directory, workspace.logs, os.environ)
         self._coordinators = programs.coordinators(settings, SERVICE_NAMES, workspace.logs)
+        self._workers = programs.effect_workers(settings, SERVICE_NAMES, CALLING_NAMES, workspace.logs)
         self._gateways = programs.gateways(settings, SERVICE_NAMES, workspace.logs)
         self._watched: list[Member] = []
         self._deaths: dict[str, collections.deque[float]] = {}
@@ -100,24 +105,28 @@ class Supervisor:
         self._aside(functools.partial(self._servers.start, report), self._servers.kill)
         for note in self._servers.notes:
             say(f"note: {note}")
-        environment = self._servers.environment()
+        environment = self._servers.environment() | provider.environment(self._settings, os.environ)
         self._workspace.write_environment(environment)
         self._watched += self._servers.servers
         self._migrate(environment)
         started = time.monotonic()
-        for program in (*self._coordinators, *self._gateways):
+        members = [*self._sandboxes, *self._coordinators, *self._workers, *self._gateways]
+        for program in members:
             program.environment = environment
             program.start()
             self._watched.append(program)
-        self._supervise(until_ready=[*self._coordinators, *self._gateways])
+        self._supervise(until_ready=members)
         report(
-            f"{len(self._coordinators)} coordinators, {len(self._gateways)} gateways",
+            f"{len(self._coordinators)} coordinators, {len(self._workers)} effect workers, "
+            f"{len(self._gateways)} gateways",
             time.monotonic() - started,
         )
         for gateway in self._gateways:
             say(f"  {gateway.name:<20} {gateway.base_url}")
-        for coordinator in self._coordinators:
-            say(f"  {coordinator.name:<20} {coordinator.base_url}/metrics")
+        for program in (*self._coordinators, *self._workers):
+            say(f"  {program.name:<20} {program.base_url}/metrics")
+        for sandbox in self._sandboxes:
+            say(f"  {sandbox.name:<20} {sandbox.base_url}/sandbox/charges")
         say(f"addresses of the servers: source {self._workspace.environment_file}")
         say("Ctrl-C stops everything; a second Ctrl-C kills it")
 
@@ -201,7 +210,7 @@ class Supervisor:
             raise _StopRequested
 
     def _stop(self) -> None:
-        """Gateways, then coordinators, then servers; at the second signal, all at once by SIGKILL."""
+        """Gateways, workers, coordinators, the sandbox, then servers; at the second signal, all at once by SIGKILL."""
         say("stopping")
         started = time.monotonic()
         with ThreadPoolExecutor(1) as thread:
@@ -218,12 +227,14 @@ class Supervisor:
 
     def _stop_in_order(self) -> None:
         _stop_all(self._gateways)
+        _stop_all(self._workers)
         _stop_all(self._coordinators)
+        _stop_all(self._sandboxes)
         if self._servers is not None:
             self._servers.stop()
 
     def _kill(self) -> None:
-        for program in (*self._gateways, *self._coordinators):
+        for program in (*self._gateways, *self._workers, *self._coordinators, *self._sandboxes):
             program.kill()
         if self._servers is not None:
             self._servers.kill()

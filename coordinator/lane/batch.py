@@ -64,13 +64,11 @@ def record(committed: Committed, requests: Sequence[Request], settled: list[Sett
         else:
             committed.settled.append(done)
     for rows in (*changes.updates, *changes.inserts):
-        for row in rows:
-            if not isinstance(row, LANE_MODELS):
-                committed.saved.append(row)
+        if not isinstance(rows[0], LANE_MODELS):
+            committed.saved += rows
     for rows in changes.deletes:
-        committed.removed.extend(
-            by_key(type(row), getattr(row, row.key)) for row in rows if not isinstance(row, LANE_MODELS)
-        )
+        if not isinstance(rows[0], LANE_MODELS):
+            committed.removed += [by_key(type(row), getattr(row, row.key)) for row in rows]
 
 
 def counters_in(changes: Changes) -> dict[str, Counter]:
@@ -96,8 +94,10 @@ def whole_deliveries(batch: list[Delivery], commands: int) -> tuple[list[Deliver
     return batch[:complete], batch[complete:]
 
 
-def settlement_of(deliveries: Sequence[Delivery], settled: list[Settled], carried: Committed) -> Settlement:
-    """Put the outcomes back together by delivery."""
+def settlement_of(
+    deliveries: Sequence[Delivery], settled: list[Settled], carried: Committed, tags: list[int]
+) -> Settlement:
+    """Put the outcomes back together by delivery; `tags` are those to acknowledge."""
     replies: list[Reply] = []
     position = 0
     for delivery in deliveries:
@@ -112,7 +112,7 @@ def settlement_of(deliveries: Sequence[Delivery], settled: list[Settled], carrie
             replies.append(Reply(request.reply_to, request.correlation_id, packed=False, outcomes=[done.outcome]))
     everything = [*settled[:position], *(done for _, done in carried.released)]
     return Settlement(
-        tags=[delivery.tag for delivery in deliveries],
+        tags=tags,
         outcomes=[done.outcome for done in everything if done.outcome is not None],
         replies=replies,
         dead_letters=[letter for done in everything for letter in done.dead_letters],

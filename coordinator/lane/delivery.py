@@ -42,8 +42,8 @@ class DeadLetter(Struct, frozen=True):
 class Settlement(Struct, frozen=True, kw_only=True):
     """What to do now that a batch is committed, in this order.
 
-    Tell the projections of the rows; publish the dead letters and wait for their confirms; acknowledge every delivery
-    of `tags`; send the replies; publish the emitted commands.
+    Tell the projections of the rows; publish the dead letters and wait for their confirms; send the replies; publish
+    the emitted commands; soon, acknowledge every delivery of `tags`.
     """
 
     tags: list[int]

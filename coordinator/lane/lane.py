@@ -23,6 +23,7 @@ from coordinator.lane.control import CONTROL_HANDLERS
 from coordinator.lane.delivery import Decision, Delivery, Deposed, Hold, Settlement
 from coordinator.lane.outbox import Outbox
 from coordinator.lane.parking import Parking, message_of
+from coordinator.lane.parts import Parts
 from coordinator.lane.positions import Positions
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.request import Handlers, Request, prepare
@@ -63,14 +64,14 @@ class Lane:
         settings: LaneSettings,
         elapsed_s: Callable[[], float],
     ) -> None:
-        self._handlers: Handlers = {handler.command.type: handler for handler in service.handlers}
-        self._handlers = {**self._handlers, **{handler.command.type: handler for handler in CONTROL_HANDLERS}}
+        self._handlers: Handlers = {handler.command.type: handler for handler in (*service.handlers, *CONTROL_HANDLERS)}
         self._store = store
         self._clock = clock
         self._elapsed_s = elapsed_s
         self._holder = holder
         self._settings = settings
         self._order = PublisherOrder(settings.held_max, settings.gap_timeout_s)
+        self._parts = Parts()
         self._generation: int | None = None
         self._lost_generation: int | None = None
         self._lease: Lease | None = None
@@ -159,7 +160,7 @@ class Lane:
         if not self._carried.emitted:
             return None
         carried, self._carried = self._carried, Committed()
-        return settlement_of([], [], carried)
+        return settlement_of([], [], carried, [])
 
     def _begin_generation(self) -> None:
         self._generation = None
@@ -168,6 +169,7 @@ class Lane:
         self._is_retry = False
         self._carried = Committed()
         self._order.forget()
+        self._parts.forget()
 
     def _hold_lease(self, generation: int) -> None:
         """Have a lease that is not in doubt, and know what an operator has ordered."""
@@ -200,6 +202,7 @@ class Lane:
         self._lease, self._lease_in_doubt = lease, None
 
     def _admit(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        deliveries = self._parts.of(deliveries)
         unknown = self._order.unknown(deliveries)
         if unknown:
             transaction = self._store.begin()
@@ -238,7 +241,7 @@ class Lane:
         self._failures = 0
         self._batch, self._is_retry = rest, bool(rest)
         carried, self._carried = self._carried, Committed()
-        return settlement_of(done, committed.settled, carried)
+        return settlement_of(done, committed.settled, carried, self._parts.settled(done))
 
     def _apply_all(self, requests: Sequence[Request], committed: Committed) -> None:
         """Apply requests, and whatever need not wait for its key any more: until then others wait behind it."""

@@ -40,17 +40,17 @@ class Parking:
     """The parked commands of one lane. A transaction works on a copy, which takes the place of it once committed."""
 
     def __init__(self, rows: Iterable[ParkedCommand] = ()) -> None:
-        self._rows = {row.command_id: row for row in sorted(rows, key=lambda row: row.position)}
-        self._heads = {row.ordering_key: row for row in self._rows.values() if row.error_code is not None}
+        self._rows: dict[str, ParkedCommand] = {}
+        self._heads: dict[str, ParkedCommand] = {}
         self._waiting: dict[str, int] = {}
-        for row in self._rows.values():
-            if row.error_code is None:
-                self._waiting[row.ordering_key] = self._waiting.get(row.ordering_key, 0) + 1
+        for row in sorted(rows, key=lambda row: row.position):
+            self._note(row)
 
     def copy(self) -> "Parking":
         """One to work on."""
         twin = Parking()
-        twin._rows, twin._heads, twin._waiting = dict(self._rows), dict(self._heads), dict(self._waiting)
+        if self._rows:
+            twin._rows, twin._heads, twin._waiting = dict(self._rows), dict(self._heads), dict(self._waiting)
         return twin
 
     def __len__(self) -> int:
@@ -107,6 +107,9 @@ class Parking:
 
     def _put(self, work: BatchWork, row: ParkedCommand) -> None:
         work.keep(row)
+        self._note(row)
+
+    def _note(self, row: ParkedCommand) -> None:
         self._rows[row.command_id] = row
         if row.error_code is None:
             self._waiting[row.ordering_key] = self._waiting.get(row.ordering_key, 0) + 1

@@ -2,12 +2,14 @@
 broker does. A delivery that arrives ahead of its predecessor is held, unacknowledged, until that one arrives.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
 from coordinator.lane.delivery import Delivery
 from shared.lane_tables import PublisherPosition
+from shared.messaging.wire import CommandMessage
 
 
 class _Span(Struct, frozen=True):
@@ -34,8 +36,9 @@ class PublisherOrder:
         self._gap_timeout_s = gap_timeout_s
         self._next: dict[str, int] = {}
         self._rows: dict[str, PublisherPosition | None] = {}
-        # By number and then tag: the same command may arrive several times, and each is acknowledged.
+        # By number and then arrival: the same command may arrive several times, and each is acknowledged.
         self._held: dict[str, dict[tuple[int, int], _Held]] = {}
+        self._arrivals = itertools.count()
         self.gaps = 0
 
     def forget(self) -> None:
@@ -46,13 +49,19 @@ class PublisherOrder:
 
     @property
     def held(self) -> int:
-        """How many deliveries wait for a predecessor."""
-        return sum(len(waiting) for waiting in self._held.values())
+        """How many deliveries wait for a predecessor, with all of their parts or some."""
+        if not self._held:
+            return 0
+        return len({held.delivery.tag for waiting in self._held.values() for held in waiting.values()})
 
     def unknown(self, deliveries: Sequence[Delivery]) -> list[str]:
         """Publishers whose position has not been read yet."""
-        spans = (_span(delivery) for delivery in deliveries)
-        return list({span.publisher: None for span in spans if span is not None and span.publisher not in self._next})
+        found: dict[str, None] = {}
+        for delivery in deliveries:
+            span = _span(delivery)
+            if span is not None and span.publisher not in self._next:
+                found[span.publisher] = None
+        return list(found)
 
     def learn(self, publishers: Iterable[str], rows: Iterable[PublisherPosition]) -> None:
         """The positions of some publishers; those without a row have published nothing yet."""
@@ -77,7 +86,7 @@ class PublisherOrder:
             elif span.first <= self._next[span.publisher]:
                 self._take(delivery, span, ready)
             else:
-                slot = (span.first, delivery.tag)
+                slot = (span.first, next(self._arrivals))
                 self._held.setdefault(span.publisher, {})[slot] = _Held(delivery, span, now_s)
         while (oldest := self._oldest()) is not None and (
             self.held > self._held_max or now_s - oldest.since_s >= self._gap_timeout_s
@@ -131,19 +140,13 @@ class PublisherOrder:
 
 
 def _span(delivery: Delivery) -> _Span | None:
-    """A pack is one publisher's: the first command that names one speaks for it."""
-    if len(delivery.commands) == 1:
-        message = delivery.commands[0]
-        if message.publisher is None or message.publisher_seq is None:
-            return None
-        return _Span(message.publisher, message.publisher_seq, message.publisher_seq)
-    numbers = [
-        (message.publisher, message.publisher_seq)
-        for message in delivery.commands
-        if message.publisher is not None and message.publisher_seq is not None
-    ]
-    if not numbers:
+    """Its numbers are one publisher's, one after the other (`Parts`)."""
+    first: CommandMessage | None = None
+    last = 0
+    for message in delivery.commands:
+        if message.publisher_seq is not None and message.publisher is not None:
+            first = first or message
+            last = message.publisher_seq
+    if first is None or first.publisher is None or first.publisher_seq is None:
         return None
-    publisher = numbers[0][0]
-    own = [number for name, number in numbers if name == publisher and number is not None]
-    return _Span(str(publisher), min(own), max(own))
+    return _Span(first.publisher, first.publisher_seq, last)

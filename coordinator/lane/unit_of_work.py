@@ -4,7 +4,7 @@ A row that many commands change is read once and written once. Since the lane is
 true until the commit; the fence, checked in the same transaction, makes sure of it.
 """
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -38,7 +38,9 @@ class _Kind:
     def __init__(self, model: type[Row]) -> None:
         self.original: dict[int | str, Any] = {}
         self.current: dict[int | str, Any] = {}
-        self.unique: dict[str, dict[int | str, int | str | None]] = {column: {} for column in model.unique}
+        self.unique: dict[str, dict[int | str, int | str | None]] = {}
+        for column in model.unique:
+            self.unique[column] = {}
 
 
 class _Kinds(dict[type[Row], _Kind]):
@@ -249,7 +251,9 @@ class BatchWork:
     def _missing(self, read: Read) -> Read:
         """As much of a read as the map does not hold."""
         kind = self._kinds[read.model]
-        held: Container[int | str] = kind.current if read.column == read.model.key else kind.unique[read.column]
+        held: Collection[int | str] = kind.current if read.column == read.model.key else kind.unique[read.column]
+        if not held:
+            return read
         return Read(read.model, read.column, [value for value in read.values if value not in held])
 
     def _take(self, read: Read, rows: Sequence[Row]) -> None:

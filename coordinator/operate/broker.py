@@ -205,10 +205,14 @@ def _connect(settings: BrokerSettings) -> BlockingConnection:
 
 def _abort(connection: BlockingConnection) -> None:
     """Drop the socket without a word, as a crash would: what is not acknowledged is put back in its order."""
+    sock = getattr(connection._impl._transport, "_sock", None)  # noqa: SLF001  # gone once the stream ends
     with suppress(AMQPError):
         connection._impl._terminate_stream(StreamLostError("aborted by us"))  # noqa: SLF001
         connection.process_data_events()
     connection._cleanup()  # noqa: SLF001  # as `close` does: its event loop holds sockets of its own
+    if sock is not None:
+        # Its end may have been noticed before the turn of the loop that closes it.
+        sock.close()
 
 
 def _receive(connection: BlockingConnection, channel: BlockingChannel, letters: DeadLetterQueue, count: int) -> None:

@@ -16,30 +16,28 @@ import pika
 import structlog
 
 from coordinator.inbox import Inbox
-from coordinator.lane.acknowledger import Acknowledger
 from coordinator.lane.control import Marker
-from coordinator.lane.delivery import DeadLetter, Delivery, Reply, Settlement
-from coordinator.lane.settle import ERROR_CHARACTERS_MAX
-from shared.errors import BrokerUnavailable, ConfigurationError, CoordinatorError, Unavailable
+from coordinator.lane.delivery import Delivery, Reply, Settlement
+from coordinator.rabbitmq.acknowledgements import Acknowledgements
+from coordinator.rabbitmq.dead_letters import PERSISTENT, publish_dead
+from shared.errors import BrokerUnavailable, ConfigurationError, CoordinatorError
 from shared.event_loop import new_event_loop
 from shared.lane_tables import OutboxEntry
 from shared.messaging.amqp import AmqpChannel, AmqpConnection
 from shared.messaging.publisher import Publisher
-from shared.messaging.topology import DEAD_EXCHANGE, WRITES_EXCHANGE, queue_name
+from shared.messaging.topology import WRITES_EXCHANGE, queue_name
 from shared.messaging.wire import (
     HEADER_CONTINUATION,
     HEADER_REPLY_PACKS,
     JSON_CONTENT,
     PACK_CONTENT,
-    Envelope,
     decode,
     encode_outcome,
     encode_outcomes,
-    headers_of,
+    envelope_of,
 )
 from shared.settings import BrokerSettings, LaneSettings
 
-PERSISTENT = 2
 TRANSIENT = 1
 REPLY_OUTCOMES_MAX = 500
 
@@ -71,8 +69,9 @@ class LaneConsumer:
         self._connection: AmqpConnection | None = None
         self._channel: AmqpChannel | None = None
         self._generation = 0
-        self._acknowledger = Acknowledger()
+        self._acknowledgements: Acknowledgements | None = None
         self._settlements: asyncio.Queue[tuple[int, Settlement]] = asyncio.Queue()
+        self._settlements_waiting = 0
         self._stop: asyncio.Event = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name=f"broker {lane}", daemon=True)
         self.failure: ConfigurationError | None = None
@@ -88,7 +87,7 @@ class LaneConsumer:
 
     def settle(self, generation: int, settlement: Settlement) -> None:
         """Carry out a settlement, in the order of the calls. Called by the lane's thread."""
-        self._loop.call_soon_threadsafe(self._settlements.put_nowait, (generation, settlement))
+        self._loop.call_soon_threadsafe(self._carry_out, generation, settlement)
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """Publish commands that handlers emitted. Called by the lane's thread."""
@@ -156,11 +155,11 @@ class LaneConsumer:
             await channel.call(channel.raw.basic_qos, prefetch_count=self._settings.prefetch)
             generation = self._inbox.begin_generation()
             self._connection, self._channel, self._generation = connection, channel, generation
-            self._acknowledger = Acknowledger()
+            acknowledgements = self._acknowledgements = Acknowledgements(channel.raw, self._settings.prefetch)
             await channel.call(
                 channel.raw.basic_consume,
                 queue_name(self._lane),
-                on_message_callback=self._on_message,
+                on_message_callback=partial(self._on_message, generation, acknowledgements),
             )
             self.is_consuming = True
             log.info("consuming", lane=self._lane, generation=generation)
@@ -171,27 +170,50 @@ class LaneConsumer:
             self._channel = None
             connection.abort()
 
-    def _on_message(self, _: Any, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
-        self._acknowledger.delivered(method.delivery_tag)
-        self._inbox.put(
-            self._generation, partial(_delivery, method, properties, body, self._settings.message_bytes_max)
-        )
+    def _on_message(
+        self,
+        generation: int,
+        acknowledgements: Acknowledgements,
+        _: Any,
+        method: Any,
+        properties: pika.BasicProperties,
+        body: bytes,
+    ) -> None:
+        acknowledgements.delivered(method.delivery_tag)
+        self._inbox.put(generation, partial(_delivery, method, properties, body, self._settings.message_bytes_max))
+
+    def _carry_out(self, generation: int, settlement: Settlement) -> None:
+        """At once, unless dead letters must be confirmed first, its own or those of one before."""
+        if settlement.dead_letters or self._settlements_waiting:
+            self._settlements_waiting += 1
+            self._settlements.put_nowait((generation, settlement))
+            return
+        try:
+            self._finish(generation, settlement)
+        except Exception:
+            # What is not settled here never is: another process must have the deliveries.
+            log.exception("settlement_failed", lane=self._lane)
+            self._stop.set()
 
     async def _settle_all(self) -> None:
         while True:
             generation, settlement = await self._settlements.get()
             for letter in settlement.dead_letters:
-                await self._publish_dead(letter)
-            self._acknowledge(generation, settlement.tags)
-            self._send_replies(settlement.replies)
-            self._publish_emitted(settlement.emitted)
+                await publish_dead(self._publisher, self._lane, letter, self._broker.reconnect_delay_s)
+            self._finish(generation, settlement)
+            self._settlements_waiting -= 1
             self._settlements.task_done()
 
-    def _acknowledge(self, generation: int, tags: Sequence[int]) -> None:
-        channel = self._channel
-        if channel is not None and generation == self._generation and channel.raw.is_open:
-            for acknowledgement in self._acknowledger.settled(tags):
-                channel.raw.basic_ack(acknowledgement.tag, multiple=acknowledgement.multiple)
+    def _finish(self, generation: int, settlement: Settlement) -> None:
+        """Outcomes first, since somebody waits for them."""
+        self._send_replies(settlement.replies)
+        self._publish_emitted(settlement.emitted)
+        acknowledgements = self._acknowledgements
+        if acknowledgements is not None and generation == self._generation:
+            acknowledgements.settled(settlement.tags)
+            if settlement.dead_letters:
+                # Not to be dead-lettered again for want of ten milliseconds.
+                acknowledgements.flush()
 
     async def _flush_acknowledgements(self) -> None:
         """Give the acknowledgements time to arrive: the channel answers after it has read them.
@@ -199,40 +221,14 @@ class LaneConsumer:
         Whether the queue has taken them too, the answer does not prove. One that is lost means that a settled command
         is delivered again, which the command log answers.
         """
-        channel = self._channel
-        if channel is not None:
+        channel, acknowledgements = self._channel, self._acknowledgements
+        if channel is not None and acknowledgements is not None:
+            acknowledgements.flush()
             try:
                 async with asyncio.timeout(2.0):
                     await channel.call(channel.raw.queue_declare, queue=queue_name(self._lane), passive=True)
             except (CoordinatorError, TimeoutError):
                 log.warning("acknowledgements_unsure", lane=self._lane)
-
-    async def _publish_dead(self, letter: DeadLetter) -> None:
-        """Return once the broker has the dead letter; until then its delivery stays unacknowledged."""
-        while True:
-            message = letter.message
-            properties = pika.BasicProperties(
-                message_id=message.command_id,
-                type=message.type,
-                content_type=JSON_CONTENT,
-                delivery_mode=PERSISTENT,
-                headers=headers_of(message) | _reasons(letter, self._lane),
-            )
-            try:
-                await self._publisher.publish(DEAD_EXCHANGE, self._lane, properties, message.arguments)
-            except Unavailable as error:
-                log.error("dead_letter_not_taken", lane=self._lane, command_id=message.command_id, error=str(error))
-                await asyncio.sleep(self._broker.reconnect_delay_s)
-            else:
-                log.warning(
-                    "dead_lettered",
-                    lane=self._lane,
-                    command_id=message.command_id,
-                    type=message.type,
-                    code=letter.code,
-                    reason=letter.reason,
-                )
-                return
 
     def _send_replies(self, replies: Sequence[Reply]) -> None:
         """Outcomes are sent once and without a confirm: whoever misses one finds it in the command log."""
@@ -299,13 +295,7 @@ def _ignore(_: Sequence[OutboxEntry]) -> None:
 
 
 def _delivery(method: Any, properties: pika.BasicProperties, body: bytes, bytes_max: int) -> Delivery:
-    headers = properties.headers or {}
-    envelope = Envelope(
-        message_id=properties.message_id,
-        type=properties.type,
-        content_type=properties.content_type,
-        headers=headers,
-    )
+    envelope = envelope_of(properties)
     return Delivery(
         tag=method.delivery_tag,
         commands=decode(envelope, body, bytes_max),
@@ -313,20 +303,10 @@ def _delivery(method: Any, properties: pika.BasicProperties, body: bytes, bytes_
         redelivered=bool(method.redelivered),
         reply_to=_text(properties.reply_to),
         correlation_id=_text(properties.correlation_id),
-        reply_packs=headers.get(HEADER_REPLY_PACKS) in (True, "true", 1),
+        reply_packs=envelope.headers.get(HEADER_REPLY_PACKS) in (True, "true", 1),
     )
 
 
 def _text(value: object) -> str | None:
     """pika leaves text that is not UTF-8 as bytes: that names no queue of anybody's."""
     return value if isinstance(value, str) else None
-
-
-def _reasons(letter: DeadLetter, lane: str) -> dict[str, str | int]:
-    """Why the command is dead, as headers; AMQP bounds them by the size of a frame."""
-    reasons: dict[str, str | int] = {"reason": letter.code, "error": letter.reason[:ERROR_CHARACTERS_MAX], "lane": lane}
-    if letter.traceback is not None:
-        reasons["traceback"] = letter.traceback
-    if letter.sequence is not None:
-        reasons["sequence"] = letter.sequence
-    return reasons

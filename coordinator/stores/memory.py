@@ -1,7 +1,7 @@
 """A store in memory: for tests, simulation and a monolith's first steps. It keeps nothing when the process ends."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -116,18 +116,26 @@ def _write(database: MemoryDatabase, changes: Changes, journal: _Journal) -> Non
             before = table.get(key)
             if before is not None:
                 _pop(journal, table, key)
-                for column, index in database.indexes[type(row)].items():
-                    _pop(journal, index, getattr(before, column))
+                for index, value in _indexed(database, before):
+                    _pop(journal, index, value)
     for rows in (*changes.updates, *changes.inserts):
         for row in rows:
             table, key = database.tables[type(row)], getattr(row, row.key)
             if key in table:
                 raise BatchFault(f"{row.table}: duplicate key {key!r}")
             _put(journal, table, key, row)
-            for column, index in database.indexes[type(row)].items():
-                if getattr(row, column) in index:
-                    raise BatchFault(f"{row.table}: duplicate {column}")
-                _put(journal, index, getattr(row, column), key)
+            for index, value in _indexed(database, row):
+                if value in index:
+                    raise BatchFault(f"{row.table}: duplicate {value!r} in a unique column")
+                _put(journal, index, value, key)
+
+
+def _indexed(database: MemoryDatabase, row: Row) -> Iterator[tuple[dict[Any, int | str], Any]]:
+    """The unique columns of a row that have a value: as in SQL, any number of rows may have none."""
+    for column, index in database.indexes[type(row)].items():
+        value = getattr(row, column)
+        if value is not None:
+            yield index, value
 
 
 def _put(journal: _Journal, slots: dict[Any, Any], key: Any, value: Any) -> None:

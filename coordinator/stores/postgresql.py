@@ -1,8 +1,8 @@
-"""The store on PostgreSQL: set-wise statements, two round trips a batch: all reads, then all writes with their COMMIT.
+"""The store on PostgreSQL: set-wise statements, two round trips a batch: all reads, then all writes and their commit.
 
 The fence is an UPDATE of the lease row in the batch's transaction: it takes the row's lock, so that a takeover waits
-for the commit, and finds no row once the epoch was raised. By then the COMMIT is under way, so a fence that finds no
-row is an error: it aborts the transaction, and the server skips the rest of the pipeline, the COMMIT too.
+for the commit, and finds no row once the epoch was raised. By then the rest of the pipeline, whose end commits, is
+under way, so a fence that finds no row is an error: it aborts the transaction, and the server skips the rest.
 
 Reads are outside the transaction. Under READ COMMITTED it would not show them anything else, and the fence, which
 compares the sequence too, finds out whether anything was committed since.
@@ -17,6 +17,7 @@ import msgspec
 import psycopg
 from msgspec import Struct
 from psycopg import errors
+from psycopg.pq.abc import PGresult
 from sqlalchemy import DateTime, Integer, LargeBinary
 
 from coordinator.stores.port import (
@@ -29,6 +30,7 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
+from coordinator.stores.postgresql_pipeline import Pipeline, Refused, Statement
 from coordinator.stores.server import ServerStore
 from coordinator.stores.sql import Schema, TableOf, missing_table, row_of, unsynced
 from shared.errors import ConfigurationError
@@ -74,8 +76,8 @@ _RENEW = f"""
 # Divides by zero unless it finds the row.
 _FENCE = f"""
     WITH held AS (
-        UPDATE {LEASE_TABLE} SET sequence = %s, batches = batches + 1
-        WHERE lane = %s AND epoch = %s AND sequence = %s AND revision = %s RETURNING 1
+        UPDATE {LEASE_TABLE} SET sequence = $1, batches = batches + 1
+        WHERE lane = $2 AND epoch = $3 AND sequence = $4 AND revision = $5 RETURNING 1
     ) SELECT 1 / count(*) FROM held
 """.encode()  # noqa: S608
 _LEASE_TIMEOUT = b"SET LOCAL lock_timeout = '2s'"
@@ -92,7 +94,10 @@ _FOREIGN_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # n
 def _translated() -> Iterator[None]:
     """The one place where the driver's errors become the port's."""
     try:
-        yield
+        try:
+            yield
+        except Refused as refused:
+            raise refused.error from None
     except _CONFLICTS as error:
         raise Conflict(str(error)) from error
     except _FAULTS as error:
@@ -112,6 +117,7 @@ class PostgresStore(ServerStore):
         self._schema = Schema(service.metadata)
         self._statements: dict[type[Row], _Statements] = {}
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
+        self._pipeline: Pipeline | None = None
 
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
         setting = f"{self._lane.upper()}_DATABASE_URL"
@@ -120,9 +126,11 @@ class PostgresStore(ServerStore):
             for model in (*models, *LANE_MODELS):
                 table = self._schema.of(model)
                 try:
-                    connection.execute(self.statements(model).first(table.key), [0])
-                except (errors.UndefinedTable, errors.UndefinedColumn) as error:
-                    raise missing_table(table.name, setting, str(error).splitlines()[0]) from None
+                    self.pipeline().run([(self.statements(model).first(table.key), [b"0"])])
+                except Refused as refused:
+                    if not isinstance(refused.error, errors.UndefinedTable | errors.UndefinedColumn):
+                        raise
+                    raise missing_table(table.name, setting, str(refused).splitlines()[0]) from None
             synced = connection.execute("SHOW fsync").fetchone()
             foreign = connection.execute(_FOREIGN_LANES, [self._lane]).fetchone()
         if must_sync and synced != ("on",):
@@ -149,15 +157,23 @@ class PostgresStore(ServerStore):
     def begin(self) -> Transaction:
         with self.guarded():
             connection = self._connected()
-        return PostgresTransaction(self, connection, self._schema, self._lane)
+            pipeline = self.pipeline()
+        return PostgresTransaction(self, connection, pipeline, self._schema, self._lane)
 
     def translated(self) -> AbstractContextManager[None]:
         return _translated()
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._pipeline = self._connection, None, None
         if connection is not None:
             connection.close()
+
+    def pipeline(self) -> Pipeline:
+        """The pipeline of the connection, which is opened if there is none."""
+        connection = self._connected()
+        if self._pipeline is None:
+            self._pipeline = Pipeline(connection)
+        return self._pipeline
 
     def statements(self, model: type[Row]) -> "_Statements":
         """The statements of a model's table."""
@@ -205,80 +221,83 @@ class PostgresTransaction:
     """Implements `Transaction`."""
 
     def __init__(
-        self, store: PostgresStore, connection: psycopg.Connection[tuple[Any, ...]], schema: Schema, lane: str
+        self,
+        store: PostgresStore,
+        connection: psycopg.Connection[tuple[Any, ...]],
+        pipeline: Pipeline,
+        schema: Schema,
+        lane: str,
     ) -> None:
         self._store = store
         self._connection = connection
+        self._pipeline = pipeline
         self._schema = schema
         self._lane = lane
         self._is_spoiled = False
 
     def load(self, reads: Sequence[Read]) -> list[list[Any]]:
         with self._store.guarded():
-            queries = [(self._store.statements(read.model).by(read.column), _json(read.values)) for read in reads]
-            with self._sending():
-                cursors = [self._connection.execute(query, [values]) for query, values in queries]
-            return [self._rows(read.model, cursor) for read, cursor in zip(reads, cursors, strict=True)]
+            results = self._run(
+                [(self._store.statements(read.model).by(read.column), [_json(read.values)]) for read in reads]
+            )
+            return [self._rows(read.model, result) for read, result in zip(reads, results, strict=True)]
 
     def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
         key = self._schema.of(model).key
         statements = self._store.statements(model)
         with self._store.guarded():
             if after is None:
-                return self._rows(model, self._connection.execute(statements.first(key), [limit]))
-            return self._rows(model, self._connection.execute(statements.after(key), [after, limit]))
+                (result,) = self._run([(statements.first(key), [_text(limit)])])
+            else:
+                (result,) = self._run([(statements.after(key), [_text(after), _text(limit)])])
+            return self._rows(model, result)
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
+        fence = [_text(value) for value in (sequence, self._lane, lease.epoch, lease.sequence, lease.revision)]
         with self._store.guarded():
-            # Made before anything is sent: what cannot be written must not leave half a transaction.
-            writes = [
-                *((self._statements(rows).delete, _json(rows)) for rows in changes.deletes),
-                *((self._statements(rows).update, _json(rows)) for rows in changes.updates),
-                *((self._statements(rows).insert, _json(rows)) for rows in changes.inserts),
-            ]
-            fence = self._connection.cursor()
             try:
-                with self._sending():
-                    self._connection.execute(b"BEGIN")
-                    fence.execute(_FENCE, [sequence, self._lane, lease.epoch, lease.sequence, lease.revision])
-                    for statement, rows in writes:
-                        self._connection.execute(statement, [rows])
-                    committed = self._connection.execute(b"COMMIT")
-            except errors.DivisionByZero:
-                # Of the fence, unless it has an answer.
-                if fence.pgresult is None:
+                self._run(
+                    [
+                        (_FENCE, fence),
+                        *((self._statements(rows).delete, [_json(rows)]) for rows in changes.deletes),
+                        *((self._statements(rows).update, [_json(rows)]) for rows in changes.updates),
+                        *((self._statements(rows).insert, [_json(rows)]) for rows in changes.inserts),
+                    ]
+                )
+            except Refused as refused:
+                if refused.position == 0 and isinstance(refused.error, errors.DivisionByZero):
                     raise Fenced(f"epoch {lease.epoch} of lane {self._lane} is over") from None
                 raise
-            # A transaction that failed answers COMMIT with the tag ROLLBACK and no error.
-            if committed.statusmessage != "COMMIT":
-                raise StoreUnavailable(f"PostgreSQL answered COMMIT with {committed.statusmessage}")
 
     def rollback(self) -> None:
         if self._is_spoiled:
             self._store.close()
 
-    @contextmanager
-    def _sending(self) -> Iterator[None]:
-        """Send everything before waiting for any answer.
-
-        When it fails, the connection is of no use: statements that were to be prepared behind the failure are unknown
-        to the server, but not to the driver. And a transaction may be open, which only the end of the connection ends.
-        """
+    def _run(self, statements: Sequence[Statement]) -> list[PGresult]:
+        """Run statements. After anything but an answer to all of them the connection is of no use."""
         self._is_spoiled = True
-        with self._connection.pipeline():
-            yield
+        try:
+            results = self._pipeline.run(statements)
+        except Refused:
+            self._is_spoiled = False
+            raise
         self._is_spoiled = False
+        return results
 
     def _statements(self, rows: Sequence[Row]) -> "_Statements":
         return self._store.statements(type(rows[0]))
 
-    def _rows(self, model: type[R], cursor: psycopg.Cursor[tuple[Any, ...]]) -> list[R]:
+    def _rows(self, model: type[R], result: PGresult) -> list[R]:
         columns = self._schema.of(model).columns
-        return [row_of(model, columns, row) for row in cursor.fetchall()]
+        return [row_of(model, columns, row) for row in self._pipeline.rows(result)]
 
 
-def _json(values: Sequence[Any]) -> str:
-    return msgspec.json.encode(values).decode()
+def _json(values: Sequence[Any]) -> bytes:
+    return msgspec.json.encode(values)
+
+
+def _text(value: int | str) -> bytes:
+    return str(value).encode()
 
 
 def _application_name(lane: str) -> str:
@@ -303,17 +322,17 @@ class _Statements(Struct, frozen=True):
 
     def first(self, key: str) -> bytes:
         """Select the first rows in order of their keys."""
-        return self.select + f" ORDER BY {_quoted(key)} LIMIT %s".encode()
+        return self.select + f" ORDER BY {_quoted(key)} LIMIT $1".encode()
 
     def after(self, key: str) -> bytes:
         """Select the first rows with a higher key, in order of their keys."""
-        return self.select + f" WHERE {_quoted(key)} > %s ORDER BY {_quoted(key)} LIMIT %s".encode()
+        return self.select + f" WHERE {_quoted(key)} > $1 ORDER BY {_quoted(key)} LIMIT $2".encode()
 
 
 def _statements(table: TableOf) -> _Statements:
     name, key, names = _quoted(table.name), _quoted(table.key), _list(_quoted(column) for column in table.columns)
     given = _list(f"{_quoted(column)} {_json_type(table, column)}" for column in table.columns)
-    rows = f"json_to_recordset(%s::json) AS given ({given})"
+    rows = f"json_to_recordset($1::json) AS given ({given})"
     values = {column: _value(table, column) for column in table.columns}
     assignments = _list(f"{_quoted(column)} = {values[column]}" for column in table.others)
     select = f"SELECT {names} FROM {name}"  # noqa: S608  # names of tables and columns are code, not input
@@ -327,7 +346,7 @@ def _statements(table: TableOf) -> _Statements:
 
 
 def _among(table: TableOf, column: str) -> str:
-    values = f"SELECT json_array_elements_text(%s::json)::{_json_type(table, column)}"
+    values = f"SELECT json_array_elements_text($1::json)::{_json_type(table, column)}"
     return f"{_quoted(column)} = ANY(ARRAY({values}))"
 
 

@@ -55,8 +55,9 @@ class CacheLease:
         return self.generation is None or now_s - self._asked_s >= self._lease_s / 3
 
     def can_go_on(self, proved_at_s: float, now_s: float) -> bool:
-        """Whether there is a generation, or this proof of the epoch lets a new one live long enough to be worth it."""
-        return self.generation is not None or proved_at_s + self._lease_s / 2 > now_s
+        """Whether the generation may be alive, or this proof lets a new one live long enough to be worth it."""
+        may_be_alive = self.generation is not None and now_s < self._trusted_until_s
+        return may_be_alive or proved_at_s + self._lease_s / 2 > now_s
 
     def deadline_ms(self, anchor: Anchor, proved_at_s: float) -> int:
         """Until when a lease may live by this proof. Who calls this asks Redis for it: it may come true, even late."""

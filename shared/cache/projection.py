@@ -78,6 +78,8 @@ class CacheProjection:
     def _ask(self, tenure: Tenure, rows: Sequence[VersionedRow], gone: Sequence[int | str]) -> None:
         now_s = self._elapsed_s()
         if not self._lease.can_go_on(tenure.proved_at_s, now_s) or not self._breaker.admits(now_s):
+            # What is not refreshed must not be believed: without a generation, outcomes wait for that.
+            self._lease.lost()
             return
         try:
             self._refresh(tenure, rows, gone)
@@ -94,6 +96,8 @@ class CacheProjection:
             if self._write(tenure, rows, gone):
                 return
             log.warning("cache_lease_lost", lease=self._lease_key)
+        if not self._lease.can_go_on(tenure.proved_at_s, self._elapsed_s()) and not tenure.prove():
+            raise CacheUnavailable("the epoch was not proved, so that no lease may be claimed")
         self._claim(tenure)
         # Every entry is void now: this makes the new ones, which readers would do too.
         if rows and tenure.prove() and not self._write(tenure, rows, gone):

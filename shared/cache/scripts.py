@@ -47,7 +47,7 @@ local function clock()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 local function server()
-  return string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+  return assert(string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'), 'INFO server names no run_id')
 end
 local function alive(key)
   local lease = redis.call('HMGET', key, 'generation', 'until')

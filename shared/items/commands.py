@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar
 
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from shared.commands import AMOUNT_MAX, Command, Currency, Id, Name, Quantity
 
@@ -33,13 +33,35 @@ class UpdateItem(Command, frozen=True, kw_only=True):
     stock: Stock | UnsetType = UNSET
 
 
+class QuoteItem(Command, frozen=True, kw_only=True):
+    """Tell an item's price, in the lane's order. Rejected: `item_not_found`."""
+
+    type: ClassVar[str] = "items.quote"
+
+    id: Id
+
+
+class Quote(Struct, frozen=True, kw_only=True):
+    """An item's price, in minor units of `currency`, and the version of the item that has it."""
+
+    item_id: int
+    price: int
+    currency: str
+    version: int
+
+
 class ReserveItem(Command, frozen=True, kw_only=True):
-    """Set a part of the stock aside. Rejected: `item_not_found`, `out_of_stock`, `version_conflict`."""
+    """Set a part of the stock aside, on the condition of a price if one is given.
+
+    Rejected: `item_not_found`, `out_of_stock`, `price_changed`, `version_conflict`.
+    """
 
     type: ClassVar[str] = "items.reserve"
 
     id: Id
     quantity: Quantity
+    price: Price | UnsetType = UNSET
+    currency: Currency | UnsetType = UNSET
 
 
 class ReleaseItem(Command, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ import msgspec
 from msgspec import UNSET
 
 from shared.errors import Rejected
-from shared.items.commands import CreateItem, ReleaseItem, ReserveItem, UpdateItem
+from shared.items.commands import CreateItem, Quote, QuoteItem, ReleaseItem, ReserveItem, UpdateItem
 from shared.items.model import Item, Reservation
 from shared.rows import Ref, Row, by_key
 from shared.unit_of_work import Handler, UnitOfWork
@@ -36,8 +36,16 @@ def update_item(work: UnitOfWork, command: UpdateItem) -> Item:
     )
 
 
+def quote_item(work: UnitOfWork, command: QuoteItem) -> Quote:
+    item = _item(work, command.id)
+    return Quote(item_id=item.id, price=item.price, currency=item.currency, version=item.version)
+
+
 def reserve_item(work: UnitOfWork, command: ReserveItem) -> Reservation:
-    work.save(_item(work, command.id).taken(command.quantity))
+    item = _item(work, command.id)
+    if command.price not in (UNSET, item.price) or command.currency not in (UNSET, item.currency):
+        raise Rejected("price_changed", f"item {item.id} costs {item.price} {item.currency} now")
+    work.save(item.taken(command.quantity))
     return work.add(
         Reservation(id=work.next_id("reservations"), item_id=command.id, quantity=command.quantity),
     )
@@ -62,13 +70,14 @@ def _item(work: UnitOfWork, item_id: int) -> Item:
     return item
 
 
-def _named(command: UpdateItem | ReserveItem | ReleaseItem) -> Ref[Row]:
+def _named(command: UpdateItem | QuoteItem | ReserveItem | ReleaseItem) -> Ref[Row]:
     return by_key(Item, command.id)
 
 
 HANDLERS = (
     Handler(CreateItem, create_item),
     Handler(UpdateItem, update_item, reads=lambda command: (_named(command),), target=_named),
+    Handler(QuoteItem, quote_item, reads=lambda command: (_named(command),)),
     Handler(ReserveItem, reserve_item, reads=lambda command: (_named(command),), target=_named),
     Handler(
         ReleaseItem,

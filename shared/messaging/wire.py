@@ -6,7 +6,7 @@ Nothing here knows an AMQP library: properties are a plain `Envelope`.
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -43,6 +43,25 @@ class Envelope(Struct, frozen=True, kw_only=True):
     type: str | None = None
     content_type: str | None = None
     headers: Mapping[str, Any] = {}
+
+
+class Properties(Protocol):
+    """What an AMQP library makes of a message's properties."""
+
+    message_id: Any
+    type: Any
+    content_type: Any
+    headers: Any
+
+
+def envelope_of(properties: Properties) -> Envelope:
+    """The properties that the protocol uses, whatever is in them."""
+    return Envelope(
+        message_id=properties.message_id,
+        type=properties.type,
+        content_type=properties.content_type,
+        headers=properties.headers or {},
+    )
 
 
 class Problem(Struct, frozen=True):

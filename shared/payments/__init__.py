@@ -1,15 +1,28 @@
-"""Payments, on MySQL or MariaDB."""
+"""Payments, on MySQL or MariaDB, through a payment provider."""
 
 from pathlib import Path
 
+from shared.effects import Effects
+from shared.payments.effects import PaymentEffects
 from shared.payments.handlers import HANDLERS
-from shared.payments.model import Payment, metadata
+from shared.payments.model import Payment, Refund, Waiters, metadata
 from shared.service import Service
+from shared.settings import StripeSettings, load
+
+
+def open_payment_effects() -> Effects:
+    """The calls to Stripe. Raises ConfigurationError."""
+    # Stripe's package is large, and of all processes only those that call it need it.
+    from shared.payments.stripe_provider import StripeProvider  # noqa: PLC0415
+
+    return PaymentEffects(StripeProvider(load(StripeSettings)))
+
 
 SERVICE = Service(
     name="payments",
-    models=(Payment,),
+    models=(Payment, Refund, Waiters),
     handlers=HANDLERS,
     metadata=metadata,
     migrations=Path(__file__).parent / "migrations",
+    effects=open_payment_effects,
 )

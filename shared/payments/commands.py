@@ -1,15 +1,66 @@
-"""The commands of the payments lane."""
+"""The commands of the payments lane. Amounts are in minor units of the payment's currency (ISO 4217)."""
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from msgspec import Meta
 
 from shared.commands import Amount, Command, Currency, Id
 
+PaymentMethod = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[\x21-\x7e]+\Z")]
+"""A provider's token for a card or the like; card numbers never come here."""
 
-class OpenPayment(Command, frozen=True, kw_only=True):
-    """Open a payment; it is pending."""
+
+class OpenPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
+    """Open a payment; it is pending. With a `payment_method` the provider is asked to hold the amount.
+
+    Its continuation comes when the provider has answered, with the Payment, authorized.
+    Rejected: `unknown_currency`; in the continuation also `payment_failed`, `payment_needs_review`, `payment_voided`,
+    and the provider's code for a payment that is declined.
+    """
 
     type: ClassVar[str] = "payments.open"
 
     user_id: Id
     amount: Amount
     currency: Currency
+    payment_method: PaymentMethod | None = None
+
+
+class CapturePayment(Command, frozen=True, kw_only=True):
+    """Take the whole amount of an authorized payment.
+
+    Its continuation comes when it is taken, with the Payment.
+    Rejected: `payment_not_found`, `impossible_transition`, `action_under_way`, `payment_needs_review`,
+    `version_conflict`; in the continuation also `payment_failed` and `payment_voided`.
+    """
+
+    type: ClassVar[str] = "payments.capture"
+
+    id: Id
+
+
+class ReversePayment(Command, frozen=True, kw_only=True):
+    """Give the money back, whatever was done: let go of what is held, refund what was taken.
+
+    Where nothing was, or is any more, there is nothing to do, and it is applied. While the provider is being asked for
+    something, it is remembered, and done when that is known. Its continuation comes at the end, with the Payment.
+    Rejected: `payment_not_found`, `action_under_way`, `payment_needs_review`, `version_conflict`; in the continuation
+    also `refund_failed`.
+    """
+
+    type: ClassVar[str] = "payments.reverse"
+
+    id: Id
+
+
+class RefundPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
+    """Give back `amount` of what was taken, or all that is left of it. Its continuation has the Refund.
+
+    Rejected: `payment_not_found`, `impossible_transition`, `refund_too_large`, `payment_needs_review`,
+    `version_conflict`; in the continuation also `refund_failed`.
+    """
+
+    type: ClassVar[str] = "payments.refund"
+
+    id: Id
+    amount: Amount | None = None

@@ -1,16 +1,27 @@
-"""The payments table and its rows."""
+"""Payments, their refunds and who waits for them: rows and tables. Amounts are integers in minor units (ISO 4217)."""
 
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from sqlalchemy import BigInteger, Column, DateTime, Index, MetaData, String, Table
+from msgspec import Struct
+from sqlalchemy import BigInteger, Column, DateTime, Index, MetaData, String, Table, UniqueConstraint
 from sqlalchemy.dialects.mysql import DATETIME
 
-from shared.rows import VersionedRow
+from shared.payments.states import Status
+from shared.rows import Row, VersionedRow
 
-PENDING = "pending"
+REASON_CODE_CHARACTERS_MAX = 64
+REASON_CHARACTERS_MAX = 500
+DEFERRED_CHARACTERS_MAX = 256
+
+Action = Literal["authorize", "capture", "void", "refund"]
+"""What the provider is asked for."""
+
+RefundStatus = Literal["pending", "succeeded", "failed", "needs_review"]
 
 metadata = MetaData()
+
+_Time = DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb")
 
 payments = Table(
     "payments",
@@ -20,18 +31,52 @@ payments = Table(
     Column("amount", BigInteger, nullable=False),
     Column("currency", String(3), nullable=False),
     Column("status", String(20), nullable=False),
+    Column("payment_method", String(255)),
+    Column("provider_id", String(255)),
+    Column("captured", BigInteger, nullable=False),
+    Column("refunded", BigInteger, nullable=False),
+    Column("pending_action", String(20)),
+    Column("refund_id", BigInteger),
+    Column("wanted", String(20)),
+    Column("reason_code", String(REASON_CODE_CHARACTERS_MAX)),
+    Column("reason", String(REASON_CHARACTERS_MAX)),
     Column("version", BigInteger, nullable=False),
-    Column(
-        "created_at",
-        DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb"),
-        nullable=False,
-    ),
+    Column("created_at", _Time, nullable=False),
+    Column("updated_at", _Time, nullable=False),
     Index("payments_user", "user_id", "id"),
+)
+
+refunds = Table(
+    "refunds",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("payment_id", BigInteger, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("provider_id", String(255)),
+    Column("reason_code", String(REASON_CODE_CHARACTERS_MAX)),
+    Column("reason", String(REASON_CHARACTERS_MAX)),
+    Column("created_at", _Time, nullable=False),
+    UniqueConstraint("provider_id", name="refunds_provider_id_unique"),
+    Index("refunds_payment", "payment_id", "id"),
+)
+
+Table(
+    "payment_waiters",
+    metadata,
+    Column("payment_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("action", String(DEFERRED_CHARACTERS_MAX)),
+    Column("reversal", String(DEFERRED_CHARACTERS_MAX)),
 )
 
 
 class Payment(VersionedRow, frozen=True, kw_only=True):
-    """A payment. `amount` is in minor units of `currency`."""
+    """A payment. Never is more captured than `amount`, nor more refunded than captured.
+
+    `pending_action` is what the provider is being asked for; `wanted` what is to be done once that is known.
+    `refund_id` is the refund that is under way or, in `needs_review`, in question.
+    `reason_code` and `reason` say why it is declined, failed or needs a review.
+    """
 
     table: ClassVar[str] = "payments"
     key: ClassVar[str] = "id"
@@ -40,5 +85,56 @@ class Payment(VersionedRow, frozen=True, kw_only=True):
     user_id: int
     amount: int
     currency: str
-    status: str
+    status: Status
+    payment_method: str | None = None
+    provider_id: str | None = None
+    captured: int = 0
+    refunded: int = 0
+    pending_action: Action | None = None
+    refund_id: int | None = None
+    wanted: Literal["reverse"] | None = None
+    reason_code: str | None = None
+    reason: str | None = None
     created_at: datetime
+    updated_at: datetime
+
+
+class Refund(Row, frozen=True, kw_only=True):
+    """A part of a payment that is given back, or all of it. `needs_review`: it is not known whether it was."""
+
+    table: ClassVar[str] = "refunds"
+    key: ClassVar[str] = "id"
+    unique: ClassVar[tuple[str, ...]] = ("provider_id",)
+
+    id: int
+    payment_id: int
+    amount: int
+    status: RefundStatus = "pending"
+    provider_id: str | None = None
+    reason_code: str | None = None
+    reason: str | None = None
+    created_at: datetime
+
+
+class Waiters(Row, frozen=True, kw_only=True):
+    """The commands whose continuations wait for a payment, encoded: for the pending action, for the wanted reversal."""
+
+    table: ClassVar[str] = "payment_waiters"
+    key: ClassVar[str] = "payment_id"
+
+    payment_id: int
+    action: str | None = None
+    reversal: str | None = None
+
+
+class Reason(Struct, frozen=True):
+    """Why something did not go well. The code is the provider's, or ours."""
+
+    code: str
+    message: str
+
+
+def reason_of(code: str | None, message: str | None) -> Reason:
+    """A reason that a row can hold: what the provider says may be of any length, and hold anything."""
+    letters = "".join(letter for letter in code or "" if "!" <= letter <= "~")
+    return Reason(letters[:REASON_CODE_CHARACTERS_MAX] or "unknown", (message or "")[:REASON_CHARACTERS_MAX])

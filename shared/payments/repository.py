@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.database import fetch
 from shared.paging import Page, page_of
-from shared.payments.model import Payment, payments
+from shared.payments.model import Payment, Refund, payments, refunds
 
 
 class PaymentRepository:
@@ -25,3 +25,14 @@ class PaymentRepository:
         if user_id is not None:
             query = query.where(payments.c.user_id == user_id)
         return page_of(await fetch(self._engine, query, Payment), limit)
+
+    async def get_refund(self, payment_id: int, refund_id: int) -> Refund | None:
+        """Raises DatabaseUnavailable."""
+        query = select(refunds).where(refunds.c.id == refund_id, refunds.c.payment_id == payment_id)
+        rows = await fetch(self._engine, query, Refund)
+        return rows[0] if rows else None
+
+    async def page_of_refunds(self, payment_id: int, after: int, limit: int) -> Page[Refund]:
+        """A payment's refunds with ids above `after`. Raises DatabaseUnavailable."""
+        query = select(refunds).where(refunds.c.payment_id == payment_id, refunds.c.id > after)
+        return page_of(await fetch(self._engine, query.order_by(refunds.c.id).limit(limit + 1), Refund), limit)

@@ -5,14 +5,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.errors import NotFound
 from shared.messaging.writes import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
 from shared.paging import PAGE_DEFAULT, Page
-from shared.payments.commands import OpenPayment
-from shared.payments.model import Payment
+from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
+from shared.payments.model import Payment, Refund
 from shared.payments.repository import PaymentRepository
+from shared.payments.results import TellOfPayment
 
 
 class PaymentService:
     """Payments.
 
+    A write returns when it is committed here; what it asks of the provider is then under way (`pending_action`), and
+    the payment tells what came of it.
     Every write raises InvalidCommand, CommandRejected, CommandFailed, CommandPending or Unavailable; every read
     DatabaseUnavailable.
     """
@@ -34,6 +37,38 @@ class PaymentService:
         """Payments in order of their ids, of one user or of all."""
         return await self._payments.page(user_id, after, limit)
 
+    async def get_refund(self, payment_id: int, refund_id: int) -> Refund:
+        """Raises NotFound."""
+        refund = await self._payments.get_refund(payment_id, refund_id)
+        if refund is None:
+            raise NotFound("refund_not_found", f"payment {payment_id} has no refund {refund_id}")
+        return refund
+
+    async def list_refunds(self, payment_id: int, after: int = 0, limit: int = PAGE_DEFAULT) -> Page[Refund]:
+        """A payment's refunds in order of their ids. Raises NotFound."""
+        await self.get_payment(payment_id)
+        return await self._payments.page_of_refunds(payment_id, after, limit)
+
     async def open_payment(self, command: OpenPayment, options: WriteOptions = DEFAULT_OPTIONS) -> Written[Payment]:
-        """Open a payment; it is pending."""
+        """Open a payment; it is pending. With a payment method the provider is asked to hold the amount."""
+        return await execute(self._writes, command, Payment, options)
+
+    async def capture_payment(
+        self, command: CapturePayment, options: WriteOptions = DEFAULT_OPTIONS
+    ) -> Written[Payment]:
+        """Have what is held taken."""
+        return await execute(self._writes, command, Payment, options)
+
+    async def reverse_payment(
+        self, command: ReversePayment, options: WriteOptions = DEFAULT_OPTIONS
+    ) -> Written[Payment]:
+        """Have the money given back, whatever was done."""
+        return await execute(self._writes, command, Payment, options)
+
+    async def refund_payment(self, command: RefundPayment, options: WriteOptions = DEFAULT_OPTIONS) -> Written[Refund]:
+        """Have a part of what was taken given back, or all that is left of it."""
+        return await execute(self._writes, command, Refund, options)
+
+    async def take_event(self, command: TellOfPayment, options: WriteOptions = DEFAULT_OPTIONS) -> Written[Payment]:
+        """Bring the payment to what the provider tells of it."""
         return await execute(self._writes, command, Payment, options)

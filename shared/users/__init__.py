@@ -1,15 +1,18 @@
-"""Users and their credit, on PostgreSQL."""
+"""Users, their credit and their purchases, on PostgreSQL."""
 
 from pathlib import Path
 
+from shared.saga import SagaStep
 from shared.service import Service
 from shared.users.handlers import HANDLERS
 from shared.users.model import User, metadata
+from shared.users.purchases.handlers import HANDLERS as PURCHASE_HANDLERS
+from shared.users.purchases.model import Purchase, PurchaseTotal
 
 SERVICE = Service(
     name="users",
-    models=(User,),
-    handlers=HANDLERS,
+    models=(User, Purchase, PurchaseTotal, SagaStep),
+    handlers=(*HANDLERS, *PURCHASE_HANDLERS),
     metadata=metadata,
     migrations=Path(__file__).parent / "migrations",
 )

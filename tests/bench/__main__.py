@@ -9,6 +9,7 @@ from types import FrameType
 import click
 import structlog
 
+from shared.errors import ConfigurationError
 from tests.bench.benchmark import Options, run_benchmark
 from tests.bench.catalogue import rows
 from tests.bench.plan import selected
@@ -57,6 +58,8 @@ def main(
         results = run_benchmark(chosen, options)
     except KeyboardInterrupt:
         sys.exit("stopped")
+    except ConfigurationError as error:
+        sys.exit(str(error))
     sys.exit(_status(results))
 
 

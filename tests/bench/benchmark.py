@@ -17,6 +17,7 @@ from tests.bench.rows import Row, RunFailed
 from tests.bench.run import Runner
 from tests.bench.session import Session, running_session
 from tests.bench.table import plan_text, progress, ratio_table, section_table
+from tests.support.servers import WRK
 
 RUN_OVERHEAD_S = 0.75
 SETUP_S = 25.0
@@ -51,7 +52,8 @@ def run_benchmark(rows: Sequence[Row], options: Options) -> Results:
     run_s = options.duration_s + options.warm_s + RUN_OVERHEAD_S
     print(plan_text(rows, options.repeats, run_s, SETUP_S), flush=True)
     began = time.monotonic()
-    with running_session() as session:
+    programs = [WRK] if any(row.method == "http" for row in rows) else []
+    with running_session(programs) as session:
         session.log_entries, session.backlog = options.log_entries, options.backlog
         results = Results(
             started_at=datetime.now(UTC),

@@ -180,31 +180,21 @@ def _one_client() -> Iterator[Row]:
 
 def _http() -> Iterator[Row]:
     section = "http"
-    for mode, title in (("lane", "gateway → lane"), ("for-update", "gateway → SELECT … FOR UPDATE")):
-        lane = LANES["postgresql"] if mode == "lane" else None
-        yield Row(
-            key=f"{section}/{mode}",
-            section=section,
-            title=f"{title}, 64 connections",
-            method="http",
-            workload=HOT,
-            lane=lane,
-            concurrency=64,
-            gateways=1,
-            gateway_mode=mode,
-        )
-    yield Row(
-        key=f"{section}/lane-2-gateways",
-        section=section,
-        title="2 gateways → lane, 128 connections",
-        method="http",
-        workload=HOT,
-        lane=LANES["postgresql"],
-        concurrency=128,
-        gateways=2,
-        gateway_mode="lane",
-        tier="full",
-    )
+    for gateways in (1, 2):
+        for mode, title in (("lane", "lane"), ("for-update", TITLES["for-update"])):
+            several, concurrency = gateways > 1, 64 * gateways
+            yield Row(
+                key=f"{section}/{mode}" + (f"-{gateways}-gateways" if several else ""),
+                section=section,
+                title=f"{f'{gateways} gateways' if several else 'gateway'} → {title}, {concurrency} connections",
+                method="http",
+                workload=HOT,
+                lane=LANES["postgresql"] if mode == "lane" else None,
+                concurrency=concurrency,
+                gateways=gateways,
+                gateway_mode=mode,
+                tier="full" if several else "short",
+            )
 
 
 def _lane_alone() -> Iterator[Row]:

@@ -37,6 +37,10 @@ def verify(kind: Kind, before: State, after: State, *, applied: int, unknown: in
     """
     problems: list[str] = []
     happened, shown = _happened(kind, before, after, problems)
+    if unknown:
+        shown += f" ({applied} acknowledged; of at most {unknown} without an answer {max(0, happened - applied)})"
+    else:
+        shown += ", as acknowledged"
     lost = max(0, applied - happened)
     surplus = max(0, happened - applied - unknown)
     if lost:
@@ -69,4 +73,4 @@ def _happened(kind: Kind, before: State, after: State, problems: list[str]) -> t
         made = (after.version_sum - before.version_sum) // 2
         return made, f"sum of balances unchanged, {made} transfers"
     added = after.balance_sum - before.balance_sum
-    return added, f"sum of balances is {added} higher, as acknowledged"
+    return added, f"sum of balances is {added} higher"

@@ -35,6 +35,8 @@ class ClientResult(Struct):
     error_texts: list[str] = []
     applied: int | None = None
     """Operations applied in the window, where there is not one latency for each."""
+    percentiles_s: dict[str, float] = {}
+    """Latencies as PERCENTILES names them, of a client that is alone and keeps no latency of each."""
 
 
 class Measurement(Struct, frozen=True, kw_only=True):
@@ -69,6 +71,8 @@ def measured(
     invariant, lost, violated = verdict
     texts = [text for result in results for text in result.error_texts]
     latency = {name: percentile(latencies, share) for name, share in PERCENTILES.items()}
+    for result in results:
+        latency.update(result.percentiles_s)
     return Measurement(
         offered=sum(result.offered for result in results) / duration_s,
         achieved=applied / duration_s,

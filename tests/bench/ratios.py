@@ -135,10 +135,12 @@ def _lane_alone(results: Results) -> list[tuple[str, Ratio]]:
 
 def _http(results: Results) -> list[tuple[str, Ratio]]:
     lane, other = results.find("http/lane"), results.find("http/for-update")
+    two, two_others = results.find("http/lane-2-gateways"), results.find("http/for-update-2-gateways")
     p99 = latency("p99")
     return [
         ("http", quotient("HTTP: gateway with lane / with FOR UPDATE", lane, other, target=5)),
         ("http", quotient("HTTP: p99 with lane / with FOR UPDATE", lane, other, p99, target=1, at_most=True)),
+        ("http", quotient("HTTP: 2 gateways with lane / with FOR UPDATE", two, two_others)),
     ]
 
 

@@ -39,7 +39,7 @@ class Row(Struct, frozen=True, kw_only=True):
     @property
     def is_slow_to_start(self) -> bool:
         """Whether its warm-up takes longer: thousands of commands at once; connections of its own to be made."""
-        return self.method == "lane" or self.method.startswith("pgbench")
+        return self.method in ("lane", "http") or self.method.startswith("pgbench")
 
     @property
     def is_lane(self) -> bool:

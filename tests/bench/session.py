@@ -12,7 +12,7 @@ from shutil import rmtree
 from signal import SIGTERM
 from time import monotonic, sleep
 
-from coordinator.dev.install import Installation
+from coordinator.dev.install import PROGRAMS, Installation, Program
 from coordinator.dev.servers import Server, ServerSet, remove_data
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
@@ -147,12 +147,15 @@ def _answers(url: str) -> bool:
 
 
 @contextmanager
-def running_session() -> Iterator[Session]:
-    """The servers of a benchmark of its own; nothing of them is left afterwards."""
+def running_session(programs: Sequence[Program] = ()) -> Iterator[Session]:
+    """The servers of a benchmark of its own; nothing of them is left afterwards.
+
+    `programs` are installed beside the servers'. Raises ConfigurationError when one cannot be had.
+    """
     directory = Path(tempfile.mkdtemp(prefix="write-coordinator-bench-"))
     directory.chmod(0o755)
     try:
-        Installation(print, directory / "install.log").run()
+        Installation(print, directory / "install.log", (*PROGRAMS, *programs)).run()
         servers = ServerSet.native(directory)
         servers.start(lambda what, seconds: print(f"  {what} ({seconds:.1f} s)", flush=True))
         session = Session(servers, directory)

@@ -243,6 +243,55 @@ class TestPostgresStore(_SqlContract):
                 connection.execute(text("ALTER TABLE accounts DROP CONSTRAINT divided"))
         engine.dispose()
 
+    def test_what_is_checked_at_the_commit_refuses_the_batch_too(self, open_store: OpenStore, url: str) -> None:
+        store = open_store()
+        lease = store.take_over("holder", NOW)
+        engine = sql_engine(url)
+        with engine.connect() as connection:
+            connection.execute(
+                text("ALTER TABLE accounts ADD CONSTRAINT late UNIQUE (balance) DEFERRABLE INITIALLY DEFERRED")
+            )
+            try:
+                with pytest.raises(BatchFault, match="late"):
+                    commit(store, lease, changes(inserts=[account(1, balance=7), account(2, balance=7), entry(1)]))
+                assert accounts(store, 1, 2) == []
+                commit(store, lease, changes(inserts=[account(1, balance=7), account(2, balance=8), entry(1)]))
+            finally:
+                connection.execute(text("ALTER TABLE accounts DROP CONSTRAINT late"))
+        engine.dispose()
+
+    def test_a_refused_batch_keeps_its_connection(self, open_store: OpenStore) -> None:
+        store: Any = open_store()
+        lease = commit(store, store.take_over("holder", NOW), changes(inserts=[account(1)]))
+        connection = store.begin()._connection
+        with pytest.raises(BatchFault):
+            commit(store, lease, changes(inserts=[account(1)]))
+        with pytest.raises(Fenced):
+            commit(store, Lease(lease.epoch, 99), changes(inserts=[account(2)]))
+        commit(store, lease, changes(inserts=[account(2)]))
+        assert store.begin()._connection is connection
+
+    def test_what_was_to_be_prepared_behind_a_refused_statement_is_prepared_again(self, open_store: OpenStore) -> None:
+        commit(open_store(), lease := open_store().take_over("holder", NOW), changes(inserts=[account(1)]))
+        store = open_store()
+        lease = Lease(lease.epoch, 1)
+        with pytest.raises(BatchFault):
+            commit(store, lease, changes(inserts=[account(1), entry(2)]))
+        commit(store, lease, changes(inserts=[account(2), entry(2)]))
+        transaction = store.begin()
+        assert len(transaction.load([Read(LogEntry, "command_id", [entry(2).command_id])])[0]) == 1
+        transaction.rollback()
+
+    def test_answers_are_read_while_more_is_sent_than_the_sockets_hold(self, open_store: OpenStore) -> None:
+        store = open_store()
+        rows = [account(n, data=b"x" * 2000) for n in range(1, 2001)]
+        commit(store, store.take_over("holder", NOW), changes(inserts=rows))
+        owners = [*(row.owner for row in rows), *("x" * 2000 + str(n) for n in range(5000))]
+        everything = Read(Account, "owner", owners)
+        transaction = store.begin()
+        assert [len(found) for found in transaction.load([everything] * 3)] == [2000] * 3
+        transaction.rollback()
+
     def test_a_connection_cut_while_the_commit_is_under_way_leaves_all_or_nothing(
         self, open_store: OpenStore, url: str
     ) -> None:

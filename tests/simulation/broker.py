@@ -15,13 +15,14 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from shared.messaging.wire import CommandMessage, Envelope, decode
+from tests.simulation.schedule import DONE, IDLE, NEVER, PASSED, Act
 
 if TYPE_CHECKING:
     from coordinator.lane.acknowledger import Acknowledgement
+    from tests.simulation.schedule import Actor
     from tests.simulation.world import World
 
 _position = attrgetter("position")
-_NEVER = float("inf")
 
 
 class Message:
@@ -72,10 +73,11 @@ class Message:
 class Channel:
     """A consumer's channel, with the frames that are on their way in both directions."""
 
-    __slots__ = ("inbound", "is_open", "name", "notice_at", "outbound", "tag", "unacknowledged")
+    __slots__ = ("inbound", "is_open", "name", "notice_at", "outbound", "reader", "tag", "unacknowledged")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, reader: Actor) -> None:
         self.name = name
+        self.reader = reader
         self.is_open = True
         self.notice_at = 0.0
         self.tag = 0
@@ -87,10 +89,11 @@ class Channel:
 class Link:
     """A publisher's connection: publishes go one way, confirms the other."""
 
-    __slots__ = ("inbound", "is_open", "name", "notice_at", "outbound")
+    __slots__ = ("inbound", "is_open", "name", "notice_at", "outbound", "reader")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, reader: Actor) -> None:
         self.name = name
+        self.reader = reader
         self.is_open = True
         self.notice_at = 0.0
         self.outbound: deque[tuple[int, str, Any]] = deque()
@@ -126,6 +129,9 @@ class Broker:
 
     def __init__(self, world: World, lanes: list[str], prefetch: int) -> None:
         self.world = world
+        self.actor = world.schedule.add()
+        self.actor.step, self.actor.wake = self.step, self.wake
+        self.readers: dict[str, Actor] = {}
         self.prefetch = prefetch
         self.queues = {lane: Queue(lane) for lane in lanes}
         self.links: list[Link] = []
@@ -137,13 +143,14 @@ class Broker:
     def is_up(self) -> bool:
         return self.world.now >= self.up_at
 
-    def consume(self, lane: str, name: str) -> Channel:
-        channel = Channel(name)
+    def consume(self, lane: str, name: str, reader: Actor) -> Channel:
+        channel = Channel(name, reader)
         self.queues[lane].channels.append(channel)
+        self.world.wake(self.actor)
         return channel
 
-    def connect(self, name: str) -> Link:
-        link = Link(name)
+    def connect(self, name: str, reader: Actor) -> Link:
+        link = Link(name, reader)
         self.links.append(link)
         return link
 
@@ -153,6 +160,8 @@ class Broker:
             return
         channel.is_open = False
         channel.notice_at = self.world.now + notice_s
+        self.world.wake(channel.reader)
+        self.world.wake(self.actor)
         channel.outbound.clear()
         for queue in self.queues.values():
             if channel in queue.channels:
@@ -169,6 +178,7 @@ class Broker:
                 for message in held:
                     message.is_redelivered = True
                 queue.ready.extendleft(reversed(held[middle:] + held[:middle]))
+                self.world.wake(self.actor)
         channel.unacknowledged.clear()
 
     def drop_link(self, link: Link, notice_s: float = 0.0) -> None:
@@ -176,12 +186,14 @@ class Broker:
             return
         link.is_open = False
         link.notice_at = self.world.now + notice_s
+        self.world.wake(link.reader)
         link.outbound.clear()
         link.inbound.clear()
         self.links.remove(link)
 
     def restart(self, down_s: float) -> None:
-        self.up_at = self.world.now + down_s
+        # One that is down already does not come up earlier for it.
+        self.up_at = max(self.up_at, self.world.now + down_s)
         for queue in self.queues.values():
             for channel in list(queue.channels):
                 self.drop_channel(channel, self.world.chance() * 0.3)
@@ -192,19 +204,23 @@ class Broker:
         now = self.world.now
         if now < self.up_at:
             return self.up_at
+        return now + 0.01 if self._is_waiting() else NEVER
+
+    def _is_waiting(self) -> bool:
+        """Whether anything is on its way to the broker."""
         for link in self.links:
             if link.outbound:
-                return now + 0.01
+                return True
         for queue in self.queues.values():
             for channel in queue.channels:
                 if channel.outbound:
-                    return now + 0.01
-        return _NEVER
+                    return True
+        return False
 
-    def step(self) -> bool:
+    def step(self) -> Act:
         world = self.world
         if world.now < self.up_at:
-            return False
+            return IDLE
         chance = world.chance
         moved = False
         for queue in self.queues.values():
@@ -220,13 +236,16 @@ class Broker:
             if link.outbound and (chance() < 0.6 or world.is_calm):
                 self._receive(link)
                 moved = True
-        return moved
+        if moved:
+            return DONE
+        return PASSED if self._is_waiting() else IDLE
 
     def _deliver(self, queue: Queue) -> bool:
         channel = queue.channels[0]
         room = min(self.prefetch - len(channel.unacknowledged), len(queue.ready))
         if room <= 0:
             return False
+        self.world.wake(channel.reader)
         for _ in range(1 + int(self.world.chance() * room)):
             message = queue.ready.popleft()
             channel.tag += 1
@@ -246,6 +265,7 @@ class Broker:
             return
         for settled in tags:
             self.world.acknowledged(queue.lane, window.pop(settled))
+        self.world.wake(channel.reader)
 
     def _receive(self, link: Link) -> None:
         """Take some of what was published: the messages may arrive, and their confirms be lost with the link."""
@@ -258,6 +278,7 @@ class Broker:
             elif target == "reply":
                 if not world.happens("reply_lost"):
                     self.replies[payload[0]].append(payload[1:])
+                    world.wake(self.readers[payload[0]])
             elif world.happens("reject"):
                 is_taken = False
                 world.trace("broker: %s of %s is rejected, the queue is full", payload.ids, link.name)
@@ -266,3 +287,4 @@ class Broker:
                 world.trace("broker: %s of %s is in queue %s", payload.ids, link.name, target)
             if number:
                 link.inbound.append((number, is_taken))
+                world.wake(link.reader)

@@ -19,6 +19,7 @@ from coordinator.lane import unit_of_work as work_module
 from coordinator.lane.acknowledger import Acknowledgement, Acknowledger
 from coordinator.lane.delivery import Settlement
 from coordinator.lane.lane import Lane
+from coordinator.lane.parts import Parts
 from coordinator.lane.positions import Positions
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.unit_of_work import BatchWork
@@ -471,6 +472,22 @@ _rewritten(
     "admit",
     ">= self._gap_timeout_s",
     ">= 0",
+)
+_rewritten(
+    "pack-not-taken-apart",
+    "a pack with numbers in another order, or left out, is applied as it stands",
+    Parts,
+    "of",
+    "if len(runs) <= 1:",
+    "if True:",
+)
+_rewritten(
+    "part-acknowledges-its-pack",
+    "a pack is acknowledged while a part of it is held: a crash loses that part",
+    Parts,
+    "settled",
+    "if left:",
+    "if False:",
 )
 
 

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from shared.lane_tables import ParkedCommand
 from tests.simulation import parked
+from tests.simulation.schedule import DONE, IDLE, NEVER, Act
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
     from tests.simulation.world import World
 
-_NEVER = float("inf")
+LOOKS_EVERY_S = 0.7
 
 
 class Chaos:
@@ -20,9 +21,11 @@ class Chaos:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.actor = world.schedule.add()
+        self.actor.step, self.actor.wake = self.step, self.wake
         self.budget = int(world.chance() * 7)
         self.next_at = world.chance()
-        self.operator_at = 0.0
+        self.operator_at = NEVER
         faults: list[Callable[[], None]] = [
             self.drop_consumers,
             self.crash,
@@ -38,32 +41,39 @@ class Chaos:
         kept = 1 + int(world.chance() * len(faults))
         self.faults = [faults[int(world.chance() * len(faults))] for _ in range(kept)]
 
-    def step(self) -> bool:
+    def step(self) -> Act:
         world = self.world
         if self.budget > 0 and world.now >= self.next_at:
             self.budget -= 1
             self.next_at = world.now + world.chance() * 0.8
             self.faults[int(world.chance() * len(self.faults))]()
-            return True
-        if world.now >= self.operator_at:
-            self.operator_at = world.now + 0.7
-            return self.operate()
-        return False
+            return DONE
+        if not self._has_work():
+            self.operator_at = NEVER
+        elif self.operator_at == NEVER:
+            self.operator_at = world.now + world.chance() * LOOKS_EVERY_S
+        elif world.now >= self.operator_at:
+            self.operator_at = world.now + LOOKS_EVERY_S
+            if self.operate():
+                return DONE
+        return IDLE
 
     def wake(self) -> float:
-        if self.budget > 0:
-            return self.next_at
+        return min(self.operator_at, self.next_at) if self.budget > 0 else self.operator_at
+
+    def _has_work(self) -> bool:
+        """Whether there is anything for an operator to set right."""
         for database in self.world.databases.values():
             if database.paused or database.table(ParkedCommand):
-                return self.operator_at
+                return True
         for process in self.world.processes.values():
             if process.held_reason is not None and process.held_reason.startswith("blocked"):
-                return self.operator_at
-        return _NEVER
+                return True
+        return False
 
     def heal(self) -> None:
         for process in self.world.processes.values():
-            process.frozen_until = 0.0
+            process.freeze(0.0)
         for database in self.world.databases.values():
             database.away_until = 0.0
 
@@ -113,12 +123,12 @@ class Chaos:
     def stop(self) -> None:
         process = self._process()
         self.world.trace("%s is told to stop", process)
-        process.is_stopping = True
+        process.stop()
 
     def freeze(self) -> None:
         """A zombie: nothing runs in it until long after the broker has moved on."""
         process = self._process()
-        process.frozen_until = self.world.now + self.world.chance() * 2.0
+        process.freeze(self.world.now + self.world.chance() * 2.0)
         self.world.trace("%s freezes until %.3f", process, process.frozen_until)
         if process.channel is not None and self.world.chance() < 0.8:
             self.world.broker.drop_channel(process.channel)

@@ -21,13 +21,13 @@ from shared.messaging.wire import (
 )
 from tests.simulation.broker import Message
 from tests.simulation.publisher import Publisher
+from tests.simulation.schedule import DONE, IDLE, PASSED, Act
 from tests.support.checker import ClientRecord
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 ASKED_MAX = 3
-_NEVER = float("inf")
 _decode_outcomes = msgspec.json.Decoder(list[Outcome]).decode
 
 
@@ -57,7 +57,9 @@ class Client:
         self.name = name
         self.lane = lane
         self.has_session = has_session
-        self.publisher = Publisher(world, name)
+        self.actor = world.schedule.add()
+        self.actor.step, self.actor.wake = self.step, self.wake
+        self.publisher = Publisher(world, name, self.actor)
         self.plan: deque[list[CommandMessage]] = deque()
         self.issues: list[Issue] = []
         self.open: dict[str, Issue] = {}
@@ -69,24 +71,29 @@ class Client:
         self.reused: set[str] = set()
         self.nameless = 0
         self.replies = world.broker.replies[name]
+        world.broker.readers[name] = self.actor
 
-    def step(self) -> bool:
+    def step(self) -> Act:
         world = self.world
         publisher = self.publisher
         link = publisher.link
-        moved = (link is None or bool(link.inbound) or not link.is_open) and publisher.step()
+        act = IDLE
+        if (link is None or link.inbound or not link.is_open) and publisher.step():
+            act = DONE
         if self.replies:
             self._told(*self.replies.popleft())
-            return True
-        if self.plan and self._may_issue():
-            self._issue(self.plan.popleft())
-            return True
+            return DONE
+        if self.plan and self._has_room():
+            if world.is_calm or world.chance() < self.pace:
+                self._issue(self.plan.popleft())
+                return DONE
+            act = DONE if act is DONE else PASSED
         now = world.now
         for issue in self.open.values():
             if issue.resend_at is not None and now >= issue.resend_at:
                 issue.resend_at = None
                 self._publish(issue)
-                return True
+                return DONE
             if issue.is_confirmed and issue.missing and now >= issue.ask_at:
                 world.trace("%s asks again for %s", self.name, issue.key)
                 issue.ask_at = world.now + 2.0
@@ -94,22 +101,23 @@ class Client:
                 if issue.asked > ASKED_MAX:
                     world.violation(f"{issue.message.ids} have no outcome long after everything was healed")
                 self._publish(issue)
-                return True
-        return moved
+                return DONE
+        return act
 
-    def _may_issue(self) -> bool:
+    def _has_room(self) -> bool:
         under_way = 0
         for issue in self.open.values():
             if issue.missing and not issue.is_confirmed and not issue.is_abandoned:
                 under_way += 1
-        return under_way < self.window and (self.world.is_calm or self.world.chance() < self.pace)
+        return under_way < self.window
 
     def wake(self) -> float:
         wake_at = self.publisher.wake()
         for issue in self.open.values():
-            time = issue.ask_at if issue.is_confirmed else issue.resend_at
-            if time is not None and time < wake_at:
-                wake_at = time
+            if issue.is_confirmed and issue.ask_at < wake_at:
+                wake_at = issue.ask_at
+            if issue.resend_at is not None and issue.resend_at < wake_at:
+                wake_at = issue.resend_at
         return min(wake_at, self.world.now + 0.05) if self.plan else wake_at
 
     def _issue(self, commands: list[CommandMessage]) -> None:
@@ -140,8 +148,6 @@ class Client:
                 self.records.append(record)
                 self.by_id[command.command_id] = record
                 world.commands[command.command_id] = command
-                if command.publisher is not None:
-                    world.sessions.setdefault(command.publisher, {})[command.publisher_seq] = command.command_id
         issue = Issue(key, self._message(key, commands), records)
         issue.ask_at = world.now + 1.0 + world.chance()
         self.issues.append(issue)

@@ -18,6 +18,7 @@ from msgspec import Struct
 from coordinator.stores.port import BatchFault, Changes, Conflict, Fenced, Lease, Read, StoreUnavailable
 from shared.lane_tables import Cancellation, LogEntry, ParkedCommand
 from shared.rows import Row
+from tests.simulation.schedule import DONE, IDLE, NEVER, PASSED, Act
 from tests.simulation.services import BALANCE_MIN, NOTE_CHARACTERS_MAX
 from tests.support.ledger import Account
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 INTEGER_MAX = 2**63 - 1
-_NEVER = float("inf")
 
 
 class Crash(BaseException):
@@ -49,6 +49,8 @@ class Database:
 
     def __init__(self, world: World, lane: str) -> None:
         self.world = world
+        self.actor = world.schedule.add()
+        self.actor.step, self.actor.wake = self.step, self.wake
         self.lane = lane
         self.tables: defaultdict[type[Row], dict[Any, Any]] = defaultdict(dict)
         self.epoch = 0
@@ -66,14 +68,16 @@ class Database:
     def table(self, model: type[Row]) -> dict[Any, Any]:
         return self.tables[model]
 
-    def step(self) -> bool:
-        if self.pending is None or self.world.chance() < 0.7:
-            return False
+    def step(self) -> Act:
+        if self.pending is None:
+            return IDLE
+        if self.world.chance() < 0.7:
+            return PASSED
         self.wait_for_commit()
-        return True
+        return DONE
 
     def wake(self) -> float:
-        return _NEVER if self.pending is None else self.world.now + 0.1
+        return NEVER if self.pending is None else self.world.now + 0.1
 
     def wait_for_commit(self) -> None:
         """Return once no COMMIT holds the lease row's lock."""
@@ -96,7 +100,7 @@ class Database:
             self.world.violation(f"a commit of epoch {commit.lease.epoch} landed in epoch {self.epoch}")
         if self.paused is not None:
             self.world.violation("a commit landed while the lane was paused")
-        self._note_waiting(commit.changes)
+        waiting = self._note_waiting(commit.changes)
         for rows in commit.changes.deletes:
             for row in rows:
                 self.table(type(row)).pop(getattr(row, row.key), None)
@@ -108,17 +112,24 @@ class Database:
                 if is_log:
                     self.world.ticks += 1
                     self.landed_at.setdefault(row.command_id, self.world.ticks)
-                    self.world.settled(commit, row)
+                    # What waited for its key had its turn among its publisher's commands when it began to wait.
+                    if row.command_id not in self.waited:
+                        self.world.taken(commit, row.command_id)
+        for command_id in waiting:
+            self.world.taken(commit, command_id)
         self.sequence = commit.sequence
 
-    def _note_waiting(self, changes: Changes) -> None:
+    def _note_waiting(self, changes: Changes) -> list[str]:
         """Those that begin to wait do so behind everything that the same transaction settles."""
         waiting = [row for rows in changes.inserts if type(rows[0]) is ParkedCommand for row in rows]
         settled = sum(len(rows) for rows in changes.inserts if type(rows[0]) is LogEntry) if waiting else 0
-        for row in waiting:
-            if row.error_code is None:
-                account = int(row.ordering_key.partition("=")[2])
-                self.waited.setdefault(row.command_id, (self.world.ticks + settled, len(self.waited) + 1, account))
+        if waiting:
+            self.world.wake(self.world.chaos.actor)
+        begun = [row for row in waiting if row.error_code is None and row.command_id not in self.waited]
+        for row in begun:
+            account = int(row.ordering_key.partition("=")[2])
+            self.waited[row.command_id] = (self.world.ticks + settled, len(self.waited) + 1, account)
+        return [row.command_id for row in begun]
 
     def refuse(self, changes: Changes) -> None:
         """Raises BatchFault if the changes violate a constraint."""
@@ -167,6 +178,8 @@ class SimulatedStore:
         self.database = database
         self.process = process
         self.world = database.world
+        rates = self.world.rates
+        self._rates = rates["stall"], rates["crash"], rates["unavailable"]
 
     def check(self, models: Sequence[type[Row]]) -> None:
         """The tables are dictionaries."""
@@ -206,19 +219,17 @@ class SimulatedStore:
             raise Crash
         if world.is_calm:
             return
-        rates = world.rates
+        stall, crash, unavailable = self._rates
         chance = world.chance
-        if rates["stall"] and chance() < rates["stall"]:
+        if stall and chance() < stall:
             world.trace("%s stalls at %s", process, point)
             world.interlude()
-        if rates["crash"] and not world.is_calm and chance() < rates["crash"]:
+        if crash and not world.is_calm and chance() < crash:
             world.trace("%s crashes at %s", process, point)
             process.crash()
         if process.is_dead:
             raise Crash
-        if world.now < self.database.away_until or (
-            rates["unavailable"] and not world.is_calm and chance() < rates["unavailable"]
-        ):
+        if world.now < self.database.away_until or (unavailable and not world.is_calm and chance() < unavailable):
             world.trace("%s: the database is away at %s", process, point)
             raise StoreUnavailable(f"away at {point}")
 
@@ -259,6 +270,7 @@ class SimulatedTransaction:
         if world.happens("lands_later"):
             world.trace("%s: the connection is lost during COMMIT", process)
             database.pending = commit
+            world.wake(database.actor)
             raise StoreUnavailable("the connection was lost during COMMIT")
         database.land(commit)
         world.trace("%s commits epoch %s, sequence %s", process, lease.epoch, sequence)

@@ -171,6 +171,18 @@ class Model:
 
 
 _KNOWN = {
-    "ledger": {"open", "deposit", "forward", "relay", "rename", "close", "strict", "tamper", "fragile", "remark"},
+    "ledger": {
+        "open",
+        "deposit",
+        "forward",
+        "relay",
+        "rename",
+        "close",
+        "strict",
+        "tamper",
+        "fragile",
+        "remark",
+        "note",
+    },
     "journal": {"note"},
 }

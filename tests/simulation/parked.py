@@ -41,6 +41,7 @@ def operate(world: World, database: Database) -> bool:
         world.commands[message.command_id or ""] = message
         envelope = Envelope(message_id=message.command_id, type=message.type)
         world.broker.queues[database.lane].append(Message(envelope, message.arguments, (message.command_id,)))
+        world.wake(world.broker.actor)
         acted = True
     return acted
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -23,7 +24,7 @@ _encode = msgspec.json.encode
 
 
 def plan(world: World, client: Client, number: int, messages: int) -> None:
-    """Fill a client's plan: single commands, packs, repeats of an id with other content."""
+    """Fill a client's plan: single commands, packs, repeats of an id with other content, numbers out of their order."""
     chance = world.chance
     count = 0
     sequence = 0
@@ -39,6 +40,23 @@ def plan(world: World, client: Client, number: int, messages: int) -> None:
         sent.extend(command for command in commands if command.command_id is not None)
         if sent and client.window < 4 and chance() < world.rates["reuse"]:
             client.plan.append([_other(sent[int(chance() * len(sent))])])
+    if client.has_session:
+        for command in sent:
+            world.sessions.setdefault(client.name, {})[command.publisher_seq] = command.command_id or ""
+        if chance() < 2 * world.rates["muddle"]:
+            _muddle(client.plan, chance)
+
+
+def _muddle(issues: Sequence[list[CommandMessage]], chance: Callable[[], float]) -> None:
+    """Have numbers of a session in another order than the messages, and than the packs, that hold them."""
+    for one, other in pairwise(issues):
+        here, there = int(chance() * len(one)), int(chance() * len(other))
+        if chance() < 0.5 and one[here].publisher is not None and other[there].publisher is not None:
+            one[here], other[there] = other[there], one[here]
+    for commands in issues:
+        if len(commands) > 1 and chance() < 0.5:
+            first = int(chance() * (len(commands) - 1))
+            commands[first], commands[first + 1] = commands[first + 1], commands[first]
 
 
 def _other(message: CommandMessage) -> CommandMessage:
@@ -77,23 +95,26 @@ def _ledger(world: World) -> Command:
     chance = world.chance
     key = 1 + int(chance() * _ACCOUNTS)
     kind = chance()
-    strict, tamper, fragile = world.rates["strict"], world.rates["tamper"], world.rates["fragile"]
+    rates = world.rates
     owner = _OWNERS[int(chance() * len(_OWNERS))]
     amount = int(chance() * 20)
-    shares: tuple[tuple[float, Callable[[], Command]], ...] = (
-        (tamper, lambda: Tamper(id=key, how=_HOWS[amount % len(_HOWS)])),
-        (fragile, lambda: Fragile(id=key, amount=amount + 1)),
-        (fragile / 2, lambda: Remark(id=key, note=MENDED if amount < 10 else None)),
-        (0.22, lambda: OpenAccount(owner=owner)),
-        (0.30, lambda: Deposit(id=key, amount=amount - 6)),
-        (0.12, lambda: Relay(id=key, amount=amount // 3)),
-        (0.08, lambda: Forward(id=key, amount=amount // 2)),
-        (0.06, lambda: Rename(id=key, owner=owner)),
-        (0.04, lambda: Close(id=key)),
-        (strict, lambda: Strict(id=key, crash=amount < 10)),
-    )
-    for share, command in shares:
-        kind -= share
+    for share, make in _SHARES:
+        kind -= rates[share] if isinstance(share, str) else share
         if kind < 0:
-            return command()
+            return make(key, owner, amount)
     return Deposit(id=key, amount=1)
+
+
+_SHARES: tuple[tuple[str | float, Callable[[int, str, int], Command]], ...] = (
+    ("tamper", lambda key, owner, amount: Tamper(id=key, how=_HOWS[amount % len(_HOWS)])),
+    ("fragile", lambda key, owner, amount: Fragile(id=key, amount=amount + 1)),
+    ("remark", lambda key, owner, amount: Remark(id=key, note=MENDED if amount < 10 else None)),
+    (0.22, lambda key, owner, amount: OpenAccount(owner=owner)),
+    (0.30, lambda key, owner, amount: Deposit(id=key, amount=amount - 6)),
+    (0.12, lambda key, owner, amount: Relay(id=key, amount=amount // 3)),
+    (0.08, lambda key, owner, amount: Forward(id=key, amount=amount // 2)),
+    (0.06, lambda key, owner, amount: Rename(id=key, owner=owner)),
+    (0.04, lambda key, owner, amount: Close(id=key)),
+    ("strict", lambda key, owner, amount: Strict(id=key, crash=amount < 10)),
+)
+"""What comes how often, as a share or as the name of this seed's rate, and how it is made."""

@@ -21,21 +21,22 @@ from shared.service import Projection
 from tests.simulation.broker import Channel, Message
 from tests.simulation.database import Crash, SimulatedStore
 from tests.simulation.publisher import Publisher
+from tests.simulation.schedule import DONE, IDLE, NEVER, Act
 from tests.simulation.services import SERVICES
 
 if TYPE_CHECKING:
+    from tests.simulation.schedule import Actor
     from tests.simulation.world import World
 
 _numbers = itertools.count(1)
 # With a new epoch, commits may have happened that this process was not told of.
 RESETS_PROJECTION = hasattr(Projection, "reset")
-_NEVER = float("inf")
 
 
 class Process:
-    """From its start to its end."""
+    """From its start to its end. Each of its threads is an actor, which its successor inherits."""
 
-    def __init__(self, world: World, lane: str, name: str) -> None:
+    def __init__(self, world: World, lane: str, name: str, io_thread: Actor, lane_thread: Actor) -> None:
         self.world = world
         self.lane_name = lane
         self.name = name
@@ -46,7 +47,7 @@ class Process:
         self.store = SimulatedStore(world.databases[lane], self)
         self.lane = Lane(SERVICES[lane], self.store, self._clock, name, world.settings, lambda: world.now)
         self.skew_s = (world.chance() - 0.5) * 0.2
-        self.publisher = Publisher(world, name)
+        self.publisher = Publisher(world, name, io_thread)
         self.acknowledger = Acknowledger()
         self.channel: Channel | None = None
         self.generation = 0
@@ -63,6 +64,10 @@ class Process:
         self._pause: tuple[int | None, float] = (None, 0.0)
         self.restart_at: float | None = None
         self.waiting = 0
+        self.io_thread, self.lane_thread = io_thread, lane_thread
+        io_thread.step, io_thread.wake = self.step_io, self.wake_io
+        lane_thread.step, lane_thread.wake = self.step_lane, self.wake_lane
+        world.wake(lane_thread)
 
     def __str__(self) -> str:
         return self.name
@@ -79,12 +84,26 @@ class Process:
                 self.world.broker.drop_channel(self.channel)
             self.world.died(self)
 
+    def stop(self) -> None:
+        """SIGTERM."""
+        self.is_stopping = True
+        self._wake()
+
+    def freeze(self, until: float) -> None:
+        """Neither thread runs until then."""
+        self.frozen_until = until
+        self._wake()
+
+    def _wake(self) -> None:
+        self.world.wake(self.io_thread)
+        self.world.wake(self.lane_thread)
+
     # The broker's thread.
 
-    def step_io(self) -> bool:
+    def step_io(self) -> Act:
         world = self.world
         if world.now < self.frozen_until:
-            return False
+            return IDLE
         channel = self.channel
         publisher = self.publisher
         link = publisher.link
@@ -96,6 +115,7 @@ class Process:
         elif channel.inbound:
             for _ in range(1 + int(world.chance() * len(channel.inbound))):
                 self.on_message(*channel.inbound.popleft())
+            world.wake(self.lane_thread)
             moved = True
         elif not channel.is_open and world.now >= channel.notice_at:
             self.channel = None
@@ -108,11 +128,12 @@ class Process:
             moved = True
         if self.is_stopping and not self._is_in_lane and not self.settlements:
             moved = self.finish(channel) or moved
-        return moved
+        return DONE if moved else IDLE
 
     def connect(self) -> None:
         self.generation = self.inbox.begin_generation()
-        self.channel = self.world.broker.consume(self.lane_name, f"{self.name}/{self.generation}")
+        self.world.wake(self.lane_thread)
+        self.channel = self.world.broker.consume(self.lane_name, f"{self.name}/{self.generation}", self.io_thread)
         self.acknowledger = Acknowledger()
 
     def on_message(self, tag: int, message: Message, is_redelivered: bool) -> None:
@@ -135,13 +156,13 @@ class Process:
             generation, settlement = self.settlements[0]
             for letter in settlement.dead_letters:
                 yield from self._publish_dead(letter)
-            self.acknowledge(generation, settlement.tags)
-            yield True
             for reply in settlement.replies:
                 self._send_reply(reply)
             if settlement.emitted:
                 yield True
                 self.publish_emitted(settlement.emitted)
+            yield True
+            self.acknowledge(generation, settlement.tags)
             self.settlements.popleft()
             yield True
 
@@ -154,6 +175,7 @@ class Process:
         for acknowledgement in self.acknowledger.settled(tags):
             if channel.is_open:
                 channel.outbound.append(acknowledgement)
+                self.world.wake(self.world.broker.actor)
 
     def _publish_dead(self, letter: DeadLetter) -> Iterator[bool]:
         """Until it is confirmed its delivery stays unacknowledged."""
@@ -180,6 +202,7 @@ class Process:
         if is_taken:
             self.confirmed.append(entry)
             self.inbox.nudge()
+            self.world.wake(self.lane_thread)
         else:
             self.retries.append((self.world.now + 0.1, entry))
 
@@ -195,27 +218,28 @@ class Process:
         self.crash()
         return True
 
-    def wake(self) -> float:
-        """When either thread has something to do; when a dead process is started anew."""
+    def wake_io(self) -> float:
+        """When the broker's thread has something to do; when a dead process is started anew."""
         if self.is_dead:
             return self.world.now if self.restart_at is None else self.restart_at
-        wake_at = self._wake_lane()
-        link, channel = self.publisher.link, self.channel
-        if link is None or not link.is_open:
-            wake_at = min(wake_at, self.publisher.wake())
+        if self.world.now < self.frozen_until:
+            return self.frozen_until
+        channel = self.channel
+        wake_at = self.publisher.wake()
         if self.retries:
             wake_at = min(wake_at, self.retries[0][0])
         if channel is None:
-            wake_at = min(wake_at, self.connect_at)
+            if not self.is_stopping:
+                wake_at = min(wake_at, max(self.connect_at, self.world.broker.up_at))
         elif not channel.is_open:
             wake_at = min(wake_at, channel.notice_at)
-        return max(self.frozen_until, wake_at)
+        return wake_at
 
     # The lane's thread.
 
-    def step_lane(self) -> bool:
+    def step_lane(self) -> Act:
         if self._is_in_lane or self.is_dead or self.world.now < self.frozen_until or not self._is_due():
-            return False
+            return IDLE
         self._is_in_lane = True
         try:
             next(self._running, None)
@@ -223,7 +247,9 @@ class Process:
             pass
         finally:
             self._is_in_lane = False
-        return True
+        # Others have acted if it stalled, and both threads may have slept for its sake.
+        self._wake()
+        return DONE
 
     def _is_due(self) -> bool:
         generation, until = self._pause
@@ -236,12 +262,16 @@ class Process:
             return True
         return bool(self.lane._order._held) and self.lane.due_in_s(inbox._generation) == 0
 
-    def _wake_lane(self) -> float:
+    def wake_lane(self) -> float:
+        if self._is_in_lane or self.is_dead:
+            return NEVER
+        if self.world.now < self.frozen_until:
+            return self.frozen_until
         generation, until = self._pause
         if generation is not None:
             return until
         due_s = self.lane.due_in_s(self.inbox._generation) if self.lane._order._held else None
-        return _NEVER if due_s is None else self.world.now + due_s
+        return NEVER if due_s is None else self.world.now + due_s
 
     def _run(self) -> Iterator[None]:
         settings = self.world.settings
@@ -277,7 +307,7 @@ class Process:
     def decide(self, deliveries: list[Delivery], generation: int):
         gaps = self.lane.gaps
         # Now, since its channel may be another by the time that the batch is committed.
-        self.waiting = sum(1 for is_settled in self.acknowledger._is_settled.values() if not is_settled)
+        self.waiting = list(self.acknowledger._is_settled.values()).count(False)
         decision = self.lane.apply(deliveries, generation)
         if self.lane.gaps > gaps:
             self.world.gave_up(self)
@@ -297,6 +327,7 @@ class Process:
 
     def hold(self, generation: int, hold: Hold) -> Iterator[None]:
         self.held_reason = hold.reason
+        self.world.wake(self.world.chaos.actor)
         yield from self._wait_void(generation, hold.delay_s)
 
     def _wait_void(self, generation: int, delay_s: float) -> Iterator[None]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from tests.simulation.schedule import NEVER
+
 if TYPE_CHECKING:
     from tests.simulation.broker import Link
+    from tests.simulation.schedule import Actor
     from tests.simulation.world import World
-
-_NEVER = float("inf")
 
 
 class Publisher:
-    """Keeps itself connected, waits for confirms, and repeats in order what was not confirmed."""
+    """Keeps itself connected, waits for confirms, and repeats in order what was not confirmed. Part of an actor."""
 
-    def __init__(self, world: World, name: str) -> None:
+    def __init__(self, world: World, name: str, actor: Actor) -> None:
         self.world = world
         self.name = name
+        self.actor = actor
         self.link: Link | None = None
         self.connect_at = 0.0
         self._number = 0
@@ -29,12 +31,14 @@ class Publisher:
         self._waiting[self._number] = (target, payload, on_confirm)
         if self.link is not None:
             self.link.outbound.append((self._number, target, payload))
+            self.world.wake(self.world.broker.actor)
 
     def send(self, payload: Any) -> bool:
         """Without a confirm."""
         if self.link is None:
             return False
         self.link.outbound.append((0, "reply", payload))
+        self.world.wake(self.world.broker.actor)
         return True
 
     def step(self) -> bool:
@@ -43,9 +47,10 @@ class Publisher:
         if link is None:
             if world.now < self.connect_at or not world.broker.is_up:
                 return False
-            self.link = link = world.broker.connect(self.name)
+            self.link = link = world.broker.connect(self.name, self.actor)
             for number, (target, payload, _) in self._waiting.items():
                 link.outbound.append((number, target, payload))
+            world.wake(world.broker.actor)
             return True
         if not link.is_open:
             if world.now < link.notice_at:
@@ -63,8 +68,8 @@ class Publisher:
 
     def wake(self) -> float:
         if self.link is None:
-            return self.connect_at
-        return _NEVER if self.link.is_open else self.link.notice_at
+            return max(self.connect_at, self.world.broker.up_at)
+        return NEVER if self.link.is_open else self.link.notice_at
 
     def close(self) -> None:
         """The process is gone: the broker sees the connection end."""

@@ -23,6 +23,19 @@ def test_the_same_seed_runs_the_same() -> None:
         assert traces[0]
 
 
+def test_nobody_sleeps_while_there_is_something_for_him_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An actor that nobody wakes acts late, and the histories in which it acts early are lost without a trace."""
+    act = World._act
+
+    def act_awake(world: World) -> bool:
+        assert not world.schedule.overslept(world.now), f"seed {world.seed}, at {world.now}"
+        return act(world)
+
+    monkeypatch.setattr(World, "_act", act_awake)
+    for _, violations in World.run_many(range(1, 1001)):
+        assert not violations
+
+
 def test_the_seeds_reach_every_fault_and_every_outcome() -> None:
     """A simulation in which nothing happens proves nothing."""
     lines: list[str] = []

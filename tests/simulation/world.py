@@ -22,6 +22,7 @@ from tests.simulation.client import Client
 from tests.simulation.database import Database, Pending
 from tests.simulation.plans import plan
 from tests.simulation.process import Process
+from tests.simulation.schedule import DONE, IDLE, NEVER, Act, Actor, Schedule
 from tests.support.ledger import Account
 
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -29,7 +30,6 @@ GAP_TIMEOUT_S = 0.8
 STEPS_MAX = 5_000
 STRANDED_MAX = 8
 COLLECT_EVERY = 1000
-NEVER = float("inf")
 FAULTS = (
     "unavailable",
     "conflict",
@@ -84,12 +84,15 @@ class World:
         self.is_calm = False
         # A swarm: each seed has its own few faults, and its own mixture of commands.
         self.rates = {name: _RATES_MAX[name] * chance() if chance() < 0.4 else 0.0 for name in FAULTS}
-        for name in ("pack", "reuse", "deadline", "malformed", "expected", "strict", "tamper", "fragile"):
+        for name in ("pack", "reuse", "deadline", "malformed", "expected", "strict", "tamper", "fragile", "muddle"):
             self.rates[name] = chance() * 0.3 if chance() < 0.4 else 0.0
         self.rates["strict"] *= 0.2
         self.rates["fragile"] *= 2
+        self.rates["remark"] = self.rates["fragile"] / 2
         self.rates["tamper"] *= 0.5
         self.settings = _SETTINGS[int(chance() * len(_SETTINGS))]
+        self.schedule = Schedule(chance)
+        self.wake = self.schedule.wake
         lanes = ["ledger", "journal"]
         self.broker = Broker(self, lanes, self.settings.prefetch)
         self.databases = {lane: Database(self, lane) for lane in lanes}
@@ -98,7 +101,9 @@ class World:
         self.sessions: dict[str, dict[int | None, str]] = {}
         self.given_up: set[str] = set()
         self.processes: dict[str, Process] = {}
+        self._dead: list[Process] = []
         self._incarnations = 0
+        self._threads: dict[str, tuple[Actor, Actor]] = {}
         for lane in lanes:
             for number in range(2 if lane == "ledger" else 1):
                 self._start(lane, f"{lane}-{number}")
@@ -109,16 +114,6 @@ class World:
             plan(self, client, number, 2 + int(chance() * 4))
             self.clients.append(client)
         self.chaos = Chaos(self)
-        self._steps: list[Callable[[], bool]] = []
-        self._wakes: list[Callable[[], float]] = []
-        for actor in (self.broker, self.chaos, *self.databases.values(), *self.clients):
-            self._steps.append(actor.step)
-            self._wakes.append(actor.wake)
-        self._places: dict[str, tuple[int, int]] = {}
-        for name, process in self.processes.items():
-            self._places[name] = (len(self._steps), len(self._wakes))
-            self._steps += (process.step_io, process.step_lane)
-            self._wakes.append(process.wake)
         self._depth = 0
         self.stranded = 0
         self._taken = 0
@@ -149,7 +144,8 @@ class World:
         """Run seeds one after the other. A world is taken apart when the next one is asked for.
 
         A run is one big cycle of references. Cut into pieces it is freed at once, while it is still in the processor's
-        cache; the collector would look at every object of hundreds of runs.
+        cache; the collector would look at every object of hundreds of runs. It looks at what is left of them, now and
+        then, and only at that.
         """
         gc.disable()
         try:
@@ -158,7 +154,7 @@ class World:
                 yield world, world.run()
                 world.take_apart()
                 if count % COLLECT_EVERY == 0:
-                    gc.collect()
+                    gc.collect(0)
         finally:
             gc.enable()
 
@@ -171,41 +167,37 @@ class World:
                 self.trace("everything is healed")
                 self.is_calm = True
                 self.chaos.heal()
+                self.schedule.wake_all()
         if self._taken >= STEPS_MAX:
             self.violation("the system does not come to rest: something is stuck")
         return verdict(self)
 
     def take_apart(self) -> None:
         """The end of this world: nothing in it refers to anything else in it any more."""
-        actors = (self.broker, self.chaos, *self.databases.values(), *self.clients, *self.processes.values())
-        for actor in (*actors, self):
+        processes = (*self.processes.values(), *self._dead)
+        for actor in (self.broker, self.chaos, *self.databases.values(), *self.clients, *processes, self):
             vars(actor).clear()
 
     def _is_over(self) -> bool:
         """Whether there are no more faults to come, and no more commands worth waiting for."""
-        return self.now > 6.0 or not any(client.plan or client.open for client in self.clients)
+        if self.now > 6.0:
+            return True
+        return not [client for client in self.clients if client.plan or client.open]
 
     def _act(self) -> bool:
         """Some actor acts, or time passes until one can. False: nobody has anything to do, ever."""
         self._taken += 1
-        chance = self.chance
-        candidates = self._steps.copy()
-        left = len(candidates)
-        while left:
-            place = int(chance() * left)
-            if candidates[place]():
-                self.now += chance() * 0.01
-                return True
-            left -= 1
-            candidates[place] = candidates[left]
-        wake_at = min([wake() for wake in self._wakes])
+        if self.schedule.act(self.now):
+            self.now += self.chance() * 0.01
+            return True
+        wake_at = self.schedule.next_at()
         if wake_at == NEVER:
             if not self.is_calm:
                 self.chaos.budget = 0
                 self.now += 10.0
                 return True
             return False
-        self.now = max(self.now, wake_at) + chance() * 0.05
+        self.now = max(self.now, wake_at) + self.chance() * 0.05
         return True
 
     def _wake_idle_lanes(self) -> bool:
@@ -221,6 +213,7 @@ class World:
             self.commands[command_id] = CommandMessage(command_id=command_id, type="lane.marker", arguments=b"{}")
             envelope = Envelope(message_id=command_id, type="lane.marker")
             self.broker.queues[lane].append(Message(envelope, b"{}", (command_id,)))
+            self.wake(self.broker.actor)
         return bool(left)
 
     def interlude(self) -> None:
@@ -240,49 +233,47 @@ class World:
 
     def _start(self, lane: str, name: str) -> None:
         self._incarnations += 1
-        self.processes[name] = Process(self, lane, f"{name}#{self._incarnations}")
+        threads = self._threads.get(name)
+        if threads is None:
+            threads = self._threads[name] = (self.schedule.add(), self.schedule.add())
+        self.processes[name] = Process(self, lane, f"{name}#{self._incarnations}", *threads)
 
     def died(self, process: Process) -> None:
-        """From now on its first step is to start its successor."""
-        steps, _ = self._places[process.name.partition("#")[0]]
-        self._steps[steps] = partial(self._restart, process)
+        """From now on all that its first thread does is to start its successor."""
+        self._dead.append(process)
+        process.io_thread.step = partial(self._restart, process)
+        self.wake(process.io_thread)
 
-    def _restart(self, dead: Process) -> bool:
+    def _restart(self, dead: Process) -> Act:
         """Start the successor of a dead process, a while after its death was seen."""
-        restart_at = self.now + self.chance() * 0.4
         if dead.restart_at is None:
-            dead.restart_at = restart_at
+            dead.restart_at = self.now + self.chance() * 0.4
         if self.now < dead.restart_at:
-            return False
-        name = dead.name.partition("#")[0]
-        self._start(dead.lane_name, name)
-        process = self.processes[name]
-        steps, wakes = self._places[name]
-        self._steps[steps : steps + 2] = (process.step_io, process.step_lane)
-        self._wakes[wakes] = process.wake
-        return True
+            return IDLE
+        self._start(dead.lane_name, dead.name.partition("#")[0])
+        return DONE
 
     # What the checks are told while it happens.
 
-    def settled(self, commit: Pending, entry: LogEntry) -> None:
-        """A log entry is durable: if it overtook a predecessor of its session, it must have waited."""
+    def taken(self, commit: Pending, command_id: str) -> None:
+        """That a command had its turn is durable: if it overtook a predecessor of its session, it was held before."""
         process = commit.process
-        message = self.commands.get(entry.command_id)
+        message = self.commands.get(command_id)
         if message is None or message.publisher is None or message.publisher_seq is None:
             return
         log = self.databases[process.lane_name].tables[LogEntry]
         session = self.sessions[message.publisher]
-        for number, command_id in session.items():
-            if number is None or number >= message.publisher_seq or command_id in log or command_id in self.given_up:
+        for number, missing in session.items():
+            if number is None or number >= message.publisher_seq or missing in log or missing in self.given_up:
                 continue
-            if command_id in self.databases[process.lane_name].waited:
+            if missing in self.databases[process.lane_name].waited:
                 continue
             # The gap shows with the first of its successors to arrive.
             received = [process.received_at.get(later) for at, later in session.items() if at is None or at > number]
             waited_s = self.now - min((time for time in received if time is not None), default=self.now)
             if waited_s < GAP_TIMEOUT_S and commit.waiting <= self.settings.held_max:
-                self.violation(f"{entry.command_id} overtook {command_id} after {waited_s:.3f} s")
-            self.given_up.add(command_id)
+                self.violation(f"{command_id} overtook {missing} after {waited_s:.3f} s")
+            self.given_up.add(missing)
 
     def gave_up(self, process: Process) -> None:
         """The lane gave a gap up: there must be one."""

@@ -252,7 +252,10 @@ class World:
         if len(self._on_stack) >= 3 or self._nested > NESTED_STEPS_MAX or self.chance() > 0.25:
             return
         self._on_stack.append(lane)
-        for _ in range(self.random.choice((1, 2, 5, 40))):
+        if self.chance() < 0.1:
+            # What a zombie does next is what the lease has to withstand.
+            self._take_over()
+        for _ in range(self.random.choice((1, 2, 5, 25, 60))):
             self._nested += 1
             self.step()
         self._on_stack.pop()
@@ -317,11 +320,12 @@ class World:
         """Outages are short: what goes wrong does so when they begin and when they end."""
         self.server.thaw()
         self.server.restart(with_data=self.chance() < 0.5)
-        self.random.choice(self._lanes).is_cut = False
+        if self.chance() < 0.5:
+            self.random.choice(self._lanes).is_cut = False
 
     def _take_over(self) -> None:
         lane = LaneActor(self)
-        lane.is_cut = self.chance() < 0.3
+        lane.is_cut = self.chance() < 0.5
         # The last few live on, as zombies; those before are dead.
         self._lanes = [*self._lanes[-2:], lane]
 

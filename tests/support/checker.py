@@ -132,8 +132,9 @@ def _real_time_order(
     safe_at = _confirmed_with_predecessors(records)
     for record, safe in zip(records, safe_at, strict=True):
         issued_at[record.command_id] = min(record.issued_at, issued_at.get(record.command_id, record.issued_at))
-        times = (None if record.command_id in waited else safe, record.outcome_at)
-        known = min((time for time in times if time is not None), default=None)
+        known = None if record.command_id in waited else safe
+        if known is None or (record.outcome_at is not None and record.outcome_at < known):
+            known = record.outcome_at
         if known is not None:
             known_at[record.command_id] = min(known, known_at.get(record.command_id, known))
     earliest: tuple[float, LogEntry] | None = None

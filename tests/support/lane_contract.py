@@ -17,6 +17,7 @@ from shared.commands import Command
 from shared.lane_tables import Counter, LogEntry, OutboxEntry, ParkedCommand, PublisherPosition
 from shared.messaging.outcome import Outcome
 from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, decode
+from shared.service import Service
 from shared.settings import LaneSettings
 from tests.support.ledger import LEDGER, Account, Close, Deposit, Forward, Fragile, OpenAccount, Remark, Rename, Tamper
 from tests.support.store_contract import NOW, OpenStore
@@ -55,12 +56,12 @@ def delivery(
 class LaneUnderTest:
     """A lane on a store, with a clock that the test moves."""
 
-    def __init__(self, store: Store, holder: str = "test") -> None:
+    def __init__(self, store: Store, holder: str = "test", service: Service = LEDGER) -> None:
         self.store = store
         self.now = NOW
         self.elapsed_s = 0.0
         self.generation = 0
-        self.lane = Lane(LEDGER, store, self._clock, holder, LaneSettings(), lambda: self.elapsed_s)
+        self.lane = Lane(service, store, self._clock, holder, LaneSettings(), lambda: self.elapsed_s)
 
     def _clock(self) -> datetime:
         return self.now

@@ -36,6 +36,10 @@ def install_amqp_tools(log_path: Path) -> str:
     return str(program)
 
 
+WRK = Program(("wrk",), "wrk")
+"""The load generator of the benchmark's HTTP rows."""
+
+
 @contextmanager
 def running_servers() -> Iterator[tuple[Environment, ServerSet | None]]:
     """The addresses of all servers, as settings; and the processes, where they are ours to kill."""

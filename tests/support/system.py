@@ -18,7 +18,13 @@ import redis
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import free_port
 from coordinator.migrate import migrate
-from shared.messaging.topology import DEAD_EXCHANGE, WRITES_EXCHANGE, dead_queue_name, queue_name
+from shared.messaging.topology import (
+    DEAD_EXCHANGE,
+    WRITES_EXCHANGE,
+    dead_queue_name,
+    effects_queue_name,
+    queue_name,
+)
 from shared.services import SERVICES, service_named
 from shared.settings import DatabaseSettings
 from tests.support.servers import Environment
@@ -36,6 +42,10 @@ class System:
         self._numbers = itertools.count(1)
         self.processes: list[Process] = []
         self.urls: dict[str, str] = {}
+        self.named: dict[str, Process] = {}
+        """The processes that run, or did when they were last seen, by the names of their logs."""
+        self._starts: dict[str, tuple[list[str], dict[str, str], str]] = {}
+        self._gateway_ports: dict[str, int] = {}
 
     def prepare(self, *services: str) -> None:
         """Empty queues, an empty cache, migrated databases."""
@@ -45,6 +55,7 @@ class System:
             for service in SERVICES:
                 channel.queue_delete(queue_name(service.name))
                 channel.queue_delete(dead_queue_name(service.name))
+                channel.queue_delete(effects_queue_name(service.name))
             channel.exchange_delete(WRITES_EXCHANGE)
             channel.exchange_delete(DEAD_EXCHANGE)
         for name in services:
@@ -96,21 +107,59 @@ class System:
         ]
         assert not stubborn, "\n".join(stubborn)
 
+    def start_effects(self, service: str, **settings: str) -> Process:
+        """An effect worker. Return once it consumes."""
+        port = free_port()
+        module = ["coordinator", "effects", service, "--metrics-port", str(port)]
+        process = self._start(f"effects-{service}", module, settings, f"http://127.0.0.1:{port}/readyz")
+        _wait_ready(f"http://127.0.0.1:{port}/readyz", process)
+        return process
+
+    def start_sandbox(self) -> Process:
+        """A payment provider, which calls the payments gateway back; to be started before it."""
+        port, gateway = free_port(), free_port()
+        self._gateway_ports["payments"] = gateway
+        self.urls["sandbox"] = f"http://127.0.0.1:{port}"
+        self.environment |= {
+            "STRIPE_API_BASE": self.urls["sandbox"],
+            "STRIPE_API_KEY": "sk_test_sandbox",
+            "STRIPE_WEBHOOK_SECRET": "whsec_sandbox",
+        }
+        data = str(self._directory / "sandbox.db")
+        webhook_url = f"http://127.0.0.1:{gateway}/webhooks/stripe"
+        module = ["coordinator.dev.sandbox", "--port", str(port), "--data", data, "--webhook-url", webhook_url]
+        process = self._start("sandbox", module, {}, f"{self.urls['sandbox']}/readyz")
+        _wait_ready(f"{self.urls['sandbox']}/readyz", process)
+        return process
+
+    def replace(self, name: str) -> None:
+        """Start another process in the place of one that has ended, at the same address; return once it is ready."""
+        module, settings, url = self._starts[name]
+        self.named[name] = self._launch(name, module, settings)
+        _wait_ready(url, self.named[name])
+
     def _launch_coordinator(self, lane: str, settings: dict[str, str]) -> tuple[Process, str]:
         port = free_port()
         module = ["coordinator", "run", lane, "--metrics-port", str(port)]
-        return self._start(f"coordinator-{lane}", module, settings), f"http://127.0.0.1:{port}/readyz"
+        url = f"http://127.0.0.1:{port}/readyz"
+        return self._start(f"coordinator-{lane}", module, settings, url), url
 
     def _launch_gateway(self, service: str, settings: dict[str, str]) -> tuple[Process, str]:
-        port = free_port()
+        port = self._gateway_ports.pop(service, None) or free_port()
         self.urls[service] = f"http://127.0.0.1:{port}"
-        process = self._start(f"gateway-{service}", ["gateways", service, "--port", str(port)], settings)
-        return process, f"{self.urls[service]}/readyz"
+        url = f"{self.urls[service]}/readyz"
+        return self._start(f"gateway-{service}", ["gateways", service, "--port", str(port)], settings, url), url
 
-    def _start(self, name: str, module: list[str], settings: dict[str, str]) -> Process:
+    def _start(self, name: str, module: list[str], settings: dict[str, str], url: str) -> Process:
+        numbered = f"{name}-{next(self._numbers)}"
+        self._starts[numbered] = module, settings, url
+        process = self.named[numbered] = self._launch(numbered, module, settings)
+        return process
+
+    def _launch(self, name: str, module: list[str], settings: dict[str, str]) -> Process:
         process = Process(
             [sys.executable, "-m", *module],
-            log_path=self._directory / f"{name}-{next(self._numbers)}.log",
+            log_path=self._directory / f"{name}.log",
             environment=self.environment | settings,
         )
         self.processes.append(process)
@@ -143,16 +192,16 @@ def _wait_ready(url: str, process: Process) -> None:
     wait_until(is_ready, f"{url} is ready", process)
 
 
-def wait_until(condition: Callable[[], bool], what: str, process: Process | None = None) -> None:
+def wait_until(
+    condition: Callable[[], bool], what: str, process: Process | None = None, timeout_s: float = START_TIMEOUT_S
+) -> None:
     """Poll something that offers no event."""
     from threading import Event
     from time import monotonic
 
-    deadline = monotonic() + START_TIMEOUT_S
+    deadline = monotonic() + timeout_s
     while not condition():
-        assert monotonic() < deadline, (
-            f"not within {START_TIMEOUT_S} s: {what}\n{process.log_tail(40) if process else ''}"
-        )
+        assert monotonic() < deadline, f"not within {timeout_s} s: {what}\n{process.log_tail(40) if process else ''}"
         Event().wait(0.02)
 
 

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings
 
 from coordinator.cli import cli
 from coordinator.dev import docker
+from coordinator.dev.sandbox.__main__ import main as sandbox_command
 from coordinator.dev.servers.addresses import environment
 from coordinator.dev.settings import DevSettings
 from coordinator.stores.open import open_store
@@ -26,9 +27,11 @@ from shared.settings import (
     BrokerSettings,
     CacheSettings,
     DatabaseSettings,
+    EffectSettings,
     GatewaySettings,
     LaneSettings,
     ReaderSettings,
+    StripeSettings,
     TelemetrySettings,
     load,
 )
@@ -38,7 +41,8 @@ SCHEMA = Path(__file__).parent / "schemas" / "compose-spec.json"
 NAMES = tuple(service.name for service in SERVICES)
 COORDINATORS = tuple(f"{name}-coordinator" for name in NAMES)
 GATEWAYS = tuple(f"{name}-gateway" for name in NAMES)
-OURS = ("migrate", *COORDINATORS, *GATEWAYS)
+WORKERS = tuple(f"{service.name}-effects" for service in SERVICES if service.effects is not None)
+OURS = ("migrate", *COORDINATORS, *WORKERS, *GATEWAYS)
 VARIABLE = re.compile(r"(?<!\$)\$\{([A-Z_]+):-([^}]*)\}")
 PER_SERVICE = {f"{name.upper()}_{field.upper()}" for name in NAMES for field in DatabaseSettings.model_fields}
 
@@ -94,7 +98,8 @@ def test_every_variable_that_is_passed_is_a_setting(name: str) -> None:
     known = {
         "migrate": common,
         "coordinator": common | settings_of(BrokerSettings) | settings_of(LaneSettings),
-        "gateway": common | settings_of(BrokerSettings) | settings_of(GatewaySettings),
+        "effects": common | settings_of(BrokerSettings) | settings_of(EffectSettings) | settings_of(StripeSettings),
+        "gateway": common | settings_of(BrokerSettings) | settings_of(GatewaySettings) | settings_of(StripeSettings),
     }[name.rpartition("-")[2]]
     assert set(COMPOSE_SERVICES[name]["environment"]) <= known
 
@@ -104,17 +109,19 @@ def test_every_setting_that_a_process_needs_is_passed_and_taken(name: str, monke
     for setting, value in COMPOSE_SERVICES[name]["environment"].items():
         monkeypatch.setenv(setting, value)
     for service in NAMES if name == "migrate" else [name.partition("-")[0]]:
-        if name in GATEWAYS:
+        if name in WORKERS:
+            assert load(StripeSettings).api_key is not None
+        elif name in GATEWAYS:
             assert load(ReaderSettings, prefix=f"{service.upper()}_").url(service)
         else:
             database = load(DatabaseSettings, prefix=f"{service.upper()}_")
             assert database.reader_url is not None or name in COORDINATORS
-    for group in (BrokerSettings, LaneSettings, CacheSettings, GatewaySettings, TelemetrySettings):
+    for group in (BrokerSettings, LaneSettings, EffectSettings, CacheSettings, GatewaySettings, TelemetrySettings):
         load(group)
 
 
 def test_what_another_container_serves_is_not_left_at_its_default_address() -> None:
-    for name in (*COORDINATORS, *GATEWAYS):
+    for name in (*COORDINATORS, *WORKERS, *GATEWAYS):
         assert "AMQP_URL" in COMPOSE_SERVICES[name]["environment"]
     for name in ("items-coordinator", "items-gateway"):
         assert "REDIS_URL" in COMPOSE_SERVICES[name]["environment"]
@@ -221,7 +228,7 @@ def test_the_proxy_has_the_port_of_every_gateway() -> None:
     assert slowest_s > GatewaySettings.model_fields["wait_s"].default + STOP_MARGIN_S
 
 
-@pytest.mark.parametrize("name", [*COORDINATORS, *GATEWAYS])
+@pytest.mark.parametrize("name", [*COORDINATORS, *WORKERS, *GATEWAYS])
 def test_what_is_scaled_publishes_no_port_and_has_no_fixed_name(name: str) -> None:
     assert not {"ports", "container_name", "hostname"} & set(COMPOSE_SERVICES[name])
 
@@ -259,7 +266,7 @@ def test_every_service_has_a_health_check_that_speaks_to_it(name: str) -> None:
     assert asked.get(name, "/readyz") in " ".join(health["test"])
 
 
-@pytest.mark.parametrize("name", [*COORDINATORS, *GATEWAYS])
+@pytest.mark.parametrize("name", [*COORDINATORS, *WORKERS, *GATEWAYS])
 def test_health_checks_ask_the_port_that_the_process_listens_on(name: str) -> None:
     service = COMPOSE_SERVICES[name]
     option = "--port" if name in GATEWAYS else "--metrics-port"
@@ -294,6 +301,20 @@ def test_a_stop_is_given_the_time_that_it_may_take() -> None:
         assert seconds(COMPOSE_SERVICES[name]["stop_grace_period"]) > 2 * stop_s
     for name in GATEWAYS:
         assert seconds(COMPOSE_SERVICES[name]["stop_grace_period"]) > wait_s + STOP_MARGIN_S
+    for name in WORKERS:
+        least_s = EffectSettings.model_fields["stop_timeout_s"].default
+        assert seconds(COMPOSE_SERVICES[name]["stop_grace_period"]) > least_s
+
+
+def test_the_sandbox_is_where_the_payments_processes_look_for_it_and_tells_the_gateway() -> None:
+    command = COMPOSE_SERVICES["sandbox"]["command"]
+    options = dict(option.removeprefix("--").split("=", 1) for option in command)
+    address = urlsplit(COMPOSE_SERVICES["payments-effects"]["environment"]["STRIPE_API_BASE"])
+    assert (address.hostname, str(address.port)) == ("sandbox", options["port"])
+    gateway = urlsplit(options["webhook-url"])
+    assert COMPOSE_SERVICES[gateway.hostname]["command"][-1] == str(gateway.port)
+    assert options["webhook-secret"] == COMPOSE_SERVICES[gateway.hostname]["environment"]["STRIPE_WEBHOOK_SECRET"]
+    sandbox_command.make_context("sandbox", list(command))
 
 
 def test_everything_starts_again_but_the_migrations() -> None:
@@ -317,7 +338,7 @@ def test_images_are_pinned_to_versions_that_are_known_to_be_right() -> None:
         "proxy": (3, 0),
     }
     for name, service in COMPOSE_SERVICES.items():
-        if name in OURS:
+        if name in (*OURS, "sandbox"):
             assert service["image"] == "write-coordinator:local"
             continue
         _, _, tag = service["image"].partition(":")
@@ -327,7 +348,7 @@ def test_images_are_pinned_to_versions_that_are_known_to_be_right() -> None:
 
 def test_one_service_builds_the_image_and_the_others_wait_for_it() -> None:
     assert [name for name in OURS if "build" in COMPOSE_SERVICES[name]] == ["migrate"]
-    for name in (*COORDINATORS, *GATEWAYS):
+    for name in (*COORDINATORS, *WORKERS, *GATEWAYS):
         assert COMPOSE_SERVICES[name]["pull_policy"] == "never"
         assert "migrate" in COMPOSE_SERVICES[name]["depends_on"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.dev import install
-from coordinator.dev.install import Installation, missing
+from coordinator.dev.install import Installation, Program, missing
 from coordinator.dev.servers import programs
 from shared.errors import ConfigurationError
 
@@ -41,6 +41,17 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(bare: Path, 
     assert command in message.splitlines()[1]
     assert "postgres" not in message
     assert "write-coordinator[mongodb-stand-in]" in message
+    assert "SERVERS=docker" in message
+
+
+@pytest.mark.usefixtures("bare")
+def test_for_a_program_that_is_no_server_there_is_no_container_to_advise(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Installation(print, tmp_path / "apt.log", (Program(("wrk",), "wrk"),)).run()
+    assert str(caught.value).splitlines() == [
+        "not installed: wrk",
+        "on Debian or Ubuntu, as root: apt-get update && apt-get install --no-install-recommends -y wrk",
+    ]
 
 
 def test_programs_are_found_where_debian_hides_them_and_the_newest_postgresql_wins(bare: Path, tmp_path: Path) -> None:

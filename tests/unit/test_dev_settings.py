@@ -31,6 +31,7 @@ def test_free_ports_pass(settings: DevSettings) -> None:
         ("amqp_dist_port", "RabbitMQ's Erlang distribution"),
         ("items_port", "the gateway of items"),
         ("users_metrics_port", "the coordinator of users"),
+        ("sandbox_port", "the sandbox payment provider"),
     ],
 )
 def test_a_port_in_use_is_named_with_its_setting(settings: DevSettings, field: str, title: str) -> None:
@@ -44,6 +45,11 @@ def test_a_port_in_use_is_named_with_its_setting(settings: DevSettings, field: s
 def test_servers_in_docker_publish_their_ports_themselves(settings: DevSettings) -> None:
     with socket.create_server(("127.0.0.1", settings.mysql_port)):
         check_ports(settings, SERVICES, servers=False)
+
+
+def test_the_sandbox_needs_no_port_where_payments_go_elsewhere(settings: DevSettings) -> None:
+    with socket.create_server(("127.0.0.1", settings.sandbox_port)):
+        check_ports(settings, SERVICES, sandbox=False)
 
 
 def test_a_port_given_twice_is_named(settings: DevSettings) -> None:

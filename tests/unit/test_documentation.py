@@ -16,7 +16,7 @@ from coordinator import documentation
 from coordinator.asyncapi import document
 from coordinator.cli import cli
 from coordinator.lane.delivery import DeadLetter
-from coordinator.rabbitmq import consumer
+from coordinator.rabbitmq import dead_letters
 from coordinator.stores import port  # noqa: F401  # every module with settings is imported by now
 from shared.commands import parse
 from shared.errors import InvalidCommand
@@ -31,7 +31,7 @@ SCHEMAS = Path(__file__).parent / "schemas"
 PROTOCOL = (ROOT / "docs" / "PROTOCOL.md").read_text()
 OPERATING = (ROOT / "docs" / "OPERATING.md").read_text()
 ASYNCAPI: dict[str, Any] = json.loads((ROOT / "docs" / "asyncapi.json").read_text())
-HANDLERS = [handler for service in SERVICES for handler in service.handlers]
+HANDLERS = [handler for service in SERVICES for handler in service.public_handlers]
 FULL = CommandMessage(
     command_id="0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11",
     type="users.create",
@@ -220,7 +220,7 @@ def test_asyncapi_has_the_headers_that_the_code_reads_and_writes() -> None:
     schemas = ASYNCAPI["components"]["schemas"]
     assert headers == set(schemas["CommandHeaders"]["properties"]) | set(schemas["PackHeaders"]["properties"])
     letter = DeadLetter(FULL, "code", "reason", "traceback", 1)
-    written = wire.headers_of(FULL) | consumer._reasons(letter, "users")
+    written = wire.headers_of(FULL) | dead_letters._reasons(letter, "users")
     assert set(written) == set(schemas["DeadLetterHeaders"]["properties"])
     schema_named("DeadLetterHeaders").validate(written)
     schema_named("CommandHeaders").validate(wire.headers_of(FULL))
@@ -274,7 +274,8 @@ def test_the_rejections_of_every_command_are_named_with_it() -> None:
     for service in SERVICES:
         folder = ROOT / "shared" / service.name
         raised = set(re.findall(r'Rejected\(\s*"([a-z_]+)"', "".join(path.read_text() for path in folder.glob("*.py"))))
-        named = " ".join(ASYNCAPI["components"]["messages"][h.command.type]["summary"] for h in service.handlers)
+        shown = [ASYNCAPI["components"]["messages"][h.command.type]["summary"] for h in service.public_handlers]
+        named = " ".join([*shown, *(h.command.__doc__ or "" for h in service.handlers if h.is_internal)])
         assert {code for code in raised if f"`{code}`" not in named} == set()
 
 

@@ -62,6 +62,62 @@ def test_a_held_command_that_arrives_twice_is_acknowledged_twice(lane: LaneUnder
     assert sorted(lane.settle(first).tags) == sorted([first.tag, second.tag, again.tag])
 
 
+def packed(*deliveries: Delivery) -> Delivery:
+    """Their commands in one message, as they are given."""
+    return structs.replace(
+        deliveries[0], commands=tuple(message for each in deliveries for message in each.commands), reply_packs=True
+    )
+
+
+def ids(*deliveries: Delivery) -> list[str | None]:
+    return [message.command_id for each in deliveries for message in each.commands]
+
+
+def test_a_pack_with_its_numbers_in_another_order_is_applied_in_theirs(lane: LaneUnderTest) -> None:
+    first, second, third = numbered(1), numbered(2), numbered(3)
+    pack = packed(second, third, first)
+    settlement = lane.settle(pack)
+    assert tags_in_order(lane) == ids(first, second, third)
+    assert settlement.tags == [pack.tag]
+    replied = [outcome.command_id for reply in settlement.replies for outcome in reply.outcomes]
+    assert replied == ids(first, second, third)
+
+
+def test_a_number_that_a_pack_leaves_out_is_waited_for_and_the_pack_acknowledged_with_the_last(
+    lane: LaneUnderTest,
+) -> None:
+    first, second, third, free = numbered(1), numbered(2), numbered(3), delivery(9, Deposit(id=1, amount=1))
+    pack = packed(first, third, free)
+    early = lane.settle(pack)
+    assert ([outcome.command_id for outcome in early.outcomes], early.tags) == (ids(first), [])
+    late = lane.settle(second)
+    assert sorted(late.tags) == sorted([second.tag, pack.tag])
+    assert tags_in_order(lane) == ids(first, second, third, free)
+
+
+def test_a_pack_of_two_publishers_keeps_the_order_of_both(lane: LaneUnderTest) -> None:
+    pack = packed(numbered(2, "p"), numbered(1, "q"), numbered(1, "p"), numbered(2, "q"))
+    assert lane.settle(pack).tags == [pack.tag]
+    assert tags_in_order(lane) == ids(numbered(1, "q"), numbered(1, "p"), numbered(2, "p"), numbered(2, "q"))
+
+
+def test_a_number_twice_in_a_pack_is_settled_once(lane: LaneUnderTest) -> None:
+    pack = packed(numbered(2), numbered(2), numbered(1))
+    settlement = lane.settle(pack)
+    assert settlement.tags == [pack.tag]
+    assert [outcome.replayed for outcome in settlement.outcomes] == [False, False, True]
+
+
+def test_a_pack_taken_apart_whose_channel_is_lost_comes_again_whole(lane: LaneUnderTest) -> None:
+    pack = packed(numbered(1), numbered(3))
+    assert lane.settle(pack).tags == []
+    lane.generation += 1
+    again = structs.replace(pack, redelivered=True)
+    assert lane.settle(again).tags == []
+    second = numbered(2)
+    assert sorted(lane.settle(second).tags) == sorted([second.tag, again.tag])
+
+
 def test_holding_one_publisher_holds_no_other(lane: LaneUnderTest) -> None:
     settlement = lane.settle(numbered(2, "p"), numbered(1, "q"), delivery(9, Deposit(id=1, amount=1)))
     assert len(settlement.tags) == 2

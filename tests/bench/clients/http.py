@@ -1,125 +1,189 @@
-"""An HTTP client that costs little: keep-alive connections, one request at a time on each, no parsing but the status.
+"""wrk, a load generator in C: what the gateways are asked costs the two cores next to nothing.
 
-What the gateways are asked is always the same, so the requests are made once.
+It keeps every connection busy, one request at a time on each, and corrects its percentiles for coordinated omission:
+an answer that took long stands for those that could not be asked for meanwhile.
 """
 
-import asyncio
+import re
+import signal
+import time
+import urllib.request
 from array import array
-from collections.abc import Callable
-from time import monotonic
-from typing import Any
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
 
-import uvloop
+import msgspec
+from msgspec import Struct
 
+from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.programs import require
 from tests.bench.clients.spec import Spec, Window
-from tests.bench.measurement import ClientResult
+from tests.bench.measurement import PERCENTILES, ClientResult
 
-BODY = b'{"amount":1}'
-ANSWER_TIMEOUT_S = 15.0
-_CREATED_OR_OK = (b"200", b"201")
+ANSWER_TIMEOUT_S: Final = 30
+"""Longer than a gateway waits for an outcome: none is cut off."""
+STOP_TIMEOUT_S: Final = 5.0
+IDLE_TIMEOUT_S: Final = 15.0
+_IDLE_POLL_S: Final = 0.01
+# wrk looks every 0.1 s whether it is to stop.
+_STOP_LEAD_S: Final = 0.15
+_RUN_MAX_S: Final = 3600
+
+_MARK: Final = "report: "
+_IN_FLIGHT: Final = re.compile(r"^gateway_in_flight\{.*\} (\S+)$", re.MULTILINE)
+
+_SCRIPT: Final = """\
+wrk.method = "POST"
+wrk.path = "/accounts/1/credit"
+wrk.headers["Content-Type"] = "application/json"
+wrk.body = '{"amount":1}'
+
+local gateways = {<gateways>}
+local threads = {}
+statuses = {}
+
+function setup(thread)
+    threads[#threads + 1] = thread
+    local gateway = gateways[(#threads - 1) % #gateways + 1]
+    thread.addr = wrk.lookup(gateway[1], gateway[2])[1]
+end
+
+function response(status)
+    statuses[status] = (statuses[status] or 0) + 1
+end
+
+local function object(values)
+    local fields = {}
+    for name, value in pairs(values) do
+        fields[#fields + 1] = string.format('"%s":%d', name, value)
+    end
+    return "{" .. table.concat(fields, ",") .. "}"
+end
+
+function done(summary, latency)
+    local counts = {}
+    for _, thread in ipairs(threads) do
+        for status, count in pairs(thread:get("statuses")) do
+            counts[status] = (counts[status] or 0) + count
+        end
+    end
+    local percentiles = {}
+    for _, percent in ipairs({<percents>}) do
+        percentiles[percent] = latency:percentile(percent)
+    end
+    io.write(string.format('<mark>{"ran_us":%d,"requests":%d,"statuses":%s,"percentiles_us":%s,"errors":%s}\\n',
+        summary.duration, summary.requests, object(counts), object(percentiles), object(summary.errors)))
+end
+"""
+
+
+class Report(Struct, frozen=True):
+    """What wrk has counted. `errors` are of sockets (connect, read, write, timeout) and of statuses from 400 on."""
+
+    ran_us: int
+    requests: int
+    statuses: dict[str, int]
+    percentiles_us: dict[str, int]
+    errors: dict[str, int]
+
+
+def script_of(addresses: Sequence[str]) -> str:
+    """The Lua script with which wrk credits an account through these gateways, each a thread's."""
+    places = (address.split(":") for address in addresses)
+    gateways = ", ".join(f'{{"{host}", "{port}"}}' for host, port in places)
+    percents = ", ".join(f"{100 * share:g}" for share in PERCENTILES.values())
+    return _SCRIPT.replace("<gateways>", gateways).replace("<percents>", percents).replace("<mark>", _MARK)
+
+
+def report_of(output: str) -> Report:
+    """What wrk's output says. Raises RuntimeError, with the end of the output, where there is no report in it."""
+    line = next((line for line in output.splitlines() if line.startswith(_MARK)), None)
+    if line is None:
+        raise RuntimeError(f"wrk ended without a report: {output[-500:].strip()}")
+    return msgspec.json.decode(line.removeprefix(_MARK), type=Report)
+
+
+def result_of(report: Report, connections: int, window_s: float) -> ClientResult:
+    """What a run of wrk says of a window of this length.
+
+    When wrk stops, a request is under way on every connection, or none: those may be carried out, and nobody is told.
+    """
+    applied = rejected = unknown = errors = 0
+    texts = []
+    for status, count in report.statuses.items():
+        if status in ("200", "201"):
+            applied += count
+        elif status in ("409", "503"):
+            # 503: it was not taken; but whether a command was, the gateway may not know.
+            rejected += count
+            unknown += count * (status == "503")
+        else:
+            # 202: accepted, and not settled in time.
+            unknown += count
+            errors += count * (status != "202")
+            texts.append(f"{count} answers of HTTP {status}")
+    lost = {name: count for name, count in report.errors.items() if name != "status" and count}
+    errors += sum(lost.values())
+    texts += [f"{count} errors of kind {name!r}" for name, count in lost.items()]
+    share = window_s * 1e6 / report.ran_us
+    return ClientResult(
+        offered=round(report.requests * share),
+        applied=round(applied * share),
+        rejected=round(rejected * share),
+        errors=errors,
+        applied_total=applied,
+        unknown_total=unknown + connections + sum(lost.values()),
+        percentiles_s={name: report.percentiles_us[f"{100 * share:g}"] / 1e6 for name, share in PERCENTILES.items()},
+        latencies_s=array("d"),
+        error_texts=texts,
+    )
 
 
 def run(spec: Spec, go: Callable[[], Window]) -> ClientResult:
-    """Load the gateways, each with an equal share of the connections."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(spec, go))
-
-
-async def _run(spec: Spec, go: Callable[[], Window]) -> ClientResult:
-    loop = asyncio.get_running_loop()
-    result = ClientResult(latencies_s=array("d"))
+    """Load the gateways, each with an equal share of the connections: once to warm up, and then for the window."""
     addresses = spec.target.split(",")
-    connections: list[_Connection] = []
-    for number in range(spec.concurrency):
-        host, _, port = addresses[number % len(addresses)].partition(":")
-        _, connection = await loop.create_connection(lambda host=host: _Connection(host, result), host, int(port))
-        connections.append(connection)
-    window = await asyncio.to_thread(go)
-    await asyncio.sleep(window.start - monotonic())
-    for connection in connections:
-        connection.begin(window)
-    await asyncio.wait(
-        {connection.done for connection in connections}, timeout=window.end + ANSWER_TIMEOUT_S - monotonic()
-    )
-    for connection in connections:
-        connection.end()
+    directory = Path(spec.directory)
+    script = directory / "script.lua"
+    script.write_text(script_of(addresses))
+    argv = [
+        require("wrk"), f"--threads={len(addresses)}", f"--connections={spec.concurrency}", f"--script={script}",
+        f"--timeout={ANSWER_TIMEOUT_S}s", f"--duration={_RUN_MAX_S}s", f"http://{addresses[0]}",
+    ]  # fmt: skip
+    window = go()
+    _sleep_until(window.start)
+    warm = _run_until(window.begin - _STOP_LEAD_S, argv, directory / "warm-up.log")
+    _sleep_until(window.begin)
+    report = _run_until(window.end, argv, directory / "wrk.log")
+    for address in addresses:
+        _await_idle(address)
+    result = result_of(report, spec.concurrency, window.duration_s)
+    before = result_of(warm, spec.concurrency, window.duration_s)
+    result.applied_total += before.applied_total
+    result.unknown_total += before.unknown_total
     return result
 
 
-class _Connection(asyncio.Protocol):
-    """Asks, waits for the whole answer, asks again."""
+def _run_until(moment: float, argv: Sequence[str | Path], log_path: Path) -> Report:
+    process = Process(argv, log_path=log_path)
+    _sleep_until(moment)
+    # It takes whole seconds only; interrupted, it reports what it has seen so far.
+    process.stop(signal.SIGINT, STOP_TIMEOUT_S)
+    return report_of(log_path.read_text())
 
-    def __init__(self, host: str, result: ClientResult) -> None:
-        head = (
-            f"POST /accounts/1/credit HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(BODY)}\r\n\r\n"
-        )
-        self._request = head.encode() + BODY
-        self._result = result
-        self._transport: Any = None
-        self._window = Window(0.0, 0.0, 0.0)
-        self._received = bytearray()
-        self._began = 0.0
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-
-    def begin(self, window: Window) -> None:
-        self._window = window
-        self._ask()
-
-    def end(self) -> None:
-        """An answer that has not come is an operation of which nobody knows."""
-        if not self.done.done():
-            self._result.unknown_total += 1
-        if self._transport is not None:
-            self._transport.abort()
-
-    def data_received(self, data: bytes) -> None:
-        self._received += data
-        head_end = self._received.find(b"\r\n\r\n")
-        if head_end < 0:
+def _await_idle(address: str) -> None:
+    """Return once the gateway has nothing under way but this: what wrk left is then done, and can be verified."""
+    deadline = time.monotonic() + IDLE_TIMEOUT_S
+    while True:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=IDLE_TIMEOUT_S) as response:
+            found = _IN_FLIGHT.search(response.read().decode())
+        if found is not None and float(found.group(1)) <= 1:
             return
-        head = bytes(self._received[:head_end]).lower()
-        at = head.find(b"content-length:")
-        length = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
-        if len(self._received) < head_end + 4 + length:
-            return
-        self._answered(head, bytes(self._received[head_end + 4 :]))
-        self._received.clear()
-        self._ask()
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the gateway is still busy {IDLE_TIMEOUT_S:g} s after the last request")
+        time.sleep(_IDLE_POLL_S)
 
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self.done.done():
-            self._result.errors += 1
-            self._result.unknown_total += 1
-            self._result.error_texts.append(f"the gateway closed the connection: {error}")
-            self.done.set_result(None)
 
-    def _ask(self) -> None:
-        self._began = monotonic()
-        if self._began >= self._window.end or self._transport is None:
-            if not self.done.done():
-                self.done.set_result(None)
-            return
-        self._result.offered += self._began >= self._window.begin
-        self._transport.write(self._request)
-
-    def _answered(self, head: bytes, body: bytes) -> None:
-        ended = monotonic()
-        is_inside = self._window.begin <= ended < self._window.end
-        status = head[9:12]
-        if status in _CREATED_OR_OK:
-            self._result.applied_total += 1
-            if is_inside:
-                self._result.latencies_s.append(ended - self._began)
-        elif status in (b"409", b"503"):
-            # 503: it was not taken; but whether a command was, the gateway may not know.
-            self._result.unknown_total += status == b"503"
-            self._result.rejected += is_inside
-        else:
-            # 202: accepted, and not settled in time.
-            self._result.unknown_total += 1
-            self._result.errors += status != b"202"
-            self._result.error_texts.append(f"HTTP {status.decode()}: {body[:150].decode(errors='replace')}")
+def _sleep_until(moment: float) -> None:
+    time.sleep(max(0.0, moment - time.monotonic()))

@@ -36,6 +36,11 @@ def test_more_than_was_acknowledged_may_be_there_only_where_answers_are_missing(
     assert verdict.violated is violated
 
 
+def test_it_is_said_how_many_writes_had_no_answer() -> None:
+    verdict = verify("hot-row", BEFORE, replace(BEFORE, balance_sum=1005), applied=3, unknown=64)
+    assert verdict.text.endswith("5 higher (3 acknowledged; of at most 64 without an answer 2)")
+
+
 def test_transfers_keep_the_sum() -> None:
     after = replace(BEFORE, version_sum=16)
     assert not verify("transfer", BEFORE, after, applied=3, unknown=0).violated

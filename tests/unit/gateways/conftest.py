@@ -7,7 +7,7 @@ from typing import Any, cast
 import aiohttp
 import pytest
 from aiohttp import web
-from gateway_fakes import ITEM, PAYMENT, USER, FakeCache, FakeLog, FakeRows, FakeWrites
+from gateway_fakes import ITEM, USER, FakeCache, FakeLog, FakePayments, FakeRows, FakeWrites
 
 import gateways.items
 from gateways.app import Dependencies, Gateway, create_app
@@ -95,8 +95,8 @@ def replace_reads(app: web.Application, service: str, running: RunningGateway) -
         rows.rows[ITEM.id] = ITEM
         app[ITEMS]._items = cast(Any, rows)
     elif service == "payments":
-        rows.rows[PAYMENT.id] = PAYMENT
-        app[PAYMENTS]._payments = cast(Any, rows)
+        running.rows = FakePayments()
+        app[PAYMENTS]._payments = cast(Any, running.rows)
 
     async def database_answers() -> bool:
         return running.database_is_up

@@ -14,7 +14,7 @@ from shared.lane_tables import LogEntry
 from shared.messaging.outcome import Outcome, OutcomeError
 from shared.messaging.wire import CommandMessage
 from shared.paging import Page, page_of
-from shared.payments.model import Payment
+from shared.payments.model import Payment, Refund
 from shared.telemetry import current_stages, end_stage
 from shared.users.commands import Transfer
 from shared.users.model import User
@@ -22,7 +22,8 @@ from shared.users.model import User
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 USER = User(id=7, name="Ada", email="ada@example.org", credit=0, created_at=NOW, version=3)
 ITEM = Item(id=5, name="Lamp", price=1999, currency="EUR", stock=4, created_at=NOW, version=2)
-PAYMENT = Payment(id=9, user_id=7, amount=100, currency="EUR", status="pending", created_at=NOW)
+PAYMENT = Payment(id=9, user_id=7, amount=100, currency="EUR", status="pending", created_at=NOW, updated_at=NOW)
+REFUND = Refund(id=4, payment_id=9, amount=40, created_at=NOW)
 
 RESULTS: dict[str, Any] = {
     "users.create": USER,
@@ -35,6 +36,10 @@ RESULTS: dict[str, Any] = {
     "items.reserve": Reservation(id=31, item_id=5, quantity=2),
     "items.release": None,
     "payments.open": PAYMENT,
+    "payments.capture": PAYMENT,
+    "payments.reverse": PAYMENT,
+    "payments.refund": REFUND,
+    "payments.provider_event": PAYMENT,
 }
 
 Answer = Callable[[CommandMessage], Outcome]
@@ -127,6 +132,20 @@ class FakeRows:
         user_id = filters[0] if filters else None
         found = [row for row_id, row in sorted(self.rows.items()) if row_id > after]
         return page_of([row for row in found if user_id in (None, getattr(row, "user_id", None))], limit)
+
+
+class FakePayments(FakeRows):
+    """Payments and their refunds."""
+
+    def __init__(self) -> None:
+        super().__init__(PAYMENT)
+        self.refunds = [REFUND]
+
+    async def get_refund(self, payment_id: int, refund_id: int) -> Refund | None:
+        return next((each for each in self.refunds if (each.payment_id, each.id) == (payment_id, refund_id)), None)
+
+    async def page_of_refunds(self, payment_id: int, after: int, limit: int) -> Page[Refund]:
+        return page_of([each for each in self.refunds if each.payment_id == payment_id and each.id > after], limit)
 
 
 class FakeCache:

@@ -67,7 +67,7 @@ async def test_a_malformed_body_names_what_is_at_fault_and_issues_nothing(
 async def test_an_unknown_type_is_answered_with_those_there_are(payments: Any) -> None:
     _, problem = await post(payments, [CREDIT])
     assert "'users.credit'" in problem["detail"]
-    assert problem["detail"].endswith("there are: payments.open")
+    assert problem["detail"].endswith("there are: payments.open, payments.capture, payments.reverse, payments.refund")
 
 
 @pytest.mark.parametrize("body", [b"%s\n\n  \r\n%s", b"\n%s\r\n%s\r\n", b"%s\n%s"])

@@ -228,6 +228,18 @@ async def test_a_body_that_does_not_arrive_is_not_waited_for(users: Any, monkeyp
     assert (response.status, problem["code"]) == (408, "body_timeout")
 
 
+async def test_a_body_that_came_with_its_headers_is_not_timed(users: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gateways.requests, "BODY_TIMEOUT_S", "no number: to time anything is a defect")
+    body = b'{"amount": 5}'
+    reader, writer = await asyncio.open_connection("127.0.0.1", users.port)
+    head = f"POST /users/7/credit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    writer.write(f"{head}\r\nConnection: close\r\n\r\n".encode() + body)
+    async with asyncio.timeout(10):
+        answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+
+
 async def test_a_defect_is_500_without_its_traceback(users: Any) -> None:
     users.rows.error = ZeroDivisionError("the secret of this house")
     response, problem = await users.call("GET", "/users/7")

@@ -1,0 +1,1 @@
+"""Effect workers: calls to the outside, made concurrently and outside every lane."""

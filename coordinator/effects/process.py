@@ -1,0 +1,48 @@
+"""A process of effect workers of one service: any number of them may run."""
+
+import asyncio
+import os
+import signal
+
+import structlog
+
+from coordinator.effects.worker import EffectWorker
+from coordinator.health import HealthEndpoint, Readiness
+from shared.errors import ConfigurationError
+from shared.event_loop import new_event_loop
+from shared.service import Service
+from shared.settings import BrokerSettings, EffectSettings, TelemetrySettings, load
+
+log = structlog.get_logger("effects")
+
+
+def run(service: Service, metrics_port: int | None) -> int:
+    """Carry out a service's effects until SIGTERM or SIGINT; return the exit status. Raises ConfigurationError."""
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(_serve(service, metrics_port))
+
+
+async def _serve(service: Service, metrics_port: int | None) -> int:
+    if service.effects is None:
+        raise ConfigurationError(f"service {service.name} has no effects")
+    settings = load(EffectSettings)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    effects = service.effects()
+    worker = EffectWorker(service.name, effects, load(BrokerSettings), settings)
+    endpoint = HealthEndpoint(
+        ("effects", service.name), lambda: Readiness(worker.is_consuming), load(TelemetrySettings), metrics_port
+    )
+    try:
+        await endpoint.start()
+        is_finished = await worker.run(stop)
+    finally:
+        await endpoint.stop()
+        await effects.close()
+    if not is_finished:
+        # Nothing is lost: what is not acknowledged is delivered again, and made again with the same key.
+        log.error("stopped_hard", service=service.name, after_s=settings.stop_timeout_s)
+        os._exit(1)
+    log.info("stopped", service=service.name)
+    return 0

@@ -1,0 +1,51 @@
+"""Acknowledging a channel's deliveries, several at once."""
+
+import asyncio
+from collections.abc import Sequence
+
+from pika.channel import Channel
+
+from coordinator.lane.acknowledger import Acknowledger
+
+WITHIN_S = 0.01
+"""How long a settled delivery may wait for others to be acknowledged with."""
+SETTLED_MAX = 64
+"""Settled deliveries that do not wait any longer; at a small prefetch a quarter of it."""
+
+
+class Acknowledgements:
+    """The acknowledgements of one channel. Used within the loop of its connection.
+
+    To a quorum queue each of them is one more entry of its log, synced to disk like a message: one for every command
+    would hold up the next one's publish. Nobody waits for it: the outcome has been sent, and if the acknowledgement is
+    lost, the command log answers what is delivered again.
+    """
+
+    def __init__(self, channel: Channel, prefetch: int) -> None:
+        self._channel = channel
+        self._settled_max = max(1, min(SETTLED_MAX, prefetch // 4))
+        self._acknowledger = Acknowledger()
+        self._settled: list[int] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def delivered(self, tag: int) -> None:
+        """The broker delivered it; tags come in order."""
+        self._acknowledger.delivered(tag)
+
+    def settled(self, tags: Sequence[int]) -> None:
+        """Acknowledge these deliveries soon; at once, when that many wait that the prefetch might run out."""
+        self._settled += tags
+        if len(self._settled) >= self._settled_max:
+            self.flush()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(WITHIN_S, self.flush)
+
+    def flush(self) -> None:
+        """Acknowledge now what is settled; nothing is sent on a channel that is closed."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        settled, self._settled = self._settled, []
+        if settled and self._channel.is_open:
+            for acknowledgement in self._acknowledger.settled(settled):
+                self._channel.basic_ack(acknowledgement.tag, multiple=acknowledgement.multiple)

@@ -1,0 +1,56 @@
+"""Purchases over REST: a part of the users gateway."""
+
+from typing import Final
+
+from aiohttp import web
+
+from gateways.keys import CONTEXT, SETTINGS
+from gateways.requests import NoQuery, PageQuery, granted_wait_s, issue, path_id, read_command, read_query
+from gateways.responses import json_response, note_preferences, written_response
+from shared.saga import ENDED
+from shared.users.purchases.commands import OpenPurchase
+from shared.users.purchases.service import PurchaseService
+
+PURCHASES: Final = web.AppKey("PURCHASES", PurchaseService)
+
+routes = web.RouteTableDef()
+
+
+@routes.post("/users/{id}/purchases")
+async def open_purchase(request: web.Request) -> web.Response:
+    """201 with the purchase as it begins, or, where the request prefers to wait, as it ends.
+
+    202 if it has not ended within that time: it goes on by itself, and is at `Location`.
+    """
+    command = await read_command(request, OpenPurchase, {"user_id": path_id(request, "id", "user_not_found")})
+    service = request.app[PURCHASES]
+    written = await issue(request, service.open_purchase, command)
+    location = f"/purchases/{written.value.id}"
+    asked = request[CONTEXT].preferences
+    if asked.wait_s is None:
+        return written_response(written, status=201, location=location)
+    wait_s = granted_wait_s(asked, request.app[SETTINGS].wait_s)
+    purchase = await service.wait_ended(written.value.id, wait_s)
+    response = json_response(purchase, status=201 if purchase.status in ENDED else 202)
+    response.headers["Location"] = location
+    note_preferences(response, asked, request.app[SETTINGS].wait_s)
+    return response
+
+
+@routes.get("/users/{id}/purchases")
+async def list_purchases(request: web.Request) -> web.Response:
+    query = read_query(request, PageQuery)
+    user_id = path_id(request, "id", "user_not_found")
+    return json_response(await request.app[PURCHASES].list_purchases(user_id, query.after, query.limit))
+
+
+@routes.get("/users/{id}/purchases/totals")
+async def list_totals(request: web.Request) -> web.Response:
+    read_query(request, NoQuery)
+    return json_response(await request.app[PURCHASES].list_totals(path_id(request, "id", "user_not_found")))
+
+
+@routes.get("/purchases/{id}")
+async def get_purchase(request: web.Request) -> web.Response:
+    read_query(request, NoQuery)
+    return json_response(await request.app[PURCHASES].get_purchase(path_id(request, "id", "purchase_not_found")))

@@ -1,0 +1,206 @@
+"""The calls to the provider, and the commands that their answers become."""
+
+from typing import Any, ClassVar, Final
+
+from shared.commands import Command, Id
+from shared.effects import Effect, EffectHandler, GivenUp
+from shared.payments.model import Action, Payment, Refund
+from shared.payments.provider import Authorized, Captured, Declined, PaymentProvider, Refunded, Voided
+from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, VoidResult
+
+ANSWER_LOST: Final = "answer_lost"
+PROVIDER_UNAVAILABLE: Final = "provider_unavailable"
+
+# The provider's words for a payment that is let go, and for one that is taken.
+_CANCELED: Final = "canceled"
+_SUCCEEDED: Final = "succeeded"
+
+
+class AuthorizeAtProvider(Effect, frozen=True, kw_only=True):
+    """Hold an amount."""
+
+    type: ClassVar[str] = "payments.effects.authorize"
+
+    id: Id
+    amount: int
+    currency: str
+    payment_method: str
+
+
+class CaptureAtProvider(Effect, frozen=True, kw_only=True):
+    """Take what is held."""
+
+    type: ClassVar[str] = "payments.effects.capture"
+
+    id: Id
+    provider_id: str
+    amount: int
+    currency: str
+
+
+class VoidAtProvider(Effect, frozen=True, kw_only=True):
+    """Let go of what is held."""
+
+    type: ClassVar[str] = "payments.effects.void"
+
+    id: Id
+    provider_id: str
+
+
+class RefundAtProvider(Effect, frozen=True, kw_only=True):
+    """Give back a part of what was taken, or all of it."""
+
+    type: ClassVar[str] = "payments.effects.refund"
+
+    id: Id
+    refund_id: Id
+    provider_id: str
+    amount: int
+    currency: str
+
+
+def effect_for(payment: Payment, action: Action, refund: Refund | None = None) -> Effect:
+    """The call that an action of a payment asks for; `refund` is the one to be made."""
+    if action == "authorize":
+        return AuthorizeAtProvider(
+            id=payment.id,
+            amount=payment.amount,
+            currency=payment.currency,
+            payment_method=payment.payment_method or "",
+        )
+    provider_id = payment.provider_id or ""
+    if action == "void":
+        return VoidAtProvider(id=payment.id, provider_id=provider_id)
+    if refund is None:
+        return CaptureAtProvider(
+            id=payment.id, provider_id=provider_id, amount=payment.amount, currency=payment.currency
+        )
+    return RefundAtProvider(
+        id=payment.id,
+        refund_id=refund.id,
+        provider_id=provider_id,
+        amount=refund.amount,
+        currency=payment.currency,
+    )
+
+
+class PaymentEffects:
+    """Implements `shared.effects.Effects` with a provider."""
+
+    def __init__(self, provider: PaymentProvider) -> None:
+        self._provider = provider
+
+    @property
+    def handlers(self) -> tuple[EffectHandler[Any], ...]:
+        return (
+            EffectHandler(AuthorizeAtProvider, self._authorize, _authorize_given_up),
+            EffectHandler(CaptureAtProvider, self._capture, _capture_given_up),
+            EffectHandler(VoidAtProvider, self._void, _void_given_up),
+            EffectHandler(RefundAtProvider, self._refund, _refund_given_up),
+        )
+
+    async def close(self) -> None:
+        await self._provider.close()
+
+    async def _authorize(self, effect: AuthorizeAtProvider, key: str) -> Command:
+        answer = await self._provider.authorize(
+            payment_id=effect.id,
+            amount=effect.amount,
+            currency=effect.currency,
+            payment_method=effect.payment_method,
+            key=key,
+        )
+        if isinstance(answer, Authorized):
+            return AuthorizeResult(id=effect.id, verdict="authorized", provider_id=answer.provider_id)
+        return AuthorizeResult(
+            id=effect.id,
+            verdict="declined" if isinstance(answer, Declined) else "authorize_failed",
+            code=answer.code,
+            message=answer.message,
+        )
+
+    async def _capture(self, effect: CaptureAtProvider, key: str) -> Command:
+        answer = await self._provider.capture(
+            provider_id=effect.provider_id, amount=effect.amount, currency=effect.currency, key=key
+        )
+        if isinstance(answer, Captured):
+            return CaptureResult(id=effect.id, verdict="captured", amount=answer.amount)
+        return CaptureResult(
+            id=effect.id,
+            verdict="voided" if answer.status == _CANCELED else "capture_failed",
+            code=answer.code,
+            message=answer.message,
+        )
+
+    async def _void(self, effect: VoidAtProvider, key: str) -> Command:
+        answer = await self._provider.void(provider_id=effect.provider_id, key=key)
+        if isinstance(answer, Voided):
+            return VoidResult(id=effect.id, verdict="voided")
+        return VoidResult(
+            id=effect.id,
+            verdict="captured" if answer.status == _SUCCEEDED else "void_failed",
+            code=answer.code,
+            message=answer.message,
+        )
+
+    async def _refund(self, effect: RefundAtProvider, key: str) -> Command:
+        answer = await self._provider.refund(
+            provider_id=effect.provider_id, amount=effect.amount, currency=effect.currency, key=key
+        )
+        if isinstance(answer, Refunded):
+            return RefundResult(
+                id=effect.id, refund_id=effect.refund_id, verdict="refunded", provider_id=answer.refund_id
+            )
+        return RefundResult(
+            id=effect.id,
+            refund_id=effect.refund_id,
+            verdict="refund_failed",
+            code=answer.code,
+            message=answer.message,
+        )
+
+
+def _authorize_given_up(effect: AuthorizeAtProvider, given_up: GivenUp) -> Command:
+    return AuthorizeResult(
+        id=effect.id,
+        verdict="answer_lost" if given_up.may_have_happened else "authorize_failed",
+        code=_code(given_up),
+        message=_message(given_up),
+    )
+
+
+def _capture_given_up(effect: CaptureAtProvider, given_up: GivenUp) -> Command:
+    return CaptureResult(
+        id=effect.id,
+        verdict="answer_lost" if given_up.may_have_happened else "capture_failed",
+        code=_code(given_up),
+        message=_message(given_up),
+    )
+
+
+def _void_given_up(effect: VoidAtProvider, given_up: GivenUp) -> Command:
+    return VoidResult(
+        id=effect.id,
+        verdict="answer_lost" if given_up.may_have_happened else "void_failed",
+        code=_code(given_up),
+        message=_message(given_up),
+    )
+
+
+def _refund_given_up(effect: RefundAtProvider, given_up: GivenUp) -> Command:
+    return RefundResult(
+        id=effect.id,
+        refund_id=effect.refund_id,
+        verdict="answer_lost" if given_up.may_have_happened else "refund_failed",
+        code=_code(given_up),
+        message=_message(given_up),
+    )
+
+
+def _code(given_up: GivenUp) -> str:
+    return ANSWER_LOST if given_up.may_have_happened else PROVIDER_UNAVAILABLE
+
+
+def _message(given_up: GivenUp) -> str:
+    doubt = "it may have had its effect" if given_up.may_have_happened else "it had no effect"
+    return f"the call was given up after attempt {given_up.attempts}, {doubt}: {given_up.reason}"

@@ -1,0 +1,230 @@
+"""One payment on its way, within one command: what is asked of the provider, what it told, and who is told of that.
+
+The provider is asked for one thing at a time. What ends it, the call's own result or an event that overtakes it,
+answers the command that waits for it; a result that comes after that is old news. `store` makes it all take effect.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+
+from shared.continuation import Deferred
+from shared.errors import Rejected
+from shared.payments.commands import RefundPayment
+from shared.payments.effects import effect_for
+from shared.payments.model import Action, Payment, Reason, Refund, Waiters
+from shared.payments.states import Event, Status, after
+from shared.unit_of_work import UnitOfWork
+
+# What each event makes certain, and so ends. A refund ends when its own row does.
+_ENDS: Final[Mapping[Event, frozenset[Action]]] = {
+    "authorized": frozenset({"authorize"}),
+    "declined": frozenset({"authorize"}),
+    "captured": frozenset({"authorize", "capture", "void"}),
+    "voided": frozenset({"authorize", "capture", "void"}),
+    "authorize_failed": frozenset({"authorize"}),
+    "capture_failed": frozenset({"capture"}),
+    "void_failed": frozenset({"void"}),
+    "answer_lost": frozenset({"authorize", "capture", "void"}),
+}
+
+_GOOD: Final[Mapping[Action, frozenset[Status]]] = {
+    "authorize": frozenset({"authorized", "captured", "refunded"}),
+    "capture": frozenset({"captured", "refunded"}),
+    "void": frozenset({"voided", "declined", "failed", "refunded"}),
+    "refund": frozenset({"captured", "refunded"}),
+}
+_BAD: Final = frozenset({"declined", "failed", "needs_review"})
+
+Waiter = Callable[[], Deferred | None]
+"""Takes the continuation of the command that asks, if it has one."""
+
+
+class Progress:
+    """Collects what becomes of a payment; nothing of it is stored before `store`."""
+
+    def __init__(self, work: UnitOfWork, payment: Payment, *, is_new: bool = False) -> None:
+        self._work = work
+        self._held: Payment | None = None if is_new else payment
+        self.payment = payment
+        self._held_waiters = None if is_new else work.get(Waiters, payment.id)
+        self._waiters = self._held_waiters or Waiters(payment_id=payment.id)
+        self._resumed: list[tuple[Deferred, Refund | Rejected | None]] = []
+
+    def store(self) -> Payment:
+        """Do what is wanted and can be done now; save what changed, and answer those who waited for it."""
+        self._go_on()
+        if self._held is None:
+            self.payment = self._work.add(self.payment)
+        elif self.payment != self._held:
+            self.payment = self._work.save(msgspec.structs.replace(self.payment, updated_at=self._work.now))
+        self._store_waiters()
+        for deferred, answer in self._resumed:
+            self._work.resume(deferred, self.payment if answer is None else answer)
+        return self.payment
+
+    def note(
+        self,
+        *,
+        provider_id: str | None = None,
+        captured: int | None = None,
+        refunded: int | None = None,
+    ) -> None:
+        """Note what was learnt beside the state; None leaves a value as it is."""
+        held = self.payment
+        self.payment = msgspec.structs.replace(
+            held,
+            provider_id=held.provider_id if provider_id is None else provider_id,
+            captured=held.captured if captured is None else captured,
+            refunded=held.refunded if refunded is None else refunded,
+        )
+
+    def move(self, event: Event, reason: Reason | None = None) -> None:
+        """Bring the payment to the state that the event leads to, and end what it ends. Raises Rejected."""
+        held = self.payment
+        status = after(held.id, held.status, event)
+        if status not in _BAD:
+            reason = None
+        elif reason is None or (status == held.status and event != "refund_returned"):
+            reason = None if held.reason_code is None else Reason(held.reason_code, held.reason or "")
+        self.payment = msgspec.structs.replace(
+            held,
+            status=status,
+            reason_code=None if reason is None else reason.code,
+            reason=None if reason is None else reason.message,
+        )
+        if held.pending_action in _ENDS.get(event, frozenset()):
+            self.end()
+
+    def ask(self, action: Action, waiter: Waiter, refund: Refund | None = None) -> None:
+        """Have the provider called. Raises Rejected (`action_under_way`)."""
+        held = self.payment
+        if held.pending_action is not None:
+            text = f"payment {held.id}: {held.pending_action} is under way at the provider; ask again when it is known"
+            raise Rejected("action_under_way", text)
+        self.payment = msgspec.structs.replace(
+            held, pending_action=action, refund_id=held.refund_id if refund is None else refund.id
+        )
+        self._work.emit(effect_for(self.payment, action, refund))
+        self._waiters = msgspec.structs.replace(self._waiters, action=_encoded(waiter()))
+
+    def reverse(self, waiter: Waiter, *, is_asked: bool) -> None:
+        """Give back what was taken, let go of what is held; nothing waits where there is nothing to do.
+
+        While something is under way it is remembered. Raises Rejected. `is_asked`: the lane itself answers the command
+        that asks now, if nothing need be done for it.
+        """
+        held = self.payment
+        if held.pending_action is not None:
+            if held.wanted is not None:
+                raise Rejected("action_under_way", f"payment {held.id} is to be reversed already")
+            self.payment = msgspec.structs.replace(held, wanted="reverse")
+            self._waiters = msgspec.structs.replace(self._waiters, reversal=_encoded(waiter()))
+        elif held.status == "authorized":
+            self.ask("void", waiter)
+        elif held.status == "captured" and held.captured > held.refunded:
+            self.ask("refund", waiter, new_refund(self._work, held, held.captured - held.refunded))
+        else:
+            if held.status == "pending":  # nobody was asked for anything
+                self.move("voided")
+            if not is_asked:
+                self._resume(waiter(), None)
+
+    def end(self) -> None:
+        """What was under way is known: answer who waits for it, and do what is wanted now."""
+        action = self.payment.pending_action
+        if action is None:
+            return
+        self.payment = msgspec.structs.replace(self.payment, pending_action=None)
+        waiter = _decoded(self._waiters.action)
+        self._waiters = msgspec.structs.replace(self._waiters, action=None)
+        if action == "void" and self.payment.status == "captured":
+            # Somebody took it before it was let go: it is to be given back all the same.
+            self.reverse(lambda: waiter, is_asked=False)
+            return
+        refund = self._refund_in_question() if action == "refund" else None
+        if self._is_known(refund):
+            self.payment = msgspec.structs.replace(self.payment, refund_id=None)
+        self._resume(waiter, self._answer(action, waiter, refund))
+
+    def _go_on(self) -> None:
+        """Do what is wanted, when it is known what there is to do."""
+        if self.payment.wanted is None or self.payment.pending_action is not None:
+            return
+        waiter = _decoded(self._waiters.reversal)
+        self._waiters = msgspec.structs.replace(self._waiters, reversal=None)
+        if self.payment.status == "needs_review":
+            # Whoever waits must know; and it stays wanted until the provider tells what there is to reverse.
+            self._resume(waiter, self._refusal())
+            return
+        self.payment = msgspec.structs.replace(self.payment, wanted=None)
+        self.reverse(lambda: waiter, is_asked=False)
+
+    def end_refund(self, refund_id: int) -> None:
+        """This refund is known: end what is under way, or settle what was in question, if that is this one."""
+        payment = self.payment
+        if payment.refund_id != refund_id:
+            return
+        if payment.pending_action == "refund":
+            self.end()
+        elif self._is_known(self._work.get(Refund, refund_id)):
+            self.payment = msgspec.structs.replace(payment, refund_id=None)
+
+    def let_go(self) -> None:
+        """Have a failed payment's hold, if there is one, let go; nobody waits for it."""
+        if self.payment.provider_id is not None and self.payment.pending_action is None:
+            self.ask("void", lambda: None)
+
+    def _refund_in_question(self) -> Refund | None:
+        refund_id = self.payment.refund_id
+        return None if refund_id is None else self._work.get(Refund, refund_id)
+
+    @staticmethod
+    def _is_known(refund: Refund | None) -> bool:
+        return refund is not None and refund.status in {"succeeded", "failed"}
+
+    def _answer(self, action: Action, waiter: Deferred | None, refund: Refund | None) -> Refund | Rejected | None:
+        """What to tell who waited; None: the payment."""
+        if refund is None:
+            return None if self.payment.status in _GOOD[action] else self._refusal()
+        if refund.status == "succeeded":
+            return refund if waiter is not None and waiter.type == RefundPayment.type else None
+        if refund.status == "failed":
+            text = f"refund {refund.id} of payment {refund.payment_id} failed: {refund.reason_code}: {refund.reason}"
+            return Rejected("refund_failed", text)
+        return self._refusal()
+
+    def _refusal(self) -> Rejected:
+        payment = self.payment
+        reason = f": {payment.reason_code}: {payment.reason}" if payment.reason_code else ""
+        text = f"payment {payment.id} is {payment.status}{reason}"
+        is_declined = payment.status == "declined" and payment.reason_code is not None
+        return Rejected(payment.reason_code or "" if is_declined else f"payment_{payment.status}", text)
+
+    def _resume(self, waiter: Deferred | None, answer: Refund | Rejected | None) -> None:
+        if waiter is not None:
+            self._resumed.append((waiter, answer))
+
+    def _store_waiters(self) -> None:
+        held, waiters = self._held_waiters, self._waiters
+        if held is None:
+            if waiters.action is not None or waiters.reversal is not None:
+                self._work.add(waiters)
+        elif waiters.action is None and waiters.reversal is None:
+            self._work.remove(held)
+        elif waiters != held:
+            self._work.save(waiters)
+
+
+def new_refund(work: UnitOfWork, payment: Payment, amount: int) -> Refund:
+    """Add a refund that is pending."""
+    return work.add(Refund(id=work.next_id("refunds"), payment_id=payment.id, amount=amount, created_at=work.now))
+
+
+def _encoded(deferred: Deferred | None) -> str | None:
+    return None if deferred is None else deferred.encode()
+
+
+def _decoded(text: str | None) -> Deferred | None:
+    return None if text is None else Deferred.decode(text)

@@ -1,0 +1,79 @@
+"""The payment provider, as the effect workers see it: hold an amount, take it, let it go, give it back.
+
+Amounts are integers in minor units of the currency (ISO 4217); what a provider counts otherwise, its implementation
+converts. Every call takes an idempotency key. Repeated with the same key and arguments it has its effect once; and a
+capture, a void or a refund that was made already is reported as made, even when the provider has forgotten the key.
+
+What the provider decides is a result. EffectRetry is raised where it decided nothing that we know of:
+
+    it refused the connection, or our key (401, 403); too many requests (429)    may_have_happened is False
+    no answer in time, the connection was lost, a fault of its own (5xx);
+    an earlier call with the same key is still under way (409)                   may_have_happened is True
+"""
+
+from typing import Protocol
+
+from msgspec import Struct
+
+
+class Authorized(Struct, frozen=True, kw_only=True):
+    """The amount is held, and not taken. `provider_id` names the payment at the provider from here on."""
+
+    provider_id: str
+
+
+class Declined(Struct, frozen=True, kw_only=True):
+    """The payer's bank, or the provider for its own reasons, does not pay. `code` is the provider's."""
+
+    code: str
+    message: str
+
+
+class Captured(Struct, frozen=True, kw_only=True):
+    """The amount is taken. It is what the provider took, should an earlier call have asked for something else."""
+
+    amount: int
+
+
+class Voided(Struct, frozen=True):
+    """Nothing is held any more, and nothing was taken."""
+
+
+class Refunded(Struct, frozen=True, kw_only=True):
+    """The amount is on its way back to the payer, as the refund of this id."""
+
+    refund_id: str
+    amount: int
+
+
+class Refused(Struct, frozen=True, kw_only=True):
+    """The provider does not do what was asked, and will not if asked again; nothing changed.
+
+    `code` is the provider's, or that of a check before the call. `status` is the provider's word for the state that
+    the payment is in, where it is the state that forbids it: a void of what is captured, a capture of what is voided.
+    """
+
+    code: str
+    message: str
+    status: str | None = None
+
+
+class PaymentProvider(Protocol):
+    """One account at a provider. Its methods may run concurrently, and raise EffectRetry."""
+
+    async def authorize(
+        self, *, payment_id: int, amount: int, currency: str, payment_method: str, key: str
+    ) -> Authorized | Declined | Refused:
+        """Hold an amount. `payment_method` is the provider's token for a card or the like."""
+
+    async def capture(self, *, provider_id: str, amount: int, currency: str, key: str) -> Captured | Refused:
+        """Take what is held, or less; the rest is let go."""
+
+    async def void(self, *, provider_id: str, key: str) -> Voided | Refused:
+        """Let go of what is held."""
+
+    async def refund(self, *, provider_id: str, amount: int, currency: str, key: str) -> Refunded | Refused:
+        """Give back what was taken, or a part of it."""
+
+    async def close(self) -> None:
+        """Release connections."""

@@ -1,0 +1,92 @@
+"""The commands that tell the payments lane what the provider did: results of our calls, and its own events.
+
+They are the system's own; gateways do not take them from clients.
+"""
+
+from typing import ClassVar, Literal
+
+from shared.commands import Command, Id
+
+Kind = Literal["authorized", "captured", "voided", "declined", "refunded", "refund_failed"]
+
+
+class AuthorizeResult(Command, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of the call that asks to hold an amount.
+
+    Rejected: `payment_not_found`, `other_payment`, `impossible_transition`.
+    """
+
+    type: ClassVar[str] = "payments.authorize_result"
+
+    id: Id
+    verdict: Literal["authorized", "declined", "authorize_failed", "answer_lost"]
+    provider_id: str | None = None
+    code: str | None = None
+    message: str | None = None
+
+
+class CaptureResult(Command, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of the call that takes what is held. `amount` is what was taken.
+
+    Rejected: `payment_not_found`, `impossible_transition`.
+    """
+
+    type: ClassVar[str] = "payments.capture_result"
+
+    id: Id
+    verdict: Literal["captured", "voided", "capture_failed", "answer_lost"]
+    amount: int = 0
+    code: str | None = None
+    message: str | None = None
+
+
+class VoidResult(Command, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of the call that lets go of what is held. `captured`: it was taken before.
+
+    Rejected: `payment_not_found`, `impossible_transition`.
+    """
+
+    type: ClassVar[str] = "payments.void_result"
+
+    id: Id
+    verdict: Literal["voided", "captured", "void_failed", "answer_lost"]
+    code: str | None = None
+    message: str | None = None
+
+
+class RefundResult(Command, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of the call that gives back. `provider_id` is the refund's.
+
+    Rejected: `payment_not_found`, `refund_not_found`, `impossible_transition`.
+    """
+
+    type: ClassVar[str] = "payments.refund_result"
+
+    id: Id
+    refund_id: Id
+    verdict: Literal["refunded", "refund_failed", "answer_lost"]
+    provider_id: str | None = None
+    code: str | None = None
+    message: str | None = None
+
+
+class TellOfPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
+    """An event of the provider's. Amounts are in minor units; those captured and refunded are everything so far.
+
+    Rejected: `payment_not_found`; `other_payment`, when it is about another payment at the provider than the one that
+    ours is, `currency_mismatch` and `amount_mismatch`: another system has payments on the same account;
+    `impossible_transition`.
+    """
+
+    type: ClassVar[str] = "payments.provider_event"
+
+    event_id: str
+    kind: Kind
+    id: Id
+    provider_id: str
+    currency: str
+    amount: int
+    amount_captured: int = 0
+    amount_refunded: int = 0
+    refund_id: str | None = None
+    code: str | None = None

@@ -1,0 +1,100 @@
+"""What Stripe's errors mean for us: ask again later, or an answer that will not change.
+
+Sources: https://docs.stripe.com/api/errors, https://docs.stripe.com/error-low-level and
+https://docs.stripe.com/api/idempotent_requests.
+"""
+
+from typing import Final
+
+import aiohttp
+import stripe
+from msgspec import Struct
+
+from shared.effects import EffectRetry
+from shared.errors import CoordinatorError
+
+_UNSENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+"""There was no connection, so Stripe knows nothing of the call."""
+
+TRANSPORT_ERRORS: Final = (aiohttp.ClientError, TimeoutError, OSError)
+"""What may come out of the client as it is, while an answer's body is being read."""
+
+_SERVER_ERROR: Final = 500
+
+
+class KeySpent(EffectRetry):
+    """Raised when Stripe answered with a fault of its own that it remembers for this idempotency key.
+
+    With this key it will say the same for as long as it knows the key; what became of the call shows elsewhere.
+    """
+
+
+class StripeRefused(CoordinatorError):
+    """Raised when Stripe decided against what was asked. `by_issuer`: the payer's bank or a rule on the payer did."""
+
+    def __init__(self, code: str, message: str, *, by_issuer: bool) -> None:
+        super().__init__(message)
+        self.code = code
+        self.by_issuer = by_issuer
+
+
+class _Answer(Struct, frozen=True):
+    """The parts of an error answer that decide."""
+
+    status: int
+    code: str
+    message: str
+    replayed: bool
+    retry_after_s: float | None
+
+
+def translated(error: Exception) -> EffectRetry | StripeRefused:
+    """What to raise instead of an error of the client or of its transport."""
+    if not isinstance(error, stripe.StripeError):
+        return EffectRetry(f"no whole answer from Stripe: {_shown(error)}", may_have_happened=True)
+    if isinstance(error, stripe.APIConnectionError):
+        unsent = isinstance(error.__cause__, _UNSENT)
+        return EffectRetry(f"Stripe cannot be reached: {_shown(error.__cause__)}", may_have_happened=not unsent)
+    return _decided(error, _answer(error))
+
+
+def _decided(error: stripe.StripeError, answer: _Answer) -> EffectRetry | StripeRefused:
+    shown = f"Stripe answered {answer.status} {answer.code}: {answer.message}"
+    if isinstance(error, stripe.RateLimitError):
+        return EffectRetry(shown, after_s=answer.retry_after_s)
+    if isinstance(error, stripe.AuthenticationError | stripe.PermissionError):
+        return EffectRetry(f"{shown}; check STRIPE_API_KEY", after_s=answer.retry_after_s)
+    if isinstance(error, stripe.CardError):
+        return StripeRefused(answer.code, answer.message, by_issuer=True)
+    if isinstance(error, stripe.InvalidRequestError | stripe.IdempotencyError):
+        return StripeRefused(answer.code, answer.message, by_issuer=False)
+    if answer.status >= _SERVER_ERROR and answer.replayed:
+        return KeySpent(shown, after_s=answer.retry_after_s, may_have_happened=True)
+    # 409 too: the call that holds the key may be one of ours whose answer was lost.
+    return EffectRetry(shown, after_s=answer.retry_after_s, may_have_happened=True)
+
+
+def _answer(error: stripe.StripeError) -> _Answer:
+    body = error.json_body
+    found = body.get("error") if isinstance(body, dict) else None
+    details: dict[str, object] = found if isinstance(found, dict) else {}
+    headers = {name.lower(): value for name, value in (error.headers or {}).items()}
+    # The bank's reason is more precise than `card_declined`.
+    code = details.get("decline_code") or details.get("code") or details.get("type") or "no_code"
+    return _Answer(
+        status=error.http_status or 0,
+        code=str(code),
+        message=str(details.get("message") or error.user_message or ""),
+        replayed=headers.get("idempotent-replayed") == "true",
+        retry_after_s=_seconds(headers.get("retry-after")),
+    )
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """RFC 9110 allows a date as well; Stripe sends seconds."""
+    return float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
+
+
+def _shown(error: BaseException | None) -> str:
+    """Of an error of the transport. Time-outs have no text."""
+    return f"{type(error).__name__} {error}".strip()

@@ -1,0 +1,152 @@
+"""Stripe's events: checked, and read into what the payments lane needs of them.
+
+Stripe delivers an event at least once and in no order (https://docs.stripe.com/webhooks#event-delivery-behaviors), so
+the event's id is what deduplicates, and what an event tells is a state, not a step.
+"""
+
+import json
+import time
+from typing import Any, Final, Literal
+
+import msgspec
+import stripe
+from msgspec import Struct
+
+from shared.errors import ConfigurationError, CoordinatorError
+from shared.payments.stripe_amounts import AmountNotChargeable, from_stripe
+from shared.settings import StripeSettings
+
+Kind = Literal["authorized", "captured", "voided", "declined", "refunded", "refund_failed"]
+
+KINDS: Final[dict[str, Kind]] = {
+    "payment_intent.amount_capturable_updated": "authorized",
+    "payment_intent.succeeded": "captured",
+    "payment_intent.canceled": "voided",
+    "payment_intent.payment_failed": "declined",
+    "charge.refunded": "refunded",
+    "refund.failed": "refund_failed",
+}
+"""The events that tell something; an endpoint at Stripe needs no others."""
+
+
+class WebhookRefused(CoordinatorError):
+    """Raised for what is not an event of Stripe's, fresh and whole; to be answered with 400. `code` is stable:
+
+    `bad_signature`, `stale` (signed longer ago than STRIPE_WEBHOOK_TOLERANCE_S, or that far ahead), `malformed`.
+    """
+
+    def __init__(self, code: Literal["bad_signature", "stale", "malformed"], message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class ProviderEvent(Struct, frozen=True, kw_only=True):
+    """What the provider tells of one payment. Amounts are in minor units of ISO 4217.
+
+    `type`, `status` and `error_code` are Stripe's words. `amount` is the payment's, or that of the refund which failed;
+    `amount_captured` and `amount_refunded` are everything so far, and 0 where the event does not tell.
+    `refund_id` names the refund that failed.
+    `created_s` is when it happened, in seconds since the Unix epoch. `payment_id` is what we sent when we authorized:
+    two systems on one account number their payments alike, so check `provider_id` too.
+    """
+
+    id: str
+    type: str
+    kind: Kind
+    created_s: int
+    payment_id: int
+    provider_id: str
+    status: str
+    currency: str
+    amount: int
+    amount_captured: int = 0
+    amount_refunded: int = 0
+    refund_id: str | None = None
+    error_code: str | None = None
+
+
+class _Error(Struct):
+    code: str | None = None
+    decline_code: str | None = None
+
+
+class _Object(Struct):
+    """A PaymentIntent, a Charge or a Refund: the fields of each that we read."""
+
+    id: str
+    amount: int
+    currency: str
+    status: str
+    metadata: dict[str, str] | None = None
+    payment_intent: str | None = None
+    amount_received: int = 0
+    amount_captured: int = 0
+    amount_refunded: int = 0
+    last_payment_error: _Error | None = None
+    failure_reason: str | None = None
+
+
+def verify_webhook(payload: bytes, signature_header: str | None, settings: StripeSettings) -> ProviderEvent | None:
+    """The event, or None for one that tells us nothing: of another kind, or of a payment that is not ours.
+
+    Raises WebhookRefused; ConfigurationError where there is no STRIPE_WEBHOOK_SECRET.
+    """
+    secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
+    if not secret:
+        raise ConfigurationError("STRIPE_WEBHOOK_SECRET: events cannot be checked without it; it is unset")
+    _check_signature(payload, signature_header or "", secret, settings.webhook_tolerance_s)
+    try:
+        body = json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise WebhookRefused("malformed", f"the event is not valid JSON: {error}") from None
+    return _event(body)
+
+
+def _check_signature(payload: bytes, header: str, secret: str, tolerance_s: int) -> None:
+    """https://docs.stripe.com/webhooks#verify-manually. While a secret is being rolled there are two signatures."""
+    if not header.isascii():  # Stripe's package compares nothing else
+        raise WebhookRefused("bad_signature", "Stripe-Signature: it has letters that no signature has")
+    try:
+        stripe.WebhookSignature.verify_header(payload, header, secret)
+    except UnicodeDecodeError:
+        raise WebhookRefused("malformed", "the event is not UTF-8") from None
+    except stripe.SignatureVerificationError as error:
+        raise WebhookRefused("bad_signature", f"Stripe-Signature: {error.user_message}") from None
+    signed_s = int(next(part.split("=")[1] for part in header.split(",") if part.startswith("t=")))
+    age_s = int(time.time()) - signed_s
+    if abs(age_s) > tolerance_s:
+        raise WebhookRefused(
+            "stale", f"Stripe-Signature: it is {age_s} s old; STRIPE_WEBHOOK_TOLERANCE_S allows {tolerance_s}"
+        )
+
+
+def _event(body: dict[str, Any]) -> ProviderEvent | None:
+    try:
+        kind = KINDS.get(body["type"])
+        return None if kind is None else _read(kind, body)
+    except (KeyError, TypeError, ValueError, AmountNotChargeable) as error:
+        raise WebhookRefused("malformed", f"the event is not as Stripe's are: {error!r}") from None
+
+
+def _read(kind: Kind, body: dict[str, Any]) -> ProviderEvent | None:
+    thing = msgspec.convert(body["data"]["object"], _Object)
+    payment_id = (thing.metadata or {}).get("payment_id", "")
+    provider_id = thing.payment_intent if kind in {"refunded", "refund_failed"} else thing.id
+    if not payment_id.isdecimal() or provider_id is None:
+        return None
+    error = thing.last_payment_error
+    return ProviderEvent(
+        id=str(body["id"]),
+        type=str(body["type"]),
+        kind=kind,
+        created_s=int(body["created"]),
+        payment_id=int(payment_id),
+        provider_id=provider_id,
+        status=thing.status,
+        currency=thing.currency.upper(),
+        amount=from_stripe(thing.amount, thing.currency),
+        amount_captured=from_stripe(thing.amount_received or thing.amount_captured, thing.currency),
+        amount_refunded=from_stripe(thing.amount_refunded, thing.currency),
+        refund_id=thing.id if kind == "refund_failed" else None,
+        error_code=(error.decline_code or error.code) if error else thing.failure_reason,
+    )

@@ -1,0 +1,225 @@
+"""How the payments lane applies what the provider tells: answers to our calls, and events.
+
+Both come late, twice and in any order; an event may overtake the answer to the call that caused it. So each is applied
+as what is true now and not as a step: what is known already changes nothing. A guess, made of a call that got no
+answer, counts only while that call's action is under way.
+"""
+
+from typing import Final
+
+import msgspec
+
+from shared.errors import Rejected
+from shared.payments.model import Action, Payment, Reason, Refund, reason_of
+from shared.payments.progress import Progress
+from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, TellOfPayment, VoidResult
+from shared.payments.states import Guess
+from shared.unit_of_work import UnitOfWork
+
+REFUND_RETURNED: Final = "refund_returned"
+AMOUNT_MISMATCH: Final = "amount_mismatch"
+
+
+def authorize_result(work: UnitOfWork, command: AuthorizeResult) -> Payment:
+    progress = Progress(work, _payment(work, command.id))
+    reason = reason_of(command.code, command.message)
+    if command.verdict == "authorized":
+        _check_same(progress.payment, command.provider_id or "")
+        _authorized(progress, command.provider_id or "")
+    elif command.verdict == "declined":
+        _declined(progress, reason)
+    else:
+        _guess(progress, "authorize", command.verdict, reason)
+    return progress.store()
+
+
+def capture_result(work: UnitOfWork, command: CaptureResult) -> Payment:
+    progress = Progress(work, _payment(work, command.id))
+    reason = reason_of(command.code, command.message)
+    if command.verdict == "voided":
+        _voided(progress)
+    elif command.verdict != "captured":
+        _guess(progress, "capture", command.verdict, reason)
+    elif 0 < command.amount <= progress.payment.amount:
+        _captured(progress, command.amount)
+    else:
+        text = f"the provider took {command.amount}, of {progress.payment.amount} {progress.payment.currency}"
+        _guess(progress, "capture", "answer_lost", Reason(AMOUNT_MISMATCH, text))
+    return progress.store()
+
+
+def void_result(work: UnitOfWork, command: VoidResult) -> Payment:
+    progress = Progress(work, _payment(work, command.id))
+    if command.verdict == "voided":
+        _voided(progress)
+    elif command.verdict == "captured":
+        # How much the provider does not say here; an event does. A refund of too much it refuses.
+        _captured(progress, progress.payment.amount)
+    else:
+        _guess(progress, "void", command.verdict, reason_of(command.code, command.message))
+    return progress.store()
+
+
+def refund_result(work: UnitOfWork, command: RefundResult) -> Payment:
+    progress = Progress(work, _payment(work, command.id))
+    refund = work.get(Refund, command.refund_id)
+    if refund is None or refund.payment_id != command.id:
+        raise Rejected("refund_not_found", f"payment {command.id} has no refund {command.refund_id}")
+    if command.verdict == "refunded":
+        _refund_made(work, progress, refund, command.provider_id)
+    elif refund.status == "pending":
+        reason = reason_of(command.code, command.message)
+        is_unknown = command.verdict == "answer_lost"
+        work.save(
+            msgspec.structs.replace(
+                refund,
+                status="needs_review" if is_unknown else "failed",
+                reason_code=reason.code,
+                reason=reason.message,
+            )
+        )
+        progress.move(command.verdict, reason)
+        progress.end_refund(refund.id)
+    return progress.store()
+
+
+def provider_event(work: UnitOfWork, command: TellOfPayment) -> Payment:
+    progress = Progress(work, _payment(work, command.id))
+    payment = progress.payment
+    _check_same(payment, command.provider_id)
+    if command.currency != payment.currency:
+        text = f"payment {payment.id} is in {payment.currency}, and event {command.event_id} in {command.currency}"
+        raise Rejected("currency_mismatch", text)
+    if not _is_of_amount(payment, command):
+        text = (
+            f"payment {payment.id} is of {payment.amount} {payment.currency}; event {command.event_id} says otherwise"
+        )
+        raise Rejected(AMOUNT_MISMATCH, text)
+    match command.kind:
+        case "authorized":
+            _authorized(progress, command.provider_id)
+        case "declined":
+            _declined(progress, reason_of(command.code, None))
+        case "voided":
+            progress.note(provider_id=command.provider_id)
+            _voided(progress)
+        case "captured":
+            progress.note(provider_id=command.provider_id)
+            _captured(progress, command.amount_captured or command.amount)
+        case "refunded":
+            # A hold that is let go is at Stripe a refund too, of a charge of which nothing was captured.
+            if command.amount_captured > 0:
+                progress.note(provider_id=command.provider_id)
+                _refunded_in_all(work, progress, command.amount_refunded, command.amount_captured)
+        case "refund_failed":
+            _refund_returned(work, progress, command)
+    return progress.store()
+
+
+def _authorized(progress: Progress, provider_id: str) -> None:
+    if progress.payment.provider_id is not None:
+        return
+    progress.note(provider_id=provider_id)
+    if progress.payment.captured:
+        # It is past that, by what an event told first.
+        return
+    progress.move("authorized")
+    if progress.payment.status == "failed":
+        progress.let_go()
+
+
+def _declined(progress: Progress, reason: Reason) -> None:
+    if progress.payment.provider_id is None and not progress.payment.captured:
+        progress.move("declined", reason)
+
+
+def _captured(progress: Progress, amount: int) -> None:
+    if progress.payment.captured == 0:
+        progress.note(captured=amount)
+        progress.move("captured")
+
+
+def _voided(progress: Progress) -> None:
+    if progress.payment.captured == 0:
+        progress.move("voided")
+
+
+def _guess(progress: Progress, action: Action, guess: Guess, reason: Reason) -> None:
+    if progress.payment.pending_action != action:
+        return
+    progress.move(guess, reason)
+    if guess == "capture_failed":
+        progress.let_go()
+
+
+def _refund_made(work: UnitOfWork, progress: Progress, refund: Refund, provider_id: str | None) -> None:
+    # Where the provider says that somebody else gave all of it back, that refund may have a row already.
+    is_new = provider_id is not None and work.find(Refund, "provider_id", provider_id) is None
+    known_id = provider_id if is_new else refund.provider_id
+    work.save(msgspec.structs.replace(refund, status="succeeded", provider_id=known_id, reason_code=None, reason=None))
+    if refund.status == "succeeded":  # an event said so before
+        return
+    payment = progress.payment
+    _note_refunded(progress, min(payment.captured, payment.refunded + refund.amount))
+    progress.end_refund(refund.id)
+
+
+def _refunded_in_all(work: UnitOfWork, progress: Progress, total: int, captured: int) -> None:
+    """All that was given back, by us and by others. What is in question is part of it, if there is room for it."""
+    payment = progress.payment
+    if payment.captured == 0:  # the first that we hear of either
+        progress.note(captured=captured, refunded=total)
+        progress.move("captured")
+        _note_refunded(progress, total)
+        return
+    if total <= payment.refunded:
+        return
+    refund = None if payment.refund_id is None else work.get(Refund, payment.refund_id)
+    if refund is None:
+        _note_refunded(progress, total)
+    elif total >= payment.refunded + refund.amount:
+        work.save(msgspec.structs.replace(refund, status="succeeded", reason_code=None, reason=None))
+        _note_refunded(progress, total)
+        progress.end_refund(refund.id)
+    else:
+        progress.note(refunded=total)
+
+
+def _note_refunded(progress: Progress, total: int) -> None:
+    progress.note(refunded=total)
+    payment = progress.payment
+    if payment.reason_code != REFUND_RETURNED:  # that one stays for somebody to look at
+        progress.move("refunded_in_full" if total == payment.captured else "refunded_in_part")
+
+
+def _refund_returned(work: UnitOfWork, progress: Progress, command: TellOfPayment) -> None:
+    refund = None if command.refund_id is None else work.find(Refund, "provider_id", command.refund_id)
+    reason = reason_of(command.code, f"the payer's bank did not take refund {command.refund_id}")
+    if refund is not None:
+        work.save(msgspec.structs.replace(refund, status="failed", reason_code=reason.code, reason=reason.message))
+    progress.move("refund_returned", Reason(REFUND_RETURNED, f"{reason.message}: {reason.code}"))
+
+
+def _payment(work: UnitOfWork, payment_id: int) -> Payment:
+    payment = work.get(Payment, payment_id)
+    if payment is None:
+        raise Rejected("payment_not_found", f"there is no payment {payment_id}")
+    return payment
+
+
+def _check_same(payment: Payment, provider_id: str) -> None:
+    if payment.provider_id not in {None, provider_id}:
+        text = f"payment {payment.id} is {payment.provider_id} at the provider, and not {provider_id[:100]}"
+        raise Rejected("other_payment", text)
+
+
+def _is_of_amount(payment: Payment, command: TellOfPayment) -> bool:
+    if command.kind == "refund_failed":
+        return command.amount <= payment.amount
+    captured = command.amount_captured
+    return (
+        command.amount == payment.amount
+        and captured <= payment.amount
+        and (captured == 0 or payment.captured in {0, captured})
+        and (captured == 0 or command.amount_refunded <= captured)
+    )

@@ -1,0 +1,1 @@
+"""Purchases: a saga of the users lane that crosses payments and items."""

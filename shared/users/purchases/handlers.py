@@ -1,0 +1,39 @@
+"""How the users lane applies the commands of purchases."""
+
+from shared.errors import Rejected
+from shared.rows import by_key
+from shared.saga import SagaStep
+from shared.unit_of_work import Handler, UnitOfWork
+from shared.users.model import User
+from shared.users.purchases.commands import ContinuePurchase, OpenPurchase
+from shared.users.purchases.model import Purchase
+from shared.users.purchases.saga import PURCHASE
+
+
+def open_purchase(work: UnitOfWork, command: OpenPurchase) -> Purchase:
+    if work.get(User, command.user_id) is None:
+        raise Rejected("user_not_found", f"there is no user {command.user_id}")
+    purchase = Purchase(
+        id=work.next_id("purchases"),
+        user_id=command.user_id,
+        item_id=command.item_id,
+        quantity=command.quantity,
+        payment_method=command.payment_method,
+        created_at=work.now,
+    )
+    return PURCHASE.begin(work, purchase)
+
+
+def continue_purchase(work: UnitOfWork, command: ContinuePurchase) -> Purchase:
+    return PURCHASE.go_on(work, command)
+
+
+HANDLERS = (
+    Handler(OpenPurchase, open_purchase, reads=lambda command: (by_key(User, command.user_id),)),
+    Handler(
+        ContinuePurchase,
+        continue_purchase,
+        reads=lambda command: (by_key(SagaStep, command.command_id),),
+        is_internal=True,
+    ),
+)

@@ -1,0 +1,83 @@
+"""Purchases, their steps and the totals of a user: tables and rows."""
+
+from datetime import datetime
+from typing import ClassVar
+
+from sqlalchemy import BigInteger, Column, DateTime, Index, String, Table
+
+from shared.rows import VersionedRow
+from shared.saga import REASON_CHARACTERS_MAX, SagaRow, saga_steps
+from shared.users.model import metadata
+
+purchases = Table(
+    "purchases",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("user_id", BigInteger, nullable=False),
+    Column("item_id", BigInteger, nullable=False),
+    Column("quantity", BigInteger, nullable=False),
+    Column("payment_method", String(255), nullable=False),
+    Column("price", BigInteger),
+    Column("amount", BigInteger),
+    Column("currency", String(3)),
+    Column("payment_id", BigInteger),
+    Column("reservation_id", BigInteger),
+    Column("status", String(20), nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("emitted", BigInteger, nullable=False),
+    Column("reason_code", String(100)),
+    Column("reason", String(REASON_CHARACTERS_MAX)),
+    Column("version", BigInteger, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+    Column("ended_at", DateTime(timezone=True)),
+    Index("purchases_user", "user_id", "id"),
+)
+
+steps = saga_steps(metadata)
+
+purchase_totals = Table(
+    "purchase_totals",
+    metadata,
+    Column("id", String(40), primary_key=True),
+    Column("user_id", BigInteger, nullable=False, index=True),
+    Column("currency", String(3), nullable=False),
+    Column("purchases", BigInteger, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
+)
+
+
+class Purchase(SagaRow, frozen=True, kw_only=True):
+    """A purchase. `price` and `amount` are in minor units of `currency`; they are known once the item was asked."""
+
+    table: ClassVar[str] = "purchases"
+    key: ClassVar[str] = "id"
+
+    user_id: int
+    item_id: int
+    quantity: int
+    payment_method: str
+    price: int | None = None
+    amount: int | None = None
+    currency: str | None = None
+    payment_id: int | None = None
+    reservation_id: int | None = None
+    created_at: datetime
+
+
+class PurchaseTotal(VersionedRow, frozen=True, kw_only=True):
+    """What a user has bought in one currency: completed purchases only."""
+
+    table: ClassVar[str] = "purchase_totals"
+    key: ClassVar[str] = "id"
+
+    id: str
+    user_id: int
+    currency: str
+    purchases: int = 0
+    amount: int = 0
+
+
+def total_id(user_id: int, currency: str) -> str:
+    """The key of a user's total in a currency."""
+    return f"{user_id} {currency}"

@@ -1,0 +1,380 @@
+"""The provider port through Stripe's own client, against the sandbox as a process: nobody is charged twice."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import stripe
+
+from shared.effects import EffectRetry
+from shared.payments.provider import Authorized, Captured, Declined, Refunded, Refused, Voided
+from shared.payments.stripe_provider import StripeProvider
+from tests.support.sandbox import RunningSandbox
+
+ATTEMPTS_MAX = 20
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory) -> Iterator[RunningSandbox]:
+    running = RunningSandbox(tmp_path_factory.mktemp("sandbox"))
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+async def provider(sandbox) -> AsyncIterator[StripeProvider]:
+    sandbox.set_faults()
+    provider = sandbox.provider()
+    yield provider
+    await provider.close()
+
+
+def new_key() -> str:
+    return str(uuid.uuid4())
+
+
+async def authorize(provider, payment_method="pm_card_visa", key=None, amount=1099, currency="EUR", payment_id=None):
+    return await provider.authorize(
+        payment_id=payment_id or uuid.uuid4().int % 10**9,
+        amount=amount,
+        currency=currency,
+        payment_method=payment_method,
+        key=key or new_key(),
+    )
+
+
+async def capture(provider, held, amount=1099, currency="EUR", key=None):
+    return await provider.capture(provider_id=held.provider_id, amount=amount, currency=currency, key=key or new_key())
+
+
+async def refund(provider, held, amount=1099, currency="EUR", key=None):
+    return await provider.refund(provider_id=held.provider_id, amount=amount, currency=currency, key=key or new_key())
+
+
+def charge(sandbox, held) -> dict:
+    (found,) = [line for line in sandbox.charges() if line["payment_intent"] == held.provider_id]
+    return found
+
+
+def money(sandbox, held) -> tuple[int, int, int, int]:
+    line = charge(sandbox, held)
+    return line["authorized"], line["captured"], line["voided"], line["refunded"]
+
+
+async def repeated(call):
+    """What a worker does: the same call with the same key, until the provider decides."""
+    for _ in range(ATTEMPTS_MAX):
+        try:
+            return await call()
+        except EffectRetry as retry:
+            last = retry
+    raise AssertionError(f"{ATTEMPTS_MAX} attempts decided nothing: {last}")
+
+
+async def test_an_amount_is_held_taken_and_given_back(sandbox, provider):
+    held = await authorize(provider, payment_id=4711)
+    assert isinstance(held, Authorized)
+    assert money(sandbox, held) == (1099, 0, 0, 0)
+    assert await capture(provider, held) == Captured(amount=1099)
+    assert isinstance(await refund(provider, held), Refunded)
+    assert money(sandbox, held) == (1099, 1099, 0, 1099)
+    assert charge(sandbox, held)["payment_id"] == "4711"
+
+
+async def test_a_hold_is_let_go(sandbox, provider):
+    held = await authorize(provider)
+    assert await provider.void(provider_id=held.provider_id, key=new_key()) == Voided()
+    assert money(sandbox, held) == (1099, 0, 1099, 0)
+
+
+@pytest.mark.parametrize(
+    ("currency", "amount", "at_stripe"), [("JPY", 500, 500), ("ISK", 5, 500), ("KWD", 5120, 5120), ("MGA", 500, 5)]
+)
+async def test_currencies_without_two_decimals_cross_and_come_back(sandbox, provider, currency, amount, at_stripe):
+    held = await authorize(provider, amount=amount, currency=currency)
+    assert await capture(provider, held, amount, currency) == Captured(amount=amount)
+    given_back = await refund(provider, held, amount, currency)
+    assert given_back.amount == amount
+    assert money(sandbox, held) == (at_stripe, at_stripe, 0, at_stripe)
+
+
+async def test_what_stripe_cannot_take_is_refused_before_the_call(sandbox, provider):
+    before = len(sandbox.charges())
+    refused = await authorize(provider, amount=5124, currency="KWD")
+    assert isinstance(refused, Refused)
+    assert refused.code == "amount_not_representable"
+    assert len(sandbox.charges()) == before
+
+
+@pytest.mark.parametrize(
+    ("payment_method", "code"),
+    [
+        ("pm_card_visa_chargeDeclined", "generic_decline"),
+        ("pm_card_chargeDeclinedInsufficientFunds", "insufficient_funds"),
+        ("pm_card_chargeDeclinedExpiredCard", "expired_card"),
+        ("pm_card_authenticationRequired", "authentication_required"),
+    ],
+)
+async def test_a_decline_is_a_result_and_the_same_when_asked_again(sandbox, provider, payment_method, code):
+    key = new_key()
+    declined = await authorize(provider, payment_method, key=key, payment_id=1)
+    assert isinstance(declined, Declined)
+    assert declined.code == code
+    before = len(sandbox.charges())
+    assert await authorize(provider, payment_method, key=key, payment_id=1) == declined
+    assert len(sandbox.charges()) == before
+
+
+async def test_an_unknown_payment_method_is_refused(provider):
+    refused = await authorize(provider, "pm_nobody")
+    assert isinstance(refused, Refused)
+    assert (refused.code, refused.status) == ("resource_missing", None)
+    assert "pm_nobody" in refused.message
+
+
+async def test_the_same_key_charges_once(sandbox, provider):
+    key = new_key()
+    first = await authorize(provider, key=key, payment_id=2)
+    before = len(sandbox.charges())
+    assert await authorize(provider, key=key, payment_id=2) == first
+    assert len(sandbox.charges()) == before
+
+
+async def test_the_same_key_with_other_parameters_is_refused(sandbox, provider):
+    key = new_key()
+    held = await authorize(provider, key=key, payment_id=3)
+    refused = await authorize(provider, key=key, payment_id=3, amount=1100)
+    assert isinstance(refused, Refused)
+    assert refused.code == "idempotency_error"
+    assert money(sandbox, held) == (1099, 0, 0, 0)
+
+
+async def test_a_key_that_is_under_way_is_to_be_tried_again_and_may_have_charged(sandbox, provider):
+    sandbox.set_faults(delay_s=600)
+    key = new_key()
+    before = len(sandbox.charges(status="requires_capture"))
+    first = asyncio.create_task(authorize(provider, "pm_sandbox_delay", key=key, payment_id=5))
+    await asyncio.to_thread(sandbox.charges, at_least=before + 1, status="requires_capture")
+    with pytest.raises(EffectRetry, match="idempotency_key_in_use") as retry:
+        await authorize(provider, "pm_sandbox_delay", key=key, payment_id=5)
+    assert retry.value.may_have_happened
+    first.cancel()
+    await asyncio.wait([first])
+
+
+@pytest.mark.parametrize(
+    ("fault", "may_have_happened", "shown"),
+    [
+        ("429", False, "429"),
+        ("500_before", True, "500"),
+        ("500_after", True, "500"),
+        ("lost_request", True, "cannot be reached"),
+        ("lost_answer", True, "cannot be reached"),
+    ],
+)
+async def test_a_failed_authorization_that_is_repeated_charges_once(sandbox, provider, fault, may_have_happened, shown):
+    key = new_key()
+
+    async def call():
+        return await authorize(provider, f"pm_sandbox_{fault}", key=key, payment_id=6)
+
+    before = len(sandbox.charges())
+    with pytest.raises(EffectRetry, match=shown) as retry:
+        await call()
+    assert retry.value.may_have_happened is may_have_happened
+    assert retry.value.after_s == (1.0 if fault == "429" else None)
+    held = await repeated(call)
+    assert isinstance(held, Authorized)
+    assert len(sandbox.charges()) == before + 1
+    assert money(sandbox, held) == (1099, 0, 0, 0)
+
+
+async def test_many_failures_in_a_row_charge_once(sandbox, provider):
+    key = new_key()
+    before = len(sandbox.charges())
+    for _ in range(5):
+        with pytest.raises(EffectRetry):
+            await authorize(provider, "pm_sandbox_lost_answer_5", key=key, payment_id=7)
+    held = await authorize(provider, "pm_sandbox_lost_answer_5", key=key, payment_id=7)
+    assert len(sandbox.charges()) == before + 1
+    assert money(sandbox, held) == (1099, 0, 0, 0)
+
+
+async def test_an_authorization_whose_key_is_spent_with_nothing_made_stays_undecided(sandbox, provider):
+    key = new_key()
+    before = len(sandbox.charges())
+    for _ in range(3):
+        with pytest.raises(EffectRetry) as retry:
+            await authorize(provider, "pm_sandbox_500_kept", key=key, payment_id=8)
+        assert retry.value.may_have_happened
+    assert len(sandbox.charges()) == before
+
+
+@pytest.mark.parametrize("fault", ["429", "500_before", "500_kept", "500_after", "lost_request", "lost_answer"])
+@pytest.mark.parametrize("action", ["capture", "void", "refund"])
+async def test_a_failed_call_that_is_repeated_has_its_effect_once(sandbox, provider, action, fault):
+    held = await authorize(provider, f"pm_sandbox_{action}_{fault}")
+    key = new_key()
+    if action == "refund":
+        await capture(provider, held)
+    calls = {
+        "capture": lambda: capture(provider, held, key=key),
+        "void": lambda: provider.void(provider_id=held.provider_id, key=key),
+        "refund": lambda: refund(provider, held, amount=500, key=key),
+    }
+    with pytest.raises(EffectRetry):
+        await calls[action]()
+    done = await repeated(calls[action])
+    assert isinstance(done, Captured | Voided | Refunded)
+    assert (await calls[action]()) == done
+    expected = {"capture": (1099, 1099, 0, 0), "void": (1099, 0, 1099, 0), "refund": (1099, 1099, 0, 500)}
+    assert money(sandbox, held) == expected[action]
+
+
+async def test_what_was_done_with_a_forgotten_key_is_reported_as_done(sandbox, provider):
+    held, other = await authorize(provider), await authorize(provider)
+    first = None
+    for _ in range(2):
+        assert await capture(provider, held, amount=1000, key="forgotten-1") == Captured(amount=1000)
+        given_back = await refund(provider, held, amount=400, key="forgotten-2")
+        assert first in {None, given_back}
+        first = given_back
+        assert await provider.void(provider_id=other.provider_id, key="forgotten-3") == Voided()
+        sandbox.forget_keys()
+    assert money(sandbox, held) == (1099, 1000, 0, 400)
+    assert money(sandbox, other) == (1099, 0, 1099, 0)
+
+
+async def test_a_capture_reports_what_was_taken_and_not_what_was_asked(provider):
+    held = await authorize(provider)
+    await capture(provider, held, amount=1000)
+    assert await capture(provider, held, amount=1099) == Captured(amount=1000)
+
+
+async def test_what_the_state_forbids_is_refused_with_the_state(sandbox, provider):
+    taken = await authorize(provider)
+    await capture(provider, taken)
+    refused = await provider.void(provider_id=taken.provider_id, key=new_key())
+    assert (refused.code, refused.status) == ("payment_intent_unexpected_state", "succeeded")
+    voided = await authorize(provider)
+    sandbox.expire(voided.provider_id)
+    refused = await capture(provider, voided)
+    assert (refused.code, refused.status) == ("payment_intent_unexpected_state", "canceled")
+    refused = await refund(provider, voided)
+    assert refused.code == "payment_intent_unexpected_state"
+    assert money(sandbox, voided) == (1099, 0, 1099, 0)
+
+
+async def test_more_than_was_held_or_taken_is_refused(sandbox, provider):
+    held = await authorize(provider)
+    assert (await capture(provider, held, amount=1100)).code == "amount_too_large"
+    await capture(provider, held)
+    assert (await refund(provider, held, amount=1100)).code == "amount_too_large"
+    whole = await refund(provider, held)
+    assert await refund(provider, held) == whole
+    assert money(sandbox, held) == (1099, 1099, 0, 1099)
+
+
+async def test_an_unknown_payment_is_refused(provider):
+    nobody = Authorized(provider_id="pi_nobody")
+    for refused in (await capture(provider, nobody), await refund(provider, nobody)):
+        assert isinstance(refused, Refused)
+        assert refused.code == "resource_missing"
+
+
+async def test_a_wrong_key_waits_for_the_operator(sandbox):
+    provider = sandbox.provider(api_key="sk_test_wrong")
+    try:
+        with pytest.raises(EffectRetry, match="check STRIPE_API_KEY") as retry:
+            await authorize(provider)
+        assert not retry.value.may_have_happened
+        assert "sk_test_wrong" not in str(retry.value)
+    finally:
+        await provider.close()
+
+
+async def test_nothing_listens_so_nothing_happened(sandbox):
+    provider = sandbox.provider(api_base="http://127.0.0.1:9")
+    try:
+        with pytest.raises(EffectRetry, match="cannot be reached") as retry:
+            await authorize(provider)
+        assert not retry.value.may_have_happened
+    finally:
+        await provider.close()
+
+
+async def test_no_answer_in_time_may_have_charged(sandbox, provider):
+    sandbox.set_faults(delay_s=600)
+    hurried = sandbox.provider(timeout_s=0.5)
+    try:
+        with pytest.raises(EffectRetry, match="cannot be reached") as retry:
+            await authorize(hurried, "pm_sandbox_delay")
+        assert retry.value.may_have_happened
+    finally:
+        await hurried.close()
+
+
+async def test_under_random_faults_every_payment_ends_charged_once_or_undecided(sandbox, provider):
+    rates = dict.fromkeys(("429", "500_before", "500_after", "lost_request", "lost_answer"), 0.05)
+    before = {line["payment_intent"] for line in sandbox.charges()}
+    sandbox.set_faults(seed=7, **rates)
+
+    async def pay(number: int) -> None:
+        held = await repeated(lambda: authorize(provider, key=f"random-{number}", payment_id=number))
+        await repeated(lambda: capture(provider, held, key=f"random-{number}-capture"))
+        await repeated(lambda: refund(provider, held, amount=99, key=f"random-{number}-refund"))
+
+    await asyncio.gather(*(pay(number) for number in range(1, 31)))
+    made = [line for line in sandbox.charges() if line["payment_intent"] not in before]
+    assert sorted(int(line["payment_id"]) for line in made) == list(range(1, 31))
+    assert {(line["captured"], line["refunded"]) for line in made} == {(1099, 99)}
+
+
+async def test_killed_between_the_charge_and_its_answer_it_comes_back_with_the_charge(tmp_path):
+    sandbox = RunningSandbox(tmp_path)
+    provider = sandbox.provider()
+    key = new_key()
+    try:
+        sandbox.set_faults(delay_s=600)
+        call = asyncio.create_task(authorize(provider, "pm_sandbox_delay", key=key, payment_id=9))
+        (charged,) = await asyncio.to_thread(sandbox.charges, at_least=1, status="requires_capture")
+        sandbox.kill()
+        with pytest.raises(EffectRetry) as retry:
+            await call
+        assert retry.value.may_have_happened
+        with pytest.raises(EffectRetry, match="cannot be reached"):
+            await authorize(provider, "pm_sandbox_delay", key=key, payment_id=9)
+        sandbox.start()
+        sandbox.set_faults(delay_s=0)
+        held = await authorize(provider, "pm_sandbox_delay", key=key, payment_id=9)
+        assert sandbox.charges() == [charged]
+        assert held.provider_id == charged["payment_intent"]
+    finally:
+        await provider.close()
+        sandbox.kill()
+
+
+async def test_the_official_client_is_answered_as_by_stripe(sandbox):
+    http = stripe.AIOHTTPClient()
+    client = stripe.StripeClient("sk_test_sandbox", base_addresses={"api": sandbox.url}, http_client=http)
+    try:
+        with pytest.raises(stripe.InvalidRequestError, match="Unrecognized request URL"):
+            await client.v1.customers.create_async({"name": "Ada"})
+        with pytest.raises(stripe.InvalidRequestError, match="unknown parameter: customer"):
+            await client.v1.payment_intents.create_async({"amount": 1, "currency": "eur", "customer": "cus_1"})
+        with pytest.raises(stripe.CardError) as declined:
+            await client.v1.payment_intents.create_async(
+                {
+                    "amount": 100,
+                    "currency": "eur",
+                    "payment_method": "pm_card_chargeDeclinedInsufficientFunds",
+                    "capture_method": "manual",
+                    "confirm": True,
+                }
+            )
+        assert declined.value.code == "card_declined"
+        assert declined.value.request_id.startswith("req_")
+        assert declined.value.error.payment_intent.status == "requires_payment_method"
+    finally:
+        await http.close_async()

@@ -1,0 +1,94 @@
+"""A service with effects, for the tests: parcels that a courier takes away."""
+
+import asyncio
+from typing import ClassVar
+
+import msgspec
+
+from shared.commands import Command, Id
+from shared.effects import Effect, EffectHandler, EffectRetry, GivenUp
+from shared.errors import Rejected
+from shared.rows import VersionedRow, by_key
+from shared.service import Service
+from shared.unit_of_work import Handler, UnitOfWork
+
+
+class Parcel(VersionedRow, frozen=True, kw_only=True):
+    table: ClassVar[str] = "parcels"
+    key: ClassVar[str] = "id"
+
+    id: int
+    state: str = "waiting"
+    times_told: int = 0
+
+
+class SendParcel(Command, frozen=True, kw_only=True):
+    type: ClassVar[str] = "courier.send"
+
+
+class ParcelTold(Command, frozen=True, kw_only=True):
+    type: ClassVar[str] = "courier.told"
+    id: Id
+    state: str
+
+
+class TakeAway(Effect, frozen=True, kw_only=True):
+    type: ClassVar[str] = "courier.take_away"
+    id: Id
+
+
+def send_parcel(work: UnitOfWork, command: SendParcel) -> Parcel:
+    parcel = work.add(Parcel(id=work.next_id("parcels")))
+    work.emit(TakeAway(id=parcel.id))
+    return parcel
+
+
+def parcel_told(work: UnitOfWork, command: ParcelTold) -> Parcel:
+    parcel = work.get(Parcel, command.id)
+    if parcel is None:
+        raise Rejected("parcel_not_found", f"there is no parcel {command.id}")
+    return work.save(msgspec.structs.replace(parcel, state=command.state, times_told=parcel.times_told + 1))
+
+
+class Courier:
+    """Implements `Effects`: fails as often as `failures` says, then takes parcels away, each key once."""
+
+    def __init__(self, failures: list[EffectRetry | Exception]) -> None:
+        self.failures = failures
+        self.keys: list[str] = []
+        self.taken: set[str] = set()
+        self.arrived = asyncio.Event()
+        self.may_go = asyncio.Event()
+        self.may_go.set()
+        self.is_closed = False
+
+    @property
+    def handlers(self) -> tuple[EffectHandler[TakeAway], ...]:
+        return (EffectHandler(TakeAway, self._take_away, self._give_up),)
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+    async def _take_away(self, effect: TakeAway, key: str) -> Command:
+        self.keys.append(key)
+        self.arrived.set()
+        await self.may_go.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        self.taken.add(key)
+        return ParcelTold(id=effect.id, state="taken")
+
+    def _give_up(self, effect: TakeAway, given_up: GivenUp) -> Command:
+        return ParcelTold(id=effect.id, state="unsure" if given_up.may_have_happened else "left")
+
+
+def service_of(courier: Courier) -> Service:
+    return Service(
+        name="courier",
+        models=(Parcel,),
+        handlers=(
+            Handler(SendParcel, send_parcel),
+            Handler(ParcelTold, parcel_told, reads=lambda command: (by_key(Parcel, command.id),)),
+        ),
+        effects=lambda: courier,
+    )

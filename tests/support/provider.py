@@ -1,0 +1,99 @@
+"""A payment provider in memory, for the tests: it keeps account of what it holds, took and gave back."""
+
+import random
+
+import msgspec
+from msgspec import Struct
+
+from shared.effects import EffectRetry
+from shared.payments.provider import Authorized, Captured, Declined, Refunded, Refused, Voided
+
+
+class Held(Struct):
+    """One payment at the provider."""
+
+    payment_id: int
+    amount: int
+    status: str = "requires_capture"
+    captured: int = 0
+    refunded: int = 0
+
+
+class FakeProvider:
+    """Implements `PaymentProvider`. `fault_rate` of the calls fail, half of them after the deed."""
+
+    def __init__(self, fault_rate: float = 0.0, seed: int = 0) -> None:
+        self.payments: dict[str, Held] = {}
+        self._answers: dict[str, object] = {}
+        self._fault_rate = fault_rate
+        self._chance = random.Random(seed)
+
+    async def authorize(
+        self, *, payment_id: int, amount: int, currency: str, payment_method: str, key: str
+    ) -> Authorized | Declined | Refused:
+        del currency
+
+        def deed() -> Authorized | Declined:
+            if payment_method != "pm_card_visa":
+                return Declined(code="card_declined", message="the card was declined")
+            provider_id = f"pi_{len(self.payments) + 1}"
+            self.payments[provider_id] = Held(payment_id, amount)
+            return Authorized(provider_id=provider_id)
+
+        return self._once(key, deed)
+
+    async def capture(self, *, provider_id: str, amount: int, currency: str, key: str) -> Captured | Refused:
+        del currency
+        held = self.payments[provider_id]
+
+        def deed() -> Captured | Refused:
+            if held.status != "requires_capture":
+                return Refused(code="payment_intent_unexpected_state", message=held.status, status=held.status)
+            held.status, held.captured = "succeeded", amount
+            return Captured(amount=amount)
+
+        return self._once(key, deed)
+
+    async def void(self, *, provider_id: str, key: str) -> Voided | Refused:
+        held = self.payments[provider_id]
+
+        def deed() -> Voided | Refused:
+            if held.status != "requires_capture":
+                return Refused(code="payment_intent_unexpected_state", message=held.status, status=held.status)
+            held.status = "canceled"
+            return Voided()
+
+        return self._once(key, deed)
+
+    async def refund(self, *, provider_id: str, amount: int, currency: str, key: str) -> Refunded | Refused:
+        del currency
+        held = self.payments[provider_id]
+
+        def deed() -> Refunded | Refused:
+            if held.refunded + amount > held.captured:
+                return Refused(code="amount_too_large", message="more than was taken")
+            held.refunded += amount
+            return Refunded(refund_id=f"re_{key}", amount=amount)
+
+        return self._once(key, deed)
+
+    async def close(self) -> None:
+        return None
+
+    @property
+    def kept(self) -> int:
+        """What was taken and not given back."""
+        return sum(held.captured - held.refunded for held in self.payments.values())
+
+    @property
+    def is_holding(self) -> bool:
+        return any(held.status == "requires_capture" for held in self.payments.values())
+
+    def _once(self, key, deed):
+        if self._chance.random() < self._fault_rate / 2:
+            raise EffectRetry("503", after_s=0.0, may_have_happened=True)
+        if key not in self._answers:
+            self._answers[key] = deed()
+        if self._chance.random() < self._fault_rate / 2:
+            raise EffectRetry("the answer was lost", after_s=0.0, may_have_happened=True)
+        return msgspec.structs.replace(self._answers[key])

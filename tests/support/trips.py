@@ -1,0 +1,120 @@
+"""A saga for the tests: a trip whose flight, hotel and car are booked by other lanes."""
+
+from typing import ClassVar
+
+import msgspec
+
+from shared.commands import Command, Id
+from shared.continuation import Continuation
+from shared.errors import Rejected
+from shared.rows import Row, VersionedRow, by_key
+from shared.saga import Saga, SagaRow, SagaStep, Step
+from shared.service import Service
+from shared.unit_of_work import Handler, UnitOfWork
+
+
+class Trip(SagaRow, frozen=True, kw_only=True):
+    table: ClassVar[str] = "trips"
+    key: ClassVar[str] = "id"
+
+    with_car: bool = True
+    flight: str = ""
+
+
+class Traveller(VersionedRow, frozen=True, kw_only=True):
+    table: ClassVar[str] = "travellers"
+    key: ClassVar[str] = "id"
+
+    id: int
+    trips: int = 0
+
+
+class OpenTrip(Command, frozen=True, kw_only=True):
+    type: ClassVar[str] = "trips.open"
+    with_car: bool = True
+
+
+class ContinueTrip(Continuation, frozen=True, kw_only=True):
+    type: ClassVar[str] = "trips.continue"
+
+
+class Book(Command, frozen=True, kw_only=True):
+    type: ClassVar[str] = "agency.book"
+    trip: Id
+    what: str
+
+
+class Cancel(Command, frozen=True, kw_only=True):
+    type: ClassVar[str] = "agency.cancel"
+    trip: Id
+    what: str
+
+
+def _booked(trip: Trip, result: msgspec.Raw) -> Trip:
+    flight = msgspec.json.decode(result, type=str)
+    if flight == "overbooked":
+        raise Rejected("overbooked", "the answer was of no use")
+    return msgspec.structs.replace(trip, flight=flight)
+
+
+def _finish(work: UnitOfWork, trip: Trip) -> None:
+    traveller = work.get(Traveller, 1)
+    if traveller is None:
+        raise Rejected("traveller_gone", f"nobody makes trip {trip.id}")
+    work.save(msgspec.structs.replace(traveller, trips=traveller.trips + 1))
+
+
+TRIP = Saga(
+    "trip",
+    Trip,
+    ContinueTrip,
+    steps=(
+        Step(name="weather", do=lambda trip: Book(trip=trip.id, what="weather")),
+        Step(
+            name="flight",
+            do=lambda trip: Book(trip=trip.id, what="flight"),
+            took=_booked,
+            undo=lambda trip: Cancel(trip=trip.id, what="flight"),
+            review=frozenset({"lost_ticket"}),
+        ),
+        Step(
+            name="car",
+            do=lambda trip: Book(trip=trip.id, what="car") if trip.with_car else None,
+            undo=lambda trip: Cancel(trip=trip.id, what="car") if trip.with_car else None,
+        ),
+        Step(
+            name="hotel",
+            do=lambda trip: Book(trip=trip.id, what="hotel"),
+            undo=lambda trip: Cancel(trip=trip.id, what="hotel"),
+        ),
+    ),
+    finish=_finish,
+)
+
+
+def open_trip(work: UnitOfWork, command: OpenTrip) -> Trip:
+    return TRIP.begin(work, Trip(id=work.next_id("trips"), with_car=command.with_car))
+
+
+def welcome(work: UnitOfWork, command: "Welcome") -> Row:
+    return work.add(Traveller(id=work.next_id("travellers")))
+
+
+class Welcome(Command, frozen=True, kw_only=True):
+    type: ClassVar[str] = "trips.welcome"
+
+
+TRIPS = Service(
+    name="trips",
+    models=(Trip, Traveller, SagaStep),
+    handlers=(
+        Handler(Welcome, welcome),
+        Handler(OpenTrip, open_trip),
+        Handler(
+            ContinueTrip,
+            TRIP.go_on,
+            reads=lambda command: (by_key(SagaStep, command.command_id),),
+            is_internal=True,
+        ),
+    ),
+)

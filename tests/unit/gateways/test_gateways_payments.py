@@ -1,0 +1,242 @@
+"""What is asked of payments over REST, and the provider's events: genuine, repeated and hostile ones."""
+
+import hashlib
+import hmac
+import json
+import time
+from typing import Any
+
+import msgspec
+import pytest
+from conftest import RunningGateway
+from gateway_fakes import PAYMENT, REFUND, refused
+from pydantic import SecretStr
+
+from gateways.payments import STRIPE
+from shared.errors import BrokerUnavailable, CommandPending
+from shared.ids import command_id_for
+from shared.settings import StripeSettings
+
+SECRET = "whsec_test"
+
+
+@pytest.fixture
+def hooked(payments: RunningGateway) -> RunningGateway:
+    """A gateway that knows the secret."""
+    assert payments.runner.app is not None
+    payments.runner.app._state[STRIPE] = StripeSettings(webhook_secret=SecretStr(SECRET))
+    return payments
+
+
+def intent(event_type: str = "payment_intent.succeeded", **changed: Any) -> bytes:
+    thing = {
+        "id": "pi_1",
+        "object": "payment_intent",
+        "amount": 100,
+        "amount_received": 100,
+        "currency": "eur",
+        "status": "succeeded",
+        "metadata": {"payment_id": "9"},
+    }
+    event = {"id": "evt_1", "created": 1_700_000_000, "type": event_type, "data": {"object": thing | changed}}
+    return json.dumps(event).encode()
+
+
+def signed(body: bytes, *, secret: str = SECRET, age_s: int = 0) -> str:
+    at_s = int(time.time()) - age_s
+    digest = hmac.new(secret.encode(), f"{at_s}.".encode() + body, hashlib.sha256).hexdigest()
+    return f"t={at_s},v1={digest}"
+
+
+async def deliver(gateway: RunningGateway, body: bytes, signature: str | None = None) -> tuple[Any, Any]:
+    headers = {"Content-Type": "application/json; charset=utf-8"}
+    headers["Stripe-Signature"] = signed(body) if signature is None else signature
+    return await gateway.call("POST", "/webhooks/stripe", data=body, headers=headers)
+
+
+class TestEvents:
+    async def test_an_event_becomes_a_command_whose_id_is_the_events(self, hooked: RunningGateway) -> None:
+        hooked.writes.error = lambda message: CommandPending(message.command_id or "")
+        for _ in range(5):
+            response, _ = await deliver(hooked, intent())
+            assert response.status == 200
+        assert len({message.command_id for _, message, _ in hooked.writes.issued}) == 1
+        assert hooked.writes.last.type == "payments.provider_event"
+        assert hooked.writes.last_wait_s == 0
+        assert msgspec.json.decode(hooked.writes.last.arguments) == {
+            "event_id": "evt_1",
+            "kind": "captured",
+            "id": 9,
+            "provider_id": "pi_1",
+            "currency": "EUR",
+            "amount": 100,
+            "amount_captured": 100,
+        }
+
+    async def test_no_idempotency_key_of_a_client_stands_for_an_event(self, hooked: RunningGateway) -> None:
+        await deliver(hooked, intent())
+        assert hooked.writes.last.command_id != command_id_for("payments", "evt_1")
+        response, _ = await hooked.call("POST", "/payments/9/capture", headers={"Idempotency-Key": "stripe\tevt_1"})
+        assert response.status == 400
+
+    @pytest.mark.parametrize("code", ["payment_not_found", "other_payment", "impossible_transition"])
+    async def test_an_event_that_the_lane_refuses_is_not_sent_again(self, hooked: RunningGateway, code: str) -> None:
+        hooked.writes.answer = refused("rejected", code)
+        assert (await deliver(hooked, intent()))[0].status == 200
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            intent("customer.created"),
+            intent(metadata={}),
+            intent(metadata={"payment_id": "0"}),
+            intent(metadata={"payment_id": "9" * 40}),
+            intent(metadata={"payment_id": "nine"}),
+        ],
+    )
+    async def test_an_event_that_tells_of_no_payment_of_ours_is_taken_and_ignored(
+        self, hooked: RunningGateway, body: bytes
+    ) -> None:
+        assert (await deliver(hooked, body))[0].status == 200
+        assert hooked.writes.issued == []
+
+    async def test_without_a_broker_stripe_is_asked_to_send_it_again(self, hooked: RunningGateway) -> None:
+        hooked.writes.error = lambda _: BrokerUnavailable("the broker is away")
+        response, problem = await deliver(hooked, intent())
+        assert (response.status, problem["code"]) == (503, "broker_unavailable")
+        assert response.headers["Retry-After"] == "1"
+
+    async def test_without_a_secret_nothing_is_believed(self, payments: RunningGateway) -> None:
+        response, problem = await deliver(payments, intent())
+        assert (response.status, problem["code"]) == (503, "webhooks_not_configured")
+        assert "STRIPE_WEBHOOK_SECRET" in problem["detail"]
+
+
+class TestHostileEvents:
+    @pytest.mark.parametrize(
+        "signature",
+        [
+            "",
+            "t=,v1=",
+            "v1=abc",
+            "t=now,v1=abc",
+            f"t={'9' * 400},v1=abc",
+            f"t={'9' * 5000},v1=abc",
+            "t=1,v1=\u00e9",
+            "t=1" + ",v1=a" * 500,
+            signed(intent(), secret="whsec_other"),
+            signed(intent("payment_intent.canceled")),
+            signed(intent()).replace("v1=", "v0="),
+        ],
+        ids=lambda signature: signature.partition("v")[2][:2] + str(len(signature)) if signature else "empty",
+    )
+    async def test_what_stripe_did_not_sign_is_refused(self, hooked: RunningGateway, signature: str) -> None:
+        response, problem = await deliver(hooked, intent(), signature)
+        assert (response.status, problem["code"]) == (400, "bad_signature")
+        assert hooked.writes.issued == []
+
+    @pytest.mark.parametrize("age_s", [301, 86400, -400])
+    async def test_what_was_signed_long_ago_is_refused(self, hooked: RunningGateway, age_s: int) -> None:
+        response, problem = await deliver(hooked, intent(), signed(intent(), age_s=age_s))
+        assert (response.status, problem["code"], hooked.writes.issued) == (400, "stale", [])
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"{",
+            b"[]",
+            b"null",
+            b'"x"',
+            b"\xff\xfe",
+            b"[" * 100_000,
+            b'{"type": "payment_intent.succeeded"}',
+            b'{"type": ["payment_intent.succeeded"]}',
+            intent(amount="100"),
+            intent(amount=1.5),
+            intent(currency="zzz"),
+            intent(metadata=7),
+        ],
+    )
+    async def test_what_is_no_event_is_refused(self, hooked: RunningGateway, body: bytes) -> None:
+        response, problem = await deliver(hooked, body)
+        assert (response.status, problem["code"]) == (400, "malformed")
+        assert hooked.writes.issued == []
+
+    async def test_what_is_too_large_or_no_json_is_refused_unread(self, hooked: RunningGateway) -> None:
+        assert (await deliver(hooked, b"{" + b" " * (300 << 10)))[0].status == 413
+        response, _ = await hooked.call("POST", "/webhooks/stripe", data=b"a=1")
+        assert response.status == 415
+        assert (await hooked.call("POST", "/webhooks/stripe", headers={"Content-Type": "application/json"}))[
+            0
+        ].status == 400
+
+    async def test_clients_cannot_tell_what_the_provider_tells(self, payments: RunningGateway) -> None:
+        for command_type in ("payments.provider_event", "payments.capture_result", "payments.effects.refund"):
+            response, problem = await payments.call(
+                "POST", "/commands", json=[{"type": command_type, "args": {"id": 9}}]
+            )
+            assert (response.status, problem["code"]) == (422, "unknown_command_type")
+
+
+class TestRequests:
+    async def test_opening_with_a_payment_method(self, payments: RunningGateway) -> None:
+        body = {"user_id": 7, "amount": 100, "currency": "EUR", "payment_method": "pm_card_visa"}
+        response, _ = await payments.call("POST", "/payments", json=body)
+        assert (response.status, response.headers["Location"]) == (201, "/payments/9")
+        assert msgspec.json.decode(payments.writes.last.arguments) == body
+
+    @pytest.mark.parametrize("method", ["", "a b", "x" * 256, "\u00e9", 7])
+    async def test_a_payment_method_is_a_token(self, payments: RunningGateway, method: Any) -> None:
+        body = {"user_id": 7, "amount": 100, "currency": "EUR", "payment_method": method}
+        response, problem = await payments.call("POST", "/payments", json=body)
+        assert (response.status, problem["field"]) == (422, "payment_method")
+
+    @pytest.mark.parametrize(
+        ("path", "command_type"), [("capture", "payments.capture"), ("reversal", "payments.reverse")]
+    )
+    async def test_what_is_done_to_a_payment(self, payments: RunningGateway, path: str, command_type: str) -> None:
+        headers = {"Idempotency-Key": "once", "If-Match": '"1"'}
+        response, shown = await payments.call("POST", f"/payments/9/{path}", headers=headers)
+        assert (response.status, shown["id"], response.headers["ETag"]) == (200, 9, '"1"')
+        assert response.headers["Content-Location"] == "/payments/9"
+        last = payments.writes.last
+        assert (last.type, last.arguments, last.expected_version) == (command_type, b'{"id":9}', 1)
+        assert last.command_id == command_id_for("payments", "once")
+
+    @pytest.mark.parametrize(
+        ("options", "arguments"), [({}, b'{"id":9}'), ({"json": {"amount": 40}}, b'{"id":9,"amount":40}')]
+    )
+    async def test_refunding(self, payments: RunningGateway, options: Any, arguments: bytes) -> None:
+        response, shown = await payments.call("POST", "/payments/9/refunds", **options)
+        assert (response.status, shown["status"]) == (201, "pending")
+        assert response.headers["Location"] == "/payments/9/refunds/4"
+        assert payments.writes.last.arguments == arguments
+
+    @pytest.mark.parametrize("amount", [0, -1, 1.5, "40", 10**13])
+    async def test_a_refund_is_of_whole_minor_units(self, payments: RunningGateway, amount: Any) -> None:
+        response, problem = await payments.call("POST", "/payments/9/refunds", json={"amount": amount})
+        assert (response.status, problem["field"]) == (422, "amount")
+
+    @pytest.mark.parametrize(
+        ("code", "status"),
+        [
+            ("payment_not_found", 404),
+            ("impossible_transition", 409),
+            ("action_under_way", 409),
+            ("payment_needs_review", 409),
+            ("refund_too_large", 409),
+            ("unknown_currency", 422),
+            ("version_conflict", 412),
+        ],
+    )
+    async def test_every_rejection_is_a_problem(self, payments: RunningGateway, code: str, status: int) -> None:
+        payments.writes.answer = refused("rejected", code)
+        response, problem = await payments.call("POST", "/payments/9/refunds")
+        assert (response.status, problem["code"]) == (status, code)
+
+    async def test_reading_refunds(self, payments: RunningGateway) -> None:
+        response, page = await payments.call("GET", "/payments/9/refunds")
+        assert (response.status, [refund["id"] for refund in page["items"]]) == (200, [REFUND.id])
+        assert (await payments.call("GET", "/payments/9/refunds/4"))[1]["payment_id"] == PAYMENT.id
+        for path in ("/payments/8/refunds", "/payments/9/refunds/5", "/payments/8/refunds/4", "/payments/9/refunds/x"):
+            assert (await payments.call("GET", path))[0].status == 404

@@ -1,0 +1,79 @@
+"""When settled deliveries are acknowledged, and how many at once."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from coordinator.rabbitmq.acknowledgements import SETTLED_MAX, Acknowledgements
+
+WITHIN_S = 10.0
+
+
+class RecordingChannel:
+    """Notes what is acknowledged."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.acknowledged: list[tuple[int, bool]] = []
+        self.has_acknowledged = asyncio.Event()
+
+    def basic_ack(self, tag: int, *, multiple: bool) -> None:
+        self.acknowledged.append((tag, multiple))
+        self.has_acknowledged.set()
+
+
+@pytest.fixture
+async def channel() -> RecordingChannel:
+    return RecordingChannel()
+
+
+def acknowledgements(channel: Any, prefetch: int, delivered: int) -> Acknowledgements:
+    made = Acknowledgements(channel, prefetch)
+    for tag in range(1, delivered + 1):
+        made.delivered(tag)
+    return made
+
+
+async def test_what_is_settled_within_a_moment_is_acknowledged_at_once(channel: RecordingChannel) -> None:
+    made = acknowledgements(channel, 1000, 5)
+    made.settled([1])
+    made.settled([2, 3])
+    assert not channel.acknowledged
+    async with asyncio.timeout(WITHIN_S):
+        await channel.has_acknowledged.wait()
+    assert channel.acknowledged == [(3, True)]
+    # And the next ones likewise.
+    channel.has_acknowledged.clear()
+    made.settled([5])
+    async with asyncio.timeout(WITHIN_S):
+        await channel.has_acknowledged.wait()
+    assert channel.acknowledged == [(3, True), (5, False)]
+
+
+@pytest.mark.parametrize(("prefetch", "waiting_max"), [(1, 1), (7, 1), (40, 10), (1000, SETTLED_MAX)])
+async def test_the_prefetch_never_runs_out_for_waiting(
+    channel: RecordingChannel, prefetch: int, waiting_max: int
+) -> None:
+    made = acknowledgements(channel, prefetch, waiting_max)
+    for tag in range(1, waiting_max):
+        made.settled([tag])
+    assert not channel.acknowledged
+    made.settled([waiting_max])
+    assert channel.acknowledged == [(waiting_max, True)]
+
+
+async def test_what_waits_can_be_flushed_and_is_acknowledged_once(channel: RecordingChannel) -> None:
+    made = acknowledgements(channel, 1000, 2)
+    made.settled([1, 2])
+    made.flush()
+    made.flush()
+    assert channel.acknowledged == [(2, True)]
+
+
+async def test_nothing_is_sent_on_a_closed_channel(channel: RecordingChannel) -> None:
+    made = acknowledgements(channel, 1000, 1)
+    made.settled([1])
+    channel.is_open = False
+    made.flush()
+    assert not channel.acknowledged

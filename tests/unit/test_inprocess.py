@@ -1,0 +1,104 @@
+"""The monolith: lanes and effects in one process, without a broker."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from coordinator.inprocess import InProcessWrites
+from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from shared.effects import EffectRetry
+from shared.errors import BrokerUnavailable, CommandPending
+from shared.lane_tables import LogEntry, OutboxEntry
+from shared.messaging.writes import WriteOptions, execute
+from shared.service import Service
+from tests.support.courier import Courier, Parcel, SendParcel, service_of
+from tests.support.ledger import LEDGER, Account, Forward, OpenAccount
+from tests.support.store_contract import NOW
+from tests.support.system import wait_until
+
+WITHIN_S = 10.0
+
+
+def writes_on(database: MemoryDatabase, service: Service) -> InProcessWrites:
+    return InProcessWrites({service.name: MemoryStore(database)}, [service], clock=lambda: NOW)
+
+
+def rows(database: MemoryDatabase, model):
+    transaction = MemoryStore(database).begin()
+    found = transaction.scan(model, 1000)
+    transaction.rollback()
+    return found
+
+
+async def until(condition) -> None:
+    await asyncio.to_thread(wait_until, condition, "what the lane does is done")
+
+
+async def test_commands_issued_at_once_are_applied_in_their_order() -> None:
+    database = MemoryDatabase()
+    async with writes_on(database, LEDGER) as writes:
+        opened = await asyncio.gather(
+            *(execute(writes, OpenAccount(owner=f"o{number}"), Account, WriteOptions()) for number in range(50))
+        )
+    assert [written.value.owner for written in sorted(opened, key=lambda each: each.sequence)] == [
+        f"o{number}" for number in range(50)
+    ]
+
+
+async def test_a_repeated_key_returns_the_first_outcome_in_the_next_process_too() -> None:
+    database = MemoryDatabase()
+    options = WriteOptions(idempotency_key="once")
+    async with writes_on(database, LEDGER) as writes:
+        first = await execute(writes, OpenAccount(owner="a"), Account, options)
+    async with writes_on(database, LEDGER) as writes:
+        again = await execute(writes, OpenAccount(owner="a"), Account, options)
+    assert (first.replayed, again.replayed, again.value) == (False, True, first.value)
+
+
+async def test_what_is_emitted_leaves_the_outbox_once_it_is_settled() -> None:
+    database = MemoryDatabase()
+    async with writes_on(database, LEDGER) as writes:
+        await execute(writes, OpenAccount(owner="a"), Account, WriteOptions())
+        await execute(writes, Forward(id=1, amount=5), type(None), WriteOptions())
+        await until(lambda: rows(database, Account)[0].balance == 5 and not rows(database, OutboxEntry))
+
+
+async def test_an_effect_is_carried_out_and_its_result_applied_once() -> None:
+    database, courier = MemoryDatabase(), Courier([EffectRetry("busy", after_s=0.0)])
+    async with writes_on(database, service_of(courier)) as writes:
+        await execute(writes, SendParcel(), Parcel, WriteOptions())
+        await until(lambda: rows(database, Parcel)[0].state == "taken" and not rows(database, OutboxEntry))
+    assert rows(database, Parcel)[0].times_told == 1
+    assert len(set(courier.keys)) == 1 < len(courier.keys)
+    assert courier.is_closed
+
+
+async def test_an_effect_that_the_process_did_not_live_to_see_is_carried_out_by_the_next() -> None:
+    database, courier = MemoryDatabase(), Courier([])
+    courier.may_go.clear()
+    async with writes_on(database, service_of(courier)) as writes:
+        await execute(writes, SendParcel(), Parcel, WriteOptions())
+        async with asyncio.timeout(WITHIN_S):
+            await courier.arrived.wait()
+    assert [entry.type for entry in rows(database, OutboxEntry)] == ["courier.take_away"]
+    successor = Courier([])
+    later = NOW + timedelta(seconds=1)
+    service = service_of(successor)
+    async with InProcessWrites({"courier": MemoryStore(database)}, [service], clock=lambda: later):
+        await until(lambda: {row.state for row in rows(database, Parcel)} == {"taken"})
+    assert courier.keys[0] in successor.keys
+
+
+async def test_a_lane_that_is_elsewhere_is_an_error() -> None:
+    async with writes_on(MemoryDatabase(), LEDGER) as writes:
+        with pytest.raises(BrokerUnavailable, match="courier"):
+            await execute(writes, SendParcel(), Parcel, WriteOptions())
+
+
+async def test_who_does_not_wait_is_told_that_it_is_pending() -> None:
+    database = MemoryDatabase()
+    async with writes_on(database, LEDGER) as writes:
+        with pytest.raises(CommandPending):
+            await execute(writes, OpenAccount(owner="a"), Account, WriteOptions(wait_s=0))
+        await until(lambda: len(rows(database, LogEntry)) == 1)

@@ -1,0 +1,175 @@
+"""Answers and events of the provider, delivered late, again and in any order: the payment ends in the same state."""
+
+import itertools
+
+import pytest
+
+from shared.commands import Command
+from shared.payments.commands import CapturePayment, RefundPayment, ReversePayment
+from shared.payments.model import Payment
+from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, VoidResult
+from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane, event
+
+AUTHORIZED = AuthorizeResult(id=1, verdict="authorized", provider_id=PROVIDER_ID)
+CAPTURED = CaptureResult(id=1, verdict="captured", amount=AMOUNT)
+HELD = event("authorized")
+TAKEN = event("captured", captured=AMOUNT)
+# At Stripe, to let go of a hold is a refund too, of a charge of which nothing was captured.
+LET_GO = event("refunded", refunded=AMOUNT)
+
+
+def refunded(total: int) -> Command:
+    return event("refunded", captured=AMOUNT, refunded=total)
+
+
+def asked(*commands: Command, of: str) -> PaymentLane:
+    lane = PaymentLane()
+    getattr(lane, of)()
+    for command in commands:
+        lane.applied(command, waits=True)
+    return lane
+
+
+# What is asked, what the provider tells, and: state, captured, refunded, what is under way.
+CASES: dict[str, tuple[str, tuple[Command, ...], tuple[Command, ...], tuple[str, int, int, str | None]]] = {
+    "a hold": ("opened", (), (AUTHORIZED, HELD), ("authorized", 0, 0, None)),
+    "a hold whose answer is lost": (
+        "opened",
+        (),
+        (AuthorizeResult(id=1, verdict="answer_lost"), HELD),
+        ("authorized", 0, 0, None),
+    ),
+    "a decline": (
+        "opened",
+        (),
+        (
+            AuthorizeResult(id=1, verdict="declined", code="card_declined", message="no"),
+            event("declined", code="card_declined"),
+        ),
+        ("declined", 0, 0, None),
+    ),
+    "a decline whose answer is lost": (
+        "opened",
+        (),
+        (AuthorizeResult(id=1, verdict="answer_lost"), event("declined", code="card_declined")),
+        ("declined", 0, 0, None),
+    ),
+    "a whole life that events tell before the first answer": (
+        "opened",
+        (),
+        (AUTHORIZED, HELD, TAKEN, refunded(300), refunded(AMOUNT)),
+        ("refunded", AMOUNT, AMOUNT, None),
+    ),
+    "a capture": ("authorized", (CapturePayment(id=1),), (CAPTURED, TAKEN, HELD), ("captured", AMOUNT, 0, None)),
+    "a capture whose answer is lost": (
+        "authorized",
+        (CapturePayment(id=1),),
+        (CaptureResult(id=1, verdict="answer_lost"), TAKEN, HELD),
+        ("captured", AMOUNT, 0, None),
+    ),
+    "a hold that ended before the capture": (
+        "authorized",
+        (CapturePayment(id=1),),
+        (CaptureResult(id=1, verdict="voided"), event("voided"), LET_GO, HELD),
+        ("voided", 0, 0, None),
+    ),
+    "a reversal of what is held": (
+        "authorized",
+        (ReversePayment(id=1),),
+        (VoidResult(id=1, verdict="voided"), event("voided"), LET_GO, HELD),
+        ("voided", 0, 0, None),
+    ),
+    "a reversal of what is held, whose answer is lost": (
+        "authorized",
+        (ReversePayment(id=1),),
+        (VoidResult(id=1, verdict="answer_lost"), event("voided"), LET_GO),
+        ("voided", 0, 0, None),
+    ),
+    "a reversal that waits for the hold": (
+        "opened",
+        (ReversePayment(id=1),),
+        (AUTHORIZED, HELD),
+        ("authorized", 0, 0, "void"),
+    ),
+    "a reversal that waits for a hold whose answer is lost": (
+        "opened",
+        (ReversePayment(id=1),),
+        (AuthorizeResult(id=1, verdict="answer_lost"), HELD),
+        ("authorized", 0, 0, "void"),
+    ),
+    "a capture that was faster than the reversal": (
+        "authorized",
+        (ReversePayment(id=1),),
+        (VoidResult(id=1, verdict="captured"), TAKEN),
+        ("captured", AMOUNT, 0, "refund"),
+    ),
+    "a reversal that waits for the capture": (
+        "authorized",
+        (CapturePayment(id=1), ReversePayment(id=1)),
+        (CAPTURED, TAKEN),
+        ("captured", AMOUNT, 0, "refund"),
+    ),
+    "a refund of a part": (
+        "captured",
+        (RefundPayment(id=1, amount=300),),
+        (RefundResult(id=1, refund_id=1, verdict="refunded", provider_id="re_1"), refunded(300), TAKEN),
+        ("captured", AMOUNT, 300, None),
+    ),
+    "a refund of a part, and one that somebody else made": (
+        "captured",
+        (RefundPayment(id=1, amount=300),),
+        (RefundResult(id=1, refund_id=1, verdict="refunded", provider_id="re_1"), refunded(200), refunded(500)),
+        ("captured", AMOUNT, 500, None),
+    ),
+    "a refund whose answer is lost": (
+        "captured",
+        (RefundPayment(id=1),),
+        (RefundResult(id=1, refund_id=1, verdict="answer_lost"), refunded(AMOUNT), TAKEN),
+        ("refunded", AMOUNT, AMOUNT, None),
+    ),
+    "a refund that comes back": (
+        "captured",
+        (RefundPayment(id=1),),
+        (
+            RefundResult(id=1, refund_id=1, verdict="refunded", provider_id="re_1"),
+            refunded(AMOUNT),
+            event("refund_failed", refund_id="re_1", code="expired_or_canceled_card"),
+        ),
+        ("needs_review", AMOUNT, AMOUNT, None),
+    ),
+}
+
+
+def shown(payment: Payment) -> tuple[str, int, int, str | None]:
+    return payment.status, payment.captured, payment.refunded, payment.pending_action
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_in_every_order_the_payment_ends_in_the_same_state(name: str) -> None:
+    state, requests, messages, expected = CASES[name]
+    ends = set()
+    for order in itertools.permutations(enumerate(messages)):
+        lane = asked(*requests, of=state)
+        for number, message in order:
+            # Twice as the same command, and once more as another one of the same content.
+            for command_number in (100 + number, 100 + number, 200 + number):
+                assert lane.do(message, number=command_number).status in {"applied", "rejected"}
+        payment = lane.payment
+        assert shown(payment) == expected, [type(each).__name__ for _, each in order]
+        ends.add((payment.provider_id if payment.status != "declined" else None, payment.reason_code))
+        calls = [type(call).__name__ for call in lane.calls]
+        assert len(calls) == len(set(calls)), "the provider is asked for everything once"
+        assert all(waiter.action is None or payment.pending_action for waiter in lane.waiters)
+    assert len(ends) == 1
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_known_already_changes_nothing(name: str) -> None:
+    state, requests, messages, _ = CASES[name]
+    lane = asked(*requests, of=state)
+    for message in messages:
+        lane.do(message)
+    before = lane.payment
+    for message in messages * 2:
+        lane.do(message)
+    assert lane.payment == before

@@ -1,0 +1,184 @@
+"""The purchase across users, payments and items, in a monolith: whole or taken back, whatever the provider does."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from coordinator.inprocess import InProcessWrites
+from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from shared.errors import CommandRejected
+from shared.items import SERVICE as ITEMS
+from shared.items.commands import CreateItem, UpdateItem
+from shared.items.model import Item, Reservation
+from shared.lane_tables import OutboxEntry
+from shared.messaging.writes import WriteOptions, execute
+from shared.payments import SERVICE as PAYMENTS
+from shared.payments.effects import PaymentEffects
+from shared.payments.model import Payment
+from shared.rows import Row
+from shared.saga import ENDED, SagaStep
+from shared.settings import EffectSettings
+from shared.users import SERVICE as USERS
+from shared.users.commands import CreateUser, DeleteUser
+from shared.users.model import User
+from shared.users.purchases.commands import OpenPurchase
+from shared.users.purchases.model import Purchase, PurchaseTotal
+from tests.support.provider import FakeProvider
+from tests.support.store_contract import NOW
+from tests.support.system import wait_until
+
+OPTIONS = WriteOptions()
+
+
+class Shop:
+    """All three services in one process."""
+
+    def __init__(self, writes: InProcessWrites, databases: dict[str, MemoryDatabase], provider: FakeProvider) -> None:
+        self.writes = writes
+        self.provider = provider
+        self._databases = databases
+
+    def rows(self, model: type[Row], lane: str) -> list[Any]:
+        transaction = MemoryStore(self._databases[lane]).begin()
+        found = transaction.scan(model, 10_000)
+        transaction.rollback()
+        return found
+
+    async def stocked(self, *, users: int = 1, stock: int = 10, price: int = 250) -> None:
+        for number in range(users):
+            command = CreateUser(name=f"u{number}", email=f"u{number}@example.org")
+            await execute(self.writes, command, User, OPTIONS)
+        item = CreateItem(name="seat", price=price, currency="EUR", stock=stock)
+        await execute(self.writes, item, Item, OPTIONS)
+
+    async def buy(self, *, user_id: int = 1, quantity: int = 1, method: str = "pm_card_visa") -> Purchase:
+        command = OpenPurchase(user_id=user_id, item_id=1, quantity=quantity, payment_method=method)
+        return (await execute(self.writes, command, Purchase, OPTIONS)).value
+
+    async def rest(self) -> None:
+        """Until every purchase has ended and nothing is on its way."""
+
+        def is_at_rest() -> bool:
+            purchases = self.rows(Purchase, "users")
+            waiting = any(self.rows(OutboxEntry, lane) for lane in self._databases)
+            return not waiting and all(purchase.status in ENDED for purchase in purchases)
+
+        await asyncio.to_thread(wait_until, is_at_rest, "every purchase has ended")
+
+    def check(self, stock: int) -> None:
+        """Money and stock are where the purchases say."""
+        purchases = self.rows(Purchase, "users")
+        payments = self.rows(Payment, "payments")
+        completed = [purchase for purchase in purchases if purchase.status == "completed"]
+        amount = sum(purchase.amount or 0 for purchase in completed)
+        assert {purchase.status for purchase in purchases} <= {"completed", "compensated"}
+        assert self.provider.kept == amount == sum(payment.captured - payment.refunded for payment in payments)
+        assert not self.provider.is_holding
+        assert [payment.pending_action for payment in payments if payment.pending_action is not None] == []
+        (item,) = self.rows(Item, "items")
+        sold = sum(purchase.quantity for purchase in completed)
+        assert sold + item.stock == stock
+        assert sum(reservation.quantity for reservation in self.rows(Reservation, "items")) == sold
+        assert sum(total.purchases for total in self.rows(PurchaseTotal, "users")) == len(completed)
+        assert sum(total.amount for total in self.rows(PurchaseTotal, "users")) == amount
+
+
+@asynccontextmanager
+async def open_shop(provider: FakeProvider) -> AsyncIterator[Shop]:
+    services = [
+        USERS,
+        msgspec.structs.replace(ITEMS, projection=None),
+        msgspec.structs.replace(PAYMENTS, effects=lambda: PaymentEffects(provider)),
+    ]
+    databases = {service.name: MemoryDatabase() for service in services}
+    stores = {name: MemoryStore(database) for name, database in databases.items()}
+    settings = EffectSettings(attempts_max=50, retry_delay_s=0.001, retry_delay_s_max=0.002)
+    async with InProcessWrites(stores, services, clock=lambda: NOW, effect_settings=settings) as writes:
+        yield Shop(writes, databases, provider)
+
+
+async def test_a_purchase_takes_the_money_and_the_stock() -> None:
+    async with open_shop(FakeProvider()) as shop:
+        await shop.stocked(stock=10, price=250)
+        opened = await shop.buy(quantity=3)
+        assert (opened.status, opened.id) == ("running", 1)
+        await shop.rest()
+        (purchase,) = shop.rows(Purchase, "users")
+        assert (purchase.status, purchase.amount, purchase.currency) == ("completed", 750, "EUR")
+        steps = sorted(shop.rows(SagaStep, "users"), key=lambda step: step.number)
+        assert [(step.name, step.command_type, step.status) for step in steps] == [
+            ("quote", "items.quote", "applied"),
+            ("authorize", "payments.open", "applied"),
+            ("reserve", "items.reserve", "applied"),
+            ("capture", "payments.capture", "applied"),
+        ]
+        shop.check(stock=10)
+        assert shop.provider.kept == 750
+
+
+@pytest.mark.parametrize(
+    ("options", "reason", "undone"),
+    [
+        ({"method": "pm_card_chargeDeclined"}, "card_declined", []),
+        ({"quantity": 11}, "out_of_stock", ["authorize"]),
+    ],
+)
+async def test_a_purchase_that_cannot_be_is_taken_back_and_says_why(
+    options: dict[str, Any], reason: str, undone: list[str]
+) -> None:
+    async with open_shop(FakeProvider()) as shop:
+        await shop.stocked(stock=10)
+        await shop.buy(**options)
+        await shop.rest()
+        (purchase,) = shop.rows(Purchase, "users")
+        assert (purchase.status, purchase.reason_code) == ("compensated", reason)
+        steps = sorted(shop.rows(SagaStep, "users"), key=lambda step: step.number)
+        assert [step.name for step in steps if step.direction == "undo"] == undone
+        shop.check(stock=10)
+
+
+async def test_nobody_buys_who_is_not_there_and_nothing_that_is_not_there() -> None:
+    async with open_shop(FakeProvider()) as shop:
+        with pytest.raises(CommandRejected, match="there is no user 1"):
+            await shop.buy()
+        await execute(shop.writes, CreateUser(name="a", email="a@example.org"), User, OPTIONS)
+        await shop.buy()
+        await shop.rest()
+        assert shop.rows(Purchase, "users")[0].reason_code == "item_not_found"
+
+
+async def test_what_costs_nothing_is_bought_without_a_payment() -> None:
+    async with open_shop(FakeProvider()) as shop:
+        await shop.stocked(price=0)
+        await shop.buy(method="pm_card_chargeDeclined")
+        await shop.rest()
+        shop.check(stock=10)
+        assert shop.rows(Purchase, "users")[0].status == "completed"
+        assert shop.rows(Payment, "payments") == []
+
+
+async def test_a_hundred_purchases_with_a_faulty_provider_end_whole_or_taken_back() -> None:
+    """More than there is, cards that decline, users that go, prices that change: at once."""
+    async with open_shop(FakeProvider(fault_rate=0.4, seed=3)) as shop:
+        await shop.stocked(users=5, stock=20)
+        buying = [
+            shop.buy(
+                user_id=1 + number % 5,
+                quantity=1 + number % 3,
+                method="pm_card_chargeDeclined" if number % 7 == 0 else "pm_card_visa",
+            )
+            for number in range(100)
+        ]
+        await asyncio.gather(*buying[:60])
+        await execute(shop.writes, DeleteUser(id=3), type(None), OPTIONS)
+        await execute(shop.writes, UpdateItem(id=1, price=300), Item, OPTIONS)
+        results = await asyncio.gather(*buying[60:], return_exceptions=True)
+        assert {type(each) for each in results} == {Purchase, CommandRejected}
+        await shop.rest()
+        shop.check(stock=20)
+        reasons = {purchase.reason_code for purchase in shop.rows(Purchase, "users")}
+        assert {None, "card_declined", "out_of_stock"} <= reasons

@@ -1,0 +1,73 @@
+"""What no server can be made to do at will: an answer that is unknown stays so until one clears it up."""
+
+import pytest
+import stripe
+from pydantic import SecretStr
+
+from shared.effects import EffectRetry
+from shared.errors import ConfigurationError
+from shared.payments.stripe_provider import StripeProvider
+from shared.settings import StripeSettings
+
+SPENT = stripe.APIError("a fault", http_status=500, headers={"Idempotent-Replayed": "true"})
+BUSY = stripe.RateLimitError("too many", http_status=429, headers={"Retry-After": "3"})
+INTENT = stripe.PaymentIntent.construct_from({"id": "pi_1", "metadata": {}, "latest_charge": None}, "sk_test")
+
+
+def answers(*given):
+    """A method of Stripe's client that answers so, one after another."""
+    left = list(given)
+
+    async def method(*_):
+        answer = left.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    return method
+
+
+@pytest.fixture
+def provider():
+    return StripeProvider(StripeSettings(api_key=SecretStr("sk_test")))
+
+
+async def undecided(call):
+    with pytest.raises(EffectRetry) as retry:
+        await call
+    return retry.value.may_have_happened, retry.value.after_s
+
+
+async def test_a_capture_of_unknown_result_stays_unknown_while_stripe_is_busy(provider, monkeypatch):
+    monkeypatch.setattr(provider._intents, "capture_async", answers(SPENT, BUSY))
+    call = provider.capture(provider_id="pi_1", amount=1, currency="EUR", key="k")
+    assert await undecided(call) == (True, 3.0)
+
+
+async def test_an_authorization_of_unknown_result_stays_unknown_while_stripe_is_busy(provider, monkeypatch):
+    monkeypatch.setattr(provider._intents, "create_async", answers(SPENT))
+    monkeypatch.setattr(provider._intents, "search_async", answers(BUSY))
+    call = provider.authorize(payment_id=1, amount=1, currency="EUR", payment_method="pm_card_visa", key="k")
+    assert await undecided(call) == (True, 3.0)
+
+
+async def test_a_refund_of_unknown_result_stays_unknown_while_stripe_is_busy(provider, monkeypatch):
+    monkeypatch.setattr(provider._refunds, "create_async", answers(SPENT))
+    monkeypatch.setattr(provider._intents, "retrieve_async", answers(INTENT, BUSY))
+    call = provider.refund(provider_id="pi_1", amount=1, currency="EUR", key="k")
+    assert await undecided(call) == (True, 3.0)
+
+
+async def test_what_is_still_being_processed_is_asked_for_again(provider, monkeypatch):
+    processing = stripe.PaymentIntent.construct_from({"id": "pi_1", "status": "processing"}, "sk_test")
+    held = stripe.PaymentIntent.construct_from({"id": "pi_1", "status": "requires_capture"}, "sk_test")
+    monkeypatch.setattr(provider._intents, "create_async", answers(processing, processing))
+    monkeypatch.setattr(provider._intents, "retrieve_async", answers(processing, held))
+    arguments = {"payment_id": 1, "amount": 1, "currency": "EUR", "payment_method": "pm_card_visa", "key": "k"}
+    assert await undecided(provider.authorize(**arguments)) == (True, None)
+    assert (await provider.authorize(**arguments)).provider_id == "pi_1"
+
+
+def test_without_a_key_nothing_starts():
+    with pytest.raises(ConfigurationError, match="STRIPE_API_KEY"):
+        StripeProvider(StripeSettings())

@@ -1,0 +1,179 @@
+"""Only what Stripe signed, lately and with our secret, is believed."""
+
+import json
+import time
+
+import pytest
+from pydantic import SecretStr
+
+from coordinator.dev.sandbox.webhooks import signature
+from shared.errors import ConfigurationError
+from shared.payments.stripe_webhooks import ProviderEvent, WebhookRefused, verify_webhook
+from shared.settings import StripeSettings
+
+SECRET = "whsec_test"
+SETTINGS = StripeSettings(webhook_secret=SecretStr(SECRET), webhook_tolerance_s=300)
+INTENT = {
+    "id": "pi_1",
+    "object": "payment_intent",
+    "amount": 1099,
+    "amount_received": 0,
+    "currency": "eur",
+    "last_payment_error": None,
+    "latest_charge": "ch_1",
+    "metadata": {"payment_id": "7", "idempotency_key": "k"},
+    "status": "requires_capture",
+}
+CHARGE = {
+    "id": "ch_1",
+    "object": "charge",
+    "amount": 1099,
+    "amount_captured": 1099,
+    "amount_refunded": 400,
+    "currency": "eur",
+    "metadata": {"payment_id": "7"},
+    "payment_intent": "pi_1",
+    "status": "succeeded",
+}
+REFUND = {
+    "id": "re_1",
+    "amount": 400,
+    "currency": "eur",
+    "failure_reason": "lost_or_stolen_card",
+    "metadata": {"payment_id": "7"},
+    "payment_intent": "pi_1",
+    "status": "failed",
+}
+
+
+def event(event_type, thing):
+    return json.dumps(
+        {"id": "evt_1", "object": "event", "created": 1790000000, "type": event_type, "data": {"object": thing}}
+    ).encode()
+
+
+AUTHORIZED = event("payment_intent.amount_capturable_updated", INTENT)
+
+
+def now_s():
+    return int(time.time())
+
+
+def received(payload, header=None):
+    return verify_webhook(payload, signature(payload, SECRET, now_s()) if header is None else header, SETTINGS)
+
+
+def test_an_authorization_is_read():
+    assert received(AUTHORIZED) == ProviderEvent(
+        id="evt_1",
+        type="payment_intent.amount_capturable_updated",
+        kind="authorized",
+        created_s=1790000000,
+        payment_id=7,
+        provider_id="pi_1",
+        status="requires_capture",
+        currency="EUR",
+        amount=1099,
+    )
+
+
+def test_every_kind_is_read_with_its_payment_and_its_amounts():
+    captured = received(event("payment_intent.succeeded", INTENT | {"status": "succeeded", "amount_received": 1000}))
+    assert (captured.kind, captured.amount, captured.amount_captured) == ("captured", 1099, 1000)
+    voided = received(event("payment_intent.canceled", INTENT | {"status": "canceled"}))
+    assert (voided.kind, voided.amount_captured) == ("voided", 0)
+    error = {"code": "card_declined", "decline_code": "lost_card", "message": "no"}
+    declined = received(event("payment_intent.payment_failed", INTENT | {"last_payment_error": error}))
+    assert (declined.kind, declined.error_code) == ("declined", "lost_card")
+    refunded = received(event("charge.refunded", CHARGE))
+    assert (refunded.kind, refunded.provider_id, refunded.payment_id) == ("refunded", "pi_1", 7)
+    assert (refunded.amount, refunded.amount_captured, refunded.amount_refunded) == (1099, 1099, 400)
+    failed = received(event("refund.failed", REFUND))
+    assert (failed.kind, failed.provider_id, failed.amount) == ("refund_failed", "pi_1", 400)
+    assert failed.error_code == "lost_or_stolen_card"
+
+
+def test_amounts_are_in_minor_units_of_iso_4217():
+    read = received(event("payment_intent.succeeded", INTENT | {"currency": "isk", "amount": 500}))
+    assert (read.amount, read.currency) == (5, "ISK")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        event("payment_intent.created", INTENT),
+        event("customer.created", {"id": "cus_1"}),
+        event("payment_intent.succeeded", INTENT | {"metadata": {}}),
+        event("payment_intent.succeeded", INTENT | {"metadata": {"payment_id": "order-7"}}),
+        event("charge.refunded", CHARGE | {"payment_intent": None}),
+    ],
+)
+def test_what_is_not_about_a_payment_of_ours_is_ignored(payload):
+    assert received(payload) is None
+
+
+@pytest.mark.parametrize(
+    ("payload", "header"),
+    [
+        (AUTHORIZED.replace(b"1099", b"9999"), signature(AUTHORIZED, SECRET, now_s())),
+        (AUTHORIZED, signature(AUTHORIZED, "whsec_other", now_s())),
+        (AUTHORIZED, signature(AUTHORIZED, SECRET, now_s() - 10).replace(f"t={now_s() - 10}", f"t={now_s()}")),
+        (AUTHORIZED, ""),
+        (AUTHORIZED, "nonsense"),
+        (AUTHORIZED, f"t={now_s()}"),
+        (AUTHORIZED, "t=soon,v1=ab"),
+        (AUTHORIZED, signature(AUTHORIZED, SECRET, now_s()).replace("v1=", "v0=")),
+    ],
+    ids=["tampered", "other secret", "other time", "none", "nonsense", "no signature", "no time", "other scheme"],
+)
+def test_what_is_not_signed_with_our_secret_is_refused(payload, header):
+    with pytest.raises(WebhookRefused, match="Stripe-Signature") as refused:
+        received(payload, header)
+    assert refused.value.code == "bad_signature"
+
+
+def test_no_header_at_all_is_refused():
+    with pytest.raises(WebhookRefused, match="Stripe-Signature"):
+        verify_webhook(AUTHORIZED, None, SETTINGS)
+
+
+def test_while_a_secret_is_rolled_one_good_signature_of_two_is_enough():
+    good = signature(AUTHORIZED, SECRET, now_s()).partition("v1=")[2]
+    assert received(AUTHORIZED, f"t={now_s()},v1={'0' * 64},v1={good}") is not None
+
+
+@pytest.mark.parametrize(("age_s", "fresh"), [(290, True), (310, False), (-290, True), (-310, False)])
+def test_an_event_is_believed_for_as_long_as_the_tolerance_lasts(age_s, fresh):
+    header = signature(AUTHORIZED, SECRET, now_s() - age_s)
+    if fresh:
+        assert received(AUTHORIZED, header) is not None
+    else:
+        with pytest.raises(WebhookRefused, match="STRIPE_WEBHOOK_TOLERANCE_S") as refused:
+            received(AUTHORIZED, header)
+        assert refused.value.code == "stale"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"type": ["payment_intent.succeeded"]}',
+        b'{"type": "payment_intent.succeeded"}',
+        event("payment_intent.succeeded", {"id": "pi_1"}),
+        event("payment_intent.succeeded", INTENT | {"amount": 10.99}),
+        event("payment_intent.succeeded", INTENT | {"currency": "zzz"}),
+        event("payment_intent.succeeded", INTENT | {"currency": "isk"}),
+    ],
+)
+def test_what_is_signed_and_still_no_event_is_refused_as_malformed(payload):
+    with pytest.raises(WebhookRefused) as refused:
+        received(payload)
+    assert refused.value.code == "malformed"
+
+
+def test_without_a_secret_nothing_is_believed():
+    with pytest.raises(ConfigurationError, match="STRIPE_WEBHOOK_SECRET"):
+        verify_webhook(AUTHORIZED, signature(AUTHORIZED, "", now_s()), StripeSettings())
