@@ -21,6 +21,10 @@ class Tenure(Protocol):
         """The lane's. With a new one there may be commits that no projection of this process was told of."""
 
     @property
+    def sequence(self) -> int:
+        """The last that is settled. What was committed up to it, a projection was told of or is being told."""
+
+    @property
     def proved_at_s(self) -> float:
         """A moment of the monotonic clock after which the epoch was certainly still current.
 
