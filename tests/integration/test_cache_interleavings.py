@@ -123,9 +123,6 @@ BUGS: dict[str, Callable[[Patches], None]] = {
     "a zombie's heartbeat needs no proof": rewrite(
         LaneActor, "prove", "is_current = self.world.epoch == self.epoch", "is_current = True"
     ),
-    "a lease is extended from now, not from the proof": rewrite(
-        CacheProjection, "_write", "deadline_ms(anchor, tenure.proved_at_s)", "deadline_ms(anchor, self._elapsed_s())"
-    ),
     "rows are written into a lease that was claimed after their commit": _writes_without_proof,
     "the log does not wait": rewrite(ToldLog, "find", "entry.sequence > self._told", "False"),
     "the log does not wait where there is no lease": rewrite(ToldLog, "_until_told", "left_s <= 0", "True"),

@@ -57,6 +57,13 @@ class Settler:
         self.stood_by.set()
 
 
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.005)
+
+
 class Running:
     """A worker in a thread of its own."""
 
@@ -70,17 +77,11 @@ class Running:
         self.thread = threading.Thread(target=self.worker.run)
         self.thread.start()
 
-    def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + WITHIN_S
-        while not condition():
-            assert time.monotonic() < deadline
-            threading.Event().wait(0.005)
-
     def until_held(self) -> None:
-        self.until(lambda: self.worker.held_reason == HELD.reason)
+        until(lambda: self.worker.held_reason == HELD.reason)
 
     def until_ready(self) -> None:
-        self.until(lambda: self.worker.held_reason is None)
+        until(lambda: self.worker.held_reason is None)
 
 
 @pytest.fixture
@@ -161,12 +162,6 @@ class Projected:
     def deliver(self, sent: Delivery) -> None:
         self.inbox.put(self.generation, lambda: sent)
 
-    def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + WITHIN_S
-        while not condition():
-            assert time.monotonic() < deadline
-            threading.Event().wait(0.005)
-
 
 @contextmanager
 def projected() -> Iterator[Projected]:
@@ -185,13 +180,13 @@ def test_outcomes_wait_for_the_projection() -> None:
         running.projection.wait_s = 0.01
         began_at_s = time.monotonic()
         running.deliver(delivery(1, OpenAccount(owner="Ada")))
-        running.until(lambda: len(running.projection.told) > 3)
+        until(lambda: len(running.projection.told) > 3)
         assert running.settler.settled == []
         sequence, proved_at_s = running.projection.told[-1]
         assert sequence == 1
         assert began_at_s <= proved_at_s <= time.monotonic()
         running.projection.wait_s = 0.0
-        running.until(lambda: len(running.settler.settled) == 1)
+        until(lambda: len(running.settler.settled) == 1)
 
 
 def test_a_stop_ends_the_wait_and_tells_nothing() -> None:
@@ -212,29 +207,29 @@ def test_a_new_channel_ends_the_wait_and_what_is_delivered_again_is_told() -> No
         for _ in range(3):
             # Whoever has taken two of these has swept, and would have beaten, in between.
             running.inbox.nudge()
-            running.until(lambda: not running.inbox._is_nudged)
+            until(lambda: not running.inbox._is_nudged)
         assert running.projection.beats == 0, "something is committed and not told"
         running.projection.wait_s = 0.0
         running.deliver(sent)
-        running.until(lambda: len(running.settler.settled) == 1)
+        until(lambda: len(running.settler.settled) == 1)
         assert running.settler.settled[0].outcomes[0].replayed
-        running.until(lambda: running.projection.beats > 0)
+        until(lambda: running.projection.beats > 0)
 
 
 def test_an_idle_lane_beats_and_can_prove_its_epoch_until_another_takes_over() -> None:
     with projected() as running:
         running.deliver(delivery(1, OpenAccount(owner="Ada")))
-        running.until(lambda: running.projection.beats > 1)
+        until(lambda: running.projection.beats > 1)
         assert running.projection.could_prove
         MemoryStore(running.database).take_over("another", NOW)
-        running.until(lambda: running.projection.could_prove is False)
+        until(lambda: running.projection.could_prove is False)
 
 
 def test_what_another_may_have_committed_is_not_told_again_by_who_was_taken_over() -> None:
     with projected() as running:
         sent = delivery(1, OpenAccount(owner="Ada"))
         running.deliver(sent)
-        running.until(lambda: len(running.settler.settled) == 1)
+        until(lambda: len(running.settler.settled) == 1)
         MemoryStore(running.database).take_over("another", NOW)
         running.deliver(sent)
         assert running.settler.stood_by.wait(WITHIN_S)
