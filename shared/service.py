@@ -76,6 +76,11 @@ class Service(Struct, frozen=True, kw_only=True):
     @property
     def public_handlers(self) -> tuple[Handler[Any], ...]:
         """Those of commands that anybody may issue."""
+        return tuple(handler for handler in self.operator_handlers if not handler.is_operators)
+
+    @property
+    def operator_handlers(self) -> tuple[Handler[Any], ...]:
+        """Those, and the ones of commands that only an operator may issue."""
         return tuple(handler for handler in self.handlers if not handler.is_internal)
 
     @property

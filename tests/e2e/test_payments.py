@@ -5,6 +5,8 @@ with one charge at most.
 """
 
 import asyncio
+import json
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -57,6 +59,17 @@ class Shop:
         async with self._session.get(self._url + path) as response:
             assert response.status == 200, await response.text()
             return await response.json()
+
+    async def resolve(self, **arguments: object) -> None:
+        """As an operator does."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "coordinator", "send", "payments.resolve", json.dumps(arguments), "--wait", "20"),
+            env=self.system.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        assert process.returncode == 0, output.decode()
 
     async def settled(self, payment_id: int, *statuses: str) -> Any:
         """The payment, once nothing is under way and it is in one of these states, or in any but `pending`."""
@@ -135,6 +148,31 @@ async def test_after_the_last_attempt_the_payment_says_what_became_of_it(shop: S
     opened = {payment_method: await shop.open(payment_method, payment_method) for payment_method in ends}
     payments = {payment_method: await shop.settled(payment_id) for payment_method, payment_id in opened.items()}
     assert {name: (payment["status"], payment["reason_code"]) for name, payment in payments.items()} == ends
+
+
+async def test_an_operator_ends_the_review_of_a_payment_by_what_the_provider_shows(shop: Shop) -> None:
+    """No event tells what became of a hold that was never made, and of a capture that was."""
+    await asyncio.to_thread(shop.sandbox.set_webhooks, copies=0)
+    shop.start_worker(EFFECTS_ATTEMPTS_MAX="2")
+    never_held, taken = (
+        await shop.open("pm_sandbox_500_kept", "a"),
+        await shop.open("pm_sandbox_capture_lost_answer_9", "b"),
+    )
+    await shop.settled(taken, "authorized")
+    await shop.write(f"/payments/{taken}/capture", "c", status=200)
+    for payment_id in (never_held, taken):
+        await shop.settled(payment_id, "needs_review")
+    by_a_client = {"id": taken, "status": "captured", "captured": AMOUNT, "reason": "trust me"}
+    problem = await shop.write("/commands", "d", [{"type": "payments.resolve", "args": by_a_client}], status=422)
+    assert "payments.resolve" in problem["detail"], problem
+    [charge] = await asyncio.to_thread(shop.sandbox.charges, status="succeeded")
+    assert charge["payment_id"] == str(taken)
+    await shop.resolve(id=never_held, status="voided", reason="nothing is held")
+    await shop.resolve(id=taken, status="captured", captured=charge["captured"], reason="it succeeded")
+    ended = await shop.get(f"/payments/{never_held}")
+    assert (ended["status"], ended["reason_code"], ended["reason"]) == ("voided", "resolved", "nothing is held")
+    await shop.write(f"/payments/{taken}/refunds", "e", {})
+    assert (await shop.settled(taken, "refunded"))["refunded"] == AMOUNT
 
 
 async def test_a_call_whose_worker_dies_is_made_again_with_the_same_key(shop: Shop) -> None:
