@@ -18,7 +18,8 @@ from sqlalchemy import URL, Connection, MetaData, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared import lane_tables
-from shared.database import Document, scheme_of
+from shared.addresses import scheme_of
+from shared.database import Document
 from shared.errors import ConfigurationError
 from shared.lane_tables import LANE_MODELS, LEASE_TABLE
 from shared.service import Service

@@ -18,6 +18,7 @@ from sqlalchemy import Select, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from shared.addresses import scheme_of
 from shared.errors import ConfigurationError, DatabaseUnavailable
 from shared.rows import R
 
@@ -32,11 +33,6 @@ ASYNC_DRIVERS = {
 }
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_MS = 5000
-
-
-def scheme_of(url: str) -> str:
-    """The kind of database that an address names: `postgresql`, `mysql`, `mongodb`, …"""
-    return url.partition("://")[0].partition("+")[0]
 
 
 def open_sql(url: str, pool_max: int) -> AsyncEngine:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from coordinator.operate.mongodb import MongoAdmin
 from coordinator.operate.port import LaneAdmin
 from coordinator.operate.sql import SqlAdmin
-from shared.database import scheme_of
+from shared.addresses import scheme_of
 from shared.services import service_named
 from shared.settings import DatabaseSettings, load
 

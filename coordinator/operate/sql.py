@@ -22,7 +22,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemy
 
 from coordinator.migrate import DRIVERS
 from coordinator.operate.port import FAILED_AMONG, LOCK_TIMEOUT_S, LaneState, LeaseState
-from shared.database import row_of, scheme_of, utc
+from shared.addresses import scheme_of
+from shared.database import row_of, utc
 from shared.errors import ConfigurationError, DatabaseUnavailable
 from shared.lane_tables import LEASE_TABLE, Cancellation, LogEntry, ParkedCommand, metadata
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pymysql
 from pymysql.constants import ER
-from sqlalchemy import BigInteger, Integer, make_url
+from sqlalchemy import make_url
 
+from coordinator.stores.mysql_statements import Statements
 from coordinator.stores.port import (
     BatchFault,
     Changes,
@@ -23,7 +24,7 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
-from coordinator.stores.sql import Schema, TableOf, aware, missing_table, naive, row_of, unsynced
+from coordinator.stores.sql import Schema, aware, missing_table, naive, row_of, unsynced
 from shared.errors import ConfigurationError
 from shared.lane_tables import LANE_MODELS, LEASE_TABLE
 from shared.rows import R, Row
@@ -119,6 +120,7 @@ class MysqlStore:
         self._address = make_url(url)
         self._lane = service.name
         self._schema = Schema(service.metadata)
+        self._statements: dict[type[Row], Statements] = {}
         self._connection: pymysql.Connection[Any] | None = None
 
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
@@ -127,7 +129,7 @@ class MysqlStore:
             for model in (*models, *LANE_MODELS):
                 table = self._schema.of(model)
                 try:
-                    cursor.execute(f"{_select(table)} LIMIT 0")
+                    cursor.execute(f"{self.statements(model).select} LIMIT 0")
                 except pymysql.MySQLError as error:
                     if error.args[0] not in _SCHEMA:
                         raise
@@ -171,6 +173,12 @@ class MysqlStore:
         if connection is not None:
             # Without the COM_QUIT of close(), which can block on a stalled network.
             connection._force_close()  # type: ignore[attr-defined]  # noqa: SLF001
+
+    def statements(self, model: type[Row]) -> Statements:
+        known = self._statements.get(model)
+        if known is None:
+            known = self._statements[model] = Statements(self._schema.of(model))
+        return known
 
     def _raise_epoch(self, statement: str, arguments: list[Any]) -> Lease:
         """Raise the epoch and read the lease under the same row lock.
@@ -246,24 +254,15 @@ class MysqlTransaction:
         return [self._load(read) for read in reads]
 
     def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
-        table = self._schema.of(model)
-        where, given = ("", []) if after is None else (f" WHERE `{table.key}` > %s", [after])
-        return self._rows(model, table, f"{_select(table)}{where} ORDER BY `{table.key}` LIMIT %s", [*given, limit])
+        return self._rows(model, self._store.statements(model).first(limit, after))
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         with self._closing_when_unavailable():
             with self._connection.cursor() as cursor:
                 if cursor.execute(_FENCE, [sequence, self._lane, lease.epoch, lease.sequence, lease.revision]) != 1:
                     raise Fenced(f"epoch {lease.epoch} of lane {self._lane} is over")
-                for rows in changes.deletes:
-                    table = self._schema.of(type(rows[0]))
-                    keys = tuple(getattr(row, table.key) for row in rows)
-                    cursor.execute(f"DELETE FROM `{table.name}` WHERE `{table.key}` IN %s", [keys])  # noqa: S608
-                for rows in changes.updates:
-                    self._update(cursor, rows)
-                for rows in changes.inserts:
-                    table = self._schema.of(type(rows[0]))
-                    cursor.executemany(_insert(table), [tuple(map(naive, table.values(row))) for row in rows])
+                for query in self._queries(changes):
+                    cursor.execute(query)
             self._connection.commit()
             self._is_open = False
 
@@ -277,33 +276,21 @@ class MysqlTransaction:
             self._store.close()
 
     def _load(self, read: Read) -> list[Any]:
-        table = self._schema.of(read.model)
-        return self._rows(read.model, table, f"{_select(table)} WHERE `{read.column}` IN %s", [tuple(read.values)])
+        return self._rows(read.model, self._store.statements(read.model).by(read.column, read.values))
 
-    def _update(self, cursor: Any, rows: Sequence[Row]) -> None:
-        table = self._schema.of(type(rows[0]))
-        columns = (table.key, *table.others)
-        assignments = ", ".join(f"held.`{name}` = given.`{name}`" for name in table.others)
-        if not isinstance(table.column(table.key).type, Integer | BigInteger):
-            # A text key joined with literals would be compared in the connection's collation, and without the index.
-            plain = ", ".join(f"`{name}` = %s" for name in table.others)
-            cursor.executemany(
-                f"UPDATE `{table.name}` SET {plain} WHERE `{table.key}` = %s",  # noqa: S608
-                [tuple(naive(getattr(row, name)) for name in (*table.others, table.key)) for row in rows],
-            )
-            return
-        first = "SELECT " + ", ".join(f"%s AS `{name}`" for name in columns)
-        more = " UNION ALL SELECT " + ", ".join(["%s"] * len(columns))
-        query = (
-            f"UPDATE `{table.name}` AS held JOIN ({first}{more * (len(rows) - 1)}) AS given "  # noqa: S608
-            f"ON held.`{table.key}` = given.`{table.key}` SET {assignments}"
-        )
-        cursor.execute(query, [naive(getattr(row, name)) for row in rows for name in columns])
+    def _queries(self, changes: Changes) -> Iterator[str]:
+        for rows in changes.deletes:
+            yield self._store.statements(type(rows[0])).delete(rows)
+        for rows in changes.updates:
+            yield from self._store.statements(type(rows[0])).update(rows)
+        for rows in changes.inserts:
+            yield from self._store.statements(type(rows[0])).insert(rows)
 
-    def _rows(self, model: type[R], table: TableOf, query: str, arguments: list[Any]) -> list[R]:
+    def _rows(self, model: type[R], query: str) -> list[R]:
+        columns = self._schema.of(model).columns
         with self._closing_when_unavailable(), self._connection.cursor() as cursor:
-            cursor.execute(query, arguments)
-            return [row_of(model, table.columns, tuple(map(aware, row))) for row in cursor.fetchall()]
+            cursor.execute(query)
+            return [row_of(model, columns, tuple(map(aware, row))) for row in cursor.fetchall()]
 
     @contextmanager
     def _closing_when_unavailable(self) -> Iterator[None]:
@@ -340,13 +327,3 @@ def _set(cursor: Any, statement: str) -> None:
             raise
         # MariaDB before 11.1 knows transaction_isolation by its old name.
         cursor.execute(statement.replace("transaction_isolation", "tx_isolation"))
-
-
-def _select(table: TableOf) -> str:
-    return f"SELECT {', '.join(f'`{name}`' for name in table.columns)} FROM `{table.name}`"  # noqa: S608
-
-
-def _insert(table: TableOf) -> str:
-    marks = ", ".join(["%s"] * len(table.columns))
-    names = ", ".join(f"`{name}`" for name in table.columns)
-    return f"INSERT INTO `{table.name}` ({names}) VALUES ({marks})"  # noqa: S608

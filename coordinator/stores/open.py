@@ -1,24 +1,30 @@
-"""Which store serves which address."""
+"""Which store serves which address. Each brings its driver, of which a process needs one."""
 
-from coordinator.stores.mongodb import MongoStore
-from coordinator.stores.mysql import MysqlStore
 from coordinator.stores.port import Store
-from coordinator.stores.postgresql import PostgresStore
-from coordinator.stores.sqlite import SqliteStore
-from shared.database import scheme_of
+from shared.addresses import scheme_of
 from shared.errors import ConfigurationError
 from shared.service import Service
+
+# ruff: noqa: PLC0415
 
 
 def open_store(url: str, service: Service) -> Store:
     """The store for a database's address; connects on first use. Raises ConfigurationError."""
     scheme = scheme_of(url)
     if scheme == "postgresql":
+        from coordinator.stores.postgresql import PostgresStore
+
         return PostgresStore(url, service)
     if scheme in ("mysql", "mariadb"):
+        from coordinator.stores.mysql import MysqlStore
+
         return MysqlStore(url, service)
     if scheme == "mongodb":
+        from coordinator.stores.mongodb import MongoStore
+
         return MongoStore(url, service)
     if scheme == "sqlite":
+        from coordinator.stores.sqlite import SqliteStore
+
         return SqliteStore(url.partition(":///")[2], service)
     raise ConfigurationError(f"no store for {scheme!r}: use postgresql, mysql, mariadb, mongodb or sqlite")

@@ -1,13 +1,21 @@
 """Items in stock and their reservations, on MongoDB with Redis as the cache."""
 
-from shared.items.cache import open_cache_projection
 from shared.items.handlers import HANDLERS
 from shared.items.model import Item, Reservation
-from shared.service import Service
+from shared.service import Projection, Service
+
+
+def open_projection() -> Projection:
+    """The cache's side in the lane; connects on first use. Raises ConfigurationError."""
+    # Of all lanes only this one needs Redis' package.
+    from shared.items.cache import open_cache_projection  # noqa: PLC0415
+
+    return open_cache_projection()
+
 
 SERVICE = Service(
     name="items",
     models=(Item, Reservation),
     handlers=HANDLERS,
-    projection=open_cache_projection,
+    projection=open_projection,
 )

@@ -8,7 +8,7 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.engine import Engine
 
 from coordinator.migrate import DRIVERS, migrate
-from shared.database import scheme_of
+from shared.addresses import scheme_of
 from shared.settings import DatabaseSettings
 from tests.bench.invariants import State
 from tests.bench.service import ACCOUNTS, BALANCE, ITEMS, STOCK, metadata, service_named

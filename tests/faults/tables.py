@@ -9,7 +9,8 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.engine import Engine
 
 from coordinator.migrate import DRIVERS
-from shared.database import scheme_of, utc
+from shared.addresses import scheme_of
+from shared.database import utc
 from shared.lane_tables import LogEntry
 
 _TIMEOUT_S = 5

@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.engine import Engine
 
 from coordinator.migrate import DRIVERS
-from shared.database import scheme_of
+from shared.addresses import scheme_of
 from tests.support.servers import Environment
 
 _numbers = itertools.count(1)

@@ -154,6 +154,15 @@ class StoreContract:
         assert len(accounts(store, *range(2001, 3001))) == 1000
         assert open_store().take_over("next", NOW).sequence == 2
 
+    def test_a_batch_may_have_more_bytes_than_one_statement_takes(self, open_store: OpenStore) -> None:
+        store = open_store()
+        rows = [account(n, data=bytes([n]) * 60_000) for n in range(1, 41)]
+        lease = commit(store, store.take_over("holder", NOW), changes(inserts=[*rows]))
+        assert accounts(store, *range(1, 41)) == rows
+        rows = [account(n, data=bytes([100 + n]) * 60_000) for n in range(1, 41)]
+        commit(store, lease, changes(updates=[*rows]))
+        assert accounts(open_store(), *range(1, 41)) == rows
+
     def test_rows_with_text_keys_are_updated(self, open_store: OpenStore) -> None:
         store = open_store()
         lease = store.take_over("holder", NOW)

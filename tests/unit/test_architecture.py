@@ -162,6 +162,32 @@ def test_importing_connects_to_nothing_and_does_not_read_the_environment() -> No
     assert [name for name in json.loads(run.stdout) if name.startswith(ours)] == []
 
 
+START_A_LANE = """
+import sys
+from coordinator import cli, process
+from coordinator.stores.open import open_store
+from shared.services import service_named
+
+open_store(sys.argv[2], service_named(sys.argv[1]))
+print(*sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("lane", "url", "needs"),
+    [
+        ("users", "postgresql://localhost/users", "psycopg"),
+        ("items", "mongodb://localhost/items", "pymongo"),
+        ("payments", "mysql://localhost/payments", "pymysql"),
+    ],
+)
+def test_a_lane_takes_no_memory_for_what_others_need(lane: str, url: str, needs: str) -> None:
+    command = [sys.executable, "-c", START_A_LANE, lane, url]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    heavy = {"alembic", "psycopg", "pymongo", "pymysql", "redis", "stripe", "coordinator.operate", "gateways"}
+    assert heavy & set(run.stdout.split()) == {needs}
+
+
 def test_every_package_says_what_it_is() -> None:
     silent = [
         str(path.relative_to(ROOT))

@@ -21,7 +21,7 @@ from coordinator.dev.settings import DevSettings
 from coordinator.stores.open import open_store
 from gateways.main import main as gateway_command
 from gateways.server import STOP_MARGIN_S
-from shared.database import scheme_of
+from shared.addresses import scheme_of
 from shared.services import SERVICES, service_named
 from shared.settings import (
     BrokerSettings,

@@ -1,0 +1,132 @@
+"""The statements of one table on MySQL, with the values in them.
+
+The driver looks at the type of every value anew, for longer than the server takes to insert a row. The type of a
+column is known, so one function writes all of its values. What has to be escaped, the driver's own function escapes;
+it takes a backslash for an escape, which the session's sql_mode lets it be.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from functools import lru_cache
+from operator import attrgetter
+from typing import Any, Final
+
+from pymysql.converters import escape_item, escape_string
+from sqlalchemy import Column, DateTime, Integer, LargeBinary, String
+
+from coordinator.stores.sql import TableOf, naive
+from shared.rows import Row
+
+STATEMENT_CHARACTERS_MAX: Final = 1_000_000
+"""Of rows in one statement. Servers take packets of 16 MiB and more, unless they are told otherwise."""
+
+_Writer = Callable[[Any], str]
+
+
+class Statements:
+    """Makes them. Rows and values are of the table's model, and at least one."""
+
+    def __init__(self, table: TableOf) -> None:
+        self._columns = table.columns
+        self._key = table.key
+        self._others = table.others
+        self._writers = {name: _writer(table.column(name)) for name in table.columns}
+        self._has_number_key = isinstance(table.column(table.key).type, Integer)
+        self._name = _quoted(table.name)
+        self.select = f"SELECT {_list(map(_quoted, table.columns))} FROM {self._name}"  # noqa: S608
+
+    def by(self, column: str, values: Iterable[Any]) -> str:
+        """Select the rows that have one of some values in a column."""
+        return f"{self.select} WHERE {self._among(column, values)}"
+
+    def first(self, limit: int, after: int | str | None) -> str:
+        """Select the first rows in order of their keys, those after one of them."""
+        key = _quoted(self._key)
+        where = "" if after is None else f" WHERE {key} > {self._writers[self._key](after)}"
+        return f"{self.select}{where} ORDER BY {key} LIMIT {limit:d}"
+
+    def delete(self, rows: Sequence[Row]) -> str:
+        keys = map(attrgetter(self._key), rows)
+        return f"DELETE FROM {self._name} WHERE {self._among(self._key, keys)}"  # noqa: S608
+
+    def insert(self, rows: Sequence[Row]) -> Iterator[str]:
+        names = _list(map(_quoted, self._columns))
+        opening = f"INSERT INTO {self._name} ({names}) VALUES ("  # noqa: S608
+        return _in_statements(opening, self._written(rows, self._columns), "), (", ")")
+
+    def update(self, rows: Sequence[Row]) -> Iterator[str]:
+        if not self._has_number_key:
+            # A text key joined with literals would be compared in the connection's collation, and without the index.
+            return map(self._update, rows)
+        columns = (self._key, *self._others)
+        # Names and no row: what has no key is joined with nothing.
+        names = _list(f"NULL AS {_quoted(name)}" for name in columns)
+        opening = f"UPDATE {self._name} AS held JOIN (SELECT {names} UNION ALL SELECT "
+        assignments = _list(f"held.{_quoted(name)} = given.{_quoted(name)}" for name in self._others)
+        ending = f") AS given ON held.{_quoted(self._key)} = given.{_quoted(self._key)} SET {assignments}"
+        return _in_statements(opening, self._written(rows, columns), " UNION ALL SELECT ", ending)
+
+    def _update(self, row: Row) -> str:
+        given = _list(f"{_quoted(name)} = {self._writers[name](getattr(row, name))}" for name in self._others)
+        key = getattr(row, self._key)
+        return f"UPDATE {self._name} SET {given} WHERE {_quoted(self._key)} = {self._writers[self._key](key)}"  # noqa: S608
+
+    def _among(self, column: str, values: Iterable[Any]) -> str:
+        return f"{_quoted(column)} IN ({_list(map(self._writers[column], values))})"
+
+    def _written(self, rows: Sequence[Row], columns: Sequence[str]) -> Iterator[str]:
+        """`1, 'one'` for each row."""
+        written = (map(self._writers[name], map(attrgetter(name), rows)) for name in columns)
+        return map(_list, zip(*written, strict=True))
+
+
+def _in_statements(opening: str, rows: Iterable[str], between: str, ending: str) -> Iterator[str]:
+    """All rows, in one statement or in several that are not too long; a row that is has one for itself."""
+    waiting = [list(rows)]
+    while waiting:
+        given = waiting.pop()
+        text = between.join(given)
+        if len(text) > STATEMENT_CHARACTERS_MAX and len(given) > 1:
+            half = len(given) // 2
+            waiting += [given[half:], given[:half]]
+        else:
+            yield f"{opening}{text}{ending}"
+
+
+def _writer(column: Column[Any]) -> _Writer:
+    if isinstance(column.type, Integer):
+        return _integer
+    if isinstance(column.type, String):
+        return _text
+    if isinstance(column.type, DateTime):
+        return _time
+    return _bytes if isinstance(column.type, LargeBinary) else _any
+
+
+def _integer(value: int | None) -> str:
+    return "NULL" if value is None else f"{value:d}"
+
+
+def _text(value: str | None) -> str:
+    return "NULL" if value is None else f"'{escape_string(value)}'"
+
+
+def _bytes(value: bytes | None) -> str:
+    return "NULL" if value is None else f"x'{value.hex()}'"
+
+
+@lru_cache(maxsize=16)  # the rows of a batch have one
+def _time(value: datetime | None) -> str:
+    return "NULL" if value is None else f"'{naive(value)}'"
+
+
+def _any(value: Any) -> str:
+    return str(escape_item(value, "utf8mb4"))
+
+
+def _quoted(name: str) -> str:
+    return f"`{name}`"
+
+
+def _list(parts: Iterable[str]) -> str:
+    return ", ".join(parts)
