@@ -22,6 +22,10 @@ class LaneTenure:
     def epoch(self) -> int:
         return self._noted[0]
 
+    @property
+    def sequence(self) -> int:
+        return self._noted[1]
+
     def now_s(self) -> float:
         """A moment, for `note`."""
         return self._elapsed_s()

@@ -94,6 +94,7 @@ class LaneWorker:
         self._tenure = LaneTenure(lane)
         self._settings = settings
         self._epoch = 0
+        self._is_all_told = False
         self._takeovers = 0
         self._metrics = _Metrics(name)
         self._confirmed_lock = threading.Lock()
@@ -123,16 +124,18 @@ class LaneWorker:
     def _due_in_s(self) -> float | None:
         """When there is something to do though nothing arrives."""
         due_in_s = self._lane.due_in_s(self._inbox.generation)
-        if self._projection is None or self._lane.lease is None:
+        if self._projection is None or not self._is_all_told:
             return due_in_s
         return self._projection.beat_s if due_in_s is None else min(due_in_s, self._projection.beat_s)
 
     def _beat(self) -> None:
-        if self._projection is not None and self._lane.lease is not None and not self._inbox.is_closed:
+        """Not while something may be committed that the projection was not told of."""
+        if self._projection is not None and self._is_all_told and not self._inbox.is_closed:
             self._projection.beat(self._tenure)
 
     def _apply(self, generation: int, deliveries: list[Delivery]) -> None:
         """Have the lane apply them, however long it has to hold."""
+        self._is_all_told = False
         while True:
             began_at_s = self._tenure.now_s()
             decision = self._lane.apply(deliveries, generation)
@@ -144,6 +147,7 @@ class LaneWorker:
                     return
                 self._settled(generation, decision)
                 if not self._lane.has_batch:
+                    self._is_all_told = True
                     return
             elif isinstance(decision, Deposed):
                 self._deposed(generation)

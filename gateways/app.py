@@ -17,7 +17,7 @@ from gateways.hooks import HOOKS, GatewayHooks
 from gateways.keys import SERVICE_NAME, SETTINGS
 from gateways.middleware import serve
 from gateways.operations import CHECKS, COMMAND_LOG, PENDING, Check
-from shared.command_log import CommandLog
+from shared.command_log import CommandLog, open_command_log
 from shared.commands import Command
 from shared.database import Database, Documents, ping
 from shared.errors import ConfigurationError
@@ -77,13 +77,14 @@ class Gateway(Struct, frozen=True, kw_only=True):
     """One service's gateway.
 
     `attach` makes the service of the dependencies and puts it under the key that its routes use. `commands` are those
-    that `POST /commands` takes.
+    that `POST /commands` takes; `open_log` opens what `GET /commands/…` reads.
     """
 
     name: str
     routes: Sequence[web.AbstractRouteDef]
     attach: Callable[[web.Application, Dependencies], None]
     commands: tuple[type[Command], ...] = ()
+    open_log: Callable[[Database], CommandLog] = open_command_log
 
 
 def create_app(gateway: Gateway, dependencies: Dependencies) -> web.Application:

@@ -8,10 +8,14 @@ from gateways.app import Dependencies, Gateway
 from gateways.operations import CHECKS, Check
 from gateways.requests import NoQuery, PageQuery, issue, path_command, path_id, read_command, read_query
 from gateways.responses import json_response, representation, written_response
+from shared.cache.told import ToldLog
+from shared.command_log import open_command_log
+from shared.database import Database
 from shared.items import SERVICE
 from shared.items.cache import ItemCache, open_cache
 from shared.items.commands import CreateItem, ReleaseItem, ReserveItem, UpdateItem
 from shared.items.service import CacheResult, ItemService
+from shared.settings import CacheSettings, load
 
 ITEMS: Final = web.AppKey("ITEMS", ItemService)
 
@@ -83,8 +87,15 @@ def attach(app: web.Application, dependencies: Dependencies) -> None:
 
     async def close(_app: web.Application) -> None:
         await cache.close()
+        if isinstance(dependencies.command_log, ToldLog):
+            await dependencies.command_log.close()
 
     app.on_cleanup.append(close)
+
+
+def open_log(database: Database) -> ToldLog:
+    """The command log, which tells nothing that a later read of the cache could contradict."""
+    return ToldLog(open_command_log(database), open_cache(), load(CacheSettings).lease_s)
 
 
 async def _answers(cache: ItemCache) -> bool:
@@ -92,4 +103,4 @@ async def _answers(cache: ItemCache) -> bool:
     return await cache.ping()
 
 
-GATEWAY: Final = Gateway(name="items", routes=routes, attach=attach, commands=SERVICE.commands)
+GATEWAY: Final = Gateway(name="items", routes=routes, attach=attach, commands=SERVICE.commands, open_log=open_log)

@@ -10,7 +10,6 @@ from aiohttp import web
 from gateways.app import Dependencies, Gateway, create_app
 from gateways.registry import GATEWAYS
 from gateways.server import serve_until_stopped
-from shared.command_log import open_command_log
 from shared.database import close_database, open_database
 from shared.errors import ConfigurationError
 from shared.event_loop import new_event_loop
@@ -48,7 +47,7 @@ async def _serve(gateway: Gateway, host: str, port: int) -> None:
     settings = load(GatewaySettings)
     reader = load(ReaderSettings, prefix=f"{gateway.name.upper()}_")
     database = open_database(reader.url(gateway.name), settings.read_pool_max)
-    command_log = open_command_log(database)
+    command_log = gateway.open_log(database)
     writes = RabbitWrites(
         load(BrokerSettings),
         confirm_timeout_s=settings.confirm_timeout_s,

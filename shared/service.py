@@ -21,6 +21,10 @@ class Tenure(Protocol):
         """The lane's. With a new one there may be commits that no projection of this process was told of."""
 
     @property
+    def sequence(self) -> int:
+        """The last that is settled. What was committed up to it, a projection was told of or is being told."""
+
+    @property
     def proved_at_s(self) -> float:
         """A moment of the monotonic clock after which the epoch was certainly still current.
 
@@ -72,6 +76,11 @@ class Service(Struct, frozen=True, kw_only=True):
     @property
     def public_handlers(self) -> tuple[Handler[Any], ...]:
         """Those of commands that anybody may issue."""
+        return tuple(handler for handler in self.operator_handlers if not handler.is_operators)
+
+    @property
+    def operator_handlers(self) -> tuple[Handler[Any], ...]:
+        """Those, and the ones of commands that only an operator may issue."""
         return tuple(handler for handler in self.handlers if not handler.is_internal)
 
     @property

@@ -142,7 +142,7 @@ class CacheSettings(BaseSettings):
         default=2.0,
         ge=0.1,
         description="How long the cache is believed without word of its lane: writes wait that long, once, when the "
-        "lane loses Redis. The same for all coordinators.",
+        "lane loses Redis. The same for coordinators and gateways.",
     )
 
 

@@ -86,6 +86,7 @@ class Handler(Struct, Generic[C], frozen=True):
     in order, until it is replayed or discarded; `block` stops the lane, with nothing of that command recorded, until an
     operator cancels the command or a mended release applies it.
     `is_internal`: the command is the system's own, such as a continuation; gateways do not take it from clients.
+    `is_operators`: nor do they take this one, which an operator issues with `coordinator send`.
 
     Raises TypeError for `park-key` without a `target`.
     """
@@ -96,6 +97,7 @@ class Handler(Struct, Generic[C], frozen=True):
     target: Callable[[C], Ref[Row]] | None = None
     on_failure: FailurePolicy = "park"
     is_internal: bool = False
+    is_operators: bool = False
 
     def __post_init__(self) -> None:
         if self.on_failure == "park-key" and self.target is None:

@@ -8,6 +8,7 @@ it once.
 import asyncio
 import itertools
 import random
+import traceback
 from collections.abc import Callable
 from time import perf_counter
 from typing import Any
@@ -18,6 +19,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator.effects.attempts import Attempts
 from coordinator.lane.delivery import DeadLetter
+from coordinator.lane.settle import TRACEBACK_CHARACTERS_MAX
 from coordinator.rabbitmq.dead_letters import PERSISTENT, publish_dead
 from shared.commands import Command, parse
 from shared.effects import Effect, EffectHandler, Effects, effects_key
@@ -138,25 +140,42 @@ class EffectWorker:
             task.add_done_callback(self._under_way.discard)
 
     async def _serve(self, command_id: str, message: CommandMessage, *, is_redelivered: bool) -> None:
-        began = perf_counter()
         UNDER_WAY.labels(self._service).inc()
         try:
-            prepared = self._prepared(message)
-            if isinstance(prepared, Problem):
-                letter = DeadLetter(message, prepared.code, prepared.message, None, None)
-                await publish_dead(self._publisher, effects_key(self._service), letter, self._broker.reconnect_delay_s)
-            else:
-                handler, effect = prepared
-                result = await self._attempts.carry_out(handler, effect, command_id, may_have_happened=is_redelivered)
-                await self._tell_lane(result, derived_command_id(command_id, 0))
-                CARRIED_OUT.labels(self._service, effect.type, result.type).inc()
-                SECONDS.labels(self._service, effect.type).observe(perf_counter() - began)
+            await self._settle(command_id, message, is_redelivered=is_redelivered)
             self._acknowledge(command_id)
         except Stopping:
             log.info("effect_left", command_id=command_id, type=message.type)
         finally:
             UNDER_WAY.labels(self._service).dec()
             self._tags.pop(command_id, None)
+
+    async def _settle(self, command_id: str, message: CommandMessage, *, is_redelivered: bool) -> None:
+        """Return once the broker has the result, or a dead letter. Raises Stopping."""
+        try:
+            prepared = self._prepared(message)
+            if not isinstance(prepared, Problem):
+                await self._carry_out(command_id, *prepared, is_redelivered=is_redelivered)
+                return
+            letter = DeadLetter(message, prepared.code, prepared.message, None, None)
+        except Stopping:
+            raise
+        except Exception as error:
+            # Left as it is, its delivery would keep a place of the prefetch until the next start, and fail again then.
+            log.exception("effect_failed", command_id=command_id, type=message.type)
+            trace = traceback.format_exc()[-TRACEBACK_CHARACTERS_MAX:]
+            letter = DeadLetter(message, "handler_error", f"{type(error).__name__}: {error}", trace, None)
+        await publish_dead(self._publisher, effects_key(self._service), letter, self._broker.reconnect_delay_s)
+
+    async def _carry_out(
+        self, command_id: str, handler: EffectHandler[Any], effect: Effect, *, is_redelivered: bool
+    ) -> None:
+        """Return once the broker has the result. Raises Stopping, and whatever a defect of the handler's raises."""
+        began = perf_counter()
+        result = await self._attempts.carry_out(handler, effect, command_id, may_have_happened=is_redelivered)
+        await self._tell_lane(result, derived_command_id(command_id, 0))
+        CARRIED_OUT.labels(self._service, effect.type, result.type).inc()
+        SECONDS.labels(self._service, effect.type).observe(perf_counter() - began)
 
     def _prepared(self, message: CommandMessage) -> tuple[EffectHandler[Any], Effect] | Problem:
         if message.problem is not None:

@@ -119,7 +119,7 @@ def checked(message: CommandMessage, lane: str | None) -> str:
     """The lane that will take the command. Raises InvalidCommand, which names the type or argument at fault."""
     services = [service for service in SERVICES if lane in (None, service.name)]
     for service in services:
-        for handler in service.public_handlers:
+        for handler in service.operator_handlers:
             if handler.command.type == message.type:
                 if len(message.arguments) > BODY_BYTES_MAX:
                     raise InvalidCommand(f"the arguments have more than {BODY_BYTES_MAX} bytes; nothing was sent")
@@ -129,7 +129,7 @@ def checked(message: CommandMessage, lane: str | None) -> str:
                     named = f"argument {error.field!r}: " if error.field else ""
                     raise InvalidCommand(f"{message.type}: {named}{error}; nothing was sent") from None
                 return service.name
-    types = ", ".join(handler.command.type for service in services for handler in service.public_handlers)
+    types = ", ".join(handler.command.type for service in services for handler in service.operator_handlers)
     raise InvalidCommand(f"no command type {message.type!r}: there are {types}")
 
 

@@ -121,7 +121,10 @@ class LaneConsumer:
         try:
             await asyncio.wait({consuming, settling, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
-                await self._settlements.join()
+                finished = asyncio.create_task(self._settlements.join())
+                # Settling may end in an error, and then never finishes.
+                await asyncio.wait({finished, settling}, return_when=asyncio.FIRST_COMPLETED)
+                finished.cancel()
                 await self._flush_acknowledgements()
         finally:
             for task in (consuming, settling, stopping):
@@ -133,6 +136,8 @@ class LaneConsumer:
             for result in results:
                 if isinstance(result, ConfigurationError):
                     self.failure = result
+                elif isinstance(result, Exception):
+                    log.error("consumer_failed", lane=self._lane, exc_info=result)
             self._inbox.close()
 
     async def _keep_consuming(self) -> None:

@@ -47,9 +47,15 @@ async def publish_dead(publisher: Publisher, routing_key: str, letter: DeadLette
 
 def _reasons(letter: DeadLetter, lane: str) -> dict[str, str | int]:
     """Why the command is dead, as headers; AMQP bounds them by the size of a frame."""
-    reasons: dict[str, str | int] = {"reason": letter.code, "error": letter.reason[:ERROR_CHARACTERS_MAX], "lane": lane}
+    reason = _encodable(letter.reason[:ERROR_CHARACTERS_MAX])
+    reasons: dict[str, str | int] = {"reason": letter.code, "error": reason, "lane": lane}
     if letter.traceback is not None:
-        reasons["traceback"] = letter.traceback
+        reasons["traceback"] = _encodable(letter.traceback)
     if letter.sequence is not None:
         reasons["sequence"] = letter.sequence
     return reasons
+
+
+def _encodable(text: str) -> str:
+    """An exception's text may have lone surrogates, for which UTF-8 has no bytes."""
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -111,7 +111,8 @@ class CacheProjection:
             rows = ()
         anchor = self._anchor()
         deadline_ms = self._lease.deadline_ms(anchor, tenure.proved_at_s)
-        arguments: list[str | bytes | int] = [self._lease.generation or "", deadline_ms, self._ttl_s, len(rows)]
+        arguments: list[str | bytes | int] = [self._lease.generation or "", deadline_ms, tenure.sequence, self._ttl_s]
+        arguments.append(len(rows))
         for row in rows:
             arguments += [row.version, msgspec.json.encode(row)]
         keys += [self._key(value) for value in gone]
@@ -126,7 +127,8 @@ class CacheProjection:
         anchor = self._anchor()
         trusted_until_s = self._lease.trusted_until_s
         generation, deadline_ms = new_generation(anchor.server), self._lease.deadline_ms(anchor, tenure.proved_at_s)
-        is_claimed, now_ms, was_elsewhere = self._scripts.run(CLAIM, [self._lease_key], [generation, deadline_ms])
+        arguments: list[str | bytes | int] = [generation, deadline_ms, tenure.sequence]
+        is_claimed, now_ms, was_elsewhere = self._scripts.run(CLAIM, [self._lease_key], arguments)
         if not is_claimed:
             raise CacheUnavailable("the lease was over before it was claimed, or Redis is another one")
         self._lease.claimed(

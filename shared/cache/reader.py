@@ -2,7 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 import msgspec
@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from shared.cache.breaker import Breaker
 from shared.cache.projection import Key
-from shared.cache.scripts import FILL, READ, Arguments, AsyncScripts, CacheUnavailable
+from shared.cache.scripts import FILL, READ, SHOWS, Arguments, AsyncScripts, CacheUnavailable
 from shared.rows import VersionedRow
 
 V = TypeVar("V", bound=VersionedRow)
@@ -61,7 +61,7 @@ class RowCache(Generic[V]):
         """None: the cache did not answer, or was not asked since it lately did not."""
         if not self._breaker.admits(self._elapsed_s()):
             return None
-        answer = await self._run(READ, key, [secrets.token_hex(8), TOKEN_MS])
+        answer = await self._run(READ, self._keys(key), [secrets.token_hex(8), TOKEN_MS])
         match answer:
             case [_, bytes(text)]:
                 return self._decoded(key, text)
@@ -77,7 +77,13 @@ class RowCache(Generic[V]):
         The read must have seen every commit that was acknowledged before it began.
         """
         arguments: Arguments = [ticket.generation, ticket.token, row.version, msgspec.json.encode(row), self._ttl_s]
-        return bool(await self._run(FILL, getattr(row, row.key), arguments))
+        return bool(await self._run(FILL, self._keys(getattr(row, row.key)), arguments))
+
+    async def shows(self, sequence: int) -> bool:
+        """Whether readers see what was committed up to this sequence; False too where the cache does not answer."""
+        if not self._breaker.admits(self._elapsed_s()):
+            return False
+        return bool(await self._run(SHOWS, [self._lease_key], [sequence]))
 
     async def ping(self) -> bool:
         """Whether the cache answers."""
@@ -94,9 +100,12 @@ class RowCache(Generic[V]):
             log.warning("cache_entry_unreadable", key=self._key(key), error=str(error))
             return None
 
-    async def _run(self, script: str, key: int | str, arguments: Arguments) -> object:
+    def _keys(self, key: int | str) -> list[str]:
+        return [self._lease_key, self._key(key)]
+
+    async def _run(self, script: str, keys: Sequence[str], arguments: Arguments) -> object:
         try:
-            answer: object = await self._scripts.run(script, [self._lease_key, self._key(key)], arguments)
+            answer: object = await self._scripts.run(script, keys, arguments)
         except CacheUnavailable as error:
             if self._breaker.failed(self._elapsed_s()):
                 log.warning("cache_unavailable", error=str(error))

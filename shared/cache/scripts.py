@@ -29,6 +29,9 @@ token is still there and its generation is alive. A refresh, a removal, a flush,
 token away, and a new generation makes it void: so between the read and the fill nothing has changed. Readers that miss
 at the same time share a token.
 
+**The log** has outcomes before the lane tells them. Who finds one there waits until the lease bears its sequence, or
+for the length of a lease (shared/cache/told.py).
+
 **Assumed**: Redis's clock does not jump back, and runs no more than 1 % slower than the lane's monotonic clock; all
 coordinators of a lane have the same `REDIS_LEASE_S`; lane and readers use the same Redis, or after a failover its
 replica; nobody else writes these keys. Redis 5 or newer, not a cluster; where it has ACLs, its user may call INFO.
@@ -67,13 +70,13 @@ CLAIM: Final = (
 local now, here = clock(), server()
 if tonumber(ARGV[2]) <= now or string.match(ARGV[1], '^%x+') ~= here then return {0, now, 0} end
 local held = redis.call('HGET', KEYS[1], 'generation')
-redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'until', ARGV[2])
+redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'until', ARGV[2], 'sequence', ARGV[3])
 redis.call('PEXPIREAT', KEYS[1], ARGV[2])
 return {1, now, (held and string.match(held, '^%x+') ~= here) and 1 or 0}
 """
 )
-"""(lease; generation, deadline in ms) -> whether it is claimed, the time in ms, whether the lease before is one of
-another server. Whatever lease was alive here is over."""
+"""(lease; generation, deadline in ms, the lane's sequence) -> whether it is claimed, the time in ms, whether the lease
+before is one of another server. Whatever lease was alive here is over."""
 
 REFRESH: Final = (
     _COMMON
@@ -83,22 +86,24 @@ if tonumber(ARGV[2]) > tonumber(redis.call('HGET', KEYS[1], 'until')) then
   redis.call('HSET', KEYS[1], 'until', ARGV[2])
   redis.call('PEXPIREAT', KEYS[1], ARGV[2])
 end
-local rows = tonumber(ARGV[4])
+local rows = tonumber(ARGV[5])
 for row = 1, rows do
-  local key, version, text = KEYS[1 + row], ARGV[3 + 2 * row], ARGV[4 + 2 * row]
+  local key, version, text = KEYS[1 + row], ARGV[4 + 2 * row], ARGV[5 + 2 * row]
   local held = redis.call('HMGET', key, 'generation', 'version')
   if held[1] ~= ARGV[1] or not held[2] or tonumber(held[2]) < tonumber(version) then
     redis.call('DEL', key)
     redis.call('HSET', key, 'generation', ARGV[1], 'version', version, 'row', text)
-    redis.call('EXPIRE', key, ARGV[3])
+    redis.call('EXPIRE', key, ARGV[4])
   end
 end
 for gone = 2 + rows, #KEYS do redis.call('DEL', KEYS[gone]) end
+redis.call('HSET', KEYS[1], 'sequence', ARGV[3])
 return {1, clock()}
 """
 )
-"""(lease, a key for each row, a key for each removed row; generation, deadline in ms, seconds to keep, number of rows,
-then version and text of each) -> whether the lease is still this one, so that all is done; the time in ms."""
+"""(lease, a key for each row, a key for each removed row; generation, deadline in ms, the lane's sequence, seconds to
+keep, number of rows, then version and text of each) -> whether the lease is still this one, so that all is done; the
+time in ms."""
 
 READ: Final = (
     _COMMON
@@ -132,6 +137,15 @@ return 1
 """
 )
 """(lease, key; generation, token, version, text, seconds to keep) -> whether it is stored."""
+
+SHOWS: Final = (
+    _COMMON
+    + """
+if not alive(KEYS[1]) then return 0 end
+return tonumber(redis.call('HGET', KEYS[1], 'sequence')) >= tonumber(ARGV[1]) and 1 or 0
+"""
+)
+"""(lease; sequence) -> whether everything up to it is refreshed, or was void when the lease was claimed."""
 
 Arguments = Sequence[str | bytes | int]
 

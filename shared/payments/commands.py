@@ -1,13 +1,16 @@
 """The commands of the payments lane. Amounts are in minor units of the payment's currency (ISO 4217)."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from shared.commands import Amount, Command, Currency, Id
+from shared.commands import AMOUNT_MAX, Amount, Command, Currency, Id
 
 PaymentMethod = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[\x21-\x7e]+\Z")]
 """A provider's token for a card or the like; card numbers never come here."""
+ProviderId = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[\x21-\x7e]+\Z")]
+Total = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
+Why = Annotated[str, Meta(min_length=1, max_length=500, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
 
 
 class OpenPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
@@ -64,3 +67,24 @@ class RefundPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
 
     id: Id
     amount: Amount | None = None
+
+
+class ResolvePayment(Command, frozen=True, kw_only=True, omit_defaults=True):
+    """End the review of a payment, by what an operator sees at the provider; the provider is asked for nothing.
+
+    `authorized`: the amount is held. `voided`: nothing is, or ever was. `declined`: the payer's bank did not pay.
+    `captured`: it was taken; `captured` and `refunded` are everything so far, and where they are the same the payment
+    is refunded. A reversal that is wanted since before the review is done then. `provider_id` is needed where it is not
+    known yet; `reason` is kept with the payment.
+    Rejected: `payment_not_found`, `not_in_review`, `action_under_way`, `provider_id_needed`, `other_payment`,
+    `amount_mismatch`, `impossible_transition`, `version_conflict`.
+    """
+
+    type: ClassVar[str] = "payments.resolve"
+
+    id: Id
+    status: Literal["authorized", "voided", "declined", "captured"]
+    reason: Why
+    provider_id: ProviderId | None = None
+    captured: Total = 0
+    refunded: Total = 0

@@ -3,11 +3,12 @@
 from collections.abc import Iterable
 
 from shared.errors import Rejected
-from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
+from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.currencies import minor_unit_digits
 from shared.payments.model import Payment, Refund, Waiters
 from shared.payments.progress import Progress, new_refund
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, TellOfPayment, VoidResult
+from shared.payments.review import resolve_payment
 from shared.payments.states import after
 from shared.payments.told import authorize_result, capture_result, provider_event, refund_result, void_result
 from shared.rows import Ref, Row, by_key, by_unique
@@ -74,6 +75,7 @@ _Named = (
     CapturePayment
     | ReversePayment
     | RefundPayment
+    | ResolvePayment
     | AuthorizeResult
     | CaptureResult
     | VoidResult
@@ -108,6 +110,7 @@ HANDLERS = (
     Handler(CapturePayment, capture_payment, reads=_reads, target=_target),
     Handler(ReversePayment, reverse_payment, reads=_reads, target=_target),
     Handler(RefundPayment, refund_payment, reads=_reads, target=_target),
+    Handler(ResolvePayment, resolve_payment, reads=_reads, target=_target, is_operators=True),
     Handler(AuthorizeResult, authorize_result, reads=_reads, target=_target, is_internal=True),
     Handler(CaptureResult, capture_result, reads=_reads, target=_target, is_internal=True),
     Handler(VoidResult, void_result, reads=_reads, target=_target, is_internal=True),

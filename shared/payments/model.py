@@ -75,7 +75,7 @@ class Payment(VersionedRow, frozen=True, kw_only=True):
 
     `pending_action` is what the provider is being asked for; `wanted` what is to be done once that is known.
     `refund_id` is the refund that is under way or, in `needs_review`, in question.
-    `reason_code` and `reason` say why it is declined, failed or needs a review.
+    `reason_code` and `reason` say why it is declined, failed or needs a review, or `resolved` and how a review ended.
     """
 
     table: ClassVar[str] = "payments"

@@ -70,6 +70,7 @@ class Progress:
         provider_id: str | None = None,
         captured: int | None = None,
         refunded: int | None = None,
+        reason: Reason | None = None,
     ) -> None:
         """Note what was learnt beside the state; None leaves a value as it is."""
         held = self.payment
@@ -78,6 +79,8 @@ class Progress:
             provider_id=held.provider_id if provider_id is None else provider_id,
             captured=held.captured if captured is None else captured,
             refunded=held.refunded if refunded is None else refunded,
+            reason_code=held.reason_code if reason is None else reason.code,
+            reason=held.reason if reason is None else reason.message,
         )
 
     def move(self, event: Event, reason: Reason | None = None) -> None:

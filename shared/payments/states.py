@@ -3,7 +3,7 @@
 Three kinds of events move a payment. What somebody asks for is refused where the table has nothing, and changes no
 state by itself: the provider does. What the provider tells is a fact; it may come late, twice and in any order, so a
 fact that a later one implies leaves the state as it is. A guess is what we make of a call that got no answer, and a
-fact overrules it.
+fact overrules it. What an operator has seen at the provider (review.py) is a fact too.
 
 Declined and voided are final. Refunded is, unless a bank sends a refund back; failed, unless money was taken after all.
 """

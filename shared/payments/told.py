@@ -21,10 +21,10 @@ AMOUNT_MISMATCH: Final = "amount_mismatch"
 
 
 def authorize_result(work: UnitOfWork, command: AuthorizeResult) -> Payment:
-    progress = Progress(work, _payment(work, command.id))
+    progress = Progress(work, payment_of(work, command.id))
     reason = reason_of(command.code, command.message)
     if command.verdict == "authorized":
-        _check_same(progress.payment, command.provider_id or "")
+        check_same(progress.payment, command.provider_id or "")
         _authorized(progress, command.provider_id or "")
     elif command.verdict == "declined":
         _declined(progress, reason)
@@ -34,7 +34,7 @@ def authorize_result(work: UnitOfWork, command: AuthorizeResult) -> Payment:
 
 
 def capture_result(work: UnitOfWork, command: CaptureResult) -> Payment:
-    progress = Progress(work, _payment(work, command.id))
+    progress = Progress(work, payment_of(work, command.id))
     reason = reason_of(command.code, command.message)
     if command.verdict == "voided":
         _voided(progress)
@@ -49,7 +49,7 @@ def capture_result(work: UnitOfWork, command: CaptureResult) -> Payment:
 
 
 def void_result(work: UnitOfWork, command: VoidResult) -> Payment:
-    progress = Progress(work, _payment(work, command.id))
+    progress = Progress(work, payment_of(work, command.id))
     if command.verdict == "voided":
         _voided(progress)
     elif command.verdict == "captured":
@@ -61,7 +61,7 @@ def void_result(work: UnitOfWork, command: VoidResult) -> Payment:
 
 
 def refund_result(work: UnitOfWork, command: RefundResult) -> Payment:
-    progress = Progress(work, _payment(work, command.id))
+    progress = Progress(work, payment_of(work, command.id))
     refund = work.get(Refund, command.refund_id)
     if refund is None or refund.payment_id != command.id:
         raise Rejected("refund_not_found", f"payment {command.id} has no refund {command.refund_id}")
@@ -84,9 +84,9 @@ def refund_result(work: UnitOfWork, command: RefundResult) -> Payment:
 
 
 def provider_event(work: UnitOfWork, command: TellOfPayment) -> Payment:
-    progress = Progress(work, _payment(work, command.id))
+    progress = Progress(work, payment_of(work, command.id))
     payment = progress.payment
-    _check_same(payment, command.provider_id)
+    check_same(payment, command.provider_id)
     if command.currency != payment.currency:
         text = f"payment {payment.id} is in {payment.currency}, and event {command.event_id} in {command.currency}"
         raise Rejected("currency_mismatch", text)
@@ -200,14 +200,16 @@ def _refund_returned(work: UnitOfWork, progress: Progress, command: TellOfPaymen
     progress.move("refund_returned", Reason(REFUND_RETURNED, f"{reason.message}: {reason.code}"))
 
 
-def _payment(work: UnitOfWork, payment_id: int) -> Payment:
+def payment_of(work: UnitOfWork, payment_id: int) -> Payment:
+    """The payment. Raises Rejected."""
     payment = work.get(Payment, payment_id)
     if payment is None:
         raise Rejected("payment_not_found", f"there is no payment {payment_id}")
     return payment
 
 
-def _check_same(payment: Payment, provider_id: str) -> None:
+def check_same(payment: Payment, provider_id: str) -> None:
+    """Raises Rejected where the payment is known as another one at the provider."""
     if payment.provider_id not in {None, provider_id}:
         text = f"payment {payment.id} is {payment.provider_id} at the provider, and not {provider_id[:100]}"
         raise Rejected("other_payment", text)

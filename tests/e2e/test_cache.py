@@ -1,9 +1,11 @@
 """Redis fails under load: no read is older than an acknowledged write, no request fails, and writes go on."""
 
 import asyncio
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -11,8 +13,9 @@ import pytest
 import redis
 
 from coordinator.dev.servers import ServerSet
+from coordinator.dev.servers.process import Process
 from tests.faults.proxy import TcpProxy
-from tests.support.system import System
+from tests.support.system import System, wait_until
 
 ITEMS = (1, 2, 3)
 READERS = 4
@@ -179,3 +182,39 @@ async def test_while_the_lane_alone_does_not_reach_redis_readers_do_not_believe_
             assert traffic.counts["hit"] == hits, "nothing is believed without word of the lane"
             lane_proxy.resume()
             await traffic.more("write", "hit")
+
+
+async def test_a_coordinator_stops_while_its_outcomes_wait_for_the_cache(
+    system: System, native_servers: ServerSet
+) -> None:
+    """And what it has committed is told by the next one."""
+    system.prepare("items")
+    coordinator = system.start_coordinator("items", REDIS_LEASE_S="60")
+    system.start_gateway("items")
+    url = f"{system.urls['items']}/items"
+    body = {"name": "pen", "price": 0, "currency": "EUR", "stock": 1}
+    async with aiohttp.ClientSession() as session:
+        async with session.post(url, json=body) as response:
+            assert response.status == 201
+        native_servers.redis.pause()
+        try:
+            writing = asyncio.create_task(_status(session.patch(f"{url}/1", json={"price": 1})))
+            is_waiting = partial(_has_logged, coordinator, "cache_unavailable")
+            await asyncio.to_thread(wait_until, is_waiting, "its outcomes wait")
+            await asyncio.to_thread(coordinator.stop, signal.SIGTERM, 5.0)
+            assert coordinator.exit_status == 0, coordinator.status
+            system.processes.remove(coordinator)
+        finally:
+            native_servers.redis.resume()
+        assert not writing.done()
+        await asyncio.to_thread(system.start_coordinator, "items")
+        assert await writing == 200
+
+
+def _has_logged(process: Process, event: str) -> bool:
+    return event in process.log_path.read_text()
+
+
+async def _status(request: AbstractAsyncContextManager[aiohttp.ClientResponse]) -> int:
+    async with request as response:
+        return response.status

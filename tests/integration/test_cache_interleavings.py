@@ -12,12 +12,13 @@ import redis
 from shared.cache import scripts
 from shared.cache.lease import CacheLease
 from shared.cache.projection import CacheProjection
+from shared.cache.told import ToldLog
 from tests.simulation.patching import Patches
 from tests.support.cache_world import Gateway, LaneActor, Violation, World
 from tests.support.servers import Environment
 
 SEEDS = 400
-SEEDS_MAX = 2500
+SEEDS_MAX = 4000
 DATABASE = 9
 
 
@@ -44,16 +45,20 @@ def test_no_schedule_makes_a_read_older_than_what_was_acknowledged(client: redis
 
 # The bugs. Each is a piece of a script, or of a function, and what it is instead.
 
+_FILL_CHECKS = """if alive(KEYS[1]) ~= ARGV[1] then return 0 end
+local held = redis.call('HMGET', KEYS[2], 'generation', 'token')
+if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then return 0 end
+"""
+_FILL_ANY = """local generation = alive(KEYS[1])
+if not generation then return 0 end
+redis.call('HSET', KEYS[2], 'generation', generation)
+"""
+_SETS = "redis.call('HSET', key, 'generation', ARGV[1], 'version', version, 'row', text)"
+_REPLACES = f"redis.call('DEL', key)\n    {_SETS}"
+
 SCRIPT_BUGS = {
     "a fill needs no token": (" or held[2] ~= ARGV[2] then return 0", " then return 0"),
-    "a fill goes into whatever generation is alive": (
-        """if alive(KEYS[1]) ~= ARGV[1] then return 0 end
-local held = redis.call('HMGET', KEYS[2], 'generation', 'token')
-if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then return 0 end""",
-        """local generation = alive(KEYS[1])
-if not generation then return 0 end
-redis.call('HSET', KEYS[2], 'generation', generation)""",
-    ),
+    "a fill goes into whatever generation is alive": (_FILL_CHECKS, _FILL_ANY),
     "the lease's end is not looked at": (" and tonumber(lease[2]) > clock()", ""),
     "a restarted Redis is believed": (" and string.match(lease[1], '^%x+') == server()", ""),
     "an entry is believed whatever its generation": ("if held[1] == generation then", "if held[1] then"),
@@ -69,13 +74,8 @@ redis.call('HSET', KEYS[2], 'generation', generation)""",
         "if tonumber(ARGV[2]) > tonumber(redis.call('HGET', KEYS[1], 'until')) then",
         "ARGV[2] = clock() + 2000\nif true then",
     ),
-    "a refresh leaves the token": (
-        """    redis.call('DEL', key)
-    redis.call('HSET', key, 'generation', ARGV[1], 'version', version, 'row', text)""",
-        """    if not redis.call('HGET', key, 'token') then
-      redis.call('HSET', key, 'generation', ARGV[1], 'version', version, 'row', text)
-    end""",
-    ),
+    "a refresh leaves the token": (_REPLACES, f"if not redis.call('HGET', key, 'token') then {_SETS} end"),
+    "the log does not look how far the cache is": (" >= tonumber(ARGV[1]) and 1 or 0", " and 1"),
     "what was removed keeps its entry": ("for gone = 2 + rows, #KEYS do redis.call('DEL', KEYS[gone]) end", ""),
 }
 
@@ -83,7 +83,7 @@ redis.call('HSET', KEYS[2], 'generation', generation)""",
 @pytest.mark.parametrize("name", SCRIPT_BUGS)
 def test_the_schedules_catch_a_bug_in_the_scripts(client: redis.Redis, name: str) -> None:
     bug = SCRIPT_BUGS[name]
-    texts = (scripts.CLAIM, scripts.REFRESH, scripts.READ, scripts.FILL)
+    texts = (scripts.CLAIM, scripts.REFRESH, scripts.READ, scripts.FILL, scripts.SHOWS)
     assert any(bug[0] in text for text in texts), "the script has changed: bring the bug up to date"
     assert is_caught(client, lambda patches: None, bug)
 
@@ -114,7 +114,7 @@ BUGS: dict[str, Callable[[Patches], None]] = {
     "a new lane does not wait for its predecessor's lease": rewrite(
         CacheLease, "begin", "max(self._trusted_until_s, now_s + self._lease_s)", "self._trusted_until_s"
     ),
-    "a new epoch keeps the generation": rewrite(
+    "a lease that was lost keeps its generation": rewrite(
         CacheLease, "lost", "self.generation = self.anchor = None", "self.anchor = None"
     ),
     "what was asked for and not confirmed is not reckoned with": rewrite(
@@ -123,10 +123,9 @@ BUGS: dict[str, Callable[[Patches], None]] = {
     "a zombie's heartbeat needs no proof": rewrite(
         LaneActor, "prove", "is_current = self.world.epoch == self.epoch", "is_current = True"
     ),
-    "a lease is extended from now, not from the proof": rewrite(
-        CacheProjection, "_write", "deadline_ms(anchor, tenure.proved_at_s)", "deadline_ms(anchor, self._elapsed_s())"
-    ),
     "rows are written into a lease that was claimed after their commit": _writes_without_proof,
+    "the log does not wait": rewrite(ToldLog, "find", "entry.sequence > self._told", "False"),
+    "the log does not wait where there is no lease": rewrite(ToldLog, "_until_told", "left_s <= 0", "True"),
     "a fill comes from a database that is behind": _reads_a_replica,
 }
 

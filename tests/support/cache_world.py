@@ -4,7 +4,6 @@ Lanes and readers are the real `CacheProjection` and `ItemService`; the database
 database is interrupted there, and others act: for as long as a stall lasts.
 """
 
-import itertools
 import random
 from collections.abc import Callable, Generator, Iterator, Sequence
 from datetime import UTC, datetime
@@ -17,13 +16,13 @@ from msgspec import Struct
 from shared.cache.projection import CacheProjection
 from shared.cache.reader import RowCache
 from shared.cache.scripts import Arguments, CacheUnavailable
+from shared.cache.told import ToldLog
 from shared.errors import NotFound
 from shared.items.model import Item
 from shared.items.service import ItemService
 from shared.rows import Ref, Row, by_key
+from tests.support.cache_server import LEASE_S, Server
 
-LEASE_S = 2.0
-TIMEOUT_S = 0.25
 STEPS = 300
 NESTED_STEPS_MAX = 700
 REMOVED = 1 << 30
@@ -39,101 +38,8 @@ class Batch(Struct):
     """What one transaction changed: versions by id."""
 
     versions: dict[int, int]
-
-
-class Server:
-    """Redis: stopped, killed, restarted with what it had saved or with nothing, flushed, short of memory."""
-
-    def __init__(self, client: redis.Redis, world: "World", script_bug: tuple[str, str]) -> None:
-        self._client = client
-        self._world = world
-        self._script_bug = script_bug
-        self._runs = itertools.count(1)
-        self._registered: dict[str, Any] = {}
-        self._saved: dict[bytes, dict[bytes, bytes]] = {}
-        self._queue: list[Callable[[], object]] = []
-        self._late: list[tuple[float, Callable[[], object]]] = []
-        # Far ahead of the real clock: nothing expires but by the test's.
-        seconds, _ = client.time()
-        self._epoch_ms = (seconds + 100_000) * 1000
-        self.is_up = True
-        self.is_frozen = False
-        client.flushdb()
-        self._begin_run()
-
-    def call(self, script: str, keys: Sequence[str], arguments: Arguments, *, is_cut: bool) -> Any:
-        world = self._world
-        if is_cut or not self.is_up:
-            raise CacheUnavailable("refused")
-        fate = world.chance()
-        if self.is_frozen:
-            self._queue.append(lambda: self._run(script, keys, arguments))
-        elif fate < world.faults:
-            self._late.append((world.now_s + world.chance() * 2 * LEASE_S, lambda: self._run(script, keys, arguments)))
-        elif fate < 2 * world.faults:
-            self._run(script, keys, arguments)
-        elif fate < 1 - world.faults:
-            return self._run(script, keys, arguments)
-        world.now_s += TIMEOUT_S
-        raise CacheUnavailable("no answer")
-
-    def deliver_late(self) -> None:
-        due = [run for at_s, run in self._late if at_s <= self._world.now_s]
-        self._late = [(at_s, run) for at_s, run in self._late if at_s > self._world.now_s]
-        for run in due:
-            self._queue.append(run) if self.is_frozen else run()
-
-    def thaw(self) -> None:
-        self.is_frozen = False
-        queue, self._queue = self._queue, []
-        for run in queue:
-            run()
-
-    def save(self) -> None:
-        self._saved = {key: self._client.hgetall(key) for key in self._keys()}
-
-    def flush(self, keys: Sequence[bytes] | None = None) -> None:
-        for key in self._keys() if keys is None else keys:
-            self._client.delete(key)
-
-    def lose_one(self) -> None:
-        """Evicted, or expired."""
-        keys = sorted(self._keys())
-        if keys:
-            self.flush([self._world.random.choice(keys)])
-
-    def kill(self) -> None:
-        self.is_up = self.is_frozen = False
-        self._queue = []
-
-    def restart(self, *, with_data: bool) -> None:
-        if not self.is_up:
-            self.flush()
-            for key, fields in self._saved.items() if with_data else ():
-                self._client.hset(key, mapping=cast(Any, fields))
-            self.is_up = True
-            self._begin_run()
-
-    def _begin_run(self) -> None:
-        self._client.set("test:info", f"redis_version:7\r\nrun_id:{next(self._runs):040x}\r\n")
-
-    def _keys(self) -> list[bytes]:
-        return [key for key in self._client.keys("*") if not key.startswith(b"test:")]
-
-    def _run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
-        registered = self._registered.get(script)
-        if registered is None:
-            text = script.replace("redis.call('TIME')", "redis.call('LRANGE', 'test:clock', 0, 1)")
-            text = text.replace("redis.call('INFO', 'server')", "redis.call('GET', 'test:info')")
-            text = text.replace(*self._script_bug)
-            registered = self._registered[script] = self._client.register_script(text)
-            self._client.script_load(text)
-        now_ms = self._epoch_ms + int(self._world.now_s * 1000)
-        with self._client.pipeline(transaction=False) as pipeline:
-            pipeline.delete("test:clock")
-            pipeline.rpush("test:clock", now_ms // 1000, now_ms % 1000 * 1000)
-            pipeline.evalsha(registered.sha, len(keys), *keys, *arguments)
-            return pipeline.execute()[-1]
+    sequence: int
+    status: str = "applied"
 
 
 class LaneActor:
@@ -146,6 +52,7 @@ class LaneActor:
         self.proved_at_s = world.now_s
         world.epoch += 1
         self.epoch = world.epoch
+        self.sequence = len(world.history)
         self.is_over = False
         self._projection = CacheProjection(
             self, Item, cache_key, LEASE_KEY, lease_s=LEASE_S, ttl_s=300, elapsed_s=lambda: world.now_s
@@ -171,6 +78,7 @@ class LaneActor:
         try:
             answer = self.world.server.call(script, keys, arguments, is_cut=self.is_cut)
         except CacheUnavailable:
+            self.world.now_s += self.world.server.timeout_s
             # Misfortunes do not come singly.
             self.is_cut = self.is_cut or self.world.chance() < 0.3
             raise
@@ -198,7 +106,8 @@ class LaneActor:
                 if world.epoch != self.epoch:
                     return
                 batch = world.commit()
-                self.proved_at_s = began_at_s
+                world.interlude(self)
+                self.proved_at_s, self.sequence = began_at_s, batch.sequence
                 world.interlude(self)
                 yield from self._tell(batch, *world.rows(batch.versions))
 
@@ -237,13 +146,45 @@ class ReaderActor:
         except NotFound:
             self.is_over = True
 
-    def _check(self, read: Item, result: str) -> None:
-        self.world.results[result] = self.world.results.get(result, 0) + 1
-        if read.version < self.floor:
-            raise Violation(f"item {self.item_id}: {result} of {read.version}, though {self.floor} was acknowledged")
-
     def close(self) -> None:
         self._reading.close()
+
+    def _check(self, found: Item, result: str) -> None:
+        self.world.results[result] = self.world.results.get(result, 0) + 1
+        if found.version < self.floor:
+            raise Violation(f"item {self.item_id}: {result} of {found.version}, though {self.floor} was acknowledged")
+
+
+class LogReaderActor:
+    """Somebody who asks a gateway what became of a command, as soon as it is committed."""
+
+    def __init__(self, world: "World", gateway: "Gateway", batch: Batch) -> None:
+        self.world = world
+        self.wake_at_s = 0.0
+        self.is_over = False
+        self._batch = batch
+        log = ToldLog(cast(Any, self), gateway.cache, LEASE_S, lambda: world.now_s, self._sleep)
+        self._finding = log.find("")
+
+    def step(self) -> None:
+        try:
+            self._finding.send(None)
+        except StopIteration:
+            self.is_over = True
+            self.world.acknowledge(self._batch, is_told=False)
+
+    def close(self) -> None:
+        self._finding.close()
+
+    async def find(self, _: str) -> Batch:
+        """Implements `CommandLog`."""
+        await _pause()
+        return self._batch
+
+    async def _sleep(self, delay_s: float) -> None:
+        # Not one step for each poll.
+        self.wake_at_s = self.world.now_s + delay_s * self.world.random.choice((1, 10))
+        await _pause()
 
 
 class Gateway:
@@ -252,17 +193,18 @@ class Gateway:
     def __init__(self, world: "World") -> None:
         self._world = world
         self.is_cut = False
-        self.service = ItemService(cast(Any, {Item.table: _NoCollection()}), cast(Any, None), self._cache())
+        self.cache = RowCache(cast(Any, self), Item, cache_key, LEASE_KEY, ttl_s=300, elapsed_s=lambda: world.now_s)
+        self.service = ItemService(cast(Any, {Item.table: _NoCollection()}), cast(Any, None), self.cache)
         self.service._items = cast(Any, self)
-
-    def _cache(self) -> RowCache[Item]:
-        world = self._world
-        return RowCache(cast(Any, self), Item, cache_key, LEASE_KEY, ttl_s=300, elapsed_s=lambda: world.now_s)
 
     async def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
         """Implements `AsyncScripts`."""
         await _pause()
-        answer = self._world.server.call(script, keys, arguments, is_cut=self.is_cut)
+        try:
+            answer = self._world.server.call(script, keys, arguments, is_cut=self.is_cut)
+        except CacheUnavailable:
+            self._world.now_s += self._world.server.timeout_s
+            raise
         await _pause()
         return answer
 
@@ -282,7 +224,6 @@ class World:
     def __init__(self, client: redis.Redis, seed: int, script_bug: tuple[str, str] = ("", "")) -> None:
         self.random = random.Random(seed)
         self.chance = self.random.random
-        self.faults = self.random.choice((0.0, 0.01, 0.05))
         self._strikes = self.random.choice((0.01, 0.04, 0.12))
         self.now_s = 0.0
         self.epoch = 0
@@ -293,9 +234,9 @@ class World:
         self.results: dict[str, int] = {}
         self._on_stack: list[LaneActor] = []
         self._nested = 0
-        self.server = Server(client, self, script_bug)
+        self.server = Server(client, self.random, lambda: self.now_s, self.random.choice((0.0, 0.01, 0.05)), script_bug)
         self._gateways = [Gateway(self), Gateway(self)]
-        self._readers: list[ReaderActor] = []
+        self._readers: list[ReaderActor | LogReaderActor] = []
         self._lanes = [LaneActor(self)]
 
     def run(self) -> None:
@@ -329,6 +270,9 @@ class World:
             self._mend()
         if len(self._readers) < 4 and self.chance() < 0.3:
             self._readers.append(ReaderActor(self, self.random.choice(self._gateways)))
+        if self.untold and len(self._readers) < 5 and self.chance() < 0.1:
+            gateway = self.random.choice(self._gateways)
+            self._readers.append(LogReaderActor(self, gateway, self.random.choice(self.untold)))
         self._readers = [reader for reader in self._readers if not reader.is_over]
         actors = [*self._readers, *(lane for lane in self._lanes if lane not in self._on_stack)]
         ready = [actor for actor in actors if actor.wake_at_s <= self.now_s]
@@ -342,7 +286,7 @@ class World:
             self.versions[max(self.versions) + 1] = 1
         else:
             self.versions[item_id] += 1
-        batch = Batch({item_id: self.versions[item_id]})
+        batch = Batch({item_id: self.versions[item_id]}, len(self.history) + 1)
         self.untold.append(batch)
         self.history.append(batch)
         return batch
@@ -351,8 +295,8 @@ class World:
         saved = [item(key, self.versions[key]) for key in ids if self.versions[key] != REMOVED]
         return cast(list[Row], saved), [by_key(cast(Any, Item), key) for key in ids if self.versions[key] == REMOVED]
 
-    def acknowledge(self, batch: Batch) -> None:
-        if batch in self.untold:
+    def acknowledge(self, batch: Batch, *, is_told: bool = True) -> None:
+        if is_told and batch in self.untold:
             self.untold.remove(batch)
         for key, version in batch.versions.items():
             self.acknowledged[key] = max(version, self.acknowledged.get(key, 0))
@@ -365,6 +309,7 @@ class World:
             server.lose_one,
             server.save,
             server.kill,
+            lambda: (server.kill(), server.restart(with_data=True)),
             lambda: setattr(server, "is_frozen", server.is_up),
             lambda: setattr(active, "is_cut", not active.is_cut),
             self._take_over,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from shared.commands import Command
 from shared.errors import Rejected
-from shared.payments.commands import CapturePayment, RefundPayment, ReversePayment
+from shared.payments.commands import CapturePayment, RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.results import AuthorizeResult, CaptureResult, Kind, RefundResult, VoidResult
 from shared.payments.states import EVENTS, STATUSES, Event, Status, after
 from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane, event
@@ -91,11 +91,20 @@ HAPPENINGS = st.builds(
     st.integers(0, AMOUNT + 1),
     st.sampled_from([None, "re_1", "re_2"]),
 )
+RESOLUTIONS = st.builds(
+    ResolvePayment,
+    id=st.just(1),
+    status=st.sampled_from(["authorized", "voided", "declined", "captured"]),
+    reason=st.just("seen in the dashboard"),
+    provider_id=st.sampled_from([None, PROVIDER_ID]),
+    captured=st.sampled_from([0, 1, AMOUNT, AMOUNT + 1]),
+    refunded=st.sampled_from([0, 0, 1, 300, AMOUNT, AMOUNT + 1]),
+)
 FINAL = {"declined", "voided"}
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(REQUESTS | VERDICTS | REFUND_RESULTS | HAPPENINGS, st.booleans()), max_size=14))
+@given(st.lists(st.tuples(REQUESTS | VERDICTS | REFUND_RESULTS | HAPPENINGS | RESOLUTIONS, st.booleans()), max_size=14))
 def test_whatever_happens_the_money_adds_up(history: list[tuple[Command, bool]]) -> None:
     lane = PaymentLane()
     lane.opened()
@@ -108,7 +117,9 @@ def test_whatever_happens_the_money_adds_up(history: list[tuple[Command, bool]])
         assert payment.captured <= payment.amount
         assert payment.refunded <= payment.captured
         assert payment.captured >= before.captured
-        assert payment.refunded >= before.refunded
+        assert payment.refunded >= before.refunded or before.reason_code == "refund_returned"
+        if isinstance(command, ResolvePayment) and outcome.status == "applied":
+            assert before.status == "needs_review"
         assert (payment.status == "refunded") <= (0 < payment.captured == payment.refunded)
         assert payment.status == before.status or before.status not in FINAL
         assert (payment.status in FINAL | {"pending", "failed", "authorized"}) <= (payment.captured == 0)

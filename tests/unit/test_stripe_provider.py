@@ -12,6 +12,7 @@ from shared.settings import StripeSettings
 SPENT = stripe.APIError("a fault", http_status=500, headers={"Idempotent-Replayed": "true"})
 BUSY = stripe.RateLimitError("too many", http_status=429, headers={"Retry-After": "3"})
 INTENT = stripe.PaymentIntent.construct_from({"id": "pi_1", "metadata": {}, "latest_charge": None}, "sk_test")
+HELD = stripe.PaymentIntent.construct_from({"id": "pi_1", "status": "requires_capture"}, "sk_test")
 
 
 def answers(*given):
@@ -40,6 +41,7 @@ async def undecided(call):
 
 async def test_a_capture_of_unknown_result_stays_unknown_while_stripe_is_busy(provider, monkeypatch):
     monkeypatch.setattr(provider._intents, "capture_async", answers(SPENT, BUSY))
+    monkeypatch.setattr(provider._intents, "retrieve_async", answers(HELD))
     call = provider.capture(provider_id="pi_1", amount=1, currency="EUR", key="k")
     assert await undecided(call) == (True, 3.0)
 
@@ -60,9 +62,8 @@ async def test_a_refund_of_unknown_result_stays_unknown_while_stripe_is_busy(pro
 
 async def test_what_is_still_being_processed_is_asked_for_again(provider, monkeypatch):
     processing = stripe.PaymentIntent.construct_from({"id": "pi_1", "status": "processing"}, "sk_test")
-    held = stripe.PaymentIntent.construct_from({"id": "pi_1", "status": "requires_capture"}, "sk_test")
     monkeypatch.setattr(provider._intents, "create_async", answers(processing, processing))
-    monkeypatch.setattr(provider._intents, "retrieve_async", answers(processing, held))
+    monkeypatch.setattr(provider._intents, "retrieve_async", answers(processing, HELD))
     arguments = {"payment_id": 1, "amount": 1, "currency": "EUR", "payment_method": "pm_card_visa", "key": "k"}
     assert await undecided(provider.authorize(**arguments)) == (True, None)
     assert (await provider.authorize(**arguments)).provider_id == "pi_1"

@@ -3,15 +3,18 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
 from coordinator.inbox import Inbox
-from coordinator.lane.delivery import Delivery, Deposed, Hold
+from coordinator.lane.delivery import Delivery, Deposed, Hold, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.worker import LaneWorker
 from shared.lane_tables import OutboxEntry
+from shared.rows import Ref, Row
+from shared.service import Tenure
 from shared.settings import LaneSettings
 from tests.support.lane_contract import delivery
 from tests.support.ledger import LEDGER, OpenAccount
@@ -36,13 +39,15 @@ class ScriptedLane(Lane):
 
 
 class Settler:
-    """Stands by when it is told to, and settles nothing."""
+    """Stands by when it is told to, and notes what it has to settle."""
 
     def __init__(self) -> None:
         self.stood_by = threading.Event()
+        self.settled: list[Settlement] = []
 
-    def settle(self, generation: int, settlement: object) -> None:
-        raise AssertionError(generation, settlement)
+    def settle(self, generation: int, settlement: Settlement) -> None:
+        del generation
+        self.settled.append(settlement)
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         raise AssertionError(entries)
@@ -50,6 +55,13 @@ class Settler:
     def stand_by(self, generation: int) -> None:
         del generation
         self.stood_by.set()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.005)
 
 
 class Running:
@@ -65,17 +77,11 @@ class Running:
         self.thread = threading.Thread(target=self.worker.run)
         self.thread.start()
 
-    def until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + WITHIN_S
-        while not condition():
-            assert time.monotonic() < deadline
-            threading.Event().wait(0.005)
-
     def until_held(self) -> None:
-        self.until(lambda: self.worker.held_reason == HELD.reason)
+        until(lambda: self.worker.held_reason == HELD.reason)
 
     def until_ready(self) -> None:
-        self.until(lambda: self.worker.held_reason is None)
+        until(lambda: self.worker.held_reason is None)
 
 
 @pytest.fixture
@@ -112,3 +118,119 @@ def test_who_was_held_by_a_sweep_is_ready_after_one_that_succeeds(running: Runni
     running.until_held()
     running.lane.swept = None
     running.until_ready()
+
+
+class Projecting:
+    """Implements `Projection`: follows at once, unless it is to wait."""
+
+    beat_s = 0.01
+
+    def __init__(self) -> None:
+        self.wait_s = 0.0
+        self.told: list[tuple[int, float]] = []
+        self.asked = threading.Event()
+        self.beats = 0
+        self.could_prove: bool | None = None
+
+    def committed(self, tenure: Tenure, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
+        del saved, removed
+        self.told.append((tenure.sequence, tenure.proved_at_s))
+        self.asked.set()
+        return self.wait_s
+
+    def beat(self, tenure: Tenure) -> None:
+        self.could_prove = tenure.prove()
+        self.beats += 1
+
+    def close(self) -> None:
+        pass
+
+
+class Projected:
+    """A worker of a real lane, with a projection."""
+
+    def __init__(self) -> None:
+        self.database = MemoryDatabase()
+        self.inbox = Inbox()
+        self.settler = Settler()
+        self.projection = Projecting()
+        lane = Lane(LEDGER, MemoryStore(self.database), lambda: NOW, "test", LaneSettings(), time.monotonic)
+        worker = LaneWorker("ledger", lane, self.inbox, self.settler, self.projection, LaneSettings())
+        self.thread = threading.Thread(target=worker.run)
+        self.generation = self.inbox.begin_generation()
+
+    def deliver(self, sent: Delivery) -> None:
+        self.inbox.put(self.generation, lambda: sent)
+
+
+@contextmanager
+def projected() -> Iterator[Projected]:
+    running = Projected()
+    running.thread.start()
+    try:
+        yield running
+    finally:
+        running.inbox.close()
+        running.thread.join(WITHIN_S)
+        assert not running.thread.is_alive()
+
+
+def test_outcomes_wait_for_the_projection() -> None:
+    with projected() as running:
+        running.projection.wait_s = 0.01
+        began_at_s = time.monotonic()
+        running.deliver(delivery(1, OpenAccount(owner="Ada")))
+        until(lambda: len(running.projection.told) > 3)
+        assert running.settler.settled == []
+        sequence, proved_at_s = running.projection.told[-1]
+        assert sequence == 1
+        assert began_at_s <= proved_at_s <= time.monotonic()
+        running.projection.wait_s = 0.0
+        until(lambda: len(running.settler.settled) == 1)
+
+
+def test_a_stop_ends_the_wait_and_tells_nothing() -> None:
+    with projected() as running:
+        running.projection.wait_s = 600.0
+        running.deliver(delivery(1, OpenAccount(owner="Ada")))
+        assert running.projection.asked.wait(WITHIN_S)
+    assert running.settler.settled == []
+
+
+def test_a_new_channel_ends_the_wait_and_what_is_delivered_again_is_told() -> None:
+    with projected() as running:
+        running.projection.wait_s = 600.0
+        sent = delivery(1, OpenAccount(owner="Ada"))
+        running.deliver(sent)
+        assert running.projection.asked.wait(WITHIN_S)
+        running.generation = running.inbox.begin_generation()
+        for _ in range(3):
+            # Whoever has taken two of these has swept, and would have beaten, in between.
+            running.inbox.nudge()
+            until(lambda: not running.inbox._is_nudged)
+        assert running.projection.beats == 0, "something is committed and not told"
+        running.projection.wait_s = 0.0
+        running.deliver(sent)
+        until(lambda: len(running.settler.settled) == 1)
+        assert running.settler.settled[0].outcomes[0].replayed
+        until(lambda: running.projection.beats > 0)
+
+
+def test_an_idle_lane_beats_and_can_prove_its_epoch_until_another_takes_over() -> None:
+    with projected() as running:
+        running.deliver(delivery(1, OpenAccount(owner="Ada")))
+        until(lambda: running.projection.beats > 1)
+        assert running.projection.could_prove
+        MemoryStore(running.database).take_over("another", NOW)
+        until(lambda: running.projection.could_prove is False)
+
+
+def test_what_another_may_have_committed_is_not_told_again_by_who_was_taken_over() -> None:
+    with projected() as running:
+        sent = delivery(1, OpenAccount(owner="Ada"))
+        running.deliver(sent)
+        until(lambda: len(running.settler.settled) == 1)
+        MemoryStore(running.database).take_over("another", NOW)
+        running.deliver(sent)
+        assert running.settler.stood_by.wait(WITHIN_S)
+        assert len(running.settler.settled) == 1

@@ -1,0 +1,81 @@
+"""How the payments lane ends the review of a payment: an operator has looked, and says what is true at the provider."""
+
+from typing import Final
+
+import msgspec
+
+from shared.errors import Rejected
+from shared.payments.commands import ResolvePayment
+from shared.payments.model import Payment, Reason, Refund
+from shared.payments.progress import Progress
+from shared.payments.told import AMOUNT_MISMATCH, REFUND_RETURNED, check_same, payment_of
+from shared.unit_of_work import UnitOfWork
+
+RESOLVED: Final = "resolved"
+
+
+def resolve_payment(work: UnitOfWork, command: ResolvePayment) -> Payment:
+    payment = payment_of(work, command.id)
+    if payment.status != "needs_review":
+        raise Rejected("not_in_review", f"payment {payment.id} is {payment.status}, and needs no review")
+    if payment.pending_action is not None:
+        text = (
+            f"payment {payment.id}: {payment.pending_action} is under way at the provider; resolve it when it is known"
+        )
+        raise Rejected("action_under_way", text)
+    _check(payment, command)
+    progress = Progress(work, payment)
+    reason = Reason(RESOLVED, command.reason)
+    if command.status == "captured":
+        _settle_refund(work, progress, command.refunded, reason)
+        progress.note(captured=command.captured, refunded=command.refunded)
+    progress.note(provider_id=command.provider_id)
+    progress.move(command.status, reason)
+    if 0 < command.refunded == command.captured:
+        progress.move("refunded_in_full")
+    progress.note(reason=reason)
+    return progress.store()
+
+
+def _check(payment: Payment, command: ResolvePayment) -> None:
+    """Raises Rejected for what cannot be, by what is known already."""
+    if command.provider_id is not None:
+        check_same(payment, command.provider_id)
+    is_taken = command.status == "captured"
+    if (payment.captured > 0 and not is_taken) or (payment.provider_id is not None and command.status == "declined"):
+        text = f"payment {payment.id} was {'captured' if payment.captured else 'authorized'} before, and cannot be "
+        raise Rejected("impossible_transition", text + command.status)
+    if payment.provider_id is None and command.provider_id is None and command.status in {"authorized", "captured"}:
+        text = f"it is not known what payment {payment.id} is at the provider: say so with `provider_id`"
+        raise Rejected("provider_id_needed", text)
+    # A refund that came back is in the sum yet.
+    least = 0 if payment.reason_code == REFUND_RETURNED else payment.refunded
+    known = payment.captured or command.captured
+    is_possible = (
+        0 < command.captured == known <= payment.amount and least <= command.refunded <= command.captured
+        if is_taken
+        else command.captured == command.refunded == 0
+    )
+    if not is_possible:
+        text = (
+            f"payment {payment.id} is of {payment.amount} {payment.currency} (minor units), with {payment.captured} "
+            f"captured and {payment.refunded} refunded; it cannot be {command.status} with {command.captured} captured "
+            f"and {command.refunded} refunded"
+        )
+        raise Rejected(AMOUNT_MISMATCH, text)
+
+
+def _settle_refund(work: UnitOfWork, progress: Progress, total: int, reason: Reason) -> None:
+    """The refund in question, if there is one, was made if the total has room for it."""
+    payment = progress.payment
+    refund = None if payment.refund_id is None else work.get(Refund, payment.refund_id)
+    if refund is None:
+        return
+    is_made = total >= payment.refunded + refund.amount
+    settled = (
+        msgspec.structs.replace(refund, status="succeeded", reason_code=None, reason=None)
+        if is_made
+        else msgspec.structs.replace(refund, status="failed", reason_code=reason.code, reason=reason.message)
+    )
+    work.save(settled)
+    progress.end_refund(refund.id)

@@ -1,0 +1,123 @@
+"""A real Redis for schedules of the cache's protocol: the test sets its clock and its identity, and what fails."""
+
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import redis
+
+from shared.cache.scripts import Arguments, CacheUnavailable
+
+LEASE_S = 2.0
+TIMEOUT_S = 0.25
+
+
+class Server:
+    """It can be stopped, killed, restarted with what it had saved or with nothing, flushed, and short of memory."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        chances: random.Random,
+        now_s: Callable[[], float],
+        faults: float,
+        script_bug: tuple[str, str],
+    ) -> None:
+        self._client = client
+        self._random = chances
+        self._now_s = now_s
+        self._faults = faults
+        self._script_bug = script_bug
+        self._runs = itertools.count(1)
+        self._registered: dict[str, Any] = {}
+        self._saved: dict[bytes, dict[bytes, bytes]] = {}
+        self._queue: list[Callable[[], object]] = []
+        self._late: list[tuple[float, Callable[[], object]]] = []
+        # Far ahead of the real clock: nothing expires but by the test's.
+        seconds, _ = client.time()
+        self._epoch_ms = (seconds + 100_000) * 1000
+        self.is_up = True
+        self.is_frozen = False
+        self.timeout_s = 0.0
+        """What the last failed call has cost."""
+        client.flushdb()
+        self._begin_run()
+
+    def call(self, script: str, keys: Sequence[str], arguments: Arguments, *, is_cut: bool) -> Any:
+        self.timeout_s = 0.0
+        if is_cut or not self.is_up:
+            raise CacheUnavailable("refused")
+        fate = self._random.random()
+        if self.is_frozen:
+            self._queue.append(lambda: self._run(script, keys, arguments))
+        elif fate < self._faults:
+            late_s = self._random.random() * 2 * LEASE_S
+            self._late.append((self._now_s() + late_s, lambda: self._run(script, keys, arguments)))
+        elif fate < 2 * self._faults:
+            self._run(script, keys, arguments)
+        elif fate < 1 - self._faults:
+            return self._run(script, keys, arguments)
+        self.timeout_s = TIMEOUT_S
+        raise CacheUnavailable("no answer")
+
+    def deliver_late(self) -> None:
+        due = [run for at_s, run in self._late if at_s <= self._now_s()]
+        self._late = [(at_s, run) for at_s, run in self._late if at_s > self._now_s()]
+        for run in due:
+            if self.is_frozen:
+                self._queue.append(run)
+            else:
+                run()
+
+    def thaw(self) -> None:
+        self.is_frozen = False
+        queue, self._queue = self._queue, []
+        for run in queue:
+            run()
+
+    def save(self) -> None:
+        self._saved = {key: self._client.hgetall(key) for key in self._keys()}
+
+    def flush(self, keys: Sequence[bytes] | None = None) -> None:
+        for key in self._keys() if keys is None else keys:
+            self._client.delete(key)
+
+    def lose_one(self) -> None:
+        """Evicted, or expired."""
+        keys = sorted(self._keys())
+        if keys:
+            self.flush([self._random.choice(keys)])
+
+    def kill(self) -> None:
+        self.is_up = self.is_frozen = False
+        self._queue = []
+
+    def restart(self, *, with_data: bool) -> None:
+        if not self.is_up:
+            self.flush()
+            for key, fields in self._saved.items() if with_data else ():
+                self._client.hset(key, mapping=cast(Any, fields))
+            self.is_up = True
+            self._begin_run()
+
+    def _begin_run(self) -> None:
+        self._client.set("test:info", f"redis_version:7\r\nrun_id:{next(self._runs):040x}\r\n")
+
+    def _keys(self) -> list[bytes]:
+        return [key for key in self._client.keys("*") if not key.startswith(b"test:")]
+
+    def _run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
+        registered = self._registered.get(script)
+        if registered is None:
+            text = script.replace("redis.call('TIME')", "redis.call('LRANGE', 'test:clock', 0, 1)")
+            text = text.replace("redis.call('INFO', 'server')", "redis.call('GET', 'test:info')")
+            text = text.replace(*self._script_bug)
+            registered = self._registered[script] = self._client.register_script(text)
+            self._client.script_load(text)
+        now_ms = self._epoch_ms + int(self._now_s() * 1000)
+        with self._client.pipeline(transaction=False) as pipeline:
+            pipeline.delete("test:clock")
+            pipeline.rpush("test:clock", now_ms // 1000, now_ms % 1000 * 1000)
+            pipeline.evalsha(registered.sha, len(keys), *keys, *arguments)
+            return pipeline.execute()[-1]

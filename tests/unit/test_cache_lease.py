@@ -1,0 +1,194 @@
+"""The lane's side of the cache's protocol, on scripts that answer as told: deadlines, waits and pauses."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from shared.cache.breaker import PAUSE_S, PAUSE_S_MAX, Breaker
+from shared.cache.projection import CacheProjection
+from shared.cache.scripts import CLAIM, CLOCK, REFRESH, Arguments, CacheUnavailable
+from shared.items.model import Item
+from shared.rows import Row
+from tests.support.cache_world import cache_key, item
+
+LEASE_S = 2.0
+ONE: Sequence[Row] = [item(1, 1)]
+
+
+class Redis:
+    """Implements `Scripts` and `Tenure`: answers everything at once, unless it is away."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.server = b"aa"
+        self.is_away = False
+        self.was_elsewhere = 0
+        self.is_ours = 1
+        self.calls: list[tuple[str, list[Any]]] = []
+        self.epoch = 1
+        self.sequence = 1
+        self.proved_at_s = 100.0
+        self.can_prove = True
+
+    def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
+        if self.is_away:
+            raise CacheUnavailable("away")
+        self.calls.append((script, [*keys, *arguments]))
+        if script == CLOCK:
+            return [self.server, self.now_ms]
+        return [1, self.now_ms, self.was_elsewhere] if script == CLAIM else [self.is_ours, self.now_ms]
+
+    @property
+    def now_ms(self) -> int:
+        return 5_000_000 + int(self.now_s * 1000)
+
+    def prove(self) -> bool:
+        if self.can_prove:
+            self.proved_at_s = self.now_s
+        return self.can_prove
+
+    def close(self) -> None:
+        pass
+
+    def scripts(self) -> list[str]:
+        calls, self.calls = self.calls, []
+        return [script for script, _ in calls]
+
+
+@pytest.fixture
+def cache() -> Redis:
+    return Redis()
+
+
+@pytest.fixture
+def projection(cache: Redis) -> CacheProjection:
+    return CacheProjection(cache, Item, cache_key, "lease", lease_s=LEASE_S, ttl_s=60, elapsed_s=lambda: cache.now_s)
+
+
+def commit(cache: Redis, projection: CacheProjection, rows: Sequence[Row] = ONE) -> float:
+    return projection.committed(cache, rows, [])
+
+
+def test_a_lease_is_claimed_once_and_then_extended_with_each_refresh(cache: Redis, projection: CacheProjection) -> None:
+    assert commit(cache, projection) == 0
+    assert cache.scripts() == [CLOCK, CLAIM, REFRESH]
+    cache.proved_at_s = cache.now_s
+    assert commit(cache, projection) == 0
+    assert cache.scripts() == [REFRESH]
+
+
+def test_a_lease_lives_no_longer_than_its_length_after_the_proof(cache: Redis, projection: CacheProjection) -> None:
+    commit(cache, projection)
+    cache.scripts()
+    cache.now_s += 1.0
+    cache.proved_at_s = cache.now_s - 0.6
+    commit(cache, projection)
+    ((_, (_, _, _, deadline_ms, *_)),) = cache.calls
+    assert deadline_ms <= cache.now_ms + (LEASE_S - 0.6) * 1000
+    assert deadline_ms > cache.now_ms + (LEASE_S - 0.7) * 1000
+
+
+def test_nothing_is_asked_where_nothing_changed_and_the_lease_is_young(
+    cache: Redis, projection: CacheProjection
+) -> None:
+    commit(cache, projection)
+    cache.scripts()
+    assert commit(cache, projection, []) == 0
+    projection.beat(cache)
+    assert cache.scripts() == []
+    cache.now_s += projection.beat_s
+    projection.beat(cache)
+    assert cache.scripts() == [REFRESH]
+
+
+def test_an_idle_lane_that_cannot_prove_its_epoch_lets_the_lease_end(cache: Redis, projection: CacheProjection) -> None:
+    commit(cache, projection)
+    cache.scripts()
+    cache.now_s += projection.beat_s
+    cache.can_prove = False
+    projection.beat(cache)
+    assert cache.scripts() == []
+
+
+def test_outcomes_wait_once_for_the_end_of_the_lease_and_then_no_more(
+    cache: Redis, projection: CacheProjection
+) -> None:
+    commit(cache, projection)
+    cache.is_away = True
+    cache.now_s += 0.5
+    cache.proved_at_s = cache.now_s
+    ends_at_s = cache.now_s + LEASE_S
+    while (wait_s := commit(cache, projection)) > 0:
+        cache.now_s += wait_s
+    assert cache.now_s == pytest.approx(ends_at_s)
+    for _ in range(3):
+        cache.now_s += 0.01
+        cache.proved_at_s = cache.now_s
+        assert commit(cache, projection) == 0
+    cache.is_away = False
+    cache.now_s += PAUSE_S_MAX
+    cache.proved_at_s = cache.now_s
+    assert commit(cache, projection) == 0
+    assert cache.scripts()[-3:] == [CLOCK, CLAIM, REFRESH], "a new generation, of a clock read anew"
+
+
+def test_a_short_outage_costs_no_more_than_it_lasts(cache: Redis, projection: CacheProjection) -> None:
+    commit(cache, projection)
+    cache.is_away = True
+    cache.proved_at_s = began_at_s = cache.now_s
+    cache.now_s += commit(cache, projection)
+    cache.is_away = False
+    assert commit(cache, projection) == 0
+    assert cache.now_s - began_at_s <= PAUSE_S + 0.001
+
+
+def test_a_new_lane_without_redis_waits_for_its_predecessor_s_lease(cache: Redis, projection: CacheProjection) -> None:
+    cache.is_away = True
+    began_at_s = cache.now_s
+    while (wait_s := commit(cache, projection)) > 0:
+        cache.now_s += wait_s
+    assert cache.now_s - began_at_s == pytest.approx(LEASE_S)
+
+
+def test_on_another_server_outcomes_wait_for_the_lease_on_the_one_before(
+    cache: Redis, projection: CacheProjection
+) -> None:
+    commit(cache, projection)
+    cache.server, cache.is_away = b"bb", True
+    cache.now_s += commit(cache, projection)
+    cache.is_away = False
+    ends_at_s = cache.proved_at_s + LEASE_S
+    cache.proved_at_s = cache.now_s
+    while (wait_s := commit(cache, projection)) > 0:
+        cache.now_s += wait_s
+    assert cache.now_s == pytest.approx(ends_at_s)
+
+
+def test_what_was_committed_before_the_claim_is_written_only_on_a_new_proof(
+    cache: Redis, projection: CacheProjection
+) -> None:
+    cache.now_s += 0.1
+    cache.can_prove = False
+    assert commit(cache, projection) == 0
+    assert cache.scripts() == [CLOCK, CLAIM]
+    commit(cache, projection)
+    ((_, (_, key, _, _, _, _, rows)),) = cache.calls
+    assert (key, rows) == ("item:1", 0), "removed, and not written"
+
+
+def test_a_breaker_lets_one_try_after_each_pause_and_the_pauses_grow() -> None:
+    breaker = Breaker()
+    assert breaker.admits(0)
+    assert breaker.failed(0)
+    assert not breaker.failed(0), "was under way with the first"
+    assert not breaker.admits(PAUSE_S / 2)
+    assert breaker.admits(PAUSE_S)
+    assert not breaker.admits(PAUSE_S), "the others wait for the one that tries"
+    now_s = PAUSE_S
+    for _ in range(20):
+        now_s = breaker.try_at_s
+        assert breaker.admits(now_s)
+    assert breaker.try_at_s - now_s == PAUSE_S_MAX
+    breaker.worked()
+    assert breaker.admits(now_s)

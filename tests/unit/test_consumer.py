@@ -1,0 +1,238 @@
+"""How settlements are carried out: in what order, and what becomes of them after an unforeseen error."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pika
+import pytest
+
+from coordinator.inbox import Inbox
+from coordinator.lane.delivery import DeadLetter, Reply, Settlement
+from coordinator.rabbitmq import acknowledgements
+from coordinator.rabbitmq.acknowledgements import Acknowledgements
+from coordinator.rabbitmq.consumer import LaneConsumer
+from shared.lane_tables import OutboxEntry
+from shared.messaging.outcome import Outcome
+from shared.messaging.topology import DEAD_EXCHANGE
+from shared.messaging.wire import CommandMessage
+from shared.settings import BrokerSettings, LaneSettings
+from tests.support.store_contract import NOW
+
+WITHIN_S = 10.0
+GENERATION = 2
+PREFETCH = 100
+
+
+class FakeBroker:
+    """The publisher, the channel and the connection of a consumer. Notes in order what is done with them."""
+
+    def __init__(self) -> None:
+        self.did: list[tuple[str, object]] = []
+        self.error: Exception | None = None
+        """What publishing raises."""
+        self._happened = asyncio.Event()
+        self._unconfirmed: list[asyncio.Future[None]] = []
+        self.raw: Any = SimpleNamespace(is_open=True, basic_ack=self._acknowledge, queue_declare=None)
+
+    def start(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
+    def send(self, routing_key: str, properties: pika.BasicProperties, body: bytes) -> bool:
+        self._note("outcome", routing_key)
+        return True
+
+    def publish(
+        self, exchange: str, routing_key: str, properties: pika.BasicProperties, body: bytes
+    ) -> "asyncio.Future[None]":
+        self._note("dead letter" if exchange == DEAD_EXCHANGE else "emitted", properties.message_id)
+        confirm: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._unconfirmed.append(confirm)
+        return confirm
+
+    def confirm(self) -> None:
+        """Everything that was published."""
+        for confirm in self._unconfirmed:
+            confirm.set_result(None)
+        self._unconfirmed.clear()
+
+    async def call(self, *_: object, **__: object) -> None:
+        self._note("asked", None)
+
+    def abort(self) -> None:
+        self._note("aborted", None)
+
+    async def until_done(self, *what: tuple[str, object]) -> None:
+        """Return once this has been done, in this order, and nothing else. Fails at anything else."""
+        async with asyncio.timeout(WITHIN_S):
+            while self.did != list(what):
+                assert self.did == list(what)[: len(self.did)]
+                self._happened.clear()
+                await self._happened.wait()
+
+    def _acknowledge(self, tag: int, *, multiple: bool) -> None:
+        self._note("acknowledged up to" if multiple else "acknowledged", tag)
+
+    def _note(self, what: str, which: object) -> None:
+        if self.error is not None and what in {"outcome", "emitted", "dead letter"}:
+            raise self.error
+        self.did.append((what, which))
+        self._happened.set()
+
+
+class Consumer(LaneConsumer):
+    """Consumes on a fake broker, in the test's loop; as many deliveries as it may have are there."""
+
+    def __init__(self, broker: Any, prefetch: int = PREFETCH) -> None:
+        self.inbox = Inbox()
+        super().__init__("ledger", BrokerSettings(), self.inbox, settings=LaneSettings(), holder="test")
+        self._loop.close()
+        self._loop = asyncio.get_running_loop()
+        self._publisher = self._connection = self._channel = broker
+        self._generation = GENERATION
+        self._acknowledgements = Acknowledgements(broker.raw, prefetch)
+        for tag in range(1, prefetch + 1):
+            self._acknowledgements.delivered(tag)
+        self.serving = asyncio.create_task(self._serve())
+
+    async def _keep_consuming(self) -> None:
+        await asyncio.Event().wait()
+
+    def carry_out(self, settlement: Settlement, generation: int = GENERATION) -> None:
+        """As the lane's thread has it done."""
+        self._carry_out(generation, settlement)
+
+    def begin_to_stop(self) -> None:
+        self._stop.set()
+
+    async def until_ended(self) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            await self.serving
+
+
+@pytest.fixture
+async def broker(monkeypatch: pytest.MonkeyPatch) -> FakeBroker:
+    # What may wait to be acknowledged with others does so for longer than any test.
+    monkeypatch.setattr(acknowledgements, "WITHIN_S", 10 * WITHIN_S)
+    return FakeBroker()
+
+
+@asynccontextmanager
+async def consuming(broker: FakeBroker, prefetch: int = PREFETCH) -> AsyncIterator[Consumer]:
+    consumer = Consumer(broker, prefetch)
+    yield consumer
+    broker.confirm()
+    consumer.begin_to_stop()
+    await consumer.until_ended()
+
+
+def settlement(*tags: int, dead: Sequence[str] = (), emitted: Sequence[str] = ()) -> Settlement:
+    """The outcome of delivery 7 goes to `to 7`."""
+    outcome = Outcome(command_id="c", type="t", status="applied", sequence=1)
+    letters = [CommandMessage(command_id=command_id, type="t", arguments=b"{}") for command_id in dead]
+    entries = enumerate(emitted, 1)
+    return Settlement(
+        tags=list(tags),
+        outcomes=[outcome for _ in tags],
+        replies=[Reply(f"to {tag}", None, packed=False, outcomes=[outcome]) for tag in tags],
+        dead_letters=[DeadLetter(letter, "handler_error", "a defect", None, 1) for letter in letters],
+        emitted=[
+            OutboxEntry(id=number, lane="ledger", command_id=command_id, type="t", arguments=b"{}", created_at=NOW)
+            for number, command_id in entries
+        ],
+        saved=[],
+        removed=[],
+    )
+
+
+async def test_an_outcome_is_sent_and_what_is_emitted_published_before_the_delivery_is_acknowledged(
+    broker: FakeBroker,
+) -> None:
+    async with consuming(broker, prefetch=1) as consumer:
+        consumer.carry_out(settlement(1, emitted=["e"]))
+        assert broker.did == [("outcome", "to 1"), ("emitted", "e"), ("acknowledged up to", 1)]
+
+
+async def test_nothing_is_told_or_acknowledged_before_its_dead_letter_is_confirmed_nor_what_comes_behind_it(
+    broker: FakeBroker,
+) -> None:
+    async with consuming(broker) as consumer:
+        consumer.carry_out(settlement(1, dead=["d"]))
+        consumer.carry_out(settlement(2))
+        await broker.until_done(("dead letter", "d"))
+        broker.confirm()
+        await broker.until_done(
+            ("dead letter", "d"), ("outcome", "to 1"), ("acknowledged up to", 1), ("outcome", "to 2")
+        )
+
+
+async def test_behind_a_dead_letter_everything_that_is_settled_is_acknowledged_at_once(broker: FakeBroker) -> None:
+    """Else a crash within the time that acknowledgements wait would dead-letter it again."""
+    async with consuming(broker) as consumer:
+        consumer.carry_out(settlement(1))
+        assert broker.did == [("outcome", "to 1")]
+        consumer.carry_out(settlement(2, dead=["d"]))
+        await broker.until_done(("outcome", "to 1"), ("dead letter", "d"))
+        broker.confirm()
+        await broker.until_done(
+            ("outcome", "to 1"), ("dead letter", "d"), ("outcome", "to 2"), ("acknowledged up to", 2)
+        )
+
+
+async def test_of_an_old_channel_outcomes_are_sent_and_nothing_is_acknowledged(broker: FakeBroker) -> None:
+    async with consuming(broker, prefetch=1) as consumer:
+        consumer.carry_out(settlement(1), GENERATION - 1)
+        assert broker.did == [("outcome", "to 1")]
+
+
+async def test_a_stop_waits_for_dead_letters_and_acknowledges_before_the_connection_is_dropped(
+    broker: FakeBroker,
+) -> None:
+    consumer = Consumer(broker)
+    consumer.carry_out(settlement(1, dead=["d"]))
+    consumer.carry_out(settlement(2))
+    consumer.begin_to_stop()
+    await broker.until_done(("dead letter", "d"))
+    broker.confirm()
+    await consumer.until_ended()
+    assert broker.did[1:] == [
+        ("outcome", "to 1"),
+        ("acknowledged up to", 1),
+        ("outcome", "to 2"),
+        ("acknowledged up to", 2),
+        ("asked", None),
+        ("aborted", None),
+    ]
+    assert consumer.inbox.is_closed
+
+
+@pytest.mark.parametrize("dead", [[], ["d"]], ids=["at once", "behind a dead letter"])
+async def test_an_unforeseen_error_ends_the_consumer_with_the_delivery_unacknowledged(
+    broker: FakeBroker, dead: list[str]
+) -> None:
+    """Another process must have it: here it is neither settled nor delivered again."""
+    consumer = Consumer(broker)
+    consumer.carry_out(settlement(1))
+    broker.error = TypeError("a defect of ours")
+    consumer.carry_out(settlement(2, dead=dead))
+    await consumer.until_ended()
+    assert [tag for what, tag in broker.did if what.startswith("acknowledged")] in ([], [1])
+    assert broker.did[-1] == ("aborted", None)
+    assert consumer.inbox.is_closed
+
+
+async def test_a_stop_does_not_wait_for_what_an_unforeseen_error_has_left(broker: FakeBroker) -> None:
+    consumer = Consumer(broker)
+    consumer.carry_out(settlement(1, dead=["d"]))
+    consumer.carry_out(settlement(2, dead=["e"]))
+    await broker.until_done(("dead letter", "d"))
+    consumer.begin_to_stop()
+    broker.error = TypeError("a defect of ours")
+    broker.confirm()
+    await consumer.until_ended()
+    assert broker.did == [("dead letter", "d"), ("asked", None), ("aborted", None)]
