@@ -72,8 +72,11 @@ class LocalEffects:
         if handler is None or effect is None:
             log.error("effect_unknown", command_id=entry.command_id, type=entry.type)
             return
-        async with self._turns:
-            result = await self._attempts.carry_out(
-                handler, effect, entry.command_id, may_have_happened=entry.created_at < self._began
-            )
-        self._tell(entry, result)
+        try:
+            async with self._turns:
+                result = await self._attempts.carry_out(
+                    handler, effect, entry.command_id, may_have_happened=entry.created_at < self._began
+                )
+            self._tell(entry, result)
+        except Exception:  # a defect of the handler's, such as in giving up; another release may do better
+            log.exception("effect_failed", command_id=entry.command_id, type=entry.type)

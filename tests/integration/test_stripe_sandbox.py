@@ -16,15 +16,21 @@ ATTEMPTS_MAX = 20
 
 
 @pytest.fixture(scope="module")
-def sandbox(tmp_path_factory) -> Iterator[RunningSandbox]:
+def running(tmp_path_factory) -> Iterator[RunningSandbox]:
     running = RunningSandbox(tmp_path_factory.mktemp("sandbox"))
     yield running
     running.stop()
 
 
 @pytest.fixture
+def sandbox(running) -> RunningSandbox:
+    """Without the faults of the test before."""
+    running.set_faults()
+    return running
+
+
+@pytest.fixture
 async def provider(sandbox) -> AsyncIterator[StripeProvider]:
-    sandbox.set_faults()
     provider = sandbox.provider()
     yield provider
     await provider.close()
