@@ -13,6 +13,7 @@ from tests.support.system import System
 WITH_SERVERS = ("e2e", "faults", "integration")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """In parallel runs one process has the servers, and with them all tests that need any."""
     for item in items:

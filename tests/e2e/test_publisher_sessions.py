@@ -2,13 +2,15 @@
 
 import asyncio
 import signal
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import pytest
 from sqlalchemy import text
 
 from coordinator.dev.servers import ServerSet
 from shared.errors import CommandPending
+from shared.messaging.outcome import Outcome
 from shared.messaging.rabbitmq import RabbitWrites
 from shared.messaging.wire import CommandMessage
 from shared.settings import BrokerSettings
@@ -18,13 +20,19 @@ from tests.support.system import System, wait_until
 
 COMMANDS = 1500
 
+Issue: TypeAlias = Callable[[int], Awaitable[None]]
+"""Issues so many more commands; returns once they are on their way."""
+
 
 def identifier(number: int) -> str:
     return f"00000000-0000-7000-8000-{number:012d}"
 
 
-async def issue_all(system: System, during: Any = None) -> None:
-    """Issue numbered commands at once over one session, and compare the log with the order of issue."""
+async def issue_all(system: System, during: Callable[[Issue], Awaitable[None]] | None = None) -> None:
+    """Issue numbered commands over one session, and compare the log with the order of issue.
+
+    `during` runs once the first half is on its way, and issues as many of the others as it wants to.
+    """
     settings = BrokerSettings(url=system.environment["AMQP_URL"], heartbeat_s=5)
     writes = RabbitWrites(
         settings, confirm_timeout_s=60, wait_s=60, in_flight_max=COMMANDS, log=None, name="test", in_order=True
@@ -39,9 +47,20 @@ async def issue_all(system: System, during: Any = None) -> None:
         )
         for number in range(COMMANDS)
     ]
-    issued = [asyncio.create_task(writes.issue("users", message, None)) for message in messages]
+    issued: list[asyncio.Task[Outcome]] = []
+
+    async def issue(count: int) -> None:
+        await writes.wait_connected()
+        begin = len(issued)
+        issued.extend(
+            asyncio.create_task(writes.issue("users", message, None)) for message in messages[begin : begin + count]
+        )
+        await asyncio.sleep(0)  # a turn of the loop: they are packed and written
+
+    await issue(COMMANDS // 2)
     if during is not None:
-        await during()
+        await during(issue)
+    await issue(COMMANDS)
     outcomes = await asyncio.gather(*issued)
     await writes.close()
     assert {outcome.status for outcome in outcomes} == {"applied"}
@@ -64,10 +83,10 @@ async def test_a_rolling_restart_under_load_reorders_nothing(system: System) -> 
     active = system.start_coordinator("users")
     standby = system.start_coordinator("users")
 
-    async def restart() -> None:
+    async def restart(issue: Issue) -> None:
         for process in (active, standby):
-            await asyncio.sleep(0)
             await asyncio.to_thread(system.start_coordinator, "users")
+            await issue(COMMANDS // 8)
             await asyncio.to_thread(process.stop, signal.SIGTERM, 20)
             assert process.exit_status == 0, process.log_tail(30)
 
@@ -80,9 +99,13 @@ async def test_a_broker_that_is_killed_in_between_reorders_nothing(system: Syste
     system.start_coordinator("users")
     wait_until(lambda: quorum_queues_are_noted(native_servers.rabbitmq), "the queue survives")
 
-    async def kill() -> None:
-        await asyncio.sleep(0.2)
+    async def kill(_: Issue) -> None:
         await asyncio.to_thread(native_servers.rabbitmq.kill)
+        engine = sql_engine(system.environment["USERS_DATABASE_URL"])
+        with engine.connect() as connection:
+            settled = connection.execute(text("SELECT count(*) FROM command_log")).scalar()
+        engine.dispose()
+        assert settled < COMMANDS // 2, "the broker was killed too late to matter"
         await asyncio.to_thread(native_servers.rabbitmq.start)
 
     await issue_all(system, kill)
