@@ -180,6 +180,14 @@ def test_the_coordinator_may_make_other_roles(servers: ServerSet) -> None:
         postgresql.execute("DROP ROLE somebody")
 
 
+def test_mysql_shares_its_temporary_tables_with_no_other_server(servers: ServerSet) -> None:
+    """A MariaDB that starts removes what it finds there, another's too; making the data then failed by chance."""
+    with payments(servers) as mysql, mysql.cursor() as cursor:
+        cursor.execute("SELECT @@tmpdir")
+        ((place,),) = cursor.fetchall()
+    assert Path(place) == servers.mysql.data.with_name(f"{servers.mysql.data.name}.tmp")
+
+
 def test_mongodb_has_transactions(servers: ServerSet) -> None:
     with pymongo.MongoClient(servers.mongodb.url) as client, client.start_session() as session:
         items = client.get_default_database()["transacted"]

@@ -1,6 +1,7 @@
 """A private MariaDB or MySQL, whichever is installed."""
 
 import functools
+import shutil
 import subprocess
 from pathlib import Path
 from typing import ClassVar
@@ -41,12 +42,15 @@ class MySQL(Server):
         return mysql_url(self.port)
 
     def _prepare(self) -> None:
+        self._make_temporary()
+        temporary = f"--tmpdir=../{self._temporary.name}"  # MariaDB's script takes no spaces
         if not self.data.exists():
             if _is_mariadb():
                 install = require("mariadb-install-db", "mysql_install_db")
-                self._make_data(install, "--no-defaults", "--skip-test-db", "--skip-name-resolve", "--datadir=.")
+                options = ("--no-defaults", "--skip-test-db", "--skip-name-resolve", "--datadir=.", temporary)
+                self._make_data(install, *options)
             else:
-                self._make_data(_program(), "--no-defaults", "--initialize-insecure", "--datadir=.")
+                self._make_data(_program(), "--no-defaults", "--initialize-insecure", "--datadir=.", temporary)
         statements = self._first_statements
         statements.write_text(_FIRST_STATEMENTS)
         statements.chmod(0o644)
@@ -56,9 +60,21 @@ class MySQL(Server):
         """Beside the data: where the server's own user can read it."""
         return self.data.with_name(f"{self.data.name}.first.sql")
 
+    @property
+    def _temporary(self) -> Path:
+        """Its own: a server that starts removes the temporary tables of whoever has the same directory for them."""
+        return self.data.with_name(f"{self.data.name}.tmp")
+
+    def _make_temporary(self) -> None:
+        self._temporary.mkdir(mode=0o700, exist_ok=True)
+        account = self._account()
+        if account is not None:
+            shutil.chown(self._temporary, account.uid, account.gid)
+
     def _launch(self) -> Process:
         options = [
             f"--datadir={self.data}",
+            f"--tmpdir={self._temporary}",
             f"--init-file={self._first_statements}",
             f"--bind-address={HOST}",
             f"--port={self.port}",

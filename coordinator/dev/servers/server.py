@@ -204,7 +204,7 @@ class Server(ABC):
 
 def tail_of(process: Process) -> str:
     """The end of a process's log, indented to stand below a message."""
-    return "\n".join(f"    {line}" for line in process.log_tail().splitlines())
+    return "\n".join(f"    {line}" for line in process.log_tail(40).splitlines())
 
 
 def remove_server(directory: Path, name: str) -> None:
