@@ -64,7 +64,7 @@ $(BENCH_STAMP): $(STAMP) requirements-bench.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	@touch $@
 
-bench: $(BENCH_STAMP) ## the lane against what one would do without it, in 8 minutes or so (BENCH_ARGS=--list)
+bench: $(BENCH_STAMP) ## the lane against what one would do without it, in 7 minutes or so (BENCH_ARGS=--list)
 	@exec $(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 bench-full: $(BENCH_STAMP) ## the same with every row, longer, with larger logs and backlogs (more than an hour)

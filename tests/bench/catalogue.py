@@ -126,7 +126,7 @@ def _transfers() -> Iterator[Row]:
         tier = "short" if skew in SHORT_SKEWS else "full"
         only_full: dict[str, Any] = {"tier": "full"}
         yield _lane(section, workload, tier=tier)
-        # Of what locks, these are the fastest, in Python and in C.
+        # Of what locks, these are the fastest where there is any skew, in Python and in C.
         yield _direct(section, workload, "atomic", tier=tier)
         yield _batching(section, workload, tier=tier if skew else "full")
         yield _pgbench(section, workload, "atomic", 8, tier=tier)

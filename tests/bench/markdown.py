@@ -10,7 +10,7 @@ from tests.bench.table import HEADINGS, SECTIONS, cells, check_text, ratio_texts
 def as_markdown(results: Results) -> str:
     """Everything that the terminal has shown."""
     facts = "; ".join(f"{name}: {value}" for name, value in results.machine.items())
-    settings = ", ".join(f"{name} {value:,g}" for name, value in results.settings.items())
+    settings = ", ".join(f"{name} {value:,.10g}" for name, value in results.settings.items())
     parts = [
         "# Figures",
         f"From one run of {results.took_s:.0f} s on {results.started_at:%Y-%m-%d} ({settings}).",

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tests.bench.results import Ratio, Results, RowResult
+from tests.bench.table import number
 
 MEBIBYTE = 2**20
 
@@ -59,7 +60,7 @@ def quotient(
     top = value(above) if above is not None else None
     bottom = value(below) if below is not None else None
     known = None if top is None or not bottom else scale * top / bottom
-    detail = "" if known is None or below is None else f"{top:,.4g} to {bottom:,.4g} ({below.row.title})"
+    detail = "" if known is None or below is None else f"{number(top)} to {number(bottom)} ({below.row.title})"
     return Ratio(title=title, value=known, target=target, detail=detail, **fields)
 
 
