@@ -6,12 +6,14 @@ command of the service's lane. A call whose answer was lost is made again with t
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
 from shared.commands import Command
 from shared.errors import CoordinatorError
+
+EFFECTS_PREFIX: Final = "effects."
 
 
 class Effect(Command, frozen=True, kw_only=True):
@@ -72,4 +74,4 @@ class Effects(Protocol):
 
 def effects_key(service: str) -> str:
     """The routing key of a service's effects."""
-    return f"effects.{service}"
+    return f"{EFFECTS_PREFIX}{service}"

@@ -27,7 +27,7 @@ from shared.errors import BrokerUnavailable, InvalidCommand, Unavailable
 from shared.ids import derived_command_id
 from shared.messaging.amqp import AmqpChannel, AmqpConnection
 from shared.messaging.publisher import Publisher
-from shared.messaging.topology import WRITES_EXCHANGE, effects_queue_name
+from shared.messaging.topology import WRITES_EXCHANGE, queue_name
 from shared.messaging.wire import JSON_CONTENT, CommandMessage, Problem, decode, envelope_of
 from shared.settings import BrokerSettings, EffectSettings
 
@@ -111,7 +111,7 @@ class EffectWorker:
             self._channel = channel
             await channel.call(
                 channel.raw.basic_consume,
-                effects_queue_name(self._service),
+                queue_name(effects_key(self._service)),
                 on_message_callback=lambda _, method, properties, body: self._take(channel, method, properties, body),
             )
             self.is_consuming = True

@@ -1,4 +1,4 @@
-"""`coordinator dead`: the dead letters of the lanes."""
+"""`coordinator dead`: the dead letters of the lanes and of their effects."""
 
 import sys
 import time
@@ -14,7 +14,6 @@ from coordinator.operate.broker import Broker, DeadLetterQueue, DeadMessage, bro
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
     EXIT_REFUSED,
-    LANE,
     Refused,
     json_option,
     print_fields,
@@ -23,23 +22,34 @@ from coordinator.operate.output import (
     refusing,
 )
 from coordinator.operate.parked import releasing
+from shared.effects import EFFECTS_PREFIX, effects_key
 from shared.ids import replay_command_id
 from shared.messaging.wire import CommandMessage, Envelope, decode
 from shared.services import SERVICES
 from shared.settings import BrokerSettings, load
 
-lane_option = click.option("--lane", "lanes", type=LANE, multiple=True, help="Only there.  [default: all lanes]")
+SOURCES = (
+    *(service.name for service in SERVICES),
+    *(effects_key(service.name) for service in SERVICES if service.effects is not None),
+)
+"""Whose letters there are, by the routing keys."""
+
+SOURCE = click.Choice(SOURCES)
+lane_option = click.option("--lane", "lanes", type=SOURCE, multiple=True, help="Only there.  [default: everywhere]")
 id_argument = click.argument("command_id", metavar="[ID]", required=False, type=output.command_id)
 all_option = click.option("--all", "is_all", is_flag=True, help="Every dead letter of the lanes named by --lane.")
 
 
 @click.group()
 def dead() -> None:
-    """Dead letters: commands that could not be applied. They stay until they are replayed or discarded."""
+    """Dead letters: commands that could not be applied, effects that met a defect.
+
+    They stay until they are replayed or discarded.
+    """
 
 
 @dead.command("list")
-@click.argument("lanes", nargs=-1, type=LANE)
+@click.argument("lanes", nargs=-1, type=SOURCE)
 @json_option
 @refusing
 def list_dead(lanes: tuple[str, ...], *, as_json: bool) -> None:
@@ -86,7 +96,7 @@ def discard(command_id: str | None, lanes: tuple[str, ...], *, is_all: bool, as_
         # Printed first: what cannot be printed stays.
         _print([letter for _, letter in chosen], as_json=as_json)
         for queue, letter in chosen:
-            release = releasing(queue.lane, letter.command_id)
+            release = None if is_effect(queue.lane) else releasing(queue.lane, letter.command_id)
             if release is not None:
                 connected.publish(queue.lane, release)
             queue.remove(letter)
@@ -105,7 +115,8 @@ def replay(
     """Publish the command of dead letter ID into its lane again, behind what is queued there.
 
     Under a NEW id, derived from the old one, and printed: the old id is settled as failed in the log, and publishing it
-    again would only return that outcome. A command that was never logged keeps its id. Replaying twice, or a crash
+    again would only return that outcome. What was never logged keeps its id: so does an effect, whose id is its
+    idempotency key. Replaying twice, or a crash
     meanwhile, applies it once: the derived id is the same. The dead letter is removed once the broker has the command
     safe. A publisher session's number is not kept. Commands that wait behind it (`parked`) go on after it, unless it
     fails again. Exit status 1: some cannot be replayed; they stay.
@@ -146,7 +157,7 @@ def replayable(letter: DeadMessage, logged: str | None, *, without_deadline: boo
         what = message.problem.message if message.problem is not None else "it has no id"
         raise Refused(
             f"the dead letter {letter.command_id or '(without an id)'} of lane {letter.lane} would fail again "
-            f"({what}): publish it anew with `coordinator send`, and discard it"
+            f"({what}): discard it, and publish what is wanted with `coordinator send`"
         )
     if logged not in (None, "failed"):
         raise Refused(f"command {message.command_id} is settled as {logged} already, so it is not replayed: discard it")
@@ -167,6 +178,11 @@ def replayable(letter: DeadMessage, logged: str | None, *, without_deadline: boo
     )
 
 
+def is_effect(source: str) -> bool:
+    """Whether these are letters of effects: they have no log, and nothing waits behind them."""
+    return source.startswith(EFFECTS_PREFIX)
+
+
 def described(letter: DeadMessage) -> dict[str, object]:
     """A dead letter as JSON. Arguments that are not JSON are text in `body`."""
     fields: dict[str, object] = {"lane": letter.lane, "command_id": letter.command_id, "type": letter.type}
@@ -185,7 +201,7 @@ def described(letter: DeadMessage) -> dict[str, object]:
 @contextmanager
 def _letters(lanes: tuple[str, ...]) -> Iterator[tuple[Broker, list[DeadLetterQueue]]]:
     """The dead letters of these lanes (all, if none is named); this operator is alone at them."""
-    names = [service.name for service in SERVICES if not lanes or service.name in lanes]
+    names = [name for name in SOURCES if not lanes or name in lanes]
     with broker(load(BrokerSettings)) as connected, ExitStack() as stack:
         yield connected, [stack.enter_context(connected.dead_letters(name)) for name in names]
 
@@ -207,7 +223,7 @@ def _chosen(
 
 
 def _logged_status(letter: DeadMessage) -> str | None:
-    if letter.command_id is None:
+    if letter.command_id is None or is_effect(letter.lane):
         return None
     with lane_admin(letter.lane) as admin:
         entry = admin.find(letter.command_id.lower())

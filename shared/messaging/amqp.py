@@ -17,6 +17,7 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 from pika.exceptions import AMQPError, InvalidFrameError, StreamLostError
 
+from shared.effects import effects_key
 from shared.errors import BrokerUnavailable, ConfigurationError
 from shared.messaging.streams import LoopStreams
 from shared.messaging.topology import (
@@ -25,7 +26,6 @@ from shared.messaging.topology import (
     dead_queue_arguments,
     dead_queue_name,
     effects_queue_arguments,
-    effects_queue_name,
     queue_arguments,
     queue_name,
 )
@@ -203,15 +203,15 @@ class AmqpChannel:
 
         Raises ConfigurationError when one exists with other arguments.
         """
-        raw, queue = self.raw, effects_queue_name(service)
+        raw, key = self.raw, effects_key(service)
         await self.call(raw.exchange_declare, exchange=WRITES_EXCHANGE, exchange_type="direct", durable=True)
         await self.call(raw.exchange_declare, exchange=DEAD_EXCHANGE, exchange_type="direct", durable=True)
         for name, exchange, arguments in (
-            (f"{queue}.dead", DEAD_EXCHANGE, dead_queue_arguments()),
-            (queue, WRITES_EXCHANGE, effects_queue_arguments(bytes_max)),
+            (dead_queue_name(key), DEAD_EXCHANGE, dead_queue_arguments()),
+            (queue_name(key), WRITES_EXCHANGE, effects_queue_arguments(bytes_max)),
         ):
             await self.call(raw.queue_declare, queue=name, durable=True, arguments=arguments)
-            await self.call(raw.queue_bind, queue=name, exchange=exchange, routing_key=queue)
+            await self.call(raw.queue_bind, queue=name, exchange=exchange, routing_key=key)
 
     def _on_close(self, _: Any, reason: BaseException) -> None:
         waiting = self._waiting

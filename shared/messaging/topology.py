@@ -9,26 +9,21 @@
 
 from typing import Final
 
-from shared.effects import effects_key
+from shared.effects import EFFECTS_PREFIX
 
 WRITES_EXCHANGE: Final = "writes"
 DEAD_EXCHANGE: Final = "writes.dead"
 DELIVERY_LIMIT: Final = 1_000_000_000
 
 
-def queue_name(lane: str) -> str:
-    """The queue of a lane's commands."""
-    return f"writes.{lane}"
+def queue_name(key: str) -> str:
+    """The queue of what is published with a routing key: a lane's commands, or a service's effects."""
+    return key if key.startswith(EFFECTS_PREFIX) else f"writes.{key}"
 
 
-def dead_queue_name(lane: str) -> str:
-    """The queue of a lane's dead letters."""
-    return f"writes.{lane}.dead"
-
-
-def effects_queue_name(service: str) -> str:
-    """The queue of a service's effects; its dead letters are in the queue of this name with `.dead`."""
-    return effects_key(service)
+def dead_queue_name(key: str) -> str:
+    """The queue of the dead letters of a lane, or of a service's effects."""
+    return f"{queue_name(key)}.dead"
 
 
 def effects_queue_arguments(bytes_max: int) -> dict[str, str | int | bool]:

@@ -1,6 +1,7 @@
 """The operator's commands, as an operator runs them, on the real system."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -334,6 +335,31 @@ def test_a_replay_applies_the_command_once_under_a_derived_id(
     run("drain", "users")
     assert query("SELECT credit FROM users") == [(5,)]
     wait_dead(system, "users", 0)
+
+
+def test_dead_effects_are_listed_and_replayed_under_their_own_id(system: System, run: Run) -> None:
+    """Their id is their idempotency key at the provider: another one would call twice."""
+    system.prepare("payments")
+    system.start_coordinator("payments").stop(signal.SIGTERM, 20)  # it has declared the queues of its effects
+    key = "effects.payments"
+    capture, odd = str(uuid4()), str(uuid4())
+    with system.broker() as channel:
+        channel.confirm_delivery()
+        for command_id in (capture, odd):
+            properties = pika.BasicProperties(
+                message_id=command_id, type="payments.effects.capture", headers={"reason": "handler_error"}
+            )
+            channel.basic_publish("writes.dead", key, b'{"payment_id": 1}', properties, mandatory=True)
+    assert [letter["lane"] for letter in run("dead", "list", "--json").json] == [key, key]
+    assert run("dead", "list", "payments", "--json").json == []
+    assert run("dead", "show", capture, "--lane", key, "--json").json[0]["arguments"] == {"payment_id": 1}
+    replayed = run("dead", "replay", capture, "--json").json
+    assert replayed == [{"lane": key, "command_id": capture, "replayed_as": capture}]
+    run("dead", "discard", odd)
+    assert (depth(system, dead_queue_name(key)), depth(system, queue_name(key))) == (0, 1)
+    with system.broker() as channel:
+        _, properties, body = channel.basic_get(queue_name(key), auto_ack=True)
+    assert (properties.message_id, properties.type, body) == (capture, "payments.effects.capture", b'{"payment_id": 1}')
 
 
 def test_what_cannot_be_replayed_stays(system: System, run: Run) -> None:

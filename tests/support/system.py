@@ -18,13 +18,8 @@ import redis
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import free_port
 from coordinator.migrate import migrate
-from shared.messaging.topology import (
-    DEAD_EXCHANGE,
-    WRITES_EXCHANGE,
-    dead_queue_name,
-    effects_queue_name,
-    queue_name,
-)
+from shared.effects import effects_key
+from shared.messaging.topology import DEAD_EXCHANGE, WRITES_EXCHANGE, dead_queue_name, queue_name
 from shared.services import SERVICES, service_named
 from shared.settings import DatabaseSettings
 from tests.support.servers import Environment
@@ -53,9 +48,9 @@ class System:
             cache.flushdb()
         with self.broker() as channel:
             for service in SERVICES:
-                channel.queue_delete(queue_name(service.name))
-                channel.queue_delete(dead_queue_name(service.name))
-                channel.queue_delete(effects_queue_name(service.name))
+                for key in (service.name, effects_key(service.name)):
+                    channel.queue_delete(queue_name(key))
+                    channel.queue_delete(dead_queue_name(key))
             channel.exchange_delete(WRITES_EXCHANGE)
             channel.exchange_delete(DEAD_EXCHANGE)
         for name in services:
