@@ -78,6 +78,22 @@ async def repeated(call):
     raise AssertionError(f"{ATTEMPTS_MAX} attempts decided nothing: {last}")
 
 
+CHANGED = {"capture": (1099, 1099, 0, 0), "void": (1099, 0, 1099, 0), "refund": (1099, 1099, 0, 500)}
+"""What a held payment's money is after each kind of call."""
+
+
+async def prepared(provider, action, held):
+    """A call that changes a held payment, with a key of its own."""
+    key = new_key()
+    if action == "refund":
+        await capture(provider, held)
+    return {
+        "capture": lambda: capture(provider, held, key=key),
+        "void": lambda: provider.void(provider_id=held.provider_id, key=key),
+        "refund": lambda: refund(provider, held, amount=500, key=key),
+    }[action]
+
+
 async def test_an_amount_is_held_taken_and_given_back(sandbox, provider):
     held = await authorize(provider, payment_id=4711)
     assert isinstance(held, Authorized)
@@ -221,39 +237,23 @@ async def test_an_authorization_whose_key_is_spent_with_nothing_made_stays_undec
 @pytest.mark.parametrize("action", ["capture", "void", "refund"])
 async def test_a_failed_call_that_is_repeated_has_its_effect_once(sandbox, provider, action, fault):
     held = await authorize(provider, f"pm_sandbox_{action}_{fault}")
-    key = new_key()
-    if action == "refund":
-        await capture(provider, held)
-    calls = {
-        "capture": lambda: capture(provider, held, key=key),
-        "void": lambda: provider.void(provider_id=held.provider_id, key=key),
-        "refund": lambda: refund(provider, held, amount=500, key=key),
-    }
+    call = await prepared(provider, action, held)
     with pytest.raises(EffectRetry):
-        await calls[action]()
-    done = await repeated(calls[action])
+        await call()
+    done = await repeated(call)
     assert isinstance(done, Captured | Voided | Refunded)
-    assert (await calls[action]()) == done
-    expected = {"capture": (1099, 1099, 0, 0), "void": (1099, 0, 1099, 0), "refund": (1099, 1099, 0, 500)}
-    assert money(sandbox, held) == expected[action]
+    assert (await call()) == done
+    assert money(sandbox, held) == CHANGED[action]
 
 
 @pytest.mark.parametrize("fault", ["500_kept", "500_after"])
 @pytest.mark.parametrize("action", ["capture", "void", "refund"])
 async def test_a_call_whose_keys_are_spent_one_after_another_has_its_effect_once(sandbox, provider, action, fault):
     held = await authorize(provider, f"pm_sandbox_{action}_{fault}_6")
-    key = new_key()
-    if action == "refund":
-        await capture(provider, held)
-    calls = {
-        "capture": lambda: capture(provider, held, key=key),
-        "void": lambda: provider.void(provider_id=held.provider_id, key=key),
-        "refund": lambda: refund(provider, held, amount=500, key=key),
-    }
-    done = await repeated(calls[action])
+    call = await prepared(provider, action, held)
+    done = await repeated(call)
     assert isinstance(done, Captured | Voided | Refunded)
-    expected = {"capture": (1099, 1099, 0, 0), "void": (1099, 0, 1099, 0), "refund": (1099, 1099, 0, 500)}
-    assert money(sandbox, held) == expected[action]
+    assert money(sandbox, held) == CHANGED[action]
 
 
 async def test_what_was_done_with_a_forgotten_key_is_reported_as_done(sandbox, provider):
