@@ -15,7 +15,7 @@ WITH_SERVERS = ("e2e", "faults", "integration")
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In parallel runs one process has the servers, and with them all tests that need any, in the order of their files."""
+    """In parallel runs one process has the servers, and with them all tests that need any, in their order."""
     for item in items:
         if item.path.parent.name in WITH_SERVERS:
             item.add_marker(pytest.mark.xdist_group("servers"))
