@@ -73,6 +73,7 @@ class Lane:
         self._order = PublisherOrder(settings.held_max, settings.gap_timeout_s)
         self._parts = Parts()
         self._generation: int | None = None
+        self._offered_generation: int | None = None
         self._lost_generation: int | None = None
         self._lease: Lease | None = None
         self._lease_in_doubt: Lease | None = None
@@ -130,6 +131,10 @@ class Lane:
         """
         if generation == self._lost_generation:
             return Deposed()
+        if generation != self._offered_generation:
+            # How long the database was away under an earlier one says nothing: a takeover must not wait for it.
+            self._offered_generation = generation
+            self._failures = 0
         if generation != self._generation:
             self._begin_generation()
         try:

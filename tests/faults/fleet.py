@@ -126,8 +126,8 @@ class Fleet:
                 database = await stack.enter_async_context(TcpProxy(self.databases[lane].port))
                 broker = await stack.enter_async_context(TcpProxy(broker_port))
                 own = environment | {
-                    url_setting: _through(environment[url_setting], self.databases[lane].port, database),
-                    "AMQP_URL": _through(environment["AMQP_URL"], broker_port, broker),
+                    url_setting: through(environment[url_setting], self.databases[lane].port, database),
+                    "AMQP_URL": through(environment["AMQP_URL"], broker_port, broker),
                 }
                 port = free_port()
                 module = ["coordinator", "run", lane, "--metrics-port", str(port)]
@@ -143,7 +143,7 @@ class Fleet:
 
     @property
     def client_amqp_url(self) -> str:
-        return _through(self.servers.rabbitmq.url, self.servers.rabbitmq.port, self.clients_broker)
+        return through(self.servers.rabbitmq.url, self.servers.rabbitmq.port, self.clients_broker)
 
     def by_holder(self, lane: str, holder: str) -> Slot | None:
         """Whose name stands in the lease: it ends with the process's id."""
@@ -209,7 +209,8 @@ class Fleet:
             member.process.kill()
 
 
-def _through(url: str, port: int, proxy: TcpProxy) -> str:
+def through(url: str, port: int, proxy: TcpProxy) -> str:
+    """The address of a server on a port, by way of a proxy."""
     return url.replace(f":{port}/", f":{proxy.port}/")
 
 

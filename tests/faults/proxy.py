@@ -22,26 +22,34 @@ class AtCommit(Enum):
 
 
 class CommitSpotter:
-    """Recognises a COMMIT among the bytes that one client sends, in each database's protocol."""
+    """Recognises a COMMIT among the bytes that one client sends, in each database's protocol.
 
-    # Query; Parse, whose name the later Binds bear; COM_QUERY; a command of OP_MSG.
-    _PLAIN = re.compile(
-        rb"Q....COMMIT\x00|P....[^\x00]*\x00COMMIT\x00|\x03COMMIT$|\x10commitTransaction\x00", re.DOTALL
-    )
-    _PREPARED = re.compile(rb"P....([^\x00]+)\x00COMMIT\x00", re.DOTALL)
+    The store on PostgreSQL sends none: the end of the pipeline whose first statement is the fence commits.
+    """
+
+    # Query; COM_QUERY; a command of OP_MSG.
+    _PLAIN = re.compile(rb"Q....COMMIT\x00|\x03COMMIT$|\x10commitTransaction\x00", re.DOTALL)
+    # Parse, whose name the Binds of later pipelines bear.
+    _PARSE = re.compile(rb"P....([^\x00]+)\x00(?:COMMIT\x00|\s*WITH held AS )", re.DOTALL)
+    _SYNC = b"S\x00\x00\x00\x04"
 
     def __init__(self) -> None:
         self._bound: re.Pattern[bytes] | None = None
+        self._is_under_way = False
 
     def sees(self, chunk: bytes) -> bool:
-        """Whether this chunk asks for a COMMIT. Chunks are taken for whole messages, which on loopback they are."""
-        prepared = self._PREPARED.search(chunk)
-        if prepared is not None:
-            self._bound = re.compile(rb"B....[^\x00]*\x00" + re.escape(prepared.group(1)) + rb"\x00", re.DOTALL)
-            return True
+        """Whether this chunk asks for a COMMIT. Small messages are taken to be whole, which on loopback they are."""
         if self._PLAIN.search(chunk) is not None:
             return True
-        return self._bound is not None and self._bound.search(chunk) is not None
+        parsed = self._PARSE.search(chunk)
+        if parsed is not None:
+            self._bound = re.compile(rb"B....[^\x00]*\x00" + re.escape(parsed.group(1)) + rb"\x00", re.DOTALL)
+        if self._bound is not None and self._bound.search(chunk) is not None:
+            self._is_under_way = True
+        if not self._is_under_way or not chunk.endswith(self._SYNC):
+            return False
+        self._is_under_way = False
+        return True
 
 
 class _Link:
@@ -65,6 +73,8 @@ class TcpProxy:
         self.port = free_port()
         self._target_port = target_port
         self._links: set[_Link] = set()
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._at_commit: AtCommit | None = None
@@ -81,6 +91,7 @@ class TcpProxy:
             self._server.close()
         self.cut()
         self.resume()
+        await self.passed()
 
     def cut(self) -> None:
         """Reset every connection; new ones are taken at once."""
@@ -94,6 +105,10 @@ class TcpProxy:
     def resume(self) -> None:
         """What was stalled passes."""
         self._flowing.set()
+
+    async def passed(self) -> None:
+        """Wait until no connection is left, and with it nothing that is held back."""
+        await self._is_idle.wait()
 
     async def strike_at_commit(self, what: AtCommit, within_s: float, late_s: float = 0.0) -> bool:
         """Do it to the next COMMIT; False: none came by in time."""
@@ -116,6 +131,7 @@ class TcpProxy:
             return
         link = _Link(to_client, to_server)
         self._links.add(link)
+        self._is_idle.clear()
         requests = asyncio.create_task(self._pass_requests(link, from_client))
         answers = asyncio.create_task(self._pass_answers(link, from_server))
         try:
@@ -126,6 +142,8 @@ class TcpProxy:
             for task in (requests, answers):
                 task.cancel()
             await asyncio.gather(requests, answers, return_exceptions=True)
+            if not self._links:
+                self._is_idle.set()
 
     async def _pass_requests(self, link: _Link, reader: asyncio.StreamReader) -> None:
         spotter = CommitSpotter()

@@ -47,6 +47,7 @@ class FailingStore:
 
     def take_over(self, holder: str, now: datetime) -> Lease:
         self.fail("take over")
+        self.fail("take over")
         return self.inner.take_over(holder, now)
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
@@ -167,6 +168,20 @@ def test_holding_waits_longer_each_time_and_starts_anew_after_success(lane: Lane
     again = lane.lane.apply([delivery(2, Deposit(id=1, amount=5))])
     assert isinstance(again, Hold)
     assert again.delay_s == 0.2
+
+
+def test_a_takeover_does_not_wait_for_an_outage_of_long_ago(lane: LaneUnderTest, faults: Faults) -> None:
+    """A standby's connection may be dead since; a first failure is a first failure."""
+    batch = [delivery(1, Deposit(id=1, amount=5))]
+    faults.arm("begin", StoreUnavailable("away"))
+    lane.lane.apply(batch)
+    faults.arm("renew", StoreUnavailable("away"), times=10)
+    for _ in range(10):
+        assert isinstance(lane.lane.apply(batch), Hold)
+    faults.arm("take over", StoreUnavailable("the connection was lost"), times=3)
+    delays = [lane.lane.apply(batch, generation=1).delay_s for _ in range(3)]  # type: ignore[union-attr]
+    assert delays == [0.2, 0.4, 0.8]
+    assert isinstance(lane.lane.apply(batch, generation=1), Settlement)
 
 
 def test_a_consumer_that_was_taken_over_during_an_outage_is_deposed(
