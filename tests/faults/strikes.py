@@ -30,8 +30,8 @@ _AT_COMMIT = {
 
 
 class Strikes:
-    """Strikes a fleet as planned. `takeovers_s`: from SIGKILL to the next consumer's first commit, where no other
-    fault was in the way; `hindered_s`: where one was.
+    """Strikes a fleet as planned. `takeovers_s`: from SIGKILL to the next consumer's first commit, where a standby was
+    ready and no other fault was in the way; `hindered_s`: where not.
     """
 
     def __init__(self, fleet: Fleet, session: aiohttp.ClientSession, started_at: float) -> None:
@@ -42,6 +42,7 @@ class Strikes:
         self._servers = defaultdict[str, asyncio.Lock](asyncio.Lock)
         self._under_way: Counter[str] = Counter()
         self._disturbances: Counter[str] = Counter()
+        self._calm_at: dict[int, int | None] = {}
         self.struck: Counter[Kind] = Counter()
         self.missed: Counter[Kind] = Counter()
         self.takeovers_s: list[tuple[float, str]] = []
@@ -65,7 +66,7 @@ class Strikes:
                 for lane in lanes:
                     await held.enter_async_context(self._alone[lane])
                 if fault.kind is Kind.KILL_ACTIVE:
-                    await self._calm(lanes[0])
+                    self._calm_at[fault.number] = await self._calm(lanes[0])
             began = monotonic()
             self._under_way.update(lanes)
             self._disturbances.update(lanes)
@@ -144,8 +145,7 @@ class Strikes:
 
     async def _kill_active(self, fault: Fault, lease: LeaseRow, member: Member) -> None:
         lane = self._lane(fault)
-        before = self._disturbances[lane]
-        was_alone = fault.is_alone and self._under_way[lane] == 1
+        calm_at = self._calm_at.get(fault.number)
         async with member.lock:
             killed_at = monotonic()
             os.kill(member.process.pid, signal.SIGKILL)
@@ -154,7 +154,7 @@ class Strikes:
                 member.start()
             took_s = await self._taken_over(lane, lease, killed_at)
             member.start()
-        is_fair = was_alone and self._disturbances[lane] == before
+        is_fair = calm_at is not None and self._disturbances[lane] == calm_at + 1  # this very fault
         (self.takeovers_s if is_fair else self.hindered_s).append((took_s or TAKEOVER_TIMEOUT_S, lane))
 
     async def _restart(self, member: Member, how: signal.Signals, pause_s: float) -> bool:
@@ -197,18 +197,23 @@ class Strikes:
             await asyncio.sleep(POLL_S)
         return None
 
-    async def _calm(self, lane: str) -> None:
-        """Wait until the lane flows and its standby is ready: bounded, for the fault strikes in any case."""
+    async def _calm(self, lane: str) -> int | None:
+        """Wait until the lane flows, its standby is ready and nothing strikes: how many disturbances there were then.
+
+        None: that took too long. The fault strikes in any case.
+        """
         deadline = monotonic() + CALM_TIMEOUT_S
         while monotonic() < deadline:
             before = await self._lease(lane)
-            async with asyncio.timeout(CALM_TIMEOUT_S):
-                ready = [await slot.member.wait_ready(self._session, 5) for slot in self._fleet.slots[lane]]
             await asyncio.sleep(0.3)
             now = await self._lease(lane)
             is_moving = before is not None and now is not None and now.sequence > before.sequence
-            if all(ready) and is_moving and not self._under_way[lane]:
-                return
+            disturbances = self._disturbances[lane]
+            ready = [await slot.member.wait_ready(self._session, 5) for slot in self._fleet.slots[lane]]
+            is_alone = not self._under_way[lane] and self._disturbances[lane] == disturbances
+            if is_moving and is_alone and all(ready):
+                return disturbances
+        return None
 
     async def _lease(self, lane: str) -> LeaseRow | None:
         try:
