@@ -22,7 +22,7 @@ from coordinator.lane.batch import (
 from coordinator.lane.control import CONTROL_HANDLERS
 from coordinator.lane.delivery import Decision, Delivery, Deposed, Hold, Settlement
 from coordinator.lane.outbox import Outbox
-from coordinator.lane.parking import Parking, message_of
+from coordinator.lane.parking import Parking, prepared
 from coordinator.lane.parts import Parts
 from coordinator.lane.positions import Positions
 from coordinator.lane.publisher_order import PublisherOrder
@@ -83,6 +83,7 @@ class Lane:
         self._cancelled: dict[str, Cancellation] = {}
         self._parking = Parking()
         self._counters: dict[str, Counter] = {}
+        self._asks_log = True
         self._carried = Committed()
         self._outbox = Outbox(settings.outbox_max)
         self.takeovers = 0
@@ -199,6 +200,7 @@ class Lane:
         self._cancelled = {cancellation.command_id: cancellation for cancellation in cancelled}
         self._parking = Parking(parked)
         self._counters = {}
+        self._asks_log = True
         self._outbox.begin_again()
         self._carried.emitted = self._outbox.read(left)
         self._generation = generation
@@ -253,17 +255,7 @@ class Lane:
         if requests:
             self._apply_or_bisect(requests, committed)
         while ready := self._parking.ready():
-            self._apply_or_bisect([self._prepared(row) for row in ready], committed)
-
-    def _prepared(self, row: ParkedCommand) -> Request:
-        return prepare(
-            message_of(row),
-            self._handlers,
-            redelivered=False,
-            reply_to=row.reply_to,
-            correlation_id=row.correlation_id,
-            parked_key=row.ordering_key,
-        )
+            self._apply_or_bisect([prepared(row, self._handlers) for row in ready], committed)
 
     def _fenced(self, generation: int) -> Hold | Deposed:
         """Another consumer has the lane, or an operator has changed it: renewing the lease tells."""
@@ -298,9 +290,15 @@ class Lane:
 
     def _apply_or_bisect(self, requests: Sequence[Request], committed: Committed) -> None:
         """One transaction for all; when something in it is at fault, two for the halves, down to the culprit."""
+        takes_for_new = self._takes_for_new(requests)
         try:
-            self._transact(requests, committed, None)
+            self._transact(requests, committed, None, takes_for_new=takes_for_new)
         except BatchFault as fault:
+            if takes_for_new:
+                # The log may have one of the ids.
+                self._asks_log = True
+                self._apply_or_bisect(requests, committed)
+                return
             if len(requests) == 1:
                 self._transact(requests, committed, fault)
                 return
@@ -308,7 +306,21 @@ class Lane:
             self._apply_or_bisect(requests[:middle], committed)
             self._apply_or_bisect(requests[middle:], committed)
 
-    def _transact(self, requests: Sequence[Request], committed: Committed, fault: BatchFault | None) -> None:
+    def _takes_for_new(self, requests: Sequence[Request]) -> bool:
+        """Whether requests are applied without asking the log for their ids, since it most likely has none of them.
+
+        If it has one, its database refuses the second entry, and with it the whole transaction.
+        """
+        return not (self._asks_log or self._parking or any(request.redelivered for request in requests))
+
+    def _transact(
+        self,
+        requests: Sequence[Request],
+        committed: Committed,
+        fault: BatchFault | None,
+        *,
+        takes_for_new: bool = False,
+    ) -> None:
         """Settle requests in one transaction. With a fault, the one request is the culprit and is not applied.
 
         Raises Held at a command that blocks the lane, once what comes before it is committed.
@@ -318,7 +330,7 @@ class Lane:
             raise StoreUnavailable("the lane has no lease")
         transaction = self._store.begin()
         try:
-            turn = self._turn(transaction, requests, lease, fault)
+            turn = self._turn(transaction, requests, lease, fault, takes_for_new=takes_for_new)
             tell_again(committed, turn.work, requests, turn.known)
             settled, sequence, cut = settle_in_turn(turn, requests, lease.sequence, fault)
             positions = turn.positions.save()
@@ -339,6 +351,8 @@ class Lane:
         self._outbox.deleted(confirmed)
         if read_after is not None:
             committed.emitted += self._outbox.read(page)
+        if requests and not takes_for_new:
+            self._asks_log = any(done.entry is None for done in settled)
         self._lease = msgspec.structs.replace(lease, sequence=sequence)
         self._order.advanced(positions)
         self._parking = turn.parking
@@ -349,7 +363,13 @@ class Lane:
             raise cut
 
     def _turn(
-        self, transaction: Transaction, requests: Sequence[Request], lease: Lease, fault: BatchFault | None
+        self,
+        transaction: Transaction,
+        requests: Sequence[Request],
+        lease: Lease,
+        fault: BatchFault | None,
+        *,
+        takes_for_new: bool,
     ) -> Turn:
         work = BatchWork(transaction, self._clock())
         for counter in self._counters.values():
@@ -358,7 +378,8 @@ class Lane:
         named = reads(requests) if fault is None else []
         return Turn(
             work=work,
-            known=known_entries(work, requests, [*positions.refs, *named]),
+            known=known_entries(work, [] if takes_for_new else requests, [*positions.refs, *named]),
+            takes_for_new=takes_for_new,
             cancelled=self._cancelled,
             parking=self._parking.copy(),
             positions=positions,

@@ -12,7 +12,7 @@ from datetime import datetime
 import msgspec
 
 from coordinator.lane.delivery import DeadLetter
-from coordinator.lane.request import Request
+from coordinator.lane.request import Handlers, Request, prepare
 from coordinator.lane.unit_of_work import BatchWork
 from shared.ids import replay_command_id
 from shared.lane_tables import ORDERING_KEY_CHARACTERS_MAX, ParkedCommand
@@ -131,6 +131,18 @@ def message_of(row: ParkedCommand) -> CommandMessage:
     """A parked command as it came, but for its publisher session, which has gone on."""
     [message] = decode(Envelope(content_type=PACK_CONTENT), row.message)
     return message
+
+
+def prepared(row: ParkedCommand, handlers: Handlers) -> Request:
+    """A parked command, ready to be applied."""
+    return prepare(
+        message_of(row),
+        handlers,
+        redelivered=False,
+        reply_to=row.reply_to,
+        correlation_id=row.correlation_id,
+        parked_key=row.ordering_key,
+    )
 
 
 def dead_letter_of(row: ParkedCommand) -> DeadLetter:

@@ -36,7 +36,10 @@ class Settled(Struct, frozen=True):
 
 
 class Turn(Struct, frozen=True):
-    """What one transaction knows while its requests are settled, one after the other."""
+    """What one transaction knows while its requests are settled, one after the other.
+
+    `takes_for_new`: the log was not asked for their ids, so that `known` is empty at first.
+    """
 
     work: BatchWork
     known: dict[str, LogEntry]
@@ -45,6 +48,7 @@ class Turn(Struct, frozen=True):
     positions: Positions
     epoch: int
     parked_max: int
+    takes_for_new: bool
 
 
 class Held(Exception):
@@ -65,12 +69,17 @@ class Verdict(Struct, frozen=True):
 def settle_in_turn(
     turn: Turn, requests: Sequence[Request], sequence: int, fault: BatchFault | None
 ) -> tuple[list[Settled], int, Held | None]:
-    """Settle requests one after the other; also the last sequence, and why the rest must be held, if it must."""
+    """Settle requests one after the other; also the last sequence, and why the rest must be held, if it must.
+
+    Raises BatchFault if the log must be asked first.
+    """
     settled: list[Settled] = []
     for request in requests:
         done = settle(turn, request, sequence + 1, fault)
         if done.entry is not None:
             if _blocks(request, done.entry):
+                if turn.takes_for_new:
+                    raise BatchFault("what blocks the lane may be settled already")
                 held = Held(f"blocked by command {done.entry.command_id}: {done.entry.error_message}")
                 return settled, sequence, held
             if turn.parking or _parks_key(request):

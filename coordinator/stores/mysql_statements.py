@@ -8,6 +8,7 @@ it takes a backslash for an escape, which the session's sql_mode lets it be.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import lru_cache
+from itertools import islice
 from operator import attrgetter
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ from sqlalchemy import Column, DateTime, Integer, LargeBinary, String
 from coordinator.stores.sql import TableOf, naive
 from shared.rows import Row
 
+STATEMENT_ROWS: Final = 125
+"""So many that the server is busy with one statement while the next is written."""
 STATEMENT_CHARACTERS_MAX: Final = 1_000_000
 """Of rows in one statement. Servers take packets of 16 MiB and more, unless they are told otherwise."""
 
@@ -80,17 +83,18 @@ class Statements:
         return map(_list, zip(*written, strict=True))
 
 
-def _in_statements(opening: str, rows: Iterable[str], between: str, ending: str) -> Iterator[str]:
-    """All rows, in one statement or in several that are not too long; a row that is has one for itself."""
-    waiting = [list(rows)]
-    while waiting:
-        given = waiting.pop()
-        text = between.join(given)
-        if len(text) > STATEMENT_CHARACTERS_MAX and len(given) > 1:
-            half = len(given) // 2
-            waiting += [given[half:], given[:half]]
-        else:
-            yield f"{opening}{text}{ending}"
+def _in_statements(opening: str, rows: Iterator[str], between: str, ending: str) -> Iterator[str]:
+    """All rows, in statements that are not too long; a row that is has one for itself."""
+    while given := list(islice(rows, STATEMENT_ROWS)):
+        waiting = [given]
+        while waiting:
+            given = waiting.pop()
+            text = between.join(given)
+            if len(text) > STATEMENT_CHARACTERS_MAX and len(given) > 1:
+                half = len(given) // 2
+                waiting += [given[half:], given[:half]]
+            else:
+                yield f"{opening}{text}{ending}"
 
 
 def _writer(column: Column[Any]) -> _Writer:

@@ -47,7 +47,7 @@ def _translated() -> Iterator[None]:
     """The one place where the driver's errors become the port's."""
     try:
         yield
-    except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError) as error:
+    except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeEncodeError) as error:
         raise BatchFault(f"{type(error).__name__}: {error}") from error
     except sqlite3.Error as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

@@ -24,7 +24,17 @@ from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.lane_contract import LaneContract
 from tests.support.ledger import LEDGER, Account, metadata
 from tests.support.servers import Environment
-from tests.support.store_contract import NOW, OpenStore, StoreContract, account, accounts, changes, commit, entry
+from tests.support.store_contract import (
+    NOW,
+    EncodingContract,
+    OpenStore,
+    StoreContract,
+    account,
+    accounts,
+    changes,
+    commit,
+    entry,
+)
 
 
 def _migrate(url: str) -> None:
@@ -83,7 +93,7 @@ class _OnServer:
             store.close()
 
 
-class _ServerContract(_OnServer, StoreContract):
+class _ServerContract(_OnServer, StoreContract, EncodingContract):
     def test_the_schema_is_checked(self, open_store: OpenStore, databases: FreshDatabases) -> None:
         open_store().check(LEDGER.models)
         empty = open_store_at(databases.new(self.setting), LEDGER)
@@ -334,6 +344,15 @@ class TestPostgresStore(_SqlContract):
 
 
 class TestMysqlStore(_SqlContract):
+    def test_a_statement_that_cannot_be_written_leaves_the_one_before_it_answered(self, open_store: OpenStore) -> None:
+        store = open_store()
+        lease = store.take_over("holder", NOW)
+        rows: list[Any] = [account(number) for number in range(1, 600)]
+        with pytest.raises(AttributeError):
+            commit(store, lease, changes(inserts=[*rows, account(600, data="no bytes")]))
+        commit(store, lease, changes(inserts=rows))
+        assert len(accounts(store, *range(1000))) == 599
+
     def test_a_table_without_transactions_is_refused(self, open_store: OpenStore, url: str) -> None:
         engine = sql_engine(url)
         with engine.connect() as connection:

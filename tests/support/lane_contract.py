@@ -108,6 +108,22 @@ class LaneContract:
         # The rejected one took number 3 and gave it back.
         assert [(row.id, row.owner) for row in lane.rows(Account)] == [(1, "a"), (2, "b"), (3, "c")]
 
+    def test_repetitions_that_nobody_announced_are_found_among_new_commands(self, lane: LaneUnderTest) -> None:
+        """The log was not asked for any of them: its database refuses them."""
+        lane.do(OpenAccount(owner="a"))
+        known = [delivery(1, Deposit(id=1, amount=5)), delivery(2, OpenAccount(owner="a")), delivery(3, Close(id=9))]
+        lane.settle(*known)
+        for number in (10, 20):
+            lane.do(Deposit(id=1, amount=100))
+            new = [delivery(number + place, Deposit(id=1, amount=1)) for place in range(3)]
+            outcomes = lane.outcomes(new[0], known[0], new[1], known[1], known[2], new[2])
+            assert [outcome.replayed for outcome in outcomes] == [False, True, False, True, True, False]
+            assert codes(outcomes)[1::2] == ["applied", "owner_taken", "applied"]
+        account = lane.account(1)
+        assert account is not None
+        assert account.balance == 5 + 2 * 103
+        assert [entry.sequence for entry in lane.log()] == list(range(1, 13))
+
     def test_a_repeated_command_returns_the_recorded_outcome(self, lane: LaneUnderTest) -> None:
         lane.do(OpenAccount(owner="a"))
         again = delivery(1, Deposit(id=1, amount=5))

@@ -85,6 +85,15 @@ class StoreContract:
     has_check_constraints: ClassVar[bool] = True
     has_lengths: ClassVar[bool] = True
 
+    def test_a_row_that_is_there_is_the_batchs_fault_wherever_it_stands(self, open_store: OpenStore) -> None:
+        store = open_store()
+        lease = commit(store, store.take_over("holder", NOW), changes(inserts=[account(300)]))
+        rows: list[Row] = [account(number) for number in range(1, 600)]
+        with pytest.raises(BatchFault):
+            commit(store, lease, changes(inserts=rows))
+        commit(store, lease, changes(inserts=[*rows[:299], *rows[300:]]))
+        assert len(accounts(store, *range(1000))) == 599
+
     def test_taking_over_raises_the_epoch_and_keeps_the_sequence(self, open_store: OpenStore) -> None:
         store = open_store()
         lease = store.take_over("first", NOW)
@@ -274,3 +283,21 @@ class StoreContract:
         store.close()
         commit(store, lease, changes(inserts=[account(1)]))
         assert len(accounts(store, 1)) == 1
+
+
+class EncodingContract:
+    """For the stores that encode what they are given: all but the one in memory."""
+
+    def test_text_that_is_none_is_the_batchs_fault_wherever_it_stands(self, open_store: OpenStore) -> None:
+        """Half a surrogate pair, in one of the last of many rows."""
+        store = open_store()
+        lease = commit(store, store.take_over("holder", NOW), changes(inserts=[account(1)]))
+        rows: list[Row] = [account(number) for number in range(2, 600)]
+        for place in (rows.index(rows[-1]), 0):
+            broken = [*rows]
+            broken[place] = account(1000, note="\ud800")
+            with pytest.raises(BatchFault):
+                commit(store, lease, changes(inserts=broken))
+        lease = commit(store, lease, changes(inserts=rows))
+        assert len(accounts(store, *range(1000))) == 599
+        commit(store, lease, changes(updates=[account(1, balance=5, version=2)]))

@@ -5,9 +5,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from coordinator.lane.delivery import Deposed, Hold, Settlement
+from coordinator.lane.delivery import Delivery, Deposed, Hold, Settlement
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Changes, Conflict, Lease, Read, StoreUnavailable, Transaction
@@ -224,10 +225,10 @@ def test_an_outage_in_the_middle_of_a_bisection_applies_nothing_twice(tmp_path: 
 
 
 def test_replayed_batches_need_no_commit(lane: LaneUnderTest, faults: Faults) -> None:
-    batch = [delivery(1, Deposit(id=1, amount=5))]
-    lane.settle(*batch)
+    lane.settle(delivery(1, Deposit(id=1, amount=5)))
     faults.arm("before commit", StoreUnavailable("away"), times=100)
-    assert isinstance(lane.lane.apply(batch), Settlement)
+    again = delivery(1, Deposit(id=1, amount=5), redelivered=True)
+    assert isinstance(lane.lane.apply([again]), Settlement)
 
 
 def test_rows_are_told_again_when_the_answer_to_their_commit_was_lost(lane: LaneUnderTest, faults: Faults) -> None:
@@ -276,6 +277,29 @@ def test_commands_that_add_rows_share_one_read(database: MemoryDatabase, faults:
     store.fail = points.append
     lane.do(*(OpenAccount(owner=f"owner {number}") for number in range(100)))
     assert points.count("load") == 1
+
+
+def test_the_log_is_asked_only_while_repetitions_come(database: MemoryDatabase) -> None:
+    store = FailingStore(database, lambda _: None)
+    lane = LaneUnderTest(store)
+    points: list[str] = []
+    store.fail = points.append
+
+    def steps(*deliveries: Delivery) -> tuple[int, int]:
+        """How often rows were read, and how often a commit was tried."""
+        points.clear()
+        lane.settle(*deliveries)
+        return points.count("load"), points.count("before commit")
+
+    # Of no type that the lane has: nothing but the log is read for them.
+    messages = [delivery(number, b"{}", command_type="unknown") for number in range(5)]
+    assert steps(messages[0]) == (1, 1), "at a takeover anything may be in the log"
+    assert steps(messages[1]) == (0, 1)
+    assert steps(messages[1]) == (1, 1), "refused, and then asked for"
+    assert steps(messages[2]) == (1, 1), "more may come"
+    assert steps(messages[3]) == (0, 1)
+    again = msgspec.structs.replace(messages[3], redelivered=True)
+    assert steps(again) == (1, 0), "the broker says that it may be known"
 
 
 def test_a_row_that_was_added_and_undone_is_read_as_it_is(lane: LaneUnderTest, database: MemoryDatabase) -> None:

@@ -271,6 +271,17 @@ def test_a_command_that_blocks_holds_what_comes_after_it_and_settles_what_came_b
     assert blocking.rows(Account)[0].balance == 4
 
 
+def test_a_repetition_of_what_was_settled_does_not_block(blocking: LaneUnderTest) -> None:
+    """Nobody announced it, and it would fail now."""
+    blocking.do(Deposit(id=1, amount=1))
+    settled = delivery(1, Tamper(id=1, how="refuse"))
+    blocking.settle(settled)
+    blocking.do(Deposit(id=1, amount=1))
+    message = structs.replace(settled.commands[0], arguments=b'{"id":1,"how":"crash"}')
+    again = structs.replace(settled, commands=(message,))
+    assert codes(blocking.outcomes(again)) == ["idempotency_mismatch"]
+
+
 def test_a_rejection_blocks_nothing(blocking: LaneUnderTest) -> None:
     assert codes(blocking.do(Tamper(id=1, how="refuse"), Deposit(id=1, amount=1))) == ["refused", "applied"]
 

@@ -10,7 +10,7 @@ from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Store
 from coordinator.stores.sqlite import SqliteStore, create_schema
 from tests.support.ledger import LEDGER
-from tests.support.store_contract import OpenStore, StoreContract
+from tests.support.store_contract import EncodingContract, OpenStore, StoreContract
 
 
 class TestMemoryStore(StoreContract):
@@ -26,7 +26,7 @@ class TestMemoryStore(StoreContract):
         """Memory holds anything."""
 
 
-class TestSqliteStore(StoreContract):
+class TestSqliteStore(StoreContract, EncodingContract):
     has_lengths: ClassVar[bool] = False
 
     @pytest.fixture
