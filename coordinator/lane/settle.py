@@ -76,10 +76,11 @@ def settle_in_turn(
     settled: list[Settled] = []
     for request in requests:
         done = settle(turn, request, sequence + 1, fault)
+        blocks = done.entry is not None and _blocks(request, done.entry)
+        if turn.takes_for_new and (blocks or done.outcome is None):
+            raise BatchFault("what has to wait, or blocks the lane, may be settled already")
         if done.entry is not None:
-            if _blocks(request, done.entry):
-                if turn.takes_for_new:
-                    raise BatchFault("what blocks the lane may be settled already")
+            if blocks:
                 held = Held(f"blocked by command {done.entry.command_id}: {done.entry.error_message}")
                 return settled, sequence, held
             if turn.parking or _parks_key(request):

@@ -69,6 +69,20 @@ def waiting(lane: LaneUnderTest) -> list[str]:
     return [row.command_id for row in rows if row.error_code is None]
 
 
+def test_a_repetition_of_what_is_settled_does_not_wait(database: MemoryDatabase) -> None:
+    """Though it is about the row that breaks in the same batch, and nobody announced it."""
+    lane = LaneUnderTest(MemoryStore(database))
+    lane.do(OpenAccount(owner="a"))
+    lane.settle(deposit(5))
+    lane.do(Remark(id=1, note="broken"))
+    outcomes = lane.outcomes(delivery(10, Fragile(id=1, amount=1)), deposit(5), deposit(6))
+    assert [(outcome.command_id, outcome.replayed) for outcome in outcomes] == [
+        (command_id(10), False),
+        (command_id(5), True),
+    ]
+    assert waiting(lane) == [command_id(6)]
+
+
 def test_later_commands_of_the_key_wait_and_others_do_not(lane: LaneUnderTest) -> None:
     settlement = lane.settle(deposit(11), deposit(12, key=2), delivery(13, Fragile(id=1, amount=1)))
     assert [outcome.command_id for outcome in settlement.outcomes] == [command_id(12)]
