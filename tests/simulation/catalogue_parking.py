@@ -44,14 +44,6 @@ def mutants() -> Iterator[Mutant]:
         "return [row for row in self._rows.values() if row.ordering_key not in self._heads][::-1]",
     )
     yield rewritten(
-        "waiting-taken-for-new",
-        "what waits is applied when it comes a second time, or the first time waits twice",
-        Lane,
-        "_takes_for_new",
-        "self._parking or ",
-        "",
-    )
-    yield rewritten(
         "waited-and-failed-keeps-nobody-waiting",
         "the next one overtakes the one that failed when it was let go",
         settle_module,
