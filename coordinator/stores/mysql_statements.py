@@ -18,8 +18,9 @@ from sqlalchemy import Column, DateTime, Integer, LargeBinary, String
 from coordinator.stores.sql import TableOf, naive
 from shared.rows import Row
 
-STATEMENT_ROWS: Final = 125
-"""So many that the server is busy with one statement while the next is written."""
+INSERT_ROWS: Final = 125
+"""In one statement: so many that the server is busy with it while the next is written. An UPDATE takes all of its rows,
+since for each statement the server makes a table of what is given, which costs more than that saves."""
 STATEMENT_CHARACTERS_MAX: Final = 1_000_000
 """Of rows in one statement. Servers take packets of 16 MiB and more, unless they are told otherwise."""
 
@@ -55,7 +56,7 @@ class Statements:
     def insert(self, rows: Sequence[Row]) -> Iterator[str]:
         names = _list(map(_quoted, self._columns))
         opening = f"INSERT INTO {self._name} ({names}) VALUES ("  # noqa: S608
-        return _in_statements(opening, self._written(rows, self._columns), "), (", ")")
+        return _in_statements(opening, self._written(rows, self._columns), "), (", ")", INSERT_ROWS)
 
     def update(self, rows: Sequence[Row]) -> Iterator[str]:
         if not self._has_number_key:
@@ -67,7 +68,7 @@ class Statements:
         opening = f"UPDATE {self._name} AS held JOIN (SELECT {names} UNION ALL SELECT "
         assignments = _list(f"held.{_quoted(name)} = given.{_quoted(name)}" for name in self._others)
         ending = f") AS given ON held.{_quoted(self._key)} = given.{_quoted(self._key)} SET {assignments}"
-        return _in_statements(opening, self._written(rows, columns), " UNION ALL SELECT ", ending)
+        return _in_statements(opening, self._written(rows, columns), " UNION ALL SELECT ", ending, len(rows))
 
     def _update(self, row: Row) -> str:
         given = _list(f"{_quoted(name)} = {self._writers[name](getattr(row, name))}" for name in self._others)
@@ -83,9 +84,9 @@ class Statements:
         return map(_list, zip(*written, strict=True))
 
 
-def _in_statements(opening: str, rows: Iterator[str], between: str, ending: str) -> Iterator[str]:
-    """All rows, in statements that are not too long; a row that is has one for itself."""
-    while given := list(islice(rows, STATEMENT_ROWS)):
+def _in_statements(opening: str, rows: Iterator[str], between: str, ending: str, rows_max: int) -> Iterator[str]:
+    """All rows, in statements of so many at most that are not too long; a row that is has one for itself."""
+    while given := list(islice(rows, rows_max)):
         waiting = [given]
         while waiting:
             given = waiting.pop()

@@ -34,7 +34,7 @@ class CommitSpotter:
     _SYNC = b"S\x00\x00\x00\x04"
 
     def __init__(self) -> None:
-        self._bound: re.Pattern[bytes] | None = None
+        self._bound: list[re.Pattern[bytes]] = []
         self._is_under_way = False
 
     def sees(self, chunk: bytes) -> bool:
@@ -43,8 +43,8 @@ class CommitSpotter:
             return True
         parsed = self._PARSE.search(chunk)
         if parsed is not None:
-            self._bound = re.compile(rb"B....[^\x00]*\x00" + re.escape(parsed.group(1)) + rb"\x00", re.DOTALL)
-        if self._bound is not None and self._bound.search(chunk) is not None:
+            self._bound.append(re.compile(rb"B....[^\x00]*\x00" + re.escape(parsed.group(1)) + rb"\x00", re.DOTALL))
+        if any(bound.search(chunk) is not None for bound in self._bound):
             self._is_under_way = True
         if not self._is_under_way or not chunk.endswith(self._SYNC):
             return False

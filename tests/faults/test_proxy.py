@@ -42,6 +42,14 @@ def test_a_commit_is_recognised(chunk: bytes) -> None:
     assert CommitSpotter().sees(chunk)
 
 
+def test_one_prepared_before_another_is_recognised() -> None:
+    spotter = CommitSpotter()
+    assert spotter.sees(PARSE + BIND + SYNC)
+    assert spotter.sees(PARSE_FENCE + BIND_FENCE + SYNC)
+    assert spotter.sees(BIND + SYNC)
+    assert spotter.sees(BIND_FENCE + SYNC)
+
+
 @pytest.mark.parametrize(("parse", "bind"), [(PARSE, BIND), (PARSE_FENCE, BIND_FENCE)])
 def test_a_prepared_one_is_recognised_by_its_name_at_the_end_of_its_pipeline(parse: bytes, bind: bytes) -> None:
     spotter = CommitSpotter()

@@ -48,7 +48,6 @@ class FailingStore:
 
     def take_over(self, holder: str, now: datetime) -> Lease:
         self.fail("take over")
-        self.fail("take over")
         return self.inner.take_over(holder, now)
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
