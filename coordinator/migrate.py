@@ -142,7 +142,9 @@ def _migrate_documents(service: Service, url: str) -> None:
             if name not in existing:
                 _create(database, name)
         database[lane_tables.LogEntry.table].create_index("sequence", unique=True, name="command_log_sequence")
-        for model in service.models:
+        database[lane_tables.OutboxEntry.table].create_index([("lane", 1), ("_id", 1)], name="outbox_lane")
+        database[lane_tables.DeadLetter.table].create_index("command_id", name="dead_letters_command")
+        for model in (*LANE_MODELS, *service.models):
             for column in model.unique:
                 database[model.table].create_index(column, unique=True, name=f"{model.table}_{column}_unique")
     finally:

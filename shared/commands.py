@@ -39,6 +39,28 @@ class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 C = TypeVar("C", bound=Command)
 
+NESTING_MAX = 100
+"""How deep JSON arguments may be nested. A parser's own limit depends on how deep the stack is where it runs."""
+
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_OPENERS = (b"[", b"{")
+
+
+def is_too_deep(text: bytes) -> bool:
+    """Whether JSON text is nested deeper than NESTING_MAX levels."""
+    if len(text) <= NESTING_MAX or sum(map(text.count, _OPENERS)) <= NESTING_MAX:
+        return False
+    depth = 0
+    for byte in _STRING.sub(b"", text):
+        if byte in b"[{":
+            depth += 1
+            if depth > NESTING_MAX:
+                return True
+        elif byte in b"]}":
+            depth -= 1
+    return False
+
+
 _FIELD = re.compile(r"at `\$\.?([^`]*)`")
 _NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
 
@@ -50,6 +72,10 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
     """
     try:
         if isinstance(arguments, bytes):
+            if is_too_deep(arguments):
+                raise InvalidCommand(
+                    f"the arguments are nested deeper than {NESTING_MAX} levels", code="malformed_json"
+                )
             return msgspec.json.decode(arguments, type=model)
         return msgspec.convert(arguments, type=model)
     except msgspec.ValidationError as error:

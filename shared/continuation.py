@@ -2,7 +2,8 @@
 
 A command may name a *continuation*, a command type. When its lane has settled it, whatever the outcome, a command of
 that type is in the lane's outbox, in the same transaction: so a flow across several databases goes on, and can neither
-stop half-way nor be lost. Its id is derived from that of the settled command, so it is applied once.
+stop half-way nor be lost. Its id is derived from that of the settled command, so it is applied once. It may say no more
+than whoever named it: a stranger's continuation has a stranger's origin, and an internal type is refused to it.
 
 A handler whose result comes later, such as a payment that waits for a provider, defers: `UnitOfWork.defer` takes the
 continuation from the lane, the handler keeps it in a row, and a later handler resumes it (`UnitOfWork.resume`).
@@ -14,6 +15,7 @@ from msgspec import Struct
 from shared.commands import Command
 from shared.ids import continuation_command_id
 from shared.messaging.outcome import NO_RESULT, OutcomeError, Status
+from shared.messaging.wire import Origin
 
 
 class Continuation(Command, frozen=True, kw_only=True):
@@ -33,6 +35,7 @@ class Emission(Struct, frozen=True, kw_only=True):
     command_id: str
     type: str
     arguments: bytes
+    origin: Origin = "system"
 
 
 class Deferred(Struct, frozen=True, kw_only=True):
@@ -41,16 +44,19 @@ class Deferred(Struct, frozen=True, kw_only=True):
     command_id: str
     type: str
     continuation: str
+    origin: Origin = "system"
 
     def encode(self) -> str:
         """As text."""
-        return f"{self.command_id} {self.type} {self.continuation}"
+        text = f"{self.command_id} {self.type} {self.continuation}"
+        return text if self.origin == "system" else f"{text} {self.origin}"
 
     @classmethod
     def decode(cls, text: str) -> "Deferred":
         """What `encode` made a text of."""
-        command_id, command_type, continuation = text.split(" ")
-        return cls(command_id=command_id, type=command_type, continuation=continuation)
+        command_id, command_type, continuation, *rest = text.split(" ")
+        origin: Origin = "public" if "public" in rest else "system"
+        return cls(command_id=command_id, type=command_type, continuation=continuation, origin=origin)
 
 
 def continued(
@@ -69,7 +75,9 @@ def continued(
     }
     return Emission(
         lane=deferred.continuation.partition(".")[0],
-        command_id=continuation_command_id(deferred.command_id),
+        # The type too: commands of two lanes may have the same id, and name the same continuation.
+        command_id=continuation_command_id(f"{deferred.type} {deferred.command_id}"),
         type=deferred.continuation,
         arguments=msgspec.json.encode(outcome),
+        origin=deferred.origin,
     )

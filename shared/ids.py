@@ -1,4 +1,9 @@
-"""Command ids."""
+"""Command ids, and who may use which.
+
+Version 7 is made anew, version 5 stands for a client's idempotency key. Version 8 is derived by the system, for what it
+says to itself: it is a public function of other ids, so the doors that are open to strangers refuse it
+(`is_system_id`), or whoever used such an id first would take the place of the system's own command.
+"""
 
 import hashlib
 import time
@@ -14,9 +19,7 @@ _draws = Draws(10)
 def new_command_id() -> str:
     """A UUID of version 7 (RFC 9562, section 5.7): ids made one after the other are near each other in an index."""
     value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(_draws.next())
-    value = value & ~(0xF << 76) | 7 << 76
-    value = value & ~(0x3 << 62) | 2 << 62
-    return _text(value)
+    return _versioned(value, 7)
 
 
 def command_id_for(lane: str, idempotency_key: str) -> str:
@@ -24,30 +27,43 @@ def command_id_for(lane: str, idempotency_key: str) -> str:
     return _named(_IDEMPOTENCY_NAMESPACE, f"{lane}\n{idempotency_key}")
 
 
-def derived_command_id(parent_id: str, position: int) -> str:
-    """The id of the command that `parent_id` emitted at `position` (0, 1, …), however often the parent is applied."""
-    return _named(parent_id, str(position))
+def system_command_id(*parts: str) -> str:
+    """The id of a command of the system's own that these parts name, however often it is issued."""
+    digest = hashlib.sha1("\n".join(parts).encode(), usedforsecurity=False).digest()
+    return _versioned(int.from_bytes(digest[:16]), 8)
 
 
-def continuation_command_id(command_id: str) -> str:
-    """The id of the command that the outcome of `command_id` becomes, however often it is told."""
-    return _named(command_id, "continuation")
+def derived_command_id(parent: str, position: int) -> str:
+    """The id of the command that `parent` emitted at `position` (0, 1, …), however often the parent is applied.
+
+    The parent is named by its type and id, since commands of two lanes may have the same id.
+    """
+    return system_command_id(parent, str(position))
+
+
+def continuation_command_id(command: str) -> str:
+    """The id of the command that the outcome of a command becomes, however often it is told; named likewise."""
+    return system_command_id(command, "continuation")
 
 
 def replay_command_id(command_id: str) -> str:
     """The id under which a failed command is replayed: the same however often. A replay that fails has its own."""
-    return _named(command_id, "replay")
+    return system_command_id(command_id, "replay")
+
+
+def is_system_id(command_id: str) -> bool:
+    """Whether a UUID, as text, has the form that only the system's own commands have: version 8 (RFC 9562, 5.8)."""
+    return command_id[14] == "8"
 
 
 def _named(namespace: str, name: str) -> str:
     """A UUID of version 5 (RFC 9562, section 5.5), in a third of the time that `uuid.uuid5` takes."""
     digest = hashlib.sha1(bytes.fromhex(namespace.replace("-", "")) + name.encode(), usedforsecurity=False).digest()
-    value = int.from_bytes(digest[:16])
-    value = value & ~(0xF << 76) | 5 << 76
+    return _versioned(int.from_bytes(digest[:16]), 5)
+
+
+def _versioned(value: int, version: int) -> str:
+    value = value & ~(0xF << 76) | version << 76
     value = value & ~(0x3 << 62) | 2 << 62
-    return _text(value)
-
-
-def _text(value: int) -> str:
     text = f"{value:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -6,7 +6,7 @@ The command log and the counters are the public record: gateways and operators r
 from datetime import datetime
 from typing import ClassVar
 
-from sqlalchemy import BigInteger, Column, DateTime, Index, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, DateTime, Index, LargeBinary, MetaData, String, Table, Text, UniqueConstraint
 from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT, MEDIUMBLOB
 
 from shared.rows import Row
@@ -62,7 +62,11 @@ class Counter(Row, frozen=True, kw_only=True):
 
 
 class OutboxEntry(Row, frozen=True, kw_only=True):
-    """A command that the lane emitted and the broker has not confirmed yet; `arguments` is JSON text."""
+    """A command that the lane emitted and the broker has not confirmed yet; `arguments` is JSON text.
+
+    `lane` is its target: a lane, or a service's effects. `options` is JSON text, what else travels with it
+    (`shared.messaging.options.Options`); None for nothing.
+    """
 
     table: ClassVar[str] = "outbox"
     key: ClassVar[str] = "id"
@@ -74,6 +78,7 @@ class OutboxEntry(Row, frozen=True, kw_only=True):
     arguments: bytes
     created_at: datetime
     continuation: str | None = None
+    options: str | None = None
 
 
 class PublisherPosition(Row, frozen=True, kw_only=True):
@@ -123,7 +128,45 @@ class ParkedCommand(Row, frozen=True, kw_only=True):
     parked_at: datetime
 
 
-LANE_MODELS: tuple[type[Row], ...] = (LogEntry, Counter, OutboxEntry, PublisherPosition, Cancellation, ParkedCommand)
+class DeadLetter(Row, frozen=True, kw_only=True):
+    """A message that could not be applied, and why: a command of the lane, or an effect of its service.
+
+    `source` tells whether another one is the same letter: `copies` counts how often that came. `target` is where it was
+    to be applied, a lane or a service's effects. `arguments` is its body as it came, or the beginning of one that had
+    more than so many bytes (`size_bytes`); `options` is JSON text, what else came with it
+    (`shared.messaging.options.Options`). `sequence` is its place in the log, if it has one.
+    """
+
+    table: ClassVar[str] = "dead_letters"
+    key: ClassVar[str] = "id"
+    unique: ClassVar[tuple[str, ...]] = ("source",)
+
+    id: int
+    source: str
+    target: str
+    command_id: str | None
+    type: str | None
+    origin: str
+    code: str
+    reason: str
+    traceback: str | None
+    sequence: int | None
+    arguments: bytes
+    size_bytes: int
+    options: str
+    copies: int
+    dead_at: datetime
+
+
+LANE_MODELS: tuple[type[Row], ...] = (
+    LogEntry,
+    Counter,
+    OutboxEntry,
+    PublisherPosition,
+    Cancellation,
+    ParkedCommand,
+    DeadLetter,
+)
 """What the lane keeps as rows."""
 
 Table(
@@ -172,6 +215,8 @@ Table(
     Column("arguments", LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb"), nullable=False),
     Column("created_at", _Time, nullable=False),
     Column("continuation", String(100)),
+    Column("options", Text),
+    Index("outbox_lane", "lane", "id"),
 )
 
 Table(
@@ -204,4 +249,26 @@ Table(
     Column("error_code", String(100)),
     Column("error_message", Text),
     Column("parked_at", _Time, nullable=False),
+)
+
+Table(
+    DeadLetter.table,
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("source", _ascii(100), nullable=False),
+    Column("target", _Ascii, nullable=False),
+    Column("command_id", _Ascii),
+    Column("type", String(100)),
+    Column("origin", _Ascii, nullable=False),
+    Column("code", String(100), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("traceback", Text),
+    Column("sequence", BigInteger),
+    Column("arguments", LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb"), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("options", Text, nullable=False),
+    Column("copies", BigInteger, nullable=False),
+    Column("dead_at", _Time, nullable=False),
+    UniqueConstraint("source", name="dead_letters_source_unique"),
+    Index("dead_letters_command", "command_id"),
 )

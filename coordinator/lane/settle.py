@@ -116,7 +116,12 @@ def _continue(work: BatchWork, message: CommandMessage, entry: LogEntry) -> None
 def _continuation_of(message: CommandMessage) -> Deferred | None:
     if message.continuation is None or message.command_id is None:
         return None
-    return Deferred(command_id=message.command_id, type=message.type or "", continuation=message.continuation)
+    return Deferred(
+        command_id=message.command_id,
+        type=message.type or "",
+        continuation=message.continuation,
+        origin=message.origin,
+    )
 
 
 def _blocks(request: Request, entry: LogEntry) -> bool:
@@ -193,7 +198,7 @@ def _verdict(  # noqa: PLR0911  # one return for each answer of the protocol
         return Verdict("failed", "database_refused", str(fault))
     if message.deadline_ms is not None and work.now.timestamp() * 1000 > message.deadline_ms:
         return Verdict("expired", "deadline_expired", "the deadline had passed when the command's turn came")
-    work.begin_command(message.command_id or "", _continuation_of(message))
+    work.begin_command(message.command_id or "", message.type or "", _continuation_of(message))
     try:
         if isinstance(request.command, Release):
             _release(turn, request.command)

@@ -17,6 +17,7 @@ from shared.continuation import Continuation, Deferred, Emission, continued
 from shared.errors import Rejected
 from shared.ids import derived_command_id
 from shared.lane_tables import Counter, OutboxEntry
+from shared.messaging.options import Options
 from shared.messaging.outcome import OutcomeError
 from shared.rows import R, Ref, Row, VersionedRow
 
@@ -60,6 +61,7 @@ class BatchWork:
         self._kinds = _Kinds()
         self._journal: list[tuple[_Slots, Any, Any]] = []
         self._command_id = ""
+        self._command_type = ""
         self._continuation: Deferred | None = None
         self._is_deferred = False
         self._emitted = 0
@@ -77,9 +79,10 @@ class BatchWork:
         """Whether this command has put its continuation off."""
         return self._is_deferred
 
-    def begin_command(self, command_id: str, continuation: Deferred | None = None) -> None:
+    def begin_command(self, command_id: str, command_type: str, continuation: Deferred | None = None) -> None:
         """What follows belongs to this command, and `undo` takes it back."""
         self._command_id = command_id
+        self._command_type = command_type
         self._continuation = continuation
         self._is_deferred = False
         self._emitted = 0
@@ -156,7 +159,7 @@ class BatchWork:
         return self.save(Counter(name=name, value=held.value + 1)).value
 
     def emit(self, command: Command, *, continuation: type[Continuation] | None = None) -> str:
-        command_id = derived_command_id(self._command_id, self._emitted)
+        command_id = derived_command_id(f"{self._command_type} {self._command_id}", self._emitted)
         self._emitted += 1
         emission = Emission(
             lane=command.lane(), command_id=command_id, type=command.type, arguments=msgspec.json.encode(command)
@@ -186,6 +189,7 @@ class BatchWork:
                 arguments=emission.arguments,
                 created_at=self._now,
                 continuation=continuation,
+                options=None if emission.origin == "system" else Options(origin=emission.origin).encode(),
             )
         )
 

@@ -24,6 +24,7 @@ from shared.errors import BrokerUnavailable, ConfigurationError, CoordinatorErro
 from shared.event_loop import new_event_loop
 from shared.lane_tables import OutboxEntry
 from shared.messaging.amqp import AmqpChannel, AmqpConnection
+from shared.messaging.outcome import encode_outcome, encode_outcomes
 from shared.messaging.publisher import Publisher
 from shared.messaging.topology import WRITES_EXCHANGE, queue_name
 from shared.messaging.wire import (
@@ -32,8 +33,6 @@ from shared.messaging.wire import (
     JSON_CONTENT,
     PACK_CONTENT,
     decode,
-    encode_outcome,
-    encode_outcomes,
     envelope_of,
 )
 from shared.settings import BrokerSettings, LaneSettings

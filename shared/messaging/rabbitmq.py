@@ -14,7 +14,7 @@ import structlog
 from shared.command_log import CommandLog
 from shared.errors import BrokerUnavailable, CommandPending, DatabaseUnavailable, Overloaded
 from shared.messaging.amqp import AmqpConnection
-from shared.messaging.outcome import Outcome, from_log
+from shared.messaging.outcome import Outcome, decode_outcome, decode_outcomes, from_log
 from shared.messaging.packing import InFlight, Pack, packs_of
 from shared.messaging.publisher import Publisher
 from shared.messaging.topology import WRITES_EXCHANGE
@@ -23,8 +23,6 @@ from shared.messaging.wire import (
     JSON_CONTENT,
     PACK_CONTENT,
     CommandMessage,
-    decode_outcome,
-    decode_outcomes,
     encode_pack,
     fingerprint_of,
     headers_of,

@@ -12,6 +12,9 @@ from typing import Final
 from shared.effects import EFFECTS_PREFIX
 
 WRITES_EXCHANGE: Final = "writes"
+"""Open to whoever may write at all."""
+SYSTEM_EXCHANGE: Final = "writes.system"
+"""What the system says to itself, and what operators say. Its write permission makes the difference."""
 DEAD_EXCHANGE: Final = "writes.dead"
 DELIVERY_LIMIT: Final = 1_000_000_000
 

@@ -6,13 +6,14 @@ Nothing here knows an AMQP library: properties are a plain `Envelope`.
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 from msgspec import Struct
 
-from shared.commands import INTEGER_MAX
-from shared.messaging.outcome import Outcome
+from shared.commands import INTEGER_MAX, is_too_deep
+from shared.ids import is_system_id
+from shared.messaging.topology import SYSTEM_EXCHANGE
 
 JSON_CONTENT: Final = "application/json"
 PACK_CONTENT: Final = "application/vnd.write-coordinator.pack+json"
@@ -26,23 +27,35 @@ HEADER_PUBLISHER_SEQ: Final = "publisher-seq"
 HEADER_TRACEPARENT: Final = "traceparent"
 HEADER_CONTINUATION: Final = "continuation"
 HEADER_REPLY_PACKS: Final = "reply-packs"
+HEADER_ORIGIN: Final = "origin"
+HEADER_REPLAYED: Final = "replayed"
 HEADER_MALFORMED: Final = "x-malformed-properties"
 """The only header of a message whose properties could not be decoded: they themselves, as hexadecimal digits."""
 
 TYPE_CHARACTERS_MAX: Final = 100
 BODY_BYTES_MAX: Final = 1 << 20
+PACK_COMMANDS_MAX: Final = 1000
+UNPACKED_BYTES_MAX: Final = 16 << 20
+"""Into a pack that is larger nobody looks, not even for the ids of its commands."""
+LANE_CHARACTERS_MAX: Final = 64
 _TYPE = re.compile(r"[!-~]{1,100}")
-_CONTINUATION = re.compile(r"(?=[!-~]{3,100}\Z)[^.]+\..+")
+_CONTINUATION = re.compile(rf"(?=[!-~]{{3,100}}\Z)[^.]{{1,{LANE_CHARACTERS_MAX}}}\..+")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
+Origin = Literal["public", "system"]
+"""Who says it: somebody who may publish to `writes`, or the system and its operators, who alone may to
+`writes.system`. Only those may issue internal types and operators' types."""
+
+
 class Envelope(Struct, frozen=True, kw_only=True):
-    """The AMQP properties of a message that the protocol uses."""
+    """The AMQP properties of a message that the protocol uses. `is_system`: it came through `writes.system`."""
 
     message_id: str | None = None
     type: str | None = None
     content_type: str | None = None
     headers: Mapping[str, Any] = {}
+    is_system: bool = False
 
 
 class Properties(Protocol):
@@ -54,13 +67,14 @@ class Properties(Protocol):
     headers: Any
 
 
-def envelope_of(properties: Properties) -> Envelope:
-    """The properties that the protocol uses, whatever is in them."""
+def envelope_of(properties: Properties, exchange: str = "") -> Envelope:
+    """The properties that the protocol uses, whatever is in them, of a message that came through an exchange."""
     return Envelope(
         message_id=properties.message_id,
         type=properties.type,
         content_type=properties.content_type,
         headers=properties.headers or {},
+        is_system=exchange == SYSTEM_EXCHANGE,
     )
 
 
@@ -74,7 +88,8 @@ class Problem(Struct, frozen=True):
 class CommandMessage(Struct, frozen=True, kw_only=True):
     """One command as it travels. `arguments` is JSON text; its content is not checked here.
 
-    `continuation` is the type of the command that its outcome is to become (shared/continuation.py).
+    `continuation` is the type of the command that its outcome is to become (shared/continuation.py). `origin` is who
+    says it, by the way on which it came; it stays with the command wherever that goes.
 
     With a `problem` the rest is what could be read of it.
     """
@@ -88,6 +103,7 @@ class CommandMessage(Struct, frozen=True, kw_only=True):
     publisher_seq: int | None = None
     traceparent: str | None = None
     continuation: str | None = None
+    origin: Origin = "public"
     problem: Problem | None = None
 
 
@@ -104,61 +120,139 @@ class _Packed(Struct, kw_only=True, omit_defaults=True):
     publisher_seq: Any = None
     traceparent: Any = None
     continuation: Any = None
+    origin: Any = None
+
+
+class _Named(Struct, kw_only=True):
+    """As much of a command in a pack as says which it is."""
+
+    id: Any = None
+    type: Any = None
+    continuation: Any = None
+    origin: Any = None
 
 
 _PACK = msgspec.json.Decoder(list[_Packed])
 
 
-def decode(envelope: Envelope, body: bytes, bytes_max: int = BODY_BYTES_MAX) -> tuple[CommandMessage, ...]:
-    """The commands of one message, in order. Never raises: what is wrong is each command's `problem`."""
+_NAMES = msgspec.json.Decoder(list[_Named])
+
+
+def decode(
+    envelope: Envelope, body: bytes, bytes_max: int = BODY_BYTES_MAX, commands_max: int = PACK_COMMANDS_MAX
+) -> tuple[CommandMessage, ...]:
+    """The commands of one message, in order: at least one. Never raises: what is wrong is each command's `problem`."""
+    try:
+        return _decoded(envelope, body, bytes_max, commands_max)
+    except Exception as error:  # noqa: BLE001  # whatever strangers make a parser do, the message is settled
+        problem = Problem("malformed_message", f"it cannot be read: {type(error).__name__}: {str(error)[:500]}")
+        return (_unreadable(envelope, body, problem),)
+
+
+def _decoded(envelope: Envelope, body: bytes, bytes_max: int, commands_max: int) -> tuple[CommandMessage, ...]:
     headers = envelope.headers
     if HEADER_MALFORMED in headers:
         problem = Problem(
             "malformed_properties", f"the AMQP properties cannot be decoded: {str(headers[HEADER_MALFORMED])[:1000]}"
         )
-        return (CommandMessage(command_id=None, type=None, arguments=body, problem=problem),)
-    if len(body) > bytes_max:
-        problem = Problem("message_too_large", f"the body has {len(body)} bytes; at most {bytes_max} are taken")
-        named = decode(msgspec.structs.replace(envelope, content_type=None), b"")[0]
-        return (msgspec.structs.replace(named, arguments=body, problem=named.problem or problem),)
+        return (_unreadable(envelope, body, problem),)
     if envelope.content_type == PACK_CONTENT:
-        try:
-            return tuple(_of_packed(packed) for packed in _PACK.decode(body))
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            # Something in it is wrong: each element by itself shows what.
-            pass
-        try:
-            elements = msgspec.json.decode(body, type=list[msgspec.Raw])
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            problem = Problem("malformed_pack", f"the body of a pack must be a JSON array of objects: {error}")
-            return (CommandMessage(command_id=None, type=None, arguments=body, problem=problem),)
-        return tuple(_decode_packed(bytes(element)) for element in elements)
-    return (
-        _checked(
-            envelope.message_id if envelope.message_id is not None else headers.get(HEADER_COMMAND_ID),
-            envelope.type if envelope.type is not None else headers.get(HEADER_COMMAND_TYPE),
-            body,
-            headers.get(HEADER_DEADLINE),
-            headers.get(HEADER_EXPECTED_VERSION),
-            headers.get(HEADER_PUBLISHER),
-            headers.get(HEADER_PUBLISHER_SEQ),
-            headers.get(HEADER_TRACEPARENT),
-            headers.get(HEADER_CONTINUATION),
-        ),
+        return _decoded_pack(envelope, body, bytes_max, commands_max)
+    message = _checked(
+        envelope,
+        envelope.message_id if envelope.message_id is not None else headers.get(HEADER_COMMAND_ID),
+        envelope.type if envelope.type is not None else headers.get(HEADER_COMMAND_TYPE),
+        body,
+        headers.get(HEADER_DEADLINE),
+        headers.get(HEADER_EXPECTED_VERSION),
+        headers.get(HEADER_PUBLISHER),
+        headers.get(HEADER_PUBLISHER_SEQ),
+        headers.get(HEADER_TRACEPARENT),
+        headers.get(HEADER_CONTINUATION),
+        None,
     )
+    if len(body) > bytes_max and message.problem is None:
+        problem = Problem("message_too_large", f"the body has {len(body)} bytes; at most {bytes_max} are taken")
+        return (msgspec.structs.replace(message, problem=problem),)
+    return (message,)
 
 
-def _decode_packed(element: bytes) -> CommandMessage:
+def _decoded_pack(envelope: Envelope, body: bytes, bytes_max: int, commands_max: int) -> tuple[CommandMessage, ...]:
+    if len(body) > bytes_max:
+        problem = Problem("message_too_large", f"the pack has {len(body)} bytes; at most {bytes_max} are taken")
+        return _refused_pack(envelope, body, problem)
+    try:
+        elements = _PACK.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        # Something in it is wrong: each element by itself shows what.
+        return _decoded_elements(envelope, body, commands_max)
+    if len(elements) > commands_max:
+        return _refused_pack(envelope, body, _too_many(len(elements), commands_max))
+    if not elements:
+        return (_unreadable(envelope, body, Problem("malformed_pack", "a pack holds at least one command")),)
+    return tuple(_of_packed(envelope, packed) for packed in elements)
+
+
+def _decoded_elements(envelope: Envelope, body: bytes, commands_max: int) -> tuple[CommandMessage, ...]:
+    try:
+        elements = msgspec.json.decode(body, type=list[msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        problem = Problem("malformed_pack", f"the body of a pack must be a JSON array of objects: {error}")
+        return (_unreadable(envelope, body, problem),)
+    if len(elements) > commands_max:
+        return (_unreadable(envelope, body, _too_many(len(elements), commands_max)),)
+    return tuple(_decode_packed(envelope, bytes(element)) for element in elements)
+
+
+def _refused_pack(envelope: Envelope, body: bytes, problem: Problem) -> tuple[CommandMessage, ...]:
+    """The commands of a pack that is not taken, by their ids, without what they carry: whoever sent them hears of it.
+
+    Those without an id of their own are one message, the pack.
+    """
+    if len(body) > UNPACKED_BYTES_MAX:
+        return (_unreadable(envelope, body, problem),)
+    try:
+        elements = _NAMES.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return (_unreadable(envelope, body, problem),)
+    named: list[CommandMessage] = []
+    for each in elements:
+        message = _checked(
+            envelope, each.id, each.type, b"", None, None, None, None, None, each.continuation, each.origin
+        )
+        if message.command_id is not None:
+            named.append(msgspec.structs.replace(message, problem=problem))
+    whole = [] if len(named) == len(elements) > 0 else [_unreadable(envelope, body, problem)]
+    return (*named, *whole)
+
+
+def _too_many(commands: int, commands_max: int) -> Problem:
+    return Problem("pack_too_large", f"the pack has {commands} commands; at most {commands_max} are taken")
+
+
+def _unreadable(envelope: Envelope, body: bytes, problem: Problem) -> CommandMessage:
+    return CommandMessage(command_id=None, type=None, arguments=body, origin=_origin(envelope, None), problem=problem)
+
+
+def _origin(envelope: Envelope, said: object) -> Origin:
+    """The way on which a message came decides. What came through `writes.system` may say that it is only public."""
+    if not envelope.is_system or "public" in (said, envelope.headers.get(HEADER_ORIGIN)):
+        return "public"
+    return "system"
+
+
+def _decode_packed(envelope: Envelope, element: bytes) -> CommandMessage:
     try:
         packed = msgspec.json.decode(element, type=_Packed)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         problem = Problem("malformed_command", f"a command of a pack must be a JSON object: {error}")
-        return CommandMessage(command_id=None, type=None, arguments=element, problem=problem)
-    return _of_packed(packed)
+        return _unreadable(envelope, element, problem)
+    return _of_packed(envelope, packed)
 
 
-def _of_packed(packed: _Packed) -> CommandMessage:
+def _of_packed(envelope: Envelope, packed: _Packed) -> CommandMessage:
     return _checked(
+        envelope,
         packed.id,
         packed.type,
         bytes(packed.args),
@@ -168,10 +262,12 @@ def _of_packed(packed: _Packed) -> CommandMessage:
         packed.publisher_seq,
         packed.traceparent,
         packed.continuation,
+        packed.origin,
     )
 
 
-def _checked(
+def _checked(  # noqa: C901  # a line or two for each part of a command
+    envelope: Envelope,
     command_id: object,
     command_type: object,
     arguments: bytes,
@@ -181,6 +277,7 @@ def _checked(
     publisher_seq: object,
     traceparent: object,
     continuation: object,
+    origin: object,
 ) -> CommandMessage:
     problem: Problem | None = None
     clean_id: str | None = None
@@ -188,6 +285,9 @@ def _checked(
         problem = Problem("missing_command_id", "a command needs an id, a UUID, as message_id or header command-id")
     elif not isinstance(command_id, str) or not _UUID.fullmatch(command_id):
         problem = Problem("invalid_command_id", f"the command id must be a UUID: {str(command_id)[:100]!r}")
+    elif not envelope.is_system and is_system_id(command_id):
+        text = f"ids of UUID version 8 are the system's own: choose another version than that of {command_id}"
+        problem = Problem("reserved_command_id", text)
     else:
         clean_id = command_id.lower()
     clean_type: str | None = None
@@ -223,6 +323,7 @@ def _checked(
         publisher_seq=number,
         traceparent=traceparent if isinstance(traceparent, str) and len(traceparent) <= TYPE_CHARACTERS_MAX else None,
         continuation=continuation if isinstance(continuation, str) else None,
+        origin=_origin(envelope, origin),
         problem=problem,
     )
 
@@ -243,18 +344,22 @@ def fingerprint_of(message: CommandMessage) -> str:
     Spacing and the order of keys in the JSON text do not matter.
     """
     content = message.arguments
-    if message.problem is None:
+    # What is nested too deep is refused, and must not be read differently wherever the stack is nearer to its end.
+    if message.problem is None and not is_too_deep(content):
         try:
             content = msgspec.json.encode(msgspec.json.decode(content), order="deterministic")
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
             content = message.arguments
     digest = hashlib.blake2b(f"{message.type}\n{message.expected_version}\n".encode(), digest_size=16)
     digest.update(content)
     return digest.hexdigest()
 
 
-def headers_of(message: CommandMessage) -> dict[str, str | int]:
-    """The headers with which a single command is published."""
+def headers_of(message: CommandMessage, *, is_lowered: bool = False) -> dict[str, str | int]:
+    """The headers with which a single command is published.
+
+    `is_lowered`: through `writes.system`, though it is a stranger's.
+    """
     pairs = (
         (HEADER_DEADLINE, message.deadline_ms),
         (HEADER_EXPECTED_VERSION, message.expected_version),
@@ -262,12 +367,13 @@ def headers_of(message: CommandMessage) -> dict[str, str | int]:
         (HEADER_PUBLISHER_SEQ, message.publisher_seq),
         (HEADER_TRACEPARENT, message.traceparent),
         (HEADER_CONTINUATION, message.continuation),
+        (HEADER_ORIGIN, message.origin if is_lowered else None),
     )
     return {name: value for name, value in pairs if value is not None}
 
 
-def encode_pack(messages: list[CommandMessage]) -> bytes:
-    """The body of a pack."""
+def encode_pack(messages: list[CommandMessage], *, with_origin: bool = False) -> bytes:
+    """The body of a pack. The origin of its commands is the way on which it travels, or stands with each of them."""
     return msgspec.json.encode(
         [
             _Packed(
@@ -280,30 +386,8 @@ def encode_pack(messages: list[CommandMessage]) -> bytes:
                 publisher_seq=message.publisher_seq,
                 traceparent=message.traceparent,
                 continuation=message.continuation,
+                origin="public" if with_origin and message.origin == "public" else None,
             )
             for message in messages
         ]
     )
-
-
-_OUTCOMES = msgspec.json.Decoder(list[Outcome])
-
-
-def encode_outcomes(outcomes: list[Outcome]) -> bytes:
-    """The body of an outcome message, or of several packed."""
-    return msgspec.json.encode(outcomes)
-
-
-def encode_outcome(outcome: Outcome) -> bytes:
-    """The body of an outcome message."""
-    return msgspec.json.encode(outcome)
-
-
-def decode_outcomes(body: bytes) -> list[Outcome]:
-    """The outcomes in a message's body that are packed. Raises msgspec.MsgspecError."""
-    return _OUTCOMES.decode(body)
-
-
-def decode_outcome(body: bytes) -> Outcome:
-    """The outcome in a message's body. Raises msgspec.MsgspecError."""
-    return msgspec.json.decode(body, type=Outcome)

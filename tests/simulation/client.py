@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from shared.messaging.outcome import Outcome
+from shared.messaging.outcome import Outcome, decode_outcome
 from shared.messaging.wire import (
     HEADER_COMMAND_ID,
     HEADER_COMMAND_TYPE,
@@ -15,7 +15,6 @@ from shared.messaging.wire import (
     PACK_CONTENT,
     CommandMessage,
     Envelope,
-    decode_outcome,
     encode_pack,
     headers_of,
 )

@@ -55,7 +55,7 @@ class Model:
         if got != expected:
             return f"is {got}, and should be {expected}"
         for position, (command_type, command) in enumerate(emitted):
-            command_id = derived_command_id(entry.command_id, position)
+            command_id = derived_command_id(f"{entry.type} {entry.command_id}", position)
             body = msgspec.json.encode(command)
             child = CommandMessage(command_id=command_id, type=command_type, arguments=body)
             self.emitted[command_id] = (entry.command_id, child)

@@ -16,7 +16,8 @@ from coordinator.lane.acknowledger import Acknowledger
 from coordinator.lane.delivery import DeadLetter, Delivery, Deposed, Hold, Reply, Settlement
 from coordinator.lane.lane import Lane
 from shared.lane_tables import OutboxEntry
-from shared.messaging.wire import Envelope, encode_outcome, encode_outcomes
+from shared.messaging.outcome import encode_outcome, encode_outcomes
+from shared.messaging.wire import Envelope
 from tests.simulation.broker import Channel, Message
 from tests.simulation.database import Crash, SimulatedStore
 from tests.simulation.publisher import Publisher

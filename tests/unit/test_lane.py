@@ -304,7 +304,7 @@ def test_the_log_is_asked_only_while_repetitions_come(database: MemoryDatabase) 
 def test_a_row_that_was_added_and_undone_is_read_as_it_is(lane: LaneUnderTest, database: MemoryDatabase) -> None:
     [account] = lane.rows(Account)
     work = BatchWork(MemoryStore(database).begin(), lane.now)
-    work.begin_command("first")
+    work.begin_command("first", "ledger.open")
     work.add(account)
     work.undo()
     assert work.get(Account, account.id) == account
