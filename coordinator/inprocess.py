@@ -18,7 +18,8 @@ from coordinator.effects.local import LocalEffects
 from coordinator.inbox import Inbox
 from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Clock, Lane
-from coordinator.outbox_watch import marker_of, oldest_left
+from coordinator.lane.outbox import message_of
+from coordinator.outbox_watch import left_in_outbox, marker_of
 from coordinator.process import utc_now
 from coordinator.stores.port import Store
 from coordinator.worker import LaneWorker
@@ -106,15 +107,15 @@ class InProcessWrites:
             self._origins[entry.command_id] = origin
             self._loop.call_soon_threadsafe(self._effects.begin, entry)
             return
-        message = CommandMessage(
-            command_id=entry.command_id, type=entry.type, arguments=entry.arguments, continuation=entry.continuation
-        )
-        self._deliver(origin, entry, entry.lane, message)
+        self._deliver(origin, entry, entry.lane, message_of(entry))
 
     def _tell_lane(self, entry: OutboxEntry, result: Command) -> None:
         """Bring the result of an effect to its lane."""
         message = CommandMessage(
-            command_id=derived_command_id(entry.command_id, 0), type=result.type, arguments=result.arguments()
+            command_id=derived_command_id(entry.command_id, 0),
+            type=result.type,
+            arguments=result.arguments(),
+            origin="system",
         )
         self._deliver(self._origins.pop(entry.command_id), entry, result.lane(), message)
 
@@ -161,10 +162,10 @@ class _LocalLane:
         self._thread.start()
 
     def _run(self) -> None:
-        left = oldest_left(self._store)
-        if left is not None:
+        left = left_in_outbox(self._store)
+        if left is not None and left.oldest_id is not None:
             # With a delivery the lane takes over, and so publishes what the process before it left.
-            self.deliver(Delivery(tag=next(self._writes.numbers), commands=(marker_of(left),)))
+            self.deliver(Delivery(tag=next(self._writes.numbers), commands=(marker_of(left.oldest_id),)))
         self._worker.run()
 
     def stop(self, timeout_s: float) -> None:
@@ -178,15 +179,6 @@ class _LocalLane:
         self._inbox.put(self._inbox.generation, lambda: delivery)
 
     def settle(self, generation: int, settlement: Settlement) -> None:  # noqa: ARG002  # there is one channel only
-        for letter in settlement.dead_letters:
-            log.error(
-                "command_failed",
-                command_id=letter.message.command_id,
-                type=letter.message.type,
-                code=letter.code,
-                reason=letter.reason,
-                traceback=letter.traceback,
-            )
         self._writes.resolve(settlement)
         self.publish_emitted(settlement.emitted)
 

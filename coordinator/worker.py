@@ -20,6 +20,9 @@ from shared.settings import LaneSettings
 COMMANDS = Counter("lane_commands_total", "Commands settled.", ["lane", "status"])
 REPLAYED = Counter("lane_replayed_total", "Commands whose recorded outcome was returned again.", ["lane"])
 DEAD_LETTERS = Counter("lane_dead_letters_total", "Commands dead-lettered.", ["lane"])
+DROPPED = Counter(
+    "lane_dead_letters_dropped_total", "Dead letters without a usable id that were one too many.", ["lane"]
+)
 HOLDS = Counter("lane_holds_total", "Batches that had to wait for the database.", ["lane"])
 TAKEOVERS = Counter("lane_takeovers_total", "Times that this process took the lane over.", ["lane"])
 BATCH_SECONDS = Histogram("lane_batch_seconds", "Time to apply and commit one batch.", ["lane"])
@@ -33,6 +36,8 @@ GAPS = Gauge("lane_publisher_gaps", "Missing predecessors of publisher sessions 
 SEQUENCE = Gauge("lane_sequence", "The last sequence settled by this process.", ["lane"])
 EPOCH = Gauge("lane_epoch", "The epoch held by this process; 0 while it stands by.", ["lane"])
 
+LOGGED_MAX = 10
+
 log = structlog.get_logger("lane")
 
 
@@ -40,7 +45,7 @@ class Settler(Protocol):
     """Carries out what a lane decided: the RabbitMQ consumer, or the in-process transport."""
 
     def settle(self, generation: int, settlement: Settlement) -> None:
-        """Dead-letter, acknowledge, reply and publish."""
+        """Reply, publish and acknowledge."""
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """Publish emitted commands."""
@@ -61,6 +66,7 @@ class _Metrics:
         self.holds = HOLDS.labels(lane)
         self._batch_commands = BATCH_COMMANDS.labels(lane)
         self._dead_letters = DEAD_LETTERS.labels(lane)
+        self._dropped = DROPPED.labels(lane)
         self._replayed = REPLAYED.labels(lane)
         self._commands = {status: COMMANDS.labels(lane, status) for status in get_args(Status)}
 
@@ -72,6 +78,8 @@ class _Metrics:
             (self._replayed if status == "replayed" else self._commands[status]).inc(count)
         if settlement.dead_letters:
             self._dead_letters.inc(len(settlement.dead_letters))
+        if settlement.dropped:
+            self._dropped.inc(settlement.dropped)
 
 
 class LaneWorker:
@@ -191,9 +199,29 @@ class LaneWorker:
         self.held_reason = None
         self._settler.settle(generation, settlement)
         self._metrics.settled(settlement)
+        self._log_dead(settlement)
         self._metrics.gaps.set(self._lane.gaps)
         if self._lane.lease is not None:
             self._metrics.sequence.set(self._lane.lease.sequence)
+
+    def _log_dead(self, settlement: Settlement) -> None:
+        """A line for each, but not for thousands at once: they can be read in the database."""
+        for letter in settlement.dead_letters[:LOGGED_MAX]:
+            log.warning(
+                "dead_lettered",
+                lane=self._name,
+                letter=letter.id,
+                copies=letter.copies,
+                command_id=letter.command_id,
+                type=letter.type,
+                code=letter.code,
+                reason=letter.reason,
+            )
+        more = len(settlement.dead_letters) - LOGGED_MAX
+        if more > 0:
+            log.warning("more_dead_lettered", lane=self._name, letters=more)
+        if settlement.dropped:
+            log.warning("dead_letters_dropped", lane=self._name, messages=settlement.dropped)
 
     def _held(self, generation: int, hold: Hold) -> bool:
         """Wait before the same deliveries are offered again; True: they are void now, or the process stops."""

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from shared.commands import Command
 from shared.ids import continuation_command_id
+from shared.messaging.options import NO_OPTIONS, Options
 from shared.messaging.outcome import NO_RESULT, OutcomeError, Status
 from shared.messaging.wire import Origin
 
@@ -29,13 +30,14 @@ class Continuation(Command, frozen=True, kw_only=True):
 
 
 class Emission(Struct, frozen=True, kw_only=True):
-    """A command on its way out of a lane."""
+    """A command on its way out of a lane. `lane` is its target, a lane or a service's effects."""
 
     lane: str
     command_id: str
     type: str
     arguments: bytes
-    origin: Origin = "system"
+    continuation: str | None = None
+    options: Options = NO_OPTIONS
 
 
 class Deferred(Struct, frozen=True, kw_only=True):
@@ -79,5 +81,5 @@ def continued(
         command_id=continuation_command_id(f"{deferred.type} {deferred.command_id}"),
         type=deferred.continuation,
         arguments=msgspec.json.encode(outcome),
-        origin=deferred.origin,
+        options=NO_OPTIONS if deferred.origin == "system" else Options(origin=deferred.origin),
     )

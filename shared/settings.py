@@ -55,6 +55,9 @@ class LaneSettings(BaseSettings):
     message_bytes_max: int = Field(
         default=1 << 20, ge=1024, description="Bytes of one message's body; a larger one is dead-lettered."
     )
+    pack_commands_max: int = Field(
+        default=1000, ge=500, description="Commands in one pack; those of a larger one are dead-lettered."
+    )
     retry_delay_s: float = Field(default=0.2, gt=0, description="First pause after the database failed; it doubles.")
     retry_delay_s_max: float = Field(default=5.0, gt=0, description="Longest pause between two attempts.")
     allow_unsynced: bool = Field(
@@ -69,8 +72,13 @@ class LaneSettings(BaseSettings):
     parked_max: int = Field(
         default=10_000, ge=0, description="Commands that wait behind failed ones with the same key; more are rejected."
     )
+    nameless_dead_max: int = Field(
+        default=1000, ge=0, description="Dead letters without a usable id that are kept; more are dropped and counted."
+    )
     outbox_max: int = Field(
-        default=1000, ge=1, description="Emitted commands on their way to the broker at once; the others wait on disk."
+        default=1000,
+        ge=1,
+        description="Emitted commands on their way at once to one lane, or one service's effects; others wait on disk.",
     )
     outbox_watch_s: float = Field(
         default=5.0, gt=0, description="How often a process looks for emitted commands that nobody publishes."

@@ -18,16 +18,15 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator.effects.attempts import Attempts
-from coordinator.lane.delivery import DeadLetter
-from coordinator.lane.settle import TRACEBACK_CHARACTERS_MAX
-from coordinator.rabbitmq.dead_letters import PERSISTENT, publish_dead
+from coordinator.lane.control import EFFECT_TEXT_CHARACTERS_MAX, DeadEffect
+from coordinator.rabbitmq.emitted import PERSISTENT
 from shared.commands import Command, parse
 from shared.effects import Effect, EffectHandler, Effects, effects_key
 from shared.errors import BrokerUnavailable, InvalidCommand, Unavailable
-from shared.ids import derived_command_id
+from shared.ids import derived_command_id, new_command_id
 from shared.messaging.amqp import AmqpChannel, AmqpConnection
 from shared.messaging.publisher import Publisher
-from shared.messaging.topology import WRITES_EXCHANGE, queue_name
+from shared.messaging.topology import SYSTEM_EXCHANGE, queue_name
 from shared.messaging.wire import JSON_CONTENT, CommandMessage, Problem, decode, envelope_of
 from shared.settings import BrokerSettings, EffectSettings
 
@@ -36,7 +35,6 @@ SECONDS = Histogram("effects_seconds", "From the delivery of an effect until its
 UNDER_WAY = Gauge("effects_under_way", "Effects that this worker has taken.", ["service"])
 
 _PACKED = Problem("malformed_effect", "an effect travels alone, and not in a pack")
-_NOTHING = CommandMessage(command_id=None, type=None, arguments=b"", problem=_PACKED)
 
 log = structlog.get_logger("effects")
 
@@ -126,7 +124,7 @@ class EffectWorker:
     def _take(self, channel: AmqpChannel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
         if self._stop.is_set():
             return
-        message, *others = decode(envelope_of(properties), body) or (_NOTHING,)
+        message, *others = decode(envelope_of(properties, method.exchange), body)
         if others:
             message = CommandMessage(command_id=None, type=None, arguments=body, problem=_PACKED)
         # Tags begin anew with each channel; one without an id must not be taken for another.
@@ -157,15 +155,23 @@ class EffectWorker:
             if not isinstance(prepared, Problem):
                 await self._carry_out(command_id, *prepared, is_redelivered=is_redelivered)
                 return
-            letter = DeadLetter(message, prepared.code, prepared.message, None, None)
+            problem, trace = prepared, None
         except Stopping:
             raise
         except Exception as error:
             # Left as it is, its delivery would keep a place of the prefetch until the next start, and fail again then.
             log.exception("effect_failed", command_id=command_id, type=message.type)
-            trace = traceback.format_exc()[-TRACEBACK_CHARACTERS_MAX:]
-            letter = DeadLetter(message, "handler_error", f"{type(error).__name__}: {error}", trace, None)
-        await publish_dead(self._publisher, effects_key(self._service), letter, self._broker.reconnect_delay_s)
+            problem, trace = Problem("handler_error", f"{type(error).__name__}: {error}"), traceback.format_exc()
+        text = message.arguments.decode("utf-8", "backslashreplace")[:EFFECT_TEXT_CHARACTERS_MAX]
+        dead = DeadEffect(
+            command_id=message.command_id,
+            effect_type=message.type,
+            body=text,
+            code=problem.code,
+            reason=problem.message,
+            traceback=trace,
+        )
+        await self._tell_lane(dead, self._service, new_command_id())
 
     async def _carry_out(
         self, command_id: str, handler: EffectHandler[Any], effect: Effect, *, is_redelivered: bool
@@ -173,7 +179,7 @@ class EffectWorker:
         """Return once the broker has the result. Raises Stopping, and whatever a defect of the handler's raises."""
         began = perf_counter()
         result = await self._attempts.carry_out(handler, effect, command_id, may_have_happened=is_redelivered)
-        await self._tell_lane(result, derived_command_id(command_id, 0))
+        await self._tell_lane(result, result.lane(), derived_command_id(command_id, 0))
         CARRIED_OUT.labels(self._service, effect.type, result.type).inc()
         SECONDS.labels(self._service, effect.type).observe(perf_counter() - began)
 
@@ -192,7 +198,7 @@ class EffectWorker:
             return Problem(error.code, str(error))
         return handler, effect
 
-    async def _tell_lane(self, result: Command, command_id: str) -> None:
+    async def _tell_lane(self, result: Command, lane: str, command_id: str) -> None:
         """Return once the broker has it."""
         arguments = result.arguments()
         while True:
@@ -200,7 +206,7 @@ class EffectWorker:
                 message_id=command_id, type=result.type, content_type=JSON_CONTENT, delivery_mode=PERSISTENT
             )
             try:
-                await self._publisher.publish(WRITES_EXCHANGE, result.lane(), properties, arguments)
+                await self._publisher.publish(SYSTEM_EXCHANGE, lane, properties, arguments)
             except Unavailable as error:
                 log.error("result_not_taken", command_id=command_id, type=result.type, error=str(error))
                 await asyncio.sleep(self._broker.reconnect_delay_s)

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from coordinator.lane.delivery import Delivery, Reply, Settlement
+from coordinator.lane.letters import source_of_nameless
 from coordinator.lane.request import Request
 from coordinator.lane.settle import Settled, reads
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.port import Changes, Read
-from shared.lane_tables import LANE_MODELS, Counter, LogEntry, OutboxEntry
-from shared.rows import Ref, Row, by_key
+from shared.lane_tables import LANE_MODELS, Counter, DeadLetter, LogEntry, OutboxEntry
+from shared.rows import Ref, Row, by_key, by_unique
 
 
 class Committed(Struct):
@@ -19,6 +20,7 @@ class Committed(Struct):
     settled: list[Settled] = []
     released: list[tuple[Request, Settled]] = []
     emitted: list[OutboxEntry] = []
+    withdrawn: list[int] = []
     saved: list[Row] = []
     removed: list[Ref[Row]] = []
 
@@ -26,8 +28,18 @@ class Committed(Struct):
         """Add what another has done, but for what it settled of the batch."""
         self.released += other.released
         self.emitted += other.emitted
+        self.withdrawn += other.withdrawn
         self.saved += other.saved
         self.removed += other.removed
+
+
+def letter_refs(requests: Iterable[Request], lane: str) -> list[Ref[Row]]:
+    """The dead letters that requests without an id may be copies of."""
+    return [
+        by_unique(DeadLetter, "source", source_of_nameless(request.message, lane))
+        for request in requests
+        if request.message.command_id is None and request.letter is None
+    ]
 
 
 def known_entries(work: BatchWork, requests: Sequence[Request], refs: Iterable[Ref[Row]]) -> dict[str, LogEntry]:
@@ -67,6 +79,7 @@ def record(committed: Committed, requests: Sequence[Request], settled: list[Sett
         if not isinstance(rows[0], LANE_MODELS):
             committed.saved += rows
     for rows in changes.deletes:
+        committed.withdrawn += [row.id for row in rows if isinstance(row, OutboxEntry)]
         if not isinstance(rows[0], LANE_MODELS):
             committed.removed += [by_key(type(row), getattr(row, row.key)) for row in rows]
 
@@ -115,8 +128,10 @@ def settlement_of(
         tags=tags,
         outcomes=[done.outcome for done in everything if done.outcome is not None],
         replies=replies,
-        dead_letters=[letter for done in everything for letter in done.dead_letters],
+        dead_letters=[done.letter for done in everything if done.letter is not None],
+        dropped=sum(done.is_dropped for done in everything),
         emitted=carried.emitted,
+        withdrawn=carried.withdrawn,
         saved=carried.saved,
         removed=carried.removed,
     )

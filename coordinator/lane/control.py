@@ -1,12 +1,23 @@
-"""The commands that every lane has: they act on the lane itself, in their turn."""
+"""The commands that every lane has: they act on the lane itself, in their turn (coordinator/lane/orders.py).
+
+What they change is a row like others, in the transaction that settles them: so an operator's order is carried out once,
+whatever crashes, and its entry in the command log says what was done.
+"""
 
 from typing import Annotated, ClassVar
 
-from msgspec import Meta
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from shared.commands import Command
+from shared.commands import Command, Id
 from shared.lane_tables import ORDERING_KEY_CHARACTERS_MAX
 from shared.unit_of_work import Handler, UnitOfWork
+
+WITHDRAWN_MAX = 1000
+EFFECT_TEXT_CHARACTERS_MAX = 1 << 16
+
+By = Annotated[str, Meta(max_length=200, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
+"""Who gave the order, as he says: it is kept in the log."""
 
 
 class Marker(Command, frozen=True, kw_only=True):
@@ -24,8 +35,90 @@ class Release(Command, frozen=True, kw_only=True):
     command_id: str
 
 
-def _nothing(work: UnitOfWork, command: Command) -> None:  # noqa: ARG001  # the lane itself does what there is to do
+class ReplayLetter(Command, frozen=True, kw_only=True, omit_defaults=True):
+    """Have a dead letter's command sent once more, and the letter removed.
+
+    `args` takes the place of what the letter has. `as_system` lets a stranger's command do what only the system
+    may. Rejected: `letter_not_found`, `not_replayable`, `forbidden_command_type`, `deadline_over`.
+    """
+
+    type: ClassVar[str] = "lane.replay"
+
+    letter: Id
+    args: msgspec.Raw | UnsetType = UNSET
+    without_deadline: bool = False
+    as_system: bool = False
+    by: By = ""
+
+
+class DiscardLetter(Command, frozen=True, kw_only=True, omit_defaults=True):
+    """Remove a dead letter for good; what waits behind its command goes on. Rejected: `letter_not_found`."""
+
+    type: ClassVar[str] = "lane.discard"
+
+    letter: Id
+    by: By = ""
+
+
+class WithdrawEmitted(Command, frozen=True, kw_only=True, omit_defaults=True):
+    """Remove emitted commands from the outbox, which are then not sent any more, unless they were already."""
+
+    type: ClassVar[str] = "lane.withdraw"
+
+    entries: Annotated[list[Id], Meta(min_length=1, max_length=WITHDRAWN_MAX)]
+    by: By = ""
+
+
+class DeadEffect(Command, frozen=True, kw_only=True):
+    """An effect worker could make nothing of a message. `body` is its beginning, as text."""
+
+    type: ClassVar[str] = "lane.dead_effect"
+
+    command_id: str | None
+    effect_type: str | None
+    body: Annotated[str, Meta(max_length=EFFECT_TEXT_CHARACTERS_MAX)]
+    code: str
+    reason: str
+    traceback: str | None = None
+
+
+class Replayed(Struct, frozen=True, kw_only=True):
+    """A dead letter that was sent once more: to whom, under which id, and by whose order."""
+
+    letter: int
+    target: str
+    command_id: str | None
+    replayed_as: str
+    by: str
+
+
+class Discarded(Struct, frozen=True, kw_only=True):
+    """A dead letter that was removed, and by whose order."""
+
+    letter: int
+    target: str
+    command_id: str | None
+    by: str
+
+
+class Withdrawn(Struct, frozen=True, kw_only=True):
+    """The ids of the emitted commands that were removed from the outbox, and by whose order."""
+
+    command_ids: list[str]
+    by: str
+
+
+def _nothing(work: UnitOfWork, command: Command) -> None:  # noqa: ARG001  # coordinator/lane/orders.py does it
     return None
 
 
-CONTROL_HANDLERS = (Handler(Marker, _nothing), Handler(Release, _nothing))
+CONTROL_HANDLERS = (
+    Handler(Marker, _nothing),
+    Handler(Release, _nothing, is_operators=True),
+    Handler(ReplayLetter, _nothing, is_operators=True),
+    Handler(DiscardLetter, _nothing, is_operators=True),
+    Handler(WithdrawEmitted, _nothing, is_operators=True),
+    Handler(DeadEffect, _nothing, is_internal=True),
+)
+
+CONTROL_TYPES = frozenset(handler.command.type for handler in CONTROL_HANDLERS)

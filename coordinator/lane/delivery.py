@@ -2,14 +2,27 @@
 
 from msgspec import Struct
 
-from shared.lane_tables import OutboxEntry
+from shared.lane_tables import DeadLetter, OutboxEntry
 from shared.messaging.outcome import Outcome
 from shared.messaging.wire import CommandMessage
 from shared.rows import Ref, Row
 
 
+class OldLetter(Struct, frozen=True, kw_only=True):
+    """A dead letter as releases before this one published it: why its command could not be applied, and for whom."""
+
+    target: str
+    code: str
+    reason: str
+    traceback: str | None = None
+    sequence: int | None = None
+
+
 class Delivery(Struct, frozen=True, kw_only=True):
-    """One message as received: its place in the channel, its commands, and where their outcomes go."""
+    """One message as received: its place in the channel, its commands, and where their outcomes go.
+
+    With a `letter` it is the dead letter of an older release, to be kept as a row; its command is not applied.
+    """
 
     tag: int
     commands: tuple[CommandMessage, ...]
@@ -18,6 +31,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
     reply_to: str | None = None
     correlation_id: str | None = None
     reply_packs: bool = False
+    letter: OldLetter | None = None
 
 
 class Reply(Struct, frozen=True):
@@ -29,28 +43,21 @@ class Reply(Struct, frozen=True):
     outcomes: list[Outcome]
 
 
-class DeadLetter(Struct, frozen=True):
-    """A command that could not be applied, and why. `sequence` is its place in the log, if it has one."""
-
-    message: CommandMessage
-    code: str
-    reason: str
-    traceback: str | None
-    sequence: int | None
-
-
 class Settlement(Struct, frozen=True, kw_only=True):
     """What to do now that a batch is committed, in this order.
 
-    Tell the projections of the rows; publish the dead letters and wait for their confirms; send the replies; publish
-    the emitted commands; soon, acknowledge every delivery of `tags`.
+    Tell the projections of the rows; send the replies; publish the emitted commands, and forget those with an id of
+    `withdrawn`; soon, acknowledge every delivery of `tags`. `dead_letters` are in the lane's database already, but for
+    so many that were `dropped`.
     """
 
     tags: list[int]
     outcomes: list[Outcome]
     replies: list[Reply]
     dead_letters: list[DeadLetter]
+    dropped: int
     emitted: list[OutboxEntry]
+    withdrawn: list[int]
     saved: list[Row]
     removed: list[Ref[Row]]
 

@@ -4,7 +4,7 @@ It is given deliveries, a store and a clock, and returns what to do with them (`
 and no socket, so that the same code runs under RabbitMQ, in a monolith, in tests and in simulation.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 
 import msgspec
@@ -14,6 +14,7 @@ from coordinator.lane.batch import (
     counters_in,
     emitted_by,
     known_entries,
+    letter_refs,
     record,
     settlement_of,
     tell_again,
@@ -21,6 +22,8 @@ from coordinator.lane.batch import (
 )
 from coordinator.lane.control import CONTROL_HANDLERS
 from coordinator.lane.delivery import Decision, Delivery, Deposed, Hold, Settlement
+from coordinator.lane.letters import Letters
+from coordinator.lane.orders import Orders
 from coordinator.lane.outbox import Outbox
 from coordinator.lane.parking import Parking, prepared
 from coordinator.lane.parts import Parts
@@ -40,11 +43,11 @@ from coordinator.stores.port import (
     Transaction,
 )
 from shared.lane_tables import Cancellation, Counter, OutboxEntry, ParkedCommand, PublisherPosition
+from shared.rows import R
 from shared.service import Service
 from shared.settings import LaneSettings
 
-CANCELLATIONS_MAX = 10_000
-PARKED_SCAN_MIN = 10_000
+_PAGE_ROWS = 5000
 _CONFLICT_DELAY_S = 0.01
 _OPERATOR_DELAY_S = 1.0
 
@@ -63,8 +66,12 @@ class Lane:
         holder: str,
         settings: LaneSettings,
         elapsed_s: Callable[[], float],
+        targets: Collection[str] | None = None,
     ) -> None:
+        """`targets` are the lanes and effects to which anything can be emitted; None: nobody here knows them all."""
         self._handlers: Handlers = {handler.command.type: handler for handler in (*service.handlers, *CONTROL_HANDLERS)}
+        self._name = service.name
+        self._targets = targets
         self._store = store
         self._clock = clock
         self._elapsed_s = elapsed_s
@@ -191,18 +198,18 @@ class Lane:
         self._lease_in_doubt = lease
         transaction = self._store.begin()
         try:
-            cancelled = transaction.scan(Cancellation, CANCELLATIONS_MAX)
+            cancelled = _all(transaction, Cancellation)
             # Also what this consumer committed itself, if the answer to that commit was lost.
-            left = transaction.scan(OutboxEntry, self._outbox.page_rows)
-            parked = transaction.scan(ParkedCommand, max(PARKED_SCAN_MIN, 2 * self._settings.parked_max))
+            backlog = transaction.backlog()
+            parked = _all(transaction, ParkedCommand)
         finally:
             transaction.rollback()
         self._cancelled = {cancellation.command_id: cancellation for cancellation in cancelled}
         self._parking = Parking(parked)
         self._counters = {}
         self._asks_log = True
-        self._outbox.begin_again()
-        self._carried.emitted = self._outbox.read(left)
+        self._outbox.begin_again(each.target for each in backlog)
+        self._carried.emitted = []
         self._generation = generation
         if lease.paused is not None:
             raise Held(f"paused by an operator: {lease.paused}")
@@ -227,6 +234,8 @@ class Lane:
                 message,
                 self._handlers,
                 redelivered=delivery.redelivered or self._is_retry,
+                targets=self._targets,
+                letter=delivery.letter,
                 reply_to=delivery.reply_to,
                 correlation_id=delivery.correlation_id,
             )
@@ -255,7 +264,7 @@ class Lane:
         if requests:
             self._apply_or_bisect(requests, committed)
         while ready := self._parking.ready():
-            self._apply_or_bisect([prepared(row, self._handlers) for row in ready], committed)
+            self._apply_or_bisect([prepared(row, self._handlers, self._targets) for row in ready], committed)
 
     def _fenced(self, generation: int) -> Hold | Deposed:
         """Another consumer has the lane, or an operator has changed it: renewing the lease tells."""
@@ -337,20 +346,21 @@ class Lane:
             turn.work.insert_new([done.entry for done in settled if done.entry is not None])
             changes = turn.work.changes()
             confirmed = self._outbox.confirmed
-            if confirmed:
-                changes = msgspec.structs.replace(changes, deletes=[*changes.deletes, confirmed])
-            read_after = self._outbox.read_after
-            page = [] if read_after is None else transaction.scan(OutboxEntry, self._outbox.page_rows, read_after)
-            if changes.deletes or changes.updates or changes.inserts:
-                transaction.commit(lease, sequence, changes)
+            written = msgspec.structs.replace(changes, deletes=[*changes.deletes, confirmed]) if confirmed else changes
+            pages = [
+                (page, transaction.scan(OutboxEntry, self._outbox.page_rows, page.after, ("lane", page.target)))
+                for page in self._outbox.pages()
+            ]
+            if written.deletes or written.updates or written.inserts:
+                transaction.commit(lease, sequence, written)
             else:
                 transaction.rollback()
         except BaseException:
             transaction.rollback()
             raise
         self._outbox.deleted(confirmed)
-        if read_after is not None:
-            committed.emitted += self._outbox.read(page)
+        for page, entries in pages:
+            committed.emitted += self._outbox.read(page.target, entries)
         if requests and not takes_for_new:
             self._asks_log = any(done.entry is None for done in settled)
         self._lease = msgspec.structs.replace(lease, sequence=sequence)
@@ -358,6 +368,7 @@ class Lane:
         self._parking = turn.parking
         self._counters.update(counters_in(changes))
         record(committed, requests, settled, changes)
+        self._outbox.withdrawn(committed.withdrawn)
         committed.emitted += self._outbox.emitted(emitted_by(changes))
         if cut is not None:
             raise cut
@@ -371,18 +382,32 @@ class Lane:
         *,
         takes_for_new: bool,
     ) -> Turn:
-        work = BatchWork(transaction, self._clock())
+        work = BatchWork(transaction, self._clock(), self._targets)
         for counter in self._counters.values():
             work.adopt(Counter, counter.name, counter)
         positions = Positions(work, self._order, [request.message for request in requests])
-        named = reads(requests) if fault is None else []
+        named = [*letter_refs(requests, self._name), *(reads(requests) if fault is None else [])]
+        parking = self._parking.copy()
+        letters = Letters(work, self._name, self._settings.nameless_dead_max)
         return Turn(
             work=work,
             known=known_entries(work, [] if takes_for_new else requests, [*positions.refs, *named]),
             takes_for_new=takes_for_new,
             cancelled=self._cancelled,
-            parking=self._parking.copy(),
+            parking=parking,
+            letters=letters,
+            orders=Orders(work, parking, letters, self._handlers),
             positions=positions,
             epoch=lease.epoch,
             parked_max=self._settings.parked_max,
         )
+
+
+def _all(transaction: Transaction, model: type[R]) -> list[R]:
+    """Every row of a model, of which one that were left out would be one forgotten."""
+    rows: list[R] = []
+    while True:
+        page = transaction.scan(model, _PAGE_ROWS, getattr(rows[-1], model.key) if rows else None)
+        rows += page
+        if len(page) < _PAGE_ROWS:
+            return rows

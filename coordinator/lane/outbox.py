@@ -1,12 +1,35 @@
-"""Which emitted commands are on their way to the broker: a window over the outbox table, in order of its ids.
+"""Which emitted commands are on their way to the broker: for each target a window over the outbox table, by its ids.
 
-What does not fit the window stays in the table and is read later, so that a broker or a queue that takes nothing for
-long costs rows, not memory.
+What does not fit a window stays in the table and is read later, so that a queue that takes nothing for long costs rows,
+not memory, and holds up nobody else: each target has a window of its own.
 """
 
 from collections.abc import Iterable, Sequence
 
+from msgspec import Struct
+
 from shared.lane_tables import OutboxEntry
+from shared.messaging.options import Options
+from shared.messaging.wire import CommandMessage
+
+PAGES_AT_ONCE = 4
+"""Targets of which one transaction reads more."""
+
+
+class Page(Struct, frozen=True):
+    """What is to be read: the entries of one target with ids above `after`."""
+
+    target: str
+    after: int
+
+
+class _Window:
+    """One target: what is handed out, how far the table is read, and whether there is more in it."""
+
+    def __init__(self) -> None:
+        self.handed: set[int] = set()
+        self.last = 0
+        self.is_behind = False
 
 
 class Outbox:
@@ -15,21 +38,22 @@ class Outbox:
     def __init__(self, window_max: int) -> None:
         self._window_max = window_max
         self.page_rows = (window_max + 1) // 2
-        self._handed: set[int] = set()
-        self._last = 0
-        self._is_behind = False
+        self._windows: dict[str, _Window] = {}
         self._confirmed: dict[int, OutboxEntry] = {}
 
-    def begin_again(self) -> None:
-        """The lease is new, or was in doubt: the table is read anew, but for what is known to be confirmed."""
-        self._handed.clear()
-        self._last = 0
-        self._is_behind = True
+    def begin_again(self, targets: Iterable[str]) -> None:
+        """The lease is new, or was in doubt: what the table has for these targets is read anew.
+
+        Of that, what is known to be confirmed is not handed out again.
+        """
+        self._windows = {target: _Window() for target in targets}
+        for window in self._windows.values():
+            window.is_behind = True
 
     def confirm(self, entries: Iterable[OutboxEntry]) -> None:
         """The broker has these."""
         for entry in entries:
-            self._handed.discard(entry.id)
+            self._window(entry.lane).handed.discard(entry.id)
             self._confirmed[entry.id] = entry
 
     @property
@@ -42,26 +66,66 @@ class Outbox:
         for entry in entries:
             self._confirmed.pop(entry.id, None)
 
-    @property
-    def read_after(self) -> int | None:
-        """The id after which to read the next page, if there is anything to read and room for it."""
-        return self._last if self._is_behind and len(self._handed) <= self._window_max - self.page_rows else None
+    def withdrawn(self, ids: Iterable[int]) -> None:
+        """An operator had these removed from the table."""
+        for number in ids:
+            self._confirmed.pop(number, None)
+            for window in self._windows.values():
+                window.handed.discard(number)
 
-    def read(self, page: Sequence[OutboxEntry]) -> list[OutboxEntry]:
+    def pages(self) -> list[Page]:
+        """What the next transaction is to read: there is more, and room for it."""
+        pages = [
+            Page(target, window.last)
+            for target, window in self._windows.items()
+            if window.is_behind and len(window.handed) <= self._window_max - self.page_rows
+        ]
+        return pages[:PAGES_AT_ONCE]
+
+    def read(self, target: str, page: Sequence[OutboxEntry]) -> list[OutboxEntry]:
         """A page was read: what of it to publish."""
-        self._is_behind = len(page) == self.page_rows
-        return self._hand([entry for entry in page if entry.id not in self._confirmed], page)
+        window = self._windows.pop(target)
+        # Those of whom a page was read stand behind the others.
+        self._windows[target] = window
+        window.is_behind = len(page) == self.page_rows
+        return self._hand(window, [entry for entry in page if entry.id not in self._confirmed], page)
 
     def emitted(self, entries: Sequence[OutboxEntry]) -> list[OutboxEntry]:
         """These are new in the table: what of them to publish now. The others are read from the table in their turn."""
-        if not entries:
-            return []
-        if self._is_behind or len(self._handed) + len(entries) > self._window_max:
-            self._is_behind = True
-            return []
-        return self._hand(entries, entries)
+        by_target: dict[str, list[OutboxEntry]] = {}
+        for entry in entries:
+            by_target.setdefault(entry.lane, []).append(entry)
+        handed: list[OutboxEntry] = []
+        for target, its in by_target.items():
+            window = self._window(target)
+            if window.is_behind or len(window.handed) + len(its) > self._window_max:
+                window.is_behind = True
+            else:
+                handed += self._hand(window, its, its)
+        return handed
 
-    def _hand(self, entries: Sequence[OutboxEntry], seen: Sequence[OutboxEntry]) -> list[OutboxEntry]:
-        self._last = max((entry.id for entry in seen), default=self._last)
-        self._handed.update(entry.id for entry in entries)
+    def _window(self, target: str) -> _Window:
+        window = self._windows.get(target)
+        if window is None:
+            window = self._windows[target] = _Window()
+        return window
+
+    def _hand(self, window: _Window, entries: Sequence[OutboxEntry], seen: Sequence[OutboxEntry]) -> list[OutboxEntry]:
+        window.last = max((entry.id for entry in seen), default=window.last)
+        window.handed.update(entry.id for entry in entries)
         return list(entries)
+
+
+def message_of(entry: OutboxEntry) -> CommandMessage:
+    """An emitted command as it travels."""
+    options = Options.decode(entry.options)
+    return CommandMessage(
+        command_id=entry.command_id,
+        type=entry.type,
+        arguments=entry.arguments,
+        deadline_ms=options.deadline_ms,
+        expected_version=options.expected_version,
+        traceparent=options.traceparent,
+        continuation=entry.continuation,
+        origin=options.origin,
+    )

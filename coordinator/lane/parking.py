@@ -6,12 +6,11 @@ which they came, before anything else.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
 import msgspec
 
-from coordinator.lane.delivery import DeadLetter
 from coordinator.lane.request import Handlers, Request, prepare
 from coordinator.lane.unit_of_work import BatchWork
 from shared.ids import replay_command_id
@@ -102,6 +101,12 @@ class Parking:
         if head is not None:
             self._drop(work, head)
 
+    def release_behind(self, work: BatchWork, command_id: str) -> None:
+        """Nothing waits behind this failed command any more."""
+        head = self._rows.get(command_id)
+        if head is not None and head.error_code is not None:
+            self._drop(work, head)
+
     def _next_position(self) -> int:
         return max((row.position for row in self._rows.values()), default=0) + 1
 
@@ -129,25 +134,22 @@ class Parking:
 
 def message_of(row: ParkedCommand) -> CommandMessage:
     """A parked command as it came, but for its publisher session, which has gone on."""
-    [message] = decode(Envelope(content_type=PACK_CONTENT), row.message)
+    # Its limits were kept when it came.
+    [message] = decode(Envelope(content_type=PACK_CONTENT, is_system=True), row.message, len(row.message))
     return message
 
 
-def prepared(row: ParkedCommand, handlers: Handlers) -> Request:
+def prepared(row: ParkedCommand, handlers: Handlers, targets: Collection[str] | None) -> Request:
     """A parked command, ready to be applied."""
     return prepare(
         message_of(row),
         handlers,
         redelivered=False,
+        targets=targets,
         reply_to=row.reply_to,
         correlation_id=row.correlation_id,
         parked_key=row.ordering_key,
     )
-
-
-def dead_letter_of(row: ParkedCommand) -> DeadLetter:
-    """The dead letter of a command that keeps its key waiting, once more."""
-    return DeadLetter(message_of(row), row.error_code or "", row.error_message or "", None, None)
 
 
 def _row(request: Request, key: str, position: int, now: datetime) -> ParkedCommand:
@@ -156,16 +158,16 @@ def _row(request: Request, key: str, position: int, now: datetime) -> ParkedComm
         command_id=message.command_id or "",
         ordering_key=key,
         position=position,
-        message=encode_pack([message]),
+        message=encode_pack([message], with_origin=True),
         fingerprint=request.fingerprint,
-        reply_to=_storable(request.reply_to),
-        correlation_id=_storable(request.correlation_id),
+        reply_to=_short(request.reply_to),
+        correlation_id=_short(request.correlation_id),
         error_code=None,
         error_message=None,
         parked_at=now,
     )
 
 
-def _storable(text: str | None) -> str | None:
+def _short(text: str | None) -> str | None:
     """A short text that every database takes; an address with anything else in it leads nowhere."""
     return text if text is not None and text.isprintable() and len(text) <= ADDRESS_CHARACTERS_MAX else None

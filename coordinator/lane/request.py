@@ -1,10 +1,12 @@
 """A command message made ready to be applied: parsed, checked, fingerprinted."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
+from coordinator.lane.delivery import OldLetter
 from shared.commands import Command, parse
 from shared.errors import InvalidCommand
 from shared.messaging.wire import CommandMessage, Problem, fingerprint_of
@@ -16,7 +18,8 @@ Handlers = Mapping[str, Handler[Any]]
 class Request(Struct, frozen=True, kw_only=True):
     """One command of a batch. Either `command` and `handler` are there, or `problem` says why they cannot be.
 
-    `parked_key`: it waited in the database for that key, and no delivery brings it.
+    `parked_key`: it waited in the database for that key, and no delivery brings it. `letter`: it is the dead letter of
+    an older release, and is only kept.
     """
 
     message: CommandMessage
@@ -28,6 +31,7 @@ class Request(Struct, frozen=True, kw_only=True):
     reply_to: str | None = None
     correlation_id: str | None = None
     parked_key: str | None = None
+    letter: OldLetter | None = None
 
 
 def prepare(
@@ -35,40 +39,73 @@ def prepare(
     handlers: Handlers,
     *,
     redelivered: bool,
+    targets: Collection[str] | None = None,
     reply_to: str | None = None,
     correlation_id: str | None = None,
     parked_key: str | None = None,
+    letter: OldLetter | None = None,
 ) -> Request:
-    """Find the handler of a message and parse its arguments. Never raises."""
+    """Find the handler of a message and parse its arguments. Never raises.
+
+    `targets` are the lanes that a continuation may name; None: any.
+    """
     fingerprint = fingerprint_of(message)
     problem = message.problem
+    if message.continuation is not None:
+        refusal = _refused_continuation(message, message.continuation, handlers, targets)
+        if refusal is not None:
+            # It is not sent anywhere, not even with the outcome that says so.
+            message, problem = msgspec.structs.replace(message, continuation=None), problem or refusal
+    handler = command = None
     if problem is None:
         handler = handlers.get(message.type or "")
-        if handler is None:
-            problem = Problem(
-                "unknown_command_type",
-                f"this lane has no command type {message.type!r}; it has {', '.join(sorted(handlers))}",
-            )
-        else:
-            try:
-                return Request(
-                    message=message,
-                    redelivered=redelivered,
-                    fingerprint=fingerprint,
-                    command=parse(handler.command, message.arguments),
-                    handler=handler,
-                    reply_to=reply_to,
-                    correlation_id=correlation_id,
-                    parked_key=parked_key,
-                )
-            except InvalidCommand as error:
-                problem = Problem(error.code, str(error))
+        problem = _refused_type(message, handler, handlers)
+    if handler is not None and problem is None:
+        try:
+            command = parse(handler.command, message.arguments)
+        except InvalidCommand as error:
+            problem = Problem(error.code, str(error))
     return Request(
         message=message,
         redelivered=redelivered,
         fingerprint=fingerprint,
+        command=command,
+        handler=handler if problem is None else None,
         problem=problem,
         reply_to=reply_to,
         correlation_id=correlation_id,
         parked_key=parked_key,
+        letter=letter,
     )
+
+
+def _refused_type(message: CommandMessage, handler: Handler[Any] | None, handlers: Handlers) -> Problem | None:
+    if handler is None:
+        known = ", ".join(sorted(name for name, each in handlers.items() if _may_issue(message, each)))
+        return Problem("unknown_command_type", f"this lane has no command type {message.type!r}; it has {known}")
+    if not _may_issue(message, handler):
+        return Problem(
+            "forbidden_command_type",
+            f"{message.type} is the system's own or an operator's, and is taken from the exchange writes.system only",
+        )
+    return None
+
+
+def _refused_continuation(
+    message: CommandMessage, continuation: str, handlers: Handlers, targets: Collection[str] | None
+) -> Problem | None:
+    """Whoever names a continuation must be one who may issue it; of other lanes' types those lanes see to that."""
+    lane = continuation.partition(".")[0]
+    if targets is not None and lane not in targets:
+        known = ", ".join(sorted(targets))
+        return Problem("unknown_lane", f"continuation {continuation}: there is no lane {lane!r}; there are {known}")
+    handler = handlers.get(continuation)
+    if handler is not None and not _may_issue(message, handler):
+        return Problem(
+            "forbidden_command_type", f"continuation {continuation}: it is the system's own, or an operator's"
+        )
+    return None
+
+
+def _may_issue(message: CommandMessage, handler: Handler[Any]) -> bool:
+    return message.origin == "system" or not (handler.is_internal or handler.is_operators)

@@ -7,32 +7,39 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from coordinator.lane.control import Release
-from coordinator.lane.delivery import DeadLetter
-from coordinator.lane.parking import Parking, dead_letter_of, ordering_key
+from coordinator.lane.control import CONTROL_TYPES
+from coordinator.lane.letters import Letters
+from coordinator.lane.orders import Orders
+from coordinator.lane.parking import Parking, ordering_key
 from coordinator.lane.positions import Positions
 from coordinator.lane.request import Request
+from coordinator.lane.text import storable
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.port import BatchFault, StoreError
 from shared.continuation import Deferred, continued
 from shared.errors import Rejected
-from shared.lane_tables import Cancellation, LogEntry
+from shared.ids import system_command_id
+from shared.lane_tables import Cancellation, DeadLetter, LogEntry
 from shared.messaging.outcome import Outcome, OutcomeError, from_log
 from shared.messaging.wire import CommandMessage, Problem
 from shared.rows import Ref, Row, VersionedRow
 from shared.unit_of_work import Handler
 
 ERROR_CHARACTERS_MAX = 2000
-TRACEBACK_CHARACTERS_MAX = 8000
 
 
 class Settled(Struct, frozen=True):
-    """What became of one request. Without an outcome it waits for its key."""
+    """What became of one request. One that `waits` for its key has no outcome yet.
+
+    `letter` is its dead letter, as it is in the database now; one that `is_dropped` would have been one too many.
+    """
 
     outcome: Outcome | None
-    dead_letters: tuple[DeadLetter, ...] = ()
+    letter: DeadLetter | None = None
     entry: LogEntry | None = None
     is_deferred: bool = False
+    waits: bool = False
+    is_dropped: bool = False
 
 
 class Turn(Struct, frozen=True):
@@ -45,6 +52,8 @@ class Turn(Struct, frozen=True):
     known: dict[str, LogEntry]
     cancelled: Mapping[str, Cancellation]
     parking: Parking
+    letters: Letters
+    orders: Orders
     positions: Positions
     epoch: int
     parked_max: int
@@ -77,7 +86,7 @@ def settle_in_turn(
     for request in requests:
         done = settle(turn, request, sequence + 1, fault)
         blocks = done.entry is not None and _blocks(request, done.entry)
-        if turn.takes_for_new and (blocks or done.outcome is None):
+        if turn.takes_for_new and (blocks or done.waits):
             raise BatchFault("what has to wait, or blocks the lane, may be settled already")
         if done.entry is not None:
             if blocks:
@@ -132,8 +141,10 @@ def _blocks(request: Request, entry: LogEntry) -> bool:
 def settle(turn: Turn, request: Request, sequence: int, fault: BatchFault | None) -> Settled:
     """Apply one request, or find out why not; `fault` is what the database said of it when it was tried alone."""
     message, parking = request.message, turn.parking
+    if request.letter is not None:
+        return Settled(None, turn.letters.taken_in(message, request.letter))
     if message.command_id is None:
-        return _nameless(request, request.problem or Problem("missing_command_id", "a command needs an id"))
+        return _nameless(turn, request, request.problem or Problem("missing_command_id", "a command needs an id"))
     key = ordering_key(request) if parking or _parks_key(request) else None
     entry = turn.known.get(message.command_id)
     if entry is not None:
@@ -142,7 +153,7 @@ def settle(turn: Turn, request: Request, sequence: int, fault: BatchFault | None
     if parking and (waits := _waits(turn, request, key, cancellation)) is not None:
         return waits
     verdict = _verdict(turn, request, key, cancellation, fault)
-    text = None if verdict.text is None else _storable(verdict.text)
+    text = None if verdict.text is None else storable(verdict.text, ERROR_CHARACTERS_MAX)
     entry = LogEntry(
         command_id=message.command_id,
         sequence=sequence,
@@ -155,10 +166,11 @@ def settle(turn: Turn, request: Request, sequence: int, fault: BatchFault | None
         error_message=text,
         settled_at=turn.work.now,
     )
-    dead_letters: tuple[DeadLetter, ...] = ()
+    letter: DeadLetter | None = None
     if verdict.status == "failed":
-        dead_letters = (DeadLetter(message, verdict.code or "", text or "", verdict.traceback, sequence),)
-    return Settled(from_log(entry, replayed=False), dead_letters, entry, verdict.is_deferred)
+        problem = Problem(verdict.code or "", text or "")
+        letter = turn.letters.failed(message, problem, verdict.traceback, sequence)
+    return Settled(from_log(entry, replayed=False), letter, entry, verdict.is_deferred)
 
 
 def _waits(turn: Turn, request: Request, key: str | None, cancellation: Cancellation | None) -> Settled | None:
@@ -169,7 +181,7 @@ def _waits(turn: Turn, request: Request, key: str | None, cancellation: Cancella
         return _WAITS if must_wait else None
     waiting = parking.waiting(command_id)
     if waiting is not None:
-        return _WAITS if waiting.fingerprint == request.fingerprint else _mismatch(request, command_id)
+        return _WAITS if waiting.fingerprint == request.fingerprint else _mismatch(turn, request, command_id)
     if key is None or cancellation is not None or not parking.holds(key, command_id):
         return None
     if len(parking) >= turn.parked_max:
@@ -200,9 +212,8 @@ def _verdict(  # noqa: PLR0911  # one return for each answer of the protocol
         return Verdict("expired", "deadline_expired", "the deadline had passed when the command's turn came")
     work.begin_command(message.command_id or "", message.type or "", _continuation_of(message))
     try:
-        if isinstance(request.command, Release):
-            _release(turn, request.command)
-        result = _handle(work, request)
+        order = request.command if message.type in CONTROL_TYPES else None
+        result = _handle(work, request) if order is None else turn.orders.carry_out(order)
         return Verdict("applied", result=msgspec.json.encode(result), is_deferred=work.is_deferred)
     except Rejected as rejection:
         work.undo()
@@ -211,7 +222,7 @@ def _verdict(  # noqa: PLR0911  # one return for each answer of the protocol
         raise
     except Exception as error:  # noqa: BLE001  # whatever a handler does must not stop the lane
         work.undo()
-        trace = traceback.format_exc()[-TRACEBACK_CHARACTERS_MAX:]
+        trace = traceback.format_exc()
         return Verdict("failed", "handler_error", f"{type(error).__name__}: {error}", traceback=trace)
 
 
@@ -229,13 +240,6 @@ def _refusal(turn: Turn, request: Request, key: str | None) -> Verdict | None:
     if key is not None and request.parked_key is None and turn.parking.holds(key, message.command_id or ""):
         return Verdict("rejected", "too_many_parked", f"{len(turn.parking)} commands wait behind failed ones already")
     return None
-
-
-def _release(turn: Turn, command: Release) -> None:
-    head = turn.parking.head(command.ordering_key)
-    if head is None or head.command_id != command.command_id.lower():
-        raise Rejected("not_parked", f"nothing waits for {command.ordering_key} behind command {command.command_id}")
-    turn.parking.release(turn.work, command.ordering_key)
 
 
 def _handle(work: BatchWork, request: Request) -> Struct | None:
@@ -273,13 +277,12 @@ def reads(requests: Sequence[Request]) -> list[Ref[Row]]:
     return refs
 
 
-def _nameless(request: Request, problem: Problem) -> Settled:
+def _nameless(turn: Turn, request: Request, problem: Problem) -> Settled:
     """A message without an id cannot be deduplicated, so it is not applied and not logged."""
-    error = OutcomeError(code=problem.code, message=problem.message)
-    return Settled(
-        Outcome(command_id=None, type=request.message.type, status="failed", sequence=None, error=error),
-        (DeadLetter(request.message, problem.code, problem.message, None, None),),
-    )
+    letter = turn.letters.nameless(request.message, problem)
+    error = OutcomeError(code=problem.code, message=storable(problem.message, ERROR_CHARACTERS_MAX))
+    outcome = Outcome(command_id=None, type=request.message.type, status="failed", sequence=None, error=error)
+    return Settled(outcome, letter, is_dropped=letter is None)
 
 
 def _repeated(turn: Turn, request: Request, key: str | None, entry: LogEntry) -> Settled:
@@ -287,38 +290,31 @@ def _repeated(turn: Turn, request: Request, key: str | None, entry: LogEntry) ->
     if request.parked_key is not None and key is not None:
         turn.parking.leave(turn.work, request, key)
     if entry.fingerprint != request.fingerprint:
-        return _mismatch(request, f"{entry.command_id}, settled with sequence {entry.sequence}")
-    letters: list[DeadLetter] = []
-    if request.redelivered:
-        # Whoever settled it may have died, or lost its database, between the commit and the dead letter's confirm.
-        if entry.status == "failed":
-            letters.append(
-                DeadLetter(request.message, entry.error_code or "", entry.error_message or "", None, entry.sequence)
-            )
-        # Also before it told of a command that waited, and failed when this one let it go on.
-        released = request.command.ordering_key if isinstance(request.command, Release) else key
-        head = None if released is None else turn.parking.head(released)
-        if head is not None and head.command_id != entry.command_id:
-            letters.append(dead_letter_of(head))
-    return Settled(from_log(entry, replayed=True), tuple(letters))
+        return _mismatch(turn, request, f"{entry.command_id}, settled with sequence {entry.sequence}")
+    return Settled(from_log(entry, replayed=True))
 
 
-def _mismatch(request: Request, known: str) -> Settled:
-    error = OutcomeError(code="idempotency_mismatch", message=f"the id is that of another command: {known}")
-    return Settled(
-        Outcome(
-            command_id=request.message.command_id,
-            type=request.message.type,
-            status="rejected",
-            sequence=None,
-            error=error,
-        )
+def _mismatch(turn: Turn, request: Request, known: str) -> Settled:
+    """The id means another command. A stranger is told; for the system's own somebody waits, so it is never silent."""
+    message = request.message
+    problem = Problem("idempotency_mismatch", f"the id is that of another command: {known}")
+    error = OutcomeError(code=problem.code, message=problem.message)
+    is_ours = message.origin == "system"
+    outcome = Outcome(
+        command_id=message.command_id,
+        type=message.type,
+        status="failed" if is_ours else "rejected",
+        sequence=None,
+        error=error,
     )
+    letter = turn.letters.mismatched(message, request.fingerprint, problem) if is_ours else None
+    deferred = _continuation_of(message)
+    if letter is not None and deferred is not None:
+        emission = continued(deferred, "failed", None, error)
+        # The command that has this id may have one of its own.
+        own_id = system_command_id(emission.command_id, "mismatch", request.fingerprint)
+        turn.work.send_out(msgspec.structs.replace(emission, command_id=own_id))
+    return Settled(outcome, letter)
 
 
-_WAITS = Settled(None)
-
-
-def _storable(text: str) -> str:
-    """Text that every database takes: no NUL, no lone surrogates, not too long."""
-    return text[:ERROR_CHARACTERS_MAX].replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+_WAITS = Settled(None, waits=True)

@@ -17,7 +17,7 @@ from shared.continuation import Continuation, Deferred, Emission, continued
 from shared.errors import Rejected
 from shared.ids import derived_command_id
 from shared.lane_tables import Counter, OutboxEntry
-from shared.messaging.options import Options
+from shared.messaging.options import NO_OPTIONS
 from shared.messaging.outcome import OutcomeError
 from shared.rows import R, Ref, Row, VersionedRow
 
@@ -55,9 +55,11 @@ class _Kinds(dict[type[Row], _Kind]):
 class BatchWork:
     """Implements `shared.unit_of_work.UnitOfWork` for the commands of a batch, one after the other."""
 
-    def __init__(self, transaction: Transaction, now: datetime) -> None:
+    def __init__(self, transaction: Transaction, now: datetime, targets: Collection[str] | None = None) -> None:
+        """`targets` are those to whom anything can be emitted; None: nobody knows them."""
         self._transaction = transaction
         self._now = now
+        self._targets = targets
         self._kinds = _Kinds()
         self._journal: list[tuple[_Slots, Any, Any]] = []
         self._command_id = ""
@@ -161,10 +163,15 @@ class BatchWork:
     def emit(self, command: Command, *, continuation: type[Continuation] | None = None) -> str:
         command_id = derived_command_id(f"{self._command_type} {self._command_id}", self._emitted)
         self._emitted += 1
-        emission = Emission(
-            lane=command.lane(), command_id=command_id, type=command.type, arguments=msgspec.json.encode(command)
+        self.send_out(
+            Emission(
+                lane=command.lane(),
+                command_id=command_id,
+                type=command.type,
+                arguments=msgspec.json.encode(command),
+                continuation=None if continuation is None else continuation.type,
+            )
         )
-        self.send_out(emission, None if continuation is None else continuation.type)
         return command_id
 
     def defer(self) -> Deferred | None:
@@ -178,8 +185,10 @@ class BatchWork:
         else:
             self.send_out(continued(deferred, "applied", msgspec.json.encode(outcome), None))
 
-    def send_out(self, emission: Emission, continuation: str | None = None) -> None:
-        """Put a command into the outbox."""
+    def send_out(self, emission: Emission) -> None:
+        """Put a command into the outbox. Raises ValueError for one to nobody."""
+        if self._targets is not None and emission.lane not in self._targets:
+            raise ValueError(f"{emission.type}: there is no lane {emission.lane!r} here")
         self.add(
             OutboxEntry(
                 id=self.next_id(_OUTBOX_SERIES),
@@ -188,8 +197,8 @@ class BatchWork:
                 type=emission.type,
                 arguments=emission.arguments,
                 created_at=self._now,
-                continuation=continuation,
-                options=None if emission.origin == "system" else Options(origin=emission.origin).encode(),
+                continuation=emission.continuation,
+                options=None if emission.options is NO_OPTIONS else emission.options.encode(),
             )
         )
 

@@ -1,8 +1,11 @@
 """The consumer of one lane's queue: a thread of its own for the broker's I/O, so that heartbeats never starve.
 
-Two connections: one consumes and acknowledges, the other publishes outcomes, dead letters and emitted commands, since
-a broker under an alarm stops reading from connections that publish. The consumer's connection ends by being aborted,
-never by a cancel, a nack or a close: those would reorder the queue (docs/ARCHITECTURE.md).
+Two connections: one consumes and acknowledges, the other publishes outcomes and emitted commands, since a broker under
+an alarm stops reading from connections that publish. The consumer's connection ends by being aborted, never by a
+cancel, a nack or a close: those would reorder the queue (docs/ARCHITECTURE.md).
+
+With its first delivery a consumer is the lane's active one. It then takes in what is in the queues of dead letters too:
+what the broker let expire, and the letters of older releases.
 """
 
 import asyncio
@@ -17,28 +20,25 @@ import structlog
 
 from coordinator.inbox import Inbox
 from coordinator.lane.control import Marker
-from coordinator.lane.delivery import Delivery, Reply, Settlement
+from coordinator.lane.delivery import Reply, Settlement
 from coordinator.rabbitmq.acknowledgements import Acknowledgements
-from coordinator.rabbitmq.dead_letters import PERSISTENT, publish_dead
+from coordinator.rabbitmq.emitted import PERSISTENT, EmittedCommands
+from coordinator.rabbitmq.incoming import dead_delivery_of, delivery_of
+from shared.effects import effects_key
 from shared.errors import BrokerUnavailable, ConfigurationError, CoordinatorError
 from shared.event_loop import new_event_loop
+from shared.ids import new_command_id
 from shared.lane_tables import OutboxEntry
 from shared.messaging.amqp import AmqpChannel, AmqpConnection
 from shared.messaging.outcome import encode_outcome, encode_outcomes
 from shared.messaging.publisher import Publisher
-from shared.messaging.topology import WRITES_EXCHANGE, queue_name
-from shared.messaging.wire import (
-    HEADER_CONTINUATION,
-    HEADER_REPLY_PACKS,
-    JSON_CONTENT,
-    PACK_CONTENT,
-    decode,
-    envelope_of,
-)
+from shared.messaging.topology import SYSTEM_EXCHANGE, dead_queue_name, queue_name
+from shared.messaging.wire import JSON_CONTENT, PACK_CONTENT
 from shared.settings import BrokerSettings, LaneSettings
 
 TRANSIENT = 1
 REPLY_OUTCOMES_MAX = 500
+DEAD_PREFETCH = 50
 
 log = structlog.get_logger("consumer")
 
@@ -65,12 +65,12 @@ class LaneConsumer:
         self._on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None] = _ignore
         self._loop = new_event_loop()
         self._publisher = Publisher(broker, f"{holder} publish")
+        self._emitted = EmittedCommands(self._publisher, self._emitted_are_confirmed, broker.reconnect_delay_s)
         self._connection: AmqpConnection | None = None
         self._channel: AmqpChannel | None = None
         self._generation = 0
         self._acknowledgements: Acknowledgements | None = None
-        self._settlements: asyncio.Queue[tuple[int, Settlement]] = asyncio.Queue()
-        self._settlements_waiting = 0
+        self._is_active = asyncio.Event()
         self._stop: asyncio.Event = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name=f"broker {lane}", daemon=True)
         self.failure: ConfigurationError | None = None
@@ -90,7 +90,7 @@ class LaneConsumer:
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """Publish commands that handlers emitted. Called by the lane's thread."""
-        self._loop.call_soon_threadsafe(self._publish_emitted, list(entries))
+        self._loop.call_soon_threadsafe(self._emitted.publish, list(entries))
 
     def wake(self, command_id: str) -> None:
         """Have a marker of this id delivered to whichever consumer of the lane is the active one."""
@@ -115,20 +115,16 @@ class LaneConsumer:
     async def _serve(self) -> None:
         self._publisher.start()
         consuming = asyncio.create_task(self._keep_consuming())
-        settling = asyncio.create_task(self._settle_all())
         stopping = asyncio.create_task(self._stop.wait())
         try:
-            await asyncio.wait({consuming, settling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({consuming, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
-                finished = asyncio.create_task(self._settlements.join())
-                # Settling may end in an error, and then never finishes.
-                await asyncio.wait({finished, settling}, return_when=asyncio.FIRST_COMPLETED)
-                finished.cancel()
                 await self._flush_acknowledgements()
         finally:
-            for task in (consuming, settling, stopping):
+            self._emitted.stop()
+            for task in (consuming, stopping):
                 task.cancel()
-            results = await asyncio.gather(consuming, settling, stopping, return_exceptions=True)
+            results = await asyncio.gather(consuming, stopping, return_exceptions=True)
             if self._connection is not None:
                 self._connection.abort()
             await self._publisher.close()
@@ -158,6 +154,7 @@ class LaneConsumer:
                 await channel.declare_effects(self._lane, self._broker.queue_bytes_max)
             await channel.call(channel.raw.basic_qos, prefetch_count=self._settings.prefetch)
             generation = self._inbox.begin_generation()
+            self._is_active.clear()
             self._connection, self._channel, self._generation = connection, channel, generation
             acknowledgements = self._acknowledgements = Acknowledgements(channel.raw, self._settings.prefetch)
             await channel.call(
@@ -167,12 +164,53 @@ class LaneConsumer:
             )
             self.is_consuming = True
             log.info("consuming", lane=self._lane, generation=generation)
+            await self._take_in_dead_letters(connection, channel, generation, acknowledgements)
             reason = await asyncio.shield(connection.lost)
             log.warning("broker_connection_lost", connection=f"{self._holder} consume", error=str(reason))
         finally:
             self.is_consuming = False
             self._channel = None
             connection.abort()
+
+    async def _take_in_dead_letters(
+        self,
+        connection: AmqpConnection,
+        channel: AmqpChannel,
+        generation: int,
+        acknowledgements: Acknowledgements,
+    ) -> None:
+        """Consume them too, once this is the lane's active consumer; until then see to it that somebody is."""
+        targets = [self._lane, *([effects_key(self._lane)] if self._has_effects else [])]
+        becoming_active = asyncio.create_task(self._is_active.wait())
+        try:
+            while not self._is_active.is_set() and not connection.lost.done():
+                if await self._any_waits(channel, targets):
+                    self._publish_marker(new_command_id())
+                changes: set[asyncio.Future[Any]] = {becoming_active, connection.lost}
+                await asyncio.wait(
+                    changes,
+                    timeout=self._settings.outbox_watch_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+        finally:
+            becoming_active.cancel()
+        if connection.lost.done():
+            return
+        # They may be as large as messages can be: not so many of them in memory at once.
+        await channel.call(channel.raw.basic_qos, prefetch_count=DEAD_PREFETCH)
+        for target in targets:
+            await channel.call(
+                channel.raw.basic_consume,
+                dead_queue_name(target),
+                on_message_callback=partial(self._on_dead_message, target, generation, acknowledgements),
+            )
+
+    async def _any_waits(self, channel: AmqpChannel, targets: Sequence[str]) -> bool:
+        for target in targets:
+            declared = await channel.call(channel.raw.queue_declare, queue=dead_queue_name(target), passive=True)
+            if declared.method.message_count > 0:
+                return True
+        return False
 
     def _on_message(
         self,
@@ -183,41 +221,36 @@ class LaneConsumer:
         properties: pika.BasicProperties,
         body: bytes,
     ) -> None:
+        self._is_active.set()
         acknowledgements.delivered(method.delivery_tag)
-        self._inbox.put(generation, partial(_delivery, method, properties, body, self._settings.message_bytes_max))
+        self._inbox.put(generation, partial(delivery_of, method, properties, body, self._settings))
+
+    def _on_dead_message(
+        self,
+        target: str,
+        generation: int,
+        acknowledgements: Acknowledgements,
+        _: Any,
+        method: Any,
+        properties: pika.BasicProperties,
+        body: bytes,
+    ) -> None:
+        acknowledgements.delivered(method.delivery_tag)
+        self._inbox.put(generation, partial(dead_delivery_of, target, method, properties, body, self._settings))
 
     def _carry_out(self, generation: int, settlement: Settlement) -> None:
-        """At once, unless dead letters must be confirmed first, its own or those of one before."""
-        if settlement.dead_letters or self._settlements_waiting:
-            self._settlements_waiting += 1
-            self._settlements.put_nowait((generation, settlement))
-            return
+        """Outcomes first, since somebody waits for them."""
         try:
-            self._finish(generation, settlement)
+            self._send_replies(settlement.replies)
+            self._emitted.withdraw(settlement.withdrawn)
+            self._emitted.publish(settlement.emitted)
+            acknowledgements = self._acknowledgements
+            if acknowledgements is not None and generation == self._generation:
+                acknowledgements.settled(settlement.tags)
         except Exception:
             # What is not settled here never is: another process must have the deliveries.
             log.exception("settlement_failed", lane=self._lane)
             self._stop.set()
-
-    async def _settle_all(self) -> None:
-        while True:
-            generation, settlement = await self._settlements.get()
-            for letter in settlement.dead_letters:
-                await publish_dead(self._publisher, self._lane, letter, self._broker.reconnect_delay_s)
-            self._finish(generation, settlement)
-            self._settlements_waiting -= 1
-            self._settlements.task_done()
-
-    def _finish(self, generation: int, settlement: Settlement) -> None:
-        """Outcomes first, since somebody waits for them."""
-        self._send_replies(settlement.replies)
-        self._publish_emitted(settlement.emitted)
-        acknowledgements = self._acknowledgements
-        if acknowledgements is not None and generation == self._generation:
-            acknowledgements.settled(settlement.tags)
-            if settlement.dead_letters:
-                # Not to be dead-lettered again for want of ten milliseconds.
-                acknowledgements.flush()
 
     async def _flush_acknowledgements(self) -> None:
         """Give the acknowledgements time to arrive: the channel answers after it has read them.
@@ -258,34 +291,14 @@ class LaneConsumer:
         if not self._publisher.send(reply_to, properties, body):
             log.warning("outcome_not_sent", lane=self._lane, reply_to=reply_to)
 
-    def _publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
-        for entry in entries:
-            properties = pika.BasicProperties(
-                message_id=entry.command_id,
-                type=entry.type,
-                content_type=JSON_CONTENT,
-                delivery_mode=PERSISTENT,
-                headers={} if entry.continuation is None else {HEADER_CONTINUATION: entry.continuation},
-            )
-            confirm = self._publisher.publish(WRITES_EXCHANGE, entry.lane, properties, entry.arguments)
-            confirm.add_done_callback(partial(self._on_emitted, entry))
-
-    def _on_emitted(self, entry: OutboxEntry, confirm: "asyncio.Future[None]") -> None:
-        if confirm.cancelled():
-            return
-        error = confirm.exception()
-        if error is None:
-            self._on_emitted_confirmed([entry])
-            return
-        log.error("emitted_command_not_taken", lane=entry.lane, command_id=entry.command_id, error=str(error))
-        if not self._stop.is_set():
-            self._loop.call_later(self._broker.reconnect_delay_s, self._publish_emitted, [entry])
+    def _emitted_are_confirmed(self, entries: Sequence[OutboxEntry]) -> None:
+        self._on_emitted_confirmed(entries)
 
     def _publish_marker(self, command_id: str) -> None:
         properties = pika.BasicProperties(
             message_id=command_id, type=Marker.type, content_type=JSON_CONTENT, delivery_mode=PERSISTENT
         )
-        confirm = self._publisher.publish(WRITES_EXCHANGE, self._lane, properties, b"{}")
+        confirm = self._publisher.publish(SYSTEM_EXCHANGE, self._lane, properties, b"{}")
         # Whether it arrived shows at the next look.
         confirm.add_done_callback(lambda done: done.cancelled() or done.exception())
 
@@ -296,21 +309,3 @@ class LaneConsumer:
 
 def _ignore(_: Sequence[OutboxEntry]) -> None:
     """Before the start nothing is emitted."""
-
-
-def _delivery(method: Any, properties: pika.BasicProperties, body: bytes, bytes_max: int) -> Delivery:
-    envelope = envelope_of(properties)
-    return Delivery(
-        tag=method.delivery_tag,
-        commands=decode(envelope, body, bytes_max),
-        size_bytes=len(body),
-        redelivered=bool(method.redelivered),
-        reply_to=_text(properties.reply_to),
-        correlation_id=_text(properties.correlation_id),
-        reply_packs=envelope.headers.get(HEADER_REPLY_PACKS) in (True, "true", 1),
-    )
-
-
-def _text(value: object) -> str | None:
-    """pika leaves text that is not UTF-8 as bytes: that names no queue of anybody's."""
-    return value if isinstance(value, str) else None

@@ -1,11 +1,13 @@
 """A store in memory: for tests, simulation and a monolith's first steps. It keeps nothing when the process ends."""
 
+from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from coordinator.stores.port import BatchFault, Changes, Fenced, Lease, Read, Transaction
+from coordinator.stores.port import Backlog, BatchFault, Changes, Fenced, Lease, Read, Transaction
+from shared.lane_tables import OutboxEntry
 from shared.rows import R, Row
 
 _ABSENT = object()
@@ -75,11 +77,22 @@ class MemoryTransaction:
     def load(self, reads: Sequence[Read]) -> list[list[Any]]:
         return [self._load(read) for read in reads]
 
-    def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
+    def scan(
+        self, model: type[R], limit: int, after: int | str | None = None, where: tuple[str, int | str] | None = None
+    ) -> list[R]:
         rows = self._database.rows(model)
         if after is not None:
             rows = [row for row in rows if getattr(row, row.key) > after]
+        if where is not None:
+            column, value = where
+            rows = [row for row in rows if getattr(row, column) == value]
         return rows[:limit]
+
+    def backlog(self) -> list[Backlog]:
+        rows = self._database.rows(OutboxEntry)
+        counts = Counts(row.lane for row in rows)
+        oldest = {row.lane: row.created_at for row in reversed(rows)}
+        return [Backlog(target, count, oldest[target]) for target, count in counts.items()]
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         database = self._database

@@ -27,6 +27,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.synchronous.database import Database
 
 from coordinator.stores.port import (
+    Backlog,
     BatchFault,
     Changes,
     Conflict,
@@ -38,7 +39,7 @@ from coordinator.stores.port import (
 )
 from shared.database import Document, document_of, row_of_document
 from shared.errors import ConfigurationError
-from shared.lane_tables import LANE_MODELS, LEASE_TABLE
+from shared.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
 from shared.rows import R, Row
 from shared.service import Service
 
@@ -219,11 +220,21 @@ class MongoTransaction:
         with self._closing_when_unavailable():
             return [self._load(read) for read in reads]
 
-    def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
-        condition = {} if after is None else {"_id": {"$gt": after}}
+    def scan(
+        self, model: type[R], limit: int, after: int | str | None = None, where: tuple[str, int | str] | None = None
+    ) -> list[R]:
+        condition: Document = {} if after is None else {"_id": {"$gt": after}}
+        if where is not None:
+            condition[where[0]] = where[1]
         with self._closing_when_unavailable():
             found = self._of(model).find(condition, session=self._session).sort("_id", 1).limit(limit)
             return [row_of_document(model, document) for document in found]
+
+    def backlog(self) -> list[Backlog]:
+        by_lane = {"_id": "$lane", "rows": {"$sum": 1}, "oldest_at": {"$min": "$created_at"}}
+        with self._closing_when_unavailable():
+            found = self._of(OutboxEntry).aggregate([{"$group": by_lane}], session=self._session)
+            return [Backlog(each["_id"], each["rows"], each["oldest_at"]) for each in found]
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         with self._closing_when_unavailable():

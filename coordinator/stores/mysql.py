@@ -15,6 +15,7 @@ from sqlalchemy import make_url
 
 from coordinator.stores.mysql_statements import Statements
 from coordinator.stores.port import (
+    Backlog,
     BatchFault,
     Changes,
     Conflict,
@@ -24,7 +25,7 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
-from coordinator.stores.sql import Schema, aware, missing_table, naive, row_of, unsynced
+from coordinator.stores.sql import BACKLOG, Schema, aware, missing_table, naive, row_of, unsynced
 from shared.errors import ConfigurationError
 from shared.lane_tables import LANE_MODELS, LEASE_TABLE
 from shared.rows import R, Row
@@ -255,8 +256,15 @@ class MysqlTransaction:
     def load(self, reads: Sequence[Read]) -> list[list[Any]]:
         return [self._load(read) for read in reads]
 
-    def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
-        return self._rows(model, self._store.statements(model).first(limit, after))
+    def scan(
+        self, model: type[R], limit: int, after: int | str | None = None, where: tuple[str, int | str] | None = None
+    ) -> list[R]:
+        return self._rows(model, self._store.statements(model).first(limit, after, where))
+
+    def backlog(self) -> list[Backlog]:
+        with self._closing_when_unavailable(), self._connection.cursor() as cursor:
+            cursor.execute(BACKLOG)
+            return [Backlog(*map(aware, row)) for row in cursor.fetchall()]
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         with self._closing_when_unavailable():

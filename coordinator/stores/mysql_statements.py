@@ -43,11 +43,14 @@ class Statements:
         """Select the rows that have one of some values in a column."""
         return f"{self.select} WHERE {self._among(column, values)}"
 
-    def first(self, limit: int, after: int | str | None) -> str:
-        """Select the first rows in order of their keys, those after one of them."""
+    def first(self, limit: int, after: int | str | None, where: tuple[str, int | str] | None = None) -> str:
+        """Select the first rows in order of their keys, those after one of them, with a value in a column."""
         key = _quoted(self._key)
-        where = "" if after is None else f" WHERE {key} > {self._writers[self._key](after)}"
-        return f"{self.select}{where} ORDER BY {key} LIMIT {limit:d}"
+        conditions = [] if after is None else [f"{key} > {self._writers[self._key](after)}"]
+        if where is not None:
+            conditions.insert(0, f"{_quoted(where[0])} = {self._writers[where[0]](where[1])}")
+        only = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        return f"{self.select}{only} ORDER BY {key} LIMIT {limit:d}"
 
     def delete(self, rows: Sequence[Row]) -> str:
         keys = map(attrgetter(self._key), rows)

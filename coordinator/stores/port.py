@@ -71,14 +71,30 @@ class Read(Struct, frozen=True):
     values: Sequence[int | str]
 
 
+class Backlog(Struct, frozen=True):
+    """What waits in the outbox for one target: how many emitted commands, and since when."""
+
+    target: str
+    rows: int
+    oldest_at: datetime
+
+
 class Transaction(Protocol):
     """One transaction. It sees what was committed before it began, and nobody else's changes after its fence."""
 
     def load(self, reads: Sequence[Read]) -> list[list[Any]]:
         """For each read its rows, in any order; in one round trip, where the database can."""
 
-    def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
-        """The first rows in order of their keys, or the first of those with a higher key."""
+    def scan(
+        self, model: type[R], limit: int, after: int | str | None = None, where: tuple[str, int | str] | None = None
+    ) -> list[R]:
+        """The first rows in order of their keys, or the first of those with a higher key.
+
+        With `where` only those with this value in this column, which an index by it and the key serves.
+        """
+
+    def backlog(self) -> list[Backlog]:
+        """What waits in the outbox, by target."""
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         """Check the lease's epoch by a write, count its sequence up to `sequence`, write the changes, and commit.

@@ -21,6 +21,7 @@ from psycopg.pq.abc import PGresult
 from sqlalchemy import DateTime, Integer, LargeBinary
 
 from coordinator.stores.port import (
+    Backlog,
     BatchFault,
     Changes,
     Conflict,
@@ -32,7 +33,7 @@ from coordinator.stores.port import (
 )
 from coordinator.stores.postgresql_pipeline import Pipeline, Refused, Statement
 from coordinator.stores.server import ServerStore
-from coordinator.stores.sql import Schema, TableOf, missing_table, row_of, unsynced
+from coordinator.stores.sql import BACKLOG, Schema, TableOf, missing_table, row_of, unsynced
 from shared.errors import ConfigurationError
 from shared.lane_tables import LANE_MODELS, LEASE_TABLE
 from shared.rows import R, Row
@@ -242,15 +243,27 @@ class PostgresTransaction:
             )
             return [self._rows(read.model, result) for read, result in zip(reads, results, strict=True)]
 
-    def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
+    def scan(
+        self, model: type[R], limit: int, after: int | str | None = None, where: tuple[str, int | str] | None = None
+    ) -> list[R]:
         key = self._schema.of(model).key
-        statements = self._store.statements(model)
+        conditions: list[str] = []
+        values: list[bytes] = []
+        if where is not None:
+            values.append(_text(where[1]))
+            conditions.append(f"{_quoted(where[0])} = ${len(values)}")
+        if after is not None:
+            values.append(_text(after))
+            conditions.append(f"{_quoted(key)} > ${len(values)}")
+        statement = self._store.statements(model).first(key, conditions)
         with self._store.guarded():
-            if after is None:
-                (result,) = self._run([(statements.first(key), [_text(limit)])])
-            else:
-                (result,) = self._run([(statements.after(key), [_text(after), _text(limit)])])
+            (result,) = self._run([(statement, [*values, _text(limit)])])
             return self._rows(model, result)
+
+    def backlog(self) -> list[Backlog]:
+        with self._store.guarded():
+            (result,) = self._run([(BACKLOG.encode(), [])])
+            return [Backlog(*row) for row in self._pipeline.rows(result)]
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         fence = [_text(value) for value in (sequence, self._lane, lease.epoch, lease.sequence, lease.revision)]
@@ -320,13 +333,10 @@ class _Statements(Struct, frozen=True):
         """Select the rows that have one of some values in a column, the key or a unique one."""
         return self.lookups[column]
 
-    def first(self, key: str) -> bytes:
-        """Select the first rows in order of their keys."""
-        return self.select + f" ORDER BY {_quoted(key)} LIMIT $1".encode()
-
-    def after(self, key: str) -> bytes:
-        """Select the first rows with a higher key, in order of their keys."""
-        return self.select + f" WHERE {_quoted(key)} > $1 ORDER BY {_quoted(key)} LIMIT $2".encode()
+    def first(self, key: str, conditions: Sequence[str] = ()) -> bytes:
+        """Select the first rows that meet some conditions, in order of their keys; the limit is the last parameter."""
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        return self.select + f"{where} ORDER BY {_quoted(key)} LIMIT ${len(conditions) + 1}".encode()
 
 
 def _statements(table: TableOf) -> _Statements:

@@ -11,6 +11,9 @@ from shared import lane_tables
 from shared.errors import ConfigurationError
 from shared.rows import R, Row
 
+BACKLOG = f"SELECT lane, COUNT(*), MIN(created_at) FROM {lane_tables.OutboxEntry.table} GROUP BY lane"  # noqa: S608
+"""What waits in the outbox, by target."""
+
 
 class TableOf(Struct, frozen=True):
     """How a model is stored: its table, and its columns in one fixed order."""

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import DateTime, create_engine
 
 from coordinator.stores.port import (
+    Backlog,
     BatchFault,
     Changes,
     Conflict,
@@ -18,7 +19,7 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
-from coordinator.stores.sql import Schema, TableOf, missing_table, row_of
+from coordinator.stores.sql import BACKLOG, Schema, TableOf, missing_table, row_of
 from shared.lane_tables import LANE_MODELS, LEASE_TABLE
 from shared.lane_tables import metadata as lane_metadata
 from shared.rows import R, Row
@@ -129,10 +130,22 @@ class SqliteTransaction:
     def load(self, reads: Sequence[Read]) -> list[list[Any]]:
         return [self._load(read) for read in reads]
 
-    def scan(self, model: type[R], limit: int, after: int | str | None = None) -> list[R]:
+    def scan(
+        self, model: type[R], limit: int, after: int | str | None = None, where: tuple[str, int | str] | None = None
+    ) -> list[R]:
         table = self._schema.of(model)
-        where, given = ("", []) if after is None else (f' WHERE "{table.key}" > ?', [after])
-        return self._rows(model, table, f'{_select(table)}{where} ORDER BY "{table.key}" LIMIT ?', [*given, limit])
+        given = [*([] if where is None else [where]), *([] if after is None else [(table.key, after)])]
+        signs = [*([] if where is None else ["="]), *([] if after is None else [">"])]
+        conditions = " AND ".join(f'"{column}" {sign} ?' for (column, _), sign in zip(given, signs, strict=True))
+        query = f'{_select(table)}{conditions and f" WHERE {conditions}"} ORDER BY "{table.key}" LIMIT ?'
+        return self._rows(model, table, query, [*(value for _, value in given), limit])
+
+    def backlog(self) -> list[Backlog]:
+        with _translated():
+            found = self._connection.execute(BACKLOG).fetchall()
+        return [
+            Backlog(target, rows, datetime.fromisoformat(oldest).replace(tzinfo=UTC)) for target, rows, oldest in found
+        ]
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         with _translated():

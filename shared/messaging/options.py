@@ -24,3 +24,6 @@ class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def decode(cls, text: str | None) -> "Options":
         """Of JSON text; None stands for none of them."""
         return cls() if text is None else msgspec.json.decode(text, type=cls)
+
+
+NO_OPTIONS = Options()

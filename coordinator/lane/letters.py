@@ -1,0 +1,161 @@
+"""Dead letters: rows of the lane's database, written in the transaction that settles what they are about.
+
+So none is lost and none is there twice. What has no id of its own cannot be deduplicated by it: messages that are alike
+are one letter, which counts them, and of such letters there are so many at most.
+"""
+
+import hashlib
+
+import msgspec
+
+from coordinator.lane.control import DeadEffect
+from coordinator.lane.delivery import OldLetter
+from coordinator.lane.text import storable, storable_end
+from coordinator.lane.unit_of_work import BatchWork
+from shared.effects import effects_key
+from shared.lane_tables import Counter, DeadLetter
+from shared.messaging.options import Options
+from shared.messaging.wire import CommandMessage, Problem
+
+ARGUMENTS_BYTES_MAX = 1 << 20
+NAMELESS_BYTES_MAX = 1 << 16
+REASON_CHARACTERS_MAX = 2000
+TRACEBACK_CHARACTERS_MAX = 8000
+_CODE_CHARACTERS_MAX = 100
+_SERIES = "dead_letters"
+_NAMELESS = "dead_letters.nameless"
+
+
+class Letters:
+    """The dead letters of one transaction."""
+
+    def __init__(self, work: BatchWork, lane: str, nameless_max: int) -> None:
+        self._work = work
+        self._lane = lane
+        self._nameless_max = nameless_max
+
+    def failed(
+        self, message: CommandMessage, problem: Problem, traceback: str | None, sequence: int | None
+    ) -> DeadLetter:
+        """The letter of a command that failed, which happens once to a command."""
+        return self._add(message.command_id or "", message, problem, traceback, sequence)
+
+    def mismatched(self, message: CommandMessage, fingerprint: str, problem: Problem) -> DeadLetter | None:
+        """The letter of a command of the system's whose id is that of another; None: there is one already."""
+        source = f"{message.command_id} {fingerprint}"
+        if self._work.find(DeadLetter, "source", source) is not None:
+            return None
+        return self._add(source, message, problem, None, None)
+
+    def nameless(self, message: CommandMessage, problem: Problem, target: str | None = None) -> DeadLetter | None:
+        """The letter of a message without a usable id; None: there are too many of them, and it is dropped."""
+        source = _digest(message, target or self._lane)
+        known = self._work.find(DeadLetter, "source", source)
+        if known is not None:
+            return self._work.save(msgspec.structs.replace(known, copies=known.copies + 1))
+        counter = self._work.get(Counter, _NAMELESS)
+        if counter is not None and counter.value >= self._nameless_max:
+            return None
+        self._count_nameless(counter, 1)
+        return self._add(source, message, problem, None, None, target)
+
+    def taken_in(self, message: CommandMessage, letter: OldLetter) -> DeadLetter | None:
+        """A letter of an older release becomes a row, once; None: it is one already, or there are too many."""
+        problem = Problem(letter.code, letter.reason)
+        if message.command_id is None:
+            return self.nameless(message, problem, letter.target)
+        source = f"{letter.target} {message.command_id}" if letter.target != self._lane else message.command_id
+        if self._work.find(DeadLetter, "source", source) is not None:
+            return None
+        return self._add(source, message, problem, letter.traceback, letter.sequence, letter.target)
+
+    def of_effect(self, command: DeadEffect) -> DeadLetter | None:
+        """The letter of an effect; None: dropped. What is known of the effect already, this overrules."""
+        target = effects_key(self._lane)
+        message = CommandMessage(
+            command_id=command.command_id,
+            type=command.effect_type,
+            arguments=command.body.encode("utf-8", "replace"),
+            origin="system",
+        )
+        problem = Problem(command.code, command.reason)
+        if message.command_id is None:
+            return self.nameless(message, problem, target)
+        source = f"{target} {message.command_id}"
+        known = self._work.find(DeadLetter, "source", source)
+        if known is not None:
+            return self._work.save(
+                msgspec.structs.replace(
+                    known,
+                    code=storable(problem.code, _CODE_CHARACTERS_MAX),
+                    reason=storable(problem.message, REASON_CHARACTERS_MAX),
+                    traceback=_end(command.traceback),
+                    copies=known.copies + 1,
+                    dead_at=self._work.now,
+                )
+            )
+        return self._add(source, message, problem, command.traceback, None, target)
+
+    def remove(self, letter: DeadLetter) -> None:
+        """A letter is gone for good."""
+        self._work.remove(letter)
+        if letter.command_id is None:
+            self._count_nameless(self._work.get(Counter, _NAMELESS), -1)
+
+    def _add(
+        self,
+        source: str,
+        message: CommandMessage,
+        problem: Problem,
+        traceback: str | None,
+        sequence: int | None,
+        target: str | None = None,
+    ) -> DeadLetter:
+        options = Options(
+            origin=message.origin,
+            deadline_ms=message.deadline_ms,
+            expected_version=message.expected_version,
+            traceparent=message.traceparent,
+            continuation=message.continuation,
+        )
+        bytes_max = ARGUMENTS_BYTES_MAX if message.command_id is not None else NAMELESS_BYTES_MAX
+        return self._work.add(
+            DeadLetter(
+                id=self._work.next_id(_SERIES),
+                source=source,
+                target=target or self._lane,
+                command_id=message.command_id,
+                type=message.type,
+                origin=message.origin,
+                code=storable(problem.code, _CODE_CHARACTERS_MAX),
+                reason=storable(problem.message, REASON_CHARACTERS_MAX),
+                traceback=_end(traceback),
+                sequence=sequence,
+                arguments=message.arguments[:bytes_max],
+                size_bytes=len(message.arguments),
+                options=options.encode(),
+                copies=1,
+                dead_at=self._work.now,
+            )
+        )
+
+    def _count_nameless(self, counter: Counter | None, change: int) -> None:
+        if counter is None:
+            self._work.add(Counter(name=_NAMELESS, value=max(0, change)))
+        else:
+            self._work.save(Counter(name=_NAMELESS, value=max(0, counter.value + change)))
+
+
+def source_of_nameless(message: CommandMessage, lane: str) -> str:
+    """What makes two messages without an id the same letter."""
+    return _digest(message, lane)
+
+
+def _digest(message: CommandMessage, target: str) -> str:
+    digest = hashlib.blake2b(f"{target}\n{message.type}\n{message.origin}\n".encode(), digest_size=16)
+    digest.update(message.arguments)
+    return f"nameless {digest.hexdigest()}"
+
+
+def _end(traceback: str | None) -> str | None:
+    return None if traceback is None else storable_end(traceback, TRACEBACK_CHARACTERS_MAX)

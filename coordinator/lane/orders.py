@@ -1,0 +1,160 @@
+"""How the lane carries out the commands that act on itself (coordinator/lane/control.py)."""
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from coordinator.lane.control import (
+    DeadEffect,
+    Discarded,
+    DiscardLetter,
+    Release,
+    Replayed,
+    ReplayLetter,
+    WithdrawEmitted,
+    Withdrawn,
+)
+from coordinator.lane.letters import Letters
+from coordinator.lane.parking import Parking
+from coordinator.lane.request import Handlers, prepare
+from coordinator.lane.unit_of_work import BatchWork
+from shared.commands import Command
+from shared.continuation import Emission
+from shared.effects import EFFECTS_PREFIX
+from shared.errors import Rejected
+from shared.ids import replay_command_id, system_command_id
+from shared.lane_tables import DeadLetter, OutboxEntry
+from shared.messaging.options import Options
+from shared.messaging.wire import CommandMessage
+
+
+class Orders:
+    """Carries them out within one transaction."""
+
+    def __init__(self, work: BatchWork, parking: Parking, letters: Letters, handlers: Handlers) -> None:
+        self._work = work
+        self._parking = parking
+        self._letters = letters
+        self._handlers = handlers
+
+    def carry_out(self, command: Command) -> Struct | None:
+        """Do what one command asks; return what its outcome tells. Raises Rejected."""
+        match command:
+            case Release():
+                self._release(command)
+            case ReplayLetter():
+                return self._replay(command)
+            case DiscardLetter():
+                return self._discard(command)
+            case WithdrawEmitted():
+                return self._withdraw(command)
+            case DeadEffect():
+                self._letters.of_effect(command)
+        return None
+
+    def _release(self, command: Release) -> None:
+        head = self._parking.head(command.ordering_key)
+        if head is None or head.command_id != command.command_id.lower():
+            text = f"nothing waits for {command.ordering_key} behind command {command.command_id}"
+            raise Rejected("not_parked", text)
+        self._parking.release(self._work, command.ordering_key)
+
+    def _replay(self, command: ReplayLetter) -> Replayed:
+        letter = self._letter(command.letter)
+        emission = self._emission_of(letter, command)
+        self._letters.remove(letter)
+        self._work.send_out(emission)
+        return Replayed(
+            letter=letter.id,
+            target=letter.target,
+            command_id=letter.command_id,
+            replayed_as=emission.command_id,
+            by=command.by,
+        )
+
+    def _discard(self, command: DiscardLetter) -> Discarded:
+        letter = self._letter(command.letter)
+        self._letters.remove(letter)
+        if letter.command_id is not None:
+            self._parking.release_behind(self._work, letter.command_id)
+        return Discarded(letter=letter.id, target=letter.target, command_id=letter.command_id, by=command.by)
+
+    def _withdraw(self, command: WithdrawEmitted) -> Withdrawn:
+        entries = [self._work.get(OutboxEntry, number) for number in dict.fromkeys(command.entries)]
+        found = [entry for entry in entries if entry is not None]
+        for entry in found:
+            self._work.remove(entry)
+        return Withdrawn(command_ids=[entry.command_id for entry in found], by=command.by)
+
+    def _letter(self, number: int) -> DeadLetter:
+        letter = self._work.get(DeadLetter, number)
+        if letter is None:
+            raise Rejected("letter_not_found", f"there is no dead letter {number}")
+        return letter
+
+    def _emission_of(self, letter: DeadLetter, command: ReplayLetter) -> Emission:
+        """What is sent once more. Raises Rejected where it would only fail again."""
+        is_whole = letter.size_bytes == len(letter.arguments)
+        if command.args is UNSET and not is_whole:
+            text = (
+                f"dead letter {letter.id} keeps only a part of its {letter.size_bytes} bytes: give its arguments anew"
+            )
+            raise Rejected("not_replayable", text)
+        arguments = letter.arguments if command.args is UNSET else bytes(command.args)
+        options = Options.decode(letter.options)
+        if letter.target.startswith(EFFECTS_PREFIX):
+            # Its id is the idempotency key at the other side, so it keeps it.
+            return Emission(
+                lane=letter.target,
+                command_id=letter.command_id or system_command_id("letter", letter.target, str(letter.id)),
+                type=letter.type or "",
+                arguments=arguments,
+                options=Options(replayed=True),
+            )
+        if command.without_deadline:
+            options = msgspec.structs.replace(options, deadline_ms=None)
+        elif options.deadline_ms is not None and options.deadline_ms < self._work.now.timestamp() * 1000:
+            text = f"the deadline of the command of dead letter {letter.id} is over: it would only expire"
+            raise Rejected("deadline_over", text)
+        # Whoever waited for the old id was told that it failed; of the new one he knows nothing.
+        options = msgspec.structs.replace(
+            options,
+            continuation=options.continuation if _is_untold(letter) else None,
+            origin="system" if command.as_system else options.origin,
+            replayed=True,
+        )
+        emission = Emission(
+            lane=letter.target,
+            command_id=_replay_id(letter),
+            type=letter.type or "",
+            arguments=arguments,
+            continuation=options.continuation,
+            options=options,
+        )
+        self._check(letter, emission)
+        return emission
+
+    def _check(self, letter: DeadLetter, emission: Emission) -> None:
+        """Raises Rejected for a command that this lane, as it is, would not even try."""
+        message = CommandMessage(
+            command_id=emission.command_id,
+            type=emission.type,
+            arguments=emission.arguments,
+            origin=emission.options.origin,
+        )
+        problem = prepare(message, self._handlers, redelivered=False).problem
+        if problem is not None:
+            code = problem.code if problem.code == "forbidden_command_type" else "not_replayable"
+            raise Rejected(code, f"the command of dead letter {letter.id} would fail again: {problem.message}")
+
+
+def _is_untold(letter: DeadLetter) -> bool:
+    """Whether nobody was ever told what became of its command: it never came as far as the log."""
+    return letter.command_id is not None and letter.sequence is None and letter.source == letter.command_id
+
+
+def _replay_id(letter: DeadLetter) -> str:
+    if letter.command_id is None:
+        return system_command_id("letter", letter.target, str(letter.id))
+    if letter.source != letter.command_id:
+        return system_command_id(letter.source, "replay")
+    return replay_command_id(letter.command_id) if letter.sequence is not None else letter.command_id

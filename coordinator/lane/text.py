@@ -1,0 +1,11 @@
+"""Text from anywhere, made fit for every database."""
+
+
+def storable(text: str, characters_max: int) -> str:
+    """The beginning of a text: no NUL, which PostgreSQL does not take, and no half of a surrogate pair."""
+    return text[:characters_max].replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def storable_end(text: str, characters_max: int) -> str:
+    """The end of a text, likewise: of a traceback it says most."""
+    return storable(text[-characters_max:], characters_max)
