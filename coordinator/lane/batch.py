@@ -36,7 +36,7 @@ class Committed(Struct):
 def letter_refs(requests: Iterable[Request], lane: str) -> list[Ref[Row]]:
     """The dead letters that requests without an id may be copies of."""
     return [
-        by_unique(DeadLetter, "source", source_of_nameless(request.message, lane))
+        by_unique(DeadLetter, "source", source_of_nameless(request.message, request.problem, lane))
         for request in requests
         if request.message.command_id is None and request.letter is None
     ]

@@ -49,7 +49,7 @@ class Letters:
 
     def nameless(self, message: CommandMessage, problem: Problem, target: str | None = None) -> DeadLetter | None:
         """The letter of a message without a usable id; None: there are too many of them, and it is dropped."""
-        source = _digest(message, target or self._lane)
+        source = source_of_nameless(message, problem, target or self._lane)
         known = self._work.find(DeadLetter, "source", source)
         if known is not None:
             return self._work.save(msgspec.structs.replace(known, copies=known.copies + 1))
@@ -146,13 +146,10 @@ class Letters:
             self._work.save(Counter(name=_NAMELESS, value=max(0, counter.value + change)))
 
 
-def source_of_nameless(message: CommandMessage, lane: str) -> str:
+def source_of_nameless(message: CommandMessage, problem: Problem | None, target: str) -> str:
     """What makes two messages without an id the same letter."""
-    return _digest(message, lane)
-
-
-def _digest(message: CommandMessage, target: str) -> str:
-    digest = hashlib.blake2b(f"{target}\n{message.type}\n{message.origin}\n".encode(), digest_size=16)
+    code = None if problem is None else problem.code
+    digest = hashlib.blake2b(f"{target}\n{message.type}\n{message.origin}\n{code}\n".encode(), digest_size=16)
     digest.update(message.arguments)
     return f"nameless {digest.hexdigest()}"
 

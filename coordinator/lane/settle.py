@@ -167,7 +167,7 @@ def settle(turn: Turn, request: Request, sequence: int, fault: BatchFault | None
         settled_at=turn.work.now,
     )
     letter: DeadLetter | None = None
-    if verdict.status == "failed":
+    if verdict.status == "failed" and not _blocks(request, entry):
         problem = Problem(verdict.code or "", text or "")
         letter = turn.letters.failed(message, problem, verdict.traceback, sequence)
     return Settled(from_log(entry, replayed=False), letter, entry, verdict.is_deferred)

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from coordinator.lane.delivery import Delivery
+from coordinator.lane.outbox import message_of
 from coordinator.stores.memory import MemoryStore
 from shared.commands import Command
 from shared.lane_tables import OutboxEntry
-from shared.messaging.wire import CommandMessage
 from tests.support.lane_contract import LaneUnderTest, codes, delivery
 from tests.support.ledger import Account, Deposit, Note, OpenAccount, Postpone, Resume, Tamper
 from tests.support.store_contract import OpenStore
@@ -16,8 +16,7 @@ from tests.support.store_contract import OpenStore
 
 def brought(entry: OutboxEntry) -> Delivery:
     """An emitted command as its lane receives it."""
-    message = CommandMessage(command_id=entry.command_id, type=entry.type, arguments=entry.arguments)
-    return Delivery(tag=1, commands=(message,))
+    return Delivery(tag=1, commands=(message_of(entry),))
 
 
 class ContinuationContract:

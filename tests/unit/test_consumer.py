@@ -10,14 +10,13 @@ import pika
 import pytest
 
 from coordinator.inbox import Inbox
-from coordinator.lane.delivery import DeadLetter, Reply, Settlement
+from coordinator.lane.delivery import Reply, Settlement
 from coordinator.rabbitmq import acknowledgements
 from coordinator.rabbitmq.acknowledgements import Acknowledgements
 from coordinator.rabbitmq.consumer import LaneConsumer
+from coordinator.rabbitmq.emitted import EmittedCommands
 from shared.lane_tables import OutboxEntry
 from shared.messaging.outcome import Outcome
-from shared.messaging.topology import DEAD_EXCHANGE
-from shared.messaging.wire import CommandMessage
 from shared.settings import BrokerSettings, LaneSettings
 from tests.support.store_contract import NOW
 
@@ -50,7 +49,7 @@ class FakeBroker:
     def publish(
         self, exchange: str, routing_key: str, properties: pika.BasicProperties, body: bytes
     ) -> "asyncio.Future[None]":
-        self._note("dead letter" if exchange == DEAD_EXCHANGE else "emitted", properties.message_id)
+        self._note("emitted", properties.message_id)
         confirm: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._unconfirmed.append(confirm)
         return confirm
@@ -79,7 +78,7 @@ class FakeBroker:
         self._note("acknowledged up to" if multiple else "acknowledged", tag)
 
     def _note(self, what: str, which: object) -> None:
-        if self.error is not None and what in {"outcome", "emitted", "dead letter"}:
+        if self.error is not None and what in {"outcome", "emitted"}:
             raise self.error
         self.did.append((what, which))
         self._happened.set()
@@ -94,6 +93,7 @@ class Consumer(LaneConsumer):
         self._loop.close()
         self._loop = asyncio.get_running_loop()
         self._publisher = self._connection = self._channel = broker
+        self._emitted = EmittedCommands(broker, self._emitted_are_confirmed, 1.0)
         self._generation = GENERATION
         self._acknowledgements = Acknowledgements(broker.raw, prefetch)
         for tag in range(1, prefetch + 1):
@@ -131,16 +131,17 @@ async def consuming(broker: FakeBroker, prefetch: int = PREFETCH) -> AsyncIterat
     await consumer.until_ended()
 
 
-def settlement(*tags: int, dead: Sequence[str] = (), emitted: Sequence[str] = ()) -> Settlement:
+def settlement(*tags: int, emitted: Sequence[str] = ()) -> Settlement:
     """The outcome of delivery 7 goes to `to 7`."""
     outcome = Outcome(command_id="c", type="t", status="applied", sequence=1)
-    letters = [CommandMessage(command_id=command_id, type="t", arguments=b"{}") for command_id in dead]
     entries = enumerate(emitted, 1)
     return Settlement(
         tags=list(tags),
         outcomes=[outcome for _ in tags],
         replies=[Reply(f"to {tag}", None, packed=False, outcomes=[outcome]) for tag in tags],
-        dead_letters=[DeadLetter(letter, "handler_error", "a defect", None, 1) for letter in letters],
+        dead_letters=[],
+        dropped=0,
+        withdrawn=[],
         emitted=[
             OutboxEntry(id=number, lane="ledger", command_id=command_id, type="t", arguments=b"{}", created_at=NOW)
             for number, command_id in entries
@@ -158,51 +159,20 @@ async def test_an_outcome_is_sent_and_what_is_emitted_published_before_the_deliv
         assert broker.did == [("outcome", "to 1"), ("emitted", "e"), ("acknowledged up to", 1)]
 
 
-async def test_nothing_is_told_or_acknowledged_before_its_dead_letter_is_confirmed_nor_what_comes_behind_it(
-    broker: FakeBroker,
-) -> None:
-    async with consuming(broker) as consumer:
-        consumer.carry_out(settlement(1, dead=["d"]))
-        consumer.carry_out(settlement(2))
-        await broker.until_done(("dead letter", "d"))
-        broker.confirm()
-        await broker.until_done(
-            ("dead letter", "d"), ("outcome", "to 1"), ("acknowledged up to", 1), ("outcome", "to 2")
-        )
-
-
-async def test_behind_a_dead_letter_everything_that_is_settled_is_acknowledged_at_once(broker: FakeBroker) -> None:
-    """Else a crash within the time that acknowledgements wait would dead-letter it again."""
-    async with consuming(broker) as consumer:
-        consumer.carry_out(settlement(1))
-        assert broker.did == [("outcome", "to 1")]
-        consumer.carry_out(settlement(2, dead=["d"]))
-        await broker.until_done(("outcome", "to 1"), ("dead letter", "d"))
-        broker.confirm()
-        await broker.until_done(
-            ("outcome", "to 1"), ("dead letter", "d"), ("outcome", "to 2"), ("acknowledged up to", 2)
-        )
-
-
 async def test_of_an_old_channel_outcomes_are_sent_and_nothing_is_acknowledged(broker: FakeBroker) -> None:
     async with consuming(broker, prefetch=1) as consumer:
         consumer.carry_out(settlement(1), GENERATION - 1)
         assert broker.did == [("outcome", "to 1")]
 
 
-async def test_a_stop_waits_for_dead_letters_and_acknowledges_before_the_connection_is_dropped(
-    broker: FakeBroker,
-) -> None:
+async def test_a_stop_acknowledges_what_was_settled_before_the_connection_is_dropped(broker: FakeBroker) -> None:
     consumer = Consumer(broker)
-    consumer.carry_out(settlement(1, dead=["d"]))
+    consumer.carry_out(settlement(1))
     consumer.carry_out(settlement(2))
     consumer.begin_to_stop()
-    await broker.until_done(("dead letter", "d"))
-    broker.confirm()
     await consumer.until_ended()
-    assert broker.did[1:] == [
+    assert broker.did == [
         ("outcome", "to 1"),
-        ("acknowledged up to", 1),
         ("outcome", "to 2"),
         ("acknowledged up to", 2),
         ("asked", None),
@@ -211,28 +181,13 @@ async def test_a_stop_waits_for_dead_letters_and_acknowledges_before_the_connect
     assert consumer.inbox.is_closed
 
 
-@pytest.mark.parametrize("dead", [[], ["d"]], ids=["at once", "behind a dead letter"])
-async def test_an_unforeseen_error_ends_the_consumer_with_the_delivery_unacknowledged(
-    broker: FakeBroker, dead: list[str]
-) -> None:
+async def test_an_unforeseen_error_ends_the_consumer_with_the_delivery_unacknowledged(broker: FakeBroker) -> None:
     """Another process must have it: here it is neither settled nor delivered again."""
     consumer = Consumer(broker)
     consumer.carry_out(settlement(1))
     broker.error = TypeError("a defect of ours")
-    consumer.carry_out(settlement(2, dead=dead))
+    consumer.carry_out(settlement(2))
     await consumer.until_ended()
     assert [tag for what, tag in broker.did if what.startswith("acknowledged")] in ([], [1])
     assert broker.did[-1] == ("aborted", None)
     assert consumer.inbox.is_closed
-
-
-async def test_a_stop_does_not_wait_for_what_an_unforeseen_error_has_left(broker: FakeBroker) -> None:
-    consumer = Consumer(broker)
-    consumer.carry_out(settlement(1, dead=["d"]))
-    consumer.carry_out(settlement(2, dead=["e"]))
-    await broker.until_done(("dead letter", "d"))
-    consumer.begin_to_stop()
-    broker.error = TypeError("a defect of ours")
-    broker.confirm()
-    await consumer.until_ended()
-    assert broker.did == [("dead letter", "d"), ("asked", None), ("aborted", None)]

@@ -54,7 +54,9 @@ class Travel:
             None if code is None else OutcomeError(code=code, message="no"),
         )
         settlement = self._settle(
-            CommandMessage(command_id=emission.command_id, type=emission.type, arguments=emission.arguments)
+            CommandMessage(
+                command_id=emission.command_id, type=emission.type, arguments=emission.arguments, origin="system"
+            )
         )
         return settlement.emitted, settlement.outcomes
 
