@@ -23,6 +23,8 @@ from tests.support.continuation_contract import ContinuationContract
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.lane_contract import LaneContract
 from tests.support.ledger import LEDGER, Account, metadata
+from tests.support.letter_contract import LetterContract
+from tests.support.origin_contract import OriginContract
 from tests.support.servers import Environment
 from tests.support.store_contract import (
     NOW,
@@ -388,15 +390,15 @@ class TestMongoStore(_ServerContract):
     has_lengths = False
 
 
-class TestPostgresLane(_OnServer, LaneContract, ContinuationContract):
+class TestPostgresLane(_OnServer, LaneContract, ContinuationContract, OriginContract, LetterContract):
     setting = "USERS_DATABASE_URL"
 
 
-class TestMysqlLane(_OnServer, LaneContract, ContinuationContract):
+class TestMysqlLane(_OnServer, LaneContract, ContinuationContract, OriginContract, LetterContract):
     setting = "PAYMENTS_DATABASE_URL"
 
 
-class TestMongoLane(_OnServer, LaneContract, ContinuationContract):
+class TestMongoLane(_OnServer, LaneContract, ContinuationContract, OriginContract, LetterContract):
     setting = "ITEMS_DATABASE_URL"
 
 

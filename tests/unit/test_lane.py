@@ -18,17 +18,19 @@ from shared.rows import R, by_key
 from tests.support.continuation_contract import ContinuationContract
 from tests.support.lane_contract import LaneContract, LaneUnderTest, codes, delivery
 from tests.support.ledger import LEDGER, Account, Close, Deposit, OpenAccount
+from tests.support.letter_contract import LetterContract
+from tests.support.origin_contract import OriginContract
 from tests.support.store_contract import OpenStore
 
 
-class TestLaneInMemory(LaneContract, ContinuationContract):
+class TestLaneInMemory(LaneContract, ContinuationContract, OriginContract, LetterContract):
     @pytest.fixture
     def open_store(self) -> OpenStore:
         database = MemoryDatabase()
         return lambda: MemoryStore(database)
 
 
-class TestLaneOnSqlite(LaneContract, ContinuationContract):
+class TestLaneOnSqlite(LaneContract, ContinuationContract, OriginContract, LetterContract):
     @pytest.fixture
     def open_store(self, tmp_path: Path) -> OpenStore:
         path = str(tmp_path / "ledger.db")

@@ -1,0 +1,198 @@
+"""What a lane promises of dead letters and of its outbox, on every store. Each store's tests inherit this class."""
+
+import itertools
+
+import msgspec
+import pytest
+
+from coordinator.lane.control import DeadEffect, DiscardLetter, ReplayLetter, WithdrawEmitted
+from coordinator.lane.delivery import Delivery, OldLetter
+from coordinator.lane.outbox import message_of
+from shared.ids import replay_command_id
+from shared.lane_tables import Counter, DeadLetter, OutboxEntry
+from shared.messaging.options import Options
+from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, decode
+from shared.settings import LaneSettings
+from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
+from tests.support.ledger import Deposit, Forward, Fragile, OpenAccount, Remark, Tamper
+from tests.support.store_contract import OpenStore
+
+
+def pack(*elements: bytes) -> Delivery:
+    body = b"[" + b",".join(elements) + b"]"
+    return Delivery(tag=1, commands=decode(Envelope(content_type=PACK_CONTENT), body), reply_to="q")
+
+
+def old(number: int | None, code: str = "handler_error", target: str = "ledger") -> Delivery:
+    """A letter that an older release published."""
+    message = CommandMessage(
+        command_id=None if number is None else command_id(number),
+        type=Deposit.type,
+        arguments=b'{"id":1,"amount":3}',
+        origin="system",
+    )
+    letter = OldLetter(target=target, code=code, reason="long ago", traceback="Traceback", sequence=7)
+    return Delivery(tag=1, commands=(message,), letter=letter)
+
+
+class LetterContract:
+    @pytest.fixture
+    def lane(self, open_store: OpenStore) -> LaneUnderTest:
+        return LaneUnderTest(open_store())
+
+    def test_a_dead_letter_has_all_that_is_known(self, lane: LaneUnderTest) -> None:
+        lane.do(OpenAccount(owner="a"))
+        failing = Tamper(id=1, how="crash")
+        lane.settle(delivery(1, failing, deadline_ms=2**50, traceparent="00-x", origin="public"))
+        (letter,) = lane.rows(DeadLetter)
+        assert (letter.command_id, letter.type, letter.origin) == (command_id(1), Tamper.type, "public")
+        assert (letter.target, letter.code, letter.sequence, letter.copies) == ("ledger", "handler_error", 2, 1)
+        assert letter.arguments == msgspec.json.encode(failing)
+        assert letter.size_bytes == len(letter.arguments)
+        assert "boom" in letter.reason
+        assert "Traceback" in (letter.traceback or "")
+        assert Options.decode(letter.options) == Options(origin="public", deadline_ms=2**50, traceparent="00-x")
+        assert letter.dead_at == lane.now
+
+    def test_messages_without_an_id_that_are_alike_are_one_letter(self, lane: LaneUnderTest) -> None:
+        settlement = lane.settle(pack(*[b"{}"] * 700, b"[]", b'{"type":"ledger.open","args":{}}'))
+        assert len(settlement.outcomes) == 702
+        lane.settle(pack(*[b"{}"] * 300))
+        assert sorted(row.copies for row in lane.rows(DeadLetter)) == [1, 1, 1000]
+
+    def test_of_those_without_an_id_there_are_so_many_at_most(
+        self, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("LANE_NAMELESS_DEAD_MAX", "3")
+        assert LaneSettings().nameless_dead_max == 3
+        lane = LaneUnderTest(open_store())
+        settlement = lane.settle(pack(*(b'{"type":"t%d"}' % number for number in range(5)), b'{"type":"t0"}'))
+        assert [len(lane.rows(DeadLetter)), settlement.dropped, len(settlement.outcomes)] == [3, 2, 6]
+        # With a successor the number is still known, and room is made by an operator.
+        successor = LaneUnderTest(open_store())
+        assert successor.settle(pack(b'{"type":"t9"}')).dropped == 1
+        successor.do(DiscardLetter(letter=successor.rows(DeadLetter)[0].id))
+        assert successor.settle(pack(b'{"type":"t9"}')).dropped == 0
+        assert [row.value for row in successor.rows(Counter) if row.name == "dead_letters.nameless"] == [3]
+
+    def test_a_letter_is_replayed_once_under_an_id_of_its_own(self, open_store: OpenStore) -> None:
+        lane = LaneUnderTest(open_store())
+        lane.do(OpenAccount(owner="a"), Remark(id=1, note="broken"))
+        lane.settle(delivery(10, Fragile(id=1, amount=5), expected_version=2))
+        (letter,) = lane.rows(DeadLetter)
+        order = delivery(11, ReplayLetter(letter=letter.id, by="ada@desk"))
+        emitted = [*lane.settle(order).emitted, *lane.settle(order).emitted]
+        assert [entry.command_id for entry in emitted] == [replay_command_id(command_id(10))]
+        message = message_of(emitted[0])
+        assert (message.type, message.expected_version, message.arguments) == (Fragile.type, 2, letter.arguments)
+        assert Options.decode(emitted[0].options).replayed
+        assert lane.rows(DeadLetter) == []
+        assert codes(lane.do(ReplayLetter(letter=letter.id))) == ["letter_not_found"]
+        entry = next(entry for entry in lane.log() if entry.command_id == command_id(11))
+        assert msgspec.json.decode(entry.result or "")["by"] == "ada@desk"
+        # It fails again, and is another letter.
+        successor = LaneUnderTest(open_store())
+        successor.settle(Delivery(tag=1, commands=(message,)))
+        assert [row.command_id for row in successor.rows(DeadLetter)] == [message.command_id]
+
+    def test_a_letter_may_be_edited_but_not_into_what_would_fail_again(self, lane: LaneUnderTest) -> None:
+        lane.do(OpenAccount(owner="a"))
+        lane.settle(delivery(1, b'{"id":1,"amount":"five"}', command_type=Deposit.type))
+        (letter,) = lane.rows(DeadLetter)
+        assert codes(lane.do(ReplayLetter(letter=letter.id))) == ["not_replayable"]
+        bad = msgspec.Raw(b'{"id":1,"amount":"six"}')
+        assert codes(lane.do(ReplayLetter(letter=letter.id, args=bad))) == ["not_replayable"]
+        good = ReplayLetter(letter=letter.id, args=msgspec.Raw(b'{"id":1,"amount":5}'))
+        (entry,) = lane.settle(delivery(2, good)).emitted
+        assert codes(lane.settle(Delivery(tag=1, commands=(message_of(entry),))).outcomes) == ["applied"]
+
+    def test_a_letter_whose_deadline_is_over_is_replayed_without_it_only(self, lane: LaneUnderTest) -> None:
+        lane.do(OpenAccount(owner="a"))
+        deadline_ms = int(lane.now.timestamp() * 1000)
+        lane.settle(delivery(1, Tamper(id=1, how="crash"), deadline_ms=deadline_ms))
+        (letter,) = lane.rows(DeadLetter)
+        lane.now = lane.now.replace(year=lane.now.year + 1)
+        assert codes(lane.do(ReplayLetter(letter=letter.id))) == ["deadline_over"]
+        (entry,) = lane.settle(delivery(2, ReplayLetter(letter=letter.id, without_deadline=True))).emitted
+        assert message_of(entry).deadline_ms is None
+
+    def test_letters_of_an_older_release_are_taken_in_once(self, open_store: OpenStore) -> None:
+        lane = LaneUnderTest(open_store())
+        lane.do(OpenAccount(owner="a"))
+        settlement = lane.settle(old(1), old(1), old(None), old(1, target="effects.ledger"))
+        assert (settlement.outcomes, settlement.tags) == ([], [1, 1, 1, 1])
+        successor = LaneUnderTest(open_store())
+        successor.settle(old(1), old(1, target="effects.ledger"))
+        rows = {row.source: row for row in successor.rows(DeadLetter)}
+        assert sorted(row.target for row in rows.values()) == ["effects.ledger", "ledger", "ledger"]
+        letter = rows[command_id(1)]
+        assert (letter.code, letter.reason, letter.traceback, letter.sequence) == (
+            "handler_error", "long ago", "Traceback", 7,
+        )  # fmt: skip
+        (entry,) = successor.settle(delivery(2, ReplayLetter(letter=letter.id))).emitted
+        assert entry.command_id == replay_command_id(command_id(1))
+        assert successor.do(OpenAccount(owner="b"))[0].sequence == 3, "a letter takes no place in the order"
+
+    def test_an_effect_s_letter_is_replayed_under_its_own_key(self, lane: LaneUnderTest) -> None:
+        dead = DeadEffect(command_id=command_id(1), effect_type="ledger.effects.x", body="{}", code="c", reason="r")
+        lane.do(dead, dead)
+        (letter,) = lane.rows(DeadLetter)
+        assert (letter.target, letter.copies) == ("effects.ledger", 2)
+        (entry,) = lane.settle(delivery(2, ReplayLetter(letter=letter.id))).emitted
+        assert (entry.lane, entry.command_id, entry.type) == ("effects.ledger", command_id(1), "ledger.effects.x")
+        assert Options.decode(entry.options).replayed
+        lane.do(dead)
+        assert len(lane.rows(DeadLetter)) == 1
+
+    def test_a_letter_that_is_too_large_keeps_its_beginning(self, lane: LaneUnderTest) -> None:
+        body = b'{"owner":"' + b"x" * (2 << 20) + b'"}'
+        envelope = Envelope(message_id=command_id(1), type=OpenAccount.type)
+        settlement = lane.settle(Delivery(tag=1, commands=decode(envelope, body), reply_to="q"))
+        assert codes(settlement.outcomes) == ["message_too_large"]
+        (letter,) = lane.rows(DeadLetter)
+        assert (len(letter.arguments), letter.size_bytes) == (1 << 20, len(body))
+        assert codes(lane.do(ReplayLetter(letter=letter.id))) == ["not_replayable"]
+
+    def test_a_target_that_takes_nothing_holds_up_no_other(
+        self, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("LANE_OUTBOX_MAX", "4")
+        lane = LaneUnderTest(open_store())
+        lane.do(OpenAccount(owner="a"))
+        handed: list[OutboxEntry] = []
+        for number in range(12):
+            stuck = delivery(100 + number, Deposit(id=1, amount=1), continuation="journal.note")
+            handed += lane.settle(stuck).emitted
+        assert {entry.lane for entry in handed} == {"journal"}
+        assert len(handed) <= 5
+        for number in range(3):
+            (entry,) = lane.settle(delivery(200 + number, Forward(id=1, amount=1))).emitted
+            assert entry.lane == "ledger"
+        # Nor for a successor, which reads them all from the table.
+        successor = LaneUnderTest(open_store())
+        found = [entry for _ in range(4) for entry in successor.settle(delivery(1, Deposit(id=1, amount=1))).emitted]
+        assert sum(entry.lane == "ledger" for entry in found) == 3
+        # And the stuck ones go on, in order, as they are confirmed.
+        order = [entry.id for entry in found if entry.lane == "journal"]
+        for number in itertools.count(300):
+            waiting = [entry for entry in successor.rows(OutboxEntry) if entry.lane == "journal"]
+            if not waiting:
+                break
+            assert number < 330
+            successor.lane.confirm([entry for entry in waiting if entry.id in order])
+            emitted = successor.settle(delivery(number, Deposit(id=1, amount=1))).emitted
+            order += [entry.id for entry in emitted if entry.lane == "journal"]
+        assert order == sorted(order)
+        assert len(order) == 12
+
+    def test_emitted_commands_can_be_withdrawn(self, lane: LaneUnderTest) -> None:
+        lane.do(OpenAccount(owner="a"))
+        emitted = lane.settle(
+            *(delivery(number, Deposit(id=1, amount=1), continuation="journal.note") for number in (1, 2, 3))
+        ).emitted
+        order = WithdrawEmitted(entries=[emitted[0].id, emitted[2].id, 99])
+        settlement = lane.settle(delivery(4, order))
+        assert settlement.withdrawn == [emitted[0].id, emitted[2].id]
+        assert lane.rows(OutboxEntry) == [emitted[1]]
+        told = msgspec.json.decode(settlement.outcomes[0].result)["command_ids"]
+        assert told == [emitted[0].command_id, emitted[2].command_id]
