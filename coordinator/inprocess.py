@@ -8,7 +8,7 @@ import asyncio
 import itertools
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -29,6 +29,7 @@ from shared.ids import derived_command_id
 from shared.lane_tables import OutboxEntry
 from shared.messaging.outcome import Outcome
 from shared.messaging.wire import CommandMessage
+from shared.messaging.writes import check_id
 from shared.service import Service
 from shared.settings import EffectSettings, LaneSettings
 
@@ -45,7 +46,9 @@ class InProcessWrites:
         settings: LaneSettings | None = None,
         clock: Clock = utc_now,
         effect_settings: EffectSettings | None = None,
+        targets: Collection[str] | None = None,
     ) -> None:
+        """`targets` are the lanes and effects that there are anywhere; None: nobody here knows them all."""
         settings = settings or LaneSettings()
         self._services = services
         self._clock = clock
@@ -54,13 +57,13 @@ class InProcessWrites:
         self._emitted: dict[int, tuple[_LocalLane, OutboxEntry]] = {}
         self._origins: dict[str, _LocalLane] = {}
         self._lanes = {
-            service.name: _LocalLane(self, service, stores[service.name], settings, clock)
+            service.name: _LocalLane(self, service, stores[service.name], settings, clock, targets)
             for service in services
             if service.name in stores
         }
         self._settings = settings
         self.numbers = itertools.count(1)
-        self._waiting: dict[str, asyncio.Future[Outcome]] = {}
+        self._waiting: dict[str, tuple[str, asyncio.Future[Outcome]]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
@@ -84,9 +87,12 @@ class InProcessWrites:
         local = self._lanes.get(lane)
         if local is None or self._loop is None:
             raise BrokerUnavailable(f"this process runs no lane {lane!r}")
+        if local.is_lost:
+            raise _taken_over(lane)
+        check_id(message)
         number = next(self.numbers)
         waiting: asyncio.Future[Outcome] = self._loop.create_future()
-        self._waiting[str(number)] = waiting
+        self._waiting[str(number)] = lane, waiting
         local.deliver(Delivery(tag=number, commands=(message,), reply_to="here", correlation_id=str(number)))
         try:
             if wait_s != 0:
@@ -138,23 +144,41 @@ class InProcessWrites:
 
     def _resolve(self, settlement: Settlement) -> None:
         for reply in settlement.replies:
-            waiting = self._waiting.get(reply.correlation_id or "")
+            _, waiting = self._waiting.get(reply.correlation_id or "", (None, None))
             if waiting is not None and not waiting.done():
                 waiting.set_result(reply.outcomes[0])
+
+    def lost(self, lane: str) -> None:
+        """Another process has a lane now: whoever waits for it here learns nothing more. Called by its thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._fail_waiting, lane)
+
+    def _fail_waiting(self, lost: str) -> None:
+        for lane, waiting in self._waiting.values():
+            if lane == lost and not waiting.done():
+                waiting.set_exception(_taken_over(lane))
 
 
 class _LocalLane:
     """One lane with its thread. Implements `Settler`."""
 
     def __init__(
-        self, writes: InProcessWrites, service: Service, store: Store, settings: LaneSettings, clock: Clock
+        self,
+        writes: InProcessWrites,
+        service: Service,
+        store: Store,
+        settings: LaneSettings,
+        clock: Clock,
+        targets: Collection[str] | None,
     ) -> None:
+        self.name = service.name
+        self.is_lost = False
         self._writes = writes
         self._store = store
         self._inbox = Inbox()
         self._generation = self._inbox.begin_generation()
         self._projection = service.projection() if service.projection is not None else None
-        lane = Lane(service, store, clock, f"in-process {service.name}", settings, time.monotonic)
+        lane = Lane(service, store, clock, f"in-process {service.name}", settings, time.monotonic, targets)
         self._worker = LaneWorker(service.name, lane, self._inbox, self, self._projection, settings)
         self._thread = threading.Thread(target=self._run, name=f"lane {service.name}", daemon=True)
 
@@ -192,5 +216,13 @@ class _LocalLane:
     def stand_by(self, generation: int) -> None:
         """Another process has taken the lane over: what is under way here is for its issuers to repeat."""
         if generation == self._generation:
-            log.error("lane_lost", reason="another process took the lane over")
+            log.error("lane_lost", lane=self.name, reason="another process took the lane over")
+            self.is_lost = True
             self._inbox.close()
+            self._writes.lost(self.name)
+
+
+def _taken_over(lane: str) -> BrokerUnavailable:
+    return BrokerUnavailable(
+        f"another process took lane {lane} over: issue the command there, with the same id if it was issued here"
+    )

@@ -23,6 +23,7 @@ from coordinator.stores.port import Store, StoreError
 from coordinator.worker import LaneWorker
 from shared.garbage import spare_the_long_lived
 from shared.service import Service
+from shared.services import SERVICES, targets_of
 from shared.settings import BrokerSettings, DatabaseSettings, LaneSettings, TelemetrySettings, load
 
 log = structlog.get_logger("coordinator")
@@ -47,7 +48,9 @@ class CoordinatorProcess:
         self._projection = service.projection() if service.projection is not None else None
         self._inbox = Inbox()
         holder = f"coordinator {service.name} {socket.gethostname()}:{os.getpid()}"
-        lane = Lane(service, self._store, utc_now, holder, self._settings, time.monotonic)
+        lane = Lane(
+            service, self._store, utc_now, holder, self._settings, time.monotonic, targets_of((service, *SERVICES))
+        )
         self._consumer = LaneConsumer(
             service.name,
             self._broker,

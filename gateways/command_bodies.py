@@ -13,7 +13,7 @@ from gateways.problems import RequestRefused
 from gateways.requests import COMMAND_ID
 from shared.commands import INTEGER_MAX, Command, field_at_fault, parse
 from shared.errors import InvalidCommand
-from shared.ids import command_id_for, new_command_id
+from shared.ids import command_id_for, is_system_id, new_command_id
 from shared.messaging.outcome import Outcome, OutcomeError
 from shared.messaging.wire import CommandMessage
 
@@ -151,4 +151,7 @@ def _command_id(given: str | None, lane: str, idempotency_key: str | None) -> st
     if not COMMAND_ID.fullmatch(given):
         text = f"a command id is a UUID, not {given[:SHOWN_CHARACTERS_MAX]!a}"
         raise InvalidCommand(text, code="invalid_command_id", field="id")
+    if is_system_id(given):
+        text = f"ids of UUID version 8 are the system's own: choose another version than that of {given}"
+        raise InvalidCommand(text, code="reserved_command_id", field="id")
     return given.lower()

@@ -53,7 +53,7 @@ def replay_command_id(command_id: str) -> str:
 
 def is_system_id(command_id: str) -> bool:
     """Whether a UUID, as text, has the form that only the system's own commands have: version 8 (RFC 9562, 5.8)."""
-    return command_id[14] == "8"
+    return command_id[14:15] == "8"
 
 
 def _named(namespace: str, name: str) -> str:

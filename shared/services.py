@@ -1,5 +1,8 @@
 """The services that exist. A fourth one is a folder beside these and a line here."""
 
+from collections.abc import Sequence
+
+from shared.effects import effects_key
 from shared.errors import ConfigurationError
 from shared.items import SERVICE as ITEMS
 from shared.payments import SERVICE as PAYMENTS
@@ -15,3 +18,9 @@ def service_named(name: str) -> Service:
         if service.name == name:
             return service
     raise ConfigurationError(f"no service {name!r}: there are {', '.join(service.name for service in SERVICES)}")
+
+
+def targets_of(services: Sequence[Service]) -> frozenset[str]:
+    """To whom anything can be emitted: the lanes of some services, and those who carry out their effects."""
+    effects = (effects_key(service.name) for service in services if service.effects is not None)
+    return frozenset((*(service.name for service in services), *effects))

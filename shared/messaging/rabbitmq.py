@@ -27,6 +27,7 @@ from shared.messaging.wire import (
     fingerprint_of,
     headers_of,
 )
+from shared.messaging.writes import check_id
 from shared.settings import BrokerSettings
 from shared.telemetry import current_stages
 
@@ -115,6 +116,7 @@ class RabbitWrites:
         await self._publisher.close()
 
     async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
+        check_id(message)
         if self._in_flight >= self._in_flight_max:
             raise Overloaded(f"{self._in_flight_max} commands are under way here already")
         if not self._publisher.is_ready:

@@ -35,8 +35,10 @@ HEADER_MALFORMED: Final = "x-malformed-properties"
 TYPE_CHARACTERS_MAX: Final = 100
 BODY_BYTES_MAX: Final = 1 << 20
 PACK_COMMANDS_MAX: Final = 1000
-UNPACKED_BYTES_MAX: Final = 16 << 20
+UNPACKED_BYTES_MAX: Final = 4 << 20
 """Into a pack that is larger nobody looks, not even for the ids of its commands."""
+UNPACKED_COMMANDS_MAX: Final = 10_000
+"""Nor for more of them."""
 LANE_CHARACTERS_MAX: Final = 64
 _TYPE = re.compile(r"[!-~]{1,100}")
 _CONTINUATION = re.compile(rf"(?=[!-~]{{3,100}}\Z)[^.]{{1,{LANE_CHARACTERS_MAX}}}\..+")
@@ -216,12 +218,13 @@ def _refused_pack(envelope: Envelope, body: bytes, problem: Problem) -> tuple[Co
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return (_unreadable(envelope, body, problem),)
     named: list[CommandMessage] = []
-    for each in elements:
-        message = _checked(
-            envelope, each.id, each.type, b"", None, None, None, None, None, each.continuation, each.origin
-        )
-        if message.command_id is not None:
-            named.append(msgspec.structs.replace(message, problem=problem))
+    for each in elements[:UNPACKED_COMMANDS_MAX]:
+        if each.id is not None:
+            message = _checked(
+                envelope, each.id, each.type, b"", None, None, None, None, None, each.continuation, each.origin
+            )
+            if message.command_id is not None:
+                named.append(msgspec.structs.replace(message, problem=problem))
     whole = [] if len(named) == len(elements) > 0 else [_unreadable(envelope, body, problem)]
     return (*named, *whole)
 

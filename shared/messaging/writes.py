@@ -11,10 +11,10 @@ import msgspec
 from msgspec import Struct
 
 from shared.commands import Command, validated
-from shared.errors import CommandFailed, CommandRejected
-from shared.ids import command_id_for, new_command_id
+from shared.errors import CommandFailed, CommandRejected, InvalidCommand
+from shared.ids import command_id_for, is_system_id, new_command_id
 from shared.messaging.outcome import Outcome
-from shared.messaging.wire import CommandMessage
+from shared.messaging.wire import CommandMessage, Origin
 
 
 class Writes(Protocol):
@@ -25,7 +25,8 @@ class Writes(Protocol):
 
         `wait_s` bounds the wait for it (None: the adapter's own limit; 0: return as soon as the command is safe).
         Raises CommandPending when the command is safe but not settled yet, Unavailable when it was not accepted: it
-        may then be issued again with the same id, and is applied once at most.
+        may then be issued again with the same id, and is applied once at most. InvalidCommand for a stranger's command
+        with an id of the system's own.
         """
 
 
@@ -59,8 +60,18 @@ class Written(Struct, Generic[T], frozen=True):
     replayed: bool
 
 
-async def execute(writes: Writes, command: Command, result: type[T], options: WriteOptions) -> Written[T]:
-    """Issue a command and return its result as `result`.
+def check_id(message: CommandMessage) -> None:
+    """Raises InvalidCommand for a stranger's command with an id of the form that only the system's own have."""
+    command_id = message.command_id or ""
+    if message.origin == "public" and is_system_id(command_id):
+        text = f"ids of UUID version 8 are the system's own: choose another version than that of {command_id}"
+        raise InvalidCommand(text, code="reserved_command_id", field="command_id")
+
+
+async def execute(
+    writes: Writes, command: Command, result: type[T], options: WriteOptions, *, origin: Origin = "public"
+) -> Written[T]:
+    """Issue a command and return its result as `result`. What the system itself says has the origin `system`.
 
     Raises InvalidCommand, CommandRejected, CommandFailed, CommandPending, Unavailable.
     """
@@ -79,7 +90,9 @@ async def execute(writes: Writes, command: Command, result: type[T], options: Wr
         deadline_ms=None if options.deadline is None else int(options.deadline.timestamp() * 1000),
         expected_version=options.expected_version,
         traceparent=options.traceparent,
+        origin=origin,
     )
+    check_id(message)
     return value_of(await writes.issue(lane, message, options.wait_s), command_id, result)
 
 

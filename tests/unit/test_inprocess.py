@@ -8,7 +8,8 @@ import pytest
 from coordinator.inprocess import InProcessWrites
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from shared.effects import EffectRetry
-from shared.errors import BrokerUnavailable, CommandPending
+from shared.errors import BrokerUnavailable, CommandPending, InvalidCommand
+from shared.ids import system_command_id
 from shared.lane_tables import LogEntry, OutboxEntry
 from shared.messaging.writes import WriteOptions, execute
 from shared.service import Service
@@ -117,3 +118,21 @@ async def test_an_effect_that_is_handed_out_again_while_it_is_carried_out_is_cal
         courier.may_go.set()
         await until(lambda: rows(database, Parcel)[0].state == "taken" and not rows(database, OutboxEntry))
     assert len(courier.keys) == 1
+
+
+async def test_whoever_waits_for_a_lane_that_another_process_took_over_is_told() -> None:
+    database = MemoryDatabase()
+    async with writes_on(database, LEDGER) as one, asyncio.timeout(WITHIN_S):
+        await execute(one, OpenAccount(owner="a"), Account, WriteOptions())
+        async with writes_on(database, LEDGER) as two:
+            await execute(two, OpenAccount(owner="b"), Account, WriteOptions())
+        for owner in ("c", "d"):
+            with pytest.raises(BrokerUnavailable, match="another process took lane ledger over"):
+                await execute(one, OpenAccount(owner=owner), Account, WriteOptions())
+
+
+async def test_an_id_of_the_system_s_own_is_not_a_caller_s_to_use() -> None:
+    async with writes_on(MemoryDatabase(), LEDGER) as writes:
+        options = WriteOptions(command_id=system_command_id("a", "b"))
+        with pytest.raises(InvalidCommand, match="version 8"):
+            await execute(writes, OpenAccount(owner="a"), Account, options)

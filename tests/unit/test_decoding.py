@@ -1,0 +1,57 @@
+"""Decoding is total: whatever is published becomes commands, each with what is wrong with it."""
+
+import pytest
+
+from shared.commands import is_too_deep
+from shared.ids import new_command_id
+from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, decode, encode_pack, fingerprint_of
+
+
+def test_the_commands_of_a_pack_that_is_too_large_are_found_by_their_ids() -> None:
+    messages = [
+        CommandMessage(command_id=new_command_id(), type="t.t", arguments=b'{"id":1}', continuation="a.b")
+        for _ in range(500)
+    ]
+    body = encode_pack(messages)
+    pack = Envelope(content_type=PACK_CONTENT)
+    for found, code in (
+        (decode(pack, body, bytes_max=len(body) - 1), "message_too_large"),
+        (decode(pack, body, commands_max=499), "pack_too_large"),
+    ):
+        assert [(each.command_id, each.type, each.continuation) for each in found] == [
+            (each.command_id, each.type, each.continuation) for each in messages
+        ]
+        assert {each.problem.code for each in found if each.problem is not None} == {code}
+    nameless = decode(pack, b"[" + b",".join([b"{}"] * 300_000) + b"]")
+    assert len(nameless) == 1
+
+
+@pytest.mark.parametrize("depth", [1, 99, 101, 500, 900, 1100, 5000, 300_000])
+@pytest.mark.parametrize("place", ["id", "type", "args", "deadline", "traceparent", "nonsense"])
+def test_decoding_is_total_however_deep_a_message_is(depth: int, place: str) -> None:
+    deep = "[" * depth + "]" * depth
+    parts = {"id": f'"{new_command_id()}"', "type": '"t.t"', "args": "{}"} | {place: deep}
+    body = ("[{" + ",".join(f'"{name}":{value}' for name, value in parts.items()) + "}]").encode()
+    for messages in (
+        decode(Envelope(content_type=PACK_CONTENT), body),
+        decode(Envelope(content_type=PACK_CONTENT), body, bytes_max=1),
+        decode(Envelope(message_id=new_command_id(), type="t.t"), deep.encode()),
+    ):
+        (message,) = messages
+        fingerprint_of(message)
+
+
+def test_what_is_nested_too_deep_is_refused_wherever_the_stack_stands() -> None:
+    """A parser's own limit is that of the stack where it happens to run: the same command would differ."""
+
+    def at(frames: int) -> tuple[str, bool]:
+        if frames:
+            return at(frames - 1)
+        message = CommandMessage(command_id=new_command_id(), type="t.t", arguments=b"[" * 101 + b"]" * 101)
+        return fingerprint_of(message), is_too_deep(message.arguments)
+
+    assert at(0) == at(700)
+    assert at(0)[1]
+    assert not is_too_deep(b"[" * 100 + b"]" * 100)
+    assert not is_too_deep(b'{"a": "' + b"[" * 500 + b'"}')
+    assert not is_too_deep(b"[],{}," * 5000)
