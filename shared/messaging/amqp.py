@@ -22,6 +22,7 @@ from shared.errors import BrokerUnavailable, ConfigurationError
 from shared.messaging.streams import LoopStreams
 from shared.messaging.topology import (
     DEAD_EXCHANGE,
+    SYSTEM_EXCHANGE,
     WRITES_EXCHANGE,
     dead_queue_arguments,
     dead_queue_name,
@@ -183,35 +184,39 @@ class AmqpChannel:
         finally:
             self._waiting = None
 
+    async def declare_exchanges(self) -> None:
+        """Declare the exchanges of the whole system: whoever comes first finds them."""
+        for exchange in (WRITES_EXCHANGE, SYSTEM_EXCHANGE, DEAD_EXCHANGE):
+            await self.call(self.raw.exchange_declare, exchange=exchange, exchange_type="direct", durable=True)
+
     async def declare_lane(self, lane: str, bytes_max: int) -> None:
-        """Declare the exchanges and queues of a lane.
+        """Declare the exchanges and queues of a lane, which takes what is said publicly and what the system says.
 
         Raises ConfigurationError when one exists with other arguments.
         """
-        raw = self.raw
-        await self.call(raw.exchange_declare, exchange=WRITES_EXCHANGE, exchange_type="direct", durable=True)
-        await self.call(raw.exchange_declare, exchange=DEAD_EXCHANGE, exchange_type="direct", durable=True)
-        dead = dead_queue_name(lane)
-        await self.call(raw.queue_declare, queue=dead, durable=True, arguments=dead_queue_arguments())
-        await self.call(raw.queue_bind, queue=dead, exchange=DEAD_EXCHANGE, routing_key=lane)
-        queue = queue_name(lane)
-        await self.call(raw.queue_declare, queue=queue, durable=True, arguments=queue_arguments(lane, bytes_max))
-        await self.call(raw.queue_bind, queue=queue, exchange=WRITES_EXCHANGE, routing_key=lane)
+        await self.declare_exchanges()
+        await self._declare_queue(dead_queue_name(lane), dead_queue_arguments(), (DEAD_EXCHANGE,), lane)
+        arguments = queue_arguments(lane, bytes_max)
+        await self._declare_queue(queue_name(lane), arguments, (WRITES_EXCHANGE, SYSTEM_EXCHANGE), lane)
 
     async def declare_effects(self, service: str, bytes_max: int) -> None:
-        """Declare the exchanges and queues of a service's effects.
+        """Declare the exchanges and queues of a service's effects, which only the system may ask for.
 
         Raises ConfigurationError when one exists with other arguments.
         """
-        raw, key = self.raw, effects_key(service)
-        await self.call(raw.exchange_declare, exchange=WRITES_EXCHANGE, exchange_type="direct", durable=True)
-        await self.call(raw.exchange_declare, exchange=DEAD_EXCHANGE, exchange_type="direct", durable=True)
-        for name, exchange, arguments in (
-            (dead_queue_name(key), DEAD_EXCHANGE, dead_queue_arguments()),
-            (queue_name(key), WRITES_EXCHANGE, effects_queue_arguments(bytes_max)),
-        ):
-            await self.call(raw.queue_declare, queue=name, durable=True, arguments=arguments)
-            await self.call(raw.queue_bind, queue=name, exchange=exchange, routing_key=key)
+        key = effects_key(service)
+        await self.declare_exchanges()
+        await self._declare_queue(dead_queue_name(key), dead_queue_arguments(), (DEAD_EXCHANGE,), key)
+        await self._declare_queue(queue_name(key), effects_queue_arguments(bytes_max), (SYSTEM_EXCHANGE,), key)
+        # Earlier releases bound it there, and RabbitMQ keeps a binding until somebody removes it.
+        await self.call(self.raw.queue_unbind, queue=queue_name(key), exchange=WRITES_EXCHANGE, routing_key=key)
+
+    async def _declare_queue(
+        self, queue: str, arguments: dict[str, str | int | bool], exchanges: Sequence[str], key: str
+    ) -> None:
+        await self.call(self.raw.queue_declare, queue=queue, durable=True, arguments=arguments)
+        for exchange in exchanges:
+            await self.call(self.raw.queue_bind, queue=queue, exchange=exchange, routing_key=key)
 
     def _on_close(self, _: Any, reason: BaseException) -> None:
         waiting = self._waiting

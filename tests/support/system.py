@@ -19,7 +19,7 @@ from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import free_port
 from coordinator.migrate import migrate
 from shared.effects import effects_key
-from shared.messaging.topology import DEAD_EXCHANGE, WRITES_EXCHANGE, dead_queue_name, queue_name
+from shared.messaging.topology import DEAD_EXCHANGE, SYSTEM_EXCHANGE, WRITES_EXCHANGE, dead_queue_name, queue_name
 from shared.services import SERVICES, service_named
 from shared.settings import DatabaseSettings
 from tests.support.servers import Environment
@@ -52,6 +52,7 @@ class System:
                     channel.queue_delete(queue_name(key))
                     channel.queue_delete(dead_queue_name(key))
             channel.exchange_delete(WRITES_EXCHANGE)
+            channel.exchange_delete(SYSTEM_EXCHANGE)
             channel.exchange_delete(DEAD_EXCHANGE)
         for name in services:
             migrate(service_named(name), self.database(name))
