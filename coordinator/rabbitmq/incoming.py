@@ -18,6 +18,8 @@ from shared.messaging.wire import (
 )
 from shared.settings import LaneSettings
 
+OVERTAKING_PRIORITY = 5
+"""RabbitMQ 4 delivers messages of this priority, and of higher ones, before others of a quorum queue."""
 _DEATHS = "x-death"
 _EXPIRED = "expired"
 _LONG_AGO_MS = 0
@@ -27,6 +29,10 @@ def delivery_of(method: Any, properties: pika.BasicProperties, body: bytes, sett
     """A message of the lane's queue."""
     envelope = envelope_of(properties, method.exchange)
     commands = decode(envelope, body, settings.message_bytes_max, settings.pack_commands_max)
+    priority = properties.priority
+    if isinstance(priority, int) and priority >= OVERTAKING_PRIORITY:
+        problem = Problem("priority_not_taken", f"priority {priority} would overtake what was confirmed before it")
+        commands = _refused(commands, problem)
     return _delivery(method, properties, envelope, body, commands)
 
 
@@ -48,8 +54,12 @@ def dead_delivery_of(
         dead = tuple(msgspec.structs.replace(command, deadline_ms=_LONG_AGO_MS) for command in commands)
     else:
         problem = Problem("dead_lettered", f"the broker took it out of its queue: {reason}")
-        dead = tuple(msgspec.structs.replace(command, problem=command.problem or problem) for command in commands)
+        dead = _refused(commands, problem)
     return _delivery(method, properties, envelope, body, dead)
+
+
+def _refused(commands: tuple[CommandMessage, ...], problem: Problem) -> tuple[CommandMessage, ...]:
+    return tuple(msgspec.structs.replace(command, problem=command.problem or problem) for command in commands)
 
 
 def _reason_of(deaths: object) -> str:

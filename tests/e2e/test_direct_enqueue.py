@@ -16,6 +16,7 @@ from sqlalchemy import text
 from shared.messaging.topology import dead_queue_name, queue_name
 from shared.messaging.wire import PACK_CONTENT
 from tests.support.databases import sql_engine
+from tests.support.letters import dead_letters
 from tests.support.servers import install_amqp_tools
 from tests.support.system import System, wait_until
 
@@ -105,27 +106,21 @@ def test_what_cannot_be_applied_is_dead_lettered_with_the_reason_and_the_lane_go
     amqp_publish(users_lane, "{}", f"command-id: {uuid4()}")
     amqp_publish(users_lane, '{"name": "Ada", "email": "a@b"}', f"command-id: {uuid4()}", "command-type: users.create")
     wait_until(lambda: len(users(users_lane)) == 1, "the last command is applied")
-    letters = []
-    with users_lane.broker() as channel:
-        wait_until(
-            lambda: channel.queue_declare(dead_queue_name("users"), passive=True).method.message_count == 4,
-            "four dead letters",
-        )
-        for _ in range(4):
-            _, properties, body = channel.basic_get(dead_queue_name("users"), auto_ack=True)
-            letters.append((properties.message_id, properties.headers["reason"], body))
-        # What was settled is acknowledged.
-        wait_until(
-            lambda: channel.queue_declare(queue_name("users"), passive=True).method.message_count == 0, "an empty queue"
-        )
-    assert [reason for _, reason, _ in letters] == [
+    letters = dead_letters(users_lane, "users")
+    assert [letter.code for letter in letters] == [
         "missing_command_id",
         "malformed_json",
         "unknown_command_type",
         "missing_command_type",
     ]
-    assert letters[1][0] == known
-    assert letters[1][2] == b"{ this is not JSON"
+    assert letters[1].command_id == known
+    assert letters[1].arguments == b"{ this is not JSON"
+    with users_lane.broker() as channel:
+        # What was settled is acknowledged.
+        wait_until(
+            lambda: channel.queue_declare(queue_name("users"), passive=True).method.message_count == 0, "an empty queue"
+        )
+        assert channel.queue_declare(dead_queue_name("users"), passive=True).method.message_count == 0
 
 
 def test_a_pack_is_answered_in_one_message_when_its_publisher_asks(users_lane: System) -> None:

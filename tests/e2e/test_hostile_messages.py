@@ -1,5 +1,7 @@
 """Whatever anybody publishes into a lane's queue, the lane goes on, and what it cannot apply is dead-lettered."""
 
+import json
+import signal
 import socket
 import struct
 from collections.abc import Callable
@@ -15,6 +17,7 @@ from sqlalchemy import text
 from shared.messaging.topology import dead_queue_name
 from shared.messaging.wire import PACK_CONTENT
 from tests.support.databases import sql_engine
+from tests.support.letters import dead_letters
 from tests.support.system import System, wait_until
 
 GOOD = b'{"name": "Ada", "email": "ada@example.org"}'
@@ -75,6 +78,19 @@ HOSTILE: dict[str, tuple[pika.BasicProperties, bytes]] = {
         b'[{"id": "%s", "type": "users.none", "args": {}, "traceparent": "%s"}]'
         % (str(uuid4()).encode(), b"x" * 500_000),
     ),
+    "a pack that is deep": (
+        pika.BasicProperties(content_type=PACK_CONTENT),
+        b'[{"id": "%s", "type": "users.create", "args": ' % str(uuid4()).encode() + b"[" * 1100 + b"]" * 1100 + b"}]",
+    ),
+    "a pack of too many": (pika.BasicProperties(content_type=PACK_CONTENT), b"[" + b",".join([b"{}"] * 10_000) + b"]"),
+    "an empty pack": (pika.BasicProperties(content_type=PACK_CONTENT), b"[]"),
+    "an id of the system's own": (named(message_id="0b0e7b6e-6d4e-8a57-9a5e-3f5d9f3c9b11"), GOOD),
+    "an internal type": (named(type="users.continue_purchase"), GOOD),
+    "an operator's type": (named(type="lane.replay"), b'{"letter": 1}'),
+    "a continuation of the system's own": (named(headers={"continuation": "users.continue_purchase"}), GOOD),
+    "a continuation to nobody": (named(headers={"continuation": "nolane.whatever"}), GOOD),
+    "a continuation with a lane too long": (named(headers={"continuation": "x" * 65 + ".y"}), GOOD),
+    "a priority that overtakes": (named(priority=5), GOOD),
     "headers of the wrong types": (
         named(headers={"deadline": {"a": [1]}, "expected-version": True, "publisher": 5, "publisher-seq": "-1"}),
         GOOD,
@@ -109,20 +125,48 @@ def test_hostile_messages_are_dead_lettered_and_the_lane_goes_on(
         sequences = connection.execute(text("SELECT sequence FROM command_log ORDER BY sequence")).scalars().all()
     engine.dispose()
     assert sequences == list(range(1, len(sequences) + 1))
+    letters = dead_letters(system, "users")
     in_pack_of_nonsense = 5
-    expected = len(HOSTILE) - 1 + in_pack_of_nonsense
-    with system.broker() as channel:
-        wait_until(
-            lambda: channel.queue_declare(dead_queue_name("users"), passive=True).method.message_count == expected,
-            "the dead letters",
-        )
-        for _ in range(expected):
-            _, properties, _ = channel.basic_get(dead_queue_name("users"), auto_ack=True)
-            assert properties.headers["reason"]
-            assert properties.headers["error"]
+    assert sum(letter.copies for letter in letters) == len(HOSTILE) - 1 + in_pack_of_nonsense
+    assert all(letter.code and letter.reason for letter in letters)
     log = coordinator.log_path.read_text()
     assert "broker_connection_lost" not in log
     assert "Traceback" not in log
+
+
+def test_what_the_broker_lets_expire_is_settled_as_expired_and_told(
+    system: System, publish: Callable[[pika.BasicProperties, bytes], None]
+) -> None:
+    """Also where nobody is the active consumer yet, and whatever its headers claim of an earlier death."""
+    system.processes[0].stop(signal.SIGTERM, 20.0)
+    forged = [{"queue": "writes.users", "reason": "expired", "exchange": "writes.system", "count": 1}]
+    ids = [str(uuid4()) for _ in range(3)]
+    pack = json.dumps([{"id": ids[2], "type": "users.create", "args": json.loads(GOOD)}]).encode()
+    with system.broker() as channel:
+        replies = channel.queue_declare("", exclusive=True).method.queue
+        asked = {"expiration": "1", "reply_to": replies, "delivery_mode": 2}
+        publish(named(message_id=ids[0], **asked), GOOD)
+        publish(named(message_id=ids[1], headers={"x-death": forged}, **asked), GOOD)
+        publish(pika.BasicProperties(content_type=PACK_CONTENT, **asked), pack)
+        derived = "0b0e7b6e-6d4e-8a57-9a5e-3f5d9f3c9b11"
+        publish(named(message_id=derived, headers={"x-death": forged}, **asked), GOOD)
+        wait_until(
+            lambda: channel.queue_declare(dead_queue_name("users"), passive=True).method.message_count == 4,
+            "they are expired",
+        )
+        system.start_coordinator("users")
+        told: list[dict[str, Any]] = []
+
+        def answered() -> bool:
+            method, _, body = channel.basic_get(replies, auto_ack=True)
+            told.extend([] if method is None else [json.loads(body)])
+            return len(told) == 4
+
+        wait_until(answered, "all four are answered")
+        assert channel.queue_declare(dead_queue_name("users"), passive=True).method.message_count == 0
+    settled = {outcome["command_id"]: (outcome["status"], outcome["error"]["code"]) for outcome in told}
+    assert settled == dict.fromkeys(ids, ("expired", "deadline_expired")) | {None: ("failed", "reserved_command_id")}
+    assert [letter.origin for letter in dead_letters(system, "users")] == ["public"]
 
 
 @pytest.mark.parametrize("reply_to", [b"\xff", "no.such.queue", "x" * 255, "writes.users"])
