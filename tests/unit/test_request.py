@@ -1,0 +1,100 @@
+"""Who may issue what, and to whom a continuation may go: decided when a command is admitted."""
+
+import time
+from typing import Any
+
+import pytest
+
+from coordinator.lane.control import CONTROL_HANDLERS
+from coordinator.lane.delivery import Settlement
+from coordinator.lane.lane import Lane
+from coordinator.lane.request import prepare
+from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from shared.lane_tables import OutboxEntry
+from shared.messaging.wire import CommandMessage, Origin
+from shared.payments import SERVICE as PAYMENTS
+from shared.service import Service
+from shared.services import SERVICES, targets_of
+from shared.settings import LaneSettings
+from shared.users import SERVICE as USERS
+from tests.support.lane_contract import codes, command_id, delivery
+from tests.support.ledger import LEDGER, Forward, OpenAccount
+from tests.support.store_contract import NOW
+
+TARGETS = targets_of(SERVICES)
+
+
+def problem_of(service: Service, message: CommandMessage) -> str | None:
+    handlers = {handler.command.type: handler for handler in (*service.handlers, *CONTROL_HANDLERS)}
+    problem = prepare(message, handlers, redelivered=False, targets=TARGETS).problem
+    return None if problem is None else problem.code
+
+
+def message(command_type: str, origin: Origin, **options: Any) -> CommandMessage:
+    return CommandMessage(command_id=command_id(1), type=command_type, arguments=b"{}", origin=origin, **options)
+
+
+def hidden(service: Service) -> list[str]:
+    handlers = (*service.handlers, *CONTROL_HANDLERS)
+    return [each.command.type for each in handlers if each.is_internal or each.is_operators]
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+def test_of_every_service_strangers_may_issue_the_public_types_and_no_others(service: Service) -> None:
+    assert {"lane.replay", "lane.discard", "lane.withdraw", "lane.release", "lane.dead_effect"} <= set(hidden(service))
+    for command_type in hidden(service):
+        assert problem_of(service, message(command_type, "public")) == "forbidden_command_type"
+        assert problem_of(service, message(command_type, "system")) != "forbidden_command_type"
+    for handler in service.public_handlers:
+        assert problem_of(service, message(handler.command.type, "public")) != "forbidden_command_type"
+
+
+@pytest.mark.parametrize(
+    ("origin", "continuation", "problem"),
+    [
+        ("public", "users.continue_purchase", "forbidden_command_type"),
+        ("system", "users.continue_purchase", None),
+        ("public", "lane.replay", "unknown_lane"),
+        ("public", "payments.capture_result", None),  # that lane refuses it, told who says it
+        ("public", "nolane.whatever", "unknown_lane"),
+        ("system", "nolane.whatever", "unknown_lane"),
+        ("public", "effects.payments", "unknown_lane"),
+    ],
+)
+def test_a_continuation_goes_to_a_lane_that_there_is(origin: Origin, continuation: str, problem: str | None) -> None:
+    asked = message("lane.marker", origin, continuation=continuation)
+    assert problem_of(USERS, asked) == problem
+    refused = prepare(asked, {}, redelivered=False, targets=TARGETS).message.continuation
+    assert refused == (None if problem == "unknown_lane" else continuation)
+
+
+def test_a_command_that_is_refused_for_its_continuation_sends_nothing_to_it() -> None:
+    database = MemoryDatabase()
+    lane = Lane(USERS, MemoryStore(database), lambda: NOW, "me", LaneSettings(), time.monotonic, TARGETS)
+    batch = [
+        delivery(number, b"{}", command_type="lane.marker", origin="public", continuation=continuation)
+        for number, continuation in enumerate(("nolane.whatever", "users.continue_purchase"))
+    ]
+    settlement = lane.apply(batch, 1)
+    assert isinstance(settlement, Settlement)
+    assert codes(settlement.outcomes) == ["unknown_lane", "forbidden_command_type"]
+    assert (settlement.emitted, database.rows(OutboxEntry)) == ([], [])
+
+
+def test_a_handler_that_emits_to_nobody_fails_and_nothing_is_sent() -> None:
+    database = MemoryDatabase()
+    lane = Lane(LEDGER, MemoryStore(database), lambda: NOW, "me", LaneSettings(), time.monotonic, {"journal"})
+    batch = [
+        delivery(1, OpenAccount(owner="a")),
+        delivery(2, Forward(id=1, amount=1)),
+        delivery(3, OpenAccount(owner="b")),
+    ]
+    settlement = lane.apply(batch, 1)
+    assert isinstance(settlement, Settlement)
+    assert codes(settlement.outcomes) == ["applied", "handler_error", "applied"]
+    assert database.rows(OutboxEntry) == []
+
+
+def test_effects_of_a_service_are_targets_too() -> None:
+    assert "effects.payments" in TARGETS
+    assert PAYMENTS.name in TARGETS
