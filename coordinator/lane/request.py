@@ -59,7 +59,8 @@ def prepare(
     handler = command = None
     if problem is None:
         handler = handlers.get(message.type or "")
-        problem = _refused_type(message, handler, handlers)
+        if handler is None or not _may_issue(message, handler):
+            problem = _refused_type(message, handler, handlers)
     if handler is not None and problem is None:
         try:
             command = parse(handler.command, message.arguments)
@@ -79,16 +80,14 @@ def prepare(
     )
 
 
-def _refused_type(message: CommandMessage, handler: Handler[Any] | None, handlers: Handlers) -> Problem | None:
+def _refused_type(message: CommandMessage, handler: Handler[Any] | None, handlers: Handlers) -> Problem:
     if handler is None:
         known = ", ".join(sorted(name for name, each in handlers.items() if _may_issue(message, each)))
         return Problem("unknown_command_type", f"this lane has no command type {message.type!r}; it has {known}")
-    if not _may_issue(message, handler):
-        return Problem(
-            "forbidden_command_type",
-            f"{message.type} is the system's own or an operator's, and is taken from the exchange writes.system only",
-        )
-    return None
+    return Problem(
+        "forbidden_command_type",
+        f"{message.type} is the system's own or an operator's, and is taken from the exchange writes.system only",
+    )
 
 
 def _refused_continuation(

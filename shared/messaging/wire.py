@@ -326,7 +326,7 @@ def _checked(  # noqa: C901  # a line or two for each part of a command
         publisher_seq=number,
         traceparent=traceparent if isinstance(traceparent, str) and len(traceparent) <= TYPE_CHARACTERS_MAX else None,
         continuation=continuation if isinstance(continuation, str) else None,
-        origin=_origin(envelope, origin),
+        origin=_origin(envelope, origin) if envelope.is_system else "public",
         problem=problem,
     )
 
