@@ -2,6 +2,9 @@
 
 A header that changes what a write does is taken exactly or refused (RequestRefused, naming it). One that is
 only a wish (`Prefer`, `If-None-Match`) is ignored where it is malformed, as its RFC asks.
+
+What clients send is read in time that grows with its length: every repetition of a pattern here is possessive (`*+`),
+so that nothing is ever read twice. A test measures it.
 """
 
 import re
@@ -15,17 +18,17 @@ from shared.commands import INTEGER_MAX
 
 KEY_CHARACTERS_MAX: Final = 255
 
-_QUOTED_KEY = re.compile(r'"((?:[!#-\[\]-~]|\\["\\])*)"')
+_QUOTED_KEY = re.compile(r'"((?:[!#-\[\]-~]|\\["\\])*+)"')
 # Visible ASCII without what would end or join a structured field's item.
-_BARE_KEY = re.compile(r"[!#-+\--:<-\[\]-~]+")
+_BARE_KEY = re.compile(r"[!#-+\--:<-\[\]-~]++")
 
-_TAG = r'(?:W/)?"[^\x00-\x20"\x7f]*"'
-_TAGS = re.compile(rf"{_TAG}(?:[ \t]*,[ \t]*{_TAG})*")
+_TAG = r'(?:W/)?"[^\x00-\x20"\x7f]*+"'
+_TAGS = re.compile(rf"{_TAG}(?:[ \t]*+,[ \t]*+{_TAG})*+")
 _EACH_TAG = re.compile(_TAG)
 _VERSION = re.compile(r"[1-9][0-9]{0,15}")
 
 _PREFERENCE = re.compile(
-    r"[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*(?:=[ \t]*(\"[^\"\\]*\"|[^\s\",;]*))?[ \t]*(?:;.*)?"
+    r"[ \t]*+([!#$%&'*+.^_`|~0-9A-Za-z-]++)[ \t]*+(?:=[ \t]*+(\"[^\"\\]*+\"|[^\s\",;]*+))?+[ \t]*+(?:;.*+)?"
 )
 _SECONDS = re.compile(r"[0-9]{1,9}")
 

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from gateways.headers import Preferences, expected_version, idempotency_key, preferences
 from gateways.keys import CONTEXT, SETTINGS
 from gateways.problems import RequestRefused
-from shared.commands import INTEGER_MAX, Command, parse
+from shared.commands import INTEGER_MAX, Command, field_at_fault, parse
 from shared.errors import InvalidCommand
 from shared.ids import command_id_for, new_command_id
 from shared.messaging.writes import WriteOptions, Written
@@ -27,8 +27,7 @@ BODY_TIMEOUT_S: Final = 30.0
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 _ID = re.compile(r"[1-9][0-9]{0,15}")
 _DIGITS = re.compile(r"[0-9]{1,16}")
-_CHARSET = re.compile(r";[ \t]*charset[ \t]*=[ \t]*\"?([^\";\s]*)", re.IGNORECASE)
-_FIELD = re.compile(r"`\$?\.?([^`]*)`$")
+_CHARSET = re.compile(r";[ \t]*+charset[ \t]*+=[ \t]*+\"?+([^\";\s]*+)", re.IGNORECASE)
 
 C = TypeVar("C", bound=Command)
 Q = TypeVar("Q", bound=Struct)
@@ -79,8 +78,7 @@ def read_query(request: web.Request, model: type[Q]) -> Q:
     try:
         return msgspec.convert(given, model)
     except msgspec.ValidationError as error:
-        found = _FIELD.search(str(error))
-        raise RequestRefused(400, "invalid_query", str(error), field=found.group(1) if found else None) from None
+        raise RequestRefused(400, "invalid_query", str(error), field=field_at_fault(error)) from None
 
 
 async def read_command(request: web.Request, model: type[C], path: dict[str, int] | None = None) -> C:

@@ -61,8 +61,8 @@ def is_too_deep(text: bytes) -> bool:
     return False
 
 
-_FIELD = re.compile(r"at `\$\.?([^`]*)`")
-_NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
+_FIELD = re.compile(r"at `\$\.?([^`]*+)`")
+_NAMED = re.compile(r"(?:unknown|required) field `([^`]*+)`")
 
 
 def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
