@@ -96,6 +96,14 @@ def validated(command: C) -> tuple[C, bytes]:
     return parse(type(command), arguments), arguments
 
 
+def at_fault(field: str, message: str) -> ValueError:
+    """What a command's `__post_init__` raises to refuse what no type can express; it names the argument at fault.
+
+    Whatever a handler stores that is derived of an argument has limits too: check them there, so that every door does.
+    """
+    return ValueError(f"{message} - at `$.{field}`")
+
+
 def field_at_fault(error: msgspec.ValidationError) -> str | None:
     """The path of the field that the error is about, such as `amount`; None where it is about the whole."""
     text = str(error)
