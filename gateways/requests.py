@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -27,6 +27,7 @@ BODY_TIMEOUT_S: Final = 30.0
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 _ID = re.compile(r"[1-9][0-9]{0,15}")
 _DIGITS = re.compile(r"[0-9]{1,16}")
+_VERSION_AT, _SYSTEM_VERSION = 14, "8"
 _CHARSET = re.compile(r";[ \t]*+charset[ \t]*+=[ \t]*+\"?+([^\";\s]*+)", re.IGNORECASE)
 
 C = TypeVar("C", bound=Command)
@@ -109,8 +110,13 @@ async def issue(
     key = idempotency_key(headers.getall("Idempotency-Key", ()))
     version = expected_version(headers.getall("If-Match", ()))
     context.preferences = preferences(headers.getall("Prefer", ()))
+    given_id = command_id_asked(headers.getall("Command-Id", ()))
+    if key is not None and given_id is not None:
+        text = "Idempotency-Key and Command-Id both name the command: send one of them"
+        raise RequestRefused(400, "invalid_header", text, field="Command-Id")
+    context.is_repeatable = key is not None or given_id is not None
     # Made here, so that whatever becomes of the command, its id can be told.
-    command_id = new_command_id() if key is None else command_id_for(command.lane(), key)
+    command_id = given_id or (new_command_id() if key is None else command_id_for(command.lane(), key))
     options = WriteOptions(
         idempotency_key=key,
         command_id=command_id,
@@ -123,6 +129,20 @@ async def issue(
     written = await method(command, options)
     context.stages.sequence = written.sequence
     return written
+
+
+def command_id_asked(values: Sequence[str]) -> str | None:
+    """The id of `Command-Id`: that of an answer which could not tell what became of the command, to repeat it.
+
+    Raises RequestRefused (400), also for an id of the form that the system gives its own commands.
+    """
+    if not values:
+        return None
+    value = values[0].strip(" \t")
+    if len(values) > 1 or not COMMAND_ID.fullmatch(value) or value[_VERSION_AT] == _SYSTEM_VERSION:
+        text = f"Command-Id must be given once, as a UUID of another version than 8, not {value[:40]!a}"
+        raise RequestRefused(400, "invalid_header", text, field="Command-Id")
+    return value.lower()
 
 
 def granted_wait_s(asked: Preferences, wait_s_max: float) -> float:

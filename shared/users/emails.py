@@ -1,9 +1,9 @@
 """E-mail addresses: which are taken, and as what they are kept.
 
-An address is kept in lower case and composed (Unicode's NFC), and with one small sigma (the one that ends a word is kept
-as the other, since both have one capital): so two spellings of one address cannot be two users. RFC 5321 leaves the case
-of what is before the @ to the mail server, and no server that people use tells its users apart by it; RFC 6531 asks for
-NFC. Nothing beyond that is folded: `ß` is not `ss`.
+An address is kept in lower case and composed (Unicode's NFC), and with one small sigma (the one that ends a word is
+kept as the other, since both have one capital): so two spellings of one address cannot be two users. RFC 5321 leaves
+the case of what is before the @ to the mail server, and no server that people use tells its users apart by it; RFC 6531
+asks for NFC. Nothing beyond that is folded: `ß` is not `ss`.
 """
 
 import unicodedata
