@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from gateways.connections import receiving
 from gateways.headers import Preferences, expected_version, idempotency_key, preferences
 from gateways.keys import CONTEXT, SETTINGS
 from gateways.problems import RequestRefused
@@ -21,8 +22,6 @@ from shared.paging import PAGE_DEFAULT, PAGE_MAX
 JSON_TYPES: Final = ("application/json",)
 PATCH_TYPES: Final = (*JSON_TYPES, "application/merge-patch+json")
 COMMAND_ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-BODY_TIMEOUT_S: Final = 30.0
-"""A body that takes longer than this to arrive is not waited for."""
 
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 _ID = re.compile(r"[1-9][0-9]{0,15}")
@@ -164,7 +163,7 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
         raise RequestRefused(
             415, "unsupported_content_encoding", "send the body uncompressed", field="Content-Encoding"
         )
-    bytes_max = request.app[SETTINGS].body_bytes_max
+    bytes_max, timeout_s = request.app[SETTINGS].body_bytes_max, request.app[SETTINGS].body_timeout_s
     if (request.content_length or 0) > bytes_max:
         raise _too_large(bytes_max)
     try:
@@ -172,10 +171,11 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
             # It arrived with the headers, as small ones do: a timer would cost more than the reading.
             body = await request.read()
         else:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                body = await request.read()
+            async with asyncio.timeout(timeout_s):
+                with receiving(request):
+                    body = await request.read()
     except TimeoutError:
-        raise RequestRefused(408, "body_timeout", f"the body took longer than {BODY_TIMEOUT_S:g} s") from None
+        raise RequestRefused(408, "body_timeout", f"the body took longer than {timeout_s:g} s") from None
     except web.HTTPRequestEntityTooLarge:
         raise _too_large(bytes_max) from None
     except (web.RequestPayloadError, ConnectionError) as error:

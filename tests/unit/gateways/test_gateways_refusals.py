@@ -215,8 +215,8 @@ async def test_an_unsupported_method_is_405_and_says_which_are(users: Any) -> No
     assert response.headers["Allow"] == "DELETE,GET,HEAD,PATCH"
 
 
-async def test_a_body_that_does_not_arrive_is_not_waited_for(users: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateways.requests, "BODY_TIMEOUT_S", 0.05)
+async def test_a_body_that_does_not_arrive_is_not_waited_for(start: Any) -> None:
+    users = await start("users", GatewaySettings(body_timeout_s=0.05))
     answered = asyncio.Event()
 
     async def stalled() -> Any:
@@ -229,7 +229,7 @@ async def test_a_body_that_does_not_arrive_is_not_waited_for(users: Any, monkeyp
 
 
 async def test_a_body_that_came_with_its_headers_is_not_timed(users: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateways.requests, "BODY_TIMEOUT_S", "no number: to time anything is a defect")
+    monkeypatch.setattr(gateways.requests, "receiving", None)  # to time anything would call it
     body = b'{"amount": 5}'
     reader, writer = await asyncio.open_connection("127.0.0.1", users.port)
     head = f"POST /users/7/credit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
