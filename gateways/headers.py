@@ -17,6 +17,7 @@ from gateways.problems import RequestRefused
 from shared.commands import INTEGER_MAX
 
 KEY_CHARACTERS_MAX: Final = 255
+PREFERENCES_MAX: Final = 32
 
 _QUOTED_KEY = re.compile(r'"((?:[!#-\[\]-~]|\\["\\])*+)"')
 # Visible ASCII without what would end or join a structured field's item.
@@ -112,12 +113,13 @@ def entity_tag(version: int) -> str:
 def preferences(values: Sequence[str]) -> Preferences:
     """What `Prefer` asks for.
 
-    Unknown and malformed preferences are ignored, and of repeated ones all but the first.
+    Unknown and malformed preferences are ignored, of repeated ones all but the first, and what comes after the first
+    PREFERENCES_MAX.
     """
     if not values:
         return NO_PREFERENCES
     found: dict[str, str] = {}
-    for part in ",".join(values).split(","):
+    for part in ",".join(values).split(",", PREFERENCES_MAX)[:PREFERENCES_MAX]:
         matched = _PREFERENCE.fullmatch(part)
         if matched is not None:
             found.setdefault(matched.group(1).lower(), (matched.group(2) or "").strip('"'))
