@@ -18,6 +18,8 @@ from shared.commands import INTEGER_MAX
 
 KEY_CHARACTERS_MAX: Final = 255
 PREFERENCES_MAX: Final = 32
+# Every one of them escaped, in quotes.
+_QUOTED_KEY_CHARACTERS_MAX: Final = 2 * KEY_CHARACTERS_MAX + 2
 
 _QUOTED_KEY = re.compile(r'"((?:[!#-\[\]-~]|\\["\\])*+)"')
 # Visible ASCII without what would end or join a structured field's item.
@@ -53,6 +55,8 @@ def idempotency_key(values: Sequence[str]) -> str | None:
     if not values:
         return None
     value = values[0].strip(" \t")
+    if len(value) > _QUOTED_KEY_CHARACTERS_MAX:
+        value = ""
     quoted = _QUOTED_KEY.fullmatch(value)
     if quoted is not None:
         key = re.sub(r'\\(["\\])', r"\1", quoted.group(1))

@@ -14,6 +14,7 @@ from test_gateways_hostile import raw
 
 from gateways.connections import FIELD_BYTES_MAX, FIELDS_MAX
 from gateways.headers import expected_version, idempotency_key, is_unchanged, preferences
+from gateways.payments import STRIPE
 from gateways.requests import command_id_asked
 from shared.payments.stripe_webhooks import verify_webhook
 from shared.settings import GatewaySettings, StripeSettings
@@ -24,7 +25,7 @@ COST_S_MAX = 0.05
 """Of any request. The largest bodies take a fifth of this on a slow machine."""
 
 BODY_BYTES_MAX = GatewaySettings().body_bytes_max
-STRIPE = StripeSettings(webhook_secret="whsec_x")  # type: ignore[arg-type]
+STRIPE_SETTINGS = StripeSettings(webhook_secret="whsec_x")  # type: ignore[arg-type]
 
 ONE_HEADER: dict[str, Callable[[str], object]] = {
     "Idempotency-Key": lambda text: idempotency_key([text]),
@@ -33,7 +34,7 @@ ONE_HEADER: dict[str, Callable[[str], object]] = {
     "Prefer": lambda text: preferences([text]),
     "Command-Id": lambda text: command_id_asked([text]),
     "traceparent": trace_from,
-    "Stripe-Signature": lambda text: verify_webhook(b"{}", text, STRIPE),
+    "Stripe-Signature": lambda text: verify_webhook(b"{}", text, STRIPE_SETTINGS),
 }
 
 
@@ -43,16 +44,16 @@ def test_reading_a_header_grows_with_its_length(name: str) -> None:
         assert_grows_with_length(ONE_HEADER[name], make, FIELD_BYTES_MAX)
 
 
-@pytest.mark.parametrize("read", [expected_version, idempotency_key, preferences, lambda given: is_unchanged(given, 3)])
+MANY: list[Callable[[list[str]], object]] = [
+    *(expected_version, idempotency_key, preferences, command_id_asked),
+    lambda given: is_unchanged(given, 3),
+]
+UNITS = ("a=" + " " * 8000 + '"', '"a",' * 2000, ", " * 4000, '"' + "\\" * 8000, "a;," * 2700, "wait=1," * 1100)
+
+
+@pytest.mark.parametrize("read", MANY)
 def test_reading_a_header_that_comes_many_times_grows_with_them(read: Callable[[list[str]], object]) -> None:
-    for unit in (
-        "a=" + " " * 8000 + '"',
-        '"a",' * 2000,
-        ", " * 4000,
-        '"' + "\\" * 8000,
-        "a;," * 2700,
-        "wait=1," * 1100,
-    ):
+    for unit in UNITS:
 
         def many(number: int, unit: str = unit) -> list[str]:
             return [unit] * number
@@ -92,14 +93,18 @@ HEADS: dict[str, bytes] = {
     "tags": head("GET", "/users/7", *fields("If-None-Match", '"a",' * 2000 + '"a"')),
     "content type": head("POST", "/users", "Content-Type: application/json" + "; charset = " * 650, body=b"{}"),
 }
+# As many as fit into a head.
+FITTING = 3
 WRITE_HEADERS = {
-    "spaces in Prefer of a write": ["Prefer: a=" + " " * (LONG - 10) + '"'] * (FIELDS_MAX - 8),
-    "tabs in Prefer of a write": ["Prefer: a" + "\t" * (LONG - 10) + "!"] * (FIELDS_MAX - 8),
+    "spaces in Prefer": fields("Prefer", "a=" + " " * (LONG - 10) + '"', number=FITTING),
+    "tabs in Prefer": fields("Prefer", "a" + "\t" * (LONG - 10) + "!", number=FITTING),
+    "many preferences": fields("Prefer", "a;," * 2700, number=FITTING),
     "backslashes in a key": ['Idempotency-Key: "' + "\\" * (LONG - 30)],
     "quotes in a key": ['Idempotency-Key: "' + '\\"' * (LONG // 2 - 30) + "!"],
-    "many keys": fields("Idempotency-Key", "k" * LONG),
-    "tags of a write": fields("If-Match", '"1" ,' * 1600 + "!"),
-    "traceparents": fields("traceparent", "00-" + "0" * LONG),
+    "many keys": fields("Idempotency-Key", "k" * LONG, number=FITTING),
+    "tags": fields("If-Match", '"1" ,' * 1600 + "!", number=FITTING),
+    "traceparents": fields("traceparent", "00-" + "0" * LONG, number=FITTING),
+    "more than a head may hold": fields("Prefer", "a=" + " " * (LONG - 10) + '"'),
 }
 
 
@@ -210,13 +215,9 @@ async def test_no_event_of_the_payment_provider_costs_much(payments: Any, monkey
 
 async def test_a_costly_request_does_not_keep_others_waiting(users: Any) -> None:
     """Twenty at once of what took 28 s."""
-    request = head(
-        "POST",
-        "/users",
-        "Content-Type: application/json",
-        "Prefer: a=" + " " * LONG + '"',
-        body=json.dumps({"name": "A", "email": "a@x"}).encode(),
-    )
+    prefer = "Prefer: a=" + " " * LONG + '"'
+    body = json.dumps({"name": "A", "email": "a@x"}).encode()
+    request = head("POST", "/users", "Content-Type: application/json", prefer, body=body)
     began_s = time.process_time()
     answers = await asyncio.gather(*(raw(users.port, request) for _ in range(20)))
     assert [status for status, _ in answers] == [201] * 20
