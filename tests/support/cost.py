@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 GROWTH_MAX: Final = 2.5
 """CPU time of twice the text, over that of the text. A reader that goes back over what it has read has 4 and more."""
-FLOOR_S: Final = 0.004
+FLOOR_S: Final = 0.008
 """Below this the clock and the machine's noise say more than the text does, and nothing is harmed."""
 
 UNITS: Final = (

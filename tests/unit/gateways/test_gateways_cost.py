@@ -203,9 +203,7 @@ async def test_no_body_costs_much(users: Any, case: str, target: str, content_ty
 
 
 async def test_no_event_of_the_payment_provider_costs_much(payments: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gateways.payments import STRIPE as KEY
-
-    monkeypatch.setitem(payments.runner.app._state, KEY, STRIPE)
+    monkeypatch.setitem(payments.runner.app._state, STRIPE, STRIPE_SETTINGS)
     for name, body in BODIES.items():
         for signature in ("t=1,v1=" + "0" * 64, "v1=0," * 1500 + "t=1", "t=" + "9" * 4300 + ",v1=0", "=" * LONG):
             fields_ = ("Content-Type: application/json", f"Stripe-Signature: {signature}")
