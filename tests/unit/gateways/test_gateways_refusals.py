@@ -64,11 +64,21 @@ async def test_the_last_of_two_equal_keys_counts(users: Any) -> None:
         ("POST", "/transfers", {"from": 7, "to": 8, "amount": 1.5}, "amount"),
         ("POST", "/transfers", {"from": 7, "to": 8, "amount": True}, "amount"),
         ("POST", "/users/7/credit", {"amount": 10**30}, "amount"),
+        # Two letters for one, where it is kept.
+        ("POST", "/users", {"name": "A", "email": "İ" * 240 + "@x"}, "email"),
+        ("PATCH", "/users/7", {"email": "İ" * 240 + "@x"}, "email"),
     ],
 )
 async def test_an_argument_at_fault_is_named(users: Any, method: str, path: str, body: Any, field: str) -> None:
     response, problem = await users.call(method, path, json=body)
     assert (response.status, problem["code"], problem["field"]) == (422, "invalid_arguments", field)
+
+
+async def test_of_many_commands_the_one_whose_address_would_not_fit_is_named(users: Any) -> None:
+    commands = [{"type": "users.create", "args": {"name": "A", "email": letter * 240 + "@x"}} for letter in "aİ"]
+    response, problem = await users.call("POST", "/commands", json=commands)
+    assert (response.status, problem["code"], problem["field"]) == (422, "invalid_arguments", "[1].args.email")
+    assert users.writes.issued == []
 
 
 @pytest.mark.parametrize(
