@@ -15,7 +15,7 @@ from gateways.keys import CONTEXT, SETTINGS
 from gateways.problems import RequestRefused
 from shared.commands import INTEGER_MAX, Command, field_at_fault, parse
 from shared.errors import InvalidCommand
-from shared.ids import command_id_for, new_command_id
+from shared.ids import command_id_for, is_system_id, new_command_id
 from shared.messaging.writes import WriteOptions, Written
 from shared.paging import PAGE_DEFAULT, PAGE_MAX
 
@@ -26,7 +26,6 @@ COMMAND_ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 _ID = re.compile(r"[1-9][0-9]{0,15}")
 _DIGITS = re.compile(r"[0-9]{1,16}")
-_VERSION_AT, _SYSTEM_VERSION = 14, "8"
 _CHARSET = re.compile(r";[ \t]*+charset[ \t]*+=[ \t]*+\"?+([^\";\s]*+)", re.IGNORECASE)
 
 C = TypeVar("C", bound=Command)
@@ -138,7 +137,7 @@ def command_id_asked(values: Sequence[str]) -> str | None:
     if not values:
         return None
     value = values[0].strip(" \t")
-    if len(values) > 1 or not COMMAND_ID.fullmatch(value) or value[_VERSION_AT] == _SYSTEM_VERSION:
+    if len(values) > 1 or not COMMAND_ID.fullmatch(value) or is_system_id(value):
         text = f"Command-Id must be given once, as a UUID of another version than 8, not {value[:40]!a}"
         raise RequestRefused(400, "invalid_header", text, field="Command-Id")
     return value.lower()

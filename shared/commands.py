@@ -42,7 +42,8 @@ C = TypeVar("C", bound=Command)
 NESTING_MAX = 100
 """How deep JSON arguments may be nested. A parser's own limit depends on how deep the stack is where it runs."""
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+# One that stays open is text to the end: the next quotation mark must not be taken for a beginning, and read again.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _OPENERS = (b"[", b"{")
 
 

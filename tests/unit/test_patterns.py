@@ -6,6 +6,7 @@ import pkgutil
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import msgspec
 import pytest
@@ -35,10 +36,18 @@ def readers() -> Iterator[tuple[str, Reader]]:
     for name in modules():
         module = importlib.import_module(name)
         for attribute, value in vars(module).items():
-            if isinstance(value, re.Pattern) and isinstance(value.pattern, str):
+            if isinstance(value, re.Pattern):
                 for way in set(re.findall(rf"\b{attribute}\.(\w+)\(", inspect.getsource(module))):
-                    read = getattr(value, way)
-                    yield f"{name}.{attribute}.{way}", partial(read, "") if way == "sub" else read
+                    yield f"{name}.{attribute}.{way}", reading(value, way)
+
+
+def reading(pattern: re.Pattern[Any], way: str) -> Reader:
+    """How a module reads with a pattern, of text or of bytes, as a function of text."""
+    is_text = isinstance(pattern.pattern, str)
+    read = getattr(pattern, way)
+    if way == "sub":
+        read = partial(read, "" if is_text else b"")
+    return read if is_text else lambda text: read(text.encode())
 
 
 def commands(base: type[Command]) -> Iterator[type[Command]]:

@@ -145,6 +145,8 @@ BODIES: dict[str, bytes] = {
     "a long exponent": of_size('{"name": 1e', "9", "}"),
     "white space": of_size("{", " \n\t", "}"),
     "white space in the end": of_size('{"name": "A", "email": "a@x"}', " ", ""),
+    "quotes that stay open behind brackets": of_size("[" * 200 + '"', '\\"', ""),
+    "brackets in texts": of_size("[", '"[",', '"["]'),
     "bytes": b"\xff" * BODY_BYTES_MAX,
     "nothing but NUL": b"\x00" * BODY_BYTES_MAX,
     "small commands": b"[" + b",".join([b'{"type":"users.delete","args":{"id":7}}'] * 1000) + b"]",
