@@ -43,8 +43,8 @@ FIELD_BYTES_MAX: Final = 8190
 FIELDS_MAX: Final = 64
 LINGERING_S: Final = 2.0
 """How long what is left of a body that nobody wants is read away, so that the client reads the response."""
-GRACE_S: Final = 0.1
-"""A client that has been sending for less than this does not make room for another."""
+GRACE_S: Final = 0.002
+"""A client that has been sending for less than this does not make room for another: it has hardly been read."""
 IDLE_ORDER_S: Final = 0.1
 """How often the idle ones are put in order, when there is need of room."""
 QUIET_S: Final = 60.0
@@ -79,6 +79,7 @@ class Connections:
         self._quiet_until_s: dict[str, float] = {}
         self._untold: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._handle_others: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
         self._gauge = OPEN.labels(self._service)
         limits = (self.settings.head_timeout_s, self.settings.send_timeout_s)
         self._watch_s = min(1.0, *(limit / 4 for limit in limits))
@@ -86,6 +87,7 @@ class Connections:
     def start(self) -> None:
         """Watch over the connections until `stop`."""
         loop = asyncio.get_running_loop()
+        self._handle_others = loop.get_exception_handler()
         loop.set_exception_handler(self._on_loop_error)
         self._timer = loop.call_later(self._watch_s, self._watch)
 
@@ -94,6 +96,7 @@ class Connections:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+            asyncio.get_running_loop().set_exception_handler(self._handle_others)
 
     def admit(self, connection: "Connection") -> bool:
         """Count a new connection; False: there is no room for it."""
@@ -198,6 +201,8 @@ class Connections:
         error = context.get("exception")
         if "socket" in context and isinstance(error, OSError) and error.errno in _OUT_OF_RESOURCES:
             self._cannot_accept(error)
+        elif self._handle_others is not None:
+            self._handle_others(loop, context)
         else:
             loop.default_exception_handler(context)
 

@@ -162,7 +162,8 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
         raise RequestRefused(
             415, "unsupported_content_encoding", "send the body uncompressed", field="Content-Encoding"
         )
-    bytes_max, timeout_s = request.app[SETTINGS].body_bytes_max, request.app[SETTINGS].body_timeout_s
+    settings = request.app[SETTINGS]
+    bytes_max, timeout_s = settings.body_bytes_max, settings.body_timeout_s
     if (request.content_length or 0) > bytes_max:
         raise _too_large(bytes_max)
     try:

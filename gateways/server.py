@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from gateways.connections import LimitedRunner
-from gateways.descriptors import BACKLOG, make_room_for_connections
+from gateways.descriptors import backlog_of, make_room_for_connections
 from gateways.keys import SERVICE_NAME, SETTINGS
 from gateways.request_log import RequestLog
 from shared.errors import ConfigurationError
@@ -47,7 +47,7 @@ async def serve_until_stopped(app: web.Application, host: str, port: int) -> Non
     runner = create_runner(app)
     try:
         await runner.setup()
-        site = web.TCPSite(runner, host, port, backlog=BACKLOG)
+        site = web.TCPSite(runner, host, port, backlog=backlog_of(app[SETTINGS].connections_max))
         try:
             await site.start()
         except OSError as error:
