@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
+import structlog
 from aiohttp import web
 
 from gateways.command_bodies import NDJSON, PendingCommand, Told, UnavailableCommand, decode_commands, encode_told
@@ -18,7 +19,7 @@ from gateways.problems import NothingIssued, RequestRefused
 from gateways.requests import JSON_TYPES, NoQuery, granted_wait_s, media_type, read_body, read_query
 from gateways.responses import command_location, note_preferences
 from shared.commands import Command
-from shared.errors import CommandPending, Unavailable
+from shared.errors import CommandPending, OutcomeUnknown, Unavailable
 from shared.messaging.outcome import OutcomeError
 from shared.messaging.wire import CommandMessage
 from shared.messaging.writes import Writes
@@ -26,6 +27,8 @@ from shared.telemetry import Stages, measured
 
 COMMANDS: Final[web.AppKey[Mapping[str, type[Command]]]] = web.AppKey("COMMANDS")
 WRITES: Final[web.AppKey[Writes]] = web.AppKey("WRITES")
+
+log = structlog.get_logger("gateway")
 
 routes = web.RouteTableDef()
 
@@ -55,14 +58,19 @@ async def _read_messages(request: web.Request) -> list[CommandMessage]:
     if "If-Match" in headers:
         text = "If-Match is for a request of one command: here each has its own `expected_version`"
         raise RequestRefused(400, "invalid_header", text, field="If-Match")
+    if "Command-Id" in headers:
+        text = "Command-Id is for a request of one command: here each may have its own `id`"
+        raise RequestRefused(400, "invalid_header", text, field="Command-Id")
     context = request[CONTEXT]
     context.preferences = preferences(headers.getall("Prefer", ()))
+    key = idempotency_key(headers.getall("Idempotency-Key", ()))
+    context.is_repeatable = key is not None
     return decode_commands(
         body,
         media_type(request),
         request.app[COMMANDS],
         commands_max=request.app[SETTINGS].commands_max,
-        idempotency_key=idempotency_key(headers.getall("Idempotency-Key", ())),
+        idempotency_key=key,
         traceparent=context.trace.traceparent,
     )
 
@@ -74,13 +82,7 @@ async def _issue(request: web.Request, messages: list[CommandMessage], wait_s: f
     the writes in their order, and within one turn of the loop.
     """
     writes = request.app[WRITES]
-    settled = await asyncio.gather(*(_told(writes, message, wait_s) for message in messages), return_exceptions=True)
-    done: list[tuple[Told, Stages]] = []
-    for each in settled:
-        if isinstance(each, BaseException):
-            # A defect of ours; none of the others is left running.
-            raise each
-        done.append(each)
+    done = await asyncio.gather(*(_told(writes, message, wait_s) for message in messages))
     request[CONTEXT].stages.end_issued(stages for _, stages in done)
     return [told for told, _ in done]
 
@@ -96,10 +98,15 @@ async def _told(writes: Writes, message: CommandMessage, wait_s: float) -> tuple
             return PendingCommand(command_id=command_id, type=command_type, location=location), stages
         except Unavailable as error:
             reason = OutcomeError(code=error.code, message=str(error))
-            return UnavailableCommand(command_id=command_id, type=command_type, error=reason), stages
+        except Exception:  # a defect of ours; of the others each has its own outcome
+            log.exception("internal_error", command_id=command_id)
+            reason = OutcomeError(code="internal_error", message="a defect of this service; its log has the details")
+        return UnavailableCommand(command_id=command_id, type=command_type, error=reason), stages
 
 
 def _nothing_issued(told: list[UnavailableCommand]) -> NothingIssued:
-    reason = told[0].error
-    text = f"none of the {len(told)} commands was handed over, repeat them with the ids in `outcomes`: {reason.message}"
+    """The worst reason of all is that of the request: one that may be applied must not be taken for one that is not."""
+    reason = next((each.error for each in told if each.error.code == OutcomeUnknown.code), told[0].error)
+    known = "is known to be safe" if reason.code == OutcomeUnknown.code else "was handed over"
+    text = f"none of the {len(told)} commands {known}, repeat them with the ids in `outcomes`: {reason.message}"
     return NothingIssued(reason.code, text, told)

@@ -12,7 +12,7 @@ from shared.telemetry import Stages, TraceContext
 class RequestContext:
     """What is learnt of one request while it is served; the log line and the response's headers show it."""
 
-    __slots__ = ("arrived_s", "error", "preferences", "stages", "statuses", "trace")
+    __slots__ = ("arrived_s", "error", "is_repeatable", "preferences", "stages", "statuses", "trace")
 
     def __init__(self, trace: TraceContext, stages: Stages) -> None:
         self.arrived_s = stages.began_s
@@ -20,6 +20,8 @@ class RequestContext:
         self.stages = stages
         self.preferences = NO_PREFERENCES
         self.error: Exception | None = None
+        # Whether the request as it is, sent again, is the same command.
+        self.is_repeatable = False
         # Of a request of several commands: how many have each status.
         self.statuses: dict[str, int] | None = None
 

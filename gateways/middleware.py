@@ -1,5 +1,7 @@
 """Around every request: its trace and stages, and every error turned into a problem."""
 
+from collections.abc import Sequence
+
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -9,8 +11,8 @@ from gateways.keys import CONTEXT, SERVICE_NAME, SETTINGS, RequestContext
 from gateways.problems import answer_to, problem_response
 from gateways.request_log import in_flight_of
 from gateways.responses import accepted_response
-from shared.errors import CommandPending
-from shared.hooks import begin_observing
+from shared.errors import CommandFailed, CommandPending, CommandRejected, OutcomeUnreadable
+from shared.hooks import Issued, begin_observing
 from shared.telemetry import begin_stages, trace_from
 
 log = structlog.get_logger("gateway")
@@ -28,7 +30,7 @@ async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
     in_flight = in_flight_of(request.app[SERVICE_NAME])
     in_flight.inc()
     try:
-        response = await _answered(request, handler, context)
+        response = await _answered(request, handler, context, issued)
         hooks = request.app[HOOKS]
         if hooks.has_on_response:
             await hooks.responding(Exchange(request, response), issued)
@@ -41,18 +43,32 @@ async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
     return response
 
 
-async def _answered(request: web.Request, handler: Handler, context: RequestContext) -> web.StreamResponse:
+async def _answered(
+    request: web.Request, handler: Handler, context: RequestContext, issued: Sequence[Issued]
+) -> web.StreamResponse:
+    settings = request.app[SETTINGS]
     try:
         return await handler(request)
     except CommandPending as pending:
-        return accepted_response(pending.command_id, context.preferences, request.app[SETTINGS].wait_s)
+        if isinstance(pending, OutcomeUnreadable):
+            context.error = pending
+        return accepted_response(pending.command_id, context.preferences, settings.wait_s)
     except Exception as error:  # the boundary: whatever it is, the client gets a problem
         context.error = error
         if answer_to(error).status == web.HTTPInternalServerError.status_code:
             log.exception("internal_error", path=request.rel_url.raw_path)
+        settled_id = None if isinstance(error, CommandRejected | CommandFailed) else _settled_id(issued)
+        if settled_id is not None:
+            return accepted_response(settled_id, context.preferences, settings.wait_s)
         return problem_response(
             request,
             error,
             command_id=context.stages.command_id,
-            retry_after_s=request.app[SETTINGS].retry_after_s,
+            is_repeatable=context.is_repeatable,
+            retry_after_s=settings.retry_after_s,
         )
+
+
+def _settled_id(issued: Sequence[Issued]) -> str | None:
+    """The command of the request that has its outcome: whatever failed after it, that nothing was done is not so."""
+    return next((each.message.command_id for each in issued if each.outcome is not None), None)

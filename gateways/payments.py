@@ -125,6 +125,7 @@ async def take_stripe_event(request: web.Request) -> web.Response:
     context = request[CONTEXT]
     # No idempotency key of a client's has a line break, so nobody can take an event's id away from it.
     command_id = context.stages.command_id = command_id_for(SERVICE.name, f"stripe\n{event.id}")
+    context.is_repeatable = True
     options = WriteOptions(command_id=command_id, wait_s=0, traceparent=context.trace.traceparent)
     context.stages.end("validate")
     try:

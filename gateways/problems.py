@@ -7,6 +7,7 @@
 | NotFound | 404 |
 | CommandRejected | by its code: STATUSES; 404 for `*_not_found`; 409 for every other reason of the business |
 | CommandFailed | by its code: STATUSES; else 502: what is behind this gateway could not do it |
+| OutcomeUnknown | 503; with `Retry-After` only if the request, repeated as it is, is the same command |
 | Unavailable | 503 with `Retry-After` |
 | web.HTTPException | its own: 404, 405 with `Allow` |
 | anything else | 500 `internal_error`: a defect of ours, whose traceback is logged and not shown |
@@ -14,6 +15,9 @@
 A failed command is recorded, and repeating it under the same key returns the same failure: hence 502 and not
 503, which would ask for a repetition. Where its code is that of a bad command, the lane refused what this
 gateway let through (one of them is of another release), and the request is at fault as it would be here: 422.
+
+Once a command has its outcome, only that outcome is answered as an error: whatever else fails then, the middleware
+answers 202 with where the outcome is.
 """
 
 from collections.abc import Sequence
@@ -31,12 +35,21 @@ from shared.errors import (
     DatabaseUnavailable,
     InvalidCommand,
     NotFound,
+    OutcomeUnknown,
     Unavailable,
 )
 
 CONTENT_TYPE: Final = "application/problem+json"
 TYPE_PREFIX: Final = "urn:write-coordinator:problem:"
 DETAIL_CHARACTERS_MAX: Final = 1000
+
+HOW_TO_REPEAT: Final = (
+    "To have it applied once, whatever became of it, repeat the request with its Idempotency-Key; if it had none,"
+    " with the header Command-Id, as in this answer"
+)
+
+UNCERTAIN: Final = frozenset({OutcomeUnknown.code, "internal_error"})
+"""Codes of those who may have done what they were asked: repeating them blindly may do it twice."""
 
 STATUSES: Final = {
     "version_conflict": 412,
@@ -140,6 +153,8 @@ def _settled(error: CommandRejected | CommandFailed, fallback: int) -> Answer:
 def _unavailable(error: Unavailable) -> Answer:
     # A database error's text is the driver's, with addresses and statements: for the log only.
     detail = "the database cannot be read now" if isinstance(error, DatabaseUnavailable) else str(error)
+    if isinstance(error, OutcomeUnknown):
+        detail = f"{detail}. {HOW_TO_REPEAT}"
     checks = error.checks if isinstance(error, NotReady) else None
     outcomes = error.outcomes if isinstance(error, NothingIssued) else None
     return Answer(503, error.code, detail, checks=checks, outcomes=outcomes, retry=True)
@@ -156,9 +171,12 @@ def _of_http(error: web.HTTPException) -> Answer:
 
 
 def problem_response(
-    request: web.Request, error: Exception, *, command_id: str | None, retry_after_s: int
+    request: web.Request, error: Exception, *, command_id: str | None, is_repeatable: bool, retry_after_s: int
 ) -> web.Response:
-    """The response for an error; `command_id` is that of the command under way, where there was one."""
+    """The response for an error; `command_id` is that of the command under way, where there was one.
+
+    `is_repeatable`: the request, sent again as it is, is the same command.
+    """
     answer = answer_to(error)
     known_id = answer.command_id or command_id
     problem = Problem(
@@ -178,7 +196,7 @@ def problem_response(
         response.headers["Allow"] = error.headers["Allow"]
     if answer.code == "unsupported_content_encoding":
         response.headers["Accept-Encoding"] = "identity"
-    if answer.retry:
+    if answer.retry and (is_repeatable or answer.code not in UNCERTAIN):
         response.headers["Retry-After"] = str(retry_after_s)
     if answer.replayed:
         response.headers["Idempotent-Replayed"] = "true"

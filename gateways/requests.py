@@ -2,33 +2,31 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from aiohttp import web
 from msgspec import Meta, Struct
 
+from gateways.connections import receiving
 from gateways.headers import Preferences, expected_version, idempotency_key, preferences
 from gateways.keys import CONTEXT, SETTINGS
 from gateways.problems import RequestRefused
-from shared.commands import INTEGER_MAX, Command, parse
+from shared.commands import INTEGER_MAX, Command, field_at_fault, parse
 from shared.errors import InvalidCommand
-from shared.ids import command_id_for, new_command_id
+from shared.ids import command_id_for, is_system_id, new_command_id
 from shared.messaging.writes import WriteOptions, Written
 from shared.paging import PAGE_DEFAULT, PAGE_MAX
 
 JSON_TYPES: Final = ("application/json",)
 PATCH_TYPES: Final = (*JSON_TYPES, "application/merge-patch+json")
 COMMAND_ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-BODY_TIMEOUT_S: Final = 30.0
-"""A body that takes longer than this to arrive is not waited for."""
 
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 _ID = re.compile(r"[1-9][0-9]{0,15}")
 _DIGITS = re.compile(r"[0-9]{1,16}")
-_CHARSET = re.compile(r";[ \t]*charset[ \t]*=[ \t]*\"?([^\";\s]*)", re.IGNORECASE)
-_FIELD = re.compile(r"`\$?\.?([^`]*)`$")
+_CHARSET = re.compile(r";[ \t]*+charset[ \t]*+=[ \t]*+\"?+([^\";\s]*+)", re.IGNORECASE)
 
 C = TypeVar("C", bound=Command)
 Q = TypeVar("Q", bound=Struct)
@@ -79,8 +77,7 @@ def read_query(request: web.Request, model: type[Q]) -> Q:
     try:
         return msgspec.convert(given, model)
     except msgspec.ValidationError as error:
-        found = _FIELD.search(str(error))
-        raise RequestRefused(400, "invalid_query", str(error), field=found.group(1) if found else None) from None
+        raise RequestRefused(400, "invalid_query", str(error), field=field_at_fault(error)) from None
 
 
 async def read_command(request: web.Request, model: type[C], path: dict[str, int] | None = None) -> C:
@@ -111,8 +108,13 @@ async def issue(
     key = idempotency_key(headers.getall("Idempotency-Key", ()))
     version = expected_version(headers.getall("If-Match", ()))
     context.preferences = preferences(headers.getall("Prefer", ()))
+    given_id = command_id_asked(headers.getall("Command-Id", ()))
+    if key is not None and given_id is not None:
+        text = "Idempotency-Key and Command-Id both name the command: send one of them"
+        raise RequestRefused(400, "invalid_header", text, field="Command-Id")
+    context.is_repeatable = key is not None or given_id is not None
     # Made here, so that whatever becomes of the command, its id can be told.
-    command_id = new_command_id() if key is None else command_id_for(command.lane(), key)
+    command_id = given_id or (new_command_id() if key is None else command_id_for(command.lane(), key))
     options = WriteOptions(
         idempotency_key=key,
         command_id=command_id,
@@ -125,6 +127,20 @@ async def issue(
     written = await method(command, options)
     context.stages.sequence = written.sequence
     return written
+
+
+def command_id_asked(values: Sequence[str]) -> str | None:
+    """The id of `Command-Id`: that of an answer which could not tell what became of the command, to repeat it.
+
+    Raises RequestRefused (400), also for an id of the form that the system gives its own commands.
+    """
+    if not values:
+        return None
+    value = values[0].strip(" \t")
+    if len(values) > 1 or not COMMAND_ID.fullmatch(value) or is_system_id(value):
+        text = f"Command-Id must be given once, as a UUID of another version than 8, not {value[:40]!a}"
+        raise RequestRefused(400, "invalid_header", text, field="Command-Id")
+    return value.lower()
 
 
 def granted_wait_s(asked: Preferences, wait_s_max: float) -> float:
@@ -146,7 +162,8 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
         raise RequestRefused(
             415, "unsupported_content_encoding", "send the body uncompressed", field="Content-Encoding"
         )
-    bytes_max = request.app[SETTINGS].body_bytes_max
+    settings = request.app[SETTINGS]
+    bytes_max, timeout_s = settings.body_bytes_max, settings.body_timeout_s
     if (request.content_length or 0) > bytes_max:
         raise _too_large(bytes_max)
     try:
@@ -154,10 +171,11 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
             # It arrived with the headers, as small ones do: a timer would cost more than the reading.
             body = await request.read()
         else:
-            async with asyncio.timeout(BODY_TIMEOUT_S):
-                body = await request.read()
+            async with asyncio.timeout(timeout_s):
+                with receiving(request):
+                    body = await request.read()
     except TimeoutError:
-        raise RequestRefused(408, "body_timeout", f"the body took longer than {BODY_TIMEOUT_S:g} s") from None
+        raise RequestRefused(408, "body_timeout", f"the body took longer than {timeout_s:g} s") from None
     except web.HTTPRequestEntityTooLarge:
         raise _too_large(bytes_max) from None
     except (web.RequestPayloadError, ConnectionError) as error:

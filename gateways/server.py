@@ -9,6 +9,8 @@ import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
+from gateways.connections import LimitedRunner
+from gateways.descriptors import backlog_of, make_room_for_connections
 from gateways.keys import SERVICE_NAME, SETTINGS
 from gateways.request_log import RequestLog
 from shared.errors import ConfigurationError
@@ -20,9 +22,9 @@ STOP_MARGIN_S: Final = 2.0
 log = structlog.get_logger("gateway")
 
 
-def create_runner(app: web.Application) -> web.AppRunner:
-    """The runner that serves it, with our log line. Its cleanup lets requests in flight finish, bounded."""
-    return web.AppRunner(
+def create_runner(app: web.Application) -> LimitedRunner:
+    """The runner that serves it, with our log line and limits. Its cleanup lets requests in flight finish, bounded."""
+    return LimitedRunner(
         app,
         access_log_class=RequestLog,
         shutdown_timeout=app[SETTINGS].wait_s + STOP_MARGIN_S,
@@ -41,10 +43,11 @@ async def serve_until_stopped(app: web.Application, host: str, port: int) -> Non
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
+    make_room_for_connections(app[SETTINGS])
     runner = create_runner(app)
     try:
         await runner.setup()
-        site = web.TCPSite(runner, host, port)
+        site = web.TCPSite(runner, host, port, backlog=backlog_of(app[SETTINGS].connections_max))
         try:
             await site.start()
         except OSError as error:

@@ -42,7 +42,8 @@ C = TypeVar("C", bound=Command)
 NESTING_MAX = 100
 """How deep JSON arguments may be nested. A parser's own limit depends on how deep the stack is where it runs."""
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+# One that stays open is text to the end: the next quotation mark must not be taken for a beginning, and read again.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
 _OPENERS = (b"[", b"{")
 
 
@@ -61,8 +62,8 @@ def is_too_deep(text: bytes) -> bool:
     return False
 
 
-_FIELD = re.compile(r"at `\$\.?([^`]*)`")
-_NAMED = re.compile(r"(?:unknown|required) field `([^`]*)`")
+_FIELD = re.compile(r"at `\$\.?([^`]*+)`")
+_NAMED = re.compile(r"(?:unknown|required) field `([^`]*+)`")
 
 
 def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
@@ -94,6 +95,14 @@ def validated(command: C) -> tuple[C, bytes]:
     except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
         raise InvalidCommand(f"{command.type}: {error}") from None
     return parse(type(command), arguments), arguments
+
+
+def at_fault(field: str, message: str) -> ValueError:
+    """What a command's `__post_init__` raises to refuse what no type can express; it names the argument at fault.
+
+    Whatever a handler stores that is derived of an argument has limits too: check them there, so that every door does.
+    """
+    return ValueError(f"{message} - at `$.{field}`")
 
 
 def field_at_fault(error: msgspec.ValidationError) -> str | None:

@@ -62,11 +62,12 @@ def open_sql(url: str, pool_max: int) -> AsyncEngine:
     )
 
 
-def open_documents(url: str) -> Documents:
+def open_documents(url: str, pool_max: int = 8) -> Documents:
     """A MongoDB database for reads, by majority: what a read shows can no longer be rolled back."""
     client: AsyncMongoClient[Document] = AsyncMongoClient(
         url,
         tz_aware=True,
+        maxPoolSize=pool_max,
         serverSelectionTimeoutMS=CONNECT_TIMEOUT_S * 1000,
         socketTimeoutMS=READ_TIMEOUT_MS,
         readConcernLevel="majority",
@@ -79,7 +80,7 @@ def open_documents(url: str) -> Documents:
 
 def open_database(url: str, pool_max: int = 8) -> Database:
     """Open whichever database the address names, for reads."""
-    return open_documents(url) if scheme_of(url) == "mongodb" else open_sql(url, pool_max)
+    return open_documents(url, pool_max) if scheme_of(url) == "mongodb" else open_sql(url, pool_max)
 
 
 async def close_database(database: Database) -> None:

@@ -8,8 +8,10 @@
     ├── CommandRejected        the command's outcome is `rejected`: what the caller of a service sees of Rejected
     ├── CommandFailed          the command's outcome is `failed` (dead-lettered) or `expired`
     ├── CommandPending         the outcome has not arrived in time; the command is accepted and will be settled
-    └── Unavailable            nothing was done, try again later
+    │   └── OutcomeUnreadable      the outcome is there, and this release cannot read it
+    └── Unavailable            try again later; but for OutcomeUnknown, nothing was done
         ├── BrokerUnavailable      the broker is away, blocked, or refuses the command
+        │   └── OutcomeUnknown         the broker has the command or not: it may be applied
         ├── Overloaded             this process has as many commands under way as it may
         └── DatabaseUnavailable    a read found no database
 
@@ -86,6 +88,14 @@ class CommandPending(CoordinatorError):
         self.command_id = command_id
 
 
+class OutcomeUnreadable(CommandPending):
+    """Raised when the command is applied and its result cannot be read here: it is of another release."""
+
+    def __init__(self, command_id: str, reason: str) -> None:
+        super().__init__(command_id)
+        self.args = (f"command {command_id} is applied; its result cannot be read by this release: {reason}",)
+
+
 class Unavailable(CoordinatorError):
     """Raised when a part of the system is away."""
 
@@ -96,6 +106,15 @@ class BrokerUnavailable(Unavailable):
     """Raised when a command could not be handed over: it may be repeated with the same id."""
 
     code = "broker_unavailable"
+
+
+class OutcomeUnknown(BrokerUnavailable):
+    """Raised when a command was sent and not confirmed: it may be applied, now or later, or never.
+
+    Repeated with the same id it is applied once at most; with another one it may be applied twice.
+    """
+
+    code = "outcome_unknown"
 
 
 class Overloaded(Unavailable):

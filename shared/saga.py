@@ -31,6 +31,7 @@ known whether anything was done; a person has to look."""
 
 ENDED: Final = frozenset({"completed", "compensated", "needs_review"})
 REASON_CHARACTERS_MAX: Final = 500
+CODE_CHARACTERS_MAX: Final = 100
 
 
 class SagaRow(VersionedRow, frozen=True, kw_only=True):
@@ -122,7 +123,7 @@ class Saga(Generic[S]):
             msgspec.structs.replace(
                 step,
                 status=outcome.status,
-                error_code=None if error is None else error.code,
+                error_code=None if error is None else error.code[:CODE_CHARACTERS_MAX],
                 error_message=None if error is None else _short(error.message),
                 ended_at=work.now,
             )
@@ -216,7 +217,7 @@ def saga_steps(metadata: MetaData) -> Table:
         Column("direction", String(10), nullable=False),
         Column("command_type", String(100), nullable=False),
         Column("status", String(20), nullable=False),
-        Column("error_code", String(100)),
+        Column("error_code", String(CODE_CHARACTERS_MAX)),
         Column("error_message", String(REASON_CHARACTERS_MAX)),
         Column("began_at", time, nullable=False),
         Column("ended_at", time),
@@ -226,7 +227,7 @@ def saga_steps(metadata: MetaData) -> Table:
 
 def _because(row: S, code: str, text: str) -> S:
     """The first reason is the one that counts; what follows from it is added to its text."""
-    return msgspec.structs.replace(row, reason_code=code[:100], reason=_short(text))
+    return msgspec.structs.replace(row, reason_code=code[:CODE_CHARACTERS_MAX], reason=_short(text))
 
 
 def _short(text: str) -> str:

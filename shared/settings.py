@@ -166,6 +166,24 @@ class GatewaySettings(BaseSettings):
     in_flight_max: int = Field(default=2000, ge=1, description="Commands under way; more are answered 503.")
     retry_after_s: int = Field(default=1, ge=1, description="The `Retry-After` of a 503.")
     read_pool_max: int = Field(default=8, ge=1, description="Database connections of one gateway, for reads.")
+    connections_max: int = Field(
+        default=1000,
+        ge=1,
+        description="Open connections; beyond them the slowest sender or an idle one makes room.",
+    )
+    head_bytes_max: int = Field(
+        default=32 << 10, ge=1024, description="Bytes of a head that arrives in parts; else 431."
+    )
+    head_timeout_s: float = Field(
+        default=10.0, gt=0, description="From a request's first byte, or the accept, until its head is there; else 408."
+    )
+    body_timeout_s: float = Field(default=30.0, gt=0, description="How long a request's body may take; else 408.")
+    idle_timeout_s: float = Field(
+        default=75.0, gt=0, description="How long a connection is kept for the next request; longer than a proxy does."
+    )
+    send_timeout_s: float = Field(
+        default=30.0, gt=0, description="How long a client may leave a response unread before it is cut off."
+    )
 
 
 class StripeSettings(BaseSettings):

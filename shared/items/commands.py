@@ -65,7 +65,7 @@ class ReserveItem(Command, frozen=True, kw_only=True):
 
 
 class ReleaseItem(Command, frozen=True, kw_only=True):
-    """Give a reservation's stock back. Rejected: `item_not_found`, `reservation_not_found`."""
+    """Give a reservation's stock back. Rejected: `item_not_found`, `reservation_not_found`, `stock_limit`."""
 
     type: ClassVar[str] = "items.release"
 

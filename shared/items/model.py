@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import msgspec
 
+from shared.commands import INTEGER_MAX
 from shared.errors import Rejected
 from shared.rows import Row, VersionedRow
 
@@ -29,8 +30,11 @@ class Item(VersionedRow, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, stock=self.stock - quantity)
 
     def given_back(self, quantity: int) -> "Item":
-        """This item with `quantity` more in stock."""
-        return msgspec.structs.replace(self, stock=self.stock + quantity)
+        """This item with `quantity` more in stock. Raises Rejected when there is more than can be counted."""
+        stock = self.stock + quantity
+        if stock > INTEGER_MAX:
+            raise Rejected("stock_limit", f"item {self.id} would have more than {INTEGER_MAX} in stock")
+        return msgspec.structs.replace(self, stock=stock)
 
 
 class Reservation(Row, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ import structlog
 from pika.channel import Channel
 from pika.exceptions import AMQPError
 
-from shared.errors import BrokerUnavailable, Overloaded
+from shared.errors import BrokerUnavailable, OutcomeUnknown, Overloaded
 from shared.messaging.amqp import AmqpConnection
 from shared.settings import BrokerSettings
 
@@ -26,7 +26,10 @@ log = structlog.get_logger("publisher")
 class _Unconfirmed:
     """One message on its way."""
 
-    __slots__ = ("body", "exchange", "future", "is_repeated", "is_returned", "number", "properties", "routing_key")
+    __slots__ = (
+        *("body", "exchange", "future", "is_repeated", "is_returned", "number", "properties", "routing_key"),
+        "times_sent",
+    )
 
     def __init__(
         self,
@@ -47,6 +50,11 @@ class _Unconfirmed:
         self.body = body
         self.future = future
         self.is_returned = False
+        self.times_sent = 0
+
+    def refused(self, error: Exception) -> Exception:
+        """Why it was refused. If it was sent before, on a connection that was lost, the broker may have that one."""
+        return error if self.times_sent <= 1 else OutcomeUnknown(f"{error}; sent before, it may have been taken")
 
 
 class Publisher:
@@ -84,12 +92,13 @@ class Publisher:
         await self._ready.wait()
 
     async def close(self) -> None:
-        """Disconnect. What is not confirmed fails with BrokerUnavailable."""
+        """Disconnect. What is not confirmed fails with OutcomeUnknown, what was not sent with BrokerUnavailable."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         for waiting in list(self._waiting.values()):
-            _fail(waiting.future, BrokerUnavailable("the publisher was closed"))
+            kind = OutcomeUnknown if waiting.times_sent else BrokerUnavailable
+            _fail(waiting.future, kind("the publisher was closed"))
         self._waiting.clear()
 
     def publish(
@@ -105,8 +114,8 @@ class Publisher:
 
         While there is no connection the message waits for one; it is sent again, in order, after a lost connection,
         so that it may arrive twice. Cancelling the future stops that. The future fails with BrokerUnavailable when no
-        queue takes the message, with Overloaded when the queue is full; with `repeat_refused` the message is sent
-        again instead, until the future is cancelled.
+        queue takes the message, with Overloaded when the queue is full, with OutcomeUnknown where an earlier sending
+        may have been taken; with `repeat_refused` the message is sent again instead, until the future is cancelled.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = _Unconfirmed(
@@ -134,6 +143,7 @@ class Publisher:
         headers["publish-number"] = waiting.number
         waiting.properties.headers = headers
         waiting.is_returned = False
+        waiting.times_sent += 1
         self._by_tag[self._next_tag] = waiting
         self._next_tag += 1
         try:
@@ -195,9 +205,10 @@ class Publisher:
                 continue
             self._waiting.pop(waiting.number, None)
             if waiting.is_returned:
-                _fail(waiting.future, BrokerUnavailable(f"no queue takes messages for {waiting.routing_key!r}"))
+                error: Exception = BrokerUnavailable(f"no queue takes messages for {waiting.routing_key!r}")
+                _fail(waiting.future, waiting.refused(error))
             elif not is_ack:
-                _fail(waiting.future, Overloaded(f"the queue of {waiting.routing_key!r} is full"))
+                _fail(waiting.future, waiting.refused(Overloaded(f"the queue of {waiting.routing_key!r} is full")))
             elif not waiting.future.done():
                 waiting.future.set_result(None)
 

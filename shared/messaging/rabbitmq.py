@@ -12,7 +12,7 @@ import pika
 import structlog
 
 from shared.command_log import CommandLog
-from shared.errors import BrokerUnavailable, CommandPending, DatabaseUnavailable, Overloaded
+from shared.errors import BrokerUnavailable, CommandPending, DatabaseUnavailable, OutcomeUnknown, Overloaded
 from shared.messaging.amqp import AmqpConnection
 from shared.messaging.outcome import Outcome, decode_outcome, decode_outcomes, from_log
 from shared.messaging.packing import InFlight, Pack, packs_of
@@ -48,7 +48,7 @@ class RabbitWrites:
 
     With `in_order` this is a publisher session: commands of one lane are applied in the order in which they were
     issued here, even when the broker refused one and took the next, or the connection was lost in between. Should one
-    not be confirmed in time (BrokerUnavailable), those after it wait for the lane to give it up.
+    not be confirmed in time (OutcomeUnknown), those after it wait for the lane to give it up.
     """
 
     def __init__(
@@ -218,9 +218,8 @@ class RabbitWrites:
     def _confirm_is_late(self, pack: Pack) -> None:
         timeout_s = self._confirm_timeout_s
         pack.fail(
-            lambda entry: BrokerUnavailable(
-                f"RabbitMQ did not confirm command {entry.command_id} within {timeout_s} s; "
-                "it may be applied yet, or repeated with the same id"
+            lambda entry: OutcomeUnknown(
+                f"RabbitMQ did not confirm command {entry.command_id} within {timeout_s} s: it may be applied yet"
             )
         )
 
@@ -233,18 +232,20 @@ class RabbitWrites:
         self._lookups.add(task)
         task.add_done_callback(self._lookups.discard)
 
-    async def _look_up(self, log: CommandLog, entries: list[InFlight]) -> None:
+    async def _look_up(self, command_log: CommandLog, entries: list[InFlight]) -> None:
         waiting = [entry for entry in entries if not entry.settled.done()]
         try:
             for start in range(0, len(waiting), LOOKUPS_AT_ONCE):
                 some = waiting[start : start + LOOKUPS_AT_ONCE]
-                entries_found = await asyncio.gather(*(log.find(entry.command_id) for entry in some))
+                entries_found = await asyncio.gather(*(command_log.find(entry.command_id) for entry in some))
                 for entry, found in zip(some, entries_found, strict=True):
                     is_same = found is not None and found.fingerprint == fingerprint_of(entry.message)
                     if found is not None and is_same and not entry.settled.done():
                         entry.settled.set_result(from_log(found, replayed=False))
         except DatabaseUnavailable:
             pass
+        except Exception:  # such as an entry of another release: whoever waits must not wait for ever
+            log.exception("log_unreadable")
         self._give_up(waiting)
 
     def _give_up(self, entries: list[InFlight]) -> None:

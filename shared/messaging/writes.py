@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from shared.commands import Command, validated
-from shared.errors import CommandFailed, CommandRejected, InvalidCommand
+from shared.errors import CommandFailed, CommandRejected, InvalidCommand, OutcomeUnreadable
 from shared.ids import command_id_for, is_system_id, new_command_id
 from shared.messaging.outcome import Outcome
 from shared.messaging.wire import CommandMessage, Origin
@@ -24,9 +24,9 @@ class Writes(Protocol):
         """Return the outcome of `message`.
 
         `wait_s` bounds the wait for it (None: the adapter's own limit; 0: return as soon as the command is safe).
-        Raises CommandPending when the command is safe but not settled yet, Unavailable when it was not accepted: it
-        may then be issued again with the same id, and is applied once at most. InvalidCommand for a stranger's command
-        with an id of the system's own.
+        Raises CommandPending when the command is safe but not settled yet, Unavailable when it was not accepted, and
+        OutcomeUnknown, which is one, when that is not known: issued again with the same id it is applied once at most.
+        InvalidCommand for a stranger's command with an id of the system's own.
         """
 
 
@@ -97,12 +97,18 @@ async def execute(
 
 
 def value_of(outcome: Outcome, command_id: str, result: type[T]) -> Written[T]:
-    """The result of an applied command. Raises CommandRejected and CommandFailed for the other outcomes."""
+    """The result of an applied command. Raises CommandRejected and CommandFailed for the other outcomes.
+
+    Raises OutcomeUnreadable for a result that is not a `result`: what is applied is not an error of the caller's.
+    """
     if outcome.status == "applied":
-        value = msgspec.json.decode(outcome.result, type=result)
+        try:
+            value = msgspec.json.decode(outcome.result, type=result)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise OutcomeUnreadable(command_id, str(error)) from None
         return Written(value, command_id, outcome.sequence or 0, outcome.replayed)
-    error = outcome.error
-    code, text = (error.code, error.message) if error is not None else (outcome.status, outcome.status)
+    reason = outcome.error
+    code, text = (reason.code, reason.message) if reason is not None else (outcome.status, outcome.status)
     if outcome.status == "rejected":
         raise CommandRejected(command_id, code, text, replayed=outcome.replayed)
     raise CommandFailed(command_id, code, text, replayed=outcome.replayed)

@@ -6,6 +6,7 @@ They are the system's own; gateways do not take them from clients.
 from typing import ClassVar, Literal
 
 from shared.commands import Command, Id
+from shared.payments.commands import ProviderId, Total
 
 Kind = Literal["authorized", "captured", "voided", "declined", "refunded", "refund_failed"]
 
@@ -20,7 +21,7 @@ class AuthorizeResult(Command, frozen=True, kw_only=True, omit_defaults=True):
 
     id: Id
     verdict: Literal["authorized", "declined", "authorize_failed", "answer_lost"]
-    provider_id: str | None = None
+    provider_id: ProviderId | None = None
     code: str | None = None
     message: str | None = None
 
@@ -65,7 +66,7 @@ class RefundResult(Command, frozen=True, kw_only=True, omit_defaults=True):
     id: Id
     refund_id: Id
     verdict: Literal["refunded", "refund_failed", "answer_lost"]
-    provider_id: str | None = None
+    provider_id: ProviderId | None = None
     code: str | None = None
     message: str | None = None
 
@@ -83,10 +84,10 @@ class TellOfPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
     event_id: str
     kind: Kind
     id: Id
-    provider_id: str
+    provider_id: ProviderId
     currency: str
-    amount: int
-    amount_captured: int = 0
-    amount_refunded: int = 0
+    amount: Total
+    amount_captured: Total = 0
+    amount_refunded: Total = 0
     refund_id: str | None = None
     code: str | None = None

@@ -197,7 +197,7 @@ def _refund_returned(work: UnitOfWork, progress: Progress, command: TellOfPaymen
     reason = reason_of(command.code, f"the payer's bank did not take refund {command.refund_id}")
     if refund is not None:
         work.save(msgspec.structs.replace(refund, status="failed", reason_code=reason.code, reason=reason.message))
-    progress.move("refund_returned", Reason(REFUND_RETURNED, f"{reason.message}: {reason.code}"))
+    progress.move("refund_returned", reason_of(REFUND_RETURNED, f"{reason.message}: {reason.code}"))
 
 
 def payment_of(work: UnitOfWork, payment_id: int) -> Payment:

@@ -6,9 +6,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from shared.commands import AMOUNT_MAX, Amount, Command, Id, Name
-
-# One @ with something on both sides, no spaces or control characters; whether the mailbox exists only a mail can tell.
-Email = Annotated[str, Meta(min_length=3, max_length=254, pattern=r"\A[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\Z")]
+from shared.users.emails import Email, check_email
 
 
 class CreateUser(Command, frozen=True, kw_only=True):
@@ -19,6 +17,9 @@ class CreateUser(Command, frozen=True, kw_only=True):
     name: Name
     email: Email
 
+    def __post_init__(self) -> None:
+        check_email("email", self.email)
+
 
 class UpdateUser(Command, frozen=True, kw_only=True):
     """Change what is given. Rejected: `user_not_found`, `email_taken`, `version_conflict`."""
@@ -28,6 +29,9 @@ class UpdateUser(Command, frozen=True, kw_only=True):
     id: Id
     name: Name | UnsetType = UNSET
     email: Email | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        check_email("email", self.email)
 
 
 class DeleteUser(Command, frozen=True, kw_only=True):

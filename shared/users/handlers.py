@@ -7,11 +7,12 @@ from shared.errors import Rejected
 from shared.rows import Ref, Row, by_key, by_unique
 from shared.unit_of_work import Handler, UnitOfWork
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, Transfer, TransferCredit, UpdateUser
+from shared.users.emails import kept_email
 from shared.users.model import User
 
 
 def create_user(work: UnitOfWork, command: CreateUser) -> User:
-    email = command.email.lower()
+    email = kept_email(command.email)
     _require_free(work, email)
     return work.add(
         User(id=work.next_id("users"), name=command.name, email=email, credit=0, created_at=work.now),
@@ -21,7 +22,7 @@ def create_user(work: UnitOfWork, command: CreateUser) -> User:
 def update_user(work: UnitOfWork, command: UpdateUser) -> User:
     user = _user(work, command.id)
     name = user.name if command.name is UNSET else command.name
-    email = user.email if command.email is UNSET else command.email.lower()
+    email = user.email if command.email is UNSET else kept_email(command.email)
     if email != user.email:
         _require_free(work, email)
     return work.save(msgspec.structs.replace(user, name=name, email=email))
@@ -61,7 +62,7 @@ def _require_free(work: UnitOfWork, email: str) -> None:
 def _update_reads(command: UpdateUser) -> tuple[Ref[Row], ...]:
     if command.email is UNSET:
         return (by_key(User, command.id),)
-    return (by_key(User, command.id), by_unique(User, "email", command.email.lower()))
+    return (by_key(User, command.id), by_unique(User, "email", kept_email(command.email)))
 
 
 def _named(command: UpdateUser | DeleteUser | CreditUser) -> Ref[Row]:
@@ -69,7 +70,7 @@ def _named(command: UpdateUser | DeleteUser | CreditUser) -> Ref[Row]:
 
 
 HANDLERS = (
-    Handler(CreateUser, create_user, reads=lambda command: (by_unique(User, "email", command.email.lower()),)),
+    Handler(CreateUser, create_user, reads=lambda command: (by_unique(User, "email", kept_email(command.email)),)),
     Handler(UpdateUser, update_user, reads=_update_reads, target=_named),
     Handler(DeleteUser, delete_user, reads=lambda command: (_named(command),), target=_named),
     Handler(CreditUser, credit_user, reads=lambda command: (_named(command),), target=_named),

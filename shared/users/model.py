@@ -18,6 +18,7 @@ from sqlalchemy import (
 from shared.commands import INTEGER_MAX
 from shared.errors import Rejected
 from shared.rows import VersionedRow
+from shared.users.emails import EMAIL_CHARACTERS_MAX
 
 metadata = MetaData()
 
@@ -26,7 +27,7 @@ users = Table(
     metadata,
     Column("id", BigInteger, primary_key=True, autoincrement=False),
     Column("name", String(200), nullable=False),
-    Column("email", String(254), nullable=False),
+    Column("email", String(EMAIL_CHARACTERS_MAX), nullable=False),
     Column("credit", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False),
@@ -36,7 +37,7 @@ users = Table(
 
 
 class User(VersionedRow, frozen=True, kw_only=True):
-    """A user. `credit` is in minor units (cents); `email` is kept in lower case and unique."""
+    """A user. `credit` is in minor units (cents); `email` is as shared/users/emails.py keeps it, and unique."""
 
     table: ClassVar[str] = "users"
     key: ClassVar[str] = "id"

@@ -11,7 +11,7 @@ capture    payments  payments.capture payments.reverse, as above
 import msgspec
 from msgspec import Struct
 
-from shared.commands import AMOUNT_MAX
+from shared.commands import AMOUNT_MAX, INTEGER_MAX
 from shared.errors import Rejected
 from shared.items.commands import QuoteItem, ReleaseItem, ReserveItem
 from shared.payments.commands import CapturePayment, OpenPayment, ReversePayment
@@ -93,9 +93,15 @@ def _finish(work: UnitOfWork, purchase: Purchase) -> None:
         raise Rejected("user_not_found", f"user {purchase.user_id} was deleted meanwhile")
     currency = purchase.currency or ""
     key = total_id(purchase.user_id, currency)
-    total = work.get(PurchaseTotal, key) or work.add(PurchaseTotal(id=key, user_id=purchase.user_id, currency=currency))
+    known = work.get(PurchaseTotal, key)
+    total = known or PurchaseTotal(id=key, user_id=purchase.user_id, currency=currency)
     amount = total.amount + (purchase.amount or 0)
-    work.save(msgspec.structs.replace(total, purchases=total.purchases + 1, amount=amount))
+    if amount > INTEGER_MAX:
+        raise Rejected(
+            "total_limit", f"user {purchase.user_id} would have bought for more than {INTEGER_MAX} {currency}"
+        )
+    total = msgspec.structs.replace(total, purchases=total.purchases + 1, amount=amount)
+    work.add(total) if known is None else work.save(total)
 
 
 PURCHASE = Saga(

@@ -1,12 +1,13 @@
 """What can be done with purchases."""
 
 import asyncio
+from contextlib import suppress
 from datetime import datetime
 
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.errors import NotFound
+from shared.errors import DatabaseUnavailable, NotFound
 from shared.messaging.writes import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
 from shared.paging import PAGE_DEFAULT, Page
 from shared.saga import ENDED
@@ -73,17 +74,22 @@ class PurchaseService:
         ]
         return PurchaseWithSteps(purchase=purchase, steps=steps)
 
-    async def wait_ended(self, purchase_id: int, timeout_s: float) -> Purchase:
-        """The purchase once it has ended, or as it is after so many seconds. Raises NotFound."""
-        deadline = asyncio.get_running_loop().time() + timeout_s
+    async def wait_ended(self, begun: Purchase, timeout_s: float) -> Purchase:
+        """The purchase once it has ended, or as it was last seen after so many seconds.
+
+        It has begun, and a read that fails, or does not find it yet, changes nothing about that: it is read again.
+        """
+        seen = begun
         look_again_s = LOOK_AGAIN_S
-        while True:
-            purchase = await self._found(purchase_id)
-            left_s = deadline - asyncio.get_running_loop().time()
-            if purchase.status in ENDED or left_s <= 0:
-                return purchase
-            await asyncio.sleep(min(look_again_s, left_s))
-            look_again_s = min(look_again_s * 1.5, LOOK_AGAIN_S_MAX)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while seen.status not in ENDED:
+                    with suppress(DatabaseUnavailable, NotFound):
+                        seen = await self._found(begun.id)
+                    if seen.status not in ENDED:
+                        await asyncio.sleep(look_again_s)
+                        look_again_s = min(look_again_s * 1.5, LOOK_AGAIN_S_MAX)
+        return seen
 
     async def list_purchases(self, user_id: int, after: int = 0, limit: int = PAGE_DEFAULT) -> Page[Purchase]:
         """A user's purchases in order of their ids."""

@@ -10,7 +10,7 @@ from gateway_commands import CREATE, CREDIT, DELETE, IDS, MIXED, NDJSON, post
 from gateway_fakes import applied, refused
 from structlog.testing import capture_logs
 
-from shared.errors import BrokerUnavailable, CommandPending, Overloaded
+from shared.errors import BrokerUnavailable, CommandPending, OutcomeUnknown, Overloaded
 from shared.ids import command_id_for
 from shared.messaging.outcome import Outcome
 from shared.messaging.wire import CommandMessage, fingerprint_of
@@ -209,7 +209,7 @@ async def test_pending_alone_is_not_unavailable(users: Any) -> None:
     assert (response.status, [each["status"] for each in outcomes]) == (200, ["pending", "pending"])
 
 
-async def test_a_defect_waits_for_the_other_commands_and_is_500(users: Any) -> None:
+async def test_a_defect_of_one_command_hides_no_outcome_of_the_others(users: Any) -> None:
     settled: list[str] = []
 
     async def issue(lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
@@ -220,8 +220,26 @@ async def test_a_defect_waits_for_the_other_commands_and_is_500(users: Any) -> N
         return applied(message)
 
     users.writes.issue = issue
+    response, outcomes = await post(users, [CREATE, CREDIT])
+    assert (response.status, settled) == (200, ["users.credit"])
+    assert [(each["status"], (each["error"] or {}).get("code")) for each in outcomes] == [
+        ("unavailable", "internal_error"),
+        ("applied", None),
+    ]
+    response, problem = await post(users, [CREATE])
+    assert (response.status, problem["code"]) == (503, "internal_error")
+    assert "Retry-After" not in response.headers
+
+
+async def test_of_commands_that_may_be_applied_none_is_said_to_be_nothing(users: Any) -> None:
+    errors = iter([BrokerUnavailable("away"), OutcomeUnknown("no confirm")] * 2)
+    users.writes.error = lambda _: next(errors)
     response, problem = await post(users, [CREATE, CREDIT])
-    assert (response.status, problem["code"], settled) == (500, "internal_error", ["users.credit"])
+    assert (response.status, problem["code"]) == (503, "outcome_unknown")
+    assert "Retry-After" not in response.headers
+    assert [each["error"]["code"] for each in problem["outcomes"]] == ["broker_unavailable", "outcome_unknown"]
+    response, _ = await post(users, [CREATE, CREDIT], Idempotency_Key="k")
+    assert (response.status, response.headers["Retry-After"]) == (503, "1")
 
 
 async def test_a_request_of_several_commands_is_one_line_and_counted(users: Any) -> None:

@@ -64,11 +64,21 @@ async def test_the_last_of_two_equal_keys_counts(users: Any) -> None:
         ("POST", "/transfers", {"from": 7, "to": 8, "amount": 1.5}, "amount"),
         ("POST", "/transfers", {"from": 7, "to": 8, "amount": True}, "amount"),
         ("POST", "/users/7/credit", {"amount": 10**30}, "amount"),
+        # Two letters for one, where it is kept.
+        ("POST", "/users", {"name": "A", "email": "İ" * 240 + "@x"}, "email"),
+        ("PATCH", "/users/7", {"email": "İ" * 240 + "@x"}, "email"),
     ],
 )
 async def test_an_argument_at_fault_is_named(users: Any, method: str, path: str, body: Any, field: str) -> None:
     response, problem = await users.call(method, path, json=body)
     assert (response.status, problem["code"], problem["field"]) == (422, "invalid_arguments", field)
+
+
+async def test_of_many_commands_the_one_whose_address_would_not_fit_is_named(users: Any) -> None:
+    commands = [{"type": "users.create", "args": {"name": "A", "email": letter * 240 + "@x"}} for letter in "aİ"]
+    response, problem = await users.call("POST", "/commands", json=commands)
+    assert (response.status, problem["code"], problem["field"]) == (422, "invalid_arguments", "[1].args.email")
+    assert users.writes.issued == []
 
 
 @pytest.mark.parametrize(
@@ -215,8 +225,8 @@ async def test_an_unsupported_method_is_405_and_says_which_are(users: Any) -> No
     assert response.headers["Allow"] == "DELETE,GET,HEAD,PATCH"
 
 
-async def test_a_body_that_does_not_arrive_is_not_waited_for(users: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateways.requests, "BODY_TIMEOUT_S", 0.05)
+async def test_a_body_that_does_not_arrive_is_not_waited_for(start: Any) -> None:
+    users = await start("users", GatewaySettings(body_timeout_s=0.05))
     answered = asyncio.Event()
 
     async def stalled() -> Any:
@@ -229,7 +239,7 @@ async def test_a_body_that_does_not_arrive_is_not_waited_for(users: Any, monkeyp
 
 
 async def test_a_body_that_came_with_its_headers_is_not_timed(users: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gateways.requests, "BODY_TIMEOUT_S", "no number: to time anything is a defect")
+    monkeypatch.setattr(gateways.requests, "receiving", None)  # to time anything would call it
     body = b'{"amount": 5}'
     reader, writer = await asyncio.open_connection("127.0.0.1", users.port)
     head = f"POST /users/7/credit HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"

@@ -1,0 +1,363 @@
+"""Connections: no client that is slow, silent or many keeps others from being served. Over real sockets."""
+
+import asyncio
+import os
+import resource
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+import aiohttp
+import pytest
+from gateway_fakes import USER
+from msgspec.structs import replace
+from structlog.testing import capture_logs
+from test_gateways_process import AWAY, ROOT, ended, port_of
+
+import gateways.descriptors
+from gateways.connections import SURPLUS
+from gateways.descriptors import BACKLOG_MAX, OTHERS, make_room_for_connections
+from shared.errors import ConfigurationError
+from shared.settings import GatewaySettings
+
+DEADLINE_S = 20.0
+GET = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
+CREATE = (
+    b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 43\r\n\r\n"
+    b'{"name": "Ada", "email": "ada@example.org"}'
+)
+
+
+class Client:
+    """One connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def status(self) -> int:
+        async with asyncio.timeout(DEADLINE_S):
+            head = await self.reader.readuntil(b"\r\n\r\n")
+            for line in head.split(b"\r\n"):
+                if line.lower().startswith(b"content-length:"):
+                    await self.reader.readexactly(int(line.partition(b":")[2]))
+        return int(head.split(b" ", 2)[1])
+
+    async def rest(self) -> bytes:
+        """All that comes until the gateway closes the connection."""
+        async with asyncio.timeout(DEADLINE_S):
+            with suppress(ConnectionError):
+                return await self.reader.read()
+            return b""
+
+
+@asynccontextmanager
+async def connected(port: int, **options: Any) -> AsyncIterator[Client]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, **options)
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def trickle(client: Client, pause_s: float) -> None:
+    """One byte after the other, as long as somebody listens."""
+    with suppress(ConnectionError):
+        for byte in b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 10_000:
+            client.send(bytes([byte]))
+            await client.writer.drain()
+            await asyncio.sleep(pause_s)
+
+
+class TestEveryStateEnds:
+    async def test_a_head_that_does_not_end(self, start: Any) -> None:
+        users = await start("users", GatewaySettings(head_timeout_s=0.3))
+        async with connected(users.port) as client:
+            client.send(GET[:20])
+            assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
+
+    async def test_a_head_that_comes_byte_by_byte(self, start: Any) -> None:
+        users = await start("users", GatewaySettings(head_timeout_s=0.3))
+        with capture_logs() as lines:
+            async with connected(users.port) as client:
+                slow = asyncio.create_task(trickle(client, 0.02))
+                # What is sent to a client that goes on sending may be lost when the connection is closed.
+                await client.rest()
+                slow.cancel()
+        assert [line["reason"] for line in lines if line["event"] == "connections_ended"] == ["head_timeout"]
+
+    async def test_the_head_of_a_later_request(self, start: Any) -> None:
+        users = await start("users", GatewaySettings(head_timeout_s=0.3))
+        async with connected(users.port) as client:
+            client.send(GET)
+            assert await client.status() == 200
+            client.send(GET[:20])
+            assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
+
+    async def test_a_head_that_begins_behind_another_request(self, start: Any) -> None:
+        users = await start("users", GatewaySettings(head_timeout_s=0.3, idle_timeout_s=0.3))
+        async with connected(users.port) as client:
+            client.send(GET + GET[:20])
+            assert await client.status() == 200
+            assert await client.rest() == b""
+
+    async def test_silence_from_the_start(self, start: Any) -> None:
+        users = await start("users", GatewaySettings(head_timeout_s=0.3))
+        async with connected(users.port) as client:
+            assert await client.rest() == b""
+
+    async def test_silence_after_a_request(self, start: Any) -> None:
+        users = await start("users", GatewaySettings(idle_timeout_s=0.3, head_timeout_s=60))
+        async with connected(users.port) as client:
+            client.send(GET)
+            assert await client.status() == 200
+            assert await client.rest() == b""
+
+    async def test_a_head_without_end(self, start: Any) -> None:
+        users = await start("users", GatewaySettings(head_bytes_max=1024))
+        async with connected(users.port) as client:
+            client.send(b"GET / HTTP/1.1\r\nX: " + b"x" * 700)
+            await until(lambda: any(each._head_bytes for each in users.runner.server.connections))
+            client.send(b"x" * 700)
+            assert (await client.rest()).startswith(b"HTTP/1.1 431 ")
+
+    @pytest.mark.parametrize("path", [b"/users", b"/nothing", b"/healthz"])
+    async def test_a_body_that_does_not_end(self, start: Any, path: bytes) -> None:
+        users = await start("users", GatewaySettings(body_timeout_s=0.3))
+        async with connected(users.port) as client:
+            head = b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+            client.send(head % path)
+            assert 400 <= await client.status() < 500
+            assert await client.rest() == b""
+
+    async def test_a_response_that_nobody_reads(self, start: Any) -> None:
+        users = await start("users", GatewaySettings(send_timeout_s=0.3))
+        users.rows.rows = {number: replace(USER, id=number, name="x" * 200) for number in range(1, 201)}
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(client, ("127.0.0.1", users.port))
+            # More than the buffers of both kernels and of the gateway hold.
+            with suppress(OSError):
+                async with asyncio.timeout(DEADLINE_S):
+                    while True:
+                        await loop.sock_sendall(client, b"GET /users?limit=200 HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
+            await until(lambda: not users.runner.server.connections)
+
+    async def test_what_a_closed_connection_has_left_to_send(self, start: Any) -> None:
+        """To close is to send the rest first: also that ends."""
+        users = await start("users", GatewaySettings(send_timeout_s=0.3))
+        users.rows.rows = {number: replace(USER, id=number, name="x" * 200) for number in range(1, 201)}
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(client, ("127.0.0.1", users.port))
+            await loop.sock_sendall(client, GET)
+            await until(lambda: users.runner.server.connections)
+            (connection,) = users.runner.server.connections
+            connection.transport.set_write_buffer_limits(high=100 << 20)
+            connection.transport.write(b"x" * (20 << 20))
+            connection.force_close()
+            await until(lambda: connection._held is None)
+
+
+async def until(is_so: Any) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not is_so():  # noqa: ASYNC110  # of another task's objects
+            await asyncio.sleep(0.01)
+
+
+class TestTheNumberOfConnections:
+    async def test_whoever_has_been_sending_for_longest_makes_room(self, start: Any) -> None:
+        users = await start("users", GatewaySettings(connections_max=3))
+        async with AsyncExitStack() as stack:
+            slow = [await stack.enter_async_context(connected(users.port)) for _ in range(3)]
+            for client in slow:
+                client.send(b"GET /he")
+            await until(lambda: len(users.runner.server.connections) == 3)
+            await asyncio.sleep(0.2)  # as long as a client is given
+            async with connected(users.port) as good:
+                good.send(GET)
+                assert await good.status() == 200
+                assert await slow[0].rest() == b""
+                slow[2].send(b"althz HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert await slow[2].status() == 200
+
+    async def test_one_that_sends_a_body_slowly_makes_room(self, start: Any) -> None:
+        users = await start("users", GatewaySettings(connections_max=1))
+        async with connected(users.port) as slow:
+            slow.send(CREATE[:-1])
+            await until(lambda: users.runner.server.connections)
+            await asyncio.sleep(0.2)
+            async with connected(users.port) as good:
+                good.send(GET)
+                assert await good.status() == 200
+            assert await slow.rest() == b""
+        assert users.writes.issued == []
+
+    async def test_the_one_that_has_been_idle_for_longest_makes_room(self, start: Any) -> None:
+        users = await start("users", GatewaySettings(connections_max=2))
+        async with connected(users.port) as first, connected(users.port) as second, AsyncExitStack() as stack:
+            for client in (first, second):
+                client.send(GET)
+                assert await client.status() == 200
+            good = await stack.enter_async_context(connected(users.port))
+            good.send(GET)
+            assert await good.status() == 200
+            assert await first.rest() == b""
+            second.send(GET)
+            assert await second.status() == 200
+
+    async def test_what_is_being_served_is_served_and_health_is_told(self, start: Any) -> None:
+        users = await start("users", GatewaySettings(connections_max=2, retry_after_s=7))
+        users.writes.gate.clear()
+        with capture_logs() as lines:
+            async with AsyncExitStack() as stack:
+                served = [await stack.enter_async_context(connected(users.port)) for _ in range(2)]
+                for client in served:
+                    client.send(CREATE)
+                await until(lambda: len(users.writes.issued) == 2)
+                async with connected(users.port) as probe:
+                    probe.send(GET)
+                    assert (await probe.rest()).startswith(b"HTTP/1.1 200 ")
+                async with connected(users.port) as other:
+                    other.send(CREATE)
+                    answer = await other.rest()
+                    assert answer.startswith(b"HTTP/1.1 503 ")
+                    assert b"Retry-After: 7\r\n" in answer
+                    assert b'"code":"overloaded"' in answer
+                surplus = [await stack.enter_async_context(connected(users.port)) for _ in range(SURPLUS)]
+                await until(lambda: len(users.runner.server.connections) == 2 + SURPLUS)
+                async with connected(users.port) as refused:
+                    answer = await refused.rest()
+                    assert not answer or answer.startswith(b"HTTP/1.1 503 ")
+                assert len(surplus) == SURPLUS
+                assert len(users.writes.issued) == 2
+                users.writes.gate.set()
+                assert [await client.status() for client in served] == [201, 201]
+        told = [line for line in lines if line["event"] == "connections_ended" and line["reason"] == "refused"]
+        assert len(told) == 1  # of all within a minute
+
+    async def test_connections_that_close_leave_their_place(self, start: Any) -> None:
+        users = await start("users", GatewaySettings(connections_max=2))
+        for _ in range(10):
+            async with connected(users.port) as client:
+                client.send(GET)
+                assert await client.status() == 200
+        assert "gateway_connections_ended_total" in (await users.call("GET", "/metrics"))[1].decode()
+
+
+def limits(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int) -> list[tuple[int, int]]:
+    changed: list[tuple[int, int]] = []
+    monkeypatch.setattr(gateways.descriptors.resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(gateways.descriptors.resource, "setrlimit", lambda _, both: changed.append(both))
+    return changed
+
+
+RESERVED = SURPLUS + BACKLOG_MAX + OTHERS + 8
+# With a quarter more for those that come at once.
+FITTING = 154
+
+
+class TestOpenFiles:
+    def test_enough_are_left_as_they_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for soft in (1000 + RESERVED, resource.RLIM_INFINITY):
+            changed = limits(monkeypatch, soft, soft)
+            make_room_for_connections(GatewaySettings())
+            assert changed == []
+
+    def test_the_limit_is_raised_as_far_as_is_needed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for hard in (4096, resource.RLIM_INFINITY):
+            changed = limits(monkeypatch, 256, hard)
+            make_room_for_connections(GatewaySettings())
+            assert changed == [(1000 + RESERVED, hard)]
+
+    def test_what_cannot_fit_is_said_with_what_would(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        limits(monkeypatch, 256, 256)
+        with pytest.raises(ConfigurationError, match=f"GATEWAY_CONNECTIONS_MAX to at most {FITTING}"):
+            make_room_for_connections(GatewaySettings())
+        limits(monkeypatch, 64, 64)
+        with pytest.raises(ConfigurationError, match="raise the limit"):
+            make_room_for_connections(GatewaySettings(connections_max=1))
+
+    async def test_an_accept_that_fails_is_told_once(self, start: Any) -> None:
+        users = await start("users", GatewaySettings(head_timeout_s=0.4))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with socket.socket() as client, capture_logs() as lines:
+            client.setblocking(False)
+            highest = os.open(os.devnull, os.O_RDONLY)
+            os.close(highest)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (highest, hard))
+            try:
+                await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", users.port))
+                await until(lambda: any(line["event"] == "connections_ended" for line in lines))
+                await asyncio.sleep(0.3)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        told = [line for line in lines if line["event"] == "connections_ended"]
+        assert [(line["reason"], "ulimit" in line["error"]) for line in told] == [("cannot_accept", True)]
+
+
+async def limited_gateway(**environment: str) -> asyncio.subprocess.Process:
+    """A gateway's process with 256 open files."""
+    code = (
+        "import resource, runpy, sys\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))\n"
+        "sys.argv = ['gateways', 'users', '--port', '0']\n"
+        "runpy.run_module('gateways', run_name='__main__')\n"
+    )
+    variables = {"PATH": os.environ["PATH"], **AWAY, **environment}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, cwd=ROOT, env=variables, stdout=PIPE, stderr=PIPE
+    )
+
+
+async def test_a_configuration_that_cannot_fit_is_said_in_words() -> None:
+    code, stderr = await ended(await limited_gateway())
+    assert code == 2
+    assert f"at most {FITTING}" in stderr
+    assert "Traceback" not in stderr
+
+
+async def test_three_hundred_slow_heads_keep_nobody_from_being_served() -> None:
+    process = await limited_gateway(GATEWAY_CONNECTIONS_MAX=str(FITTING), GATEWAY_HEAD_TIMEOUT_S="2")
+    try:
+        port = await port_of(process)
+
+        async def attack() -> None:
+            while True:
+                with suppress(OSError):
+                    async with connected(port) as client:
+                        await trickle(client, 0.2)
+
+        attackers = [asyncio.create_task(attack()) for _ in range(300)]
+        await asyncio.sleep(1.0)
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", timeout=aiohttp.ClientTimeout(5)) as session:
+            for _ in range(40):
+                async with session.get("/healthz", headers={"Connection": "close"}) as response:
+                    assert response.status == 200
+            async with session.get("/metrics") as response:
+                text = await response.text()
+        for attacker in attackers:
+            attacker.cancel()
+        await asyncio.gather(*attackers, return_exceptions=True)
+        assert 'gateway_connections_ended_total{reason="gave_way"' in text
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code, stderr = await ended(process)
+    assert code == 0, stderr
+    assert "Traceback" not in stderr
+    lines = stderr.splitlines()
+    assert 0 < sum('"connections_ended"' in line for line in lines) <= 4  # one of each reason
+    assert not any("cannot_accept" in line for line in lines)

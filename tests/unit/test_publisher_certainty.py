@@ -1,0 +1,82 @@
+"""What a publisher and its writes say of a command that they sent: that nothing was done only where that is certain."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pika
+import pytest
+
+from shared.errors import BrokerUnavailable, CommandPending, OutcomeUnknown, Overloaded
+from shared.messaging.packing import InFlight
+from shared.messaging.publisher import Publisher
+from shared.messaging.rabbitmq import RabbitWrites
+from shared.messaging.wire import CommandMessage
+from shared.settings import BrokerSettings
+
+
+class Channel:
+    """Takes everything."""
+
+    def basic_publish(self, *_: Any, **__: Any) -> None:
+        pass
+
+
+def confirmed(publisher: Publisher, method: str) -> None:
+    publisher._on_confirm(SimpleNamespace(method=SimpleNamespace(NAME=method, multiple=False, delivery_tag=1)))
+
+
+def sent(publisher: Publisher, *, times: int) -> "asyncio.Future[None]":
+    """A message that was sent on so many connections."""
+    future = publisher.publish("writes", "users", pika.BasicProperties(), b"{}")
+    (waiting,) = publisher._waiting.values()
+    for _ in range(times):
+        publisher._by_tag.clear()
+        publisher._next_tag = 1
+        publisher._send(Channel(), waiting)  # type: ignore[arg-type]
+    return future
+
+
+@pytest.mark.parametrize(("times", "expected"), [(1, Overloaded), (2, OutcomeUnknown)])
+async def test_a_refusal_is_certain_only_of_what_was_sent_once(times: int, expected: type[Exception]) -> None:
+    publisher = Publisher(BrokerSettings(), "test")
+    future = sent(publisher, times=times)
+    confirmed(publisher, "Basic.Nack")
+    with pytest.raises(expected):
+        await future
+    assert isinstance(future.exception(), expected)
+
+
+@pytest.mark.parametrize(("times", "expected"), [(1, BrokerUnavailable), (2, OutcomeUnknown)])
+async def test_a_return_is_certain_only_of_what_was_sent_once(times: int, expected: type[Exception]) -> None:
+    publisher = Publisher(BrokerSettings(), "test")
+    future = sent(publisher, times=times)
+    publisher._on_return(None, None, pika.BasicProperties(headers={"publish-number": 1}), b"")
+    confirmed(publisher, "Basic.Ack")
+    assert type((await asyncio.gather(future, return_exceptions=True))[0]) is expected
+
+
+@pytest.mark.parametrize(("times", "expected"), [(0, BrokerUnavailable), (1, OutcomeUnknown)])
+async def test_what_a_stop_finds_unconfirmed_is_unknown_once_sent(times: int, expected: type[Exception]) -> None:
+    publisher = Publisher(BrokerSettings(), "test")
+    future = sent(publisher, times=times)
+    await publisher.close()
+    assert type((await asyncio.gather(future, return_exceptions=True))[0]) is expected
+
+
+class UnreadableLog:
+    """A log with an entry of another release."""
+
+    async def find(self, command_id: str) -> Any:
+        raise TypeError(command_id)
+
+
+async def test_an_entry_that_cannot_be_read_lets_nobody_wait_for_ever() -> None:
+    log: Any = UnreadableLog()
+    writes = RabbitWrites(BrokerSettings(), confirm_timeout_s=1, wait_s=1, in_flight_max=9, log=log)
+    message = CommandMessage(command_id="a", type="users.create", arguments=b"{}")
+    entry = InFlight(message, asyncio.get_running_loop().create_future(), 1.0)
+    writes._outcome_is_late([entry])
+    async with asyncio.timeout(5):
+        with pytest.raises(CommandPending):
+            await entry.settled

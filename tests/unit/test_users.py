@@ -1,0 +1,76 @@
+"""E-mail addresses of users: what is kept of them fits, and one address is one user."""
+
+import unicodedata
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.commands import parse
+from shared.errors import InvalidCommand
+from shared.users.commands import CreateUser, UpdateUser
+from shared.users.emails import EMAIL_CHARACTERS_MAX, kept_email
+from shared.users.model import users
+
+GROWING = "İ" * 240 + "@" + "x" * 13
+
+# Letters that grow, compose or change with their place come often.
+letters = st.characters(exclude_categories=["Cs", "Cc", "Z"], exclude_characters="@") | st.sampled_from(
+    "İ\u03a3\u03c2\u03c3\u0301\u212b\u0958éẞß"
+)
+addresses = st.tuples(st.text(letters, min_size=1, max_size=130), st.text(letters, min_size=1, max_size=120)).map(
+    "@".join
+)
+
+
+@given(addresses)
+def test_what_is_kept_of_an_address_that_is_taken_fits_its_column(email: str) -> None:
+    arguments = msgspec.json.encode({"name": "A", "email": email})
+    if len(kept_email(email)) > EMAIL_CHARACTERS_MAX or len(email) > EMAIL_CHARACTERS_MAX:
+        with pytest.raises(InvalidCommand) as raised:
+            parse(CreateUser, arguments)
+        assert (raised.value.code, raised.value.field) == ("invalid_arguments", "email")
+    else:
+        assert len(kept_email(parse(CreateUser, arguments).email)) <= users.c.email.type.length
+
+
+@given(addresses)
+def test_every_spelling_of_an_address_is_kept_as_one(email: str) -> None:
+    kept = kept_email(email)
+    assert kept_email(kept) == kept
+    assert {kept_email(unicodedata.normalize(form, email)) for form in ("NFC", "NFD")} == {kept}
+    assert kept_email(email.lower()) == kept
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Ada@Example.ORG", "ada@example.org"),
+        ("Ødegård@x", "ødega\u030ard@X"),
+        ("\u03a0\u03a3@x", "\u03c0\u03c2@x"),
+        ("\u03c0\u03c3@x", "\u03c0\u03c2@x"),
+        ("\u212bsa@x", "\u00e5sa@x"),
+    ],
+)
+def test_spellings_that_people_use_are_one_address(one: str, other: str) -> None:
+    assert kept_email(one) == kept_email(other)
+
+
+@pytest.mark.parametrize(("one", "other"), [("straße@x", "strasse@x"), ("\u0131@x", "i@x"), ("a.b@x", "ab@x")])
+def test_other_addresses_stay_others(one: str, other: str) -> None:
+    assert kept_email(one) != kept_email(other)
+
+
+@pytest.mark.parametrize("model", [CreateUser, UpdateUser])
+def test_an_address_that_grows_too_long_is_refused_by_name(model: type[CreateUser | UpdateUser]) -> None:
+    arguments = {"name": "A", "email": GROWING} | ({"id": 7} if model is UpdateUser else {})
+    for given_ in (msgspec.json.encode(arguments), arguments):
+        with pytest.raises(InvalidCommand) as raised:
+            parse(model, given_)
+        assert (raised.value.code, raised.value.field) == ("invalid_arguments", "email")
+        assert "254" in str(raised.value)
+
+
+def test_a_change_that_leaves_the_address_alone_is_taken() -> None:
+    assert parse(UpdateUser, b'{"id": 7, "name": "A"}').name == "A"
