@@ -158,6 +158,7 @@ def _told(event: ProviderEvent) -> TellOfPayment:
         kind=event.kind,
         id=event.payment_id,
         provider_id=event.provider_id,
+        is_signed=event.is_signed,
         currency=event.currency,
         amount=event.amount,
         amount_captured=event.amount_captured,

@@ -199,6 +199,18 @@ class StripeSettings(BaseSettings):
     webhook_secret: SecretStr | None = Field(
         default=None, description="For the gateway that receives Stripe's events: `whsec_…`."
     )
+    spent_key_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="Stripe keeps a fault of its own for the idempotency key: so long after an authorization was asked "
+        "for, and if Stripe knows of none, it is asked for with another key.",
+    )
+    metadata_key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="For both: signs what is ours at Stripe, where others may have payments on the account. A secret of "
+        "this deployment, 16 characters or more; keep it when other keys are changed.",
+    )
     webhook_tolerance_s: int = Field(
         default=300, ge=1, description="How far an event's time may be from ours; it is signed anew at every delivery."
     )

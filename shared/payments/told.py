@@ -87,6 +87,9 @@ def provider_event(work: UnitOfWork, command: TellOfPayment) -> Payment:
     progress = Progress(work, payment_of(work, command.id))
     payment = progress.payment
     check_same(payment, command.provider_id)
+    if payment.provider_id is None and not command.is_signed:
+        text = f"event {command.event_id} names payment {payment.id}, and nothing tells that it is about ours"
+        raise Rejected("not_ours", text)
     if command.currency != payment.currency:
         text = f"payment {payment.id} is in {payment.currency}, and event {command.event_id} in {command.currency}"
         raise Rejected("currency_mismatch", text)
@@ -209,7 +212,9 @@ def payment_of(work: UnitOfWork, payment_id: int) -> Payment:
 
 
 def check_same(payment: Payment, provider_id: str) -> None:
-    """Raises Rejected where the payment is known as another one at the provider."""
+    """Raises Rejected where the payment is known as another one at the provider, or was never sent there."""
+    if payment.payment_method is None:
+        raise Rejected("other_payment", f"payment {payment.id} was never sent to the provider")
     if payment.provider_id not in {None, provider_id}:
         text = f"payment {payment.id} is {payment.provider_id} at the provider, and not {provider_id[:100]}"
         raise Rejected("other_payment", text)
