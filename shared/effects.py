@@ -4,8 +4,8 @@ A handler emits an effect as it emits a command, in the transaction of what it c
 them and concurrently, make the call, with the effect's id as the idempotency key, and bring what came of it back as a
 command of the service's lane. A call whose answer was lost is made again with the same key.
 
-What the lane is told is either a fact, what the other side answered, or a guess: no more attempts are made. Copies of an
-effect may be under way at several workers; a fact and a guess have ids of their own, so that a guess takes no fact's
+What the lane is told is either a fact, what the other side answered, or a guess: no more attempts are made. Copies of
+an effect may be under way at several workers; a fact and a guess have ids of their own, so that a guess takes no fact's
 place, and the lane's handlers let a fact overrule a guess.
 """
 

@@ -93,11 +93,28 @@ class EffectSettings(BaseSettings):
 
     concurrency: int = Field(default=16, ge=1, le=1000, description="Calls that one worker makes at once.")
     call_timeout_s: float = Field(default=30.0, gt=0, description="How long one call may take, whatever it waits for.")
-    attempts_max: int = Field(default=8, ge=1, description="How often a call is made before it is given up.")
+    give_up_after_s: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="How long a call is made again and again before it is given up. Stripe remembers an idempotency "
+        "key for a day.",
+    )
     retry_delay_s: float = Field(
         default=0.5, gt=0, description="The first pause between two attempts is at most this; it doubles."
     )
-    retry_delay_s_max: float = Field(default=30.0, gt=0, description="Longest pause between two attempts.")
+    retry_delay_s_max: float = Field(
+        default=600.0,
+        gt=0,
+        description="Longest pause between two attempts, unless the provider asks for a longer one.",
+    )
+    breaker_failures: int = Field(
+        default=10, ge=1, description="Calls in a row without an answer, after which the provider is taken to be away."
+    )
+    breaker_pause_s_max: float = Field(
+        default=60.0,
+        gt=0,
+        description="Longest pause between two calls to a provider that is away; it doubles from 1 s.",
+    )
     stop_timeout_s: float = Field(default=35.0, gt=0, description="How long a stop waits for calls under way.")
 
 
@@ -208,8 +225,8 @@ class StripeSettings(BaseSettings):
     metadata_key: SecretStr | None = Field(
         default=None,
         min_length=16,
-        description="For both: signs what is ours at Stripe, where others may have payments on the account. A secret of "
-        "this deployment, 16 characters or more; keep it when other keys are changed.",
+        description="For both: signs what is ours at Stripe, where others may have payments on the account. A secret "
+        "of this deployment, 16 characters or more; keep it when other keys are changed.",
     )
     webhook_tolerance_s: int = Field(
         default=300, ge=1, description="How far an event's time may be from ours; it is signed anew at every delivery."

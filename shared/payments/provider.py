@@ -11,8 +11,8 @@ What the provider decides is a result. EffectRetry is raised where it decided no
     an earlier call with the same key is still under way (409)                   may_have_happened is True
 
 A `look_up_…` asks what became of such calls, and changes nothing. None: the provider certainly knows of none that had
-its effect, by what it shows to whoever reads what he wrote a moment ago, and by no search that lags. EffectRetry is raised
-where that cannot be told.
+its effect, by what it shows to whoever reads what he wrote a moment ago, and by no search that lags. EffectRetry is
+raised where that cannot be told.
 """
 
 from datetime import datetime

@@ -68,11 +68,9 @@ def _decided(error: stripe.StripeError, answer: _Answer) -> EffectRetry | Stripe
         return EffectRetry(f"{shown}; check STRIPE_API_KEY", after_s=answer.retry_after_s)
     if isinstance(error, stripe.CardError):
         return StripeRefused(answer.code, answer.message, by_issuer=True)
-    if isinstance(error, stripe.IdempotencyError):
-        return KeySpent(shown, may_have_happened=True, is_about_call=True)
     if isinstance(error, stripe.InvalidRequestError):
         return StripeRefused(answer.code, answer.message, by_issuer=False)
-    if answer.status >= _SERVER_ERROR and answer.replayed:
+    if isinstance(error, stripe.IdempotencyError) or (answer.status >= _SERVER_ERROR and answer.replayed):
         return KeySpent(shown, after_s=answer.retry_after_s, may_have_happened=True, is_about_call=True)
     # 409: the call that holds the key may be one of ours whose answer was lost.
     return EffectRetry(

@@ -1,8 +1,8 @@
 """What Stripe knows of the calls that we made: by an id, or by the idempotency key in the metadata.
 
 Stripe's search lags by up to a minute, and by more during an outage (https://docs.stripe.com/search#data-freshness), so
-what it finds is there, and what it does not find may be there too. Retrieving and listing show what was written a moment
-ago: they are what a "no" rests on.
+what it finds is there, and what it does not find may be there too. Retrieving and listing show what was written a
+moment ago: they are what a "no" rests on.
 """
 
 from collections.abc import AsyncIterator, Awaitable
@@ -85,9 +85,7 @@ class StripeLookUp:
             return []
 
     async def _listed(self, key: str, asked_at: datetime) -> list[stripe.PaymentIntent]:
-        return [
-            intent async for intent in self._since(asked_at) if metadata_of(intent).get(KEY_METADATA) == key
-        ]
+        return [intent async for intent in self._since(asked_at) if metadata_of(intent).get(KEY_METADATA) == key]
 
     async def _since(self, asked_at: datetime) -> AsyncIterator[stripe.PaymentIntent]:
         since_s = int(asked_at.timestamp()) - _CLOCKS_DIFFER_S

@@ -1,8 +1,8 @@
 """What marks our payments and refunds at Stripe, where other systems may have payments on the same account.
 
 Their numbers may be the same as ours, so a number alone is believed of nobody. What we make carries a keyed digest
-(HMAC-SHA256, RFC 2104) of the payment's number beside it; the key is this deployment's own. An event without the digest,
-or with another one, tells nothing of a payment that is not known by its id at Stripe already.
+(HMAC-SHA256, RFC 2104) of the payment's number beside it; the key is this deployment's own. An event without the
+digest, or with another one, tells nothing of a payment that is not known by its id at Stripe already.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ class MetadataKey:
         """Raises ConfigurationError where there is no STRIPE_METADATA_KEY."""
         if settings.metadata_key is None:
             raise ConfigurationError(
-                "STRIPE_METADATA_KEY: what is ours at Stripe is signed with it, and events are told from others' by it; "
+                "STRIPE_METADATA_KEY: what is ours at Stripe is signed with it, and events of others told by it; "
                 "it is unset. Make one (`openssl rand -hex 32`), the same for effect workers and gateways, and keep it"
             )
         self._key = settings.metadata_key.get_secret_value().encode()

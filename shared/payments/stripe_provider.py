@@ -6,9 +6,9 @@ only the workers that call should import this module.
 Stripe forgets an idempotency key after a day or more, and remembers a 500 like any other answer
 (https://docs.stripe.com/api/idempotent_requests). So the key is not all that a repeated call relies on: a payment's
 state at Stripe tells whether it is captured or voided, and what we make carries the key in its metadata, by which it
-is looked for (stripe_lookup.py) before an authorization or a refund is asked for again. What remains: a fault of Stripe's
-whose effect shows only later than STRIPE_SPENT_KEY_S holds an amount a second time, until Stripe lets go of it, by default
-after seven days. It is never taken.
+is looked for (stripe_lookup.py) before an authorization or a refund is asked for again. What remains: a fault of
+Stripe's whose effect shows only later than STRIPE_SPENT_KEY_S holds an amount a second time, until Stripe lets go of
+it, by default after seven days. It is never taken.
 """
 
 from collections.abc import Awaitable, Callable, Iterator

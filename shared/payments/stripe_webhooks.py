@@ -50,9 +50,9 @@ class ProviderEvent(Struct, frozen=True, kw_only=True):
     `type`, `status` and `error_code` are Stripe's words. `amount` is the payment's, or that of the refund which failed;
     `amount_captured` and `amount_refunded` are everything so far, and 0 where the event does not tell.
     `refund_id` names the refund that failed.
-    `created_s` is when it happened, in seconds since the Unix epoch. `payment_id` is from the metadata. `is_signed`: so is
-    the digest that only this deployment makes. Without it the event may be another system's that numbers its payments
-    as we do, so it is about ours only if `provider_id` is known to be.
+    `created_s` is when it happened, in seconds since the Unix epoch. `payment_id` is from the metadata. `is_signed`:
+    so is the digest that only this deployment makes. Without it the event may be another system's that numbers its
+    payments as we do, so it is about ours only if `provider_id` is known to be.
     """
 
     id: str

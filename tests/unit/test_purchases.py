@@ -96,7 +96,7 @@ async def open_shop(provider: FakeProvider) -> AsyncIterator[Shop]:
     ]
     databases = {service.name: MemoryDatabase() for service in services}
     stores = {name: MemoryStore(database) for name, database in databases.items()}
-    settings = EffectSettings(attempts_max=50, retry_delay_s=0.001, retry_delay_s_max=0.002)
+    settings = EffectSettings(retry_delay_s=0.001, retry_delay_s_max=0.002, breaker_failures=1000)
     async with InProcessWrites(stores, services, clock=lambda: NOW, effect_settings=settings) as writes:
         yield Shop(writes, databases, provider)
 

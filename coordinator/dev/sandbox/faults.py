@@ -34,7 +34,7 @@ FAULTY_METHOD: Final = re.compile(
 
 
 class Plan(Struct, frozen=True, forbid_unknown_fields=True):
-    """What `POST /sandbox/faults` sets. Rates are from 0 to 1; the search does not know what is younger than its lag."""
+    """What `POST /sandbox/faults` sets. Rates are from 0 to 1; the search misses what is younger than its lag."""
 
     rates: dict[Fault, float] = {}
     seed: int = 0
