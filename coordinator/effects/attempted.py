@@ -13,7 +13,8 @@ HEADER_NOT_BEFORE: Final = "not-before-ms"
 HEADER_REASON: Final = "reason"
 
 _REASON_CHARACTERS_MAX: Final = 500
-_LONG_AGO_S: Final = 30 * 86_400
+LONG_AGO_S: Final = 30 * 86_400
+"""An effect whose age is not known is taken to be so old."""
 _TIME_MS_MAX: Final = 1 << 50
 
 
@@ -61,7 +62,7 @@ def attempted_of(
     What is not said, or makes no sense, is taken for the worst.
     """
     first_at_s = _seconds(headers.get(HEADER_FIRST_AT))
-    asked_at_s = _seconds(headers.get(HEADER_ASKED_AT)) or published_at_s or now_s - _LONG_AGO_S
+    asked_at_s = _seconds(headers.get(HEADER_ASKED_AT)) or published_at_s or now_s - LONG_AGO_S
     calls = headers.get(HEADER_CALLS)
     return Attempted(
         asked_at_s=min(asked_at_s, now_s),

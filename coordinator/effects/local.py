@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from coordinator.effects.attempted import Attempted
+from coordinator.effects.attempted import LONG_AGO_S, Attempted
 from coordinator.effects.attempts import Attempts, Told
 from coordinator.effects.telling import dead_effect
 from shared.commands import Command, parse
@@ -18,6 +18,7 @@ from shared.effects import Effect, EffectHandler, effects_key
 from shared.errors import InvalidCommand
 from shared.ids import system_command_id
 from shared.lane_tables import OutboxEntry
+from shared.messaging.options import Options
 from shared.messaging.wire import CommandMessage, Problem
 from shared.service import Service
 from shared.settings import EffectSettings
@@ -84,11 +85,10 @@ class LocalEffects:
     async def _told(self, entry: OutboxEntry, handler: EffectHandler[Any], effect: Effect) -> Told:
         """What came of it, after as many attempts as it takes. A turn is taken for each, and not for the pauses."""
         now_s = time.time()
-        attempted = Attempted(
-            asked_at_s=min(entry.created_at.timestamp(), now_s),
-            first_at_s=now_s,
-            may_have_happened=entry.created_at < self._began,
-        )
+        is_replayed = Options.decode(entry.options).replayed
+        asked_at_s = now_s - LONG_AGO_S if is_replayed else min(entry.created_at.timestamp(), now_s)
+        is_again = is_replayed or entry.created_at < self._began
+        attempted = Attempted(asked_at_s=asked_at_s, first_at_s=now_s, may_have_happened=is_again)
         while True:
             async with self._turns:
                 done = await self._attempts[entry.lane].attempt(handler, effect, entry.command_id, attempted)
