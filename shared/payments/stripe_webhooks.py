@@ -143,6 +143,7 @@ def _read(kind: Kind, body: dict[str, Any], metadata_key: MetadataKey) -> Provid
     if not _NUMBER.fullmatch(payment_id) or provider_id is None:
         return None
     error = thing.last_payment_error
+    str(body["id"]).encode()  # an id that is no text has no command
     return ProviderEvent(
         id=str(body["id"]),
         type=str(body["type"]),
