@@ -33,6 +33,9 @@ class FakeProvider:
         self._answers: dict[str, object] = {}
         self._made: dict[str, Authorized] = {}
         self.fault_rate = fault_rate
+        self.deaf_to: set[str] = set()
+        """The actions that get no answer; nor does who asks what became of them."""
+        self.failures = 0
         self._chance = random.Random(seed)
 
     async def authorize(
@@ -58,7 +61,7 @@ class FakeProvider:
             self._made[key] = Authorized(provider_id=provider_id)
             return self._made[key]
 
-        return self._once(key, deed)
+        return self._once("authorize", key, deed)
 
     async def capture(self, *, provider_id: str, amount: int, currency: str, key: str) -> Captured | Refused:
         del currency
@@ -72,7 +75,7 @@ class FakeProvider:
             held.status, held.captured = "succeeded", amount
             return Captured(amount=amount)
 
-        return self._once(key, deed)
+        return self._once("capture", key, deed)
 
     async def void(self, *, provider_id: str, key: str) -> Voided | Refused:
         held = self.payments[provider_id]
@@ -83,7 +86,7 @@ class FakeProvider:
             held.status = "canceled"
             return Voided()
 
-        return self._once(key, deed)
+        return self._once("void", key, deed)
 
     async def refund(
         self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str
@@ -99,31 +102,31 @@ class FakeProvider:
             held.refunds[key] = Refunded(refund_id=f"re_{key}", amount=amount)
             return held.refunds[key]
 
-        return self._once(key, deed)
+        return self._once("refund", key, deed)
 
     async def look_up_authorization(
         self, *, amount: int, currency: str, key: str, asked_at: datetime
     ) -> Authorized | Declined | Refused | None:
         del amount, currency, asked_at
-        self._fail()
+        self._fail("authorize")
         return self._made.get(key)
 
     async def look_up_capture(self, *, provider_id: str) -> Captured | Refused | None:
-        self._fail()
+        self._fail("capture")
         held = self.payments[provider_id]
         if held.status == "canceled":
             return Refused(code="payment_intent_unexpected_state", message=held.status, status=held.status)
         return Captured(amount=held.captured) if held.status == "succeeded" else None
 
     async def look_up_void(self, *, provider_id: str) -> Voided | Refused | None:
-        self._fail()
+        self._fail("void")
         held = self.payments[provider_id]
         if held.status == "succeeded":
             return Refused(code="payment_intent_unexpected_state", message=held.status, status=held.status)
         return Voided() if held.status == "canceled" else None
 
     async def look_up_refund(self, *, provider_id: str, key: str) -> Refunded | Refused | None:
-        self._fail()
+        self._fail("refund")
         return self.payments[provider_id].refunds.get(key)
 
     def forget(self) -> None:
@@ -142,15 +145,17 @@ class FakeProvider:
     def is_holding(self) -> bool:
         return any(held.status == "requires_capture" for held in self.payments.values())
 
-    def _fail(self) -> None:
-        if self._chance.random() < self.fault_rate / 2:
+    def _fail(self, action: str) -> None:
+        if action in self.deaf_to or self._chance.random() < self.fault_rate / 2:
+            self.failures += 1
             raise EffectRetry("503", after_s=0.0, may_have_happened=True)
 
-    def _once(self, key, deed):
-        self._fail()
+    def _once(self, action, key, deed):
+        self._fail(action)
         if key not in self._answers:
             self._answers[key] = deed()
         answer = msgspec.structs.replace(self._answers[key])
         if self._chance.random() < self.fault_rate / 2:
+            self.failures += 1
             raise EffectRetry("the answer was lost", after_s=0.0, may_have_happened=True)
         return answer

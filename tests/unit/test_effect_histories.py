@@ -47,7 +47,6 @@ class Provider(FakeProvider):
         self._used_at_s: dict[str, float] = {}
         self.turn = 0
         self.done_at: int | None = None
-        self.looked_at = -1
 
     async def authorize(self, **asked: Any) -> Authorized | Declined | Refused:
         asked_at: datetime = asked["asked_at"]
@@ -72,9 +71,8 @@ class Provider(FakeProvider):
             action, KEY in held.refunds
         )
 
-    def _fail(self) -> None:
-        """Before a look-up, whose turn this is."""
-        self.looked_at = self.turn = self.turn + 1
+    def _fail(self, action: str) -> None:
+        """Before a look-up."""
         if self._draw.random() < min(self._rate, 0.5):
             raise EffectRetry("503")
 
@@ -100,7 +98,7 @@ class Provider(FakeProvider):
             raise EffectRetry("the answer was lost", may_have_happened=True)
         return answer
 
-    def _once(self, key, deed):
+    def _once(self, action, key, deed):
         if key not in self._answers:
             self._answers[key] = deed()
         return msgspec.structs.replace(self._answers[key])
@@ -172,12 +170,13 @@ class World:
         if self._crashes():
             self.queue.append(again)
             return
+        began = self.provider.turn
         done = await worker.attempt(self.handler, self.effect, KEY, attempted)
         if self._crashes():
             self.queue.append(again)
             return
         if isinstance(done, Told):
-            self._tell(done)
+            self._tell(done, began)
         else:
             self.queue.append(Copy(attempted.headers()))
         if self._crashes():  # before the acknowledgement
@@ -189,12 +188,14 @@ class World:
             return True
         return False
 
-    def _tell(self, told: Told) -> None:
-        """The lane takes the first of each id; with other content it is a dead letter, which must be no fact."""
+    def _tell(self, told: Told, began: int) -> None:
+        """The lane takes the first of each id; with other content it is a dead letter, which must be no fact.
+
+        `began`: the turn of the provider's when the attempt began.
+        """
         verdict = getattr(told.command, "verdict", "")
         if not told.is_fact and verdict in FAILED:
-            provider = self.provider
-            was_done = provider.done_at is not None and provider.done_at < provider.looked_at
+            was_done = self.provider.done_at is not None and self.provider.done_at <= began
             assert not was_done, "it was told that it did not happen, and it had"
         if told.is_fact:
             self.facts.append(told.command)
