@@ -47,7 +47,7 @@ OLDEST = Gauge(
 
 _WAIT_HERE_S_MAX: Final = 2.0
 _WAITS_HERE_MAX: Final = 3
-"""Short pauses are waited out by the worker; they are not worth the trip to the broker and back."""
+"""The first short pauses are waited out by the worker: they are not worth the trip to the broker and back."""
 _LONGEST_WAIT_S: Final = 60.0
 
 log = structlog.get_logger("effects")
@@ -215,7 +215,7 @@ class EffectWorker:
 
     async def _carry_out(self, under_way: _UnderWay, handler: EffectHandler[Any], effect: Effect) -> None:
         """Raises Stopping, and whatever a defect of the handler's raises."""
-        began, waits = perf_counter(), 0
+        began, waits, waited_s = perf_counter(), 0, 0.0
         while True:
             self._waiting.seen(under_way.name, under_way.attempted.asked_at_s, time.time() + _LONGEST_WAIT_S)
             done = await self._attempts.attempt(handler, effect, under_way.name, under_way.attempted)
@@ -228,7 +228,8 @@ class EffectWorker:
                 SECONDS.labels(self._service, effect.type).observe(perf_counter() - began)
                 self._waiting.done(under_way.name)
                 return
-            is_short = done.delay_s <= _WAIT_HERE_S_MAX and waits < _WAITS_HERE_MAX
+            waited_s += done.delay_s
+            is_short = waited_s <= _WAIT_HERE_S_MAX and waits < _WAITS_HERE_MAX
             if not is_short or not await self._pause(done.delay_s):
                 self._forget(under_way)  # what a copy knows that comes now would not be in what is put back
                 self._waiting.seen(under_way.name, under_way.attempted.asked_at_s, time.time() + done.delay_s)

@@ -25,7 +25,7 @@ class MetadataKey:
         """Raises ConfigurationError where there is no STRIPE_METADATA_KEY."""
         if settings.metadata_key is None:
             raise ConfigurationError(
-                "STRIPE_METADATA_KEY: what is ours at Stripe is signed with it, and events of others told by it; "
+                "STRIPE_METADATA_KEY: it marks what is ours at Stripe, so that events of others are told from ours; "
                 "it is unset. Make one (`openssl rand -hex 32`), the same for effect workers and gateways, and keep it"
             )
         self._key = settings.metadata_key.get_secret_value().encode()
