@@ -317,4 +317,4 @@ def _known_of(method: Any, properties: pika.BasicProperties) -> tuple[Attempted,
         published_at_s=None if is_replayed or timestamp is None else float(timestamp),
         is_again=is_replayed or bool(method.redelivered),
     )
-    return attempted, f"{timestamp} {attempted.calls}"
+    return attempted, f"{int(attempted.asked_at_s * 1000)} {attempted.calls}"

@@ -115,7 +115,8 @@ def _authorized(progress: Progress, provider_id: str) -> None:
         # It is past that, by what an event told first.
         return
     progress.move("authorized")
-    if progress.payment.status == "failed":
+    if progress.payment.status in {"failed", "voided"}:
+        # Everybody was told that nothing is held: by a guess, or by an operator who saw nothing yet.
         progress.let_go()
 
 

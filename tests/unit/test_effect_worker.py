@@ -285,11 +285,12 @@ async def test_what_is_no_effect_is_a_dead_letter_and_no_exception(how: dict[str
 
 async def test_copies_of_one_dead_letter_are_one_and_the_failure_of_a_replay_is_another() -> None:
     delivering = Delivering(Courier([]))
-    for tag, how in enumerate(({}, {}, {"headers": {HEADER_REPLAYED: True}, "timestamp": 1_700_000_000}), start=1):
+    emitted, replayed = {"timestamp": 1_700_000_000}, {"headers": {HEADER_REPLAYED: True}, "timestamp": 1_700_000_009}
+    for tag, how in enumerate((emitted, emitted, replayed), start=1):
         delivering.deliver(tag, type="courier.lose", **how)
         await delivering.until_done()
-    first, second, replayed = (each.command_id for each in delivering.publisher.published)
-    assert first == second != replayed
+    first, second, third = (each.command_id for each in delivering.publisher.published)
+    assert first == second != third
 
 
 async def test_deliveries_without_an_id_are_each_dead_lettered_on_its_own() -> None:
