@@ -25,7 +25,6 @@ from coordinator.stores.port import Store
 from coordinator.worker import LaneWorker
 from shared.commands import Command
 from shared.errors import BrokerUnavailable, CommandPending
-from shared.ids import derived_command_id
 from shared.lane_tables import OutboxEntry
 from shared.messaging.outcome import Outcome
 from shared.messaging.wire import CommandMessage
@@ -115,15 +114,10 @@ class InProcessWrites:
             return
         self._deliver(origin, entry, entry.lane, message_of(entry))
 
-    def _tell_lane(self, entry: OutboxEntry, result: Command) -> None:
-        """Bring the result of an effect to its lane."""
-        message = CommandMessage(
-            command_id=derived_command_id(entry.command_id, 0),
-            type=result.type,
-            arguments=result.arguments(),
-            origin="system",
-        )
-        self._deliver(self._origins.pop(entry.command_id), entry, result.lane(), message)
+    def _tell_lane(self, entry: OutboxEntry, lane: str, command_id: str, told: Command) -> None:
+        """Bring what came of an effect to its lane."""
+        message = CommandMessage(command_id=command_id, type=told.type, arguments=told.arguments(), origin="system")
+        self._deliver(self._origins.pop(entry.command_id), entry, lane, message)
 
     def _deliver(self, origin: "_LocalLane", entry: OutboxEntry, lane: str, message: CommandMessage) -> None:
         local = self._lanes.get(lane)

@@ -1,10 +1,14 @@
 """Payments over REST, and what the payment provider tells of them."""
 
+import math
+import time
+from collections import Counter
 from typing import Final
 
 import structlog
 from aiohttp import web
 from msgspec import UNSET, UnsetType
+from prometheus_client import Counter as Metric
 
 from gateways.app import Dependencies, Gateway
 from gateways.keys import CONTEXT
@@ -22,22 +26,45 @@ from gateways.requests import (
 )
 from gateways.responses import json_response, representation, written_response
 from shared.commands import Id
-from shared.errors import CommandFailed, CommandPending, CommandRejected, InvalidCommand, Unavailable
-from shared.ids import command_id_for
+from shared.errors import CommandFailed, CommandPending, CommandRejected, InvalidCommand, NotFound, Unavailable
+from shared.ids import system_command_id
 from shared.messaging.writes import WriteOptions
 from shared.payments import SERVICE
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
 from shared.payments.results import TellOfPayment
 from shared.payments.service import PaymentService
+from shared.payments.stripe_metadata import MetadataKey
 from shared.payments.stripe_webhooks import ProviderEvent, WebhookRefused, verify_webhook
 from shared.settings import StripeSettings, load
 
 PAYMENTS: Final = web.AppKey("PAYMENTS", PaymentService)
 STRIPE: Final = web.AppKey("STRIPE", StripeSettings)
+IGNORED: Final[web.AppKey["IgnoredEvents"]] = web.AppKey("IGNORED")
+IGNORED_EVENTS: Final = Metric("gateway_events_ignored_total", "Events of Stripe's that are not for us.", ["reason"])
+_LINE_S: Final = 60.0
 
 log = structlog.get_logger("gateway")
 
 routes = web.RouteTableDef()
+
+
+class IgnoredEvents:
+    """Those that are not for us. Counted; a line a minute says so, since another system's may be many."""
+
+    def __init__(self) -> None:
+        self._since: Counter[str] = Counter()
+        self._logged_at: dict[str, float] = {}
+
+    def note(self, reason: str, event: ProviderEvent | None) -> None:
+        """One more. `event` is shown, where it is one that names a payment."""
+        IGNORED_EVENTS.labels(reason).inc()
+        self._since[reason] += 1
+        now = time.monotonic()
+        if now - self._logged_at.get(reason, -math.inf) < _LINE_S:
+            return
+        shown = {} if event is None else {"event_id": event.id, "type": event.type, "provider_id": event.provider_id}
+        log.info("events_ignored", reason=reason, events=self._since.pop(reason), **shown)
+        self._logged_at[reason] = now
 
 
 class WebhooksNotConfigured(Unavailable):
@@ -116,15 +143,19 @@ async def get_refund(request: web.Request) -> web.Response:
 async def take_stripe_event(request: web.Request) -> web.Response:
     """200 once the event is safe in the lane's queue, and for one that is not for us: Stripe need not send it again.
 
-    The command's id stands for the event's, so it is applied once however often it is delivered.
+    The command's id stands for the event's, so it is applied once however often it is delivered; it is of the system's
+    form, so that no client can take it away from the event.
     """
     payload = await read_body(request, JSON_TYPES, "an event of Stripe's")
     event = _verified(request, payload)
     if event is None:
+        request.app[IGNORED].note("tells_nothing", None)
+        return web.Response()
+    if not await _is_about_ours(request.app[PAYMENTS], event):
+        request.app[IGNORED].note("not_ours", event)
         return web.Response()
     context = request[CONTEXT]
-    # No idempotency key of a client's has a line break, so nobody can take an event's id away from it.
-    command_id = context.stages.command_id = command_id_for(SERVICE.name, f"stripe\n{event.id}")
+    command_id = context.stages.command_id = system_command_id(SERVICE.name, "stripe", event.id)
     context.is_repeatable = True
     options = WriteOptions(command_id=command_id, wait_s=0, traceparent=context.trace.traceparent)
     context.stages.end("validate")
@@ -147,9 +178,22 @@ def _verified(request: web.Request, payload: bytes) -> ProviderEvent | None:
         event = verify_webhook(payload, request.headers.get("Stripe-Signature"), settings)
     except WebhookRefused as error:
         raise RequestRefused(400, error.code, str(error), field="Stripe-Signature") from None
-    if event is None:
-        log.info("event_ignored", reason="it tells of no payment of ours")
     return event
+
+
+async def _is_about_ours(payments: PaymentService, event: ProviderEvent) -> bool:
+    """Whether our mark says so; or, as of payments that an earlier release made, that the payment is known to be this
+    one.
+
+    The lane looks again. Raises DatabaseUnavailable: Stripe sends it again.
+    """
+    if event.is_signed:
+        return True
+    try:
+        payment = await payments.get_payment(event.payment_id)
+    except NotFound:
+        return False
+    return payment.provider_id == event.provider_id
 
 
 def _told(event: ProviderEvent) -> TellOfPayment:
@@ -158,6 +202,7 @@ def _told(event: ProviderEvent) -> TellOfPayment:
         kind=event.kind,
         id=event.payment_id,
         provider_id=event.provider_id,
+        is_signed=event.is_signed,
         currency=event.currency,
         amount=event.amount,
         amount_captured=event.amount_captured,
@@ -176,8 +221,12 @@ def _location(payment_id: int) -> str:
 
 
 def attach(app: web.Application, dependencies: Dependencies) -> None:
+    """Raises ConfigurationError."""
     app[PAYMENTS] = PaymentService(dependencies.sql(), dependencies.writes)
-    app[STRIPE] = load(StripeSettings)
+    app[STRIPE] = settings = load(StripeSettings)
+    if settings.webhook_secret is not None and settings.webhook_secret.get_secret_value():
+        MetadataKey(settings)  # where events are taken, they must be told from those of others
+    app[IGNORED] = IgnoredEvents()
 
 
 GATEWAY: Final = Gateway(name="payments", routes=routes, attach=attach, commands=SERVICE.commands)

@@ -6,28 +6,37 @@ the handler of that looks at the row and emits the next. If a step is refused, t
 last one first, each awaited. Every transition is one command of the owner's lane, applied once, in one transaction with
 what it emits: a crash anywhere repeats nothing and forgets nothing.
 
+Where it is not known whether a step was done, or a step cannot be taken back, the saga ends in `needs_review`: nothing
+is guessed. Once a person knows, `resume` takes it up again where it stopped.
+
 A service declares `Saga(...)`, gives the row the fields of `SagaRow`, calls `begin` in the handler that opens the flow,
-and `go_on` in the handler of the continuation. shared/users/purchases/saga.py is one.
+`go_on` in the handler of the continuation, and `resume` in that of an operator's command.
+shared/users/purchases/saga.py is one.
 """
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import ClassVar, Final, Generic, Literal, TypeVar
+from typing import Annotated, ClassVar, Final, Generic, Literal, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from sqlalchemy import BigInteger, Column, DateTime, Index, MetaData, String, Table
 from sqlalchemy.dialects.mysql import DATETIME
 
-from shared.commands import Command
+from shared.commands import Command, Id
 from shared.continuation import Continuation
 from shared.errors import Rejected
+from shared.messaging.outcome import NO_RESULT
 from shared.rows import Row, VersionedRow
 from shared.unit_of_work import UnitOfWork
 
 SagaStatus = Literal["running", "compensating", "completed", "compensated", "needs_review"]
 """`compensated`: taken back, for the `reason`. `needs_review`: what was done could not be taken back, or it is not
 known whether anything was done; a person has to look."""
+
+Verdict = Literal["again", "done", "not_done"]
+"""What a person knows of the step at which a saga stopped: it is to be asked for again; it was done, or undone; it was
+not done, and the saga is to be taken back."""
 
 ENDED: Final = frozenset({"completed", "compensated", "needs_review"})
 REASON_CHARACTERS_MAX: Final = 500
@@ -53,7 +62,11 @@ S = TypeVar("S", bound=SagaRow)
 
 
 class SagaStep(Row, frozen=True, kw_only=True):
-    """One command that a saga has emitted, and what became of it. `status` is an outcome's, or `waiting`."""
+    """One command that a saga has emitted, and what became of it. `status` is an outcome's, or `waiting`.
+
+    With the direction `resume`, what a person said instead: the command is the operator's, `status` the verdict, and
+    `error_message` why.
+    """
 
     table: ClassVar[str] = "saga_steps"
     key: ClassVar[str] = "command_id"
@@ -70,6 +83,20 @@ class SagaStep(Row, frozen=True, kw_only=True):
     error_message: str | None = None
     began_at: datetime
     ended_at: datetime | None = None
+
+
+class Resumption(Command, frozen=True, kw_only=True, omit_defaults=True):
+    """The base of operators' commands that take a saga in `needs_review` up again.
+
+    `step` is the `command_id` of the step at which it stopped, the last of its timeline. `result` is what that step
+    returns, where it is `done` and the saga takes something of it. `reason` is kept in the timeline.
+    """
+
+    id: Id
+    step: Annotated[str, Meta(min_length=36, max_length=36)]
+    verdict: Verdict
+    reason: Annotated[str, Meta(min_length=1, max_length=REASON_CHARACTERS_MAX, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
+    result: msgspec.Raw = NO_RESULT
 
 
 class Step(Struct, Generic[S], frozen=True, kw_only=True):
@@ -140,6 +167,69 @@ class Saga(Generic[S]):
         except Rejected as rejection:
             return self._back(work, _because(row, rejection.code, str(rejection)))
         return self._forward(work, row)
+
+    def resume(self, work: UnitOfWork, order: Resumption) -> S:
+        """Take up a saga in `needs_review` at the step where it stopped.
+
+        Raises Rejected: `<saga>_not_found`, `not_in_review`, `other_step`, `impossible_verdict`, `invalid_result`, and
+        what `took` raises for a result of no use.
+        """
+        row = work.get(self._model, order.id)
+        if row is None:
+            raise Rejected(f"{self._name}_not_found", f"there is no {self._name} {order.id}")
+        if row.status != "needs_review":
+            raise Rejected("not_in_review", f"{self._name} {row.id} is {row.status}, and needs no review")
+        step = work.get(SagaStep, order.step)
+        if step is None or (step.saga, step.saga_id, step.number) != (self._name, row.id, row.emitted):
+            text = f"that is not the step at which {self._name} {row.id} stopped: see the last of its timeline"
+            raise Rejected("other_step", text)
+        declared = self._steps[row.position]
+        row = self._noted(work, row, declared, order)
+        if step.direction == "undo":
+            return self._resume_back(work, row, declared, order.verdict)
+        if order.verdict == "not_done":
+            return self._back(work, row)
+        row = msgspec.structs.replace(row, status="running", reason_code=None, reason=None)
+        if order.verdict == "done":
+            row = self._taken(msgspec.structs.replace(row, position=row.position + 1), declared, order.result)
+        return self._forward(work, row)
+
+    def _taken(self, row: S, declared: Step[S], result: msgspec.Raw) -> S:
+        """With what a person says that the step returned. Raises Rejected."""
+        try:
+            return row if declared.took is None else declared.took(row, result)
+        except msgspec.ValidationError as error:
+            text = f"`result` is not what `{declared.name}` returns: {error}"
+            raise Rejected("invalid_result", text) from None
+
+    def _resume_back(self, work: UnitOfWork, row: S, declared: Step[S], verdict: Verdict) -> S:
+        """The step could not be undone. `_back` undoes the step before `position`."""
+        if verdict == "not_done":
+            text = f"`{declared.name}` is to be undone: say `done` when it is, or `again` to have it tried again"
+            raise Rejected("impossible_verdict", text)
+        if verdict == "again":
+            row = msgspec.structs.replace(row, position=row.position + 1)
+        return self._back(work, row)
+
+    def _noted(self, work: UnitOfWork, row: S, declared: Step[S], order: Resumption) -> S:
+        """The person's word, as a line of the timeline."""
+        row = msgspec.structs.replace(row, emitted=row.emitted + 1, ended_at=None)
+        work.add(
+            SagaStep(
+                command_id=work.command_id,
+                saga=self._name,
+                saga_id=row.id,
+                number=row.emitted,
+                name=declared.name,
+                direction="resume",
+                command_type=order.type,
+                status=order.verdict,
+                error_message=_short(order.reason),
+                began_at=work.now,
+                ended_at=work.now,
+            )
+        )
+        return row
 
     def _forward(self, work: UnitOfWork, row: S) -> S:
         """Emit the next step that there is something to do for, or finish."""

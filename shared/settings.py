@@ -93,11 +93,28 @@ class EffectSettings(BaseSettings):
 
     concurrency: int = Field(default=16, ge=1, le=1000, description="Calls that one worker makes at once.")
     call_timeout_s: float = Field(default=30.0, gt=0, description="How long one call may take, whatever it waits for.")
-    attempts_max: int = Field(default=8, ge=1, description="How often a call is made before it is given up.")
+    give_up_after_s: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="How long a call is made again and again before it is given up. Stripe remembers an idempotency "
+        "key for a day.",
+    )
     retry_delay_s: float = Field(
         default=0.5, gt=0, description="The first pause between two attempts is at most this; it doubles."
     )
-    retry_delay_s_max: float = Field(default=30.0, gt=0, description="Longest pause between two attempts.")
+    retry_delay_s_max: float = Field(
+        default=600.0,
+        gt=0,
+        description="Longest pause between two attempts, unless the provider asks for a longer one.",
+    )
+    breaker_failures: int = Field(
+        default=10, ge=1, description="Calls in a row without an answer, after which the provider is taken to be away."
+    )
+    breaker_pause_s_max: float = Field(
+        default=60.0,
+        gt=0,
+        description="Longest pause between two calls to a provider that is away; it doubles from 1 s.",
+    )
     stop_timeout_s: float = Field(default=35.0, gt=0, description="How long a stop waits for calls under way.")
 
 
@@ -198,6 +215,18 @@ class StripeSettings(BaseSettings):
     timeout_s: float = Field(default=15.0, gt=0, description="Limit of one call; then it is unknown what became of it.")
     webhook_secret: SecretStr | None = Field(
         default=None, description="For the gateway that receives Stripe's events: `whsec_…`."
+    )
+    spent_key_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="Stripe keeps a fault of its own for the idempotency key: so long after an authorization was asked "
+        "for, and if Stripe knows of none, it is asked for with another key.",
+    )
+    metadata_key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="For both: signs what is ours at Stripe, where others may have payments on the account. A secret "
+        "of this deployment, 16 characters or more; keep it when other keys are changed.",
     )
     webhook_tolerance_s: int = Field(
         default=300, ge=1, description="How far an event's time may be from ours; it is signed anew at every delivery."

@@ -1,5 +1,7 @@
 """The payment provider of a run: the sandbox, unless the user's environment names another."""
 
+import os
+import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +12,7 @@ from coordinator.dev.servers.addresses import HOST
 from coordinator.dev.settings import DevSettings
 
 _STOP_TIMEOUT_S = 5.0
+_METADATA_KEY = "STRIPE_METADATA_KEY"
 
 
 def is_sandbox(given: Mapping[str, str]) -> bool:
@@ -17,6 +20,25 @@ def is_sandbox(given: Mapping[str, str]) -> bool:
     key = given.get("STRIPE_API_KEY")
     # The sandbox's own key is there after `source .dev/env`.
     return key == API_KEY or not (key or given.get("STRIPE_API_BASE"))
+
+
+def kept_environment(directory: Path, given: Mapping[str, str]) -> dict[str, str]:
+    """The key that marks what is ours at the provider: the user's, or one that is made once and kept in the directory.
+
+    With another key the events of earlier payments would be taken for those of other systems.
+    """
+    if given.get(_METADATA_KEY):
+        return {_METADATA_KEY: given[_METADATA_KEY]}
+    kept = directory / "stripe-metadata-key"
+    if not kept.exists():
+        unfinished = kept.with_suffix(".new")
+        unfinished.unlink(missing_ok=True)
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(kept)
+    return {_METADATA_KEY: kept.read_text().strip()}
 
 
 def environment(settings: DevSettings, given: Mapping[str, str]) -> dict[str, str]:

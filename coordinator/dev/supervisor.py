@@ -106,6 +106,7 @@ class Supervisor:
         for note in self._servers.notes:
             say(f"note: {note}")
         environment = self._servers.environment() | provider.environment(self._settings, os.environ)
+        environment |= provider.kept_environment(self._workspace.directory, os.environ)
         self._workspace.write_environment(environment)
         self._watched += self._servers.servers
         self._migrate(environment)

@@ -1,70 +1,209 @@
-"""One effect, from its first attempt to the command that tells its lane what came of it."""
+"""One attempt at an effect: the command that tells its lane what came of it, or how long to wait before the next.
+
+The states of an effect:
+
+    asked ──▶ a call is made ──▶ the other side answered                      told: a fact
+                 │      ▲
+                 ▼      │ after a pause that grows; while the breaker is open, without a call
+              no answer ┘
+                 │ EFFECTS_GIVE_UP_AFTER_S after the first attempt
+                 ▼
+              looked up ──▶ the other side knows it                           told: a fact
+                 ├────────▶ it certainly does not, and every call certainly
+                 │          failed                                            told: it did not happen (a guess)
+                 └────────▶ anything else                                     told: it may have happened (a guess)
+
+What a crash leaves is delivered again, with the doubt that somebody made a call. A worker that has to wait long puts
+the effect back (retry_queues.py), with what is known of it, and takes up others.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import structlog
+from msgspec import Struct
+from prometheus_client import Counter, Gauge
 
+from coordinator.effects.attempted import Attempted
+from coordinator.effects.breaker import Breaker
 from shared.commands import Command
-from shared.effects import Effect, EffectHandler, EffectRetry, GivenUp
+from shared.effects import Call, Effect, EffectHandler, EffectRetry, GivenUp
+from shared.ids import derived_command_id
 from shared.settings import EffectSettings
+
+RETRIES = Counter("effects_retries_total", "Calls that came to nothing and are made again.", ["service", "type"])
+POSTPONED = Counter("effects_postponed_total", "Attempts without a call: the breaker was open.", ["service", "type"])
+BREAKER_OPEN = Gauge("effects_breaker_open", "1 while the provider is taken to be away.", ["service"])
+
+_FACT_POSITION: Final = 0
+_GUESS_POSITION: Final = 1
+
+_LOOK_UP_SHARE: Final = 0.1
+_LOOK_UPS: Final = 4
+"""Who gives no answer when an effect is to be given up is asked for a tenth longer, so many times at least."""
+
+_APART_S: Final = 5.0
+"""How far apart effects come back to a provider that was away."""
 
 log = structlog.get_logger("effects")
 
-Pause = Callable[[float], Awaitable[None]]
-"""Waits so many seconds."""
+
+class Told(Struct, frozen=True, kw_only=True):
+    """What the lane is to be told. `is_fact`: the other side said so; else the effect is given up."""
+
+    command: Command
+    is_fact: bool
+
+    def command_id(self, effect_type: str, effect_id: str) -> str:
+        """Facts and guesses of copies have two ids: who guesses first must not keep a fact from the lane."""
+        return derived_command_id(f"{effect_type} {effect_id}", _FACT_POSITION if self.is_fact else _GUESS_POSITION)
+
+
+class PutOff(Struct, frozen=True):
+    """Nothing came of it yet: try again so many seconds from now."""
+
+    delay_s: float
 
 
 class Attempts:
-    """How an effect is tried: again after a pause that grows, with full jitter, and not for ever.
+    """Makes the attempts at the effects of one service, whose calls go to one provider.
 
-    `chance` draws from 0 to 1. A pause is at least what the other side asked for, as far as the longest pause allows.
+    `chance` draws from 0 to 1; `clock` tells the seconds since the Unix epoch, `monotonic` those since whenever.
     """
 
-    def __init__(self, settings: EffectSettings, chance: Callable[[], float], pause: Pause) -> None:
+    def __init__(
+        self,
+        service: str,
+        settings: EffectSettings,
+        chance: Callable[[], float],
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._service = service
         self._settings = settings
         self._chance = chance
-        self._pause = pause
+        self._clock = clock
+        self._breaker = Breaker(settings, monotonic, chance)
+        self._shown = BREAKER_OPEN.labels(service)
 
-    async def carry_out(
-        self, handler: EffectHandler[Any], effect: Effect, key: str, *, may_have_happened: bool
-    ) -> Command:
-        """Return the command that tells the lane; only a cancellation, and what the pause raises, gets in between.
+    async def attempt(
+        self, handler: EffectHandler[Any], effect: Effect, key: str, attempted: Attempted
+    ) -> Told | PutOff:
+        """Make the next one, if its time has come. `attempted` takes down what became of it.
 
-        `may_have_happened`: somebody may have made the call before.
+        Only a cancellation and a defect of the handler's `give_up` get out of this.
         """
-        attempt = 0
-        while True:
-            attempt += 1
-            retry = await self._attempt(handler, effect, key)
-            if isinstance(retry, Command):
-                return retry
-            may_have_happened = may_have_happened or retry.may_have_happened
-            if attempt >= self._settings.attempts_max:
-                given_up = GivenUp(reason=str(retry), attempts=attempt, may_have_happened=may_have_happened)
-                log.error("effect_given_up", type=effect.type, key=key, attempts=attempt, reason=str(retry))
-                return handler.give_up(effect, given_up)
-            delay_s = self._delay_s(attempt, retry.after_s)
-            log.warning(
-                "effect_retried", type=effect.type, key=key, attempt=attempt, reason=str(retry), after_s=delay_s
-            )
-            await self._pause(delay_s)
+        now_s = self._clock()
+        if attempted.not_before_s > now_s:
+            return PutOff(attempted.not_before_s - now_s)
+        if attempted.not_before_s and now_s >= self._over_at_s(attempted):
+            return await self._give_up(handler, effect, key, attempted)
+        wait_s = self._breaker.wait_s()
+        if wait_s > 0:
+            POSTPONED.labels(self._service, effect.type).inc()
+            attempted.reason = attempted.reason or "the provider is away, and was not asked"
+            return self._put_off(attempted, wait_s + self._chance() * min(wait_s, _APART_S))
+        attempted.calls += 1
+        outcome = await self._perform(handler, effect, _call(key, attempted))
+        if isinstance(outcome, Command):
+            return Told(command=outcome, is_fact=True)
+        attempted.may_have_happened = attempted.may_have_happened or outcome.may_have_happened
+        attempted.reason = str(outcome)
+        put_off = self._put_off(attempted, self._delay_s(attempted.calls, outcome.after_s))
+        RETRIES.labels(self._service, effect.type).inc()
+        log.warning(
+            "effect_retried",
+            type=effect.type,
+            key=key,
+            calls=attempted.calls,
+            reason=attempted.reason,
+            after_s=put_off.delay_s,
+        )
+        return put_off
 
-    async def _attempt(self, handler: EffectHandler[Any], effect: Effect, key: str) -> Command | EffectRetry:
+    async def _perform(self, handler: EffectHandler[Any], effect: Effect, call: Call) -> Command | EffectRetry:
+        """Make the call, and tell the breaker of its end."""
         timeout_s = self._settings.call_timeout_s
+        is_answered: bool | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                return await handler.perform(effect, key)
+                told = await handler.perform(effect, call)
         except EffectRetry as retry:
+            is_answered = retry.is_about_call
             return retry
         except TimeoutError:
+            is_answered = False
             return EffectRetry(f"no answer within {timeout_s:g} s", may_have_happened=True)
         except Exception as error:  # a defect of the handler's; another release may do better
-            log.exception("effect_handler_error", type=effect.type, key=key)
+            log.exception("effect_handler_error", type=effect.type, key=call.key)
             return EffectRetry(f"{type(error).__name__}: {error}", may_have_happened=True)
+        else:
+            is_answered = True
+            return told
+        finally:
+            self._note(is_answered)
 
-    def _delay_s(self, attempt: int, asked_s: float | None) -> float:
+    def _note(self, is_answered: bool | None) -> None:
+        if is_answered is None:
+            self._breaker.left()
+        elif is_answered:
+            self._breaker.succeeded()
+        elif self._breaker.failed():
+            log.warning("provider_away", service=self._service, after_failures=self._settings.breaker_failures)
+        self._shown.set(self._breaker.is_open)
+
+    async def _give_up(
+        self, handler: EffectHandler[Any], effect: Effect, key: str, attempted: Attempted
+    ) -> Told | PutOff:
+        reason = attempted.reason
+        is_told = True
+        if handler.look_up is not None:
+            try:
+                async with asyncio.timeout(self._settings.call_timeout_s):
+                    known = await handler.look_up(effect, _call(key, attempted))
+            except Exception as error:  # noqa: BLE001  # whatever it is, it is no answer
+                longer_s = self._settings.give_up_after_s * _LOOK_UP_SHARE
+                if self._clock() < self._over_at_s(attempted) + longer_s:
+                    delay_s = min(self._delay_s(attempted.calls, None), longer_s / _LOOK_UPS)
+                    return self._put_off(attempted, delay_s, is_over=True)
+                is_told = False
+                reason += f"; and asked what became of it: {type(error).__name__} {error}"
+            else:
+                if known is not None:
+                    return Told(command=known, is_fact=True)
+        # Read last: a copy may have come meanwhile that somebody made a call for.
+        may_have_happened = attempted.may_have_happened or not is_told
+        given_up = GivenUp(reason=reason, attempts=attempted.calls, may_have_happened=may_have_happened)
+        log.error(
+            "effect_given_up",
+            type=effect.type,
+            key=key,
+            calls=attempted.calls,
+            reason=reason,
+            may_have_happened=may_have_happened,
+        )
+        return Told(command=handler.give_up(effect, given_up), is_fact=False)
+
+    def _put_off(self, attempted: Attempted, delay_s: float, *, is_over: bool = False) -> PutOff:
+        now_s = self._clock()
+        if not is_over:  # the last thing is to look it up, when the time is over
+            delay_s = min(delay_s, max(0.0, self._over_at_s(attempted) - now_s))
+        attempted.not_before_s = now_s + delay_s
+        return PutOff(delay_s)
+
+    def _over_at_s(self, attempted: Attempted) -> float:
+        return attempted.first_at_s + self._settings.give_up_after_s
+
+    def _delay_s(self, calls: int, asked_s: float | None) -> float:
+        """Full jitter; at least what the other side asked for (`Retry-After`)."""
         longest_s = self._settings.retry_delay_s_max
-        delay_s = self._chance() * min(longest_s, self._settings.retry_delay_s * 2.0 ** min(attempt - 1, 30))
-        return max(delay_s, min(asked_s or 0.0, longest_s))
+        delay_s = self._chance() * min(longest_s, self._settings.retry_delay_s * 2.0 ** min(max(calls, 1) - 1, 30))
+        return max(delay_s, asked_s or 0.0)
+
+
+def _call(key: str, attempted: Attempted) -> Call:
+    asked_at = datetime.fromtimestamp(attempted.asked_at_s, UTC)
+    return Call(key=key, asked_at=asked_at, is_repeated=attempted.may_have_happened)

@@ -2,30 +2,38 @@
 
 import asyncio
 import random
+import time
+import traceback
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 import structlog
 
-from coordinator.effects.attempts import Attempts
+from coordinator.effects.attempted import LONG_AGO_S, Attempted
+from coordinator.effects.attempts import Attempts, Told
+from coordinator.effects.telling import dead_effect
 from shared.commands import Command, parse
-from shared.effects import EffectHandler, effects_key
+from shared.effects import Effect, EffectHandler, effects_key
 from shared.errors import InvalidCommand
+from shared.ids import system_command_id
 from shared.lane_tables import OutboxEntry
+from shared.messaging.options import Options
+from shared.messaging.wire import CommandMessage, Problem
 from shared.service import Service
 from shared.settings import EffectSettings
 
 log = structlog.get_logger("effects")
 
-Tell = Callable[[OutboxEntry, Command], None]
-"""Hands the result of an effect to its lane."""
+Tell = Callable[[OutboxEntry, str, str, Command], None]
+"""Hands what came of an effect to its lane: the entry, the lane, and the command with its id."""
 
 
 class LocalEffects:
     """The effects of the services of one process. Used within its event loop.
 
-    What is not finished at the end stays in the outbox, and is carried out by the next process.
+    What has no result yet stays in the outbox, and is carried out by the next process: that is what makes it durable.
+    `began`: what the lanes emitted before that, a process before this one may have made calls for.
     """
 
     def __init__(self, services: Sequence[Service], settings: EffectSettings, began: datetime, tell: Tell) -> None:
@@ -33,9 +41,9 @@ class LocalEffects:
         self._handlers: dict[str, EffectHandler[Any]] = {
             handler.effect.type: handler for effects in self._opened.values() for handler in effects.handlers
         }
-        self._attempts = Attempts(settings, random.random, asyncio.sleep)
-        self._turns = asyncio.Semaphore(settings.concurrency)
         self._began = began
+        self._attempts = {key: Attempts(key.partition(".")[2], settings, random.random) for key in self._opened}
+        self._turns = asyncio.Semaphore(settings.concurrency)
         self._tell = tell
         self._under_way: set[asyncio.Task[None]] = set()
         self._ids: set[str] = set()
@@ -63,20 +71,51 @@ class LocalEffects:
             await effects.close()
 
     async def _carry_out(self, entry: OutboxEntry) -> None:
-        handler = self._handlers.get(entry.type)
         try:
-            effect = None if handler is None else parse(handler.effect, entry.arguments)
-        except InvalidCommand as error:
-            log.error("effect_malformed", command_id=entry.command_id, type=entry.type, reason=str(error))
-            return
-        if handler is None or effect is None:
-            log.error("effect_unknown", command_id=entry.command_id, type=entry.type)
-            return
-        try:
+            prepared = self._prepared(entry)
+            if isinstance(prepared, Problem):
+                self._bury(entry, prepared, None)
+                return
+            told = await self._told(entry, *prepared)
+            self._tell(entry, told.command.lane(), told.command_id(entry.type, entry.command_id), told.command)
+        except Exception as error:  # noqa: BLE001  # a defect of the handler's, such as in giving up; another release may do better
+            problem = Problem("handler_error", f"{type(error).__name__}: {error}")
+            self._bury(entry, problem, traceback.format_exc())
+
+    async def _told(self, entry: OutboxEntry, handler: EffectHandler[Any], effect: Effect) -> Told:
+        """What came of it, after as many attempts as it takes. A turn is taken for each, and not for the pauses."""
+        now_s = time.time()
+        is_replayed = Options.decode(entry.options).replayed
+        asked_at_s = now_s - LONG_AGO_S if is_replayed else min(entry.created_at.timestamp(), now_s)
+        is_again = is_replayed or entry.created_at < self._began
+        attempted = Attempted(asked_at_s=asked_at_s, first_at_s=now_s, may_have_happened=is_again)
+        while True:
             async with self._turns:
-                result = await self._attempts.carry_out(
-                    handler, effect, entry.command_id, may_have_happened=entry.created_at < self._began
-                )
-            self._tell(entry, result)
-        except Exception:  # a defect of the handler's, such as in giving up; another release may do better
-            log.exception("effect_failed", command_id=entry.command_id, type=entry.type)
+                done = await self._attempts[entry.lane].attempt(handler, effect, entry.command_id, attempted)
+            if isinstance(done, Told):
+                return done
+            await asyncio.sleep(done.delay_s)
+
+    def _prepared(self, entry: OutboxEntry) -> tuple[EffectHandler[Any], Effect] | Problem:
+        handler = self._handlers.get(entry.type)
+        if handler is None:
+            known = ", ".join(sorted(self._handlers))
+            return Problem("unknown_effect_type", f"there is no effect type {entry.type!r} here; there are {known}")
+        try:
+            effect: Effect = parse(handler.effect, entry.arguments)
+        except InvalidCommand as error:
+            return Problem(error.code, str(error))
+        return handler, effect
+
+    def _bury(self, entry: OutboxEntry, problem: Problem, trace: str | None) -> None:
+        """Its lane makes a dead letter of it."""
+        log.error(
+            "effect_dead", command_id=entry.command_id, type=entry.type, code=problem.code, reason=problem.message
+        )
+        message = CommandMessage(
+            command_id=entry.command_id, type=entry.type, arguments=entry.arguments, origin="system"
+        )
+        lane = entry.lane.partition(".")[2]
+        copy = str(int(entry.created_at.timestamp() * 1000))
+        command_id = system_command_id(lane, entry.command_id, "dead", copy)
+        self._tell(entry, lane, command_id, dead_effect(message, problem, trace))

@@ -1,46 +1,73 @@
 """Takes effects from their queue, has them carried out concurrently, and brings the results to the lane.
 
-Acknowledged is an effect once the broker has its result safe. A worker that dies before leaves it to another, which
-makes the call again with the same idempotency key; the result has an id derived from the effect's, so the lane applies
-it once.
+Acknowledged is an effect once the broker has its result safe, or the effect itself, put back for a later attempt. A
+worker that dies before leaves it to another, which makes the call again with the same idempotency key; the result has
+an id derived from the effect's, so the lane applies it once.
+
+Copies of an effect are the rule: the outbox may publish it twice, a lost acknowledgement or a crash behind a put-back
+leaves two. Those that meet in one worker are one: one call, and what any of them leaves in doubt is in doubt. Those
+that do not meet make calls with the same key.
 """
 
 import asyncio
 import itertools
 import random
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 import pika
 import structlog
+from pika.exceptions import AMQPError
 from prometheus_client import Counter, Gauge, Histogram
 
-from coordinator.effects.attempts import Attempts
-from coordinator.lane.control import EFFECT_TEXT_CHARACTERS_MAX, DeadEffect
-from coordinator.rabbitmq.emitted import PERSISTENT
-from shared.commands import Command, parse
+from coordinator.effects.attempted import Attempted, attempted_of
+from coordinator.effects.attempts import Attempts, Told
+from coordinator.effects.retry_queues import declare_retry_queues
+from coordinator.effects.telling import Telling, dead_effect
+from coordinator.effects.waiting import Waiting
+from shared.commands import parse
 from shared.effects import Effect, EffectHandler, Effects, effects_key
-from shared.errors import BrokerUnavailable, InvalidCommand, Unavailable
-from shared.ids import derived_command_id, new_command_id
+from shared.errors import BrokerUnavailable, InvalidCommand
 from shared.messaging.amqp import AmqpChannel, AmqpConnection
 from shared.messaging.publisher import Publisher
 from shared.messaging.topology import SYSTEM_EXCHANGE, queue_name
-from shared.messaging.wire import JSON_CONTENT, CommandMessage, Problem, decode, envelope_of
+from shared.messaging.wire import HEADER_REPLAYED, CommandMessage, Problem, decode, envelope_of
 from shared.settings import BrokerSettings, EffectSettings
 
 CARRIED_OUT = Counter("effects_total", "Effects whose result the lane was told.", ["service", "type", "result"])
-SECONDS = Histogram("effects_seconds", "From the delivery of an effect until its result is safe.", ["service", "type"])
+DEAD = Counter("effects_dead_total", "Messages that are no effect, or met a defect; the lane was told.", ["service"])
+SECONDS = Histogram("effects_seconds", "From the first attempt until the result is safe.", ["service", "type"])
 UNDER_WAY = Gauge("effects_under_way", "Effects that this worker has taken.", ["service"])
+OLDEST = Gauge(
+    "effects_oldest_seconds", "Age of the oldest effect without a result that this worker has had.", ["service"]
+)
 
-_PACKED = Problem("malformed_effect", "an effect travels alone, and not in a pack")
+_WAIT_HERE_S_MAX: Final = 2.0
+_WAITS_HERE_MAX: Final = 3
+"""The first short pauses are waited out by the worker: they are not worth the trip to the broker and back."""
+_LONGEST_WAIT_S: Final = 60.0
 
 log = structlog.get_logger("effects")
 
+_Prepared = tuple[EffectHandler[Any], Effect]
+
 
 class Stopping(Exception):
-    """Raised in a pause between two attempts: the effect is left to another worker."""
+    """Raised where a worker that stops cannot put an effect back: it is left to another as it is."""
+
+
+class _UnderWay:
+    """One effect that is being carried out, and the deliveries that brought it."""
+
+    def __init__(self, name: str, message: CommandMessage, attempted: Attempted, copy: str) -> None:
+        self.name = name
+        self.message = message
+        self.attempted = attempted
+        self.copy = copy
+        self.deliveries: list[tuple[AmqpChannel, int]] = []
 
 
 class EffectWorker:
@@ -53,32 +80,40 @@ class EffectWorker:
         broker: BrokerSettings,
         settings: EffectSettings,
         chance: Callable[[], float] = random.random,
+        publisher: Publisher | None = None,
     ) -> None:
         self._service = service
         self._handlers: dict[str, EffectHandler[Any]] = {each.effect.type: each for each in effects.handlers}
         self._broker = broker
         self._settings = settings
-        self._publisher = Publisher(broker, f"effects {service} publish")
-        self._attempts = Attempts(settings, chance, self._pause)
+        self._publisher = publisher or Publisher(broker, f"effects {service} publish")
+        self._telling = Telling(service, self._publisher, broker.reconnect_delay_s)
+        self._attempts = Attempts(service, settings, chance)
+        self._waiting = Waiting()
         self._channel: AmqpChannel | None = None
-        self._tags: dict[str, tuple[AmqpChannel, int]] = {}
         self._nameless = itertools.count(1)
+        self._known: dict[str, _UnderWay] = {}
         self._under_way: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
+        self._failed: asyncio.Future[None] | None = None
         self.is_consuming = False
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Until `stop`; then finish the calls under way. False: they took longer than the stop timeout.
 
-        Raises ConfigurationError when the queue exists with other arguments.
+        Raises ConfigurationError when the queue exists with other arguments, and what a defect of ours raises.
         """
+        self._failed = asyncio.get_running_loop().create_future()
         self._publisher.start()
+        OLDEST.labels(self._service).set_function(self._waiting.oldest_s)
         consuming = asyncio.create_task(self._keep_consuming())
         stopping = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait({consuming, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if consuming.done():
-                consuming.result()
+            waited: list[asyncio.Future[Any]] = [stopping, consuming, self._failed]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            for ended in (consuming, self._failed):
+                if ended.done():
+                    ended.result()
             self._stop.set()
             if self._under_way:
                 _, late = await asyncio.wait(self._under_way, timeout=self._settings.stop_timeout_s)
@@ -105,6 +140,7 @@ class EffectWorker:
         try:
             channel = await connection.channel()
             await channel.declare_effects(self._service, self._broker.queue_bytes_max)
+            await declare_retry_queues(channel, self._service, self._broker.queue_bytes_max)
             await channel.call(channel.raw.basic_qos, prefetch_count=self._settings.concurrency)
             self._channel = channel
             await channel.call(
@@ -124,66 +160,91 @@ class EffectWorker:
     def _take(self, channel: AmqpChannel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
         if self._stop.is_set():
             return
-        message, *others = decode(envelope_of(properties, method.exchange), body)
-        if others:
-            message = CommandMessage(command_id=None, type=None, arguments=body, problem=_PACKED)
-        # Tags begin anew with each channel; one without an id must not be taken for another.
-        command_id = message.command_id or f"nameless {next(self._nameless)}"
-        is_under_way = command_id in self._tags
-        # Delivered again, on another channel, while it is carried out: the new delivery is to be acknowledged.
-        self._tags[command_id] = channel, method.delivery_tag
-        if not is_under_way:
-            task = asyncio.create_task(self._serve(command_id, message, is_redelivered=bool(method.redelivered)))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+        message = _read(method, properties, body)
+        attempted, copy = _known_of(method, properties)
+        # One without an id must not be taken for another.
+        name = message.command_id if message.problem is None and message.command_id else f"no. {next(self._nameless)}"
+        under_way = self._known.get(name)
+        if under_way is not None:
+            under_way.attempted.join(attempted)
+            under_way.deliveries.append((channel, method.delivery_tag))
+            return
+        under_way = self._known[name] = _UnderWay(name, message, attempted, copy)
+        under_way.deliveries.append((channel, method.delivery_tag))
+        task = asyncio.create_task(self._serve(under_way))
+        self._under_way.add(task)
+        task.add_done_callback(self._ended)
 
-    async def _serve(self, command_id: str, message: CommandMessage, *, is_redelivered: bool) -> None:
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._under_way.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            # Whatever it is, its deliveries would keep their places of the prefetch: the process ends, and loses
+            # nothing.
+            log.error("effect_task_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
+            if self._failed is not None and not self._failed.done():
+                self._failed.set_exception(error)
+
+    async def _serve(self, under_way: _UnderWay) -> None:
         UNDER_WAY.labels(self._service).inc()
         try:
-            await self._settle(command_id, message, is_redelivered=is_redelivered)
-            self._acknowledge(command_id)
+            prepared = self._prepared(under_way.message)
+            if isinstance(prepared, Problem):
+                await self._bury(under_way, prepared)
+            else:
+                await self._settle(under_way, prepared)
         except Stopping:
-            log.info("effect_left", command_id=command_id, type=message.type)
+            log.info("effect_left", command_id=under_way.message.command_id, type=under_way.message.type)
+            return
         finally:
             UNDER_WAY.labels(self._service).dec()
-            self._tags.pop(command_id, None)
+            self._forget(under_way)
+        self._acknowledge(under_way.deliveries)
 
-    async def _settle(self, command_id: str, message: CommandMessage, *, is_redelivered: bool) -> None:
-        """Return once the broker has the result, or a dead letter. Raises Stopping."""
+    async def _settle(self, under_way: _UnderWay, prepared: _Prepared) -> None:
+        """Return once the broker has the result, a dead letter, or the effect, put back. Raises Stopping."""
         try:
-            prepared = self._prepared(message)
-            if not isinstance(prepared, Problem):
-                await self._carry_out(command_id, *prepared, is_redelivered=is_redelivered)
-                return
-            problem, trace = prepared, None
+            await self._carry_out(under_way, *prepared)
         except Stopping:
             raise
         except Exception as error:
             # Left as it is, its delivery would keep a place of the prefetch until the next start, and fail again then.
-            log.exception("effect_failed", command_id=command_id, type=message.type)
-            problem, trace = Problem("handler_error", f"{type(error).__name__}: {error}"), traceback.format_exc()
-        text = message.arguments.decode("utf-8", "backslashreplace")[:EFFECT_TEXT_CHARACTERS_MAX]
-        dead = DeadEffect(
-            command_id=message.command_id,
-            effect_type=message.type,
-            body=text,
-            code=problem.code,
-            reason=problem.message,
-            traceback=trace,
-        )
-        await self._tell_lane(dead, self._service, new_command_id())
+            log.exception("effect_failed", command_id=under_way.message.command_id, type=under_way.message.type)
+            problem = Problem("handler_error", f"{type(error).__name__}: {error}")
+            await self._bury(under_way, problem, traceback.format_exc())
 
-    async def _carry_out(
-        self, command_id: str, handler: EffectHandler[Any], effect: Effect, *, is_redelivered: bool
-    ) -> None:
-        """Return once the broker has the result. Raises Stopping, and whatever a defect of the handler's raises."""
-        began = perf_counter()
-        result = await self._attempts.carry_out(handler, effect, command_id, may_have_happened=is_redelivered)
-        await self._tell_lane(result, result.lane(), derived_command_id(command_id, 0))
-        CARRIED_OUT.labels(self._service, effect.type, result.type).inc()
-        SECONDS.labels(self._service, effect.type).observe(perf_counter() - began)
+    async def _carry_out(self, under_way: _UnderWay, handler: EffectHandler[Any], effect: Effect) -> None:
+        """Raises Stopping, and whatever a defect of the handler's raises."""
+        began, waits, waited_s = perf_counter(), 0, 0.0
+        while True:
+            self._waiting.seen(under_way.name, under_way.attempted.asked_at_s, time.time() + _LONGEST_WAIT_S)
+            done = await self._attempts.attempt(handler, effect, under_way.name, under_way.attempted)
+            if isinstance(done, Told):
+                if not done.is_fact:
+                    # A copy that comes from now on may know more: it is looked at by itself.
+                    self._forget(under_way)
+                await self._telling.tell(done, effect.type, under_way.name)
+                CARRIED_OUT.labels(self._service, effect.type, done.command.type).inc()
+                SECONDS.labels(self._service, effect.type).observe(perf_counter() - began)
+                self._waiting.done(under_way.name)
+                return
+            waited_s += done.delay_s
+            is_short = waited_s <= _WAIT_HERE_S_MAX and waits < _WAITS_HERE_MAX
+            if not is_short or not await self._pause(done.delay_s):
+                self._forget(under_way)  # what a copy knows that comes now would not be in what is put back
+                self._waiting.seen(under_way.name, under_way.attempted.asked_at_s, time.time() + done.delay_s)
+                if await self._telling.put_back(under_way.message, under_way.attempted, done.delay_s):
+                    return
+                if not await self._pause(min(done.delay_s, _LONGEST_WAIT_S)):
+                    raise Stopping
+            waits += 1
 
-    def _prepared(self, message: CommandMessage) -> tuple[EffectHandler[Any], Effect] | Problem:
+    async def _bury(self, under_way: _UnderWay, problem: Problem, trace: str | None = None) -> None:
+        await self._telling.bury(dead_effect(under_way.message, problem, trace), under_way.copy)
+        DEAD.labels(self._service).inc()
+        self._waiting.done(under_way.name)
+
+    def _prepared(self, message: CommandMessage) -> _Prepared | Problem:
         if message.problem is not None:
             return message.problem
         handler = self._handlers.get(message.type or "")
@@ -196,32 +257,64 @@ class EffectWorker:
             effect: Effect = parse(handler.effect, message.arguments)
         except InvalidCommand as error:
             return Problem(error.code, str(error))
+        except Exception as error:  # noqa: BLE001  # whatever a parser does, the message is settled
+            return Problem("malformed_effect", f"its arguments cannot be read: {type(error).__name__}: {error}")
         return handler, effect
 
-    async def _tell_lane(self, result: Command, lane: str, command_id: str) -> None:
-        """Return once the broker has it."""
-        arguments = result.arguments()
-        while True:
-            properties = pika.BasicProperties(
-                message_id=command_id, type=result.type, content_type=JSON_CONTENT, delivery_mode=PERSISTENT
-            )
-            try:
-                await self._publisher.publish(SYSTEM_EXCHANGE, lane, properties, arguments)
-            except Unavailable as error:
-                log.error("result_not_taken", command_id=command_id, type=result.type, error=str(error))
-                await asyncio.sleep(self._broker.reconnect_delay_s)
-            else:
-                return
+    def _forget(self, under_way: _UnderWay) -> None:
+        """What is delivered from now on is not joined to it."""
+        if self._known.get(under_way.name) is under_way:
+            del self._known[under_way.name]
 
-    def _acknowledge(self, command_id: str) -> None:
-        channel, tag = self._tags[command_id]
-        if channel is self._channel and channel.raw.is_open:
-            channel.raw.basic_ack(tag)
+    def _acknowledge(self, deliveries: Sequence[tuple[AmqpChannel, int]]) -> None:
+        """Each of them; those of a channel that is gone are delivered again."""
+        for channel, tag in deliveries:
+            if channel is self._channel and channel.raw.is_open:
+                try:
+                    channel.raw.basic_ack(tag)
+                except AMQPError as error:
+                    log.info("acknowledgement_not_sent", error=str(error))
 
-    async def _pause(self, delay_s: float) -> None:
+    async def _pause(self, delay_s: float) -> bool:
+        """False: the worker is to stop."""
         try:
             async with asyncio.timeout(delay_s):
                 await self._stop.wait()
         except TimeoutError:
-            return
-        raise Stopping
+            return True
+        return False
+
+
+def _read(method: Any, properties: pika.BasicProperties, body: bytes) -> CommandMessage:
+    """One effect; what is wrong with the message is its `problem`."""
+    if method.exchange != SYSTEM_EXCHANGE:
+        # Only lanes ask for effects, and they do it there. The id and the type are whatever a stranger says they are.
+        claimed = f"{str(properties.type)[:100]!r} {str(properties.message_id)[:100]!r}"
+        text = (
+            f"{claimed} came through the exchange {str(method.exchange)[:100]!r}, effects do through {SYSTEM_EXCHANGE}"
+        )
+        return CommandMessage(command_id=None, type=None, arguments=body, problem=Problem("not_from_system", text))
+    try:
+        messages = decode(envelope_of(properties, method.exchange), body)
+    except Exception as error:  # noqa: BLE001  # whatever a decoder does, the message is settled
+        text = f"it cannot be read: {type(error).__name__}: {error}"
+        return CommandMessage(command_id=None, type=None, arguments=body, problem=Problem("malformed_effect", text))
+    if len(messages) == 1:
+        return messages[0]
+    problem = Problem("malformed_effect", "an effect travels alone, and not in a pack")
+    return CommandMessage(command_id=None, type=None, arguments=body, problem=problem)
+
+
+def _known_of(method: Any, properties: pika.BasicProperties) -> tuple[Attempted, str]:
+    """What is known of the attempts, and what tells this copy's dead letter from that of a later replay."""
+    headers = properties.headers if isinstance(properties.headers, dict) else {}
+    is_replayed = bool(headers.get(HEADER_REPLAYED))
+    timestamp = properties.timestamp if isinstance(properties.timestamp, int) and properties.timestamp > 0 else None
+    attempted = attempted_of(
+        headers,
+        time.time(),
+        # A replay is emitted long after the effect was.
+        published_at_s=None if is_replayed or timestamp is None else float(timestamp),
+        is_again=is_replayed or bool(method.redelivered),
+    )
+    return attempted, f"{int(attempted.asked_at_s * 1000)} {attempted.calls}"

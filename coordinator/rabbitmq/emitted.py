@@ -13,6 +13,7 @@ import pika
 import structlog
 
 from coordinator.lane.outbox import message_of
+from shared.effects import EFFECTS_PREFIX
 from shared.lane_tables import OutboxEntry
 from shared.messaging.options import Options
 from shared.messaging.publisher import Publisher
@@ -129,5 +130,7 @@ def properties_of(entry: OutboxEntry) -> pika.BasicProperties:
         type=entry.type,
         content_type=JSON_CONTENT,
         delivery_mode=PERSISTENT,
+        # An effect's age tells its worker what the other side may have forgotten.
+        timestamp=int(entry.created_at.timestamp()) if entry.lane.startswith(EFFECTS_PREFIX) else None,
         headers=headers,
     )

@@ -3,9 +3,9 @@
 from typing import Any, ClassVar, Final
 
 from shared.commands import Command, Id
-from shared.effects import Effect, EffectHandler, GivenUp
+from shared.effects import Call, Effect, EffectHandler, GivenUp
 from shared.payments.model import Action, Payment, Refund
-from shared.payments.provider import Authorized, Captured, Declined, PaymentProvider, Refunded, Voided
+from shared.payments.provider import Authorized, Captured, Declined, PaymentProvider, Refunded, Refused, Voided
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, VoidResult
 
 ANSWER_LOST: Final = "answer_lost"
@@ -93,71 +93,104 @@ class PaymentEffects:
     @property
     def handlers(self) -> tuple[EffectHandler[Any], ...]:
         return (
-            EffectHandler(AuthorizeAtProvider, self._authorize, _authorize_given_up),
-            EffectHandler(CaptureAtProvider, self._capture, _capture_given_up),
-            EffectHandler(VoidAtProvider, self._void, _void_given_up),
-            EffectHandler(RefundAtProvider, self._refund, _refund_given_up),
+            EffectHandler(AuthorizeAtProvider, self._authorize, _authorize_given_up, self._look_up_authorization),
+            EffectHandler(CaptureAtProvider, self._capture, _capture_given_up, self._look_up_capture),
+            EffectHandler(VoidAtProvider, self._void, _void_given_up, self._look_up_void),
+            EffectHandler(RefundAtProvider, self._refund, _refund_given_up, self._look_up_refund),
         )
 
     async def close(self) -> None:
         await self._provider.close()
 
-    async def _authorize(self, effect: AuthorizeAtProvider, key: str) -> Command:
+    async def _authorize(self, effect: AuthorizeAtProvider, call: Call) -> Command:
         answer = await self._provider.authorize(
             payment_id=effect.id,
             amount=effect.amount,
             currency=effect.currency,
             payment_method=effect.payment_method,
-            key=key,
+            key=call.key,
+            asked_at=call.asked_at,
+            is_repeated=call.is_repeated,
         )
-        if isinstance(answer, Authorized):
-            return AuthorizeResult(id=effect.id, verdict="authorized", provider_id=answer.provider_id)
-        return AuthorizeResult(
-            id=effect.id,
-            verdict="declined" if isinstance(answer, Declined) else "authorize_failed",
-            code=answer.code,
-            message=answer.message,
-        )
+        return _authorization_told(effect, answer)
 
-    async def _capture(self, effect: CaptureAtProvider, key: str) -> Command:
+    async def _look_up_authorization(self, effect: AuthorizeAtProvider, call: Call) -> Command | None:
+        answer = await self._provider.look_up_authorization(
+            amount=effect.amount, currency=effect.currency, key=call.key, asked_at=call.asked_at
+        )
+        return None if answer is None else _authorization_told(effect, answer)
+
+    async def _capture(self, effect: CaptureAtProvider, call: Call) -> Command:
         answer = await self._provider.capture(
-            provider_id=effect.provider_id, amount=effect.amount, currency=effect.currency, key=key
+            provider_id=effect.provider_id, amount=effect.amount, currency=effect.currency, key=call.key
         )
-        if isinstance(answer, Captured):
-            return CaptureResult(id=effect.id, verdict="captured", amount=answer.amount)
-        return CaptureResult(
-            id=effect.id,
-            verdict="voided" if answer.status == _CANCELED else "capture_failed",
-            code=answer.code,
-            message=answer.message,
-        )
+        return _capture_told(effect, answer)
 
-    async def _void(self, effect: VoidAtProvider, key: str) -> Command:
-        answer = await self._provider.void(provider_id=effect.provider_id, key=key)
-        if isinstance(answer, Voided):
-            return VoidResult(id=effect.id, verdict="voided")
-        return VoidResult(
-            id=effect.id,
-            verdict="captured" if answer.status == _SUCCEEDED else "void_failed",
-            code=answer.code,
-            message=answer.message,
-        )
+    async def _look_up_capture(self, effect: CaptureAtProvider, call: Call) -> Command | None:  # noqa: ARG002
+        answer = await self._provider.look_up_capture(provider_id=effect.provider_id)
+        return None if answer is None else _capture_told(effect, answer)
 
-    async def _refund(self, effect: RefundAtProvider, key: str) -> Command:
+    async def _void(self, effect: VoidAtProvider, call: Call) -> Command:
+        return _void_told(effect, await self._provider.void(provider_id=effect.provider_id, key=call.key))
+
+    async def _look_up_void(self, effect: VoidAtProvider, call: Call) -> Command | None:  # noqa: ARG002
+        answer = await self._provider.look_up_void(provider_id=effect.provider_id)
+        return None if answer is None else _void_told(effect, answer)
+
+    async def _refund(self, effect: RefundAtProvider, call: Call) -> Command:
         answer = await self._provider.refund(
-            provider_id=effect.provider_id, amount=effect.amount, currency=effect.currency, key=key
+            payment_id=effect.id,
+            provider_id=effect.provider_id,
+            amount=effect.amount,
+            currency=effect.currency,
+            key=call.key,
         )
-        if isinstance(answer, Refunded):
-            return RefundResult(
-                id=effect.id, refund_id=effect.refund_id, verdict="refunded", provider_id=answer.refund_id
-            )
-        return RefundResult(
-            id=effect.id,
-            refund_id=effect.refund_id,
-            verdict="refund_failed",
-            code=answer.code,
-            message=answer.message,
-        )
+        return _refund_told(effect, answer)
+
+    async def _look_up_refund(self, effect: RefundAtProvider, call: Call) -> Command | None:
+        answer = await self._provider.look_up_refund(provider_id=effect.provider_id, key=call.key)
+        return None if answer is None else _refund_told(effect, answer)
+
+
+def _authorization_told(effect: AuthorizeAtProvider, answer: Authorized | Declined | Refused) -> Command:
+    if isinstance(answer, Authorized):
+        return AuthorizeResult(id=effect.id, verdict="authorized", provider_id=answer.provider_id)
+    return AuthorizeResult(
+        id=effect.id,
+        verdict="declined" if isinstance(answer, Declined) else "authorize_failed",
+        code=answer.code,
+        message=answer.message,
+    )
+
+
+def _capture_told(effect: CaptureAtProvider, answer: Captured | Refused) -> Command:
+    if isinstance(answer, Captured):
+        return CaptureResult(id=effect.id, verdict="captured", amount=answer.amount)
+    return CaptureResult(
+        id=effect.id,
+        verdict="voided" if answer.status == _CANCELED else "capture_failed",
+        code=answer.code,
+        message=answer.message,
+    )
+
+
+def _void_told(effect: VoidAtProvider, answer: Voided | Refused) -> Command:
+    if isinstance(answer, Voided):
+        return VoidResult(id=effect.id, verdict="voided")
+    return VoidResult(
+        id=effect.id,
+        verdict="captured" if answer.status == _SUCCEEDED else "void_failed",
+        code=answer.code,
+        message=answer.message,
+    )
+
+
+def _refund_told(effect: RefundAtProvider, answer: Refunded | Refused) -> Command:
+    if isinstance(answer, Refunded):
+        return RefundResult(id=effect.id, refund_id=effect.refund_id, verdict="refunded", provider_id=answer.refund_id)
+    return RefundResult(
+        id=effect.id, refund_id=effect.refund_id, verdict="refund_failed", code=answer.code, message=answer.message
+    )
 
 
 def _authorize_given_up(effect: AuthorizeAtProvider, given_up: GivenUp) -> Command:

@@ -9,8 +9,13 @@ What the provider decides is a result. EffectRetry is raised where it decided no
     it refused the connection, or our key (401, 403); too many requests (429)    may_have_happened is False
     no answer in time, the connection was lost, a fault of its own (5xx);
     an earlier call with the same key is still under way (409)                   may_have_happened is True
+
+A `look_up_…` asks what became of such calls, and changes nothing. None: the provider certainly knows of none that had
+its effect, by what it shows to whoever reads what he wrote a moment ago, and by no search that lags. EffectRetry is
+raised where that cannot be told.
 """
 
+from datetime import datetime
 from typing import Protocol
 
 from msgspec import Struct
@@ -62,9 +67,20 @@ class PaymentProvider(Protocol):
     """One account at a provider. Its methods may run concurrently, and raise EffectRetry."""
 
     async def authorize(
-        self, *, payment_id: int, amount: int, currency: str, payment_method: str, key: str
+        self,
+        *,
+        payment_id: int,
+        amount: int,
+        currency: str,
+        payment_method: str,
+        key: str,
+        asked_at: datetime,
+        is_repeated: bool,
     ) -> Authorized | Declined | Refused:
-        """Hold an amount. `payment_method` is the provider's token for a card or the like."""
+        """Hold an amount. `payment_method` is the provider's token for a card or the like.
+
+        `asked_at`: the first call with this key was not before that. `is_repeated`: there may have been one.
+        """
 
     async def capture(self, *, provider_id: str, amount: int, currency: str, key: str) -> Captured | Refused:
         """Take what is held, or less; the rest is let go."""
@@ -72,8 +88,24 @@ class PaymentProvider(Protocol):
     async def void(self, *, provider_id: str, key: str) -> Voided | Refused:
         """Let go of what is held."""
 
-    async def refund(self, *, provider_id: str, amount: int, currency: str, key: str) -> Refunded | Refused:
+    async def refund(
+        self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str
+    ) -> Refunded | Refused:
         """Give back what was taken, or a part of it."""
+
+    async def look_up_authorization(
+        self, *, amount: int, currency: str, key: str, asked_at: datetime
+    ) -> Authorized | Declined | Refused | None:
+        """What became of authorize()."""
+
+    async def look_up_capture(self, *, provider_id: str) -> Captured | Refused | None:
+        """What became of capture()."""
+
+    async def look_up_void(self, *, provider_id: str) -> Voided | Refused | None:
+        """What became of void()."""
+
+    async def look_up_refund(self, *, provider_id: str, key: str) -> Refunded | Refused | None:
+        """What became of refund()."""
 
     async def close(self) -> None:
         """Release connections."""

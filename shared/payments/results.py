@@ -74,9 +74,11 @@ class RefundResult(Command, frozen=True, kw_only=True, omit_defaults=True):
 class TellOfPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
     """An event of the provider's. Amounts are in minor units; those captured and refunded are everything so far.
 
+    `is_signed`: what it is about bears the mark that only this deployment makes. Without it, as of payments that an
+    earlier release made, it counts only for a payment that is known to be this one at the provider.
     Rejected: `payment_not_found`; `other_payment`, when it is about another payment at the provider than the one that
-    ours is, `currency_mismatch` and `amount_mismatch`: another system has payments on the same account;
-    `impossible_transition`.
+    ours is, or ours was never sent there; `not_ours`, when nothing tells that it is about ours; `currency_mismatch` and
+    `amount_mismatch`; `impossible_transition`.
     """
 
     type: ClassVar[str] = "payments.provider_event"
@@ -85,6 +87,7 @@ class TellOfPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
     kind: Kind
     id: Id
     provider_id: ProviderId
+    is_signed: bool = False
     currency: str
     amount: Total
     amount_captured: Total = 0

@@ -70,5 +70,5 @@ class PaymentService:
         return await execute(self._writes, command, Refund, options)
 
     async def take_event(self, command: TellOfPayment, options: WriteOptions = DEFAULT_OPTIONS) -> Written[Payment]:
-        """Bring the payment to what the provider tells of it."""
-        return await execute(self._writes, command, Payment, options)
+        """Bring the payment to what the provider tells of it. The caller has made sure that the provider did."""
+        return await execute(self._writes, command, Payment, options, origin="system")

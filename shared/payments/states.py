@@ -5,7 +5,8 @@ state by itself: the provider does. What the provider tells is a fact; it may co
 fact that a later one implies leaves the state as it is. A guess is what we make of a call that got no answer, and a
 fact overrules it. What an operator has seen at the provider (review.py) is a fact too.
 
-Declined and voided are final. Refunded is, unless a bank sends a refund back; failed, unless money was taken after all.
+Declined is final. Refunded is, unless a bank sends a refund back; failed and voided are, unless money was taken after
+all, or a hold that came to light late cannot be let go.
 """
 
 from collections.abc import Mapping
@@ -65,6 +66,7 @@ TRANSITIONS: Final[Mapping[Event, Mapping[Status, Status]]] = {
         "authorized": "captured",
         "captured": "captured",
         "refunded": "refunded",
+        "voided": "captured",
         "failed": "captured",
         "needs_review": "captured",
     },
@@ -82,12 +84,13 @@ TRANSITIONS: Final[Mapping[Event, Mapping[Status, Status]]] = {
     "authorize_failed": {"pending": "failed"},
     "capture_failed": {"authorized": "failed"},
     # What is held stays held for days: nobody should believe that it was let go.
-    "void_failed": {"authorized": "needs_review", "failed": "needs_review"},
+    "void_failed": {"authorized": "needs_review", "voided": "needs_review", "failed": "needs_review"},
     "refund_failed": {"captured": "captured", "needs_review": "needs_review"},
     "answer_lost": {
         "pending": "needs_review",
         "authorized": "needs_review",
         "captured": "needs_review",
+        "voided": "needs_review",
         "failed": "needs_review",
         "needs_review": "needs_review",
     },

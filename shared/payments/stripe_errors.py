@@ -20,12 +20,14 @@ TRANSPORT_ERRORS: Final = (aiohttp.ClientError, TimeoutError, OSError)
 """What may come out of the client as it is, while an answer's body is being read."""
 
 _SERVER_ERROR: Final = 500
+_CONFLICT: Final = 409
 
 
 class KeySpent(EffectRetry):
-    """Raised when Stripe answered with a fault of its own that it remembers for this idempotency key.
+    """Raised when Stripe remembers for this idempotency key a fault of its own, or a call with other parameters.
 
-    With this key it will say the same for as long as it knows the key; what became of the call shows elsewhere.
+    Such as one that an earlier release made. With this key it will say the same for as long as it knows the key; what
+    became of the first call shows elsewhere.
     """
 
 
@@ -66,12 +68,17 @@ def _decided(error: stripe.StripeError, answer: _Answer) -> EffectRetry | Stripe
         return EffectRetry(f"{shown}; check STRIPE_API_KEY", after_s=answer.retry_after_s)
     if isinstance(error, stripe.CardError):
         return StripeRefused(answer.code, answer.message, by_issuer=True)
-    if isinstance(error, stripe.InvalidRequestError | stripe.IdempotencyError):
+    if isinstance(error, stripe.InvalidRequestError):
         return StripeRefused(answer.code, answer.message, by_issuer=False)
-    if answer.status >= _SERVER_ERROR and answer.replayed:
-        return KeySpent(shown, after_s=answer.retry_after_s, may_have_happened=True)
-    # 409 too: the call that holds the key may be one of ours whose answer was lost.
-    return EffectRetry(shown, after_s=answer.retry_after_s, may_have_happened=True)
+    if isinstance(error, stripe.IdempotencyError) or (answer.status >= _SERVER_ERROR and answer.replayed):
+        return KeySpent(shown, after_s=answer.retry_after_s, may_have_happened=True, is_about_call=True)
+    # 409: the call that holds the key may be one of ours whose answer was lost.
+    return EffectRetry(
+        shown,
+        after_s=answer.retry_after_s,
+        may_have_happened=True,
+        is_about_call=answer.status == _CONFLICT,
+    )
 
 
 def _answer(error: stripe.StripeError) -> _Answer:

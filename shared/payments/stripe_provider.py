@@ -6,34 +6,36 @@ only the workers that call should import this module.
 Stripe forgets an idempotency key after a day or more, and remembers a 500 like any other answer
 (https://docs.stripe.com/api/idempotent_requests). So the key is not all that a repeated call relies on: a payment's
 state at Stripe tells whether it is captured or voided, and what we make carries the key in its metadata, by which it
-is found again. One thing is left to time: an authorization that is asked for again when its key is forgotten holds the
-amount a second time, until Stripe lets go of it, by default after seven days.
+is looked for (stripe_lookup.py) before an authorization or a refund is asked for again. What remains: a fault of
+Stripe's whose effect shows only later than STRIPE_SPENT_KEY_S holds an amount a second time, until Stripe lets go of
+it, by default after seven days. It is never taken.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import aiohttp
 import stripe
-import structlog
 
 from shared.effects import EffectRetry
 from shared.errors import ConfigurationError
 from shared.payments.provider import Authorized, Captured, Declined, Refunded, Refused, Voided
 from shared.payments.stripe_amounts import AmountNotChargeable, from_stripe, to_stripe
-from shared.payments.stripe_errors import TRANSPORT_ERRORS, KeySpent, StripeRefused, translated
+from shared.payments.stripe_errors import KeySpent, StripeRefused
+from shared.payments.stripe_lookup import StripeLookUp, asked
+from shared.payments.stripe_metadata import MetadataKey
 from shared.settings import StripeSettings
 
 if TYPE_CHECKING:
     from stripe.params import PaymentIntentCreateParams
 
-log = structlog.get_logger("stripe")
-
-KEY_METADATA: Final = "idempotency_key"
-PAYMENT_METADATA: Final = "payment_id"
-_KEYS_MAX: Final = 10
+_KEYS_MAX: Final = 30
 """An attempt spends one at most, and what it did is looked up before the next."""
+
+_KEY_LIFETIME_S: Final = 23 * 3600
+"""How long Stripe certainly remembers a key."""
 
 T = TypeVar("T")
 _Options = stripe.RequestOptions
@@ -44,11 +46,13 @@ class StripeProvider:
     """A PaymentProvider. Connects at the first call; close() it in the event loop of the calls."""
 
     def __init__(self, settings: StripeSettings) -> None:
-        """Raises ConfigurationError when there is no API key."""
+        """Raises ConfigurationError when there is no API key, or no key for the metadata."""
         if settings.api_key is None or not settings.api_key.get_secret_value():
             raise ConfigurationError(
                 "STRIPE_API_KEY: payments through Stripe need a key, such as sk_test_…; it is unset"
             )
+        self._metadata_key = MetadataKey(settings)
+        self._spent_key_s = settings.spent_key_s
         self._http = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=settings.timeout_s))
         client = stripe.StripeClient(
             settings.api_key.get_secret_value(),
@@ -58,16 +62,25 @@ class StripeProvider:
         )
         self._intents = client.v1.payment_intents
         self._refunds = client.v1.refunds
+        self._look_up = StripeLookUp(client)
 
     async def authorize(
-        self, *, payment_id: int, amount: int, currency: str, payment_method: str, key: str
+        self,
+        *,
+        payment_id: int,
+        amount: int,
+        currency: str,
+        payment_method: str,
+        key: str,
+        asked_at: datetime,
+        is_repeated: bool,
     ) -> Authorized | Declined | Refused:
         try:
-            asked = to_stripe(amount, currency)
+            stripe_amount = to_stripe(amount, currency)
         except AmountNotChargeable as error:
             return Refused(code=error.code, message=str(error))
         params: PaymentIntentCreateParams = {
-            "amount": asked,
+            "amount": stripe_amount,
             "currency": currency.lower(),
             "payment_method": payment_method,
             "capture_method": "manual",
@@ -75,36 +88,44 @@ class StripeProvider:
             # Nobody sits before a browser here: a payment that asks for a second factor is a declined one.
             "error_on_requires_action": True,
             "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
-            "metadata": {PAYMENT_METADATA: str(payment_id), KEY_METADATA: key},
+            "metadata": self._metadata_key.metadata(payment_id, key),
         }
+        age_s = (datetime.now(UTC) - asked_at).total_seconds()
+
+        async def found() -> stripe.PaymentIntent | None:
+            try:
+                return await self._look_up.intent_with(key, stripe_amount, currency, asked_at)
+            except StripeRefused as refused:  # that decides nothing about the payment
+                raise _untold(refused) from None
+
         try:
-            intent = await _made(lambda options: self._intents.create_async(params, options), key)
-        except KeySpent:
-            with _may_have_happened():
-                found = await self._find_intent(key)
-            if found is None:  # the search lags; a new key could hold the amount twice
-                raise
-            intent = found
+            # A copy that comes when Stripe has forgotten the key may be of a call that was made long ago.
+            intent = await found() if is_repeated or age_s > _KEY_LIFETIME_S else None
+            if intent is None:
+                # A call that ended in a fault may show its effect a little later; another key could hold it twice.
+                keys_max = _KEYS_MAX if age_s >= self._spent_key_s else 1
+                intent = await _made_once(
+                    lambda options: self._intents.create_async(params, options), key, found, keys_max
+                )
+            if intent.status == "processing":  # and will be so in every answer to this key
+                with _may_have_happened():
+                    intent = await self._look_up.intent(intent.id)
         except StripeRefused as refused:
             return _declined_or_refused(refused)
-        if intent.status == "processing":  # and will be so in every answer to this key
-            intent = await self._intent(intent.id)
         return _authorization(intent)
 
     async def capture(self, *, provider_id: str, amount: int, currency: str, key: str) -> Captured | Refused:
         try:
-            asked = to_stripe(amount, currency)
+            stripe_amount = to_stripe(amount, currency)
         except AmountNotChargeable as error:
             return Refused(code=error.code, message=str(error))
         intent = await self._change(
             provider_id,
             "succeeded",
-            lambda options: self._intents.capture_async(provider_id, {"amount_to_capture": asked}, options),
+            lambda options: self._intents.capture_async(provider_id, {"amount_to_capture": stripe_amount}, options),
             key,
         )
-        if isinstance(intent, Refused):
-            return intent
-        return Captured(amount=from_stripe(intent.amount_received, intent.currency))
+        return intent if isinstance(intent, Refused) else _captured(intent)
 
     async def void(self, *, provider_id: str, key: str) -> Voided | Refused:
         intent = await self._change(
@@ -115,18 +136,62 @@ class StripeProvider:
         )
         return intent if isinstance(intent, Refused) else Voided()
 
-    async def refund(self, *, provider_id: str, amount: int, currency: str, key: str) -> Refunded | Refused:
+    async def refund(
+        self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str
+    ) -> Refunded | Refused:
         try:
-            asked = to_stripe(amount, currency)
+            stripe_amount = to_stripe(amount, currency)
         except AmountNotChargeable as error:
             return Refused(code=error.code, message=str(error))
+
+        async def found() -> stripe.Refund | None:
+            return await self._look_up.refund_with(provider_id, key)
+
+        def make(options: _Options) -> Awaitable[stripe.Refund]:
+            # So that the event of a refund that fails later tells which payment it is.
+            metadata = self._metadata_key.metadata(payment_id, key)
+            return self._refunds.create_async(
+                {"payment_intent": provider_id, "amount": stripe_amount, "metadata": metadata}, options
+            )
+
         try:
-            payment, refunds = await self._intent_and_refunds(provider_id)
             # A part can be given back many times over: where the key is forgotten, nothing at Stripe forbids it.
-            refund = _with_key(refunds, key) or await self._make_refund(payment, asked, key)
+            refund = await found()
+            if refund is None:
+                refund = await _made_once(make, key, found, _KEYS_MAX)
         except StripeRefused as refused:
             return await self._refund_by_others(provider_id, refused)
         return _refunded(refund)
+
+    async def look_up_authorization(
+        self, *, amount: int, currency: str, key: str, asked_at: datetime
+    ) -> Authorized | Declined | Refused | None:
+        try:
+            intent = await self._look_up.intent_with(key, to_stripe(amount, currency), currency, asked_at)
+        except AmountNotChargeable as error:
+            return Refused(code=error.code, message=str(error))
+        except StripeRefused as refused:
+            raise _untold(refused) from None
+        return None if intent is None else _authorization(intent)
+
+    async def look_up_capture(self, *, provider_id: str) -> Captured | Refused | None:
+        intent = await self._decided(provider_id)
+        if not isinstance(intent, Refused) and intent.status == "succeeded":
+            return _captured(intent)
+        return _refused_by(intent, "canceled")
+
+    async def look_up_void(self, *, provider_id: str) -> Voided | Refused | None:
+        intent = await self._decided(provider_id)
+        if not isinstance(intent, Refused) and intent.status == "canceled":
+            return Voided()
+        return _refused_by(intent, "succeeded")
+
+    async def look_up_refund(self, *, provider_id: str, key: str) -> Refunded | Refused | None:
+        try:
+            refund = await self._look_up.refund_with(provider_id, key)
+        except StripeRefused as refused:
+            raise _untold(refused) from None
+        return None if refund is None else _refunded(refund)
 
     async def close(self) -> None:
         await self._http.close_async()  # type: ignore[no-untyped-call]
@@ -137,106 +202,60 @@ class StripeProvider:
         """Bring an intent to a state that it reaches once. Whatever goes wrong, its state then tells what to do."""
 
         async def found() -> stripe.PaymentIntent | None:
-            intent = await self._intent(provider_id)
+            intent = await self._look_up.intent(provider_id)
             return intent if intent.status == done else None
 
         try:
-            return await _made_once(call, key, found)
+            return await _made_once(call, key, found, _KEYS_MAX)
         except StripeRefused as refused:
             try:
-                intent = await self._intent(provider_id)
+                intent = await self._look_up.intent(provider_id)
             except StripeRefused:
                 return Refused(code=refused.code, message=str(refused))
             if intent.status == done:
                 return intent
             return Refused(code=refused.code, message=str(refused), status=intent.status)
 
-    async def _intent(self, provider_id: str) -> stripe.PaymentIntent:
-        return await _asked(self._intents.retrieve_async(provider_id))
-
-    async def _find_intent(self, key: str) -> stripe.PaymentIntent | None:
-        """What was made with this key; the search knows it within a minute."""
-        query = f"metadata['{KEY_METADATA}']:'{key}'"
+    async def _decided(self, provider_id: str) -> stripe.PaymentIntent | Refused:
+        """The intent, or that Stripe has none of this id. Raises EffectRetry while Stripe has not decided."""
         try:
-            found = await _asked(self._intents.search_async({"query": query, "limit": 1}))
-        except StripeRefused as refused:  # accounts of some countries have no search
-            raise EffectRetry(f"Stripe does not search: {refused}", may_have_happened=True) from None
-        return next(iter(found.data), None)
-
-    async def _intent_and_refunds(self, provider_id: str) -> tuple[stripe.PaymentIntent, list[stripe.Refund]]:
-        """The ten latest refunds."""
-        intent = await _asked(self._intents.retrieve_async(provider_id, {"expand": ["latest_charge.refunds"]}))
-        charge = intent.latest_charge
-        return intent, list(charge.refunds.data) if isinstance(charge, stripe.Charge) and charge.refunds else []
-
-    async def _make_refund(self, payment: stripe.PaymentIntent, asked: int, key: str) -> stripe.Refund:
-        # So that the event of a refund that fails later tells which payment it is.
-        metadata = {**_metadata(payment), KEY_METADATA: key}
-
-        def make(options: _Options) -> Awaitable[stripe.Refund]:
-            return self._refunds.create_async(
-                {"payment_intent": payment.id, "amount": asked, "metadata": metadata}, options
-            )
-
-        async def found() -> stripe.Refund | None:
-            _, refunds = await self._intent_and_refunds(payment.id)
-            return _with_key(refunds, key)
-
-        return await _made_once(make, key, found)
+            intent = await self._look_up.intent(provider_id)
+        except StripeRefused as refused:
+            return Refused(code=refused.code, message=str(refused))
+        if intent.status == "processing":
+            raise _processing(intent)
+        return intent
 
     async def _refund_by_others(self, provider_id: str, refused: StripeRefused) -> Refunded | Refused:
         """Where all of it went back already, by somebody's hand in the dashboard, that is the refund."""
         if refused.code == "charge_already_refunded":
-            _, refunds = await self._intent_and_refunds(provider_id)
-            for refund in refunds:
+            for refund in await self._look_up.refunds(provider_id):
                 return _refunded(refund)
         return Refused(code=refused.code, message=str(refused))
 
 
-def _with_key(refunds: list[stripe.Refund], key: str) -> stripe.Refund | None:
-    return next((refund for refund in refunds if _metadata(refund).get(KEY_METADATA) == key), None)
+async def _made_once(call: _Call[T], key: str, found: Callable[[], Awaitable[T | None]], keys_max: int) -> T:
+    """Raises EffectRetry (KeySpent among them) or StripeRefused.
 
-
-def _metadata(thing: stripe.Refund | stripe.PaymentIntent) -> dict[str, str]:
-    """As a plain dictionary, which Stripe's is not."""
-    return {} if thing.metadata is None else thing.metadata.to_dict()
-
-
-async def _made(call: _Call[T], key: str) -> T:
-    """Raises EffectRetry (KeySpent among them) or StripeRefused."""
-    return await _asked(call({"idempotency_key": key}))
-
-
-async def _made_once(call: _Call[T], key: str, found: Callable[[], Awaitable[T | None]]) -> T:
-    """As _made(). `found` looks for what was made: where a key is spent on nothing, another one serves.
-
-    Each of them can be spent on a fault like the first, so two workers try them in the same order.
+    `found` looks for what was made: where a key is spent on nothing, another one serves. Each of them can be spent on a
+    fault like the first, so two workers try them in the same order.
     """
     try:
-        return await _made(call, key)
+        return await asked(call({"idempotency_key": key}))
     except KeySpent as error:
         spent = error
     with _may_have_happened():
-        for number in range(2, _KEYS_MAX + 1):
+        for number in range(2, keys_max + 2):
             made = await found()
             if made is not None:
                 return made
+            if number > keys_max:
+                break
             try:
-                return await _made(call, f"{key}.{number}")
+                return await asked(call({"idempotency_key": f"{key}.{number}"}))
             except KeySpent as error:
                 spent = error
         raise spent
-
-
-async def _asked(answer: Awaitable[T]) -> T:
-    """As _made()."""
-    try:
-        return await answer
-    except (stripe.StripeError, *TRANSPORT_ERRORS) as error:
-        meaning = translated(error)
-        if isinstance(error, stripe.AuthenticationError | stripe.PermissionError):
-            log.error("stripe_refuses_our_key", reason=str(meaning), mend="set STRIPE_API_KEY and restart the workers")
-        raise meaning from None
 
 
 @contextmanager
@@ -245,7 +264,13 @@ def _may_have_happened() -> Iterator[None]:
     try:
         yield
     except EffectRetry as retry:
-        raise EffectRetry(str(retry), after_s=retry.after_s, may_have_happened=True) from None
+        raise EffectRetry(
+            str(retry), after_s=retry.after_s, may_have_happened=True, is_about_call=retry.is_about_call
+        ) from None
+
+
+def _untold(refused: StripeRefused) -> EffectRetry:
+    return EffectRetry(f"Stripe does not say: {refused}", is_about_call=True)
 
 
 def _authorization(intent: stripe.PaymentIntent) -> Authorized | Declined | Refused:
@@ -253,7 +278,7 @@ def _authorization(intent: stripe.PaymentIntent) -> Authorized | Declined | Refu
     if intent.status in {"requires_capture", "succeeded"}:
         return Authorized(provider_id=intent.id)
     if intent.status == "processing":
-        raise EffectRetry(f"Stripe is still processing {intent.id}", may_have_happened=True)
+        raise _processing(intent)
     if intent.status == "canceled":
         return Refused(code="canceled", message=f"{intent.id} was canceled at Stripe", status=intent.status)
     if intent.status == "requires_action":
@@ -262,6 +287,23 @@ def _authorization(intent: stripe.PaymentIntent) -> Authorized | Declined | Refu
     if error is None:
         return Declined(code=intent.status, message=f"{intent.id} is {intent.status}")
     return Declined(code=error.decline_code or error.code or intent.status, message=error.message or "")
+
+
+def _captured(intent: stripe.PaymentIntent) -> Captured:
+    return Captured(amount=from_stripe(intent.amount_received, intent.currency))
+
+
+def _refused_by(intent: stripe.PaymentIntent | Refused, end: str) -> Refused | None:
+    """What was asked of an intent will not happen once it has come to that end."""
+    if isinstance(intent, Refused):
+        return intent
+    if intent.status != end:
+        return None
+    return Refused(code="payment_intent_unexpected_state", message=f"{intent.id} is {end}", status=end)
+
+
+def _processing(intent: stripe.PaymentIntent) -> EffectRetry:
+    return EffectRetry(f"Stripe is still processing {intent.id}", may_have_happened=True, is_about_call=True)
 
 
 def _declined_or_refused(refused: StripeRefused) -> Declined | Refused:

@@ -5,6 +5,7 @@ the event's id is what deduplicates, and what an event tells is a state, not a s
 """
 
 import json
+import re
 import time
 from typing import Any, Final, Literal
 
@@ -14,6 +15,7 @@ from msgspec import Struct
 
 from shared.errors import ConfigurationError, CoordinatorError
 from shared.payments.stripe_amounts import AmountNotChargeable, from_stripe
+from shared.payments.stripe_metadata import PAYMENT_METADATA, MetadataKey
 from shared.settings import StripeSettings
 
 Kind = Literal["authorized", "captured", "voided", "declined", "refunded", "refund_failed"]
@@ -27,6 +29,8 @@ KINDS: Final[dict[str, Kind]] = {
     "refund.failed": "refund_failed",
 }
 """The events that tell something; an endpoint at Stripe needs no others."""
+
+_NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
 
 
 class WebhookRefused(CoordinatorError):
@@ -46,8 +50,9 @@ class ProviderEvent(Struct, frozen=True, kw_only=True):
     `type`, `status` and `error_code` are Stripe's words. `amount` is the payment's, or that of the refund which failed;
     `amount_captured` and `amount_refunded` are everything so far, and 0 where the event does not tell.
     `refund_id` names the refund that failed.
-    `created_s` is when it happened, in seconds since the Unix epoch. `payment_id` is what we sent when we authorized:
-    two systems on one account number their payments alike, so check `provider_id` too.
+    `created_s` is when it happened, in seconds since the Unix epoch. `payment_id` is from the metadata. `is_signed`:
+    so is the digest that only this deployment makes. Without it the event may be another system's that numbers its
+    payments as we do, so it is about ours only if `provider_id` is known to be.
     """
 
     id: str
@@ -55,6 +60,7 @@ class ProviderEvent(Struct, frozen=True, kw_only=True):
     kind: Kind
     created_s: int
     payment_id: int
+    is_signed: bool
     provider_id: str
     status: str
     currency: str
@@ -89,17 +95,18 @@ class _Object(Struct):
 def verify_webhook(payload: bytes, signature_header: str | None, settings: StripeSettings) -> ProviderEvent | None:
     """The event, or None for one that tells us nothing: of another kind, or of a payment that is not ours.
 
-    Raises WebhookRefused; ConfigurationError where there is no STRIPE_WEBHOOK_SECRET.
+    Raises WebhookRefused; ConfigurationError where there is no STRIPE_WEBHOOK_SECRET or STRIPE_METADATA_KEY.
     """
     secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
     if not secret:
         raise ConfigurationError("STRIPE_WEBHOOK_SECRET: events cannot be checked without it; it is unset")
+    metadata_key = MetadataKey(settings)
     _check_signature(payload, signature_header or "", secret, settings.webhook_tolerance_s)
     try:
         body = json.loads(payload)
     except (ValueError, RecursionError) as error:
         raise WebhookRefused("malformed", f"the event is not valid JSON: {error}") from None
-    return _event(body)
+    return _event(body, metadata_key)
 
 
 def _check_signature(payload: bytes, header: str, secret: str, tolerance_s: int) -> None:
@@ -120,27 +127,30 @@ def _check_signature(payload: bytes, header: str, secret: str, tolerance_s: int)
         )
 
 
-def _event(body: dict[str, Any]) -> ProviderEvent | None:
+def _event(body: dict[str, Any], metadata_key: MetadataKey) -> ProviderEvent | None:
     try:
         kind = KINDS.get(body["type"])
-        return None if kind is None else _read(kind, body)
+        return None if kind is None else _read(kind, body, metadata_key)
     except (KeyError, TypeError, ValueError, AmountNotChargeable) as error:
         raise WebhookRefused("malformed", f"the event is not as Stripe's are: {error!r}") from None
 
 
-def _read(kind: Kind, body: dict[str, Any]) -> ProviderEvent | None:
+def _read(kind: Kind, body: dict[str, Any], metadata_key: MetadataKey) -> ProviderEvent | None:
     thing = msgspec.convert(body["data"]["object"], _Object)
-    payment_id = (thing.metadata or {}).get("payment_id", "")
+    metadata = thing.metadata or {}
+    payment_id = metadata.get(PAYMENT_METADATA, "")
     provider_id = thing.payment_intent if kind in {"refunded", "refund_failed"} else thing.id
-    if not payment_id.isdecimal() or provider_id is None:
+    if not _NUMBER.fullmatch(payment_id) or provider_id is None:
         return None
     error = thing.last_payment_error
+    str(body["id"]).encode()  # an id that is no text has no command
     return ProviderEvent(
         id=str(body["id"]),
         type=str(body["type"]),
         kind=kind,
         created_s=int(body["created"]),
         payment_id=int(payment_id),
+        is_signed=metadata_key.is_ours(metadata),
         provider_id=provider_id,
         status=thing.status,
         currency=thing.currency.upper(),

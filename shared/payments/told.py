@@ -85,16 +85,7 @@ def refund_result(work: UnitOfWork, command: RefundResult) -> Payment:
 
 def provider_event(work: UnitOfWork, command: TellOfPayment) -> Payment:
     progress = Progress(work, payment_of(work, command.id))
-    payment = progress.payment
-    check_same(payment, command.provider_id)
-    if command.currency != payment.currency:
-        text = f"payment {payment.id} is in {payment.currency}, and event {command.event_id} in {command.currency}"
-        raise Rejected("currency_mismatch", text)
-    if not _is_of_amount(payment, command):
-        text = (
-            f"payment {payment.id} is of {payment.amount} {payment.currency}; event {command.event_id} says otherwise"
-        )
-        raise Rejected(AMOUNT_MISMATCH, text)
+    _check_about(progress.payment, command)
     match command.kind:
         case "authorized":
             _authorized(progress, command.provider_id)
@@ -124,7 +115,8 @@ def _authorized(progress: Progress, provider_id: str) -> None:
         # It is past that, by what an event told first.
         return
     progress.move("authorized")
-    if progress.payment.status == "failed":
+    if progress.payment.status in {"failed", "voided"}:
+        # Everybody was told that nothing is held: by a guess, or by an operator who saw nothing yet.
         progress.let_go()
 
 
@@ -209,10 +201,28 @@ def payment_of(work: UnitOfWork, payment_id: int) -> Payment:
 
 
 def check_same(payment: Payment, provider_id: str) -> None:
-    """Raises Rejected where the payment is known as another one at the provider."""
+    """Raises Rejected where the payment is known as another one at the provider, or was never sent there."""
+    if payment.payment_method is None:
+        raise Rejected("other_payment", f"payment {payment.id} was never sent to the provider")
     if payment.provider_id not in {None, provider_id}:
         text = f"payment {payment.id} is {payment.provider_id} at the provider, and not {provider_id[:100]}"
         raise Rejected("other_payment", text)
+
+
+def _check_about(payment: Payment, command: TellOfPayment) -> None:
+    """Raises Rejected where nothing tells that the event is about our payment, or its amounts say that it is not."""
+    check_same(payment, command.provider_id)
+    if payment.provider_id is None and not command.is_signed:
+        text = f"event {command.event_id} names payment {payment.id}, and nothing tells that it is about ours"
+        raise Rejected("not_ours", text)
+    if command.currency != payment.currency:
+        text = f"payment {payment.id} is in {payment.currency}, and event {command.event_id} in {command.currency}"
+        raise Rejected("currency_mismatch", text)
+    if not _is_of_amount(payment, command):
+        text = (
+            f"payment {payment.id} is of {payment.amount} {payment.currency}; event {command.event_id} says otherwise"
+        )
+        raise Rejected(AMOUNT_MISMATCH, text)
 
 
 def _is_of_amount(payment: Payment, command: TellOfPayment) -> bool:

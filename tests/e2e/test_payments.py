@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from coordinator.dev.sandbox.defaults import API_KEY, WEBHOOK_PATH, WEBHOOK_SECRET
+from coordinator.dev.sandbox.defaults import API_KEY, METADATA_KEY, WEBHOOK_PATH, WEBHOOK_SECRET
 from coordinator.dev.servers.process import Process
 from tests.support.sandbox import RunningSandbox
 from tests.support.system import Client, System
@@ -23,10 +23,18 @@ from tests.support.system import Client, System
 AMOUNT = 1000
 PAYMENTS = 60
 KILLS = 4
-# Not `500_kept`, after which nobody can know what is held: such a payment needs a review.
-FAULTS = {"429": 0.03, "500_before": 0.05, "500_after": 0.05, "lost_request": 0.05, "lost_answer": 0.1}
-# Every fourth call fails, and whatever clears up a failed one takes several: that must not be the end of it.
-WORKER = {"EFFECTS_ATTEMPTS_MAX": "30", "EFFECTS_RETRY_DELAY_S_MAX": "2"}
+FAULTS = {
+    "429": 0.03,
+    "500_before": 0.05,
+    "500_kept": 0.05,
+    "500_after": 0.05,
+    "lost_request": 0.05,
+    "lost_answer": 0.1,
+}
+# As by default, in less time. Calls fail at random here, and a breaker would take that for an outage now and then.
+WORKER = {"EFFECTS_RETRY_DELAY_S_MAX": "2", "EFFECTS_BREAKER_PAUSE_S_MAX": "1", "STRIPE_SPENT_KEY_S": "1"}
+OUTAGE_S = 4.0
+IN_OUTAGE = 24
 STATES = {"requires_capture": "authorized", "canceled": "voided", "requires_payment_method": "declined"}
 
 
@@ -42,7 +50,12 @@ class Shop:
         self.worker: Process
 
     def start_worker(self, **settings: str) -> None:
-        provider = {"STRIPE_API_KEY": API_KEY, "STRIPE_API_BASE": self.sandbox.url, "EFFECTS_RETRY_DELAY_S": "0.05"}
+        provider = {
+            "STRIPE_API_KEY": API_KEY,
+            "STRIPE_API_BASE": self.sandbox.url,
+            "STRIPE_METADATA_KEY": METADATA_KEY,
+            "EFFECTS_RETRY_DELAY_S": "0.05",
+        }
         self.worker = self.system.start_effects("payments", **(provider | settings))
 
     async def write(self, path: str, key: str, body: object = None, status: int = 201) -> Any:
@@ -105,7 +118,7 @@ class Shop:
 async def shop(system: System, tmp_path: Path) -> AsyncIterator[Shop]:
     system.prepare("payments")
     system.start_coordinator("payments")
-    system.start_gateway("payments", STRIPE_WEBHOOK_SECRET=WEBHOOK_SECRET)
+    system.start_gateway("payments", STRIPE_WEBHOOK_SECRET=WEBHOOK_SECRET, STRIPE_METADATA_KEY=METADATA_KEY)
     sandbox = RunningSandbox(tmp_path, system.urls["payments"] + WEBHOOK_PATH)
     async with aiohttp.ClientSession() as session:
         yield Shop(system, sandbox, session)
@@ -136,12 +149,16 @@ async def test_a_payment_is_held_taken_and_given_back(shop: Shop) -> None:
     await shop.assert_charges_are_the_payments(3)
 
 
-async def test_after_the_last_attempt_the_payment_says_what_became_of_it(shop: Shop) -> None:
-    shop.start_worker(EFFECTS_ATTEMPTS_MAX="3")
+async def test_when_it_is_given_up_the_payment_says_what_became_of_it(shop: Shop) -> None:
+    # The faults are of single payments, which a breaker would take for an outage of all.
+    shop.start_worker(EFFECTS_GIVE_UP_AFTER_S="4", EFFECTS_BREAKER_FAILURES="1000")
+    await asyncio.to_thread(shop.sandbox.set_webhooks, copies=0)
     ends: dict[str, tuple[str, str | None]] = {
-        "pm_sandbox_429_9": ("failed", "provider_unavailable"),
-        "pm_sandbox_500_before_9": ("needs_review", "answer_lost"),
-        # The provider answers this key with its fault for ever; with another one it might hold the amount twice.
+        # Asked in the end, the provider knows that it holds the amount.
+        "pm_sandbox_lost_answer_99": ("authorized", None),
+        "pm_sandbox_429_99": ("failed", "provider_unavailable"),
+        "pm_sandbox_500_before_99": ("needs_review", "answer_lost"),
+        # With another key it could be held twice, so soon after the provider's fault.
         "pm_sandbox_500_kept": ("needs_review", "answer_lost"),
         "pm_sandbox_429_2": ("authorized", None),
     }
@@ -153,15 +170,14 @@ async def test_after_the_last_attempt_the_payment_says_what_became_of_it(shop: S
 async def test_an_operator_ends_the_review_of_a_payment_by_what_the_provider_shows(shop: Shop) -> None:
     """No event tells what became of a hold that was never made, and of a capture that was."""
     await asyncio.to_thread(shop.sandbox.set_webhooks, copies=0)
-    shop.start_worker(EFFECTS_ATTEMPTS_MAX="2")
-    never_held, taken = (
-        await shop.open("pm_sandbox_500_kept", "a"),
-        await shop.open("pm_sandbox_capture_lost_answer_9", "b"),
-    )
+    shop.start_worker(EFFECTS_GIVE_UP_AFTER_S="2", EFFECTS_BREAKER_PAUSE_S_MAX="1")
+    never_held, taken = await shop.open("pm_sandbox_500_kept", "a"), await shop.open("pm_card_visa", "b")
+    await shop.settled(never_held, "needs_review")
     await shop.settled(taken, "authorized")
+    await asyncio.to_thread(shop.sandbox.set_faults, lost_answer=1.0)
     await shop.write(f"/payments/{taken}/capture", "c", status=200)
-    for payment_id in (never_held, taken):
-        await shop.settled(payment_id, "needs_review")
+    await shop.settled(taken, "needs_review")
+    await asyncio.to_thread(shop.sandbox.set_faults)
     by_a_client = {"id": taken, "status": "captured", "captured": AMOUNT, "reason": "trust me"}
     problem = await shop.write("/commands", "d", [{"type": "payments.resolve", "args": by_a_client}], status=422)
     assert "payments.resolve" in problem["detail"], problem
@@ -199,6 +215,35 @@ async def test_without_workers_events_alone_bring_a_payment_on(shop: Shop) -> No
     await asyncio.to_thread(shop.sandbox.charges, at_least=1)
     shop.worker.kill()
     assert (await shop.settled(payment_id))["status"] == "authorized"
+
+
+async def test_a_provider_that_fails_for_a_while_leaves_nothing_to_a_person(shop: Shop) -> None:
+    """Every call is answered with a fault, first behind its effect and then before it; and then the keys are forgotten.
+
+    No event tells what became of the calls, the search lags behind, and the worker is killed meanwhile.
+    """
+    await asyncio.to_thread(shop.sandbox.set_webhooks, copies=0)
+    shop.start_worker(**WORKER)
+    held = [await shop.open("pm_card_visa", f"held-{number}") for number in range(IN_OUTAGE // 2)]
+    for payment_id in held:
+        await shop.settled(payment_id, "authorized")
+    await asyncio.to_thread(shop.sandbox.set_faults, **{"500_after": 1.0}, search_lag_s=3600)
+    asked = [await shop.open("pm_card_visa", f"asked-{number}") for number in range(IN_OUTAGE // 2)]
+    for payment_id in held:
+        await shop.write(f"/payments/{payment_id}/capture", f"capture-{payment_id}", status=200)
+    await asyncio.sleep(OUTAGE_S / 2)
+    shop.worker.kill()
+    await asyncio.to_thread(shop.sandbox.set_faults, **{"500_kept": 1.0}, search_lag_s=3600)
+    late = [await shop.open("pm_card_visa", f"late-{number}") for number in range(IN_OUTAGE // 2)]
+    await asyncio.to_thread(shop.start_worker, **WORKER)
+    await asyncio.sleep(OUTAGE_S / 2)
+    await asyncio.to_thread(shop.sandbox.forget_keys)
+    await asyncio.to_thread(shop.sandbox.set_faults, search_lag_s=3600)
+    for payment_id in held:
+        assert (await shop.settled(payment_id, "captured", "needs_review"))["status"] == "captured"
+    for payment_id in (*asked, *late):
+        assert (await shop.settled(payment_id))["status"] == "authorized"
+    await shop.assert_charges_are_the_payments(len(held) + len(asked) + len(late))
 
 
 async def test_whatever_goes_wrong_what_was_charged_is_what_the_payments_say(shop: Shop) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
 from aiohttp import web
@@ -72,7 +73,13 @@ async def provider(endpoint) -> AsyncIterator[StripeProvider]:
 
 async def authorize(provider, payment_id=1, payment_method="pm_card_visa"):
     return await provider.authorize(
-        payment_id=payment_id, amount=1000, currency="EUR", payment_method=payment_method, key=str(uuid.uuid4())
+        payment_id=payment_id,
+        amount=1000,
+        currency="EUR",
+        payment_method=payment_method,
+        key=str(uuid.uuid4()),
+        asked_at=datetime.now(UTC),
+        is_repeated=False,
     )
 
 
@@ -80,16 +87,20 @@ async def test_every_step_of_a_payment_is_told(listening, provider):
     held = await authorize(provider, payment_id=7)
     authorized = await listening.next()
     assert (authorized.kind, authorized.payment_id, authorized.provider_id) == ("authorized", 7, held.provider_id)
+    assert authorized.is_signed
     await provider.capture(provider_id=held.provider_id, amount=900, currency="EUR", key="capture")
     captured = await listening.next()
     assert (captured.kind, captured.amount_captured) == ("captured", 900)
-    given_back = await provider.refund(provider_id=held.provider_id, amount=300, currency="EUR", key="refund")
+    given_back = await provider.refund(
+        payment_id=7, provider_id=held.provider_id, amount=300, currency="EUR", key="refund"
+    )
     refunded = await listening.next()
     assert (refunded.kind, refunded.provider_id, refunded.amount_refunded) == ("refunded", held.provider_id, 300)
     listening.sandbox.fail_refund(given_back.refund_id)
     failed = await listening.next()
     assert (failed.kind, failed.payment_id, failed.provider_id) == ("refund_failed", 7, held.provider_id)
     assert (failed.amount, failed.status) == (300, "failed")
+    assert (captured.is_signed, refunded.is_signed, failed.is_signed) == (True, True, True)
 
 
 async def test_declines_voids_and_lapsed_holds_are_told(listening, provider):

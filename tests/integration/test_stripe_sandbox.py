@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import stripe
@@ -40,8 +41,19 @@ def new_key() -> str:
     return str(uuid.uuid4())
 
 
-async def authorize(provider, payment_method="pm_card_visa", key=None, amount=1099, currency="EUR", payment_id=None):
+async def authorize(
+    provider,
+    payment_method="pm_card_visa",
+    key=None,
+    amount=1099,
+    currency="EUR",
+    payment_id=None,
+    asked_s_ago=0.0,
+    is_repeated=False,
+):
     return await provider.authorize(
+        asked_at=datetime.now(UTC) - timedelta(seconds=asked_s_ago),
+        is_repeated=is_repeated,
         payment_id=payment_id or uuid.uuid4().int % 10**9,
         amount=amount,
         currency=currency,
@@ -55,7 +67,9 @@ async def capture(provider, held, amount=1099, currency="EUR", key=None):
 
 
 async def refund(provider, held, amount=1099, currency="EUR", key=None):
-    return await provider.refund(provider_id=held.provider_id, amount=amount, currency=currency, key=key or new_key())
+    return await provider.refund(
+        payment_id=1, provider_id=held.provider_id, amount=amount, currency=currency, key=key or new_key()
+    )
 
 
 def charge(sandbox, held) -> dict:
@@ -163,13 +177,22 @@ async def test_the_same_key_charges_once(sandbox, provider):
     assert len(sandbox.charges()) == before
 
 
-async def test_the_same_key_with_other_parameters_is_refused(sandbox, provider):
+async def test_the_same_key_with_another_amount_decides_nothing(sandbox, provider):
     key = new_key()
     held = await authorize(provider, key=key, payment_id=3)
-    refused = await authorize(provider, key=key, payment_id=3, amount=1100)
-    assert isinstance(refused, Refused)
-    assert refused.code == "idempotency_error"
+    with pytest.raises(EffectRetry, match="bears the key") as retry:
+        await authorize(provider, key=key, payment_id=3, amount=1100)
+    assert retry.value.may_have_happened
     assert money(sandbox, held) == (1099, 0, 0, 0)
+
+
+async def test_the_same_key_with_other_parameters_is_the_call_that_was_made(sandbox, provider):
+    """As when a worker of another release goes on."""
+    key = new_key()
+    held = await authorize(provider, key=key, payment_id=3)
+    before = len(sandbox.charges())
+    assert await authorize(provider, "pm_card_mastercard", key=key, payment_id=3) == held
+    assert len(sandbox.charges()) == before
 
 
 async def test_a_key_that_is_under_way_is_to_be_tried_again_and_may_have_charged(sandbox, provider):
@@ -231,6 +254,79 @@ async def test_an_authorization_whose_key_is_spent_with_nothing_made_stays_undec
             await authorize(provider, "pm_sandbox_500_kept", key=key, payment_id=8)
         assert retry.value.may_have_happened
     assert len(sandbox.charges()) == before
+
+
+async def test_an_authorization_whose_key_is_spent_with_nothing_made_is_made_with_another_after_a_while(sandbox):
+    hurried = sandbox.provider(spent_key_s=60)
+    key = new_key()
+    before = len(sandbox.charges())
+    sandbox.set_faults(search_lag_s=3600)
+    try:
+        for _ in range(2):
+            with pytest.raises(EffectRetry):
+                await authorize(hurried, "pm_sandbox_500_kept", key=key, payment_id=8, asked_s_ago=50)
+        held = await repeated(
+            lambda: authorize(hurried, "pm_sandbox_500_kept", key=key, payment_id=8, asked_s_ago=61, is_repeated=True)
+        )
+    finally:
+        await hurried.close()
+    assert len(sandbox.charges()) == before + 1
+    assert money(sandbox, held) == (1099, 0, 0, 0)
+
+
+@pytest.mark.parametrize("how", [{"is_repeated": True}, {"asked_s_ago": 2 * 86_400}])
+async def test_an_authorization_that_may_have_been_made_is_looked_for_first(sandbox, provider, how):
+    """Though Stripe has forgotten the key, and its search does not know of it yet."""
+    key = new_key()
+    held = await authorize(provider, key=key, payment_id=10)
+    sandbox.forget_keys()
+    sandbox.set_faults(search_lag_s=3600)
+    before = len(sandbox.charges())
+    assert await authorize(provider, key=key, payment_id=10, **how) == held
+    assert len(sandbox.charges()) == before
+
+
+async def test_what_became_of_a_call_can_be_looked_up(sandbox, provider):
+    sandbox.set_faults(search_lag_s=3600)
+    now = datetime.now(UTC)
+
+    async def authorized(key):
+        return await provider.look_up_authorization(amount=1099, currency="EUR", key=key, asked_at=now)
+
+    key = new_key()
+    assert await authorized(key) is None
+    held = await authorize(provider, key=key)
+    assert await authorized(key) == held
+    assert await provider.look_up_capture(provider_id=held.provider_id) is None
+    assert await provider.look_up_void(provider_id=held.provider_id) is None
+    await capture(provider, held)
+    assert await provider.look_up_capture(provider_id=held.provider_id) == Captured(amount=1099)
+    assert (await provider.look_up_void(provider_id=held.provider_id)).status == "succeeded"
+    keys = [new_key() for _ in range(12)]
+    for number, each in enumerate(keys, start=1):
+        assert await provider.look_up_refund(provider_id=held.provider_id, key=each) is None
+        await refund(provider, held, amount=number, key=each)
+    sandbox.forget_keys()
+    for number, each in enumerate(keys, start=1):
+        assert (await provider.look_up_refund(provider_id=held.provider_id, key=each)).amount == number
+        assert (await refund(provider, held, amount=number, key=each)).amount == number
+    assert money(sandbox, held)[3] == sum(range(1, 13))
+
+    declined, voided = new_key(), await authorize(provider)
+    await authorize(provider, "pm_card_chargeDeclined", key=declined)
+    assert isinstance(await authorized(declined), Declined)
+    await provider.void(provider_id=voided.provider_id, key=new_key())
+    assert await provider.look_up_void(provider_id=voided.provider_id) == Voided()
+    assert (await provider.look_up_capture(provider_id=voided.provider_id)).status == "canceled"
+    assert isinstance(await provider.look_up_capture(provider_id="pi_nobody"), Refused)
+
+
+async def test_of_many_payments_every_page_is_looked_through(sandbox, provider):
+    sandbox.set_faults(search_lag_s=3600)
+    now, key = datetime.now(UTC), new_key()
+    held = await authorize(provider, key=key)
+    await asyncio.gather(*(authorize(provider) for _ in range(110)))
+    assert await provider.look_up_authorization(amount=1099, currency="EUR", key=key, asked_at=now) == held
 
 
 @pytest.mark.parametrize("fault", ["429", "500_before", "500_kept", "500_after", "lost_request", "lost_answer"])

@@ -6,7 +6,7 @@ from typing import ClassVar
 import msgspec
 
 from shared.commands import Command, Id
-from shared.effects import Effect, EffectHandler, EffectRetry, GivenUp
+from shared.effects import Call, Effect, EffectHandler, EffectRetry, GivenUp
 from shared.errors import Rejected
 from shared.rows import VersionedRow, by_key
 from shared.service import Service
@@ -51,11 +51,18 @@ def parcel_told(work: UnitOfWork, command: ParcelTold) -> Parcel:
 
 
 class Courier:
-    """Implements `Effects`: fails as often as `failures` says, then takes parcels away, each key once."""
+    """Implements `Effects`: fails as often as `failures` says, then takes parcels away, each key once.
 
-    def __init__(self, failures: list[EffectRetry | Exception]) -> None:
+    Asked what it knows, it raises what `look_ups` has, one after another, and then says what it took.
+    """
+
+    def __init__(
+        self, failures: list[EffectRetry | Exception], look_ups: list[EffectRetry | Exception] | None = None
+    ) -> None:
         self.failures = failures
-        self.keys: list[str] = []
+        self.look_ups = look_ups or []
+        self.calls: list[Call] = []
+        self.looked_up = 0
         self.taken: set[str] = set()
         self.arrived = asyncio.Event()
         self.may_go = asyncio.Event()
@@ -64,18 +71,29 @@ class Courier:
 
     @property
     def handlers(self) -> tuple[EffectHandler[TakeAway], ...]:
-        return (EffectHandler(TakeAway, self._take_away, self._give_up),)
+        return (EffectHandler(TakeAway, self._take_away, self._give_up, self._look_up),)
+
+    @property
+    def keys(self) -> list[str]:
+        """Of the calls, in their order."""
+        return [call.key for call in self.calls]
 
     async def close(self) -> None:
         self.is_closed = True
 
-    async def _take_away(self, effect: TakeAway, key: str) -> Command:
-        self.keys.append(key)
+    async def _look_up(self, effect: TakeAway, call: Call) -> Command | None:
+        self.looked_up += 1
+        if self.look_ups:
+            raise self.look_ups.pop(0)
+        return ParcelTold(id=effect.id, state="taken") if call.key in self.taken else None
+
+    async def _take_away(self, effect: TakeAway, call: Call) -> Command:
+        self.calls.append(call)
         self.arrived.set()
         await self.may_go.wait()
         if self.failures:
             raise self.failures.pop(0)
-        self.taken.add(key)
+        self.taken.add(call.key)
         return ParcelTold(id=effect.id, state="taken")
 
     def _give_up(self, effect: TakeAway, given_up: GivenUp) -> Command:

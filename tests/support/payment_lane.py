@@ -106,6 +106,7 @@ def event(kind: Kind, *, captured: int = 0, refunded: int = 0, **changed: Any) -
         "kind": kind,
         "id": 1,
         "provider_id": PROVIDER_ID,
+        "is_signed": True,
         "currency": "EUR",
         "amount": AMOUNT,
         "amount_captured": captured,

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from coordinator.dev.programs import Program
-from coordinator.dev.sandbox.defaults import API_KEY, WEBHOOK_SECRET
+from coordinator.dev.sandbox.defaults import API_KEY, METADATA_KEY, WEBHOOK_SECRET
 from coordinator.dev.servers.ports import free_port
 from shared.payments.stripe_provider import StripeProvider
 from shared.settings import StripeSettings
@@ -50,7 +50,12 @@ class RunningSandbox:
         self._program.stop()
 
     def settings(self, **changed: Any) -> StripeSettings:
-        values = {"api_key": SecretStr(API_KEY), "api_base": self.url, "webhook_secret": SecretStr(WEBHOOK_SECRET)}
+        values = {
+            "api_key": SecretStr(API_KEY),
+            "api_base": self.url,
+            "webhook_secret": SecretStr(WEBHOOK_SECRET),
+            "metadata_key": SecretStr(METADATA_KEY),
+        }
         return StripeSettings(**(values | changed))
 
     def provider(self, **changed: Any) -> StripeProvider:
@@ -62,8 +67,9 @@ class RunningSandbox:
         charges: list[dict[str, Any]] = self._call(f"/sandbox/charges?{query}")["charges"]
         return charges
 
-    def set_faults(self, *, delay_s: float = 1.0, seed: int = 0, **rates: float) -> None:
-        self._call("/sandbox/faults", {"rates": rates, "seed": seed, "delay_s": delay_s})
+    def set_faults(self, *, delay_s: float = 1.0, seed: int = 0, search_lag_s: float = 0.0, **rates: float) -> None:
+        plan = {"rates": rates, "seed": seed, "delay_s": delay_s, "search_lag_s": search_lag_s}
+        self._call("/sandbox/faults", plan)
 
     def set_webhooks(self, *, copies: int = 1, shuffle: bool = False, seed: int = 0) -> None:
         self._call("/sandbox/webhooks", {"copies": copies, "shuffle": shuffle, "seed": seed})

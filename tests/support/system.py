@@ -15,6 +15,7 @@ import aiohttp
 import pika
 import redis
 
+from coordinator.dev.sandbox.defaults import METADATA_KEY
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import free_port
 from coordinator.migrate import migrate
@@ -120,6 +121,7 @@ class System:
             "STRIPE_API_BASE": self.urls["sandbox"],
             "STRIPE_API_KEY": "sk_test_sandbox",
             "STRIPE_WEBHOOK_SECRET": "whsec_sandbox",
+            "STRIPE_METADATA_KEY": METADATA_KEY,
         }
         data = str(self._directory / "sandbox.db")
         webhook_url = f"http://127.0.0.1:{gateway}/webhooks/stripe"

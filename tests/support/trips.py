@@ -8,7 +8,7 @@ from shared.commands import Command, Id
 from shared.continuation import Continuation
 from shared.errors import Rejected
 from shared.rows import Row, VersionedRow, by_key
-from shared.saga import Saga, SagaRow, SagaStep, Step
+from shared.saga import Resumption, Saga, SagaRow, SagaStep, Step
 from shared.service import Service
 from shared.unit_of_work import Handler, UnitOfWork
 
@@ -36,6 +36,10 @@ class OpenTrip(Command, frozen=True, kw_only=True):
 
 class ContinueTrip(Continuation, frozen=True, kw_only=True):
     type: ClassVar[str] = "trips.continue"
+
+
+class ResumeTrip(Resumption, frozen=True, kw_only=True):
+    type: ClassVar[str] = "trips.resume"
 
 
 class Book(Command, frozen=True, kw_only=True):
@@ -116,5 +120,6 @@ TRIPS = Service(
             reads=lambda command: (by_key(SagaStep, command.command_id),),
             is_internal=True,
         ),
+        Handler(ResumeTrip, TRIP.resume, is_operators=True),
     ),
 )

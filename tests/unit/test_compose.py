@@ -317,6 +317,14 @@ def test_the_sandbox_is_where_the_payments_processes_look_for_it_and_tells_the_g
     sandbox_command.make_context("sandbox", list(command))
 
 
+def test_who_marks_payments_and_who_takes_events_have_the_same_key() -> None:
+    keys = {
+        COMPOSE_SERVICES[name]["environment"]["STRIPE_METADATA_KEY"]
+        for name in ("payments-effects", "payments-gateway")
+    }
+    assert len(keys) == 1
+
+
 def test_everything_starts_again_but_the_migrations() -> None:
     assert {name for name, service in COMPOSE_SERVICES.items() if service["restart"] != "unless-stopped"} == {"migrate"}
 

@@ -43,3 +43,17 @@ def test_the_sandbox_sends_events_to_the_gateway_and_keeps_its_charges_in_the_ru
     (sandbox,) = provider.sandboxes(settings, Path("/data"), Path("/logs"), {})
     assert "http://127.0.0.1:8183/webhooks/stripe" in sandbox.argv
     assert "/data/sandbox/sandbox.db" in sandbox.argv
+
+
+def test_the_key_of_what_is_ours_is_made_once_and_kept(tmp_path: Path) -> None:
+    first = provider.kept_environment(tmp_path, {})
+    assert len(first["STRIPE_METADATA_KEY"]) == 64
+    assert provider.kept_environment(tmp_path, {}) == first
+    (kept,) = tmp_path.iterdir()
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_user_s_own_key_wins(tmp_path: Path) -> None:
+    given = {"STRIPE_METADATA_KEY": "the key of the user"}
+    assert provider.kept_environment(tmp_path, given) == given
+    assert list(tmp_path.iterdir()) == []

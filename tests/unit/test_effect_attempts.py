@@ -1,59 +1,104 @@
-"""How an effect is tried, and when it is given up."""
+"""How an effect is tried, and what the lane is told when it is given up."""
 
 import asyncio
 
 import pytest
 
-from coordinator.effects.attempts import Attempts
-from shared.effects import EffectRetry
+from coordinator.effects.attempted import Attempted, attempted_of
+from coordinator.effects.attempts import Attempts, PutOff, Told
+from shared.effects import EffectHandler, EffectRetry
 from shared.settings import EffectSettings
 from tests.support.courier import Courier, ParcelTold, TakeAway
 
 EFFECT = TakeAway(id=7)
+STEPS_MAX = 1000
 
 
-async def carried_out(
-    courier: Courier, *, chance: float = 1.0, may_have_happened: bool = False, **settings: float
-) -> tuple[str, list[float]]:
-    pauses: list[float] = []
+class Clock:
+    """Time goes on by pauses alone."""
 
-    async def pause(delay_s: float) -> None:
-        pauses.append(delay_s)
+    def __init__(self) -> None:
+        self.now_s = 1_000_000.0
 
-    attempts = Attempts(EffectSettings(**settings), lambda: chance, pause)  # type: ignore[arg-type]
-    (handler,) = courier.handlers
-    told = await attempts.carry_out(handler, EFFECT, "key", may_have_happened=may_have_happened)
-    assert isinstance(told, ParcelTold)
-    return told.state, pauses
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Trying:
+    """One effect, attempt after attempt."""
+
+    def __init__(self, courier: Courier, *, chance: float = 1.0, **settings: float) -> None:
+        self.clock = Clock()
+        self.courier = courier
+        self.pauses: list[float] = []
+        self.attempted = Attempted(asked_at_s=self.clock.now_s, first_at_s=self.clock.now_s)
+        given = {"breaker_failures": 1000} | settings
+        self.attempts = Attempts("courier", EffectSettings(**given), lambda: chance, self.clock, self.clock)  # type: ignore[arg-type]
+        (self.handler,) = courier.handlers
+
+    async def step(self) -> Told | PutOff:
+        done = await self.attempts.attempt(self.handler, EFFECT, "key", self.attempted)
+        if isinstance(done, PutOff):
+            self.pauses.append(done.delay_s)
+            self.clock.now_s += done.delay_s
+        return done
+
+    async def end(self) -> tuple[str, bool]:
+        """What the lane is told, and whether that is a fact."""
+        for _ in range(STEPS_MAX):
+            done = await self.step()
+            if isinstance(done, Told):
+                assert isinstance(done.command, ParcelTold)
+                return done.command.state, done.is_fact
+        raise AssertionError("it does not end")
 
 
 def busy(after_s: float | None = None, *, may_have_happened: bool = False) -> EffectRetry:
     return EffectRetry("busy", after_s=after_s, may_have_happened=may_have_happened)
 
 
+def away() -> EffectRetry:
+    return EffectRetry("connection refused")
+
+
 async def test_a_call_that_succeeds_is_made_once() -> None:
-    courier = Courier([])
-    assert await carried_out(courier) == ("taken", [])
-    assert courier.keys == ["key"]
+    trying = Trying(Courier([]))
+    assert await trying.end() == ("taken", True)
+    assert (trying.courier.keys, trying.pauses) == (["key"], [])
 
 
 async def test_every_attempt_has_the_same_key_and_the_pauses_grow_to_a_limit() -> None:
-    courier = Courier([busy() for _ in range(6)])
-    state, pauses = await carried_out(courier, retry_delay_s=0.5, retry_delay_s_max=3.0)
-    assert (state, pauses) == ("taken", [0.5, 1.0, 2.0, 3.0, 3.0, 3.0])
-    assert courier.keys == ["key"] * 7
+    trying = Trying(Courier([busy() for _ in range(6)]), retry_delay_s=0.5, retry_delay_s_max=3.0)
+    assert await trying.end() == ("taken", True)
+    assert trying.pauses == [0.5, 1.0, 2.0, 3.0, 3.0, 3.0]
+    assert trying.courier.keys == ["key"] * 7
 
 
 async def test_pauses_are_drawn_from_nothing_up() -> None:
-    _, pauses = await carried_out(Courier([busy(), busy()]), chance=0.25, retry_delay_s=1.0)
-    assert pauses == [0.25, 0.5]
+    trying = Trying(Courier([busy(), busy()]), chance=0.25, retry_delay_s=1.0)
+    await trying.end()
+    assert trying.pauses == [0.25, 0.5]
 
 
-@pytest.mark.parametrize(("asked_s", "waited_s"), [(None, 0.1), (0.01, 0.1), (2.0, 2.0), (99.0, 5.0)])
-async def test_who_asks_for_a_pause_gets_it_within_the_limit(asked_s: float | None, waited_s: float) -> None:
-    courier = Courier([busy(asked_s)])
-    _, pauses = await carried_out(courier, retry_delay_s=0.1, retry_delay_s_max=5.0)
-    assert pauses == [waited_s]
+@pytest.mark.parametrize(("asked_s", "waited_s"), [(None, 0.1), (0.01, 0.1), (2.0, 2.0), (99.0, 99.0)])
+async def test_who_asks_for_a_pause_gets_it(asked_s: float | None, waited_s: float) -> None:
+    trying = Trying(Courier([busy(asked_s)]), retry_delay_s=0.1, retry_delay_s_max=5.0)
+    await trying.end()
+    assert trying.pauses == [waited_s]
+
+
+async def test_by_default_a_call_is_made_again_for_a_day() -> None:
+    trying = Trying(Courier([busy() for _ in range(STEPS_MAX)]))
+    assert await trying.end() == ("left", False)
+    assert 140 < len(trying.courier.keys) < 160
+    assert sum(trying.pauses) == 86_400
+
+
+@pytest.mark.parametrize("after_s", [None, 1e9])
+async def test_what_is_asked_for_is_no_way_past_the_day(after_s: float | None) -> None:
+    trying = Trying(Courier([busy(after_s) for _ in range(STEPS_MAX)]), give_up_after_s=60.0)
+    await trying.end()
+    assert sum(trying.pauses) == 60.0
 
 
 @pytest.mark.parametrize(
@@ -64,32 +109,144 @@ async def test_who_asks_for_a_pause_gets_it_within_the_limit(asked_s: float | No
         ([False, False, False], True, "unsure"),
     ],
 )
-async def test_after_the_last_attempt_it_is_given_up_and_says_what_may_have_happened(
+async def test_what_is_given_up_says_whether_it_may_have_happened(
     failures: list[bool], before: bool, state: str
 ) -> None:
-    courier = Courier([busy(may_have_happened=each) for each in failures])
-    told, pauses = await carried_out(courier, attempts_max=3, may_have_happened=before)
-    assert (told, len(pauses), courier.keys) == (state, 2, ["key"] * 3)
+    trying = Trying(Courier([busy(may_have_happened=each) for each in failures]), retry_delay_s=1.0, give_up_after_s=7)
+    trying.attempted.may_have_happened = before
+    assert await trying.end() == (state, False)
+    assert (trying.pauses, trying.courier.looked_up) == ([1.0, 2.0, 4.0], 1)
+
+
+async def test_before_it_is_given_up_the_other_side_is_asked_and_what_it_knows_is_the_result() -> None:
+    trying = Trying(Courier([busy(may_have_happened=True) for _ in range(STEPS_MAX)]), give_up_after_s=7)
+    trying.courier.taken.add("key")
+    assert await trying.end() == ("taken", True)
+
+
+async def test_who_gives_no_answer_to_that_is_asked_for_a_while_yet() -> None:
+    courier = Courier([busy() for _ in range(STEPS_MAX)], look_ups=[busy(), RuntimeError("a defect")])
+    trying = Trying(courier, give_up_after_s=600)
+    courier.taken.add("key")
+    assert await trying.end() == ("taken", True)
+    assert courier.looked_up == 3
+    assert 600 < sum(trying.pauses) <= 660
+
+
+async def test_without_an_answer_to_that_it_may_have_happened() -> None:
+    """Though every call certainly failed: another worker's copy may have got through."""
+    courier = Courier([busy() for _ in range(STEPS_MAX)], look_ups=[busy() for _ in range(STEPS_MAX)])
+    assert await Trying(courier, give_up_after_s=600).end() == ("unsure", False)
+
+
+async def test_a_copy_that_comes_while_it_is_looked_up_counts() -> None:
+    trying = Trying(Courier([busy() for _ in range(STEPS_MAX)]), give_up_after_s=7)
+    (handler,) = trying.courier.handlers
+
+    async def look_up(*_: object) -> None:
+        trying.attempted.join(Attempted(asked_at_s=5.0, first_at_s=6.0, may_have_happened=True))
+
+    trying.handler = EffectHandler(TakeAway, handler.perform, handler.give_up, look_up)
+    assert await trying.end() == ("unsure", False)
+
+
+async def test_without_a_way_to_ask_the_calls_alone_tell() -> None:
+    trying = Trying(Courier([busy() for _ in range(STEPS_MAX)]), give_up_after_s=7)
+    (handler,) = trying.courier.handlers
+    trying.handler = EffectHandler(TakeAway, handler.perform, handler.give_up)
+    assert await trying.end() == ("left", False)
+
+
+async def test_a_call_is_told_whether_there_may_have_been_one_before() -> None:
+    trying = Trying(Courier([busy(), busy(may_have_happened=True), busy()]))
+    await trying.end()
+    assert [call.is_repeated for call in trying.courier.calls] == [False, False, True, True]
+    assert {call.asked_at.timestamp() for call in trying.courier.calls} == {1_000_000.0}
 
 
 async def test_a_call_without_an_answer_may_have_happened() -> None:
-    courier = Courier([])
-    courier.may_go.clear()
-    assert (await carried_out(courier, attempts_max=1, call_timeout_s=0.01))[0] == "unsure"
+    trying = Trying(Courier([]), call_timeout_s=0.01)
+    trying.courier.may_go.clear()
+    assert isinstance(await trying.step(), PutOff)
+    assert (trying.attempted.may_have_happened, trying.attempted.reason) == (True, "no answer within 0.01 s")
 
 
 async def test_a_handler_that_crashes_is_tried_again() -> None:
-    courier = Courier([RuntimeError("a defect")])
-    assert (await carried_out(courier))[0] == "taken"
-    courier = Courier([RuntimeError("a defect")] * 3)
-    assert (await carried_out(courier, attempts_max=3))[0] == "unsure"
+    trying = Trying(Courier([RuntimeError("a defect")]))
+    assert await trying.end() == ("taken", True)
+    assert trying.courier.calls[1].is_repeated
 
 
 async def test_a_cancellation_gets_through() -> None:
-    courier = Courier([])
-    courier.may_go.clear()
-    running = asyncio.create_task(carried_out(courier))
-    await courier.arrived.wait()
+    trying = Trying(Courier([]))
+    trying.courier.may_go.clear()
+    running = asyncio.create_task(trying.end())
+    await trying.courier.arrived.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+async def test_what_is_not_due_yet_is_put_off_without_a_call() -> None:
+    trying = Trying(Courier([]))
+    trying.attempted.not_before_s = trying.clock.now_s + 5
+    assert await trying.step() == PutOff(5.0)
+    assert trying.courier.keys == []
+
+
+async def test_a_provider_that_is_away_is_asked_now_and_then_and_not_by_every_effect() -> None:
+    trying = Trying(
+        Courier([away() for _ in range(STEPS_MAX)]), breaker_failures=3, breaker_pause_s_max=60, retry_delay_s_max=1
+    )
+    effects = [Attempted(asked_at_s=0.0, first_at_s=trying.clock.now_s) for _ in range(100)]
+    for _ in range(600):
+        for each in effects:
+            await trying.attempts.attempt(trying.handler, EFFECT, "key", each)
+        trying.clock.now_s += 1
+    # Three to find out; then after 1, 2, 4, … 60 s, and every 60 s.
+    assert 3 + 6 + 7 <= len(trying.courier.keys) <= 3 + 7 + 10
+    assert not any(each.may_have_happened for each in effects)
+    assert sum(each.calls for each in effects) == len(trying.courier.keys)
+
+
+async def test_one_answer_ends_the_pause_for_all() -> None:
+    trying = Trying(Courier([away() for _ in range(3)]), breaker_failures=3, retry_delay_s_max=1)
+    effects = [Attempted(asked_at_s=0.0, first_at_s=trying.clock.now_s) for _ in range(100)]
+    for each in effects:
+        await trying.attempts.attempt(trying.handler, EFFECT, "key", each)
+    assert len(trying.courier.keys) == 3
+    trying.clock.now_s += 2
+    told = [await trying.attempts.attempt(trying.handler, EFFECT, "key", each) for each in effects]
+    assert all(isinstance(each, Told) for each in told)
+
+
+async def test_what_is_about_one_call_says_nothing_of_the_provider() -> None:
+    in_use = EffectRetry("key in use", may_have_happened=True, is_about_call=True)
+    trying = Trying(Courier([in_use for _ in range(50)]), breaker_failures=3, retry_delay_s_max=1)
+    await trying.end()
+    assert len(trying.courier.keys) == 51
+
+
+def test_what_is_known_travels_with_the_effect() -> None:
+    known = Attempted(
+        asked_at_s=900.5, first_at_s=1000.25, calls=3, may_have_happened=True, not_before_s=1010.0, reason="\ud800 no"
+    )
+    headers = known.headers()
+    carried = attempted_of(headers, 1005.0, published_at_s=None, is_again=False)
+    assert carried == Attempted(
+        asked_at_s=900.5,
+        first_at_s=1000.25,
+        calls=3,
+        may_have_happened=True,
+        not_before_s=1010.0,
+        reason="\\ud800 no",
+    )
+
+
+@pytest.mark.parametrize("nonsense", ["soon", -1, 1 << 70, None, b"\xff", [1], {"a": 1}, float("nan")])
+def test_headers_that_make_no_sense_are_taken_for_the_worst(nonsense: object) -> None:
+    headers = dict.fromkeys(Attempted(asked_at_s=1.0, first_at_s=1.0).headers(), nonsense)
+    known = attempted_of(headers, 10_000_000.0, published_at_s=None, is_again=False)
+    assert known.first_at_s == 10_000_000.0
+    assert known.asked_at_s < 10_000_000.0 - 86_400
+    assert known.may_have_happened is bool(nonsense)

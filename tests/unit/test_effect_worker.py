@@ -1,36 +1,63 @@
-"""What a worker does with a delivery: its result or a dead letter is safe before it is acknowledged."""
+"""What a worker does with a delivery: whatever it was, something is safe before it is acknowledged."""
 
 import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pika
 import pytest
+from msgspec import Struct
 
+from coordinator.effects.attempted import HEADER_CALLS, HEADER_DOUBT, HEADER_FIRST_AT, Attempted
 from coordinator.effects.worker import EffectWorker
+from coordinator.lane.control import DeadEffect
 from shared.commands import Command
-from shared.effects import EffectHandler, EffectRetry, GivenUp
-from shared.ids import derived_command_id
-from shared.messaging.topology import DEAD_EXCHANGE, WRITES_EXCHANGE
+from shared.effects import Call, EffectHandler, EffectRetry, GivenUp
+from shared.errors import BrokerUnavailable
+from shared.ids import derived_command_id, is_system_id
+from shared.messaging.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
+from shared.messaging.wire import HEADER_REPLAYED, JSON_CONTENT, PACK_CONTENT
 from shared.settings import BrokerSettings, EffectSettings
 from tests.support.courier import Courier, ParcelTold, TakeAway
 
 FIRST = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"
 SECOND = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b12"
+FACT, GUESS = (derived_command_id(f"{TakeAway.type} {FIRST}", position) for position in (0, 1))
+BACK = "effects.courier.retry."
+BODY = b'{"id": 7}'
 WITHIN_S = 10.0
 
 
+class Published(Struct, frozen=True):
+    """One message."""
+
+    target: str
+    type: str
+    command_id: str | None
+    headers: dict[str, Any]
+    body: bytes
+
+
 class FakePublisher:
-    """Notes what is published; confirms it once it may."""
+    """Notes what is published; confirms it once it may, and takes nothing for the targets that are away."""
 
     def __init__(self) -> None:
-        self.published: list[tuple[str, str, pika.BasicProperties, bytes]] = []
+        self.published: list[Published] = []
+        self.away: set[str] = set()
         self.has_published = asyncio.Event()
         self.may_confirm = asyncio.Event()
         self.may_confirm.set()
 
     async def publish(self, exchange: str, routing_key: str, properties: pika.BasicProperties, body: bytes) -> None:
-        self.published.append((exchange, routing_key, properties, body))
+        assert (exchange, properties.delivery_mode) == (SYSTEM_EXCHANGE, 2)
+        properties.encode()
+        if routing_key in self.away:
+            raise BrokerUnavailable(f"no queue takes messages for {routing_key!r}")
+        self.published.append(
+            Published(routing_key, properties.type, properties.message_id, properties.headers or {}, body)
+        )
         self.has_published.set()
         await self.may_confirm.wait()
 
@@ -63,7 +90,7 @@ class Crashing(Courier):
 class Untellable(Courier):
     """A courier with a defect: its result has no JSON."""
 
-    async def _take_away(self, effect: TakeAway, key: str) -> Command:
+    async def _take_away(self, effect: TakeAway, call: Call) -> Command:
         return ParcelTold(id=effect.id, state="\ud800")
 
 
@@ -71,115 +98,348 @@ class Delivering:
     """A worker between fakes."""
 
     def __init__(self, courier: Courier, **settings: float) -> None:
-        self.worker = EffectWorker("courier", courier, BrokerSettings(), EffectSettings(**settings), lambda: 1.0)  # type: ignore[arg-type]
         self.publisher = FakePublisher()
+        fake: Any = self.publisher
+        given = EffectSettings(**settings)  # type: ignore[arg-type]
+        broker = BrokerSettings(reconnect_delay_s=0.001)
+        self.worker = EffectWorker("courier", courier, broker, given, lambda: 1.0, fake)
         self.channel = FakeChannel()
-        fakes: Any = self.worker
-        fakes._publisher = self.publisher
         self.connect(self.channel)
 
     def connect(self, channel: Any) -> None:
         self.worker._channel = channel
 
-    def deliver(self, channel: Any, tag: int, command_id: str | None, body: bytes = b'{"id": 7}') -> None:
-        properties = pika.BasicProperties(message_id=command_id, type=TakeAway.type)
-        self.worker._take(channel, SimpleNamespace(delivery_tag=tag, redelivered=False), properties, body)
+    def deliver(self, tag: int, command_id: str | None = FIRST, body: bytes = BODY, **how: Any) -> None:
+        """`how`: channel, exchange, redelivered, headers, content_type, timestamp."""
+        properties = pika.BasicProperties(
+            message_id=command_id,
+            type=how.get("type", TakeAway.type),
+            content_type=how.get("content_type", JSON_CONTENT),
+            headers=how.get("headers"),
+            timestamp=how.get("timestamp"),
+        )
+        method = SimpleNamespace(
+            delivery_tag=tag, redelivered=how.get("redelivered", False), exchange=how.get("exchange", SYSTEM_EXCHANGE)
+        )
+        self.worker._take(how.get("channel", self.channel), method, properties, body)
 
     async def until_done(self) -> None:
         async with asyncio.timeout(WITHIN_S):
-            await asyncio.gather(*self.worker._under_way)
+            while self.worker._under_way:
+                await asyncio.gather(*self.worker._under_way)
 
     @property
-    def published(self) -> list[tuple[str, str | None]]:
-        return [(exchange, properties.message_id) for exchange, _, properties, _ in self.publisher.published]
+    def told(self) -> list[tuple[str | None, str]]:
+        """The ids and the states that the lane was told."""
+        told = [each for each in self.publisher.published if each.type == ParcelTold.type]
+        assert {each.target for each in told} <= {"courier"}
+        return [(each.command_id, msgspec.json.decode(each.body, type=ParcelTold).state) for each in told]
+
+    @property
+    def dead(self) -> list[DeadEffect]:
+        dead = [each for each in self.publisher.published if each.type == DeadEffect.type]
+        assert all(each.target == "courier" and is_system_id(each.command_id or "") for each in dead)
+        return [msgspec.json.decode(each.body, type=DeadEffect) for each in dead]
+
+    @property
+    def put_back(self) -> list[tuple[str, dict[str, Any]]]:
+        """Where, and with what known."""
+        back = [each for each in self.publisher.published if each.type == TakeAway.type]
+        assert all((each.command_id, each.body) == (FIRST, BODY) for each in back)
+        return [(each.target.removeprefix(BACK), each.headers) for each in back]
 
 
 async def test_an_effect_is_acknowledged_once_the_broker_has_its_result() -> None:
     delivering = Delivering(Courier([]))
     delivering.publisher.may_confirm.clear()
-    delivering.deliver(delivering.channel, 1, FIRST)
+    delivering.deliver(1)
     async with asyncio.timeout(WITHIN_S):
         await delivering.publisher.has_published.wait()
     assert delivering.channel.acknowledged == []
     delivering.publisher.may_confirm.set()
     await delivering.until_done()
-    assert delivering.published == [(WRITES_EXCHANGE, derived_command_id(FIRST, 0))]
+    assert delivering.told == [(FACT, "taken")]
     assert delivering.channel.acknowledged == [1]
+
+
+@pytest.mark.parametrize("after_s", [3.0, 15.0, 700.0])
+async def test_an_effect_that_has_to_wait_is_put_back_with_what_is_known_and_then_acknowledged(after_s: float) -> None:
+    retry = EffectRetry("busy", after_s=after_s, may_have_happened=True)
+    delivering = Delivering(Courier([retry]))
+    delivering.publisher.may_confirm.clear()
+    delivering.deliver(1, timestamp=1_700_000_000)
+    async with asyncio.timeout(WITHIN_S):
+        await delivering.publisher.has_published.wait()
+    assert delivering.channel.acknowledged == []
+    delivering.publisher.may_confirm.set()
+    await delivering.until_done()
+    [(queue, known)] = delivering.put_back
+    assert queue == {3.0: "1s", 15.0: "10s", 700.0: "10m"}[after_s]
+    assert (known[HEADER_CALLS], known[HEADER_DOUBT], known["reason"]) == (1, True, "busy")
+    assert known["asked-at-ms"] == 1_700_000_000_000
+    assert abs(known["not-before-ms"] / 1000 - time.time() - after_s) < 5
+    assert delivering.channel.acknowledged == [1]
+
+
+async def test_what_comes_back_early_is_put_back_for_the_rest_without_a_call() -> None:
+    courier = Courier([])
+    delivering = Delivering(courier)
+    known = Attempted(asked_at_s=1.0, first_at_s=time.time(), calls=4, not_before_s=time.time() + 75)
+    delivering.deliver(1, headers=known.headers())
+    await delivering.until_done()
+    [(queue, headers)] = delivering.put_back
+    assert (queue, headers[HEADER_CALLS], courier.keys) == ("1m", 4, [])
+    assert delivering.channel.acknowledged == [1]
+
+
+async def test_short_pauses_are_waited_out_a_few_times_and_then_it_is_put_back() -> None:
+    """However short they are: sick ones must not keep their places of the prefetch."""
+    courier = Courier([EffectRetry("busy") for _ in range(100)])
+    delivering = Delivering(courier, retry_delay_s=0.001, retry_delay_s_max=0.001)
+    delivering.deliver(1)
+    await delivering.until_done()
+    [(queue, known)] = delivering.put_back
+    assert (queue, known[HEADER_CALLS], len(courier.keys)) == ("1s", 4, 4)
+    assert not known[HEADER_DOUBT]
+
+
+async def test_what_no_queue_takes_back_stays_with_the_worker_and_goes_on() -> None:
+    delivering = Delivering(
+        Courier([EffectRetry("busy") for _ in range(6)]), retry_delay_s=0.001, retry_delay_s_max=0.001
+    )
+    delivering.publisher.away.add(f"{BACK}1s")
+    delivering.deliver(1)
+    await delivering.until_done()
+    assert delivering.told == [(FACT, "taken")]
+    assert delivering.channel.acknowledged == [1]
+
+
+async def test_a_result_that_no_queue_takes_waits_and_others_go_on() -> None:
+    delivering = Delivering(Courier([]))
+    delivering.publisher.away.add("courier")
+    delivering.deliver(1)
+    known = Attempted(asked_at_s=1.0, first_at_s=time.time(), not_before_s=time.time() + 75)
+    delivering.deliver(2, SECOND, headers=known.headers())
+    async with asyncio.timeout(WITHIN_S):
+        await delivering.publisher.has_published.wait()
+    assert delivering.publisher.published[0].command_id == SECOND
+    delivering.publisher.away.clear()
+    await delivering.until_done()
+    assert delivering.told == [(FACT, "taken")]
 
 
 @pytest.mark.parametrize(
     ("courier", "error"),
     [(Crashing([EffectRetry("busy")]), "ValueError"), (Untellable([]), "UnicodeEncodeError")],
 )
-async def test_an_effect_that_meets_a_defect_is_dead_lettered_with_its_traceback(courier: Courier, error: str) -> None:
-    delivering = Delivering(courier, attempts_max=1)
-    delivering.deliver(delivering.channel, 1, FIRST)
+async def test_an_effect_that_meets_a_defect_becomes_a_dead_letter_with_its_traceback(
+    courier: Courier, error: str
+) -> None:
+    delivering = Delivering(courier, give_up_after_s=0.001)
+    delivering.deliver(1)
     await delivering.until_done()
-    [(exchange, routing_key, properties, body)] = delivering.publisher.published
-    assert (exchange, routing_key, body) == (DEAD_EXCHANGE, "effects.courier", b'{"id": 7}')
-    assert (properties.message_id, properties.type) == (FIRST, TakeAway.type)
-    assert properties.headers["reason"] == "handler_error"
-    assert properties.headers["error"].startswith(f"{error}: ")
-    assert "Traceback" in properties.headers["traceback"]
-    properties.encode()
+    [dead] = delivering.dead
+    assert (dead.command_id, dead.effect_type, dead.body) == (FIRST, TakeAway.type, BODY.decode())
+    assert dead.code == "handler_error"
+    assert dead.reason.startswith(f"{error}: ")
+    assert "Traceback" in (dead.traceback or "")
     assert delivering.channel.acknowledged == [1]
 
 
-async def test_an_effect_that_is_done_is_not_dead_lettered_for_want_of_an_acknowledgement() -> None:
+DEEP = b'[{"id":"%s","type":"%s","args":%s}]' % (FIRST.encode(), TakeAway.type.encode(), b"[" * 2000 + b"]" * 2000)
+ONE = b'{"id":"%s","type":"%s","args":{"id":7}}' % (FIRST.encode(), TakeAway.type.encode())
+
+
+@pytest.mark.parametrize(
+    ("how", "code"),
+    [
+        ({"exchange": WRITES_EXCHANGE}, "not_from_system"),
+        ({"exchange": ""}, "not_from_system"),
+        ({"body": DEEP, "content_type": PACK_CONTENT}, None),
+        ({"body": b"[" * 100_000, "content_type": PACK_CONTENT}, None),
+        ({"body": b"[%s,%s]" % (ONE, ONE), "content_type": PACK_CONTENT}, "malformed_effect"),
+        ({"body": b"[]", "content_type": PACK_CONTENT}, None),
+        ({"body": b"[" * 100_000}, None),
+        ({"body": b"\xff\xfe"}, "malformed_json"),
+        ({"body": b'{"id": "seven"}'}, "invalid_arguments"),
+        ({"body": b'{"id": 7' + b" " * (2 << 20) + b"}"}, "message_too_large"),
+        ({"type": "courier.lose"}, "unknown_effect_type"),
+        ({"type": None}, "missing_command_type"),
+        ({"command_id": None}, "missing_command_id"),
+        ({"command_id": "seven"}, "invalid_command_id"),
+        ({"headers": {"x-malformed-properties": "00"}}, "malformed_properties"),
+    ],
+)
+async def test_what_is_no_effect_is_a_dead_letter_and_no_exception(how: dict[str, Any], code: str | None) -> None:
+    courier = Courier([])
+    delivering = Delivering(courier)
+    delivering.deliver(1, **how)
+    await delivering.until_done()
+    [dead] = delivering.dead
+    assert code in {None, dead.code}, dead.code
+    assert dead.reason
+    assert (courier.keys, delivering.channel.acknowledged) == ([], [1])
+    if dead.code == "not_from_system":
+        assert (dead.command_id, dead.effect_type) == (None, None), "what a stranger says of it is not believed"
+
+
+async def test_copies_of_one_dead_letter_are_one_and_the_failure_of_a_replay_is_another() -> None:
+    delivering = Delivering(Courier([]))
+    emitted, replayed = {"timestamp": 1_700_000_000}, {"headers": {HEADER_REPLAYED: True}, "timestamp": 1_700_000_009}
+    for tag, how in enumerate((emitted, emitted, replayed), start=1):
+        delivering.deliver(tag, type="courier.lose", **how)
+        await delivering.until_done()
+    first, second, third = (each.command_id for each in delivering.publisher.published)
+    assert first == second != third
+
+
+async def test_deliveries_without_an_id_are_each_dead_lettered_on_its_own() -> None:
+    """The first is not settled yet when a new channel, whose tags begin anew, brings the second."""
+    delivering, later = Delivering(Courier([])), FakeChannel()
+    delivering.deliver(1, None, b'{"id": 1}')
+    delivering.connect(later)
+    delivering.deliver(1, None, b'{"id": 2}', channel=later)
+    delivering.deliver(2, None, b'{"id": 3}', channel=later)
+    await delivering.until_done()
+    assert [each.body for each in delivering.dead] == ['{"id": 1}', '{"id": 2}', '{"id": 3}']
+    assert (delivering.channel.acknowledged, later.acknowledged) == ([], [1, 2])
+
+
+async def test_a_task_that_ends_unforeseen_ends_the_worker() -> None:
     delivering = Delivering(Courier([]))
     delivering.channel.error = OSError("the socket is gone")
-    delivering.deliver(delivering.channel, 1, FIRST)
+    delivering.worker._failed = failed = asyncio.get_running_loop().create_future()
+    delivering.deliver(1)
     with pytest.raises(OSError, match="socket"):
         await delivering.until_done()
-    assert [exchange for exchange, _ in delivering.published] == [WRITES_EXCHANGE]
+    assert delivering.told == [(FACT, "taken")]
+    with pytest.raises(OSError, match="socket"):
+        await failed
 
 
-async def test_a_worker_that_stops_leaves_what_it_would_only_repeat_to_another() -> None:
-    delivering = Delivering(Courier([EffectRetry("busy", after_s=9.0)]))
-    delivering.deliver(delivering.channel, 1, FIRST)
+async def test_an_acknowledgement_that_cannot_be_sent_any_more_is_none_of_those() -> None:
+    delivering = Delivering(Courier([]))
+    delivering.channel.error = pika.exceptions.ChannelWrongStateError("closed")
+    delivering.deliver(1)
+    await delivering.until_done()
+    assert delivering.told == [(FACT, "taken")]
+
+
+async def test_a_worker_that_stops_puts_back_what_it_would_only_repeat() -> None:
+    """Left unacknowledged it would come with the doubt that somebody made a call."""
+    delivering = Delivering(Courier([EffectRetry("busy")]))
+    delivering.deliver(1)
     delivering.worker._stop.set()
     await delivering.until_done()
-    assert (delivering.published, delivering.channel.acknowledged) == ([], [])
+    [(queue, known)] = delivering.put_back
+    assert (queue, known[HEADER_CALLS], known[HEADER_DOUBT]) == ("1s", 1, False)
+    assert delivering.channel.acknowledged == [1]
+
+
+async def test_a_worker_that_stops_leaves_what_nobody_takes_back() -> None:
+    delivering = Delivering(Courier([EffectRetry("busy")]))
+    delivering.publisher.away.add(f"{BACK}1s")
+    delivering.deliver(1)
+    delivering.worker._stop.set()
+    await delivering.until_done()
+    assert (delivering.publisher.published, delivering.channel.acknowledged) == ([], [])
 
 
 async def test_a_worker_that_is_cancelled_leaves_its_call_to_another() -> None:
     courier = Courier([])
     courier.may_go.clear()
     delivering = Delivering(courier)
-    delivering.deliver(delivering.channel, 1, FIRST)
+    delivering.deliver(1)
     async with asyncio.timeout(WITHIN_S):
         await courier.arrived.wait()
     [task] = delivering.worker._under_way
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert (delivering.published, delivering.channel.acknowledged) == ([], [])
+    assert (delivering.publisher.published, delivering.channel.acknowledged) == ([], [])
 
 
 async def test_an_effect_that_is_delivered_again_is_called_once_and_acknowledged_where_it_came_last() -> None:
     courier, later = Courier([]), FakeChannel()
     courier.may_go.clear()
     delivering = Delivering(courier)
-    delivering.deliver(delivering.channel, 5, FIRST)
+    delivering.deliver(5)
     async with asyncio.timeout(WITHIN_S):
         await courier.arrived.wait()
     delivering.connect(later)
-    delivering.deliver(later, 1, FIRST)
-    delivering.deliver(later, 2, SECOND)
+    delivering.deliver(1, channel=later)
+    delivering.deliver(2, SECOND, channel=later)
     courier.may_go.set()
     await delivering.until_done()
     assert sorted(courier.keys) == [FIRST, SECOND]
     assert (delivering.channel.acknowledged, sorted(later.acknowledged)) == ([], [1, 2])
 
 
-async def test_deliveries_without_an_id_are_each_dead_lettered_on_its_own() -> None:
-    """The first is not settled yet when a new channel, whose tags begin anew, brings the second."""
-    delivering, later = Delivering(Courier([])), FakeChannel()
-    delivering.deliver(delivering.channel, 1, None, b'{"id": 1}')
-    delivering.connect(later)
-    delivering.deliver(later, 1, None, b'{"id": 2}')
-    delivering.deliver(later, 2, None, b'{"id": 3}')
+async def test_every_delivery_of_one_effect_is_acknowledged() -> None:
+    """The outbox may publish it twice: each copy has a place of the prefetch."""
+    courier = Courier([])
+    courier.may_go.clear()
+    delivering = Delivering(courier)
+    for tag in (1, 2, 3):
+        delivering.deliver(tag)
+    courier.may_go.set()
     await delivering.until_done()
-    assert [body for *_, body in delivering.publisher.published] == [b'{"id": 1}', b'{"id": 2}', b'{"id": 3}']
-    assert {exchange for exchange, _ in delivering.published} == {DEAD_EXCHANGE}
-    assert (delivering.channel.acknowledged, later.acknowledged) == ([], [1, 2])
+    assert (courier.keys, delivering.channel.acknowledged) == ([FIRST], [1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    "how", [{"redelivered": True}, {"headers": {HEADER_REPLAYED: True}}, {"headers": {HEADER_DOUBT: True}}]
+)
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_what_one_copy_leaves_in_doubt_is_in_doubt(how: dict[str, Any], *, is_first: bool) -> None:
+    courier = Courier([EffectRetry("connection refused") for _ in range(100)])
+    courier.may_go.clear()
+    delivering = Delivering(courier, give_up_after_s=0.002, retry_delay_s=0.001)
+    delivering.deliver(1, **(how if is_first else {}))
+    async with asyncio.timeout(WITHIN_S):
+        await courier.arrived.wait()
+    delivering.deliver(2, **({} if is_first else how))
+    courier.may_go.set()
+    await delivering.until_done()
+    assert delivering.told == [(GUESS, "unsure")]
+    assert delivering.channel.acknowledged == [1, 2]
+
+
+async def test_a_copy_that_comes_when_the_effect_is_being_given_up_is_looked_at_by_itself() -> None:
+    """What it knows is not in what is being told; and a fact has another id than a guess."""
+    courier = Courier([EffectRetry("connection refused")])
+    long_ago = Attempted(asked_at_s=1.0, first_at_s=1.0, calls=9, not_before_s=2.0)
+    delivering = Delivering(courier)
+    delivering.publisher.may_confirm.clear()
+    delivering.deliver(1, headers=long_ago.headers())
+    async with asyncio.timeout(WITHIN_S):
+        await delivering.publisher.has_published.wait()
+    courier.taken.add(FIRST)
+    delivering.deliver(2, headers=long_ago.headers() | {HEADER_DOUBT: True})
+    delivering.publisher.may_confirm.set()
+    await delivering.until_done()
+    assert delivering.told == [(GUESS, "left"), (FACT, "taken")]
+    assert sorted(delivering.channel.acknowledged) == [1, 2]
+
+
+async def test_what_a_copy_knows_that_comes_while_the_effect_is_put_back_is_not_lost() -> None:
+    delivering = Delivering(Courier([EffectRetry("busy", after_s=15.0), EffectRetry("busy", after_s=15.0)]))
+    delivering.publisher.may_confirm.clear()
+    delivering.deliver(1)
+    async with asyncio.timeout(WITHIN_S):
+        await delivering.publisher.has_published.wait()
+    delivering.deliver(2, redelivered=True)
+    delivering.publisher.may_confirm.set()
+    await delivering.until_done()
+    assert [known[HEADER_DOUBT] for _, known in delivering.put_back] == [False, True]
+    assert sorted(delivering.channel.acknowledged) == [1, 2]
+
+
+async def test_the_day_counts_from_the_first_attempt_of_any_worker() -> None:
+    delivering = Delivering(Courier([EffectRetry("busy", after_s=5.0)]))
+    first_at_s = time.time() - 100
+    known = Attempted(asked_at_s=1.0, first_at_s=first_at_s, calls=2, not_before_s=time.time() - 1)
+    delivering.deliver(1, headers=known.headers())
+    await delivering.until_done()
+    [(_, headers)] = delivering.put_back
+    assert (headers[HEADER_FIRST_AT], headers[HEADER_CALLS]) == (int(first_at_s * 1000), 3)

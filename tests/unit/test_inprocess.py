@@ -6,14 +6,18 @@ from datetime import timedelta
 import pytest
 
 from coordinator.inprocess import InProcessWrites
+from coordinator.lane.control import ReplayLetter
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from shared.effects import EffectRetry
+from shared.commands import Command
+from shared.effects import Call, EffectRetry
 from shared.errors import BrokerUnavailable, CommandPending, InvalidCommand
-from shared.ids import system_command_id
-from shared.lane_tables import LogEntry, OutboxEntry
+from shared.ids import new_command_id, system_command_id
+from shared.lane_tables import DeadLetter, LogEntry, OutboxEntry
+from shared.messaging.wire import CommandMessage
 from shared.messaging.writes import WriteOptions, execute
 from shared.service import Service
-from tests.support.courier import Courier, Parcel, SendParcel, service_of
+from shared.settings import EffectSettings
+from tests.support.courier import Courier, Parcel, ParcelTold, SendParcel, TakeAway, service_of
 from tests.support.ledger import LEDGER, Account, Forward, OpenAccount
 from tests.support.store_contract import NOW
 from tests.support.system import wait_until
@@ -136,3 +140,57 @@ async def test_an_id_of_the_system_s_own_is_not_a_caller_s_to_use() -> None:
         options = WriteOptions(command_id=system_command_id("a", "b"))
         with pytest.raises(InvalidCommand, match="version 8"):
             await execute(writes, OpenAccount(owner="a"), Account, options)
+
+
+class Crashing(Courier):
+    """A courier with a defect, until it is mended."""
+
+    is_mended = False
+
+    async def _take_away(self, effect: TakeAway, call: Call) -> Command:
+        told = await super()._take_away(effect, call)
+        return told if self.is_mended else ParcelTold(id=effect.id, state="\ud800")
+
+
+async def test_an_effect_that_meets_a_defect_is_a_dead_letter_and_is_carried_out_when_it_is_replayed() -> None:
+    """Under its own id, which is the idempotency key, and with the doubt that a call was made."""
+    database, courier = MemoryDatabase(), Crashing([])
+    async with writes_on(database, service_of(courier)) as writes:
+        await execute(writes, SendParcel(), Parcel, WriteOptions())
+        await until(lambda: rows(database, DeadLetter) and not rows(database, OutboxEntry))
+        (letter,) = rows(database, DeadLetter)
+        assert (letter.target, letter.type, letter.code) == ("effects.courier", TakeAway.type, "handler_error")
+        assert (letter.command_id, letter.arguments) == (courier.keys[0], b'{"id":1}')
+        assert "UnicodeEncodeError" in (letter.traceback or "")
+        courier.is_mended = True
+        arguments = ReplayLetter(letter=letter.id).arguments()
+        message = CommandMessage(
+            command_id=new_command_id(), type=ReplayLetter.type, arguments=arguments, origin="system"
+        )
+        assert (await writes.issue("courier", message, WITHIN_S)).status == "applied"
+        await until(lambda: rows(database, Parcel)[0].state == "taken" and not rows(database, OutboxEntry))
+    assert [call.is_repeated for call in courier.calls] == [False, True]
+    assert len(set(courier.keys)) == 1
+    assert rows(database, DeadLetter) == []
+
+
+async def test_an_effect_that_is_given_up_has_been_looked_up() -> None:
+    database, courier = MemoryDatabase(), Courier([EffectRetry("busy") for _ in range(10_000)])
+    settings = EffectSettings(give_up_after_s=0.05, retry_delay_s=0.001, retry_delay_s_max=0.001)
+    stores = {"courier": MemoryStore(database)}
+    writes = InProcessWrites(stores, [service_of(courier)], clock=lambda: NOW, effect_settings=settings)
+    async with writes:
+        await execute(writes, SendParcel(), Parcel, WriteOptions())
+        await until(lambda: rows(database, Parcel)[0].state == "left")
+    assert courier.looked_up == 1
+
+
+async def test_effects_that_wait_take_no_turn_from_others() -> None:
+    database = MemoryDatabase()
+    courier = Courier([EffectRetry("busy", after_s=WITHIN_S) for _ in range(3)])
+    stores = {"courier": MemoryStore(database)}
+    settings = EffectSettings(concurrency=1)
+    writes = InProcessWrites(stores, [service_of(courier)], clock=lambda: NOW, effect_settings=settings)
+    async with writes:
+        await asyncio.gather(*(execute(writes, SendParcel(), Parcel, WriteOptions()) for _ in range(4)))
+        await until(lambda: any(row.state == "taken" for row in rows(database, Parcel)))

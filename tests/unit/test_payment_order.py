@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from shared.commands import Command
-from shared.payments.commands import CapturePayment, RefundPayment, ReversePayment
+from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
 from shared.payments.model import Payment
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, VoidResult
 from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane, event
@@ -173,3 +173,33 @@ def test_what_is_known_already_changes_nothing(name: str) -> None:
     for message in messages * 2:
         lane.do(message)
     assert lane.payment == before
+
+
+FOREIGN = "pi_of_another_system"
+
+
+def test_another_system_s_event_with_our_number_and_amount_does_not_bind_our_payment() -> None:
+    lane = asked(of="opened")
+    for kind in ("authorized", "captured", "voided", "declined"):
+        captured = AMOUNT if kind == "captured" else 0
+        told = event(kind, captured=captured, provider_id=FOREIGN, is_signed=False)
+        assert lane.refusal(told)[0] == "not_ours"
+    lane.applied(AUTHORIZED)
+    lane.applied(CapturePayment(id=1))
+    assert (lane.payment.provider_id, lane.calls[-1].provider_id) == (PROVIDER_ID, PROVIDER_ID)
+
+
+def test_an_event_without_our_mark_counts_for_a_payment_that_is_known_to_be_this_one() -> None:
+    """As of those that an earlier release made."""
+    lane = asked(of="authorized")
+    assert lane.refusal(event("captured", captured=AMOUNT, provider_id=FOREIGN, is_signed=False))[0] == "other_payment"
+    lane.applied(event("captured", captured=AMOUNT, is_signed=False))
+    assert lane.payment.captured == AMOUNT
+
+
+def test_no_event_is_about_a_payment_that_was_never_sent_to_the_provider() -> None:
+    lane = PaymentLane()
+    lane.applied(OpenPayment(user_id=1, amount=AMOUNT, currency="EUR"))
+    for told in (TAKEN, HELD, AUTHORIZED):
+        assert lane.refusal(told)[0] == "other_payment"
+    assert (lane.payment.status, lane.payment.captured) == ("pending", 0)

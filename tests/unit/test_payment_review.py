@@ -204,3 +204,32 @@ def test_operators_may_send_it_and_clients_of_the_gateway_may_not() -> None:
     internal = CommandMessage(command_id=None, type=AuthorizeResult.type, arguments=AuthorizeResult(**LOST).arguments())
     with pytest.raises(InvalidCommand, match="no command type"):
         checked(internal, None)
+
+
+def test_a_hold_that_comes_to_light_after_an_operator_saw_none_is_let_go(lane: PaymentLane) -> None:
+    hold_lost(lane)
+    lane.applied(resolve("voided"))
+    lane.applied(AuthorizeResult(id=1, verdict="authorized", provider_id=PROVIDER_ID))
+    assert (lane.payment.status, lane.payment.pending_action) == ("voided", "void")
+    assert lane.calls[-1] == VoidAtProvider(id=1, provider_id=PROVIDER_ID)
+    lane.applied(VoidResult(id=1, verdict="voided"))
+    assert (lane.payment.status, lane.payment.pending_action) == ("voided", None)
+
+
+@pytest.mark.parametrize(
+    ("told", "end"),
+    [
+        (VoidResult(**LOST), ("needs_review", 0, None)),
+        (VoidResult(id=1, verdict="void_failed"), ("needs_review", 0, None)),
+        # It is to be given back, as was wanted.
+        (VoidResult(id=1, verdict="captured"), ("captured", AMOUNT, "refund")),
+    ],
+)
+def test_such_a_hold_that_cannot_be_let_go_is_for_a_person_and_what_was_taken_is_given_back(
+    lane: PaymentLane, told: VoidResult, end: tuple[str, int, str | None]
+) -> None:
+    hold_lost(lane)
+    lane.applied(resolve("voided"))
+    lane.applied(AuthorizeResult(id=1, verdict="authorized", provider_id=PROVIDER_ID))
+    lane.applied(told)
+    assert (lane.payment.status, lane.payment.captured, lane.payment.pending_action) == end

@@ -10,6 +10,7 @@ import pytest
 
 from coordinator.inprocess import InProcessWrites
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from shared.commands import Command
 from shared.errors import CommandRejected
 from shared.items import SERVICE as ITEMS
 from shared.items.commands import CreateItem, UpdateItem
@@ -17,6 +18,7 @@ from shared.items.model import Item, Reservation
 from shared.lane_tables import OutboxEntry
 from shared.messaging.writes import WriteOptions, execute
 from shared.payments import SERVICE as PAYMENTS
+from shared.payments.commands import ResolvePayment
 from shared.payments.effects import PaymentEffects
 from shared.payments.model import Payment
 from shared.rows import Row
@@ -25,9 +27,9 @@ from shared.settings import EffectSettings
 from shared.users import SERVICE as USERS
 from shared.users.commands import CreateUser, DeleteUser
 from shared.users.model import User
-from shared.users.purchases.commands import OpenPurchase
+from shared.users.purchases.commands import OpenPurchase, ResumePurchase
 from shared.users.purchases.model import Purchase, PurchaseTotal
-from tests.support.provider import FakeProvider
+from tests.support.provider import FakeProvider, Held
 from tests.support.store_contract import NOW
 from tests.support.system import wait_until
 
@@ -88,7 +90,7 @@ class Shop:
 
 
 @asynccontextmanager
-async def open_shop(provider: FakeProvider) -> AsyncIterator[Shop]:
+async def open_shop(provider: FakeProvider, **changed: float) -> AsyncIterator[Shop]:
     services = [
         USERS,
         msgspec.structs.replace(ITEMS, projection=None),
@@ -96,7 +98,8 @@ async def open_shop(provider: FakeProvider) -> AsyncIterator[Shop]:
     ]
     databases = {service.name: MemoryDatabase() for service in services}
     stores = {name: MemoryStore(database) for name, database in databases.items()}
-    settings = EffectSettings(attempts_max=50, retry_delay_s=0.001, retry_delay_s_max=0.002)
+    given = {"retry_delay_s": 0.001, "retry_delay_s_max": 0.002, "breaker_failures": 10_000} | changed
+    settings = EffectSettings(**given)  # type: ignore[arg-type]
     async with InProcessWrites(stores, services, clock=lambda: NOW, effect_settings=settings) as writes:
         yield Shop(writes, databases, provider)
 
@@ -182,3 +185,75 @@ async def test_a_hundred_purchases_with_a_faulty_provider_end_whole_or_taken_bac
         shop.check(stock=20)
         reasons = {purchase.reason_code for purchase in shop.rows(Purchase, "users")}
         assert {None, "card_declined", "out_of_stock"} <= reasons
+
+
+async def test_a_provider_that_fails_for_a_while_leaves_nothing_to_a_person() -> None:
+    """Every call is answered with a fault, and the idempotency keys are forgotten before it is over."""
+    provider = FakeProvider(seed=5)
+    async with open_shop(provider) as shop:
+        await shop.stocked(users=5, stock=100)
+        before = [shop.buy(user_id=1 + number % 5) for number in range(10)]
+        provider.fault_rate = 1.0
+        await asyncio.gather(*before)
+        await asyncio.to_thread(wait_until, lambda: len(shop.rows(Payment, "payments")) > 0, "payments are under way")
+        provider.fault_rate = 2.0
+        await asyncio.gather(*(shop.buy(user_id=1 + number % 5) for number in range(10)))
+        await asyncio.to_thread(wait_until, lambda: provider.failures > 100, "many calls have failed")
+        assert not any(purchase.status in ENDED for purchase in shop.rows(Purchase, "users")[10:])
+        provider.forget()
+        provider.fault_rate = 0.0
+        await shop.rest()
+        shop.check(stock=100)
+        assert {purchase.status for purchase in shop.rows(Purchase, "users")} == {"completed"}
+        assert len(provider.payments) == 20
+
+
+async def order(shop: Shop, command: Command) -> None:
+    """As an operator does."""
+    await execute(shop.writes, command, Any, OPTIONS, origin="system")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("end", ["captured", "authorized", "voided"])
+async def test_a_purchase_whose_capture_nobody_knows_of_goes_on_when_its_payment_is_resolved(end: str) -> None:
+    provider = FakeProvider()
+    # A provider that gives no answer at all once the amount is held.
+    async with open_shop(provider, give_up_after_s=0.05) as shop:
+        await shop.stocked(stock=10)
+        provider.deaf_to = {"capture"}
+        await shop.buy()
+        await shop.rest()
+        (purchase,) = shop.rows(Purchase, "users")
+        assert (purchase.status, purchase.reason_code) == ("needs_review", "payment_needs_review")
+        provider.deaf_to = set()
+        (held,) = provider.payments.values()
+        held.status = {"captured": "succeeded", "voided": "canceled"}.get(end, held.status)
+        held.captured = held.amount if end == "captured" else 0
+        seen = {"captured": held.captured} if end == "captured" else {}
+        await order(shop, ResolvePayment(id=1, status=end, reason="seen: AL", **seen))  # type: ignore[arg-type]
+        step = max(shop.rows(SagaStep, "users"), key=lambda step: step.number)
+        verdict: Any = {"captured": "done", "authorized": "again", "voided": "not_done"}[end]
+        await order(shop, ResumePurchase(id=1, step=step.command_id, verdict=verdict, reason="resolved: AL"))
+        await shop.rest()
+        (purchase,) = shop.rows(Purchase, "users")
+        assert purchase.status == ("compensated" if end == "voided" else "completed")
+        shop.check(stock=10)
+
+
+async def test_a_purchase_whose_hold_nobody_knows_of_is_given_the_payment_that_it_is() -> None:
+    provider = FakeProvider()
+    async with open_shop(provider, give_up_after_s=0.05) as shop:
+        await shop.stocked(stock=10)
+        provider.deaf_to = {"authorize"}
+        await shop.buy()
+        await shop.rest()
+        provider.deaf_to = set()
+        provider.payments["pi_1"] = Held(1, 250)
+        await order(shop, ResolvePayment(id=1, status="authorized", provider_id="pi_1", reason="it is held: AL"))
+        step = max(shop.rows(SagaStep, "users"), key=lambda step: step.number)
+        resumption = {"id": 1, "step": step.command_id, "verdict": "done", "reason": "resolved: AL"}
+        with pytest.raises(CommandRejected, match="`result` is not what `authorize` returns"):
+            await order(shop, ResumePurchase(**resumption))  # type: ignore[arg-type]
+        await order(shop, ResumePurchase(**resumption, result=msgspec.Raw(b'{"id": 1}')))  # type: ignore[arg-type]
+        await shop.rest()
+        assert shop.rows(Purchase, "users")[0].status == "completed"
+        shop.check(stock=10)

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,10 +15,10 @@ from shared.continuation import Deferred, continued
 from shared.lane_tables import OutboxEntry
 from shared.messaging.outcome import Outcome, OutcomeError
 from shared.messaging.wire import CommandMessage
-from shared.saga import SagaStep
+from shared.saga import SagaStep, Verdict
 from shared.settings import LaneSettings
 from tests.support.store_contract import NOW
-from tests.support.trips import TRIPS, ContinueTrip, OpenTrip, Traveller, Trip, Welcome
+from tests.support.trips import TRIP, TRIPS, ContinueTrip, OpenTrip, ResumeTrip, Traveller, Trip, Welcome
 
 Answer = tuple[str, str | None]
 """What becomes of a step: a status, and the code of an error."""
@@ -43,7 +44,9 @@ class Travel:
             CommandMessage(command_id=_id(number), type=command.type, arguments=command.arguments())
         ).emitted
 
-    def answer(self, entry: OutboxEntry, answer: Answer, result: str = "X1") -> tuple[list[OutboxEntry], list[Outcome]]:
+    def answer(
+        self, entry: OutboxEntry, answer: Answer, result: str = "X1", replayed_as: str | None = None
+    ) -> tuple[list[OutboxEntry], list[Outcome]]:
         """Bring the outcome of a step to the trip; what it emits then."""
         assert entry.continuation == ContinueTrip.type
         status, code = answer
@@ -55,14 +58,37 @@ class Travel:
         )
         settlement = self._settle(
             CommandMessage(
-                command_id=emission.command_id, type=emission.type, arguments=emission.arguments, origin="system"
+                command_id=replayed_as or emission.command_id,
+                type=emission.type,
+                arguments=emission.arguments,
+                origin="system",
             )
         )
         return settlement.emitted, settlement.outcomes
 
-    def run(self, answers: Callable[[str], Answer], command: OpenTrip, result: str = "X1") -> Trip:
-        """A whole trip; `answers` tells what becomes of `book flight`, `cancel car` and so on."""
-        waiting = self.do(command)
+    def resume(self, verdict: Verdict, *, result: str = "null", **changed: Any) -> tuple[list[OutboxEntry], str]:
+        """As an operator does, of the last step; what is emitted, and the status, or the code of the refusal."""
+        order = {"id": 1, "step": self.steps[-1].command_id, "verdict": verdict, "reason": "seen", **changed}
+        command = ResumeTrip(**order, result=msgspec.Raw(result.encode()))  # type: ignore[arg-type]
+        settlement = self._settle(
+            CommandMessage(
+                command_id=_id(next(self._numbers)),
+                type=command.type,
+                arguments=command.arguments(),
+                origin="system",
+            )
+        )
+        (outcome,) = settlement.outcomes
+        return settlement.emitted, outcome.status if outcome.error is None else outcome.error.code
+
+    @property
+    def steps(self) -> list[SagaStep]:
+        return sorted(self.rows(SagaStep), key=lambda step: step.number)
+
+    def go_on(
+        self, waiting: list[OutboxEntry], answers: Callable[[str], Answer] = lambda _: OK, result: str = "X1"
+    ) -> Trip:
+        """From what is emitted to the end."""
         while waiting:
             (entry,) = waiting
             asked = f"{entry.type.partition('.')[2]} {msgspec.json.decode(entry.arguments)['what']}"
@@ -70,6 +96,10 @@ class Travel:
             waiting, _ = self.answer(entry, answers(asked), result)
         (trip,) = self.rows(Trip)
         return trip
+
+    def run(self, answers: Callable[[str], Answer], command: OpenTrip, result: str = "X1") -> Trip:
+        """A whole trip; `answers` tells what becomes of `book flight`, `cancel car` and so on."""
+        return self.go_on(self.do(command), answers, result)
 
     def rows(self, model):
         transaction = self._store.begin()
@@ -181,3 +211,168 @@ def test_an_outcome_that_nobody_waits_for_is_refused() -> None:
     outcome = ContinueTrip(command_id=_id(999), command_type="agency.book", status="applied")
     assert travel.do(outcome) == []
     assert travel.rows(Trip) == []
+
+
+LOST: Answer = ("rejected", "lost_ticket")
+
+
+def stopped_at_a_step() -> Travel:
+    """It is not known whether the flight was booked."""
+    travel = Travel()
+    assert travel.run(refusing("book flight", answer=LOST), OpenTrip()).status == "needs_review"
+    travel.asked.clear()
+    return travel
+
+
+def stopped_on_the_way_back() -> Travel:
+    """The car could not be taken back."""
+    travel = Travel()
+    assert travel.run(refusing("book hotel", "cancel car"), OpenTrip()).status == "needs_review"
+    travel.asked.clear()
+    return travel
+
+
+def test_a_step_that_is_asked_for_again_goes_on_from_there() -> None:
+    travel = stopped_at_a_step()
+    emitted, status = travel.resume("again")
+    assert status == "applied"
+    trip = travel.go_on(emitted)
+    assert (trip.status, trip.flight, trip.reason_code) == ("completed", "X1", None)
+    assert travel.asked == ["book flight", "book car", "book hotel"]
+
+
+def test_a_step_that_was_done_gives_what_it_returned_and_the_next_is_asked_for() -> None:
+    travel = stopped_at_a_step()
+    emitted, _ = travel.resume("done", result='"seen"')
+    trip = travel.go_on(emitted, refusing())
+    assert (trip.status, trip.flight) == ("completed", "seen")
+    assert travel.asked == ["book car", "book hotel"]
+
+
+def test_a_step_that_was_done_is_taken_back_if_a_later_one_is_refused() -> None:
+    travel = stopped_at_a_step()
+    emitted, _ = travel.resume("done", result='"seen"')
+    assert travel.go_on(emitted, refusing("book car")).status == "compensated"
+    assert travel.asked == ["book car", "cancel flight"]
+
+
+def test_a_step_that_was_not_done_takes_back_those_before_it_and_not_itself() -> None:
+    travel = stopped_at_a_step()
+    emitted, _ = travel.resume("not_done")
+    trip = travel.go_on(emitted)
+    assert (trip.status, trip.reason_code, travel.asked, trip.ended_at) == ("compensated", "lost_ticket", [], NOW)
+
+
+def test_what_could_not_be_undone_is_undone_again() -> None:
+    travel = stopped_on_the_way_back()
+    emitted, _ = travel.resume("again")
+    trip = travel.go_on(emitted)
+    assert (trip.status, trip.reason_code) == ("compensated", "sold_out")
+    assert travel.asked == ["cancel car", "cancel flight"]
+
+
+def test_what_was_undone_by_hand_leaves_the_rest_to_the_saga() -> None:
+    travel = stopped_on_the_way_back()
+    emitted, _ = travel.resume("done")
+    assert travel.go_on(emitted).status == "compensated"
+    assert travel.asked == ["cancel flight"]
+
+
+def test_a_saga_may_stop_again_and_be_taken_up_again() -> None:
+    travel = stopped_on_the_way_back()
+    for _ in range(3):
+        emitted, _ = travel.resume("again")
+        assert travel.go_on(emitted, refusing("cancel car")).status == "needs_review"
+    emitted, _ = travel.resume("again")
+    assert travel.go_on(emitted).status == "compensated"
+
+
+def test_the_timeline_shows_who_decided_what_and_in_which_order() -> None:
+    travel = stopped_at_a_step()
+    emitted, _ = travel.resume("again", reason="called the agency: AL")
+    travel.go_on(emitted)
+    shown = [(step.name, step.direction, step.status, step.error_message) for step in travel.steps]
+    assert shown[1:4] == [
+        ("flight", "do", "rejected", "no"),
+        ("flight", "resume", "again", "called the agency: AL"),
+        ("flight", "do", "applied", None),
+    ]
+    assert travel.steps[2].command_type == ResumeTrip.type
+    assert [step.number for step in travel.steps] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "changed", "code"),
+    [
+        ("again", {"id": 2}, "trip_not_found"),
+        ("again", {"step": _id(999)}, "other_step"),
+        ("done", {"result": '"overbooked"'}, "overbooked"),
+        ("done", {"result": "null"}, "invalid_result"),
+    ],
+)
+def test_a_verdict_that_does_not_fit_changes_nothing(verdict: Verdict, changed: dict[str, Any], code: str) -> None:
+    travel = stopped_at_a_step()
+    before = travel.rows(Trip), travel.steps
+    assert travel.resume(verdict, **changed) == ([], code)
+    assert (travel.rows(Trip), travel.steps) == before
+
+
+def test_only_the_step_at_which_it_stopped_is_decided_upon() -> None:
+    travel = stopped_at_a_step()
+    assert travel.resume("again", step=travel.steps[0].command_id) == ([], "other_step")
+
+
+def test_a_step_on_the_way_back_cannot_be_left_as_it_is() -> None:
+    assert stopped_on_the_way_back().resume("not_done") == ([], "impossible_verdict")
+
+
+def test_a_saga_that_needs_no_review_is_nobody_s_to_decide() -> None:
+    travel = Travel()
+    waiting = travel.do(OpenTrip())
+    assert travel.resume("done") == ([], "not_in_review")
+    travel.go_on(waiting)
+    assert travel.resume("again") == ([], "not_in_review")
+
+
+def test_an_order_that_comes_twice_is_carried_out_once() -> None:
+    travel = stopped_at_a_step()
+    (entry,), _ = travel.resume("again")
+    assert travel.resume("again") == ([], "not_in_review")
+    assert travel.go_on([entry]).status == "completed"
+
+
+@pytest.mark.parametrize("function", ["do", "took", "undo", "finish"])
+def test_a_continuation_that_met_a_defect_goes_on_when_a_mended_release_replays_it(
+    function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The saga stays as it is, visibly running, with its continuation a dead letter; nothing is half done."""
+    travel = Travel()
+    answers = refusing("book hotel") if function == "undo" else refusing()
+    at = {"do": "book flight", "took": "book flight", "undo": "book hotel", "finish": "book hotel"}[function]
+    waiting = travel.do(OpenTrip())
+    while True:
+        (entry,) = waiting
+        asked = f"{entry.type.partition('.')[2]} {msgspec.json.decode(entry.arguments)['what']}"
+        if asked == at:
+            break
+        waiting, _ = travel.answer(entry, answers(asked))
+
+    def defect(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    declared = TRIP._steps
+    mended = TRIP._finish
+    broken = tuple(
+        msgspec.structs.replace(step, **({} if function == "finish" else {function: defect})) for step in declared
+    )
+    monkeypatch.setattr(TRIP, "_steps", broken)
+    monkeypatch.setattr(TRIP, "_finish", defect if function == "finish" else mended)
+    before = travel.rows(Trip), travel.steps
+    _, outcomes = travel.answer(entry, answers(at))
+    assert (outcomes[0].status, travel.rows(Trip), travel.steps) == ("failed", *before)
+    monkeypatch.setattr(TRIP, "_steps", declared)
+    monkeypatch.setattr(TRIP, "_finish", mended)
+    emitted, outcomes = travel.answer(entry, answers(at), replayed_as=_id(777))
+    assert outcomes[0].status == "applied"
+    expected = "compensated" if function == "undo" else "completed"
+    assert travel.go_on(emitted, answers).status == expected

@@ -78,6 +78,28 @@ def test_a_fault_that_is_replayed_has_spent_its_key():
     assert translated(replayed).may_have_happened
 
 
+def test_a_key_of_a_call_with_other_parameters_is_spent_on_it():
+    """An earlier release may have made it: it is no refusal, since that call may have had its effect."""
+    meaning = translated(answered(400, {"type": "idempotency_error"}))
+    assert isinstance(meaning, KeySpent)
+    assert meaning.may_have_happened
+
+
+@pytest.mark.parametrize(
+    ("error", "is_about_call"),
+    [
+        (answered(409, {"type": "idempotency_error", "code": "idempotency_key_in_use"}), True),
+        (answered(500, {"type": "api_error"}, {"Idempotent-Replayed": "true"}), True),
+        (answered(500, {"type": "api_error"}), False),
+        (answered(429, {"code": "rate_limit"}), False),
+        (answered(401, {"message": "Invalid API Key"}), False),
+        (unreached(REFUSED), False),
+    ],
+)
+def test_what_is_about_one_call_alone_does_not_count_against_stripe(error, is_about_call):
+    assert translated(error).is_about_call is is_about_call
+
+
 @pytest.mark.parametrize(
     ("status", "error", "code", "by_issuer"),
     [
@@ -85,7 +107,6 @@ def test_a_fault_that_is_replayed_has_spent_its_key():
         (402, {"type": "card_error", "code": "expired_card"}, "expired_card", True),
         (400, {"type": "invalid_request_error", "code": "amount_too_small"}, "amount_too_small", False),
         (404, {"type": "invalid_request_error", "code": "resource_missing"}, "resource_missing", False),
-        (400, {"type": "idempotency_error"}, "idempotency_error", False),
         (400, {"type": "invalid_request_error"}, "invalid_request_error", False),
     ],
 )

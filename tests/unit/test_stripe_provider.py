@@ -1,5 +1,7 @@
 """What no server can be made to do at will: an answer that is unknown stays so until one clears it up."""
 
+from datetime import UTC, datetime
+
 import pytest
 import stripe
 from pydantic import SecretStr
@@ -13,6 +15,14 @@ SPENT = stripe.APIError("a fault", http_status=500, headers={"Idempotent-Replaye
 BUSY = stripe.RateLimitError("too many", http_status=429, headers={"Retry-After": "3"})
 INTENT = stripe.PaymentIntent.construct_from({"id": "pi_1", "metadata": {}, "latest_charge": None}, "sk_test")
 HELD = stripe.PaymentIntent.construct_from({"id": "pi_1", "status": "requires_capture"}, "sk_test")
+NONE = stripe.ListObject.construct_from({"data": [], "has_more": False}, "sk_test")
+SETTINGS = StripeSettings(api_key=SecretStr("sk_test"), metadata_key=SecretStr("k" * 32))
+
+
+def asked(**changed):
+    """The arguments of an authorization."""
+    given = {"payment_id": 1, "amount": 1, "currency": "EUR", "payment_method": "pm_card_visa", "key": "k"}
+    return given | {"asked_at": datetime.now(UTC), "is_repeated": False} | changed
 
 
 def answers(*given):
@@ -30,7 +40,7 @@ def answers(*given):
 
 @pytest.fixture
 def provider():
-    return StripeProvider(StripeSettings(api_key=SecretStr("sk_test")))
+    return StripeProvider(SETTINGS)
 
 
 async def undecided(call):
@@ -49,14 +59,14 @@ async def test_a_capture_of_unknown_result_stays_unknown_while_stripe_is_busy(pr
 async def test_an_authorization_of_unknown_result_stays_unknown_while_stripe_is_busy(provider, monkeypatch):
     monkeypatch.setattr(provider._intents, "create_async", answers(SPENT))
     monkeypatch.setattr(provider._intents, "search_async", answers(BUSY))
-    call = provider.authorize(payment_id=1, amount=1, currency="EUR", payment_method="pm_card_visa", key="k")
+    call = provider.authorize(**asked())
     assert await undecided(call) == (True, 3.0)
 
 
 async def test_a_refund_of_unknown_result_stays_unknown_while_stripe_is_busy(provider, monkeypatch):
     monkeypatch.setattr(provider._refunds, "create_async", answers(SPENT))
-    monkeypatch.setattr(provider._intents, "retrieve_async", answers(INTENT, BUSY))
-    call = provider.refund(provider_id="pi_1", amount=1, currency="EUR", key="k")
+    monkeypatch.setattr(provider._refunds, "list_async", answers(NONE, BUSY))
+    call = provider.refund(payment_id=1, provider_id="pi_1", amount=1, currency="EUR", key="k")
     assert await undecided(call) == (True, 3.0)
 
 
@@ -64,11 +74,25 @@ async def test_what_is_still_being_processed_is_asked_for_again(provider, monkey
     processing = stripe.PaymentIntent.construct_from({"id": "pi_1", "status": "processing"}, "sk_test")
     monkeypatch.setattr(provider._intents, "create_async", answers(processing, processing))
     monkeypatch.setattr(provider._intents, "retrieve_async", answers(processing, HELD))
-    arguments = {"payment_id": 1, "amount": 1, "currency": "EUR", "payment_method": "pm_card_visa", "key": "k"}
-    assert await undecided(provider.authorize(**arguments)) == (True, None)
-    assert (await provider.authorize(**arguments)).provider_id == "pi_1"
+    assert await undecided(provider.authorize(**asked())) == (True, None)
+    assert (await provider.authorize(**asked())).provider_id == "pi_1"
+
+
+@pytest.mark.parametrize("refusal", [stripe.InvalidRequestError("no such parameter", None), SPENT])
+async def test_a_look_up_that_is_refused_refuses_no_payment(provider, monkeypatch, refusal):
+    monkeypatch.setattr(provider._intents, "search_async", answers(refusal))
+    monkeypatch.setattr(provider._intents, "list_async", answers(refusal))
+    assert (await undecided(provider.authorize(**asked(is_repeated=True))))[1] is None
+    monkeypatch.setattr(provider._intents, "search_async", answers(refusal))
+    monkeypatch.setattr(provider._intents, "list_async", answers(refusal))
+    look_up = provider.look_up_authorization(amount=1, currency="EUR", key="k", asked_at=datetime.now(UTC))
+    await undecided(look_up)
+    monkeypatch.setattr(provider._refunds, "list_async", answers(refusal))
+    await undecided(provider.look_up_refund(provider_id="pi_1", key="k"))
 
 
 def test_without_a_key_nothing_starts():
     with pytest.raises(ConfigurationError, match="STRIPE_API_KEY"):
         StripeProvider(StripeSettings())
+    with pytest.raises(ConfigurationError, match="STRIPE_METADATA_KEY"):
+        StripeProvider(StripeSettings(api_key=SecretStr("sk_test")))

@@ -8,11 +8,14 @@ from pydantic import SecretStr
 
 from coordinator.dev.sandbox.webhooks import signature
 from shared.errors import ConfigurationError
+from shared.payments.stripe_metadata import MetadataKey
 from shared.payments.stripe_webhooks import ProviderEvent, WebhookRefused, verify_webhook
 from shared.settings import StripeSettings
 
 SECRET = "whsec_test"
-SETTINGS = StripeSettings(webhook_secret=SecretStr(SECRET), webhook_tolerance_s=300)
+KEY = "the key of this deployment"
+SETTINGS = StripeSettings(webhook_secret=SecretStr(SECRET), metadata_key=SecretStr(KEY), webhook_tolerance_s=300)
+OURS = MetadataKey(SETTINGS).metadata(7, "k")
 INTENT = {
     "id": "pi_1",
     "object": "payment_intent",
@@ -21,7 +24,7 @@ INTENT = {
     "currency": "eur",
     "last_payment_error": None,
     "latest_charge": "ch_1",
-    "metadata": {"payment_id": "7", "idempotency_key": "k"},
+    "metadata": OURS,
     "status": "requires_capture",
 }
 CHARGE = {
@@ -31,7 +34,7 @@ CHARGE = {
     "amount_captured": 1099,
     "amount_refunded": 400,
     "currency": "eur",
-    "metadata": {"payment_id": "7"},
+    "metadata": OURS,
     "payment_intent": "pi_1",
     "status": "succeeded",
 }
@@ -40,7 +43,7 @@ REFUND = {
     "amount": 400,
     "currency": "eur",
     "failure_reason": "lost_or_stolen_card",
-    "metadata": {"payment_id": "7"},
+    "metadata": OURS,
     "payment_intent": "pi_1",
     "status": "failed",
 }
@@ -70,6 +73,7 @@ def test_an_authorization_is_read():
         kind="authorized",
         created_s=1790000000,
         payment_id=7,
+        is_signed=True,
         provider_id="pi_1",
         status="requires_capture",
         currency="EUR",
@@ -91,6 +95,26 @@ def test_every_kind_is_read_with_its_payment_and_its_amounts():
     failed = received(event("refund.failed", REFUND))
     assert (failed.kind, failed.provider_id, failed.amount) == ("refund_failed", "pi_1", 400)
     assert failed.error_code == "lost_or_stolen_card"
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"payment_id": "7"},
+        OURS | {"payment_id": "8"},
+        OURS | {"payment_id": "07"},
+        OURS | {"payment_digest": ""},
+        OURS | {"payment_digest": OURS["payment_digest"][:-1] + "é"},
+        MetadataKey(StripeSettings(metadata_key=SecretStr("another deployment's key"))).metadata(7, "k"),
+    ],
+    ids=["none", "of another payment", "of another text", "empty", "not ASCII", "of another deployment"],
+)
+@pytest.mark.parametrize("kind", ["payment_intent.succeeded", "charge.refunded", "refund.failed"])
+def test_what_this_deployment_did_not_mark_is_not_signed(kind, metadata):
+    thing = {"payment_intent.succeeded": INTENT, "charge.refunded": CHARGE, "refund.failed": REFUND}[kind]
+    assert received(event(kind, thing)).is_signed
+    read = received(event(kind, thing | {"metadata": metadata}))
+    assert read is None or not read.is_signed
 
 
 def test_amounts_are_in_minor_units_of_iso_4217():
@@ -177,3 +201,6 @@ def test_what_is_signed_and_still_no_event_is_refused_as_malformed(payload):
 def test_without_a_secret_nothing_is_believed():
     with pytest.raises(ConfigurationError, match="STRIPE_WEBHOOK_SECRET"):
         verify_webhook(AUTHORIZED, signature(AUTHORIZED, "", now_s()), StripeSettings())
+    without_key = StripeSettings(webhook_secret=SecretStr(SECRET))
+    with pytest.raises(ConfigurationError, match="STRIPE_METADATA_KEY"):
+        verify_webhook(AUTHORIZED, signature(AUTHORIZED, SECRET, now_s()), without_key)

@@ -8,7 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -29,7 +29,10 @@ from coordinator.dev.sandbox.store import Store
 from shared.payments.stripe_amounts import AmountNotChargeable, from_stripe, to_stripe
 
 _AMOUNT_MAX: Final = 99_999_999
+_PAGE_MAX: Final = 100
 _QUERY: Final = re.compile(r"metadata\['(\w+)'\]:'([^']*)'")
+
+_Thing = TypeVar("_Thing", Intent, Refund)
 
 Emit = Callable[[str, dict[str, Any]], None]
 """Takes an event's type and its object."""
@@ -130,18 +133,29 @@ class Account:
         refunds = self._store.refunds(name)[:10] if "latest_charge.refunds" in expanded else None
         return Result(200, shown_intent(intent, shown_charge(intent, refunds)))
 
-    def search(self, form: Form) -> Result:
-        """By one pair of the metadata; that is all that the sandbox can."""
+    def list_intents(self, form: Form) -> Result:
+        """Those created since a time, the latest first. Without a lag, as Stripe's."""
+        since = form.under("created").get("gte", "0")
+        intents = [intent for intent in reversed(self._store.intents()) if intent.created >= int(since)]
+        return Result(200, _page(intents, form, shown_intent, "/v1/payment_intents"))
+
+    def search(self, form: Form, search_lag_s: float) -> Result:
+        """By one pair of the metadata; that is all that the sandbox can. What is younger than the lag is not found."""
         query = _QUERY.fullmatch(form.text("query"))
         if query is None:
             raise invalid_request("sandbox_limit", "the sandbox searches by metadata['name']:'value' only", "query")
         name, value = query.groups()
-        found = [shown_intent(intent) for intent in self._store.intents() if intent.metadata.get(name) == value]
+        until_s = time.time() - search_lag_s
+        found = [
+            shown_intent(intent)
+            for intent in self._store.intents()
+            if intent.metadata.get(name) == value and intent.created <= until_s
+        ]
         return Result(200, {**shown_list(found, "/v1/payment_intents/search"), "object": "search_result"})
 
     def list_refunds(self, form: Form) -> Result:
         refunds = self._store.refunds(form.text("payment_intent"))
-        return Result(200, shown_list([shown_refund(refund) for refund in refunds], "/v1/refunds"))
+        return Result(200, _page(refunds, form, shown_refund, "/v1/refunds"))
 
     def retrieve_refund(self, name: str) -> Result:
         refund = self._store.get(Refund, name)
@@ -205,6 +219,18 @@ def _unexpected(intent: Intent, what: str) -> Exception:
         f"This PaymentIntent could not be {what} because it has a status of {intent.status}.",
         payment_intent=shown_intent(intent),
     )
+
+
+def _page(things: list[_Thing], form: Form, shown: Callable[[_Thing], dict[str, Any]], url: str) -> dict[str, Any]:
+    """https://docs.stripe.com/api/pagination"""
+    after = form.values.get("starting_after")
+    if after is not None:
+        ids = [thing.id for thing in things]
+        if after not in ids:
+            raise missing("object", after, "starting_after")
+        things = things[ids.index(after) + 1 :]
+    limit = min(form.amount("limit", 10), _PAGE_MAX)
+    return shown_list([shown(thing) for thing in things[:limit]], url, has_more=len(things) > limit)
 
 
 def _new_id(prefix: str) -> str:

@@ -2,7 +2,8 @@
 
 GET  /sandbox/charges    what was held, taken, let go of and given back. `?at_least=2&status=succeeded` waits, for up
                          to 10 s, until there are two such
-POST /sandbox/faults     {"rates": {"429": 0.1, "lost_answer": 0.05}, "seed": 7, "delay_s": 1}; see faults.py
+POST /sandbox/faults     {"rates": {"429": 0.1, "lost_answer": 0.05}, "seed": 7, "delay_s": 1, "search_lag_s": 60}; see
+                         faults.py
 POST /sandbox/webhooks   {"copies": 2, "shuffle": true, "seed": 7}
 POST /sandbox/forget     forget the idempotency keys, as Stripe does after a day
 POST /sandbox/expire     {"payment_intent": "pi_…"}: let go of a hold, as Stripe does after seven days
@@ -16,6 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from aiohttp import web
 
 from coordinator.dev.sandbox.account import Account, Result, charged
@@ -62,6 +64,7 @@ class Sandbox:
             [
                 web.get("/readyz", self._ready),
                 web.post("/v1/payment_intents", self._authorize),
+                web.get("/v1/payment_intents", self._list_intents),
                 web.get("/v1/payment_intents/search", self._search),
                 web.get("/v1/payment_intents/{id}", self._retrieve),
                 web.post("/v1/payment_intents/{id}/capture", self._capture),
@@ -117,10 +120,15 @@ class Sandbox:
 
     async def _search(self, request: web.Request) -> web.StreamResponse:
         form = await self._form(request, frozenset(("query", "limit", "page", "expand")))
-        return await self._answer(request, "read", form, lambda account: account.search(form))
+        lag_s = self.faults.plan.search_lag_s
+        return await self._answer(request, "read", form, lambda account: account.search(form, lag_s))
+
+    async def _list_intents(self, request: web.Request) -> web.StreamResponse:
+        form = await self._form(request, frozenset(("created", "limit", "starting_after", "expand")))
+        return await self._answer(request, "read", form, lambda account: account.list_intents(form))
 
     async def _list_refunds(self, request: web.Request) -> web.StreamResponse:
-        form = await self._form(request, frozenset(("payment_intent", "limit", "expand")))
+        form = await self._form(request, frozenset(("payment_intent", "limit", "starting_after", "expand")))
         return await self._answer(request, "read", form, lambda account: account.list_refunds(form))
 
     async def _retrieve_refund(self, request: web.Request) -> web.StreamResponse:
@@ -175,7 +183,7 @@ class Sandbox:
 
     async def _set_faults(self, request: web.Request) -> web.StreamResponse:
         plan = self.faults.set_plan(await request.read())
-        return web.json_response({"rates": plan.rates, "seed": plan.seed, "delay_s": plan.delay_s})
+        return web.json_response(msgspec.to_builtins(plan))
 
     async def _set_webhooks(self, request: web.Request) -> web.StreamResponse:
         plan = self.webhooks.set_plan(await request.read())

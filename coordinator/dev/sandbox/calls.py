@@ -90,7 +90,8 @@ class Calls:
         intent = self._store.get(Intent, call.intent) if call.intent else None
         method = intent.payment_method if intent else call.form.values.get("payment_method")
         name = call.key or call.path
-        return self._faults.next(call.action, method, call.intent or name, name)
+        payment = call.intent or call.form.values.get("metadata[payment_id]") or name
+        return self._faults.next(call.action, method, payment, name)
 
     def _execute(self, call: Call, perform: Callable[[Account], Result], faults: set[Fault]) -> Reply:
         """The effect and its answer are one transaction: no crash parts them."""

@@ -34,12 +34,13 @@ FAULTY_METHOD: Final = re.compile(
 
 
 class Plan(Struct, frozen=True, forbid_unknown_fields=True):
-    """What `POST /sandbox/faults` sets. Rates are from 0 to 1."""
+    """What `POST /sandbox/faults` sets. Rates are from 0 to 1; the search misses what is younger than its lag."""
 
     rates: dict[Fault, float] = {}
     seed: int = 0
     delay_s: float = 1.0
     retry_after_s: int = 1
+    search_lag_s: float = 0.0
 
 
 class Faults:

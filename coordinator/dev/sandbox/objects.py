@@ -110,9 +110,9 @@ def shown_refund(refund: Refund) -> dict[str, Any]:
     }
 
 
-def shown_list(shown: list[dict[str, Any]], url: str) -> dict[str, Any]:
-    """https://docs.stripe.com/api/pagination; everything is on the first page."""
-    return {"object": "list", "data": shown, "has_more": False, "url": url}
+def shown_list(shown: list[dict[str, Any]], url: str, *, has_more: bool = False) -> dict[str, Any]:
+    """https://docs.stripe.com/api/pagination."""
+    return {"object": "list", "data": shown, "has_more": has_more, "url": url}
 
 
 class Form:

@@ -5,6 +5,7 @@ from typing import ClassVar
 from shared.commands import Command, Id, Quantity
 from shared.continuation import Continuation
 from shared.payments.commands import PaymentMethod
+from shared.saga import Resumption
 
 
 class OpenPurchase(Command, frozen=True, kw_only=True):
@@ -22,3 +23,14 @@ class ContinuePurchase(Continuation, frozen=True, kw_only=True):
     """Go on with a purchase, one of whose steps is settled. Rejected: `unknown_step`."""
 
     type: ClassVar[str] = "users.continue_purchase"
+
+
+class ResumePurchase(Resumption, frozen=True, kw_only=True):
+    """Take up a purchase that needs a review at the step where it stopped, by what an operator knows now.
+
+    `verdict`: `again` asks the step's lane once more; `done`: the step was done, or taken back; `not_done`: it was not
+    done, and the purchase is taken back. Of `authorize` the `result` is the payment, `{"id": 7}`.
+    Rejected: `purchase_not_found`, `not_in_review`, `other_step`, `impossible_verdict`, `invalid_result`.
+    """
+
+    type: ClassVar[str] = "users.resume_purchase"

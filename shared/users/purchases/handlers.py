@@ -5,7 +5,7 @@ from shared.rows import by_key
 from shared.saga import SagaStep
 from shared.unit_of_work import Handler, UnitOfWork
 from shared.users.model import User
-from shared.users.purchases.commands import ContinuePurchase, OpenPurchase
+from shared.users.purchases.commands import ContinuePurchase, OpenPurchase, ResumePurchase
 from shared.users.purchases.model import Purchase
 from shared.users.purchases.saga import PURCHASE
 
@@ -28,6 +28,10 @@ def continue_purchase(work: UnitOfWork, command: ContinuePurchase) -> Purchase:
     return PURCHASE.go_on(work, command)
 
 
+def resume_purchase(work: UnitOfWork, command: ResumePurchase) -> Purchase:
+    return PURCHASE.resume(work, command)
+
+
 HANDLERS = (
     Handler(OpenPurchase, open_purchase, reads=lambda command: (by_key(User, command.user_id),)),
     Handler(
@@ -35,5 +39,12 @@ HANDLERS = (
         continue_purchase,
         reads=lambda command: (by_key(SagaStep, command.command_id),),
         is_internal=True,
+    ),
+    Handler(
+        ResumePurchase,
+        resume_purchase,
+        reads=lambda command: (by_key(Purchase, command.id), by_key(SagaStep, command.step)),
+        target=lambda command: by_key(Purchase, command.id),
+        is_operators=True,
     ),
 )

@@ -4,27 +4,34 @@ import hashlib
 import hmac
 import json
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
+from aiohttp import web
 from conftest import RunningGateway
 from gateway_fakes import PAYMENT, REFUND, refused
 from pydantic import SecretStr
+from structlog.testing import capture_logs
 
-from gateways.payments import STRIPE
-from shared.errors import BrokerUnavailable, CommandPending
-from shared.ids import command_id_for
+from gateways.payments import IGNORED_EVENTS, PAYMENTS, STRIPE, attach
+from shared.errors import BrokerUnavailable, CommandPending, ConfigurationError
+from shared.ids import command_id_for, is_system_id
+from shared.payments.model import Payment
+from shared.payments.stripe_metadata import MetadataKey
 from shared.settings import StripeSettings
 
 SECRET = "whsec_test"
+SETTINGS = StripeSettings(webhook_secret=SecretStr(SECRET), metadata_key=SecretStr("the key of this deployment"))
+OURS = MetadataKey(SETTINGS).metadata(9, "k")
 
 
 @pytest.fixture
 def hooked(payments: RunningGateway) -> RunningGateway:
     """A gateway that knows the secret."""
     assert payments.runner.app is not None
-    payments.runner.app._state[STRIPE] = StripeSettings(webhook_secret=SecretStr(SECRET))
+    payments.runner.app._state[STRIPE] = SETTINGS
     return payments
 
 
@@ -36,7 +43,7 @@ def intent(event_type: str = "payment_intent.succeeded", **changed: Any) -> byte
         "amount_received": 100,
         "currency": "eur",
         "status": "succeeded",
-        "metadata": {"payment_id": "9"},
+        "metadata": OURS,
     }
     event = {"id": "evt_1", "created": 1_700_000_000, "type": event_type, "data": {"object": thing | changed}}
     return json.dumps(event).encode()
@@ -62,22 +69,60 @@ class TestEvents:
             assert response.status == 200
         assert len({message.command_id for _, message, _ in hooked.writes.issued}) == 1
         assert hooked.writes.last.type == "payments.provider_event"
+        assert hooked.writes.last.origin == "system"
         assert hooked.writes.last_wait_s == 0
         assert msgspec.json.decode(hooked.writes.last.arguments) == {
             "event_id": "evt_1",
             "kind": "captured",
             "id": 9,
             "provider_id": "pi_1",
+            "is_signed": True,
             "currency": "EUR",
             "amount": 100,
             "amount_captured": 100,
         }
 
-    async def test_no_idempotency_key_of_a_client_stands_for_an_event(self, hooked: RunningGateway) -> None:
+    async def test_no_client_can_take_an_event_s_id(self, hooked: RunningGateway) -> None:
         await deliver(hooked, intent())
-        assert hooked.writes.last.command_id != command_id_for("payments", "evt_1")
-        response, _ = await hooked.call("POST", "/payments/9/capture", headers={"Idempotency-Key": "stripe\tevt_1"})
-        assert response.status == 400
+        assert is_system_id(hooked.writes.last.command_id or "")
+
+    @pytest.mark.parametrize(
+        "metadata",
+        [
+            {"payment_id": "9"},
+            OURS | {"payment_digest": "0" * 64},
+            MetadataKey(SETTINGS).metadata(8, "k") | {"payment_id": "9"},
+        ],
+        ids=["no mark", "a wrong mark", "the mark of another payment"],
+    )
+    async def test_another_system_s_event_with_our_number_is_ignored_and_counted(
+        self, hooked: RunningGateway, metadata: dict[str, str]
+    ) -> None:
+        before = IGNORED_EVENTS.labels("not_ours")._value.get()
+        with capture_logs() as lines:
+            for _ in range(3):
+                assert (await deliver(hooked, intent(id="pi_foreign", metadata=metadata)))[0].status == 200
+            foreign = intent(id="pi_foreign", metadata=metadata | {"payment_id": "7"})
+            assert (await deliver(hooked, foreign))[0].status == 200
+        assert hooked.writes.issued == []
+        assert IGNORED_EVENTS.labels("not_ours")._value.get() == before + 4
+        assert [line["event"] for line in lines if line["event"] == "events_ignored"] == ["events_ignored"]
+
+    async def test_an_event_of_a_payment_that_an_earlier_release_made_is_known_by_its_id(
+        self, hooked: RunningGateway, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def get_payment(_: int) -> Payment:
+            return msgspec.structs.replace(PAYMENT, provider_id="pi_1")
+
+        assert hooked.runner.app is not None
+        monkeypatch.setattr(hooked.runner.app[PAYMENTS], "get_payment", get_payment)
+        assert (await deliver(hooked, intent(metadata={"payment_id": "9"})))[0].status == 200
+        assert b"is_signed" not in hooked.writes.last.arguments
+
+    def test_a_gateway_that_takes_events_does_not_start_without_the_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", SECRET)
+        with pytest.raises(ConfigurationError, match="STRIPE_METADATA_KEY"):
+            attach(web.Application(), SimpleNamespace(sql=lambda: None, writes=None))  # type: ignore[arg-type]
 
     @pytest.mark.parametrize("code", ["payment_not_found", "other_payment", "impossible_transition"])
     async def test_an_event_that_the_lane_refuses_is_not_sent_again(self, hooked: RunningGateway, code: str) -> None:

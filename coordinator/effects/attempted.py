@@ -1,0 +1,81 @@
+"""What is known of the attempts at one effect. It travels with the effect, from a worker to the next."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from msgspec import Struct
+
+HEADER_ASKED_AT: Final = "asked-at-ms"
+HEADER_FIRST_AT: Final = "first-attempt-at-ms"
+HEADER_CALLS: Final = "calls"
+HEADER_DOUBT: Final = "may-have-happened"
+HEADER_NOT_BEFORE: Final = "not-before-ms"
+HEADER_REASON: Final = "reason"
+
+_REASON_CHARACTERS_MAX: Final = 500
+LONG_AGO_S: Final = 30 * 86_400
+"""An effect whose age is not known is taken to be so old."""
+_TIME_MS_MAX: Final = 1 << 50
+
+
+class Attempted(Struct, kw_only=True):
+    """Times are in seconds since the Unix epoch.
+
+    `asked_at_s`: nobody made a call before. `first_at_s`: when a worker first took the effect up; the time after which
+    it is given up counts from there. `calls`: how many were made. `may_have_happened`: one of them may have had its
+    effect, or somebody else may have made one. `reason`: why the last one came to nothing.
+    """
+
+    asked_at_s: float
+    first_at_s: float
+    calls: int = 0
+    may_have_happened: bool = False
+    not_before_s: float = 0.0
+    reason: str = ""
+
+    def join(self, other: "Attempted") -> None:
+        """Another copy of the effect is known: whatever either of them leaves in doubt is in doubt."""
+        self.asked_at_s = min(self.asked_at_s, other.asked_at_s)
+        self.first_at_s = min(self.first_at_s, other.first_at_s)
+        self.calls = max(self.calls, other.calls)
+        self.may_have_happened = self.may_have_happened or other.may_have_happened
+        self.reason = self.reason or other.reason
+
+    def headers(self) -> dict[str, str | int | bool]:
+        """For a message that carries the effect on."""
+        return {
+            HEADER_ASKED_AT: int(self.asked_at_s * 1000),
+            HEADER_FIRST_AT: int(self.first_at_s * 1000),
+            HEADER_CALLS: self.calls,
+            HEADER_DOUBT: self.may_have_happened,
+            HEADER_NOT_BEFORE: int(self.not_before_s * 1000),
+            HEADER_REASON: self.reason[:_REASON_CHARACTERS_MAX].encode("utf-8", "backslashreplace").decode(),
+        }
+
+
+def attempted_of(
+    headers: Mapping[str, Any], now_s: float, *, published_at_s: float | None, is_again: bool
+) -> Attempted:
+    """What a delivery says. `published_at_s`: when its lane emitted it.
+
+    `is_again`: it was delivered before, or an operator has had it sent once more; whoever had it may have made a call.
+    What is not said, or makes no sense, is taken for the worst.
+    """
+    first_at_s = _seconds(headers.get(HEADER_FIRST_AT))
+    asked_at_s = _seconds(headers.get(HEADER_ASKED_AT)) or published_at_s or now_s - LONG_AGO_S
+    calls = headers.get(HEADER_CALLS)
+    return Attempted(
+        asked_at_s=min(asked_at_s, now_s),
+        first_at_s=min(first_at_s or now_s, now_s),
+        calls=calls if isinstance(calls, int) and calls >= 0 else 0,
+        may_have_happened=is_again or bool(headers.get(HEADER_DOUBT)),
+        not_before_s=_seconds(headers.get(HEADER_NOT_BEFORE)) or 0.0,
+        reason=str(headers.get(HEADER_REASON, "")),
+    )
+
+
+def _seconds(milliseconds: object) -> float | None:
+    """A time of a header, if it is one."""
+    if isinstance(milliseconds, int) and 0 < milliseconds < _TIME_MS_MAX:
+        return milliseconds / 1000
+    return None

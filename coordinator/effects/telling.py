@@ -1,0 +1,108 @@
+"""What an effect worker publishes: results, what it could make nothing of, and effects that are put back."""
+
+import asyncio
+import hashlib
+import math
+import time
+from typing import Final
+
+import msgspec
+import pika
+import structlog
+
+from coordinator.effects.attempted import Attempted
+from coordinator.effects.attempts import Told
+from coordinator.effects.retry_queues import retry_key
+from coordinator.lane.control import EFFECT_TEXT_CHARACTERS_MAX, DeadEffect
+from shared.commands import Command
+from shared.errors import Unavailable
+from shared.ids import system_command_id
+from shared.messaging.publisher import Publisher
+from shared.messaging.topology import SYSTEM_EXCHANGE
+from shared.messaging.wire import JSON_CONTENT, CommandMessage, Problem
+
+_PERSISTENT: Final = 2
+_PAUSE_S_MAX: Final = 30.0
+_LINE_S: Final = 60.0
+_REASON_CHARACTERS_MAX: Final = 2000
+_TRACEBACK_CHARACTERS_MAX: Final = 8000
+
+log = structlog.get_logger("effects")
+
+
+class Telling:
+    """Publishes for the effects of one service. Each message waits by itself for a queue that takes it."""
+
+    def __init__(self, service: str, publisher: Publisher, pause_s: float) -> None:
+        self._service = service
+        self._publisher = publisher
+        self._pause_s = pause_s
+        self._logged_at: dict[str, float] = {}
+
+    async def tell(self, told: Told, effect_type: str, effect_id: str) -> None:
+        """Bring a result to its lane. Return once the broker has it."""
+        await self._bring(told.command, told.command_id(effect_type, effect_id))
+
+    async def bury(self, dead: DeadEffect, copy: str) -> None:
+        """Bring to the lane what nothing could be made of. `copy` tells its deliveries from those of a replay."""
+        name = dead.command_id or hashlib.sha256(f"{dead.effect_type}\n{dead.body}".encode()).hexdigest()
+        log.error("effect_dead", command_id=dead.command_id, type=dead.effect_type, code=dead.code, reason=dead.reason)
+        await self._bring(dead, system_command_id(self._service, name, "dead", copy), lane=self._service)
+
+    async def put_back(self, message: CommandMessage, attempted: Attempted, delay_s: float) -> bool:
+        """Have the effect come again, about so much later, and to any worker. False: no queue takes it now."""
+        properties = pika.BasicProperties(
+            message_id=message.command_id,
+            type=message.type,
+            content_type=JSON_CONTENT,
+            delivery_mode=_PERSISTENT,
+            headers=attempted.headers(),
+        )
+        target = retry_key(self._service, delay_s)
+        try:
+            await self._publisher.publish(SYSTEM_EXCHANGE, target, properties, message.arguments)
+        except Unavailable as error:
+            self._warn("effect_not_put_back", target, error, command_id=message.command_id)
+            return False
+        return True
+
+    async def _bring(self, command: Command, command_id: str, lane: str | None = None) -> None:
+        target = command.lane() if lane is None else lane
+        arguments = msgspec.json.encode(command)
+        pause_s = self._pause_s
+        while True:
+            properties = pika.BasicProperties(
+                message_id=command_id, type=command.type, content_type=JSON_CONTENT, delivery_mode=_PERSISTENT
+            )
+            try:
+                await self._publisher.publish(SYSTEM_EXCHANGE, target, properties, arguments)
+            except Unavailable as error:
+                self._warn("result_not_taken", target, error, command_id=command_id, type=command.type)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, _PAUSE_S_MAX)
+            else:
+                return
+
+    def _warn(self, event: str, target: str, error: Unavailable, **details: str | None) -> None:
+        """Once a minute for each target."""
+        now = time.monotonic()
+        if now - self._logged_at.get(target, -math.inf) >= _LINE_S:
+            self._logged_at[target] = now
+            log.warning(event, target=target, error=str(error), **details)
+
+
+def dead_effect(message: CommandMessage, problem: Problem, traceback: str | None = None) -> DeadEffect:
+    """What the lane is told of an effect that nothing could be made of; its text as far as it fits."""
+    return DeadEffect(
+        command_id=message.command_id,
+        effect_type=message.type,
+        body=message.arguments.decode("utf-8", "backslashreplace")[:EFFECT_TEXT_CHARACTERS_MAX],
+        code=problem.code,
+        reason=_text(problem.message)[:_REASON_CHARACTERS_MAX],
+        traceback=None if traceback is None else _text(traceback)[-_TRACEBACK_CHARACTERS_MAX:],
+    )
+
+
+def _text(text: str) -> str:
+    """An exception's text may have lone surrogates, for which UTF-8 has no bytes."""
+    return text.encode("utf-8", "backslashreplace").decode()

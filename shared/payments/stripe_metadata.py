@@ -1,0 +1,47 @@
+"""What marks our payments and refunds at Stripe, where other systems may have payments on the same account.
+
+Their numbers may be the same as ours, so a number alone is believed of nobody. What we make carries a keyed digest
+(HMAC-SHA256, RFC 2104) of the payment's number beside it; the key is this deployment's own. An event without the
+digest, or with another one, tells nothing of a payment that is not known by its id at Stripe already.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import Final
+
+from shared.errors import ConfigurationError
+from shared.settings import StripeSettings
+
+KEY_METADATA: Final = "idempotency_key"
+PAYMENT_METADATA: Final = "payment_id"
+DIGEST_METADATA: Final = "payment_digest"
+
+
+class MetadataKey:
+    """Makes the metadata of what is ours, and recognizes it."""
+
+    def __init__(self, settings: StripeSettings) -> None:
+        """Raises ConfigurationError where there is no STRIPE_METADATA_KEY."""
+        if settings.metadata_key is None:
+            raise ConfigurationError(
+                "STRIPE_METADATA_KEY: it marks what is ours at Stripe, so that events of others are told from ours; "
+                "it is unset. Make one (`openssl rand -hex 32`), the same for effect workers and gateways, and keep it"
+            )
+        self._key = settings.metadata_key.get_secret_value().encode()
+
+    def metadata(self, payment_id: int, idempotency_key: str) -> dict[str, str]:
+        """Of a payment, or of a refund of it."""
+        return {
+            PAYMENT_METADATA: str(payment_id),
+            DIGEST_METADATA: self._digest(str(payment_id)),
+            KEY_METADATA: idempotency_key,
+        }
+
+    def is_ours(self, metadata: Mapping[str, str]) -> bool:
+        """Whether this deployment made what bears it."""
+        given = metadata.get(DIGEST_METADATA, "")
+        return hmac.compare_digest(self._digest(metadata.get(PAYMENT_METADATA, "")).encode(), given.encode())
+
+    def _digest(self, payment_id: str) -> str:
+        return hmac.new(self._key, f"payment {payment_id}".encode(), hashlib.sha256).hexdigest()

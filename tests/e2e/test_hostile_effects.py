@@ -1,0 +1,101 @@
+"""Whatever comes into the queue of effects, by whatever way: a dead letter of the lane, and the worker goes on."""
+
+import json
+import urllib.request
+from typing import Any
+from uuid import uuid4
+
+import pika
+
+from shared.ids import system_command_id
+from shared.lane_tables import DeadLetter
+from shared.messaging.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
+from shared.messaging.wire import PACK_CONTENT
+from tests.support.letters import dead_letters
+from tests.support.system import System, wait_until
+
+QUEUE = "effects.payments"
+CAPTURE = "payments.effects.capture"
+FORGED = json.dumps({"id": 1, "provider_id": "pi_1", "amount": 100, "currency": "EUR"}).encode()
+DEEP = b'[{"id": "%s", "type": "%s", "args": %s}]' % (
+    str(uuid4()).encode(),
+    CAPTURE.encode(),
+    b"[" * 1100 + b"]" * 1100,
+)
+
+
+def publish(system: System, exchange: str, body: bytes, **fields: Any) -> None:
+    connection = pika.BlockingConnection(pika.URLParameters(system.environment["AMQP_URL"]))
+    channel = connection.channel()
+    channel.confirm_delivery()
+    properties = pika.BasicProperties(**({"message_id": str(uuid4()), "type": CAPTURE, "delivery_mode": 2} | fields))
+    channel.basic_publish(exchange, QUEUE, body, properties, mandatory=True)
+    connection.close()
+
+
+def open_payment(system: System) -> int:
+    body = {"user_id": 1, "amount": 100, "currency": "EUR", "payment_method": "pm_card_visa"}
+    request = urllib.request.Request(
+        f"{system.urls['payments']}/payments", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=20) as answer:
+        return int(json.load(answer)["id"])
+
+
+def status_of(system: System, payment_id: int) -> str:
+    with urllib.request.urlopen(f"{system.urls['payments']}/payments/{payment_id}", timeout=20) as answer:
+        return str(json.load(answer)["status"])
+
+
+def test_what_is_no_effect_is_a_dead_letter_and_the_worker_goes_on(system: System) -> None:
+    system.prepare("payments")
+    system.start_sandbox()
+    system.start_coordinator("payments")
+    system.start_gateway("payments")
+    # One place of the prefetch: whatever keeps it stops everything.
+    worker = system.start_effects("payments", EFFECTS_CONCURRENCY="1")
+    forged_id = system_command_id("whoever")
+    for exchange, body, fields in (
+        ("", FORGED, {"message_id": forged_id}),
+        (SYSTEM_EXCHANGE, DEEP, {"content_type": PACK_CONTENT}),
+        (SYSTEM_EXCHANGE, b"[" * 200_000, {"content_type": PACK_CONTENT}),
+        (SYSTEM_EXCHANGE, b"[" * 200_000, {}),
+        (SYSTEM_EXCHANGE, b"\xff\xfe", {}),
+        (SYSTEM_EXCHANGE, FORGED, {"type": "payments.effects.steal"}),
+        (
+            SYSTEM_EXCHANGE,
+            FORGED,
+            {"headers": {"asked-at-ms": -1, "calls": "many", "not-before-ms": [1]}, "type": None},
+        ),
+    ):
+        publish(system, exchange, body, **fields)
+    payment_id = open_payment(system)
+    wait_until(lambda: status_of(system, payment_id) == "authorized", "the payment is authorized")
+
+    def letters() -> list[DeadLetter]:
+        return [letter for letter in dead_letters(system, "payments") if letter.target == QUEUE]
+
+    wait_until(lambda: len(letters()) == 7, "every one is a dead letter")
+    assert worker.exit_status is None
+    (stranger,) = [letter for letter in letters() if letter.code == "not_from_system"]
+    assert stranger.command_id is None
+    assert "forbidden" not in {letter.code for letter in letters()}
+
+
+def test_nobody_reaches_the_effects_through_the_public_exchange(system: System) -> None:
+    """Earlier releases bound them there."""
+    system.prepare("payments")
+    system.start_sandbox()
+    system.start_effects("payments")
+    connection = pika.BlockingConnection(pika.URLParameters(system.environment["AMQP_URL"]))
+    channel = connection.channel()
+    channel.queue_bind(QUEUE, WRITES_EXCHANGE, QUEUE)
+    system.start_effects("payments")
+    channel.confirm_delivery()
+    try:
+        channel.basic_publish(WRITES_EXCHANGE, QUEUE, FORGED, pika.BasicProperties(type=CAPTURE), mandatory=True)
+    except pika.exceptions.UnroutableError:
+        return
+    finally:
+        connection.close()
+    raise AssertionError("it was routed")
