@@ -21,6 +21,8 @@ from coordinator.rabbitmq.consumer import LaneConsumer
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Store, StoreError
 from coordinator.worker import LaneWorker
+from shared.errors import ConfigurationError
+from shared.fit import check_fit
 from shared.garbage import spare_the_long_lived
 from shared.service import Service
 from shared.services import SERVICES, targets_of
@@ -42,6 +44,7 @@ class CoordinatorProcess:
         database = load(DatabaseSettings, prefix=f"{service.name.upper()}_")
         self._broker = load(BrokerSettings)
         self._settings = load(LaneSettings)
+        check_fit(self._broker, self._settings)
         self._service = service
         self._endpoint = HealthEndpoint(("lane", service.name), self._readiness, load(TelemetrySettings), metrics_port)
         self._store: Store = open_store(database.database_url, service)
@@ -73,7 +76,8 @@ class CoordinatorProcess:
             self._projection,
             self._settings,
         )
-        self._thread = threading.Thread(target=self._worker.run, name=f"lane {service.name}", daemon=True)
+        self._thread = threading.Thread(target=self._run_lane, name=f"lane {service.name}", daemon=True)
+        self._failure: Exception | None = None
 
     async def serve(self) -> int:
         """Run until SIGTERM or SIGINT; return the exit status. Raises ConfigurationError."""
@@ -89,14 +93,29 @@ class CoordinatorProcess:
                 self._thread.start()
                 ended = asyncio.create_task(asyncio.to_thread(self._thread.join))
                 stopping = asyncio.create_task(stop.wait())
-                watching = asyncio.create_task(self._watch.run())
-                await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                watching = asyncio.create_task(self._watch.run(), name=f"outbox watch of {self._service.name}")
+                await asyncio.wait({ended, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
                 stopping.cancel()
                 watching.cancel()
+                (watched,) = await asyncio.gather(watching, return_exceptions=True)
+                if isinstance(watched, Exception):
+                    self._failed("outbox_watch_failed", watched)
                 return await self._shut_down(expected=stop.is_set())
             return 0
         finally:
             await self._endpoint.stop()
+
+    def _run_lane(self) -> None:
+        try:
+            self._worker.run()
+        except Exception as error:  # noqa: BLE001  # the process ends by it
+            self._failed("lane_failed", error)
+
+    def _failed(self, event: str, error: Exception) -> None:
+        """Something ended that must not: so does the process. A configuration is told in one line, at its end."""
+        if not isinstance(error, ConfigurationError):
+            log.error(event, lane=self._service.name, exc_info=error)
+        self._failure = self._failure or error
 
     async def _wait_for_database(self, stop: asyncio.Event) -> bool:
         """Check the schema once the database answers. False: stopped before it did."""
@@ -127,20 +146,21 @@ class CoordinatorProcess:
         is_drained = await asyncio.to_thread(self._consumer.stop, timeout_s)
         if self._projection is not None:
             self._projection.close()
-        if self._consumer.failure is not None:
-            raise self._consumer.failure
+        failure = self._failure or self._consumer.failure
+        if isinstance(failure, ConfigurationError):
+            raise failure
         if self._thread.is_alive() or not is_drained:
             # Nothing is lost: what is not acknowledged is delivered again, what is committed is in the log.
             log.error("stopped_hard", lane=self._service.name, after_s=timeout_s)
             os._exit(1)
         self._store.close()
         log.info("stopped", lane=self._service.name)
-        return 0 if expected else 1
+        return 0 if expected and failure is None else 1
 
     def _readiness(self) -> Readiness:
-        """Ready: consuming (or standing by), and not held by the database."""
-        held = self._worker.held_reason
-        return Readiness(self._consumer.is_consuming and held is None, held)
+        """Ready: consuming (or standing by), able to publish, and not held by the database."""
+        held = self._worker.held_reason or self._consumer.unready_reason
+        return Readiness(held is None, held)
 
 
 def run(service: Service, metrics_port: int | None) -> int:

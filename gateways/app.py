@@ -85,6 +85,7 @@ class Gateway(Struct, frozen=True, kw_only=True):
     attach: Callable[[web.Application, Dependencies], None]
     commands: tuple[type[Command], ...] = ()
     open_log: Callable[[Database], CommandLog] = open_command_log
+    is_system: bool = False
 
 
 def create_app(gateway: Gateway, dependencies: Dependencies) -> web.Application:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator
 
 import click
+import structlog
 from aiohttp import web
 
 from gateways.app import Dependencies, Gateway, create_app
@@ -13,9 +14,12 @@ from gateways.server import serve_until_stopped
 from shared.database import close_database, open_database
 from shared.errors import ConfigurationError
 from shared.event_loop import new_event_loop
+from shared.fit import check_fit
 from shared.messaging.rabbitmq import RabbitWrites
-from shared.settings import BrokerSettings, GatewaySettings, ReaderSettings, TelemetrySettings, load
+from shared.settings import BrokerSettings, GatewaySettings, LaneSettings, ReaderSettings, TelemetrySettings, load
 from shared.telemetry import configure_logging
+
+log = structlog.get_logger("gateway")
 
 
 @click.command(context_settings={"auto_envvar_prefix": "GATEWAY"})
@@ -41,19 +45,25 @@ def main(service: str, host: str, port: int) -> None:
     except ConfigurationError as error:
         click.echo(f"gateway {service}: {error}", err=True)
         sys.exit(2)
+    except Exception:
+        log.exception("process_failed", service=service)
+        sys.exit(1)
 
 
 async def _serve(gateway: Gateway, host: str, port: int) -> None:
-    settings = load(GatewaySettings)
+    settings, broker = load(GatewaySettings), load(BrokerSettings)
+    check_fit(broker, settings, load(LaneSettings))
     reader = load(ReaderSettings, prefix=f"{gateway.name.upper()}_")
     database = open_database(reader.url(gateway.name), settings.read_pool_max)
     command_log = gateway.open_log(database)
     writes = RabbitWrites(
-        load(BrokerSettings),
+        broker,
         confirm_timeout_s=settings.confirm_timeout_s,
         wait_s=settings.wait_s,
         in_flight_max=settings.in_flight_max,
         log=command_log,
+        name=f"gateway.{gateway.name}",
+        is_system=gateway.is_system,
     )
 
     async def connections(_app: web.Application) -> AsyncIterator[None]:
@@ -69,4 +79,4 @@ async def _serve(gateway: Gateway, host: str, port: int) -> None:
         Dependencies(database=database, writes=writes, command_log=command_log, settings=settings),
     )
     app.cleanup_ctx.append(connections)
-    await serve_until_stopped(app, host, port)
+    await serve_until_stopped(app, host, port, writes.failed)

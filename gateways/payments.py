@@ -229,4 +229,4 @@ def attach(app: web.Application, dependencies: Dependencies) -> None:
     app[IGNORED] = IgnoredEvents()
 
 
-GATEWAY: Final = Gateway(name="payments", routes=routes, attach=attach, commands=SERVICE.commands)
+GATEWAY: Final = Gateway(name="payments", routes=routes, attach=attach, commands=SERVICE.commands, is_system=True)

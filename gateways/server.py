@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import signal
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, NoReturn
 
 import structlog
 from aiohttp import web
@@ -34,10 +35,13 @@ def create_runner(app: web.Application) -> LimitedRunner:
     )
 
 
-async def serve_until_stopped(app: web.Application, host: str, port: int) -> None:
+async def serve_until_stopped(
+    app: web.Application, host: str, port: int, failed: Callable[[], Awaitable[NoReturn]]
+) -> None:
     """Serve until SIGTERM or SIGINT; then accept nothing more, finish what is in flight, and clean up.
 
-    Raises ConfigurationError when the port cannot be had.
+    Raises ConfigurationError when the port cannot be had. `failed` is awaited meanwhile: it raises once a part of the
+    process has ended that must not, and so does this.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -57,7 +61,14 @@ async def serve_until_stopped(app: web.Application, host: str, port: int) -> Non
             ) from None
         spare_the_long_lived()
         log.info("started", service=app[SERVICE_NAME], host=host, port=site.port)
-        await stopped.wait()
+        stopping, failing = asyncio.ensure_future(stopped.wait()), asyncio.ensure_future(failed())
+        try:
+            await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
+            if failing.done():
+                failing.result()
+        finally:
+            stopping.cancel()
+            failing.cancel()
         log.info("stopping", service=app[SERVICE_NAME])
     finally:
         await runner.cleanup()

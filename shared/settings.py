@@ -4,9 +4,10 @@ Nothing here is read at import. A setting's name in the environment is its group
 capitals: `LaneSettings.batch_commands_max` is `LANE_BATCH_COMMANDS_MAX`. docs/OPERATING.md lists them all.
 """
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -19,10 +20,38 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 _DATABASE_URL = r"^(postgresql|mysql|mariadb|mongodb|sqlite)(\+srv)?://"
 
 
-class BrokerSettings(BaseSettings):
+SECONDS_MAX = 10_000_000
+"""What a time may be at most, about four months: beyond that an operating system's clocks overflow."""
+
+
+class _Limits(BaseModel):
+    """What all groups have in common: no times that are infinite or no numbers, and limits that fit each other."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    @classmethod
+    def shown(cls, field: str) -> str:
+        """A setting's name in the environment."""
+        return f"{dict(cls.model_config).get('env_prefix', '')}{field}".upper()
+
+    @model_validator(mode="after")
+    def _times_are_bounded(self) -> Self:
+        for name, value in self:
+            is_time = name.endswith(("_s", "_s_max")) and isinstance(value, int | float)
+            if is_time and value > SECONDS_MAX:
+                raise ValueError(f"{self.shown(name)} ({value:g}) must be at most {SECONDS_MAX} s")
+        return self
+
+    def _check_at_most(self, smaller: str, larger: str) -> None:
+        one, other = getattr(self, smaller), getattr(self, larger)
+        if one > other:
+            raise ValueError(f"{self.shown(smaller)} ({one}) must not be above {self.shown(larger)} ({other})")
+
+
+class BrokerSettings(BaseSettings, _Limits):
     """How to reach RabbitMQ, and the limits of its queues."""
 
-    model_config = SettingsConfigDict(env_prefix="AMQP_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="AMQP_")
 
     url: str = Field(
         default="amqp://guest:guest@127.0.0.1:5672/%2F",
@@ -31,18 +60,51 @@ class BrokerSettings(BaseSettings):
     )
     heartbeat_s: int = Field(default=10, ge=2, le=600, description="A peer silent for this long is taken for dead.")
     connect_timeout_s: float = Field(default=5.0, gt=0, description="Limit of one attempt to connect.")
-    reconnect_delay_s: float = Field(default=0.5, gt=0, description="Pause between two attempts to connect.")
+    reconnect_delay_s: float = Field(
+        default=0.25, gt=0, description="First pause between two attempts to connect; it doubles. Half of it is chance."
+    )
+    reconnect_delay_s_max: float = Field(
+        default=1.0,
+        gt=0,
+        description="Longest pause between two attempts: a broker that is back is found within so much.",
+    )
     queue_bytes_max: int = Field(
         default=1 << 30,
         ge=1024,
         description="Bytes of a lane's queue above which new commands are refused.",
     )
 
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, url: str) -> str:
+        """Messages show nothing of it: what looks like a port may be a password."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host, port = None, None
+            parts = urlsplit("")
+        encode = "must be written as %XX: @ as %40, : as %3A, / as %2F, # as %23, ? as %3F"
+        if not host or port == 0:
+            raise ValueError(f"it must have one host and, if any, one port; in user and password these {encode}")
+        if any(character.isspace() for character in url) or parts.fragment or "@" in parts.path + parts.query:
+            raise ValueError(f"in user, password and vhost these {encode}; spaces as %20")
+        if "/" in parts.path[1:]:
+            raise ValueError("it must have one vhost: a / in its name is written as %2F")
+        if (parts.username is None) != (parts.password is None):
+            raise ValueError("it must have a user and a password, or neither")
+        return url
 
-class LaneSettings(BaseSettings):
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self._check_at_most("reconnect_delay_s", "reconnect_delay_s_max")
+        return self
+
+
+class LaneSettings(BaseSettings, _Limits):
     """The limits of a lane."""
 
-    model_config = SettingsConfigDict(env_prefix="LANE_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="LANE_")
 
     prefetch: int = Field(
         default=1000,
@@ -56,7 +118,7 @@ class LaneSettings(BaseSettings):
         default=1 << 20, ge=1024, description="Bytes of one message's body; a larger one is dead-lettered."
     )
     pack_commands_max: int = Field(
-        default=1000, ge=500, description="Commands in one pack; those of a larger one are dead-lettered."
+        default=1000, ge=500, le=10_000, description="Commands in one pack; those of a larger one are dead-lettered."
     )
     retry_delay_s: float = Field(default=0.2, gt=0, description="First pause after the database failed; it doubles.")
     retry_delay_s_max: float = Field(default=5.0, gt=0, description="Longest pause between two attempts.")
@@ -85,11 +147,21 @@ class LaneSettings(BaseSettings):
     )
     stop_timeout_s: float = Field(default=20.0, gt=0, description="How long a stop waits for the batch in flight.")
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self._check_at_most("retry_delay_s", "retry_delay_s_max")
+        if self.held_max >= self.prefetch:
+            raise ValueError(
+                f"{self.shown('held_max')} ({self.held_max}) must be below {self.shown('prefetch')} ({self.prefetch}): "
+                "else what waits for a missing command keeps that command out"
+            )
+        return self
 
-class EffectSettings(BaseSettings):
+
+class EffectSettings(BaseSettings, _Limits):
     """The limits of effect workers."""
 
-    model_config = SettingsConfigDict(env_prefix="EFFECTS_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="EFFECTS_")
 
     concurrency: int = Field(default=16, ge=1, le=1000, description="Calls that one worker makes at once.")
     call_timeout_s: float = Field(default=30.0, gt=0, description="How long one call may take, whatever it waits for.")
@@ -117,8 +189,13 @@ class EffectSettings(BaseSettings):
     )
     stop_timeout_s: float = Field(default=35.0, gt=0, description="How long a stop waits for calls under way.")
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self._check_at_most("retry_delay_s", "retry_delay_s_max")
+        return self
 
-class DatabaseSettings(BaseSettings):
+
+class DatabaseSettings(BaseSettings, _Limits):
     """One service's database. The prefix is the service's name: `USERS_DATABASE_URL`."""
 
     model_config = SettingsConfigDict(extra="ignore")
@@ -139,7 +216,7 @@ class DatabaseSettings(BaseSettings):
     )
 
 
-class ReaderSettings(BaseSettings):
+class ReaderSettings(BaseSettings, _Limits):
     """What a gateway needs to know of its service's database."""
 
     model_config = SettingsConfigDict(extra="ignore")
@@ -155,10 +232,10 @@ class ReaderSettings(BaseSettings):
         return url
 
 
-class CacheSettings(BaseSettings):
+class CacheSettings(BaseSettings, _Limits):
     """The cache of the items service."""
 
-    model_config = SettingsConfigDict(env_prefix="REDIS_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="REDIS_")
 
     url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^rediss?://", description="The cache's address.")
     timeout_s: float = Field(default=0.25, gt=0, description="A cache slower than this is not waited for.")
@@ -170,11 +247,16 @@ class CacheSettings(BaseSettings):
         "lane loses Redis. The same for coordinators and gateways.",
     )
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self._check_at_most("timeout_s", "lease_s")
+        return self
 
-class GatewaySettings(BaseSettings):
+
+class GatewaySettings(BaseSettings, _Limits):
     """A gateway's own limits. The host and port come from its command line."""
 
-    model_config = SettingsConfigDict(env_prefix="GATEWAY_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_")
 
     body_bytes_max: int = Field(default=256 << 10, ge=256, description="Bytes of one request's body.")
     commands_max: int = Field(default=1000, ge=1, le=10_000, description="Commands in one `POST /commands`.")
@@ -202,11 +284,16 @@ class GatewaySettings(BaseSettings):
         default=30.0, gt=0, description="How long a client may leave a response unread before it is cut off."
     )
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self._check_at_most("commands_max", "in_flight_max")
+        return self
 
-class StripeSettings(BaseSettings):
+
+class StripeSettings(BaseSettings, _Limits):
     """The payment provider: Stripe, or the sandbox that speaks its API."""
 
-    model_config = SettingsConfigDict(env_prefix="STRIPE_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="STRIPE_")
 
     api_key: SecretStr | None = Field(
         default=None, description="For the workers that call Stripe: `sk_test_…`, `sk_live_…` or `rk_…`."
@@ -233,26 +320,37 @@ class StripeSettings(BaseSettings):
     )
 
 
-class TelemetrySettings(BaseSettings):
+class TelemetrySettings(BaseSettings, _Limits):
     """Logs and metrics."""
 
-    model_config = SettingsConfigDict(env_prefix="TELEMETRY_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="TELEMETRY_")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
     log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or for eyes.")
     metrics_host: str = Field(default="127.0.0.1", description="Where a coordinator serves /metrics.")
 
 
-def _shown(problem: ErrorDetails) -> str:
-    """The value at fault; of an address, which may hold a password, only how it begins."""
+def _told(problem: ErrorDetails, prefix: str) -> str:
+    text = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        # Of several settings that do not fit: it names them.
+        return text
+    name = str(problem["loc"][0]).upper()
+    if problem["type"] == "missing":
+        return f"{prefix}{name}: {text}"
     value = str(problem["input"])
-    return f"{value.partition('://')[0][:20]}://…" if str(problem["loc"][0]).endswith("url") else repr(value)
+    shown = repr(value)
+    if name.endswith("URL"):
+        # An address may hold a password: only how it begins, and nothing of what is none.
+        scheme, separator, _ = value.partition("://")
+        shown = f"{scheme[:20]}{separator}…" if separator else "no address"
+    return f"{prefix}{name}: {text} (it is {shown})"
 
 
-_Group = TypeVar("_Group", bound=BaseSettings)
+_Read = TypeVar("_Read", bound=BaseSettings)
 
 
-def load(group: type[_Group], *, prefix: str | None = None) -> _Group:
+def load(group: type[_Read], *, prefix: str | None = None) -> _Read:
     """Read one group from the environment; `prefix` replaces the group's own.
 
     Raises ConfigurationError, which names every variable that is missing or wrong, and what is expected of it.
@@ -261,9 +359,5 @@ def load(group: type[_Group], *, prefix: str | None = None) -> _Group:
     try:
         return group(_env_prefix=shown_prefix)
     except ValidationError as error:
-        lines = [
-            f"{shown_prefix.upper()}{str(problem['loc'][0]).upper()}: {problem['msg']}"
-            + ("" if problem["type"] == "missing" else f" (it is {_shown(problem)})")
-            for problem in error.errors()
-        ]
+        lines = [_told(problem, shown_prefix.upper()) for problem in error.errors()]
         raise ConfigurationError("; ".join(lines)) from None

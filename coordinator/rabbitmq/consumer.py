@@ -30,9 +30,10 @@ from shared.event_loop import new_event_loop
 from shared.ids import new_command_id
 from shared.lane_tables import OutboxEntry
 from shared.messaging.amqp import AmqpChannel, AmqpConnection
+from shared.messaging.keeping import Kept
 from shared.messaging.outcome import encode_outcome, encode_outcomes
 from shared.messaging.publisher import Publisher
-from shared.messaging.topology import SYSTEM_EXCHANGE, dead_queue_name, queue_name
+from shared.messaging.topology import SYSTEM_EXCHANGE, dead_queue_name, is_ours, queue_name
 from shared.messaging.wire import JSON_CONTENT, PACK_CONTENT
 from shared.settings import BrokerSettings, LaneSettings
 
@@ -64,8 +65,10 @@ class LaneConsumer:
         self._holder = holder
         self._on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None] = _ignore
         self._loop = new_event_loop()
-        self._publisher = Publisher(broker, f"{holder} publish")
+        # Outcomes go through the default exchange, to whatever queue waits for them.
+        self._publisher = Publisher(broker, f"{holder} publish", ("", SYSTEM_EXCHANGE), declares=True)
         self._emitted = EmittedCommands(self._publisher, self._emitted_are_confirmed, broker.reconnect_delay_s)
+        self._kept = Kept(f"{holder} consume", broker)
         self._connection: AmqpConnection | None = None
         self._channel: AmqpChannel | None = None
         self._generation = 0
@@ -73,8 +76,20 @@ class LaneConsumer:
         self._is_active = asyncio.Event()
         self._stop: asyncio.Event = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name=f"broker {lane}", daemon=True)
-        self.failure: ConfigurationError | None = None
-        self.is_consuming = False
+        self.failure: Exception | None = None
+        """What ended it: a ConfigurationError, or a defect."""
+
+    @property
+    def is_consuming(self) -> bool:
+        """The lane's commands come, or would if this consumer were the active one."""
+        return self._kept.connected.is_set()
+
+    @property
+    def unready_reason(self) -> str | None:
+        """Why the lane's commands do not come, or their outcomes do not go; None: they do."""
+        if not self.is_consuming:
+            return self._kept.reason
+        return None if self._publisher.is_ready else self._publisher.unready_reason
 
     def start(self, on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None]) -> None:
         """Connect, consume, and connect again whenever a connection is lost.
@@ -109,42 +124,48 @@ class LaneConsumer:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._serve())
+        except Exception as error:  # noqa: BLE001  # the process ends by it
+            self._failed(error)
+        finally:
+            self._inbox.close()
 
     async def _serve(self) -> None:
-        self._publisher.start()
-        consuming = asyncio.create_task(self._keep_consuming())
+        """Until `stop` is called, or one of the tasks ends, which none does but by a failure."""
+        publishing = self._publisher.start()
+        consuming = asyncio.create_task(self._keep_consuming(), name=f"consumer of {self._lane}")
         stopping = asyncio.create_task(self._stop.wait())
+        tasks = (publishing, consuming, stopping)
         try:
-            await asyncio.wait({consuming, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
                 await self._flush_acknowledgements()
         finally:
             self._emitted.stop()
-            for task in (consuming, stopping):
+            for task in tasks:
                 task.cancel()
-            results = await asyncio.gather(consuming, stopping, return_exceptions=True)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
             if self._connection is not None:
                 self._connection.abort()
             await self._publisher.close()
             for result in results:
-                if isinstance(result, ConfigurationError):
-                    self.failure = result
-                elif isinstance(result, Exception):
-                    log.error("consumer_failed", lane=self._lane, exc_info=result)
+                if isinstance(result, Exception):
+                    self._failed(result)
             self._inbox.close()
 
-    async def _keep_consuming(self) -> None:
-        while True:
-            try:
-                await self._consume()
-            except BrokerUnavailable as error:
-                log.warning("broker_unavailable", connection=f"{self._holder} consume", error=str(error))
-            await asyncio.sleep(self._broker.reconnect_delay_s)
+    def _failed(self, error: Exception) -> None:
+        """The process is to end, and says why: one line for a configuration, a traceback for a defect."""
+        if not isinstance(error, ConfigurationError):
+            log.error("consumer_failed", lane=self._lane, exc_info=error)
+        self.failure = self.failure or error
 
-    async def _consume(self) -> None:
-        """Consume until the connection is lost."""
+    async def _keep_consuming(self) -> None:
+        await self._kept.keep(self._consume)
+
+    async def _consume(self) -> BrokerUnavailable:
+        """Consume until the connection is lost; declare first what may have been deleted meanwhile."""
         connection = await AmqpConnection.open(self._broker, f"{self._holder} consume")
         try:
             channel = await connection.channel()
@@ -157,20 +178,14 @@ class LaneConsumer:
             self._is_active.clear()
             self._connection, self._channel, self._generation = connection, channel, generation
             acknowledgements = self._acknowledgements = Acknowledgements(channel.raw, self._settings.prefetch)
-            await channel.call(
-                channel.raw.basic_consume,
-                queue_name(self._lane),
-                on_message_callback=partial(self._on_message, generation, acknowledgements),
-            )
-            self.is_consuming = True
+            await channel.consume(queue_name(self._lane), partial(self._on_message, generation, acknowledgements))
+            self._kept.is_up()
             log.info("consuming", lane=self._lane, generation=generation)
             await self._take_in_dead_letters(connection, channel, generation, acknowledgements)
-            reason = await asyncio.shield(connection.lost)
-            log.warning("broker_connection_lost", connection=f"{self._holder} consume", error=str(reason))
+            return await asyncio.shield(connection.lost)
         finally:
-            self.is_consuming = False
             self._channel = None
-            connection.abort()
+            await connection.end()
 
     async def _take_in_dead_letters(
         self,
@@ -199,10 +214,8 @@ class LaneConsumer:
         # They may be as large as messages can be: not so many of them in memory at once.
         await channel.call(channel.raw.basic_qos, prefetch_count=DEAD_PREFETCH)
         for target in targets:
-            await channel.call(
-                channel.raw.basic_consume,
-                dead_queue_name(target),
-                on_message_callback=partial(self._on_dead_message, target, generation, acknowledgements),
+            await channel.consume(
+                dead_queue_name(target), partial(self._on_dead_message, target, generation, acknowledgements)
             )
 
     async def _any_waits(self, channel: AmqpChannel, targets: Sequence[str]) -> bool:
@@ -247,9 +260,9 @@ class LaneConsumer:
             acknowledgements = self._acknowledgements
             if acknowledgements is not None and generation == self._generation:
                 acknowledgements.settled(settlement.tags)
-        except Exception:
+        except Exception as error:  # noqa: BLE001  # the process ends by it
             # What is not settled here never is: another process must have the deliveries.
-            log.exception("settlement_failed", lane=self._lane)
+            self._failed(error)
             self._stop.set()
 
     async def _flush_acknowledgements(self) -> None:
@@ -285,6 +298,9 @@ class LaneConsumer:
                 self._send_reply(reply_to, correlation_id, PACK_CONTENT, body)
 
     def _send_reply(self, reply_to: str, correlation_id: str | None, content_type: str, body: bytes) -> None:
+        if is_ours(reply_to):
+            # Whoever sent the command would have us publish where only we may.
+            return
         properties = pika.BasicProperties(
             content_type=content_type, correlation_id=correlation_id, delivery_mode=TRANSIENT
         )

@@ -1,24 +1,26 @@
-"""pika's asyncio adapter, awaitable: connections, channels and declarations.
+"""pika's asyncio adapter, awaitable: connections, channels, consumers and declarations.
 
 A consumer of a lane never closes its connection in the protocol's way and never cancels, nacks or rejects: RabbitMQ
 would put what it has not acknowledged back in another order. It ends by `abort`, which leaves the socket as a crash
 would; the broker then requeues in order.
+
+However a connection ends, a channel or a consumer of it, `lost` says so: nothing here can be closed and look open.
 """
 
 import asyncio
-import struct
+import logging
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import pika
-import pika.frame
-import pika.spec
-from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
-from pika.exceptions import AMQPError, InvalidFrameError, StreamLostError
+from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from shared.effects import effects_key
-from shared.errors import BrokerUnavailable, ConfigurationError
+from shared.errors import BrokerUnavailable
+from shared.messaging.address import broker_address, broker_parameters
+from shared.messaging.pika_connection import PikaConnection
+from shared.messaging.refusals import channel_closed, connection_lost, not_connected, refused
 from shared.messaging.streams import LoopStreams
 from shared.messaging.topology import (
     DEAD_EXCHANGE,
@@ -30,127 +32,147 @@ from shared.messaging.topology import (
     queue_arguments,
     queue_name,
 )
-from shared.messaging.wire import HEADER_MALFORMED
 from shared.settings import BrokerSettings
 
-_PRECONDITION_FAILED = 406
-_ACCESS_REFUSED = 403
-_CONTENT = (pika.frame.Header, pika.frame.Body)
+ANSWER_TIMEOUT_S = 30.0
+"""How long the broker may take to answer one method, such as the declaration of a queue on a busy cluster."""
+NOBODY = "nobody.consumes.this"
+"""The routing key of what is published to see whether it may be."""
+_END_TIMEOUT_S = 1.0
+_PIKA_LOG = logging.getLogger("pika")
 
-
-class _Connection(AsyncioConnection):  # type: ignore[misc]  # pika has no types
-    def _read_frame(self) -> tuple[int, Any]:
-        """A frame; one of properties that pika cannot decode becomes one that says so.
-
-        Anybody may publish, and pika raises on some headers that AMQP allows (an infinite float, a date beyond year
-        9999, a type it does not know). The exception would end this connection and each one after it, at the same
-        message, and with them the lane.
-        """
-        try:
-            return cast("tuple[int, Any]", super()._read_frame())
-        except InvalidFrameError:
-            raise
-        except Exception:
-            kind, channel, size = struct.unpack_from(">BHL", self._frame_buffer)
-            if kind != pika.spec.FRAME_HEADER:
-                raise
-            content = self._frame_buffer[pika.spec.FRAME_HEADER_SIZE :][:size]
-            _, _, body_size = struct.unpack_from(">HHQ", content)
-            properties = pika.BasicProperties(headers={HEADER_MALFORMED: bytes(content[12:]).hex()[:1000]})
-            consumed = pika.spec.FRAME_HEADER_SIZE + size + pika.spec.FRAME_END_SIZE
-            return consumed, pika.frame.Header(channel, body_size, properties)
-
-    def _process_frame(self, frame_value: Any) -> None:
-        """A frame of a message goes to its channel at once: pika would first look for callbacks that none can have."""
-        if isinstance(frame_value, _CONTENT) or isinstance(
-            getattr(frame_value, "method", None), pika.spec.Basic.Deliver
-        ):
-            self.frames_received += 1
-            self._deliver_frame_to_channel(frame_value)
-        else:
-            super()._process_frame(frame_value)
-
-    def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
-        """Hand the frames of one message over as one, so that no loop sends them one by one."""
-        super()._output_marshaled_frames([b"".join(marshaled_frames)])
-
-    def abort(self) -> None:
-        """Drop the socket without a word."""
-        if self._transport is not None:
-            self._terminate_stream(StreamLostError("aborted by us"))
+Callback = Callable[..., Any]
 
 
 class AmqpConnection:
-    """One open connection. `lost` is done, with the reason, once it is open no more."""
+    """One open connection. `lost` is done once it is open no more.
 
-    def __init__(self, connection: _Connection, lost: "asyncio.Future[BaseException]") -> None:
-        self._connection = connection
-        self.lost = lost
+    Its result is the reason, a BrokerUnavailable in words. It raises what a callback of ours raised unforeseen: that
+    is a defect, which another connection would meet too.
+    """
+
+    def __init__(self, parameters: pika.URLParameters) -> None:
+        if _PIKA_LOG.level == logging.NOTSET:
+            # It tells of every loss at length, at several places; ours says it once, with what is done about it.
+            _PIKA_LOG.setLevel(logging.CRITICAL)
+        self.parameters = parameters
         self.is_blocked = False
-        connection.add_on_connection_blocked_callback(self._on_blocked)
-        connection.add_on_connection_unblocked_callback(self._on_unblocked)
+        self.lost: asyncio.Future[BrokerUnavailable] = _future()
+        self._opened: asyncio.Future[None] = _future()
+        self._why: Exception | None = None
+        self._raw = PikaConnection(
+            parameters,
+            on_open_callback=self._on_open,
+            on_open_error_callback=self._on_open_error,
+            on_close_callback=self._on_close,
+            custom_ioloop=LoopStreams(asyncio.get_running_loop()),
+        )
+        # Before it is open: the broker may be blocked from the first moment on.
+        self._raw.add_on_connection_blocked_callback(self._on_blocked)
+        self._raw.add_on_connection_unblocked_callback(self._on_unblocked)
 
     @classmethod
     async def open(cls, settings: BrokerSettings, name: str) -> "AmqpConnection":
-        """Connect; `name` shows in RabbitMQ's management. Raises BrokerUnavailable."""
-        loop = asyncio.get_running_loop()
-        opened: asyncio.Future[None] = loop.create_future()
-        lost: asyncio.Future[BaseException] = loop.create_future()
+        """Connect; `name` shows in RabbitMQ's management. An attempt that is given up leaves nothing behind.
 
-        def on_open(_: Any) -> None:
-            if not opened.done():
-                opened.set_result(None)
-
-        def on_open_error(_: Any, error: BaseException | str) -> None:
-            if not opened.done():
-                opened.set_exception(BrokerUnavailable(f"RabbitMQ cannot be reached: {_reason(error)}"))
-
-        def on_close(_: Any, reason: BaseException) -> None:
-            if not lost.done():
-                lost.set_result(reason)
-
-        connection = _Connection(
-            _parameters(settings, name),
-            on_open_callback=on_open,
-            on_open_error_callback=on_open_error,
-            on_close_callback=on_close,
-            custom_ioloop=LoopStreams(loop),
-        )
+        Raises BrokerUnavailable, and ConfigurationError where another attempt would end in the same way.
+        """
+        connection = cls(broker_parameters(settings, name))
         try:
             async with asyncio.timeout(settings.connect_timeout_s):
-                await opened
+                await connection._opened
         except TimeoutError:
-            connection.abort()
-            raise BrokerUnavailable(f"RabbitMQ did not answer within {settings.connect_timeout_s} s") from None
-        return cls(connection, lost)
+            await connection.end()
+            where = broker_address(connection.parameters)
+            raise BrokerUnavailable(
+                f"RabbitMQ at {where} did not answer within {settings.connect_timeout_s:g} s"
+            ) from None
+        except BaseException:
+            await connection.end()
+            raise
+        return connection
 
     async def channel(self) -> "AmqpChannel":
-        """Open a channel. Raises BrokerUnavailable when the connection is lost meanwhile."""
-        opened: asyncio.Future[Channel] = asyncio.get_running_loop().create_future()
-        self._connection.channel(on_open_callback=lambda channel: _settle(opened, channel))
-        return AmqpChannel(await self._first(opened), self)
+        """Open a channel. Raises BrokerUnavailable when it is not to be had."""
+        opened = _future()
+        try:
+            raw = self._raw.channel(on_open_callback=lambda _: _settle(opened, None))
+        except AMQPError as error:
+            raise self.lost_because(error) from error
+        channel = AmqpChannel(raw, self, opened)
+        await self.answer(opened, "channel.open")
+        return channel
 
     def abort(self) -> None:
         """Drop the socket: what was not acknowledged is requeued in order."""
         if not self.lost.done():
-            self._connection.abort()
+            self._raw.abort()
+
+    def end_because(self, why: Exception) -> None:
+        """Drop the socket, for this reason: BrokerUnavailable, or a defect that `lost` is to raise."""
+        if self._why is None:
+            self._why = why
+        self.abort()
+
+    async def end(self) -> None:
+        """Drop the socket, and return once it is gone."""
+        self.abort()
+        await asyncio.wait({self.lost}, timeout=_END_TIMEOUT_S)
 
     async def close(self) -> None:
         """Close in the protocol's way: for connections that only publish."""
-        if not self.lost.done():
-            try:
-                self._connection.close()
-            except AMQPError:
-                self._connection.abort()
-            await asyncio.wait({self.lost}, timeout=1.0)
-            self.abort()
+        if self.lost.done():
+            return
+        try:
+            self._raw.close()
+            await asyncio.wait({self.lost}, timeout=_END_TIMEOUT_S)
+        except AMQPError:
+            pass
+        finally:
+            await self.end()
 
-    async def _first(self, answer: "asyncio.Future[Any]") -> Any:
-        """The answer, or BrokerUnavailable if the connection is lost before it comes."""
-        await asyncio.wait({answer, self.lost}, return_when=asyncio.FIRST_COMPLETED)
+    def guarded(self, callback: Callback) -> Callback:
+        """A callback for pika: what it raises ends this connection as a defect, and not as a lost stream."""
+
+        def call(*arguments: Any) -> None:
+            try:
+                callback(*arguments)
+            except Exception as error:  # noqa: BLE001  # `lost` raises it
+                self.end_because(error)
+
+        return call
+
+    async def answer(self, answer: "asyncio.Future[Any]", what: str) -> Any:
+        """The broker's answer, or BrokerUnavailable if the connection is lost before it comes, or it does not come."""
+        await asyncio.wait({answer, self.lost}, timeout=ANSWER_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
             return answer.result()
-        raise BrokerUnavailable(f"the connection to RabbitMQ was lost: {_reason(self.lost.result())}")
+        if self.lost.done():
+            raise self.lost.result()
+        where = broker_address(self.parameters)
+        raise BrokerUnavailable(f"RabbitMQ at {where} did not answer {what} within {ANSWER_TIMEOUT_S:g} s")
+
+    def lost_because(self, error: BaseException) -> BrokerUnavailable:
+        """Why it is lost, where pika says only that something cannot be sent."""
+        if self.lost.done() and self.lost.exception() is None:
+            return self.lost.result()
+        return connection_lost(self.parameters, error)
+
+    def _on_open(self, _: Any) -> None:
+        _settle(self._opened, None)
+
+    def _on_open_error(self, _: Any, error: BaseException | str) -> None:
+        refusal = not_connected(self.parameters, self._raw.closed_by_broker or error)
+        if not self._opened.done():
+            self._opened.set_exception(refusal)
+        _settle(self.lost, BrokerUnavailable(str(refusal)))
+
+    def _on_close(self, _: Any, error: BaseException) -> None:
+        why = self._why
+        if why is None or isinstance(why, BrokerUnavailable):
+            _settle(self.lost, why or connection_lost(self.parameters, error))
+        elif not self.lost.done():
+            self.lost.set_exception(why)
 
     def _on_blocked(self, *_: Any) -> None:
         self.is_blocked = True
@@ -162,27 +184,58 @@ class AmqpConnection:
 class AmqpChannel:
     """One open channel; `raw` is pika's. A channel that the broker closes takes its connection with it."""
 
-    def __init__(self, raw: Channel, connection: AmqpConnection) -> None:
+    def __init__(self, raw: Channel, connection: AmqpConnection, opened: "asyncio.Future[None]") -> None:
         self.raw = raw
         self._connection = connection
-        self._closed: BaseException | None = None
-        self._waiting: asyncio.Future[Any] | None = None
+        self._waiting: asyncio.Future[Any] = opened
+        self._method = "channel.open"
+        self._is_consuming = False
         raw.add_on_close_callback(self._on_close)
 
-    async def call(self, method: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    async def call(self, method: Callback, *arguments: Any, **options: Any) -> Any:
         """Call a method of `raw` that takes a callback, and wait for its answer.
 
         Raises ConfigurationError when the broker refuses for good, BrokerUnavailable otherwise.
         """
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting = answer
+        answer = self._waiting = _future()
+        self._method = method.__name__
         try:
             method(*arguments, callback=lambda frame: _settle(answer, frame), **options)
-            return await self._connection._first(answer)  # noqa: SLF001
+            return await self._connection.answer(answer, self._method)
         except AMQPError as error:
-            raise BrokerUnavailable(f"RabbitMQ: {_reason(error)}") from error
-        finally:
-            self._waiting = None
+            raise self._connection.lost_because(error) from error
+
+    async def consume(self, queue: str, on_message: Callback, *, auto_ack: bool = False) -> None:
+        """Consume a queue: `on_message` is called with pika's channel, method, properties and body.
+
+        A consumer that the broker ends (its queue was deleted, or from RabbitMQ 4.3 on a delivery was not acknowledged
+        for long) takes its connection with it, since pika would only forget it; so does an `on_message` that raises.
+        Raises as `call`.
+        """
+        if not self._is_consuming:
+            self._is_consuming = True
+            self.raw.add_on_cancel_callback(self._on_cancel)
+        # The name is what the broker says of a consumer that it ends.
+        await self.call(
+            self.raw.basic_consume,
+            queue,
+            on_message_callback=self._connection.guarded(on_message),
+            auto_ack=auto_ack,
+            consumer_tag=queue,
+        )
+
+    async def confirm_publishes(self, exchanges: Sequence[str], on_confirm: Callback) -> None:
+        """Have publishes confirmed; make sure first that these exchanges are there and take what this user publishes.
+
+        By publishing something that nobody gets, since nothing else asks for that right: where it is refused, the
+        broker closes the channel instead of answering. Raises as `call`.
+        """
+        try:
+            for exchange in exchanges:
+                self.raw.basic_publish(exchange, NOBODY, b"")
+        except AMQPError as error:
+            raise self._connection.lost_because(error) from error
+        await self.call(self.raw.confirm_delivery, self._connection.guarded(on_confirm))
 
     async def declare_exchanges(self) -> None:
         """Declare the exchanges of the whole system: whoever comes first finds them."""
@@ -218,42 +271,32 @@ class AmqpChannel:
         for exchange in exchanges:
             await self.call(self.raw.queue_bind, queue=queue, exchange=exchange, routing_key=key)
 
-    def _on_close(self, _: Any, reason: BaseException) -> None:
-        waiting = self._waiting
-        if waiting is not None and not waiting.done():
-            code = getattr(reason, "reply_code", None)
-            if code in (_PRECONDITION_FAILED, _ACCESS_REFUSED):
-                waiting.set_exception(ConfigurationError(f"RabbitMQ refuses: {_reason(reason)}"))
-            else:
-                waiting.set_exception(BrokerUnavailable(f"RabbitMQ closed the channel: {_reason(reason)}"))
-        self._connection.abort()
+    def _on_cancel(self, frame: Any) -> None:
+        where = broker_address(self._connection.parameters)
+        self._connection.end_because(
+            BrokerUnavailable(
+                f"RabbitMQ at {where} ended the consumer of {frame.method.consumer_tag}: was the queue deleted, "
+                "or a delivery not acknowledged for too long?"
+            )
+        )
+
+    def _on_close(self, _: Any, error: BaseException) -> None:
+        if not isinstance(error, ChannelClosedByBroker):
+            # Its connection is lost, which says why itself.
+            return
+        parameters = self._connection.parameters
+        if not self._waiting.done():
+            self._waiting.set_exception(refused(parameters, error, self._method))
+        self._connection.end_because(channel_closed(parameters, error, self.raw.channel_number))
 
 
-def _parameters(settings: BrokerSettings, name: str) -> pika.URLParameters:
-    try:
-        parameters = pika.URLParameters(settings.url)
-    except (ValueError, TypeError, AMQPError) as error:
-        raise ConfigurationError(f"AMQP_URL is not an AMQP address: {error}") from None
-    parameters.heartbeat = settings.heartbeat_s
-    parameters.socket_timeout = settings.connect_timeout_s
-    parameters.stack_timeout = settings.connect_timeout_s
-    parameters.connection_attempts = 1
-    parameters.client_properties = {"connection_name": name}
-    return parameters
+def _future() -> "asyncio.Future[Any]":
+    """One whose exception may stay unseen: whoever waited for it may have been cancelled."""
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
 
 
 def _settle(future: "asyncio.Future[Any]", value: Any) -> None:
     if not future.done():
         future.set_result(value)
-
-
-def _reason(error: BaseException | str) -> str:
-    """pika nests the reason; the innermost one says most."""
-    if isinstance(error, BaseException):
-        nested = [inner for inner in error.args if isinstance(inner, BaseException)] + [
-            inner for inner in getattr(error, "exceptions", ()) if isinstance(inner, BaseException)
-        ]
-        if nested:
-            return _reason(nested[-1])
-        return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return str(error)

@@ -10,8 +10,15 @@ from shared.messaging.outcome import Outcome
 from shared.messaging.wire import CommandMessage
 
 PACK_COMMANDS_MAX = 500
-PACK_BYTES_MAX = 64 << 10
-"""Bytes of the arguments of one pack: a queue's consumer holds a number of messages, whatever their size."""
+PACK_BYTES_MAX = 120 << 10
+"""Bytes of the message of one pack: a queue's consumer holds a number of messages, whatever their size."""
+ENVELOPE_BYTES_MAX = 4096
+"""Bytes at most that a command's message has beyond what a client sent: defaults, and other ways to write a value."""
+
+_FRAME_BYTES = 70
+"""Of `{"id":"","type":"","args":},` and an id."""
+_NUMBER_BYTES = 40
+"""Of an optional field: its name, and a number of at most 2^53."""
 
 _Raw = msgspec.json.Decoder(msgspec.Raw)
 
@@ -85,7 +92,8 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
     """Put commands into messages, in their order; with each, whether its outcome can be told by its correlation only.
 
     That is so if the outcome of another command with its id may yet come: it then travels alone. So does one whose
-    arguments are not JSON, since it would make the whole pack unreadable.
+    arguments are not JSON, since it would make the whole pack unreadable. Those of one pack are of one origin, since
+    what the system says goes another way.
     """
     pack: list[InFlight] = []
     ids: set[str] = set()
@@ -93,8 +101,10 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
     for entry in issued:
         is_alone = entry.command_id in ids or is_expected(entry.command_id)
         arguments = entry.message.arguments
-        is_full = len(pack) >= PACK_COMMANDS_MAX or size_bytes + len(arguments) > PACK_BYTES_MAX
-        if pack and (is_alone or is_full or not _is_json(arguments)):
+        entry_bytes = _packed_bytes(entry.message)
+        is_full = len(pack) >= PACK_COMMANDS_MAX or size_bytes + entry_bytes > PACK_BYTES_MAX
+        is_other = bool(pack) and pack[0].message.origin != entry.message.origin
+        if pack and (is_alone or is_full or is_other or not _is_json(arguments)):
             yield pack, False
             pack, size_bytes = [], 0
         if is_alone:
@@ -102,12 +112,28 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
             continue
         ids.add(entry.command_id)
         pack.append(entry)
-        size_bytes += len(arguments)
+        size_bytes += entry_bytes
         if not _is_json(arguments):
             yield pack, False
             pack, size_bytes = [], 0
     if pack:
         yield pack, False
+
+
+def _packed_bytes(message: CommandMessage) -> int:
+    """How many bytes a command takes in a pack, or more: JSON writes no character of a text with more than six."""
+    size_bytes = len(message.arguments) + 6 * len(message.type or "") + _FRAME_BYTES
+    if message.deadline_ms is not None:
+        size_bytes += _NUMBER_BYTES
+    if message.expected_version is not None:
+        size_bytes += _NUMBER_BYTES
+    if message.publisher is not None:
+        size_bytes += 6 * len(message.publisher) + 2 * _NUMBER_BYTES
+    if message.traceparent is not None:
+        size_bytes += 6 * len(message.traceparent) + _NUMBER_BYTES
+    if message.continuation is not None:
+        size_bytes += 6 * len(message.continuation) + _NUMBER_BYTES
+    return size_bytes
 
 
 def _is_json(arguments: bytes) -> bool:

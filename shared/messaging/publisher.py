@@ -2,25 +2,31 @@
 
 Its connection only publishes: a broker under a memory or disk alarm stops reading from connections that publish, and
 acknowledgements on the same one would stop with them.
+
+A message that makes the broker close the channel would do so again on each new connection, and take all others with
+it. So after such an end what waits is sent one by one, until the message that stood alone is known to be the cause: it
+fails, and the others go through.
 """
 
 import asyncio
 import itertools
-from typing import Any
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import pika
-import structlog
 from pika.channel import Channel
-from pika.exceptions import AMQPError
+from pika.exceptions import ChannelWrongStateError, ConnectionWrongStateError
 
-from shared.errors import BrokerUnavailable, OutcomeUnknown, Overloaded
+from shared.errors import BrokerUnavailable, ConfigurationError, InvalidCommand, OutcomeUnknown, Overloaded
+from shared.messaging.address import broker_address, broker_parameters
 from shared.messaging.amqp import AmqpConnection
+from shared.messaging.keeping import Kept
+from shared.messaging.refusals import ACCESS_REFUSED, BLAMED, NOT_FOUND, ClosedByBroker
 from shared.settings import BrokerSettings
 
 REFUSED_DELAY_S = 0.05
 """Pause before a message that a full queue refused is sent again."""
-
-log = structlog.get_logger("publisher")
 
 
 class _Unconfirmed:
@@ -58,11 +64,21 @@ class _Unconfirmed:
 
 
 class Publisher:
-    """Publishes persistent messages with confirms, and others without. Used within one event loop."""
+    """Publishes persistent messages with confirms, and others without. Used within one event loop.
 
-    def __init__(self, settings: BrokerSettings, name: str) -> None:
+    It is ready only while `exchanges` are there and take what it publishes; with `declares` it declares them itself.
+    """
+
+    def __init__(
+        self, settings: BrokerSettings, name: str, exchanges: Sequence[str] = (), *, declares: bool = False
+    ) -> None:
+        # Whether or not the broker can be reached, an address that is none ends the process.
+        self._address = broker_address(broker_parameters(settings, name))
         self._settings = settings
         self._name = name
+        self._exchanges = exchanges
+        self._declares = declares
+        self._kept = Kept(name, settings)
         self._connection: AmqpConnection | None = None
         self._confirmed: Channel | None = None
         self._plain: Channel | None = None
@@ -70,26 +86,39 @@ class Publisher:
         self._waiting: dict[int, _Unconfirmed] = {}
         self._by_tag: dict[int, _Unconfirmed] = {}
         self._next_tag = 1
-        self._task: asyncio.Task[None] | None = None
-        self._ready = asyncio.Event()
+        self._one_by_one: deque[_Unconfirmed] | None = None
+        self._must_find_cause = False
+        self._task: asyncio.Task[NoReturn] | None = None
 
     @property
     def is_ready(self) -> bool:
         """Connected, and the broker takes messages."""
-        return self._ready.is_set() and self._connection is not None and not self._connection.is_blocked
+        return self._confirmed is not None and self._connection is not None and not self._connection.is_blocked
 
     @property
     def is_blocked(self) -> bool:
         """Connected, but the broker is under a memory or disk alarm and takes nothing."""
         return self._connection is not None and self._connection.is_blocked
 
-    def start(self) -> None:
-        """Connect in the background, and again whenever the connection is lost."""
-        self._task = asyncio.create_task(self._keep_connected(), name=f"publisher {self._name}")
+    @property
+    def unready_reason(self) -> str:
+        """Why it is not ready, naming the broker's host and port."""
+        if self.is_blocked:
+            return f"RabbitMQ at {self._address} takes no messages: a memory or disk alarm"
+        return f"nothing can be published to RabbitMQ at {self._address}: {self._kept.reason}"
+
+    def start(self) -> "asyncio.Task[NoReturn]":
+        """Connect in the background, and again whenever the connection is lost.
+
+        The task ends by a defect, or by a ConfigurationError: then nothing is published any more, and its process must
+        end too.
+        """
+        self._task = asyncio.create_task(self._kept.keep(self._serve), name=f"publisher {self._name}")
+        return self._task
 
     async def wait_ready(self) -> None:
         """Return once connected."""
-        await self._ready.wait()
+        await self._kept.connected.wait()
 
     async def close(self) -> None:
         """Disconnect. What is not confirmed fails with OutcomeUnknown, what was not sent with BrokerUnavailable."""
@@ -115,7 +144,9 @@ class Publisher:
         While there is no connection the message waits for one; it is sent again, in order, after a lost connection,
         so that it may arrive twice. Cancelling the future stops that. The future fails with BrokerUnavailable when no
         queue takes the message, with Overloaded when the queue is full, with OutcomeUnknown where an earlier sending
-        may have been taken; with `repeat_refused` the message is sent again instead, until the future is cancelled.
+        may have been taken; with `repeat_refused` the message is sent again instead, until the future is cancelled. It
+        fails with BrokerUnavailable when the exchange is not there or not ours to write to, and with InvalidCommand
+        when it cannot be put into a message or the broker refuses it.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = _Unconfirmed(
@@ -123,17 +154,24 @@ class Publisher:
         )
         self._next_number += 1
         self._waiting[waiting.number] = waiting
-        if self._confirmed is not None:
+        if self._one_by_one is not None:
+            self._one_by_one.append(waiting)
+            self._send_next()
+        elif self._confirmed is not None:
             self._send(self._confirmed, waiting)
         return future
 
     def send(self, routing_key: str, properties: pika.BasicProperties, body: bytes) -> bool:
-        """Publish to a queue by its name, without a confirm. False: there is no connection, and nothing was sent."""
+        """Publish to a queue by its name, without a confirm. Never raises.
+
+        False: nothing was sent, since there is no connection, or since this makes no message: a stranger may have
+        chosen the name.
+        """
         if self._plain is None:
             return False
         try:
             self._plain.basic_publish("", routing_key, body, properties)
-        except AMQPError:
+        except Exception:  # noqa: BLE001  # pika raises whatever the encoding of a text or a number raises
             return False
         return True
 
@@ -144,48 +182,111 @@ class Publisher:
         waiting.properties.headers = headers
         waiting.is_returned = False
         waiting.times_sent += 1
-        self._by_tag[self._next_tag] = waiting
-        self._next_tag += 1
         try:
             channel.basic_publish(
                 waiting.exchange, waiting.routing_key, waiting.body, waiting.properties, mandatory=True
             )
-        except AMQPError:
+        except (ChannelWrongStateError, ConnectionWrongStateError):
             # The connection is being lost: the message is repeated on the next one.
             self._confirmed = None
+            return
+        except Exception as error:  # noqa: BLE001  # pika raises whatever the encoding of a text or a number raises
+            self._refuse(waiting, f"{type(error).__name__}: {error}")
+            return
+        self._by_tag[self._next_tag] = waiting
+        self._next_tag += 1
 
-    async def _keep_connected(self) -> None:
-        while True:
-            try:
-                await self._serve()
-            except BrokerUnavailable as error:
-                log.warning("broker_unavailable", connection=self._name, error=str(error))
-            await asyncio.sleep(self._settings.reconnect_delay_s)
+    def _send_next(self) -> None:
+        """While the cause of a closed channel is looked for: the next one, once the one before is confirmed."""
+        while self._one_by_one is not None and self._confirmed is not None and not self._by_tag:
+            if not self._one_by_one:
+                self._one_by_one = None
+                return
+            waiting = self._one_by_one.popleft()
+            if waiting.future.cancelled():
+                self._waiting.pop(waiting.number, None)
+            else:
+                self._send(self._confirmed, waiting)
 
-    async def _serve(self) -> None:
+    async def _serve(self) -> BrokerUnavailable:
         """Connect, repeat what was not confirmed, and stay until the connection is lost."""
         connection = await AmqpConnection.open(self._settings, self._name)
         try:
-            confirmed = await connection.channel()
-            plain = await connection.channel()
-            await confirmed.call(confirmed.raw.confirm_delivery, self._on_confirm)
-            confirmed.raw.add_on_return_callback(self._on_return)
-            self._connection, self._confirmed, self._plain = connection, confirmed.raw, plain.raw
-            self._by_tag.clear()
-            self._next_tag = 1
-            for number in list(self._waiting):
-                waiting = self._waiting[number]
-                if waiting.future.cancelled():
-                    del self._waiting[number]
-                else:
-                    self._send(confirmed.raw, waiting)
-            self._ready.set()
+            await self._begin(connection)
+            self._kept.is_up()
             reason = await asyncio.shield(connection.lost)
-            log.warning("broker_connection_lost", connection=self._name, error=str(reason))
+        except (ClosedByBroker, ConfigurationError) as error:
+            if isinstance(error, ConfigurationError) or error.reply_code == NOT_FOUND:
+                self._fail_all(error)
+            raise
         finally:
-            self._ready.clear()
+            plain = self._plain
             self._connection = self._confirmed = self._plain = None
             await connection.close()
+        if isinstance(reason, ClosedByBroker) and (plain is None or reason.channel_number != plain.channel_number):
+            self._blame(reason)
+        self._one_by_one = None
+        return reason
+
+    async def _begin(self, connection: AmqpConnection) -> None:
+        confirmed = await connection.channel()
+        plain = await connection.channel()
+        if self._declares:
+            await confirmed.declare_exchanges()
+        confirmed.raw.add_on_return_callback(connection.guarded(self._on_return))
+        await confirmed.confirm_publishes(self._exchanges, self._on_confirm)
+        self._connection, self._confirmed, self._plain = connection, confirmed.raw, plain.raw
+        self._by_tag.clear()
+        self._next_tag = 1
+        self._one_by_one = None
+        self._repeat_all(confirmed.raw)
+
+    def _repeat_all(self, confirmed: Channel) -> None:
+        """What was not confirmed, in order."""
+        for waiting in [waiting for waiting in self._waiting.values() if waiting.future.cancelled()]:
+            del self._waiting[waiting.number]
+        if self._must_find_cause:
+            self._must_find_cause = False
+            self._one_by_one = deque(self._waiting.values())
+            self._send_next()
+        else:
+            for waiting in list(self._waiting.values()):
+                self._send(confirmed, waiting)
+
+    def _blame(self, reason: ClosedByBroker) -> None:
+        """The broker closed the channel or the connection: find out which message was the cause."""
+        if reason.reply_code in (ACCESS_REFUSED, NOT_FOUND) and reason.exchange is not None:
+            # What was sent before the one that was refused may have been taken.
+            is_certain = len(self._by_tag) == 1
+            for waiting in [each for each in self._waiting.values() if each.exchange == reason.exchange]:
+                kind = BrokerUnavailable if is_certain and waiting.times_sent <= 1 else OutcomeUnknown
+                self._waiting.pop(waiting.number)
+                _fail(
+                    waiting.future,
+                    kind(f"nothing can be published to exchange {reason.exchange}: {reason}"),
+                )
+        elif reason.reply_code in BLAMED:
+            # What is sent without a confirm may have ended the connection, but not this channel.
+            is_sure = reason.channel_number is not None or self._one_by_one is not None
+            if len(self._by_tag) == 1 and is_sure:
+                self._refuse(next(iter(self._by_tag.values())), str(reason))
+            else:
+                self._must_find_cause = True
+
+    def _fail_all(self, error: Exception) -> None:
+        """The broker does not let us publish: nobody is to wait for that to change."""
+        for waiting in self._waiting.values():
+            kind = OutcomeUnknown if waiting.times_sent else BrokerUnavailable
+            _fail(waiting.future, kind(str(error)))
+        self._waiting.clear()
+
+    def _refuse(self, waiting: _Unconfirmed, why: str) -> None:
+        self._waiting.pop(waiting.number, None)
+        target = f"exchange {waiting.exchange!r}, routing key {waiting.routing_key!r}"
+        _fail(
+            waiting.future,
+            InvalidCommand(f"this message cannot be published to {target}: {why}", code="message_refused"),
+        )
 
     def _on_confirm(self, frame: Any) -> None:
         method = frame.method
@@ -211,11 +312,19 @@ class Publisher:
                 _fail(waiting.future, waiting.refused(Overloaded(f"the queue of {waiting.routing_key!r} is full")))
             elif not waiting.future.done():
                 waiting.future.set_result(None)
+        if self._one_by_one is not None:
+            self._send_next()
 
     def _repeat(self, waiting: _Unconfirmed) -> None:
         if waiting.future.cancelled():
             self._waiting.pop(waiting.number, None)
-        elif self._confirmed is not None and waiting.number in self._waiting and waiting not in self._by_tag.values():
+        elif waiting.number not in self._waiting or waiting in self._by_tag.values():
+            pass
+        elif self._one_by_one is not None:
+            if waiting not in self._one_by_one:
+                self._one_by_one.append(waiting)
+                self._send_next()
+        elif self._confirmed is not None:
             self._send(self._confirmed, waiting)
 
     def _on_return(self, _: Any, __: Any, properties: pika.BasicProperties, ___: bytes) -> None:

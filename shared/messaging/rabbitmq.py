@@ -4,7 +4,8 @@ import asyncio
 import itertools
 from collections import defaultdict
 from functools import partial
-from typing import Any
+from types import TracebackType
+from typing import Any, NoReturn, Self
 from uuid import uuid4
 
 import msgspec
@@ -14,10 +15,12 @@ import structlog
 from shared.command_log import CommandLog
 from shared.errors import BrokerUnavailable, CommandPending, DatabaseUnavailable, OutcomeUnknown, Overloaded
 from shared.messaging.amqp import AmqpConnection
+from shared.messaging.keeping import Kept
 from shared.messaging.outcome import Outcome, decode_outcome, decode_outcomes, from_log
 from shared.messaging.packing import InFlight, Pack, packs_of
 from shared.messaging.publisher import Publisher
-from shared.messaging.topology import WRITES_EXCHANGE
+from shared.messaging.refusals import NOT_FOUND, ClosedByBroker
+from shared.messaging.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
 from shared.messaging.wire import (
     HEADER_REPLY_PACKS,
     JSON_CONTENT,
@@ -35,6 +38,8 @@ REPLY_QUEUE_EXPIRES_MS = 60_000
 PERSISTENT = 2
 UNSETTLED_MAX = 10_000
 LOOKUPS_AT_ONCE = 8
+CONNECT_TIMEOUT_S = 15.0
+"""How long `wait_connected` waits: for two or three attempts, and for a broker that is just starting."""
 
 log = structlog.get_logger("writes")
 
@@ -49,6 +54,11 @@ class RabbitWrites:
     With `in_order` this is a publisher session: commands of one lane are applied in the order in which they were
     issued here, even when the broker refused one and took the next, or the connection was lost in between. Should one
     not be confirmed in time (OutcomeUnknown), those after it wait for the lane to give it up.
+
+    `async with RabbitWrites(...) as writes:` starts it, waits until it is connected, and closes it. A gateway, which is
+    to live without a broker too, calls `start`, and ends when `failed` does.
+
+    With `is_system` it may also issue what only the system says, and is ready only where it has the right to.
     """
 
     def __init__(
@@ -61,6 +71,7 @@ class RabbitWrites:
         log: CommandLog | None,
         name: str = "writes",
         in_order: bool = False,
+        is_system: bool = False,
     ) -> None:
         self._broker = broker
         self._confirm_timeout_s = confirm_timeout_s
@@ -68,9 +79,10 @@ class RabbitWrites:
         self._in_flight_max = in_flight_max
         self._log = log
         self._name = name
-        self._publisher = Publisher(broker, f"{name} publish")
-        self._reply_queue = f"replies.{name}.{uuid4()}"
-        self._replies_ready = asyncio.Event()
+        exchanges = (WRITES_EXCHANGE, SYSTEM_EXCHANGE) if is_system else (WRITES_EXCHANGE,)
+        self._publisher = Publisher(broker, f"{name} publish", exchanges)
+        self._replies = Kept(f"{name} replies", broker)
+        self._reply_queue = self._new_reply_queue()
         self._session = f"{name}.{uuid4().hex}" if in_order else None
         self._session_numbers: dict[str, int] = {}
         self._in_flight = 0
@@ -80,13 +92,19 @@ class RabbitWrites:
         self._unsettled: dict[str, None] = {}
         self._unanswered: dict[str, None] = {}
         self._numbers = itertools.count(1)
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[NoReturn] | None = None
+        self._publishing: asyncio.Task[NoReturn] | None = None
         self._lookups: set[asyncio.Task[None]] = set()
 
     @property
     def connected(self) -> bool:
         """The broker takes commands and returns outcomes."""
-        return self._publisher.is_ready and self._replies_ready.is_set()
+        return self._publisher.is_ready and self._replies.connected.is_set()
+
+    @property
+    def unready_reason(self) -> str:
+        """Why it is not connected, naming the broker's host and port."""
+        return self._publisher.unready_reason if not self._publisher.is_ready else self._replies.reason
 
     @property
     def in_flight(self) -> int:
@@ -99,13 +117,53 @@ class RabbitWrites:
 
     async def start(self) -> None:
         """Connect in the background, and again whenever a connection is lost."""
-        self._publisher.start()
-        self._task = asyncio.create_task(self._keep_receiving(), name="replies")
+        self._publishing = self._publisher.start()
+        self._task = asyncio.create_task(self._replies.keep(self._receive), name=f"replies {self._name}")
 
-    async def wait_connected(self) -> None:
-        """Return once commands can be issued."""
+    async def wait_connected(self, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        """Return once commands can be issued.
+
+        Raises BrokerUnavailable after that time, with the last reason, and ConfigurationError as soon as the broker
+        says what more attempts would not change.
+        """
+        connected = asyncio.ensure_future(self._wait_connected())
+        failed = asyncio.ensure_future(self.failed())
+        try:
+            await asyncio.wait({connected, failed}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if failed.done():
+                failed.result()
+            if not connected.done():
+                raise BrokerUnavailable(f"not connected within {timeout_s:g} s: {self.unready_reason}")
+        finally:
+            connected.cancel()
+            failed.cancel()
+            await asyncio.gather(connected, failed, return_exceptions=True)
+
+    async def failed(self) -> NoReturn:
+        """Raise what ended a connection for good: a ConfigurationError, or a defect. The process is to end then."""
+        tasks = [task for task in (self._publishing, self._task) if task is not None]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            await task
+        raise AssertionError("the tasks of a connection end by raising only")
+
+    async def _wait_connected(self) -> None:
         await self._publisher.wait_ready()
-        await self._replies_ready.wait()
+        await self._replies.connected.wait()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        try:
+            await self.wait_connected()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
 
     async def close(self) -> None:
         """Disconnect. Commands that are confirmed are settled all the same; nobody here learns of it."""
@@ -120,8 +178,7 @@ class RabbitWrites:
         if self._in_flight >= self._in_flight_max:
             raise Overloaded(f"{self._in_flight_max} commands are under way here already")
         if not self._publisher.is_ready:
-            state = "takes no messages: a memory or disk alarm" if self._publisher.is_blocked else "cannot be reached"
-            raise BrokerUnavailable(f"RabbitMQ {state}")
+            raise BrokerUnavailable(self._publisher.unready_reason)
         if self._session is not None:
             number = self._session_numbers[lane] = self._session_numbers.get(lane, 0) + 1
             message = msgspec.structs.replace(message, publisher=self._session, publisher_seq=number)
@@ -186,9 +243,8 @@ class RabbitWrites:
             headers=headers,
         )
         body = encode_pack([entry.message for entry in entries]) if is_pack else first.arguments
-        confirm = self._publisher.publish(
-            WRITES_EXCHANGE, lane, properties, body, repeat_refused=self._session is not None
-        )
+        exchange = SYSTEM_EXCHANGE if first.origin == "system" else WRITES_EXCHANGE
+        confirm = self._publisher.publish(exchange, lane, properties, body, repeat_refused=self._session is not None)
         pack = Pack(entries, confirm)
         pack.timers.append(asyncio.get_running_loop().call_later(self._confirm_timeout_s, self._confirm_is_late, pack))
         confirm.add_done_callback(partial(self._on_confirm, pack))
@@ -267,42 +323,31 @@ class RabbitWrites:
         if entry.pack is not None:
             entry.pack.forget()
 
-    async def _keep_receiving(self) -> None:
-        while True:
-            try:
-                await self._receive()
-            except BrokerUnavailable as error:
-                log.warning("broker_unavailable", connection=f"{self._name} replies", error=str(error))
-            await asyncio.sleep(self._broker.reconnect_delay_s)
+    def _new_reply_queue(self) -> str:
+        return f"replies.{self._name}.{uuid4()}"
 
-    async def _receive(self) -> None:
+    async def _receive(self) -> BrokerUnavailable:
         connection = await AmqpConnection.open(self._broker, f"{self._name} replies")
         try:
             channel = await connection.channel()
-            await channel.call(
-                channel.raw.queue_declare,
-                queue=self._reply_queue,
-                durable=True,
-                arguments={"x-expires": REPLY_QUEUE_EXPIRES_MS},
-            )
-            await channel.call(
-                channel.raw.basic_consume,
-                self._reply_queue,
-                on_message_callback=self._on_reply,
-                auto_ack=True,
-            )
-            self._replies_ready.set()
-            reason = await asyncio.shield(connection.lost)
-            log.warning("broker_connection_lost", connection=f"{self._name} replies", error=str(reason))
+            arguments = {"x-expires": REPLY_QUEUE_EXPIRES_MS}
+            await channel.call(channel.raw.queue_declare, queue=self._reply_queue, durable=True, arguments=arguments)
+            await channel.consume(self._reply_queue, self._on_reply, auto_ack=True)
+            self._replies.is_up()
+            return await asyncio.shield(connection.lost)
+        except ClosedByBroker as error:
+            if error.reply_code == NOT_FOUND:
+                # In a cluster its node may be down, and then nobody can have a queue of this name.
+                self._reply_queue = self._new_reply_queue()
+            raise
         finally:
-            self._replies_ready.clear()
             await connection.close()
 
     def _on_reply(self, _: Any, __: Any, properties: pika.BasicProperties, body: bytes) -> None:
         try:
             is_pack = properties.content_type == PACK_CONTENT
             outcomes = decode_outcomes(body) if is_pack else [decode_outcome(body)]
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             log.error("outcome_malformed", correlation_id=properties.correlation_id, error=str(error))
             return
         alone = None if is_pack else self._by_correlation.get(properties.correlation_id or "")

@@ -17,11 +17,37 @@ from pika.adapters.utils.nbio_interface import AbstractIOReference, AbstractStre
 FEED_BYTES_MAX = 4096
 """pika is given so much at a time, as by its own transport: it copies what it has not parsed once per frame."""
 
+_OnDone = Callable[[Any], None]
 _Linked = tuple[AbstractStreamTransport, AbstractStreamProtocol]
 
 
 class LoopStreams(_AsyncioIOServicesAdapter):  # type: ignore[misc]  # pika has no types
-    """pika's I/O services on the running loop, with another transport. To be given as `custom_ioloop`."""
+    """pika's I/O services on the running loop, with another transport. To be given as `custom_ioloop`.
+
+    One for each connection. Once it is given up nothing of it goes on: what pika cancels may be done already and about
+    to say so, and pika would then go on to connect for nobody.
+    """
+
+    _is_given_up = False
+
+    def give_up(self) -> None:
+        """Say no more of what is done from here on."""
+        self._is_given_up = True
+
+    def getaddrinfo(self, *arguments: Any, on_done: _OnDone, **options: Any) -> AbstractIOReference:
+        """Resolve a name."""
+        return super().getaddrinfo(*arguments, on_done=self._unless_given_up(on_done), **options)
+
+    def connect_socket(self, sock: socket.socket, resolved_addr: Any, on_done: _OnDone) -> AbstractIOReference:
+        """Connect a socket, which its owner closes."""
+        return super().connect_socket(sock, resolved_addr, self._unless_given_up(on_done))
+
+    def _unless_given_up(self, on_done: _OnDone) -> _OnDone:
+        def call(result: Any) -> None:
+            if not self._is_given_up:
+                on_done(result)
+
+        return call
 
     def create_streaming_connection(
         self,
@@ -47,7 +73,11 @@ async def _link(
         lambda: stream, sock=sock, ssl=ssl_context, server_hostname=server_hostname
     )
     # Not before, so that the first answer finds a caller who knows of the stream.
-    stream.begin()
+    try:
+        stream.begin()
+    except BaseException:
+        stream.abort()
+        raise
     return stream, protocol
 
 

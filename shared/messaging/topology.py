@@ -16,17 +16,23 @@ WRITES_EXCHANGE: Final = "writes"
 SYSTEM_EXCHANGE: Final = "writes.system"
 """What the system says to itself, and what operators say. Its write permission makes the difference."""
 DEAD_EXCHANGE: Final = "writes.dead"
+QUEUE_PREFIX: Final = "writes."
 DELIVERY_LIMIT: Final = 1_000_000_000
 
 
 def queue_name(key: str) -> str:
     """The queue of what is published with a routing key: a lane's commands, or a service's effects."""
-    return key if key.startswith(EFFECTS_PREFIX) else f"writes.{key}"
+    return key if key.startswith(EFFECTS_PREFIX) else f"{QUEUE_PREFIX}{key}"
 
 
 def dead_queue_name(key: str) -> str:
     """The queue of the dead letters of a lane, or of a service's effects."""
     return f"{queue_name(key)}.dead"
+
+
+def is_ours(queue: str) -> bool:
+    """Whether a queue of this name is a lane's, one of effects, or of their dead letters: no place for outcomes."""
+    return queue.startswith((QUEUE_PREFIX, EFFECTS_PREFIX))
 
 
 def effects_queue_arguments(bytes_max: int) -> dict[str, str | int | bool]:

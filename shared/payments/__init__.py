@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from shared.effects import Effects
+from shared.fit import check_fit
 from shared.payments.effects import PaymentEffects
 from shared.payments.handlers import HANDLERS
 from shared.payments.model import Payment, Refund, Waiters, metadata
 from shared.service import Service
-from shared.settings import StripeSettings, load
+from shared.settings import EffectSettings, StripeSettings, load
 
 
 def open_payment_effects() -> Effects:
@@ -15,7 +16,9 @@ def open_payment_effects() -> Effects:
     # Stripe's package is large, and of all processes only those that call it need it.
     from shared.payments.stripe_provider import StripeProvider  # noqa: PLC0415
 
-    return PaymentEffects(StripeProvider(load(StripeSettings)))
+    stripe = load(StripeSettings)
+    check_fit(stripe, load(EffectSettings))
+    return PaymentEffects(StripeProvider(stripe))
 
 
 SERVICE = Service(

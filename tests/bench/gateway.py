@@ -6,7 +6,7 @@ Both are the same aiohttp application with the same checks, middleware and respo
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import uvloop
 from aiohttp import web
@@ -40,6 +40,10 @@ class NoWrites:
 
     def pending(self, command_id: str) -> bool:
         return False
+
+    async def failed(self) -> NoReturn:
+        await asyncio.Event().wait()
+        raise NotImplementedError
 
     async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
         raise NotImplementedError
@@ -116,7 +120,7 @@ async def serve(mode: str, lane: str, port: int) -> None:
     dependencies = Dependencies(database=database, writes=writes, command_log=command_log, settings=settings)
     app = create_app(gateway_of(lane, credit), dependencies)
     app.cleanup_ctx.append(connections)
-    await serve_until_stopped(app, "127.0.0.1", port)
+    await serve_until_stopped(app, "127.0.0.1", port, writes.failed)
 
 
 def main(mode: str, lane: str, port: str) -> None:

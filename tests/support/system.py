@@ -71,25 +71,25 @@ class System:
     def start_coordinator(self, lane: str, **settings: str) -> Process:
         """Return once it consumes, or stands by."""
         process, url = self._launch_coordinator(lane, settings)
-        _wait_ready(url, process)
+        wait_ready(url, process)
         return process
 
     def start_coordinators(self, *lanes: str) -> None:
         """All at once; return when each consumes, or stands by."""
         for process, url in [self._launch_coordinator(lane, {}) for lane in lanes]:
-            _wait_ready(url, process)
+            wait_ready(url, process)
 
     def start_gateway(self, service: str, **settings: str) -> Process:
         """Return once it is ready; its address is in `urls`."""
-        process, url = self._launch_gateway(service, settings)
-        _wait_ready(url, process)
+        process, url = self.launch_gateway(service, settings)
+        wait_ready(url, process)
         return process
 
     def start(self, service: str) -> None:
         """Prepare, and start a coordinator and a gateway, in this order in `processes`, at once."""
         self.prepare(service)
-        for process, url in (self._launch_coordinator(service, {}), self._launch_gateway(service, {})):
-            _wait_ready(url, process)
+        for process, url in (self._launch_coordinator(service, {}), self.launch_gateway(service, {})):
+            wait_ready(url, process)
 
     def stop(self) -> None:
         """Stop every process; those that do not end by themselves fail the test."""
@@ -109,7 +109,7 @@ class System:
         port = free_port()
         module = ["coordinator", "effects", service, "--metrics-port", str(port)]
         process = self._start(f"effects-{service}", module, settings, f"http://127.0.0.1:{port}/readyz")
-        _wait_ready(f"http://127.0.0.1:{port}/readyz", process)
+        wait_ready(f"http://127.0.0.1:{port}/readyz", process)
         return process
 
     def start_sandbox(self) -> Process:
@@ -127,14 +127,14 @@ class System:
         webhook_url = f"http://127.0.0.1:{gateway}/webhooks/stripe"
         module = ["coordinator.dev.sandbox", "--port", str(port), "--data", data, "--webhook-url", webhook_url]
         process = self._start("sandbox", module, {}, f"{self.urls['sandbox']}/readyz")
-        _wait_ready(f"{self.urls['sandbox']}/readyz", process)
+        wait_ready(f"{self.urls['sandbox']}/readyz", process)
         return process
 
     def replace(self, name: str) -> None:
         """Start another process in the place of one that has ended, at the same address; return once it is ready."""
         module, settings, url = self._starts[name]
         self.named[name] = self._launch(name, module, settings)
-        _wait_ready(url, self.named[name])
+        wait_ready(url, self.named[name])
 
     def _launch_coordinator(self, lane: str, settings: dict[str, str]) -> tuple[Process, str]:
         port = free_port()
@@ -142,7 +142,8 @@ class System:
         url = f"http://127.0.0.1:{port}/readyz"
         return self._start(f"coordinator-{lane}", module, settings, url), url
 
-    def _launch_gateway(self, service: str, settings: dict[str, str]) -> tuple[Process, str]:
+    def launch_gateway(self, service: str, settings: dict[str, str]) -> tuple[Process, str]:
+        """Without waiting; and where it says whether it is ready."""
         port = self._gateway_ports.pop(service, None) or free_port()
         self.urls[service] = f"http://127.0.0.1:{port}"
         url = f"{self.urls[service]}/readyz"
@@ -178,7 +179,9 @@ class _BrokerChannel:
         self._connection.close()
 
 
-def _wait_ready(url: str, process: Process) -> None:
+def wait_ready(url: str, process: Process) -> None:
+    """Return once /readyz says so."""
+
     def is_ready() -> bool:
         assert process.alive, process.log_tail(40)
         try:

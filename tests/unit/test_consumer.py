@@ -36,11 +36,12 @@ class FakeBroker:
         self._unconfirmed: list[asyncio.Future[None]] = []
         self.raw: Any = SimpleNamespace(is_open=True, basic_ack=self._acknowledge, queue_declare=None)
 
-    def start(self) -> None:
-        pass
+    def start(self) -> "asyncio.Task[Any]":
+        self._publishing = asyncio.create_task(asyncio.Event().wait())
+        return self._publishing
 
     async def close(self) -> None:
-        pass
+        self._publishing.cancel()
 
     def send(self, routing_key: str, properties: pika.BasicProperties, body: bytes) -> bool:
         self._note("outcome", routing_key)

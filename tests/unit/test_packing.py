@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from msgspec import structs
 
 from shared.messaging.packing import PACK_BYTES_MAX, PACK_COMMANDS_MAX, InFlight, packs_of
 from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, decode, encode_pack
@@ -36,6 +37,42 @@ async def test_a_pack_is_bounded() -> None:
     large = b'"' + b"x" * (PACK_BYTES_MAX // 2) + b'"'
     few = await issued((1, large), (2, large), (3, b"{}"), (4, large * 1))
     assert numbers(list(packs_of(few, lambda _: False))) == [([1], False), ([2, 3], False), ([4], False)]
+
+
+@pytest.mark.parametrize("text", ["t.t", '"' * 50, "\\" * 50, "\x01" * 20, "é" * 50, "\U0001f600" * 25])
+async def test_no_message_of_a_pack_is_above_its_limit_whatever_is_in_it(text: str) -> None:
+    loop = asyncio.get_running_loop()
+    messages = [
+        CommandMessage(
+            command_id=f"00000000-0000-7000-8000-{number:012d}",
+            type=text,
+            arguments=b'{"n":%d}' % number,
+            deadline_ms=2**53 - 1,
+            expected_version=2**53 - 1,
+            publisher=text,
+            publisher_seq=2**53 - 1,
+            traceparent=text,
+            continuation=text,
+        )
+        for number in range(PACK_COMMANDS_MAX)
+    ]
+    entries = [InFlight(message, loop.create_future(), 1.0) for message in messages]
+    packs = [[entry.message for entry in pack] for pack, _ in packs_of(entries, lambda _: False)]
+    assert [message for pack in packs for message in pack] == messages
+    assert max(len(encode_pack(pack)) for pack in packs) <= PACK_BYTES_MAX
+
+
+async def test_small_commands_fill_a_pack() -> None:
+    """The bound must not be so careful that packs are cut for nothing."""
+    many = await issued(*((number, b'{"id":123456,"amount":100}') for number in range(PACK_COMMANDS_MAX)))
+    assert [len(entries) for entries, _ in packs_of(many, lambda _: False)] == [PACK_COMMANDS_MAX]
+
+
+async def test_what_the_system_says_and_what_anybody_says_travel_apart_and_in_order() -> None:
+    entries = await issued(*((number, b"{}") for number in range(5)))
+    for entry in entries[2:4]:
+        entry.message = structs.replace(entry.message, origin="system")
+    assert numbers(list(packs_of(entries, lambda _: False))) == [([0, 1], False), ([2, 3], False), ([4], False)]
 
 
 @pytest.mark.parametrize("arguments", [b"", b"{", b"nul", b"{}x", b"{'a': 1}"])

@@ -16,7 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pika.adapters.utils.nbio_interface import AbstractStreamProtocol
 
+from shared.messaging.amqp import AmqpConnection
 from shared.messaging.streams import FEED_BYTES_MAX, LoopStreams
+from shared.settings import BrokerSettings
 
 WITHIN_S = 10.0
 LOOPS = (asyncio.new_event_loop, uvloop.new_event_loop)
@@ -210,3 +212,43 @@ def _contexts(directory: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContex
     serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     serving.load_cert_chain(path)
     return serving, ssl.create_default_context(cadata=certificate.public_bytes(serialization.Encoding.PEM).decode())
+
+
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_an_attempt_is_gone_whenever_it_is_given_up(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """To a server that takes connections and says nothing; given up after any number of the loop's turns."""
+    accepted: list[asyncio.Task[None]] = []
+    complaints: list[object] = []
+    took = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        ended = asyncio.current_task()
+        assert ended is not None
+        accepted.append(ended)
+        took.set()
+        while await reader.read(100):
+            pass
+
+    async def test(port: int) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        settings = BrokerSettings(url=f"amqp://127.0.0.1:{port}", connect_timeout_s=WITHIN_S)
+        for turns in [*range(25), 40, 80]:
+            for _ in range(3):
+                attempt = asyncio.create_task(AmqpConnection.open(settings, "test"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                attempt.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await attempt
+        await asyncio.gather(*accepted, return_exceptions=True)
+        took.clear()
+        last = asyncio.create_task(AmqpConnection.open(settings, "test"))
+        await took.wait()
+        last.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await last
+        async with asyncio.timeout(WITHIN_S):
+            await asyncio.gather(*accepted, return_exceptions=True)
+
+    run(new_loop, say_nothing, test)
+    assert complaints == []

@@ -1,0 +1,142 @@
+"""A broker that behaves badly: it ends consumers and connections, and refuses rights."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.dev.servers import ServerSet
+from coordinator.dev.servers.process import Process
+from shared.messaging.topology import queue_name
+from tests.support.rabbitmqctl import add_user, close_connections, evaluate
+from tests.support.system import System, wait_ready, wait_until, write_all
+
+ADA = {"name": "Ada", "email": "ada@example.org"}
+DELETE_REPLY_QUEUES = """
+[rabbit_amqqueue:delete(Queue, false, false, <<"test">>) || Queue <- rabbit_amqqueue:list(<<"/">>),
+ string:prefix(element(4, amqqueue:get_name(Queue)), <<"replies.">>) =/= nomatch], ok.
+"""
+NOTHING = "^$"
+EVERYTHING = ".*"
+REPLIES = r"^replies\\\\..*"
+
+
+async def test_queues_that_are_deleted_are_declared_and_consumed_again(
+    system: System, native_servers: ServerSet
+) -> None:
+    """The broker only cancels their consumers: nobody may stay deaf, and look ready."""
+    system.start("users")
+    coordinator, gateway = system.processes
+    await write_all(system.urls["users"], "/users", ADA, 1, 1, "first")
+    with system.broker() as channel:
+        channel.queue_delete(queue_name("users"))
+    await asyncio.to_thread(evaluate, native_servers.rabbitmq, DELETE_REPLY_QUEUES)
+    for process, queue in ((coordinator, "writes.users"), (gateway, "replies.")):
+        wait_until(lambda: f"ended the consumer of {queue}" in process.log_path.read_text(), queue, process)  # noqa: B023
+    ((status, user),) = await write_all(
+        system.urls["users"], "/users", {"name": "Bob", "email": "bob@example.org"}, 1, 1, "second"
+    )
+    assert (status, user["id"]) == (201, 2)
+
+
+async def test_no_confirmed_command_is_lost_while_connections_are_closed_again_and_again(
+    system: System, native_servers: ServerSet
+) -> None:
+    system.start("users")
+    await write_all(system.urls["users"], "/users", ADA, 1, 1, "ada")
+    closing = asyncio.create_task(asyncio.to_thread(close_connections, native_servers.rabbitmq, 250, 15))
+    credited = 0
+    while not closing.done():
+        answers = await write_all(system.urls["users"], "/users/1/credit", {"amount": 1}, 40, 8, f"credit-{credited}")
+        assert [status for status, _ in answers] == [200] * 40
+        credited += 40
+    await closing
+    # The same keys again: everything was applied, once.
+    ((status, user),) = await write_all(system.urls["users"], "/users/1/credit", {"amount": 1}, 1, 1, "last")
+    assert (status, user["credit"]) == (200, credited + 1)
+
+
+@pytest.fixture
+def refused(system: System, native_servers: ServerSet, tmp_path: Path) -> Any:
+    """Start a process as a user with these rights; its exit status and what it says outside its log."""
+
+    def start(argv: list[str], rights: tuple[str, str, str] | None, **settings: str) -> tuple[int | None, str]:
+        if rights is not None:
+            add_user(native_servers.rabbitmq, "poor", *rights)
+            url = system.environment["AMQP_URL"].replace("guest:guest@", "poor:poor@")
+            settings = {"AMQP_URL": url, **settings}
+        process = Process(
+            [sys.executable, "-m", *argv], log_path=tmp_path / "refused.log", environment=system.environment | settings
+        )
+        try:
+            assert process.wait(30), process.log_tail(30)
+        finally:
+            process.kill()
+            if rights is not None:
+                evaluate(native_servers.rabbitmq, 'rabbit_auth_backend_internal:delete_user(<<"poor">>, <<"test">>).')
+        lines = [line for line in process.log_tail(50).splitlines() if not line.startswith("{")]
+        assert len(lines) == 1, lines
+        return process.exit_status, lines[0]
+
+    return start
+
+
+GATEWAY = ["gateways", "users", "--port", "0"]
+LANE = ["coordinator", "run", "users"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "rights", "named"),
+    [
+        (GATEWAY, (NOTHING, EVERYTHING, EVERYTHING), ["right to configure queue replies.", "'poor'"]),
+        (GATEWAY, (EVERYTHING, NOTHING, EVERYTHING), ["right to write to exchange writes "]),
+        (GATEWAY, (EVERYTHING, EVERYTHING, NOTHING), ["right to read from queue replies."]),
+        (LANE, (NOTHING, EVERYTHING, EVERYTHING), ["right to configure exchange writes "]),
+        (LANE, (EVERYTHING, "^writes.*", EVERYTHING), ["right to write to exchange amq.default "]),
+        (LANE, (EVERYTHING, "^$|^amq.default$", EVERYTHING), ["right to write to"]),
+        (LANE, (EVERYTHING, EVERYTHING, NOTHING), ["right to read from"]),
+    ],
+)
+def test_a_right_that_is_missing_is_named(
+    system: System, refused: Any, argv: list[str], rights: tuple[str, str, str], named: list[str]
+) -> None:
+    system.prepare("users")
+    with system.broker() as channel:
+        channel.exchange_declare("writes", "direct", durable=True)
+    status, error = refused(argv, rights)
+    assert status == 2
+    assert [part for part in ["AMQP_URL", *named] if part not in error] == []
+
+
+@pytest.mark.parametrize("argv", [GATEWAY, LANE])
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (("guest:guest@", "guest:secretly@"), "refuses user 'guest'"),
+        (("/%2F", "/nowhere"), "'nowhere'"),
+        (("amqp://", "amqps://"), "TLS"),
+        (("guest:guest@", "guest:a/b@"), "%2F"),
+    ],
+    ids=["password", "vhost", "TLS", "address"],
+)
+def test_an_address_that_can_never_do_is_named(
+    system: System, refused: Any, argv: list[str], change: tuple[str, str], named: str
+) -> None:
+    system.prepare("users")
+    status, error = refused(argv, None, AMQP_URL=system.environment["AMQP_URL"].replace(*change))
+    assert status == 2
+    assert "AMQP_URL" in error
+    assert named in error
+    assert "secretly" not in error
+
+
+def test_a_gateway_waits_for_the_first_coordinator_and_says_so(system: System) -> None:
+    system.prepare("users")
+    process, url = system.launch_gateway("users", {})
+    wait_until(lambda: "no exchange 'writes'" in process.log_path.read_text(), "it says what is missing", process)
+    assert process.alive
+    system.start_coordinator("users")
+    wait_ready(url, process)
+    assert process.log_path.read_text().count("no exchange 'writes'") == 1

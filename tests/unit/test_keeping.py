@@ -1,0 +1,110 @@
+"""How a connection is kept: the pauses between attempts, the lines about them, and the two ways that lead out."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+from structlog.testing import capture_logs
+
+from shared.errors import BrokerUnavailable, ConfigurationError
+from shared.messaging import keeping
+from shared.messaging.keeping import Kept
+from shared.settings import BrokerSettings
+
+SETTINGS = BrokerSettings(reconnect_delay_s=0.25, reconnect_delay_s_max=1.0)
+
+
+class Stop(Exception):
+    """Ends a test's attempts."""
+
+
+class Attempts:
+    """Attempts that end as they are told; time passes only in the pauses between them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *ends: Exception | Callable[[Kept], BrokerUnavailable]) -> None:
+        self.kept = Kept("test", SETTINGS, lambda: 1.0)
+        self.pauses_s: list[float] = []
+        self._now = 0.0
+        self._ends = list(ends)
+        monkeypatch.setattr(keeping.asyncio, "sleep", self._sleep)
+        monkeypatch.setattr(keeping.time, "monotonic", lambda: self._now)
+
+    async def _sleep(self, delay_s: float) -> None:
+        self.pauses_s.append(delay_s)
+        self._now += delay_s
+
+    async def attempt(self) -> BrokerUnavailable:
+        if not self._ends:
+            raise Stop
+        end = self._ends.pop(0)
+        if isinstance(end, Exception):
+            raise end
+        return end(self.kept)
+
+    async def run(self, error: type[Exception] = Stop) -> None:
+        with pytest.raises(error):
+            await self.kept.keep(self.attempt)
+
+
+def was_up(kept: Kept) -> BrokerUnavailable:
+    kept.is_up()
+    assert kept.connected.is_set()
+    return BrokerUnavailable("it was closed")
+
+
+async def test_pauses_grow_to_their_limit_and_begin_anew_once_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    away = BrokerUnavailable("refused")
+    attempts = Attempts(monkeypatch, away, away, away, away, was_up, away)
+    await attempts.run()
+    assert attempts.pauses_s == [0.25, 0.5, 1.0, 1.0, 0.25, 0.5]
+    assert not attempts.kept.connected.is_set()
+    assert attempts.kept.reason == "refused"
+
+
+async def test_half_of_a_pause_is_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = Attempts(monkeypatch, BrokerUnavailable("refused"))
+    attempts.kept = Kept("test", SETTINGS, lambda: 0.0)
+    await attempts.run()
+    assert attempts.pauses_s == [0.125]
+
+
+async def test_an_outage_is_one_line_a_minute_and_each_change_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused, forced = BrokerUnavailable("refused"), BrokerUnavailable("no vhost")
+    attempts = Attempts(monkeypatch, was_up, *[refused] * 600, forced, was_up)
+    with capture_logs() as lines:
+        await attempts.run()
+    events = [(line["event"], line.get("error")) for line in lines]
+    assert events[:2] == [("broker_connection_lost", "it was closed"), ("broker_unavailable", "refused")]
+    assert events[-3:] == [
+        ("broker_unavailable", "no vhost"),
+        ("broker_connected", None),
+        ("broker_connection_lost", "it was closed"),
+    ]
+    assert len(events) == 2 + 9 + 3, "600 s, a line a minute"
+
+
+async def test_a_configuration_that_was_never_right_ends_it_and_one_that_was_is_an_outage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attempts = Attempts(monkeypatch, ConfigurationError("no right"))
+    await attempts.run(ConfigurationError)
+    assert attempts.pauses_s == []
+    attempts = Attempts(monkeypatch, was_up, ConfigurationError("the right was taken"))
+    await attempts.run()
+    assert attempts.kept.reason == "the right was taken"
+
+
+async def test_a_defect_ends_it_whenever_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    await Attempts(monkeypatch, was_up, KeyError("a defect")).run(KeyError)
+
+
+async def test_it_can_be_cancelled_in_a_pause_and_in_an_attempt() -> None:
+    async def attempt() -> BrokerUnavailable:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    task = asyncio.create_task(Kept("test", SETTINGS).keep(attempt))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

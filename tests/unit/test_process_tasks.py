@@ -1,0 +1,90 @@
+"""What a process does when one of its tasks or threads ends that must not: it ends too, and says why."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coordinator.migrate import migrate
+from shared.services import service_named
+from shared.settings import DatabaseSettings
+
+ROOT = Path(__file__).parents[2]
+AWAY = "amqp://guest:guest@127.0.0.1:9/%2F"
+"""Nothing listens on port 9."""
+
+LANE = ["coordinator", "run", "users"]
+GATEWAY = ["gateways", "users", "--port", "0"]
+RUN = """
+import importlib, runpy, sys
+
+where, name, error, *argv = sys.argv[1:]
+module, owner = where.split(":")
+from shared.errors import ConfigurationError
+
+def fail(*_, **__):
+    raise {"defect": KeyError("a defect of ours"), "configuration": ConfigurationError("AMQP_URL: no right")}[error]
+
+async def fail_later(*_, **__):
+    fail()
+
+owner = getattr(importlib.import_module(module), owner)
+setattr(owner, name, fail if name == "run" and owner.__name__ == "LaneWorker" else fail_later)
+sys.argv = argv
+runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+def run(directory: Path, where: str, error: str, argv: list[str]) -> subprocess.CompletedProcess[str]:
+    owner, _, name = where.rpartition(".")
+    return subprocess.run(
+        [sys.executable, "-c", RUN, owner, name, error, *argv],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "USERS_DATABASE_URL": database(directory, argv), "AMQP_URL": AWAY, **QUICK},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+QUICK = {"LANE_OUTBOX_WATCH_S": "0.1", "GATEWAY_WAIT_S": "0.1"}
+
+
+def database(directory: Path, argv: list[str]) -> str:
+    if argv is GATEWAY:
+        return "postgresql://nobody@127.0.0.1:9/users"
+    url = f"sqlite:///{directory / 'users.db'}"
+    migrate(service_named("users"), DatabaseSettings(database_url=url))
+    return url
+
+
+TASKS = [
+    ("coordinator.rabbitmq.consumer:LaneConsumer._consume", LANE),
+    ("coordinator.rabbitmq.consumer:LaneConsumer._serve", LANE),
+    ("shared.messaging.publisher:Publisher._serve", LANE),
+    ("coordinator.worker:LaneWorker.run", LANE),
+    ("coordinator.outbox_watch:OutboxWatch.run", LANE),
+    ("shared.messaging.publisher:Publisher._serve", GATEWAY),
+    ("shared.messaging.rabbitmq:RabbitWrites._receive", GATEWAY),
+]
+"""Every task and thread that stays for as long as its process."""
+
+
+@pytest.mark.parametrize(("where", "argv"), TASKS)
+def test_a_process_ends_when_one_of_its_tasks_meets_a_defect(tmp_path: Path, where: str, argv: list[str]) -> None:
+    ended = run(tmp_path, where, "defect", argv)
+    assert ended.returncode == 1, ended.stderr
+    assert "a defect of ours" in ended.stderr
+    assert "Traceback" in ended.stderr
+
+
+@pytest.mark.parametrize(("where", "argv"), TASKS)
+def test_a_process_ends_with_one_line_when_one_of_its_tasks_cannot_be_configured_so(
+    tmp_path: Path, where: str, argv: list[str]
+) -> None:
+    ended = run(tmp_path, where, "configuration", argv)
+    assert ended.returncode == 2, ended.stderr
+    assert ended.stderr.strip().splitlines()[-1].endswith(": AMQP_URL: no right")
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,149 @@
+"""Settings that cannot be, alone or together: each error names them and their values."""
+
+import itertools
+import re
+from typing import Any
+
+import pytest
+from pydantic_settings import BaseSettings
+
+from shared import settings as all_settings
+from shared.errors import ConfigurationError
+from shared.fit import check_fit
+from shared.messaging.packing import ENVELOPE_BYTES_MAX, PACK_BYTES_MAX
+from shared.settings import (
+    BrokerSettings,
+    CacheSettings,
+    EffectSettings,
+    GatewaySettings,
+    LaneSettings,
+    StripeSettings,
+    load,
+)
+
+GROUPS = [BrokerSettings, LaneSettings, EffectSettings, CacheSettings, GatewaySettings, StripeSettings]
+
+
+def floats() -> list[tuple[type[BaseSettings], str]]:
+    return [
+        (group, name) for group in GROUPS for name, field in group.model_fields.items() if field.annotation is float
+    ]
+
+
+def refusal(monkeypatch: pytest.MonkeyPatch, group: type[BaseSettings], **values: Any) -> str:
+    for name, value in values.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(ConfigurationError) as refused:
+        load(group)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(("group", "name"), floats(), ids=lambda each: each if isinstance(each, str) else each.__name__)
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e30"])
+def test_a_time_without_an_end_is_refused(
+    monkeypatch: pytest.MonkeyPatch, group: type[BaseSettings], name: str, value: str
+) -> None:
+    variable = f"{group.model_config['env_prefix']}{name.upper()}"
+    assert variable in refusal(monkeypatch, group, **{variable: value})
+
+
+def test_the_defaults_fit() -> None:
+    check_fit(*(group() for group in GROUPS))
+
+
+@pytest.mark.parametrize(
+    ("group", "smaller", "larger", "values"),
+    [
+        (BrokerSettings, "AMQP_RECONNECT_DELAY_S", "AMQP_RECONNECT_DELAY_S_MAX", (2.5, 1.5)),
+        (LaneSettings, "LANE_RETRY_DELAY_S", "LANE_RETRY_DELAY_S_MAX", (2.5, 1.5)),
+        (LaneSettings, "LANE_HELD_MAX", "LANE_PREFETCH", (400, 400)),
+        (EffectSettings, "EFFECTS_RETRY_DELAY_S", "EFFECTS_RETRY_DELAY_S_MAX", (2.5, 1.5)),
+        (CacheSettings, "REDIS_TIMEOUT_S", "REDIS_LEASE_S", (2.5, 1.5)),
+        (GatewaySettings, "GATEWAY_COMMANDS_MAX", "GATEWAY_IN_FLIGHT_MAX", (11, 10)),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_two_of_a_group_that_do_not_fit_are_both_named(
+    monkeypatch: pytest.MonkeyPatch, group: type[BaseSettings], smaller: str, larger: str, values: tuple[float, float]
+) -> None:
+    text = refusal(monkeypatch, group, **{smaller: values[0], larger: values[1]})
+    assert f"{smaller} ({values[0]})" in text
+    assert f"{larger} ({values[1]})" in text
+
+
+@pytest.mark.parametrize(
+    ("groups", "named"),
+    [
+        ((LaneSettings(message_bytes_max=PACK_BYTES_MAX - 1),), ["LANE_MESSAGE_BYTES_MAX", str(PACK_BYTES_MAX)]),
+        (
+            (BrokerSettings(queue_bytes_max=200_000), LaneSettings(message_bytes_max=200_001)),
+            ["AMQP_QUEUE_BYTES_MAX (200000)", "LANE_MESSAGE_BYTES_MAX (200001)"],
+        ),
+        (
+            (
+                GatewaySettings(body_bytes_max=200_000),
+                LaneSettings(message_bytes_max=200_000 + ENVELOPE_BYTES_MAX - 1),
+            ),
+            ["GATEWAY_BODY_BYTES_MAX (200000)", "LANE_MESSAGE_BYTES_MAX (204095)"],
+        ),
+        (
+            (EffectSettings(call_timeout_s=15), StripeSettings(timeout_s=15)),
+            ["EFFECTS_CALL_TIMEOUT_S (15)", "STRIPE_TIMEOUT_S (15)"],
+        ),
+    ],
+)
+def test_two_of_different_groups_that_do_not_fit_are_both_named(
+    groups: tuple[BaseSettings, ...], named: list[str]
+) -> None:
+    for order in itertools.permutations(groups):
+        with pytest.raises(ConfigurationError) as refused:
+            check_fit(*order)
+        assert [name for name in named if name not in str(refused.value)] == []
+
+
+def test_a_lane_takes_packs_of_any_gateway() -> None:
+    with pytest.raises(ValueError, match="greater than or equal to 500"):
+        LaneSettings(pack_commands_max=499)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqp://guest:secret@127.0.0.1:notaport/%2F",
+        "amqp://guest:se/cret@127.0.0.1:1/%2F",
+        "amqp://guest:12/secret@127.0.0.1:1/%2F",
+        "amqp://guest:sec#ret@127.0.0.1:1/%2F",
+        "amqp://guest:sec?ret@127.0.0.1:1/%2F",
+        "amqp://guest:sec ret@127.0.0.1:1/%2F",
+        "amqp://guest:secret@h1:5672,h2:5672/%2F",
+        "amqp://guest:secret@127.0.0.1:0/%2F",
+        "amqp://guest:secret@127.0.0.1:99999/%2F",
+        "amqp://guest:secret@:5672/",
+        "amqp://guest:secret@[::1/",
+        "amqp://guest:secret@h/one/two",
+        "amqp://secret@h/",
+        "amqp://",
+        "http://guest:secret@h/",
+        "secret",
+    ],
+)
+def test_an_address_of_a_broker_that_is_none_is_refused_without_showing_it(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    text = refusal(monkeypatch, BrokerSettings, AMQP_URL=url)
+    assert text.startswith("AMQP_URL: ")
+    assert re.search(r"secret|cret|ret@", text) is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["amqp://h", "amqp://g:p@h", "amqps://g:p@h:1/", "amqp://g:p%40ss%25@h:1/my%2Fvhost", "amqp://g:p@[::1]:5673/%2F"],
+)
+def test_an_address_of_a_broker_is_taken(url: str) -> None:
+    assert BrokerSettings(url=url).url == url
+
+
+def test_every_group_is_tried_here() -> None:
+    groups = {each for each in vars(all_settings).values() if isinstance(each, type) and issubclass(each, BaseSettings)}
+    with_prefix = {group for group in groups if group.model_config.get("env_prefix")}
+    assert with_prefix - set(GROUPS) == {all_settings.TelemetrySettings}
