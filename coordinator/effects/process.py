@@ -32,7 +32,10 @@ async def _serve(service: Service, metrics_port: int | None) -> int:
     effects = service.effects()
     worker = EffectWorker(service.name, effects, load(BrokerSettings), settings)
     endpoint = HealthEndpoint(
-        ("effects", service.name), lambda: Readiness(worker.is_consuming), load(TelemetrySettings), metrics_port
+        ("effects", service.name),
+        lambda: Readiness(worker.unready_reason is None, worker.unready_reason),
+        load(TelemetrySettings),
+        metrics_port,
     )
     try:
         await endpoint.start()

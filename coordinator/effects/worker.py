@@ -32,6 +32,7 @@ from shared.commands import parse
 from shared.effects import Effect, EffectHandler, Effects, effects_key
 from shared.errors import BrokerUnavailable, InvalidCommand
 from shared.messaging.amqp import AmqpChannel, AmqpConnection
+from shared.messaging.keeping import Kept
 from shared.messaging.publisher import Publisher
 from shared.messaging.topology import SYSTEM_EXCHANGE, queue_name
 from shared.messaging.wire import HEADER_REPLAYED, CommandMessage, Problem, decode, envelope_of
@@ -86,7 +87,9 @@ class EffectWorker:
         self._handlers: dict[str, EffectHandler[Any]] = {each.effect.type: each for each in effects.handlers}
         self._broker = broker
         self._settings = settings
-        self._publisher = publisher or Publisher(broker, f"effects {service} publish")
+        self._publisher = publisher or Publisher(
+            broker, f"effects {service} publish", (SYSTEM_EXCHANGE,), declares=True
+        )
         self._telling = Telling(service, self._publisher, broker.reconnect_delay_s)
         self._attempts = Attempts(service, settings, chance)
         self._waiting = Waiting()
@@ -96,7 +99,14 @@ class EffectWorker:
         self._under_way: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._failed: asyncio.Future[None] | None = None
-        self.is_consuming = False
+        self._kept = Kept(f"effects {service}", broker)
+
+    @property
+    def unready_reason(self) -> str | None:
+        """Why effects do not come, or their results do not go; None: they do."""
+        if not self._kept.connected.is_set():
+            return self._kept.reason
+        return None if self._publisher.is_ready else self._publisher.unready_reason
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Until `stop`; then finish the calls under way. False: they took longer than the stop timeout.
@@ -104,14 +114,14 @@ class EffectWorker:
         Raises ConfigurationError when the queue exists with other arguments, and what a defect of ours raises.
         """
         self._failed = asyncio.get_running_loop().create_future()
-        self._publisher.start()
+        publishing = self._publisher.start()
         OLDEST.labels(self._service).set_function(self._waiting.oldest_s)
-        consuming = asyncio.create_task(self._keep_consuming())
+        consuming = asyncio.create_task(self._kept.keep(self._consume), name=f"effects of {self._service}")
         stopping = asyncio.create_task(stop.wait())
         try:
-            waited: list[asyncio.Future[Any]] = [stopping, consuming, self._failed]
-            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            for ended in (consuming, self._failed):
+            lasting: list[asyncio.Future[Any]] = [publishing, consuming, self._failed]
+            await asyncio.wait([stopping, *lasting], return_when=asyncio.FIRST_COMPLETED)
+            for ended in lasting:
                 if ended.done():
                     ended.result()
             self._stop.set()
@@ -126,16 +136,8 @@ class EffectWorker:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._publisher.close()
 
-    async def _keep_consuming(self) -> None:
-        while True:
-            try:
-                await self._consume()
-            except BrokerUnavailable as error:
-                log.warning("broker_unavailable", connection=f"effects {self._service}", error=str(error))
-            await asyncio.sleep(self._broker.reconnect_delay_s)
-
-    async def _consume(self) -> None:
-        """Consume until the connection is lost."""
+    async def _consume(self) -> BrokerUnavailable:
+        """Consume until the connection is lost; declare first what may have been deleted meanwhile."""
         connection = await AmqpConnection.open(self._broker, f"effects {self._service}")
         try:
             channel = await connection.channel()
@@ -143,19 +145,16 @@ class EffectWorker:
             await declare_retry_queues(channel, self._service, self._broker.queue_bytes_max)
             await channel.call(channel.raw.basic_qos, prefetch_count=self._settings.concurrency)
             self._channel = channel
-            await channel.call(
-                channel.raw.basic_consume,
+            await channel.consume(
                 queue_name(effects_key(self._service)),
-                on_message_callback=lambda _, method, properties, body: self._take(channel, method, properties, body),
+                lambda _, method, properties, body: self._take(channel, method, properties, body),
             )
-            self.is_consuming = True
+            self._kept.is_up()
             log.info("consuming", service=self._service)
-            reason = await asyncio.shield(connection.lost)
-            log.warning("broker_connection_lost", connection=f"effects {self._service}", error=str(reason))
+            return await asyncio.shield(connection.lost)
         finally:
-            self.is_consuming = False
             self._channel = None
-            connection.abort()
+            await connection.end()
 
     def _take(self, channel: AmqpChannel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
         if self._stop.is_set():
