@@ -6,12 +6,13 @@ from msgspec import Struct
 
 from coordinator.lane.delivery import Delivery, Reply, Settlement
 from coordinator.lane.letters import source_of_nameless
+from coordinator.lane.named_rows import reads
 from coordinator.lane.request import Request
-from coordinator.lane.row_checks import RowChecks
-from coordinator.lane.settle import Settled, reads
+from coordinator.lane.settle import Settled
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.port import Changes, Read
 from shared.lane_tables import LANE_MODELS, Counter, DeadLetter, LogEntry, OutboxEntry
+from shared.row_checks import RowChecks
 from shared.rows import Ref, Row, by_key, by_unique
 
 

@@ -1,8 +1,7 @@
 """What becomes of one request: pure decisions, in the order that the protocol gives them."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +14,6 @@ from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking, ordering_key
 from coordinator.lane.positions import Positions
 from coordinator.lane.request import Request
-from coordinator.lane.row_checks import InvalidRow, RowChecks
 from coordinator.lane.text import storable
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.port import Refusal
@@ -25,6 +23,7 @@ from shared.ids import system_command_id
 from shared.lane_tables import Cancellation, DeadLetter, LogEntry
 from shared.messaging.outcome import Outcome, OutcomeError, from_log
 from shared.messaging.wire import CommandMessage, Problem
+from shared.row_checks import InvalidRow
 from shared.rows import Ref, Row, VersionedRow
 from shared.unit_of_work import Handler
 
@@ -34,8 +33,6 @@ BARE = 2
 """A failure is recorded as an entry of the log, and nothing else."""
 ERROR_CHARACTERS_MAX = 2000
 CODE_CHARACTERS_MAX = 100
-READS_MAX = 10_000
-"""Rows that one command may name to be read beforehand."""
 _CODE = re.compile(rf"[!-~]{{1,{CODE_CHARACTERS_MAX}}}")
 
 
@@ -328,33 +325,6 @@ def _check_version(work: BatchWork, target: Ref[Row], expected: int) -> None:
             "version_conflict",
             f"{target.model.table} {target.value} has version {row.version}, not {expected}",
         )
-
-
-def reads(requests: Sequence[Request], checks: RowChecks) -> tuple[list[Ref[Row]], dict[int, str]]:
-    """The rows that the commands of some requests name; also, by place, what is wrong with what others name."""
-    refs: list[Ref[Row]] = []
-    misread: dict[int, str] = {}
-    for place, request in enumerate(requests):
-        if request.handler is None:
-            continue
-        given: Iterable[Ref[Row]] = ()
-        try:
-            given = request.handler.reads(request.command)
-            refs += _named(given, checks)
-        except BaseException as error:  # noqa: BLE001  # a function of the service's author
-            misread[place] = f"reads: {described(error)}"
-            abandon(given)
-    return refs, misread
-
-
-def _named(given: Iterable[Ref[Row]], checks: RowChecks) -> Sequence[Ref[Row]]:
-    """References by which rows can be read. Raises an error of any kind for what is none."""
-    refs = given if type(given) is tuple else list(islice(given, READS_MAX + 1))
-    for ref in refs:
-        checks.reference(ref)
-    if len(refs) > READS_MAX:
-        raise ValueError(f"more than {READS_MAX} rows")
-    return refs
 
 
 def _nameless(turn: Turn, request: Request, problem: Problem) -> Settled:

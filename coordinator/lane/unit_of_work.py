@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from coordinator.lane.row_checks import RowCheck, RowChecks
 from coordinator.stores.port import Changes, Read, Transaction
 from shared.commands import Command
 from shared.continuation import Continuation, Deferred, Emission, continued
@@ -20,6 +19,7 @@ from shared.ids import derived_command_id
 from shared.lane_tables import Counter, OutboxEntry
 from shared.messaging.options import NO_OPTIONS
 from shared.messaging.outcome import OutcomeError
+from shared.row_checks import RowCheck, RowChecks
 from shared.rows import R, Ref, Row, VersionedRow
 
 _OUTBOX_SERIES = "outbox"

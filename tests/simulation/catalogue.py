@@ -15,6 +15,7 @@ from coordinator.inbox import Inbox
 from coordinator.lane import lane as lane_module
 from coordinator.lane import request as request_module
 from coordinator.lane import settle as settle_module
+from coordinator.lane import transactions as transactions_module
 from coordinator.lane import unit_of_work as work_module
 from coordinator.lane.acknowledger import Acknowledgement, Acknowledger
 from coordinator.lane.delivery import Settlement
@@ -296,7 +297,7 @@ def dedupe_by_memory_only(patches: Patches) -> None:
         entries = [row for rows in changes.inserts for row in rows if type(row) is LogEntry]
         self.store.__dict__.setdefault("memory", {}).update((entry.command_id, entry) for entry in entries)
 
-    patches.wrap(lane_module, "known_entries", known)
+    patches.wrap(transactions_module, "known_entries", known)
     patches.wrap(SimulatedTransaction, "commit", commit)
 
 
