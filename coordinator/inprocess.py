@@ -17,8 +17,9 @@ import structlog
 from coordinator.effects.local import LocalEffects
 from coordinator.inbox import Inbox
 from coordinator.lane.delivery import Delivery, Settlement
-from coordinator.lane.lane import Clock, Lane
+from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
+from coordinator.lane.transactions import Clock
 from coordinator.outbox_watch import left_in_outbox, marker_of
 from coordinator.process import utc_now
 from coordinator.stores.port import Store

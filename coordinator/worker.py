@@ -9,6 +9,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator.inbox import Inbox
+from coordinator.lane.authors import described, traced
 from coordinator.lane.delivery import Delivery, Deposed, Hold, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.tenure import LaneTenure
@@ -24,6 +25,7 @@ DROPPED = Counter(
     "lane_dead_letters_dropped_total", "Dead letters without a usable id that were one too many.", ["lane"]
 )
 HOLDS = Counter("lane_holds_total", "Batches that had to wait for the database.", ["lane"])
+PROJECTION_ERRORS = Counter("lane_projection_errors_total", "Errors of the lane's projection.", ["lane"])
 TAKEOVERS = Counter("lane_takeovers_total", "Times that this process took the lane over.", ["lane"])
 BATCH_SECONDS = Histogram("lane_batch_seconds", "Time to apply and commit one batch.", ["lane"])
 BATCH_COMMANDS = Histogram(
@@ -64,6 +66,7 @@ class _Metrics:
         self.gaps = GAPS.labels(lane)
         self.sequence = SEQUENCE.labels(lane)
         self.holds = HOLDS.labels(lane)
+        self.projection_errors = PROJECTION_ERRORS.labels(lane)
         self._batch_commands = BATCH_COMMANDS.labels(lane)
         self._dead_letters = DEAD_LETTERS.labels(lane)
         self._dropped = DROPPED.labels(lane)
@@ -139,7 +142,10 @@ class LaneWorker:
     def _beat(self) -> None:
         """Not while something may be committed that the projection was not told of."""
         if self._projection is not None and self._is_all_told and not self._inbox.is_closed:
-            self._projection.beat(self._tenure)
+            try:
+                self._projection.beat(self._tenure)
+            except BaseException as error:  # noqa: BLE001  # a function of the service's author
+                self._projection_failed(error)
 
     def _apply(self, generation: int, deliveries: list[Delivery]) -> None:
         """Have the lane apply them, however long it has to hold."""
@@ -190,10 +196,22 @@ class LaneWorker:
                 return False
             if self._inbox.wait_void(generation, self._settings.retry_delay_s):
                 return False
-        while (wait_s := projection.committed(self._tenure, settlement.saved, settlement.removed)) > 0:
+        while (wait_s := self._wait_s(projection, settlement)) > 0:
             if self._inbox.wait_void(generation, wait_s):
                 return False
         return True
+
+    def _wait_s(self, projection: Projection, settlement: Settlement) -> float:
+        """How long the outcomes must wait for the projection. For one that raises, against its contract, not at all."""
+        try:
+            return float(projection.committed(self._tenure, settlement.saved, settlement.removed))
+        except BaseException as error:  # noqa: BLE001  # a function of the service's author
+            self._projection_failed(error)
+            return 0.0
+
+    def _projection_failed(self, error: BaseException) -> None:
+        self._metrics.projection_errors.inc()
+        log.error("projection_failed", lane=self._name, reason=described(error), traceback=traced(error))
 
     def _settled(self, generation: int, settlement: Settlement) -> None:
         self.held_reason = None

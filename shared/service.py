@@ -38,7 +38,8 @@ class Tenure(Protocol):
 class Projection(Protocol):
     """A copy of committed rows elsewhere, such as a cache. Told of every batch after its commit, before its outcomes.
 
-    Used by the lane's thread. It must not raise: what it cannot do it makes up for itself.
+    Used by the lane's thread. It must not raise: what it cannot do it makes up for itself. What it raises nevertheless
+    is logged (`projection_failed`) and counted, and the outcomes are told without it.
     """
 
     beat_s: float

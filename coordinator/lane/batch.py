@@ -6,11 +6,13 @@ from msgspec import Struct
 
 from coordinator.lane.delivery import Delivery, Reply, Settlement
 from coordinator.lane.letters import source_of_nameless
+from coordinator.lane.named_rows import reads
 from coordinator.lane.request import Request
-from coordinator.lane.settle import Settled, reads
+from coordinator.lane.settle import Settled
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.port import Changes, Read
 from shared.lane_tables import LANE_MODELS, Counter, DeadLetter, LogEntry, OutboxEntry
+from shared.row_checks import RowChecks
 from shared.rows import Ref, Row, by_key, by_unique
 
 
@@ -23,14 +25,6 @@ class Committed(Struct):
     withdrawn: list[int] = []
     saved: list[Row] = []
     removed: list[Ref[Row]] = []
-
-    def carry(self, other: "Committed") -> None:
-        """Add what another has done, but for what it settled of the batch."""
-        self.released += other.released
-        self.emitted += other.emitted
-        self.withdrawn += other.withdrawn
-        self.saved += other.saved
-        self.removed += other.removed
 
 
 def letter_refs(requests: Iterable[Request], lane: str) -> list[Ref[Row]]:
@@ -49,27 +43,31 @@ def known_entries(work: BatchWork, requests: Sequence[Request], refs: Iterable[R
     return {entry.command_id: entry for entries in work.prefetch(refs, *log) for entry in entries}
 
 
-def tell_again(
-    committed: Committed, work: BatchWork, requests: Sequence[Request], known: Mapping[str, LogEntry]
-) -> None:
-    """Have the projections told of the rows that commands name which are settled already, as they are now.
+def told_again(
+    work: BatchWork, requests: Sequence[Request], known: Mapping[str, LogEntry], checks: RowChecks
+) -> tuple[list[Row], list[Ref[Row]]]:
+    """The rows that commands name which are settled already, as they are now, and those that are gone.
 
     Whoever settled them may have died, or lost its database, between the commit and telling the projections.
     """
+    saved: list[Row] = []
+    removed: list[Ref[Row]] = []
     if not known:
-        return
-    refs = reads([request for request in requests if request.message.command_id in known])
+        return saved, removed
+    refs, _ = reads([request for request in requests if request.message.command_id in known], checks)
     work.prefetch(refs)
     for ref in refs:
         row = work.find(ref.model, ref.column, ref.value)
         if row is not None:
-            committed.saved.append(row)
+            saved.append(row)
         elif ref.column == ref.model.key:
-            committed.removed.append(ref)
+            removed.append(ref)
+    return saved, removed
 
 
-def record(committed: Committed, requests: Sequence[Request], settled: list[Settled], changes: Changes) -> None:
-    """Note what a transaction has done, once it is committed."""
+def record(committed: Committed, requests: Sequence[Request], settled: list[Settled], changes: Changes) -> list[int]:
+    """Note what a transaction has done, once it is committed; return which emitted commands it has withdrawn."""
+    withdrawn: list[int] = []
     for request, done in zip(requests, settled, strict=False):
         if request.parked_key is not None:
             committed.released.append((request, done))
@@ -79,9 +77,11 @@ def record(committed: Committed, requests: Sequence[Request], settled: list[Sett
         if not isinstance(rows[0], LANE_MODELS):
             committed.saved += rows
     for rows in changes.deletes:
-        committed.withdrawn += [row.id for row in rows if isinstance(row, OutboxEntry)]
+        withdrawn += [row.id for row in rows if isinstance(row, OutboxEntry)]
         if not isinstance(rows[0], LANE_MODELS):
             committed.removed += [by_key(type(row), getattr(row, row.key)) for row in rows]
+    committed.withdrawn += withdrawn
+    return withdrawn
 
 
 def counters_in(changes: Changes) -> dict[str, Counter]:

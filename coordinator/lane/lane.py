@@ -5,57 +5,31 @@ and no socket, so that the same code runs under RabbitMQ, in a monolith, in test
 """
 
 from collections.abc import Callable, Collection, Sequence
-from datetime import datetime
 
 import msgspec
 
-from coordinator.lane.batch import (
-    Committed,
-    counters_in,
-    emitted_by,
-    known_entries,
-    letter_refs,
-    record,
-    settlement_of,
-    tell_again,
-    whole_deliveries,
-)
-from coordinator.lane.control import CONTROL_HANDLERS
+from coordinator.lane.batch import Committed, settlement_of, whole_deliveries
 from coordinator.lane.delivery import Decision, Delivery, Deposed, Hold, Settlement
-from coordinator.lane.letters import Letters
-from coordinator.lane.orders import Orders
-from coordinator.lane.outbox import Outbox
 from coordinator.lane.parking import Parking, prepared
 from coordinator.lane.parts import Parts
-from coordinator.lane.positions import Positions
-from coordinator.lane.publisher_order import PublisherOrder
-from coordinator.lane.request import Handlers, Request, prepare
-from coordinator.lane.settle import Held, Turn, reads, settle_in_turn
-from coordinator.lane.unit_of_work import BatchWork
-from coordinator.stores.port import (
-    BatchFault,
-    Conflict,
-    Fenced,
-    Lease,
-    Read,
-    Store,
-    StoreUnavailable,
-    Transaction,
-)
-from shared.lane_tables import Cancellation, Counter, OutboxEntry, ParkedCommand, PublisherPosition
+from coordinator.lane.request import Request, prepare
+from coordinator.lane.settle import Held
+from coordinator.lane.transactions import Clock, Transactions
+from coordinator.lane.window import Window
+from coordinator.stores.port import Conflict, Fenced, Lease, Read, Refusal, Store, StoreUnavailable, Transaction
+from shared.lane_tables import Cancellation, OutboxEntry, ParkedCommand, PublisherPosition
 from shared.rows import R
 from shared.service import Service
 from shared.settings import LaneSettings
 
 _PAGE_ROWS = 5000
 _CONFLICT_DELAY_S = 0.01
+_REFUSAL_DELAY_S = 0.05
 _OPERATOR_DELAY_S = 1.0
-
-Clock = Callable[[], datetime]
-"""The time in UTC, to the millisecond."""
+_WINDOWS_BEFORE_LARGER = 64
 
 
-class Lane:
+class Lane(Transactions):
     """One lane as its active consumer runs it. Used by one thread."""
 
     def __init__(
@@ -69,30 +43,21 @@ class Lane:
         targets: Collection[str] | None = None,
     ) -> None:
         """`targets` are the lanes and effects to which anything can be emitted; None: nobody here knows them all."""
-        self._handlers: Handlers = {handler.command.type: handler for handler in (*service.handlers, *CONTROL_HANDLERS)}
-        self._name = service.name
-        self._targets = targets
-        self._store = store
-        self._clock = clock
+        super().__init__(service, store, clock, settings, targets)
         self._elapsed_s = elapsed_s
         self._holder = holder
-        self._settings = settings
-        self._order = PublisherOrder(settings.held_max, settings.gap_timeout_s)
         self._parts = Parts()
         self._generation: int | None = None
         self._offered_generation: int | None = None
         self._lost_generation: int | None = None
-        self._lease: Lease | None = None
         self._lease_in_doubt: Lease | None = None
         self._failures = 0
         self._batch: list[Delivery] = []
-        self._is_retry = False
-        self._cancelled: dict[str, Cancellation] = {}
-        self._parking = Parking()
-        self._counters: dict[str, Counter] = {}
-        self._asks_log = True
-        self._carried = Committed()
-        self._outbox = Outbox(settings.outbox_max)
+        self._requests: list[Request] = []
+        self._has_batch = False
+        self._window: Window | None = None
+        self._begins_with_one = False
+        self._windows_taken = 0
         self.takeovers = 0
         """How often this consumer has taken the lane over; renewing its own lease does not count."""
 
@@ -108,7 +73,7 @@ class Lane:
     @property
     def has_batch(self) -> bool:
         """Whether deliveries that were given are not settled yet, so that `apply` is to be called again."""
-        return bool(self._batch)
+        return self._has_batch
 
     @property
     def gaps(self) -> int:
@@ -134,8 +99,8 @@ class Lane:
         delivers to one consumer at a time, and forgets what it delivered on a channel that is gone.
 
         A Settlement means that the deliveries of its `tags` are settled and on disk; others are held, or wait in the
-        lane's batch (`has_batch`). After a Hold the same deliveries must be offered again, before any others.
-        Deposed is final for a generation.
+        lane's batch (`has_batch`): what is settled is told before culprits are looked for among the others. After a
+        Hold the same deliveries must be offered again, before any others. Deposed is final for a generation.
         """
         if generation == self._lost_generation:
             return Deposed()
@@ -147,12 +112,14 @@ class Lane:
             self._begin_generation()
         try:
             self._hold_lease(generation)
-            if not self._batch:
+            if not self._has_batch:
                 self._batch = self._admit(deliveries)
+                self._requests = self._prepared(self._batch)
+                self._has_batch = True
             return self._apply_batch()
         except Fenced:
             return self._fenced(generation)
-        except (StoreUnavailable, Conflict, BatchFault, Held) as error:
+        except (StoreUnavailable, Conflict, Refusal, Held) as error:
             return self._hold(error)
 
     def sweep(self) -> Decision | None:
@@ -161,14 +128,14 @@ class Lane:
         A Settlement has only emitted commands to publish, for which there is room now.
         """
         generation = self._generation
-        if not self._outbox.confirmed or self._batch or generation is None:
+        if not self._outbox.confirmed or self._has_batch or generation is None:
             return None
         try:
             self._hold_lease(generation)
-            self._transact([], self._carried, None)
+            self._transact(Window(), 0, takes_for_new=False)
         except Fenced:
             return self._fenced(generation)
-        except (StoreUnavailable, Conflict, BatchFault, Held) as error:
+        except (StoreUnavailable, Conflict, Refusal, Held) as error:
             return self._hold(error)
         if not self._carried.emitted:
             return None
@@ -178,8 +145,9 @@ class Lane:
     def _begin_generation(self) -> None:
         self._generation = None
         self._lease = self._lease_in_doubt = None
-        self._batch = []
-        self._is_retry = False
+        self._batch, self._requests = [], []
+        self._has_batch = False
+        self._window = None
         self._carried = Committed()
         self._order.forget()
         self._parts.forget()
@@ -227,55 +195,94 @@ class Lane:
                 transaction.rollback()
         return self._order.admit(deliveries, self._elapsed_s())
 
-    def _apply_batch(self) -> Settlement:
-        """Settle the batch, or as much of it as comes before a command that blocks the lane."""
-        requests = [
+    def _prepared(self, deliveries: Sequence[Delivery]) -> list[Request]:
+        return [
             prepare(
                 message,
                 self._handlers,
-                redelivered=delivery.redelivered or self._is_retry,
+                redelivered=delivery.redelivered,
                 targets=self._targets,
                 letter=delivery.letter,
                 reply_to=delivery.reply_to,
                 correlation_id=delivery.correlation_id,
             )
-            for delivery in self._batch
+            for delivery in deliveries
             for message in delivery.commands
         ]
-        committed = Committed()
-        blocked: Held | None = None
-        try:
-            self._apply_all(requests, committed)
-        except Held as held:
-            blocked = held
-        finally:
-            # What transactions have done is told with the next settlement, though the rest of their batch has to wait.
-            self._carried.carry(committed)
-        done, rest = whole_deliveries(self._batch, len(committed.settled)) if blocked else (self._batch, [])
-        if blocked is not None and not done:
-            raise blocked
-        self._failures = 0
-        self._batch, self._is_retry = rest, bool(rest)
-        carried, self._carried = self._carried, Committed()
-        return settlement_of(done, committed.settled, carried, self._parts.settled(done))
 
-    def _apply_all(self, requests: Sequence[Request], committed: Committed) -> None:
-        """Apply requests, and whatever need not wait for its key any more: until then others wait behind it."""
-        if requests:
-            self._apply_or_bisect(requests, committed)
-        while ready := self._parking.ready():
-            self._apply_or_bisect([prepared(row, self._handlers, self._targets) for row in ready], committed)
+    def _apply_batch(self) -> Settlement:
+        """Settle the batch, or as much of it as comes before a command that blocks the lane, or is looked for."""
+        applied = 0
+        while (window := self._window or self._next_window()) is not None:
+            self._window = window
+            left = len(window.pending)
+            try:
+                self._advance(window)
+            except Held:
+                self._window, self._begins_with_one = None, True
+                if not self._has_something_to_tell():
+                    raise
+                break
+            applied += left - len(window.pending)
+            if window.is_done:
+                self._window = None
+                if self._commands_max < self._settings.batch_commands_max:
+                    self._grow(window)
+            is_long = not window.is_whole or applied >= self._settings.batch_commands_max
+            if is_long and self._has_more() and self._has_something_to_tell():
+                break
+        return self._told()
+
+    def _next_window(self) -> Window | None:
+        """What need not wait for its key any more comes before the rest of the batch: others wait behind it."""
+        begins_with_one, self._begins_with_one = self._begins_with_one, False
+        ready = self._parking.ready()
+        if ready:
+            requests = [prepared(row, self._handlers, self._targets) for row in ready[: self._commands_max]]
+            return Window(requests, begins_with_one=begins_with_one)
+        settled = len(self._carried.settled)
+        requests = self._requests[settled : settled + self._commands_max]
+        return Window(requests, begins_with_one=begins_with_one) if requests else None
+
+    def _grow(self, window: Window) -> None:
+        """Take larger windows again, once so many were not refused."""
+        self._windows_taken = self._windows_taken + 1 if window.is_whole else 0
+        if self._windows_taken >= _WINDOWS_BEFORE_LARGER:
+            self._windows_taken = 0
+            self._commands_max = min(self._settings.batch_commands_max, 2 * self._commands_max)
+
+    def _has_more(self) -> bool:
+        return (
+            self._window is not None or len(self._carried.settled) < len(self._requests) or bool(self._parking.ready())
+        )
+
+    def _has_something_to_tell(self) -> bool:
+        done, _ = whole_deliveries(self._batch, len(self._carried.settled))
+        return bool(done or self._carried.released)
+
+    def _told(self) -> Settlement:
+        """What the transactions since the last settlement have done, of whole deliveries."""
+        carried = self._carried
+        self._has_batch = self._has_more()
+        self._failures = 0
+        if len(carried.settled) == len(self._requests):
+            done, self._batch, self._requests, self._carried = self._batch, [], [], Committed()
+        else:
+            done, self._batch = whole_deliveries(self._batch, len(carried.settled))
+            count = sum(len(delivery.commands) for delivery in done)
+            self._requests, self._carried = self._requests[count:], Committed(settled=carried.settled[count:])
+        return settlement_of(done, carried.settled, carried, self._parts.settled(done))
 
     def _fenced(self, generation: int) -> Hold | Deposed:
         """Another consumer has the lane, or an operator has changed it: renewing the lease tells."""
         lease, self._lease = self._lease, None
-        self._is_retry = True
+        self._doubt_batch()
         if lease is not None:
             try:
                 self._lease_in_doubt = self._store.renew(self._holder, self._clock(), lease.epoch)
             except Fenced:
                 pass
-            except (StoreUnavailable, Conflict) as error:
+            except (StoreUnavailable, Conflict, Refusal) as error:
                 self._lease_in_doubt = lease
                 return self._hold(error)
             else:
@@ -286,121 +293,30 @@ class Lane:
 
     def _hold(self, error: Exception) -> Hold:
         """Try again later. After a failure whose outcome is not certain the lease is in doubt, to be renewed first."""
-        self._is_retry = True
-        if not isinstance(error, Conflict | BatchFault) and self._lease is not None:
-            self._lease_in_doubt, self._lease = self._lease, None
-            self._order.doubt()
+        if not isinstance(error, Conflict | Refusal):
+            self._doubt_batch()
+            if self._lease is not None:
+                self._lease_in_doubt, self._lease = self._lease, None
+                self._order.doubt()
         if isinstance(error, Held):
             return Hold(_OPERATOR_DELAY_S, str(error))
         first_s = self._settings.retry_delay_s if isinstance(error, StoreUnavailable) else _CONFLICT_DELAY_S
+        if isinstance(error, Refusal):
+            # What is refused may be so for the connection's sake, such as a plan that was made for another schema.
+            self._store.close()
+            first_s = _REFUSAL_DELAY_S
         delay_s = min(first_s * 2 ** min(self._failures, 16), self._settings.retry_delay_s_max)
         self._failures += 1
         return Hold(delay_s, f"{type(error).__name__}: {error}")
 
-    def _apply_or_bisect(self, requests: Sequence[Request], committed: Committed) -> None:
-        """One transaction for all; when something in it is at fault, two for the halves, down to the culprit."""
-        takes_for_new = self._takes_for_new(requests)
-        try:
-            self._transact(requests, committed, None, takes_for_new=takes_for_new)
-        except BatchFault as fault:
-            if takes_for_new:
-                # The log may have one of the ids.
-                self._asks_log = True
-                self._apply_or_bisect(requests, committed)
-                return
-            if len(requests) == 1:
-                self._transact(requests, committed, fault)
-                return
-            middle = len(requests) // 2
-            self._apply_or_bisect(requests[:middle], committed)
-            self._apply_or_bisect(requests[middle:], committed)
-
-    def _takes_for_new(self, requests: Sequence[Request]) -> bool:
-        """Whether requests are applied without asking the log for their ids, since it most likely has none of them.
-
-        If it has one, its database refuses the second entry, and with it the whole transaction.
-        """
-        return not (self._asks_log or self._parking or any(request.redelivered for request in requests))
-
-    def _transact(
-        self,
-        requests: Sequence[Request],
-        committed: Committed,
-        fault: BatchFault | None,
-        *,
-        takes_for_new: bool = False,
-    ) -> None:
-        """Settle requests in one transaction. With a fault, the one request is the culprit and is not applied.
-
-        Raises Held at a command that blocks the lane, once what comes before it is committed.
-        """
-        lease = self._lease
-        if lease is None:
-            raise StoreUnavailable("the lane has no lease")
-        transaction = self._store.begin()
-        try:
-            turn = self._turn(transaction, requests, lease, fault, takes_for_new=takes_for_new)
-            tell_again(committed, turn.work, requests, turn.known)
-            settled, sequence, cut = settle_in_turn(turn, requests, lease.sequence, fault)
-            positions = turn.positions.save()
-            turn.work.insert_new([done.entry for done in settled if done.entry is not None])
-            changes = turn.work.changes()
-            confirmed = self._outbox.confirmed
-            written = msgspec.structs.replace(changes, deletes=[*changes.deletes, confirmed]) if confirmed else changes
-            pages = [
-                (page, transaction.scan(OutboxEntry, self._outbox.page_rows, page.after, ("lane", page.target)))
-                for page in self._outbox.pages()
-            ]
-            if written.deletes or written.updates or written.inserts:
-                transaction.commit(lease, sequence, written)
-            else:
-                transaction.rollback()
-        except BaseException:
-            transaction.rollback()
-            raise
-        self._outbox.deleted(confirmed)
-        for page, entries in pages:
-            committed.emitted += self._outbox.read(page.target, entries)
-        if requests and not takes_for_new:
-            self._asks_log = any(done.entry is None for done in settled)
-        self._lease = msgspec.structs.replace(lease, sequence=sequence)
-        self._order.advanced(positions)
-        self._parking = turn.parking
-        self._counters.update(counters_in(changes))
-        record(committed, requests, settled, changes)
-        self._outbox.withdrawn(committed.withdrawn)
-        committed.emitted += self._outbox.emitted(emitted_by(changes))
-        if cut is not None:
-            raise cut
-
-    def _turn(
-        self,
-        transaction: Transaction,
-        requests: Sequence[Request],
-        lease: Lease,
-        fault: BatchFault | None,
-        *,
-        takes_for_new: bool,
-    ) -> Turn:
-        work = BatchWork(transaction, self._clock(), self._targets)
-        for counter in self._counters.values():
-            work.adopt(Counter, counter.name, counter)
-        positions = Positions(work, self._order, [request.message for request in requests])
-        named = [*letter_refs(requests, self._name), *(reads(requests) if fault is None else [])]
-        parking = self._parking.copy()
-        letters = Letters(work, self._name, self._settings.nameless_dead_max)
-        return Turn(
-            work=work,
-            known=known_entries(work, [] if takes_for_new else requests, [*positions.refs, *named]),
-            takes_for_new=takes_for_new,
-            cancelled=self._cancelled,
-            parking=parking,
-            letters=letters,
-            orders=Orders(work, parking, letters, self._handlers),
-            positions=positions,
-            epoch=lease.epoch,
-            parked_max=self._settings.parked_max,
-        )
+    def _doubt_batch(self) -> None:
+        """What is under way may be committed or not: the log is to be asked for it."""
+        settled = len(self._carried.settled)
+        self._requests[settled:] = [
+            msgspec.structs.replace(request, redelivered=True) for request in self._requests[settled:]
+        ]
+        if self._window is not None:
+            self._window = self._window.begun_anew()
 
 
 def _all(transaction: Transaction, model: type[R]) -> list[R]:

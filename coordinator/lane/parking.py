@@ -11,6 +11,7 @@ from datetime import datetime
 
 import msgspec
 
+from coordinator.lane.authors import reference
 from coordinator.lane.request import Handlers, Request, prepare
 from coordinator.lane.unit_of_work import BatchWork
 from shared.ids import replay_command_id
@@ -27,7 +28,7 @@ def ordering_key(request: Request) -> str | None:
     handler, command = request.handler, request.command
     if handler is None or handler.target is None or command is None:
         return None
-    ref = handler.target(command)
+    ref = reference(handler.target(command))
     key = f"{ref.model.table}.{ref.column}={msgspec.json.encode(ref.value).decode()}"
     if len(key) > ORDERING_KEY_CHARACTERS_MAX:
         digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from coordinator.lane.authors import described
 from coordinator.lane.delivery import OldLetter
 from shared.commands import Command, parse
 from shared.errors import InvalidCommand
@@ -66,6 +67,8 @@ def prepare(
             command = parse(handler.command, message.arguments)
         except InvalidCommand as error:
             problem = Problem(error.code, str(error))
+        except BaseException as error:  # noqa: BLE001  # of the command's own class
+            problem = Problem("handler_error", described(error))
     return Request(
         message=message,
         redelivered=redelivered,

@@ -1,12 +1,13 @@
 """What becomes of one request: pure decisions, in the order that the protocol gives them."""
 
-import traceback
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from coordinator.lane.authors import abandon, attribute, described, reference, traced
 from coordinator.lane.control import CONTROL_TYPES
 from coordinator.lane.letters import Letters
 from coordinator.lane.orders import Orders
@@ -15,17 +16,24 @@ from coordinator.lane.positions import Positions
 from coordinator.lane.request import Request
 from coordinator.lane.text import storable
 from coordinator.lane.unit_of_work import BatchWork
-from coordinator.stores.port import BatchFault, StoreError
+from coordinator.stores.port import Refusal
 from shared.continuation import Deferred, continued
 from shared.errors import Rejected
 from shared.ids import system_command_id
 from shared.lane_tables import Cancellation, DeadLetter, LogEntry
 from shared.messaging.outcome import Outcome, OutcomeError, from_log
 from shared.messaging.wire import CommandMessage, Problem
+from shared.row_checks import InvalidRow
 from shared.rows import Ref, Row, VersionedRow
 from shared.unit_of_work import Handler
 
+NO_FOLLOW_UP = 1
+"""A failure is recorded without the command that it continues with."""
+BARE = 2
+"""A failure is recorded as an entry of the log, and nothing else."""
 ERROR_CHARACTERS_MAX = 2000
+CODE_CHARACTERS_MAX = 100
+_CODE = re.compile(rf"[!-~]{{1,{CODE_CHARACTERS_MAX}}}")
 
 
 class Settled(Struct, frozen=True):
@@ -58,10 +66,18 @@ class Turn(Struct, frozen=True):
     epoch: int
     parked_max: int
     takes_for_new: bool
+    misread: Mapping[int, str] = {}
+    """By place among the requests: what is wrong with what a handler's `reads` returned, or raised."""
+    spared: int = 0
+    """What is not written of a failure, since the database refused it with that: see `NO_FOLLOW_UP`, `BARE`."""
 
 
 class Held(Exception):
     """Raised where an operator must act first: the lane is paused, or a command blocks it."""
+
+
+class LogUnasked(Exception):
+    """Raised where the log must be asked first: what has to wait, or blocks the lane, may be settled already."""
 
 
 class Verdict(Struct, frozen=True):
@@ -76,35 +92,41 @@ class Verdict(Struct, frozen=True):
 
 
 def settle_in_turn(
-    turn: Turn, requests: Sequence[Request], sequence: int, fault: BatchFault | None
+    turn: Turn, requests: Sequence[Request], sequence: int, culprits: Sequence[Refusal] = ()
 ) -> tuple[list[Settled], int, Held | None]:
     """Settle requests one after the other; also the last sequence, and why the rest must be held, if it must.
 
-    Raises BatchFault if the log must be asked first.
+    Of the first of them the database refused what they wrote, each alone: `culprits` says how.
+
+    Raises LogUnasked.
     """
     settled: list[Settled] = []
-    for request in requests:
-        done = settle(turn, request, sequence + 1, fault)
+    faults: dict[int, Refusal | str] = {**turn.misread, **dict(enumerate(culprits))}
+    for place, request in enumerate(requests):
+        done = settle(turn, request, sequence + 1, faults.get(place) if faults else None)
         blocks = done.entry is not None and _blocks(request, done.entry)
         if turn.takes_for_new and (blocks or done.waits):
-            raise BatchFault("what has to wait, or blocks the lane, may be settled already")
+            raise LogUnasked
         if done.entry is not None:
             if blocks:
-                held = Held(f"blocked by command {done.entry.command_id}: {done.entry.error_message}")
+                held = Held(
+                    f"blocked by command {done.entry.command_id} ({done.entry.type}): {done.entry.error_message}"
+                )
                 return settled, sequence, held
-            if turn.parking or _parks_key(request):
+            if (turn.parking or _parks_key(request)) and turn.spared < BARE:
                 _note_parking(turn, request, done.entry)
-            if request.message.continuation is not None and not done.is_deferred:
+            if request.message.continuation is not None and not done.is_deferred and turn.spared < NO_FOLLOW_UP:
                 _continue(turn.work, request.message, done.entry)
             sequence += 1
             turn.known[done.entry.command_id] = done.entry
         settled.append(done)
-        turn.positions.advance(request.message)
+        if turn.spared < BARE:
+            turn.positions.advance(request.message)
     return settled, sequence, None
 
 
 def _note_parking(turn: Turn, request: Request, entry: LogEntry) -> None:
-    key = ordering_key(request)
+    key, _ = _key_of(request)
     # Cancelled, or one too many: behind what failed, and not waiting.
     if key is None or (request.parked_key is None and turn.parking.holds(key, entry.command_id)):
         return
@@ -114,12 +136,24 @@ def _note_parking(turn: Turn, request: Request, entry: LogEntry) -> None:
         turn.parking.leave(turn.work, request, key)
 
 
+def _key_of(request: Request) -> tuple[str | None, str | None]:
+    """The ordering key of a request; also what is wrong with its handler's `target`, which then names none."""
+    try:
+        return ordering_key(request), None
+    except BaseException as error:  # noqa: BLE001  # a function of the service's author
+        return None, f"target: {described(error)}"
+
+
 def _continue(work: BatchWork, message: CommandMessage, entry: LogEntry) -> None:
-    """Have what a settled command names go on with its outcome."""
+    """Have what a settled command names go on with its outcome, if there can be such a command."""
     deferred = _continuation_of(message)
     if deferred is not None:
         outcome = from_log(entry, replayed=False)
-        work.send_out(continued(deferred, outcome.status, bytes(outcome.result), outcome.error))
+        try:
+            work.send_out(continued(deferred, outcome.status, bytes(outcome.result), outcome.error))
+        except ValueError:
+            # There is no such lane, or its name has no room. A command that would be applied was checked before.
+            return
 
 
 def _continuation_of(message: CommandMessage) -> Deferred | None:
@@ -138,21 +172,26 @@ def _blocks(request: Request, entry: LogEntry) -> bool:
     return entry.status == "failed" and request.handler is not None and request.handler.on_failure == "block"
 
 
-def settle(turn: Turn, request: Request, sequence: int, fault: BatchFault | None) -> Settled:
-    """Apply one request, or find out why not; `fault` is what the database said of it when it was tried alone."""
+def settle(turn: Turn, request: Request, sequence: int, fault: Refusal | str | None) -> Settled:
+    """Apply one request, or find out why not.
+
+    `fault` is what the database said of it when it was tried alone, or what its handler's `reads` did wrong.
+    """
     message, parking = request.message, turn.parking
+    if turn.spared >= BARE and (request.letter is not None or message.command_id is None):
+        return Settled(None, is_dropped=True)
     if request.letter is not None:
         return Settled(None, turn.letters.taken_in(message, request.letter))
     if message.command_id is None:
         return _nameless(turn, request, request.problem or Problem("missing_command_id", "a command needs an id"))
-    key = ordering_key(request) if parking or _parks_key(request) else None
+    key, broken = _key_of(request) if parking or _parks_key(request) else (None, None)
     entry = turn.known.get(message.command_id)
     if entry is not None:
         return _repeated(turn, request, key, entry)
     cancellation = turn.cancelled.get(message.command_id)
     if parking and (waits := _waits(turn, request, key, cancellation)) is not None:
         return waits
-    verdict = _verdict(turn, request, key, cancellation, fault)
+    verdict = _verdict(turn, request, key, cancellation, fault or broken)
     text = None if verdict.text is None else storable(verdict.text, ERROR_CHARACTERS_MAX)
     entry = LogEntry(
         command_id=message.command_id,
@@ -167,7 +206,7 @@ def settle(turn: Turn, request: Request, sequence: int, fault: BatchFault | None
         settled_at=turn.work.now,
     )
     letter: DeadLetter | None = None
-    if verdict.status == "failed" and not _blocks(request, entry):
+    if verdict.status == "failed" and turn.spared < BARE and not _blocks(request, entry):
         problem = Problem(verdict.code or "", text or "")
         letter = turn.letters.failed(message, problem, verdict.traceback, sequence)
     return Settled(from_log(entry, replayed=False), letter, entry, verdict.is_deferred)
@@ -195,35 +234,59 @@ def _parks_key(request: Request) -> bool:
     return request.parked_key is not None or (request.handler is not None and request.handler.on_failure == "park-key")
 
 
-def _verdict(  # noqa: PLR0911  # one return for each answer of the protocol
-    turn: Turn, request: Request, key: str | None, cancellation: Cancellation | None, fault: BatchFault | None
+def _verdict(  # one return for each answer of the protocol
+    turn: Turn, request: Request, key: str | None, cancellation: Cancellation | None, fault: Refusal | str | None
 ) -> Verdict:
     message, work = request.message, turn.work
     if cancellation is not None:
-        work.adopt(Cancellation, cancellation.command_id, cancellation)
-        work.remove(cancellation)
+        if turn.spared < BARE:
+            work.drop(cancellation)
         return Verdict("rejected", "cancelled", f"cancelled by an operator: {cancellation.reason}")
     refusal = _refusal(turn, request, key)
     if refusal is not None:
         return refusal
-    if fault is not None:
+    if isinstance(fault, Refusal):
         return Verdict("failed", "database_refused", str(fault))
     if message.deadline_ms is not None and work.now.timestamp() * 1000 > message.deadline_ms:
         return Verdict("expired", "deadline_expired", "the deadline had passed when the command's turn came")
-    work.begin_command(message.command_id or "", message.type or "", _continuation_of(message))
+    if fault is not None:
+        return Verdict("failed", "handler_error", fault)
+    return _tried(turn, request)
+
+
+def _tried(turn: Turn, request: Request) -> Verdict:
+    """What the handler makes of a command, whatever it does."""
+    message, work = request.message, turn.work
+    continuation = _continuation_of(message)
+    work.begin_command(message.command_id or "", message.type or "", continuation)
+    done: Struct | None = None
     try:
+        if continuation is not None:
+            work.check_continuation(continuation)
         order = request.command if message.type in CONTROL_TYPES else None
-        result = _handle(work, request) if order is None else turn.orders.carry_out(order)
-        return Verdict("applied", result=msgspec.json.encode(result), is_deferred=work.is_deferred)
-    except Rejected as rejection:
+        done = _handle(work, request) if order is None else turn.orders.carry_out(order)
+        verdict = Verdict("applied", result=msgspec.json.encode(done), is_deferred=work.is_deferred)
+    except BaseException as error:  # whatever a handler does must not stop the lane
+        if error is work.interruption:
+            raise
+        verdict = _failure(error)
         work.undo()
-        return Verdict("rejected", rejection.code, str(rejection))
-    except StoreError:
-        raise
-    except Exception as error:  # noqa: BLE001  # whatever a handler does must not stop the lane
-        work.undo()
-        trace = traceback.format_exc()
-        return Verdict("failed", "handler_error", f"{type(error).__name__}: {error}", traceback=trace)
+        abandon(done)
+    if work.interruption is not None:
+        # The handler caught it, or raised another one: it has not seen the rows as they are.
+        raise work.interruption
+    return verdict
+
+
+def _failure(error: BaseException) -> Verdict:
+    """What an error of a handler's means: it refuses the command, or is at fault."""
+    if isinstance(error, Rejected):
+        code, text = attribute(error, "code"), described(error, with_type=False)
+        if isinstance(code, str) and _CODE.fullmatch(code):
+            return Verdict("rejected", code, text)
+        return Verdict("failed", "handler_error", f"Rejected with a code that is none: {described(code)}")
+    code = "invalid_row" if isinstance(error, InvalidRow) else "handler_error"
+    return Verdict("failed", code, described(error), traceback=traced(error))
 
 
 def _refusal(turn: Turn, request: Request, key: str | None) -> Verdict | None:
@@ -250,7 +313,7 @@ def _handle(work: BatchWork, request: Request) -> Struct | None:
     if expected is not None:
         if handler.target is None:
             raise Rejected("expected_version_unsupported", f"{request.message.type} has no version to expect")
-        _check_version(work, handler.target(request.command), expected)
+        _check_version(work, reference(handler.target(request.command)), expected)
     return handler.handle(work, request.command)
 
 
@@ -264,19 +327,6 @@ def _check_version(work: BatchWork, target: Ref[Row], expected: int) -> None:
         )
 
 
-def reads(requests: Sequence[Request]) -> list[Ref[Row]]:
-    """The rows that the commands of some requests name."""
-    refs: list[Ref[Row]] = []
-    for request in requests:
-        if request.handler is None:
-            continue
-        try:
-            refs.extend(request.handler.reads(request.command))
-        except Exception:  # noqa: BLE001, S112  # the handler will meet the same error, where it is recorded
-            continue
-    return refs
-
-
 def _nameless(turn: Turn, request: Request, problem: Problem) -> Settled:
     """A message without an id cannot be deduplicated, so it is not applied and not logged."""
     letter = turn.letters.nameless(request.message, problem)
@@ -287,7 +337,7 @@ def _nameless(turn: Turn, request: Request, problem: Problem) -> Settled:
 
 def _repeated(turn: Turn, request: Request, key: str | None, entry: LogEntry) -> Settled:
     """An id that the log knows: the recorded outcome, or a refusal if it now means something else."""
-    if request.parked_key is not None and key is not None:
+    if request.parked_key is not None and key is not None and turn.parking.waiting(entry.command_id) is not None:
         turn.parking.leave(turn.work, request, key)
     if entry.fingerprint != request.fingerprint:
         return _mismatch(turn, request, f"{entry.command_id}, settled with sequence {entry.sequence}")

@@ -19,6 +19,7 @@ from shared.ids import derived_command_id
 from shared.lane_tables import Counter, OutboxEntry
 from shared.messaging.options import NO_OPTIONS
 from shared.messaging.outcome import OutcomeError
+from shared.row_checks import RowCheck, RowChecks
 from shared.rows import R, Ref, Row, VersionedRow
 
 _OUTBOX_SERIES = "outbox"
@@ -36,7 +37,8 @@ T = TypeVar("T", bound=Row)
 class _Kind:
     """The rows of one model: as the database has them, as they are now, and by their unique columns."""
 
-    def __init__(self, model: type[Row]) -> None:
+    def __init__(self, model: type[Row], check: RowCheck) -> None:
+        self.check = check
         self.original: dict[int | str, Any] = {}
         self.current: dict[int | str, Any] = {}
         self.unique: dict[str, dict[int | str, int | str | None]] = {}
@@ -47,20 +49,32 @@ class _Kind:
 class _Kinds(dict[type[Row], _Kind]):
     """What the batch knows of each model it has met."""
 
+    def __init__(self, checks: RowChecks) -> None:
+        super().__init__()
+        self._checks = checks
+
     def __missing__(self, model: type[Row]) -> _Kind:
-        kind = self[model] = _Kind(model)
+        kind = self[model] = _Kind(model, self._checks.of(model))
         return kind
 
 
 class BatchWork:
     """Implements `shared.unit_of_work.UnitOfWork` for the commands of a batch, one after the other."""
 
-    def __init__(self, transaction: Transaction, now: datetime, targets: Collection[str] | None = None) -> None:
+    def __init__(
+        self,
+        transaction: Transaction,
+        now: datetime,
+        targets: Collection[str] | None = None,
+        checks: RowChecks | None = None,
+    ) -> None:
         """`targets` are those to whom anything can be emitted; None: nobody knows them."""
         self._transaction = transaction
         self._now = now
         self._targets = targets
-        self._kinds = _Kinds()
+        self.interruption: BaseException | None = None
+        """What a read from the database raised: whoever caught it, the commands of the batch cannot be settled now."""
+        self._kinds = _Kinds(checks or RowChecks())
         self._journal: list[tuple[_Slots, Any, Any]] = []
         self._command_id = ""
         self._command_type = ""
@@ -100,7 +114,7 @@ class BatchWork:
         self._journal.clear()
 
     def prefetch(self, refs: Iterable[Ref[Row]], *others: Read) -> list[list[Any]]:
-        """Read the rows in one go, and with them what is only returned."""
+        """Read the rows in one go, and with them what is only returned. `RowCheck.key` has passed the references."""
         wanted: dict[tuple[type[Row], str], dict[int | str, None]] = {}
         for ref in refs:
             wanted.setdefault((ref.model, ref.column), {})[ref.value] = None
@@ -109,6 +123,7 @@ class BatchWork:
     def get(self, model: type[R], key: int | str) -> R | None:
         kind = self._kinds[model]
         if key not in kind.current:
+            kind.check.key(model.key, key)
             self._load([Read(model, model.key, [key])])
         row: R | None = kind.current[key]
         return row
@@ -119,6 +134,7 @@ class BatchWork:
         kind = self._kinds[model]
         index = kind.unique[column]
         if value not in index:
+            kind.check.key(column, value)
             self._load([Read(model, column, [value])])
         key = index[value]
         row: R | None = None if key is None else kind.current[key]
@@ -126,8 +142,9 @@ class BatchWork:
 
     def add(self, row: R) -> R:
         model = type(row)
-        key = _key(row)
         kind = self._kinds[model]
+        kind.check.new(row)
+        key = _key(row)
         if key not in kind.current:
             # Taken on trust, since asking would cost a round trip a row: the database refuses what it has already.
             self._set(kind.original, key, None)
@@ -145,6 +162,7 @@ class BatchWork:
             raise ValueError(f"{model.table} has no row {key!r} to save")
         if isinstance(row, VersionedRow) and isinstance(held, VersionedRow):
             row = msgspec.structs.replace(row, version=held.version + 1)
+        self._kinds[model].check.change(row, held)
         self._put(model, key, row)
         return row
 
@@ -158,7 +176,9 @@ class BatchWork:
         held = self.get(Counter, name)
         if held is None:
             return self.add(Counter(name=name, value=1)).value
-        return self.save(Counter(name=name, value=held.value + 1)).value
+        value = held.value + 1
+        self._put(Counter, name, Counter(name=name, value=value))
+        return value
 
     def emit(self, command: Command, *, continuation: type[Continuation] | None = None) -> str:
         command_id = derived_command_id(f"{self._command_type} {self._command_id}", self._emitted)
@@ -186,21 +206,30 @@ class BatchWork:
             self.send_out(continued(deferred, "applied", msgspec.json.encode(outcome), None))
 
     def send_out(self, emission: Emission) -> None:
-        """Put a command into the outbox. Raises ValueError for one to nobody."""
+        """Put a command into the outbox. Raises ValueError for one to nobody, InvalidRow for one that does not fit."""
+        entry = self._entry_of(emission)
+        self.add(msgspec.structs.replace(entry, id=self.next_id(_OUTBOX_SERIES)))
+
+    def check_continuation(self, deferred: Deferred) -> None:
+        """Raises ValueError for a continuation that can never be put into the outbox."""
+        self._entry_of(continued(deferred, "applied", None, None))
+
+    def _entry_of(self, emission: Emission) -> OutboxEntry:
+        """Checked before it takes a number."""
         if self._targets is not None and emission.lane not in self._targets:
             raise ValueError(f"{emission.type}: there is no lane {emission.lane!r} here")
-        self.add(
-            OutboxEntry(
-                id=self.next_id(_OUTBOX_SERIES),
-                lane=emission.lane,
-                command_id=emission.command_id,
-                type=emission.type,
-                arguments=emission.arguments,
-                created_at=self._now,
-                continuation=emission.continuation,
-                options=None if emission.options is NO_OPTIONS else emission.options.encode(),
-            )
+        entry = OutboxEntry(
+            id=1,
+            lane=emission.lane,
+            command_id=emission.command_id,
+            type=emission.type,
+            arguments=emission.arguments,
+            created_at=self._now,
+            continuation=emission.continuation,
+            options=None if emission.options is NO_OPTIONS else emission.options.encode(),
         )
+        self._kinds[OutboxEntry].check.new(entry)
+        return entry
 
     def adopt(self, model: type[Row], key: int | str, row: Row | None) -> None:
         """Take a row, or its absence, as read: the lane knows it, being the only writer."""
@@ -256,7 +285,11 @@ class BatchWork:
         reads = [read for read in map(self._missing, wanted) if read.values]
         if not reads and not others:
             return []
-        found = self._transaction.load([*reads, *others])
+        try:
+            found = self._transaction.load([*reads, *others])
+        except BaseException as error:
+            self.interruption = error
+            raise
         for read, rows in zip(reads, found, strict=False):
             self._take(read, rows)
         return found[len(reads) :]

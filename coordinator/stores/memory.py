@@ -75,7 +75,10 @@ class MemoryTransaction:
         self._database = database
 
     def load(self, reads: Sequence[Read]) -> list[list[Any]]:
-        return [self._load(read) for read in reads]
+        try:
+            return [self._load(read) for read in reads]
+        except Exception as error:
+            raise BatchFault(f"{type(error).__name__}: {error}") from error
 
     def scan(
         self, model: type[R], limit: int, after: int | str | None = None, where: tuple[str, int | str] | None = None
@@ -101,13 +104,16 @@ class MemoryTransaction:
         journal: _Journal = []
         try:
             _write(database, changes, journal)
-        except BatchFault:
+        except Exception as error:
             for slots, key, before in reversed(journal):
                 if before is _ABSENT:
                     del slots[key]
                 else:
                     slots[key] = before
-            raise
+            if isinstance(error, BatchFault):
+                raise
+            # Such as a key that cannot be one.
+            raise BatchFault(f"{type(error).__name__}: {error}") from error
         database.sequence = sequence
 
     def rollback(self) -> None:

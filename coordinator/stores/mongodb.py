@@ -22,18 +22,20 @@ from pymongo import (
 )
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError, DuplicateKeyError, PyMongoError
+from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.synchronous.database import Database
 
 from coordinator.stores.port import (
     Backlog,
     BatchFault,
+    BatchRefused,
     Changes,
     Conflict,
     Fenced,
     Lease,
     Read,
+    StoreError,
     StoreUnavailable,
     Transaction,
 )
@@ -51,8 +53,12 @@ COMMIT_TIMEOUT_MS = 10_000
 _DUPLICATE_KEY = 11000
 _WRITE_CONFLICT = 112
 _LOCK_TIMEOUT = 24
-# Document validation failure, transaction too large, document too large.
-_FAULTS = {_DUPLICATE_KEY, 121, 257, 10334, 17280, 17419, 17420}
+# Document validation, values and names that no document may have, and what is too large.
+_FAULTS = {_DUPLICATE_KEY, 52, 56, 57, 121, 257, 10334, 11001, 12582, 17280, 17419, 17420}
+_UNAUTHORIZED = 13
+_NO_COLLECTION = 26
+# Errors of a server that goes down, is no primary, or has no space left.
+_OUTAGES = {6, 7, 18, 43, 89, 91, 133, 134, 189, 244, 251, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436, 14031}
 _DURABLE: WriteConcern = WriteConcern(w="majority", j=True)
 
 
@@ -62,18 +68,34 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:
-        codes = _codes(error)
-        if error.has_error_label("UnknownTransactionCommitResult"):
-            raise StoreUnavailable(f"MongoDB: the outcome of a commit is unknown: {error}") from error
-        if codes & _FAULTS:
-            raise BatchFault(f"{type(error).__name__}: {error}") from error
-        if codes & {_WRITE_CONFLICT, _LOCK_TIMEOUT}:
-            raise Conflict(str(error)) from error
-        raise StoreUnavailable(f"MongoDB: {type(error).__name__}: {error}") from error
+        raise _meaning(error) from error
     except (BSONError, OverflowError, UnicodeEncodeError) as error:
         raise BatchFault(f"{type(error).__name__}: {error}") from error
     except OSError as error:
         raise StoreUnavailable(f"MongoDB: {type(error).__name__}: {error}") from error
+    except (StoreError, ConfigurationError):
+        raise
+    except Exception as error:
+        # What a row holds could not be made a document.
+        raise BatchFault(f"{type(error).__name__}: {error}") from error
+
+
+def _meaning(error: PyMongoError) -> StoreError:  # noqa: PLR0911  # one return for each kind
+    codes, text = _codes(error), f"{type(error).__name__}: {error}"
+    if error.has_error_label("UnknownTransactionCommitResult"):
+        return StoreUnavailable(f"MongoDB: the outcome of a commit is unknown: {error}")
+    if codes & _FAULTS:
+        return BatchFault(text)
+    if codes & {_WRITE_CONFLICT, _LOCK_TIMEOUT}:
+        return Conflict(str(error))
+    if _UNAUTHORIZED in codes:
+        return StoreUnavailable(f"MongoDB: {text}: grant the lane's user the role readWrite")
+    if _NO_COLLECTION in codes:
+        return StoreUnavailable(f"MongoDB: {text}: run `coordinator migrate`")
+    is_of_server = isinstance(error, OperationFailure) and not isinstance(error, ConnectionFailure)
+    if is_of_server and codes and not codes & _OUTAGES and not error.has_error_label("TransientTransactionError"):
+        return BatchRefused(f"MongoDB: {text}")
+    return StoreUnavailable(f"MongoDB: {text}")
 
 
 def _codes(error: PyMongoError) -> set[int]:

@@ -4,7 +4,7 @@ A deadlock (1213) rolls the whole transaction back, a lock timeout (1205) only t
 rolled back and run again. The fence is an UPDATE of the lease row in the batch's transaction.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -13,15 +13,17 @@ import pymysql
 from pymysql.constants import COMMAND, ER
 from sqlalchemy import make_url
 
+from coordinator.stores.mysql_errors import translated
 from coordinator.stores.mysql_statements import Statements
 from coordinator.stores.port import (
     Backlog,
     BatchFault,
+    BatchRefused,
     Changes,
-    Conflict,
     Fenced,
     Lease,
     Read,
+    StoreError,
     StoreUnavailable,
     Transaction,
 )
@@ -37,28 +39,6 @@ LOCK_TIMEOUT_S = 5
 LEASE_TIMEOUT_S = 2
 PORT = 3306
 
-_CONFLICTS = {ER.LOCK_DEADLOCK, ER.LOCK_WAIT_TIMEOUT, 1020}  # 1020: the record has changed since last read
-_DATA_TOO_LONG = 1406
-_PACKET_TOO_LARGE = {1153, 2020}  # from the server, from the client
-_DATA_OUT_OF_RANGE = 1690
-_CHECKS_VIOLATED = {3819, 4025}  # MySQL, MariaDB
-# What a value or a constraint of the batch's own can cause; pymysql's classes are wider than that.
-_FAULTS = {
-    ER.DUP_ENTRY,
-    ER.BAD_NULL_ERROR,
-    ER.NO_REFERENCED_ROW,
-    ER.NO_REFERENCED_ROW_2,
-    ER.ROW_IS_REFERENCED,
-    ER.ROW_IS_REFERENCED_2,
-    ER.WARN_DATA_OUT_OF_RANGE,
-    ER.TRUNCATED_WRONG_VALUE,
-    ER.TRUNCATED_WRONG_VALUE_FOR_FIELD,
-    ER.WARN_DATA_TRUNCATED,
-    _DATA_OUT_OF_RANGE,
-    _DATA_TOO_LONG,
-    *_PACKET_TOO_LARGE,
-    *_CHECKS_VIOLATED,
-}
 _SCHEMA = {ER.NO_SUCH_TABLE, ER.BAD_FIELD_ERROR}
 
 _SESSION = (
@@ -99,21 +79,19 @@ _FOREIGN_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # n
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """The one place where the driver's errors become the port's."""
+def _translated(names: Collection[str] = ()) -> Iterator[None]:
+    """The one place where the driver's errors become the port's; `names` are those of the tables and columns."""
     try:
         yield
     except pymysql.MySQLError as error:
-        number = error.args[0] if error.args else None
-        if number in _CONFLICTS:
-            raise Conflict(str(error)) from error
-        if number in _FAULTS:
-            raise BatchFault(f"{type(error).__name__}: {error}") from error
-        raise StoreUnavailable(f"MySQL: {type(error).__name__}: {error}") from error
-    except UnicodeEncodeError as error:
-        raise BatchFault(f"{type(error).__name__}: {error}") from error
+        raise translated(error, names) from error
     except OSError as error:
         raise StoreUnavailable(f"MySQL: {type(error).__name__}: {error}") from error
+    except (StoreError, ConfigurationError):
+        raise
+    except Exception as error:
+        # What a row holds could not be written into a statement.
+        raise BatchFault(f"{type(error).__name__}: {error}") from error
 
 
 class MysqlStore:
@@ -236,7 +214,7 @@ class MysqlStore:
     @contextmanager
     def _closing_when_unavailable(self) -> Iterator[None]:
         try:
-            with _translated():
+            with _translated(self._schema.names):
                 yield
         except StoreUnavailable:
             self.close()
@@ -272,7 +250,7 @@ class MysqlTransaction:
                 if cursor.execute(_FENCE, [sequence, self._lane, lease.epoch, lease.sequence, lease.revision]) != 1:
                     raise Fenced(f"epoch {lease.epoch} of lane {self._lane} is over")
             self._run(self._queries(changes))
-            self._connection.commit()
+            self._commit()
             self._is_open = False
 
     def rollback(self) -> None:
@@ -283,6 +261,14 @@ class MysqlTransaction:
             self._connection.rollback()
         except (pymysql.MySQLError, OSError):
             self._store.close()
+
+    def _commit(self) -> None:
+        """A refusal of the COMMIT itself, but for a known one, may be one of its answer only."""
+        try:
+            self._connection.commit()
+        except pymysql.MySQLError as error:
+            meaning = translated(error, self._schema.names)
+            raise StoreUnavailable(str(meaning)) if isinstance(meaning, BatchRefused) else meaning from error
 
     def _run(self, queries: Iterator[str]) -> None:
         """Write each statement while the server is at the one before: both take about as long.
@@ -322,7 +308,7 @@ class MysqlTransaction:
     @contextmanager
     def _closing_when_unavailable(self) -> Iterator[None]:
         try:
-            with _translated():
+            with _translated(self._schema.names):
                 yield
         except StoreUnavailable:
             self._store.close()

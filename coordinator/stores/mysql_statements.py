@@ -6,7 +6,7 @@ it takes a backslash for an escape, which the session's sql_mode lets it be.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
 from operator import attrgetter
@@ -15,7 +15,7 @@ from typing import Any, Final
 from pymysql.converters import escape_item, escape_string
 from sqlalchemy import Column, DateTime, Integer, LargeBinary, String
 
-from coordinator.stores.sql import TableOf, naive
+from coordinator.stores.sql import TableOf
 from shared.rows import Row
 
 INSERT_ROWS: Final = 125
@@ -120,12 +120,13 @@ def _text(value: str | None) -> str:
 
 
 def _bytes(value: bytes | None) -> str:
-    return "NULL" if value is None else f"x'{value.hex()}'"
+    return "NULL" if value is None else f"x'{bytes.hex(value)}'"
 
 
 @lru_cache(maxsize=16)  # the rows of a batch have one
 def _time(value: datetime | None) -> str:
-    return "NULL" if value is None else f"'{naive(value)}'"
+    # Of nothing else: what a text holds must never stand in a statement as it is.
+    return "NULL" if value is None else f"'{datetime.astimezone(value, UTC).replace(tzinfo=None)}'"
 
 
 def _any(value: Any) -> str:

@@ -4,9 +4,15 @@ A store is used by one thread. Its errors say what became of the transaction, an
 
     StoreError
     ├── Fenced              the epoch is no longer ours; nothing was committed
-    ├── BatchFault          a statement was refused because of what a command wrote; nothing was committed
+    ├── Refusal             a statement was refused; nothing was committed
+    │   ├── BatchFault          certainly for what a command wrote: rerunning the same batch would fail again
+    │   └── BatchRefused        for a reason that the server does not tell for certain: a time limit, a trigger's error
     ├── Conflict            the database aborted the transaction to resolve a conflict; nothing was committed
-    └── StoreUnavailable    the database is away, or will not do it now; a commit may or may not have happened
+    └── StoreUnavailable    the database is away, or takes nothing, for want of a right, a table or space; a commit may
+                            or may not have happened
+
+A command is the culprit of a refusal only if its neighbours are committed without it. So what everything would meet
+alike is StoreUnavailable, which says what to do; and what may be either is BatchRefused: the lane finds out.
 
 After StoreUnavailable the lane renews its lease before anything else: that waits out an old COMMIT still under way, so
 that what the log says then is final.
@@ -30,8 +36,17 @@ class Fenced(StoreError):
     has changed the lane."""
 
 
-class BatchFault(StoreError):
-    """Raised for violated constraints and values out of range: rerunning the same batch would fail again."""
+class Refusal(StoreError):
+    """Raised as one of the two below. The transaction has left nothing, and the connection is good for another."""
+
+
+class BatchFault(Refusal):
+    """Raised for violated constraints, values of a wrong kind or out of range, and what the service's own rules in the
+    database refuse: a trigger, row-level security, a view's check option."""
+
+
+class BatchRefused(Refusal):
+    """Raised for whatever else a connected server refuses, unless it is sure to refuse every batch."""
 
 
 class Conflict(StoreError):

@@ -24,13 +24,14 @@ from coordinator.stores.port import (
     Backlog,
     BatchFault,
     Changes,
-    Conflict,
     Fenced,
     Lease,
     Read,
+    StoreError,
     StoreUnavailable,
     Transaction,
 )
+from coordinator.stores.postgresql_errors import translated
 from coordinator.stores.postgresql_pipeline import Pipeline, Refused, Statement
 from coordinator.stores.server import ServerStore
 from coordinator.stores.sql import BACKLOG, Schema, TableOf, missing_table, row_of, unsynced
@@ -58,11 +59,6 @@ _SESSION = {
     "enable_mergejoin": "off",
     "jit": "off",
 }
-
-# Another try may succeed: deadlock, serialization failure, lock not available.
-_CONFLICTS = (errors.DeadlockDetected, errors.SerializationFailure, errors.LockNotAvailable)
-# The batch's own content is at fault: classes 22 (data) and 23 (integrity) of the SQL standard, or it is too large.
-_FAULTS = (errors.DataError, errors.IntegrityError, errors.ProgramLimitExceeded)
 
 _TAKE_OVER = f"""
     INSERT INTO {LEASE_TABLE} AS held (lane, epoch, sequence, batches, revision, holder, taken_at)
@@ -99,14 +95,15 @@ def _translated() -> Iterator[None]:
             yield
         except Refused as refused:
             raise refused.error from None
-    except _CONFLICTS as error:
-        raise Conflict(str(error)) from error
-    except _FAULTS as error:
-        raise BatchFault(f"{type(error).__name__}: {error}") from error
-    except (OverflowError, UnicodeEncodeError) as error:
-        raise BatchFault(f"{type(error).__name__}: {error}") from error
-    except (psycopg.Error, OSError) as error:
+    except psycopg.Error as error:
+        raise translated(error) from error
+    except OSError as error:
         raise StoreUnavailable(f"PostgreSQL: {type(error).__name__}: {error}") from error
+    except (StoreError, ConfigurationError):
+        raise
+    except Exception as error:
+        # What a row holds could not be sent.
+        raise BatchFault(f"{type(error).__name__}: {error}") from error
 
 
 class PostgresStore(ServerStore):

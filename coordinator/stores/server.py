@@ -1,4 +1,4 @@
-"""What the stores on servers have in common: a connection that is closed when it cannot be relied on any more."""
+"""What several stores have in common: a connection that is closed when it cannot be relied on any more."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator

@@ -43,6 +43,9 @@ class Schema:
     def __init__(self, metadata: MetaData | None) -> None:
         self._metadata = (lane_tables.metadata, *(() if metadata is None else (metadata,)))
         self._known: dict[type[Row], TableOf] = {}
+        tables = [table for each in self._metadata for table in each.tables.values()]
+        self.names = frozenset(table.name for table in tables).union(*(table.columns.keys() for table in tables))
+        """Of all tables and their columns."""
 
     def of(self, model: type[Row]) -> TableOf:
         """Raises ConfigurationError when the service declared no such table."""

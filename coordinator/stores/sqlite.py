@@ -1,8 +1,9 @@
 """The store on SQLite: an SQL store without a server, for tests and for trying the library out."""
 
+import re
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,21 +12,26 @@ from sqlalchemy import DateTime, create_engine
 from coordinator.stores.port import (
     Backlog,
     BatchFault,
+    BatchRefused,
     Changes,
     Conflict,
     Fenced,
     Lease,
     Read,
+    StoreError,
     StoreUnavailable,
     Transaction,
 )
+from coordinator.stores.server import ServerStore
 from coordinator.stores.sql import BACKLOG, Schema, TableOf, missing_table, row_of
+from shared.errors import ConfigurationError
 from shared.lane_tables import LANE_MODELS, LEASE_TABLE
 from shared.lane_tables import metadata as lane_metadata
 from shared.rows import R, Row
 from shared.service import Service
 
 BUSY_TIMEOUT_S = 5.0
+_MISSING = re.compile(r"(?:no such table: (?:main\.)?|no such column: (?:\w+\.)?|has no column named )(\w+)")
 
 _TAKE_OVER = f"""
     INSERT INTO {LEASE_TABLE} (lane, epoch, sequence, batches, revision, holder, taken_at) VALUES (?, 1, 0, 0, 0, ?, ?)
@@ -44,16 +50,39 @@ _FENCE = (
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """The one place where the driver's errors become the port's."""
+def _translated(names: Collection[str] = ()) -> Iterator[None]:
+    """The one place where the driver's errors become the port's; `names` are those of the tables and columns."""
     try:
         yield
-    except (sqlite3.IntegrityError, sqlite3.DataError, OverflowError, UnicodeEncodeError) as error:
+    except (sqlite3.IntegrityError, sqlite3.DataError) as error:
+        # A constraint, or a trigger's RAISE.
         raise BatchFault(f"{type(error).__name__}: {error}") from error
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise Conflict(str(error)) from error
-        raise StoreUnavailable(f"SQLite: {type(error).__name__}: {error}") from error
+        raise _meaning(error, names) from error
+    except (StoreError, ConfigurationError):
+        raise
+    except Exception as error:
+        # What a row holds could not be bound to a statement.
+        raise BatchFault(f"{type(error).__name__}: {error}") from error
+
+
+def _meaning(error: sqlite3.Error, names: Collection[str]) -> StoreError:
+    code, text = getattr(error, "sqlite_errorcode", None), f"{type(error).__name__}: {error}"
+    if code is None:
+        # The module's own: the connection is closed, or what a row holds cannot be bound.
+        is_of_a_row = "binding parameter" in text or "not supported" in text
+        return BatchFault(text) if is_of_a_row else StoreUnavailable(f"SQLite: {text}")
+    match code & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return Conflict(str(error))
+        case sqlite3.SQLITE_ERROR:
+            missing = _MISSING.search(text)
+            if missing is not None and missing.group(1) in names:
+                return StoreUnavailable(f"SQLite: {text}: the schema is not as it must be, run `coordinator migrate`")
+            return BatchRefused(f"SQLite: {text}")
+        case sqlite3.SQLITE_INTERRUPT | sqlite3.SQLITE_ABORT | sqlite3.SQLITE_SCHEMA | sqlite3.SQLITE_MISUSE:
+            return BatchRefused(f"SQLite: {text}")
+    return StoreUnavailable(f"SQLite: {text}")
 
 
 def create_schema(path: str, service: Service) -> None:
@@ -65,7 +94,7 @@ def create_schema(path: str, service: Service) -> None:
     engine.dispose()
 
 
-class SqliteStore:
+class SqliteStore(ServerStore):
     """Implements `Store` on a database file."""
 
     def __init__(self, path: str, service: Service) -> None:
@@ -83,26 +112,29 @@ class SqliteStore:
                 except sqlite3.OperationalError as error:
                     raise missing_table(table.name, f"{self._lane.upper()}_DATABASE_URL", str(error)) from None
 
+    def translated(self) -> AbstractContextManager[None]:
+        return _translated(self._schema.names)
+
     def take_over(self, holder: str, now: datetime) -> Lease:
-        with _translated():
+        with self.guarded():
             return Lease(*self._connected().execute(_TAKE_OVER, [self._lane, holder, _text(now)]).fetchone())
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
-        with _translated():
+        with self.guarded():
             row = self._connected().execute(_RENEW, [holder, _text(now), self._lane, epoch]).fetchone()
         if row is None:
             raise Fenced(f"epoch {epoch} of lane {self._lane} is over")
         return Lease(*row)
 
     def holds(self, epoch: int) -> bool:
-        with _translated():
+        with self.guarded():
             return bool(self._connected().execute(_EPOCH, [self._lane]).fetchone() == (epoch,))
 
     def begin(self) -> Transaction:
-        with _translated():
+        with self.guarded():
             connection = self._connected()
             connection.execute("BEGIN")
-        return SqliteTransaction(connection, self._schema, self._lane)
+        return SqliteTransaction(self, connection, self._schema, self._lane)
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -122,7 +154,8 @@ class SqliteStore:
 class SqliteTransaction:
     """Implements `Transaction`."""
 
-    def __init__(self, connection: sqlite3.Connection, schema: Schema, lane: str) -> None:
+    def __init__(self, store: SqliteStore, connection: sqlite3.Connection, schema: Schema, lane: str) -> None:
+        self._store = store
         self._connection = connection
         self._schema = schema
         self._lane = lane
@@ -141,14 +174,14 @@ class SqliteTransaction:
         return self._rows(model, table, query, [*(value for _, value in given), limit])
 
     def backlog(self) -> list[Backlog]:
-        with _translated():
+        with self._store.guarded():
             found = self._connection.execute(BACKLOG).fetchall()
         return [
             Backlog(target, rows, datetime.fromisoformat(oldest).replace(tzinfo=UTC)) for target, rows, oldest in found
         ]
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
-        with _translated():
+        with self._store.guarded():
             fenced = self._connection.execute(
                 _FENCE, [sequence, self._lane, lease.epoch, lease.sequence, lease.revision]
             )
@@ -182,7 +215,7 @@ class SqliteTransaction:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
         except sqlite3.Error:
-            self._connection.close()
+            self._store.close()
 
     def _load(self, read: Read) -> list[Any]:
         table = self._schema.of(read.model)
@@ -191,7 +224,7 @@ class SqliteTransaction:
 
     def _rows(self, model: type[R], table: TableOf, query: str, arguments: list[Any]) -> list[R]:
         times = {name for name in table.columns if isinstance(table.column(name).type, DateTime)}
-        with _translated():
+        with self._store.guarded():
             found = self._connection.execute(query, arguments).fetchall()
         return [
             row_of(

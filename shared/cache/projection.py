@@ -83,7 +83,7 @@ class CacheProjection:
             return
         try:
             self._refresh(tenure, rows, gone)
-        except CacheUnavailable as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, what is not refreshed must not be believed
             # Another server may answer next.
             self._lease.lost()
             if self._breaker.failed(self._elapsed_s()):

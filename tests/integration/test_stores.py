@@ -350,7 +350,7 @@ class TestMysqlStore(_SqlContract):
         store = open_store()
         lease = store.take_over("holder", NOW)
         rows: list[Any] = [account(number) for number in range(1, 600)]
-        with pytest.raises(AttributeError):
+        with pytest.raises(BatchFault, match="TypeError"):
             commit(store, lease, changes(inserts=[*rows, account(600, data="no bytes")]))
         commit(store, lease, changes(inserts=rows))
         assert len(accounts(store, *range(1000))) == 599

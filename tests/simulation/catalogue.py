@@ -15,14 +15,17 @@ from coordinator.inbox import Inbox
 from coordinator.lane import lane as lane_module
 from coordinator.lane import request as request_module
 from coordinator.lane import settle as settle_module
+from coordinator.lane import transactions as transactions_module
 from coordinator.lane import unit_of_work as work_module
 from coordinator.lane.acknowledger import Acknowledgement, Acknowledger
 from coordinator.lane.delivery import Settlement
 from coordinator.lane.lane import Lane
 from coordinator.lane.parts import Parts
+from coordinator.lane.pieces import Pieces
 from coordinator.lane.positions import Positions
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.unit_of_work import BatchWork
+from coordinator.lane.window import Window
 from coordinator.stores.port import Changes, Fenced, Lease
 from shared.lane_tables import LogEntry, OutboxEntry
 from shared.messaging import wire
@@ -258,7 +261,7 @@ def renewal_does_not_wait(patches: Patches) -> None:
 @_mutant("after a commit of unknown fate the log is read before the lease is renewed, under a fence by epoch")
 def renewal_skipped(patches: Patches) -> None:
     _fence_without(patches, "sequence")
-    patches.rewrite(Lane, "_hold", "isinstance(error, Conflict | BatchFault)", "True")
+    patches.rewrite(Lane, "_hold", "not isinstance(error, Conflict | Refusal)", "False")
 
 
 _rewritten(
@@ -266,8 +269,8 @@ _rewritten(
     "numbering starts anew with every batch",
     Lane,
     "_transact",
-    "settle_in_turn(turn, requests, lease.sequence, fault)",
-    "settle_in_turn(turn, requests, 0, fault)",
+    "settle_in_turn(turn, requests, lease.sequence, culprits)",
+    "settle_in_turn(turn, requests, 0, culprits)",
 )
 _rewritten(
     "pause-ignored",
@@ -294,7 +297,7 @@ def dedupe_by_memory_only(patches: Patches) -> None:
         entries = [row for rows in changes.inserts for row in rows if type(row) is LogEntry]
         self.store.__dict__.setdefault("memory", {}).update((entry.command_id, entry) for entry in entries)
 
-    patches.wrap(lane_module, "known_entries", known)
+    patches.wrap(transactions_module, "known_entries", known)
     patches.wrap(SimulatedTransaction, "commit", commit)
 
 
@@ -406,37 +409,37 @@ _rewritten(
     "if isinstance(slots.get(key), Counter):\n            pass\n        elif previous is _ABSENT:",
 )
 _rewritten(
-    "bisect-drops-a-half",
-    "neighbours of a refused command vanish",
-    Lane,
-    "_apply_or_bisect",
-    "self._apply_or_bisect(requests[middle:], committed)",
-    "committed.settled.extend(committed.settled[:0])",
+    "piece-drops-a-command",
+    "a neighbour of a refused command vanishes",
+    Pieces,
+    "committed",
+    "self._left -= size",
+    "self._left -= size + 1 if self._suspected > 1 and self._left > size else size",
 )
 _rewritten(
-    "bisect-reverses-the-halves",
-    "the second half is applied first",
-    Lane,
-    "_apply_or_bisect",
-    "self._apply_or_bisect(requests[:middle], committed)",
-    "requests = [*requests[middle:], *requests[:middle]]; middle = len(requests) - middle; "
-    "self._apply_or_bisect(requests[:middle], committed)",
+    "piece-settles-a-command-again",
+    "the last command of a piece is settled again with the next",
+    Pieces,
+    "committed",
+    "self._left -= size",
+    "self._left -= size - 1 if self._suspected and size > 1 else size",
 )
 _rewritten(
-    "bisect-doubles-a-half",
-    "the first half is settled twice",
-    Lane,
-    "_apply_or_bisect",
-    "self._apply_or_bisect(requests[:middle], committed)",
-    "self._apply_or_bisect(requests[:middle], committed); self._apply_or_bisect(requests[:middle], committed)",
+    "piece-skips-its-first-half",
+    "what comes after a culprit is applied before what comes before it",
+    Window,
+    "piece",
+    "return self.pending[: self._pieces.carried + size], self._culprits",
+    "pending = self.pending; return (pending[: self._pieces.carried + size] if self.is_whole or self._culprits "
+    "else pending[-size:]), self._culprits",
 )
 _rewritten(
     "fault-fails-the-batch",
     "the neighbours of a refused command are refused with it",
-    Lane,
-    "_apply_or_bisect",
-    "if len(requests) == 1:",
-    "if True:",
+    Pieces,
+    "refused",
+    "if size > 1:",
+    "if size > 2:",
 )
 _rewritten(
     "prefix-of-a-blocked-batch-kept",

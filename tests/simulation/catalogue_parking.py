@@ -112,6 +112,6 @@ def mutants() -> Iterator[Mutant]:
         "a crash loses a command that waits",
         Lane,
         "_transact",
-        "if changes.deletes or changes.updates or changes.inserts:",
+        "if written.deletes or written.updates or written.inserts:",
         "if sequence > lease.sequence or confirmed:",
     )

@@ -11,7 +11,7 @@ from shared.lane_tables import LogEntry
 from shared.messaging.wire import CommandMessage
 from tests.simulation.services import MENDED
 
-REFUSABLE = ("constraint", "too long", "out of range")
+REFUSABLE = ("constraint", "too long")
 
 
 class Refusal(Exception):
@@ -154,11 +154,13 @@ class Model:
         account = self._account(given["id"])
         if given["how"] in ("crash", "duplicate key"):
             raise Refusal("handler_error")
+        if given["how"] == "out of range":
+            raise Refusal("invalid_row")
         if given["how"] not in REFUSABLE:
             raise Refusal("refused")
         # In a batch that undoes it again the database never saw it.
         self.last_id += 1
-        account["balance"] = {"constraint": -5000, "out of range": 2**70}.get(given["how"], account["balance"] + 7)
+        account["balance"] = -5000 if given["how"] == "constraint" else account["balance"] + 7
         account["version"] += 2
         return dict(account)
 

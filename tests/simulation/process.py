@@ -292,7 +292,7 @@ class Process:
                 self._settled(generation, decision)
                 if not self.lane.has_batch:
                     return
-                yield
+                yield from self._wait_void(generation, 0.0)
             elif isinstance(decision, Deposed):
                 yield from self._deposed(generation)
                 return

@@ -88,7 +88,7 @@ class Forward(Command, frozen=True, kw_only=True):
 class Fragile(Command, frozen=True, kw_only=True):
     """A deposit that crashes while the account's note says `broken`, and keeps the account's later commands waiting.
 
-    An amount of 0 is more than any database takes.
+    An amount of 0 gives the account the owner `b`, which the database refuses if another account has it.
     """
 
     type: ClassVar[str] = "ledger.fragile"
@@ -161,6 +161,9 @@ def tamper(work: UnitOfWork, command: Tamper) -> Account:
             return work.save(structs.replace(saved, note="x" * 500))
         case "out of range":
             return work.save(structs.replace(saved, balance=2**70))
+        case "taken":
+            # Nobody asks for it, so that only the database knows that account 2 has it.
+            return work.save(structs.replace(saved, owner="b"))
         case "duplicate key":
             return work.add(saved)
         case _:
@@ -181,7 +184,8 @@ def forward(work: UnitOfWork, command: Forward) -> None:
 
 def fragile(work: UnitOfWork, command: Fragile) -> Account:
     account = _account(work, command.id)
-    saved = work.save(structs.replace(account, balance=account.balance + (command.amount or 2**70)))
+    owner = account.owner if command.amount else "b"
+    saved = work.save(structs.replace(account, balance=account.balance + command.amount, owner=owner))
     if account.note == "broken":
         raise RuntimeError("broken")
     return saved

@@ -3,9 +3,11 @@
 import random
 from collections.abc import Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, ClassVar
 
 import pytest
+from msgspec.structs import asdict
 
 from coordinator.stores.port import (
     BatchFault,
@@ -79,6 +81,13 @@ def accounts(store: Store, *keys: int) -> list[Account]:
 def _loaded(transaction: Transaction, model: type[Row], column: str, *values: int | str) -> list[Any]:
     (rows,) = transaction.load([Read(model, column, values)])
     return rows
+
+
+def _deep(levels: int) -> list[Any]:
+    deep: list[Any] = []
+    for _ in range(levels):
+        deep = [deep]
+    return deep
 
 
 class StoreContract:
@@ -276,6 +285,30 @@ class StoreContract:
                 commit(store, lease, changes(inserts=[account(2), fault]))
             assert accounts(store, 1, 2) == []
         commit(store, lease, changes(inserts=[account(2)]))
+
+    @pytest.mark.parametrize("how", ["inserts", "updates"])
+    def test_whatever_a_row_holds_the_store_goes_on(self, open_store: OpenStore, how: str) -> None:
+        """A database may take it; otherwise it is the batch's fault, and no error of a driver's."""
+        store = open_store()
+        lease = commit(store, store.take_over("holder", NOW), changes(inserts=[account(1)]))
+        odd: list[dict[str, object]] = [
+            {name: value}
+            for name in ("balance", "note", "data", "created_at")
+            for value in (1.5, Decimal("1.5"), {}, [1], object(), True, "x", "\ud800", "\0", b"x", 2**70, _deep(5000))
+        ]
+        for number, fields in enumerate(odd, 10):
+            row = account(1, version=number) if how == "updates" else account(number)
+            for field, value in fields.items():
+                # Rows are checked before: a frozen one is filled as no handler could.
+                row = type(row)(**{**asdict(row), field: value})
+            try:
+                lease = commit(store, lease, changes(**{how: [row]}))
+            except BatchFault:
+                continue
+            undone = changes(updates=[account(1)]) if how == "updates" else changes(deletes=[row])
+            lease = commit(store, lease, undone)
+        lease = commit(store, lease, changes(inserts=[account(3000)]))
+        assert len(accounts(store, 3000)) == 1
 
     def test_a_closed_store_opens_again(self, open_store: OpenStore) -> None:
         store = open_store()

@@ -192,3 +192,18 @@ def test_a_breaker_lets_one_try_after_each_pause_and_the_pauses_grow() -> None:
     assert breaker.try_at_s - now_s == PAUSE_S_MAX
     breaker.worked()
     assert breaker.admits(now_s)
+
+
+def test_a_row_that_cannot_be_written_is_not_told_while_an_older_one_is_believed(cache: Redis) -> None:
+    """A function of the service's author names the keys, and may raise anything."""
+    is_broken = False
+
+    def key(value: int | str) -> str:
+        if is_broken:
+            raise ZeroDivisionError
+        return cache_key(value)
+
+    projection = CacheProjection(cache, Item, key, "lease", lease_s=LEASE_S, ttl_s=300, elapsed_s=lambda: cache.now_s)
+    assert projection.committed(cache, ONE, []) == 0
+    is_broken = True
+    assert 0 < projection.committed(cache, ONE, []) <= LEASE_S * 2

@@ -16,7 +16,7 @@ from coordinator.stores.sqlite import SqliteStore, create_schema
 from shared.lane_tables import Counter
 from shared.rows import R, by_key
 from tests.support.continuation_contract import ContinuationContract
-from tests.support.lane_contract import LaneContract, LaneUnderTest, codes, delivery
+from tests.support.lane_contract import LaneContract, LaneUnderTest, codes, delivery, merged
 from tests.support.ledger import LEDGER, Account, Close, Deposit, OpenAccount
 from tests.support.letter_contract import LetterContract
 from tests.support.origin_contract import OriginContract
@@ -212,7 +212,7 @@ def test_an_outage_in_the_middle_of_a_bisection_applies_nothing_twice(tmp_path: 
     lane = LaneUnderTest(store)
     lane.do(OpenAccount(owner="a"))
     batch = [delivery(n, Deposit(id=1, amount=1)) for n in range(1, 8)]
-    batch.insert(5, delivery(99, Tamper(id=1, how="out of range")))
+    batch.insert(5, delivery(99, Tamper(id=1, how="constraint")))
     commits = 0
 
     def fail(point: str) -> None:
@@ -223,10 +223,13 @@ def test_an_outage_in_the_middle_of_a_bisection_applies_nothing_twice(tmp_path: 
                 raise StoreUnavailable("away")
 
     store.fail = fail
+    first = lane.lane.apply(batch)
+    assert isinstance(first, Settlement)
     assert isinstance(lane.lane.apply(batch), Hold)
-    settlement = lane.settle(*batch)
+    settlement = merged([first, lane.settle(*batch)])
     assert lane.rows(Account)[0].balance == 7
     assert sorted(entry.sequence for entry in lane.log()) == list(range(1, 10))
+    assert sorted(settlement.tags) == sorted(sent.tag for sent in batch)
     assert [outcome.status for outcome in settlement.outcomes].count("failed") == 1
 
 

@@ -257,7 +257,8 @@ def test_a_command_that_blocks_holds_what_comes_after_it_and_settles_what_came_b
         delivery(2, Tamper(id=1, how="crash")),
         delivery(3, Deposit(id=1, amount=3)),
     ]
-    before = blocking.settle(*batch)
+    before = blocking.lane.apply(batch)
+    assert isinstance(before, Settlement)
     assert (before.tags, codes(before.outcomes)) == ([batch[0].tag], ["applied"])
     assert blocking.lane.has_batch
     held = blocking.lane.apply([])

@@ -21,9 +21,7 @@ def with_window(database: MemoryDatabase, window: int) -> LaneUnderTest:
 
 
 def emit(lane: LaneUnderTest, count: int) -> list[OutboxEntry]:
-    decision = lane.lane.apply([*_forwards(count)], lane.generation)
-    assert isinstance(decision, Settlement)
-    return decision.emitted
+    return lane.settle(*_forwards(count)).emitted
 
 
 def _forwards(count: int):

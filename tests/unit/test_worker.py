@@ -11,7 +11,7 @@ from coordinator.inbox import Inbox
 from coordinator.lane.delivery import Delivery, Deposed, Hold, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from coordinator.worker import LaneWorker
+from coordinator.worker import PROJECTION_ERRORS, LaneWorker
 from shared.lane_tables import OutboxEntry
 from shared.rows import Ref, Row
 from shared.service import Tenure
@@ -149,11 +149,11 @@ class Projecting:
 class Projected:
     """A worker of a real lane, with a projection."""
 
-    def __init__(self) -> None:
+    def __init__(self, projection: Projecting) -> None:
         self.database = MemoryDatabase()
         self.inbox = Inbox()
         self.settler = Settler()
-        self.projection = Projecting()
+        self.projection = projection
         lane = Lane(LEDGER, MemoryStore(self.database), lambda: NOW, "test", LaneSettings(), time.monotonic)
         worker = LaneWorker("ledger", lane, self.inbox, self.settler, self.projection, LaneSettings())
         self.thread = threading.Thread(target=worker.run)
@@ -164,8 +164,8 @@ class Projected:
 
 
 @contextmanager
-def projected() -> Iterator[Projected]:
-    running = Projected()
+def projected(projection: Projecting | None = None) -> Iterator[Projected]:
+    running = Projected(projection or Projecting())
     running.thread.start()
     try:
         yield running
@@ -234,3 +234,25 @@ def test_what_another_may_have_committed_is_not_told_again_by_who_was_taken_over
         running.deliver(sent)
         assert running.settler.stood_by.wait(WITHIN_S)
         assert len(running.settler.settled) == 1
+
+
+class Broken(Projecting):
+    """Raises, against its contract."""
+
+    def committed(self, tenure: Tenure, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
+        super().committed(tenure, saved, removed)
+        raise SystemExit("a projection's own bug")
+
+    def beat(self, tenure: Tenure) -> None:
+        super().beat(tenure)
+        raise RuntimeError("another")
+
+
+def test_a_projection_that_raises_ends_nothing_and_is_counted() -> None:
+    with projected(Broken()) as running:
+        before = PROJECTION_ERRORS.labels("ledger")._value.get()
+        for number in (1, 2):
+            running.deliver(delivery(number, OpenAccount(owner=f"o{number}")))
+            until(lambda number=number: len(running.settler.settled) == number)
+        until(lambda: running.projection.beats > 2)
+        assert PROJECTION_ERRORS.labels("ledger")._value.get() - before >= 4

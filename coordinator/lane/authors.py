@@ -1,0 +1,50 @@
+"""What the functions of a service's author leave behind, whatever they do: made fit to be recorded. Never raises."""
+
+import inspect
+import traceback
+from contextlib import suppress
+
+from shared.rows import Ref, Row
+
+DESCRIPTION_CHARACTERS_MAX = 1000
+
+
+def described(thing: object, *, with_type: bool = True) -> str:
+    """An error, or a value, in words; also one whose own words raise an error."""
+    name = type(thing).__name__
+    try:
+        text = str(thing)[:DESCRIPTION_CHARACTERS_MAX] + ""
+    except BaseException as error:  # noqa: BLE001  # a method of the service's author
+        text = f"(its text raises {type(error).__name__})"
+    return f"{name}: {text}" if with_type else text
+
+
+def reference(given: object) -> Ref[Row]:
+    """What a handler's `target` returned. Raises TypeError for what is no reference."""
+    if not isinstance(given, Ref):
+        abandon(given)
+        raise TypeError(f"target returns a reference, and no {type(given).__name__}")
+    return given
+
+
+def attribute(thing: object, name: str) -> object:
+    """What an object has under this name; None for one that has nothing, or raises."""
+    try:
+        return getattr(thing, name, None)
+    except BaseException:  # noqa: BLE001  # the same
+        return None
+
+
+def traced(error: BaseException) -> str:
+    """The traceback of an error."""
+    try:
+        return "".join(traceback.format_exception(error))
+    except BaseException as unprintable:  # noqa: BLE001  # the same
+        return f"(no traceback: {type(unprintable).__name__})"
+
+
+def abandon(result: object) -> None:
+    """A handler's result is none: if it is a generator, or a coroutine that nobody will await, it ends here."""
+    if inspect.isgenerator(result) or inspect.iscoroutine(result):
+        with suppress(BaseException):
+            result.close()

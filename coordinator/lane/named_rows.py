@@ -1,0 +1,39 @@
+"""The rows that commands name to be read beforehand, as far as what their handlers return names any."""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from coordinator.lane.authors import abandon, described
+from coordinator.lane.request import Request
+from shared.row_checks import RowChecks
+from shared.rows import Ref, Row
+
+READS_MAX = 10_000
+"""Rows that one command may name."""
+
+
+def reads(requests: Sequence[Request], checks: RowChecks) -> tuple[list[Ref[Row]], dict[int, str]]:
+    """The rows that the commands of some requests name; also, by place, what is wrong with what others name."""
+    refs: list[Ref[Row]] = []
+    misread: dict[int, str] = {}
+    for place, request in enumerate(requests):
+        if request.handler is None:
+            continue
+        given: Iterable[Ref[Row]] = ()
+        try:
+            given = request.handler.reads(request.command)
+            refs += _named(given, checks)
+        except BaseException as error:  # noqa: BLE001  # a function of the service's author
+            misread[place] = f"reads: {described(error)}"
+            abandon(given)
+    return refs, misread
+
+
+def _named(given: Iterable[Ref[Row]], checks: RowChecks) -> Sequence[Ref[Row]]:
+    """References by which rows can be read. Raises an error of any kind for what is none."""
+    refs = given if type(given) is tuple else list(islice(given, READS_MAX + 1))
+    for ref in refs:
+        checks.reference(ref)
+    if len(refs) > READS_MAX:
+        raise ValueError(f"more than {READS_MAX} rows")
+    return refs

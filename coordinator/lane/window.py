@@ -1,0 +1,128 @@
+"""The commands that a lane is applying, and what it has found out about them: as many as one transaction takes.
+
+What is known of the log, and which commands are culprits, holds as long as the lease does: a lane that has to renew it
+begins the window anew.
+"""
+
+from collections.abc import Sequence
+
+from msgspec import structs
+
+from coordinator.lane.pieces import CARRIED_MAX, Pieces
+from coordinator.lane.request import Request
+from coordinator.lane.settle import BARE
+from coordinator.stores.port import BatchFault, BatchRefused, Refusal, StoreUnavailable
+from shared.lane_tables import LogEntry
+
+BATCH_TRIES_MAX = 3
+"""How often a batch is tried that is refused for no certain reason, before it is halved."""
+COMMAND_TRIES_MAX = 5
+"""And the first command that is refused alone, before it is called the culprit."""
+
+
+class Window:
+    """Requests that are applied next, in their order."""
+
+    def __init__(self, requests: Sequence[Request] = (), *, begins_with_one: bool = False) -> None:
+        self.requests = requests
+        self.known: dict[str, LogEntry] | None = None
+        """What the log had of their ids, once it was asked."""
+        self.repeats = False
+        """Whether it had any of them."""
+        self.spared = 0
+        """See `Turn.spared`."""
+        self._pieces = Pieces(len(requests), first=1 if begins_with_one else None)
+        self._culprits: list[Refusal] = []
+        self._is_to_record = False
+        self._tries = 0
+        self._has_applied = False
+        self._is_certain = True
+        self._none_was_taken = False
+
+    def begun_anew(self) -> "Window":
+        """The same for what is not settled, of which nothing is known: it may even be committed."""
+        again = Window([structs.replace(request, redelivered=True) for request in self.pending])
+        again._none_was_taken = self._none_was_taken
+        return again
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all of them are settled."""
+        return self._pieces.is_done
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was refused."""
+        return self._pieces.is_whole
+
+    @property
+    def pending(self) -> Sequence[Request]:
+        """Those that are not settled."""
+        return self.requests[len(self.requests) - self._pieces.left - self._pieces.carried :]
+
+    def size(self) -> int:
+        """How many to try in the next transaction, beside the culprits that it is to record."""
+        is_full = self._pieces.carried >= CARRIED_MAX and self._is_certain
+        return self._pieces.size(records_first=self._is_to_record or is_full)
+
+    def piece(self, size: int) -> tuple[Sequence[Request], Sequence[Refusal]]:
+        """The requests of that transaction. The first of them are culprits, refused as the others say.
+
+        Raises StoreUnavailable if it could only record that no command at all was taken, for no certain reason.
+        """
+        if not size and not (self._is_certain or self._has_applied) and len(self.requests) > 1:
+            self._none_was_taken = True
+            text = f"none of {len(self.requests)} commands is taken, from {named(self.requests[0])} on"
+            raise StoreUnavailable(f"{text}: {self._culprits[0]}")
+        return self.pending[: self._pieces.carried + size], self._culprits
+
+    def committed(self, size: int) -> None:
+        """That transaction is committed."""
+        self._pieces.committed(size)
+        self._has_applied = self._has_applied or size > 0
+        self._culprits = []
+        self._is_to_record = False
+        self.spared = 0
+        self._tries = 0
+
+    def refused(self, size: int, refusal: Refusal) -> None:
+        """It was refused. Raises StoreUnavailable if not even a bare failure can be recorded."""
+        self._tries = 0
+        if size:
+            is_certain = isinstance(refusal, BatchFault)
+            if self._pieces.refused(size, is_certain=is_certain):
+                self._culprits.append(refusal)
+                self._is_certain = self._is_certain and is_certain
+            return
+        # What one of the failures brings with it is refused, so that only the first culprit is known for one.
+        self._is_to_record = True
+        if len(self._culprits) > 1:
+            self._culprits = self._culprits[:1]
+            self._pieces.release()
+        elif self.spared < BARE:
+            self.spared += 1
+        else:
+            raise StoreUnavailable(f"the failure of {named(self.pending[0])} cannot be recorded: {refusal}")
+
+    def is_worth_another_try(self, size: int, refusal: Refusal) -> bool:
+        """Whether the same transaction is to be tried again, after a pause."""
+        if not isinstance(refusal, BatchRefused) or not size or self._none_was_taken:
+            return False
+        if size > 1:
+            tries_max = BATCH_TRIES_MAX if self.is_whole else 1
+        else:
+            tries_max = COMMAND_TRIES_MAX if self._is_certain else 1
+        self._tries += 1
+        return self._tries < tries_max
+
+    def described(self, size: int) -> str:
+        """What is being tried, in words."""
+        pending = self.pending[self._pieces.carried :]
+        if not pending or not size:
+            return "a record of failures"
+        return named(pending[0]) if size == 1 else f"{size} commands, from {named(pending[0])} on,"
+
+
+def named(request: Request) -> str:
+    """A command in words."""
+    return f"command {request.message.command_id} ({request.message.type})"

@@ -1,0 +1,87 @@
+"""What the errors of MySQL and MariaDB mean to a lane, by their number.
+
+Messages come in the server's language; the names of tables and columns in them do not.
+"""
+
+import re
+from collections.abc import Collection
+from typing import Final
+
+import pymysql
+from pymysql.constants import ER
+
+from coordinator.stores.port import BatchFault, BatchRefused, Conflict, StoreError, StoreUnavailable
+
+_CONFLICTS: Final = {
+    ER.LOCK_DEADLOCK,
+    ER.LOCK_WAIT_TIMEOUT,
+    1020,  # the record has changed since last read
+    3101,  # a member of the group was faster
+    3572,  # a lock that was not to be waited for
+}
+# What a value, a constraint or a rule of the service's own causes; pymysql's classes are wider than that.
+_FAULTS: Final = {
+    ER.DUP_KEY,
+    ER.DUP_ENTRY,
+    ER.BAD_NULL_ERROR,
+    ER.NO_REFERENCED_ROW,
+    ER.NO_REFERENCED_ROW_2,
+    ER.ROW_IS_REFERENCED,
+    ER.ROW_IS_REFERENCED_2,
+    ER.WARN_DATA_OUT_OF_RANGE,
+    ER.TRUNCATED_WRONG_VALUE,
+    ER.TRUNCATED_WRONG_VALUE_FOR_FIELD,
+    ER.WARN_DATA_TRUNCATED,
+    ER.DIVISION_BY_ZERO,
+    1118,  # a row too large
+    1153,  # a packet too large, for the server
+    1300,  # no text of the character set
+    1364,  # a column without a value
+    1369,  # WITH CHECK OPTION
+    1406,  # data too long
+    1586,  # a duplicate entry, named by its key
+    1644,  # SIGNAL
+    1690,  # a number out of range
+    1761,  # a duplicate entry by way of a foreign key
+    1762,
+    2020,  # a packet too large, for the client
+    3140,  # no JSON
+    3819,  # CHECK, of MySQL
+    4025,  # CHECK, of MariaDB
+}
+# Space, memory, connections, rights, a server that only reads or goes down.
+_OUTAGES: Final = {
+    *(1003, 1005, 1010, 1016, 1021, 1026, 1030, 1037, 1038, 1040, 1041, 1042, 1043, 1044, 1045, 1046, 1047, 1049),
+    *(1053, 1077, 1078, 1079, 1080, 1114, 1129, 1130, 1135, 1152, 1158, 1159, 1160, 1161, 1180, 1184, 1194, 1195),
+    *(1203, 1226, 1227, 1290, 1372, 1792, 1820, 1836, 1862, 1873, 1874, 1878, 1927, 3100, 3118, 3169),
+}
+_NO_RIGHT: Final = {1142, 1143, 1370}
+_SCHEMA: Final = {1054, 1146, 1136}
+_CLIENT_ERRORS: Final = range(2000, 3000)
+
+
+def translated(error: pymysql.MySQLError, names: Collection[str]) -> StoreError:  # noqa: PLR0911  # one for each kind
+    """The port's error for one of the driver's; `names` are the lane's tables and columns."""
+    number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+    text = f"{type(error).__name__}: {error}"
+    if number in _CONFLICTS:
+        return Conflict(str(error))
+    if number in _FAULTS:
+        return BatchFault(text)
+    if number in _OUTAGES or number in _CLIENT_ERRORS:
+        return StoreUnavailable(f"MySQL: {text}")
+    if number in _NO_RIGHT and _names(error, names):
+        return StoreUnavailable(f"MySQL: {text}: GRANT the lane's user what it needs")
+    if number in _SCHEMA and _names(error, names):
+        return StoreUnavailable(f"MySQL: {text}: the schema is not as it must be, run `coordinator migrate`")
+    if not number:
+        # The driver's own: the connection is closed, or what a row holds cannot be sent.
+        is_of_a_row = isinstance(error, pymysql.ProgrammingError | pymysql.DataError | pymysql.NotSupportedError)
+        return BatchFault(text) if is_of_a_row else StoreUnavailable(f"MySQL: {text}")
+    return BatchRefused(f"MySQL: {text}")
+
+
+def _names(error: pymysql.MySQLError, names: Collection[str]) -> bool:
+    """Whether the error is about a table or column of the lane's, and not about one that a trigger uses."""
+    quoted = re.findall(r"[A-Za-z0-9_$]+(?=[\'`])", str(error.args[1]) if len(error.args) > 1 else "")
+    return any(name in names for name in quoted)

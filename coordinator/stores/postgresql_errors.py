@@ -1,0 +1,57 @@
+"""What PostgreSQL's errors mean to a lane: by their SQLSTATE, and by where in the server they come from.
+
+Messages come in the server's language, so nothing here reads them. `context` is there for an error within a function,
+such as a trigger's; `source_function` names the server's own function.
+"""
+
+from typing import Final
+
+import psycopg
+
+from coordinator.stores.port import BatchFault, BatchRefused, Conflict, StoreError, StoreUnavailable
+
+_CONFLICTS: Final = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, lock not available
+# Data, integrity, check options, limits, and what the service's own triggers and functions raise.
+_FAULT_CLASSES: Final = {"21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0", "09"}
+# Connection, plans and statements made for what is no more, authorization, resources, operators, the server itself.
+_OUTAGE_CLASSES: Final = {"08", "0A", "25", "26", "28", "3D", "40", "53", "57", "58", "F0"}
+_QUERY_CANCELED: Final = "57014"
+_NO_RIGHT: Final = "42501"
+_SCHEMA: Final = {"42P01", "42703", "3F000"}  # no such table, column or schema
+_CORRUPT: Final = {"XX001", "XX002"}
+_RAISED: Final = "exec_stmt_raise"
+_POLICY: Final = "ExecWithCheckOptions"
+
+
+def translated(error: psycopg.Error) -> StoreError:  # noqa: PLR0911  # one return for each kind
+    """The port's error for one of the driver's."""
+    state, text = error.sqlstate, f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if state is None:
+        # The driver's own: it lost the connection, or could not send what a row holds.
+        if isinstance(error, psycopg.DataError | psycopg.NotSupportedError | psycopg.ProgrammingError):
+            return BatchFault(text)
+        return StoreUnavailable(f"PostgreSQL: {text}")
+    if state in _CONFLICTS and error.diag.source_function != _RAISED:
+        return Conflict(text)
+    if _is_fault(error, state):
+        return BatchFault(text)
+    if state == _QUERY_CANCELED or error.diag.context is not None:
+        return BatchRefused(f"PostgreSQL: {text}")
+    if state[:2] in _OUTAGE_CLASSES or state in _CORRUPT:
+        return StoreUnavailable(f"PostgreSQL: {text}")
+    if state == _NO_RIGHT:
+        return StoreUnavailable(
+            f"PostgreSQL: {text}: GRANT the lane's role what it needs, or run `coordinator migrate`"
+        )
+    if state[:2] == "42" or state in _SCHEMA:
+        return StoreUnavailable(f"PostgreSQL: {text}: the schema is not as it must be, run `coordinator migrate`")
+    return BatchRefused(f"PostgreSQL: {text}")
+
+
+def _is_fault(error: psycopg.Error, state: str) -> bool:
+    """Whether a row, or a rule of the service's own, is certainly the reason."""
+    if error.diag.source_function == _RAISED:
+        return True
+    if state == _NO_RIGHT:
+        return error.diag.source_function == _POLICY
+    return state[:2] in _FAULT_CLASSES

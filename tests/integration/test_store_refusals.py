@@ -1,0 +1,277 @@
+"""What real SQL servers refuse: a command's fault where it is one, and otherwise an outage that says what to do."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import pytest
+from sqlalchemy import make_url, text
+
+from coordinator.lane.delivery import Delivery, Hold, Settlement
+from coordinator.stores.open import open_store as open_store_at
+from coordinator.stores.port import BatchRefused, Store
+from tests.integration.test_stores import _OnServer, sql_ledgers  # noqa: F401  # a fixture
+from tests.support.databases import sql_engine
+from tests.support.lane_contract import LaneUnderTest, codes, delivery, merged
+from tests.support.ledger import LEDGER, Account, OpenAccount
+from tests.support.store_contract import NOW, OpenStore, account, changes, commit
+
+_names = itertools.count(1)
+APPLIED = "applied"
+
+
+@contextmanager
+def altered(url: str, statements: Sequence[str], undo: Sequence[str]) -> Iterator[None]:
+    """The database with something changed, by its owner."""
+    _run(url, statements)
+    try:
+        yield
+    finally:
+        _run(url, undo)
+
+
+def _run(url: str, statements: Sequence[str]) -> None:
+    engine = sql_engine(url)
+    with engine.connect() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    engine.dispose()
+
+
+def opened(*owners: str, first: int = 1) -> list[Delivery]:
+    return [delivery(number, OpenAccount(owner=owner)) for number, owner in enumerate(owners, first)]
+
+
+def settled(lane: LaneUnderTest, sent: Sequence[Delivery]) -> Settlement:
+    """Everything, however often the lane has to hold in between."""
+    found: list[Settlement] = []
+    for _ in range(200):
+        decision = lane.lane.apply(sent)
+        if isinstance(decision, Settlement):
+            found.append(decision)
+            if not lane.lane.has_batch:
+                return merged(found)
+    raise AssertionError(decision)
+
+
+class _Refusals(_OnServer):
+    rules: ClassVar[dict[str, tuple[list[str], list[str]]]]
+    """By name: what lets the database refuse the owner `forbidden`, and what takes that back."""
+    slow: ClassVar[tuple[list[str], list[str]]]
+    """What makes a set of rows take longer than a statement may, and a part of it not."""
+    role: ClassVar[tuple[list[str], list[str]]]
+    revoke: ClassVar[str]
+    grant: ClassVar[str]
+
+    @pytest.fixture
+    def limited_store(self, url: str) -> Iterator[Store]:
+        """A store whose role has no more rights than it was given."""
+        name = f"limited_{next(_names)}"
+        database = make_url(url).database
+        made, undo = ([line.format(name=name, database=database) for line in lines] for lines in self.role)
+        with altered(url, made, undo):
+            limited = make_url(url).set(username=name, password="limited").render_as_string(hide_password=False)
+            store = open_store_at(limited, LEDGER)
+            self.limited = name
+            yield store
+            store.close()
+
+    def test_what_the_service_s_own_rules_refuse_is_the_command_s_fault(self, limited_store: Store, url: str) -> None:
+        lane = LaneUnderTest(limited_store)
+        for number, (name, (made, undo)) in enumerate(self.rules.items(), 1):
+            with altered(url, made, undo):
+                sent = opened(f"{name} a", "forbidden", f"{name} b", first=100 * number)
+                assert codes(settled(lane, sent).outcomes) == [APPLIED, "database_refused", APPLIED], name
+
+    def test_a_batch_that_takes_too_long_is_applied_in_pieces(self, open_store: OpenStore, url: str) -> None:
+        with altered(url, *self.slow):
+            lane = LaneUnderTest(open_store())
+            outcomes = settled(lane, opened(*(f"o{number}" for number in range(300)))).outcomes
+            assert codes(outcomes) == [APPLIED] * 300
+            lane.store.close()
+
+    def test_a_missing_right_holds_the_lane_until_it_is_given(self, limited_store: Store, url: str) -> None:
+        lane = LaneUnderTest(limited_store)
+        assert codes(settled(lane, opened("before")).outcomes) == [APPLIED]
+        for rights in ("accounts", "command_log"):
+            names = {"name": self.limited, "table": rights, "database": make_url(url).database}
+            sent = opened(f"{rights} a", f"{rights} b", first=10 if rights == "accounts" else 20)
+            _run(url, [self.revoke.format(**names)])
+            for _ in range(8):
+                hold = lane.lane.apply(sent)
+                assert isinstance(hold, Hold)
+                assert "GRANT" in hold.reason
+                assert rights in hold.reason
+            _run(url, [self.grant.format(**names)])
+            assert codes(settled(lane, sent).outcomes) == [APPLIED] * 2
+
+    def test_a_table_that_is_missing_holds_the_lane_until_it_is_back(self, open_store: OpenStore, url: str) -> None:
+        lane = LaneUnderTest(open_store())
+        assert codes(settled(lane, opened("before")).outcomes) == [APPLIED]
+        sent = opened("a", "b", first=10)
+        with altered(
+            url, ["ALTER TABLE accounts RENAME TO accounts_away"], ["ALTER TABLE accounts_away RENAME TO accounts"]
+        ):
+            for _ in range(8):
+                hold = lane.lane.apply(sent)
+                assert isinstance(hold, Hold)
+                assert "run `coordinator migrate`" in hold.reason
+                assert "accounts" in hold.reason
+        assert codes(settled(lane, sent).outcomes) == [APPLIED] * 2
+        assert len(lane.rows(Account)) == 3
+
+
+class TestPostgresRefusals(_Refusals):
+    setting = "USERS_DATABASE_URL"
+    rules: ClassVar = {
+        "a trigger": (
+            [
+                (
+                    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                    "IF NEW.owner = 'forbidden' THEN RAISE EXCEPTION 'no'; END IF; RETURN NEW; END $$"
+                ),
+                "CREATE TRIGGER refuse BEFORE INSERT ON accounts FOR EACH ROW EXECUTE FUNCTION refuse()",
+            ],
+            ["DROP TRIGGER refuse ON accounts", "DROP FUNCTION refuse"],
+        ),
+        "a code of its own": (
+            [
+                (
+                    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.owner = 'forbidden' "
+                    "THEN RAISE EXCEPTION 'no' USING ERRCODE = '57P01'; END IF; RETURN NEW; END $$"
+                ),
+                "CREATE TRIGGER refuse BEFORE INSERT ON accounts FOR EACH ROW EXECUTE FUNCTION refuse()",
+            ],
+            ["DROP TRIGGER refuse ON accounts", "DROP FUNCTION refuse"],
+        ),
+        "row security": (
+            [
+                "ALTER TABLE accounts ENABLE ROW LEVEL SECURITY",
+                "CREATE POLICY refuse ON accounts USING (true) WITH CHECK (owner <> 'forbidden')",
+            ],
+            ["DROP POLICY refuse ON accounts", "ALTER TABLE accounts DISABLE ROW LEVEL SECURITY"],
+        ),
+        "a view": (
+            [
+                "ALTER TABLE accounts RENAME TO all_accounts",
+                "CREATE VIEW accounts AS SELECT * FROM all_accounts WHERE owner <> 'forbidden' WITH CHECK OPTION",
+                "GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC",
+            ],
+            [
+                "DROP VIEW accounts",
+                "ALTER TABLE all_accounts RENAME TO accounts",
+                "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC",
+            ],
+        ),
+        "a broken trigger": (
+            [
+                (
+                    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                    "IF NEW.owner = 'forbidden' THEN INSERT INTO no_such_table VALUES (1); END IF; RETURN NEW; END $$"
+                ),
+                "CREATE TRIGGER refuse BEFORE INSERT ON accounts FOR EACH ROW EXECUTE FUNCTION refuse()",
+            ],
+            ["DROP TRIGGER refuse ON accounts", "DROP FUNCTION refuse"],
+        ),
+    }
+    slow: ClassVar = (
+        [
+            (
+                "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.002); "
+                "RETURN NEW; END $$"
+            ),
+            "CREATE TRIGGER slow BEFORE INSERT ON accounts FOR EACH ROW EXECUTE FUNCTION slow()",
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET statement_timeout = 400', current_database()); END $$",
+        ],
+        [
+            "DROP TRIGGER slow ON accounts",
+            "DROP FUNCTION slow",
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I RESET statement_timeout', current_database()); END $$",
+        ],
+    )
+    role: ClassVar = (
+        [
+            "CREATE ROLE {name} LOGIN PASSWORD 'limited'",
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {name}",
+        ],
+        ["DROP OWNED BY {name}", "DROP ROLE {name}"],
+    )
+    revoke = "REVOKE INSERT ON {table} FROM {name}"
+    grant = "GRANT INSERT ON {table} TO {name}"
+
+    def test_a_canceled_statement_is_refused_for_no_certain_reason(self, open_store: OpenStore, url: str) -> None:
+        with altered(url, *self.slow):
+            store = open_store()
+            lease = store.take_over("holder", NOW)
+            with pytest.raises(BatchRefused):
+                commit(store, lease, changes(inserts=[account(number) for number in range(1, 400)]))
+            commit(store, lease, changes(inserts=[account(1)]))
+            store.close()
+
+
+class TestMysqlRefusals(_Refusals):
+    setting = "PAYMENTS_DATABASE_URL"
+    rules: ClassVar = {
+        "a trigger": (
+            [
+                (
+                    "CREATE TRIGGER refuse BEFORE INSERT ON accounts FOR EACH ROW BEGIN IF NEW.owner = 'forbidden' "
+                    "THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; END IF; END"
+                )
+            ],
+            ["DROP TRIGGER refuse"],
+        ),
+        "a code of its own": (
+            [
+                (
+                    "CREATE TRIGGER refuse BEFORE INSERT ON accounts FOR EACH ROW BEGIN IF NEW.owner = 'forbidden' "
+                    "THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no', MYSQL_ERRNO = 30001; END IF; END"
+                )
+            ],
+            ["DROP TRIGGER refuse"],
+        ),
+        "a view": (
+            [
+                "ALTER TABLE accounts RENAME TO all_accounts",
+                "CREATE VIEW accounts AS SELECT * FROM all_accounts WHERE owner <> 'forbidden' WITH CHECK OPTION",
+            ],
+            ["DROP VIEW accounts", "ALTER TABLE all_accounts RENAME TO accounts"],
+        ),
+        "a broken trigger": (
+            [
+                "CREATE PROCEDURE break_it() INSERT INTO no_such_table VALUES (1)",
+                (
+                    "CREATE TRIGGER refuse BEFORE INSERT ON accounts FOR EACH ROW BEGIN IF NEW.owner = 'forbidden' "
+                    "THEN CALL break_it(); END IF; END"
+                ),
+            ],
+            ["DROP TRIGGER refuse", "DROP PROCEDURE break_it"],
+        ),
+    }
+    slow: ClassVar = (
+        [
+            "CREATE TRIGGER slow BEFORE INSERT ON accounts FOR EACH ROW BEGIN DO SLEEP(0.004); END",
+            "SET GLOBAL max_statement_time = 0.4",
+        ],
+        ["SET GLOBAL max_statement_time = 0", "DROP TRIGGER slow"],
+    )
+    revoke = "REVOKE INSERT ON `{database}`.`{table}` FROM {name}"
+    grant = "GRANT INSERT ON `{database}`.`{table}` TO {name}"
+
+    @pytest.fixture
+    def limited_store(self, url: str) -> Iterator[Any]:
+        """Rights table by table, so that one of them can be taken back."""
+        engine = sql_engine(url)
+        with engine.connect() as connection:
+            tables = [name for (name,) in connection.execute(text("SHOW TABLES")).all()]
+        engine.dispose()
+        name, database = f"limited_{next(_names)}", make_url(url).database
+        made = [f"CREATE USER {name} IDENTIFIED BY 'limited'"]
+        made += [f"GRANT SELECT, INSERT, UPDATE, DELETE ON `{database}`.`{table}` TO {name}" for table in tables]
+        with altered(url, made, [f"DROP USER {name}"]):
+            limited = make_url(url).set(username=name, password="limited").render_as_string(hide_password=False)
+            store = open_store_at(limited, LEDGER)
+            self.limited = name
+            yield store
+            store.close()

@@ -1,0 +1,323 @@
+"""What the database refuses: how few transactions find the culprits, and what is an outage instead."""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from coordinator.lane.control import Release
+from coordinator.lane.delivery import Delivery, Hold, Settlement
+from coordinator.lane.lane import Lane
+from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
+from coordinator.stores.port import BatchFault, BatchRefused, Changes, Lease, Read, Refusal, Transaction
+from shared.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry
+from shared.rows import Row, by_key
+from shared.settings import LaneSettings
+from shared.unit_of_work import Handler
+from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery, merged
+from tests.support.ledger import LEDGER, Account, Deposit, Forward, Fragile, Note, OpenAccount, Remark, Tamper, tamper
+
+Refuse = Callable[[Sequence[Row], Changes], Refusal | None]
+
+
+class RefusingStore(MemoryStore):
+    """Refuses what a test says of the rows of a transaction, and counts what is tried."""
+
+    def __init__(self, database: MemoryDatabase, refuse: Refuse = lambda rows, changes: None) -> None:
+        super().__init__(database)
+        self.refuse = refuse
+        self.tried = 0
+        self.log_reads = 0
+        self.sizes: list[int] = []
+
+    def begin(self) -> Transaction:
+        return _Refusing(self, self._database)
+
+
+class _Refusing(MemoryTransaction):
+    def __init__(self, store: RefusingStore, database: MemoryDatabase) -> None:
+        super().__init__(database)
+        self.store = store
+
+    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+        self.store.log_reads += sum(read.model is LogEntry for read in reads)
+        return super().load(reads)
+
+    def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
+        self.store.tried += 1
+        rows = [row for rows in (*changes.updates, *changes.inserts) for row in rows]
+        self.store.sizes.append(sum(isinstance(row, LogEntry) for row in rows))
+        refusal = self.store.refuse(rows, changes)
+        if refusal is not None:
+            raise refusal
+        super().commit(lease, sequence, changes)
+
+
+def owners(rows: Sequence[Row]) -> list[str]:
+    return [row.owner for row in rows if isinstance(row, Account)]
+
+
+def bad_owners(rows: Sequence[Row], changes: Changes) -> Refusal | None:
+    del changes
+    bad = [owner for owner in owners(rows) if owner.startswith("bad")]
+    return BatchFault(f"owner {bad[0]} is refused") if bad else None
+
+
+def bound(count: int, bad: int) -> float:
+    if not bad:
+        return 1
+    # A lone suspect is tried alone before it is called the culprit: among fewer than six that is one more.
+    alone = 1 if bad == 1 and count in (1, 2, 3, 5) else 0
+    return min(2 * count, 2 * bad * math.log2(count) + 1 + alone) if count > 1 else 2
+
+
+def _positions(chance: random.Random) -> tuple[int, set[int]]:
+    count = chance.choice([chance.randint(1, 12), chance.randint(1, 500)])
+    bad = chance.choice([0, 1, 1, 2, 3, chance.randint(1, count), chance.randint(1, max(1, count // 10))])
+    match chance.randrange(3):
+        case 0:
+            return count, set(chance.sample(range(count), min(bad, count)))
+        case 1:
+            first = chance.randrange(count)
+            return count, set(range(first, min(count, first + bad)))
+        case _:
+            return count, set(range(chance.randrange(count), count, chance.randint(1, 12))) if bad else set()
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_few_transactions_find_the_culprits_and_the_log_is_read_once(seed: int) -> None:
+    count, bad = _positions(random.Random(seed))
+    store = RefusingStore(MemoryDatabase(), bad_owners)
+    lane = LaneUnderTest(store)
+    lane.do(OpenAccount(owner="first"))
+    store.tried = store.log_reads = 0
+    sent = [
+        delivery(number + 1, OpenAccount(owner=f"{'bad' if number in bad else 'good'} {number}"))
+        for number in range(count)
+    ]
+    outcomes = merged(lane.settlements(*sent)).outcomes
+    assert store.tried <= bound(count, len(bad)), (count, sorted(bad))
+    assert store.log_reads <= 1
+    assert codes(outcomes) == ["database_refused" if number in bad else "applied" for number in range(count)]
+    assert [outcome.sequence for outcome in outcomes] == list(range(2, count + 2))
+    assert [row.id for row in lane.rows(Account)] == list(range(1, count - len(bad) + 2))
+    assert len(lane.rows(DeadLetter)) == len(bad)
+
+
+def test_what_is_settled_is_told_before_a_culprit_is_looked_for() -> None:
+    store = RefusingStore(MemoryDatabase(), bad_owners)
+    lane = LaneUnderTest(store)
+    sent = [delivery(n, OpenAccount(owner="bad" if n == 64 else f"good {n}")) for n in range(1, 65)]
+    settlements = lane.settlements(*sent)
+    assert len(settlements) > 3
+    assert [tag for each in settlements for tag in each.tags] == [each.tag for each in sent]
+    assert settlements[0].outcomes[0].command_id == command_id(1)
+    assert len(settlements[0].tags) == 32
+
+
+def test_a_pack_is_applied_in_transactions_of_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = RefusingStore(MemoryDatabase())
+    lane = LaneUnderTest(store)
+    lane.lane = Lane(LEDGER, store, lambda: lane.now, "test", LaneSettings(batch_commands_max=100), lambda: 0.0)
+    commands = tuple(delivery(n, OpenAccount(owner=f"o{n}")).commands[0] for n in range(1, 1051))
+    settlements = lane.settlements(Delivery(tag=7, commands=commands, reply_to="q"))
+    assert max(store.sizes) == 100
+    assert [each.tags for each in settlements if each.tags] == [[7]]
+    assert [outcome.sequence for outcome in merged(settlements).outcomes] == list(range(1, 1051))
+
+
+def held(lane: LaneUnderTest, *sent: Delivery) -> tuple[list[Hold], list[Settlement]]:
+    """Apply until everything is settled, or the lane is held for ten times in a row."""
+    holds: list[Hold] = []
+    settlements: list[Settlement] = []
+    in_a_row = 0
+    while in_a_row < 10 and (not settlements or lane.lane.has_batch):
+        decision = lane.lane.apply(sent)
+        if isinstance(decision, Hold):
+            holds.append(decision)
+            in_a_row += 1
+        else:
+            assert isinstance(decision, Settlement)
+            settlements.append(decision)
+            in_a_row = 0
+    return holds, settlements
+
+
+def test_what_is_too_much_at_once_is_applied_in_smaller_pieces() -> None:
+    """A time limit of the role's: the same batch would be refused for ever."""
+
+    def slow(rows: Sequence[Row], changes: Changes) -> Refusal | None:
+        del changes
+        return BatchRefused("statement timeout") if sum(isinstance(row, LogEntry) for row in rows) > 40 else None
+
+    store = RefusingStore(MemoryDatabase(), slow)
+    lane = LaneUnderTest(store)
+    sent = [delivery(n, OpenAccount(owner=f"o{n}")) for n in range(1, 501)]
+    holds, settlements = held(lane, *sent)
+    assert len(holds) <= 2
+    assert f"500 commands, from command {command_id(1)}" in holds[0].reason
+    assert "statement timeout" in holds[0].reason
+    assert set(codes(merged(settlements).outcomes)) == {"applied"}
+    store.tried = 0
+    again = [delivery(n, OpenAccount(owner=f"o{n}")) for n in range(501, 1001)]
+    assert not held(lane, *again)[0], "and the next batch is not tried whole again"
+
+
+def test_a_command_that_is_refused_for_no_certain_reason_fails_if_its_neighbours_do_not() -> None:
+    def refuse(rows: Sequence[Row], changes: Changes) -> Refusal | None:
+        return BatchRefused("odd") if bad_owners(rows, changes) else None
+
+    lane = LaneUnderTest(RefusingStore(MemoryDatabase(), refuse))
+    holds, settlements = held(
+        lane, *(delivery(n, OpenAccount(owner=f"{'bad' if n in (3, 4) else 'good'} {n}")) for n in range(1, 9))
+    )
+    assert 0 < len(holds) < 10
+    assert f"command {command_id(3)} (ledger.open) is refused" in holds[-1].reason
+    assert codes(merged(settlements).outcomes) == ["applied"] * 2 + ["database_refused"] * 2 + ["applied"] * 4
+
+
+def test_a_refusal_that_every_command_meets_holds_the_lane_until_it_is_over() -> None:
+    is_over = False
+
+    def refuse(rows: Sequence[Row], changes: Changes) -> Refusal | None:
+        del changes
+        return None if is_over or not owners(rows) else BatchRefused("nobody may")
+
+    lane = LaneUnderTest(RefusingStore(MemoryDatabase(), refuse))
+    sent = [delivery(n, OpenAccount(owner=f"o{n}")) for n in range(1, 9)]
+    holds, settlements = held(lane, *sent)
+    assert not settlements
+    assert f"none of 8 commands is taken, from command {command_id(1)} (ledger.open) on" in holds[-1].reason
+    assert lane.log() == []
+    is_over = True
+    assert codes(merged(held(lane)[1]).outcomes) == ["applied"] * 8
+
+
+def test_a_lone_command_that_is_refused_again_and_again_fails() -> None:
+    def refuse(rows: Sequence[Row], changes: Changes) -> Refusal | None:
+        return BatchRefused("odd") if bad_owners(rows, changes) else None
+
+    lane = LaneUnderTest(RefusingStore(MemoryDatabase(), refuse))
+    holds, settlements = held(lane, delivery(1, OpenAccount(owner="bad")))
+    assert [hold.delay_s for hold in holds] == [0.05, 0.1, 0.2, 0.4]
+    assert codes(merged(settlements).outcomes) == ["database_refused"]
+
+
+@pytest.mark.parametrize(
+    ("model", "is_emitted", "has_letter"), [(OutboxEntry, False, True), (DeadLetter, False, False), (None, True, True)]
+)
+@pytest.mark.parametrize("place", [0, 2, 3])
+def test_a_failure_is_recorded_without_what_is_refused_of_it(
+    model: type[Row] | None, place: int, *, is_emitted: bool, has_letter: bool
+) -> None:
+    def refuse(rows: Sequence[Row], changes: Changes) -> Refusal | None:
+        if model is not None and any(isinstance(row, model) for row in rows):
+            return BatchFault(f"{model.table} takes nothing")
+        return bad_owners(rows, changes)
+
+    lane = LaneUnderTest(RefusingStore(MemoryDatabase(), refuse))
+    sent = [delivery(n, OpenAccount(owner=f"o{n}")) for n in range(1, 4)]
+    sent.insert(place, delivery(9, OpenAccount(owner="bad"), continuation=Note.type))
+    outcomes = merged(lane.settlements(*sent)).outcomes
+    assert [codes([outcome]) for outcome in outcomes].index(["database_refused"]) == place
+    assert codes(outcomes).count("applied") == 3
+    assert [len(lane.rows(OutboxEntry)), len(lane.rows(DeadLetter))] == [is_emitted, has_letter]
+
+
+def test_a_cancellation_is_recorded_without_the_continuation_that_is_refused() -> None:
+    database = MemoryDatabase()
+
+    def refuse(rows: Sequence[Row], changes: Changes) -> Refusal | None:
+        del changes
+        return BatchFault("no room") if any(isinstance(row, OutboxEntry) for row in rows) else None
+
+    lane = LaneUnderTest(RefusingStore(database, refuse))
+    database.tables[Cancellation][command_id(2)] = Cancellation(
+        command_id=command_id(2), reason="no", requested_at=lane.now
+    )
+    sent = [delivery(n, OpenAccount(owner=f"o{n}"), continuation=Note.type if n == 2 else None) for n in range(1, 4)]
+    # That its rows are refused is no matter any more.
+    assert codes(merged(lane.settlements(*sent)).outcomes) == ["applied", "cancelled", "applied"]
+    assert lane.rows(Cancellation) == []
+
+
+def test_a_continuation_with_too_long_a_name_fails_its_command_alone() -> None:
+    store = RefusingStore(MemoryDatabase())
+    lane = LaneUnderTest(store)
+    sent = [delivery(n, OpenAccount(owner=f"o{n}")) for n in range(1, 4)]
+    sent.insert(1, delivery(9, OpenAccount(owner="nine"), continuation="x" * 65 + ".y"))
+    settlement = merged(lane.settlements(*sent))
+    assert codes(settlement.outcomes) == ["applied", "invalid_row", "applied", "applied"]
+    assert settlement.outcomes[1].error is not None
+    assert "outbox.lane" in settlement.outcomes[1].error.message
+    assert store.tried == 1
+
+
+def test_a_lane_whose_failures_cannot_even_be_logged_is_held_and_says_so() -> None:
+    def refuse(rows: Sequence[Row], changes: Changes) -> Refusal | None:
+        is_failure = any(isinstance(row, LogEntry) and row.status == "failed" for row in rows)
+        return BatchFault("the log takes no failures") if is_failure else bad_owners(rows, changes)
+
+    lane = LaneUnderTest(RefusingStore(MemoryDatabase(), refuse))
+    holds, settlements = held(
+        lane,
+        delivery(1, OpenAccount(owner="o")),
+        delivery(2, OpenAccount(owner="bad")),
+        delivery(3, Forward(id=1, amount=1)),
+    )
+    assert codes(merged(settlements).outcomes) == ["applied"]
+    assert f"the failure of command {command_id(2)} (ledger.open) cannot be recorded" in holds[-1].reason
+
+
+def test_rows_of_a_rolled_back_transaction_are_not_believed_after_a_takeover() -> None:
+    """Another consumer settles one of the commands while this one looks for a culprit."""
+    database = MemoryDatabase()
+    store = RefusingStore(database, bad_owners)
+    lane = LaneUnderTest(store)
+    sent = [delivery(n, OpenAccount(owner="bad" if n == 2 else f"o{n}"), redelivered=True) for n in range(1, 5)]
+    lane.lane.apply(sent)
+    assert lane.lane.has_batch
+    successor = LaneUnderTest(MemoryStore(database), "successor")
+    successor.settle(*sent[2:])
+    assert type(lane.lane.apply(sent)).__name__ == "Deposed"
+    lane.generation = 1
+    outcomes = merged(lane.settlements(*sent)).outcomes
+    assert codes(outcomes) == ["applied", "database_refused", "applied", "applied"]
+    assert [outcome.replayed for outcome in outcomes] == [True, False, True, True]
+    assert len(lane.log()) == 4
+
+
+def test_a_blocking_command_that_waited_blocks_when_its_turn_comes() -> None:
+    target = lambda command: by_key(Account, command.id)  # noqa: E731
+    handlers = [each for each in LEDGER.handlers if each.command is not Tamper]
+    blocking = Handler(Tamper, tamper, reads=lambda command: (target(command),), target=target, on_failure="block")
+    service = structs.replace(LEDGER, handlers=(*handlers, blocking))
+    database = MemoryDatabase()
+    lane = LaneUnderTest(MemoryStore(database), service=service)
+    lane.do(OpenAccount(owner="a"), Remark(id=1, note="broken"))
+    lane.settle(delivery(10, Fragile(id=1, amount=1)))
+    waiting = [
+        delivery(11, Deposit(id=1, amount=2)),
+        delivery(12, Tamper(id=1, how="crash")),
+        delivery(13, Deposit(id=1, amount=4)),
+    ]
+    assert lane.outcomes(*waiting) == []
+    release = delivery(20, Release(ordering_key="accounts.id=1", command_id=command_id(10)))
+    told = lane.lane.apply([release])
+    assert isinstance(told, Settlement)
+    assert codes(told.outcomes) == ["applied", "applied"]
+    assert lane.lane.has_batch
+    for _ in range(3):
+        hold = lane.lane.apply([release])
+        assert isinstance(hold, Hold)
+        assert f"blocked by command {command_id(12)} (ledger.tamper)" in hold.reason
+    assert lane.account(1).balance == 2  # type: ignore[union-attr]
+    database.tables[Cancellation][command_id(12)] = Cancellation(
+        command_id=command_id(12), reason="no", requested_at=lane.now
+    )
+    database.revision += 1
+    assert codes(merged(lane.settlements(release)).outcomes) == ["cancelled", "applied"]
+    assert lane.account(1).balance == 6  # type: ignore[union-attr]
