@@ -22,18 +22,20 @@ def reads(requests: Sequence[Request], checks: RowChecks) -> tuple[list[Ref[Row]
         given: Iterable[Ref[Row]] = ()
         try:
             given = request.handler.reads(request.command)
-            refs += _named(given, checks)
+            if type(given) is not tuple:
+                given = _listed(given)
+            for ref in given:
+                checks.reference(ref)
+            refs += given
         except BaseException as error:  # noqa: BLE001  # a function of the service's author
             misread[place] = f"reads: {described(error)}"
             abandon(given)
     return refs, misread
 
 
-def _named(given: Iterable[Ref[Row]], checks: RowChecks) -> Sequence[Ref[Row]]:
-    """References by which rows can be read. Raises an error of any kind for what is none."""
-    refs = given if type(given) is tuple else list(islice(given, READS_MAX + 1))
-    for ref in refs:
-        checks.reference(ref)
+def _listed(given: Iterable[Ref[Row]]) -> list[Ref[Row]]:
+    """What an author's function names, however it does. Raises an error of any kind."""
+    refs = list(islice(given, READS_MAX + 1))
     if len(refs) > READS_MAX:
         raise ValueError(f"more than {READS_MAX} rows")
     return refs

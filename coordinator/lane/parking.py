@@ -40,7 +40,8 @@ class Parking:
     """The parked commands of one lane. A transaction works on a copy, which takes the place of it once committed."""
 
     def __init__(self, rows: Iterable[ParkedCommand] = ()) -> None:
-        self._rows: dict[str, ParkedCommand] = {}
+        self.rows: dict[str, ParkedCommand] = {}
+        """By command id, in the order in which they came. Others only look at it."""
         self._heads: dict[str, ParkedCommand] = {}
         self._waiting: dict[str, int] = {}
         for row in sorted(rows, key=lambda row: row.position):
@@ -49,12 +50,12 @@ class Parking:
     def copy(self) -> "Parking":
         """One to work on."""
         twin = Parking()
-        if self._rows:
-            twin._rows, twin._heads, twin._waiting = dict(self._rows), dict(self._heads), dict(self._waiting)
+        if self.rows:
+            twin.rows, twin._heads, twin._waiting = dict(self.rows), dict(self._heads), dict(self._waiting)
         return twin
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     def head(self, key: str) -> ParkedCommand | None:
         """The failed command that keeps this key waiting."""
@@ -62,7 +63,7 @@ class Parking:
 
     def waiting(self, command_id: str) -> ParkedCommand | None:
         """The command of this id, if it waits."""
-        row = self._rows.get(command_id)
+        row = self.rows.get(command_id)
         return row if row is not None and row.error_code is None else None
 
     def holds(self, key: str, command_id: str) -> bool:
@@ -74,9 +75,9 @@ class Parking:
 
     def ready(self) -> list[ParkedCommand]:
         """Those that need not wait any more, in order."""
-        if all(key in self._heads for key in self._waiting):
+        if not self._waiting or all(key in self._heads for key in self._waiting):
             return []
-        return [row for row in self._rows.values() if row.ordering_key not in self._heads]
+        return [row for row in self.rows.values() if row.ordering_key not in self._heads]
 
     def wait(self, work: BatchWork, request: Request, key: str) -> None:
         """Have a command wait."""
@@ -104,19 +105,19 @@ class Parking:
 
     def release_behind(self, work: BatchWork, command_id: str) -> None:
         """Nothing waits behind this failed command any more."""
-        head = self._rows.get(command_id)
+        head = self.rows.get(command_id)
         if head is not None and head.error_code is not None:
             self._drop(work, head)
 
     def _next_position(self) -> int:
-        return max((row.position for row in self._rows.values()), default=0) + 1
+        return max((row.position for row in self.rows.values()), default=0) + 1
 
     def _put(self, work: BatchWork, row: ParkedCommand) -> None:
         work.keep(row)
         self._note(row)
 
     def _note(self, row: ParkedCommand) -> None:
-        self._rows[row.command_id] = row
+        self.rows[row.command_id] = row
         if row.error_code is None:
             self._waiting[row.ordering_key] = self._waiting.get(row.ordering_key, 0) + 1
         else:
@@ -124,7 +125,7 @@ class Parking:
 
     def _drop(self, work: BatchWork, row: ParkedCommand) -> None:
         work.drop(row)
-        del self._rows[row.command_id]
+        del self.rows[row.command_id]
         if row.error_code is not None:
             del self._heads[row.ordering_key]
             return

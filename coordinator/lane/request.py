@@ -19,8 +19,8 @@ Handlers = Mapping[str, Handler[Any]]
 class Request(Struct, frozen=True, kw_only=True):
     """One command of a batch. Either `command` and `handler` are there, or `problem` says why they cannot be.
 
-    `parked_key`: it waited in the database for that key, and no delivery brings it. `letter`: it is the dead letter of
-    an older release, and is only kept.
+    `parked_key`: it waited in the database for that key, and no delivery brings it. `parks_key`: if it fails, others
+    wait. `letter`: it is the dead letter of an older release, and is only kept.
     """
 
     message: CommandMessage
@@ -32,6 +32,7 @@ class Request(Struct, frozen=True, kw_only=True):
     reply_to: str | None = None
     correlation_id: str | None = None
     parked_key: str | None = None
+    parks_key: bool = False
     letter: OldLetter | None = None
 
 
@@ -75,6 +76,9 @@ def prepare(
         fingerprint=fingerprint,
         command=command,
         handler=handler if problem is None else None,
+        # Behind a key's first failure order is kept whatever the types of the others.
+        parks_key=parked_key is not None
+        or (handler is not None and handler.on_failure == "park-key" and problem is None),
         problem=problem,
         reply_to=reply_to,
         correlation_id=correlation_id,

@@ -101,26 +101,26 @@ def settle_in_turn(
     Raises LogUnasked.
     """
     settled: list[Settled] = []
+    parking, spared = turn.parking, turn.spared
     faults: dict[int, Refusal | str] = {**turn.misread, **dict(enumerate(culprits))}
     for place, request in enumerate(requests):
         done = settle(turn, request, sequence + 1, faults.get(place) if faults else None)
-        blocks = done.entry is not None and _blocks(request, done.entry)
+        entry = done.entry
+        blocks = entry is not None and entry.status == "failed" and _blocks(request, entry)
         if turn.takes_for_new and (blocks or done.waits):
             raise LogUnasked
-        if done.entry is not None:
+        if entry is not None:
             if blocks:
-                held = Held(
-                    f"blocked by command {done.entry.command_id} ({done.entry.type}): {done.entry.error_message}"
-                )
+                held = Held(f"blocked by command {entry.command_id} ({entry.type}): {entry.error_message}")
                 return settled, sequence, held
-            if (turn.parking or _parks_key(request)) and turn.spared < BARE:
-                _note_parking(turn, request, done.entry)
-            if request.message.continuation is not None and not done.is_deferred and turn.spared < NO_FOLLOW_UP:
-                _continue(turn.work, request.message, done.entry)
+            if (parking.rows or request.parks_key) and spared < BARE:
+                _note_parking(turn, request, entry)
+            if request.message.continuation is not None and not done.is_deferred and spared < NO_FOLLOW_UP:
+                _continue(turn.work, request.message, entry)
             sequence += 1
-            turn.known[done.entry.command_id] = done.entry
+            turn.known[entry.command_id] = entry
         settled.append(done)
-        if turn.spared < BARE:
+        if request.message.publisher_seq is not None and spared < BARE:
             turn.positions.advance(request.message)
     return settled, sequence, None
 
@@ -130,7 +130,7 @@ def _note_parking(turn: Turn, request: Request, entry: LogEntry) -> None:
     # Cancelled, or one too many: behind what failed, and not waiting.
     if key is None or (request.parked_key is None and turn.parking.holds(key, entry.command_id)):
         return
-    if entry.status == "failed" and _parks_key(request):
+    if entry.status == "failed" and request.parks_key:
         turn.parking.fail(turn.work, request, key, entry.error_code or "", entry.error_message or "")
     else:
         turn.parking.leave(turn.work, request, key)
@@ -184,12 +184,13 @@ def settle(turn: Turn, request: Request, sequence: int, fault: Refusal | str | N
         return Settled(None, turn.letters.taken_in(message, request.letter))
     if message.command_id is None:
         return _nameless(turn, request, request.problem or Problem("missing_command_id", "a command needs an id"))
-    key, broken = _key_of(request) if parking or _parks_key(request) else (None, None)
+    has_parked = bool(parking.rows)
+    key, broken = _key_of(request) if has_parked or request.parks_key else (None, None)
     entry = turn.known.get(message.command_id)
     if entry is not None:
         return _repeated(turn, request, key, entry)
     cancellation = turn.cancelled.get(message.command_id)
-    if parking and (waits := _waits(turn, request, key, cancellation)) is not None:
+    if has_parked and (waits := _waits(turn, request, key, cancellation)) is not None:
         return waits
     verdict = _verdict(turn, request, key, cancellation, fault or broken)
     text = None if verdict.text is None else storable(verdict.text, ERROR_CHARACTERS_MAX)
@@ -229,11 +230,6 @@ def _waits(turn: Turn, request: Request, key: str | None, cancellation: Cancella
     return _WAITS
 
 
-def _parks_key(request: Request) -> bool:
-    """Whether others wait if it fails. Behind a key's first failure order is kept whatever the types of the others."""
-    return request.parked_key is not None or (request.handler is not None and request.handler.on_failure == "park-key")
-
-
 def _verdict(  # one return for each answer of the protocol
     turn: Turn, request: Request, key: str | None, cancellation: Cancellation | None, fault: Refusal | str | None
 ) -> Verdict:
@@ -242,9 +238,10 @@ def _verdict(  # one return for each answer of the protocol
         if turn.spared < BARE:
             work.drop(cancellation)
         return Verdict("rejected", "cancelled", f"cancelled by an operator: {cancellation.reason}")
-    refusal = _refusal(turn, request, key)
-    if refusal is not None:
-        return refusal
+    if request.problem is not None or key is not None or message.publisher_seq is not None:
+        refusal = _refusal(turn, request, key)
+        if refusal is not None:
+            return refusal
     if isinstance(fault, Refusal):
         return Verdict("failed", "database_refused", str(fault))
     if message.deadline_ms is not None and work.now.timestamp() * 1000 > message.deadline_ms:
@@ -257,7 +254,7 @@ def _verdict(  # one return for each answer of the protocol
 def _tried(turn: Turn, request: Request) -> Verdict:
     """What the handler makes of a command, whatever it does."""
     message, work = request.message, turn.work
-    continuation = _continuation_of(message)
+    continuation = None if message.continuation is None else _continuation_of(message)
     work.begin_command(message.command_id or "", message.type or "", continuation)
     done: Struct | None = None
     try:
