@@ -243,7 +243,7 @@ class _Orders:
             def tell(answer: Answer, here: list[Letter] = here) -> None:
                 letter, outcome = here[answer.position], answer.outcome
                 if self._as_json:
-                    row = None if rows is None else rows[lane, letter.summary.id]
+                    row = None if rows is None else rows[letter.lane, letter.summary.id]
                     self._results.append(_answered(letter, row, outcome))
                 if outcome is None:
                     self._pending += 1
