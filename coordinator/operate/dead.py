@@ -21,7 +21,6 @@ from coordinator.operate.letters import (
     described,
     filtering,
     found,
-    is_effect,
     places,
     print_letter,
     selecting,
@@ -156,8 +155,8 @@ def replay(
     after it, unless it fails again.
 
     --as-system is right for what is certainly the system's own and came as a stranger's: after an upgrade without
-    draining, the internal commands that waited in the exchange `writes` (code forbidden_command_type,
-    reserved_command_id). For anything else it lets whoever published it do what he may not: look at it with `show`.
+    draining, what the release before left in its queues by way of the exchange `writes` (code forbidden_command_type,
+    not_from_system). For anything else it lets whoever published it do what he may not: look at it with `show`.
 
     Exit status 1: some cannot be replayed, they stay; 3: the lane has not done it yet, and will.
     """
@@ -174,7 +173,7 @@ def replay(
             letter=letter.summary.id,
             args=args,
             without_deadline=without_deadline,
-            as_system=as_system and not is_effect(letter),
+            as_system=as_system,
             by=output.as_user(),
         )
 

@@ -14,7 +14,7 @@ from coordinator.operate.open import lane_admin
 from coordinator.operate.output import Refused
 from coordinator.operate.port import LetterQuery, LetterSummary
 from shared.commands import is_too_deep
-from shared.effects import EFFECTS_PREFIX, effects_key
+from shared.effects import effects_key
 from shared.errors import ConfigurationError, Unavailable
 from shared.lane_tables import DeadLetter
 from shared.messaging.options import Options
@@ -207,11 +207,6 @@ def print_letter(letter: Letter, row: DeadLetter) -> None:
             fields[name] = f"{text[:SHOWN_CHARACTERS_MAX]}… ({len(text)} characters: --json has them all)"
     output.print_fields(fields | (options if isinstance(options, dict) else {}))
     click.echo()
-
-
-def is_effect(letter: Letter) -> bool:
-    """Whether it is an effect's: that keeps its id, which is its idempotency key at the other side."""
-    return letter.summary.target.startswith(EFFECTS_PREFIX)
 
 
 def _options(row: DeadLetter) -> dict[str, object]:

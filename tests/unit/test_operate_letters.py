@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from coordinator.cli import cli
-from coordinator.lane.control import DiscardLetter, ReplayLetter
+from coordinator.lane.control import DeadEffect, DiscardLetter, ReplayLetter
 from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.migrate import migrate
@@ -362,6 +362,37 @@ def test_a_strangers_command_is_lifted_only_on_purpose(world: World) -> None:
     assert "forbidden_command_type" in world.run("dead", "replay", message.command_id, expect=1).stderr
     world.run("dead", "replay", message.command_id, "--as-system")
     assert len(world.emitted) == 1
+
+
+def test_an_effect_that_came_by_the_way_of_strangers_is_lifted_only_on_purpose(world: World) -> None:
+    """It may be what the release before left in its queue, or use the id of an effect of ours: that letter stays."""
+    effect = str(uuid4())
+    dead = DeadEffect(command_id=effect, effect_type="users.effects.mail", body="{}", code="x", reason="x")
+    strange = msgspec.structs.replace(dead, body='{"to": "me"}', code="not_from_system", origin="public")
+    nameless = msgspec.structs.replace(dead, command_id=None, effect_type=None)
+    for each in (dead, strange, nameless):
+        world.deliver(
+            CommandMessage(command_id=str(uuid4()), type=each.type, arguments=each.arguments(), origin="system")
+        )
+    letters = world.json("dead", "list", "users")
+    assert [(each["origin"], each["command_id"], each["code"]) for each in letters] == [
+        ("system", effect, "x"),
+        ("public", effect, "not_from_system"),
+        ("system", None, "x"),
+    ]
+
+    def replay(number: int, *options: str, expect: int = 0) -> Result:
+        return world.run("dead", "replay", "--letter", number, "--lane", "users", *options, expect=expect)
+
+    assert "forbidden_command_type" in replay(2, expect=1).stderr
+    assert "not_replayable" in replay(3, "--as-system", expect=1).stderr
+    replay(1)
+    replay(2, "--as-system")
+    assert [(each.lane, each.command_id, each.arguments) for each in world.emitted] == [
+        ("effects.users", effect, b"{}"),
+        ("effects.users", effect, b'{"to": "me"}'),
+    ]
+    assert world.numbers() == [3]
 
 
 CONTINUATION = json.dumps(
