@@ -18,7 +18,7 @@ from coordinator.operate.output import Refused, quiet
 from shared.command_log import CommandLog, open_command_log
 from shared.commands import Command
 from shared.database import close_database, open_database
-from shared.errors import BrokerUnavailable, CommandPending, ConfigurationError
+from shared.errors import CommandPending, ConfigurationError
 from shared.ids import system_command_id
 from shared.messaging.outcome import Outcome
 from shared.messaging.rabbitmq import RabbitWrites
@@ -105,10 +105,9 @@ def _require_queue(lane: str) -> None:
 
 @asynccontextmanager
 async def _writes(lane: str, in_flight_max: int) -> AsyncIterator[RabbitWrites]:
-    settings = load(BrokerSettings)
     async with AsyncExitStack() as stack:
         writes = RabbitWrites(
-            settings,
+            load(BrokerSettings),
             confirm_timeout_s=CONFIRM_TIMEOUT_S,
             wait_s=0,
             in_flight_max=in_flight_max,
@@ -116,16 +115,7 @@ async def _writes(lane: str, in_flight_max: int) -> AsyncIterator[RabbitWrites]:
             name="operator",
             is_system=True,
         )
-        await writes.start()
-        stack.push_async_callback(writes.close)
-        try:
-            async with asyncio.timeout(settings.connect_timeout_s):
-                await writes.wait_connected()
-        except TimeoutError:
-            raise BrokerUnavailable(
-                f"RabbitMQ cannot be reached within {settings.connect_timeout_s:g} s at the address of AMQP_URL"
-            ) from None
-        yield writes
+        yield await stack.enter_async_context(writes)
 
 
 async def _log_of(lane: str, stack: AsyncExitStack) -> CommandLog | None:

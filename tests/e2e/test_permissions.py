@@ -14,6 +14,7 @@ import pika
 import pytest
 from click.testing import CliRunner
 from pika.exceptions import ChannelClosedByBroker
+from sqlalchemy import text
 
 from coordinator.cli import cli
 from coordinator.dev.servers import ServerSet
@@ -27,6 +28,7 @@ from shared.messaging.topology import (
     queue_name,
 )
 from shared.settings import BrokerSettings
+from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
 OPERATING = (Path(__file__).parents[2] / "docs" / "OPERATING.md").read_text()
@@ -73,6 +75,15 @@ def test_everything_works_with_these_rights(system: System, urls: dict[str, str]
     opened = {"user_id": 1, "amount": 500, "currency": "EUR", "payment_method": "pm_card_visa"}
     post(f"{system.urls['payments']}/payments", opened)
     wait_until(lambda: get(f"{system.urls['payments']}/payments/1")["status"] == "authorized", "the effect's result")
+    # The provider's event, by way of the gateway that takes it: nothing of it is refused.
+    wait_until(
+        lambda: (
+            ("applied",)
+            in engine_rows(system, "payments", "SELECT status FROM command_log WHERE type = 'payments.provider_event'")
+        ),
+        "the provider's event",
+    )
+    assert operate(system, operator, "dead", "list", "payments") == []
     # A stranger with an account of RabbitMQ.
     assert ask(urls["public"], "users", "users.credit", b'{"id": 1, "amount": 5}')["status"] == "applied"
     assert ask(urls["public"], "users", "users.credit", b"[]")["status"] == "failed"
@@ -152,6 +163,15 @@ def test_a_strangers_account_can_publish_to_writes_and_nothing_else(system: Syst
             assert refused.value.reply_code == ACCESS_REFUSED, (number, refused.value)
     assert operate(system, urls["operator"], "status", "payments", "--sample-s", 0)[0]["consumers"] == 1
     assert operate(system, urls["operator"], "dead", "list", "payments") == []
+
+
+def engine_rows(system: System, lane: str, statement: str) -> list[tuple[Any, ...]]:
+    engine = sql_engine(system.database(lane).database_url)
+    try:
+        with engine.connect() as connection:
+            return [tuple(row) for row in connection.execute(text(statement)).all()]
+    finally:
+        engine.dispose()
 
 
 def own_queue(channel: Any) -> str:

@@ -244,3 +244,36 @@ def test_without_draining_internal_commands_are_refused_visibly_and_lifted_by_an
     assert operate(system, "dead", "list", "payments") == []
     coordinator.stop(signal.SIGTERM, 20)
     assert waiting(system, queue_name("payments")) == 0
+
+
+def test_an_effect_left_in_its_queue_is_refused_visibly_and_sent_again_under_its_id(
+    system: System, fetch: Fetch
+) -> None:
+    system.prepare()
+    system.start_sandbox()
+    url = system.database("payments").database_url
+    previous.make_tables(service_named("payments"), url)
+    at = {"created_at": previous.AT, "updated_at": previous.AT}
+    payment = {"id": 1, "user_id": 1, "amount": 200, "currency": "EUR", "status": "pending", "version": 1}
+    asked = {"payment_method": "pm_card_visa", "pending_action": "authorize"}
+    previous.insert(url, "payments", {**payment, **asked, **at})
+    previous.insert(url, "counters", {"name": "payments", "value": 1})
+    effect = str(uuid4())
+    body = b'{"id": 1, "amount": 200, "currency": "EUR", "payment_method": "pm_card_visa"}'
+    with system.broker() as channel:
+        previous.declare(channel, ("payments",), ("payments",))
+        channel.confirm_delivery()
+        properties = pika.BasicProperties(message_id=effect, type="payments.effects.authorize", delivery_mode=2)
+        channel.basic_publish("writes", "effects.payments", body, properties, mandatory=True)
+    migrate(service_named("payments"), system.database("payments"))
+    system.start_coordinator("payments", **QUICK)
+    system.start_effects("payments")
+    wait_until(lambda: len(operate(system, "dead", "list", "payments")) == 1, "it is refused")
+    [letter] = operate(system, "dead", "list", "effects.payments")
+    assert (letter["command_id"], letter["code"]) == (effect, "not_from_system")
+    ran = CliRunner().invoke(cli, ["dead", "replay", effect], env=system.environment)
+    assert (ran.exit_code, "forbidden_command_type" in ran.stderr) == (1, True)
+    [replayed] = operate(system, "dead", "replay", effect, "--as-system")
+    assert replayed["replayed_as"] == effect
+    wait_until(lambda: fetch("payments", "SELECT status FROM payments") == [("authorized",)], "it is carried out")
+    assert operate(system, "dead", "list", "payments") == []
