@@ -260,6 +260,8 @@ def codes_of_the_lane() -> set[str]:
                     if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
                 }
         codes |= set(re.findall(r'"(?:failed|expired|rejected)",\s+"([a-z_]+)"', text))
+        for line in re.findall(r"^ +code = .*", text, re.MULTILINE):
+            codes |= set(re.findall(r'(?:code =|else) "([a-z_]+)"', line))
     return codes
 
 
