@@ -12,13 +12,14 @@ import msgspec
 
 from coordinator.dev.settings import DevSettings
 from shared.commands import INTEGER_MAX
+from shared.effects import effects_key
 from shared.messaging import wire
 from shared.messaging.outcome import Outcome
 from shared.messaging.topology import (
     DEAD_EXCHANGE,
+    SYSTEM_EXCHANGE,
     WRITES_EXCHANGE,
-    dead_queue_arguments,
-    dead_queue_name,
+    effects_queue_arguments,
     queue_arguments,
     queue_name,
 )
@@ -30,7 +31,8 @@ from shared.unit_of_work import Handler
 Json: TypeAlias = dict[str, Any]
 
 _SCHEMAS: Final = "#/components/schemas/"
-_UUID: Final = {"type": "string", "format": "uuid"}
+# Version 8 is the system's own.
+_ID: Final = {"type": "string", "format": "uuid", "pattern": "^.{14}[^8]"}
 _NUMBER: Final = {"type": "integer", "minimum": 0, "maximum": INTEGER_MAX}
 _NUMBER_OR_TEXT: Final = {"anyOf": [_NUMBER, {"type": "string", "pattern": "^[0-9]{1,16}$"}]}
 _TYPE: Final = {"type": "string", "pattern": f"^[!-~]{{1,{wire.TYPE_CHARACTERS_MAX}}}$"}
@@ -42,8 +44,20 @@ _OPTIONS: Final[dict[str, tuple[Json, str]]] = {
     wire.HEADER_PUBLISHER_SEQ: (_NUMBER_OR_TEXT, "The publisher's own count of its commands."),
     wire.HEADER_TRACEPARENT: ({"type": "string"}, "W3C Trace Context."),
     wire.HEADER_CONTINUATION: (_TYPE, "The type of the command that its outcome is to become."),
+    wire.HEADER_ORIGIN: (
+        {"const": "public"},
+        f"Through {SYSTEM_EXCHANGE}: it is a stranger's all the same. Elsewhere it says nothing new.",
+    ),
 }
 """What a command may carry, as a header of its own message or as a field in a pack."""
+
+_EXCHANGES: Final[dict[str, str]] = {
+    WRITES_EXCHANGE: "Commands of anybody who may write to it.",
+    SYSTEM_EXCHANGE: "Commands and effects of the system itself, and of its operators: lanes, effect workers, "
+    "operators and the gateway that takes the provider's events may write to it, and nobody else. Only from here are "
+    "internal types, operators' types and ids of UUID version 8 taken.",
+    DEAD_EXCHANGE: "What RabbitMQ itself takes out of a lane's queue. Nobody publishes to it; the lane takes it in.",
+}
 
 
 def document(services: tuple[Service, ...] = SERVICES) -> Json:
@@ -80,6 +94,9 @@ def document(services: tuple[Service, ...] = SERVICES) -> Json:
         },
         "channels": channels,
         "operations": operations,
+        "x-exchanges": {
+            name: {"type": "direct", "durable": True, "description": text} for name, text in _EXCHANGES.items()
+        },
         "components": {"messages": messages, "schemas": schemas},
     }
 
@@ -90,26 +107,24 @@ def to_json(value: Json) -> str:
 
 
 def _describe_lane(service: Service, channels: Json, operations: Json, messages: Json) -> None:
-    lane, dead = service.name, f"{service.name}.dead"
+    lane = service.name
     types = [handler.command.type for handler in service.public_handlers]
     bytes_max = BrokerSettings.model_fields["queue_bytes_max"].default
     channels[lane] = _queue(queue_name(lane), WRITES_EXCHANGE, lane, queue_arguments(lane, bytes_max)) | {
+        "x-system-exchange": SYSTEM_EXCHANGE,
         "messages": {name: _ref("messages", name) for name in (*types, "pack")},
     }
-    channels[dead] = _queue(dead_queue_name(lane), DEAD_EXCHANGE, lane, dead_queue_arguments()) | {
-        "messages": {"dead-letter": _ref("messages", "dead-letter")},
-    }
+    if service.effects is not None:
+        key = effects_key(lane)
+        channels[key] = _queue(queue_name(key), SYSTEM_EXCHANGE, key, effects_queue_arguments(bytes_max)) | {
+            "title": f"Calls to the outside that the lane {lane} asks its effect workers for, and nobody else does.",
+        }
     for handler in service.public_handlers:
         name = handler.command.type
         messages[name] = _command_message(handler)
         messages[f"{name}.outcome"] = _outcome_message(handler)
         operations[name] = _receive(lane, name, f"{name}.outcome")
     operations[f"{lane}.pack"] = _receive(lane, "pack", "outcome-pack")
-    operations[dead] = {
-        "action": "send",
-        "channel": {"$ref": f"#/channels/{dead}"},
-        "messages": [{"$ref": f"#/channels/{dead}/messages/dead-letter"}],
-    }
 
 
 def _queue(name: str, exchange: str, routing_key: str, arguments: dict[str, str | int | bool]) -> Json:
@@ -189,7 +204,12 @@ def _shared_messages() -> Json:
             "contentType": wire.PACK_CONTENT,
             "summary": "Several commands, applied in this order, each with its own outcome. Not atomic.",
             "headers": _schema("PackHeaders"),
-            "payload": {"type": "array", "items": _schema("PackedCommand")},
+            "payload": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": wire.PACK_COMMANDS_MAX,
+                "items": _schema("PackedCommand"),
+            },
         },
         "outcome-pack": {
             "name": "outcome-pack",
@@ -198,20 +218,13 @@ def _shared_messages() -> Json:
             "without it each outcome is a message.",
             "payload": {"type": "array", "items": _schema("Outcome")},
         },
-        "dead-letter": {
-            "name": "dead-letter",
-            "contentType": wire.JSON_CONTENT,
-            "summary": "A command that failed, as it came, and why.",
-            "headers": _schema("DeadLetterHeaders"),
-            "payload": {"description": "The body as it came, which may not be JSON."},
-        },
     }
 
 
 def _properties(command_type: str) -> Json:
     """AsyncAPI has no place of its own for AMQP's properties."""
     return {
-        "message_id": {**_UUID, "description": "The command id. Required here or as header command-id."},
+        "message_id": {**_ID, "description": "The command id. Required here or as header command-id."},
         "type": {"const": command_type, "description": "Required here or as header command-type."},
         "reply_to": {"type": "string", "description": "The queue for the outcome."},
         "correlation_id": {"type": "string", "description": "Comes back with the outcome."},
@@ -242,9 +255,10 @@ def _schemas(services: tuple[Service, ...]) -> Json:
     written = {
         "CommandHeaders": _object(
             {
-                wire.HEADER_COMMAND_ID: (_UUID, "For clients that cannot set the property message_id."),
+                wire.HEADER_COMMAND_ID: (_ID, "For clients that cannot set the property message_id."),
                 wire.HEADER_COMMAND_TYPE: (_TYPE, "For clients that cannot set the property type."),
                 **_OPTIONS,
+                wire.HEADER_REPLAYED: ({"const": True}, "An operator has had it sent once more. It changes nothing."),
             }
         ),
         "PackHeaders": _object(
@@ -257,24 +271,13 @@ def _schemas(services: tuple[Service, ...]) -> Json:
         ),
         "PackedCommand": _object(
             {
-                "id": (_UUID, "The command id."),
+                "id": (_ID, "The command id."),
                 "type": (_TYPE, "The command type."),
                 "args": ({"type": "object"}, "The arguments: the body that the command would have by itself."),
                 **{name.replace("-", "_"): option for name, option in _OPTIONS.items()},
             }
         )
         | {"required": ["id", "type", "args"]},
-        "DeadLetterHeaders": _object(
-            {
-                "reason": ({"type": "string"}, "The error code."),
-                "error": ({"type": "string"}, "The error in words."),
-                "lane": ({"type": "string"}, "The lane whose command it was."),
-                "traceback": ({"type": "string"}, "Of the handler, where it raised."),
-                "sequence": (_NUMBER, "The command's place in the lane's order, if it has one."),
-                **_OPTIONS,
-            }
-        )
-        | {"required": ["reason", "error", "lane"]},
     }
     return dict(sorted({**{name: _portable(schema) for name, schema in made.items()}, **written}.items()))
 

@@ -47,7 +47,9 @@ class Telling:
         """Bring to the lane what nothing could be made of. `copy` tells its deliveries from those of a replay."""
         name = dead.command_id or hashlib.sha256(f"{dead.effect_type}\n{dead.body}".encode()).hexdigest()
         log.error("effect_dead", command_id=dead.command_id, type=dead.effect_type, code=dead.code, reason=dead.reason)
-        await self._bring(dead, system_command_id(self._service, name, "dead", copy), lane=self._service)
+        # A stranger may say any id, and any headers that a copy is known by.
+        parts = (name, "dead", copy) if dead.origin == "system" else (name, dead.origin, "dead", copy)
+        await self._bring(dead, system_command_id(self._service, *parts), lane=self._service)
 
     async def put_back(self, message: CommandMessage, attempted: Attempted, delay_s: float) -> bool:
         """Have the effect come again, about so much later, and to any worker. False: no queue takes it now."""
@@ -100,6 +102,7 @@ def dead_effect(message: CommandMessage, problem: Problem, traceback: str | None
         code=problem.code,
         reason=_text(problem.message)[:_REASON_CHARACTERS_MAX],
         traceback=None if traceback is None else _text(traceback)[-_TRACEBACK_CHARACTERS_MAX:],
+        origin=message.origin,
     )
 
 

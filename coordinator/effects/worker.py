@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, Final
 
+import msgspec
 import pika
 import structlog
 from pika.exceptions import AMQPError
@@ -288,13 +289,19 @@ def _read(method: Any, properties: pika.BasicProperties, body: bytes) -> Command
     """One effect; what is wrong with the message is its `problem`."""
     if method.exchange != SYSTEM_EXCHANGE:
         # Only lanes ask for effects, and they do it there. The id and the type are whatever a stranger says they are.
+        # An operator may know better, since earlier releases sent effects through `writes`.
         claimed = f"{str(properties.type)[:100]!r} {str(properties.message_id)[:100]!r}"
         text = (
             f"{claimed} came through the exchange {str(method.exchange)[:100]!r}, effects do through {SYSTEM_EXCHANGE}"
         )
-        return CommandMessage(command_id=None, type=None, arguments=body, problem=Problem("not_from_system", text))
+        message = _decoded(properties, method.exchange, body)
+        return msgspec.structs.replace(message, origin="public", problem=Problem("not_from_system", text))
+    return _decoded(properties, method.exchange, body)
+
+
+def _decoded(properties: pika.BasicProperties, exchange: str, body: bytes) -> CommandMessage:
     try:
-        messages = decode(envelope_of(properties, method.exchange), body)
+        messages = decode(envelope_of(properties, exchange), body)
     except Exception as error:  # noqa: BLE001  # whatever a decoder does, the message is settled
         text = f"it cannot be read: {type(error).__name__}: {error}"
         return CommandMessage(command_id=None, type=None, arguments=body, problem=Problem("malformed_effect", text))

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from shared.commands import Command, Id
 from shared.lane_tables import ORDERING_KEY_CHARACTERS_MAX
+from shared.messaging.wire import Origin
 from shared.unit_of_work import Handler, UnitOfWork
 
 WITHDRAWN_MAX = 1000
@@ -70,7 +71,10 @@ class WithdrawEmitted(Command, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class DeadEffect(Command, frozen=True, kw_only=True):
-    """An effect worker could make nothing of a message. `body` is its beginning, as text."""
+    """An effect worker could make nothing of a message. `body` is its beginning, as text.
+
+    With the origin `public` its id and type are what a stranger says they are.
+    """
 
     type: ClassVar[str] = "lane.dead_effect"
 
@@ -80,6 +84,7 @@ class DeadEffect(Command, frozen=True, kw_only=True):
     code: str
     reason: str
     traceback: str | None = None
+    origin: Origin = "system"
 
 
 class Replayed(Struct, frozen=True, kw_only=True):

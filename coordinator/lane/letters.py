@@ -76,12 +76,14 @@ class Letters:
             command_id=command.command_id,
             type=command.effect_type,
             arguments=command.body.encode("utf-8", "replace"),
-            origin="system",
+            origin=command.origin,
         )
         problem = Problem(command.code, command.reason)
         if message.command_id is None:
             return self.nameless(message, problem, target)
-        source = f"{target} {message.command_id}"
+        # A stranger who uses the id of an effect of ours changes nothing about that one's letter.
+        claimed = "" if command.origin == "system" else f" {command.origin}"
+        source = f"{target} {message.command_id}{claimed}"
         known = self._work.find(DeadLetter, "source", source)
         if known is not None:
             return self._work.save(

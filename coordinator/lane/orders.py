@@ -102,11 +102,16 @@ class Orders:
         arguments = letter.arguments if command.args is UNSET else bytes(command.args)
         options = Options.decode(letter.options)
         if letter.target.startswith(EFFECTS_PREFIX):
+            if letter.origin != "system" and not command.as_system:
+                text = f"dead letter {letter.id} is a stranger's, and only lanes ask for effects"
+                raise Rejected("forbidden_command_type", text)
+            if letter.type is None:
+                raise Rejected("not_replayable", f"dead letter {letter.id} would fail again: nobody knows its type")
             # Its id is the idempotency key at the other side, so it keeps it.
             return Emission(
                 lane=letter.target,
                 command_id=letter.command_id or system_command_id("letter", letter.target, str(letter.id)),
-                type=letter.type or "",
+                type=letter.type,
                 arguments=arguments,
                 options=Options(replayed=True),
             )

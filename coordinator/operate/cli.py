@@ -4,6 +4,7 @@ import click
 
 from coordinator.operate.dead import dead
 from coordinator.operate.lanes import cancel, log_group, pause, resume, show_command
+from coordinator.operate.outbox import outbox
 from coordinator.operate.parked import parked
 from coordinator.operate.send import drain, send
 from coordinator.operate.status import status
@@ -13,6 +14,7 @@ COMMANDS: tuple[click.Command, ...] = (
     show_command,
     send,
     dead,
+    outbox,
     parked,
     pause,
     resume,

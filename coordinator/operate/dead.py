@@ -1,250 +1,314 @@
-"""`coordinator dead`: the dead letters of the lanes and of their effects."""
+"""`coordinator dead`: the dead letters of the lanes and of their effects.
 
+They are rows of the lanes' databases, and read there. What changes them are orders, which the lane carries out in its
+turn: a letter is replayed once, or discarded once, whoever asks for it and however often.
+"""
+
+import itertools
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import click
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from coordinator.lane.control import DiscardLetter, Replayed, ReplayLetter
 from coordinator.operate import output
-from coordinator.operate.broker import Broker, DeadLetterQueue, DeadMessage, broker
+from coordinator.operate.letters import (
+    SOURCE,
+    Letter,
+    Selection,
+    described,
+    filtering,
+    found,
+    places,
+    print_letter,
+    selecting,
+    summarized,
+    whole,
+)
 from coordinator.operate.open import lane_admin
+from coordinator.operate.orders import Answer, give
 from coordinator.operate.output import (
     EXIT_REFUSED,
     Refused,
     json_option,
-    print_fields,
+    json_text,
     print_json,
     print_table,
     refusing,
 )
-from coordinator.operate.parked import releasing
-from shared.effects import EFFECTS_PREFIX, effects_key
-from shared.ids import replay_command_id
-from shared.messaging.wire import CommandMessage, Envelope, decode
-from shared.services import SERVICES
-from shared.settings import BrokerSettings, load
+from coordinator.operate.port import LetterQuery
+from shared.commands import NESTING_MAX, Command, is_too_deep
+from shared.errors import ConfigurationError, Unavailable
+from shared.lane_tables import DeadLetter
+from shared.messaging.outcome import Outcome
+from shared.messaging.wire import BODY_BYTES_MAX
 
-SOURCES = (
-    *(service.name for service in SERVICES),
-    *(effects_key(service.name) for service in SERVICES if service.effects is not None),
+ARGUMENTS_BYTES_MAX = BODY_BYTES_MAX - 4096
+"""Of arguments that an order carries: a message has room for no more."""
+_DISCARDED_AT_ONCE = 100
+
+wait_option = click.option(
+    "--wait", "wait_s", type=click.FloatRange(0), default=30.0, show_default=True, help="For the lane, in seconds."
 )
-"""Whose letters there are, by the routing keys."""
-
-SOURCE = click.Choice(SOURCES)
-lane_option = click.option("--lane", "lanes", type=SOURCE, multiple=True, help="Only there.  [default: everywhere]")
-id_argument = click.argument("command_id", metavar="[ID]", required=False, type=output.command_id)
-all_option = click.option("--all", "is_all", is_flag=True, help="Every dead letter of the lanes named by --lane.")
 
 
 @click.group()
 def dead() -> None:
-    """Dead letters: commands that could not be applied, effects that met a defect.
+    """Dead letters: commands that could not be applied, effects that nobody could make sense of.
 
-    They stay until they are replayed or discarded.
+    They stay until they are replayed or discarded. Each has a number in its lane's database.
     """
 
 
 @dead.command("list")
-@click.argument("lanes", nargs=-1, type=SOURCE)
+@click.argument("sources", nargs=-1, metavar="[LANE]...", type=SOURCE)
+@filtering
+@click.option("--command", "command_id", type=output.command_id, help="Only those of this command.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Of each LANE.")
+@click.option("--after", type=click.IntRange(0), default=0, help="Only with a higher number, of one LANE.")
 @json_option
 @refusing
-def list_dead(lanes: tuple[str, ...], *, as_json: bool) -> None:
-    """List the dead letters of LANES (all, if none is named), oldest first."""
-    with _letters(lanes) as (_, queues):
-        letters = [message for queue in queues for message in queue.messages]
+def list_dead(
+    sources: tuple[str, ...], query: LetterQuery, command_id: str | None, limit: int, after: int, *, as_json: bool
+) -> None:
+    """List the dead letters of LANEs (all, if none is named), oldest first.
+
+    Those of the lane `payments` are also those of its effects; `effects.payments` are these only.
+    """
+    if after and len(sources) != 1:
+        raise click.UsageError("--after needs one LANE: numbers are of one lane's database")
+    letters: list[Letter] = []
+    hints: list[str] = []
+    away: list[str] = []
+    for lane, target in places(sources):
+        wanted = msgspec.structs.replace(query, target=target, command_id=command_id)
+        try:
+            with lane_admin(lane) as admin:
+                page = admin.letters(wanted, after, limit + 1)
+        except (Unavailable, ConfigurationError) as error:
+            if isinstance(error, ConfigurationError) and sources:
+                raise
+            away.append(f"coordinator: {error}")
+            continue
+        letters += [Letter(lane, summary) for summary in page[:limit]]
+        if len(page) > limit:
+            hints.append(f"there are more: coordinator dead list {target or lane} --after {page[limit - 1].id}")
     if as_json:
-        print_json([described(letter) for letter in letters])
+        print_json([summarized(letter) for letter in letters])
     else:
-        columns = ("LANE", "COMMAND ID", "TYPE", "REASON", "SEQUENCE", "ERROR")
-        headers = [(letter, letter.headers.get) for letter in letters]
+        columns = ("LANE", "LETTER", "COMMAND ID", "TYPE", "CODE", "COPIES", "SINCE", "REASON")
+        rows = [letter.summary for letter in letters]
         print_table(
             columns,
             [
-                (each.lane, each.command_id, each.type, get("reason"), get("sequence"), get("error"))
-                for each, get in headers
+                (row.target, row.id, row.command_id, row.type, row.code, row.copies, row.dead_at, row.reason)
+                for row in rows
             ],
         )
-
-
-@dead.command()
-@id_argument
-@all_option
-@lane_option
-@json_option
-@refusing
-def show(command_id: str | None, lanes: tuple[str, ...], *, is_all: bool, as_json: bool) -> None:
-    """Show the dead letter of command ID: arguments, reason, traceback."""
-    with _letters(lanes) as (_, queues):
-        chosen = [letter for _, letter in _chosen(queues, command_id, lanes, is_all=is_all)]
-    _print(chosen, as_json=as_json)
-
-
-@dead.command()
-@id_argument
-@all_option
-@lane_option
-@json_option
-@refusing
-def discard(command_id: str | None, lanes: tuple[str, ...], *, is_all: bool, as_json: bool) -> None:
-    """Remove the dead letter of command ID for good, and print it. Commands that wait behind it (`parked`) go on."""
-    with _letters(lanes) as (connected, queues):
-        chosen = _chosen(queues, command_id, lanes, is_all=is_all)
-        # Printed first: what cannot be printed stays.
-        _print([letter for _, letter in chosen], as_json=as_json)
-        for queue, letter in chosen:
-            release = None if is_effect(queue.lane) else releasing(queue.lane, letter.command_id)
-            if release is not None:
-                connected.publish(queue.lane, release)
-            queue.remove(letter)
-
-
-@dead.command()
-@id_argument
-@all_option
-@lane_option
-@click.option("--without-deadline", is_flag=True, help="Apply it though its deadline is over.")
-@json_option
-@refusing
-def replay(
-    command_id: str | None, lanes: tuple[str, ...], *, is_all: bool, without_deadline: bool, as_json: bool
-) -> None:
-    """Publish the command of dead letter ID into its lane again, behind what is queued there.
-
-    Under a NEW id, derived from the old one, and printed: the old id is settled as failed in the log, and publishing it
-    again would only return that outcome. What was never logged keeps its id: so does an effect, whose id is its
-    idempotency key. Replaying twice, or a crash
-    meanwhile, applies it once: the derived id is the same. The dead letter is removed once the broker has the command
-    safe. A publisher session's number is not kept. Commands that wait behind it (`parked`) go on after it, unless it
-    fails again. Exit status 1: some cannot be replayed; they stay.
-    """
-    replayed: list[dict[str, object]] = []
-    refused: list[str] = []
-    with _letters(lanes) as (connected, queues):
-        ready: list[tuple[DeadLetterQueue, DeadMessage, CommandMessage]] = []
-        # All are looked up before any is published: two letters of one command get the same id.
-        for queue, letter in _chosen(queues, command_id, lanes, is_all=is_all):
-            try:
-                message = replayable(letter, _logged_status(letter), without_deadline=without_deadline)
-            except Refused as error:
-                refused.append(error.message)
-            else:
-                ready.append((queue, letter, message))
-        for queue, letter, message in ready:
-            connected.publish(queue.lane, message)
-            queue.remove(letter)
-            replayed.append({"lane": queue.lane, "command_id": letter.command_id, "replayed_as": message.command_id})
-            if not as_json:
-                click.echo(f"{queue.lane}: {letter.command_id} replayed as {message.command_id}")
-    if as_json:
-        print_json(replayed)
-    for reason in refused:
-        click.echo(f"coordinator: {reason}", err=True)
-    if refused:
+    for line in (*hints, *away):
+        click.echo(line, err=True)
+    if away:
         sys.exit(EXIT_REFUSED)
 
 
-def replayable(letter: DeadMessage, logged: str | None, *, without_deadline: bool) -> CommandMessage:
-    """The command of a dead letter, ready to be published again. Raises Refused, which says what to do instead.
-
-    `logged` is the status with which its id is settled, None if it is not.
-    """
-    [message] = decode(Envelope(message_id=letter.command_id, type=letter.type, headers=letter.headers), letter.body)
-    if message.problem is not None or message.command_id is None:
-        what = message.problem.message if message.problem is not None else "it has no id"
-        raise Refused(
-            f"the dead letter {letter.command_id or '(without an id)'} of lane {letter.lane} would fail again "
-            f"({what}): discard it, and publish what is wanted with `coordinator send`"
-        )
-    if logged not in (None, "failed"):
-        raise Refused(f"command {message.command_id} is settled as {logged} already, so it is not replayed: discard it")
-    deadline_ms = None if without_deadline else message.deadline_ms
-    if deadline_ms is not None and deadline_ms < time.time() * 1000:
-        raise Refused(
-            f"the deadline of command {message.command_id} is over, so it would only expire: "
-            "replay it --without-deadline, or discard it"
-        )
-    return msgspec.structs.replace(
-        message,
-        command_id=replay_command_id(message.command_id) if logged else message.command_id,
-        deadline_ms=deadline_ms,
-        publisher=None,
-        publisher_seq=None,
-        # Whoever waited for the old id was told that it failed; of the new one he knows nothing.
-        continuation=None if logged else message.continuation,
-    )
-
-
-def is_effect(source: str) -> bool:
-    """Whether these are letters of effects: they have no log, and nothing waits behind them."""
-    return source.startswith(EFFECTS_PREFIX)
-
-
-def described(letter: DeadMessage) -> dict[str, object]:
-    """A dead letter as JSON. Arguments that are not JSON are text in `body`."""
-    fields: dict[str, object] = {"lane": letter.lane, "command_id": letter.command_id, "type": letter.type}
-    headers = {name: _plain(value) for name, value in letter.headers.items() if name != "publish-number"}
-    for name in ("reason", "error", "sequence", "traceback"):
-        fields[name] = headers.pop(name, None)
-    headers.pop("lane", None)
-    try:
-        msgspec.json.decode(letter.body)
-        letter.body.decode()
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return fields | {"arguments": None, "body": letter.body.decode(errors="backslashreplace"), "headers": headers}
-    return fields | {"arguments": msgspec.Raw(letter.body), "body": None, "headers": headers}
-
-
-@contextmanager
-def _letters(lanes: tuple[str, ...]) -> Iterator[tuple[Broker, list[DeadLetterQueue]]]:
-    """The dead letters of these lanes (all, if none is named); this operator is alone at them."""
-    names = [name for name in SOURCES if not lanes or name in lanes]
-    with broker(load(BrokerSettings)) as connected, ExitStack() as stack:
-        yield connected, [stack.enter_context(connected.dead_letters(name)) for name in names]
-
-
-def _chosen(
-    queues: list[DeadLetterQueue], command_id: str | None, lanes: tuple[str, ...], *, is_all: bool
-) -> list[tuple[DeadLetterQueue, DeadMessage]]:
-    if is_all == (command_id is not None):
-        raise click.UsageError("name one ID, or --all")
-    if is_all and not lanes:
-        raise click.UsageError("--all needs the lanes: --lane")
-    found = [
-        (queue, letter) for queue in queues for letter in queue.messages if is_all or letter.command_id == command_id
-    ]
-    if not found and not is_all:
-        raise Refused(f"no dead letter of command {command_id} in {', '.join(queue.lane for queue in queues)}")
-    # A crash of a coordinator may leave two letters of one command.
-    return found
-
-
-def _logged_status(letter: DeadMessage) -> str | None:
-    if letter.command_id is None or is_effect(letter.lane):
-        return None
-    with lane_admin(letter.lane) as admin:
-        entry = admin.find(letter.command_id.lower())
-    return None if entry is None else entry.status
-
-
-def _print(letters: list[DeadMessage], *, as_json: bool) -> None:
+@dead.command()
+@selecting
+@json_option
+@refusing
+def show(selection: Selection, *, as_json: bool) -> None:
+    """Show the dead letters of command ID whole: arguments, reason, traceback, and what came with them."""
+    letters = whole(found(selection))
     if as_json:
-        print_json([described(letter) for letter in letters])
+        _print_json_list(described(letter, row) for letter, row in letters)
+        return
+    for letter, row in letters:
+        print_letter(letter, row)
+
+
+@dead.command()
+@selecting
+@click.option("--args", "arguments", metavar="JSON", help="Arguments in place of what it has (`-`: standard input).")
+@click.option("--without-deadline", is_flag=True, help="Apply it though its deadline is over.")
+@click.option("--as-system", is_flag=True, help="Let a stranger's command do what only the system may: see above.")
+@click.option("--dry-run", is_flag=True, help="Only say which.")
+@wait_option
+@json_option
+@refusing
+def replay(
+    selection: Selection,
+    arguments: str | None,
+    wait_s: float,
+    *,
+    without_deadline: bool,
+    as_system: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Have the command of dead letter ID sent once more, behind what is queued, and the letter removed.
+
+    It is an order to the lane, which carries it out in one transaction: replaying twice, or a crash meanwhile, applies
+    the command once. It is sent under a NEW id, derived from the old one and printed: the old id is settled as failed,
+    and would only return that. What was never logged keeps its id, and so does an effect, whose id is its idempotency
+    key at the other side. If it fails again, that is another letter. Commands that wait behind it (`parked`) go on
+    after it, unless it fails again.
+
+    --as-system is right for what is certainly the system's own and came as a stranger's: after an upgrade without
+    draining, what the release before left in its queues by way of the exchange `writes` (code forbidden_command_type,
+    not_from_system). For anything else it lets whoever published it do what he may not: look at it with `show`.
+
+    Exit status 1: some cannot be replayed, they stay; 3: the lane has not done it yet, and will.
+    """
+    args = UNSET if arguments is None else _object(arguments)
+    letters = found(selection)
+    if args is not UNSET and len(letters) != 1:
+        raise Refused(f"--args is for one letter, and {len(letters)} are meant")
+    if dry_run:
+        _print_dry(letters, "replayed", as_json=as_json)
+        return
+
+    def order(letter: Letter) -> Command:
+        return ReplayLetter(
+            letter=letter.summary.id,
+            args=args,
+            without_deadline=without_deadline,
+            as_system=as_system,
+            by=output.as_user(),
+        )
+
+    def words(outcome: Outcome) -> str:
+        return f"replayed as {msgspec.json.decode(outcome.result, type=Replayed).replayed_as}"
+
+    orders = _Orders(as_json=as_json)
+    orders.give(letters, order, words, wait_s)
+    orders.end(wait_s)
+
+
+@dead.command()
+@selecting
+@click.option("--dry-run", is_flag=True, help="Only say which.")
+@wait_option
+@json_option
+@refusing
+def discard(selection: Selection, wait_s: float, *, dry_run: bool, as_json: bool) -> None:
+    """Remove the dead letters of command ID for good, and print them (whole: --json). What waits behind them goes on.
+
+    Exit status 3: the lane has not done it yet, and will.
+    """
+    letters = found(selection)
+    if dry_run:
+        _print_dry(letters, "discarded", as_json=as_json)
+        return
+    orders = _Orders(as_json=as_json)
+    for start in range(0, len(letters), _DISCARDED_AT_ONCE):
+        rows = {(letter.lane, row.id): row for letter, row in whole(letters[start : start + _DISCARDED_AT_ONCE])}
+        there = [each for each in letters[start : start + _DISCARDED_AT_ONCE] if (each.lane, each.summary.id) in rows]
+        if not as_json:
+            # Printed first: what cannot be printed stays.
+            for letter in there:
+                print_letter(letter, rows[letter.lane, letter.summary.id])
+        orders.give(
+            there,
+            lambda letter: DiscardLetter(letter=letter.summary.id, by=output.as_user()),
+            lambda _: "discarded",
+            wait_s,
+            rows,
+        )
+    orders.end(wait_s)
+
+
+class _Orders:
+    """What became of each letter for which an order is given, told as it is known."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._results: list[dict[str, object]] = []
+        self._refused: list[str] = []
+        self._pending = 0
+
+    def give(
+        self,
+        letters: Sequence[Letter],
+        order: Callable[[Letter], Command],
+        words: Callable[[Outcome], str],
+        wait_s: float,
+        rows: Mapping[tuple[str, int], DeadLetter] | None = None,
+    ) -> None:
+        """`words` say what was done; `rows` are the letters whole, for what is printed as JSON."""
+        for lane, its in itertools.groupby(letters, lambda letter: letter.lane):
+            here = list(its)
+
+            def tell(answer: Answer, here: list[Letter] = here) -> None:
+                letter, outcome = here[answer.position], answer.outcome
+                if self._as_json:
+                    row = None if rows is None else rows[letter.lane, letter.summary.id]
+                    self._results.append(_answered(letter, row, outcome))
+                if outcome is None:
+                    self._pending += 1
+                elif outcome.status != "applied":
+                    error = outcome.error
+                    why = f"{error.code}: {error.message}" if error is not None else outcome.status
+                    self._refused.append(f"{letter.lane}: {letter.name} stays: {why}")
+                elif not self._as_json:
+                    click.echo(f"{letter.lane}: {letter.name} {words(outcome)}")
+
+            try:
+                give(lane, [order(letter) for letter in here], wait_s, tell)
+            except Unavailable:
+                # What is done is told, whatever ends it.
+                self._print()
+                raise
+
+    def end(self, wait_s: float) -> None:
+        """Say what is not done, and end with the exit status that says so."""
+        self._print()
+        output.end_orders(self._refused, self._pending, wait_s)
+
+    def _print(self) -> None:
+        if self._as_json:
+            print_json(self._results)
+
+
+def _answered(letter: Letter, row: DeadLetter | None, outcome: Outcome | None) -> dict[str, object]:
+    summary = letter.summary
+    fields: dict[str, object] = {"lane": letter.lane, "letter": summary.id, "target": summary.target}
+    fields["command_id"] = summary.command_id
+    if row is not None:
+        fields = described(letter, row)
+    if outcome is None:
+        return fields | {"status": "pending"}
+    if outcome.status != "applied":
+        return fields | {"status": outcome.status, "error": outcome.error}
+    return fields | msgspec.json.decode(outcome.result, type=dict[str, object]) | {"status": "applied"}
+
+
+def _object(text: str) -> msgspec.Raw | UnsetType:
+    raw = (sys.stdin.read() if text == "-" else text).strip().encode(errors="surrogateescape")
+    if len(raw) > ARGUMENTS_BYTES_MAX:
+        raise Refused(f"--args has {len(raw)} bytes; an order carries {ARGUMENTS_BYTES_MAX} at most")
+    if is_too_deep(raw):
+        raise Refused(f"--args is nested deeper than {NESTING_MAX} levels")
+    try:
+        raw.decode()
+        msgspec.json.decode(raw, type=dict[str, object])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Refused(f"--args must be a JSON object: {error}") from None
+    return msgspec.Raw(raw)
+
+
+def _print_dry(letters: list[Letter], what: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json([summarized(letter) for letter in letters])
         return
     for letter in letters:
-        fields: dict[str, Any] = described(letter)
-        arguments = fields.pop("arguments")
-        headers = fields.pop("headers")
-        shown = None if arguments is None else bytes(arguments).decode()
-        print_fields(fields | {"arguments": shown} | headers)
-        click.echo()
+        click.echo(f"{letter.lane}: {letter.name} of type {letter.summary.type} would be {what}")
 
 
-def _plain(value: object) -> object:
-    """A header's value as JSON; AMQP knows more kinds."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return int(value)  # pika has a class of its own for the long ones
-    return value if isinstance(value, str | float | bool | None) else str(value)
+def _print_json_list(values: Iterable[object]) -> None:
+    """A JSON array, one element after the other: all of them together may be large."""
+    parts: Iterator[str] = map(json_text, values)
+    click.echo("[", nl=False)
+    for number, part in enumerate(parts):
+        click.echo(part if number == 0 else f",{part}", nl=False)
+    click.echo("]")

@@ -11,13 +11,30 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.synchronous.database import Database
 
-from coordinator.operate.port import FAILED_AMONG, LOCK_TIMEOUT_S, LaneState, LeaseState
-from shared.database import Document, document_of, row_of_document
+from coordinator.operate.port import (
+    FAILED_AMONG,
+    LOCK_TIMEOUT_S,
+    EmittedSummary,
+    LaneState,
+    LeaseState,
+    LetterQuery,
+    LetterSummary,
+)
+from coordinator.stores.port import Backlog
+from shared.database import Document, document_of, row_of_document, utc
 from shared.errors import ConfigurationError, DatabaseUnavailable
-from shared.lane_tables import LEASE_TABLE, Cancellation, LogEntry, ParkedCommand
+from shared.lane_tables import (
+    LEASE_TABLE,
+    Cancellation,
+    DeadLetter,
+    LogEntry,
+    OutboxEntry,
+    ParkedCommand,
+)
 
 CONNECT_TIMEOUT_MS = 3000
 SOCKET_TIMEOUT_MS = 30_000
+_PAGE_DOCUMENTS = 100
 
 
 class MongoAdmin:
@@ -47,7 +64,11 @@ class MongoAdmin:
             last = self._newest({})
             since = (last.sequence if last else 0) - FAILED_AMONG
             failed = self._newest({"sequence": {"$gt": since}, "status": "failed"})
-        return LaneState(lease=_lease_of(lease), last_settled=last, last_failed=failed)
+            dead = self._database[DeadLetter.table].count_documents({})
+            outbox = self._backlog()
+        return LaneState(
+            lease=_lease_of(lease), last_settled=last, last_failed=failed, dead_letters=dead, outbox=outbox
+        )
 
     def sequence(self) -> int:
         with self._translated():
@@ -62,6 +83,53 @@ class MongoAdmin:
         with self._translated():
             found = self._database[ParkedCommand.table].find().sort("position", 1)
             return [row_of_document(ParkedCommand, document) for document in found]
+
+    def letters(self, query: LetterQuery, after: int, limit: int) -> list[LetterSummary]:
+        names = {name: 1 for name in LetterSummary.__struct_fields__ if name != "id"}
+        part = query.contains
+        if part is not None:
+            # MongoDB finds no bytes within binary data.
+            names["arguments"] = 1
+        found: list[LetterSummary] = []
+        with self._translated(), self._database[DeadLetter.table].find(_condition(query, after), names) as cursor:
+            for document in cursor.sort("_id", 1).batch_size(_PAGE_DOCUMENTS):
+                if part is None or part in bytes(document.pop("arguments")):
+                    found.append(
+                        LetterSummary(id=document.pop("_id"), **{name: utc(value) for name, value in document.items()})
+                    )
+                if len(found) == limit:
+                    break
+        return found
+
+    def letter(self, number: int) -> DeadLetter | None:
+        with self._translated():
+            document = self._database[DeadLetter.table].find_one({"_id": number})
+        return None if document is None else row_of_document(DeadLetter, document)
+
+    def emitted(self, target: str | None, after: int, limit: int) -> list[EmittedSummary]:
+        condition: Document = {"_id": {"$gt": after}} | ({} if target is None else {"lane": target})
+        with self._translated():
+            found = list(self._database[OutboxEntry.table].find(condition).sort("_id", 1).limit(limit))
+        return [
+            EmittedSummary(
+                id=document["_id"],
+                target=document["lane"],
+                command_id=document["command_id"],
+                type=document["type"],
+                created_at=utc(document["created_at"]),
+                continuation=document.get("continuation"),
+            )
+            for document in found
+        ]
+
+    def backlog(self) -> list[Backlog]:
+        with self._translated():
+            return self._backlog()
+
+    def _backlog(self) -> list[Backlog]:
+        counted = {"$group": {"_id": "$lane", "rows": {"$sum": 1}, "oldest_at": {"$min": "$created_at"}}}
+        found = self._database[OutboxEntry.table].aggregate([counted, {"$sort": {"_id": 1}}])
+        return [Backlog(each["_id"], each["rows"], utc(each["oldest_at"])) for each in found]
 
     def pause(self, reason: str, now: datetime) -> LeaseState:
         lease = _lease_of(self._change({"paused": reason}, now, ReturnDocument.AFTER))
@@ -171,3 +239,11 @@ def _lease_of(document: Document | None) -> LeaseState | None:
     # A lease of before operators could change it has neither.
     values: Document = {"revision": 0, "paused": None, **document}
     return LeaseState(**{name: values[name] for name in LeaseState.__struct_fields__})
+
+
+def _condition(query: LetterQuery, after: int) -> Document:
+    fields = ("target", "command_id", "type", "code", "origin")
+    condition: Document = {name: value for name in fields if (value := getattr(query, name)) is not None}
+    times = {"$gte": query.since, "$lt": query.until}
+    dead_at = {sign: time for sign, time in times.items() if time is not None}
+    return condition | {"_id": {"$gt": after}} | ({"dead_at": dead_at} if dead_at else {})

@@ -5,8 +5,12 @@ outcome is not known yet.
 """
 
 import functools
+import getpass
 import logging
+import os
 import re
+import socket
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
@@ -21,11 +25,13 @@ from shared.services import SERVICES
 EXIT_REFUSED = 1
 EXIT_PENDING = 3
 REASON_CHARACTERS_MAX = 500
+BY_CHARACTERS_MAX = 200
 
 _DURATION = re.compile(r"([0-9]{1,5})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _CELL_CHARACTERS_MAX = 60
+_CUT_CHARACTERS_MAX = 10_000
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -72,6 +78,25 @@ def deadline(value: str) -> datetime:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
+def end_orders(refused: Sequence[str], pending: int, wait_s: float) -> None:
+    """Say which orders a lane refused, and how many it has not carried out yet; end with the status that says so."""
+    for line in refused:
+        click.echo(f"coordinator: {printable(line)}", err=True)
+    if pending:
+        click.echo(
+            f"coordinator: {pending} not done within {wait_s:g} s: the orders are confirmed, and the lane carries them "
+            "out when it comes to them (is it down, or paused? `coordinator status`); repeating this is safe",
+            err=True,
+        )
+    if refused or pending:
+        sys.exit(EXIT_REFUSED if refused else EXIT_PENDING)
+
+
+def past(value: str) -> datetime:
+    """A duration before now, or a time of ISO 8601 (UTC, if it names no zone)."""
+    return now() - duration(value) if _DURATION.fullmatch(value) else deadline(value)
+
+
 def command_id(value: str) -> str:
     """A command's id, as it is stored: in small letters."""
     if not _UUID.fullmatch(value):
@@ -103,9 +128,39 @@ def quiet() -> None:
     logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
+def as_user() -> str:
+    """Who runs this command, and where: an order keeps it."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):
+        user = str(os.getuid())
+    return printable(f"{user}@{socket.gethostname()}")[:BY_CHARACTERS_MAX]
+
+
+def printable(text: str, keep: str = "") -> str:
+    """A text without what a terminal takes for orders, or does not show: that is escaped, as in JSON.
+
+    Dead letters and messages of errors hold what strangers wrote.
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() or letter in keep else _escaped(letter) for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    units = letter.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[start : start + 4]}" for start in range(0, len(units), 4))
+
+
+def json_text(value: object) -> str:
+    """A value as JSON in one line."""
+    # With no space between its parts, all that is escaped stands within strings.
+    return printable(msgspec.json.format(msgspec.json.encode(value), indent=-1).decode())
+
+
 def print_json(value: object) -> None:
     """One JSON value."""
-    click.echo(msgspec.json.encode(value).decode())
+    click.echo(json_text(value))
 
 
 def print_fields(fields: dict[str, object]) -> None:
@@ -127,16 +182,25 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
         click.echo("  ".join(f"{value:<{width}}" for value, width in zip(row, widths, strict=True)).rstrip())
 
 
+def age(at: datetime) -> str:
+    """How long ago: `5 s`, `3 min`, `7 h`, `2 d`."""
+    seconds = max(0, int((now() - at).total_seconds()))
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
 def cell(value: object) -> str:
     """A value for eyes."""
     if value is None:
         return "-"
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    return f"{value:.1f}" if isinstance(value, float) else printable(str(value), keep="\n")
 
 
 def cut(text: str) -> str:
     """One line of bounded length."""
-    line = " ".join(text.split())
+    line = " ".join(text[:_CUT_CHARACTERS_MAX].split())
     return line if len(line) <= _CELL_CHARACTERS_MAX else f"{line[: _CELL_CHARACTERS_MAX - 1]}…"

@@ -1,17 +1,12 @@
 """`coordinator parked`: commands that wait for their key behind one that failed."""
 
-from uuid import UUID, uuid5
-
 import click
 import msgspec
 
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import LANE, json_option, print_json, print_table, refusing
 from coordinator.operate.port import ParkedKey
-from shared.messaging.wire import CommandMessage
 from shared.services import SERVICES
-
-RELEASE_TYPE = "lane.release"
 
 
 @click.command()
@@ -55,17 +50,3 @@ def keys_of(lane: str) -> list[ParkedKey]:
         for row in rows
         if row.error_code is not None
     ]
-
-
-def releasing(lane: str, command_id: str | None) -> CommandMessage | None:
-    """The command that lets those go on which wait behind this one; None: nothing does."""
-    for key in keys_of(lane):
-        if command_id is not None and key.failed_id == command_id.lower():
-            arguments = {"ordering_key": key.ordering_key, "command_id": key.failed_id}
-            return CommandMessage(
-                # The same however often: a crash after it is published, and another discard, release once.
-                command_id=str(uuid5(UUID(key.failed_id), "release")),
-                type=RELEASE_TYPE,
-                arguments=msgspec.json.encode(arguments),
-            )
-    return None

@@ -11,7 +11,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from shared.lane_tables import LogEntry, ParkedCommand
+from coordinator.stores.port import Backlog
+from shared.lane_tables import DeadLetter, LogEntry, ParkedCommand
+from shared.messaging.wire import Origin
 
 FAILED_AMONG = 10_000
 """How many of the latest log entries are searched for a failed one: the log has no index by status."""
@@ -33,11 +35,59 @@ class LeaseState(Struct, frozen=True, kw_only=True):
 
 
 class LaneState(Struct, frozen=True, kw_only=True):
-    """What a lane's database says of it. `last_failed` is the latest failed one of the last `FAILED_AMONG`."""
+    """What a lane's database says of it. `last_failed` is the latest failed one of the last `FAILED_AMONG`.
+
+    `outbox` is what waits to be sent, by target.
+    """
 
     lease: LeaseState | None
     last_settled: LogEntry | None
     last_failed: LogEntry | None
+    dead_letters: int
+    outbox: list[Backlog]
+
+
+class LetterQuery(Struct, frozen=True, kw_only=True):
+    """Which dead letters are meant: those for which all holds that is given.
+
+    `since` counts, `until` does not. `contains` are bytes of the arguments.
+    """
+
+    target: str | None = None
+    command_id: str | None = None
+    type: str | None = None
+    code: str | None = None
+    origin: Origin | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    contains: bytes | None = None
+
+
+class LetterSummary(Struct, frozen=True, kw_only=True):
+    """A dead letter without what may be large: its arguments and traceback."""
+
+    id: int
+    target: str
+    command_id: str | None
+    type: str | None
+    origin: str
+    code: str
+    reason: str
+    sequence: int | None
+    size_bytes: int
+    copies: int
+    dead_at: datetime
+
+
+class EmittedSummary(Struct, frozen=True, kw_only=True):
+    """An entry of the outbox without its arguments; `target` is to whom it goes."""
+
+    id: int
+    target: str
+    command_id: str
+    type: str
+    created_at: datetime
+    continuation: str | None
 
 
 class ParkedKey(Struct, frozen=True, kw_only=True):
@@ -68,6 +118,18 @@ class LaneAdmin(Protocol):
 
     def parked(self) -> list[ParkedCommand]:
         """The commands that keep their keys waiting, and those that wait, in the order in which they came."""
+
+    def letters(self, query: LetterQuery, after: int, limit: int) -> list[LetterSummary]:
+        """The first dead letters that are meant and have a higher number, in order."""
+
+    def letter(self, number: int) -> DeadLetter | None:
+        """The dead letter of this number, whole."""
+
+    def emitted(self, target: str | None, after: int, limit: int) -> list[EmittedSummary]:
+        """The first entries of the outbox with a higher number, for this target or for all, in order."""
+
+    def backlog(self) -> list[Backlog]:
+        """What waits in the outbox, by target."""
 
     def pause(self, reason: str, now: datetime) -> LeaseState:
         """Have the lane commit nothing from now on. A lane that never ran is paused before it starts."""

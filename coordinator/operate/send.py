@@ -1,16 +1,15 @@
 """Commands that publish: `send` and `drain`."""
 
-import asyncio
 import sys
-from contextlib import AsyncExitStack
 from datetime import datetime
 
 import click
 import msgspec
 
+from coordinator.lane.control import Marker
 from coordinator.operate import output
-from coordinator.operate.broker import broker
 from coordinator.operate.open import lane_admin
+from coordinator.operate.orders import issue
 from coordinator.operate.output import (
     EXIT_PENDING,
     EXIT_REFUSED,
@@ -19,23 +18,14 @@ from coordinator.operate.output import (
     json_option,
     print_fields,
     print_json,
-    quiet,
     refusing,
 )
-from shared.command_log import CommandLog, open_command_log
 from shared.commands import INTEGER_MAX, parse
-from shared.database import close_database, open_database
-from shared.errors import BrokerUnavailable, CommandPending, ConfigurationError, InvalidCommand, Unavailable
-from shared.ids import new_command_id
+from shared.errors import ConfigurationError, InvalidCommand, Unavailable
+from shared.ids import is_system_id, new_command_id
 from shared.messaging.outcome import Outcome
-from shared.messaging.rabbitmq import RabbitWrites
 from shared.messaging.wire import BODY_BYTES_MAX, CommandMessage
 from shared.services import SERVICES
-from shared.settings import BrokerSettings, DatabaseSettings, load
-
-CONFIRM_TIMEOUT_S = 10.0
-MARKER_TYPE = "lane.marker"
-"""A command that changes nothing: every lane settles it as applied."""
 
 
 @click.command()
@@ -63,9 +53,16 @@ def send(
 ) -> None:
     """Publish one command of TYPE with JSON as its arguments (`-`: from standard input), and print its id.
 
+    It is an operator's: through the exchange `writes.system`, so that types work which only operators may issue.
+
     It is checked before it is sent; when this returns, the broker has it safe on disk. With --wait its outcome is
     printed too: exit status 0 applied; 1 rejected, failed or expired; 3 not settled yet.
     """
+    if command_id is not None and is_system_id(command_id):
+        raise Refused(
+            f"ids of UUID version 8, such as {command_id}, are derived by the system for commands of its own, whose "
+            "place this one would take: choose another, or leave --id out"
+        )
     text = sys.stdin.read() if arguments == "-" else arguments
     message = CommandMessage(
         command_id=command_id or new_command_id(),
@@ -73,6 +70,7 @@ def send(
         arguments=text.strip().encode(errors="surrogateescape"),
         deadline_ms=None if deadline is None else int(deadline.timestamp() * 1000),
         expected_version=expected_version,
+        origin="system",
     )
     target = checked(message, lane)
     outcome = issue(target, message, wait_s or 0)
@@ -101,7 +99,7 @@ def drain(lane: str, timeout_s: float, *, as_json: bool) -> None:
     status 3: not within the timeout.
     """
     _refuse_paused(lane)
-    message = CommandMessage(command_id=new_command_id(), type=MARKER_TYPE, arguments=b"{}")
+    message = CommandMessage(command_id=new_command_id(), type=Marker.type, arguments=b"{}", origin="system")
     outcome = issue(lane, message, timeout_s)
     if outcome is None:
         click.echo(f"coordinator: {lane} is not drained within {timeout_s:g} s: look at `coordinator status`", err=True)
@@ -131,52 +129,6 @@ def checked(message: CommandMessage, lane: str | None) -> str:
                 return service.name
     types = ", ".join(handler.command.type for service in services for handler in service.operator_handlers)
     raise InvalidCommand(f"no command type {message.type!r}: there are {types}")
-
-
-def issue(lane: str, message: CommandMessage, wait_s: float) -> Outcome | None:
-    """Publish, and wait for the outcome; None: it is safe, and not settled yet. Raises Unavailable."""
-    quiet()
-    with broker(load(BrokerSettings)) as connected:
-        if connected.lane_depth(lane) is None:
-            raise Refused(f"there is no queue of lane {lane}: start its coordinator, which declares it, and send again")
-    return asyncio.run(_issue(lane, message, wait_s))
-
-
-async def _issue(lane: str, message: CommandMessage, wait_s: float) -> Outcome | None:
-    settings = load(BrokerSettings)
-    async with AsyncExitStack() as stack:
-        writes = RabbitWrites(
-            settings,
-            confirm_timeout_s=CONFIRM_TIMEOUT_S,
-            wait_s=wait_s,
-            in_flight_max=1,
-            log=await _log_of(lane, stack),
-            name="operator",
-        )
-        await writes.start()
-        stack.push_async_callback(writes.close)
-        try:
-            async with asyncio.timeout(settings.connect_timeout_s):
-                await writes.wait_connected()
-        except TimeoutError:
-            raise BrokerUnavailable(
-                f"RabbitMQ cannot be reached within {settings.connect_timeout_s:g} s at the address of AMQP_URL"
-            ) from None
-        try:
-            return await writes.issue(lane, message, wait_s)
-        except CommandPending:
-            return None
-
-
-async def _log_of(lane: str, stack: AsyncExitStack) -> CommandLog | None:
-    """Where an outcome that is lost on its way is found; publishing needs no database."""
-    try:
-        settings = load(DatabaseSettings, prefix=f"{lane.upper()}_")
-        database = open_database(settings.reader_url or settings.database_url, pool_max=1)
-    except ConfigurationError:
-        return None
-    stack.push_async_callback(close_database, database)
-    return open_command_log(database)
 
 
 def _refuse_paused(lane: str) -> None:

@@ -6,14 +6,17 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
+    LargeBinary,
     Select,
     and_,
     create_engine,
     delete,
     func,
     insert,
+    literal,
     make_url,
     select,
     update,
@@ -21,17 +24,36 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from coordinator.migrate import DRIVERS
-from coordinator.operate.port import FAILED_AMONG, LOCK_TIMEOUT_S, LaneState, LeaseState
+from coordinator.operate.port import (
+    FAILED_AMONG,
+    LOCK_TIMEOUT_S,
+    EmittedSummary,
+    LaneState,
+    LeaseState,
+    LetterQuery,
+    LetterSummary,
+)
+from coordinator.stores.port import Backlog
 from shared.addresses import scheme_of
 from shared.database import row_of, utc
 from shared.errors import ConfigurationError, DatabaseUnavailable
-from shared.lane_tables import LEASE_TABLE, Cancellation, LogEntry, ParkedCommand, metadata
+from shared.lane_tables import (
+    LEASE_TABLE,
+    Cancellation,
+    DeadLetter,
+    LogEntry,
+    OutboxEntry,
+    ParkedCommand,
+    metadata,
+)
 
 CONNECT_TIMEOUT_S = 3
 _LEASE = metadata.tables[LEASE_TABLE]
 _LOG = metadata.tables[LogEntry.table]
 _CANCELLATIONS = metadata.tables[Cancellation.table]
 _PARKED = metadata.tables[ParkedCommand.table]
+_LETTERS = metadata.tables[DeadLetter.table]
+_OUTBOX = metadata.tables[OutboxEntry.table]
 
 # No such table, no such column: PostgreSQL's SQLSTATE, MySQL's numbers.
 _UNMIGRATED_STATES = {"42P01", "42703"}
@@ -52,7 +74,9 @@ class SqlAdmin:
             last = _entry(connection, newest)
             recent = and_(_LOG.c.sequence > (last.sequence if last else 0) - FAILED_AMONG, _LOG.c.status == "failed")
             failed = _entry(connection, newest.where(recent))
-        return LaneState(lease=lease, last_settled=last, last_failed=failed)
+            dead = connection.execute(select(func.count()).select_from(_LETTERS)).scalar_one()
+            outbox = _backlog(connection)
+        return LaneState(lease=lease, last_settled=last, last_failed=failed, dead_letters=int(dead), outbox=outbox)
 
     def sequence(self) -> int:
         with self._transaction() as connection:
@@ -67,6 +91,32 @@ class SqlAdmin:
         with self._transaction() as connection:
             rows = connection.execute(select(_PARKED).order_by(_PARKED.c.position)).mappings().all()
         return [row_of(ParkedCommand, row) for row in rows]
+
+    def letters(self, query: LetterQuery, after: int, limit: int) -> list[LetterSummary]:
+        columns = [_LETTERS.c[name] for name in LetterSummary.__struct_fields__]
+        wanted = select(*columns).where(_LETTERS.c.id > after, *_conditions(query, self._engine.dialect.name))
+        with self._transaction() as connection:
+            rows = connection.execute(wanted.order_by(_LETTERS.c.id).limit(limit)).mappings().all()
+        return [LetterSummary(**{name: utc(value) for name, value in row.items()}) for row in rows]
+
+    def letter(self, number: int) -> DeadLetter | None:
+        with self._transaction() as connection:
+            row = connection.execute(select(_LETTERS).where(_LETTERS.c.id == number)).mappings().first()
+        return None if row is None else row_of(DeadLetter, row)
+
+    def emitted(self, target: str | None, after: int, limit: int) -> list[EmittedSummary]:
+        names = [name for name in EmittedSummary.__struct_fields__ if name != "target"]
+        wanted = select(_OUTBOX.c.lane.label("target"), *(_OUTBOX.c[name] for name in names))
+        wanted = wanted.where(_OUTBOX.c.id > after).order_by(_OUTBOX.c.id).limit(limit)
+        if target is not None:
+            wanted = wanted.where(_OUTBOX.c.lane == target)
+        with self._transaction() as connection:
+            rows = connection.execute(wanted).mappings().all()
+        return [EmittedSummary(**{name: utc(value) for name, value in row.items()}) for row in rows]
+
+    def backlog(self) -> list[Backlog]:
+        with self._transaction() as connection:
+            return _backlog(connection)
 
     def pause(self, reason: str, now: datetime) -> LeaseState:
         with self._changing(now, paused=reason) as connection:
@@ -186,6 +236,39 @@ def _open(url: str) -> Engine:
 def _lease_of(connection: Connection, lane: str) -> LeaseState | None:
     row = connection.execute(select(_LEASE).where(_LEASE.c.lane == lane)).mappings().first()
     return None if row is None else LeaseState(**{name: utc(row[name]) for name in LeaseState.__struct_fields__})
+
+
+def _backlog(connection: Connection) -> list[Backlog]:
+    counted = select(_OUTBOX.c.lane, func.count(), func.min(_OUTBOX.c.created_at)).group_by(_OUTBOX.c.lane)
+    rows = connection.execute(counted.order_by(_OUTBOX.c.lane)).all()
+    return [Backlog(target, int(count), utc(oldest_at)) for target, count, oldest_at in rows]
+
+
+def _conditions(query: LetterQuery, dialect: str) -> list[ColumnElement[bool]]:
+    letters = _LETTERS.c
+    found: list[ColumnElement[bool]] = []
+    for column, value in (
+        (letters.target, query.target),
+        (letters.command_id, query.command_id),
+        (letters.type, query.type),
+        (letters.code, query.code),
+        (letters.origin, query.origin),
+    ):
+        if value is not None:
+            found.append(column == value)
+    if query.since is not None:
+        found.append(letters.dead_at >= query.since)
+    if query.until is not None:
+        found.append(letters.dead_at < query.until)
+    if query.contains is not None:
+        # Byte by byte everywhere: with LIKE, SQLite would not be, and each has signs of its own to escape.
+        part = literal(query.contains, LargeBinary())
+        place = {
+            "postgresql": lambda: func.pg_catalog.position(letters.arguments, part),
+            "sqlite": lambda: func.instr(letters.arguments, part),
+        }.get(dialect, lambda: func.locate(part, letters.arguments))()
+        found.append(place > 0)
+    return found
 
 
 def _entry(connection: Connection, query: Select[Any]) -> LogEntry | None:

@@ -14,6 +14,7 @@ from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
     EXIT_REFUSED,
     LANE,
+    age,
     json_option,
     now,
     print_fields,
@@ -21,6 +22,7 @@ from coordinator.operate.output import (
     print_table,
 )
 from coordinator.operate.port import LaneAdmin, LaneState
+from shared.effects import effects_key
 from shared.errors import ConfigurationError, Unavailable
 from shared.services import SERVICES
 from shared.settings import BrokerSettings, load
@@ -36,12 +38,22 @@ class FailedCommand(Struct, frozen=True, kw_only=True):
     settled_at: datetime
 
 
+class Waiting(Struct, frozen=True, kw_only=True):
+    """What waits in a lane's outbox for one target."""
+
+    target: str
+    entries: int
+    oldest_at: datetime
+
+
 class LaneStatus(Struct, kw_only=True):
     """One lane. None: not known, since what would know it is away, or since there is none yet.
 
     `ready` counts the messages in the queue that no coordinator holds: up to LANE_PREFETCH more are with the active
     one. `rate` is commands settled per second while sampling. `lag_s` is how long `ready` will take at that rate; where
-    nothing was settled meanwhile, how long nothing has been. `errors` say what is away.
+    nothing was settled meanwhile, how long nothing has been. `dead_letters` are rows of the lane's database, also those
+    of its effects; `dead_in_broker` are messages that the broker, or an older release, has dead-lettered, and the lane
+    has not taken in yet. `outbox` is what is emitted and not with the broker. `errors` say what is away.
     """
 
     lane: str
@@ -54,6 +66,8 @@ class LaneStatus(Struct, kw_only=True):
     ready: int | None = None
     consumers: int | None = None
     dead_letters: int | None = None
+    dead_in_broker: int | None = None
+    outbox: list[Waiting] | None = None
     last_settled_at: datetime | None = None
     rate: float | None = None
     lag_s: float | None = None
@@ -70,6 +84,7 @@ class LaneStatus(Struct, kw_only=True):
 def status(lanes: tuple[str, ...], sample_s: float, *, as_json: bool) -> None:
     """Show LANES (all, if none is named): who holds them, how far they are, what waits, what failed.
 
+    DEAD are its dead letters, OUTBOX what it has emitted and RabbitMQ has not confirmed.
     READY are messages in the queue that no coordinator holds yet; up to LANE_PREFETCH more are with the active one.
     CONSUMERS are counted by RabbitMQ, which (3.10) counts the active one and no standby. Exit status 1: something is
     away; the rest is shown.
@@ -114,6 +129,8 @@ def _take(status: LaneStatus, state: LaneState) -> None:
         status.is_paused, status.paused = state.lease.paused is not None, state.lease.paused
     else:
         status.sequence, status.is_paused = 0, False
+    status.dead_letters = state.dead_letters
+    status.outbox = [Waiting(target=each.target, entries=each.rows, oldest_at=each.oldest_at) for each in state.outbox]
     if state.last_settled is not None:
         status.last_settled_at = state.last_settled.settled_at
     failed = state.last_failed
@@ -131,12 +148,13 @@ def _read_broker(found: list[LaneStatus]) -> None:
     try:
         with broker(load(BrokerSettings)) as connected:
             for status in found:
-                depth, dead = connected.lane_depth(status.lane), connected.dead_depth(status.lane)
+                depth = connected.lane_depth(status.lane)
+                dead = [connected.dead_depth(key) for key in (status.lane, effects_key(status.lane))]
                 if depth is None:
                     status.errors.append(f"there is no queue of lane {status.lane}: no coordinator has run yet")
                 else:
                     status.ready, status.consumers = depth.ready, depth.consumers
-                status.dead_letters = None if dead is None else dead.ready
+                status.dead_in_broker = sum(each.ready for each in dead if each is not None)
     except Unavailable as error:
         for status in found:
             status.errors.append(str(error))
@@ -164,7 +182,10 @@ def _estimate_lag(status: LaneStatus) -> None:
 
 
 def _print(found: list[LaneStatus]) -> None:
-    columns = ("LANE", "PAUSED", "EPOCH", "SEQUENCE", "READY", "CONSUMERS", "DEAD", "RATE/S", "LAG S", "LAST SETTLED")
+    columns = (
+        *("LANE", "PAUSED", "EPOCH", "SEQUENCE", "READY", "CONSUMERS", "DEAD", "OUTBOX"),
+        *("RATE/S", "LAG S", "LAST SETTLED"),
+    )
     print_table(
         columns,
         [
@@ -176,6 +197,7 @@ def _print(found: list[LaneStatus]) -> None:
                 status.ready,
                 status.consumers,
                 status.dead_letters,
+                None if status.outbox is None else sum(each.entries for each in status.outbox),
                 status.rate,
                 status.lag_s,
                 status.last_settled_at,
@@ -190,6 +212,12 @@ def _print(found: list[LaneStatus]) -> None:
             {
                 "  holder": status.holder and f"{status.holder}, since {status.taken_at:%Y-%m-%d %H:%M:%SZ}",
                 "  paused": status.paused,
+                "  outbox": "\n".join(
+                    f"{each.entries} for {each.target}, the oldest for {age(each.oldest_at)}"
+                    for each in status.outbox or []
+                )
+                or None,
+                "  dead, not taken in": status.dead_in_broker or None,
                 "  last failed": failed and f"{failed.command_id} {failed.type}: {failed.code}: {failed.message}",
                 "  away": "\n".join(status.errors) or None,
             }

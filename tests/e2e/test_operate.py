@@ -20,7 +20,7 @@ from coordinator.cli import EXIT_CONFIGURATION, cli
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Changes, Store
 from shared.errors import ConfigurationError
-from shared.lane_tables import ParkedCommand
+from shared.lane_tables import OutboxEntry, ParkedCommand
 from shared.messaging.topology import dead_queue_name, queue_name
 from shared.messaging.wire import CommandMessage, encode_pack
 from shared.services import service_named
@@ -106,8 +106,12 @@ def depth(system: System, queue: str) -> int:
         return int(channel.queue_declare(queue, passive=True).method.message_count)
 
 
-def wait_dead(system: System, lane: str, count: int) -> None:
-    wait_until(lambda: depth(system, dead_queue_name(lane)) == count, f"{count} dead letters")
+def letters_of(run: Run, *arguments: object) -> list[dict[str, Any]]:
+    return list(run("dead", "list", *arguments, "--json").json)
+
+
+def wait_dead(run: Run, lane: str, count: int) -> None:
+    wait_until(lambda: len(letters_of(run, lane, "--limit", 1000)) == count, f"{count} dead letters")
 
 
 @pytest.fixture
@@ -133,12 +137,13 @@ def test_status_shows_every_lane(system: System, run: Run) -> None:
     )
     assert failed.json["error"]["code"] == "email_taken"
     enqueue(system, "users", "users.nonsense", b"{}")
-    wait_dead(system, "users", 1)
+    wait_dead(run, "users", 1)
     found = {lane["lane"]: lane for lane in run("status", "--json", "--sample-s", "0.2").json}
     assert list(found) == list(LANES)
     users = found["users"]
     assert (users["epoch"], users["sequence"], users["is_paused"], users["ready"]) == (1, 3, False, 0)
     assert (users["consumers"], users["dead_letters"], users["errors"]) == (1, 1, [])
+    assert (users["dead_in_broker"], users["outbox"]) == (0, [])
     assert users["holder"].startswith("coordinator users ")
     assert users["last_failed"]["code"] == "unknown_command_type"
     assert users["last_settled_at"] >= users["taken_at"]
@@ -168,7 +173,8 @@ def test_status_shows_what_is_away(system: System, run: Run) -> None:
     assert "database of lane items" in items["errors"][0]
     assert users["sequence"] == 0
     assert "not migrated" in run("status", "payments", "--json", expect=1).json[0]["errors"][0]
-    assert "RabbitMQ cannot be reached" in run("dead", "list", expect=1, AMQP_URL=f"amqp://{dead_end}/%2F").err
+    # What is dead is in the databases, whatever is away.
+    assert run("dead", "list", "users", AMQP_URL=f"amqp://{dead_end}/%2F").err == ""
     assert "RabbitMQ cannot be reached" in run("send", *create("users"), expect=1, AMQP_URL=f"amqp://{dead_end}").err
     assert "USERS_DATABASE_URL" in run("pause", "users", "--reason", "x", expect=2, USERS_DATABASE_URL="nonsense").err
     for arguments, settings, expected in (
@@ -281,97 +287,188 @@ def test_drain_returns_when_everything_before_it_is_settled(system: System, run:
     assert depth(system, queue_name("users")) == 0
 
 
-def test_dead_letters_are_listed_and_shown_in_their_order_and_stay(system: System, run: Run) -> None:
-    system.prepare("users", "items")
-    system.start_coordinators("users", "items")
-    assert run("dead", "list", "--json").json == []
+@pytest.mark.parametrize("lane", LANES)
+def test_dead_letters_are_found_and_shown_in_their_order_and_stay(system: System, run: Run, lane: str) -> None:
+    system.prepare(lane)
+    system.start_coordinator(lane)
+    assert letters_of(run, lane) == []
     count = 70
-    ids = [enqueue(system, "users", "users.nonsense", b'{"n": %d}' % number) for number in range(count)]
-    wait_dead(system, "users", count)
-    for _ in range(2):
-        listed = run("dead", "list", "users", "--json").json
-        assert [letter["command_id"] for letter in listed] == ids
-        assert [letter["arguments"]["n"] for letter in listed] == list(range(count))
-        assert depth(system, dead_queue_name("users")) == count
-    shown = run("dead", "show", ids[3], "--json").json
-    assert [letter["reason"] for letter in shown] == ["unknown_command_type"]
+    ids = [enqueue(system, lane, f"{lane}.nonsense", b'{"n": %d, "s": "%%_\\\\"}' % number) for number in range(count)]
+    enqueue(system, lane, f"{lane}.nonsense", b"\xff\x00", message_id=None)
+    enqueue(system, lane, f"{lane}.nonsense", b"\xff\x00", message_id=None)
+    wait_until(lambda: [each["copies"] for each in letters_of(run, lane, "--after", count)] == [2], "the last one")
+    assert run("dead", "list", lane, "--limit", count).err.endswith(f"dead list {lane} --after {count}\n")
+    listed = letters_of(run, lane, "--limit", count)
+    assert [letter["command_id"] for letter in listed] == ids
+    assert [letter["letter"] for letter in listed] == list(range(1, count + 1))
+    for options, expected in (
+        (("--code", "missing_command_id"), [count + 1]),
+        (("--command", ids[3]), [4]),
+        (("--contains", '{"n": 6}'), []),
+        (("--contains", '"n": 6,'), [7]),
+        (("--contains", "%_\\\\"), list(range(1, count + 1))),
+        (("--contains", "\udcff\x00"), [count + 1]),
+        (("--origin", "system"), []),
+        (("--since", "1h", "--after", count - 1), [count, count + 1]),
+        (("--until", "1h"), []),
+        (
+            ("--until", listed[10]["dead_at"], "--type", f"{lane}.nonsense"),
+            [each["letter"] for each in listed if each["dead_at"] < listed[10]["dead_at"]],
+        ),
+    ):
+        assert [letter["letter"] for letter in letters_of(run, lane, *options)] == expected, options
+    shown = run("dead", "show", "--all", "--lane", lane, "--json").json
+    assert [letter["arguments"]["n"] for letter in shown[:count]] == list(range(count))
+    assert (shown[count]["text"], shown[count]["kept_bytes"]) == ("\\xff\x00", 2)
+    assert "\\xff\\u0000" in run("dead", "show", "--letter", count + 1, "--lane", lane).out
     assert ids[3] in run("dead", "show", ids[3]).out
     assert "no dead letter" in run("dead", "show", uuid4(), expect=1).err
     run("dead", "discard", ids[40])
-    left = [*ids[:40], *ids[41:]]
-    assert [letter["command_id"] for letter in run("dead", "list", "--json").json] == left
-    assert len(run("dead", "discard", "--all", "--lane", "users", "--json").json) == count - 1
-    assert depth(system, dead_queue_name("users")) == 0
+    left = [*ids[:40], *ids[41:], None]
+    assert [letter["command_id"] for letter in letters_of(run, lane)] == left
+    assert len(run("dead", "discard", "--all", "--lane", lane, "--json").json) == count
+    assert letters_of(run, lane) == []
 
 
-def test_a_replay_applies_the_command_once_under_a_derived_id(
+@pytest.mark.parametrize("lane", LANES)
+def test_a_replay_applies_the_command_once_under_a_derived_id(system: System, run: Run, lane: str) -> None:
+    system.prepare(lane)
+    system.start_coordinator(lane)
+    command_type, arguments = create(lane)
+    failed = enqueue(system, lane, command_type, b'{"x": 1}')
+    wait_dead(run, lane, 1)
+    assert run("dead", "replay", failed, expect=1).err.count("not_replayable") == 1
+    [replayed] = run("dead", "replay", failed, "--args", arguments, "--json").json
+    assert replayed["replayed_as"] != failed
+    assert (replayed["lane"], replayed["letter"], replayed["status"]) == (lane, 1, "applied")
+    wait_until(lambda: run("status", lane, "--json", "--sample-s", 0).json[0]["outbox"] == [], "it is sent")
+    run("drain", lane)
+    entry = run("command", replayed["replayed_as"], "--json").json
+    assert (entry["status"], entry["result"]["id"]) == ("applied", 1)
+    assert "no dead letter of command" in run("dead", "replay", failed, "--args", arguments, expect=1).err
+    assert letters_of(run, lane) == []
+
+
+def test_an_operator_that_is_killed_may_ask_again(
+    system: System, run: Run, query: Callable[[str], list[tuple[Any, ...]]]
+) -> None:
+    """The order is confirmed and not carried out yet: nobody knows. It is carried out once, whoever asks again."""
+    system.prepare("users")
+    coordinator = system.start_coordinator("users")
+    run("send", *create("users"), "--wait", 20)
+    failed = enqueue(system, "users", "users.credit", b'{"id": 1}')
+    wait_dead(run, "users", 1)
+    coordinator.stop(signal.SIGTERM, 20)
+    arguments = ("dead", "replay", failed, "--args", '{"id": 1, "amount": 5}')
+    operator = subprocess.Popen([sys.executable, "-m", "coordinator", *arguments], env=system.environment)
+    try:
+        wait_until(lambda: depth(system, queue_name("users")) == 1, "the order is in the queue")
+    finally:
+        operator.kill()
+        operator.wait()
+    assert run(*arguments, "--wait", 0, "--json", expect=3).json[0]["status"] == "pending"
+    system.start_coordinator("users")
+    run("drain", "users")
+    wait_until(lambda: query("SELECT count(*) FROM outbox") == [(0,)], "the command is sent")
+    run("drain", "users")
+    assert query("SELECT credit FROM users") == [(5,)]
+    assert letters_of(run, "users") == []
+
+
+def bury(system: System, key: str, command_type: str, body: bytes, **properties: Any) -> None:
+    """A dead letter as releases before published it."""
+    headers = {"reason": "handler_error", "error": "a defect", "lane": key} | properties.pop("headers", {})
+    with system.broker() as channel:
+        channel.confirm_delivery()
+        fields = {"type": command_type, "headers": headers, **properties}
+        channel.basic_publish("writes.dead", key, body, pika.BasicProperties(**fields), mandatory=True)
+
+
+def test_letters_of_older_releases_are_taken_in_once_and_replayed(
     system: System, run: Run, query: Callable[[str], list[tuple[Any, ...]]]
 ) -> None:
     system.prepare("users")
     system.start_coordinator("users")
     run("send", *create("users"), "--wait", 20)
-    failed = enqueue(system, "users", "users.nonsense", b"{}")
-    wait_dead(system, "users", 1)
-    [replayed] = run("dead", "replay", failed, "--json").json
-    assert replayed["replayed_as"] != failed
-    run("drain", "users")
-    # The cause is not mended: it fails again, with an entry and a dead letter of its own.
-    assert run("command", replayed["replayed_as"], "--json").json["status"] == "failed"
-    wait_dead(system, "users", 1)
-    run("dead", "discard", replayed["replayed_as"])
-    # Letters of commands that were never logged, published as if a coordinator had left one twice.
     never_logged = str(uuid4())
-    with system.broker() as channel:
-        channel.confirm_delivery()
-        for _ in range(2):
-            properties = pika.BasicProperties(
-                message_id=never_logged,
-                type="users.credit",
-                headers={"reason": "x", "publisher": "p", "publisher-seq": 9},
-            )
-            channel.basic_publish("writes.dead", "users", b'{"id": 1, "amount": 5}', properties, mandatory=True)
-    wait_dead(system, "users", 2)
-    assert [each["replayed_as"] for each in run("dead", "replay", never_logged, "--json").json] == [never_logged] * 2
+    for _ in range(2):  # that release left one twice
+        bury(
+            system,
+            "users",
+            "users.credit",
+            b'{"id": 1, "amount": 5}',
+            message_id=never_logged,
+            headers={"publisher": "p", "publisher-seq": 9},
+        )
+    wait_dead(run, "users", 1)
+    wait_until(lambda: depth(system, dead_queue_name("users")) == 0, "both are taken in")
+    assert [each["replayed_as"] for each in run("dead", "replay", never_logged, "--json").json] == [never_logged]
+    wait_until(lambda: query("SELECT credit FROM users") == [(5,)], "it is applied")
     run("drain", "users")
-    assert query("SELECT credit FROM users") == [(5,)]
-    wait_dead(system, "users", 0)
+    assert (query("SELECT credit FROM users"), letters_of(run, "users")) == ([(5,)], [])
 
 
 def test_dead_effects_are_listed_and_replayed_under_their_own_id(system: System, run: Run) -> None:
     """Their id is their idempotency key at the provider: another one would call twice."""
-    system.prepare("payments")
-    system.start_coordinator("payments").stop(signal.SIGTERM, 20)  # it has declared the queues of its effects
+    system.prepare(*LANES)
+    system.start_coordinator("payments")
+    run("send", *create("payments"), "--wait", 20)
     key = "effects.payments"
     capture, odd = str(uuid4()), str(uuid4())
-    with system.broker() as channel:
-        channel.confirm_delivery()
-        for command_id in (capture, odd):
-            properties = pika.BasicProperties(
-                message_id=command_id, type="payments.effects.capture", headers={"reason": "handler_error"}
-            )
-            channel.basic_publish("writes.dead", key, b'{"payment_id": 1}', properties, mandatory=True)
-    assert [letter["lane"] for letter in run("dead", "list", "--json").json] == [key, key]
-    assert run("dead", "list", "payments", "--json").json == []
+    for command_id in (capture, odd):
+        bury(system, key, "payments.effects.capture", b'{"payment_id": 1}', message_id=command_id)
+    wait_dead(run, key, 2)
+    assert [letter["target"] for letter in letters_of(run)] == [key, key]
+    assert len(letters_of(run, "payments")) == 2
     assert run("dead", "show", capture, "--lane", key, "--json").json[0]["arguments"] == {"payment_id": 1}
-    replayed = run("dead", "replay", capture, "--json").json
-    assert replayed == [{"lane": key, "command_id": capture, "replayed_as": capture}]
+    [replayed] = run("dead", "replay", capture, "--json").json
+    assert (replayed["target"], replayed["command_id"], replayed["replayed_as"]) == (key, capture, capture)
     run("dead", "discard", odd)
-    assert (depth(system, dead_queue_name(key)), depth(system, queue_name(key))) == (0, 1)
+    wait_until(lambda: depth(system, queue_name(key)) == 1, "it is sent again")
+    assert letters_of(run) == []
     with system.broker() as channel:
         _, properties, body = channel.basic_get(queue_name(key), auto_ack=True)
     assert (properties.message_id, properties.type, body) == (capture, "payments.effects.capture", b'{"payment_id": 1}')
 
 
-def test_what_cannot_be_replayed_stays(system: System, run: Run) -> None:
-    system.prepare("users")
-    system.start_coordinator("users")
-    with system.broker() as channel:
-        channel.confirm_delivery()
-        channel.basic_publish("writes", "users", b"{}", pika.BasicProperties(type="users.create"), mandatory=True)
-    wait_dead(system, "users", 1)
-    refused = run("dead", "replay", "--all", "--lane", "users", expect=1)
-    assert "without an id" in refused.err
-    assert depth(system, dead_queue_name("users")) == 1
+@pytest.mark.parametrize("lane", LANES)
+def test_what_is_emitted_to_nobody_is_shown_and_discarded(system: System, run: Run, lane: str) -> None:
+    system.prepare(lane)
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    entries = [
+        OutboxEntry(
+            id=number,
+            lane="nobody",
+            command_id=str(uuid4()),
+            type="nobody.note",
+            arguments=b"{}",
+            created_at=at,
+            continuation="users.continue_purchase" if number == 1 else None,
+        )
+        for number in range(1, 1203)
+    ]
+    store = open_store(system.database(lane).database_url, service_named(lane))
+    lease = store.take_over("test", at)
+    store.begin().commit(lease, 0, Changes([], [], [entries]))
+    store.close()
+    system.start_coordinator(lane)
+    run("send", *create(lane), "--wait", 20)
+    [status] = run("status", lane, "--json", "--sample-s", 0).json
+    assert [(each["target"], each["entries"]) for each in status["outbox"]] == [("nobody", 1202)]
+    assert "1202 for nobody, the oldest for" in run("status", lane, "--sample-s", 0).out
+    listed = run("outbox", "list", lane, "--limit", 2, "--json").json
+    assert listed["targets"] == [
+        {"lane": lane, "target": "nobody", "entries": 1202, "oldest_at": "2026-01-01T00:00:00Z"}
+    ]
+    assert [(each["entry"], each["continuation"]) for each in listed["entries"]] == [
+        (1, "users.continue_purchase"),
+        (2, None),
+    ]
+    assert "1 of 1 are not sent" in run("outbox", "discard", lane, "--entry", 7).out
+    gone = run("outbox", "discard", lane, "--target", "nobody", "--all", "--json").json
+    assert (len(gone), {each["withdrawn"] for each in gone}) == (1201, {True})
+    assert run("outbox", "list", lane, "--json").json == {"targets": [], "entries": []}
+    assert run("drain", lane, "--json").json["sequence"] > 0
 
 
 @pytest.mark.parametrize("lane", LANES)
@@ -385,9 +482,8 @@ def test_commands_that_wait_for_a_key_go_on_when_the_failed_one_is_discarded(
     park(store, lane, failed, waits, command_type, json.dumps(arguments))
     store.close()
     system.start_coordinator(lane)
-    with system.broker() as channel:
-        channel.basic_publish("writes.dead", lane, b"{}", pika.BasicProperties(message_id=failed, type=command_type))
-    wait_dead(system, lane, 1)
+    bury(system, lane, command_type, b"{}", message_id=failed)
+    wait_dead(run, lane, 1)
     assert [(key["ordering_key"], key["failed_id"], key["waiting"]) for key in run("parked", lane, "--json").json] == [
         ("rows.id=1", failed, [waits])
     ]
@@ -396,7 +492,7 @@ def test_commands_that_wait_for_a_key_go_on_when_the_failed_one_is_discarded(
     run("drain", lane)
     assert run("command", waits, "--json").json["status"] == "applied"
     assert run("parked", lane, "--json").json == []
-    assert depth(system, dead_queue_name(lane)) == 0
+    assert letters_of(run, lane) == []
 
 
 def park(store: Store, lane: str, failed: str, waits: str, command_type: str, arguments: str) -> None:
@@ -419,17 +515,6 @@ def park(store: Store, lane: str, failed: str, waits: str, command_type: str, ar
     ]
     lease = store.take_over("test", at)
     store.begin().commit(lease, 0, Changes([], [], [rows]))
-
-
-def test_one_operator_at_a_time_is_at_the_dead_letters(system: System, run: Run) -> None:
-    system.prepare("users")
-    system.start_coordinator("users")
-    enqueue(system, "users", "users.nonsense", b"{}")
-    wait_dead(system, "users", 1)
-    with system.broker() as channel:
-        channel.queue_declare(f"{dead_queue_name('users')}.operator", exclusive=True)
-        assert "another operator" in run("dead", "list", expect=1).err
-    assert len(run("dead", "list", "--json").json) == 1
 
 
 @pytest.mark.parametrize("lane", LANES)

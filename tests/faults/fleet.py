@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -19,7 +18,6 @@ from coordinator.dev.install import Installation
 from coordinator.dev.servers import Server, ServerSet, remove_data
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
-from coordinator.dev.servers.programs import require
 from coordinator.migrate import migrate
 from shared.services import service_named
 from shared.settings import DatabaseSettings
@@ -152,22 +150,11 @@ class Fleet:
 
     def set_memory_alarm(self, *, on: bool) -> None:
         """Blocking. RabbitMQ takes any memory for too much, or what it is used to."""
-        self._control("set_vm_memory_high_watermark", "0.0000001" if on else "0.4")
+        self.servers.rabbitmq.control("set_vm_memory_high_watermark", "0.0000001" if on else "0.4")
 
     def set_disk_alarm(self, *, on: bool) -> None:
         """Blocking. RabbitMQ takes any free space for too little, or what it is used to."""
-        self._control("set_disk_free_limit", "1000000GB" if on else "50MB")
-
-    def _control(self, *command: str) -> None:
-        broker = self.servers.rabbitmq
-        control = require("rabbitmq-server").resolve().parent / "rabbitmqctl"
-        subprocess.run(
-            [control, "-n", "coordinator@localhost", *command],
-            env={**os.environ, **broker._environment()},
-            check=True,
-            capture_output=True,
-            timeout=30,
-        )
+        self.servers.rabbitmq.control("set_disk_free_limit", "1000000GB" if on else "50MB")
 
     async def unready(self, session: aiohttp.ClientSession) -> list[str]:
         """Wait for all; the ends of the logs of those that are not ready in time."""

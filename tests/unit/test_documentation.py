@@ -16,14 +16,13 @@ from pydantic_settings import BaseSettings
 from coordinator import documentation
 from coordinator.asyncapi import document
 from coordinator.cli import cli
-from coordinator.lane.delivery import DeadLetter
-from coordinator.rabbitmq import dead_letters
 from coordinator.stores import port  # noqa: F401  # every module with settings is imported by now
 from shared.commands import parse
 from shared.errors import InvalidCommand
+from shared.ids import system_command_id
 from shared.messaging import wire
 from shared.messaging.outcome import Outcome, encode_outcome
-from shared.messaging.topology import DEAD_EXCHANGE, WRITES_EXCHANGE, queue_name
+from shared.messaging.topology import DEAD_EXCHANGE, SYSTEM_EXCHANGE, WRITES_EXCHANGE, queue_name
 from shared.messaging.wire import CommandMessage, Envelope
 from shared.services import SERVICES
 
@@ -164,7 +163,9 @@ def test_asyncapi_has_every_command_and_the_queues_of_every_lane() -> None:
     for service in SERVICES:
         assert ASYNCAPI["channels"][service.name]["address"] == queue_name(service.name)
         assert ASYNCAPI["channels"][service.name]["x-exchange"] == WRITES_EXCHANGE
-        assert ASYNCAPI["channels"][f"{service.name}.dead"]["x-exchange"] == DEAD_EXCHANGE
+        assert ASYNCAPI["channels"][service.name]["x-system-exchange"] == SYSTEM_EXCHANGE
+    assert ASYNCAPI["channels"]["effects.payments"]["x-exchange"] == SYSTEM_EXCHANGE
+    assert set(ASYNCAPI["x-exchanges"]) == {WRITES_EXCHANGE, SYSTEM_EXCHANGE, DEAD_EXCHANGE}
 
 
 def schema_named(name: str) -> jsonschema.Draft202012Validator:
@@ -220,15 +221,12 @@ def test_asyncapi_has_the_headers_that_the_code_reads_and_writes() -> None:
     headers = {value for name, value in vars(wire).items() if name.startswith("HEADER_")} - {wire.HEADER_MALFORMED}
     schemas = ASYNCAPI["components"]["schemas"]
     assert headers == set(schemas["CommandHeaders"]["properties"]) | set(schemas["PackHeaders"]["properties"])
-    letter = DeadLetter(FULL, "code", "reason", "traceback", 1)
-    written = wire.headers_of(FULL) | dead_letters._reasons(letter, "users")
-    assert set(written) == set(schemas["DeadLetterHeaders"]["properties"])
-    schema_named("DeadLetterHeaders").validate(written)
-    schema_named("CommandHeaders").validate(wire.headers_of(FULL))
+    schema_named("CommandHeaders").validate(wire.headers_of(FULL, is_lowered=True))
+    assert not schema_named("CommandHeaders").is_valid({"command-id": system_command_id("x")})
 
 
 def test_asyncapi_has_the_fields_of_a_pack() -> None:
-    [packed] = json.loads(wire.encode_pack([FULL]))
+    [packed] = json.loads(wire.encode_pack([FULL], with_origin=True))
     assert set(packed) == set(ASYNCAPI["components"]["schemas"]["PackedCommand"]["properties"])
     schema_named("PackedCommand").validate(packed)
 
@@ -248,6 +246,7 @@ def codes_of_the_lane() -> set[str]:
     for path in (
         ROOT / "shared/messaging/wire.py",
         ROOT / "shared/commands.py",
+        ROOT / "coordinator/rabbitmq/incoming.py",
         *(ROOT / "coordinator/lane").glob("*.py"),
     ):
         text = path.read_text()
@@ -261,6 +260,8 @@ def codes_of_the_lane() -> set[str]:
                     if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
                 }
         codes |= set(re.findall(r'"(?:failed|expired|rejected)",\s+"([a-z_]+)"', text))
+        for line in re.findall(r"^ +code = .*", text, re.MULTILINE):
+            codes |= set(re.findall(r'(?:code =|else) "([a-z_]+)"', line))
     return codes
 
 

@@ -280,7 +280,18 @@ async def test_what_is_no_effect_is_a_dead_letter_and_no_exception(how: dict[str
     assert dead.reason
     assert (courier.keys, delivering.channel.acknowledged) == ([], [1])
     if dead.code == "not_from_system":
-        assert (dead.command_id, dead.effect_type) == (None, None), "what a stranger says of it is not believed"
+        assert (dead.origin, dead.command_id, dead.effect_type) == ("public", FIRST, TakeAway.type)
+
+
+async def test_a_stranger_with_the_id_of_an_effect_of_ours_changes_nothing_about_it() -> None:
+    delivering = Delivering(Courier([]))
+    ours, stranger = {"type": "courier.lose"}, {"type": "courier.lose", "exchange": ""}
+    for tag, how in enumerate((stranger, ours), start=1):
+        delivering.deliver(tag, timestamp=1_700_000_000, **how)
+    await delivering.until_done()
+    assert [(each.origin, each.command_id) for each in delivering.dead] == [("public", FIRST), ("system", FIRST)]
+    first, second = (each.command_id for each in delivering.publisher.published)
+    assert first != second
 
 
 async def test_copies_of_one_dead_letter_are_one_and_the_failure_of_a_replay_is_another() -> None:

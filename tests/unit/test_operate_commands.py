@@ -14,12 +14,10 @@ from click.testing import CliRunner, Result
 from coordinator.cli import cli
 from coordinator.migrate import migrate
 from coordinator.operate import output
-from coordinator.operate.broker import DeadMessage
-from coordinator.operate.dead import described, replayable
-from coordinator.operate.output import Refused, print_fields, print_table
+from coordinator.operate.output import print_fields, print_table
 from coordinator.operate.send import checked
 from shared.errors import ConfigurationError, InvalidCommand
-from shared.ids import replay_command_id
+from shared.ids import system_command_id
 from shared.messaging.wire import CommandMessage
 from shared.services import service_named
 from shared.settings import DatabaseSettings
@@ -62,6 +60,43 @@ def test_deadlines_are_from_now_or_times() -> None:
         output.deadline("tomorrow")
 
 
+def test_times_past_are_so_long_ago_or_times() -> None:
+    assert output.past("2030-01-31T12:00:00Z") == datetime(2030, 1, 31, 12, tzinfo=UTC)
+    assert timedelta(hours=1, minutes=59) < datetime.now(UTC) - output.past("2h") < timedelta(hours=2, minutes=1)
+    assert output.past("99999w").year > 0
+    with pytest.raises(click.BadParameter, match="'yesterday' is no time"):
+        output.past("yesterday")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(-5, "0 s"), (0, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2 h"), (10**7, "115 d")]
+)
+def test_ages_are_short(seconds: int, shown: str) -> None:
+    assert output.age(output.now() - timedelta(seconds=seconds)) == shown
+
+
+HOSTILE = "a\x1b[2J\x00\x07\x7f\x9b31m\u202e\u2028\ud800b\u00e9\U0001f600 c"
+
+
+def test_nothing_that_is_printed_gives_the_terminal_orders(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = output.printable(HOSTILE)
+    assert shown == ("a\\u001b[2J\\u0000\\u0007\\u007f\\u009b31m\\u202e\\u2028\\ud800b\u00e9\U0001f600 c")
+    print_fields({"reason": f"one\n{HOSTILE}"})
+    print_table(("REASON",), [(HOSTILE,)])
+    print_fields({"tag": "\U000e0001"})
+    lines = capsys.readouterr().out.split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert lines[1] == f"        {shown}"
+    assert "\\udb40\\udc01" in lines[-2]
+
+
+def test_json_says_the_same_without_them() -> None:
+    value = {"text": HOSTILE.replace("\ud800", ""), "raw": msgspec.Raw(b'{ "a" :\n"\xc2\x9b" }')}
+    text = output.json_text(value)
+    assert text.isprintable()
+    assert json.loads(text) == {"text": value["text"], "raw": {"a": "\x9b"}}
+
+
 @pytest.mark.parametrize("text", ["", " ", "x" * 501, "a\nb"])
 def test_what_is_no_reason_is_refused(text: str) -> None:
     with pytest.raises(click.BadParameter, match="1 to 500 printable"):
@@ -94,6 +129,7 @@ def test_tables_and_fields_fit_a_line(capsys: pytest.CaptureFixture[str]) -> Non
         (("send", "users.credit", '{"id": 0, "amount": 1}'), "argument 'id'"),
         (("send", "users.credit", '{"id": 1, "amount": 1, "x": 1}'), "argument 'x'"),
         (("log", "prune", "users", "--older-than", "59m"), "--force"),
+        (("send", "users.credit", '{"id": 1, "amount": 1}', "--id", system_command_id("x")), "UUID version 8"),
     ],
 )
 def test_refusals_are_one_line_that_names_the_value(arguments: tuple[str, ...], named: str) -> None:
@@ -114,6 +150,22 @@ def test_refusals_are_one_line_that_names_the_value(arguments: tuple[str, ...], 
         ("log", "prune", "users", "--older-than", "soon"),
         ("send", "users.create"),
         ("dead", "show", "5"),
+        ("dead", "show"),
+        ("dead", "show", ID, "--all", "--lane", "users"),
+        ("dead", "show", ID, "--letter", "1", "--lane", "users"),
+        ("dead", "discard", "--all"),
+        ("dead", "discard", "--letter", "1"),
+        ("dead", "discard", "--letter", "0", "--lane", "users"),
+        ("dead", "discard", "--letter", "1", "--lane", "users", "--lane", "items"),
+        ("dead", "replay", ID, "--code", "handler_error"),
+        ("dead", "list", "--after", "3"),
+        ("dead", "list", "--since", "soon"),
+        ("dead", "list", "effects.users"),
+        ("outbox", "list", "--after", "3"),
+        ("outbox", "discard", "users"),
+        ("outbox", "discard", "users", "--entry", "1", "--all"),
+        ("outbox", "discard", "users", "--all"),
+        ("outbox", "discard", "users", "--target", "items"),
     ],
 )
 def test_wrong_usage_is_exit_status_2(arguments: tuple[str, ...]) -> None:
@@ -121,7 +173,14 @@ def test_wrong_usage_is_exit_status_2(arguments: tuple[str, ...]) -> None:
 
 
 def test_a_missing_address_is_a_configuration_error() -> None:
-    for arguments in (("status", "users"), ("pause", "users", "--reason", "x"), ("command", ID, "--lane", "users")):
+    for arguments in (
+        ("status", "users"),
+        ("pause", "users", "--reason", "x"),
+        ("command", ID, "--lane", "users"),
+        ("dead", "list", "users"),
+        ("dead", "show", ID, "--lane", "users"),
+        ("outbox", "list", "users"),
+    ):
         assert isinstance(run(*arguments).exception, ConfigurationError)
 
 
@@ -130,66 +189,6 @@ def test_arguments_are_sent_as_they_were_given() -> None:
     assert checked(CommandMessage(command_id=ID, type="users.create", arguments=text), None) == "users"
     with pytest.raises(InvalidCommand, match="more than"):
         checked(CommandMessage(command_id=ID, type="users.create", arguments=b" " * 2_000_000), None)
-
-
-def letter(**fields: object) -> DeadMessage:
-    known = {"tag": 1, "lane": "users", "command_id": ID, "type": "users.credit", "headers": {}, "body": b'{"id": 1}'}
-    return DeadMessage(**{**known, **fields})
-
-
-def test_a_logged_command_is_replayed_under_an_id_that_is_always_the_same() -> None:
-    first = replayable(letter(), "failed", without_deadline=False)
-    again = replayable(letter(), "failed", without_deadline=False)
-    assert first == again
-    assert first.command_id == replay_command_id(ID) != ID
-    assert replay_command_id(replay_command_id(ID)) not in (ID, replay_command_id(ID))
-    assert replayable(letter(), None, without_deadline=False).command_id == ID
-
-
-@pytest.mark.parametrize("status", ["applied", "rejected", "expired"])
-def test_what_is_settled_otherwise_is_not_replayed(status: str) -> None:
-    with pytest.raises(Refused, match=f"settled as {status} already"):
-        replayable(letter(), status, without_deadline=False)
-
-
-def test_a_replay_keeps_the_expected_version_and_drops_the_publisher_session() -> None:
-    headers = {"expected-version": 3, "publisher": "p", "publisher-seq": 9, "traceparent": "t", "reason": "x"}
-    message = replayable(letter(headers=headers), "failed", without_deadline=False)
-    assert (message.expected_version, message.publisher, message.publisher_seq) == (3, None, None)
-    assert (message.traceparent, message.arguments) == ("t", b'{"id": 1}')
-
-
-def test_a_deadline_that_is_over_is_not_replayed_unless_it_is_lifted() -> None:
-    late = letter(headers={"deadline": 1})
-    with pytest.raises(Refused, match="--without-deadline"):
-        replayable(late, "failed", without_deadline=False)
-    assert replayable(late, "failed", without_deadline=True).deadline_ms is None
-    assert replayable(letter(headers={"deadline": 2**50}), "failed", without_deadline=False).deadline_ms == 2**50
-
-
-@pytest.mark.parametrize("fields", [{"command_id": None}, {"command_id": "x"}, {"type": None}, {"body": b" " * 2**21}])
-def test_what_would_fail_again_is_not_replayed(fields: dict[str, object]) -> None:
-    with pytest.raises(Refused, match="would fail again"):
-        replayable(letter(**fields), None, without_deadline=False)
-
-
-@pytest.mark.parametrize(
-    ("body", "arguments", "text"),
-    [(b'{"a": 1}', {"a": 1}, None), (b"\xff", None, "\\xff"), (b"", None, ""), (b'"\xff"', None, '"\\xff"')],
-)
-def test_any_dead_letter_can_be_shown(body: bytes, arguments: object, text: str | None) -> None:
-    headers = {
-        "reason": "r",
-        "error": "e",
-        "sequence": 4,
-        "lane": "users",
-        "publish-number": 7,
-        "at": datetime.now(UTC),
-    }
-    shown = json.loads(msgspec.json.encode(described(letter(body=body, headers=headers))))
-    assert (shown["arguments"], shown["body"]) == (arguments, text)
-    assert (shown["reason"], shown["error"], shown["sequence"], shown["traceback"]) == ("r", "e", 4, None)
-    assert set(shown["headers"]) == {"at"}
 
 
 @pytest.fixture

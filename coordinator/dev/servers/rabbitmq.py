@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +25,8 @@ log.console = true
 log.console.level = info
 disk_free_limit.absolute = 50MB
 """
+_NODE = "coordinator@localhost"
+_CONTROL_TIMEOUT_S = 60
 
 
 class RabbitMQ(Server):
@@ -84,6 +87,16 @@ class RabbitMQ(Server):
             self._epmd.resume()
         super().resume()
 
+    def control(self, *command: str) -> None:
+        """Run a command of rabbitmqctl. Raises subprocess.SubprocessError."""
+        subprocess.run(
+            [require("rabbitmq-server").resolve().parent / "rabbitmqctl", "-n", _NODE, *command],
+            env={**_inherited(), **self._environment()},
+            check=True,
+            capture_output=True,
+            timeout=_CONTROL_TIMEOUT_S,
+        )
+
     def _prepare(self) -> None:
         self.data.mkdir(exist_ok=True)
         (self.directory / "rabbitmq.conf").write_text(_CONFIGURATION.format(host=HOST, port=self.port))
@@ -110,7 +123,7 @@ class RabbitMQ(Server):
             "HOME": str(self.directory),  # the Erlang cookie's place
             # Makes the shell wrapper exec Erlang, rather than stay as its parent and be killed without it.
             "RUNNING_UNDER_SYSTEMD": "true",
-            "RABBITMQ_NODENAME": "coordinator@localhost",
+            "RABBITMQ_NODENAME": _NODE,
             "RABBITMQ_DIST_PORT": str(self.dist_port),
             "RABBITMQ_MNESIA_BASE": str(self.data),
             "RABBITMQ_LOG_BASE": str(self.directory),

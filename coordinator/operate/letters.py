@@ -1,0 +1,232 @@
+"""Which dead letters an operator means, and how one is shown."""
+
+import functools
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+import click
+import msgspec
+from msgspec import Struct
+
+from coordinator.operate import output
+from coordinator.operate.open import lane_admin
+from coordinator.operate.output import Refused
+from coordinator.operate.port import LetterQuery, LetterSummary
+from shared.commands import is_too_deep
+from shared.effects import effects_key
+from shared.errors import ConfigurationError, Unavailable
+from shared.lane_tables import DeadLetter
+from shared.messaging.options import Options
+from shared.messaging.wire import HEADER_REPLAYED, Origin
+from shared.services import SERVICES
+
+SOURCES = (
+    *(service.name for service in SERVICES),
+    *(effects_key(service.name) for service in SERVICES if service.effects is not None),
+)
+"""Lanes, and the effects of services: their letters are in the lane's database."""
+
+SOURCE = click.Choice(SOURCES)
+SHOWN_CHARACTERS_MAX = 4000
+"""Of arguments that are shown for eyes."""
+_PAGE_LETTERS = 500
+
+
+class Letter(Struct, frozen=True):
+    """A dead letter and the lane in whose database it is."""
+
+    lane: str
+    summary: LetterSummary
+
+    @property
+    def name(self) -> str:
+        """How an operator's command speaks of it."""
+        known = f"command {self.summary.command_id}" if self.summary.command_id else "without a usable id"
+        return f"letter {self.summary.id} ({known})"
+
+
+class Selection(Struct, frozen=True, kw_only=True):
+    """The letters that a command is for: one command's, some by their numbers, or all that a query finds."""
+
+    sources: tuple[str, ...]
+    numbers: tuple[int, ...]
+    query: LetterQuery
+
+
+def filtering(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which letters are meant; the command gets them as `query`."""
+
+    @click.option("--type", "command_type", help="Only commands of this type.")
+    @click.option("--code", help="Only with this error code.")
+    @click.option("--since", type=output.past, help="Only since then: 2h (ago), or 2030-01-31T12:00:00Z.")
+    @click.option("--until", type=output.past, help="Only before that.")
+    @click.option("--contains", help="Only with this text in their arguments, as they came.")
+    @click.option("--origin", type=click.Choice(("public", "system")), help="Only those said by such.")
+    @functools.wraps(command)
+    def wrapped(
+        *,
+        command_type: str | None,
+        code: str | None,
+        since: datetime | None,
+        until: datetime | None,
+        contains: str | None,
+        origin: Origin | None,
+        **others: Any,
+    ) -> None:
+        query = LetterQuery(
+            type=command_type,
+            code=code,
+            since=since,
+            until=until,
+            contains=None if contains is None else contains.encode(errors="surrogateescape"),
+            origin=origin,
+        )
+        command(query=query, **others)
+
+    return wrapped
+
+
+def selecting(command: Callable[..., None]) -> Callable[..., None]:
+    """One command's letters, some by number, or all that are meant; the command gets them as `selection`."""
+
+    @click.argument("command_id", metavar="[ID]", required=False, type=output.command_id)
+    @click.option("--letter", "numbers", type=click.IntRange(1), multiple=True, help="By its number in --lane.")
+    @click.option("--all", "is_all", is_flag=True, help="Every one in --lane for which the other options hold.")
+    @click.option("--lane", "sources", type=SOURCE, multiple=True, help="Only there.  [default: everywhere]")
+    @filtering
+    @functools.wraps(command)
+    def wrapped(
+        *,
+        command_id: str | None,
+        numbers: tuple[int, ...],
+        is_all: bool,
+        sources: tuple[str, ...],
+        query: LetterQuery,
+        **others: Any,
+    ) -> None:
+        if (command_id is not None) + bool(numbers) + is_all != 1:
+            raise click.UsageError("name one ID, or --letter with its --lane, or --all")
+        if is_all and not sources:
+            raise click.UsageError("--all needs the lanes: --lane")
+        if numbers and len(sources) != 1:
+            raise click.UsageError("--letter needs its lane: numbers are of one lane's database")
+        if not is_all and query != LetterQuery():
+            raise click.UsageError("options that choose letters go with --all")
+        query = msgspec.structs.replace(query, command_id=command_id)
+        command(selection=Selection(sources=sources, numbers=numbers, query=query), **others)
+
+    return wrapped
+
+
+def places(sources: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
+    """The databases to look into, and of which target only; those of all lanes, if none is named."""
+    for service in SERVICES:
+        key = effects_key(service.name)
+        if not sources or service.name in sources:
+            yield service.name, None
+        elif key in sources:
+            yield service.name, key
+
+
+def found(selection: Selection) -> list[Letter]:
+    """The letters that are meant, as they are now, oldest first by lane. Raises Refused if one was named and is not."""
+    letters: list[Letter] = []
+    away: list[str] = []
+    for lane, target in places(selection.sources):
+        query = msgspec.structs.replace(selection.query, target=target)
+        try:
+            letters += _in(lane, query, selection.numbers)
+        except (Unavailable, ConfigurationError) as error:
+            if selection.sources:
+                raise
+            away.append(str(error))
+    if selection.query.command_id is not None and not letters:
+        missing = f"; not looked into: {'; '.join(away)}" if away else ""
+        where = ", ".join(selection.sources) or "any lane"
+        raise Refused(f"no dead letter of command {selection.query.command_id} in {where}{missing}")
+    return letters
+
+
+def _in(lane: str, query: LetterQuery, numbers: tuple[int, ...]) -> list[Letter]:
+    with lane_admin(lane) as admin:
+        if not numbers:
+            letters: list[Letter] = []
+            while True:
+                after = letters[-1].summary.id if letters else 0
+                page = admin.letters(query, after, _PAGE_LETTERS)
+                letters += [Letter(lane, summary) for summary in page]
+                if len(page) < _PAGE_LETTERS:
+                    return letters
+        by_number = {}
+        for number in dict.fromkeys(numbers):
+            by_number[number] = next(iter(admin.letters(query, number - 1, 1)), None)
+    missing = [number for number, each in by_number.items() if each is None or each.id != number]
+    if missing:
+        raise Refused(f"there is no dead letter {', '.join(map(str, missing))} of {query.target or lane}")
+    return [Letter(lane, summary) for summary in by_number.values() if summary is not None]
+
+
+def whole(letters: list[Letter]) -> Iterator[tuple[Letter, DeadLetter]]:
+    """Those of them that are still there, with all that they hold."""
+    for lane in dict.fromkeys(each.lane for each in letters):
+        with lane_admin(lane) as admin:
+            for each in letters:
+                row = admin.letter(each.summary.id) if each.lane == lane else None
+                if row is not None:
+                    yield each, row
+
+
+def summarized(letter: Letter) -> dict[str, object]:
+    """A dead letter as JSON, without what may be large."""
+    fields = msgspec.structs.asdict(letter.summary)
+    return {"lane": letter.lane, "letter": fields.pop("id"), **fields}
+
+
+def described(letter: Letter, row: DeadLetter) -> dict[str, object]:
+    """A whole dead letter as JSON. Arguments that are not JSON are text in `text`, of which `kept_bytes` are there."""
+    fields = summarized(letter) | {"traceback": row.traceback, "kept_bytes": len(row.arguments)}
+    is_whole = row.size_bytes == len(row.arguments)
+    readable = is_whole and _is_json(row.arguments)
+    return fields | {
+        "arguments": msgspec.Raw(row.arguments) if readable else None,
+        "text": None if readable else row.arguments.decode(errors="backslashreplace"),
+        "options": _options(row),
+    }
+
+
+def print_letter(letter: Letter, row: DeadLetter) -> None:
+    """For eyes. Arguments that are long are cut; as JSON a letter is whole."""
+    fields = described(letter, row)
+    arguments, options = fields.pop("arguments"), fields.pop("options")
+    if isinstance(arguments, msgspec.Raw):
+        fields["arguments"] = output.json_text(arguments)
+    for name in ("arguments", "text"):
+        text = fields.get(name)
+        if isinstance(text, str) and len(text) > SHOWN_CHARACTERS_MAX:
+            fields[name] = f"{text[:SHOWN_CHARACTERS_MAX]}… ({len(text)} characters: --json has them all)"
+    output.print_fields(fields | (options if isinstance(options, dict) else {}))
+    click.echo()
+
+
+def _options(row: DeadLetter) -> dict[str, object]:
+    options = Options.decode(row.options)
+    known = {
+        "deadline": options.deadline_ms,
+        "expected_version": options.expected_version,
+        "continuation": options.continuation,
+        "traceparent": options.traceparent,
+        HEADER_REPLAYED: options.replayed or None,
+    }
+    return {name: value for name, value in known.items() if value is not None}
+
+
+def _is_json(arguments: bytes) -> bool:
+    if is_too_deep(arguments):
+        return False
+    try:
+        arguments.decode()
+        msgspec.json.decode(arguments)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,129 @@
+"""Giving a lane its orders: the commands that act on the lane itself (coordinator/lane/control.py).
+
+An order's id is made of what it says, so that repeating one is safe: it is carried out once, and its outcome is told
+again. One that was refused may be given anew, since the reason may be gone: that is another order, with another id.
+"""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from time import monotonic
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.operate.broker import broker
+from coordinator.operate.output import Refused, quiet
+from shared.command_log import CommandLog, open_command_log
+from shared.commands import Command
+from shared.database import close_database, open_database
+from shared.errors import CommandPending, ConfigurationError
+from shared.ids import system_command_id
+from shared.messaging.outcome import Outcome
+from shared.messaging.rabbitmq import RabbitWrites
+from shared.messaging.wire import CommandMessage
+from shared.settings import BrokerSettings, DatabaseSettings, load
+
+CONFIRM_TIMEOUT_S = 10.0
+ORDERS_AT_ONCE = 200
+
+
+class Answer(Struct, frozen=True):
+    """What became of the order at this place; `outcome` is None where that is not known yet: it is safe, and comes."""
+
+    position: int
+    outcome: Outcome | None
+
+
+def issue(lane: str, message: CommandMessage, wait_s: float) -> Outcome | None:
+    """Publish one command, and wait for its outcome; None: it is safe, and not settled yet. Raises Unavailable."""
+
+    async def once() -> Outcome | None:
+        async with _writes(lane, 1) as writes:
+            return await _issued(writes, lane, message, wait_s)
+
+    _require_queue(lane)
+    return asyncio.run(once())
+
+
+def give(lane: str, orders: Sequence[Command], wait_s: float, tell: Callable[[Answer], None]) -> None:
+    """Give a lane orders, some at once, and tell what became of each. Raises Unavailable once those are told.
+
+    It waits so long for all their outcomes together.
+    """
+
+    async def all_of_them() -> None:
+        deadline_s = monotonic() + wait_s
+        async with _writes(lane, ORDERS_AT_ONCE) as writes:
+            for start in range(0, len(orders), ORDERS_AT_ONCE):
+                left_s = max(0.0, deadline_s - monotonic())
+                some = orders[start : start + ORDERS_AT_ONCE]
+                outcomes = await asyncio.gather(
+                    *(_given(writes, lane, order, left_s) for order in some), return_exceptions=True
+                )
+                for position, outcome in enumerate(outcomes, start):
+                    if not isinstance(outcome, BaseException):
+                        tell(Answer(position, outcome))
+                for outcome in outcomes:
+                    if isinstance(outcome, BaseException):
+                        raise outcome
+
+    if orders:
+        _require_queue(lane)
+        asyncio.run(all_of_them())
+
+
+def message_of(lane: str, order: Command, attempt: int) -> CommandMessage:
+    """An order as it travels. `attempt` counts from 0 how often it was refused before."""
+    arguments = msgspec.json.encode(order)
+    command_id = system_command_id("order", lane, order.type, str(attempt), arguments.decode())
+    return CommandMessage(command_id=command_id, type=order.type, arguments=arguments, origin="system")
+
+
+async def _given(writes: RabbitWrites, lane: str, order: Command, wait_s: float) -> Outcome | None:
+    for attempt in itertools.count():
+        outcome = await _issued(writes, lane, message_of(lane, order, attempt), wait_s)
+        if outcome is None or outcome.status == "applied" or not outcome.replayed:
+            return outcome
+    raise AssertionError("there is no end of attempts")
+
+
+async def _issued(writes: RabbitWrites, lane: str, message: CommandMessage, wait_s: float) -> Outcome | None:
+    try:
+        return await writes.issue(lane, message, wait_s)
+    except CommandPending:
+        return None
+
+
+def _require_queue(lane: str) -> None:
+    quiet()
+    with broker(load(BrokerSettings)) as connected:
+        if connected.lane_depth(lane) is None:
+            raise Refused(f"there is no queue of lane {lane}: start its coordinator, which declares it, and send again")
+
+
+@asynccontextmanager
+async def _writes(lane: str, in_flight_max: int) -> AsyncIterator[RabbitWrites]:
+    async with AsyncExitStack() as stack:
+        writes = RabbitWrites(
+            load(BrokerSettings),
+            confirm_timeout_s=CONFIRM_TIMEOUT_S,
+            wait_s=0,
+            in_flight_max=in_flight_max,
+            log=await _log_of(lane, stack),
+            name="operator",
+            is_system=True,
+        )
+        yield await stack.enter_async_context(writes)
+
+
+async def _log_of(lane: str, stack: AsyncExitStack) -> CommandLog | None:
+    """Where an outcome that is lost on its way is found; publishing needs no database."""
+    try:
+        settings = load(DatabaseSettings, prefix=f"{lane.upper()}_")
+        database = open_database(settings.reader_url or settings.database_url, pool_max=1)
+    except ConfigurationError:
+        return None
+    stack.push_async_callback(close_database, database)
+    return open_command_log(database)

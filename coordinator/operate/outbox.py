@@ -1,0 +1,178 @@
+"""`coordinator outbox`: emitted commands that the broker has not confirmed yet."""
+
+import sys
+
+import click
+import msgspec
+
+from coordinator.lane.control import WITHDRAWN_MAX, WithdrawEmitted, Withdrawn
+from coordinator.operate import output
+from coordinator.operate.dead import wait_option
+from coordinator.operate.open import lane_admin
+from coordinator.operate.orders import Answer, give
+from coordinator.operate.output import (
+    EXIT_REFUSED,
+    LANE,
+    Refused,
+    json_option,
+    print_json,
+    print_table,
+    refusing,
+)
+from coordinator.operate.port import EmittedSummary
+from coordinator.stores.port import Backlog
+from shared.errors import ConfigurationError, Unavailable
+from shared.services import SERVICES
+
+PAGE_ENTRIES = 1000
+
+
+@click.group()
+def outbox() -> None:
+    """Commands and effects that lanes have emitted, and that are not with RabbitMQ yet.
+
+    They leave by themselves. What is left names a target that takes nothing: no such queue, or a full one.
+    """
+
+
+@outbox.command("list")
+@click.argument("lanes", nargs=-1, type=LANE)
+@click.option("--target", help="Only what is for this lane, or these effects, such as effects.payments.")
+@click.option("--limit", type=click.IntRange(0, 100_000), default=100, show_default=True, help="Entries of each lane.")
+@click.option("--after", type=click.IntRange(0), default=0, help="Only with a higher number, of one LANE.")
+@json_option
+@refusing
+def list_outbox(lanes: tuple[str, ...], target: str | None, limit: int, after: int, *, as_json: bool) -> None:
+    """List what waits in the outboxes of LANES (all, if none is named): by target, and the oldest entries."""
+    if after and len(lanes) != 1:
+        raise click.UsageError("--after needs one LANE: numbers are of one lane's database")
+    targets: list[tuple[str, Backlog]] = []
+    entries: list[tuple[str, EmittedSummary]] = []
+    notes: list[str] = []
+    is_away = False
+    for lane in lanes or [service.name for service in SERVICES]:
+        try:
+            with lane_admin(lane) as admin:
+                backlog = admin.backlog()
+                page = admin.emitted(target, after, limit + 1)
+        except (Unavailable, ConfigurationError) as error:
+            if isinstance(error, ConfigurationError) and lanes:
+                raise
+            is_away = True
+            notes.append(f"coordinator: {error}")
+            continue
+        targets += [(lane, each) for each in backlog if target in (None, each.target)]
+        entries += [(lane, entry) for entry in page[:limit]]
+        if len(page) > limit > 0:
+            notes.append(f"there are more: coordinator outbox list {lane} --after {page[limit - 1].id}")
+    if as_json:
+        print_json({"targets": [_counted(*each) for each in targets], "entries": [_entry(*each) for each in entries]})
+    else:
+        _print(targets, entries)
+    for note in notes:
+        click.echo(note, err=True)
+    if is_away:
+        sys.exit(EXIT_REFUSED)
+
+
+@outbox.command()
+@click.argument("lane", type=LANE)
+@click.option("--entry", "numbers", type=click.IntRange(1), multiple=True, help="By its number in the outbox.")
+@click.option("--target", help="With --all: everything for this lane, or these effects.")
+@click.option("--all", "is_all", is_flag=True, help="Everything for --target that is in the outbox now.")
+@click.option("--dry-run", is_flag=True, help="Only say which.")
+@wait_option
+@json_option
+@refusing
+def discard(
+    lane: str,
+    numbers: tuple[int, ...],
+    target: str | None,
+    wait_s: float,
+    *,
+    is_all: bool,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Have what LANE has emitted not sent any more, and print it. It is an order, which the lane carries out.
+
+    Whoever waits for what such a command would have done waits for ever: a saga, a payment. What is with RabbitMQ
+    already is not found any more, and not taken back. Exit status 3: the lane has not done it yet, and will.
+    """
+    if is_all == bool(numbers) or is_all != (target is not None):
+        raise click.UsageError("name each --entry, or --target with --all")
+    entries = _meant(lane, target, numbers)
+    if not as_json:
+        _print([], [(lane, entry) for entry in entries])
+    if dry_run:
+        if as_json:
+            print_json([_entry(lane, entry) for entry in entries])
+        return
+    withdrawn, refused, pending = _withdraw(lane, entries, wait_s)
+    if as_json:
+        print_json([_entry(lane, entry) | {"withdrawn": entry.command_id in withdrawn} for entry in entries])
+    else:
+        click.echo(f"{lane}: {len(withdrawn)} of {len(entries)} are not sent any more")
+    output.end_orders(refused, pending, wait_s)
+
+
+def _withdraw(lane: str, entries: list[EmittedSummary], wait_s: float) -> tuple[set[str], list[str], int]:
+    """The ids of the commands that are withdrawn, why others are not, and how many may be yet."""
+    pages = [entries[start : start + WITHDRAWN_MAX] for start in range(0, len(entries), WITHDRAWN_MAX)]
+    withdrawn: set[str] = set()
+    refused: list[str] = []
+    pending = 0
+
+    def tell(answer: Answer) -> None:
+        nonlocal pending
+        outcome = answer.outcome
+        if outcome is None:
+            pending += len(pages[answer.position])
+        elif outcome.status == "applied":
+            withdrawn.update(msgspec.json.decode(outcome.result, type=Withdrawn).command_ids)
+        else:
+            refused.append(f"{lane}: {outcome.error.code}: {outcome.error.message}" if outcome.error else lane)
+
+    by = output.as_user()
+    give(lane, [WithdrawEmitted(entries=[entry.id for entry in page], by=by) for page in pages], wait_s, tell)
+    return withdrawn, refused, pending
+
+
+def _meant(lane: str, target: str | None, numbers: tuple[int, ...]) -> list[EmittedSummary]:
+    entries: list[EmittedSummary] = []
+    with lane_admin(lane) as admin:
+        if numbers:
+            for number in dict.fromkeys(numbers):
+                entries += [entry for entry in admin.emitted(None, number - 1, 1) if entry.id == number]
+            missing = sorted(set(numbers) - {entry.id for entry in entries})
+            if missing:
+                raise Refused(f"the outbox of {lane} has no entry {', '.join(map(str, missing))}: sent meanwhile?")
+            return entries
+        while True:
+            page = admin.emitted(target, entries[-1].id if entries else 0, PAGE_ENTRIES)
+            entries += page
+            if len(page) < PAGE_ENTRIES:
+                return entries
+
+
+def _print(targets: list[tuple[str, Backlog]], entries: list[tuple[str, EmittedSummary]]) -> None:
+    if targets:
+        columns = ("LANE", "TARGET", "ENTRIES", "OLDEST")
+        print_table(columns, [(lane, each.target, each.rows, output.age(each.oldest_at)) for lane, each in targets])
+        click.echo()
+    print_table(
+        ("LANE", "ENTRY", "TARGET", "COMMAND ID", "TYPE", "AGE", "CONTINUATION"),
+        [
+            (lane, each.id, each.target, each.command_id, each.type, output.age(each.created_at), each.continuation)
+            for lane, each in entries
+        ],
+    )
+
+
+def _counted(lane: str, each: Backlog) -> dict[str, object]:
+    return {"lane": lane, "target": each.target, "entries": each.rows, "oldest_at": each.oldest_at}
+
+
+def _entry(lane: str, entry: EmittedSummary) -> dict[str, object]:
+    fields = msgspec.structs.asdict(entry)
+    return {"lane": lane, "entry": fields.pop("id"), **fields}

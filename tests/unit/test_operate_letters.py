@@ -1,0 +1,510 @@
+"""Dead letters and outboxes as an operator sees and mends them: the real lane on SQLite, and no broker."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from coordinator.cli import cli
+from coordinator.lane.control import DeadEffect, DiscardLetter, ReplayLetter
+from coordinator.lane.delivery import Delivery, Settlement
+from coordinator.lane.lane import Lane
+from coordinator.migrate import migrate
+from coordinator.operate import orders
+from coordinator.operate.letters import SHOWN_CHARACTERS_MAX
+from coordinator.operate.orders import ORDERS_AT_ONCE, message_of
+from coordinator.operate.output import as_user
+from coordinator.stores.open import open_store
+from coordinator.stores.port import Changes
+from shared.errors import BrokerUnavailable, CommandPending
+from shared.ids import is_system_id, replay_command_id
+from shared.lane_tables import OutboxEntry
+from shared.messaging.outcome import Outcome
+from shared.messaging.wire import CommandMessage, Problem
+from shared.service import Service
+from shared.services import service_named
+from shared.settings import DatabaseSettings, LaneSettings
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+GHOSTS = ("users.ghost", "users.spirit")
+
+
+class Killed(BaseException):
+    """The operator's process ends here."""
+
+
+class World:
+    """One lane, its database, and what is published to it. Implements what the operator's commands use of `Writes`."""
+
+    def __init__(self, url: str) -> None:
+        self.environment = {"USERS_DATABASE_URL": url}
+        self._url = url
+        self.now = START
+        self._tag = 0
+        self.emitted: list[OutboxEntry] = []
+        self.queue: list[Delivery] = []
+        self.is_up = True
+        self.kills_after: int | None = None
+        self.start(service_named("users"))
+
+    def start(self, service: Service) -> None:
+        """A release of the lane, in place of the one before."""
+        self.lane = Lane(service, open_store(self._url, service), lambda: self.now, "test", LaneSettings(), lambda: 0.0)
+
+    def deliver(self, *messages: CommandMessage) -> list[Outcome]:
+        """What the lane says of a message, if it is there to say anything."""
+        self._tag += 1
+        self.queue.append(Delivery(tag=self._tag, commands=messages, reply_to="here"))
+        return self.work() if self.is_up else []
+
+    def work(self) -> list[Outcome]:
+        """Apply what waits."""
+        batch, self.queue = self.queue, []
+        settlement = self.lane.apply(batch)
+        assert isinstance(settlement, Settlement)
+        self.emitted += settlement.emitted
+        return settlement.outcomes
+
+    def sent(self) -> list[Outcome]:
+        """Deliver what the lane has emitted to itself, as the broker would."""
+        emitted, self.emitted = self.emitted, []
+        messages = [
+            CommandMessage(command_id=entry.command_id, type=entry.type, arguments=entry.arguments, origin="system")
+            for entry in emitted
+        ]
+        outcomes = self.deliver(*messages) if messages else []
+        self.lane.confirm(emitted)
+        return outcomes
+
+    def bury(self, **fields: Any) -> CommandMessage:
+        """A letter of a command that this lane does not know."""
+        known = {"command_id": str(uuid4()), "type": GHOSTS[0], "arguments": b"{}"}
+        message = CommandMessage(**known | fields)
+        self.now += timedelta(seconds=1)
+        self.deliver(message)
+        return message
+
+    async def issue(self, lane: str, message: CommandMessage, wait_s: float) -> Outcome:
+        assert (lane, message.origin, is_system_id(message.command_id or "")) == ("users", "system", True)
+        outcomes = self.deliver(message)
+        if self.kills_after is not None:
+            self.kills_after -= 1
+            if self.kills_after == 0:
+                raise Killed
+        if not outcomes:
+            raise CommandPending(message.command_id or "")
+        return outcomes[0]
+
+    def run(self, *arguments: object, expect: int = 0) -> Result:
+        ran = CliRunner().invoke(cli, list(map(str, arguments)), env=self.environment)
+        assert ran.exit_code == expect, (ran.exit_code, ran.stdout, ran.stderr, ran.exception)
+        return ran
+
+    def json(self, *arguments: object, expect: int = 0) -> Any:
+        return json.loads(self.run(*arguments, "--json", expect=expect).stdout)
+
+    def numbers(self, *options: object) -> list[int]:
+        return [letter["letter"] for letter in self.json("dead", "list", "users", *options)]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    url = f"sqlite:///{tmp_path}/users.db"
+    migrate(service_named("users"), DatabaseSettings(database_url=url))
+    world = World(url)
+
+    @asynccontextmanager
+    async def writes(_: str, __: int) -> AsyncIterator[World]:
+        yield world
+
+    monkeypatch.setattr(orders, "_writes", writes)
+    monkeypatch.setattr(orders, "_require_queue", lambda _: None)
+    return world
+
+
+def test_letters_are_found_by_what_they_are(world: World) -> None:
+    first = world.bury(arguments=b'{"name": "na\\u00efve"}')
+    world.bury(type=GHOSTS[1], origin="system")
+    world.bury(command_id=None, problem=Problem("missing_command_id", "no id"), arguments=b"%_\\naked\xff")
+    world.bury(command_id=None, problem=Problem("missing_command_id", "no id"), arguments=b"%_\\naked\xff")
+    world.bury(type="users.credit", arguments=b'{"id": 0}')
+    assert world.numbers() == [1, 2, 3, 4]
+    for options, expected in (
+        (("--type", GHOSTS[1]), [2]),
+        (("--type", "users.GHOST"), []),
+        (("--code", "unknown_command_type"), [1, 2]),
+        (("--code", "missing_command_id"), [3]),
+        (("--origin", "system"), [2]),
+        (("--origin", "public", "--code", "unknown_command_type"), [1]),
+        (("--contains", "na\\u00efve"), [1]),
+        (("--contains", "\\naked"), [3]),
+        (("--contains", "NAKED"), []),
+        (("--contains", "%_"), [3]),
+        (("--contains", "_%"), []),
+        (("--command", str(first.command_id).upper()), [1]),
+        (("--since", "2026-01-01T00:00:02Z", "--until", "2026-01-01T00:00:05Z"), [2, 3]),
+        (("--until", "2026-01-01T00:00:01Z"), []),
+        (("--until", "30s"), [1, 2, 3, 4]),
+        (("--since", "1s"), []),
+    ):
+        assert world.numbers(*options) == expected, options
+    [nameless] = world.json("dead", "list", "users", "--code", "missing_command_id")
+    assert (nameless["copies"], nameless["command_id"], nameless["size_bytes"]) == (2, None, 9)
+
+
+def test_a_list_has_pages_and_says_that_there_are_more(world: World) -> None:
+    for _ in range(5):
+        world.bury()
+    ran = world.run("dead", "list", "users", "--limit", 2)
+    assert len(ran.stdout.splitlines()) == 3
+    assert ran.stderr == "there are more: coordinator dead list users --after 2\n"
+    assert world.numbers("--after", 2, "--limit", 3) == [3, 4, 5]
+    assert world.run("dead", "list", "users", "--after", 2, "--limit", 3).stderr == ""
+
+
+HOSTILE = {
+    "an escape": b'{"a": "\\u001b[2J"}',
+    "raw controls": b'\x1b]0;owned\x07 {"a"',
+    "a C1 control": b'{"a": "\xc2\x9b31m"}',
+    "a change of direction": b'{"a": "\xe2\x80\xae"}',
+    "not UTF-8": b"\xff\xfe{}",
+    "half a pair": b'{"a": "\\ud800"}',
+    "lines": b'{\n"a":\r\n1}',
+    "too deep": b"[" * 5000 + b"]" * 5000,
+    "huge": b'{"a": "' + b"x" * 300_000 + b'"}',
+    "larger than is kept": b'{"a": "' + b"x" * (1 << 20) + b'"}',
+    "nothing": b"",
+    "a number beyond all": b'{"a": 1e999}',
+}
+
+
+@pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.parametrize("is_named", [True, False])
+def test_any_letter_can_be_shown_and_says_nothing_to_the_terminal(world: World, body: bytes, is_named: bool) -> None:
+    problem = Problem("invalid_header", f"bad \x1b[2J {body[:20]!r} \x9b")
+    world.bury(arguments=body, problem=problem, **({} if is_named else {"command_id": None}))
+    for command in (("dead", "list", "users"), ("dead", "show", "--letter", 1, "--lane", "users")):
+        for form in ((), ("--json",)):
+            out = world.run(*command, *form).stdout
+            assert all(line.isprintable() for line in out.split("\n"))
+            assert form or len(out) < 2 * SHOWN_CHARACTERS_MAX + 4000
+    [shown] = world.json("dead", "show", "--letter", 1, "--lane", "users")
+    assert (shown["size_bytes"], shown["code"], shown["copies"]) == (len(body), "invalid_header", 1)
+    if shown["arguments"] is None:
+        assert shown["text"].encode() == body[: shown["kept_bytes"]] or "\\x" in shown["text"]
+    else:
+        assert shown["arguments"] == json.loads(body)
+    assert world.json("dead", "discard", "--letter", 1, "--lane", "users")[0]["status"] == "applied"
+    assert world.numbers() == []
+
+
+def test_a_replay_is_sent_once_under_a_derived_id_and_the_log_says_who_ordered_it(world: World) -> None:
+    message = world.bury(arguments=b'{"id": 1}', type="users.credit")
+    [replayed] = world.json("dead", "replay", message.command_id, "--args", '{"id": 7, "amount": 3}')
+    assert replayed["replayed_as"] == replay_command_id(message.command_id)
+    assert (replayed["lane"], replayed["letter"], replayed["status"]) == ("users", 1, "applied")
+    [entry] = world.emitted
+    assert (entry.command_id, entry.arguments) == (replayed["replayed_as"], b'{"id": 7, "amount": 3}')
+    order = ReplayLetter(letter=1, args=msgspec.Raw(b'{"id": 7, "amount": 3}'), by=replayed["by"])
+    logged = world.json("command", message_of("users", order, 0).command_id)
+    assert (logged["type"], logged["result"]["by"]) == ("lane.replay", replayed["by"])
+    assert "@" in replayed["by"]
+    assert "no dead letter of command" in world.run("dead", "replay", message.command_id, expect=1).stderr
+    assert (
+        "there is no dead letter 1 of users"
+        in world.run("dead", "discard", "--letter", 1, "--lane", "users", expect=1).stderr
+    )
+
+
+@pytest.mark.parametrize("is_up", [True, False], ids=["the lane is up", "the lane is down"])
+@pytest.mark.parametrize("kills_after", [1, 2, 3])
+def test_an_operator_that_dies_half_way_may_ask_again(world: World, is_up: bool, kills_after: int) -> None:
+    ids = [world.bury(type="users.credit", arguments=b"[]").command_id for _ in range(3)]
+    world.is_up, world.kills_after = is_up, kills_after
+    with pytest.raises(Killed):
+        CliRunner().invoke(
+            cli, ["dead", "discard", "--all", "--lane", "users"], env=world.environment, catch_exceptions=False
+        )
+    world.kills_after = None
+    again = world.json("dead", "discard", "--all", "--lane", "users", expect=0 if is_up else 3)
+    assert {each["status"] for each in again} <= {"applied" if is_up else "pending"}
+    world.is_up = True
+    outcomes = world.work() if world.queue else []
+    assert {outcome.status for outcome in outcomes} <= {"applied"}
+    assert world.numbers() == []
+    assert all(
+        len(world.json("command", order_id(number))["result"]["command_id"]) == len(ids[0]) for number in (1, 2, 3)
+    )
+
+
+def order_id(number: int) -> str:
+    return message_of("users", DiscardLetter(letter=number, by=as_user()), 0).command_id or ""
+
+
+def test_what_is_not_done_in_time_is_said_and_done_later_once(world: World) -> None:
+    world.bury(type="users.credit", arguments=b'{"id": 0, "amount": 1}')
+    world.is_up = False
+    for _ in range(2):
+        ran = world.run("dead", "replay", "--letter", 1, "--lane", "users", "--wait", 0, *AMOUNT, expect=3)
+        assert "1 not done within 0 s: the orders are confirmed" in ran.stderr
+    world.is_up = True
+    assert [outcome.status for outcome in world.work()] == ["applied", "applied"]
+    assert len(world.emitted) == 1
+
+
+def with_ghosts() -> Service:
+    """A release that knows them."""
+    users = service_named("users")
+    credit = next(handler for handler in users.handlers if handler.command.type == "users.credit")
+
+    class Ghost(credit.command, frozen=True, kw_only=True):  # type: ignore[misc,name-defined]
+        type = GHOSTS[0]
+
+    return msgspec.structs.replace(users, handlers=(*users.handlers, msgspec.structs.replace(credit, command=Ghost)))
+
+
+def test_what_was_refused_can_be_asked_again_once_the_reason_is_gone(world: World) -> None:
+    ghost = world.bury()
+    for _ in range(2):
+        ran = world.run("dead", "replay", ghost.command_id, *AMOUNT, expect=1)
+        assert f"users: letter 1 (command {ghost.command_id}) stays: not_replayable" in ran.stderr
+    assert world.numbers() == [1]
+    world.start(with_ghosts())
+    world.run("dead", "replay", ghost.command_id, *AMOUNT)
+    assert [entry.type for entry in world.emitted] == [GHOSTS[0]]
+    assert world.numbers() == []
+
+
+AMOUNT = ("--args", '{"id": 1, "amount": 1}')
+
+
+def test_a_replay_that_fails_again_is_another_letter(world: World) -> None:
+    ghost = world.bury()
+    for number in (1, 2):
+        world.start(with_ghosts())
+        [replayed] = world.json("dead", "replay", "--letter", number, "--lane", "users", *AMOUNT)
+        world.start(service_named("users"))
+        # A lane that starts finds it in the outbox, and sends it as well.
+        assert {outcome.status for outcome in world.sent()} == {"failed"}
+        [letter] = world.json("dead", "list", "users")
+        assert (letter["letter"], letter["command_id"]) == (number + 1, replayed["replayed_as"])
+    assert replayed["replayed_as"] == replay_command_id(replay_command_id(ghost.command_id or ""))
+
+
+def test_a_mismatch_of_the_systems_own_is_mended_by_its_number(world: World) -> None:
+    """Two letters have the id of one command: the number tells them apart, and each is sent under an id of its own."""
+    known = world.bury(origin="system")
+    for amount in (1, 2):
+        world.bury(
+            command_id=known.command_id,
+            type="users.credit",
+            arguments=b'{"id": 1, "amount": %d}' % amount,
+            origin="system",
+        )
+    letters = world.json("dead", "list", "users", "--code", "idempotency_mismatch")
+    assert [letter["command_id"] for letter in letters] == [known.command_id] * 2
+    replayed = [
+        world.json("dead", "replay", "--letter", letter["letter"], "--lane", "users")[0]["replayed_as"]
+        for letter in letters
+    ]
+    assert len({*replayed, known.command_id, replay_command_id(known.command_id)}) == 4
+    assert [entry.command_id for entry in world.emitted] == replayed
+    assert [outcome.status for outcome in world.sent()] == ["rejected", "rejected"]
+    assert world.numbers() == [1]
+
+
+def test_a_letter_without_an_id_is_replayed_with_new_arguments_and_gets_one(world: World) -> None:
+    problem = Problem("missing_command_id", "no id")
+    world.bury(command_id=None, type="users.credit", arguments=b"x" * 100_000, problem=problem)
+    cut = world.run("dead", "replay", "--letter", 1, "--lane", "users", expect=1)
+    assert "give its arguments anew" in cut.stderr
+    [replayed] = world.json("dead", "replay", "--letter", 1, "--lane", "users", "--args", '{"id": 1, "amount": 1}')
+    assert is_system_id(replayed["replayed_as"])
+    assert replayed["command_id"] is None
+    assert [outcome.status for outcome in world.sent()] == ["rejected"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ("[1]", "must be a JSON object"),
+        ("{", "must be a JSON object"),
+        ('"x"', "must be a JSON object"),
+        ('{"a": "\udcff"}', "must be a JSON object"),
+        ('{"a":' * 101 + "1" + "}" * 101, "nested deeper"),
+        ('{"a": "' + "x" * (1 << 20) + '"}', "bytes"),
+    ],
+)
+def test_arguments_are_checked_before_anything_is_ordered(world: World, arguments: str, why: str) -> None:
+    world.bury()
+    ran = world.run("dead", "replay", "--letter", 1, "--lane", "users", "--args", arguments, expect=1)
+    assert why in ran.stderr
+    assert world.numbers() == [1]
+
+
+def test_new_arguments_are_for_one_letter_only(world: World) -> None:
+    world.bury()
+    world.bury()
+    assert "2 are meant" in world.run("dead", "replay", "--all", "--lane", "users", "--args", "{}", expect=1).stderr
+
+
+def test_a_strangers_command_is_lifted_only_on_purpose(world: World) -> None:
+    message = world.bury(type="users.continue_purchase", arguments=CONTINUATION, origin="public")
+    [letter] = world.json("dead", "list", "users")
+    assert (letter["code"], letter["origin"]) == ("forbidden_command_type", "public")
+    assert "forbidden_command_type" in world.run("dead", "replay", message.command_id, expect=1).stderr
+    world.run("dead", "replay", message.command_id, "--as-system")
+    assert len(world.emitted) == 1
+
+
+def test_an_effect_that_came_by_the_way_of_strangers_is_lifted_only_on_purpose(world: World) -> None:
+    """It may be what the release before left in its queue, or use the id of an effect of ours: that letter stays."""
+    effect = str(uuid4())
+    dead = DeadEffect(command_id=effect, effect_type="users.effects.mail", body="{}", code="x", reason="x")
+    strange = msgspec.structs.replace(dead, body='{"to": "me"}', code="not_from_system", origin="public")
+    nameless = msgspec.structs.replace(dead, command_id=None, effect_type=None)
+    for each in (dead, strange, nameless):
+        world.deliver(
+            CommandMessage(command_id=str(uuid4()), type=each.type, arguments=each.arguments(), origin="system")
+        )
+    letters = world.json("dead", "list", "users")
+    assert [(each["origin"], each["command_id"], each["code"]) for each in letters] == [
+        ("system", effect, "x"),
+        ("public", effect, "not_from_system"),
+        ("system", None, "x"),
+    ]
+
+    def replay(number: int, *options: str, expect: int = 0) -> Result:
+        return world.run("dead", "replay", "--letter", number, "--lane", "users", *options, expect=expect)
+
+    assert "forbidden_command_type" in replay(2, expect=1).stderr
+    assert "not_replayable" in replay(3, "--as-system", expect=1).stderr
+    replay(1)
+    replay(2, "--as-system")
+    assert [(each.lane, each.command_id, each.arguments) for each in world.emitted] == [
+        ("effects.users", effect, b"{}"),
+        ("effects.users", effect, b'{"to": "me"}'),
+    ]
+    assert world.numbers() == [3]
+
+
+CONTINUATION = json.dumps(
+    {
+        "command_id": str(uuid4()),
+        "command_type": "items.quote",
+        "status": "failed",
+        "result": None,
+        "error": {"code": "x", "message": "x"},
+    }
+).encode()
+
+
+def test_a_deadline_that_is_over_is_lifted_only_on_purpose(world: World) -> None:
+    message = world.bury(type="users.credit", arguments=b'{"id": 1}', deadline_ms=2**40)
+    world.now = datetime(2040, 1, 1, tzinfo=UTC)
+    assert "deadline_over" in world.run("dead", "replay", message.command_id, *AMOUNT, expect=1).stderr
+    world.run("dead", "replay", message.command_id, *AMOUNT, "--without-deadline")
+    assert len(world.emitted) == 1
+
+
+def test_all_that_are_meant_are_taken_and_no_others(world: World) -> None:
+    count = 2 * ORDERS_AT_ONCE + 50
+    world.deliver(
+        *(CommandMessage(command_id=str(uuid4()), type="users.credit", arguments=b"{}") for _ in range(count))
+    )
+    world.deliver(*(CommandMessage(command_id=str(uuid4()), type=GHOSTS[0], arguments=b"{}") for _ in range(30)))
+    dry = world.run("dead", "discard", "--all", "--lane", "users", "--type", "users.credit", "--dry-run")
+    assert len(dry.stdout.splitlines()) == count
+    assert dry.stdout.splitlines()[0].endswith("of type users.credit would be discarded")
+    gone = world.json("dead", "discard", "--all", "--lane", "users", "--type", "users.credit")
+    assert (len(gone), {each["status"] for each in gone}) == (count, {"applied"})
+    assert [each["arguments"] for each in gone[:2]] == [{}, {}]
+    assert len(world.numbers("--limit", 1000)) == 30
+    refused = world.json("dead", "replay", "--all", "--lane", "users", expect=1)
+    assert {(each["status"], each["error"]["code"]) for each in refused} == {("rejected", "not_replayable")}
+    assert len(world.numbers()) == 30
+
+
+def test_a_broker_that_goes_away_half_way_leaves_what_was_done_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        world.bury()
+    issue = World.issue
+
+    async def away(self: World, lane: str, message: CommandMessage, wait_s: float) -> Outcome:
+        if b'"letter":2' in message.arguments:
+            raise BrokerUnavailable("RabbitMQ cannot be reached")
+        return await issue(self, lane, message, wait_s)
+
+    monkeypatch.setattr(World, "issue", away)
+    ran = world.run("dead", "discard", "--all", "--lane", "users", expect=1)
+    assert "RabbitMQ cannot be reached" in ran.stderr
+    assert [number for number in (1, 2, 3) if f"letter {number} (" in ran.stdout] == [1, 3]
+    assert world.numbers() == [2]
+
+
+def test_a_lane_that_is_away_is_named_and_the_others_are_shown(world: World, tmp_path: Path) -> None:
+    world.bury()
+    world.environment["ITEMS_DATABASE_URL"] = f"sqlite:///{tmp_path}/nowhere/items.db"
+    ran = world.run("dead", "list", "--json", expect=1)
+    assert len(json.loads(ran.stdout)) == 1
+    assert "the database of lane items" in ran.stderr
+    assert "PAYMENTS_DATABASE_URL" in ran.stderr
+    assert "not looked into" in world.run("dead", "show", uuid4(), expect=1).stderr
+
+
+def fill_outbox(world: World, **counts: int) -> None:
+    """What a lane emitted whose targets take nothing."""
+    work = []
+    for target, count in counts.items():
+        work += [
+            OutboxEntry(
+                id=len(work) + number + 1,
+                lane=target.replace("_", "."),
+                command_id=str(uuid4()),
+                type=f"{target}.note",
+                arguments=b"{}",
+                created_at=START,
+            )
+            for number in range(count)
+        ]
+    users = service_named("users")
+    store = open_store(world.environment["USERS_DATABASE_URL"], users)
+    lease = store.take_over("test", START)
+    store.begin().commit(lease, 0, Changes([], [], [work]))
+    store.close()
+    world.start(users)
+
+
+def test_an_outbox_is_listed_by_target_with_its_oldest(world: World) -> None:
+    fill_outbox(world, items=3, nobody=2)
+    found = world.json("outbox", "list", "users", "--limit", 4)
+    assert [(each["target"], each["entries"]) for each in found["targets"]] == [("items", 3), ("nobody", 2)]
+    assert [entry["entry"] for entry in found["entries"]] == [1, 2, 3, 4]
+    assert world.run("outbox", "list", "users", "--limit", 4).stderr == (
+        "there are more: coordinator outbox list users --after 4\n"
+    )
+    assert len(world.json("outbox", "list", "users", "--target", "nobody")["entries"]) == 2
+    assert world.json("outbox", "list", "users", "--after", 4)["entries"][0]["entry"] == 5
+
+
+def test_what_is_emitted_to_nobody_is_withdrawn_and_nothing_else(world: World) -> None:
+    fill_outbox(world, items=3, nobody=2500)
+    dry = world.json("outbox", "discard", "users", "--target", "nobody", "--all", "--dry-run")
+    assert len(dry) == 2500
+    gone = world.json("outbox", "discard", "users", "--target", "nobody", "--all")
+    assert (len(gone), {each["withdrawn"] for each in gone}) == (2500, {True})
+    assert [entry["entry"] for entry in world.json("outbox", "list", "users")["entries"]] == [1, 2, 3]
+    ran = world.run("outbox", "discard", "users", "--entry", 2)
+    assert ran.stdout.splitlines()[-1] == "users: 1 of 1 are not sent any more"
+    assert "has no entry 2" in world.run("outbox", "discard", "users", "--entry", 2, expect=1).stderr
+    world.is_up = False
+    assert "1 not done within" in world.run("outbox", "discard", "users", "--entry", 3, "--wait", 0, expect=3).stderr
