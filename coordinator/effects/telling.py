@@ -95,10 +95,12 @@ class Telling:
 
 def dead_effect(message: CommandMessage, problem: Problem, traceback: str | None = None) -> DeadEffect:
     """What the lane is told of an effect that nothing could be made of; its text as far as it fits."""
+    body = message.arguments.decode("utf-8", "backslashreplace")[:EFFECT_TEXT_CHARACTERS_MAX]
     return DeadEffect(
         command_id=message.command_id,
         effect_type=message.type,
-        body=message.arguments.decode("utf-8", "backslashreplace")[:EFFECT_TEXT_CHARACTERS_MAX],
+        body=body,
+        size_bytes=None if body.encode() == message.arguments else len(message.arguments),
         code=problem.code,
         reason=_text(problem.message)[:_REASON_CHARACTERS_MAX],
         traceback=None if traceback is None else _text(traceback)[-_TRACEBACK_CHARACTERS_MAX:],

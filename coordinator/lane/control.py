@@ -71,7 +71,7 @@ class WithdrawEmitted(Command, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class DeadEffect(Command, frozen=True, kw_only=True):
-    """An effect worker could make nothing of a message. `body` is its beginning, as text.
+    """An effect worker could make nothing of a message. `body` is its text; or its beginning, of so many bytes in all.
 
     With the origin `public` its id and type are what a stranger says they are.
     """
@@ -81,6 +81,7 @@ class DeadEffect(Command, frozen=True, kw_only=True):
     command_id: str | None
     effect_type: str | None
     body: Annotated[str, Meta(max_length=EFFECT_TEXT_CHARACTERS_MAX)]
+    size_bytes: int | None = None
     code: str
     reason: str
     traceback: str | None = None

@@ -96,7 +96,7 @@ class Letters:
                     dead_at=self._work.now,
                 )
             )
-        return self._add(source, message, problem, command.traceback, None, target)
+        return self._add(source, message, problem, command.traceback, None, target, command.size_bytes)
 
     def remove(self, letter: DeadLetter) -> None:
         """A letter is gone for good."""
@@ -112,6 +112,7 @@ class Letters:
         traceback: str | None,
         sequence: int | None,
         target: str | None = None,
+        size_bytes: int | None = None,
     ) -> DeadLetter:
         options = Options(
             origin=message.origin,
@@ -134,7 +135,7 @@ class Letters:
                 traceback=_end(traceback),
                 sequence=sequence,
                 arguments=message.arguments[:bytes_max],
-                size_bytes=len(message.arguments),
+                size_bytes=len(message.arguments) if size_bytes is None else size_bytes,
                 options=options.encode(),
                 copies=1,
                 dead_at=self._work.now,

@@ -144,6 +144,16 @@ class LetterContract:
         lane.do(dead)
         assert len(lane.rows(DeadLetter)) == 1
 
+    def test_an_effect_of_which_only_the_beginning_is_known_is_not_replayed_as_it_is(self, lane: LaneUnderTest) -> None:
+        lane.do(
+            DeadEffect(
+                command_id=command_id(1), effect_type="x.y", body='{"text": "x', size_bytes=90_000, code="c", reason="r"
+            )
+        )
+        (letter,) = lane.rows(DeadLetter)
+        assert letter.size_bytes == 90_000
+        assert codes(lane.do(ReplayLetter(letter=letter.id))) == ["not_replayable"]
+
     def test_a_letter_that_is_too_large_keeps_its_beginning(self, lane: LaneUnderTest) -> None:
         body = b'{"owner":"' + b"x" * (2 << 20) + b'"}'
         envelope = Envelope(message_id=command_id(1), type=OpenAccount.type)
