@@ -7,6 +7,7 @@ from typing import Any
 
 from coordinator.lane import settle as settle_module
 from coordinator.lane.lane import Lane
+from coordinator.lane.orders import Orders
 from coordinator.lane.outbox import Outbox
 from coordinator.lane.parking import Parking
 from coordinator.lane.positions import Positions
@@ -52,14 +53,6 @@ def mutants() -> Iterator[Mutant]:
         "",
     )
     yield rewritten(
-        "released-failure-told-once",
-        "a crash loses the dead letter of one that failed when it was let go",
-        settle_module,
-        "_repeated",
-        "if head is not None and head.command_id != entry.command_id:",
-        "if False:",
-    )
-    yield rewritten(
         "waiting-command-applied-by-its-duplicate",
         "a duplicate of one that waits is settled, and the other one too",
         settle_module,
@@ -88,7 +81,7 @@ def mutants() -> Iterator[Mutant]:
         "what did not fit the window is never read again",
         Outbox,
         "emitted",
-        "self._is_behind = True",
+        "window.is_behind = True",
         "pass",
     )
     yield rewritten(
@@ -96,13 +89,13 @@ def mutants() -> Iterator[Mutant]:
         "of a long outbox a successor publishes the first page only",
         Outbox,
         "read",
-        "self._is_behind = len(page) == self.page_rows",
-        "self._is_behind = False",
+        "window.is_behind = len(page) == self.page_rows",
+        "window.is_behind = False",
     )
     yield rewritten(
         "release-of-anything",
         "a release that comes twice lets the wrong command's key go on",
-        settle_module,
+        Orders,
         "_release",
         "if head is None or head.command_id != command.command_id.lower():",
         "if head is None:",
