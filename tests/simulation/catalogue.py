@@ -25,8 +25,8 @@ from coordinator.lane.pieces import Pieces
 from coordinator.lane.positions import Positions
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.unit_of_work import BatchWork
-from coordinator.rabbitmq.emitted import EmittedCommands
 from coordinator.lane.window import Window
+from coordinator.rabbitmq.emitted import EmittedCommands
 from coordinator.stores.port import Changes, Fenced, Lease
 from shared.lane_tables import LogEntry, OutboxEntry
 from shared.messaging import wire
