@@ -19,6 +19,7 @@ from coordinator.lane.delivery import Delivery, Deposed, Hold, Reply, Settlement
 from coordinator.lane.lane import Lane
 from shared.lane_tables import OutboxEntry
 from shared.messaging.outcome import encode_outcome, encode_outcomes
+from shared.row_checks import RowChecks
 from tests.simulation.broker import Channel, Message, system_message
 from tests.simulation.database import Crash, SimulatedStore
 from tests.simulation.emitted import SimulatedEmitted
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LOOKS_EVERY_S = 1.0
+_CHECKS: dict[str, RowChecks] = {}
 
 
 class Process:
@@ -46,6 +48,8 @@ class Process:
         self.inbox = Inbox()
         self.store = SimulatedStore(world.databases[lane], self)
         self.lane = Lane(SERVICES[lane], self.store, self._clock, name, world.settings, lambda: world.now, TARGETS)
+        # They are made of the models, which are the same in every run, and would take a third of its time.
+        self.lane._checks = _CHECKS.setdefault(lane, self.lane._checks)
         self.skew_s = (world.chance() - 0.5) * 0.2
         self.publisher = Publisher(world, name, io_thread)
         self.acknowledger = Acknowledger()
