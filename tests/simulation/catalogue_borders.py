@@ -150,7 +150,7 @@ def _of_origin() -> Iterator[Mutant]:
         "origin-forgotten-in-the-outbox",
         "a stranger's continuation leaves the lane as the system's",
         BatchWork,
-        "send_out",
+        "_entry_of",
         "None if emission.options is NO_OPTIONS else emission.options.encode()",
         "None",
     )
@@ -245,8 +245,8 @@ def _of_letters() -> Iterator[Mutant]:
         "what fails when it comes a second time has no dead letter",
         settle_module,
         "settle",
-        'if verdict.status == "failed" and not _blocks(request, entry):',
-        'if verdict.status == "failed" and not _blocks(request, entry) and not request.redelivered:',
+        " and not _blocks(request, entry):",
+        " and not _blocks(request, entry) and not request.redelivered:",
     )
     yield rewritten(
         "letter-of-what-blocks",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from coordinator.lane import parking as parking_module
+from coordinator.lane import request as request_module
 from coordinator.lane import settle as settle_module
 from coordinator.lane.lane import Lane
 from coordinator.lane.orders import Orders
@@ -32,6 +34,11 @@ def _successor_forgets(patches: Patches) -> None:
     patches.wrap(SimulatedTransaction, "scan", scan)
 
 
+def _waited_parks_nothing(patches: Patches) -> None:
+    patches.rewrite(request_module, "prepare", "parks_key=parked_key is not None\n        or (", "parks_key=(")
+    patches.replace(parking_module, "prepare", request_module.prepare)
+
+
 def mutants() -> Iterator[Mutant]:
     yield Mutant("park-key-parks-no-key", "later commands overtake the failed one", _nobody_waits)
     yield Mutant("parking-changed-before-commit", "rolled back, commands still wait", _state_survives_rollback)
@@ -41,16 +48,13 @@ def mutants() -> Iterator[Mutant]:
         "those that waited are applied last in, first out",
         Parking,
         "ready",
-        "return [row for row in self._rows.values() if row.ordering_key not in self._heads]",
-        "return [row for row in self._rows.values() if row.ordering_key not in self._heads][::-1]",
+        "return [row for row in self.rows.values() if row.ordering_key not in self._heads]",
+        "return [row for row in self.rows.values() if row.ordering_key not in self._heads][::-1]",
     )
-    yield rewritten(
+    yield Mutant(
         "waited-and-failed-keeps-nobody-waiting",
         "the next one overtakes the one that failed when it was let go",
-        settle_module,
-        "_parks_key",
-        "request.parked_key is not None or ",
-        "",
+        _waited_parks_nothing,
     )
     yield rewritten(
         "waiting-command-applied-by-its-duplicate",
