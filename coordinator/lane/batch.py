@@ -124,13 +124,15 @@ def settlement_of(
         if request.reply_to is not None and done.outcome is not None:
             replies.append(Reply(request.reply_to, request.correlation_id, packed=False, outcomes=[done.outcome]))
     everything = [*settled[:position], *(done for _, done in carried.released)]
+    # Their page of the outbox may have been read by the very transaction that removed them.
+    withdrawn = set(carried.withdrawn)
     return Settlement(
         tags=tags,
         outcomes=[done.outcome for done in everything if done.outcome is not None],
         replies=replies,
         dead_letters=[done.letter for done in everything if done.letter is not None],
         dropped=sum(done.is_dropped for done in everything),
-        emitted=carried.emitted,
+        emitted=[entry for entry in carried.emitted if entry.id not in withdrawn] if withdrawn else carried.emitted,
         withdrawn=carried.withdrawn,
         saved=carried.saved,
         removed=carried.removed,

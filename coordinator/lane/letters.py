@@ -122,7 +122,7 @@ class Letters:
             continuation=message.continuation,
         )
         bytes_max = ARGUMENTS_BYTES_MAX if message.command_id is not None else NAMELESS_BYTES_MAX
-        return self._work.add(
+        return self._work.add_numbered(
             DeadLetter(
                 id=self._work.next_id(_SERIES),
                 source=source,

@@ -24,17 +24,19 @@ from shared.errors import Rejected
 from shared.ids import replay_command_id, system_command_id
 from shared.lane_tables import DeadLetter, OutboxEntry
 from shared.messaging.options import Options
-from shared.messaging.wire import CommandMessage
+from shared.messaging.wire import CommandMessage, Problem
 
 
 class Orders:
     """Carries them out within one transaction."""
 
-    def __init__(self, work: BatchWork, parking: Parking, letters: Letters, handlers: Handlers) -> None:
+    def __init__(self, work: BatchWork, parking: Parking, letters: Letters, handlers: Handlers, bytes_max: int) -> None:
+        """`bytes_max`: of more bytes the lane takes no message."""
         self._work = work
         self._parking = parking
         self._letters = letters
         self._handlers = handlers
+        self._bytes_max = bytes_max
 
     def carry_out(self, command: Command) -> Struct | None:
         """Do what one command asks; return what its outcome tells. Raises Rejected."""
@@ -147,6 +149,9 @@ class Orders:
             origin=emission.options.origin,
         )
         problem = prepare(message, self._handlers, redelivered=False).problem
+        if len(message.arguments) > self._bytes_max:
+            text = f"its arguments have {len(message.arguments)} bytes; at most {self._bytes_max} are taken"
+            problem = problem or Problem("message_too_large", text)
         if problem is not None:
             code = problem.code if problem.code == "forbidden_command_type" else "not_replayable"
             raise Rejected(code, f"the command of dead letter {letter.id} would fail again: {problem.message}")

@@ -181,7 +181,7 @@ class Transactions:
             cancelled=self._cancelled,
             parking=parking,
             letters=letters,
-            orders=Orders(work, parking, letters, self._handlers),
+            orders=Orders(work, parking, letters, self._handlers, self._settings.message_bytes_max),
             positions=positions,
             epoch=lease.epoch,
             parked_max=self._settings.parked_max,

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from coordinator.stores.port import Changes, Read, Transaction
+from coordinator.stores.port import Changes, Read, StoreUnavailable, Transaction
 from shared.commands import Command
 from shared.continuation import Continuation, Deferred, Emission, continued
 from shared.errors import Rejected
@@ -208,7 +208,7 @@ class BatchWork:
     def send_out(self, emission: Emission) -> None:
         """Put a command into the outbox. Raises ValueError for one to nobody, InvalidRow for one that does not fit."""
         entry = self._entry_of(emission)
-        self.add(msgspec.structs.replace(entry, id=self.next_id(_OUTBOX_SERIES)))
+        self.add_numbered(msgspec.structs.replace(entry, id=self.next_id(_OUTBOX_SERIES)))
 
     def check_continuation(self, deferred: Deferred) -> None:
         """Raises ValueError for a continuation that can never be put into the outbox."""
@@ -230,6 +230,19 @@ class BatchWork:
         )
         self._kinds[OutboxEntry].check.new(entry)
         return entry
+
+    def add_numbered(self, row: R) -> R:
+        """Add a row of the lane's own under the next number of its series.
+
+        Raises StoreUnavailable where there is such a row: another consumer has written it, since a lane knows its own.
+        """
+        held = self._kinds[type(row)].current.get(_key(row))
+        if held is not None:
+            text = f"{row.table} has a row {_key(row)!r} that this consumer did not write"
+            # Whatever a handler makes of it.
+            self.interruption = StoreUnavailable(text)
+            raise self.interruption
+        return self.add(row)
 
     def adopt(self, model: type[Row], key: int | str, row: Row | None) -> None:
         """Take a row, or its absence, as read: the lane knows it, being the only writer."""

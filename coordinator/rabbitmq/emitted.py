@@ -72,17 +72,19 @@ class EmittedCommands:
         self._is_stopped = True
 
     def _send(self, entry: OutboxEntry) -> None:
+        if entry.id in self._under_way:
+            # The table was read anew meanwhile. Two of them could not both be called back.
+            return
         confirm = self._publisher.publish(SYSTEM_EXCHANGE, entry.lane, properties_of(entry), entry.arguments)
         self._under_way[entry.id] = confirm
         confirm.add_done_callback(partial(self._on_done, entry))
 
     def _on_done(self, entry: OutboxEntry, confirm: "asyncio.Future[None]") -> None:
-        if self._under_way.get(entry.id) is confirm:
-            del self._under_way[entry.id]
-        if confirm.cancelled():
-            # Withdrawn; what waits behind it for its target goes on.
+        if self._under_way.get(entry.id) is not confirm:
+            # Withdrawn, even if its answer was there already; what waits behind it for its target goes on.
             self._go_on(entry.lane)
             return
+        del self._under_way[entry.id]
         error = confirm.exception()
         if error is None:
             self._on_confirmed([entry])
@@ -99,8 +101,14 @@ class EmittedCommands:
         waiting = self._waiting.get(entry.lane)
         if waiting is None:
             waiting = self._waiting[entry.lane] = _Waiting(self._retry_delay_s)
-            asyncio.get_running_loop().call_later(waiting.delay_s, self._ask_again, entry.lane, waiting)
+            self._ask_later(entry.lane, waiting)
         waiting.entries[entry.id] = entry
+        self._warn(entry, error, waiting)
+
+    def _ask_later(self, target: str, waiting: _Waiting) -> None:
+        asyncio.get_running_loop().call_later(waiting.delay_s, self._ask_again, target, waiting)
+
+    def _warn(self, entry: OutboxEntry, error: BaseException, waiting: _Waiting) -> None:
         now_s = monotonic()
         if waiting.warned_at_s is None or now_s - waiting.warned_at_s >= WARNED_EVERY_S:
             waiting.warned_at_s = now_s
@@ -110,10 +118,10 @@ class EmittedCommands:
         if self._is_stopped or self._waiting.get(target) is not waiting:
             return
         waiting.delay_s = min(waiting.delay_s * 2, RETRY_DELAY_S_MAX)
-        asyncio.get_running_loop().call_later(waiting.delay_s, self._ask_again, target, waiting)
         if not waiting.entries:
             del self._waiting[target]
             return
+        self._ask_later(target, waiting)
         number = min(waiting.entries)
         if number not in self._under_way:
             self._send(waiting.entries.pop(number))

@@ -10,10 +10,12 @@ from time import monotonic
 import aiohttp
 from msgspec import Struct
 
+from coordinator.lane.control import Marker
 from tests.faults.clients import Client, DirectPublisher, HttpClient, keep_issuing
 from tests.faults.effects import check_effects
 from tests.faults.fleet import Fleet, running_fleet
 from tests.faults.plan import LANES, OF_THE_FILESYSTEM, Kind, plan
+from tests.faults.strangers import Stranger, check_letters, check_strangers, said_to, settled
 from tests.faults.strikes import Strikes, striking
 from tests.faults.workload import workloads
 from tests.support.checker import ClientRecord, check
@@ -33,6 +35,7 @@ class Report(Struct):
     missed: dict[str, int]
     left_out: list[str]
     commands: dict[str, int]
+    strangers: dict[str, int]
     outcomes: dict[str, int]
     takeovers_s: list[float]
     hindered_s: list[float]
@@ -55,6 +58,7 @@ async def run_chaos(faults: int, seed: int) -> Report:
     began = monotonic()
     async with running_fleet() as fleet, striking(fleet, monotonic()) as strikes, AsyncExitStack() as stack:
         clients = await _clients(fleet, seed, stack)
+        strangers = [Stranger(lane, fleet.client_amqp_url, random.Random(f"{seed} stranger {lane}")) for lane in LANES]
         loads = workloads()
         stop = asyncio.Event()
         issuing = [
@@ -65,6 +69,7 @@ async def run_chaos(faults: int, seed: int) -> Report:
             for number, client in enumerate(each)
             for place in range(client.window)
         ]
+        issuing += [asyncio.create_task(stranger.keep_saying(stop)) for stranger in strangers]
         try:
             await asyncio.sleep(WARM_UP_S)
             without = OF_THE_FILESYSTEM if fleet.disk is None else frozenset[Kind]()
@@ -78,8 +83,8 @@ async def run_chaos(faults: int, seed: int) -> Report:
             await asyncio.gather(*issuing, return_exceptions=True)
         violations = [f"a client broke: {task.exception()!r}" for task in done if task.exception() is not None]
         violations += [f"{len(late)} clients had no answer in {ANSWERS_TIMEOUT_S:g} s"] if late else []
-        violations += strikes.violations + await _verdict(fleet, clients)
-        return _report(strikes, clients, violations, sorted(without), monotonic() - began)
+        violations += strikes.violations + await _verdict(fleet, clients, strangers)
+        return _report(strikes, clients, strangers, violations, sorted(without), monotonic() - began)
 
 
 async def _clients(fleet: Fleet, seed: int, stack: AsyncExitStack) -> dict[str, list[Client]]:
@@ -102,21 +107,27 @@ async def _clients(fleet: Fleet, seed: int, stack: AsyncExitStack) -> dict[str, 
     return clients
 
 
-async def _verdict(fleet: Fleet, clients: dict[str, list[Client]]) -> list[str]:
+async def _verdict(fleet: Fleet, clients: dict[str, list[Client]], strangers: Sequence[Stranger]) -> list[str]:
     """Stop the system, then read its tables."""
     violations = [oddity for each in clients.values() for client in each for oddity in client.oddities]
     async with aiohttp.ClientSession() as session:
         violations += await fleet.unready(session)
     for lane, tables in fleet.tables.items():
         records = _records(clients[lane])
-        log = await asyncio.to_thread(tables.log)
+        said = said_to(lane, strangers)
+        log = await asyncio.to_thread(settled, tables, said)
+        violations += [f"{lane}: {violation}" for violation in check_strangers(log, said)]
+        violations += [
+            f"{lane}: {violation}" for violation in await asyncio.to_thread(list, check_letters(log, tables))
+        ]
         violations += [f"{lane}: {violation}" for violation in check(records, log)]
         violations += [
             f"{lane}: {record.type} {record.command_id} was never answered"
             for record in records
             if record.outcome is None
         ]
-        violations += await asyncio.to_thread(check_effects, lane, records, log, tables)
+        own = [entry for entry in log if entry.command_id not in said and entry.type != Marker.type]
+        violations += await asyncio.to_thread(check_effects, lane, records, own, tables)
     return violations + await asyncio.to_thread(fleet.stop)
 
 
@@ -127,6 +138,7 @@ def _records(clients: Sequence[Client]) -> list[ClientRecord]:
 def _report(
     strikes: Strikes,
     clients: dict[str, list[Client]],
+    strangers: Sequence[Stranger],
     violations: list[str],
     left_out: list[Kind],
     seconds: float,
@@ -141,6 +153,7 @@ def _report(
         missed={str(kind): count for kind, count in sorted(strikes.missed.items())},
         left_out=[str(kind) for kind in left_out],
         commands={lane: len({record.command_id for record in each}) for lane, each in records.items()},
+        strangers={lane: len(said_to(lane, strangers)) for lane in LANES},
         outcomes=dict(outcomes),
         takeovers_s=[took_s for took_s, _ in strikes.takeovers_s],
         hindered_s=[took_s for took_s, _ in strikes.hindered_s],
@@ -161,6 +174,7 @@ def shown(report: Report, seed: int) -> str:
     lines += [f"  {count:4}  had nothing to strike: {kind}" for kind, count in report.missed.items()]
     lines += [f"  left out, since no filesystem can be mounted here: {kind}" for kind in report.left_out]
     lines += ["commands: " + ", ".join(f"{lane} {count}" for lane, count in report.commands.items())]
+    lines += ["of strangers: " + ", ".join(f"{lane} {count}" for lane, count in report.strangers.items())]
     lines += ["outcomes: " + ", ".join(f"{status} {count}" for status, count in report.outcomes.items())]
     for name, values in (("takeover after SIGKILL", report.takeovers_s), ("with other faults", report.hindered_s)):
         if values:

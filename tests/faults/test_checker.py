@@ -109,6 +109,28 @@ def test_a_confirmed_command_that_is_missing_is_found() -> None:
     assert any("was confirmed and is not in the log" in violation for violation in check(records, log))
 
 
+def test_what_the_broker_let_expire_needs_no_deadline() -> None:
+    records, log = clean()
+    changed(log, 1, status="expired", result=None)
+    records[1].outcome, records[1].deadline_ms = None, None
+    assert any("without a deadline" in violation for violation in check(records, log))
+    assert check(records, log, expired=[log[1].command_id]) == []
+
+
+def test_what_the_broker_let_expire_may_be_settled_out_of_its_turn() -> None:
+    """It has no effect then, whatever it overtakes, and is known to be safe before anybody knows its place."""
+    records, log = clean()
+    for record in records:
+        record.outcome = record.publisher = record.deadline_ms = None
+        record.confirmed_at, record.outcome_at = record.outcome_at, None
+    for place, sequence in ((4, 2), (1, 3), (2, 4), (3, 5)):
+        changed(log, place, sequence=sequence, epoch=1)
+    changed(log, 4, status="expired", result=None)
+    expired = [log[4].command_id]
+    assert any("was known" in violation for violation in check(records, log))
+    assert check(records, log, expired=expired) == []
+
+
 def test_a_sequence_that_the_client_cannot_see_is_not_compared() -> None:
     records, log = clean()
     seen = records[0].outcome

@@ -2,9 +2,11 @@
 
 Simulated: order kept by redelivery, with the redelivered flag; the prefetch window; a consumer that still reads what
 was sent to it after the broker has moved on to the next one; acknowledgements and publishes lost with their connection;
-reject-publish of one message and not of the next; outcomes lost; restarts. What a nack, a reject or a cancel does to
-the order (DESIGN.md, section 7) is in `requeue_out_of_order`: the product never asks for it, mutants do.
-Not simulated: routing, alarms, frames, several nodes.
+reject-publish of one message and not of the next; a queue that is missing, or takes nothing for long; what expires at
+the head of a queue, and its queue of dead letters, which anybody may consume; outcomes lost; restarts. What a nack, a
+reject or a cancel does to the order (DESIGN.md, section 7) is in `requeue_out_of_order`: the product never asks for
+it, mutants do.
+Not simulated: alarms, frames, several nodes. Whoever publishes names the exchange, as permissions let him.
 """
 
 from __future__ import annotations
@@ -14,7 +16,12 @@ from collections import defaultdict, deque
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from shared.messaging.wire import CommandMessage, Envelope, decode
+import pika
+
+from coordinator.lane.delivery import Delivery
+from coordinator.rabbitmq.incoming import dead_delivery_of, delivery_of
+from shared.messaging.topology import DEAD_EXCHANGE, SYSTEM_EXCHANGE, WRITES_EXCHANGE
+from shared.settings import LaneSettings
 from tests.simulation.schedule import DONE, IDLE, NEVER, PASSED, Act
 
 if TYPE_CHECKING:
@@ -22,52 +29,79 @@ if TYPE_CHECKING:
     from tests.simulation.schedule import Actor
     from tests.simulation.world import World
 
+DEAD = ".dead"
+"""What the name of a lane's queue of dead letters ends with, here."""
+_DEAD_TWICE = 0.2
 _position = attrgetter("position")
 
 
 class Message:
-    """One AMQP message. `ids` are those of its commands, for the checks only."""
+    """One AMQP message. `ids` are those of its commands, for the checks only; None is one without a usable id."""
 
     __slots__ = (
         "body",
-        "commands",
-        "correlation_id",
-        "envelope",
+        "delivery",
+        "exchange",
+        "expires_at",
+        "expires_in_s",
         "ids",
         "is_redelivered",
         "position",
-        "reply_packs",
-        "reply_to",
+        "properties",
+        "queue",
     )
 
     def __init__(
         self,
-        envelope: Envelope,
+        exchange: str,
+        properties: pika.BasicProperties,
         body: bytes,
         ids: tuple[str | None, ...],
-        reply_to: str | None = None,
-        correlation_id: str | None = None,
-        reply_packs: bool = False,
+        expires_in_s: float | None = None,
     ) -> None:
-        self.envelope = envelope
+        self.exchange = exchange
+        self.properties = properties
         self.body = body
         self.ids = ids
-        self.reply_to = reply_to
-        self.correlation_id = correlation_id
-        self.reply_packs = reply_packs
+        self.expires_in_s = expires_in_s
+        self.expires_at = NEVER
         self.position = 0
         self.is_redelivered = False
-        self.commands: tuple[CommandMessage, ...] = ()
+        self.queue: Queue
+        self.delivery: Delivery | None = None
 
-    def decode(self) -> tuple[CommandMessage, ...]:
+    def delivered(self, settings: LaneSettings) -> Delivery:
         """What a consumer makes of it: the same for all, so that a redelivery need not be decoded again."""
-        self.commands = decode(self.envelope, self.body)
-        return self.commands
+        if self.delivery is None:
+            method = _Method(self.exchange)
+            queue = self.queue
+            if queue.is_dead:
+                self.delivery = dead_delivery_of(queue.lane, method, self.properties, self.body, settings)
+            else:
+                self.delivery = delivery_of(method, self.properties, self.body, settings)
+        return self.delivery
 
-    def copy(self, position: int) -> Message:
-        copy = Message(self.envelope, self.body, self.ids, self.reply_to, self.correlation_id, self.reply_packs)
+    def copy(self, queue: Queue, position: int) -> Message:
+        copy = Message(self.exchange, self.properties, self.body, self.ids)
+        copy.queue = queue
         copy.position = position
         return copy
+
+
+class _Method:
+    """As much of Basic.Deliver as does not differ from one delivery of a message to the next."""
+
+    __slots__ = ("delivery_tag", "exchange", "redelivered")
+
+    def __init__(self, exchange: str) -> None:
+        self.exchange = exchange
+        self.delivery_tag = 0
+        self.redelivered = False
+
+
+def system_message(command_id: str, command_type: str, body: bytes) -> Message:
+    """A message of the system's own, or of an operator's."""
+    return Message(SYSTEM_EXCHANGE, pika.BasicProperties(message_id=command_id, type=command_type), body, (command_id,))
 
 
 class Channel:
@@ -101,17 +135,21 @@ class Link:
 
 
 class Queue:
-    """One lane's queue: what is ready, in order, and the consumers' channels, the active one first."""
+    """One lane's queue, or that of its dead letters: what is ready, in order, and the consumers' channels, of which
+    that of a lane serves the first."""
 
-    def __init__(self, lane: str) -> None:
+    def __init__(self, lane: str, is_dead: bool = False) -> None:
         self.lane = lane
+        self.is_dead = is_dead
         self.ready: deque[Message] = deque()
         self.channels: list[Channel] = []
         self.position = 0
 
-    def append(self, message: Message) -> None:
+    def append(self, message: Message) -> Message:
         self.position += 1
-        self.ready.append(message.copy(self.position))
+        copy = message.copy(self, self.position)
+        self.ready.append(copy)
+        return copy
 
     def requeue(self, messages: list[Message]) -> None:
         """Back to their places."""
@@ -134,8 +172,9 @@ class Broker:
         self.readers: dict[str, Actor] = {}
         self.prefetch = prefetch
         self.queues = {lane: Queue(lane) for lane in lanes}
+        self.dead = {lane: Queue(lane, is_dead=True) for lane in lanes}
+        self.is_missing: set[str] = set()
         self.links: list[Link] = []
-        self.dead: list[tuple[str, str | None, str]] = []
         self.replies: defaultdict[str, deque[tuple[str | None, bool, bytes]]] = defaultdict(deque)
         self.up_at = 0.0
 
@@ -148,6 +187,12 @@ class Broker:
         self.queues[lane].channels.append(channel)
         self.world.wake(self.actor)
         return channel
+
+    def consume_dead(self, lane: str, channel: Channel) -> None:
+        """On the channel that consumes the lane's queue already. Any number of consumers share it."""
+        if channel.is_open:
+            self.dead[lane].channels.append(channel)
+            self.world.wake(self.actor)
 
     def connect(self, name: str, reader: Actor) -> Link:
         link = Link(name, reader)
@@ -163,22 +208,28 @@ class Broker:
         self.world.wake(channel.reader)
         self.world.wake(self.actor)
         channel.outbound.clear()
-        for queue in self.queues.values():
-            if channel in queue.channels:
-                queue.channels.remove(channel)
-                queue.requeue(list(channel.unacknowledged.values()))
+        held = channel.unacknowledged.values()
+        for queues in (self.queues, self.dead):
+            for queue in queues.values():
+                if channel in queue.channels:
+                    queue.channels.remove(channel)
+                    queue.requeue([message for message in held if message.queue is queue])
+                    if queue.is_dead and queue.ready:
+                        self.world.wake_lane(queue.lane)
         channel.unacknowledged.clear()
 
     def requeue_out_of_order(self, channel: Channel) -> None:
         """What a nack or a cancel does: what was delivered last comes back ahead of the rest. For mutants."""
         for queue in self.queues.values():
             if channel in queue.channels:
-                held = list(channel.unacknowledged.values())
+                held = [message for message in channel.unacknowledged.values() if not message.queue.is_dead]
                 middle = len(held) // 2
                 for message in held:
                     message.is_redelivered = True
                 queue.ready.extendleft(reversed(held[middle:] + held[:middle]))
                 self.world.wake(self.actor)
+        for queue in self.dead.values():
+            queue.requeue([message for message in channel.unacknowledged.values() if message.queue is queue])
         channel.unacknowledged.clear()
 
     def drop_link(self, link: Link, notice_s: float = 0.0) -> None:
@@ -200,11 +251,19 @@ class Broker:
         for link in list(self.links):
             self.drop_link(link, self.world.chance() * 0.3)
 
+    def put(self, lane: str, message: Message) -> None:
+        """What somebody published whose connection is not simulated."""
+        self.queues[lane].append(message)
+        self.world.wake(self.actor)
+
     def wake(self) -> float:
         now = self.world.now
         if now < self.up_at:
             return self.up_at
-        return now + 0.01 if self._is_waiting() else NEVER
+        if self._is_waiting():
+            return now + 0.01
+        heads = [queue.ready[0] for queue in self.queues.values() if queue.ready and queue.channels]
+        return min([head.expires_at for head in heads], default=NEVER)
 
     def _is_waiting(self) -> bool:
         """Whether anything is on its way to the broker."""
@@ -217,7 +276,7 @@ class Broker:
                     return True
         return False
 
-    def step(self) -> Act:
+    def step(self) -> Act:  # noqa: C901  # one loop over everything that moves
         world = self.world
         if world.now < self.up_at:
             return IDLE
@@ -228,10 +287,15 @@ class Broker:
                 continue
             for channel in queue.channels:
                 if channel.outbound and (chance() < 0.6 or world.is_calm):
-                    self._acknowledge(queue, channel)
+                    self._acknowledge(channel)
                     moved = True
-            if queue.ready and self._deliver(queue):
+            if queue.ready and queue.channels and self._deliver(queue, queue.channels[0]):
                 moved = True
+        for queue in self.dead.values():
+            if queue.ready and queue.channels:
+                channel = queue.channels[int(chance() * len(queue.channels))]
+                if self._deliver(queue, channel):
+                    moved = True
         for link in self.links:
             if link.outbound and (chance() < 0.6 or world.is_calm):
                 self._receive(link)
@@ -240,20 +304,49 @@ class Broker:
             return DONE
         return PASSED if self._is_waiting() else IDLE
 
-    def _deliver(self, queue: Queue) -> bool:
-        channel = queue.channels[0]
+    def _deliver(self, queue: Queue, channel: Channel) -> bool:
+        if queue.ready[0].expires_at <= self.world.now:
+            self._expire(queue)
+            return True
         room = min(self.prefetch - len(channel.unacknowledged), len(queue.ready))
         if room <= 0:
             return False
         self.world.wake(channel.reader)
         for _ in range(1 + int(self.world.chance() * room)):
+            if queue.ready[0].expires_at <= self.world.now:
+                break
             message = queue.ready.popleft()
             channel.tag += 1
             channel.unacknowledged[channel.tag] = message
             channel.inbound.append((channel.tag, message, message.is_redelivered))
+            if not queue.is_dead:
+                self.world.was_live.update(message.ids)
         return True
 
-    def _acknowledge(self, queue: Queue, channel: Channel) -> None:
+    def _expire(self, queue: Queue) -> None:
+        """At the head of its queue, whoever would have been next: to the dead letters, at least once."""
+        message = queue.ready.popleft()
+        self.world.trace("broker: %s expires in queue %s", message.ids, queue.lane)
+        self.world.expired.update(command_id for command_id in message.ids if command_id is not None)
+        properties = message.properties
+        death = {"reason": "expired", "queue": queue.lane, "exchange": message.exchange, "count": 1}
+        dead = pika.BasicProperties(
+            message_id=properties.message_id,
+            type=properties.type,
+            content_type=properties.content_type,
+            reply_to=properties.reply_to,
+            correlation_id=properties.correlation_id,
+            headers={**(properties.headers or {}), "x-death": [death]},
+        )
+        for _ in range(2 if self.world.chance() < _DEAD_TWICE else 1):
+            self.put_dead(queue.lane, Message(DEAD_EXCHANGE, dead, message.body, message.ids))
+
+    def put_dead(self, lane: str, message: Message) -> None:
+        self.dead[lane].append(message)
+        self.world.wake(self.actor)
+        self.world.wake_lane(lane)
+
+    def _acknowledge(self, channel: Channel) -> None:
         acknowledgement = channel.outbound.popleft()
         tag, window = acknowledgement.tag, channel.unacknowledged
         tags = [held for held in window if held <= tag] if acknowledgement.multiple else [tag]
@@ -264,7 +357,7 @@ class Broker:
             self.drop_channel(channel)
             return
         for settled in tags:
-            self.world.acknowledged(queue.lane, window.pop(settled))
+            self.world.acknowledged(window.pop(settled))
         self.world.wake(channel.reader)
 
     def _receive(self, link: Link) -> None:
@@ -273,18 +366,31 @@ class Broker:
         for _ in range(1 + int(world.chance() * len(link.outbound))):
             number, target, payload = link.outbound.popleft()
             is_taken = True
-            if target == "dead":
-                self.dead.append(payload)
-            elif target == "reply":
+            if target == "reply":
                 if not world.happens("reply_lost"):
                     self.replies[payload[0]].append(payload[1:])
                     world.wake(self.readers[payload[0]])
-            elif world.happens("reject"):
+            elif target in self.is_missing or world.happens("reject"):
                 is_taken = False
                 world.trace("broker: %s of %s is rejected, the queue is full", payload.ids, link.name)
+            elif target.endswith(DEAD):
+                self.put_dead(target.removesuffix(DEAD), payload)
             else:
-                self.queues[target].append(payload)
+                message = self.queues[target].append(payload)
+                if payload.expires_in_s is not None:
+                    message.expires_at = world.now + payload.expires_in_s
                 world.trace("broker: %s of %s is in queue %s", payload.ids, link.name, target)
             if number:
                 link.inbound.append((number, is_taken))
                 world.wake(link.reader)
+
+
+def public_message(
+    properties: pika.BasicProperties,
+    body: bytes,
+    ids: tuple[str | None, ...],
+    expires_in_s: float | None = None,
+    exchange: str = WRITES_EXCHANGE,
+) -> Message:
+    """A message of somebody who may publish to `writes` only, or by way of the default exchange."""
+    return Message(exchange, properties, body, ids, expires_in_s)

@@ -26,10 +26,11 @@ from coordinator.lane.positions import Positions
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.lane.window import Window
+from coordinator.rabbitmq.emitted import EmittedCommands
 from coordinator.stores.port import Changes, Fenced, Lease
 from shared.lane_tables import LogEntry, OutboxEntry
 from shared.messaging import wire
-from tests.simulation import catalogue_parking
+from tests.simulation import catalogue_borders, catalogue_parking
 from tests.simulation.database import Database, Pending, SimulatedStore, SimulatedTransaction
 from tests.simulation.mutant import Mutant, rewritten
 from tests.simulation.patching import Patches
@@ -127,11 +128,6 @@ def cancel_before_close(patches: Patches) -> None:
     patches.wrap(Process, "finish", finish)
 
 
-@_mutant("a crash after the acknowledgement loses the dead letter")
-def dead_letter_not_awaited(patches: Patches) -> None:
-    patches.rewrite(Process, "_publish_dead", "while not answers:", "while False:")
-
-
 @_mutant("acknowledges other messages that have the same tags on the new channel")
 def zombie_settles_on_the_new_channel(patches: Patches) -> None:
     patches.rewrite(Process, "acknowledge", "channel is not None and generation == self.generation", "channel")
@@ -139,7 +135,7 @@ def zombie_settles_on_the_new_channel(patches: Patches) -> None:
 
 @_mutant("an emitted command that the broker refuses once is forgotten")
 def refused_emission_dropped(patches: Patches) -> None:
-    patches.rewrite(Process, "_on_emitted", "self.retries.append((self.world.now + 0.1, entry))", "pass")
+    patches.replace(EmittedCommands, "_wait", lambda self, entry, error: None)
 
 
 @_mutant("the outbox is emptied before the broker has the commands")
@@ -352,14 +348,6 @@ _rewritten(
     "pass",
 )
 _rewritten(
-    "dead-letter-not-repeated",
-    "who died after its commit leaves no dead letter",
-    settle_module,
-    "_repeated",
-    'if entry.status == "failed":',
-    "if False:",
-)
-_rewritten(
     "deadline-ignored",
     "a late command is applied",
     settle_module,
@@ -545,3 +533,4 @@ def emission_not_undone(patches: Patches) -> None:
 
 
 MUTANTS += catalogue_parking.mutants()
+MUTANTS += catalogue_borders.mutants()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from shared.lane_tables import ParkedCommand
-from tests.simulation import parked
+from tests.simulation.operator import Operator
 from tests.simulation.schedule import DONE, IDLE, NEVER, Act
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ class Chaos:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.operator = Operator(world)
         self.actor = world.schedule.add()
         self.actor.step, self.actor.wake = self.step, self.wake
         self.budget = int(world.chance() * 7)
@@ -64,18 +64,19 @@ class Chaos:
     def _has_work(self) -> bool:
         """Whether there is anything for an operator to set right."""
         for database in self.world.databases.values():
-            if database.paused or database.table(ParkedCommand):
+            if database.paused:
                 return True
         for process in self.world.processes.values():
             if process.held_reason is not None and process.held_reason.startswith("blocked"):
                 return True
-        return False
+        return self.operator.has_work()
 
     def heal(self) -> None:
         for process in self.world.processes.values():
             process.freeze(0.0)
         for database in self.world.databases.values():
             database.away_until = 0.0
+        self.world.broker.is_missing = self.world.missing_for_ever
 
     def operate(self) -> bool:
         """Resume paused lanes; cancel the commands that block one."""
@@ -85,7 +86,7 @@ class Chaos:
                 self.world.trace("the operator resumes %s", database.lane)
                 database.pause(None)
                 acted = True
-            acted = parked.operate(self.world, database) or acted
+            acted = self.operator.operate(database) or acted
         for process in self.world.processes.values():
             reason = process.held_reason
             if reason is not None and reason.startswith("blocked by command ") and not process.is_dead:
@@ -103,7 +104,8 @@ class Chaos:
     def drop_consumers(self) -> None:
         """The broker gives a consumer up; that one learns of it only later, and still settles what it has."""
         world = self.world
-        for queue in world.broker.queues.values():
+        for lane in world.databases:
+            queue = world.broker.queues[lane]
             if queue.channels and world.chance() < 0.7:
                 world.trace("the broker drops %s", queue.channels[0].name)
                 world.broker.drop_channel(queue.channels[0], world.chance() * 1.0)

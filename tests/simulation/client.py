@@ -6,19 +6,20 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 import msgspec
+import pika
 
 from shared.messaging.outcome import Outcome, decode_outcome
 from shared.messaging.wire import (
     HEADER_COMMAND_ID,
     HEADER_COMMAND_TYPE,
     HEADER_REPLY_PACKS,
+    JSON_CONTENT,
     PACK_CONTENT,
     CommandMessage,
-    Envelope,
     encode_pack,
     headers_of,
 )
-from tests.simulation.broker import Message
+from tests.simulation.broker import Message, public_message
 from tests.simulation.publisher import Publisher
 from tests.simulation.schedule import DONE, IDLE, PASSED, Act
 from tests.support.checker import ClientRecord
@@ -157,24 +158,33 @@ class Client:
 
     def _message(self, key: str, commands: list[CommandMessage]) -> Message:
         ids = tuple(command.command_id for command in commands)
+        expires_in_s = self.world.expires_in_s()
         if len(commands) > 1:
-            envelope = Envelope(
-                content_type=PACK_CONTENT, headers={HEADER_REPLY_PACKS: True} if self.packs_replies else {}
+            properties = pika.BasicProperties(
+                content_type=PACK_CONTENT,
+                headers={HEADER_REPLY_PACKS: True} if self.packs_replies else {},
+                reply_to=self.name,
+                correlation_id=key,
             )
-            return Message(envelope, encode_pack(commands), ids, self.name, key, self.packs_replies)
+            return public_message(properties, encode_pack(commands), ids, expires_in_s)
         command = commands[0]
-        headers = headers_of(command)
+        headers: dict[str, object] = dict(headers_of(command))
         if self.packs_replies:
             # As amqp-publish does it: no properties, and integers as text.
             headers = {name: str(value) for name, value in headers.items()}
             named = {HEADER_COMMAND_ID: command.command_id, HEADER_COMMAND_TYPE: command.type}
             headers |= {name: value for name, value in named.items() if value is not None}
-            envelope = Envelope(headers=headers)
+            properties = pika.BasicProperties(headers=headers, reply_to=self.name, correlation_id=key)
         else:
-            envelope = Envelope(
-                message_id=command.command_id, type=command.type, content_type="application/json", headers=headers
+            properties = pika.BasicProperties(
+                message_id=command.command_id,
+                type=command.type,
+                content_type=JSON_CONTENT,
+                headers=headers,
+                reply_to=self.name,
+                correlation_id=key,
             )
-        return Message(envelope, command.arguments, ids, self.name, key)
+        return public_message(properties, command.arguments, ids, expires_in_s)
 
     def _publish(self, issue: Issue) -> None:
         self.publisher.publish(self.lane, issue.message, lambda is_taken: self._confirmed(issue, is_taken))

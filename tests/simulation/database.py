@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from coordinator.stores.port import BatchFault, Changes, Conflict, Fenced, Lease, Read, StoreUnavailable
-from shared.lane_tables import Cancellation, LogEntry, ParkedCommand
+from coordinator.stores.port import Backlog, BatchFault, Changes, Conflict, Fenced, Lease, Read, StoreUnavailable
+from shared.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand
 from shared.rows import Row
+from tests.simulation.letters import Book
 from tests.simulation.schedule import DONE, IDLE, NEVER, PASSED, Act
 from tests.simulation.services import BALANCE_MIN, NOTE_CHARACTERS_MAX
 from tests.support.ledger import Account
@@ -63,7 +64,8 @@ class Database:
         self.cancelled: set[str] = set()
         # By id, of commands that wait for their key: when that was committed, their place, and the account.
         self.waited: dict[str, tuple[int, int, int]] = {}
-        self.releases = 0
+        self.book = Book(world, lane)
+        self.withdrawn: set[str] = set()
 
     def table(self, model: type[Row]) -> dict[Any, Any]:
         return self.tables[model]
@@ -118,6 +120,7 @@ class Database:
         for command_id in waiting:
             self.world.taken(commit, command_id)
         self.sequence = commit.sequence
+        self.book.note(self, commit.changes)
 
     def _note_waiting(self, changes: Changes) -> list[str]:
         """Those that begin to wait do so behind everything that the same transaction settles."""
@@ -142,6 +145,8 @@ class Database:
                 taken -= {getattr(row, row.key) for rows_ in changes.deletes for row in rows_ if type(row) is model}
             if taken or len(set(keys)) < len(keys):
                 raise BatchFault(f"{rows[0].table}: duplicate key")
+            if model is DeadLetter:
+                self._refuse_letters(changes, rows)
         written = [row for rows in (*changes.updates, *changes.inserts) if type(rows[0]) is Account for row in rows]
         for row in written:
             if not BALANCE_MIN <= row.balance <= INTEGER_MAX or len(row.note or "") > NOTE_CHARACTERS_MAX:
@@ -153,6 +158,13 @@ class Database:
             owners.update((row.id, row.owner) for row in written)
             if len(set(owners.values())) < len(owners):
                 raise BatchFault("accounts: duplicate owner")
+
+    def _refuse_letters(self, changes: Changes, added: Sequence[Any]) -> None:
+        gone = {row.id for rows in changes.deletes if type(rows[0]) is DeadLetter for row in rows}
+        sources = [row.source for row in added]
+        sources += [row.source for row in self.table(DeadLetter).values() if row.id not in gone]
+        if len(set(sources)) < len(sources):
+            raise BatchFault("dead_letters: duplicate source")
 
     def pause(self, reason: str | None) -> None:
         """An operator's transaction; it waits for the lease row's lock too."""
@@ -186,6 +198,8 @@ class SimulatedStore:
 
     def take_over(self, holder: str, now: datetime) -> Lease:
         self.call("take over")
+        if not self.process.was_active:
+            self.world.violation(f"{self.process} takes the lane over, and was never its active consumer")
         self.database.wait_for_commit()
         return self._raise_epoch()
 
@@ -252,11 +266,26 @@ class SimulatedTransaction:
         wanted = set(read.values)
         return [row for row in table.values() if getattr(row, read.column) in wanted]
 
-    def scan(self, model: type[Any], limit: int, after: Any = None) -> list[Any]:
+    def scan(
+        self, model: type[Any], limit: int, after: Any = None, where: tuple[str, int | str] | None = None
+    ) -> list[Any]:
         self.store.call("scan")
         table = self.database.table(model)
         keys = sorted(table) if after is None else sorted(key for key in table if key > after)
+        if where is not None:
+            column, value = where
+            keys = [key for key in keys if getattr(table[key], column) == value]
         return [table[key] for key in keys[:limit]]
+
+    def backlog(self) -> list[Backlog]:
+        self.store.call("backlog")
+        targets: dict[str, list[OutboxEntry]] = {}
+        for entry in self.database.table(OutboxEntry).values():
+            targets.setdefault(entry.lane, []).append(entry)
+        return [
+            Backlog(target, len(entries), min(entry.created_at for entry in entries))
+            for target, entries in sorted(targets.items())
+        ]
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         world, database, process = self.store.world, self.database, self.store.process

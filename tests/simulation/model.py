@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from shared.ids import derived_command_id
+from shared.ids import continuation_command_id, derived_command_id
 from shared.lane_tables import LogEntry
 from shared.messaging.wire import CommandMessage
-from tests.simulation.services import MENDED
+from tests.simulation.letters import continuation, replayed
+from tests.simulation.services import MENDED, SERVICES, TARGETS
+
+if TYPE_CHECKING:
+    from tests.simulation.database import Database
 
 REFUSABLE = ("constraint", "too long")
+_OPERATORS = frozenset({"lane.release", "lane.replay", "lane.discard", "lane.withdraw"})
+_INTERNAL = frozenset({"ledger.note", "ledger.noted", "ledger.grant", "journal.audited", "lane.dead_effect"})
+_REJECTED_ORDERS = frozenset(
+    {"not_parked", "letter_not_found", "not_replayable", "forbidden_command_type", "deadline_over"}
+)
 
 
 class Refusal(Exception):
@@ -19,74 +28,184 @@ class Refusal(Exception):
 
 
 class Model:
-    """One lane's state. `emitted` are the commands that its applied ones have emitted."""
+    """One lane's state. `emitted` are the commands that its applied ones have emitted, and to whom."""
 
-    def __init__(self, lane: str) -> None:
+    def __init__(self, lane: str, database: Database) -> None:
         self.lane = lane
+        self.database = database
         self.accounts: dict[int, dict[str, Any]] = {}
         self.notes: dict[int, tuple[int, int]] = {}
+        self.told: list[tuple[str, str, str | None]] = []
         self.remarks: dict[int, str | None] = {}
+        self.deferred: dict[int, CommandMessage | None] = {}
         self.last_id = 0
-        self.emitted: dict[str, tuple[str, CommandMessage]] = {}
+        self.emitted: dict[str, tuple[str, str, CommandMessage]] = {}
         self._undo: tuple[Any, ...] = ()
 
     def check(self, entry: LogEntry, message: CommandMessage, cancelled: set[str]) -> str | None:
         """Apply one command; what is wrong with its log entry, if anything."""
+        refusal = refusal_of(self.lane, message)
+        wrong, deferred = self._check(entry, message, cancelled, refusal)
+        is_own = message.continuation is not None and not _is_refused(self.lane, message, message.continuation)
+        if is_own and not deferred:
+            self._continue(message, entry)
+        return wrong
+
+    def _check(  # noqa: C901, PLR0911  # one answer of the protocol after the other
+        self, entry: LogEntry, message: CommandMessage, cancelled: set[str], refusal: str | None
+    ) -> tuple[str | None, bool]:
+        world = self.database.world
         if entry.error_code == "cancelled":
-            return None if entry.command_id in cancelled else "was cancelled by nobody"
-        if message.type == "lane.release":
-            # For which of them there is something to release, tests/simulation/parked.py knows.
-            return None if entry.error_code in (None, "not_parked") else f"is {entry.error_code}"
+            return (None if entry.command_id in cancelled else "was cancelled by nobody"), False
+        if refusal is not None:
+            got = f"{entry.status} {entry.error_code}"
+            return (None if got == f"failed {refusal}" else f"is {got}, and should be failed {refusal}"), False
+        if message.type in _OPERATORS and entry.status == "rejected":
+            # For which of them there is something to do, letters.py and parked.py know.
+            return (None if entry.error_code in _REJECTED_ORDERS else f"is {entry.error_code}"), False
         if entry.status == "expired":
-            return None if message.deadline_ms is not None else "expired without a deadline"
+            may = message.deadline_ms is not None or entry.command_id in world.expired
+            return (None if may else "expired without a deadline"), False
+        if entry.status == "applied" and entry.command_id in world.expired - world.was_live:
+            return f"is {entry.status}, and expired before anybody saw it", False
         arguments = self._arguments(message)
         how = arguments.get("how") if isinstance(arguments, dict) else None
         if entry.error_code == "database_refused":
-            return None if how in REFUSABLE else "was refused by the database"
+            return (None if how in REFUSABLE else "was refused by the database"), False
         before = {key: account.copy() for key, account in self.accounts.items()}, self.last_id
-        emitted: list[tuple[str, dict[str, Any]]] = []
+        deferred_before = dict(self.deferred)
+        emitted: list[tuple[str, dict[str, Any], str | None]] = []
         try:
-            result = self._apply(message, arguments, emitted)
+            result = self._apply(message, arguments, emitted, entry)
             expected = "applied"
-        except Refusal as refusal:
-            self.accounts, self.last_id = before
-            result, expected, emitted = None, str(refusal), []
+        except Refusal as refused:
+            (self.accounts, self.last_id), self.deferred = before, deferred_before
+            result, expected, emitted = None, str(refused), []
         got = entry.error_code or entry.status
         if got != expected:
-            return f"is {got}, and should be {expected}"
-        for position, (command_type, command) in enumerate(emitted):
+            return f"is {got}, and should be {expected}", False
+        for position, (command_type, command, told) in enumerate(emitted):
             command_id = derived_command_id(f"{entry.type} {entry.command_id}", position)
             body = msgspec.json.encode(command)
-            child = CommandMessage(command_id=command_id, type=command_type, arguments=body)
-            self.emitted[command_id] = (entry.command_id, child)
+            child = CommandMessage(
+                command_id=command_id, type=command_type, arguments=body, continuation=told, origin="system"
+            )
+            self._emit(entry.command_id, command_type.partition(".")[0], child)
         recorded = None if entry.result is None else msgspec.json.decode(entry.result)
         if isinstance(recorded, dict):
             recorded = {name: recorded.get(name) for name in result} if isinstance(result, dict) else recorded
-        return None if recorded == result else f"has result {recorded}, and should have {result}"
+        wrong = None if recorded == result else f"has result {recorded}, and should have {result}"
+        is_deferred = message.type == "ledger.postpone" and expected == "applied" and message.continuation is not None
+        return wrong, is_deferred
+
+    def _continue(self, message: CommandMessage, entry: LogEntry) -> None:
+        """What its outcome becomes, which may say no more than whoever named it."""
+        command_type = message.continuation or ""
+        child = continuation(
+            own_id=continuation_command_id(f"{message.type} {message.command_id}"),
+            about=(message.command_id or "", message.type or ""),
+            continuation_type=command_type,
+            origin=message.origin,
+            status=entry.status,
+            result=None if entry.result is None else msgspec.json.decode(entry.result),
+            error=None
+            if entry.error_code is None
+            else {"code": entry.error_code, "message": entry.error_message or ""},
+        )
+        self._emit(entry.command_id, command_type.partition(".")[0], child)
+
+    def _emit(self, parent: str, target: str, child: CommandMessage) -> None:
+        self.emitted[child.command_id or ""] = (parent, target, child)
 
     def _arguments(self, message: CommandMessage) -> Any:
         try:
             return msgspec.json.decode(message.arguments)
-        except msgspec.DecodeError:
-            return None
+        except (msgspec.DecodeError, RecursionError):
+            return _NO_JSON
 
     def _account(self, key: int) -> dict[str, Any]:
         if key not in self.accounts:
             raise Refusal("account_not_found")
         return self.accounts[key]
 
-    def _apply(self, message: CommandMessage, given: Any, emitted: list[tuple[str, dict[str, Any]]]) -> Any:
+    def _apply(self, message: CommandMessage, given: Any, emitted: list[Any], entry: LogEntry) -> Any:
         lane, _, name = (message.type or "").partition(".")
-        if message.type == "lane.marker":
-            return None
-        if lane != self.lane or name not in _KNOWN[self.lane]:
-            raise Refusal("unknown_command_type")
+        if lane == "lane":
+            return self._order(name, message, given, entry)
         if not isinstance(given, dict):
-            raise Refusal("invalid_arguments")
+            raise Refusal("malformed_json" if given is _NO_JSON else "invalid_arguments")
         account = self.accounts.get(given.get("id", 0))
         if message.expected_version is not None and account and account["version"] != message.expected_version:
             raise Refusal("version_conflict")
+        if name in ("noted", "heard", "audited"):
+            return self._tell(given)
+        if name == "postpone":
+            return self._postpone(given, message)
+        if name == "resume":
+            return self._resume(given, entry)
         return getattr(self, f"_{name}")(given, emitted)
+
+    def _order(self, name: str, message: CommandMessage, given: Any, entry: LogEntry) -> Any:
+        """What an operator, or an effect worker, had done to the lane itself."""
+        if name in ("marker", "release", "dead_effect"):
+            return None
+        recorded: dict[str, Any] = msgspec.json.decode(entry.result or "{}")
+        if name == "withdraw":
+            return {"by": given.get("by", "")}
+        letter = self.database.book.ever.get(given["letter"])
+        if letter is None:
+            raise Refusal("letter_not_found")
+        expected = {"letter": letter.id, "target": letter.target, "command_id": letter.command_id}
+        if name == "replay":
+            target, child = replayed(letter, given)
+            expected["replayed_as"] = child.command_id
+            if recorded.get("replayed_as") == child.command_id:
+                self._emit(message.command_id or "", target, child)
+        return expected
+
+    def _tell(self, given: dict[str, Any]) -> Any:
+        error = given.get("error")
+        about = f"{given['command_type']} {given['command_id']}"
+        self.told.append((about, given["status"], None if error is None else error["code"]))
+        return {"id": len(self.told), "about": about}
+
+    def _postpone(self, given: dict[str, Any], message: CommandMessage) -> Any:
+        account = self._account(given["id"])
+        self.deferred[given["id"]] = message if message.continuation is not None else None
+        how = given.get("how", "applied")
+        if how != "applied":
+            raise Refusal("refused" if how == "rejected" else "handler_error")
+        account["version"] += 1
+        return dict(account)
+
+    def _resume(self, given: dict[str, Any], entry: LogEntry) -> Any:
+        account = self._account(given["id"])
+        message = self.deferred.get(given["id"])
+        if message is None:
+            raise Refusal("nothing_put_off")
+        refusal = given.get("refusal")
+        child = continuation(
+            own_id=continuation_command_id(f"{message.type} {message.command_id}"),
+            about=(message.command_id or "", message.type or ""),
+            continuation_type=message.continuation or "",
+            origin=message.origin,
+            status="rejected" if refusal else "applied",
+            result=None if refusal else msgspec.json.decode(entry.result or "null"),
+            error={"code": refusal, "message": "refused in the end"} if refusal else None,
+        )
+        self._emit(entry.command_id, (message.continuation or "").partition(".")[0], child)
+        self.deferred[given["id"]] = None
+        account["version"] += 1
+        return dict(account)
+
+    def _grant(self, given: dict[str, Any], _: Any) -> Any:
+        account = self._account(given["id"])
+        account["balance"] += given["amount"]
+        account["version"] += 1
+        return dict(account)
+
+    def _keep(self, given: dict[str, Any], emitted: list[Any]) -> Any:
+        emitted.append(("archive.keep", {"number": given["number"]}, None))
 
     def _open(self, given: dict[str, Any], _: Any) -> Any:
         self._owner_free(given["owner"])
@@ -108,13 +227,14 @@ class Model:
         return dict(account)
 
     def _forward(self, given: dict[str, Any], emitted: list[Any]) -> Any:
-        emitted.append(("ledger.deposit", {"id": given["id"], "amount": given["amount"]}))
+        emitted.append(("ledger.deposit", {"id": given["id"], "amount": given["amount"]}, None))
 
     def _relay(self, given: dict[str, Any], emitted: list[Any]) -> Any:
         key, amount = given["id"], given["amount"]
         self._account(key)
-        emitted.append(("journal.note", {"account": key, "amount": amount, "back": amount % 2 == 0}))
-        emitted.append(("journal.note", {"account": key, "amount": -amount, "back": False}))
+        note = {"account": key, "amount": amount, "back": amount % 2 == 0}
+        emitted.append(("journal.note", note, "ledger.noted"))
+        emitted.append(("journal.note", {"account": key, "amount": -amount, "back": False}, None))
         return self._deposit({"id": key, "amount": -amount}, None)
 
     def _rename(self, given: dict[str, Any], _: Any) -> Any:
@@ -168,23 +288,36 @@ class Model:
         self.last_id += 1
         self.notes[self.last_id] = (given["account"], given["amount"])
         if given.get("back"):
-            emitted.append(("ledger.deposit", {"id": given["account"], "amount": given["amount"]}))
+            name = "ledger.grant" if given["amount"] % 3 == 0 else "ledger.deposit"
+            emitted.append((name, {"id": given["account"], "amount": given["amount"]}, "journal.audited"))
         return {"id": self.last_id, "account": given["account"], "amount": given["amount"]}
 
 
-_KNOWN = {
-    "ledger": {
-        "open",
-        "deposit",
-        "forward",
-        "relay",
-        "rename",
-        "close",
-        "strict",
-        "tamper",
-        "fragile",
-        "remark",
-        "note",
-    },
-    "journal": {"note"},
-}
+_NO_JSON = object()
+_KNOWN = {lane: {handler.command.type for handler in service.handlers} for lane, service in SERVICES.items()}
+_CONTROL = _OPERATORS | {"lane.marker", "lane.dead_effect"}
+
+
+def refusal_of(lane: str, message: CommandMessage) -> str | None:
+    """Why a command is not even tried: who may say what comes before whether it makes sense."""
+    if message.problem is not None:
+        return message.problem.code
+    if message.continuation is not None:
+        refused = _is_refused(lane, message, message.continuation)
+        if refused is not None:
+            return refused
+    command_type = message.type or ""
+    if command_type not in _KNOWN[lane] and command_type not in _CONTROL:
+        return "unknown_command_type"
+    if command_type in _OPERATORS | _INTERNAL and message.origin != "system":
+        return "forbidden_command_type"
+    return None
+
+
+def _is_refused(lane: str, message: CommandMessage, command_type: str) -> str | None:
+    """Why a continuation is not taken from whoever names it."""
+    if command_type.partition(".")[0] not in TARGETS:
+        return "unknown_lane"
+    if command_type in _KNOWN[lane] and command_type in _INTERNAL and message.origin != "system":
+        return "forbidden_command_type"
+    return None

@@ -7,43 +7,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from coordinator.lane.control import Release
-from coordinator.lane.parking import message_of
 from shared.ids import replay_command_id
 from shared.lane_tables import LogEntry, ParkedCommand
-from shared.messaging.wire import CommandMessage, Envelope
-from tests.simulation.broker import Message
+from shared.messaging.wire import CommandMessage
+from tests.simulation.model import refusal_of
 from tests.simulation.services import LEDGER_LANE
 
 if TYPE_CHECKING:
     from tests.simulation.database import Database
-    from tests.simulation.world import World
 
 _KEYED = {handler.command.type for handler in LEDGER_LANE.handlers if handler.target is not None}
 _FRAGILE = {handler.command.type for handler in LEDGER_LANE.handlers if handler.on_failure == "park-key"}
+_UNREADABLE = ("invalid_arguments", "malformed_json")
 _FREED = ("cancelled", "too_many_parked", "publisher_seq_settled")
-
-
-def operate(world: World, database: Database) -> bool:
-    """Replay or discard, now or later, what keeps a key waiting."""
-    acted = False
-    for row in list(database.table(ParkedCommand).values()):
-        if row.error_code is None or not (world.is_calm or world.chance() < 0.4):
-            continue
-        message = message_of(row)
-        if world.is_calm or world.chance() < 0.5:
-            database.releases += 1
-            arguments = msgspec.json.encode({"ordering_key": row.ordering_key, "command_id": row.command_id})
-            command_id = f"eeeeeeee-0000-7000-8000-{database.releases:012d}"
-            message = CommandMessage(command_id=command_id, type=Release.type, arguments=arguments)
-        else:
-            message = msgspec.structs.replace(message, command_id=replay_command_id(row.command_id))
-        world.trace("the operator sends %s %s for %s", message.type, message.command_id, row.command_id)
-        world.commands[message.command_id or ""] = message
-        envelope = Envelope(message_id=message.command_id, type=message.type)
-        world.broker.queues[database.lane].append(Message(envelope, message.arguments, (message.command_id,)))
-        world.wake(world.broker.actor)
-        acted = True
-    return acted
 
 
 def violations(  # noqa: C901  # one loop over the log, with what it knows so far
@@ -64,7 +40,11 @@ def violations(  # noqa: C901  # one loop over the log, with what it knows so fa
             if head != released["command_id"]:
                 found.append(f"sequence {entry.sequence} released {head}, and should release {released['command_id']}")
             continue
-        key = _key(entry, message)
+        if entry.type == "lane.discard" and entry.status == "applied":
+            discarded = msgspec.json.decode(entry.result or "{}")["command_id"]
+            heads = {key: head for key, head in heads.items() if head != discarded}
+            continue
+        key = _key(database.lane, entry, message)
         if key is None:
             continue
         head = heads.get(key)
@@ -95,9 +75,9 @@ def _overtaken(database: Database, entry: LogEntry, key: int) -> list[str]:
     ]
 
 
-def _key(entry: LogEntry, message: CommandMessage) -> Any:
+def _key(lane: str, entry: LogEntry, message: CommandMessage) -> Any:
     """The account that a command is about; None for one that waits for nothing."""
-    if entry.type not in _KEYED or entry.error_code in ("invalid_arguments", "malformed_json"):
+    if entry.type not in _KEYED or refusal_of(lane, message) or entry.error_code in _UNREADABLE:
         return None
     arguments = msgspec.json.decode(message.arguments)
     return arguments.get("id") if isinstance(arguments, dict) else None

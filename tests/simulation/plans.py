@@ -10,8 +10,19 @@ import msgspec
 
 from shared.commands import Command
 from shared.messaging.wire import CommandMessage
-from tests.simulation.services import MENDED, Relay, Strict, WriteNote
-from tests.support.ledger import Close, Deposit, Forward, Fragile, OpenAccount, Remark, Rename, Tamper
+from tests.simulation.services import MENDED, Keep, Relay, Strict, WriteNote
+from tests.support.ledger import (
+    Close,
+    Deposit,
+    Forward,
+    Fragile,
+    OpenAccount,
+    Postpone,
+    Remark,
+    Rename,
+    Resume,
+    Tamper,
+)
 
 if TYPE_CHECKING:
     from tests.simulation.client import Client
@@ -80,6 +91,8 @@ def _message(world: World, client: Client, command_id: str, sequence: int) -> Co
         if kind < 0.6:
             return CommandMessage(command_id=command_id, type=f"{client.lane}.unknown", arguments=b"{}", **options)
         return CommandMessage(command_id=command_id, type=f"{client.lane}.note", arguments=b"[1]", **options)
+    if chance() < world.rates["continued"]:
+        options["continuation"] = ("ledger.heard", "ledger.heard", "archive.heard")[int(chance() * 3)]
     command = _ledger(world) if client.lane == "ledger" else _journal(world)
     if isinstance(command, Deposit | Relay) and chance() < world.rates["expected"]:
         options["expected_version"] = 1 + int(chance() * 6)
@@ -108,6 +121,8 @@ def _ledger(world: World) -> Command:
 _SHARES: tuple[tuple[str | float, Callable[[int, str, int], Command]], ...] = (
     ("tamper", lambda key, owner, amount: Tamper(id=key, how=_HOWS[amount % len(_HOWS)])),
     ("fragile", lambda key, owner, amount: Fragile(id=key, amount=amount + 1)),
+    ("archive", lambda key, owner, amount: Keep(number=amount)),
+    ("postponed", lambda key, owner, amount: Postpone(id=key) if amount < 10 else Resume(id=key)),
     ("remark", lambda key, owner, amount: Remark(id=key, note=MENDED if amount < 10 else None)),
     (0.22, lambda key, owner, amount: OpenAccount(owner=owner)),
     (0.30, lambda key, owner, amount: Deposit(id=key, amount=amount - 6)),

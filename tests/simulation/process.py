@@ -6,29 +6,33 @@ where it calls the database: there others act, for as long as a stall lasts (`Wo
 
 from __future__ import annotations
 
-import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from coordinator.inbox import Inbox
 from coordinator.lane.acknowledger import Acknowledger
-from coordinator.lane.delivery import DeadLetter, Delivery, Deposed, Hold, Reply, Settlement
+from coordinator.lane.control import Marker
+from coordinator.lane.delivery import Delivery, Deposed, Hold, Reply, Settlement
 from coordinator.lane.lane import Lane
 from shared.lane_tables import OutboxEntry
 from shared.messaging.outcome import encode_outcome, encode_outcomes
-from shared.messaging.wire import Envelope
-from tests.simulation.broker import Channel, Message
+from shared.row_checks import RowChecks
+from tests.simulation.broker import Channel, Message, system_message
 from tests.simulation.database import Crash, SimulatedStore
+from tests.simulation.emitted import SimulatedEmitted
 from tests.simulation.publisher import Publisher
 from tests.simulation.schedule import DONE, IDLE, NEVER, Act
-from tests.simulation.services import SERVICES
+from tests.simulation.services import SERVICES, TARGETS
 
 if TYPE_CHECKING:
     from tests.simulation.schedule import Actor
     from tests.simulation.world import World
 
-_numbers = itertools.count(1)
+LOOKS_EVERY_S = 1.0
+_CHECKS: dict[str, RowChecks] = {}
 
 
 class Process:
@@ -43,7 +47,9 @@ class Process:
         self.frozen_until = 0.0
         self.inbox = Inbox()
         self.store = SimulatedStore(world.databases[lane], self)
-        self.lane = Lane(SERVICES[lane], self.store, self._clock, name, world.settings, lambda: world.now)
+        self.lane = Lane(SERVICES[lane], self.store, self._clock, name, world.settings, lambda: world.now, TARGETS)
+        # They are made of the models, which are the same in every run, and would take a third of its time.
+        self.lane._checks = _CHECKS.setdefault(lane, self.lane._checks)
         self.skew_s = (world.chance() - 0.5) * 0.2
         self.publisher = Publisher(world, name, io_thread)
         self.acknowledger = Acknowledger()
@@ -52,7 +58,11 @@ class Process:
         self.connect_at = 0.0
         self.settlements: deque[tuple[int, Settlement]] = deque()
         self.confirmed: list[OutboxEntry] = []
-        self.retries: list[tuple[float, OutboxEntry]] = []
+        self.emitted = SimulatedEmitted(self, self._emitted_are_confirmed)
+        self.is_active = False
+        self.was_active = False
+        self.consumes_dead = False
+        self.look_at = 0.0
         self.held_reason: str | None = None
         self.received_at: dict[str | None, float] = {}
         self._settling = self._settle_all()
@@ -97,7 +107,7 @@ class Process:
 
     # The broker's thread.
 
-    def step_io(self) -> Act:
+    def step_io(self) -> Act:  # noqa: C901  # one look at everything that the thread does
         world = self.world
         if world.now < self.frozen_until:
             return IDLE
@@ -118,10 +128,13 @@ class Process:
             self.channel = None
             self.connect_at = world.now + world.chance() * 0.2
             moved = True
+        if not self.consumes_dead and (self.is_active or world.broker.dead[self.lane_name].ready):
+            moved = self.look_after_dead_letters() or moved
         if self.settlements:
             moved = next(self._settling) or moved
-        elif self.retries and self.retries[0][0] <= world.now:
-            self.publish_emitted([self.retries.pop(0)[1]])
+        # What is done is told after whatever was there to be done.
+        emitted = self.emitted
+        if (emitted.soon or emitted.timers) and emitted.step():
             moved = True
         if self.is_stopping and not self._is_in_lane and not self.settlements:
             moved = self.finish(channel) or moved
@@ -132,17 +145,31 @@ class Process:
         self.world.wake(self.lane_thread)
         self.channel = self.world.broker.consume(self.lane_name, f"{self.name}/{self.generation}", self.io_thread)
         self.acknowledger = Acknowledger()
+        self.is_active = self.consumes_dead = False
+        self.look_at = self.world.now + LOOKS_EVERY_S * self.world.chance()
+
+    def look_after_dead_letters(self) -> bool:
+        """Consume them once this is the lane's active consumer; until then see to it that somebody is."""
+        channel, dead = self.channel, self.world.broker.dead[self.lane_name]
+        if channel is None or self.consumes_dead:
+            return False
+        if self.is_active:
+            self.consumes_dead = True
+            self.world.broker.consume_dead(self.lane_name, channel)
+            return True
+        if not dead.ready or self.world.now < self.look_at:
+            return False
+        self.look_at = self.world.now + LOOKS_EVERY_S
+        command_id = self.world.marker()
+        self.world.trace("%s finds dead letters: marker %s", self, command_id)
+        self.publisher.publish(self.lane_name, system_message(command_id, Marker.type, b"{}"), lambda is_taken: None)
+        return True
 
     def on_message(self, tag: int, message: Message, is_redelivered: bool) -> None:
-        delivery = Delivery(
-            tag=tag,
-            commands=message.commands or message.decode(),
-            size_bytes=len(message.body),
-            redelivered=is_redelivered,
-            reply_to=message.reply_to,
-            correlation_id=message.correlation_id,
-            reply_packs=message.reply_packs,
-        )
+        if not message.queue.is_dead:
+            self.is_active = self.was_active = True
+        delivered = message.delivery or message.delivered(self.world.settings)
+        delivery = structs.replace(delivered, tag=tag, redelivered=is_redelivered)
         for command in delivery.commands:
             self.received_at.setdefault(command.command_id, self.world.now)
         self.acknowledger.delivered(tag)
@@ -151,10 +178,10 @@ class Process:
     def _settle_all(self) -> Iterator[bool]:
         while True:
             generation, settlement = self.settlements[0]
-            for letter in settlement.dead_letters:
-                yield from self._publish_dead(letter)
             for reply in settlement.replies:
                 self._send_reply(reply)
+            if settlement.withdrawn:
+                self.emitted.withdraw(settlement.withdrawn)
             if settlement.emitted:
                 yield True
                 self.publish_emitted(settlement.emitted)
@@ -174,14 +201,6 @@ class Process:
                 channel.outbound.append(acknowledgement)
                 self.world.wake(self.world.broker.actor)
 
-    def _publish_dead(self, letter: DeadLetter) -> Iterator[bool]:
-        """Until it is confirmed its delivery stays unacknowledged."""
-        answers: list[bool] = []
-        self.publisher.publish("dead", (self.lane_name, letter.message.command_id, letter.code), answers.append)
-        yield True
-        while not answers:
-            yield False
-
     def _send_reply(self, reply: Reply) -> None:
         if reply.packed:
             self.publisher.send((reply.reply_to, reply.correlation_id, True, encode_outcomes(reply.outcomes)))
@@ -190,18 +209,13 @@ class Process:
             self.publisher.send((reply.reply_to, reply.correlation_id, False, encode_outcome(outcome)))
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
-        for entry in entries:
-            envelope = Envelope(message_id=entry.command_id, type=entry.type, content_type="application/json")
-            message = Message(envelope, entry.arguments, (entry.command_id,))
-            self.publisher.publish(entry.lane, message, lambda is_taken, entry=entry: self._on_emitted(entry, is_taken))
+        self.emitted.publish(entries)
+        self.world.wake(self.io_thread)
 
-    def _on_emitted(self, entry: OutboxEntry, is_taken: bool) -> None:
-        if is_taken:
-            self.confirmed.append(entry)
-            self.inbox.nudge()
-            self.world.wake(self.lane_thread)
-        else:
-            self.retries.append((self.world.now + 0.1, entry))
+    def _emitted_are_confirmed(self, entries: Sequence[OutboxEntry]) -> None:
+        self.confirmed.extend(entries)
+        self.inbox.nudge()
+        self.world.wake(self.lane_thread)
 
     def stand_by(self, generation: int) -> None:
         if generation == self.generation and self.channel is not None:
@@ -223,13 +237,16 @@ class Process:
             return self.frozen_until
         channel = self.channel
         wake_at = self.publisher.wake()
-        if self.retries:
-            wake_at = min(wake_at, self.retries[0][0])
+        emitted = self.emitted
+        if emitted.soon or emitted.timers:
+            wake_at = min(wake_at, emitted.wake())
         if channel is None:
             if not self.is_stopping:
                 wake_at = min(wake_at, max(self.connect_at, self.world.broker.up_at))
         elif not channel.is_open:
             wake_at = min(wake_at, channel.notice_at)
+        if channel is not None and not self.consumes_dead and self.world.broker.dead[self.lane_name].ready:
+            wake_at = min(wake_at, self.look_at)
         return wake_at
 
     # The lane's thread.

@@ -25,13 +25,18 @@ class Publisher:
         self._number = 0
         self._waiting: dict[int, tuple[str, Any, Callable[[bool], None]]] = {}
 
-    def publish(self, target: str, payload: Any, on_confirm: Callable[[bool], None]) -> None:
-        """`on_confirm` is told whether the broker took it; what is lost is repeated first."""
+    def publish(self, target: str, payload: Any, on_confirm: Callable[[bool], None]) -> int:
+        """Return its number. `on_confirm` is told whether the broker took it; what is lost is repeated first."""
         self._number += 1
         self._waiting[self._number] = (target, payload, on_confirm)
         if self.link is not None:
             self.link.outbound.append((self._number, target, payload))
             self.world.wake(self.world.broker.actor)
+        return self._number
+
+    def forget(self, number: int) -> None:
+        """Do not repeat it."""
+        self._waiting.pop(number, None)
 
     def send(self, payload: Any) -> bool:
         """Without a confirm."""

@@ -5,11 +5,13 @@ from typing import ClassVar
 from msgspec import structs
 
 from shared.commands import Command, Id
+from shared.continuation import Continuation, Deferred
+from shared.effects import effects_key
 from shared.errors import Rejected
 from shared.rows import Ref, Row, by_key
 from shared.service import Service
 from shared.unit_of_work import Handler, UnitOfWork
-from tests.support.ledger import LEDGER, Account, Deposit, Fragile, Rename, Tamper, tamper
+from tests.support.ledger import LEDGER, Account, Deposit, Fragile, Rename, Resume, Tamper, tamper
 
 BALANCE_MIN = -1000
 NOTE_CHARACTERS_MAX = 50
@@ -23,6 +25,58 @@ class Note(Row, frozen=True, kw_only=True):
     id: int
     account: int
     amount: int
+
+
+class Told(Row, frozen=True, kw_only=True):
+    """What somebody was told of another command."""
+
+    table: ClassVar[str] = "told"
+    key: ClassVar[str] = "id"
+
+    id: int
+    about: str
+    status: str
+    code: str | None
+
+
+class Noted(Continuation, frozen=True, kw_only=True):
+    """What became of a note that the ledger had written; the system's own."""
+
+    type: ClassVar[str] = "ledger.noted"
+
+
+class Heard(Continuation, frozen=True, kw_only=True):
+    """What became of whatever: anybody may name it."""
+
+    type: ClassVar[str] = "ledger.heard"
+
+
+class Audited(Continuation, frozen=True, kw_only=True):
+    """What became of what the journal had the ledger do; the system's own."""
+
+    type: ClassVar[str] = "journal.audited"
+
+
+class Grant(Command, frozen=True, kw_only=True):
+    """A deposit that only the system makes."""
+
+    type: ClassVar[str] = "ledger.grant"
+    id: Id
+    amount: int
+
+
+class Keep(Command, frozen=True, kw_only=True):
+    """Has something kept in the archive, whose queue may be missing."""
+
+    type: ClassVar[str] = "ledger.keep"
+    number: int
+
+
+class Archive(Command, frozen=True, kw_only=True):
+    """Nobody here applies it."""
+
+    type: ClassVar[str] = "archive.keep"
+    number: int
 
 
 class WriteNote(Command, frozen=True, kw_only=True):
@@ -52,16 +106,35 @@ class Strict(Command, frozen=True, kw_only=True):
 
 def write_note(work: UnitOfWork, command: WriteNote) -> Note:
     note = work.add(Note(id=work.next_id("notes"), account=command.account, amount=command.amount))
-    if command.back:
-        work.emit(Deposit(id=command.account, amount=command.amount))
+    if command.back and command.amount % 3 == 0:
+        work.emit(Grant(id=command.account, amount=command.amount), continuation=Audited)
+    elif command.back:
+        work.emit(Deposit(id=command.account, amount=command.amount), continuation=Audited)
     return note
+
+
+def tell(work: UnitOfWork, command: Continuation) -> Told:
+    code = None if command.error is None else command.error.code
+    about = f"{command.command_type} {command.command_id}"
+    return work.add(Told(id=work.next_id("told"), about=about, status=command.status, code=code))
+
+
+def grant(work: UnitOfWork, command: Grant) -> Account:
+    account = work.get(Account, command.id)
+    if account is None:
+        raise Rejected("account_not_found", "no such account")
+    return work.save(structs.replace(account, balance=account.balance + command.amount))
+
+
+def keep(work: UnitOfWork, command: Keep) -> None:
+    work.emit(Archive(number=command.number))
 
 
 def relay(work: UnitOfWork, command: Relay) -> Account:
     account = work.get(Account, command.id)
     if account is None:
         raise Rejected("account_not_found", "no such account")
-    work.emit(WriteNote(account=command.id, amount=command.amount, back=command.amount % 2 == 0))
+    work.emit(WriteNote(account=command.id, amount=command.amount, back=command.amount % 2 == 0), continuation=Noted)
     saved = work.save(structs.replace(account, balance=account.balance - command.amount))
     work.emit(WriteNote(account=command.id, amount=-command.amount))
     if saved.balance < 0:
@@ -90,6 +163,19 @@ def fragile(work: UnitOfWork, command: Fragile) -> Account:
     return saved
 
 
+def resume(work: UnitOfWork, command: Resume) -> Account:
+    """Once: the account forgets what it had put off."""
+    account = work.get(Account, command.id)
+    if account is None:
+        raise Rejected("account_not_found", "no such account")
+    if account.data is None:
+        raise Rejected("nothing_put_off", "nothing was put off")
+    saved = work.save(structs.replace(account, data=None))
+    refusal = None if command.refusal is None else Rejected(command.refusal, "refused in the end")
+    work.resume(Deferred.decode(account.data.decode()), refusal or saved)
+    return saved
+
+
 def rename(work: UnitOfWork, command: Rename) -> Account:
     account = work.get(Account, command.id)
     if account is None:
@@ -107,7 +193,7 @@ LEDGER_LANE = Service(
     name="ledger",
     models=LEDGER.models,
     handlers=(
-        *(handler for handler in LEDGER.handlers if handler.command not in (Rename, Tamper, Fragile)),
+        *(handler for handler in LEDGER.handlers if handler.command not in (Rename, Resume, Tamper, Fragile)),
         Handler(
             Fragile,
             fragile,
@@ -116,6 +202,7 @@ LEDGER_LANE = Service(
             on_failure="park-key",
         ),
         Handler(Tamper, tamper, reads=_named, target=lambda command: by_key(Account, command.id)),
+        Handler(Resume, resume, reads=lambda command: (by_key(Account, command.id),)),
         Handler(Rename, rename, reads=lambda command: (by_key(Account, command.id),)),
         Handler(
             Relay,
@@ -124,7 +211,18 @@ LEDGER_LANE = Service(
             target=lambda command: by_key(Account, command.id),
         ),
         Handler(Strict, strict, reads=lambda command: (by_key(Account, command.id),), on_failure="block"),
+        Handler(Grant, grant, target=lambda command: by_key(Account, command.id), is_internal=True),
+        Handler(Keep, keep),
+        Handler(Noted, tell, is_internal=True),
+        Handler(Heard, tell),
     ),
 )
-JOURNAL_LANE = Service(name="journal", models=(Note,), handlers=(Handler(WriteNote, write_note),))
+JOURNAL_LANE = Service(
+    name="journal",
+    models=(Note,),
+    handlers=(Handler(WriteNote, write_note), Handler(Audited, tell, is_internal=True)),
+)
+SINKS = ("archive", effects_key("ledger"))
+"""Whoever consumes these is not simulated."""
+TARGETS = ("ledger", "journal", *SINKS)
 SERVICES = {service.name: service for service in (LEDGER_LANE, JOURNAL_LANE)}

@@ -60,6 +60,14 @@ def test_the_seeds_reach_every_fault_and_every_outcome() -> None:
         "the operator pauses",
         "the operator cancels",
         "which blocks",
+        "expires in queue",
+        "finds dead letters: marker",
+        "a stranger says",
+        "the operator orders lane.replay",
+        "the operator orders lane.discard",
+        "the operator orders lane.withdraw",
+        "the operator orders lane.release",
+        "the operator orders lane.dead_effect",
         "Conflict",
         "'expired'",
         "'failed'",
@@ -70,3 +78,23 @@ def test_the_seeds_reach_every_fault_and_every_outcome() -> None:
         client.records[0].outcome.status for world in worlds for client in world.clients if client.records[0].outcome
     }
     assert {"applied", "rejected", "failed", "expired"} <= statuses
+    letters = [
+        letter for world in worlds for database in world.databases.values() for letter in database.book.ever.values()
+    ]
+    assert {
+        "forbidden_command_type",
+        "unknown_lane",
+        "unknown_command_type",
+        "handler_error",
+        "database_refused",
+        "reserved_command_id",
+        "missing_command_id",
+        "pack_too_large",
+        "message_too_large",
+        "malformed_json",
+        "dead_lettered",
+        "priority_not_taken",
+        "idempotency_mismatch",
+        "unknown_effect_type",
+    } <= {letter.code for letter in letters}
+    assert any(letter.reason == "of an older release" for letter in letters)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from shared.lane_tables import Counter, LogEntry, OutboxEntry
 from shared.messaging.wire import CommandMessage, fingerprint_of
-from tests.simulation import parked
+from tests.simulation import letters, parked
 from tests.simulation.model import Model
-from tests.simulation.services import Note
+from tests.simulation.services import SINKS, Note, Told
 from tests.support.checker import check
 from tests.support.ledger import Account
 
@@ -21,21 +21,22 @@ if TYPE_CHECKING:
 def verdict(world: World) -> list[str]:
     """All violations of one run."""
     found = world.violations
-    models = {lane: Model(lane) for lane in world.databases}
+    models = {lane: Model(lane, database) for lane, database in world.databases.items()}
     for lane, database in world.databases.items():
         records = [record for client in world.clients if client.lane == lane for record in client.records]
         log = list(database.table(LogEntry).values())
-        found += check(records, log, given_up=world.given_up, waited=database.waited)
+        found += check(records, log, given_up=world.given_up, waited=database.waited, expired=world.expired)
         found += _at_rest(world, database)
     # Emitted commands cross the lanes: first everything that clients sent, then what came of it, until nothing is new.
     commands = dict(world.commands)
     found += _replay(world, models, commands)
     for database in world.databases.values():
         found += parked.violations(database, commands)
+        found += letters.violations(database, commands)
     for lane, model in models.items():
         found += _state(world.databases[lane], model)
     found += _clients(world)
-    found += _dead_letters(world)
+    found += _strangers(world)
     return found
 
 
@@ -56,7 +57,13 @@ def _at_rest(world: World, database: Database) -> list[str]:
         and process.lane.lease.epoch == database.epoch
         for process in world.processes.values()
     ):
-        found += [f"{entry.command_id} remains in the outbox" for entry in database.table(OutboxEntry).values()]
+        found += [
+            f"{entry.command_id} remains in the outbox"
+            for entry in database.table(OutboxEntry).values()
+            if entry.lane not in world.broker.is_missing
+        ]
+    if world.broker.dead[database.lane].ready:
+        found.append(f"{len(world.broker.dead[database.lane].ready)} dead letters remain in queue {database.lane}")
     log = database.table(LogEntry)
     for command_id in sorted(database.cancelled):
         if command_id in log and log[command_id].error_code != "cancelled":
@@ -74,13 +81,21 @@ def _replay(world: World, models: dict[str, Model], commands: dict[str, CommandM
         for lane, database in world.databases.items()
         for entry in database.table(LogEntry).values()
     ]
+    for lane, database in world.databases.items():
+        for letter in database.book.ever.values():
+            child = letters.told_of_mismatch(letter)
+            if child is not None:
+                target = (child.type or "").partition(".")[0]
+                models[lane].emitted[child.command_id or ""] = (letter.command_id or "", target, child)
     known = dict.fromkeys(models, 0)
     for _, lane, entry in sorted(entries, key=lambda item: item[0]):
         message = commands.get(entry.command_id)
         if message is None:
             found.append(f"{entry.command_id} ({entry.type}) is in the log of {lane}: nobody sent it before that")
             continue
-        if _fingerprint(message.type, message.expected_version, message.arguments) != entry.fingerprint:
+        # Of one that was refused as it came, not all was read.
+        is_read = message.problem is None
+        if is_read and _fingerprint(message.type, message.expected_version, message.arguments) != entry.fingerprint:
             found.append(f"{entry.command_id} is in the log with another content")
         wrong = models[lane].check(entry, message, world.databases[lane].cancelled)
         if wrong is not None:
@@ -88,13 +103,57 @@ def _replay(world: World, models: dict[str, Model], commands: dict[str, CommandM
         emitted = models[lane].emitted
         if len(emitted) > known[lane]:
             known[lane] = len(emitted)
-            for command_id, (_, child) in emitted.items():
+            for command_id, (_, _, child) in emitted.items():
                 commands.setdefault(command_id, child)
-    for model in models.values():
-        for command_id, (parent, child) in model.emitted.items():
-            lane = (child.type or "").partition(".")[0]
-            if command_id not in world.databases[lane].table(LogEntry):
-                found.append(f"{child.type} {command_id}, emitted by {parent}, was never settled")
+    return found + _emitted(world, models) + _sinks(world, models)
+
+
+def _emitted(world: World, models: dict[str, Model]) -> list[str]:
+    """What was emitted and not withdrawn is settled by whoever it was for."""
+    found = []
+    for lane, model in models.items():
+        withdrawn = world.databases[lane].withdrawn
+        for command_id, (parent, target, child) in model.emitted.items():
+            if command_id not in withdrawn and target not in SINKS:
+                found += _settled(world.databases[target], parent, child)
+    return found
+
+
+def _settled(database: Database, parent: str, child: CommandMessage) -> list[str]:
+    """What was emitted is settled, or its mismatch is there to be seen."""
+    entry = database.table(LogEntry).get(child.command_id or "")
+    if entry is None:
+        return [f"{child.type} {child.command_id}, emitted by {parent}, was never settled"]
+    fingerprint = _fingerprint(child.type, child.expected_version, child.arguments)
+    if entry.fingerprint == fingerprint or child.origin != "system":
+        return []
+    if f"{child.command_id} {fingerprint}" in database.book.by_source:
+        return []
+    return [f"{child.type} {child.command_id}, emitted by {parent}, is another's id, and no letter says so"]
+
+
+def _sinks(world: World, models: dict[str, Model]) -> list[str]:
+    """What left the lanes for somebody who is not simulated: all that was emitted, and nothing else."""
+    found = []
+    withdrawn = {command_id for database in world.databases.values() for command_id in database.withdrawn}
+    for sink in SINKS:
+        expected = {
+            child.command_id: child
+            for model in models.values()
+            for _, target, child in model.emitted.values()
+            if target == sink
+        }
+        arrived = set()
+        for message in world.broker.queues[sink].ready:
+            command_id = message.properties.message_id
+            arrived.add(command_id)
+            child = expected.get(command_id)
+            if child is None:
+                found.append(f"{command_id} arrived in {sink}: nobody emitted it")
+            elif ((message.properties.headers or {}).get("origin") == "public") != (child.origin == "public"):
+                found.append(f"{child.type} {command_id} arrived in {sink}, and is not from {child.origin}")
+        if sink not in world.broker.is_missing:
+            found += [f"{command_id} never arrived in {sink}" for command_id in expected.keys() - arrived - withdrawn]
     return found
 
 
@@ -116,6 +175,9 @@ def _state(database: Database, model: Model) -> list[str]:
     notes = {row.id: (row.account, row.amount) for row in database.table(Note).values()}
     if notes != model.notes:
         found.append(f"the notes are {notes}, and should be {model.notes}")
+    told = [(row.about, row.status, row.code) for _, row in sorted(database.table(Told).items())]
+    if told != model.told:
+        found.append(f"was told {told}, and should have been told {model.told}")
     series = "accounts" if model.lane == "ledger" else "notes"
     counter = database.table(Counter).get(series)
     if (counter.value if counter else 0) != model.last_id:
@@ -141,17 +203,10 @@ def _clients(world: World) -> list[str]:
     return found
 
 
-def _dead_letters(world: World) -> list[str]:
-    found = []
-    dead = {(lane, command_id) for lane, command_id, _ in world.broker.dead}
-    failed = {
-        (lane, entry.command_id)
-        for lane, database in world.databases.items()
-        for entry in database.table(LogEntry).values()
-        if entry.status == "failed"
-    }
-    found += [f"{command_id} failed, and has no dead letter" for _, command_id in sorted(failed - dead)]
-    for lane, command_id in dead - failed:
-        if command_id is not None:
-            found.append(f"{command_id} of {lane} has a dead letter, and did not fail")
-    return found
+def _strangers(world: World) -> list[str]:
+    """What is confirmed is settled, whoever said it."""
+    return [
+        f"{command_id} of a stranger was confirmed and is not in the log of {lane}"
+        for command_id, lane in sorted(world.confirmed)
+        if command_id not in world.databases[lane].table(LogEntry)
+    ]

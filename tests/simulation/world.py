@@ -11,23 +11,29 @@ from typing import Any
 
 import msgspec
 
+from coordinator.lane.letters import source_of_nameless
 from shared.lane_tables import LogEntry, OutboxEntry
 from shared.messaging.outcome import Outcome
-from shared.messaging.wire import CommandMessage, Envelope
+from shared.messaging.wire import CommandMessage
 from shared.rows import Ref, Row
 from shared.settings import LaneSettings
-from tests.simulation.broker import Broker, Message
+from tests.simulation.broker import Broker, Message, system_message
 from tests.simulation.chaos import Chaos
 from tests.simulation.client import Client
 from tests.simulation.database import Database, Pending
+from tests.simulation.past import plant_past
 from tests.simulation.plans import plan
 from tests.simulation.process import Process
 from tests.simulation.schedule import DONE, IDLE, NEVER, Act, Actor, Schedule
+from tests.simulation.services import SINKS
+from tests.simulation.stranger import BYTES_MAX, PACK_MAX, Stranger
 from tests.support.ledger import Account
 
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 GAP_TIMEOUT_S = 0.8
 STEPS_MAX = 5_000
+BORDERS_SHARE = 0.25
+"""Of the seeds, that have what comes over the borders, of each kind."""
 STRANDED_MAX = 8
 COLLECT_EVERY = 1000
 FAULTS = (
@@ -63,7 +69,8 @@ _SETTINGS = [
         gap_timeout_s=GAP_TIMEOUT_S,
         retry_delay_s=0.05,
         retry_delay_s_max=0.2,
-    )
+        nameless_dead_max=2,
+    ).model_copy(update={"pack_commands_max": PACK_MAX, "message_bytes_max": BYTES_MAX})
     for prefetch, held, outbox in ((64, 40, 1000), (12, 8, 3), (8, 2, 1))
     for batch in (500, 6, 1)
 ]
@@ -86,20 +93,27 @@ class World:
         self.rates = {name: _RATES_MAX[name] * chance() if chance() < 0.4 else 0.0 for name in FAULTS}
         for name in ("pack", "reuse", "deadline", "malformed", "expected", "strict", "tamper", "fragile", "muddle"):
             self.rates[name] = chance() * 0.3 if chance() < 0.4 else 0.0
-        self.rates["strict"] *= 0.2
+        self.rates["strict"] *= 0.4
         self.rates["fragile"] *= 2
         self.rates["remark"] = self.rates["fragile"] / 2
         self.rates["tamper"] *= 0.5
+        for name in ("expires", "continued", "archive", "postponed", "strangers", "orders", "past"):
+            self.rates[name] = chance() * 0.4 if chance() < BORDERS_SHARE else 0.0
         self.settings = _SETTINGS[int(chance() * len(_SETTINGS))]
         self.schedule = Schedule(chance)
         self.wake = self.schedule.wake
         lanes = ["ledger", "journal"]
-        self.broker = Broker(self, lanes, self.settings.prefetch)
+        self.broker = Broker(self, [*lanes, *SINKS], self.settings.prefetch)
+        self._shut_sinks()
         self.databases = {lane: Database(self, lane) for lane in lanes}
         self.caches: dict[str, dict[Any, int]] = {lane: {} for lane in lanes}
         self.commands: dict[str, CommandMessage] = {}
         self.sessions: dict[str, dict[int | None, str]] = {}
         self.given_up: set[str] = set()
+        self.expired: set[str] = set()
+        self.was_live: set[str | None] = set()
+        self.old_letters: dict[str, str] = {}
+        self.confirmed: set[tuple[str, str]] = set()
         self.processes: dict[str, Process] = {}
         self._dead: list[Process] = []
         self._incarnations = 0
@@ -113,10 +127,32 @@ class World:
             client = Client(self, f"client-{number}", lane, chance() < 0.5)
             plan(self, client, number, 2 + int(chance() * 4))
             self.clients.append(client)
+        self.strangers = [
+            Stranger(self, number, 1 + int(chance() * 5))
+            for number in range(1, 1 + (int(1 + chance() * 2) if self.rates["strangers"] else 0))
+        ]
         self.chaos = Chaos(self)
+        if self.rates["past"]:
+            plant_past(self)
         self._depth = 0
         self.stranded = 0
         self._taken = 0
+        self._markers = 0
+
+    def _shut_sinks(self) -> None:
+        """Queues that are missing, for a while or for ever, or until an operator has withdrawn what is for them."""
+        kind = self.chance()
+        missing = set(SINKS) if kind < 0.6 else set[str]()
+        self.broker.is_missing = missing
+        self.withdraws_stuck = kind < 0.2
+        self.missing_for_ever = missing if kind < 0.4 else set[str]()
+
+    def expires_in_s(self) -> float | None:
+        """How long the broker is to keep a message for its lane; None: as long as it takes."""
+        rate = self.rates["expires"]
+        if rate == 0.0 or self.chance() >= rate:
+            return None
+        return max(0.0, self.chance() * 0.3 - 0.1)
 
     def trace(self, text: str, *arguments: object) -> None:
         if self._trace is not None:
@@ -175,13 +211,26 @@ class World:
     def take_apart(self) -> None:
         """The end of this world: nothing in it refers to anything else in it any more."""
         processes = (*self.processes.values(), *self._dead)
-        for actor in (self.broker, self.chaos, *self.databases.values(), *self.clients, *processes, self):
+        for actor in (
+            self.broker,
+            self.chaos,
+            self.chaos.operator,
+            *(database.book for database in self.databases.values()),
+            *(process.emitted for process in processes),
+            *self.databases.values(),
+            *self.clients,
+            *self.strangers,
+            *processes,
+            self,
+        ):
             vars(actor).clear()
 
     def _is_over(self) -> bool:
         """Whether there are no more faults to come, and no more commands worth waiting for."""
         if self.now > 6.0:
             return True
+        if any(stranger.plan for stranger in self.strangers):
+            return False
         return not [client for client in self.clients if client.plan or client.open]
 
     def _act(self) -> bool:
@@ -203,18 +252,35 @@ class World:
     def _wake_idle_lanes(self) -> bool:
         """Send a marker into every idle lane whose outbox holds something: a successor takes over, and so publishes
         what its predecessor left, only when something is delivered to it. How often that was needed is counted."""
-        left = [lane for lane, database in self.databases.items() if database.tables[OutboxEntry]]
+        missing = self.broker.is_missing
+        left = [
+            lane
+            for lane, database in self.databases.items()
+            if any(entry.lane not in missing for entry in database.tables[OutboxEntry].values())
+        ]
         if self.stranded >= STRANDED_MAX:
             return False
         for lane in left:
             self.stranded += 1
-            command_id = f"ffffffff-0000-7000-8000-{self.stranded:012d}"
+            command_id = self.marker()
             self.trace("lane %s is idle and its outbox is not empty: marker %s", lane, command_id)
-            self.commands[command_id] = CommandMessage(command_id=command_id, type="lane.marker", arguments=b"{}")
-            envelope = Envelope(message_id=command_id, type="lane.marker")
-            self.broker.queues[lane].append(Message(envelope, b"{}", (command_id,)))
-            self.wake(self.broker.actor)
+            self.broker.put(lane, system_message(command_id, "lane.marker", b"{}"))
         return bool(left)
+
+    def marker(self) -> str:
+        """The id of a new marker."""
+        self._markers += 1
+        command_id = f"ffffffff-0000-7000-8000-{self._markers:012d}"
+        self.commands[command_id] = CommandMessage(
+            command_id=command_id, type="lane.marker", arguments=b"{}", origin="system"
+        )
+        return command_id
+
+    def wake_lane(self, lane: str) -> None:
+        """Everybody who runs this lane has something to look at."""
+        for process in self.processes.values():
+            if process.lane_name == lane:
+                self.wake(process.io_thread)
 
     def interlude(self) -> None:
         """Others act while one process's lane waits for its database, often long enough for a takeover."""
@@ -286,19 +352,27 @@ class World:
         if process.lane.lease is not None and process.lane.lease.epoch == self.databases[process.lane_name].epoch:
             self.violation(f"{process} gave up a gap where none was")
 
-    def acknowledged(self, lane: str, message: Message) -> None:
+    def acknowledged(self, message: Message) -> None:
         """The broker forgets a message: all of it must be on disk."""
-        log, waited = self.databases[lane].table(LogEntry), self.databases[lane].waited
+        database = self.databases[message.queue.lane]
+        log, waited, book = database.table(LogEntry), database.waited, database.book
         for command_id in message.ids:
+            if command_id is None:
+                continue
             entry = log.get(command_id)
-            if command_id in waited:
-                # The database keeps it; of its failure, should it come to that, another delivery tells.
+            if command_id in waited or command_id in self.old_letters:
+                # The database keeps it.
                 continue
             if entry is None:
-                if command_id is not None:
-                    self.violation(f"{command_id} was acknowledged before it was settled")
-            elif entry.status == "failed" and not any(dead[1] == command_id for dead in self.broker.dead):
+                self.violation(f"{command_id} was acknowledged before it was settled")
+            elif entry.status == "failed" and command_id not in book.by_source:
                 self.violation(f"{command_id} failed, and was acknowledged before its dead letter was safe")
+        if None in message.ids:
+            for command in message.delivered(self.settings).commands:
+                if command.command_id is not None:
+                    continue
+                if not book.is_kept(source_of_nameless(command, command.problem, database.lane)):
+                    self.violation(f"a message without an id was acknowledged, and is nowhere: {command}")
 
     def projected(self, lane: str, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> None:
         """The cache, as shared/items/cache.py keeps it: never back to an older version."""

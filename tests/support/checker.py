@@ -47,11 +47,13 @@ def check(
     log: Sequence[LogEntry],
     given_up: Collection[str] = (),
     waited: Collection[str] = (),
+    expired: Collection[str] = (),
 ) -> list[str]:
     """The violations of one lane's promises, in words; none when all is well.
 
     `given_up`: commands of publisher sessions that did not come in time, so that their successors went ahead of them.
-    `waited`: commands that waited for their key, so that others went ahead of them.
+    `waited`: commands that waited for their key, so that others went ahead of them. `expired`: commands that the broker
+    let expire, whoever gave them so little time: they are settled when they come back from its dead letters.
     """
     ordered = sorted(log, key=lambda entry: entry.sequence)
     entries = {entry.command_id: entry for entry in ordered}
@@ -61,9 +63,9 @@ def check(
         *_epochs_never_decrease(ordered),
         *_outcomes_equal_the_log(records, entries),
         *_nothing_confirmed_is_missing(records, entries),
-        *_real_time_order(records, ordered, waited),
+        *_real_time_order(records, ordered, waited, expired),
         *_publisher_order(records, entries, {*given_up, *waited}),
-        *_deadlines(records, entries),
+        *_deadlines(records, entries, expired),
     ]
 
 
@@ -124,12 +126,12 @@ def _nothing_confirmed_is_missing(records: Sequence[ClientRecord], entries: Mapp
 
 
 def _real_time_order(
-    records: Sequence[ClientRecord], ordered: Sequence[LogEntry], waited: Collection[str]
+    records: Sequence[ClientRecord], ordered: Sequence[LogEntry], waited: Collection[str], expired: Collection[str]
 ) -> Iterator[str]:
     """Whatever was known before another command was issued has the lower sequence."""
     issued_at: dict[str, float] = {}
     known_at: dict[str, float] = {}
-    safe_at = _confirmed_with_predecessors(records)
+    safe_at = _confirmed_with_predecessors(records, expired)
     for record, safe in zip(records, safe_at, strict=True):
         issued_at[record.command_id] = min(record.issued_at, issued_at.get(record.command_id, record.issued_at))
         known = None if record.command_id in waited else safe
@@ -139,7 +141,7 @@ def _real_time_order(
             known_at[record.command_id] = min(known, known_at.get(record.command_id, known))
     earliest: tuple[float, LogEntry] | None = None
     for entry in reversed(ordered):
-        issued = issued_at.get(entry.command_id)
+        issued = None if entry.command_id in expired else issued_at.get(entry.command_id)
         if issued is not None and earliest is not None and earliest[0] < issued:
             yield f"{_shown(entry)} was issued {issued - earliest[0]:.3f} s after {_shown(earliest[1])} was known"
         known = known_at.get(entry.command_id)
@@ -147,22 +149,22 @@ def _real_time_order(
             earliest = (known, entry)
 
 
-def _confirmed_with_predecessors(records: Sequence[ClientRecord]) -> list[float | None]:
-    """When each record's place in the order was certain from confirms alone.
+def _confirmed_with_predecessors(records: Sequence[ClientRecord], expired: Collection[str] = ()) -> list[float | None]:
+    """When each record's place in the order was certain from confirms alone: never, of one that expired afterwards.
 
     A command of a publisher session waits in the lane for its predecessors, so theirs must be confirmed too.
     """
     certain: dict[int, float | None] = {}
     sessions: defaultdict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
     for position, record in enumerate(records):
-        certain[position] = record.confirmed_at
+        certain[position] = None if record.command_id in expired else record.confirmed_at
         if record.publisher is not None and record.publisher_seq is not None:
             sessions[record.lane, record.publisher].append((record.publisher_seq, position))
     for session in sessions.values():
         latest: float | None = 0.0
         expected = 1
         for number, position in sorted(session):
-            confirmed = records[position].confirmed_at
+            confirmed = None if records[position].command_id in expired else records[position].confirmed_at
             is_complete = latest is not None and number <= expected and confirmed is not None
             latest = max(latest or 0.0, confirmed or 0.0) if is_complete else None
             certain[position] = latest
@@ -186,10 +188,12 @@ def _publisher_order(
                 yield f"{_shown(session[after])}, number {after} of {publisher}, overtook {_shown(session[before])}"
 
 
-def _deadlines(records: Sequence[ClientRecord], entries: Mapping[str, LogEntry]) -> Iterator[str]:
+def _deadlines(
+    records: Sequence[ClientRecord], entries: Mapping[str, LogEntry], expired: Collection[str]
+) -> Iterator[str]:
     for record in records:
         entry = entries.get(record.command_id)
-        if entry is None:
+        if entry is None or (entry.status == "expired" and entry.command_id in expired):
             continue
         if record.deadline_ms is None:
             if entry.status == "expired":

@@ -11,7 +11,7 @@ from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Delivery, Hold, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from shared.lane_tables import Cancellation, DeadLetter, PublisherPosition
+from shared.lane_tables import Cancellation, Counter, DeadLetter, PublisherPosition
 from shared.service import Service
 from shared.settings import LaneSettings
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
@@ -266,6 +266,8 @@ def test_a_command_that_blocks_holds_what_comes_after_it_and_settles_what_came_b
     assert f"blocked by command {command_id(2)}" in held.reason
     assert blocking.rows(Account)[0].balance == 1
     assert len(blocking.log()) == 2
+    assert blocking.rows(DeadLetter) == []
+    assert blocking.rows(Counter) == [Counter(name="accounts", value=1)]
     cancel(database, 2)
     after: Settlement = blocking.settle()
     assert (after.tags, codes(after.outcomes)) == ([batch[1].tag, batch[2].tag], ["cancelled", "applied"])

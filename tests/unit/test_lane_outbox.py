@@ -4,12 +4,13 @@ import random
 
 import pytest
 
-from coordinator.lane.delivery import Settlement
+from coordinator.lane.control import WithdrawEmitted
+from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from shared.lane_tables import OutboxEntry
 from shared.settings import LaneSettings
-from tests.support.lane_contract import LaneUnderTest
+from tests.support.lane_contract import LaneUnderTest, _numbers, delivery
 from tests.support.ledger import LEDGER, Forward
 
 
@@ -25,8 +26,6 @@ def emit(lane: LaneUnderTest, count: int) -> list[OutboxEntry]:
 
 
 def _forwards(count: int):
-    from tests.support.lane_contract import _numbers, delivery
-
     return [delivery(next(_numbers), Forward(id=1, amount=1)) for _ in range(count)]
 
 
@@ -77,3 +76,15 @@ def test_a_successor_reads_all_of_a_long_outbox() -> None:
         published += fresh
         under_way += fresh
     assert [entry.id for entry in published] == list(range(1, 702))
+
+
+def test_what_is_withdrawn_is_not_published_though_the_same_transaction_reads_it() -> None:
+    database = MemoryDatabase()
+    emit(with_window(database, 1000), 3)
+    settlement = with_window(database, 1000).settle(_withdrawal(1, 3))
+    assert [entry.id for entry in settlement.emitted] == [2]
+    assert settlement.withdrawn == [1, 3]
+
+
+def _withdrawal(*numbers: int) -> Delivery:
+    return delivery(7, WithdrawEmitted(entries=list(numbers)))

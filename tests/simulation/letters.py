@@ -1,0 +1,257 @@
+"""Dead letters as the database has had them: what every commit may do to them, and what must be true at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from shared.ids import continuation_command_id, replay_command_id, system_command_id
+from shared.lane_tables import Counter, DeadLetter, LogEntry, OutboxEntry
+from shared.messaging.options import Options
+from shared.messaging.wire import CommandMessage
+
+if TYPE_CHECKING:
+    from coordinator.stores.port import Changes
+    from tests.simulation.database import Database
+    from tests.simulation.world import World
+
+MISMATCH = "idempotency_mismatch"
+_NAMELESS = "dead_letters.nameless"
+_ORDERS = ("lane.replay", "lane.discard")
+_LASTING = ("id", "source", "target", "command_id", "type", "origin", "sequence", "arguments", "size_bytes", "options")
+REFUSED_AGAIN = frozenset(
+    {
+        "unknown_command_type",
+        "forbidden_command_type",
+        "invalid_arguments",
+        "malformed_json",
+        "missing_command_id",
+        "invalid_command_id",
+        "missing_command_type",
+        "malformed_pack",
+        "malformed_command",
+        "malformed_message",
+        "message_too_large",
+        "pack_too_large",
+    }
+)
+"""What fails before any handler is asked, and so may again."""
+
+
+class Book:
+    """All letters that one lane ever had, told of each commit as it lands."""
+
+    def __init__(self, world: World, lane: str) -> None:
+        self.world = world
+        self.lane = lane
+        self.ever: dict[int, DeadLetter] = {}
+        self.by_source: dict[str, list[int]] = {}
+        self.was_full = False
+
+    def note(self, database: Database, changes: Changes) -> None:
+        """A commit has landed; raise the alarm over what no commit may do."""
+        if self.world.rates["orders"] > 0:
+            self.world.wake(self.world.chaos.actor)
+        added = _rows(changes.inserts, DeadLetter)
+        removed = _rows(changes.deletes, DeadLetter)
+        changed = _rows(changes.updates, DeadLetter)
+        entries = _rows(changes.inserts, LogEntry)
+        failed = {entry.command_id: entry for entry in entries if entry.status == "failed"}
+        orders = [entry for entry in entries if entry.type in _ORDERS or entry.type == "lane.withdraw"]
+        if not (added or removed or changed or failed or orders):
+            return
+        self.world.wake(self.world.chaos.actor)
+        self._check_failed(added, failed)
+        self._check_removed(removed, orders, changes)
+        for letter in changed:
+            before = self.ever[letter.id]
+            if any(getattr(letter, name) != getattr(before, name) for name in _LASTING):
+                self._alarm(f"letter {letter.id} has become another: {letter}")
+        for letter in added:
+            self.ever[letter.id] = letter
+            self.by_source.setdefault(letter.source, []).append(letter.id)
+        for entry in orders:
+            if entry.type == "lane.withdraw" and entry.status == "applied":
+                database.withdrawn.update(_result(entry)["command_ids"])
+        self._check_table(database)
+
+    def _check_failed(self, added: list[DeadLetter], failed: dict[str, LogEntry]) -> None:
+        """What fails has its letter in the same transaction: no crash comes between, and none is there twice."""
+        named = {letter.source: letter for letter in added if letter.sequence is not None}
+        for command_id, entry in failed.items():
+            letter = named.pop(command_id, None)
+            if letter is None:
+                self._alarm(f"{command_id} failed, and its transaction wrote no dead letter")
+            elif (letter.sequence, letter.code, letter.reason) != (
+                entry.sequence,
+                entry.error_code,
+                entry.error_message,
+            ):
+                self._alarm(f"the dead letter of {command_id} does not say what the log says: {letter}")
+        for source in named.keys() - self.world.old_letters:
+            self._alarm(f"{source} has a dead letter, and did not fail in its transaction")
+
+    def _check_removed(self, removed: list[DeadLetter], orders: list[LogEntry], changes: Changes) -> None:
+        """A letter goes by one order, and what is replayed is in the outbox by the same commit."""
+        told = [_result(entry) for entry in orders if entry.type in _ORDERS and entry.status == "applied"]
+        if sorted(letter.id for letter in removed) != sorted(result["letter"] for result in told):
+            self._alarm(f"letters {[letter.id for letter in removed]} were removed, and orders say {told}")
+        emitted = {row.command_id for row in _rows(changes.inserts, OutboxEntry)}
+        emitted.update(
+            command_id
+            for entry in orders
+            if entry.type == "lane.withdraw" and entry.status == "applied"
+            for command_id in _result(entry)["command_ids"]
+        )
+        for result in told:
+            if "replayed_as" in result and result["replayed_as"] not in emitted:
+                self._alarm(f"letter {result['letter']} was replayed, and nothing was emitted")
+        for entry in orders:
+            if entry.error_code == "letter_not_found":
+                number = self._ordered(entry)
+                if number in self.ever and number in self.world.databases[self.lane].table(DeadLetter):
+                    self._alarm(f"{entry.command_id} did not find letter {number}, which is there")
+            elif entry.error_code == "not_replayable" and (number := self._ordered(entry)):
+                letter = self.ever.get(number)
+                if letter is None or letter.code not in REFUSED_AGAIN:
+                    self._alarm(f"{entry.command_id} was refused: letter {number} is not replayable: {letter}")
+
+    def _ordered(self, entry: LogEntry) -> int:
+        """Which letter an order is about; 0: it was a dead letter itself, and is replayed."""
+        order = self.world.commands.get(entry.command_id)
+        number: int = 0 if order is None else msgspec.json.decode(order.arguments)["letter"]
+        return number
+
+    def _check_table(self, database: Database) -> None:
+        letters = database.table(DeadLetter)
+        nameless = sum(letter.command_id is None for letter in letters.values())
+        counter = database.table(Counter).get(_NAMELESS)
+        if nameless != (0 if counter is None else counter.value):
+            self._alarm(f"{nameless} letters have no id, and the counter says {counter}")
+        most = self.world.settings.nameless_dead_max
+        if nameless > most:
+            self._alarm(f"{nameless} letters without an id are kept; at most {most} may be")
+        self.was_full = self.was_full or nameless == most
+        series = database.table(Counter).get("dead_letters")
+        if len(self.ever) != (0 if series is None else series.value):
+            self._alarm(f"there were {len(self.ever)} letters, and the counter says {series}")
+
+    def is_kept(self, source: str) -> bool:
+        """Whether a message without an id is a letter, or was one too many."""
+        return source in self.by_source or self.was_full
+
+    def _alarm(self, text: str) -> None:
+        self.world.violation(f"{self.lane}: {text}")
+
+
+def _rows(lists: Iterable[Any], model: type[Any]) -> list[Any]:
+    return [row for rows in lists if type(rows[0]) is model for row in rows]
+
+
+def _result(entry: LogEntry) -> dict[str, Any]:
+    result: dict[str, Any] = msgspec.json.decode(entry.result or "null")
+    return result
+
+
+def replayed(letter: DeadLetter, order: dict[str, Any]) -> tuple[str, CommandMessage]:
+    """To whom a letter is sent once more, and as what."""
+    options = Options.decode(letter.options)
+    arguments = msgspec.json.encode(order["args"]) if "args" in order else letter.arguments
+    if letter.target.startswith("effects."):
+        command_id = letter.command_id or system_command_id("letter", letter.target, str(letter.id))
+        return letter.target, CommandMessage(
+            command_id=command_id, type=letter.type, arguments=arguments, origin="system"
+        )
+    is_own = letter.source == letter.command_id
+    if letter.command_id is None:
+        command_id = system_command_id("letter", letter.target, str(letter.id))
+    elif not is_own:
+        command_id = system_command_id(letter.source, "replay")
+    else:
+        command_id = letter.command_id if letter.sequence is None else replay_command_id(letter.command_id)
+    return letter.target, CommandMessage(
+        command_id=command_id,
+        type=letter.type,
+        arguments=arguments,
+        deadline_ms=None if order.get("without_deadline") else options.deadline_ms,
+        expected_version=options.expected_version,
+        continuation=options.continuation if is_own and letter.sequence is None else None,
+        origin="system" if order.get("as_system") else options.origin,
+    )
+
+
+def told_of_mismatch(letter: DeadLetter) -> CommandMessage | None:
+    """What the continuation of a command is told whose id was taken, of the system's own."""
+    options = Options.decode(letter.options)
+    if letter.code != MISMATCH or options.continuation is None:
+        return None
+    fingerprint = letter.source.partition(" ")[2]
+    own_id = continuation_command_id(f"{letter.type} {letter.command_id}")
+    return continuation(
+        own_id=system_command_id(own_id, "mismatch", fingerprint),
+        about=(letter.command_id or "", letter.type or ""),
+        continuation_type=options.continuation,
+        origin=options.origin,
+        status="failed",
+        result=None,
+        error={"code": letter.code, "message": letter.reason},
+    )
+
+
+def continuation(
+    *,
+    own_id: str,
+    about: tuple[str, str],
+    continuation_type: str,
+    origin: Any,
+    status: str,
+    result: Any,
+    error: dict[str, str] | None,
+) -> CommandMessage:
+    """The command that an outcome becomes."""
+    command_id, command_type = about
+    arguments = {
+        "command_id": command_id,
+        "command_type": command_type,
+        "status": status,
+        "result": result,
+        "error": error,
+    }
+    return CommandMessage(
+        command_id=own_id, type=continuation_type, arguments=msgspec.json.encode(arguments), origin=origin
+    )
+
+
+def violations(database: Database, commands: dict[str, CommandMessage]) -> list[str]:
+    """What a letter must say of its command, and that none is missing, at the end."""
+    book, old = database.book, database.world.old_letters
+    found = []
+    for letter in book.ever.values():
+        if letter.command_id is not None and letter.target == database.lane and letter.command_id not in old:
+            wrong = _wrong_with(letter, commands.get(letter.command_id))
+            found += [] if wrong is None else [f"letter {letter.id} of {letter.command_id} {wrong}"]
+    for source, numbers in book.by_source.items():
+        # The others can come again once an operator has removed them: nothing in the log is about them.
+        is_logged = source not in old and any(book.ever[number].sequence is not None for number in numbers)
+        if is_logged and len(numbers) > 1:
+            found.append(f"{source} has the dead letters {numbers}")
+    found += [
+        f"the letter of {command_id}, of an older release, was lost"
+        for command_id, lane in old.items()
+        if lane == database.lane and command_id not in book.by_source
+    ]
+    return found
+
+
+def _wrong_with(letter: DeadLetter, message: CommandMessage | None) -> str | None:
+    if message is None:
+        return "is about a command that nobody sent"
+    if letter.code == MISMATCH and letter.origin != "system":
+        return "is of a stranger, whose mismatch is his own affair"
+    said = Options.decode(letter.options)
+    kept = (letter.type, letter.arguments, letter.origin, said.origin)
+    if kept != (message.type, message.arguments, message.origin, message.origin):
+        return f"is {letter}, and should be of {message}"
+    return None

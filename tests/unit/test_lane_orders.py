@@ -1,0 +1,59 @@
+"""Orders about dead letters, on a lane in memory: what would only fail again is refused."""
+
+import msgspec
+import pytest
+
+from coordinator.lane.control import ReplayLetter
+from coordinator.lane.delivery import Deposed, Hold
+from coordinator.lane.lane import Lane
+from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from shared.lane_tables import DeadLetter, OutboxEntry
+from shared.messaging.wire import Envelope, decode
+from shared.settings import LaneSettings
+from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
+from tests.support.ledger import LEDGER, OpenAccount
+
+BYTES_MAX = 1024
+UNKNOWN = "ledger.unknown"
+
+
+@pytest.fixture
+def database() -> MemoryDatabase:
+    return MemoryDatabase()
+
+
+@pytest.fixture
+def lane(database: MemoryDatabase) -> LaneUnderTest:
+    lane = LaneUnderTest(MemoryStore(database))
+    settings = LaneSettings(message_bytes_max=BYTES_MAX)
+    lane.lane = Lane(LEDGER, lane.store, lambda: lane.now, "test", settings, lambda: 0.0)
+    return lane
+
+
+def test_a_command_that_is_too_large_is_replayed_with_other_arguments_only(lane: LaneUnderTest) -> None:
+    body = msgspec.json.encode({"owner": "x" * BYTES_MAX})
+    (message,) = decode(Envelope(message_id=command_id(1), type=OpenAccount.type), body, BYTES_MAX)
+    large = msgspec.structs.replace(delivery(1, body), commands=(message,))
+    assert codes(lane.outcomes(large)) == ["message_too_large"]
+    [letter] = lane.rows(DeadLetter)
+    assert codes(lane.do(ReplayLetter(letter=letter.id))) == ["not_replayable"]
+    assert lane.rows(DeadLetter) == [letter]
+    assert codes(lane.do(ReplayLetter(letter=letter.id, args=msgspec.Raw(b'{"owner":"a"}')))) == ["applied"]
+    assert lane.rows(DeadLetter) == []
+    assert [entry.arguments for entry in lane.rows(OutboxEntry)] == [b'{"owner":"a"}']
+
+
+def test_whoever_has_lost_the_lane_is_deposed_though_he_reads_letters_that_are_not_his(
+    lane: LaneUnderTest, database: MemoryDatabase
+) -> None:
+    """What he knows of the numbers is over; his next one is taken."""
+    lane.settle(delivery(1, b"{}", command_type=UNKNOWN))
+    successor = LaneUnderTest(MemoryStore(database), "successor")
+    successor.settle(delivery(2, b"{}", command_type=UNKNOWN))
+    [_, foreign] = lane.rows(DeadLetter)
+    batch = [delivery(3, ReplayLetter(letter=foreign.id)), delivery(4, b"{}", command_type=UNKNOWN)]
+    decision = lane.lane.apply(batch, lane.generation)
+    while isinstance(decision, Hold):
+        decision = lane.lane.apply(batch, lane.generation)
+    assert isinstance(decision, Deposed)
+    assert [letter.command_id for letter in lane.rows(DeadLetter)] == [command_id(1), command_id(2)]
