@@ -73,7 +73,7 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
     """
     try:
         if isinstance(arguments, bytes):
-            if is_too_deep(arguments):
+            if len(arguments) > NESTING_MAX and is_too_deep(arguments):
                 raise InvalidCommand(
                     f"the arguments are nested deeper than {NESTING_MAX} levels", code="malformed_json"
                 )

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Protocol
 import msgspec
 from msgspec import Struct
 
-from shared.commands import INTEGER_MAX, is_too_deep
+from shared.commands import INTEGER_MAX, NESTING_MAX, is_too_deep
 from shared.ids import is_system_id
 from shared.messaging.topology import SYSTEM_EXCHANGE
 
@@ -348,7 +348,7 @@ def fingerprint_of(message: CommandMessage) -> str:
     """
     content = message.arguments
     # What is nested too deep is refused, and must not be read differently wherever the stack is nearer to its end.
-    if message.problem is None and not is_too_deep(content):
+    if message.problem is None and (len(content) <= NESTING_MAX or not is_too_deep(content)):
         try:
             content = msgspec.json.encode(msgspec.json.decode(content), order="deterministic")
         except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
