@@ -34,9 +34,10 @@ from shared.effects import Effect, EffectHandler, Effects, effects_key
 from shared.errors import BrokerUnavailable, InvalidCommand
 from shared.messaging.amqp import AmqpChannel, AmqpConnection
 from shared.messaging.keeping import Kept
+from shared.messaging.properties import envelope_of
 from shared.messaging.publisher import Publisher
 from shared.messaging.topology import SYSTEM_EXCHANGE, queue_name
-from shared.messaging.wire import HEADER_REPLAYED, CommandMessage, Problem, decode, envelope_of
+from shared.messaging.wire import HEADER_REPLAYED, CommandMessage, Problem, decode
 from shared.settings import BrokerSettings, EffectSettings
 
 CARRIED_OUT = Counter("effects_total", "Effects whose result the lane was told.", ["service", "type", "result"])

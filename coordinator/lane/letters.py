@@ -59,11 +59,14 @@ class Letters:
         self._count_nameless(counter, 1)
         return self._add(source, message, problem, None, None, target)
 
-    def taken_in(self, message: CommandMessage, letter: OldLetter) -> DeadLetter | None:
-        """A letter of an older release becomes a row, once; None: it is one already, or there are too many."""
+    def taken_in(self, message: CommandMessage, letter: OldLetter, *, is_borne_out: bool) -> DeadLetter | None:
+        """A letter of an older release becomes a row, once; None: it is one already, or there are too many.
+
+        One that the log does not bear out anybody may have written: it is kept like a message without an id.
+        """
         problem = Problem(letter.code, letter.reason)
-        if message.command_id is None:
-            return self.nameless(message, problem, letter.target)
+        if message.command_id is None or not is_borne_out:
+            return self.nameless(msgspec.structs.replace(message, command_id=None), problem, letter.target)
         source = f"{letter.target} {message.command_id}" if letter.target != self._lane else message.command_id
         if self._work.find(DeadLetter, "source", source) is not None:
             return None
@@ -135,7 +138,7 @@ class Letters:
                 traceback=_end(traceback),
                 sequence=sequence,
                 arguments=message.arguments[:bytes_max],
-                size_bytes=len(message.arguments) if size_bytes is None else size_bytes,
+                size_bytes=size_bytes or message.size_bytes or len(message.arguments),
                 options=options.encode(),
                 copies=1,
                 dead_at=self._work.now,

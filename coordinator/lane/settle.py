@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from coordinator.lane.authors import abandon, attribute, described, reference, traced
 from coordinator.lane.control import CONTROL_TYPES
+from coordinator.lane.delivery import OldLetter
 from coordinator.lane.letters import Letters
 from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking, ordering_key
@@ -18,6 +19,7 @@ from coordinator.lane.text import storable
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.port import Refusal
 from shared.continuation import Deferred, continued
+from shared.effects import EFFECTS_PREFIX
 from shared.errors import Rejected
 from shared.ids import system_command_id
 from shared.lane_tables import Cancellation, DeadLetter, LogEntry
@@ -181,7 +183,7 @@ def settle(turn: Turn, request: Request, sequence: int, fault: Refusal | str | N
     if turn.spared >= BARE and (request.letter is not None or message.command_id is None):
         return Settled(None, is_dropped=True)
     if request.letter is not None:
-        return Settled(None, turn.letters.taken_in(message, request.letter))
+        return Settled(None, _taken_in(turn, request, request.letter))
     if message.command_id is None:
         return _nameless(turn, request, request.problem or Problem("missing_command_id", "a command needs an id"))
     has_parked = bool(parking.rows)
@@ -211,6 +213,14 @@ def settle(turn: Turn, request: Request, sequence: int, fault: Refusal | str | N
         problem = Problem(verdict.code or "", text or "")
         letter = turn.letters.failed(message, problem, verdict.traceback, sequence)
     return Settled(from_log(entry, replayed=False), letter, entry, verdict.is_deferred)
+
+
+def _taken_in(turn: Turn, request: Request, letter: OldLetter) -> DeadLetter | None:
+    """A letter of an older release: of a command that its log has as failed, with this content, or of an effect."""
+    entry = turn.known.get(request.message.command_id or "")
+    failed = entry is not None and (entry.status, entry.fingerprint) == ("failed", request.fingerprint)
+    is_borne_out = failed or letter.target.startswith(EFFECTS_PREFIX)
+    return turn.letters.taken_in(request.message, letter, is_borne_out=is_borne_out)
 
 
 def _waits(turn: Turn, request: Request, key: str | None, cancellation: Cancellation | None) -> Settled | None:

@@ -94,7 +94,9 @@ class Transactions:
 
         If it has one, its database refuses the second entry, and with it the whole transaction.
         """
-        return not (self._asks_log or self._parking.rows or any(request.redelivered for request in requests))
+        return not (
+            self._asks_log or self._parking.rows or any(request.redelivered or request.letter for request in requests)
+        )
 
     def _transact(self, window: Window, size: int, *, takes_for_new: bool) -> None:
         """Settle the next requests of a window in one transaction.

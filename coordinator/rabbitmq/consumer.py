@@ -1,8 +1,8 @@
 """The consumer of one lane's queue: a thread of its own for the broker's I/O, so that heartbeats never starve.
 
-Two connections: one consumes and acknowledges, the other publishes outcomes and emitted commands, since a broker under
-an alarm stops reading from connections that publish. The consumer's connection ends by being aborted, never by a
-cancel, a nack or a close: those would reorder the queue (docs/ARCHITECTURE.md).
+Three connections: one consumes and acknowledges, the others publish emitted commands, and outcomes, whose addresses
+strangers choose. A broker under an alarm stops reading from connections that publish. The consumer's connection ends by
+being aborted, never by a cancel, a nack or a close: those would reorder the queue (docs/ARCHITECTURE.md).
 
 With its first delivery a consumer is the lane's active one. It then takes in what is in the queues of dead letters too:
 what the broker let expire, and the letters of older releases.
@@ -33,7 +33,7 @@ from shared.messaging.amqp import AmqpChannel, AmqpConnection
 from shared.messaging.keeping import Kept
 from shared.messaging.outcome import encode_outcome, encode_outcomes
 from shared.messaging.publisher import Publisher
-from shared.messaging.topology import SYSTEM_EXCHANGE, dead_queue_name, is_ours, queue_name
+from shared.messaging.topology import SYSTEM_EXCHANGE, dead_queue_name, queue_name, takes_outcomes
 from shared.messaging.wire import JSON_CONTENT, PACK_CONTENT
 from shared.settings import BrokerSettings, LaneSettings
 
@@ -65,8 +65,10 @@ class LaneConsumer:
         self._holder = holder
         self._on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None] = _ignore
         self._loop = new_event_loop()
-        # Outcomes go through the default exchange, to whatever queue waits for them.
-        self._publisher = Publisher(broker, f"{holder} publish", ("", SYSTEM_EXCHANGE), declares=True)
+        self._publisher = Publisher(broker, f"{holder} publish", (SYSTEM_EXCHANGE,), declares=True)
+        # Outcomes go through the default exchange, to queues that strangers name: whatever the broker makes of such a
+        # name, it is not to hold up what the system says.
+        self._outcomes = Publisher(broker, f"{holder} outcomes", ("",))
         self._emitted = EmittedCommands(self._publisher, self._emitted_are_confirmed, broker.reconnect_delay_s)
         self._kept = Kept(f"{holder} consume", broker)
         self._connection: AmqpConnection | None = None
@@ -89,7 +91,7 @@ class LaneConsumer:
         """Why the lane's commands do not come, or their outcomes do not go; None: they do."""
         if not self.is_consuming:
             return self._kept.reason
-        return None if self._publisher.is_ready else self._publisher.unready_reason
+        return next((each.unready_reason for each in (self._publisher, self._outcomes) if not each.is_ready), None)
 
     def start(self, on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None]) -> None:
         """Connect, consume, and connect again whenever a connection is lost.
@@ -134,10 +136,10 @@ class LaneConsumer:
 
     async def _serve(self) -> None:
         """Until `stop` is called, or one of the tasks ends, which none does but by a failure."""
-        publishing = self._publisher.start()
+        publishing, answering = self._publisher.start(), self._outcomes.start()
         consuming = asyncio.create_task(self._keep_consuming(), name=f"consumer of {self._lane}")
         stopping = asyncio.create_task(self._stop.wait())
-        tasks = (publishing, consuming, stopping)
+        tasks = (publishing, answering, consuming, stopping)
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
@@ -150,6 +152,7 @@ class LaneConsumer:
             if self._connection is not None:
                 self._connection.abort()
             await self._publisher.close()
+            await self._outcomes.close()
             for result in results:
                 if isinstance(result, Exception):
                     self._failed(result)
@@ -236,7 +239,13 @@ class LaneConsumer:
     ) -> None:
         self._is_active.set()
         acknowledgements.delivered(method.delivery_tag)
-        self._inbox.put(generation, partial(delivery_of, method, properties, body, self._settings))
+        decode = partial(delivery_of, method, properties, body, self._settings)
+        if len(body) > self._settings.message_bytes_max:
+            # Until its turn comes only what is kept of it waits: there may be as many of them as the prefetch allows.
+            delivery = decode()
+            self._inbox.put(generation, lambda: delivery)
+        else:
+            self._inbox.put(generation, decode)
 
     def _on_dead_message(
         self,
@@ -298,13 +307,12 @@ class LaneConsumer:
                 self._send_reply(reply_to, correlation_id, PACK_CONTENT, body)
 
     def _send_reply(self, reply_to: str, correlation_id: str | None, content_type: str, body: bytes) -> None:
-        if is_ours(reply_to):
-            # Whoever sent the command would have us publish where only we may.
+        if not takes_outcomes(reply_to):
             return
         properties = pika.BasicProperties(
             content_type=content_type, correlation_id=correlation_id, delivery_mode=TRANSIENT
         )
-        if not self._publisher.send(reply_to, properties, body):
+        if not self._outcomes.send(reply_to, properties, body):
             log.warning("outcome_not_sent", lane=self._lane, reply_to=reply_to)
 
     def _emitted_are_confirmed(self, entries: Sequence[OutboxEntry]) -> None:

@@ -6,6 +6,7 @@ import msgspec
 import pika
 
 from coordinator.lane.delivery import Delivery, OldLetter
+from shared.messaging.properties import envelope_of
 from shared.messaging.topology import DEAD_EXCHANGE
 from shared.messaging.wire import (
     HEADER_REPLY_PACKS,
@@ -14,7 +15,6 @@ from shared.messaging.wire import (
     Envelope,
     Problem,
     decode,
-    envelope_of,
 )
 from shared.settings import LaneSettings
 
@@ -41,8 +41,10 @@ def dead_delivery_of(
 ) -> Delivery:
     """A message of a queue of dead letters: what the broker let expire, or the letter of an older release.
 
-    What expired is settled as `expired`, like a command whose deadline is over. It may not say that it is the system's
-    own, however it came: its headers are those of whoever published it, and the exchange is the broker's.
+    What expired is settled as `expired`, like a command whose deadline is over. None of it may say that it is the
+    system's own, however it came: the headers are those of whoever published it, also where they look like a letter's,
+    and the exchange is the broker's. (A header that is there twice RabbitMQ and pika read differently, so that even
+    what RabbitMQ adds proves nothing.) A letter is believed as far as the lane's log bears it out.
     """
     envelope = envelope_of(properties)
     deaths = envelope.headers.get(_DEATHS)
@@ -69,14 +71,12 @@ def _reason_of(deaths: object) -> str:
 
 
 def _letter(target: str, method: Any, properties: pika.BasicProperties, body: bytes) -> Delivery:
-    """Its headers are the lane's of that release, which alone published to that exchange."""
     headers = properties.headers or {}
     envelope = Envelope(
         message_id=_text(properties.message_id),
         type=_text(properties.type),
         content_type=JSON_CONTENT,
         headers=headers,
-        is_system=True,
     )
     (message,) = decode(envelope, body, len(body))
     sequence = headers.get("sequence")

@@ -30,9 +30,13 @@ def dead_queue_name(key: str) -> str:
     return f"{queue_name(key)}.dead"
 
 
-def is_ours(queue: str) -> bool:
-    """Whether a queue of this name is a lane's, one of effects, or of their dead letters: no place for outcomes."""
-    return queue.startswith((QUEUE_PREFIX, EFFECTS_PREFIX))
+def takes_outcomes(queue: str) -> bool:
+    """Whether outcomes may be sent to a queue of this name, which whoever sent the command has chosen.
+
+    They are sent with the lane's rights: not to the queues of lanes and effects, and to no name that RabbitMQ itself
+    reads. One that begins like its direct reply-to and is none ends the connection (3.10: INTERNAL_ERROR).
+    """
+    return not queue.startswith((QUEUE_PREFIX, EFFECTS_PREFIX, "amq.rabbitmq."))
 
 
 def effects_queue_arguments(bytes_max: int) -> dict[str, str | int | bool]:

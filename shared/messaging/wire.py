@@ -6,14 +6,13 @@ Nothing here knows an AMQP library: properties are a plain `Envelope`.
 import hashlib
 import re
 from collections.abc import Mapping
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
 
 from shared.commands import INTEGER_MAX, NESTING_MAX, is_too_deep
 from shared.ids import is_system_id
-from shared.messaging.topology import SYSTEM_EXCHANGE
 
 JSON_CONTENT: Final = "application/json"
 PACK_CONTENT: Final = "application/vnd.write-coordinator.pack+json"
@@ -39,6 +38,8 @@ UNPACKED_BYTES_MAX: Final = 4 << 20
 """Into a pack that is larger nobody looks, not even for the ids of its commands."""
 UNPACKED_COMMANDS_MAX: Final = 10_000
 """Nor for more of them."""
+KEPT_BYTES_MAX: Final = 1 << 20
+"""Of a body that is not taken no more is kept: it may be as large as the broker lets messages be."""
 LANE_CHARACTERS_MAX: Final = 64
 _TYPE = re.compile(r"[!-~]{1,100}")
 _CONTINUATION = re.compile(rf"(?=[!-~]{{3,100}}\Z)[^.]{{1,{LANE_CHARACTERS_MAX}}}\..+")
@@ -58,26 +59,6 @@ class Envelope(Struct, frozen=True, kw_only=True):
     content_type: str | None = None
     headers: Mapping[str, Any] = {}
     is_system: bool = False
-
-
-class Properties(Protocol):
-    """What an AMQP library makes of a message's properties."""
-
-    message_id: Any
-    type: Any
-    content_type: Any
-    headers: Any
-
-
-def envelope_of(properties: Properties, exchange: str = "") -> Envelope:
-    """The properties that the protocol uses, whatever is in them, of a message that came through an exchange."""
-    return Envelope(
-        message_id=properties.message_id,
-        type=properties.type,
-        content_type=properties.content_type,
-        headers=properties.headers or {},
-        is_system=exchange == SYSTEM_EXCHANGE,
-    )
 
 
 class Problem(Struct, frozen=True):
@@ -107,6 +88,8 @@ class CommandMessage(Struct, frozen=True, kw_only=True):
     continuation: str | None = None
     origin: Origin = "public"
     problem: Problem | None = None
+    size_bytes: int | None = None
+    """Of the arguments as they came, where only their beginning is kept."""
 
 
 _NO_ARGUMENTS = msgspec.Raw(b"")
@@ -137,7 +120,7 @@ class _Named(Struct, kw_only=True):
 _PACK = msgspec.json.Decoder(list[_Packed])
 
 
-_NAMES = msgspec.json.Decoder(list[_Named])
+_NAMED = msgspec.json.Decoder(_Named)
 
 
 def decode(
@@ -175,8 +158,15 @@ def _decoded(envelope: Envelope, body: bytes, bytes_max: int, commands_max: int)
     )
     if len(body) > bytes_max and message.problem is None:
         problem = Problem("message_too_large", f"the body has {len(body)} bytes; at most {bytes_max} are taken")
-        return (msgspec.structs.replace(message, problem=problem),)
-    return (message,)
+        message = msgspec.structs.replace(message, problem=problem)
+    return (_cut(message),)
+
+
+def _cut(message: CommandMessage) -> CommandMessage:
+    size_bytes = len(message.arguments)
+    if message.problem is None or size_bytes <= KEPT_BYTES_MAX:
+        return message
+    return msgspec.structs.replace(message, arguments=message.arguments[:KEPT_BYTES_MAX], size_bytes=size_bytes)
 
 
 def _decoded_pack(envelope: Envelope, body: bytes, bytes_max: int, commands_max: int) -> tuple[CommandMessage, ...]:
@@ -202,7 +192,7 @@ def _decoded_elements(envelope: Envelope, body: bytes, commands_max: int) -> tup
         problem = Problem("malformed_pack", f"the body of a pack must be a JSON array of objects: {error}")
         return (_unreadable(envelope, body, problem),)
     if len(elements) > commands_max:
-        return (_unreadable(envelope, body, _too_many(len(elements), commands_max)),)
+        return _refused_pack(envelope, body, _too_many(len(elements), commands_max))
     return tuple(_decode_packed(envelope, bytes(element)) for element in elements)
 
 
@@ -214,11 +204,15 @@ def _refused_pack(envelope: Envelope, body: bytes, problem: Problem) -> tuple[Co
     if len(body) > UNPACKED_BYTES_MAX:
         return (_unreadable(envelope, body, problem),)
     try:
-        elements = _NAMES.decode(body)
+        elements = msgspec.json.decode(body, type=list[msgspec.Raw])
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return (_unreadable(envelope, body, problem),)
     named: list[CommandMessage] = []
-    for each in elements[:UNPACKED_COMMANDS_MAX]:
+    for element in elements[:UNPACKED_COMMANDS_MAX]:
+        try:
+            each = _NAMED.decode(element)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            continue
         if each.id is not None:
             message = _checked(
                 envelope, each.id, each.type, b"", None, None, None, None, None, each.continuation, each.origin
@@ -234,7 +228,8 @@ def _too_many(commands: int, commands_max: int) -> Problem:
 
 
 def _unreadable(envelope: Envelope, body: bytes, problem: Problem) -> CommandMessage:
-    return CommandMessage(command_id=None, type=None, arguments=body, origin=_origin(envelope, None), problem=problem)
+    origin = _origin(envelope, None)
+    return _cut(CommandMessage(command_id=None, type=None, arguments=body, origin=origin, problem=problem))
 
 
 def _origin(envelope: Envelope, said: object) -> Origin:

@@ -23,15 +23,15 @@ def pack(*elements: bytes) -> Delivery:
     return Delivery(tag=1, commands=decode(Envelope(content_type=PACK_CONTENT), body), reply_to="q")
 
 
-def old(number: int | None, code: str = "handler_error", target: str = "ledger") -> Delivery:
-    """A letter that an older release published."""
+FAILING = b'{"id":1,"amount":"three"}'
+
+
+def old(number: int | None, target: str = "ledger", arguments: bytes = FAILING) -> Delivery:
+    """What looks like a letter that an older release published."""
     message = CommandMessage(
-        command_id=None if number is None else command_id(number),
-        type=Deposit.type,
-        arguments=b'{"id":1,"amount":3}',
-        origin="system",
+        command_id=None if number is None else command_id(number), type=Deposit.type, arguments=arguments
     )
-    letter = OldLetter(target=target, code=code, reason="long ago", traceback="Traceback", sequence=7)
+    letter = OldLetter(target=target, code="handler_error", reason="long ago", traceback="Traceback", sequence=7)
     return Delivery(tag=1, commands=(message,), letter=letter)
 
 
@@ -119,6 +119,9 @@ class LetterContract:
     def test_letters_of_an_older_release_are_taken_in_once(self, open_store: OpenStore) -> None:
         lane = LaneUnderTest(open_store())
         lane.do(OpenAccount(owner="a"))
+        # That release wrote the log, and no row of the letter.
+        lane.settle(delivery(1, FAILING, command_type=Deposit.type))
+        lane.do(DiscardLetter(letter=1))
         settlement = lane.settle(old(1), old(1), old(None), old(1, target="effects.ledger"))
         assert (settlement.outcomes, settlement.tags) == ([], [1, 1, 1, 1])
         successor = LaneUnderTest(open_store())
@@ -126,12 +129,27 @@ class LetterContract:
         rows = {row.source: row for row in successor.rows(DeadLetter)}
         assert sorted(row.target for row in rows.values()) == ["effects.ledger", "ledger", "ledger"]
         letter = rows[command_id(1)]
-        assert (letter.code, letter.reason, letter.traceback, letter.sequence) == (
-            "handler_error", "long ago", "Traceback", 7,
+        assert (letter.code, letter.reason, letter.traceback, letter.sequence, letter.origin) == (
+            "handler_error", "long ago", "Traceback", 7, "public",
         )  # fmt: skip
-        (entry,) = successor.settle(delivery(2, ReplayLetter(letter=letter.id))).emitted
+        replay = ReplayLetter(letter=letter.id, args=msgspec.Raw(b'{"id":1,"amount":3}'))
+        (entry,) = successor.settle(delivery(2, replay)).emitted
         assert entry.command_id == replay_command_id(command_id(1))
-        assert successor.do(OpenAccount(owner="b"))[0].sequence == 3, "a letter takes no place in the order"
+        assert successor.do(OpenAccount(owner="b"))[0].sequence == 5, "a letter takes no place in the order"
+
+    def test_a_letter_that_the_log_does_not_bear_out_takes_nobody_s_place(self, lane: LaneUnderTest) -> None:
+        """Anybody may have written it. What fails in truth has its own letter all the same."""
+        lane.do(OpenAccount(owner="a"))
+        lane.settle(delivery(1, Deposit(id=1, amount=3)))
+        lane.settle(old(1), old(2), old(2, arguments=b'{"id":1,"amount":999}'))
+        assert [row.command_id for row in lane.rows(DeadLetter)] == [None, None]
+        assert sum(row.copies for row in lane.rows(DeadLetter)) == 3
+        lane.settle(delivery(2, FAILING, command_type=Deposit.type))
+        lane.settle(old(2, arguments=b'{"id":1,"amount":999}'))
+        named = [row for row in lane.rows(DeadLetter) if row.command_id is not None]
+        assert [(row.command_id, row.code, row.arguments) for row in named] == [
+            (command_id(2), "invalid_arguments", FAILING)
+        ]
 
     def test_an_effect_s_letter_is_replayed_under_its_own_key(self, lane: LaneUnderTest) -> None:
         dead = DeadEffect(command_id=command_id(1), effect_type="ledger.effects.x", body="{}", code="c", reason="r")

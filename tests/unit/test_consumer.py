@@ -93,7 +93,7 @@ class Consumer(LaneConsumer):
         super().__init__("ledger", BrokerSettings(), self.inbox, settings=LaneSettings(), holder="test")
         self._loop.close()
         self._loop = asyncio.get_running_loop()
-        self._publisher = self._connection = self._channel = broker
+        self._publisher = self._outcomes = self._connection = self._channel = broker
         self._emitted = EmittedCommands(broker, self._emitted_are_confirmed, 1.0)
         self._generation = GENERATION
         self._acknowledgements = Acknowledgements(broker.raw, prefetch)

@@ -55,3 +55,22 @@ def test_what_is_nested_too_deep_is_refused_wherever_the_stack_stands() -> None:
     assert not is_too_deep(b"[" * 100 + b"]" * 100)
     assert not is_too_deep(b'{"a": "' + b"[" * 500 + b'"}')
     assert not is_too_deep(b"[],{}," * 5000)
+
+
+def test_in_a_pack_that_is_too_large_what_is_wrong_with_one_command_hides_no_other() -> None:
+    ids = [new_command_id() for _ in range(1500)]
+    elements = [f'{{"id":"{each}","type":"t.t","args":{{}}}}'.encode() for each in ids]
+    for odd in (b"7", b'{"id":"\\ud800"}', b"[]"):
+        body = b"[" + b",".join([*elements[:700], odd, *elements[700:]]) + b"]"
+        found = decode(Envelope(content_type=PACK_CONTENT), body)
+        assert [each.command_id for each in found] == [*ids, None]
+        assert {each.problem.code for each in found if each.problem is not None} == {"pack_too_large"}
+
+
+@pytest.mark.parametrize("content_type", [None, PACK_CONTENT])
+def test_of_what_is_too_large_only_the_beginning_is_kept(content_type: str | None) -> None:
+    """As many as a consumer's prefetch wait in memory, and the broker lets each be as large as it likes."""
+    body = b'{"owner":"' + b"x" * (20 << 20) + b'"}'
+    envelope = Envelope(message_id=new_command_id(), type="t.t", content_type=content_type)
+    (message,) = decode(envelope, body)
+    assert (len(message.arguments), message.size_bytes) == (1 << 20, len(body))
