@@ -60,7 +60,7 @@ def test_what_is_nested_too_deep_is_refused_wherever_the_stack_stands() -> None:
 def test_in_a_pack_that_is_too_large_what_is_wrong_with_one_command_hides_no_other() -> None:
     ids = [new_command_id() for _ in range(1500)]
     elements = [f'{{"id":"{each}","type":"t.t","args":{{}}}}'.encode() for each in ids]
-    for odd in (b"7", b'{"id":"\\ud800"}', b"[]"):
+    for odd in (b"7", b"[]", b'{"id":5}'):
         body = b"[" + b",".join([*elements[:700], odd, *elements[700:]]) + b"]"
         found = decode(Envelope(content_type=PACK_CONTENT), body)
         assert [each.command_id for each in found] == [*ids, None]
