@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from coordinator.migrate import _ENVIRONMENT, alembic_config
 from shared import lane_tables
+from shared.messaging.wire import CommandMessage, fingerprint_of
 from shared.service import Service
 from shared.settings import BrokerSettings
 from tests.support.databases import sql_engine
@@ -73,14 +74,17 @@ def emitted(
     }
 
 
-def logged(number: int, command_id: str, command_type: str, code: str | None) -> dict[str, Any]:
+def logged(
+    number: int, command_id: str, command_type: str, code: str | None, arguments: bytes = b"{}"
+) -> dict[str, Any]:
     """An entry of the command log; with a code, of a command that failed."""
+    message = CommandMessage(command_id=command_id, type=command_type, arguments=arguments)
     return {
         "command_id": command_id,
         "sequence": number,
         "epoch": 3,
         "type": command_type,
-        "fingerprint": "f",
+        "fingerprint": fingerprint_of(message),
         "status": "applied" if code is None else "failed",
         "error_code": code,
         "settled_at": AT,
