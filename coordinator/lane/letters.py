@@ -23,7 +23,7 @@ REASON_CHARACTERS_MAX = 2000
 TRACEBACK_CHARACTERS_MAX = 8000
 _CODE_CHARACTERS_MAX = 100
 _SERIES = "dead_letters"
-_NAMELESS = "dead_letters.nameless"
+_NAMELESS = {"public": "dead_letters.nameless", "system": "dead_letters.nameless.system"}
 
 
 class Letters:
@@ -53,27 +53,28 @@ class Letters:
         known = self._work.find(DeadLetter, "source", source)
         if known is not None:
             return self._work.save(msgspec.structs.replace(known, copies=known.copies + 1))
-        counter = self._work.get(Counter, _NAMELESS)
-        if counter is not None and counter.value >= self._nameless_max:
+        if not self._has_room(message.origin):
             return None
-        self._count_nameless(counter, 1)
         return self._add(source, message, problem, None, None, target)
 
-    def taken_in(self, message: CommandMessage, letter: OldLetter, *, is_borne_out: bool) -> DeadLetter | None:
-        """A letter of an older release becomes a row, once; None: it is one already, or there are too many.
+    def taken_in(
+        self, message: CommandMessage, letter: OldLetter, *, is_borne_out: bool
+    ) -> tuple[DeadLetter | None, bool]:
+        """A letter of an older release becomes a row, once; also whether there were too many, and it is dropped.
 
         One that the log does not bear out anybody may have written: it is kept like a message without an id.
         """
         problem = Problem(letter.code, letter.reason)
         if message.command_id is None or not is_borne_out:
-            return self.nameless(msgspec.structs.replace(message, command_id=None), problem, letter.target)
+            row = self.nameless(msgspec.structs.replace(message, command_id=None), problem, letter.target)
+            return row, row is None
         source = f"{letter.target} {message.command_id}" if letter.target != self._lane else message.command_id
         if self._work.find(DeadLetter, "source", source) is not None:
-            return None
-        return self._add(source, message, problem, letter.traceback, letter.sequence, letter.target)
+            return None, False
+        return self._add(source, message, problem, letter.traceback, letter.sequence, letter.target), False
 
     def of_effect(self, command: DeadEffect) -> DeadLetter | None:
-        """The letter of an effect; None: dropped. What is known of the effect already, this overrules."""
+        """The letter of an effect; None: there are too many without an id. What was known of it, this overrules."""
         target = effects_key(self._lane)
         message = CommandMessage(
             command_id=command.command_id,
@@ -105,7 +106,7 @@ class Letters:
         """A letter is gone for good."""
         self._work.remove(letter)
         if letter.command_id is None:
-            self._count_nameless(self._work.get(Counter, _NAMELESS), -1)
+            self._count_nameless(letter.origin, -1)
 
     def _add(
         self,
@@ -145,11 +146,21 @@ class Letters:
             )
         )
 
-    def _count_nameless(self, counter: Counter | None, change: int) -> None:
+    def _has_room(self, origin: str) -> bool:
+        """Count one more without an id. Strangers' fill up no room but their own."""
+        counter = self._work.get(Counter, _NAMELESS[origin])
+        if counter is not None and counter.value >= self._nameless_max:
+            return False
+        self._count_nameless(origin, 1)
+        return True
+
+    def _count_nameless(self, origin: str, change: int) -> None:
+        name = _NAMELESS[origin]
+        counter = self._work.get(Counter, name)
         if counter is None:
-            self._work.add(Counter(name=_NAMELESS, value=max(0, change)))
+            self._work.add(Counter(name=name, value=max(0, change)))
         else:
-            self._work.save(Counter(name=_NAMELESS, value=max(0, counter.value + change)))
+            self._work.save(Counter(name=name, value=max(0, counter.value + change)))
 
 
 def source_of_nameless(message: CommandMessage, problem: Problem | None, target: str) -> str:

@@ -50,7 +50,8 @@ class Orders:
             case WithdrawEmitted():
                 return self._withdraw(command)
             case DeadEffect():
-                self._letters.of_effect(command)
+                if self._letters.of_effect(command) is None:
+                    raise Rejected("too_many_letters", "there are too many dead letters without an id: discard some")
         return None
 
     def _release(self, command: Release) -> None:

@@ -183,7 +183,7 @@ def settle(turn: Turn, request: Request, sequence: int, fault: Refusal | str | N
     if turn.spared >= BARE and (request.letter is not None or message.command_id is None):
         return Settled(None, is_dropped=True)
     if request.letter is not None:
-        return Settled(None, _taken_in(turn, request, request.letter))
+        return _taken_in(turn, request, request.letter)
     if message.command_id is None:
         return _nameless(turn, request, request.problem or Problem("missing_command_id", "a command needs an id"))
     has_parked = bool(parking.rows)
@@ -215,12 +215,13 @@ def settle(turn: Turn, request: Request, sequence: int, fault: Refusal | str | N
     return Settled(from_log(entry, replayed=False), letter, entry, verdict.is_deferred)
 
 
-def _taken_in(turn: Turn, request: Request, letter: OldLetter) -> DeadLetter | None:
+def _taken_in(turn: Turn, request: Request, letter: OldLetter) -> Settled:
     """A letter of an older release: of a command that its log has as failed, with this content, or of an effect."""
     entry = turn.known.get(request.message.command_id or "")
     failed = entry is not None and (entry.status, entry.fingerprint) == ("failed", request.fingerprint)
     is_borne_out = failed or letter.target.startswith(EFFECTS_PREFIX)
-    return turn.letters.taken_in(request.message, letter, is_borne_out=is_borne_out)
+    row, is_dropped = turn.letters.taken_in(request.message, letter, is_borne_out=is_borne_out)
+    return Settled(None, row, is_dropped=is_dropped)
 
 
 def _waits(turn: Turn, request: Request, key: str | None, cancellation: Cancellation | None) -> Settled | None:
@@ -271,7 +272,11 @@ def _tried(turn: Turn, request: Request) -> Verdict:
         if continuation is not None:
             work.check_continuation(continuation)
         order = request.command if message.type in CONTROL_TYPES else None
-        done = _handle(work, request) if order is None else turn.orders.carry_out(order)
+        if order is None:
+            work.is_authors = True
+            done = _handle(work, request)
+        else:
+            done = turn.orders.carry_out(order)
         verdict = Verdict("applied", result=msgspec.json.encode(done), is_deferred=work.is_deferred)
     except BaseException as error:  # whatever a handler does must not stop the lane
         if error is work.interruption:
@@ -279,6 +284,8 @@ def _tried(turn: Turn, request: Request) -> Verdict:
         verdict = _failure(error)
         work.undo()
         abandon(done)
+    finally:
+        work.is_authors = False
     if work.interruption is not None:
         # The handler caught it, or raised another one: it has not seen the rows as they are.
         raise work.interruption

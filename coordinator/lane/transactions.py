@@ -18,9 +18,19 @@ from coordinator.lane.request import Handlers, Request
 from coordinator.lane.settle import LogUnasked, Turn, settle_in_turn
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.lane.window import Window
-from coordinator.stores.port import BatchFault, BatchRefused, Lease, Refusal, Store, StoreUnavailable, Transaction
+from coordinator.stores.port import (
+    BatchFault,
+    BatchRefused,
+    Lease,
+    Refusal,
+    Store,
+    StoreError,
+    StoreUnavailable,
+    Transaction,
+)
+from shared.errors import ConfigurationError
 from shared.lane_tables import Cancellation, Counter, OutboxEntry
-from shared.row_checks import InvalidRow, RowChecks
+from shared.row_checks import RowChecks
 from shared.service import Service
 from shared.settings import LaneSettings
 
@@ -126,10 +136,14 @@ class Transactions:
                 transaction.commit(lease, sequence, written)
             else:
                 transaction.rollback()
-        except InvalidRow as error:
-            # Of the lane's own rows: what they are about is the culprit.
+        except (StoreError, LogUnasked, ConfigurationError):
             transaction.rollback()
-            raise BatchFault(str(error)) from error
+            raise
+        except Exception as error:
+            # Whatever it is that the lane itself cannot make of one of them, such as a row of its own: that one is the
+            # culprit, is recorded with less, and ends nothing.
+            transaction.rollback()
+            raise BatchFault(f"{type(error).__name__}: {error}") from error
         except BaseException:
             transaction.rollback()
             raise

@@ -16,10 +16,10 @@ from shared.commands import Command
 from shared.continuation import Continuation, Deferred, Emission, continued
 from shared.errors import Rejected
 from shared.ids import derived_command_id
-from shared.lane_tables import Counter, OutboxEntry
+from shared.lane_tables import LANE_MODELS, Counter, OutboxEntry
 from shared.messaging.options import NO_OPTIONS
 from shared.messaging.outcome import OutcomeError
-from shared.row_checks import RowCheck, RowChecks
+from shared.row_checks import InvalidRow, RowCheck, RowChecks
 from shared.rows import R, Ref, Row, VersionedRow
 
 _OUTBOX_SERIES = "outbox"
@@ -72,6 +72,8 @@ class BatchWork:
         self._transaction = transaction
         self._now = now
         self._targets = targets
+        self.is_authors = False
+        """Whether a function of the service's author has it, which may not change what is the lane's own."""
         self.interruption: BaseException | None = None
         """What a read from the database raised: whoever caught it, the commands of the batch cannot be settled now."""
         self._kinds = _Kinds(checks or RowChecks())
@@ -141,6 +143,11 @@ class BatchWork:
         return row
 
     def add(self, row: R) -> R:
+        if self.is_authors:
+            _refuse_the_lane_s(row)
+        return self._add(row)
+
+    def _add(self, row: R) -> R:
         model = type(row)
         kind = self._kinds[model]
         kind.check.new(row)
@@ -155,6 +162,8 @@ class BatchWork:
         return row
 
     def save(self, row: R) -> R:
+        if self.is_authors:
+            _refuse_the_lane_s(row)
         model = type(row)
         key = _key(row)
         held = self.get(model, key)
@@ -167,6 +176,8 @@ class BatchWork:
         return row
 
     def remove(self, row: Row) -> None:
+        if self.is_authors:
+            _refuse_the_lane_s(row)
         model = type(row)
         if self.get(model, _key(row)) is None:
             raise ValueError(f"{model.table} has no row {_key(row)!r} to remove")
@@ -175,7 +186,7 @@ class BatchWork:
     def next_id(self, name: str) -> int:
         held = self.get(Counter, name)
         if held is None:
-            return self.add(Counter(name=name, value=1)).value
+            return self._add(Counter(name=name, value=1)).value
         value = held.value + 1
         self._put(Counter, name, Counter(name=name, value=value))
         return value
@@ -242,7 +253,7 @@ class BatchWork:
             # Whatever a handler makes of it.
             self.interruption = StoreUnavailable(text)
             raise self.interruption
-        return self.add(row)
+        return self._add(row)
 
     def adopt(self, model: type[Row], key: int | str, row: Row | None) -> None:
         """Take a row, or its absence, as read: the lane knows it, being the only writer."""
@@ -355,3 +366,8 @@ class BatchWork:
 def _key(row: Row) -> int | str:
     key: int | str = getattr(row, row.key)
     return key
+
+
+def _refuse_the_lane_s(row: Row) -> None:
+    if isinstance(row, LANE_MODELS):
+        raise InvalidRow(f"{row.table} is the lane's own table: a handler has emit, next_id and defer for it")

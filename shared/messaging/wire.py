@@ -331,7 +331,8 @@ def _integer(name: str, value: object, problem: Problem | None) -> tuple[int | N
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < len(str(INTEGER_MAX)) + 1:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= INTEGER_MAX:
-        return value, problem
+        # pika has an int of its own for the long ones, which no encoder knows.
+        return int(value), problem
     text = f"{name} must be an integer from 0 to 2^53-1: {str(value)[:100]!r}"
     return None, problem or Problem("invalid_header", text)
 

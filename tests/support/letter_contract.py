@@ -11,7 +11,7 @@ from coordinator.lane.outbox import message_of
 from shared.ids import replay_command_id
 from shared.lane_tables import Counter, DeadLetter, OutboxEntry
 from shared.messaging.options import Options
-from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, decode
+from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, Problem, decode
 from shared.settings import LaneSettings
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import Deposit, Forward, Fragile, OpenAccount, Remark, Tamper
@@ -74,6 +74,35 @@ class LetterContract:
         successor.do(DiscardLetter(letter=successor.rows(DeadLetter)[0].id))
         assert successor.settle(pack(b'{"type":"t9"}')).dropped == 0
         assert [row.value for row in successor.rows(Counter) if row.name == "dead_letters.nameless"] == [3]
+
+    def test_strangers_letters_take_no_room_of_the_system_s(
+        self, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("LANE_NAMELESS_DEAD_MAX", "3")
+        lane = LaneUnderTest(open_store())
+        lane.settle(pack(b"0", b"1", b"2", b"3"))
+        ours = CommandMessage(
+            command_id=None, type="t", arguments=b"", origin="system", problem=Problem("malformed_properties", "x")
+        )
+        assert lane.settle(Delivery(tag=1, commands=(ours,))).dropped == 0
+        effects = [
+            DeadEffect(command_id=None, effect_type=None, body=f"{number}", code="c", reason="r") for number in range(3)
+        ]
+        assert codes(lane.do(*effects)) == ["applied", "applied", "too_many_letters"]
+        assert lane.settle(old(None)).dropped == 1, "what is dropped is counted, whoever says it"
+
+    def test_numbers_of_a_broker_s_library_are_numbers(self, lane: LaneUnderTest) -> None:
+        """pika has a class of its own for those beyond 32 bits, as every deadline is."""
+
+        class Long(int):
+            pass
+
+        headers = {"deadline": Long(2**50), "expected-version": Long(7), "publisher": "p", "publisher-seq": Long(1)}
+        messages = decode(Envelope(message_id=command_id(1), type="nonsense", headers=headers), b"{}")
+        settlement = lane.settle(Delivery(tag=1, commands=messages, reply_to="q"), delivery(2, OpenAccount(owner="a")))
+        assert codes(settlement.outcomes)[1] == "applied"
+        (letter,) = lane.rows(DeadLetter)
+        assert Options.decode(letter.options).deadline_ms == 2**50
 
     def test_a_letter_is_replayed_once_under_an_id_of_its_own(self, open_store: OpenStore) -> None:
         lane = LaneUnderTest(open_store())

@@ -3,7 +3,8 @@
 import asyncio
 import itertools
 from collections.abc import Callable
-from typing import Any
+from datetime import datetime
+from typing import Any, get_type_hints
 
 import msgspec
 import pytest
@@ -13,12 +14,13 @@ from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import StoreUnavailable
 from shared.commands import Command
 from shared.errors import Rejected
-from shared.lane_tables import DeadLetter, ParkedCommand
+from shared.lane_tables import LANE_MODELS, DeadLetter, ParkedCommand
 from shared.rows import Ref, Row, by_key
 from shared.service import Service
 from shared.unit_of_work import Handler
 from tests.support.lane_contract import LaneUnderTest, codes, delivery
 from tests.support.ledger import LEDGER, Account, Deposit, Fragile, Note, OpenAccount, Remark
+from tests.support.store_contract import NOW
 
 
 class Odd(Command, frozen=True, kw_only=True):
@@ -289,3 +291,23 @@ def test_an_outage_that_a_handler_catches_is_an_outage_all_the_same() -> None:
     assert "gone" in hold.reason  # type: ignore[union-attr]
     store.is_away = False
     assert codes(lane.outcomes()) == ["applied"]
+
+
+@pytest.mark.parametrize("model", LANE_MODELS, ids=lambda model: model.table)
+@pytest.mark.parametrize("how", ["add", "save", "remove"])
+def test_a_handler_that_writes_what_is_the_lane_s_own_fails_alone(model: type[Row], how: str) -> None:
+    """Else it would stop its lane, or forge its log."""
+    hints = get_type_hints(model)
+    values: dict[Any, Any] = {int: 1, str: "x", bytes: b"x", datetime: NOW}
+    row = model(**{name: values.get(hints[name]) for name in model.__struct_fields__})
+    service = Service(
+        name="ledger",
+        models=LEDGER.models,
+        handlers=(*LEDGER.handlers, Handler(Odd, lambda work, _: getattr(work, how)(row))),
+        metadata=LEDGER.metadata,
+    )
+    lane = LaneUnderTest(MemoryStore(MemoryDatabase()), service=service)
+    settlement = lane.settle(
+        delivery(1, OpenAccount(owner="a")), delivery(2, Odd()), delivery(3, OpenAccount(owner="b"))
+    )
+    assert codes(settlement.outcomes) == ["applied", "invalid_row", "applied"]
