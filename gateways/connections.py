@@ -100,12 +100,15 @@ class Connections:
 
     def admit(self, connection: "Connection") -> bool:
         """Count a new connection; False: there is no room for it."""
-        if len(self._open) - self._surplus >= self.settings.connections_max and not self._make_room():
-            self.count("refused")
-            if self._surplus >= SURPLUS:
-                return False
-            self._surplus += 1
-            connection.is_surplus = True
+        if len(self._open) - self._surplus >= self.settings.connections_max:
+            spared = self._make_room()
+            if spared is None:
+                self.count("refused")
+                if self._surplus >= SURPLUS:
+                    return False
+            # A surplus one that gives way leaves the place that it had.
+            connection.is_surplus = spared is None or spared.is_surplus
+            self._surplus += connection.is_surplus
         self._open[connection] = None
         self._gauge.set(len(self._open))
         self.sends(connection)
@@ -157,17 +160,16 @@ class Connections:
         response.force_close()
         return response
 
-    def _make_room(self) -> bool:
-        """End the connection that can be spared most, if one can."""
+    def _make_room(self) -> "Connection | None":
+        """End the connection that can be spared most; None: none can."""
         now = monotonic()
         first = next(iter(self._sending), None)
         if first is None or now - self._sending[first] < GRACE_S:
             first = self._longest_idle(now)
-        if first is None:
-            return False
-        self.count("gave_way")
-        first.abort()
-        return True
+        if first is not None:
+            self.count("gave_way")
+            first.abort()
+        return first
 
     def _longest_idle(self, now: float) -> "Connection | None":
         if not self._idle and now - self._idle_since_s >= IDLE_ORDER_S:
@@ -262,7 +264,8 @@ class Connection(RequestHandler):
             if self._is_in_head:
                 self._is_in_head = False
                 self.limits.has_sent(self)
-        elif data and self._waiter is not None and not self._waiter.done():
+        elif data and (self._is_in_head or (self._waiter is not None and not self._waiter.done())):
+            # The first bytes may come before the task that waits for them has begun.
             if not self._is_in_head:
                 self._is_in_head = True
                 self._head_bytes = 0

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 from test_gateways_process import AWAY, ROOT, ended, port_of
 
+import gateways.connections
 import gateways.descriptors
 from gateways.connections import SURPLUS
 from gateways.descriptors import BACKLOG_MAX, OTHERS, make_room_for_connections
@@ -219,7 +220,11 @@ class TestTheNumberOfConnections:
             second.send(GET)
             assert await second.status() == 200
 
-    async def test_what_is_being_served_is_served_and_health_is_told(self, start: Any) -> None:
+    async def test_what_is_being_served_is_served_and_health_is_told(
+        self, start: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # None of those that have only connected gives way to the next.
+        monkeypatch.setattr(gateways.connections, "GRACE_S", 2 * DEADLINE_S)
         users = await start("users", GatewaySettings(connections_max=2, retry_after_s=7))
         users.writes.gate.clear()
         with capture_logs() as lines:
@@ -248,6 +253,24 @@ class TestTheNumberOfConnections:
                 assert [await client.status() for client in served] == [201, 201]
         told = [line for line in lines if line["event"] == "connections_ended" and line["reason"] == "refused"]
         assert len(told) == 1  # of all within a minute
+
+    async def test_a_surplus_connection_that_gives_way_makes_no_room_for_another_kind(
+        self, start: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        users = await start("users", GatewaySettings(connections_max=2))
+        users.writes.gate.clear()
+        async with AsyncExitStack() as stack:
+            for _ in range(2):
+                (await stack.enter_async_context(connected(users.port))).send(CREATE)
+            await until(lambda: len(users.writes.issued) == 2)
+            limits = users.runner.server._limits
+            for grace_s in (2 * DEADLINE_S, -1.0) * 4:  # nobody gives way, anybody does
+                monkeypatch.setattr(gateways.connections, "GRACE_S", grace_s)
+                seen = set(limits._open)
+                await stack.enter_async_context(connected(users.port))
+                await until(lambda: set(limits._open) - seen)  # noqa: B023
+                assert sum(not each.is_surplus for each in limits._open) == 2
+            users.writes.gate.set()
 
     async def test_connections_that_close_leave_their_place(self, start: Any) -> None:
         users = await start("users", GatewaySettings(connections_max=2))
