@@ -3,21 +3,25 @@
 import gc
 from collections import deque
 from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from coordinator.lane import publisher_order
 from coordinator.lane.batch import whole_deliveries
-from coordinator.lane.delivery import Delivery
+from coordinator.lane.delivery import Delivery, Hold, Settlement
 from coordinator.lane.parts import Parts
 from coordinator.lane.publisher_order import PublisherOrder
+from coordinator.operate.sql import SqlAdmin
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from shared.lane_tables import PublisherPosition
+from coordinator.stores.sqlite import SqliteStore, create_schema
+from shared.lane_tables import LogEntry, PublisherPosition
 from shared.messaging.wire import CommandMessage
 from shared.settings import LaneSettings
 from tests.support.cost import FLOOR_S, GROWTH_MAX, cpu_s
-from tests.support.lane_contract import LaneUnderTest, codes, delivery
-from tests.support.ledger import Account, Deposit, OpenAccount, Rename
+from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
+from tests.support.ledger import LEDGER, Account, Deposit, OpenAccount, Rename
 from tests.support.store_contract import NOW
 
 LIMIT = 400
@@ -217,3 +221,41 @@ def test_whoever_knows_the_name_of_a_session_cannot_have_its_numbers_count_as_se
     # Filling a gap makes room.
     assert codes(lane.outcomes(numbered(far + 1, 33), numbered(1000, 34))) == ["applied", "applied"]
     assert lane.rows(Account)[0].balance == 100 + 19 + 1 + 2 + 2
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_positions_that_are_pruned_are_forgotten_by_a_lane_that_runs(tmp_path: Path, *, is_known: bool) -> None:
+    path = f"{tmp_path}/ledger.db"
+    create_schema(path, LEDGER)
+    lane = LaneUnderTest(SqliteStore(path, LEDGER))
+    lane.do(OpenAccount(owner="a"))
+
+    def numbered(number: int, name: int, publisher: str = "p") -> Delivery:
+        return delivery(name, Deposit(id=1, amount=1), publisher=publisher, publisher_seq=number)
+
+    lane.outcomes(numbered(1, 1), numbered(2, 2), *(numbered(1, 100 + at, f"q{at}") for at in range(5)))
+    lane.now = NOW + timedelta(days=1)
+    lane.outcomes(numbered(1, 3, "young"))
+    admin = SqlAdmin(f"sqlite:///{path}", LEDGER.name)
+    cutoff = NOW + timedelta(hours=1)
+    assert admin.silent_publishers(cutoff) == 6
+    assert list(admin.forget_publishers(cutoff, lane.now, 4)) == [4, 2]
+    assert list(admin.forget_publishers(cutoff, lane.now, 4)) == []
+    assert [row.name for row in lane.rows(PublisherPosition)] == ["young"]
+    if is_known:
+        decision = lane.lane.apply([numbered(3, 4)])
+        assert isinstance(decision, Hold)
+        assert "operator" in decision.reason
+        assert isinstance(lane.lane.apply([]), Settlement)
+    else:
+        lane = LaneUnderTest(SqliteStore(path, LEDGER), "successor")
+        assert lane.outcomes(numbered(3, 4)) == []
+        lane.elapsed_s = TIMEOUT_S
+        assert codes(lane.outcomes()) == ["applied"]
+    [row, _] = lane.rows(PublisherPosition)
+    assert (row.name, row.sequence, row.gaps) == ("p", 3, "[[1,2]]")
+    # Its old numbers are recognised by their ids.
+    assert [outcome.replayed for outcome in lane.outcomes(numbered(2, 2))] == [True]
+    assert codes(lane.outcomes(numbered(3, 99))) == ["publisher_seq_settled"]
+    assert command_id(4) in {entry.command_id for entry in lane.rows(LogEntry)}
+    admin.close()
