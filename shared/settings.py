@@ -126,7 +126,9 @@ class LaneSettings(BaseSettings, _Limits):
         default=False, description="Run on a database that does not sync its commits: confirmed commands can be lost."
     )
     held_max: int = Field(
-        default=400, ge=0, description="Deliveries that wait for an earlier one of their publisher; below the prefetch."
+        default=400,
+        ge=0,
+        description="Messages, and parts of packs, that wait for an earlier of their publisher; below the prefetch.",
     )
     gap_timeout_s: float = Field(
         default=5.0, ge=0, description="How long they wait before the missing command is given up."

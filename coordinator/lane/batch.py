@@ -1,5 +1,6 @@
 """One batch: what its transactions have done, and what of it is told to whom."""
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
@@ -96,15 +97,15 @@ def emitted_by(changes: Changes) -> list[OutboxEntry]:
     return sorted(found, key=lambda entry: entry.id)
 
 
-def whole_deliveries(batch: list[Delivery], commands: int) -> tuple[list[Delivery], list[Delivery]]:
-    """The deliveries that so many settled commands complete, and the others."""
+def whole_deliveries(batch: deque[Delivery], commands: int) -> list[Delivery]:
+    """Take out of a batch the deliveries that so many settled commands complete."""
     complete = 0
     for delivery in batch:
         commands -= len(delivery.commands)
         if commands < 0:
             break
         complete += 1
-    return batch[:complete], batch[complete:]
+    return [batch.popleft() for at in range(complete)]
 
 
 def settlement_of(

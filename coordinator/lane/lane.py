@@ -4,7 +4,8 @@ It is given deliveries, a store and a clock, and returns what to do with them (`
 and no socket, so that the same code runs under RabbitMQ, in a monolith, in tests and in simulation.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
@@ -52,8 +53,10 @@ class Lane(Transactions):
         self._lost_generation: int | None = None
         self._lease_in_doubt: Lease | None = None
         self._failures = 0
-        self._batch: list[Delivery] = []
+        self._batch: deque[Delivery] = deque()
         self._requests: list[Request] = []
+        # How many of the requests are told: those of the deliveries that are not in the batch any more.
+        self._told_requests = 0
         self._has_batch = False
         self._window: Window | None = None
         self._begins_with_one = False
@@ -113,8 +116,9 @@ class Lane(Transactions):
         try:
             self._hold_lease(generation)
             if not self._has_batch:
-                self._batch = self._admit(deliveries)
+                self._batch = deque(self._admit(deliveries))
                 self._requests = self._prepared(self._batch)
+                self._told_requests = 0
                 self._has_batch = True
             return self._apply_batch()
         except Fenced:
@@ -145,7 +149,8 @@ class Lane(Transactions):
     def _begin_generation(self) -> None:
         self._generation = None
         self._lease = self._lease_in_doubt = None
-        self._batch, self._requests = [], []
+        self._batch, self._requests = deque(), []
+        self._told_requests = 0
         self._has_batch = False
         self._window = None
         self._carried = Committed()
@@ -195,7 +200,7 @@ class Lane(Transactions):
                 transaction.rollback()
         return self._order.admit(deliveries, self._elapsed_s())
 
-    def _prepared(self, deliveries: Sequence[Delivery]) -> list[Request]:
+    def _prepared(self, deliveries: Iterable[Delivery]) -> list[Request]:
         return [
             prepare(
                 message,
@@ -240,8 +245,8 @@ class Lane(Transactions):
         if ready:
             requests = [prepared(row, self._handlers, self._targets) for row in ready[: self._commands_max]]
             return Window(requests, begins_with_one=begins_with_one)
-        settled = len(self._carried.settled)
-        requests = self._requests[settled : settled + self._commands_max]
+        start = self._settled_requests()
+        requests = self._requests[start : start + self._commands_max]
         return Window(requests, begins_with_one=begins_with_one) if requests else None
 
     def _grow(self, window: Window) -> None:
@@ -252,31 +257,37 @@ class Lane(Transactions):
             self._commands_max = min(self._settings.batch_commands_max, 2 * self._commands_max)
 
     def _has_more(self) -> bool:
-        return (
-            self._window is not None or len(self._carried.settled) < len(self._requests) or bool(self._parking.ready())
-        )
+        return self._window is not None or self._settled_requests() < len(self._requests) or bool(self._parking.ready())
+
+    def _settled_requests(self) -> int:
+        return self._told_requests + len(self._carried.settled)
 
     def _has_something_to_tell(self) -> bool:
-        done, _ = whole_deliveries(self._batch, len(self._carried.settled))
-        return bool(done or self._carried.released)
+        is_whole = bool(self._batch) and len(self._batch[0].commands) <= len(self._carried.settled)
+        return is_whole or bool(self._carried.released)
 
     def _told(self) -> Settlement:
         """What the transactions since the last settlement have done, of whole deliveries."""
         carried = self._carried
         self._has_batch = self._has_more()
         self._failures = 0
-        if len(carried.settled) == len(self._requests):
-            done, self._batch, self._requests, self._carried = self._batch, [], [], Committed()
+        done: Sequence[Delivery]
+        if self._settled_requests() == len(self._requests):
+            done, self._batch, self._requests, self._carried = list(self._batch), deque(), [], Committed()
+            self._told_requests = 0
         else:
-            done, self._batch = whole_deliveries(self._batch, len(carried.settled))
+            done = whole_deliveries(self._batch, len(carried.settled))
             count = sum(len(delivery.commands) for delivery in done)
-            self._requests, self._carried = self._requests[count:], Committed(settled=carried.settled[count:])
+            self._told_requests += count
+            self._carried = Committed(settled=carried.settled[count:])
         return settlement_of(done, carried.settled, carried, self._parts.settled(done))
 
     def _fenced(self, generation: int) -> Hold | Deposed:
         """Another consumer has the lane, or an operator has changed it: renewing the lease tells."""
         lease, self._lease = self._lease, None
         self._doubt_batch()
+        # Operators delete positions that are old.
+        self._order.doubt()
         if lease is not None:
             try:
                 self._lease_in_doubt = self._store.renew(self._holder, self._clock(), lease.epoch)
@@ -311,9 +322,9 @@ class Lane(Transactions):
 
     def _doubt_batch(self) -> None:
         """What is under way may be committed or not: the log is to be asked for it."""
-        settled = len(self._carried.settled)
-        self._requests[settled:] = [
-            msgspec.structs.replace(request, redelivered=True) for request in self._requests[settled:]
+        start = self._settled_requests()
+        self._requests[start:] = [
+            msgspec.structs.replace(request, redelivered=True) for request in self._requests[start:]
         ]
         if self._window is not None:
             self._window = self._window.begun_anew()

@@ -11,7 +11,8 @@ from shared.messaging.wire import CommandMessage
 from shared.rows import by_key
 
 GAPS_MAX = 100
-"""Ranges of missing numbers that are kept for one publisher: of the oldest beyond, nothing is taken any more."""
+"""Ranges of missing numbers that are kept for one publisher. A number that would make one more is refused: to forget
+one instead would be to say of numbers that never came that they are settled."""
 
 _NO_GAPS = "[]"
 _Gaps = list[tuple[int, int]]
@@ -24,6 +25,7 @@ class Positions:
         self._work = work
         self._rows: dict[str, PublisherPosition | None] = {}
         self._moved: dict[str, PublisherPosition] = {}
+        self._refused: set[str] = set()
         named = {message.publisher: None for message in messages if message.publisher_seq is not None}
         names = [name for name in named if name is not None]
         for name in names:
@@ -42,6 +44,15 @@ class Positions:
             return number < 1
         return not any(first <= number <= last for first, last in _gaps(row))
 
+    def leaves_too_many_gaps(self, message: CommandMessage) -> bool:
+        """Whether its publisher would have more gaps than are kept, were this command settled."""
+        name, number = message.publisher, message.publisher_seq
+        if name is None or number is None or number < 1:
+            return False
+        row = self._row(name)
+        sequence, gaps = (0, []) if row is None else (row.sequence, _gaps(row))
+        return _are_too_many(_gaps_after(sequence, gaps, number), gaps)
+
     def advance(self, message: CommandMessage) -> None:
         """This command is settled."""
         name, number = message.publisher, message.publisher_seq
@@ -49,19 +60,23 @@ class Positions:
             return
         row = self._row(name) or PublisherPosition(name=name, sequence=0, seen_at=self._work.now)
         gaps = _gaps(row)
-        if number > row.sequence:
-            if number > row.sequence + 1:
-                gaps = [*gaps, (row.sequence + 1, number - 1)][-GAPS_MAX:]
-        elif any(first <= number <= last for first, last in gaps):
-            gaps = _without(gaps, number)
-        else:
+        after = _gaps_after(row.sequence, gaps, number)
+        if number <= row.sequence and after == gaps:
+            return
+        if _are_too_many(after, gaps):
+            self._refused.add(name)
             return
         self._moved[name] = self._rows[name] = PublisherPosition(
             name=name,
             sequence=max(number, row.sequence),
-            gaps=msgspec.json.encode(gaps).decode() if gaps else _NO_GAPS,
+            gaps=msgspec.json.encode(after).decode() if after else _NO_GAPS,
             seen_at=self._work.now,
         )
+
+    def refused(self) -> dict[str, int]:
+        """How far those publishers are of whom a number was refused."""
+        rows = {name: self._row(name) for name in self._refused}
+        return {name: 0 if row is None else row.sequence for name, row in rows.items()}
 
     def save(self) -> list[PublisherPosition]:
         """Write what has moved."""
@@ -80,6 +95,18 @@ class Positions:
 
 def _gaps(row: PublisherPosition) -> _Gaps:
     return [] if row.gaps == _NO_GAPS else msgspec.json.decode(row.gaps, type=_Gaps)
+
+
+def _gaps_after(sequence: int, gaps: _Gaps, number: int) -> _Gaps:
+    """The gaps of a publisher that is at a sequence, once this number is settled too."""
+    if number > sequence + 1:
+        return [*gaps, (sequence + 1, number - 1)]
+    return gaps if number > sequence else _without(gaps, number)
+
+
+def _are_too_many(after: _Gaps, before: _Gaps) -> bool:
+    # There may be more already: earlier releases did not count those that a number in the middle of one leaves.
+    return len(after) > max(GAPS_MAX, len(before))
 
 
 def _without(gaps: _Gaps, number: int) -> _Gaps:

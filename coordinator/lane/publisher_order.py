@@ -2,14 +2,20 @@
 broker does. A delivery that arrives ahead of its predecessor is held, unacknowledged, until that one arrives.
 """
 
+import heapq
 import itertools
-from collections.abc import Iterable, Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from msgspec import Struct
 
 from coordinator.lane.delivery import Delivery
 from shared.lane_tables import PublisherPosition
 from shared.messaging.wire import CommandMessage
+
+KNOWN_MAX: Final = 10_000
+"""Publishers whose position is remembered; that of another is read again. Anybody can make up names."""
 
 
 class _Span(Struct, frozen=True):
@@ -21,7 +27,7 @@ class _Span(Struct, frozen=True):
 
 
 class _Held(Struct, frozen=True):
-    """A delivery that came too early."""
+    """A delivery that came too early, or a part of one (`Parts`)."""
 
     delivery: Delivery
     span: _Span
@@ -29,15 +35,22 @@ class _Held(Struct, frozen=True):
 
 
 class PublisherOrder:
-    """Decides which deliveries may be applied now. What it knows ends with the lease: a successor reads it anew."""
+    """Decides which deliveries may be applied now. What it knows ends with the lease: a successor reads it anew.
+
+    Strangers choose the names and the numbers: what is kept is bounded, and n deliveries cost O(n log n).
+    """
 
     def __init__(self, held_max: int, gap_timeout_s: float) -> None:
         self._held_max = held_max
         self._gap_timeout_s = gap_timeout_s
-        self._next: dict[str, int] = {}
+        # The publisher seen last is the last one.
+        self._next: OrderedDict[str, int] = OrderedDict()
         self._rows: dict[str, PublisherPosition | None] = {}
-        # By number and then arrival: the same command may arrive several times, and each is acknowledged.
-        self._held: dict[str, dict[tuple[int, int], _Held]] = {}
+        # By arrival, so that the oldest is the first one.
+        self._held: OrderedDict[int, _Held] = OrderedDict()
+        # By publisher a heap of numbers, each with its arrival: the same command may arrive several times, and each is
+        # acknowledged.
+        self._waiting: dict[str, list[tuple[int, int]]] = {}
         self._arrivals = itertools.count()
         self.gaps = 0
 
@@ -46,16 +59,20 @@ class PublisherOrder:
         self._next.clear()
         self._rows.clear()
         self._held.clear()
+        self._waiting.clear()
 
     @property
     def held(self) -> int:
-        """How many deliveries wait for a predecessor, with all of their parts or some."""
-        if not self._held:
-            return 0
-        return len({held.delivery.tag for waiting in self._held.values() for held in waiting.values()})
+        """How many deliveries and parts of deliveries wait for a predecessor."""
+        return len(self._held)
+
+    @property
+    def known(self) -> int:
+        """Of how many publishers the position is remembered."""
+        return len(self._next)
 
     def unknown(self, deliveries: Sequence[Delivery]) -> list[str]:
-        """Publishers whose position has not been read yet."""
+        """Publishers whose position is not known."""
         found: dict[str, None] = {}
         for delivery in deliveries:
             span = _span(delivery)
@@ -75,26 +92,27 @@ class PublisherOrder:
     def admit(self, deliveries: Sequence[Delivery], now_s: float) -> list[Delivery]:
         """The deliveries whose turn it is, in the order in which to apply them; the others are held.
 
-        A predecessor that does not come within the timeout, or before too many deliveries wait, is given up: `gaps`
-        counts it, and it is applied when it comes after all.
+        A predecessor that does not come within the timeout, or before too many wait, is given up: `gaps` counts it,
+        and it is applied when it comes after all.
         """
         ready: list[Delivery] = []
         for delivery in deliveries:
             span = _span(delivery)
             if span is None:
                 ready.append(delivery)
-            elif span.first <= self._next[span.publisher]:
+                continue
+            self._next.move_to_end(span.publisher)
+            if span.first <= self._next[span.publisher]:
                 self._take(delivery, span, ready)
             else:
-                slot = (span.first, next(self._arrivals))
-                self._held.setdefault(span.publisher, {})[slot] = _Held(delivery, span, now_s)
-        while (oldest := self._oldest()) is not None and (
-            self.held > self._held_max or now_s - oldest.since_s >= self._gap_timeout_s
-        ):
-            self.gaps += 1
-            waiting = self._held[oldest.span.publisher]
-            first = waiting.pop(min(waiting))
-            self._take(first.delivery, first.span, ready)
+                arrival = next(self._arrivals)
+                self._held[arrival] = _Held(delivery, span, now_s)
+                heapq.heappush(self._waiting.setdefault(span.publisher, []), (span.first, arrival))
+        while (oldest := self._oldest()) is not None and now_s - oldest.since_s >= self._gap_timeout_s:
+            self._give_up(oldest.span.publisher, ready)
+        if len(self._held) > self._held_max:
+            self._relieve(ready)
+        self._forget_some()
         return ready
 
     def due_in_s(self, now_s: float) -> float | None:
@@ -103,7 +121,7 @@ class PublisherOrder:
         return None if oldest is None else max(0.0, oldest.since_s + self._gap_timeout_s - now_s)
 
     def doubt(self) -> None:
-        """A commit may have happened or not: the rows must be read again."""
+        """A commit may have happened or not, or rows were deleted: they must be read again."""
         self._rows.clear()
 
     def knows(self, publisher: str) -> bool:
@@ -114,29 +132,66 @@ class PublisherOrder:
         """The row of a publisher, as committed."""
         return self._rows.get(publisher)
 
-    def advanced(self, rows: Iterable[PublisherPosition]) -> None:
-        """These rows are committed."""
+    def advanced(self, rows: Iterable[PublisherPosition], refused: Mapping[str, int]) -> None:
+        """These rows are committed. Numbers of some publishers were refused: they are still at the ones given."""
         for row in rows:
-            self._rows[row.name] = row
+            if row.name in self._next:
+                self._rows[row.name] = row
+                self._next[row.name] = max(self._next[row.name], row.sequence + 1)
+        for publisher, number in refused.items():
+            if publisher in self._next:
+                self._next[publisher] = number + 1
 
     def _take(self, delivery: Delivery, span: _Span, ready: list[Delivery]) -> None:
         """This one's turn, and then that of all who waited for it."""
         ready.append(delivery)
         publisher = span.publisher
         self._next[publisher] = max(self._next[publisher], span.last + 1)
-        waiting = self._held.get(publisher, {})
-        while waiting and (slot := min(waiting))[0] <= self._next[publisher]:
-            held = waiting.pop(slot)
+        waiting = self._waiting.get(publisher)
+        if waiting is None:
+            return
+        while waiting and waiting[0][0] <= self._next[publisher]:
+            held = self._held.pop(heapq.heappop(waiting)[1])
             ready.append(held.delivery)
             self._next[publisher] = max(self._next[publisher], held.span.last + 1)
         if not waiting:
-            self._held.pop(publisher, None)
+            del self._waiting[publisher]
+
+    def _give_up(self, publisher: str, ready: list[Delivery]) -> None:
+        """What a publisher's first one waits for is not waited for any longer."""
+        self.gaps += 1
+        first = self._held.pop(heapq.heappop(self._waiting[publisher])[1])
+        self._take(first.delivery, first.span, ready)
+
+    def _relieve(self, ready: list[Delivery]) -> None:
+        """Hold no more than the limit.
+
+        Whoever has the most held gives up first, and of those with as many the one who came last: nobody loses the
+        order of his commands to strangers who came after him, or who fill the room.
+        """
+        crowd = [(-len(waiting), -min(at for _, at in waiting), name) for name, waiting in self._waiting.items()]
+        heapq.heapify(crowd)
+        while len(self._held) > self._held_max:
+            _, since, publisher = crowd[0]
+            self._give_up(publisher, ready)
+            waiting = self._waiting.get(publisher)
+            if waiting is None:
+                heapq.heappop(crowd)
+            else:
+                heapq.heapreplace(crowd, (-len(waiting), since, publisher))
+
+    def _forget_some(self) -> None:
+        """Remember no more publishers than the limit, and those of whom something is held."""
+        for _ in range(len(self._next) - KNOWN_MAX):
+            publisher = next(iter(self._next))
+            if publisher in self._waiting:
+                self._next.move_to_end(publisher)
+            else:
+                del self._next[publisher]
+                self._rows.pop(publisher, None)
 
     def _oldest(self) -> _Held | None:
-        if not self._held:
-            return None
-        waiting = [held for by_first in self._held.values() for held in by_first.values()]
-        return min(waiting, key=lambda held: held.since_s, default=None)
+        return next(iter(self._held.values())) if self._held else None
 
 
 def _span(delivery: Delivery) -> _Span | None:

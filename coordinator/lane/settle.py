@@ -235,7 +235,7 @@ def _waits(turn: Turn, request: Request, key: str | None, cancellation: Cancella
         return _WAITS if waiting.fingerprint == request.fingerprint else _mismatch(turn, request, command_id)
     if key is None or cancellation is not None or not parking.holds(key, command_id):
         return None
-    if len(parking) >= turn.parked_max:
+    if len(parking) >= turn.parked_max or turn.positions.leaves_too_many_gaps(request.message):
         return None
     parking.wait(turn.work, request, key)
     return _WAITS
@@ -311,6 +311,13 @@ def _refusal(turn: Turn, request: Request, key: str | None) -> Verdict | None:
             "rejected",
             "publisher_seq_settled",
             f"number {message.publisher_seq} of publisher {message.publisher} is settled already, or below 1",
+        )
+    if message.publisher_seq is not None and turn.positions.leaves_too_many_gaps(message):
+        return Verdict(
+            "rejected",
+            "too_many_gaps",
+            f"number {message.publisher_seq} of publisher {message.publisher} leaves too many others out: "
+            "publish those first, or begin another session",
         )
     if request.problem is not None:
         return Verdict("failed", request.problem.code, request.problem.message)

@@ -156,7 +156,7 @@ class Transactions:
             window.repeats = window.repeats or any(done.entry is None for done in settled)
             self._asks_log = window.repeats
         self._lease = msgspec.structs.replace(lease, sequence=sequence)
-        self._order.advanced(positions)
+        self._order.advanced(positions, turn.positions.refused())
         self._parking = turn.parking
         self._counters.update(counters_in(changes))
         self._carried.saved += saved

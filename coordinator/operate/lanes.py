@@ -173,7 +173,8 @@ def log_group() -> None:
 def prune(lane: str, older_than: timedelta, batch_rows: int, *, dry_run: bool, force: bool, as_json: bool) -> None:
     """Delete the log entries of LANE that were settled before so long; the latest one stays.
 
-    So do cancellations that old go, of commands that never came.
+    So do cancellations that old go, of commands that never came, and the positions of publisher sessions that were not
+    heard of for so long.
 
     The log is how a repeated id is recognised: a command published again after its entry is gone is applied AGAIN,
     unless its deadline or publisher session shows it to be old. Keep at least as long as any publisher, queue, replay
@@ -186,20 +187,21 @@ def prune(lane: str, older_than: timedelta, batch_rows: int, *, dry_run: bool, f
         )
     cutoff = now() - older_than
     with lane_admin(lane) as admin:
-        gone = 0
+        gone = publishers = 0
         if dry_run:
-            gone = admin.settled_before(cutoff)
+            gone, publishers = admin.settled_before(cutoff), admin.silent_publishers(cutoff)
         else:
             for rows in admin.prune(cutoff, batch_rows):
                 gone += rows
                 if not as_json:
                     click.echo(f"{gone} deleted", err=True)
             admin.forget_cancellations(cutoff)
+            publishers = sum(admin.forget_publishers(cutoff, now(), batch_rows))
     if as_json:
-        print_json(
-            {"lane": lane, "before": cutoff, "dry_run": dry_run, "deleted": 0 if dry_run else gone, "found": gone}
-        )
+        found = {"deleted": 0 if dry_run else gone, "found": gone, "publishers": publishers}
+        print_json({"lane": lane, "before": cutoff, "dry_run": dry_run, **found})
     else:
         click.echo(
-            f"{lane}: {gone} log entries settled before {cutoff:%Y-%m-%d %H:%M:%SZ} {'found' if dry_run else 'deleted'}"
+            f"{lane}: {gone} log entries settled before {cutoff:%Y-%m-%d %H:%M:%SZ}, {publishers} publisher sessions "
+            f"not seen since {'found' if dry_run else 'deleted'}"
         )

@@ -1,8 +1,9 @@
 """`LaneAdmin` on MongoDB."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from typing import TypeVar
 
 from pymongo import MongoClient, ReturnDocument, WriteConcern
 from pymongo.client_session import ClientSession
@@ -30,7 +31,10 @@ from shared.lane_tables import (
     LogEntry,
     OutboxEntry,
     ParkedCommand,
+    PublisherPosition,
 )
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT_MS = 3000
 SOCKET_TIMEOUT_MS = 30_000
@@ -143,8 +147,6 @@ class MongoAdmin:
 
     def cancel(self, command_id: str, reason: str, now: datetime) -> LogEntry | None:
         def transact(session: ClientSession) -> LogEntry | None:
-            # The write comes first: it takes the lease, so that no batch commits between looking and cancelling.
-            self._database[LEASE_TABLE].update_one({"_id": self._lane}, {"$inc": {"revision": 1}}, session=session)
             settled = self._find(command_id, session)
             cancellations = self._database[Cancellation.table]
             if settled is None and cancellations.find_one({"_id": command_id}, session=session) is None:
@@ -152,14 +154,7 @@ class MongoAdmin:
                 cancellations.insert_one(document_of(row), session=session)
             return settled
 
-        self._change({}, now, ReturnDocument.AFTER)
-        with self._translated(), self._client.start_session() as session:
-            return session.with_transaction(
-                transact,
-                read_concern=ReadConcern("snapshot"),
-                write_concern=WriteConcern(w="majority", j=True),
-                max_commit_time_ms=LOCK_TIMEOUT_S * 1000,
-            )
+        return self._changing(transact, now)
 
     def settled_before(self, cutoff: datetime) -> int:
         with self._translated():
@@ -189,6 +184,28 @@ class MongoAdmin:
         with self._translated():
             return self._database[Cancellation.table].delete_many({"requested_at": {"$lt": cutoff}}).deleted_count
 
+    def silent_publishers(self, cutoff: datetime) -> int:
+        with self._translated():
+            return self._database[PublisherPosition.table].count_documents({"seen_at": {"$lt": cutoff}})
+
+    def forget_publishers(self, cutoff: datetime, now: datetime, batch_rows: int) -> Iterator[int]:
+        publishers = self._database[PublisherPosition.table]
+        after = ""
+        while True:
+            # By ranges of the name, which is indexed: the time is not.
+            with self._translated():
+                found = publishers.find({"_id": {"$gt": after}, "seen_at": {"$lt": cutoff}}, {"_id": 1})
+                names = [document["_id"] for document in found.sort("_id", 1).limit(batch_rows)]
+            if not names:
+                return
+            silent = {"_id": {"$gt": after, "$lte": names[-1]}, "seen_at": {"$lt": cutoff}}
+
+            def transact(session: ClientSession, silent: Document = silent) -> int:
+                return publishers.delete_many(silent, session=session).deleted_count
+
+            yield self._changing(transact, now)
+            after = names[-1]
+
     def close(self) -> None:
         self._client.close()
 
@@ -207,6 +224,23 @@ class MongoAdmin:
     def _find(self, command_id: str, session: ClientSession | None) -> LogEntry | None:
         document = self._log.find_one({"_id": command_id}, session=session)
         return None if document is None else row_of_document(LogEntry, document)
+
+    def _changing(self, transact: Callable[[ClientSession], T], now: datetime) -> T:
+        """What a transaction returns that counts the revision up."""
+
+        def begin(session: ClientSession) -> T:
+            # This write comes first: it takes the lease, so that no batch commits beside what follows.
+            self._database[LEASE_TABLE].update_one({"_id": self._lane}, {"$inc": {"revision": 1}}, session=session)
+            return transact(session)
+
+        self._change({}, now, ReturnDocument.AFTER)
+        with self._translated(), self._client.start_session() as session:
+            return session.with_transaction(
+                begin,
+                read_concern=ReadConcern("snapshot"),
+                write_concern=WriteConcern(w="majority", j=True),
+                max_commit_time_ms=LOCK_TIMEOUT_S * 1000,
+            )
 
     def _change(self, values: Document, now: datetime, which: bool) -> Document | None:
         """Count the revision up, and set the values. Waits for a transaction that has changed the lease."""

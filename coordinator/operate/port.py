@@ -155,5 +155,14 @@ class LaneAdmin(Protocol):
     def forget_cancellations(self, cutoff: datetime) -> int:
         """Delete the cancellations made before, of commands that never came; return how many."""
 
+    def silent_publishers(self, cutoff: datetime) -> int:
+        """How many positions of publishers `forget_publishers` would delete."""
+
+    def forget_publishers(self, cutoff: datetime, now: datetime, batch_rows: int) -> Iterator[int]:
+        """Delete the positions of publishers last seen before; yield how many each batch deleted.
+
+        Each in one transaction with the revision, since the lane remembers them.
+        """
+
     def close(self) -> None:
         """Close the connections. Never raises."""

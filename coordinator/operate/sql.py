@@ -44,6 +44,7 @@ from shared.lane_tables import (
     LogEntry,
     OutboxEntry,
     ParkedCommand,
+    PublisherPosition,
     metadata,
 )
 
@@ -51,6 +52,7 @@ CONNECT_TIMEOUT_S = 3
 _LEASE = metadata.tables[LEASE_TABLE]
 _LOG = metadata.tables[LogEntry.table]
 _CANCELLATIONS = metadata.tables[Cancellation.table]
+_PUBLISHERS = metadata.tables[PublisherPosition.table]
 _PARKED = metadata.tables[ParkedCommand.table]
 _LETTERS = metadata.tables[DeadLetter.table]
 _OUTBOX = metadata.tables[OutboxEntry.table]
@@ -177,6 +179,26 @@ class SqlAdmin:
     def forget_cancellations(self, cutoff: datetime) -> int:
         with self._transaction() as connection:
             return connection.execute(delete(_CANCELLATIONS).where(_CANCELLATIONS.c.requested_at < cutoff)).rowcount
+
+    def silent_publishers(self, cutoff: datetime) -> int:
+        count = select(func.count()).select_from(_PUBLISHERS).where(_PUBLISHERS.c.seen_at < cutoff)
+        with self._transaction() as connection:
+            return int(connection.execute(count).scalar_one())
+
+    def forget_publishers(self, cutoff: datetime, now: datetime, batch_rows: int) -> Iterator[int]:
+        after = ""
+        while True:
+            # By ranges of the name, which is indexed: the time is not.
+            silent = and_(_PUBLISHERS.c.name > after, _PUBLISHERS.c.seen_at < cutoff)
+            page = select(_PUBLISHERS.c.name).where(silent).order_by(_PUBLISHERS.c.name).limit(batch_rows)
+            with self._transaction() as connection:
+                names = connection.execute(page).scalars().all()
+            if not names:
+                return
+            with self._changing(now) as connection:
+                gone = connection.execute(delete(_PUBLISHERS).where(silent, _PUBLISHERS.c.name <= names[-1])).rowcount
+            after = names[-1]
+            yield gone
 
     def close(self) -> None:
         self._engine.dispose()

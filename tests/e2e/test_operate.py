@@ -522,14 +522,21 @@ def test_pruning_keeps_the_young_and_the_last(system: System, run: Run, lane: st
     system.prepare(lane)
     system.start_coordinator(lane)
     sent = [run("send", *create(lane)).out.strip() for _ in range(5)]
+    for publisher in "abc":
+        enqueue(system, lane, "lane.marker", b"{}", headers={"publisher": publisher, "publisher-seq": 1})
     run("drain", lane)
     assert "--force" in run("log", "prune", lane, "--older-than", "1m", expect=1).err
-    assert run("log", "prune", lane, "--older-than", "7d", "--json").json["deleted"] == 0
+    kept = run("log", "prune", lane, "--older-than", "7d", "--json").json
+    assert (kept["deleted"], kept["publishers"]) == (0, 0)
     dry = run("log", "prune", lane, "--older-than", "0s", "--force", "--dry-run", "--json").json
-    assert (dry["found"], dry["deleted"]) == (5, 0)
+    assert (dry["found"], dry["deleted"], dry["publishers"]) == (8, 0, 3)
     pruned = run("log", "prune", lane, "--older-than", "0s", "--force", "--batch-rows", 2, "--json").json
-    assert pruned["deleted"] == 5
+    assert (pruned["deleted"], pruned["publishers"]) == (8, 3)
     run("command", sent[-1], expect=1)
     [status] = run("status", lane, "--json", "--sample-s", 0).json
-    assert status["sequence"] == 6
-    assert run("drain", lane, "--json").json["sequence"] == 7
+    assert status["sequence"] == 9
+    # The lane remembered where that publisher was.
+    enqueue(system, lane, "lane.marker", b"{}", headers={"publisher": "b", "publisher-seq": 2})
+    assert run("drain", lane, "--json").json["sequence"] == 11
+    again = run("log", "prune", lane, "--older-than", "0s", "--force", "--dry-run", "--json").json
+    assert again["publishers"] == 1

@@ -434,8 +434,8 @@ _rewritten(
     "what came before a blocking command is settled again and again",
     lane_module,
     "whole_deliveries",
-    "batch[complete:]",
-    "batch",
+    "batch.popleft()",
+    "batch[at]",
 )
 
 # Publisher sessions.
@@ -445,8 +445,8 @@ _rewritten(
     "a command overtakes one that was refused by a full queue",
     PublisherOrder,
     "admit",
-    "elif span.first <= self._next[span.publisher]:",
-    "elif True:",
+    "if span.first <= self._next[span.publisher]:",
+    "if True:",
 )
 _rewritten(
     "position-not-stored",

@@ -320,8 +320,9 @@ class Process:
 
     def decide(self, deliveries: list[Delivery], generation: int):
         gaps = self.lane.gaps
-        # Now, since its channel may be another by the time that the batch is committed.
-        self.waiting = list(self.acknowledger._is_settled.values()).count(False)
+        if not self.lane.has_batch or generation != self.lane._generation:
+            # Now, since its channel may be another by the time that the batch is committed.
+            self.waiting = self.lane._order.held + sum(len(delivery.commands) for delivery in deliveries)
         decision = self.lane.apply(deliveries, generation)
         if self.lane.gaps > gaps:
             self.world.gave_up(self)
