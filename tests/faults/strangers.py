@@ -182,7 +182,8 @@ def check_letters(log: Sequence[LogEntry], tables: Tables) -> Iterator[str]:
     """
     letters = tables.rows("dead_letters")
     counters = {name: row["value"] for name, row in tables.keyed("counters", "name").items()}
-    counted = (counters.get("dead_letters", 0), counters.get("dead_letters.nameless", 0))
+    without_id = sum(counters.get(name, 0) for name in ("dead_letters.nameless", "dead_letters.nameless.system"))
+    counted = (counters.get("dead_letters", 0), without_id)
     nameless = sum(letter["command_id"] is None for letter in letters)
     if counted != (len(letters), nameless):
         yield f"there are {len(letters)} dead letters, {nameless} without an id, and the counters say {counted}"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 MISMATCH = "idempotency_mismatch"
-_NAMELESS = "dead_letters.nameless"
+_NAMELESS = {"public": "dead_letters.nameless", "system": "dead_letters.nameless.system"}
 _ORDERS = ("lane.replay", "lane.discard")
 _LASTING = ("id", "source", "target", "command_id", "type", "origin", "sequence", "arguments", "size_bytes", "options")
 REFUSED_AGAIN = frozenset(
@@ -126,14 +126,15 @@ class Book:
 
     def _check_table(self, database: Database) -> None:
         letters = database.table(DeadLetter)
-        nameless = sum(letter.command_id is None for letter in letters.values())
-        counter = database.table(Counter).get(_NAMELESS)
-        if nameless != (0 if counter is None else counter.value):
-            self._alarm(f"{nameless} letters have no id, and the counter says {counter}")
         most = self.world.settings.nameless_dead_max
-        if nameless > most:
-            self._alarm(f"{nameless} letters without an id are kept; at most {most} may be")
-        self.was_full = self.was_full or nameless == most
+        for origin, name in _NAMELESS.items():
+            nameless = sum(each.command_id is None and each.origin == origin for each in letters.values())
+            counter = database.table(Counter).get(name)
+            if nameless != (0 if counter is None else counter.value):
+                self._alarm(f"{nameless} letters of {origin} origin have no id, and the counter says {counter}")
+            if nameless > most:
+                self._alarm(f"{nameless} letters of {origin} origin without an id are kept; at most {most} may be")
+            self.was_full = self.was_full or nameless == most
         series = database.table(Counter).get("dead_letters")
         if len(self.ever) != (0 if series is None else series.value):
             self._alarm(f"there were {len(self.ever)} letters, and the counter says {series}")
