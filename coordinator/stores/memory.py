@@ -129,7 +129,7 @@ class MemoryTransaction:
 
 def _write(database: MemoryDatabase, changes: Changes, journal: _Journal) -> None:
     """Write the changes in place: a commit costs what it changes, however much there is. The journal undoes it."""
-    for rows in (*changes.deletes, *changes.updates):
+    for place, rows in enumerate((*changes.deletes, *changes.updates)):
         for row in rows:
             table, key = database.tables[type(row)], getattr(row, row.key)
             before = table.get(key)
@@ -137,6 +137,8 @@ def _write(database: MemoryDatabase, changes: Changes, journal: _Journal) -> Non
                 _pop(journal, table, key)
                 for index, value in _indexed(database, before):
                     _pop(journal, index, value)
+            elif place >= len(changes.deletes):
+                raise BatchFault(f"{row.table}: there is no row {key!r} to change")
     for rows in (*changes.updates, *changes.inserts):
         for row in rows:
             table, key = database.tables[type(row)], getattr(row, row.key)
