@@ -361,7 +361,7 @@ def _whole(statement: str, table: TableOf) -> bytes:
     """
     found = f"'wrote ' || count(*) || ' of ' || $2::bigint || ' rows of {table.name}'"
     check = f"(CASE count(*) WHEN $2::bigint THEN '1' ELSE {found} END)::integer"
-    return f"WITH written AS ({statement} RETURNING 1) SELECT {check} FROM written".encode()
+    return f"WITH written AS ({statement} RETURNING 1) SELECT {check} FROM written".encode()  # noqa: S608
 
 
 def _among(table: TableOf, column: str) -> str:

@@ -50,7 +50,7 @@ _FENCE = (
 
 
 @contextmanager
-def _translated(lacks: Callable[[str], bool] = lambda name: False) -> Iterator[None]:
+def _translated(lacks: Callable[[str], bool] = lambda _: False) -> Iterator[None]:
     """The one place where the driver's errors become the port's; `lacks` tells whether the schema lacks that name."""
     try:
         yield
