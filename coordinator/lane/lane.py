@@ -18,7 +18,17 @@ from coordinator.lane.settle import Held
 from coordinator.lane.transactions import Clock, Transactions
 from coordinator.lane.unit_of_work import OUTBOX_SERIES
 from coordinator.lane.window import Window
-from coordinator.stores.port import Conflict, Fenced, Lease, Read, Refusal, Store, StoreUnavailable, Transaction
+from coordinator.stores.port import (
+    BatchRefused,
+    Conflict,
+    Fenced,
+    Lease,
+    Read,
+    Refusal,
+    Store,
+    StoreUnavailable,
+    Transaction,
+)
 from shared.lane_tables import Cancellation, Counter, OutboxEntry, ParkedCommand, PublisherPosition
 from shared.rows import R
 from shared.service import Service
@@ -231,6 +241,12 @@ class Lane(Transactions):
             left = len(window.pending)
             try:
                 self._advance(window)
+            except Conflict as conflict:
+                size = window.size()
+                if not window.conflicts_for_ever(size, self._elapsed_s()):
+                    raise
+                self._failures = 0
+                self._search(window, size, BatchRefused(f"in conflict again and again: {conflict}"))
             except Held:
                 self._window, self._begins_with_one = None, True
                 if not self._has_something_to_tell():
