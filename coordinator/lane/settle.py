@@ -141,11 +141,9 @@ def _key_to_keep(turn: Turn, request: Request, entry: LogEntry) -> str | None:
     if head is not None:
         return head.ordering_key
     key, _ = _key_of(request)
-    if key is None or not request.parks_key:
-        return None
-    # One too many: behind what failed, and not waiting.
-    is_behind = request.parked_key is None and turn.parking.holds(key, entry.command_id)
-    return None if is_behind else key
+    # One too many is behind what failed, and does not wait.
+    is_behind = key is None or (request.parked_key is None and turn.parking.holds(key, entry.command_id))
+    return key if request.parks_key and not is_behind else None
 
 
 def _key_of(request: Request) -> tuple[str | None, str | None]:
