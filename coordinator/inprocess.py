@@ -51,7 +51,6 @@ class InProcessWrites:
         """`targets` are the lanes and effects that there are anywhere; None: nobody here knows them all."""
         settings = settings or LaneSettings()
         self._services = services
-        self._clock = clock
         self._effect_settings = effect_settings or EffectSettings()
         self._effects: LocalEffects | None = None
         self._emitted: dict[int, tuple[_LocalLane, OutboxEntry]] = {}
@@ -69,7 +68,7 @@ class InProcessWrites:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         here = [service for service in self._services if service.name in self._lanes]
-        self._effects = LocalEffects(here, self._effect_settings, self._clock(), self._tell_lane)
+        self._effects = LocalEffects(here, self._effect_settings, self._tell_lane)
         for lane in self._lanes.values():
             lane.start()
         return self
@@ -104,14 +103,14 @@ class InProcessWrites:
             self._waiting.pop(str(number), None)
             waiting.cancel()
 
-    def deliver_emitted(self, origin: "_LocalLane", entry: OutboxEntry) -> None:
+    def deliver_emitted(self, origin: "_LocalLane", entry: OutboxEntry, *, is_inherited: bool) -> None:
         """Hand an emitted command to its lane, or an effect to those who carry it out, if this process has them.
 
         It leaves the outbox once it is settled there: until then a crash would lose it.
         """
         if self._effects is not None and self._loop is not None and self._effects.has(entry.lane):
             self._origins[entry.command_id] = origin
-            self._loop.call_soon_threadsafe(self._effects.begin, entry)
+            self._loop.call_soon_threadsafe(self._effects.begin, entry, is_inherited)
             return
         self._deliver(origin, entry, entry.lane, message_of(entry))
 
@@ -173,8 +172,8 @@ class _LocalLane:
         self._inbox = Inbox()
         self._generation = self._inbox.begin_generation()
         self._projection = service.projection() if service.projection is not None else None
-        lane = Lane(service, store, clock, f"in-process {service.name}", settings, time.monotonic, targets)
-        self._worker = LaneWorker(service.name, lane, self._inbox, self, self._projection, settings)
+        self._lane = Lane(service, store, clock, f"in-process {service.name}", settings, time.monotonic, targets)
+        self._worker = LaneWorker(service.name, self._lane, self._inbox, self, self._projection, settings)
         self._thread = threading.Thread(target=self._run, name=f"lane {service.name}", daemon=True)
 
     def start(self) -> None:
@@ -203,7 +202,7 @@ class _LocalLane:
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         for entry in entries:
-            self._writes.deliver_emitted(self, entry)
+            self._writes.deliver_emitted(self, entry, is_inherited=self._lane.is_inherited(entry))
 
     def confirm_emitted(self, entry: OutboxEntry) -> None:
         self._worker.confirm_emitted([entry])

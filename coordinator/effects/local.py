@@ -5,7 +5,6 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Any
 
 import structlog
@@ -33,15 +32,13 @@ class LocalEffects:
     """The effects of the services of one process. Used within its event loop.
 
     What has no result yet stays in the outbox, and is carried out by the next process: that is what makes it durable.
-    `began`: what the lanes emitted before that, a process before this one may have made calls for.
     """
 
-    def __init__(self, services: Sequence[Service], settings: EffectSettings, began: datetime, tell: Tell) -> None:
+    def __init__(self, services: Sequence[Service], settings: EffectSettings, tell: Tell) -> None:
         self._opened = {effects_key(each.name): each.effects() for each in services if each.effects is not None}
         self._handlers: dict[str, EffectHandler[Any]] = {
             handler.effect.type: handler for effects in self._opened.values() for handler in effects.handlers
         }
-        self._began = began
         self._attempts = {key: Attempts(key.partition(".")[2], settings, random.random) for key in self._opened}
         self._turns = asyncio.Semaphore(settings.concurrency)
         self._tell = tell
@@ -52,12 +49,15 @@ class LocalEffects:
         """Whether this process carries out what is sent there."""
         return routing_key in self._opened
 
-    def begin(self, entry: OutboxEntry) -> None:
-        """Carry an emitted effect out, unless that is under way: a lease that was in doubt hands it out again."""
+    def begin(self, entry: OutboxEntry, is_inherited: bool) -> None:  # called by an event loop
+        """Carry an emitted effect out, unless that is under way: a lease that was in doubt hands it out again.
+
+        `is_inherited`: it was emitted before the lane's lease, so that another process may have made calls for it.
+        """
         if entry.command_id in self._ids:
             return
         self._ids.add(entry.command_id)
-        task = asyncio.create_task(self._carry_out(entry))
+        task = asyncio.create_task(self._carry_out(entry, is_inherited))
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         task.add_done_callback(lambda _: self._ids.discard(entry.command_id))
@@ -70,24 +70,24 @@ class LocalEffects:
         for effects in self._opened.values():
             await effects.close()
 
-    async def _carry_out(self, entry: OutboxEntry) -> None:
+    async def _carry_out(self, entry: OutboxEntry, is_inherited: bool) -> None:
         try:
             prepared = self._prepared(entry)
             if isinstance(prepared, Problem):
                 self._bury(entry, prepared, None)
                 return
-            told = await self._told(entry, *prepared)
+            told = await self._told(entry, is_inherited, *prepared)
             self._tell(entry, told.command.lane(), told.command_id(entry.type, entry.command_id), told.command)
         except Exception as error:  # noqa: BLE001  # a defect of the handler's, such as in giving up; another release may do better
             problem = Problem("handler_error", f"{type(error).__name__}: {error}")
             self._bury(entry, problem, traceback.format_exc())
 
-    async def _told(self, entry: OutboxEntry, handler: EffectHandler[Any], effect: Effect) -> Told:
+    async def _told(self, entry: OutboxEntry, is_inherited: bool, handler: EffectHandler[Any], effect: Effect) -> Told:
         """What came of it, after as many attempts as it takes. A turn is taken for each, and not for the pauses."""
         now_s = time.time()
         is_replayed = Options.decode(entry.options).replayed
         asked_at_s = now_s - LONG_AGO_S if is_replayed else min(entry.created_at.timestamp(), now_s)
-        is_again = is_replayed or entry.created_at < self._began
+        is_again = is_replayed or is_inherited
         attempted = Attempted(asked_at_s=asked_at_s, first_at_s=now_s, may_have_happened=is_again)
         while True:
             async with self._turns:

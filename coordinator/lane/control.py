@@ -62,7 +62,10 @@ class DiscardLetter(Command, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class WithdrawEmitted(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """Remove emitted commands from the outbox, which are then not sent any more, unless they were already."""
+    """Remove emitted commands from the outbox, which are then not sent any more, unless they were already.
+
+    Rejected: `replay_of_parked`.
+    """
 
     type: ClassVar[str] = "lane.withdraw"
 

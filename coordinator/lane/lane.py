@@ -16,9 +16,20 @@ from coordinator.lane.parts import Parts
 from coordinator.lane.request import Request, prepare
 from coordinator.lane.settle import Held
 from coordinator.lane.transactions import Clock, Transactions
+from coordinator.lane.unit_of_work import OUTBOX_SERIES
 from coordinator.lane.window import Window
-from coordinator.stores.port import Conflict, Fenced, Lease, Read, Refusal, Store, StoreUnavailable, Transaction
-from shared.lane_tables import Cancellation, OutboxEntry, ParkedCommand, PublisherPosition
+from coordinator.stores.port import (
+    BatchRefused,
+    Conflict,
+    Fenced,
+    Lease,
+    Read,
+    Refusal,
+    Store,
+    StoreUnavailable,
+    Transaction,
+)
+from shared.lane_tables import Cancellation, Counter, OutboxEntry, ParkedCommand, PublisherPosition
 from shared.rows import R
 from shared.service import Service
 from shared.settings import LaneSettings
@@ -61,6 +72,7 @@ class Lane(Transactions):
         self._window: Window | None = None
         self._begins_with_one = False
         self._windows_taken = 0
+        self._inherited = 0
         self.takeovers = 0
         """How often this consumer has taken the lane over; renewing its own lease does not count."""
 
@@ -94,6 +106,10 @@ class Lane(Transactions):
     def confirm(self, entries: Sequence[OutboxEntry]) -> None:
         """The broker has these emitted commands: the next transaction removes them from the outbox."""
         self._outbox.confirm(entries)
+
+    def is_inherited(self, entry: OutboxEntry) -> bool:
+        """Whether an emitted command is older than the lease: then it may have been handed out before."""
+        return entry.id <= self._inherited
 
     def apply(self, deliveries: Sequence[Delivery], generation: int = 0) -> Decision:
         """Apply the commands of some deliveries, in order.
@@ -175,11 +191,13 @@ class Lane(Transactions):
             # Also what this consumer committed itself, if the answer to that commit was lost.
             backlog = transaction.backlog()
             parked = _all(transaction, ParkedCommand)
+            (emitted,) = transaction.load([Read(Counter, Counter.key, [OUTBOX_SERIES])])
         finally:
             transaction.rollback()
         self._cancelled = {cancellation.command_id: cancellation for cancellation in cancelled}
         self._parking = Parking(parked)
         self._counters = {}
+        self._inherited = sum(counter.value for counter in emitted)
         self._asks_log = True
         self._outbox.begin_again(each.target for each in backlog)
         self._carried.emitted = []
@@ -223,6 +241,12 @@ class Lane(Transactions):
             left = len(window.pending)
             try:
                 self._advance(window)
+            except Conflict as conflict:
+                size = window.size()
+                if not window.conflicts_for_ever(size, self._elapsed_s()):
+                    raise
+                self._failures = 0
+                self._search(window, size, BatchRefused(f"in conflict again and again: {conflict}"))
             except Held:
                 self._window, self._begins_with_one = None, True
                 if not self._has_something_to_tell():

@@ -85,6 +85,13 @@ class Orders:
         entries = [self._work.get(OutboxEntry, number) for number in dict.fromkeys(command.entries)]
         found = [entry for entry in entries if entry is not None]
         for entry in found:
+            head = self._parking.replayed(entry.command_id)
+            if head is not None:
+                text = (
+                    f"entry {entry.id} is the replay of command {head.command_id}, for which {head.ordering_key} waits"
+                )
+                raise Rejected("replay_of_parked", f"{text}: release the key instead, or cancel the replay")
+        for entry in found:
             self._work.remove(entry)
         return Withdrawn(command_ids=[entry.command_id for entry in found], by=command.by)
 

@@ -43,6 +43,8 @@ class Parking:
         self.rows: dict[str, ParkedCommand] = {}
         """By command id, in the order in which they came. Others only look at it."""
         self._heads: dict[str, ParkedCommand] = {}
+        self._replays: dict[str, ParkedCommand] = {}
+        """The heads by the ids of their replays: what a replay releases is its head, whatever its arguments name."""
         self._waiting: dict[str, int] = {}
         for row in sorted(rows, key=lambda row: row.position):
             self._note(row)
@@ -52,6 +54,7 @@ class Parking:
         twin = Parking()
         if self.rows:
             twin.rows, twin._heads, twin._waiting = dict(self.rows), dict(self._heads), dict(self._waiting)
+            twin._replays = dict(self._replays)
         return twin
 
     def __len__(self) -> int:
@@ -60,6 +63,14 @@ class Parking:
     def head(self, key: str) -> ParkedCommand | None:
         """The failed command that keeps this key waiting."""
         return self._heads.get(key)
+
+    def replayed(self, command_id: str) -> ParkedCommand | None:
+        """The failed command whose replay has this id: that of its own, once the log knows that one no more."""
+        head = self._replays.get(command_id)
+        if head is None:
+            row = self.rows.get(command_id)
+            head = row if row is not None and row.error_code is not None else None
+        return head
 
     def waiting(self, command_id: str) -> ParkedCommand | None:
         """The command of this id, if it waits."""
@@ -71,7 +82,7 @@ class Parking:
         head = self._heads.get(key)
         if head is None:
             return key in self._waiting
-        return command_id not in (head.command_id, replay_command_id(head.command_id))
+        return self.replayed(command_id) is not head
 
     def ready(self) -> list[ParkedCommand]:
         """Those that need not wait any more, in order."""
@@ -84,18 +95,17 @@ class Parking:
         self._put(work, _row(request, key, self._next_position(), work.now))
 
     def fail(self, work: BatchWork, request: Request, key: str, code: str, text: str) -> None:
-        """Have a command that failed keep its key waiting: a new one, a replay, or one that waited itself."""
-        self.leave(work, request, key)
+        """Have a command that failed keep a key waiting: a new one, a replay, or one that waited itself."""
+        self.leave(work, request)
         row = _row(request, key, self._next_position(), work.now)
         self._put(work, msgspec.structs.replace(row, error_code=code, error_message=text))
 
-    def leave(self, work: BatchWork, request: Request, key: str) -> None:
-        """A command is settled: it waits no more, and neither does anything behind it, if it replayed what failed."""
-        waited = self.waiting(request.message.command_id or "")
-        if waited is not None:
-            self._drop(work, waited)
-        else:
-            self.release(work, key)
+    def leave(self, work: BatchWork, request: Request) -> None:
+        """A command is settled: it waits no more, and neither does anything behind what it was the replay of."""
+        command_id = request.message.command_id or ""
+        for row in (self.waiting(command_id), self.replayed(command_id)):
+            if row is not None:
+                self._drop(work, row)
 
     def release(self, work: BatchWork, key: str) -> None:
         """Nothing keeps this key waiting any more."""
@@ -122,12 +132,14 @@ class Parking:
             self._waiting[row.ordering_key] = self._waiting.get(row.ordering_key, 0) + 1
         else:
             self._heads[row.ordering_key] = row
+            self._replays[replay_command_id(row.command_id)] = row
 
     def _drop(self, work: BatchWork, row: ParkedCommand) -> None:
         work.drop(row)
         del self.rows[row.command_id]
         if row.error_code is not None:
             del self._heads[row.ordering_key]
+            del self._replays[replay_command_id(row.command_id)]
             return
         self._waiting[row.ordering_key] -= 1
         if not self._waiting[row.ordering_key]:

@@ -128,14 +128,22 @@ def settle_in_turn(
 
 
 def _note_parking(turn: Turn, request: Request, entry: LogEntry) -> None:
-    key, _ = _key_of(request)
-    # Cancelled, or one too many: behind what failed, and not waiting.
-    if key is None or (request.parked_key is None and turn.parking.holds(key, entry.command_id)):
-        return
-    if entry.status == "failed" and request.parks_key:
-        turn.parking.fail(turn.work, request, key, entry.error_code or "", entry.error_message or "")
+    key = _key_to_keep(turn, request, entry) if entry.status == "failed" else None
+    if key is None:
+        turn.parking.leave(turn.work, request)
     else:
-        turn.parking.leave(turn.work, request, key)
+        turn.parking.fail(turn.work, request, key, entry.error_code or "", entry.error_message or "")
+
+
+def _key_to_keep(turn: Turn, request: Request, entry: LogEntry) -> str | None:
+    """What is to wait for a command that failed: of a replay the key that it was to release, whatever it names now."""
+    head = turn.parking.replayed(entry.command_id)
+    if head is not None:
+        return head.ordering_key
+    key, _ = _key_of(request)
+    # One too many is behind what failed, and does not wait.
+    is_behind = key is None or (request.parked_key is None and turn.parking.holds(key, entry.command_id))
+    return key if request.parks_key and not is_behind else None
 
 
 def _key_of(request: Request) -> tuple[str | None, str | None]:
@@ -359,7 +367,7 @@ def _nameless(turn: Turn, request: Request, problem: Problem) -> Settled:
 def _repeated(turn: Turn, request: Request, key: str | None, entry: LogEntry) -> Settled:
     """An id that the log knows: the recorded outcome, or a refusal if it now means something else."""
     if request.parked_key is not None and key is not None and turn.parking.waiting(entry.command_id) is not None:
-        turn.parking.leave(turn.work, request, key)
+        turn.parking.leave(turn.work, request)
     if entry.fingerprint != request.fingerprint:
         return _mismatch(turn, request, f"{entry.command_id}, settled with sequence {entry.sequence}")
     return Settled(from_log(entry, replayed=True))

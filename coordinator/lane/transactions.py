@@ -84,6 +84,10 @@ class Transactions:
         """Find the culprit. Raises BatchRefused to have the same transaction tried again, after a pause."""
         if window.is_worth_another_try(size, refusal):
             raise BatchRefused(f"{window.described(size)} is refused: {refusal}") from refusal
+        self._search(window, size, refusal)
+
+    def _search(self, window: Window, size: int, refusal: Refusal) -> None:
+        """Try less of what is refused next, or name the culprit."""
         if isinstance(refusal, BatchRefused) and size > 1:
             # It may be too much for a time limit.
             self._commands_max = max(1, size // 2)

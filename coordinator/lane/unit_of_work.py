@@ -22,7 +22,7 @@ from shared.messaging.outcome import OutcomeError
 from shared.row_checks import InvalidRow, RowCheck, RowChecks
 from shared.rows import R, Ref, Row, VersionedRow
 
-_OUTBOX_SERIES = "outbox"
+OUTBOX_SERIES = "outbox"
 
 
 class _Absent:
@@ -219,7 +219,7 @@ class BatchWork:
     def send_out(self, emission: Emission) -> None:
         """Put a command into the outbox. Raises ValueError for one to nobody, InvalidRow for one that does not fit."""
         entry = self._entry_of(emission)
-        self.add_numbered(msgspec.structs.replace(entry, id=self.next_id(_OUTBOX_SERIES)))
+        self.add_numbered(msgspec.structs.replace(entry, id=self.next_id(OUTBOX_SERIES)))
 
     def check_continuation(self, deferred: Deferred) -> None:
         """Raises ValueError for a continuation that can never be put into the outbox."""

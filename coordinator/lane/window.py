@@ -18,6 +18,14 @@ BATCH_TRIES_MAX = 3
 """How often a batch is tried that is refused for no certain reason, before it is halved."""
 COMMAND_TRIES_MAX = 5
 """And the first command that is refused alone, before it is called the culprit."""
+BATCH_CONFLICTS_MAX = 20
+"""How often a batch is tried that conflicts, before it is halved: ordinary conflicts are over by then."""
+PIECE_CONFLICTS_MAX = 3
+"""And a part of it: one that is halved for no reason is applied all the same."""
+COMMAND_CONFLICTS_S = 60.0
+"""And for how long a command that conflicts alone, at least `BATCH_CONFLICTS_MAX` times, before it is the culprit."""
+FIRST_CONFLICTS_S = 300.0
+"""And one before which nothing was applied: as long as that, somebody may have locked everything."""
 
 
 class Window:
@@ -35,6 +43,8 @@ class Window:
         self._culprits: list[Refusal] = []
         self._is_to_record = False
         self._tries = 0
+        self._conflicts = 0
+        self._in_conflict_since_s = 0.0
         self._has_applied = False
         self._is_certain = True
         self._none_was_taken = False
@@ -83,11 +93,11 @@ class Window:
         self._culprits = []
         self._is_to_record = False
         self.spared = 0
-        self._tries = 0
+        self._tries = self._conflicts = 0
 
     def refused(self, size: int, refusal: Refusal) -> None:
         """It was refused. Raises StoreUnavailable if not even a bare failure can be recorded."""
-        self._tries = 0
+        self._tries = self._conflicts = 0
         if size:
             is_certain = isinstance(refusal, BatchFault)
             if self._pieces.refused(size, is_certain=is_certain):
@@ -114,6 +124,19 @@ class Window:
             tries_max = COMMAND_TRIES_MAX if self._is_certain else 1
         self._tries += 1
         return self._tries < tries_max
+
+    def conflicts_for_ever(self, size: int, now_s: float) -> bool:
+        """Whether what is being tried has met so many conflicts that it is to be asked what goes on without it.
+
+        A row may be locked for ever, or a trigger may say so of it. A mere record of failures is tried for ever.
+        """
+        if not self._conflicts:
+            self._in_conflict_since_s = now_s
+        self._conflicts += 1
+        if size > 1:
+            return self._conflicts >= (BATCH_CONFLICTS_MAX if self.is_whole else PIECE_CONFLICTS_MAX)
+        least_s = COMMAND_CONFLICTS_S if self._has_applied or self._culprits else FIRST_CONFLICTS_S
+        return size > 0 and self._conflicts >= BATCH_CONFLICTS_MAX and now_s - self._in_conflict_since_s >= least_s
 
     def described(self, size: int) -> str:
         """What is being tried, in words."""

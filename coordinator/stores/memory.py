@@ -4,6 +4,7 @@ from collections import Counter as Counts
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from coordinator.stores.port import Backlog, BatchFault, Changes, Fenced, Lease, Read, Transaction
@@ -129,14 +130,11 @@ class MemoryTransaction:
 
 def _write(database: MemoryDatabase, changes: Changes, journal: _Journal) -> None:
     """Write the changes in place: a commit costs what it changes, however much there is. The journal undoes it."""
-    for rows in (*changes.deletes, *changes.updates):
-        for row in rows:
-            table, key = database.tables[type(row)], getattr(row, row.key)
-            before = table.get(key)
-            if before is not None:
-                _pop(journal, table, key)
-                for index, value in _indexed(database, before):
-                    _pop(journal, index, value)
+    for row in chain.from_iterable(changes.deletes):
+        _take_out(database, row, journal)
+    for row in chain.from_iterable(changes.updates):
+        if not _take_out(database, row, journal):
+            raise BatchFault(f"{row.table}: there is no row {getattr(row, row.key)!r} to change")
     for rows in (*changes.updates, *changes.inserts):
         for row in rows:
             table, key = database.tables[type(row)], getattr(row, row.key)
@@ -147,6 +145,17 @@ def _write(database: MemoryDatabase, changes: Changes, journal: _Journal) -> Non
                 if value in index:
                     raise BatchFault(f"{row.table}: duplicate {value!r} in a unique column")
                 _put(journal, index, value, key)
+
+
+def _take_out(database: MemoryDatabase, row: Row, journal: _Journal) -> bool:
+    table, key = database.tables[type(row)], getattr(row, row.key)
+    before = table.get(key)
+    if before is None:
+        return False
+    _pop(journal, table, key)
+    for index, value in _indexed(database, before):
+        _pop(journal, index, value)
+    return True
 
 
 def _indexed(database: MemoryDatabase, row: Row) -> Iterator[tuple[dict[Any, int | str], Any]]:

@@ -292,7 +292,9 @@ class MongoTransaction:
         return self._database[model.table]
 
     def _write(self, rows: Sequence[Row], operations: list[Any]) -> None:
-        self._of(type(rows[0])).bulk_write(operations, ordered=True, session=self._session)
+        written = self._of(type(rows[0])).bulk_write(operations, ordered=True, session=self._session)
+        if isinstance(operations[0], ReplaceOne) and written.matched_count != len(rows):
+            raise BatchFault(f"wrote {written.matched_count} of {len(rows)} documents of {rows[0].table}")
 
     @contextmanager
     def _closing_when_unavailable(self) -> Iterator[None]:

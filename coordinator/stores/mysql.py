@@ -13,7 +13,7 @@ import pymysql
 from pymysql.constants import COMMAND, ER
 from sqlalchemy import make_url
 
-from coordinator.stores.mysql_errors import translated
+from coordinator.stores.mysql_errors import depends_on_more, is_of_schema, is_signaled, translated
 from coordinator.stores.mysql_statements import Statements
 from coordinator.stores.port import (
     Backlog,
@@ -23,11 +23,12 @@ from coordinator.stores.port import (
     Fenced,
     Lease,
     Read,
+    Refusal,
     StoreError,
     StoreUnavailable,
     Transaction,
 )
-from coordinator.stores.sql import BACKLOG, Schema, aware, missing_table, naive, row_of, unsynced
+from coordinator.stores.sql import BACKLOG, Schema, aware, dropped, missing_table, naive, row_of, unsynced
 from shared.errors import ConfigurationError
 from shared.lane_tables import LANE_MODELS, LEASE_TABLE
 from shared.rows import R, Row
@@ -72,6 +73,7 @@ _OURS = """
     SELECT id FROM information_schema.processlist
     WHERE db = DATABASE() AND id <> CONNECTION_ID() AND user = SUBSTRING_INDEX(CURRENT_USER(), '@', 1)
 """
+_STATE = "GET DIAGNOSTICS CONDITION 1 @lane_sqlstate = RETURNED_SQLSTATE"
 _ACCESS_DENIED = 1227
 _NO_SUCH_THREAD = 1094
 _EPOCH = f"SELECT epoch FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608
@@ -161,6 +163,17 @@ class MysqlStore:
             known = self._statements[model] = Statements(self._schema.of(model))
         return known
 
+    def lacks_schema(self, cursor: Any) -> bool:
+        """Whether a table or column of ours is really missing: a trigger may use others of the same names."""
+        for statements in self._statements.values():
+            try:
+                cursor.execute(f"{statements.select} LIMIT 0")
+            except pymysql.MySQLError as error:
+                if not is_of_schema(error):
+                    raise
+                return True
+        return False
+
     def _raise_epoch(self, statement: str, arguments: list[Any]) -> Lease:
         """Raise the epoch and read the lease under the same row lock.
 
@@ -249,7 +262,15 @@ class MysqlTransaction:
             with self._connection.cursor() as cursor:
                 if cursor.execute(_FENCE, [sequence, self._lane, lease.epoch, lease.sequence, lease.revision]) != 1:
                     raise Fenced(f"epoch {lease.epoch} of lane {self._lane} is over")
-            self._run(self._queries(changes))
+            given = [*changes.updates, *changes.inserts]
+            try:
+                written = self._run(self._queries(changes))
+            except pymysql.MySQLError as error:
+                if depends_on_more(error) and (meaning := self._meaning_of_trigger(error)) is not None:
+                    raise meaning from error
+                raise
+            if written != sum(map(len, given)):
+                raise dropped(written, sum(map(len, given)), [rows[0].table for rows in given])
             self._commit()
             self._is_open = False
 
@@ -270,34 +291,53 @@ class MysqlTransaction:
             meaning = translated(error, self._schema.names)
             raise StoreUnavailable(str(meaning)) if isinstance(meaning, BatchRefused) else meaning from error
 
-    def _run(self, queries: Iterator[str]) -> None:
+    def _meaning_of_trigger(self, error: pymysql.MySQLError) -> Refusal | None:
+        """What the number of an error does not tell, the server does, on the same connection if there still is one."""
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(_STATE)
+                cursor.execute("SELECT @lane_sqlstate")
+                (state,) = cursor.fetchone() or (None,)
+                if is_signaled(state or ""):
+                    return BatchFault(f"{type(error).__name__}: {error}")
+                if is_of_schema(error) and not self._store.lacks_schema(cursor):
+                    return BatchRefused(f"MySQL: {type(error).__name__}: {error}")
+        except (pymysql.MySQLError, OSError):
+            # Then its number has to do.
+            return None
+        return None
+
+    def _run(self, queries: Iterator[tuple[str, bool]]) -> int:
         """Write each statement while the server is at the one before: both take about as long.
 
-        The driver's own `query` is these two calls, one after the other.
+        The driver's own `query` is these two calls, one after the other. Returns how many rows those wrote that count.
         """
         connection: Any = self._connection
-        is_asked = False
+        is_asked = counts = False
+        written = 0
         try:
-            for query in queries:
+            for query, is_counted in queries:
                 if is_asked:
                     is_asked = False
-                    connection._read_query_result()  # noqa: SLF001
+                    written += counts * connection._read_query_result()  # noqa: SLF001
                 connection._execute_command(COMMAND.COM_QUERY, query)  # noqa: SLF001
-                is_asked = True
+                is_asked, counts = True, is_counted
         finally:
             if is_asked:
-                connection._read_query_result()  # noqa: SLF001
+                written += counts * connection._read_query_result()  # noqa: SLF001
+        return written
 
     def _load(self, read: Read) -> list[Any]:
         return self._rows(read.model, self._store.statements(read.model).by(read.column, read.values))
 
-    def _queries(self, changes: Changes) -> Iterator[str]:
+    def _queries(self, changes: Changes) -> Iterator[tuple[str, bool]]:
+        """Each with whether it has to write all of its rows: what is to be deleted may be gone."""
         for rows in changes.deletes:
-            yield self._store.statements(type(rows[0])).delete(rows)
+            yield self._store.statements(type(rows[0])).delete(rows), False
         for rows in changes.updates:
-            yield from self._store.statements(type(rows[0])).update(rows)
+            yield from ((query, True) for query in self._store.statements(type(rows[0])).update(rows))
         for rows in changes.inserts:
-            yield from self._store.statements(type(rows[0])).insert(rows)
+            yield from ((query, True) for query in self._store.statements(type(rows[0])).insert(rows))
 
     def _rows(self, model: type[R], query: str) -> list[R]:
         columns = self._schema.of(model).columns

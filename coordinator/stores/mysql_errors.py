@@ -58,11 +58,29 @@ _OUTAGES: Final = {
 _NO_RIGHT: Final = {1142, 1143, 1370}
 _SCHEMA: Final = {1054, 1146, 1136}
 _CLIENT_ERRORS: Final = range(2000, 3000)
+_SIGNALED: Final = "45"
+"""The class for \"unhandled user-defined exception\": no error of the server's own is of it."""
+
+
+def depends_on_more(error: pymysql.MySQLError) -> bool:
+    """Whether the number alone does not tell: a trigger's SIGNAL can choose any, and its statements raise any."""
+    number = _number(error)
+    return number in _CONFLICTS or number in _OUTAGES or number in _SCHEMA
+
+
+def is_signaled(state: str) -> bool:
+    """Whether an error of this SQLSTATE is one that SIGNAL raised, whatever number it was given."""
+    return state.startswith(_SIGNALED)
+
+
+def is_of_schema(error: pymysql.MySQLError) -> bool:
+    """Whether a table or column is said to be missing."""
+    return _number(error) in _SCHEMA
 
 
 def translated(error: pymysql.MySQLError, names: Collection[str]) -> StoreError:  # noqa: PLR0911  # one for each kind
     """The port's error for one of the driver's; `names` are the lane's tables and columns."""
-    number = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+    number = _number(error)
     text = f"{type(error).__name__}: {error}"
     if number in _CONFLICTS:
         return Conflict(str(error))
@@ -79,6 +97,10 @@ def translated(error: pymysql.MySQLError, names: Collection[str]) -> StoreError:
         is_of_a_row = isinstance(error, pymysql.ProgrammingError | pymysql.DataError | pymysql.NotSupportedError)
         return BatchFault(text) if is_of_a_row else StoreUnavailable(f"MySQL: {text}")
     return BatchRefused(f"MySQL: {text}")
+
+
+def _number(error: pymysql.MySQLError) -> int:
+    return error.args[0] if error.args and isinstance(error.args[0], int) else 0
 
 
 def _names(error: pymysql.MySQLError, names: Collection[str]) -> bool:

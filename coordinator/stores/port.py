@@ -50,7 +50,10 @@ class BatchRefused(Refusal):
 
 
 class Conflict(StoreError):
-    """Raised for deadlocks, lock timeouts and serialization failures: rerunning the same batch may succeed."""
+    """Raised for deadlocks, lock timeouts and serialization failures: rerunning the same batch may succeed.
+
+    One without end is looked into like a BatchRefused.
+    """
 
 
 class StoreUnavailable(StoreError):

@@ -270,8 +270,8 @@ class PostgresTransaction:
                     [
                         (_FENCE, fence),
                         *((self._statements(rows).delete, [_json(rows)]) for rows in changes.deletes),
-                        *((self._statements(rows).update, [_json(rows)]) for rows in changes.updates),
-                        *((self._statements(rows).insert, [_json(rows)]) for rows in changes.inserts),
+                        *((self._statements(rows).update, [_json(rows), _text(len(rows))]) for rows in changes.updates),
+                        *((self._statements(rows).insert, [_json(rows), _text(len(rows))]) for rows in changes.inserts),
                     ]
                 )
             except Refused as refused:
@@ -318,6 +318,7 @@ class _Statements(Struct, frozen=True):
     """The statements of one table, made once.
 
     Sets of rows travel as one JSON parameter: the driver would spend more time on arrays than the server on the rest.
+    An insert and an update are told how many rows they have to write, and are refused if the database drops any.
     """
 
     select: bytes
@@ -346,10 +347,21 @@ def _statements(table: TableOf) -> _Statements:
     return _Statements(
         select.encode(),
         {column: f"{select} WHERE {_among(table, column)}".encode() for column in table.columns},
-        f"INSERT INTO {name} ({names}) SELECT {_list(values.values())} FROM {rows}".encode(),  # noqa: S608
-        f"UPDATE {name} AS held SET {assignments} FROM {rows} WHERE held.{key} = given.{key}".encode(),  # noqa: S608
+        _whole(f"INSERT INTO {name} ({names}) SELECT {_list(values.values())} FROM {rows}", table),  # noqa: S608
+        _whole(f"UPDATE {name} AS held SET {assignments} FROM {rows} WHERE held.{key} = given.{key}", table),  # noqa: S608
         f"DELETE FROM {name} USING {rows} WHERE {name}.{key} = given.{key}".encode(),  # noqa: S608
     )
+
+
+def _whole(statement: str, table: TableOf) -> bytes:
+    """The statement, refused unless it writes `$2` rows: a trigger, or row-level security, may drop some silently.
+
+    Within the transaction, as the fence is: the counts in the server's answers come with the commit. What is no number
+    is the error, and says what is wrong.
+    """
+    found = f"'wrote ' || count(*) || ' of ' || $2::bigint || ' rows of {table.name}'"
+    check = f"(CASE count(*) WHEN $2::bigint THEN '1' ELSE {found} END)::integer"
+    return f"WITH written AS ({statement} RETURNING 1) SELECT {check} FROM written".encode()  # noqa: S608
 
 
 def _among(table: TableOf, column: str) -> str:

@@ -1,12 +1,13 @@
 """What the SQL stores have in common: tables by model, statements by table, rows by columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import Column, MetaData, Table
 
+from coordinator.stores.port import BatchFault
 from shared import lane_tables
 from shared.errors import ConfigurationError
 from shared.rows import R, Row
@@ -47,6 +48,11 @@ class Schema:
         self.names = frozenset(table.name for table in tables).union(*(table.columns.keys() for table in tables))
         """Of all tables and their columns."""
 
+    @property
+    def used(self) -> Collection[TableOf]:
+        """The tables that were asked for so far."""
+        return self._known.values()
+
     def of(self, model: type[Row]) -> TableOf:
         """Raises ConfigurationError when the service declared no such table."""
         known = self._known.get(model)
@@ -79,6 +85,11 @@ def missing_table(name: str, url_setting: str, detail: str) -> ConfigurationErro
     return ConfigurationError(
         f"table {name} is not as it must be in the database of {url_setting}: run `coordinator migrate` ({detail})"
     )
+
+
+def dropped(written: int, given: int, tables: Iterable[str]) -> BatchFault:
+    """A rule of the database's silently wrote fewer rows than it was given, or a row to change was gone."""
+    return BatchFault(f"wrote {written} of {given} rows of {', '.join(dict.fromkeys(tables))}")
 
 
 def unsynced(detail: str, url_setting: str) -> ConfigurationError:

@@ -2,7 +2,7 @@
 
 import re
 import sqlite3
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +23,7 @@ from coordinator.stores.port import (
     Transaction,
 )
 from coordinator.stores.server import ServerStore
-from coordinator.stores.sql import BACKLOG, Schema, TableOf, missing_table, row_of
+from coordinator.stores.sql import BACKLOG, Schema, TableOf, dropped, missing_table, row_of
 from shared.errors import ConfigurationError
 from shared.lane_tables import LANE_MODELS, LEASE_TABLE
 from shared.lane_tables import metadata as lane_metadata
@@ -50,15 +50,15 @@ _FENCE = (
 
 
 @contextmanager
-def _translated(names: Collection[str] = ()) -> Iterator[None]:
-    """The one place where the driver's errors become the port's; `names` are those of the tables and columns."""
+def _translated(lacks: Callable[[str], bool] = lambda _: False) -> Iterator[None]:
+    """The one place where the driver's errors become the port's; `lacks` tells whether the schema lacks that name."""
     try:
         yield
     except (sqlite3.IntegrityError, sqlite3.DataError) as error:
         # A constraint, or a trigger's RAISE.
         raise BatchFault(f"{type(error).__name__}: {error}") from error
     except sqlite3.Error as error:
-        raise _meaning(error, names) from error
+        raise _meaning(error, lacks) from error
     except (StoreError, ConfigurationError):
         raise
     except Exception as error:
@@ -66,7 +66,7 @@ def _translated(names: Collection[str] = ()) -> Iterator[None]:
         raise BatchFault(f"{type(error).__name__}: {error}") from error
 
 
-def _meaning(error: sqlite3.Error, names: Collection[str]) -> StoreError:
+def _meaning(error: sqlite3.Error, lacks: Callable[[str], bool]) -> StoreError:
     code, text = getattr(error, "sqlite_errorcode", None), f"{type(error).__name__}: {error}"
     if code is None:
         # The module's own: the connection is closed, or what a row holds cannot be bound.
@@ -77,7 +77,7 @@ def _meaning(error: sqlite3.Error, names: Collection[str]) -> StoreError:
             return Conflict(str(error))
         case sqlite3.SQLITE_ERROR:
             missing = _MISSING.search(text)
-            if missing is not None and missing.group(1) in names:
+            if missing is not None and lacks(missing.group(1)):
                 return StoreUnavailable(f"SQLite: {text}: the schema is not as it must be, run `coordinator migrate`")
             return BatchRefused(f"SQLite: {text}")
         case sqlite3.SQLITE_INTERRUPT | sqlite3.SQLITE_ABORT | sqlite3.SQLITE_SCHEMA | sqlite3.SQLITE_MISUSE:
@@ -113,7 +113,7 @@ class SqliteStore(ServerStore):
                     raise missing_table(table.name, f"{self._lane.upper()}_DATABASE_URL", str(error)) from None
 
     def translated(self) -> AbstractContextManager[None]:
-        return _translated(self._schema.names)
+        return _translated(self._lacks)
 
     def take_over(self, holder: str, now: datetime) -> Lease:
         with self.guarded():
@@ -140,6 +140,17 @@ class SqliteStore(ServerStore):
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+    def _lacks(self, name: str) -> bool:
+        """Whether the schema really lacks a table or column of ours: a trigger may use another of the same name."""
+        if name not in self._schema.names or self._connection is None:
+            return False
+        try:
+            for table in self._schema.used:
+                self._connection.execute(f"{_select(table)} LIMIT 0")
+        except sqlite3.OperationalError:
+            return True
+        return False
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -196,18 +207,20 @@ class SqliteTransaction:
             for rows in changes.updates:
                 table = self._schema.of(type(rows[0]))
                 assignments = ", ".join(f'"{name}" = ?' for name in table.others)
-                self._connection.executemany(
+                written = self._connection.executemany(
                     f'UPDATE "{table.name}" SET {assignments} WHERE "{table.key}" = ?',  # noqa: S608
                     [[_text(getattr(row, name)) for name in (*table.others, table.key)] for row in rows],
                 )
+                _check_written(written.rowcount, rows)
             for rows in changes.inserts:
                 table = self._schema.of(type(rows[0]))
                 marks = ", ".join("?" * len(table.columns))
                 names = ", ".join(f'"{name}"' for name in table.columns)
-                self._connection.executemany(
+                written = self._connection.executemany(
                     f'INSERT INTO "{table.name}" ({names}) VALUES ({marks})',  # noqa: S608
                     [[_text(value) for value in table.values(row)] for row in rows],
                 )
+                _check_written(written.rowcount, rows)
             self._connection.execute("COMMIT")
 
     def rollback(self) -> None:
@@ -236,6 +249,11 @@ class SqliteTransaction:
         ]
 
 
+def _check_written(written: int, rows: Sequence[Row]) -> None:
+    if written != len(rows):
+        raise dropped(written, len(rows), [rows[0].table])
+
+
 def _text(value: Any) -> Any:
     """SQLite has no type for times: the text that SQLAlchemy writes and reads."""
     return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f") if isinstance(value, datetime) else value
@@ -246,5 +264,6 @@ def _time(value: str | None) -> datetime | None:
 
 
 def _select(table: TableOf) -> str:
-    names = ", ".join(f'"{name}"' for name in table.columns)
+    # With the table's name: SQLite would take a quoted name alone for a text, if there is no such column.
+    names = ", ".join(f'"{table.name}"."{name}"' for name in table.columns)
     return f'SELECT {names} FROM "{table.name}"'  # noqa: S608

@@ -164,6 +164,16 @@ class TestPostgresRefusals(_Refusals):
                 "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC",
             ],
         ),
+        "a dropped row": (
+            [
+                (
+                    "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                    "IF NEW.owner = 'forbidden' THEN RETURN NULL; END IF; RETURN NEW; END $$"
+                ),
+                "CREATE TRIGGER refuse BEFORE INSERT ON accounts FOR EACH ROW EXECUTE FUNCTION refuse()",
+            ],
+            ["DROP TRIGGER refuse ON accounts", "DROP FUNCTION refuse"],
+        ),
         "a broken trigger": (
             [
                 (
@@ -237,6 +247,30 @@ class TestMysqlRefusals(_Refusals):
                 "CREATE VIEW accounts AS SELECT * FROM all_accounts WHERE owner <> 'forbidden' WITH CHECK OPTION",
             ],
             ["DROP VIEW accounts", "ALTER TABLE all_accounts RENAME TO accounts"],
+        ),
+        **{
+            f"number {number}": (
+                [
+                    (
+                        "CREATE TRIGGER refuse BEFORE INSERT ON accounts FOR EACH ROW BEGIN "
+                        "IF NEW.owner = 'forbidden' THEN SIGNAL SQLSTATE '45000' "
+                        f"SET MESSAGE_TEXT = 'no', MYSQL_ERRNO = {number}; END IF; END"
+                    )
+                ],
+                ["DROP TRIGGER refuse"],
+            )
+            for number in (1020, 1054, 1114, 1205, 1213)
+        },
+        "a column": (
+            [
+                "CREATE TABLE audit (line VARCHAR(100))",
+                "CREATE PROCEDURE break_it() INSERT INTO audit (version) VALUES (1)",
+                (
+                    "CREATE TRIGGER refuse BEFORE INSERT ON accounts FOR EACH ROW BEGIN IF NEW.owner = 'forbidden' "
+                    "THEN CALL break_it(); END IF; END"
+                ),
+            ],
+            ["DROP TRIGGER refuse", "DROP PROCEDURE break_it", "DROP TABLE audit"],
         ),
         "a broken trigger": (
             [

@@ -58,7 +58,7 @@ def violations(  # noqa: C901  # one loop over the log, with what it knows so fa
             latest[key] = waited[1]
         elif waited is None and not is_replay and entry.error_code not in _FREED:
             found += _overtaken(database, entry, key)
-        if entry.status == "failed" and (entry.type in _FRAGILE or waited is not None):
+        if entry.status == "failed" and (entry.type in _FRAGILE or waited is not None or is_replay):
             heads[key] = entry.command_id
         elif is_replay:
             del heads[key]

@@ -181,6 +181,17 @@ class StoreContract:
         commit(store, lease, changes(updates=[*rows]))
         assert accounts(open_store(), *range(1, 41)) == rows
 
+    def test_a_row_to_change_that_is_gone_is_the_batchs_fault(self, open_store: OpenStore) -> None:
+        store = open_store()
+        lease = commit(store, store.take_over("holder", NOW), changes(inserts=[account(1), entry(1)]))
+        for gone in (account(2, "else"), entry(2)):
+            with pytest.raises(BatchFault):
+                commit(store, lease, changes(updates=[account(1, "changed"), gone]))
+        assert [row.owner for row in accounts(store, 1, 2)] == ["owner 1"]
+        lease = commit(store, lease, changes(deletes=[account(2)], updates=[account(1, "changed")]))
+        assert [row.owner for row in accounts(store, 1, 2)] == ["changed"]
+        commit(store, lease, changes(updates=[account(1, "changed")]))
+
     def test_rows_with_text_keys_are_updated(self, open_store: OpenStore) -> None:
         store = open_store()
         lease = store.take_over("holder", NOW)

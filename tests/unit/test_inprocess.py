@@ -95,6 +95,24 @@ async def test_an_effect_that_the_process_did_not_live_to_see_is_carried_out_by_
     assert courier.keys[0] in successor.keys
 
 
+async def test_a_standby_takes_an_effect_that_another_process_was_handed_for_one_that_may_have_happened() -> None:
+    """Also if it began before that one emitted it."""
+    database, courier, successor = MemoryDatabase(), Courier([]), Courier([])
+    courier.may_go.clear()
+    async with (
+        writes_on(database, service_of(successor)) as standby,
+        writes_on(database, service_of(courier)) as writes,
+    ):
+        await execute(writes, SendParcel(), Parcel, WriteOptions())
+        async with asyncio.timeout(WITHIN_S):
+            await courier.arrived.wait()
+        await execute(standby, SendParcel(), Parcel, WriteOptions())
+        await until(lambda: {row.state for row in rows(database, Parcel)} == {"taken"})
+    repeated = {call.key: call.is_repeated for call in successor.calls}
+    assert repeated.pop(courier.keys[0])
+    assert list(repeated.values()) == [False]
+
+
 async def test_a_lane_that_is_elsewhere_is_an_error() -> None:
     async with writes_on(MemoryDatabase(), LEDGER) as writes:
         with pytest.raises(BrokerUnavailable, match="courier"):
@@ -118,7 +136,7 @@ async def test_an_effect_that_is_handed_out_again_while_it_is_carried_out_is_cal
             await courier.arrived.wait()
         (entry,) = rows(database, OutboxEntry)
         assert writes._effects is not None
-        writes._effects.begin(entry)
+        writes._effects.begin(entry, is_inherited=False)
         courier.may_go.set()
         await until(lambda: rows(database, Parcel)[0].state == "taken" and not rows(database, OutboxEntry))
     assert len(courier.keys) == 1

@@ -2,15 +2,17 @@
 
 import itertools
 
+import msgspec
 import pytest
 
-from coordinator.lane.control import Release
+from coordinator.lane.control import DiscardLetter, Release, ReplayLetter, WithdrawEmitted
 from coordinator.lane.delivery import Delivery, Hold, Settlement
 from coordinator.lane.lane import Lane
+from coordinator.lane.outbox import message_of
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import StoreUnavailable
 from shared.ids import replay_command_id
-from shared.lane_tables import Cancellation, LogEntry, ParkedCommand
+from shared.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand
 from shared.rows import by_key
 from shared.settings import LaneSettings
 from shared.unit_of_work import Handler
@@ -127,6 +129,70 @@ def test_a_replay_that_fails_again_keeps_the_key_waiting(lane: LaneUnderTest) ->
     )
     assert codes(lane.outcomes(twice)) == ["applied", "applied"]
     assert lane.account(1).balance == 12
+
+
+def order_replay(lane: LaneUnderTest, args: bytes | None = None) -> Delivery:
+    """Have the one dead letter replayed, and return the replay as it comes back to the lane."""
+    [letter] = lane.rows(DeadLetter)
+    order = ReplayLetter(letter=letter.id) if args is None else ReplayLetter(letter=letter.id, args=msgspec.Raw(args))
+    assert codes(lane.do(order)) == ["applied"]
+    entry = lane.rows(OutboxEntry)[-1]
+    return Delivery(tag=next(_numbers), commands=(message_of(entry),), reply_to="q", correlation_id="replay")
+
+
+def test_a_replay_releases_the_key_of_what_it_replays_whatever_its_new_arguments_name(lane: LaneUnderTest) -> None:
+    lane.settle(deposit(11))
+    outcomes = lane.outcomes(order_replay(lane, b'{"id":2,"amount":7}'))
+    assert codes(outcomes) == ["applied", "applied"]
+    assert lane.rows(ParkedCommand) == []
+    assert (lane.account(1).balance, lane.account(2).balance) == (11, 7)
+    assert codes(lane.outcomes(deposit(12))) == ["applied"]
+
+
+def test_a_replay_with_another_key_that_fails_again_keeps_the_first_one_waiting(lane: LaneUnderTest) -> None:
+    lane.settle(deposit(11))
+    assert codes(lane.outcomes(order_replay(lane, b'{"id":3,"amount":7}'))) == ["account_not_found", "applied"]
+    assert lane.account(1).balance == 11
+    lane.settle(delivery(20, Fragile(id=1, amount=1)), deposit(21))
+    lane.do(Remark(id=2, note="broken"))
+    [replayed] = order_replay(lane, b'{"id":2,"amount":7}').commands
+    failed = Delivery(tag=next(_numbers), commands=(replayed,))
+    assert codes(lane.outcomes(failed)) == ["handler_error"]
+    assert waiting(lane) == [command_id(21)]
+    assert codes(lane.outcomes(deposit(22, key=2))) == ["applied"]
+    [letter] = lane.rows(DeadLetter)
+    assert codes(lane.do(DiscardLetter(letter=letter.id))) == ["applied", "applied"]
+    lane.settle(deposit(23))
+    assert lane.rows(ParkedCommand) == []
+
+
+def test_what_waited_and_failed_keeps_its_key_waiting_when_its_replay_fails_too(
+    lane: LaneUnderTest, database: MemoryDatabase
+) -> None:
+    accounts = database.tables[Account]
+    accounts[1] = msgspec.structs.replace(accounts[1], balance=2**63 - 1)
+    lane.settle(deposit(11), deposit(12))
+    assert codes(lane.outcomes(release(10))) == ["applied", "invalid_row"]
+    assert waiting(lane) == [command_id(12)]
+    [_, letter] = lane.rows(DeadLetter)
+    lane.do(ReplayLetter(letter=letter.id))
+    [entry] = lane.rows(OutboxEntry)
+    assert codes(lane.outcomes(Delivery(tag=next(_numbers), commands=(message_of(entry),), reply_to="q"))) == [
+        "invalid_row"
+    ]
+    assert waiting(lane) == [command_id(12)]
+
+
+def test_the_replay_of_what_keeps_a_key_waiting_is_not_withdrawn(lane: LaneUnderTest) -> None:
+    lane.settle(deposit(11))
+    replayed = order_replay(lane)
+    [entry] = lane.rows(OutboxEntry)
+    assert codes(lane.do(WithdrawEmitted(entries=[entry.id]))) == ["replay_of_parked"]
+    assert lane.rows(OutboxEntry) == [entry]
+    mend(lane)
+    assert codes(lane.outcomes(replayed)) == ["applied", "applied"]
+    assert lane.rows(ParkedCommand) == []
+    assert codes(lane.do(WithdrawEmitted(entries=[entry.id]))) == ["applied"]
 
 
 def test_one_that_waited_and_fails_keeps_those_behind_it_waiting(lane: LaneUnderTest) -> None:

@@ -12,7 +12,17 @@ from coordinator.lane.control import Release
 from coordinator.lane.delivery import Delivery, Hold, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
-from coordinator.stores.port import BatchFault, BatchRefused, Changes, Lease, Read, Refusal, Transaction
+from coordinator.stores.port import (
+    BatchFault,
+    BatchRefused,
+    Changes,
+    Conflict,
+    Lease,
+    Read,
+    Refusal,
+    StoreError,
+    Transaction,
+)
 from shared.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry
 from shared.rows import Row, by_key
 from shared.settings import LaneSettings
@@ -20,7 +30,7 @@ from shared.unit_of_work import Handler
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery, merged
 from tests.support.ledger import LEDGER, Account, Deposit, Forward, Fragile, Note, OpenAccount, Remark, Tamper, tamper
 
-Refuse = Callable[[Sequence[Row], Changes], Refusal | None]
+Refuse = Callable[[Sequence[Row], Changes], StoreError | None]
 
 
 class RefusingStore(MemoryStore):
@@ -144,6 +154,97 @@ def held(lane: LaneUnderTest, *sent: Delivery) -> tuple[list[Hold], list[Settlem
             settlements.append(decision)
             in_a_row = 0
     return holds, settlements
+
+
+class Contended:
+    """A lane whose transactions conflict as a test says, with a clock that goes on while it holds."""
+
+    def __init__(self, conflicts: Callable[[Sequence[Row]], bool]) -> None:
+        self.now_s = 0.0
+        self.holds: list[Hold] = []
+        self.store = RefusingStore(
+            MemoryDatabase(), lambda rows, changes: Conflict("a lock") if conflicts(rows) else None
+        )
+        self.lane = LaneUnderTest(self.store)
+        self.lane.lane = Lane(LEDGER, self.store, lambda: self.lane.now, "test", LaneSettings(), lambda: self.now_s)
+
+    def settle(self, *sent: Delivery, for_s: float = 3600.0) -> list[Settlement]:
+        settlements: list[Settlement] = []
+        end_s = self.now_s + for_s
+        while self.now_s < end_s and (not settlements or self.lane.lane.has_batch):
+            decision = self.lane.lane.apply(sent)
+            if isinstance(decision, Hold):
+                self.holds.append(decision)
+                self.now_s += decision.delay_s
+            else:
+                assert isinstance(decision, Settlement)
+                settlements.append(decision)
+        return settlements
+
+
+def bad(rows: Sequence[Row]) -> bool:
+    return any(owner.startswith("bad") for owner in owners(rows))
+
+
+def test_a_command_that_conflicts_for_ever_fails_and_its_neighbours_go_on() -> None:
+    contended = Contended(bad)
+    sent = [delivery(n, OpenAccount(owner=f"{'bad' if n == 5 else 'good'} {n}")) for n in range(1, 9)]
+    outcomes = merged(contended.settle(*sent)).outcomes
+    assert codes(outcomes) == ["applied"] * 4 + ["database_refused"] + ["applied"] * 3
+    assert [outcome.sequence for outcome in outcomes] == list(range(1, 9))
+    assert contended.store.sizes[:20] == [8] * 20
+    assert contended.store.sizes.count(1) >= 20
+    assert 60 < contended.now_s < 600
+    assert "a lock" in contended.holds[0].reason
+
+
+def test_adjacent_commands_that_conflict_for_ever_fail_and_their_neighbours_go_on() -> None:
+    contended = Contended(bad)
+    sent = [delivery(n, OpenAccount(owner=f"{'bad' if n < 4 else 'good'} {n}")) for n in range(1, 9)]
+    outcomes = merged(contended.settle(*sent)).outcomes
+    assert codes(outcomes) == ["database_refused"] * 3 + ["applied"] * 5
+    assert 300 < contended.now_s < 900
+
+
+def test_conflicts_that_end_are_not_looked_into() -> None:
+    left = 19
+
+    def conflicts(rows: Sequence[Row]) -> bool:
+        nonlocal left
+        left -= bool(owners(rows))
+        return left >= 0 and bool(owners(rows))
+
+    contended = Contended(conflicts)
+    sent = [delivery(n, OpenAccount(owner=f"o{n}")) for n in range(1, 9)]
+    assert codes(merged(contended.settle(*sent)).outcomes) == ["applied"] * 8
+    assert contended.store.sizes == [8] * 20
+    assert [hold.delay_s for hold in contended.holds[:4]] == [0.01, 0.02, 0.04, 0.08]
+
+
+def test_what_conflicts_with_every_command_holds_the_lane_until_it_is_over() -> None:
+    is_over = False
+    contended = Contended(lambda rows: bool(owners(rows)) and not is_over)
+    sent = [delivery(n, OpenAccount(owner=f"o{n}")) for n in range(1, 5)]
+    while not contended.holds or "none of 4 commands is taken" not in contended.holds[-1].reason:
+        assert contended.settle(*sent, for_s=1e-3) == []
+        assert contended.now_s < 3600
+    assert contended.lane.log() == []
+    is_over = True
+    assert codes(merged(contended.settle()).outcomes) == ["applied"] * 4
+
+
+@pytest.mark.parametrize("ends_after_s", [250.0, None])
+def test_a_lone_command_fails_only_if_it_conflicts_for_long(ends_after_s: float | None) -> None:
+    contended = Contended(lambda rows: bad(rows) and (ends_after_s is None or contended.now_s < ends_after_s))
+    outcomes = merged(contended.settle(delivery(1, OpenAccount(owner="bad")))).outcomes
+    assert codes(outcomes) == ["database_refused" if ends_after_s is None else "applied"]
+    assert ends_after_s is not None or contended.now_s >= 300
+
+
+def test_a_failure_that_cannot_be_recorded_for_a_conflict_waits() -> None:
+    contended = Contended(lambda rows: True)
+    assert contended.settle(delivery(1, OpenAccount(owner="o"))) == []
+    assert contended.lane.log() == []
 
 
 def test_what_is_too_much_at_once_is_applied_in_smaller_pieces() -> None:

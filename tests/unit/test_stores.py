@@ -1,16 +1,27 @@
 """The stores that need no server keep the contract of all stores."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from coordinator.stores.port import Store
+from coordinator.stores.port import Refusal, Store, StoreUnavailable
 from coordinator.stores.sqlite import SqliteStore, create_schema
 from tests.support.ledger import LEDGER
-from tests.support.store_contract import EncodingContract, OpenStore, StoreContract
+from tests.support.store_contract import (
+    NOW,
+    EncodingContract,
+    OpenStore,
+    StoreContract,
+    account,
+    accounts,
+    changes,
+    commit,
+)
 
 
 class TestMemoryStore(StoreContract):
@@ -42,3 +53,43 @@ class TestSqliteStore(StoreContract, EncodingContract):
         yield open_one
         for store in opened:
             store.close()
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "SELECT RAISE(IGNORE);",
+            "SELECT RAISE(ABORT, 'no');",
+            "INSERT INTO audit (version) VALUES (1);",
+            "INSERT INTO audit SELECT version FROM audit;",
+            "INSERT INTO no_such_table VALUES (1);",
+        ],
+    )
+    def test_what_a_trigger_drops_or_breaks_on_is_no_outage(
+        self, open_store: OpenStore, tmp_path: Path, body: str
+    ) -> None:
+        _execute(
+            tmp_path,
+            "CREATE TABLE audit (line TEXT)",
+            f"CREATE TRIGGER refuse BEFORE INSERT ON accounts WHEN NEW.owner = 'forbidden' BEGIN {body} END",
+        )
+        store = open_store()
+        lease = store.take_over("holder", NOW)
+        with pytest.raises(Refusal):
+            commit(store, lease, changes(inserts=[account(1), account(2, "forbidden")]))
+        # SQLite looks at the whole trigger for every row, also at what it need not do.
+        _execute(tmp_path, "DROP TRIGGER refuse")
+        commit(store, lease, changes(inserts=[account(1)]))
+        assert [row.id for row in accounts(store, 1, 2)] == [1]
+
+    def test_a_column_that_is_really_missing_is_an_outage(self, open_store: OpenStore, tmp_path: Path) -> None:
+        store = open_store()
+        lease = store.take_over("holder", NOW)
+        _execute(tmp_path, "ALTER TABLE accounts RENAME COLUMN note TO away")
+        with pytest.raises(StoreUnavailable, match="migrate"):
+            commit(store, lease, changes(inserts=[account(1)]))
+
+
+def _execute(tmp_path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
