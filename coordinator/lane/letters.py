@@ -62,7 +62,7 @@ class Letters:
     ) -> tuple[DeadLetter | None, bool]:
         """A letter of an older release becomes a row, once; also whether there were too many, and it is dropped.
 
-        One that the log does not bear out anybody may have written: it is kept like a message without an id.
+        One that nothing here bears out anybody may have written: it is kept like a message without an id.
         """
         problem = Problem(letter.code, letter.reason)
         if message.command_id is None or not is_borne_out:

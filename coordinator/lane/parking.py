@@ -72,6 +72,11 @@ class Parking:
             head = row if row is not None and row.error_code is not None else None
         return head
 
+    def has_failed(self, command_id: str, fingerprint: str) -> bool:
+        """Whether this command, with this content, failed and keeps its key waiting."""
+        row = self.rows.get(command_id)
+        return row is not None and row.error_code is not None and row.fingerprint == fingerprint
+
     def waiting(self, command_id: str) -> ParkedCommand | None:
         """The command of this id, if it waits."""
         row = self.rows.get(command_id)

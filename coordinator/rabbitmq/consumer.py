@@ -40,6 +40,7 @@ from shared.settings import BrokerSettings, LaneSettings
 TRANSIENT = 1
 REPLY_OUTCOMES_MAX = 500
 DEAD_PREFETCH = 50
+OUTCOMES_WAIT_S = 10.0
 
 log = structlog.get_logger("consumer")
 
@@ -177,6 +178,7 @@ class LaneConsumer:
                 # Their first may be emitted before any worker has been there.
                 await channel.declare_effects(self._lane, self._broker.queue_bytes_max)
             await channel.call(channel.raw.basic_qos, prefetch_count=self._settings.prefetch)
+            await self._wait_for_outcomes(connection)
             generation = self._inbox.begin_generation()
             self._is_active.clear()
             self._connection, self._channel, self._generation = connection, channel, generation
@@ -189,6 +191,15 @@ class LaneConsumer:
         finally:
             self._channel = None
             await connection.end()
+
+    async def _wait_for_outcomes(self, connection: AmqpConnection) -> None:
+        """After the broker was away, see that the first outcomes can go; commands do not wait for it for ever."""
+        ready = asyncio.create_task(self._outcomes.wait_ready())
+        changes: set[asyncio.Future[Any]] = {ready, connection.lost}
+        try:
+            await asyncio.wait(changes, timeout=OUTCOMES_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
 
     async def _take_in_dead_letters(
         self,

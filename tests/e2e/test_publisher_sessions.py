@@ -74,7 +74,7 @@ async def issue_all(system: System, during: Callable[[Issue], Awaitable[None]] |
 async def test_commands_that_a_full_queue_refused_are_sent_again_in_order(system: System) -> None:
     """A queue of 4 KB nacks most of them, and accepts later ones before earlier ones."""
     system.prepare("users")
-    system.start_coordinator("users", AMQP_QUEUE_BYTES_MAX="4096")
+    system.start_coordinator("users", AMQP_QUEUE_BYTES_MAX="4096", LANE_MESSAGE_BYTES_MAX="4096")
     await issue_all(system)
 
 

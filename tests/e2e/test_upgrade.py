@@ -16,6 +16,7 @@ from coordinator.cli import cli
 from coordinator.migrate import migrate
 from shared.ids import continuation_command_id
 from shared.messaging.topology import dead_queue_name, queue_name
+from shared.messaging.wire import CommandMessage, fingerprint_of
 from shared.services import service_named
 from tests.support import previous_release as previous
 from tests.support.databases import sql_engine
@@ -57,7 +58,7 @@ def waiting(system: System, queue: str) -> int:
 def test_old_letters_become_rows_once_though_the_coordinator_is_killed(system: System, fetch: Fetch, lane: str) -> None:
     system.prepare()
     url = system.database(lane).database_url
-    previous.make_tables(service_named(lane), url)
+    previous.make_tables(service_named(lane), url, LETTERS)
     failed, never_logged = [str(uuid4()) for _ in range(LETTERS)], str(uuid4())
     command_type = {"users": "users.credit", "payments": "payments.open"}[lane]
     entries = (
@@ -194,7 +195,8 @@ def test_what_waits_for_a_key_goes_on_behind_a_letter_of_the_previous_release(sy
     failed, waits = str(uuid4()), str(uuid4())
     created = {"name": "Ada", "email": "ada@example.org"}
     message = json.dumps([{"id": waits, "type": "users.create", "args": created}]).encode()
-    common = {"ordering_key": "rows.id=1", "fingerprint": "f", "parked_at": previous.AT}
+    buried = CommandMessage(command_id=failed, type="users.create", arguments=b"{}")
+    common = {"ordering_key": "rows.id=1", "fingerprint": fingerprint_of(buried), "parked_at": previous.AT}
     previous.insert(
         url,
         "parked",

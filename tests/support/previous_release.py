@@ -28,7 +28,7 @@ def derived_id(parent_id: str, name: str) -> str:
     return str(uuid5(UUID(parent_id), name))
 
 
-def make_tables(service: Service, url: str) -> None:
+def make_tables(service: Service, url: str, sequence: int = 10) -> None:
     """The tables as that release had them."""
     engine = sql_engine(url)
     with engine.connect() as connection:
@@ -42,9 +42,9 @@ def make_tables(service: Service, url: str) -> None:
         connection.execute(
             text(
                 "INSERT INTO lane_lease (lane, epoch, sequence, batches, revision, holder, taken_at) "
-                "VALUES (:lane, 3, 10, 10, 0, 'the previous release', :at)"
+                "VALUES (:lane, 3, :sequence, 10, 0, 'the previous release', :at)"
             ),
-            {"lane": service.name, "at": AT},
+            {"lane": service.name, "sequence": sequence, "at": AT},
         )
     engine.dispose()
 
