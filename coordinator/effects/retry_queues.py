@@ -1,17 +1,22 @@
-"""Where effects wait for their next attempt: queues whose messages go back to the effects' queue after a while.
+"""Where effects wait for their next attempt: durable queues, one for each length of time, whose time the workers keep.
 
-A queue for each length of time, since RabbitMQ looks at the time of a queue's first message only. A longer pause is
-made of several. What a worker holds unacknowledged would keep a place of its prefetch, and RabbitMQ gives it to
-another worker after 30 minutes. https://www.rabbitmq.com/docs/ttl and https://www.rabbitmq.com/docs/quorum-queues#dead-lettering
+They have no time to live and no dead-letter exchange. RabbitMQ would publish what it takes out of a queue as the
+system's, whoever put it in; and one malformed header of a stranger's, in any queue, ends the part of RabbitMQ 3.10
+that does so. Instead each worker holds the first deliveries unacknowledged until they are due (returning.py). Within
+one queue all wait equally long, so that the first is the first that is due.
+
+A longer pause is made of several: RabbitMQ closes a channel whose deliveries are unacknowledged for 30 minutes.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from shared.effects import effects_key
 from shared.messaging.amqp import AmqpChannel
-from shared.messaging.topology import DELIVERY_LIMIT, SYSTEM_EXCHANGE, queue_name
+from shared.messaging.topology import SYSTEM_EXCHANGE, effects_queue_arguments, queue_name
 
-DELAYS_S: Final = {"1s": 1, "10s": 10, "1m": 60, "10m": 600}
+DELAYS_S: Final = {"1s": 1.0, "10s": 10.0, "1m": 60.0, "10m": 600.0}
+HEADER_PUT_BACK_AT: Final = "put-back-at-ms"
 
 
 def retry_key(service: str, delay_s: float) -> str:
@@ -24,17 +29,17 @@ async def declare_retry_queues(channel: AmqpChannel, service: str, bytes_max: in
     """Raises as `AmqpChannel.call`."""
     for length_s in DELAYS_S.values():
         queue = retry_key(service, length_s)
-        arguments = {
-            "x-queue-type": "quorum",
-            "x-message-ttl": length_s * 1000,
-            "x-dead-letter-exchange": SYSTEM_EXCHANGE,
-            "x-dead-letter-routing-key": effects_key(service),
-            # Confirmed by the effects' queue before it leaves this one; that strategy needs reject-publish.
-            "x-dead-letter-strategy": "at-least-once",
-            "x-overflow": "reject-publish",
-            "x-max-length-bytes": bytes_max,
-            "x-delivery-limit": DELIVERY_LIMIT,
-        }
+        arguments = effects_queue_arguments(bytes_max)
         raw = channel.raw
         await channel.call(raw.queue_declare, queue=queue, durable=True, arguments=arguments)
         await channel.call(raw.queue_bind, queue=queue, exchange=SYSTEM_EXCHANGE, routing_key=queue)
+
+
+def wait_s(headers: Mapping[str, Any], length_s: float, now_s: float) -> float:
+    """How long a delivery is to be held. Never longer than its queue's wait, whatever clocks and headers say."""
+    put_back_at_ms = headers.get(HEADER_PUT_BACK_AT)
+    if not isinstance(put_back_at_ms, int):
+        return length_s
+    # Compared as they are: a number of any size has no place among floats.
+    passed_ms = int(now_s * 1000) - put_back_at_ms
+    return length_s if passed_ms <= 0 else max(0.0, length_s - min(passed_ms, length_s * 1000) / 1000)

@@ -4,22 +4,27 @@ import asyncio
 import hashlib
 import math
 import time
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
 import pika
 import structlog
+from prometheus_client import Counter
 
 from coordinator.effects.attempted import Attempted
 from coordinator.effects.attempts import Told
-from coordinator.effects.retry_queues import retry_key
+from coordinator.effects.retry_queues import HEADER_PUT_BACK_AT, retry_key
 from coordinator.lane.control import EFFECT_TEXT_CHARACTERS_MAX, DeadEffect
 from shared.commands import Command
+from shared.effects import effects_key
 from shared.errors import Unavailable
 from shared.ids import system_command_id
 from shared.messaging.publisher import Publisher
 from shared.messaging.topology import SYSTEM_EXCHANGE
 from shared.messaging.wire import JSON_CONTENT, CommandMessage, Problem
+
+DEAD = Counter("effects_dead_total", "Messages that are no effect, or met a defect; the lane was told.", ["service"])
 
 _PERSISTENT: Final = 2
 _PAUSE_S_MAX: Final = 30.0
@@ -50,17 +55,13 @@ class Telling:
         # A stranger may say any id, and any headers that a copy is known by.
         parts = (name, "dead", copy) if dead.origin == "system" else (name, dead.origin, "dead", copy)
         await self._bring(dead, system_command_id(self._service, *parts), lane=self._service)
+        DEAD.labels(self._service).inc()
 
     async def put_back(self, message: CommandMessage, attempted: Attempted, delay_s: float) -> bool:
         """Have the effect come again, about so much later, and to any worker. False: no queue takes it now."""
-        properties = pika.BasicProperties(
-            message_id=message.command_id,
-            type=message.type,
-            content_type=JSON_CONTENT,
-            delivery_mode=_PERSISTENT,
-            headers=attempted.headers(),
-        )
         target = retry_key(self._service, delay_s)
+        properties = _carrying(message, attempted)
+        properties.headers[HEADER_PUT_BACK_AT] = int(time.time() * 1000)
         try:
             await self._publisher.publish(SYSTEM_EXCHANGE, target, properties, message.arguments)
         except Unavailable as error:
@@ -68,18 +69,43 @@ class Telling:
             return False
         return True
 
+    async def bring_again(self, message: CommandMessage, attempted: Attempted) -> None:
+        """Bring an effect that was put back to the workers. Return once the broker has it."""
+        details = {"command_id": message.command_id, "type": message.type}
+        await self._insist(
+            "effect_not_brought_again",
+            effects_key(self._service),
+            lambda: _carrying(message, attempted),
+            message.arguments,
+            details,
+        )
+
     async def _bring(self, command: Command, command_id: str, lane: str | None = None) -> None:
-        target = command.lane() if lane is None else lane
-        arguments = msgspec.json.encode(command)
+        await self._insist(
+            "result_not_taken",
+            command.lane() if lane is None else lane,
+            lambda: pika.BasicProperties(
+                message_id=command_id, type=command.type, content_type=JSON_CONTENT, delivery_mode=_PERSISTENT
+            ),
+            msgspec.json.encode(command),
+            {"command_id": command_id, "type": command.type},
+        )
+
+    async def _insist(
+        self,
+        event: str,
+        target: str,
+        properties: Callable[[], pika.BasicProperties],
+        body: bytes,
+        details: Mapping[str, str | None],
+    ) -> None:
+        """Until a queue has taken it, with pauses that grow."""
         pause_s = self._pause_s
         while True:
-            properties = pika.BasicProperties(
-                message_id=command_id, type=command.type, content_type=JSON_CONTENT, delivery_mode=_PERSISTENT
-            )
             try:
-                await self._publisher.publish(SYSTEM_EXCHANGE, target, properties, arguments)
+                await self._publisher.publish(SYSTEM_EXCHANGE, target, properties(), body)
             except Unavailable as error:
-                self._warn("result_not_taken", target, error, command_id=command_id, type=command.type)
+                self._warn(event, target, error, **details)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, _PAUSE_S_MAX)
             else:
@@ -91,6 +117,17 @@ class Telling:
         if now - self._logged_at.get(target, -math.inf) >= _LINE_S:
             self._logged_at[target] = now
             log.warning(event, target=target, error=str(error), **details)
+
+
+def _carrying(message: CommandMessage, attempted: Attempted) -> pika.BasicProperties:
+    """The properties of a message that carries an effect on."""
+    return pika.BasicProperties(
+        message_id=message.command_id,
+        type=message.type,
+        content_type=JSON_CONTENT,
+        delivery_mode=_PERSISTENT,
+        headers=attempted.headers(),
+    )
 
 
 def dead_effect(message: CommandMessage, problem: Problem, traceback: str | None = None) -> DeadEffect:

@@ -18,15 +18,15 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, Final
 
-import msgspec
 import pika
 import structlog
 from pika.exceptions import AMQPError
 from prometheus_client import Counter, Gauge, Histogram
 
-from coordinator.effects.attempted import Attempted, attempted_of
+from coordinator.effects.attempted import Attempted
 from coordinator.effects.attempts import Attempts, Told
-from coordinator.effects.retry_queues import declare_retry_queues
+from coordinator.effects.reading import effect_of, known_of
+from coordinator.effects.returning import Returning
 from coordinator.effects.telling import Telling, dead_effect
 from coordinator.effects.waiting import Waiting
 from shared.commands import parse
@@ -34,14 +34,12 @@ from shared.effects import Effect, EffectHandler, Effects, effects_key
 from shared.errors import BrokerUnavailable, InvalidCommand
 from shared.messaging.amqp import AmqpChannel, AmqpConnection
 from shared.messaging.keeping import Kept
-from shared.messaging.properties import envelope_of
 from shared.messaging.publisher import Publisher
 from shared.messaging.topology import SYSTEM_EXCHANGE, queue_name
-from shared.messaging.wire import HEADER_REPLAYED, CommandMessage, Problem, decode
+from shared.messaging.wire import CommandMessage, Problem
 from shared.settings import BrokerSettings, EffectSettings
 
 CARRIED_OUT = Counter("effects_total", "Effects whose result the lane was told.", ["service", "type", "result"])
-DEAD = Counter("effects_dead_total", "Messages that are no effect, or met a defect; the lane was told.", ["service"])
 SECONDS = Histogram("effects_seconds", "From the first attempt until the result is safe.", ["service", "type"])
 UNDER_WAY = Gauge("effects_under_way", "Effects that this worker has taken.", ["service"])
 OLDEST = Gauge(
@@ -93,6 +91,7 @@ class EffectWorker:
             broker, f"effects {service} publish", (SYSTEM_EXCHANGE,), declares=True
         )
         self._telling = Telling(service, self._publisher, broker.reconnect_delay_s)
+        self._returning = Returning(service, self._telling, self._defect)
         self._attempts = Attempts(service, settings, chance)
         self._waiting = Waiting()
         self._channel: AmqpChannel | None = None
@@ -127,6 +126,7 @@ class EffectWorker:
                 if ended.done():
                     ended.result()
             self._stop.set()
+            self._returning.stop()
             if self._under_way:
                 _, late = await asyncio.wait(self._under_way, timeout=self._settings.stop_timeout_s)
                 return not late
@@ -136,6 +136,7 @@ class EffectWorker:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._returning.close()
             await self._publisher.close()
 
     async def _consume(self) -> BrokerUnavailable:
@@ -144,25 +145,26 @@ class EffectWorker:
         try:
             channel = await connection.channel()
             await channel.declare_effects(self._service, self._broker.queue_bytes_max)
-            await declare_retry_queues(channel, self._service, self._broker.queue_bytes_max)
             await channel.call(channel.raw.basic_qos, prefetch_count=self._settings.concurrency)
             self._channel = channel
             await channel.consume(
                 queue_name(effects_key(self._service)),
                 lambda _, method, properties, body: self._take(channel, method, properties, body),
             )
+            await self._returning.consume(connection, self._broker.queue_bytes_max)
             self._kept.is_up()
             log.info("consuming", service=self._service)
             return await asyncio.shield(connection.lost)
         finally:
             self._channel = None
+            self._returning.leave()
             await connection.end()
 
     def _take(self, channel: AmqpChannel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
         if self._stop.is_set():
             return
-        message = _read(method, properties, body)
-        attempted, copy = _known_of(method, properties)
+        message = effect_of(method, properties, body)
+        attempted, copy = known_of(properties, is_again=bool(method.redelivered))
         # One without an id must not be taken for another.
         name = message.command_id if message.problem is None and message.command_id else f"no. {next(self._nameless)}"
         under_way = self._known.get(name)
@@ -180,11 +182,13 @@ class EffectWorker:
         self._under_way.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            # Whatever it is, its deliveries would keep their places of the prefetch: the process ends, and loses
-            # nothing.
-            log.error("effect_task_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
-            if self._failed is not None and not self._failed.done():
-                self._failed.set_exception(error)
+            self._defect(error)
+
+    def _defect(self, error: BaseException) -> None:
+        """Whatever it is, its deliveries would keep their places of the prefetch: the process ends, losing nothing."""
+        log.error("effect_task_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
+        if self._failed is not None and not self._failed.done():
+            self._failed.set_exception(error)
 
     async def _serve(self, under_way: _UnderWay) -> None:
         UNDER_WAY.labels(self._service).inc()
@@ -242,7 +246,6 @@ class EffectWorker:
 
     async def _bury(self, under_way: _UnderWay, problem: Problem, trace: str | None = None) -> None:
         await self._telling.bury(dead_effect(under_way.message, problem, trace), under_way.copy)
-        DEAD.labels(self._service).inc()
         self._waiting.done(under_way.name)
 
     def _prepared(self, message: CommandMessage) -> _Prepared | Problem:
@@ -284,44 +287,3 @@ class EffectWorker:
         except TimeoutError:
             return True
         return False
-
-
-def _read(method: Any, properties: pika.BasicProperties, body: bytes) -> CommandMessage:
-    """One effect; what is wrong with the message is its `problem`."""
-    if method.exchange != SYSTEM_EXCHANGE:
-        # Only lanes ask for effects, and they do it there. The id and the type are whatever a stranger says they are.
-        # An operator may know better, since earlier releases sent effects through `writes`.
-        claimed = f"{str(properties.type)[:100]!r} {str(properties.message_id)[:100]!r}"
-        text = (
-            f"{claimed} came through the exchange {str(method.exchange)[:100]!r}, effects do through {SYSTEM_EXCHANGE}"
-        )
-        message = _decoded(properties, method.exchange, body)
-        return msgspec.structs.replace(message, origin="public", problem=Problem("not_from_system", text))
-    return _decoded(properties, method.exchange, body)
-
-
-def _decoded(properties: pika.BasicProperties, exchange: str, body: bytes) -> CommandMessage:
-    try:
-        messages = decode(envelope_of(properties, exchange), body)
-    except Exception as error:  # noqa: BLE001  # whatever a decoder does, the message is settled
-        text = f"it cannot be read: {type(error).__name__}: {error}"
-        return CommandMessage(command_id=None, type=None, arguments=body, problem=Problem("malformed_effect", text))
-    if len(messages) == 1:
-        return messages[0]
-    problem = Problem("malformed_effect", "an effect travels alone, and not in a pack")
-    return CommandMessage(command_id=None, type=None, arguments=body, problem=problem)
-
-
-def _known_of(method: Any, properties: pika.BasicProperties) -> tuple[Attempted, str]:
-    """What is known of the attempts, and what tells this copy's dead letter from that of a later replay."""
-    headers = properties.headers if isinstance(properties.headers, dict) else {}
-    is_replayed = bool(headers.get(HEADER_REPLAYED))
-    timestamp = properties.timestamp if isinstance(properties.timestamp, int) and properties.timestamp > 0 else None
-    attempted = attempted_of(
-        headers,
-        time.time(),
-        # A replay is emitted long after the effect was.
-        published_at_s=None if is_replayed or timestamp is None else float(timestamp),
-        is_again=is_replayed or bool(method.redelivered),
-    )
-    return attempted, f"{int(attempted.asked_at_s * 1000)} {attempted.calls}"

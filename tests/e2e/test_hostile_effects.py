@@ -1,17 +1,22 @@
-"""Whatever comes into the queue of effects, by whatever way: a dead letter of the lane, and the worker goes on."""
+"""Whatever comes into the queues of effects, by whatever way: a dead letter of the lane, and the worker goes on."""
 
 import json
 import urllib.request
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pika
 
+from coordinator.dev.servers import ServerSet
+from coordinator.dev.servers.rabbitmq import RabbitMQ
+from coordinator.effects.retry_queues import DELAYS_S, retry_key
 from shared.ids import system_command_id
 from shared.lane_tables import DeadLetter
 from shared.messaging.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
 from shared.messaging.wire import PACK_CONTENT
 from tests.support.letters import dead_letters
+from tests.support.rabbitmqctl import evaluate
 from tests.support.system import System, wait_until
 
 QUEUE = "effects.payments"
@@ -24,12 +29,16 @@ DEEP = b'[{"id": "%s", "type": "%s", "args": %s}]' % (
 )
 
 
-def publish(system: System, exchange: str, body: bytes, **fields: Any) -> None:
+AUTHORIZE = "payments.effects.authorize"
+HELD = json.dumps({"id": 4242, "amount": 1234567, "currency": "EUR", "payment_method": "pm_card_visa"}).encode()
+
+
+def publish(system: System, exchange: str, body: bytes, *, queue: str = QUEUE, **fields: Any) -> None:
     connection = pika.BlockingConnection(pika.URLParameters(system.environment["AMQP_URL"]))
     channel = connection.channel()
     channel.confirm_delivery()
     properties = pika.BasicProperties(**({"message_id": str(uuid4()), "type": CAPTURE, "delivery_mode": 2} | fields))
-    channel.basic_publish(exchange, QUEUE, body, properties, mandatory=True)
+    channel.basic_publish(exchange, queue, body, properties, mandatory=True)
     connection.close()
 
 
@@ -45,6 +54,12 @@ def open_payment(system: System) -> int:
 def status_of(system: System, payment_id: int) -> str:
     with urllib.request.urlopen(f"{system.urls['payments']}/payments/{payment_id}", timeout=20) as answer:
         return str(json.load(answer)["status"])
+
+
+def charged(system: System) -> list[str]:
+    """The payments that the provider has charged."""
+    with urllib.request.urlopen(f"{system.urls['sandbox']}/sandbox/charges", timeout=20) as answer:
+        return [charge["payment_id"] for charge in json.load(answer)["charges"]]
 
 
 def test_what_is_no_effect_is_a_dead_letter_and_the_worker_goes_on(system: System) -> None:
@@ -80,6 +95,45 @@ def test_what_is_no_effect_is_a_dead_letter_and_the_worker_goes_on(system: Syste
     (stranger,) = [letter for letter in letters() if letter.code == "not_from_system"]
     assert (stranger.origin, stranger.command_id) == ("public", None), "an id of the form that is the system's own"
     assert "forbidden" not in {letter.code for letter in letters()}
+
+
+def test_nobody_reaches_the_provider_through_a_queue_of_what_waits(system: System) -> None:
+    system.prepare("payments")
+    system.start_sandbox()
+    system.start_coordinator("payments")
+    system.start_effects("payments")
+    queues = [retry_key("payments", length_s) for length_s in DELAYS_S.values()]
+    for queue in queues:
+        publish(system, "", HELD, queue=queue, type=AUTHORIZE)
+
+    def codes() -> list[str]:
+        return [letter.code for letter in dead_letters(system, "payments") if letter.target == QUEUE]
+
+    wait_until(lambda: len(codes()) == len(queues), "every one is a dead letter")
+    assert set(codes()) == {"not_from_system"}
+    assert charged(system) == []
+
+
+def test_what_waits_comes_again_though_the_broker_dead_letters_nothing(
+    system: System, native_servers: ServerSet, tmp_path: Path
+) -> None:
+    """On RabbitMQ 3.10 anybody who may publish can end that, for all queues."""
+    assert native_servers
+    broker = RabbitMQ(tmp_path / "rabbitmq")
+    broker.directory.mkdir()
+    broker.start()
+    try:
+        system.environment["AMQP_URL"] = broker.url
+        system.prepare("payments")
+        system.start_sandbox()
+        system.start_coordinator("payments")
+        system.start_effects("payments")
+        evaluate(broker, "ok = supervisor:terminate_child(rabbit_sup, rabbit_fifo_dlx_sup).")
+        publish(system, SYSTEM_EXCHANGE, HELD, queue=retry_key("payments", 1), type=AUTHORIZE)
+        wait_until(lambda: charged(system) == ["4242"], "the provider is asked")
+        system.stop()
+    finally:
+        broker.stop()
 
 
 def test_nobody_reaches_the_effects_through_the_public_exchange(system: System) -> None:

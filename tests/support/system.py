@@ -18,6 +18,7 @@ import redis
 from coordinator.dev.sandbox.defaults import METADATA_KEY
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import free_port
+from coordinator.effects.retry_queues import DELAYS_S, retry_key
 from coordinator.migrate import migrate
 from shared.effects import effects_key
 from shared.messaging.topology import DEAD_EXCHANGE, SYSTEM_EXCHANGE, WRITES_EXCHANGE, dead_queue_name, queue_name
@@ -52,6 +53,8 @@ class System:
                 for key in (service.name, effects_key(service.name)):
                     channel.queue_delete(queue_name(key))
                     channel.queue_delete(dead_queue_name(key))
+                for length_s in DELAYS_S.values():
+                    channel.queue_delete(retry_key(service.name, length_s))
             channel.exchange_delete(WRITES_EXCHANGE)
             channel.exchange_delete(SYSTEM_EXCHANGE)
             channel.exchange_delete(DEAD_EXCHANGE)

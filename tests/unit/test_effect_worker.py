@@ -8,19 +8,18 @@ from typing import Any
 import msgspec
 import pika
 import pytest
-from msgspec import Struct
 
 from coordinator.effects.attempted import HEADER_CALLS, HEADER_DOUBT, HEADER_FIRST_AT, Attempted
 from coordinator.effects.worker import EffectWorker
 from coordinator.lane.control import DeadEffect
 from shared.commands import Command
 from shared.effects import Call, EffectHandler, EffectRetry, GivenUp
-from shared.errors import BrokerUnavailable
 from shared.ids import derived_command_id, is_system_id
 from shared.messaging.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
 from shared.messaging.wire import HEADER_REPLAYED, JSON_CONTENT, PACK_CONTENT
 from shared.settings import BrokerSettings, EffectSettings
 from tests.support.courier import Courier, ParcelTold, TakeAway
+from tests.support.effect_fakes import FakeChannel, FakePublisher
 
 FIRST = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"
 SECOND = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b12"
@@ -28,52 +27,6 @@ FACT, GUESS = (derived_command_id(f"{TakeAway.type} {FIRST}", position) for posi
 BACK = "effects.courier.retry."
 BODY = b'{"id": 7}'
 WITHIN_S = 10.0
-
-
-class Published(Struct, frozen=True):
-    """One message."""
-
-    target: str
-    type: str
-    command_id: str | None
-    headers: dict[str, Any]
-    body: bytes
-
-
-class FakePublisher:
-    """Notes what is published; confirms it once it may, and takes nothing for the targets that are away."""
-
-    def __init__(self) -> None:
-        self.published: list[Published] = []
-        self.away: set[str] = set()
-        self.has_published = asyncio.Event()
-        self.may_confirm = asyncio.Event()
-        self.may_confirm.set()
-
-    async def publish(self, exchange: str, routing_key: str, properties: pika.BasicProperties, body: bytes) -> None:
-        assert (exchange, properties.delivery_mode) == (SYSTEM_EXCHANGE, 2)
-        properties.encode()
-        if routing_key in self.away:
-            raise BrokerUnavailable(f"no queue takes messages for {routing_key!r}")
-        self.published.append(
-            Published(routing_key, properties.type, properties.message_id, properties.headers or {}, body)
-        )
-        self.has_published.set()
-        await self.may_confirm.wait()
-
-
-class FakeChannel:
-    """Notes what is acknowledged; fails with `error` if there is one."""
-
-    def __init__(self) -> None:
-        self.acknowledged: list[int] = []
-        self.error: Exception | None = None
-        self.raw = SimpleNamespace(is_open=True, basic_ack=self._acknowledge)
-
-    def _acknowledge(self, tag: int) -> None:
-        if self.error is not None:
-            raise self.error
-        self.acknowledged.append(tag)
 
 
 class Crashing(Courier):

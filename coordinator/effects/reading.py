@@ -1,0 +1,61 @@
+"""What a delivery of a queue of effects says. Nothing here raises, whatever was published."""
+
+import time
+from typing import Any
+
+import msgspec
+import pika
+
+from coordinator.effects.attempted import Attempted, attempted_of
+from shared.messaging.properties import envelope_of
+from shared.messaging.topology import SYSTEM_EXCHANGE
+from shared.messaging.wire import HEADER_REPLAYED, CommandMessage, Problem, decode
+
+
+def effect_of(method: Any, properties: pika.BasicProperties, body: bytes) -> CommandMessage:
+    """One effect; what is wrong with the message is its `problem`."""
+    if method.exchange != SYSTEM_EXCHANGE:
+        # Only lanes ask for effects, and they do it there. The id and the type are whatever a stranger says they are.
+        # An operator may know better, since earlier releases sent effects through `writes`.
+        claimed = f"{str(properties.type)[:100]!r} {str(properties.message_id)[:100]!r}"
+        text = (
+            f"{claimed} came through the exchange {str(method.exchange)[:100]!r}, effects do through {SYSTEM_EXCHANGE}"
+        )
+        message = _decoded(properties, method.exchange, body)
+        return msgspec.structs.replace(message, origin="public", problem=Problem("not_from_system", text))
+    return _decoded(properties, method.exchange, body)
+
+
+def known_of(properties: pika.BasicProperties, *, is_again: bool) -> tuple[Attempted, str]:
+    """What is known of the attempts, and what tells this copy's dead letter from that of a later replay.
+
+    `is_again`: it was delivered before, to a worker that may have made a call.
+    """
+    headers = headers_of(properties)
+    is_replayed = bool(headers.get(HEADER_REPLAYED))
+    timestamp = properties.timestamp if isinstance(properties.timestamp, int) and properties.timestamp > 0 else None
+    attempted = attempted_of(
+        headers,
+        time.time(),
+        # A replay is emitted long after the effect was.
+        published_at_s=None if is_replayed or timestamp is None else float(timestamp),
+        is_again=is_replayed or is_again,
+    )
+    return attempted, f"{int(attempted.asked_at_s * 1000)} {attempted.calls}"
+
+
+def headers_of(properties: pika.BasicProperties) -> dict[str, Any]:
+    """Those of a delivery, which may have none."""
+    return properties.headers if isinstance(properties.headers, dict) else {}
+
+
+def _decoded(properties: pika.BasicProperties, exchange: str, body: bytes) -> CommandMessage:
+    try:
+        messages = decode(envelope_of(properties, exchange), body)
+    except Exception as error:  # noqa: BLE001  # whatever a decoder does, the message is settled
+        text = f"it cannot be read: {type(error).__name__}: {error}"
+        return CommandMessage(command_id=None, type=None, arguments=body, problem=Problem("malformed_effect", text))
+    if len(messages) == 1:
+        return messages[0]
+    problem = Problem("malformed_effect", "an effect travels alone, and not in a pack")
+    return CommandMessage(command_id=None, type=None, arguments=body, problem=problem)

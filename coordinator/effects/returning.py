@@ -1,0 +1,116 @@
+"""Brings effects that were put back to their worker again, once they are due.
+
+Each delivery of a retry queue is held unacknowledged, then published to the effects' queue, and then acknowledged. Who
+stops or dies before leaves it to another worker, for whom it is due at the same time. A crash between publishing and
+acknowledging makes two copies, which effects can bear (worker.py).
+
+What did not come through `writes.system` is nobody's effect, and becomes a dead letter as in the effects' queue: here
+it would get the system's word.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import pika
+import structlog
+from pika.exceptions import AMQPError
+
+from coordinator.effects.reading import effect_of, headers_of, known_of
+from coordinator.effects.retry_queues import DELAYS_S, declare_retry_queues, retry_key, wait_s
+from coordinator.effects.telling import Telling, dead_effect
+from shared.errors import InvalidCommand
+from shared.messaging.amqp import AmqpChannel, AmqpConnection
+from shared.messaging.wire import Problem
+
+_HELD_MAX: Final = 100
+"""How many deliveries of one queue a worker holds. Those behind them are due later."""
+
+log = structlog.get_logger("effects")
+
+
+class Returning:
+    """The retry queues of one service, on one connection after another. Used within one event loop.
+
+    `on_defect` is told what a task raised unforeseen. `pause` waits for so many seconds.
+    """
+
+    def __init__(
+        self,
+        service: str,
+        telling: Telling,
+        on_defect: Callable[[BaseException], None],
+        clock: Callable[[], float] = time.time,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._service = service
+        self._telling = telling
+        self._on_defect = on_defect
+        self._clock = clock
+        self._pause = pause
+        self._held: set[asyncio.Task[None]] = set()
+        self._is_stopped = False
+
+    async def consume(self, connection: AmqpConnection, bytes_max: int) -> None:
+        """Declare and consume the queues. Raises as `AmqpChannel.call`."""
+        channel = await connection.channel()
+        await declare_retry_queues(channel, self._service, bytes_max)
+        # RabbitMQ counts it for each consumer of the channel by itself.
+        await channel.call(channel.raw.basic_qos, prefetch_count=_HELD_MAX)
+        for length_s in DELAYS_S.values():
+            await channel.consume(retry_key(self._service, length_s), self._taking(channel, length_s))
+
+    def leave(self) -> None:
+        """The connection is gone, and another worker gets what was held."""
+        for task in self._held:
+            task.cancel()
+
+    def stop(self) -> None:
+        """Leave what is held, and take nothing any more."""
+        self._is_stopped = True
+        self.leave()
+
+    async def close(self) -> None:
+        """As `stop`, and return once nothing of it runs."""
+        self.stop()
+        await asyncio.gather(*self._held, return_exceptions=True)
+
+    def _taking(self, channel: AmqpChannel, length_s: float) -> Callable[..., None]:
+        return lambda _, method, properties, body: self.take(channel, length_s, method, properties, body)
+
+    def take(
+        self, channel: AmqpChannel, length_s: float, method: Any, properties: pika.BasicProperties, body: bytes
+    ) -> None:
+        """One delivery of the queue with this wait."""
+        if self._is_stopped:
+            return
+        task = asyncio.create_task(self._hold(channel, length_s, method, properties, body))
+        self._held.add(task)
+        task.add_done_callback(self._ended)
+
+    async def _hold(
+        self, channel: AmqpChannel, length_s: float, method: Any, properties: pika.BasicProperties, body: bytes
+    ) -> None:
+        message = effect_of(method, properties, body)
+        # Who held it before has made no call.
+        attempted, copy = known_of(properties, is_again=False)
+        if message.problem is not None:
+            await self._telling.bury(dead_effect(message, message.problem), copy)
+        else:
+            await self._pause(wait_s(headers_of(properties), length_s, self._clock()))
+            try:
+                await self._telling.bring_again(message, attempted)
+            except InvalidCommand as error:
+                await self._telling.bury(dead_effect(message, Problem(error.code, str(error))), copy)
+        if channel.raw.is_open:
+            try:
+                channel.raw.basic_ack(method.delivery_tag)
+            except AMQPError as error:
+                log.info("acknowledgement_not_sent", error=str(error))
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._held.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._on_defect(error)
