@@ -12,6 +12,7 @@ from coordinator.dev.servers import ServerSet
 from shared.errors import CommandPending
 from shared.messaging.outcome import Outcome
 from shared.messaging.rabbitmq import RabbitWrites
+from shared.messaging.topology import queue_name
 from shared.messaging.wire import CommandMessage
 from shared.settings import BrokerSettings
 from tests.support.databases import sql_engine
@@ -28,7 +29,9 @@ def identifier(number: int) -> str:
     return f"00000000-0000-7000-8000-{number:012d}"
 
 
-async def issue_all(system: System, during: Callable[[Issue], Awaitable[None]] | None = None) -> None:
+async def issue_all(
+    system: System, during: Callable[[Issue], Awaitable[None]] | None = None, padding: bytes = b""
+) -> None:
     """Issue numbered commands over one session, and compare the log with the order of issue.
 
     `during` runs once the first half is on its way, and issues as many of the others as it wants to.
@@ -43,7 +46,7 @@ async def issue_all(system: System, during: Callable[[Issue], Awaitable[None]] |
         CommandMessage(
             command_id=identifier(number),
             type="users.create",
-            arguments=b'{"name": "User %d", "email": "user%d@example.org"}' % (number, number),
+            arguments=b'{"name": "User %d", "email": "user%d@example.org"%b}' % (number, number, padding),
         )
         for number in range(COMMANDS)
     ]
@@ -72,10 +75,21 @@ async def issue_all(system: System, during: Callable[[Issue], Awaitable[None]] |
 
 
 async def test_commands_that_a_full_queue_refused_are_sent_again_in_order(system: System) -> None:
-    """A queue of 4 KB nacks most of them, and accepts later ones before earlier ones."""
+    """A queue that holds one full pack nacks most of them, and accepts later ones before earlier ones."""
     system.prepare("users")
-    system.start_coordinator("users", AMQP_QUEUE_BYTES_MAX="4096", LANE_MESSAGE_BYTES_MAX="4096")
-    await issue_all(system)
+    sizes = {"AMQP_QUEUE_BYTES_MAX": "122880", "LANE_MESSAGE_BYTES_MAX": "122880"}
+    # What is delivered does not count: the queue fills up while nobody consumes.
+    system.start_coordinator("users", **sizes).stop(signal.SIGTERM, 20)
+
+    def waits() -> bool:
+        with system.broker() as channel:
+            return bool(channel.queue_declare(queue_name("users"), passive=True).method.message_count)
+
+    async def start(_: Issue) -> None:
+        await asyncio.to_thread(wait_until, waits, "the queue has some of them")
+        await asyncio.to_thread(system.start_coordinator, "users", **sizes)
+
+    await issue_all(system, start, padding=b" " * 4000)
 
 
 async def test_a_rolling_restart_under_load_reorders_nothing(system: System) -> None:

@@ -260,7 +260,7 @@ def _of_letters() -> Iterator[Mutant]:
         "nameless-unbounded",
         "strangers fill the table with letters without an id",
         Letters,
-        "nameless",
+        "_has_room",
         "if counter is not None and counter.value >= self._nameless_max:",
         "if False:",
     )
