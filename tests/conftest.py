@@ -1,9 +1,10 @@
-"""Fixtures of all tests that need servers."""
+"""Fixtures of all tests, most of them for those that need servers."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from coordinator.dev.servers import ServerSet
 from tests.support.databases import FreshDatabases
@@ -19,6 +20,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name in WITH_SERVERS:
             item.add_marker(pytest.mark.xdist_group("servers"))
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Commands that run in this process quieten it for good."""
+    configuration = structlog.get_config()
+    yield
+    structlog.configure(**configuration)
 
 
 @pytest.fixture(scope="session")

@@ -226,10 +226,9 @@ def settle(turn: Turn, request: Request, sequence: int, fault: Refusal | str | N
 def _taken_in(turn: Turn, request: Request, letter: OldLetter) -> Settled:
     """A letter of an older release: of a command that is known as failed, with this content, or of an effect."""
     command_id, fingerprint = request.message.command_id or "", request.fingerprint
-    entry = turn.known.get(command_id)
-    logged = entry is not None and (entry.status, entry.fingerprint) == ("failed", fingerprint)
+    logged = (entry := turn.known.get(command_id)) and (entry.status, entry.fingerprint) == ("failed", fingerprint)
     is_known = logged or turn.parking.has_failed(command_id, fingerprint) or letter.target.startswith(EFFECTS_PREFIX)
-    row, is_dropped = turn.letters.taken_in(request.message, letter, is_borne_out=is_known)
+    row, is_dropped = turn.letters.taken_in(request.message, letter, is_borne_out=bool(is_known))
     return Settled(None, row, is_dropped=is_dropped)
 
 

@@ -12,7 +12,6 @@ from uuid import uuid4
 import msgspec
 import pika
 import pytest
-import structlog
 from click.testing import CliRunner
 from msgspec import Struct
 from sqlalchemy import text
@@ -52,9 +51,8 @@ class Ran(Struct, frozen=True):
 
 
 @pytest.fixture
-def run(system: System) -> Iterator[Run]:
+def run(system: System) -> Run:
     """Run a command of the CLI in the system's environment; in this process, since one of its own takes a second."""
-    logging = structlog.get_config()
 
     def run_one(*arguments: object, expect: int = 0, **settings: str) -> Ran:
         ran = CliRunner().invoke(cli, list(map(str, arguments)), env=system.environment | settings)
@@ -66,8 +64,7 @@ def run(system: System) -> Iterator[Run]:
         assert status == expect, f"{arguments}: {status}\n{ran.stdout}\n{error}"
         return Ran(status, ran.stdout, error)
 
-    yield run_one
-    structlog.configure(**logging)
+    return run_one
 
 
 def run_process(system: System, *arguments: str, **settings: str) -> Ran:
