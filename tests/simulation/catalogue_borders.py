@@ -274,6 +274,14 @@ def _of_letters() -> Iterator[Mutant]:
     )
     yield Mutant("nameless-not-counted-down", "removed letters take the place of new ones", _nameless_counted_wrongly)
     yield rewritten(
+        "old-letter-taken-in-twice",
+        "a letter of an older release that comes twice is written twice",
+        Letters,
+        "taken_in",
+        'if self._work.find(DeadLetter, "source", source) is not None:',
+        "if False:",
+    )
+    yield rewritten(
         "replay-keeps-the-letter",
         "what was replayed is still a dead letter",
         Orders,
