@@ -11,6 +11,7 @@ from pika import spec
 from structlog.testing import capture_logs
 
 from coordinator.inbox import Inbox
+from coordinator.rabbitmq import consumer as consumer_module
 from coordinator.rabbitmq.consumer import LaneConsumer
 from shared.errors import BrokerUnavailable, ConfigurationError, InvalidCommand
 from shared.messaging import amqp
@@ -36,6 +37,7 @@ PATIENT = BrokerSettings(reconnect_delay_s=0.005, reconnect_delay_s_max=0.01, co
 OPENING = ["AMQP", "Connection.StartOk", "Connection.Open", "Channel.Open"]
 STEPS = {
     "publish": [*OPENING, "Confirm.Select"],
+    "outcomes": [*OPENING, "Confirm.Select"],
     "replies": [*OPENING, "Queue.Declare", "Basic.Consume"],
     "consume": [*OPENING, "Exchange.Declare", "Queue.Declare", "Queue.Bind", "Basic.Qos", "Basic.Consume"],
 }
@@ -154,11 +156,34 @@ async def test_a_client_is_ready_again_whatever_the_broker_does_while_it_connect
 async def test_a_lane_is_ready_again_whatever_the_broker_does_while_it_connects(
     broker: FakeBroker, settings: BrokerSettings, fault: str
 ) -> None:
-    for kind in ("consume", "publish"):
+    for kind in ("consume", "publish", "outcomes"):
         for step in STEPS[kind]:
             broker.plan(kind, step, (ENDS | ODD)[fault])
             async with lane(settings) as consumer:
                 await until(lambda: consumer.unready_reason is None, f"ready after {fault} at {step}")
+
+
+async def test_a_lane_consumes_once_its_first_outcomes_can_go(broker: FakeBroker, settings: BrokerSettings) -> None:
+    held: list[tuple[Stream, Answer]] = []
+    broker.plan("outcomes", "Channel.Open", lambda stream, _, answer: held.append((stream, answer)))
+    async with lane(settings) as consumer:
+        await until(lambda: bool(held) and any(each.seen["Basic.Qos"] for each in broker.of("consume")), "it waits")
+        # Whatever the consuming connection was to send next, it would have sent by the time that this is answered.
+        await until(lambda: all(each.seen["Confirm.Select"] for each in broker.of("publish")), "the other is there")
+        assert not broker.of("consume")[0].consumers
+        [(stream, answer)] = held
+        stream.send_threadsafe(answer)
+        await until(lambda: consumer.unready_reason is None, "the lane is ready")
+        assert broker.made == 3
+
+
+async def test_a_lane_does_not_wait_for_ever_for_the_way_of_its_outcomes(
+    broker: FakeBroker, settings: BrokerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer_module, "OUTCOMES_WAIT_S", 0.05)
+    broker.plan("outcomes", "Channel.Open", lambda *_: None)
+    async with lane(settings):
+        await until(lambda: any(each.consumers for each in broker.of("consume")), "it consumes")
 
 
 @pytest.mark.parametrize("fault", [name for name in ENDS if name != "silence"])
