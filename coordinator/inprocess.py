@@ -26,6 +26,7 @@ from coordinator.stores.port import Store
 from coordinator.worker import LaneWorker
 from shared.commands import Command
 from shared.errors import BrokerUnavailable, CommandPending
+from shared.ids import new_command_id
 from shared.lane_tables import OutboxEntry
 from shared.messaging.outcome import Outcome
 from shared.messaging.wire import CommandMessage
@@ -86,8 +87,8 @@ class InProcessWrites:
         local = self._lanes.get(lane)
         if local is None or self._loop is None:
             raise BrokerUnavailable(f"this process runs no lane {lane!r}")
-        if local.is_lost:
-            raise _taken_over(lane)
+        if local.lost_reason is not None:
+            raise BrokerUnavailable(local.lost_reason)
         check_id(message)
         number = next(self.numbers)
         waiting: asyncio.Future[Outcome] = self._loop.create_future()
@@ -142,15 +143,15 @@ class InProcessWrites:
             if waiting is not None and not waiting.done():
                 waiting.set_result(reply.outcomes[0])
 
-    def lost(self, lane: str) -> None:
-        """Another process has a lane now: whoever waits for it here learns nothing more. Called by its thread."""
+    def lost(self, lane: str, reason: str) -> None:
+        """A lane is run here no more: whoever waits for it learns nothing else. Called by its thread."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._fail_waiting, lane)
+            self._loop.call_soon_threadsafe(self._fail_waiting, lane, reason)
 
-    def _fail_waiting(self, lost: str) -> None:
+    def _fail_waiting(self, lost: str, reason: str) -> None:
         for lane, waiting in self._waiting.values():
             if lane == lost and not waiting.done():
-                waiting.set_exception(_taken_over(lane))
+                waiting.set_exception(BrokerUnavailable(reason))
 
 
 class _LocalLane:
@@ -166,7 +167,8 @@ class _LocalLane:
         targets: Collection[str] | None,
     ) -> None:
         self.name = service.name
-        self.is_lost = False
+        self.lost_reason: str | None = None
+        """Why this process runs the lane no more; None: it does."""
         self._writes = writes
         self._store = store
         self._inbox = Inbox()
@@ -180,11 +182,20 @@ class _LocalLane:
         self._thread.start()
 
     def _run(self) -> None:
-        left = left_in_outbox(self._store)
-        if left is not None and left.oldest_id is not None:
-            # With a delivery the lane takes over, and so publishes what the process before it left.
-            self.deliver(Delivery(tag=next(self._writes.numbers), commands=(marker_of(left.oldest_id),)))
-        self._worker.run()
+        try:
+            left = left_in_outbox(self._store)
+            oldest_id = new_command_id() if left is None else left.oldest_id
+            if oldest_id is not None:
+                # With a delivery the lane takes over, and so publishes what the process before it left. If the database
+                # is away there may be something: the lane waits for it.
+                self.deliver(Delivery(tag=next(self._writes.numbers), commands=(marker_of(oldest_id),)))
+            self._worker.run()
+        except Exception as error:
+            log.exception("lane_failed", lane=self.name)
+            self._lose(
+                f"lane {self.name} has ended by a defect, {type(error).__name__}: {error}; once the process has been "
+                "restarted, issue the command again with the same id"
+            )
 
     def stop(self, timeout_s: float) -> None:
         self._inbox.close()
@@ -211,12 +222,12 @@ class _LocalLane:
         """Another process has taken the lane over: what is under way here is for its issuers to repeat."""
         if generation == self._generation:
             log.error("lane_lost", lane=self.name, reason="another process took the lane over")
-            self.is_lost = True
-            self._inbox.close()
-            self._writes.lost(self.name)
+            self._lose(
+                f"another process took lane {self.name} over: issue the command there, with the same id if it was "
+                "issued here"
+            )
 
-
-def _taken_over(lane: str) -> BrokerUnavailable:
-    return BrokerUnavailable(
-        f"another process took lane {lane} over: issue the command there, with the same id if it was issued here"
-    )
+    def _lose(self, reason: str) -> None:
+        self.lost_reason = reason
+        self._inbox.close()
+        self._writes.lost(self.name, reason)

@@ -8,6 +8,7 @@ import pytest
 from coordinator.inprocess import InProcessWrites
 from coordinator.lane.control import ReplayLetter
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from coordinator.stores.port import StoreUnavailable, Transaction
 from shared.commands import Command
 from shared.effects import Call, EffectRetry
 from shared.errors import BrokerUnavailable, CommandPending, InvalidCommand
@@ -151,6 +152,49 @@ async def test_whoever_waits_for_a_lane_that_another_process_took_over_is_told()
         for owner in ("c", "d"):
             with pytest.raises(BrokerUnavailable, match="another process took lane ledger over"):
                 await execute(one, OpenAccount(owner=owner), Account, WriteOptions())
+
+
+class Defective(MemoryStore):
+    """Has a defect at each transaction, from some time on."""
+
+    is_broken = False
+
+    def begin(self) -> Transaction:
+        if self.is_broken:
+            raise RuntimeError("a defect of the store")
+        return super().begin()
+
+
+async def test_whoever_waits_for_a_lane_that_ends_by_a_defect_is_told() -> None:
+    store = Defective(MemoryDatabase())
+    async with InProcessWrites({LEDGER.name: store}, [LEDGER]) as writes, asyncio.timeout(WITHIN_S):
+        await execute(writes, OpenAccount(owner="a"), Account, WriteOptions())
+        store.is_broken = True
+        for owner in ("b", "c"):
+            with pytest.raises(BrokerUnavailable, match=r"lane ledger has ended .* a defect of the store"):
+                await execute(writes, OpenAccount(owner=owner), Account, WriteOptions())
+
+
+class AwayAtFirst(MemoryStore):
+    """Cannot be reached by its first transaction."""
+
+    times = 0
+
+    def begin(self) -> Transaction:
+        self.times += 1
+        if self.times == 1:
+            raise StoreUnavailable("it starts")
+        return super().begin()
+
+
+async def test_what_was_left_in_the_outbox_goes_on_once_the_database_is_there() -> None:
+    database, courier = MemoryDatabase(), Courier([])
+    courier.may_go.clear()
+    async with writes_on(database, service_of(courier)) as writes:
+        await execute(writes, SendParcel(), Parcel, WriteOptions())
+    service = service_of(Courier([]))
+    async with InProcessWrites({service.name: AwayAtFirst(database)}, [service]):
+        await until(lambda: rows(database, Parcel)[0].state == "taken" and not rows(database, OutboxEntry))
 
 
 async def test_an_id_of_the_system_s_own_is_not_a_caller_s_to_use() -> None:
