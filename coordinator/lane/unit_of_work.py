@@ -39,6 +39,7 @@ class _Kind:
 
     def __init__(self, model: type[Row], check: RowCheck) -> None:
         self.check = check
+        self.is_lane_s = issubclass(model, LANE_MODELS)
         self.original: dict[int | str, Any] = {}
         self.current: dict[int | str, Any] = {}
         self.unique: dict[str, dict[int | str, int | str | None]] = {}
@@ -143,8 +144,7 @@ class BatchWork:
         return row
 
     def add(self, row: R) -> R:
-        if self.is_authors:
-            _refuse_the_lane_s(row)
+        self._may_change(type(row))
         return self._add(row)
 
     def _add(self, row: R) -> R:
@@ -162,26 +162,30 @@ class BatchWork:
         return row
 
     def save(self, row: R) -> R:
-        if self.is_authors:
-            _refuse_the_lane_s(row)
         model = type(row)
+        kind = self._may_change(model)
         key = _key(row)
         held = self.get(model, key)
         if held is None:
             raise ValueError(f"{model.table} has no row {key!r} to save")
         if isinstance(row, VersionedRow) and isinstance(held, VersionedRow):
             row = msgspec.structs.replace(row, version=held.version + 1)
-        self._kinds[model].check.change(row, held)
+        kind.check.change(row, held)
         self._put(model, key, row)
         return row
 
     def remove(self, row: Row) -> None:
-        if self.is_authors:
-            _refuse_the_lane_s(row)
         model = type(row)
+        self._may_change(model)
         if self.get(model, _key(row)) is None:
             raise ValueError(f"{model.table} has no row {_key(row)!r} to remove")
         self._put(model, _key(row), None)
+
+    def _may_change(self, model: type[Row]) -> _Kind:
+        kind = self._kinds[model]
+        if kind.is_lane_s and self.is_authors:
+            raise InvalidRow(f"{model.table} is the lane's own table: a handler has emit, next_id and defer for it")
+        return kind
 
     def next_id(self, name: str) -> int:
         held = self.get(Counter, name)
@@ -366,8 +370,3 @@ class BatchWork:
 def _key(row: Row) -> int | str:
     key: int | str = getattr(row, row.key)
     return key
-
-
-def _refuse_the_lane_s(row: Row) -> None:
-    if isinstance(row, LANE_MODELS):
-        raise InvalidRow(f"{row.table} is the lane's own table: a handler has emit, next_id and defer for it")
