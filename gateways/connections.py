@@ -31,13 +31,14 @@ from aiohttp.web_protocol import RequestHandler
 from prometheus_client import Counter, Gauge
 
 from gateways.keys import SERVICE_NAME, SETTINGS
-from gateways.problems import problem_response
+from gateways.problems import RequestRefused, problem_response
 from shared.errors import Overloaded
 from shared.settings import GatewaySettings
 
 SURPLUS: Final = 8
 """Connections beyond the limit that are taken for the health endpoints."""
 HEALTH_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+CONTINUE: Final = "100-continue"
 LINE_BYTES_MAX: Final = 8190
 FIELD_BYTES_MAX: Final = 8190
 FIELDS_MAX: Final = 64
@@ -144,21 +145,39 @@ class Connections:
             times = self._untold.pop(reason)
             log.warning("connections_ended", reason=reason, times=times, open=len(self._open), error=error)
 
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """What every request goes through: what aiohttp does before the middlewares is answered as a problem too."""
+        if request.headers.get("Expect", CONTINUE).lower() != CONTINUE:
+            refused = RequestRefused(417, "expectation_failed", f"Expect: {CONTINUE} is all that can be expected")
+            return self._problem(request, refused)
+        try:
+            return await self._serve(request)
+        except ConnectionError:
+            # The client is gone; whatever a handler does has become a problem by now.
+            raise
+        except Exception as error:  # the boundary, as in the middleware
+            log.exception("internal_error", path=request.rel_url.raw_path)
+            return self._problem(request, error)
+
     async def serve_surplus(self, request: web.BaseRequest) -> web.StreamResponse:
         """What a connection beyond the limit is told."""
         if request.path in HEALTH_PATHS:
-            response = await self._serve(request)
+            response = await self.serve(request)
         else:
             text = f"this gateway serves {self.settings.connections_max} connections already"
-            response = problem_response(
-                cast(web.Request, request),  # the application makes them
-                Overloaded(f"{text} (GATEWAY_CONNECTIONS_MAX)"),
-                command_id=None,
-                is_repeatable=True,
-                retry_after_s=self.settings.retry_after_s,
-            )
+            response = self._problem(request, Overloaded(f"{text} (GATEWAY_CONNECTIONS_MAX)"))
         response.force_close()
         return response
+
+    def _problem(self, request: web.BaseRequest, error: Exception) -> web.Response:
+        """Of a request for which nothing was issued."""
+        return problem_response(
+            cast(web.Request, request),  # the application makes them
+            error,
+            command_id=None,
+            is_repeatable=True,
+            retry_after_s=self.settings.retry_after_s,
+        )
 
     def _make_room(self) -> "Connection | None":
         """End the connection that can be spared most; None: none can."""
@@ -318,7 +337,7 @@ class LimitedServer(web.Server):
 
     def __init__(self, connections: Connections, server: web.Server) -> None:
         super().__init__(
-            server.request_handler,
+            connections.serve,
             request_factory=server.request_factory,
             handler_cancellation=server.handler_cancellation,
             **server._kwargs,  # noqa: SLF001  # there is no other way to have connections of our own

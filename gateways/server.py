@@ -76,7 +76,7 @@ async def serve_until_stopped(
 
 
 def _server_logger() -> logging.Logger:
-    """aiohttp's logger, without the traceback that it logs for every client that does not speak HTTP."""
+    """aiohttp's logger, without the traceback that it logs for every client that does not speak HTTP, or is gone."""
     logger = logging.getLogger("gateways.http")
     if not logger.filters:
         logger.addFilter(lambda record: not _is_clients_fault(record))
@@ -84,4 +84,6 @@ def _server_logger() -> logging.Logger:
 
 
 def _is_clients_fault(record: logging.LogRecord) -> bool:
-    return record.exc_info is not None and isinstance(record.exc_info[1], HttpProcessingError | web.RequestPayloadError)
+    error = None if record.exc_info is None else record.exc_info[1]
+    # What a handler makes of a lost connection of its own is a problem before it gets here.
+    return isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
