@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from shared.errors import InvalidCommand
+from shared.nesting import NESTING_MAX, is_too_deep
 
 INTEGER_MAX = 2**53 - 1
 """The largest integer that every JSON parser reads exactly (RFC 8259, section 6)."""
@@ -39,29 +40,6 @@ class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 C = TypeVar("C", bound=Command)
 
-NESTING_MAX = 100
-"""How deep JSON arguments may be nested. A parser's own limit depends on how deep the stack is where it runs."""
-
-# One that stays open is text to the end: the next quotation mark must not be taken for a beginning, and read again.
-_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
-_OPENERS = (b"[", b"{")
-
-
-def is_too_deep(text: bytes) -> bool:
-    """Whether JSON text is nested deeper than NESTING_MAX levels."""
-    if len(text) <= NESTING_MAX or sum(map(text.count, _OPENERS)) <= NESTING_MAX:
-        return False
-    depth = 0
-    for byte in _STRING.sub(b"", text):
-        if byte in b"[{":
-            depth += 1
-            if depth > NESTING_MAX:
-                return True
-        elif byte in b"]}":
-            depth -= 1
-    return False
-
-
 _FIELD = re.compile(r"at `\$\.?([^`]*+)`")
 _NAMED = re.compile(r"(?:unknown|required) field `([^`]*+)`")
 
@@ -73,7 +51,7 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
     """
     try:
         if isinstance(arguments, bytes):
-            if len(arguments) > NESTING_MAX and is_too_deep(arguments):
+            if is_too_deep(arguments):
                 raise InvalidCommand(
                     f"the arguments are nested deeper than {NESTING_MAX} levels", code="malformed_json"
                 )

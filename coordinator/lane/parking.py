@@ -16,7 +16,8 @@ from coordinator.lane.request import Handlers, Request, prepare
 from coordinator.lane.unit_of_work import BatchWork
 from shared.ids import replay_command_id
 from shared.lane_tables import ORDERING_KEY_CHARACTERS_MAX, ParkedCommand
-from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, decode, encode_pack
+from shared.messaging.decoding import decode
+from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
 
 ADDRESS_CHARACTERS_MAX = 255
 

@@ -6,6 +6,7 @@ import msgspec
 import pika
 
 from coordinator.lane.delivery import Delivery, OldLetter
+from shared.messaging.decoding import decode
 from shared.messaging.properties import envelope_of
 from shared.messaging.topology import DEAD_EXCHANGE
 from shared.messaging.wire import (
@@ -14,7 +15,6 @@ from shared.messaging.wire import (
     CommandMessage,
     Envelope,
     Problem,
-    decode,
 )
 from shared.settings import LaneSettings
 

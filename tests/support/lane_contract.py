@@ -15,8 +15,9 @@ from coordinator.lane.lane import Lane
 from coordinator.stores.port import Store
 from shared.commands import Command
 from shared.lane_tables import Counter, DeadLetter, LogEntry, OutboxEntry, ParkedCommand, PublisherPosition
+from shared.messaging.decoding import decode
 from shared.messaging.outcome import Outcome
-from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, Origin, decode
+from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, Origin
 from shared.service import Service
 from shared.settings import LaneSettings
 from tests.support.ledger import LEDGER, Account, Close, Deposit, Forward, Fragile, OpenAccount, Remark, Rename, Tamper

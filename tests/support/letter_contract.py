@@ -10,8 +10,9 @@ from coordinator.lane.delivery import Delivery, OldLetter
 from coordinator.lane.outbox import message_of
 from shared.ids import replay_command_id
 from shared.lane_tables import Counter, DeadLetter, OutboxEntry
+from shared.messaging.decoding import decode
 from shared.messaging.options import Options
-from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, Problem, decode
+from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, Problem
 from shared.settings import LaneSettings
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import Deposit, Forward, Fragile, OpenAccount, Remark, Tamper

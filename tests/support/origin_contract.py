@@ -10,7 +10,8 @@ from coordinator.lane.delivery import Delivery
 from coordinator.lane.outbox import message_of
 from shared.ids import derived_command_id, is_system_id
 from shared.lane_tables import DeadLetter, ParkedCommand
-from shared.messaging.wire import PACK_CONTENT, Envelope, decode
+from shared.messaging.decoding import decode
+from shared.messaging.wire import PACK_CONTENT, Envelope
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import Account, Deposit, Forward, Fragile, Note, OpenAccount, Postpone, Remark, Resume
 from tests.support.store_contract import OpenStore

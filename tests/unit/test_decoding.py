@@ -2,9 +2,10 @@
 
 import pytest
 
-from shared.commands import is_too_deep
 from shared.ids import new_command_id
-from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, decode, encode_pack, fingerprint_of
+from shared.messaging.decoding import decode
+from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack, fingerprint_of
+from shared.nesting import is_too_deep
 
 
 def test_the_commands_of_a_pack_that_is_too_large_are_found_by_their_ids() -> None:
@@ -39,6 +40,38 @@ def test_decoding_is_total_however_deep_a_message_is(depth: int, place: str) -> 
     ):
         (message,) = messages
         fingerprint_of(message)
+
+
+@pytest.mark.parametrize("depth", [98, 102, 950, 1050, 20_000])
+@pytest.mark.parametrize("place", ["args", "id", "deadline", "nonsense"])
+@pytest.mark.parametrize(
+    ("openers", "closers"), [("[", "]"), ('{"a":', "}"), ('[{"\\"]":', "}]"), ('["}",{"b":[],"c":', "}]")]
+)
+def test_a_command_that_is_nested_too_deep_hides_no_other_of_its_pack(
+    depth: int, place: str, openers: str, closers: str
+) -> None:
+    times = depth // len(closers)
+    deep = openers * times + "0" + closers * times
+    ids = [new_command_id() for _ in range(5)]
+    parts = [{"id": f'"{each}"', "type": '"t.t"', "args": '{"id":[1]}'} for each in ids]
+    parts[1][place] = parts[4][place] = deep
+    texts = ["{" + ",".join(f'"{name}":{value}' for name, value in each.items()) + "}" for each in parts]
+    body = ("[" + ", ".join(texts) + "]").encode()
+
+    def at(frames: int, **limits: int) -> tuple[CommandMessage, ...]:
+        return at(frames - 1, **limits) if frames else decode(Envelope(content_type=PACK_CONTENT), body, **limits)
+
+    known = [None if place == "id" and number in (1, 4) else each for number, each in enumerate(ids)]
+    codes: list[list[str | None]] = []
+    for found in (at(0), at(800)):
+        assert [each.command_id for each in found] == known
+        assert all(found[number].arguments == b'{"id":[1]}' for number in (0, 2, 3))
+        if place == "args":
+            assert found[1].arguments == found[4].arguments == deep.encode()
+            assert is_too_deep(found[1].arguments) == (depth > 100)
+        codes.append([None if each.problem is None else each.problem.code for each in found])
+    assert codes[0] == codes[1]
+    assert {each.command_id for each in at(800, commands_max=2)} == {*known}
 
 
 def test_what_is_nested_too_deep_is_refused_wherever_the_stack_stands() -> None:

@@ -21,6 +21,7 @@ from shared.commands import parse
 from shared.errors import InvalidCommand
 from shared.ids import system_command_id
 from shared.messaging import wire
+from shared.messaging.decoding import decode
 from shared.messaging.outcome import Outcome, encode_outcome
 from shared.messaging.topology import DEAD_EXCHANGE, SYSTEM_EXCHANGE, WRITES_EXCHANGE, queue_name
 from shared.messaging.wire import CommandMessage, Envelope
@@ -244,7 +245,7 @@ def codes_of_the_lane() -> set[str]:
     """Every error code that wire and lane give, wherever it stands in their text."""
     codes: set[str] = set()
     for path in (
-        ROOT / "shared/messaging/wire.py",
+        ROOT / "shared/messaging/decoding.py",
         ROOT / "shared/commands.py",
         ROOT / "coordinator/rabbitmq/incoming.py",
         *(ROOT / "coordinator/lane").glob("*.py"),
@@ -294,7 +295,7 @@ def test_the_example_for_amqp_tools_is_a_command_of_ours() -> None:
     headers = dict(re.findall(r'--header "([a-z-]+): ([^"]*)"', shell))
     headers["command-id"] = FULL.command_id
     body = re.search(r"--body '([^']*)'", shell).group(1)
-    [message] = wire.decode(Envelope(content_type="application/json", headers=headers), body.encode())
+    [message] = decode(Envelope(content_type="application/json", headers=headers), body.encode())
     assert message.problem is None
     [command] = [handler.command for handler in HANDLERS if handler.command.type == message.type]
     parse(command, message.arguments)
@@ -329,7 +330,7 @@ def test_the_example_in_python_is_a_command_of_ours(monkeypatch: pytest.MonkeyPa
     [sent] = published
     properties = sent["properties"]
     envelope = Envelope(message_id=properties.message_id, type=properties.type, content_type=properties.content_type)
-    [message] = wire.decode(envelope, sent["body"].encode())
+    [message] = decode(envelope, sent["body"].encode())
     assert message.problem is None
     [command] = [handler.command for handler in HANDLERS if handler.command.type == message.type]
     parse(command, message.arguments)

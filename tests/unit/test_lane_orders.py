@@ -8,7 +8,8 @@ from coordinator.lane.delivery import Deposed, Hold
 from coordinator.lane.lane import Lane
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from shared.lane_tables import DeadLetter, OutboxEntry
-from shared.messaging.wire import Envelope, decode
+from shared.messaging.decoding import decode
+from shared.messaging.wire import Envelope
 from shared.settings import LaneSettings
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import LEDGER, OpenAccount

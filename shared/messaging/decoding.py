@@ -1,0 +1,300 @@
+"""Decoding command messages: total, so that whatever is published becomes commands, each with what is wrong with it."""
+
+import re
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from shared.commands import INTEGER_MAX
+from shared.ids import is_system_id
+from shared.messaging.wire import (
+    BODY_BYTES_MAX,
+    HEADER_COMMAND_ID,
+    HEADER_COMMAND_TYPE,
+    HEADER_CONTINUATION,
+    HEADER_DEADLINE,
+    HEADER_EXPECTED_VERSION,
+    HEADER_MALFORMED,
+    HEADER_ORIGIN,
+    HEADER_PUBLISHER,
+    HEADER_PUBLISHER_SEQ,
+    HEADER_TRACEPARENT,
+    LANE_CHARACTERS_MAX,
+    PACK_COMMANDS_MAX,
+    PACK_CONTENT,
+    TYPE_CHARACTERS_MAX,
+    CommandMessage,
+    Envelope,
+    Origin,
+    Packed,
+    Problem,
+)
+from shared.nesting import without_the_deep
+
+UNPACKED_BYTES_MAX: Final = 4 << 20
+"""Into a pack that is larger nobody looks, not even for the ids of its commands."""
+UNPACKED_COMMANDS_MAX: Final = 10_000
+"""Nor for more of them."""
+KEPT_BYTES_MAX: Final = 1 << 20
+"""Of a body that is not taken no more is kept: it may be as large as the broker lets messages be."""
+_TYPE = re.compile(r"[!-~]{1,100}")
+_CONTINUATION = re.compile(rf"(?=[!-~]{{3,100}}\Z)[^.]{{1,{LANE_CHARACTERS_MAX}}}\..+")
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+
+class _Named(Struct, kw_only=True):
+    """As much of a command in a pack as says which it is."""
+
+    id: Any = None
+    type: Any = None
+    continuation: Any = None
+    origin: Any = None
+
+
+_PACK = msgspec.json.Decoder(list[Packed])
+_ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
+_NAMED = msgspec.json.Decoder(_Named)
+_ARGUMENTS_LEVEL: Final = 3
+"""In a pack: it is an array of objects."""
+
+
+def decode(
+    envelope: Envelope, body: bytes, bytes_max: int = BODY_BYTES_MAX, commands_max: int = PACK_COMMANDS_MAX
+) -> tuple[CommandMessage, ...]:
+    """The commands of one message, in order: at least one. Never raises: what is wrong is each command's `problem`."""
+    try:
+        return _decoded(envelope, body, bytes_max, commands_max)
+    except Exception as error:  # noqa: BLE001  # whatever strangers make a parser do, the message is settled
+        problem = Problem("malformed_message", f"it cannot be read: {type(error).__name__}: {str(error)[:500]}")
+        return (_unreadable(envelope, body, problem),)
+
+
+def _decoded(envelope: Envelope, body: bytes, bytes_max: int, commands_max: int) -> tuple[CommandMessage, ...]:
+    headers = envelope.headers
+    if HEADER_MALFORMED in headers:
+        problem = Problem(
+            "malformed_properties", f"the AMQP properties cannot be decoded: {str(headers[HEADER_MALFORMED])[:1000]}"
+        )
+        return (_unreadable(envelope, body, problem),)
+    if envelope.content_type == PACK_CONTENT:
+        return _decoded_pack(envelope, body, bytes_max, commands_max)
+    message = _checked(
+        envelope,
+        envelope.message_id if envelope.message_id is not None else headers.get(HEADER_COMMAND_ID),
+        envelope.type if envelope.type is not None else headers.get(HEADER_COMMAND_TYPE),
+        body,
+        headers.get(HEADER_DEADLINE),
+        headers.get(HEADER_EXPECTED_VERSION),
+        headers.get(HEADER_PUBLISHER),
+        headers.get(HEADER_PUBLISHER_SEQ),
+        headers.get(HEADER_TRACEPARENT),
+        headers.get(HEADER_CONTINUATION),
+        None,
+    )
+    if len(body) > bytes_max and message.problem is None:
+        problem = Problem("message_too_large", f"the body has {len(body)} bytes; at most {bytes_max} are taken")
+        message = msgspec.structs.replace(message, problem=problem)
+    return (_cut(message),)
+
+
+def _cut(message: CommandMessage) -> CommandMessage:
+    size_bytes = len(message.arguments)
+    if message.problem is None or size_bytes <= KEPT_BYTES_MAX:
+        return message
+    return msgspec.structs.replace(message, arguments=message.arguments[:KEPT_BYTES_MAX], size_bytes=size_bytes)
+
+
+def _decoded_pack(envelope: Envelope, body: bytes, bytes_max: int, commands_max: int) -> tuple[CommandMessage, ...]:
+    if len(body) > bytes_max:
+        problem = Problem("message_too_large", f"the pack has {len(body)} bytes; at most {bytes_max} are taken")
+        return _refused_pack(envelope, body, problem)
+    try:
+        elements = _PACK.decode(body)
+    except RecursionError:
+        return _decoded_deep_pack(envelope, body, bytes_max, commands_max)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        # Something in it is wrong: each element by itself shows what.
+        return _decoded_elements(envelope, body, commands_max)
+    if len(elements) > commands_max:
+        return _refused_pack(envelope, body, _too_many(len(elements), commands_max))
+    if not elements:
+        return (_unreadable(envelope, body, Problem("malformed_pack", "a pack holds at least one command")),)
+    return tuple(_of_packed(envelope, packed) for packed in elements)
+
+
+def _decoded_deep_pack(
+    envelope: Envelope, body: bytes, bytes_max: int, commands_max: int
+) -> tuple[CommandMessage, ...]:
+    """Too deep for the parser: what makes it so is for one command to answer for, and no other."""
+    shallow, taken_out = without_the_deep(body, _ARGUMENTS_LEVEL)
+    if not taken_out:
+        raise RecursionError("nested too deep, and no JSON")
+    came = {**taken_out, shallow: body}
+    return tuple(
+        _cut(msgspec.structs.replace(message, arguments=came.get(message.arguments, message.arguments)))
+        for message in _decoded_pack(envelope, shallow, bytes_max, commands_max)
+    )
+
+
+def _decoded_elements(envelope: Envelope, body: bytes, commands_max: int) -> tuple[CommandMessage, ...]:
+    try:
+        elements = _ELEMENTS.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        problem = Problem("malformed_pack", f"the body of a pack must be a JSON array of objects: {error}")
+        return (_unreadable(envelope, body, problem),)
+    if len(elements) > commands_max:
+        return _refused_pack(envelope, body, _too_many(len(elements), commands_max))
+    return tuple(_decode_packed(envelope, bytes(element)) for element in elements)
+
+
+def _refused_pack(envelope: Envelope, body: bytes, problem: Problem) -> tuple[CommandMessage, ...]:
+    """The commands of a pack that is not taken, by their ids, without what they carry: whoever sent them hears of it.
+
+    Those without an id of their own are one message, the pack.
+    """
+    if len(body) > UNPACKED_BYTES_MAX:
+        return (_unreadable(envelope, body, problem),)
+    try:
+        try:
+            elements = _ELEMENTS.decode(body)
+        except RecursionError:
+            elements = _ELEMENTS.decode(without_the_deep(body, _ARGUMENTS_LEVEL)[0])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return (_unreadable(envelope, body, problem),)
+    named: list[CommandMessage] = []
+    for element in elements[:UNPACKED_COMMANDS_MAX]:
+        try:
+            each = _NAMED.decode(element)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            continue
+        if each.id is not None:
+            message = _checked(
+                envelope, each.id, each.type, b"", None, None, None, None, None, each.continuation, each.origin
+            )
+            if message.command_id is not None:
+                named.append(msgspec.structs.replace(message, problem=problem))
+    whole = [] if len(named) == len(elements) > 0 else [_unreadable(envelope, body, problem)]
+    return (*named, *whole)
+
+
+def _too_many(commands: int, commands_max: int) -> Problem:
+    return Problem("pack_too_large", f"the pack has {commands} commands; at most {commands_max} are taken")
+
+
+def _unreadable(envelope: Envelope, body: bytes, problem: Problem) -> CommandMessage:
+    origin = _origin(envelope, None)
+    return _cut(CommandMessage(command_id=None, type=None, arguments=body, origin=origin, problem=problem))
+
+
+def _origin(envelope: Envelope, said: object) -> Origin:
+    """The way on which a message came decides. What came through `writes.system` may say that it is only public."""
+    if not envelope.is_system or "public" in (said, envelope.headers.get(HEADER_ORIGIN)):
+        return "public"
+    return "system"
+
+
+def _decode_packed(envelope: Envelope, element: bytes) -> CommandMessage:
+    try:
+        packed = msgspec.json.decode(element, type=Packed)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        problem = Problem("malformed_command", f"a command of a pack must be a JSON object: {error}")
+        return _unreadable(envelope, element, problem)
+    return _of_packed(envelope, packed)
+
+
+def _of_packed(envelope: Envelope, packed: Packed) -> CommandMessage:
+    return _checked(
+        envelope,
+        packed.id,
+        packed.type,
+        bytes(packed.args),
+        packed.deadline,
+        packed.expected_version,
+        packed.publisher,
+        packed.publisher_seq,
+        packed.traceparent,
+        packed.continuation,
+        packed.origin,
+    )
+
+
+def _checked(  # noqa: C901  # a line or two for each part of a command
+    envelope: Envelope,
+    command_id: object,
+    command_type: object,
+    arguments: bytes,
+    deadline: object,
+    expected_version: object,
+    publisher: object,
+    publisher_seq: object,
+    traceparent: object,
+    continuation: object,
+    origin: object,
+) -> CommandMessage:
+    problem: Problem | None = None
+    clean_id: str | None = None
+    if command_id is None:
+        problem = Problem("missing_command_id", "a command needs an id, a UUID, as message_id or header command-id")
+    elif not isinstance(command_id, str) or not _UUID.fullmatch(command_id):
+        problem = Problem("invalid_command_id", f"the command id must be a UUID: {_shown(command_id)}")
+    elif not envelope.is_system and is_system_id(command_id):
+        text = f"ids of UUID version 8 are the system's own: choose another version than that of {command_id}"
+        problem = Problem("reserved_command_id", text)
+    else:
+        clean_id = command_id.lower()
+    clean_type: str | None = None
+    if isinstance(command_type, str) and _TYPE.fullmatch(command_type):
+        clean_type = command_type
+    elif problem is None:
+        problem = Problem(
+            "missing_command_type",
+            f"a command needs a type, 1 to {TYPE_CHARACTERS_MAX} visible ASCII characters, "
+            "as property type or header command-type",
+        )
+    deadline_ms = version = number = None
+    if deadline is not None:
+        deadline_ms, problem = _integer(HEADER_DEADLINE, deadline, problem)
+    if expected_version is not None:
+        version, problem = _integer(HEADER_EXPECTED_VERSION, expected_version, problem)
+    if publisher_seq is not None:
+        number, problem = _integer(HEADER_PUBLISHER_SEQ, publisher_seq, problem)
+    if publisher is not None and not (isinstance(publisher, str) and _TYPE.fullmatch(publisher)):
+        problem = problem or Problem(
+            "invalid_header",
+            f"publisher must be 1 to {TYPE_CHARACTERS_MAX} visible ASCII characters: {_shown(publisher)}",
+        )
+        publisher = None
+    if continuation is not None and not (isinstance(continuation, str) and _CONTINUATION.fullmatch(continuation)):
+        text = f"continuation must be a command type, such as users.credit: {_shown(continuation)}"
+        problem = problem or Problem("invalid_header", text)
+        continuation = None
+    return CommandMessage(
+        command_id=clean_id,
+        type=clean_type,
+        arguments=arguments,
+        deadline_ms=deadline_ms,
+        expected_version=version,
+        publisher=publisher if isinstance(publisher, str) else None,
+        publisher_seq=number,
+        traceparent=traceparent if isinstance(traceparent, str) and len(traceparent) <= TYPE_CHARACTERS_MAX else None,
+        continuation=continuation if isinstance(continuation, str) else None,
+        origin=_origin(envelope, origin) if envelope.is_system else "public",
+        problem=problem,
+    )
+
+
+def _integer(name: str, value: object, problem: Problem | None) -> tuple[int | None, Problem | None]:
+    """An integer header, which some clients can send only as text; and the first problem there is."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < len(str(INTEGER_MAX)) + 1:
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= INTEGER_MAX:
+        # pika has an int of its own for the long ones, which no encoder knows.
+        return int(value), problem
+    text = f"{name} must be an integer from 0 to 2^53-1: {_shown(value)}"
+    return None, problem or Problem("invalid_header", text)
+
+
+def _shown(value: object) -> str:
+    """A value at fault, as an error names it; what is nested may be nested deeper than it can be written."""
+    return f"{str(value)[:100]!r}" if isinstance(value, str | int | float) else f"a {type(value).__name__}"
