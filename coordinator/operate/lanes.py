@@ -60,7 +60,7 @@ def resume(lane: str, *, as_json: bool) -> None:
 @click.command()
 @click.argument("command_id", metavar="ID", type=output.command_id)
 @click.option("--lane", required=True, type=LANE)
-@click.option("--reason", type=output.reason, default="cancelled by an operator", show_default=True)
+@click.option("--reason", type=output.reason, default="no reason given", show_default=True)
 @json_option
 @refusing
 def cancel(command_id: str, lane: str, reason: str, *, as_json: bool) -> None:
@@ -173,8 +173,8 @@ def log_group() -> None:
 def prune(lane: str, older_than: timedelta, batch_rows: int, *, dry_run: bool, force: bool, as_json: bool) -> None:
     """Delete the log entries of LANE that were settled before so long; the latest one stays.
 
-    So do cancellations that old go, of commands that never came, and the positions of publisher sessions that were not
-    heard of for so long.
+    So do the positions of publisher sessions go that were not heard of for so long. Cancellations stay until their
+    command comes, however late that is.
 
     The log is how a repeated id is recognised: a command published again after its entry is gone is applied AGAIN,
     unless its deadline or publisher session shows it to be old. Keep at least as long as any publisher, queue, replay
@@ -195,7 +195,6 @@ def prune(lane: str, older_than: timedelta, batch_rows: int, *, dry_run: bool, f
                 gone += rows
                 if not as_json:
                     click.echo(f"{gone} deleted", err=True)
-            admin.forget_cancellations(cutoff)
             publishers = sum(admin.forget_publishers(cutoff, now(), batch_rows))
     if as_json:
         found = {"deleted": 0 if dry_run else gone, "found": gone, "publishers": publishers}

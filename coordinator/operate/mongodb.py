@@ -180,10 +180,6 @@ class MongoAdmin:
             after = sequences[-1]
             yield gone
 
-    def forget_cancellations(self, cutoff: datetime) -> int:
-        with self._translated():
-            return self._database[Cancellation.table].delete_many({"requested_at": {"$lt": cutoff}}).deleted_count
-
     def silent_publishers(self, cutoff: datetime) -> int:
         with self._translated():
             return self._database[PublisherPosition.table].count_documents({"seen_at": {"$lt": cutoff}})

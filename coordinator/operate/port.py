@@ -152,9 +152,6 @@ class LaneAdmin(Protocol):
         The entry with the highest sequence stays. Ends at the first batch that holds none to delete.
         """
 
-    def forget_cancellations(self, cutoff: datetime) -> int:
-        """Delete the cancellations made before, of commands that never came; return how many."""
-
     def silent_publishers(self, cutoff: datetime) -> int:
         """How many positions of publishers `forget_publishers` would delete."""
 

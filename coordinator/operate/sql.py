@@ -176,10 +176,6 @@ class SqlAdmin:
             after = last
             yield gone
 
-    def forget_cancellations(self, cutoff: datetime) -> int:
-        with self._transaction() as connection:
-            return connection.execute(delete(_CANCELLATIONS).where(_CANCELLATIONS.c.requested_at < cutoff)).rowcount
-
     def silent_publishers(self, cutoff: datetime) -> int:
         count = select(func.count()).select_from(_PUBLISHERS).where(_PUBLISHERS.c.seen_at < cutoff)
         with self._transaction() as connection:

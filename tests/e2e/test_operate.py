@@ -538,13 +538,17 @@ def test_pruning_keeps_the_young_and_the_last(system: System, run: Run, lane: st
     assert (kept["deleted"], kept["publishers"]) == (0, 0)
     dry = run("log", "prune", lane, "--older-than", "0s", "--force", "--dry-run", "--json").json
     assert (dry["found"], dry["deleted"], dry["publishers"]) == (8, 0, 3)
+    late_id = str(uuid4())
+    run("cancel", late_id, "--lane", lane)
     pruned = run("log", "prune", lane, "--older-than", "0s", "--force", "--batch-rows", 2, "--json").json
     assert (pruned["deleted"], pruned["publishers"]) == (8, 3)
     run("command", sent[-1], expect=1)
     [status] = run("status", lane, "--json", "--sample-s", 0).json
     assert status["sequence"] == 9
+    # However late the command comes, it was said that it will not be applied.
+    assert "cancelled" in run("send", *create(lane), "--id", late_id, "--wait", 20, expect=1).out
     # The lane remembered where that publisher was.
     enqueue(system, lane, "lane.marker", b"{}", headers={"publisher": "b", "publisher-seq": 2})
-    assert run("drain", lane, "--json").json["sequence"] == 11
+    assert run("drain", lane, "--json").json["sequence"] == 12
     again = run("log", "prune", lane, "--older-than", "0s", "--force", "--dry-run", "--json").json
     assert again["publishers"] == 1
