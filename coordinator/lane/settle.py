@@ -1,14 +1,11 @@
 """What becomes of one request: pure decisions, in the order that the protocol gives them."""
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 from msgspec import Struct
 
-from coordinator.lane.authors import abandon, attribute, described, reference, traced
-from coordinator.lane.control import CONTROL_TYPES
+from coordinator.lane.authors import described
 from coordinator.lane.delivery import OldLetter
 from coordinator.lane.letters import Letters
 from coordinator.lane.orders import Orders
@@ -16,26 +13,21 @@ from coordinator.lane.parking import Parking, ordering_key
 from coordinator.lane.positions import Positions
 from coordinator.lane.request import Request
 from coordinator.lane.text import storable
+from coordinator.lane.trying import Verdict, continuation_of, tried
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.port import Refusal
-from shared.continuation import Deferred, continued
+from shared.continuation import continued
 from shared.effects import EFFECTS_PREFIX
-from shared.errors import Rejected
 from shared.ids import system_command_id
 from shared.lane_tables import Cancellation, DeadLetter, LogEntry
 from shared.messaging.outcome import Outcome, OutcomeError, from_log
 from shared.messaging.wire import CommandMessage, Problem
-from shared.row_checks import InvalidRow
-from shared.rows import Ref, Row, VersionedRow
-from shared.unit_of_work import Handler
 
 NO_FOLLOW_UP = 1
 """A failure is recorded without the command that it continues with."""
 BARE = 2
 """A failure is recorded as an entry of the log, and nothing else."""
 ERROR_CHARACTERS_MAX = 2000
-CODE_CHARACTERS_MAX = 100
-_CODE = re.compile(rf"[!-~]{{1,{CODE_CHARACTERS_MAX}}}")
 
 
 class Settled(Struct, frozen=True):
@@ -80,17 +72,6 @@ class Held(Exception):
 
 class LogUnasked(Exception):
     """Raised where the log must be asked first: what has to wait, or blocks the lane, may be settled already."""
-
-
-class Verdict(Struct, frozen=True):
-    """A status with what goes with it."""
-
-    status: str
-    code: str | None = None
-    text: str | None = None
-    result: bytes | None = None
-    traceback: str | None = None
-    is_deferred: bool = False
 
 
 def settle_in_turn(
@@ -156,7 +137,7 @@ def _key_of(request: Request) -> tuple[str | None, str | None]:
 
 def _continue(work: BatchWork, message: CommandMessage, entry: LogEntry) -> None:
     """Have what a settled command names go on with its outcome, if there can be such a command."""
-    deferred = _continuation_of(message)
+    deferred = continuation_of(message)
     if deferred is not None:
         outcome = from_log(entry, replayed=False)
         try:
@@ -164,17 +145,6 @@ def _continue(work: BatchWork, message: CommandMessage, entry: LogEntry) -> None
         except ValueError:
             # There is no such lane, or its name has no room. A command that would be applied was checked before.
             return
-
-
-def _continuation_of(message: CommandMessage) -> Deferred | None:
-    if message.continuation is None or message.command_id is None:
-        return None
-    return Deferred(
-        command_id=message.command_id,
-        type=message.type or "",
-        continuation=message.continuation,
-        origin=message.origin,
-    )
 
 
 def _blocks(request: Request, entry: LogEntry) -> bool:
@@ -243,7 +213,7 @@ def _waits(turn: Turn, request: Request, key: str | None, cancellation: Cancella
         return _WAITS if waiting.fingerprint == request.fingerprint else _mismatch(turn, request, command_id)
     if key is None or cancellation is not None or not parking.holds(key, command_id):
         return None
-    if len(parking) >= turn.parked_max or turn.positions.leaves_too_many_gaps(request.message):
+    if len(parking) >= turn.parked_max or _number_refused(turn, request.message) is not None:
         return None
     parking.wait(turn.work, request, key)
     return _WAITS
@@ -267,93 +237,32 @@ def _verdict(  # one return for each answer of the protocol
         return Verdict("expired", "deadline_expired", "the deadline had passed when the command's turn came")
     if fault is not None:
         return Verdict("failed", "handler_error", fault)
-    return _tried(turn, request)
-
-
-def _tried(turn: Turn, request: Request) -> Verdict:
-    """What the handler makes of a command, whatever it does."""
-    message, work = request.message, turn.work
-    continuation = None if message.continuation is None else _continuation_of(message)
-    work.begin_command(message.command_id or "", message.type or "", continuation)
-    done: Struct | None = None
-    try:
-        if continuation is not None:
-            work.check_continuation(continuation)
-        order = request.command if message.type in CONTROL_TYPES else None
-        if order is None:
-            work.is_authors = True
-            done = _handle(work, request)
-        else:
-            done = turn.orders.carry_out(order)
-        verdict = Verdict("applied", result=msgspec.json.encode(done), is_deferred=work.is_deferred)
-    except BaseException as error:  # whatever a handler does must not stop the lane
-        if error is work.interruption:
-            raise
-        verdict = _failure(error)
-        work.undo()
-        abandon(done)
-    finally:
-        work.is_authors = False
-    if work.interruption is not None:
-        # The handler caught it, or raised another one: it has not seen the rows as they are.
-        raise work.interruption
-    return verdict
-
-
-def _failure(error: BaseException) -> Verdict:
-    """What an error of a handler's means: it refuses the command, or is at fault."""
-    if isinstance(error, Rejected):
-        code, text = attribute(error, "code"), described(error, with_type=False)
-        if isinstance(code, str) and _CODE.fullmatch(code):
-            return Verdict("rejected", code, text)
-        return Verdict("failed", "handler_error", f"Rejected with a code that is none: {described(code)}")
-    code = "invalid_row" if isinstance(error, InvalidRow) else "handler_error"
-    return Verdict("failed", code, described(error), traceback=traced(error))
+    return tried(work, turn.orders, request)
 
 
 def _refusal(turn: Turn, request: Request, key: str | None) -> Verdict | None:
     """Why a command is not even tried."""
-    message = request.message
-    if turn.positions.is_settled(message):
-        return Verdict(
-            "rejected",
-            "publisher_seq_settled",
-            f"number {message.publisher_seq} of publisher {message.publisher} is settled already, or below 1",
-        )
-    if message.publisher_seq is not None and turn.positions.leaves_too_many_gaps(message):
-        return Verdict(
-            "rejected",
-            "too_many_gaps",
-            f"number {message.publisher_seq} of publisher {message.publisher} leaves too many others out: "
-            "publish those first, or begin another session",
-        )
+    refused = _number_refused(turn, request.message)
+    if refused is not None:
+        return refused
     if request.problem is not None:
         return Verdict("failed", request.problem.code, request.problem.message)
-    if key is not None and request.parked_key is None and turn.parking.holds(key, message.command_id or ""):
+    if key is not None and request.parked_key is None and turn.parking.holds(key, request.message.command_id or ""):
         return Verdict("rejected", "too_many_parked", f"{len(turn.parking)} commands wait behind failed ones already")
     return None
 
 
-def _handle(work: BatchWork, request: Request) -> Struct | None:
-    handler: Handler[Any] | None = request.handler
-    if handler is None or request.command is None:
-        raise TypeError("a request without a problem has a handler and a command")
-    expected = request.message.expected_version
-    if expected is not None:
-        if handler.target is None:
-            raise Rejected("expected_version_unsupported", f"{request.message.type} has no version to expect")
-        _check_version(work, reference(handler.target(request.command)), expected)
-    return handler.handle(work, request.command)
-
-
-def _check_version(work: BatchWork, target: Ref[Row], expected: int) -> None:
-    row = work.find(target.model, target.column, target.value)
-    # A row that is not there is the handler's to refuse, in its own words.
-    if isinstance(row, VersionedRow) and row.version != expected:
-        raise Rejected(
-            "version_conflict",
-            f"{target.model.table} {target.value} has version {row.version}, not {expected}",
-        )
+def _number_refused(turn: Turn, message: CommandMessage) -> Verdict | None:
+    """Why the number of its publisher's session keeps a command from being applied, and from waiting to be."""
+    if message.publisher_seq is None:
+        return None
+    named = f"number {message.publisher_seq} of publisher {message.publisher}"
+    if turn.positions.is_settled(message):
+        return Verdict("rejected", "publisher_seq_settled", f"{named} is settled already, or below 1")
+    if turn.positions.leaves_too_many_gaps(message):
+        text = f"{named} leaves too many others out: publish those first, or begin another session"
+        return Verdict("rejected", "too_many_gaps", text)
+    return None
 
 
 def _nameless(turn: Turn, request: Request, problem: Problem) -> Settled:
@@ -387,7 +296,7 @@ def _mismatch(turn: Turn, request: Request, known: str) -> Settled:
         error=error,
     )
     letter = turn.letters.mismatched(message, request.fingerprint, problem) if is_ours else None
-    deferred = _continuation_of(message)
+    deferred = continuation_of(message)
     if letter is not None and deferred is not None:
         emission = continued(deferred, "failed", None, error)
         # The command that has this id may have one of its own.

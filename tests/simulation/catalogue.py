@@ -16,6 +16,7 @@ from coordinator.lane import lane as lane_module
 from coordinator.lane import request as request_module
 from coordinator.lane import settle as settle_module
 from coordinator.lane import transactions as transactions_module
+from coordinator.lane import trying as trying_module
 from coordinator.lane import unit_of_work as work_module
 from coordinator.lane.acknowledger import Acknowledgement, Acknowledger
 from coordinator.lane.delivery import Settlement
@@ -29,7 +30,7 @@ from coordinator.lane.window import Window
 from coordinator.rabbitmq.emitted import EmittedCommands
 from coordinator.stores.port import Changes, Fenced, Lease
 from shared.lane_tables import LogEntry, OutboxEntry
-from shared.messaging import wire
+from shared.messaging import decoding
 from tests.simulation import catalogue_borders, catalogue_parking
 from tests.simulation.database import Database, Pending, SimulatedStore, SimulatedTransaction
 from tests.simulation.mutant import Mutant, rewritten
@@ -358,7 +359,7 @@ _rewritten(
 _rewritten(
     "deadline-lost-in-packs",
     "a late command of a pack is applied",
-    wire,
+    decoding,
     "_of_packed",
     "packed.deadline,",
     "None,",
@@ -366,7 +367,7 @@ _rewritten(
 _rewritten(
     "version-not-checked",
     "a stale expected version overwrites",
-    settle_module,
+    trying_module,
     "_check_version",
     "row.version != expected",
     "False",

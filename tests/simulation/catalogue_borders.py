@@ -21,7 +21,7 @@ from coordinator.rabbitmq.emitted import EmittedCommands
 from coordinator.stores.port import Changes, Lease
 from shared.continuation import Deferred
 from shared.lane_tables import DeadLetter
-from shared.messaging import wire
+from shared.messaging import decoding
 from tests.simulation import broker as broker_module
 from tests.simulation.database import Pending, SimulatedTransaction
 from tests.simulation.mutant import Mutant, rewritten
@@ -174,14 +174,14 @@ def _of_origin() -> Iterator[Mutant]:
         "strangers-continuation-is-the-systems",
         "whoever names a continuation has the system say it",
         settle_module,
-        "_continuation_of",
+        "continuation_of",
         "origin=message.origin",
         'origin="system"',
     )
     yield rewritten(
         "lowered-origin-ignored",
         "all that comes through writes.system is the system's, a stranger's continuation too",
-        wire,
+        decoding,
         "_origin",
         'or "public" in (said, envelope.headers.get(HEADER_ORIGIN))',
         "",
@@ -189,7 +189,7 @@ def _of_origin() -> Iterator[Mutant]:
     yield rewritten(
         "forged-origin-believed",
         "a header makes anybody the system",
-        wire,
+        decoding,
         "_checked",
         '_origin(envelope, origin) if envelope.is_system else "public"',
         'envelope.headers.get(HEADER_ORIGIN, "system" if envelope.is_system else "public")',
@@ -197,7 +197,7 @@ def _of_origin() -> Iterator[Mutant]:
     yield rewritten(
         "version-8-accepted-at-the-public-door",
         "a stranger takes the id of a command that the system will derive",
-        wire,
+        decoding,
         "_checked",
         "not envelope.is_system and is_system_id(command_id)",
         "False",

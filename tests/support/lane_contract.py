@@ -277,6 +277,21 @@ class LaneContract:
         assert codes(successor.outcomes(numbered(3, 96))) == ["publisher_seq_settled"]
         assert [row.balance for row in lane.rows(Account)] == [6]
 
+    def test_a_number_of_a_publisher_is_settled_once_whatever_its_key_waits_for(self, lane: LaneUnderTest) -> None:
+        lane.do(OpenAccount(owner="a"), Remark(id=1, note="broken"))
+
+        def numbered(number: int, name: int) -> Delivery:
+            return delivery(name, Deposit(id=1, amount=1), publisher="p", publisher_seq=number)
+
+        assert codes(lane.outcomes(numbered(1, 21))) == ["applied"]
+        assert codes(lane.outcomes(delivery(30, Fragile(id=1, amount=5)))) == ["handler_error"]
+        assert codes(lane.outcomes(numbered(1, 99), numbered(2, 22), numbered(2, 98))) == ["publisher_seq_settled"] * 2
+        assert codes(lane.outcomes(numbered(2, 97), numbered(2, 22))) == ["publisher_seq_settled"]
+        released = lane.outcomes(delivery(40, Release(ordering_key="accounts.id=1", command_id=command_id(30))))
+        assert codes(released) == ["applied", "applied"]
+        assert codes(lane.outcomes(numbered(2, 96))) == ["publisher_seq_settled"]
+        assert [row.balance for row in lane.rows(Account)] == [2]
+
     def test_malformed_and_unknown_commands_fail_and_are_dead_lettered(self, lane: LaneUnderTest) -> None:
         cases = [
             (delivery(1, b"{}", command_type="ledger.unknown"), "unknown_command_type"),

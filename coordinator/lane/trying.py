@@ -1,0 +1,107 @@
+"""Trying a command: what its handler makes of it, and what that means."""
+
+import re
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.lane.authors import abandon, attribute, described, reference, traced
+from coordinator.lane.control import CONTROL_TYPES
+from coordinator.lane.orders import Orders
+from coordinator.lane.request import Request
+from coordinator.lane.unit_of_work import BatchWork
+from shared.continuation import Deferred
+from shared.errors import Rejected
+from shared.messaging.wire import CommandMessage
+from shared.row_checks import InvalidRow
+from shared.rows import Ref, Row, VersionedRow
+from shared.unit_of_work import Handler
+
+CODE_CHARACTERS_MAX = 100
+_CODE = re.compile(rf"[!-~]{{1,{CODE_CHARACTERS_MAX}}}")
+
+
+class Verdict(Struct, frozen=True):
+    """A status with what goes with it."""
+
+    status: str
+    code: str | None = None
+    text: str | None = None
+    result: bytes | None = None
+    traceback: str | None = None
+    is_deferred: bool = False
+
+
+def continuation_of(message: CommandMessage) -> Deferred | None:
+    if message.continuation is None or message.command_id is None:
+        return None
+    return Deferred(
+        command_id=message.command_id,
+        type=message.type or "",
+        continuation=message.continuation,
+        origin=message.origin,
+    )
+
+
+def tried(work: BatchWork, orders: Orders, request: Request) -> Verdict:
+    """What the handler makes of a command, whatever it does."""
+    message = request.message
+    continuation = None if message.continuation is None else continuation_of(message)
+    work.begin_command(message.command_id or "", message.type or "", continuation)
+    done: Struct | None = None
+    try:
+        if continuation is not None:
+            work.check_continuation(continuation)
+        order = request.command if message.type in CONTROL_TYPES else None
+        if order is None:
+            work.is_authors = True
+            done = _handle(work, request)
+        else:
+            done = orders.carry_out(order)
+        verdict = Verdict("applied", result=msgspec.json.encode(done), is_deferred=work.is_deferred)
+    except BaseException as error:  # whatever a handler does must not stop the lane
+        if error is work.interruption:
+            raise
+        verdict = _failure(error)
+        work.undo()
+        abandon(done)
+    finally:
+        work.is_authors = False
+    if work.interruption is not None:
+        # The handler caught it, or raised another one: it has not seen the rows as they are.
+        raise work.interruption
+    return verdict
+
+
+def _failure(error: BaseException) -> Verdict:
+    """What an error of a handler's means: it refuses the command, or is at fault."""
+    if isinstance(error, Rejected):
+        code, text = attribute(error, "code"), described(error, with_type=False)
+        if isinstance(code, str) and _CODE.fullmatch(code):
+            return Verdict("rejected", code, text)
+        return Verdict("failed", "handler_error", f"Rejected with a code that is none: {described(code)}")
+    code = "invalid_row" if isinstance(error, InvalidRow) else "handler_error"
+    return Verdict("failed", code, described(error), traceback=traced(error))
+
+
+def _handle(work: BatchWork, request: Request) -> Struct | None:
+    handler: Handler[Any] | None = request.handler
+    if handler is None or request.command is None:
+        raise TypeError("a request without a problem has a handler and a command")
+    expected = request.message.expected_version
+    if expected is not None:
+        if handler.target is None:
+            raise Rejected("expected_version_unsupported", f"{request.message.type} has no version to expect")
+        _check_version(work, reference(handler.target(request.command)), expected)
+    return handler.handle(work, request.command)
+
+
+def _check_version(work: BatchWork, target: Ref[Row], expected: int) -> None:
+    row = work.find(target.model, target.column, target.value)
+    # A row that is not there is the handler's to refuse, in its own words.
+    if isinstance(row, VersionedRow) and row.version != expected:
+        raise Rejected(
+            "version_conflict",
+            f"{target.model.table} {target.value} has version {row.version}, not {expected}",
+        )
