@@ -13,7 +13,6 @@ PROVIDER_UNAVAILABLE: Final = "provider_unavailable"
 
 # The provider's words for a payment that is let go, and for one that is taken.
 _CANCELED: Final = "canceled"
-_SUCCEEDED: Final = "succeeded"
 
 
 class AuthorizeAtProvider(Effect, frozen=True, kw_only=True):
@@ -174,15 +173,12 @@ def _capture_told(effect: CaptureAtProvider, answer: Captured | Refused) -> Comm
     )
 
 
-def _void_told(effect: VoidAtProvider, answer: Voided | Refused) -> Command:
+def _void_told(effect: VoidAtProvider, answer: Voided | Captured | Refused) -> Command:
     if isinstance(answer, Voided):
         return VoidResult(id=effect.id, verdict="voided")
-    return VoidResult(
-        id=effect.id,
-        verdict="captured" if answer.status == _SUCCEEDED else "void_failed",
-        code=answer.code,
-        message=answer.message,
-    )
+    if isinstance(answer, Captured):
+        return VoidResult(id=effect.id, verdict="captured", amount=answer.amount)
+    return VoidResult(id=effect.id, verdict="void_failed", code=answer.code, message=answer.message)
 
 
 def _refund_told(effect: RefundAtProvider, answer: Refunded | Refused) -> Command:

@@ -55,7 +55,7 @@ class Refused(Struct, frozen=True, kw_only=True):
     """The provider does not do what was asked, and will not if asked again; nothing changed.
 
     `code` is the provider's, or that of a check before the call. `status` is the provider's word for the state that
-    the payment is in, where it is the state that forbids it: a void of what is captured, a capture of what is voided.
+    the payment is in, where it is the state that forbids it: a capture of what is voided.
     """
 
     code: str
@@ -85,8 +85,8 @@ class PaymentProvider(Protocol):
     async def capture(self, *, provider_id: str, amount: int, currency: str, key: str) -> Captured | Refused:
         """Take what is held, or less; the rest is let go."""
 
-    async def void(self, *, provider_id: str, key: str) -> Voided | Refused:
-        """Let go of what is held."""
+    async def void(self, *, provider_id: str, key: str) -> Voided | Captured | Refused:
+        """Let go of what is held. Captured: it was taken before, or a part of it, and the rest let go."""
 
     async def refund(
         self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str
@@ -101,7 +101,7 @@ class PaymentProvider(Protocol):
     async def look_up_capture(self, *, provider_id: str) -> Captured | Refused | None:
         """What became of capture()."""
 
-    async def look_up_void(self, *, provider_id: str) -> Voided | Refused | None:
+    async def look_up_void(self, *, provider_id: str) -> Voided | Captured | Refused | None:
         """What became of void()."""
 
     async def look_up_refund(self, *, provider_id: str, key: str) -> Refunded | Refused | None:

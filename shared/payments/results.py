@@ -42,7 +42,7 @@ class CaptureResult(Command, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class VoidResult(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of the call that lets go of what is held. `captured`: it was taken before.
+    """What became of the call that lets go of what is held. `captured`: `amount` of it was taken before.
 
     Rejected: `payment_not_found`, `impossible_transition`.
     """
@@ -51,6 +51,7 @@ class VoidResult(Command, frozen=True, kw_only=True, omit_defaults=True):
 
     id: Id
     verdict: Literal["voided", "captured", "void_failed", "answer_lost"]
+    amount: int = 0
     code: str | None = None
     message: str | None = None
 

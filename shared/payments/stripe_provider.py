@@ -11,7 +11,7 @@ Stripe's whose effect shows only later than STRIPE_SPENT_KEY_S holds an amount a
 it, by default after seven days. It is never taken.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -121,20 +121,22 @@ class StripeProvider:
             return Refused(code=error.code, message=str(error))
         intent = await self._change(
             provider_id,
-            "succeeded",
+            {"succeeded"},
             lambda options: self._intents.capture_async(provider_id, {"amount_to_capture": stripe_amount}, options),
             key,
         )
         return intent if isinstance(intent, Refused) else _captured(intent)
 
-    async def void(self, *, provider_id: str, key: str) -> Voided | Refused:
+    async def void(self, *, provider_id: str, key: str) -> Voided | Captured | Refused:
         intent = await self._change(
             provider_id,
-            "canceled",
+            {"canceled", "succeeded"},
             lambda options: self._intents.cancel_async(provider_id, {}, options),
             key,
         )
-        return intent if isinstance(intent, Refused) else Voided()
+        if isinstance(intent, Refused):
+            return intent
+        return Voided() if intent.status == "canceled" else _captured(intent)
 
     async def refund(
         self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str
@@ -176,15 +178,20 @@ class StripeProvider:
 
     async def look_up_capture(self, *, provider_id: str) -> Captured | Refused | None:
         intent = await self._decided(provider_id)
-        if not isinstance(intent, Refused) and intent.status == "succeeded":
-            return _captured(intent)
-        return _refused_by(intent, "canceled")
+        if isinstance(intent, Refused):
+            return intent
+        if intent.status == "canceled":
+            text = f"{intent.id} is canceled"
+            return Refused(code="payment_intent_unexpected_state", message=text, status=intent.status)
+        return _captured(intent) if intent.status == "succeeded" else None
 
-    async def look_up_void(self, *, provider_id: str) -> Voided | Refused | None:
+    async def look_up_void(self, *, provider_id: str) -> Voided | Captured | Refused | None:
         intent = await self._decided(provider_id)
-        if not isinstance(intent, Refused) and intent.status == "canceled":
-            return Voided()
-        return _refused_by(intent, "succeeded")
+        if isinstance(intent, Refused):
+            return intent
+        if intent.status == "succeeded":
+            return _captured(intent)
+        return Voided() if intent.status == "canceled" else None
 
     async def look_up_refund(self, *, provider_id: str, key: str) -> Refunded | Refused | None:
         try:
@@ -197,13 +204,13 @@ class StripeProvider:
         await self._http.close_async()  # type: ignore[no-untyped-call]
 
     async def _change(
-        self, provider_id: str, done: str, call: _Call[stripe.PaymentIntent], key: str
+        self, provider_id: str, done: Collection[str], call: _Call[stripe.PaymentIntent], key: str
     ) -> stripe.PaymentIntent | Refused:
-        """Bring an intent to a state that it reaches once. Whatever goes wrong, its state then tells what to do."""
+        """Bring an intent to one of its last states. Whatever goes wrong, its state then tells what to do."""
 
         async def found() -> stripe.PaymentIntent | None:
             intent = await self._look_up.intent(provider_id)
-            return intent if intent.status == done else None
+            return intent if intent.status in done else None
 
         try:
             return await _made_once(call, key, found, _KEYS_MAX)
@@ -212,7 +219,7 @@ class StripeProvider:
                 intent = await self._look_up.intent(provider_id)
             except StripeRefused:
                 return Refused(code=refused.code, message=str(refused))
-            if intent.status == done:
+            if intent.status in done:
                 return intent
             return Refused(code=refused.code, message=str(refused), status=intent.status)
 
@@ -291,15 +298,6 @@ def _authorization(intent: stripe.PaymentIntent) -> Authorized | Declined | Refu
 
 def _captured(intent: stripe.PaymentIntent) -> Captured:
     return Captured(amount=from_stripe(intent.amount_received, intent.currency))
-
-
-def _refused_by(intent: stripe.PaymentIntent | Refused, end: str) -> Refused | None:
-    """What was asked of an intent will not happen once it has come to that end."""
-    if isinstance(intent, Refused):
-        return intent
-    if intent.status != end:
-        return None
-    return Refused(code="payment_intent_unexpected_state", message=f"{intent.id} is {end}", status=end)
 
 
 def _processing(intent: stripe.PaymentIntent) -> EffectRetry:

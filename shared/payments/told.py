@@ -38,13 +38,10 @@ def capture_result(work: UnitOfWork, command: CaptureResult) -> Payment:
     reason = reason_of(command.code, command.message)
     if command.verdict == "voided":
         _voided(progress)
-    elif command.verdict != "captured":
-        _guess(progress, "capture", command.verdict, reason)
-    elif 0 < command.amount <= progress.payment.amount:
-        _captured(progress, command.amount)
+    elif command.verdict == "captured":
+        _taken(progress, "capture", command.amount)
     else:
-        text = f"the provider took {command.amount}, of {progress.payment.amount} {progress.payment.currency}"
-        _guess(progress, "capture", "answer_lost", Reason(AMOUNT_MISMATCH, text))
+        _guess(progress, "capture", command.verdict, reason)
     return progress.store()
 
 
@@ -53,8 +50,7 @@ def void_result(work: UnitOfWork, command: VoidResult) -> Payment:
     if command.verdict == "voided":
         _voided(progress)
     elif command.verdict == "captured":
-        # How much the provider does not say here; an event does. A refund of too much it refuses.
-        _captured(progress, progress.payment.amount)
+        _taken(progress, "void", command.amount)
     else:
         _guess(progress, "void", command.verdict, reason_of(command.code, command.message))
     return progress.store()
@@ -96,7 +92,7 @@ def provider_event(work: UnitOfWork, command: TellOfPayment) -> Payment:
             _voided(progress)
         case "captured":
             progress.note(provider_id=command.provider_id)
-            _captured(progress, command.amount_captured or command.amount)
+            _captured(progress, command.amount_captured)
         case "refunded":
             # A hold that is let go is at Stripe a refund too, of a charge of which nothing was captured.
             if command.amount_captured > 0:
@@ -123,6 +119,16 @@ def _authorized(progress: Progress, provider_id: str) -> None:
 def _declined(progress: Progress, reason: Reason) -> None:
     if progress.payment.provider_id is None and not progress.payment.captured:
         progress.move("declined", reason)
+
+
+def _taken(progress: Progress, action: Action, amount: int) -> None:
+    """What the answer to a call says was taken, which may be less than what was held."""
+    payment = progress.payment
+    if 0 < amount <= payment.amount:
+        _captured(progress, amount)
+    else:
+        text = f"the provider took {amount}, of {payment.amount} {payment.currency}"
+        _guess(progress, action, "answer_lost", Reason(AMOUNT_MISMATCH, text))
 
 
 def _captured(progress: Progress, amount: int) -> None:
@@ -232,6 +238,7 @@ def _is_of_amount(payment: Payment, command: TellOfPayment) -> bool:
     return (
         command.amount == payment.amount
         and captured <= payment.amount
+        and (captured > 0 or command.kind != "captured")
         and (captured == 0 or payment.captured in {0, captured})
         and (captured == 0 or command.amount_refunded <= captured)
     )

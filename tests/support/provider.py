@@ -77,12 +77,12 @@ class FakeProvider:
 
         return self._once("capture", key, deed)
 
-    async def void(self, *, provider_id: str, key: str) -> Voided | Refused:
+    async def void(self, *, provider_id: str, key: str) -> Voided | Captured | Refused:
         held = self.payments[provider_id]
 
-        def deed() -> Voided | Refused:
+        def deed() -> Voided | Captured:
             if held.status == "succeeded":
-                return Refused(code="payment_intent_unexpected_state", message=held.status, status=held.status)
+                return Captured(amount=held.captured)
             held.status = "canceled"
             return Voided()
 
@@ -118,11 +118,11 @@ class FakeProvider:
             return Refused(code="payment_intent_unexpected_state", message=held.status, status=held.status)
         return Captured(amount=held.captured) if held.status == "succeeded" else None
 
-    async def look_up_void(self, *, provider_id: str) -> Voided | Refused | None:
+    async def look_up_void(self, *, provider_id: str) -> Voided | Captured | None:
         self._fail("void")
         held = self.payments[provider_id]
         if held.status == "succeeded":
-            return Refused(code="payment_intent_unexpected_state", message=held.status, status=held.status)
+            return Captured(amount=held.captured)
         return Voided() if held.status == "canceled" else None
 
     async def look_up_refund(self, *, provider_id: str, key: str) -> Refunded | Refused | None:

@@ -100,7 +100,7 @@ async def told(provider: FakeProvider, effect: Effect) -> Told:
         (CAPTURE, Refused(**NO, status="canceled"), CaptureResult(id=1, verdict="voided", **NO)),
         (CAPTURE, Refused(**NO), CaptureResult(id=1, verdict="capture_failed", **NO)),
         (VOID, Voided(), VoidResult(id=1, verdict="voided")),
-        (VOID, Refused(**NO, status="succeeded"), VoidResult(id=1, verdict="captured", **NO)),
+        (VOID, Captured(amount=30), VoidResult(id=1, verdict="captured", amount=30)),
         (VOID, Refused(**NO), VoidResult(id=1, verdict="void_failed", **NO)),
         (
             REFUND,
@@ -125,7 +125,7 @@ async def test_an_answer_becomes_a_command(effect: Effect, answer: Any, result: 
         (CAPTURE, Captured(amount=1230), CaptureResult(id=1, verdict="captured", amount=1230)),
         (CAPTURE, Refused(**NO, status="canceled"), CaptureResult(id=1, verdict="voided", **NO)),
         (VOID, Voided(), VoidResult(id=1, verdict="voided")),
-        (VOID, Refused(**NO, status="succeeded"), VoidResult(id=1, verdict="captured", **NO)),
+        (VOID, Captured(amount=30), VoidResult(id=1, verdict="captured", amount=30)),
         (
             REFUND,
             Refunded(refund_id="re_1", amount=30),

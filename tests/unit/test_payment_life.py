@@ -199,10 +199,29 @@ class TestReversing:
     def test_what_was_taken_before_it_was_let_go_is_given_back(self, lane: PaymentLane) -> None:
         lane.authorized()
         lane.applied(REVERSE, waits=True)
-        lane.applied(VoidResult(id=1, verdict="captured"))
+        lane.applied(VoidResult(id=1, verdict="captured", amount=AMOUNT))
         assert lane.told == []
         lane.applied(REFUNDED)
         assert (lane.payment.status, lane.codes_told) == ("refunded", [("reverse", "applied")])
+
+    def test_of_what_was_taken_before_no_more_is_given_back_than_that(self, lane: PaymentLane) -> None:
+        """Somebody took a part of it in the provider's dashboard; his event is late."""
+        lane.authorized()
+        lane.applied(REVERSE, waits=True)
+        lane.applied(VoidResult(id=1, verdict="captured", amount=300))
+        assert (lane.payment.captured, lane.refunds[0].amount) == (300, 300)
+        lane.applied(event("captured", amount_captured=300))
+        lane.applied(REFUNDED)
+        assert (lane.payment.status, lane.payment.refunded) == ("refunded", 300)
+
+    @pytest.mark.parametrize("amount", [0, AMOUNT + 1])
+    def test_what_was_taken_before_is_not_guessed(self, lane: PaymentLane, amount: int) -> None:
+        lane.authorized()
+        lane.applied(REVERSE, waits=True)
+        lane.applied(VoidResult(id=1, verdict="captured", amount=amount))
+        assert (lane.payment.status, lane.payment.reason_code) == ("needs_review", "amount_mismatch")
+        lane.applied(event("captured", amount_captured=300))
+        assert (lane.payment.captured, lane.payment.status) == (300, "captured")
 
     def test_a_refund_that_fails_fails_the_reversal_and_leaves_the_payment_captured(self, lane: PaymentLane) -> None:
         lane.captured()

@@ -100,7 +100,7 @@ CASES: dict[str, tuple[str, tuple[Command, ...], tuple[Command, ...], tuple[str,
     "a capture that was faster than the reversal": (
         "authorized",
         (ReversePayment(id=1),),
-        (VoidResult(id=1, verdict="captured"), TAKEN),
+        (VoidResult(id=1, verdict="captured", amount=AMOUNT), TAKEN),
         ("captured", AMOUNT, 0, "refund"),
     ),
     "a reversal that waits for the capture": (

@@ -222,7 +222,7 @@ def test_a_hold_that_comes_to_light_after_an_operator_saw_none_is_let_go(lane: P
         (VoidResult(**LOST), ("needs_review", 0, None)),
         (VoidResult(id=1, verdict="void_failed"), ("needs_review", 0, None)),
         # It is to be given back, as was wanted.
-        (VoidResult(id=1, verdict="captured"), ("captured", AMOUNT, "refund")),
+        (VoidResult(id=1, verdict="captured", amount=AMOUNT), ("captured", AMOUNT, "refund")),
     ],
 )
 def test_such_a_hold_that_cannot_be_let_go_is_for_a_person_and_what_was_taken_is_given_back(

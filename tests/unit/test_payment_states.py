@@ -67,6 +67,8 @@ VERDICTS = st.sampled_from(
         CaptureResult(id=1, verdict="capture_failed"),
         CaptureResult(id=1, verdict="answer_lost"),
         VoidResult(id=1, verdict="voided"),
+        VoidResult(id=1, verdict="captured", amount=AMOUNT),
+        VoidResult(id=1, verdict="captured", amount=1),
         VoidResult(id=1, verdict="captured"),
         VoidResult(id=1, verdict="void_failed"),
         VoidResult(id=1, verdict="answer_lost"),
