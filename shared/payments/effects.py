@@ -183,7 +183,13 @@ def _void_told(effect: VoidAtProvider, answer: Voided | Captured | Refused) -> C
 
 def _refund_told(effect: RefundAtProvider, answer: Refunded | Refused) -> Command:
     if isinstance(answer, Refunded):
-        return RefundResult(id=effect.id, refund_id=effect.refund_id, verdict="refunded", provider_id=answer.refund_id)
+        return RefundResult(
+            id=effect.id,
+            refund_id=effect.refund_id,
+            verdict="refunded",
+            provider_id=answer.refund_id,
+            total=answer.total,
+        )
     return RefundResult(
         id=effect.id, refund_id=effect.refund_id, verdict="refund_failed", code=answer.code, message=answer.message
     )

@@ -45,10 +45,14 @@ class Voided(Struct, frozen=True):
 
 
 class Refunded(Struct, frozen=True, kw_only=True):
-    """The amount is on its way back to the payer, as the refund of this id."""
+    """The amount is on its way back to the payer, as the refund of this id.
+
+    `total` is all that went back so far, this included: others may give back too, such as in the provider's dashboard.
+    """
 
     refund_id: str
     amount: int
+    total: int
 
 
 class Refused(Struct, frozen=True, kw_only=True):

@@ -57,7 +57,7 @@ class VoidResult(Command, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RefundResult(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of the call that gives back. `provider_id` is the refund's.
+    """What became of the call that gives back. `provider_id` is the refund's; `total` is all that went back so far.
 
     Rejected: `payment_not_found`, `refund_not_found`, `impossible_transition`.
     """
@@ -68,6 +68,7 @@ class RefundResult(Command, frozen=True, kw_only=True, omit_defaults=True):
     refund_id: Id
     verdict: Literal["refunded", "refund_failed", "answer_lost"]
     provider_id: ProviderId | None = None
+    total: Total = 0
     code: str | None = None
     message: str | None = None
 

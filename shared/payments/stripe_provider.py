@@ -31,6 +31,7 @@ from shared.settings import StripeSettings
 if TYPE_CHECKING:
     from stripe.params import PaymentIntentCreateParams
 
+_NOT_REFUNDED: Final = frozenset({"failed", "canceled"})
 _KEYS_MAX: Final = 30
 """An attempt spends one at most, and what it did is looked up before the next."""
 
@@ -163,7 +164,7 @@ class StripeProvider:
                 refund = await _made_once(make, key, found, _KEYS_MAX)
         except StripeRefused as refused:
             return await self._refund_by_others(provider_id, refused)
-        return _refunded(refund)
+        return await self._refunded(provider_id, refund)
 
     async def look_up_authorization(
         self, *, amount: int, currency: str, key: str, asked_at: datetime
@@ -198,7 +199,7 @@ class StripeProvider:
             refund = await self._look_up.refund_with(provider_id, key)
         except StripeRefused as refused:
             raise _untold(refused) from None
-        return None if refund is None else _refunded(refund)
+        return None if refund is None else await self._refunded(provider_id, refund)
 
     async def close(self) -> None:
         await self._http.close_async()  # type: ignore[no-untyped-call]
@@ -237,8 +238,21 @@ class StripeProvider:
         """Where all of it went back already, by somebody's hand in the dashboard, that is the refund."""
         if refused.code == "charge_already_refunded":
             for refund in await self._look_up.refunds(provider_id):
-                return _refunded(refund)
+                return await self._refunded(provider_id, refund)
         return Refused(code=refused.code, message=str(refused))
+
+    async def _refunded(self, provider_id: str, refund: stripe.Refund) -> Refunded | Refused:
+        """One that is pending is on its way; one that failed later left the money where it was."""
+        if refund.status in _NOT_REFUNDED:
+            reason = getattr(refund, "failure_reason", None) or refund.status
+            return Refused(code=str(reason), message=f"refund {refund.id} has {refund.status}", status=refund.status)
+        amount = from_stripe(refund.amount, refund.currency)
+        others = [
+            from_stripe(each.amount, each.currency)
+            for each in await self._look_up.refunds(provider_id)
+            if each.id != refund.id and each.status not in _NOT_REFUNDED
+        ]
+        return Refunded(refund_id=refund.id, amount=amount, total=amount + sum(others))
 
 
 async def _made_once(call: _Call[T], key: str, found: Callable[[], Awaitable[T | None]], keys_max: int) -> T:
@@ -307,11 +321,3 @@ def _processing(intent: stripe.PaymentIntent) -> EffectRetry:
 def _declined_or_refused(refused: StripeRefused) -> Declined | Refused:
     kind = Declined if refused.by_issuer else Refused
     return kind(code=refused.code, message=str(refused))
-
-
-def _refunded(refund: stripe.Refund) -> Refunded | Refused:
-    """One that is pending is on its way; one that failed later left the money where it was."""
-    if refund.status in {"failed", "canceled"}:
-        reason = getattr(refund, "failure_reason", None) or refund.status
-        return Refused(code=str(reason), message=f"refund {refund.id} has {refund.status}", status=refund.status)
-    return Refunded(refund_id=refund.id, amount=from_stripe(refund.amount, refund.currency))

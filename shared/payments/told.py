@@ -62,7 +62,7 @@ def refund_result(work: UnitOfWork, command: RefundResult) -> Payment:
     if refund is None or refund.payment_id != command.id:
         raise Rejected("refund_not_found", f"payment {command.id} has no refund {command.refund_id}")
     if command.verdict == "refunded":
-        _refund_made(work, progress, refund, command.provider_id)
+        _refund_made(work, progress, refund, command)
     elif refund.status == "pending":
         reason = reason_of(command.code, command.message)
         is_unknown = command.verdict == "answer_lost"
@@ -150,7 +150,8 @@ def _guess(progress: Progress, action: Action, guess: Guess, reason: Reason) -> 
         progress.let_go()
 
 
-def _refund_made(work: UnitOfWork, progress: Progress, refund: Refund, provider_id: str | None) -> None:
+def _refund_made(work: UnitOfWork, progress: Progress, refund: Refund, told: RefundResult) -> None:
+    provider_id = told.provider_id
     # Where the provider says that somebody else gave all of it back, that refund may have a row already.
     is_new = provider_id is not None and work.find(Refund, "provider_id", provider_id) is None
     known_id = provider_id if is_new else refund.provider_id
@@ -158,12 +159,17 @@ def _refund_made(work: UnitOfWork, progress: Progress, refund: Refund, provider_
     if refund.status == "succeeded":  # an event said so before
         return
     payment = progress.payment
-    _note_refunded(progress, min(payment.captured, payment.refunded + refund.amount))
+    # An event may have told of it before, as a part of all that went back.
+    total = max(payment.refunded, told.total) if told.total else payment.refunded + refund.amount
+    _note_refunded(progress, min(payment.captured, total))
     progress.end_refund(refund.id)
 
 
 def _refunded_in_all(work: UnitOfWork, progress: Progress, total: int, captured: int) -> None:
-    """All that was given back, by us and by others. What is in question is part of it, if there is room for it."""
+    """All that was given back, by us and by others.
+
+    Whether a refund that we wait for is a part of it the answer to its call tells, unless nothing is left to give.
+    """
     payment = progress.payment
     if payment.captured == 0:  # the first that we hear of either
         progress.note(captured=captured, refunded=total)
@@ -175,7 +181,7 @@ def _refunded_in_all(work: UnitOfWork, progress: Progress, total: int, captured:
     refund = None if payment.refund_id is None else work.get(Refund, payment.refund_id)
     if refund is None:
         _note_refunded(progress, total)
-    elif total >= payment.refunded + refund.amount:
+    elif total == payment.captured:
         work.save(msgspec.structs.replace(refund, status="succeeded", reason_code=None, reason=None))
         _note_refunded(progress, total)
         progress.end_refund(refund.id)

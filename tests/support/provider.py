@@ -99,7 +99,7 @@ class FakeProvider:
                 return held.refunds[key]
             if held.refunded + amount > held.captured:
                 return Refused(code="amount_too_large", message="more than was taken")
-            held.refunds[key] = Refunded(refund_id=f"re_{key}", amount=amount)
+            held.refunds[key] = Refunded(refund_id=f"re_{key}", amount=amount, total=held.refunded + amount)
             return held.refunds[key]
 
         return self._once("refund", key, deed)

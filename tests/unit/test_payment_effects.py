@@ -104,8 +104,8 @@ async def told(provider: FakeProvider, effect: Effect) -> Told:
         (VOID, Refused(**NO), VoidResult(id=1, verdict="void_failed", **NO)),
         (
             REFUND,
-            Refunded(refund_id="re_1", amount=30),
-            RefundResult(id=1, refund_id=2, verdict="refunded", provider_id="re_1"),
+            Refunded(refund_id="re_1", amount=30, total=70),
+            RefundResult(id=1, refund_id=2, verdict="refunded", provider_id="re_1", total=70),
         ),
         (REFUND, Refused(**NO), RefundResult(id=1, refund_id=2, verdict="refund_failed", **NO)),
     ],
@@ -128,8 +128,8 @@ async def test_an_answer_becomes_a_command(effect: Effect, answer: Any, result: 
         (VOID, Captured(amount=30), VoidResult(id=1, verdict="captured", amount=30)),
         (
             REFUND,
-            Refunded(refund_id="re_1", amount=30),
-            RefundResult(id=1, refund_id=2, verdict="refunded", provider_id="re_1"),
+            Refunded(refund_id="re_1", amount=30, total=70),
+            RefundResult(id=1, refund_id=2, verdict="refunded", provider_id="re_1", total=70),
         ),
     ],
 )

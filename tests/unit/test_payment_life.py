@@ -266,12 +266,31 @@ class TestRefunding:
         lane.applied(RefundResult(id=1, refund_id=1, verdict="answer_lost", code="answer_lost", message="?"))
         assert (lane.payment.status, lane.payment.refund_id) == ("needs_review", 1)
         assert lane.codes_told == [("refund", "payment_needs_review")]
-        # Somebody else's refund does not settle it; one that has room for it does.
-        lane.applied(event("refunded", captured=AMOUNT, refunded=100))
-        assert (lane.payment.status, lane.payment.refunded) == ("needs_review", 100)
-        lane.applied(event("refunded", captured=AMOUNT, refunded=500))
-        assert (lane.payment.status, lane.payment.refunded, lane.payment.refund_id) == ("captured", 500, None)
+        # Whether it is a part of what went back, no amount tells, unless all of it did.
+        for total in (100, 400, 500):
+            lane.applied(event("refunded", captured=AMOUNT, refunded=total))
+            assert (lane.payment.status, lane.payment.refunded) == ("needs_review", total)
+        lane.applied(event("refunded", captured=AMOUNT, refunded=AMOUNT))
+        assert (lane.payment.status, lane.payment.refunded, lane.payment.refund_id) == ("refunded", AMOUNT, None)
         assert lane.refunds[0].status == "succeeded"
+
+    @pytest.mark.parametrize(
+        ("result", "refunded", "status"),
+        [
+            (RefundResult(id=1, refund_id=1, verdict="refund_failed", code="amount_too_large"), 600, "failed"),
+            (RefundResult(id=1, refund_id=1, verdict="refunded", provider_id="re_1", total=900), 900, "succeeded"),
+        ],
+    )
+    def test_somebody_else_s_refund_is_not_taken_for_one_that_has_no_answer_yet(
+        self, lane: PaymentLane, result: RefundResult, refunded: int, status: str
+    ) -> None:
+        lane.captured()
+        lane.applied(RefundPayment(id=1, amount=300), waits=True)
+        lane.applied(event("refunded", captured=AMOUNT, refunded=600))
+        assert (lane.told, lane.refunds[0].status, lane.payment.refunded) == ([], "pending", 600)
+        lane.applied(result)
+        assert (lane.refunds[0].status, lane.payment.refunded, lane.payment.status) == (status, refunded, "captured")
+        assert len(lane.told) == 1
 
     def test_a_refund_that_the_bank_sends_back_needs_a_review_that_no_event_ends(self, lane: PaymentLane) -> None:
         lane.captured()

@@ -112,13 +112,17 @@ CASES: dict[str, tuple[str, tuple[Command, ...], tuple[Command, ...], tuple[str,
     "a refund of a part": (
         "captured",
         (RefundPayment(id=1, amount=300),),
-        (RefundResult(id=1, refund_id=1, verdict="refunded", provider_id="re_1"), refunded(300), TAKEN),
+        (RefundResult(id=1, refund_id=1, verdict="refunded", provider_id="re_1", total=300), refunded(300), TAKEN),
         ("captured", AMOUNT, 300, None),
     ),
     "a refund of a part, and one that somebody else made": (
         "captured",
         (RefundPayment(id=1, amount=300),),
-        (RefundResult(id=1, refund_id=1, verdict="refunded", provider_id="re_1"), refunded(200), refunded(500)),
+        (
+            RefundResult(id=1, refund_id=1, verdict="refunded", provider_id="re_1", total=300),
+            refunded(200),
+            refunded(500),
+        ),
         ("captured", AMOUNT, 500, None),
     ),
     "a refund whose answer is lost": (
@@ -131,7 +135,7 @@ CASES: dict[str, tuple[str, tuple[Command, ...], tuple[Command, ...], tuple[str,
         "captured",
         (RefundPayment(id=1),),
         (
-            RefundResult(id=1, refund_id=1, verdict="refunded", provider_id="re_1"),
+            RefundResult(id=1, refund_id=1, verdict="refunded", provider_id="re_1", total=300),
             refunded(AMOUNT),
             event("refund_failed", refund_id="re_1", code="expired_or_canceled_card"),
         ),
