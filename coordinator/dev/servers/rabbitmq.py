@@ -24,7 +24,10 @@ listeners.tcp.local = {host}:{port}
 log.console = true
 log.console.level = info
 disk_free_limit.absolute = 50MB
+max_message_size = {message_bytes_max}
 """
+MESSAGE_BYTES_MAX = 2 << 20
+"""Twice what a lane takes. What a stranger makes the broker keep, copy and print is bounded by it."""
 _NODE = "coordinator@localhost"
 _CONTROL_TIMEOUT_S = 60
 
@@ -99,7 +102,9 @@ class RabbitMQ(Server):
 
     def _prepare(self) -> None:
         self.data.mkdir(exist_ok=True)
-        (self.directory / "rabbitmq.conf").write_text(_CONFIGURATION.format(host=HOST, port=self.port))
+        (self.directory / "rabbitmq.conf").write_text(
+            _CONFIGURATION.format(host=HOST, port=self.port, message_bytes_max=MESSAGE_BYTES_MAX)
+        )
         (self.directory / "enabled_plugins").write_text("[].\n")
         if self._epmd is None or not self._epmd.alive:
             self._epmd = Process(
