@@ -23,6 +23,7 @@ from shared.effects import EFFECTS_PREFIX
 from shared.errors import Rejected
 from shared.ids import replay_command_id, system_command_id
 from shared.lane_tables import DeadLetter, OutboxEntry
+from shared.messaging.decoding import INVALID_HEADER, UNREAD_PACK
 from shared.messaging.options import Options
 from shared.messaging.wire import CommandMessage, Problem
 
@@ -102,7 +103,10 @@ class Orders:
         return letter
 
     def _emission_of(self, letter: DeadLetter, command: ReplayLetter) -> Emission:
-        """What is sent once more. Raises Rejected where it would only fail again."""
+        """What is sent once more. Raises Rejected where it would only fail again, or mean something else."""
+        unread = _unread(letter)
+        if unread is not None:
+            raise Rejected("not_replayable", f"dead letter {letter.id} {unread}")
         is_whole = letter.size_bytes == len(letter.arguments)
         if command.args is UNSET and not is_whole:
             text = (
@@ -115,13 +119,11 @@ class Orders:
             if letter.origin != "system" and not command.as_system:
                 text = f"dead letter {letter.id} is a stranger's, and only lanes ask for effects"
                 raise Rejected("forbidden_command_type", text)
-            if letter.type is None:
-                raise Rejected("not_replayable", f"dead letter {letter.id} would fail again: nobody knows its type")
             # Its id is the idempotency key at the other side, so it keeps it.
             return Emission(
                 lane=letter.target,
                 command_id=letter.command_id or system_command_id("letter", letter.target, str(letter.id)),
-                type=letter.type,
+                type=letter.type or "",
                 arguments=arguments,
                 options=Options(replayed=True),
             )
@@ -168,6 +170,17 @@ class Orders:
 def _is_untold(letter: DeadLetter) -> bool:
     """Whether nobody was ever told what became of its command: it never came as far as the log."""
     return letter.command_id is not None and letter.sequence is None and letter.source == letter.command_id
+
+
+def _unread(letter: DeadLetter) -> str | None:
+    """What of its command nobody could read, if without it that would be another one, with whatever arguments."""
+    if letter.type is None:
+        return "would fail again: nobody knows its type"
+    if letter.code == INVALID_HEADER:
+        return f"came with a condition that cannot be read ({letter.reason}): discard it, and send what was meant"
+    if letter.code in UNREAD_PACK and not letter.arguments:
+        return "was in a pack that was not read: discard it, and have its publisher send it again"
+    return None
 
 
 def _replay_id(letter: DeadLetter) -> str:

@@ -38,6 +38,11 @@ UNPACKED_COMMANDS_MAX: Final = 10_000
 """Nor for more of them."""
 KEPT_BYTES_MAX: Final = 1 << 20
 """Of a body that is not taken no more is kept: it may be as large as the broker lets messages be."""
+INVALID_HEADER: Final = "invalid_header"
+MESSAGE_TOO_LARGE: Final = "message_too_large"
+PACK_TOO_LARGE: Final = "pack_too_large"
+UNREAD_PACK: Final = frozenset({MESSAGE_TOO_LARGE, PACK_TOO_LARGE})
+"""Of a pack with one of these problems the commands are found by their ids, and no more of them is read."""
 _TYPE = re.compile(r"[!-~]{1,100}")
 _CONTINUATION = re.compile(rf"(?=[!-~]{{3,100}}\Z)[^.]{{1,{LANE_CHARACTERS_MAX}}}\..+")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -93,7 +98,7 @@ def _decoded(envelope: Envelope, body: bytes, bytes_max: int, commands_max: int)
         None,
     )
     if len(body) > bytes_max and message.problem is None:
-        problem = Problem("message_too_large", f"the body has {len(body)} bytes; at most {bytes_max} are taken")
+        problem = Problem(MESSAGE_TOO_LARGE, f"the body has {len(body)} bytes; at most {bytes_max} are taken")
         message = msgspec.structs.replace(message, problem=problem)
     return (_cut(message),)
 
@@ -107,7 +112,7 @@ def _cut(message: CommandMessage) -> CommandMessage:
 
 def _decoded_pack(envelope: Envelope, body: bytes, bytes_max: int, commands_max: int) -> tuple[CommandMessage, ...]:
     if len(body) > bytes_max:
-        problem = Problem("message_too_large", f"the pack has {len(body)} bytes; at most {bytes_max} are taken")
+        problem = Problem(MESSAGE_TOO_LARGE, f"the pack has {len(body)} bytes; at most {bytes_max} are taken")
         return _refused_pack(envelope, body, problem)
     try:
         elements = _PACK.decode(body)
@@ -179,7 +184,7 @@ def _refused_pack(envelope: Envelope, body: bytes, problem: Problem) -> tuple[Co
 
 
 def _too_many(commands: int, commands_max: int) -> Problem:
-    return Problem("pack_too_large", f"the pack has {commands} commands; at most {commands_max} are taken")
+    return Problem(PACK_TOO_LARGE, f"the pack has {commands} commands; at most {commands_max} are taken")
 
 
 def _unreadable(envelope: Envelope, body: bytes, problem: Problem) -> CommandMessage:
@@ -232,6 +237,7 @@ def _checked(  # noqa: C901  # a line or two for each part of a command
     continuation: object,
     origin: object,
 ) -> CommandMessage:
+    # What is wrong with a header hides whatever else is: without its conditions it is another command.
     problem: Problem | None = None
     clean_id: str | None = None
     if command_id is None:
@@ -260,14 +266,12 @@ def _checked(  # noqa: C901  # a line or two for each part of a command
     if publisher_seq is not None:
         number, problem = _integer(HEADER_PUBLISHER_SEQ, publisher_seq, problem)
     if publisher is not None and not (isinstance(publisher, str) and _TYPE.fullmatch(publisher)):
-        problem = problem or Problem(
-            "invalid_header",
-            f"publisher must be 1 to {TYPE_CHARACTERS_MAX} visible ASCII characters: {_shown(publisher)}",
-        )
+        text = f"publisher must be 1 to {TYPE_CHARACTERS_MAX} visible ASCII characters: {_shown(publisher)}"
+        problem = Problem(INVALID_HEADER, text)
         publisher = None
     if continuation is not None and not (isinstance(continuation, str) and _CONTINUATION.fullmatch(continuation)):
         text = f"continuation must be a command type, such as users.credit: {_shown(continuation)}"
-        problem = problem or Problem("invalid_header", text)
+        problem = Problem(INVALID_HEADER, text)
         continuation = None
     return CommandMessage(
         command_id=clean_id,
@@ -285,14 +289,14 @@ def _checked(  # noqa: C901  # a line or two for each part of a command
 
 
 def _integer(name: str, value: object, problem: Problem | None) -> tuple[int | None, Problem | None]:
-    """An integer header, which some clients can send only as text; and the first problem there is."""
+    """An integer header, which some clients can send only as text; and the problem that there is."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < len(str(INTEGER_MAX)) + 1:
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= INTEGER_MAX:
         # pika has an int of its own for the long ones, which no encoder knows.
         return int(value), problem
     text = f"{name} must be an integer from 0 to 2^53-1: {_shown(value)}"
-    return None, problem or Problem("invalid_header", text)
+    return None, Problem(INVALID_HEADER, text)
 
 
 def _shown(value: object) -> str:

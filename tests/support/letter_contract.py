@@ -202,6 +202,38 @@ class LetterContract:
         assert letter.size_bytes == 90_000
         assert codes(lane.do(ReplayLetter(letter=letter.id))) == ["not_replayable"]
 
+    @pytest.mark.parametrize(
+        "header",
+        [
+            {"expected-version": "v3"},
+            {"deadline": "2020-01-01"},
+            {"publisher-seq": 2**60},
+            {"publisher": " "},
+        ],
+    )
+    @pytest.mark.parametrize("is_named", [True, False])
+    def test_what_came_with_a_condition_that_cannot_be_read_is_not_replayed_without_it(
+        self, lane: LaneUnderTest, header: dict[str, object], is_named: bool
+    ) -> None:
+        name = command_id(1) if is_named else None
+        envelope = Envelope(message_id=name, type=OpenAccount.type, headers=header)
+        settlement = lane.settle(Delivery(tag=1, commands=decode(envelope, b'{"owner":"a"}'), reply_to="q"))
+        assert codes(settlement.outcomes) == ["invalid_header"]
+        (letter,) = lane.rows(DeadLetter)
+        args = msgspec.Raw(b'{"owner":"b"}')
+        for order in (ReplayLetter(letter=letter.id, without_deadline=True), ReplayLetter(letter=letter.id, args=args)):
+            assert codes(lane.do(order)) == ["not_replayable"]
+        assert codes(lane.do(DiscardLetter(letter=letter.id))) == ["applied"]
+
+    def test_what_was_in_a_pack_that_was_not_read_is_not_replayed(self, lane: LaneUnderTest) -> None:
+        element = b'{"id":"%s","type":"ledger.open","args":{"owner":"a"},"deadline":1}' % command_id(1).encode()
+        body = b"[" + b",".join([element] * 3) + b"]"
+        commands = decode(Envelope(content_type=PACK_CONTENT), body, commands_max=2)
+        lane.settle(Delivery(tag=1, commands=commands, reply_to="q"))
+        (letter,) = lane.rows(DeadLetter)
+        args = msgspec.Raw(b'{"owner":"b"}')
+        assert codes(lane.do(ReplayLetter(letter=letter.id, args=args, without_deadline=True))) == ["not_replayable"]
+
     def test_a_letter_that_is_too_large_keeps_its_beginning(self, lane: LaneUnderTest) -> None:
         body = b'{"owner":"' + b"x" * (2 << 20) + b'"}'
         envelope = Envelope(message_id=command_id(1), type=OpenAccount.type)

@@ -251,15 +251,16 @@ def codes_of_the_lane() -> set[str]:
         *(ROOT / "coordinator/lane").glob("*.py"),
     ):
         text = path.read_text()
+        named = dict(re.findall(r'^([A-Z_]+): Final = "([a-z_]+)"$', text, re.MULTILINE))
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 first = node.args[:1] if node.func.id in ("Problem", "Rejected") else []
                 given = [word.value for word in node.keywords if word.arg == "code"]
-                codes |= {
-                    argument.value
-                    for argument in (*first, *given)
-                    if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
-                }
+                for argument in (*first, *given):
+                    if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                        codes.add(argument.value)
+                    elif isinstance(argument, ast.Name) and argument.id in named:
+                        codes.add(named[argument.id])
         codes |= set(re.findall(r'"(?:failed|expired|rejected)",\s+"([a-z_]+)"', text))
         for line in re.findall(r"^ +code = .*", text, re.MULTILINE):
             codes |= set(re.findall(r'(?:code =|else) "([a-z_]+)"', line))

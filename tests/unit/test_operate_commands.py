@@ -206,7 +206,7 @@ def test_changes_of_a_lane_that_never_ran(database: str) -> None:
     assert run("resume", "users", **environment).stdout == "users goes on (it was paused: net)\n"
     assert run("resume", "users", **environment).stdout == "users was not paused\n"
     cancelled = run("cancel", ID, "--lane", "users", "--json", **environment)
-    assert json.loads(cancelled.stdout)["reason"] == "cancelled by an operator"
+    assert json.loads(cancelled.stdout)["reason"] == "no reason given"
     assert run("cancel", ID, "--lane", "users", **environment).exit_code == 0
     assert "not settled in users" in run("command", str(uuid4()), "--lane", "users", **environment).stderr
 
