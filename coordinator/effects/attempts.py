@@ -170,7 +170,7 @@ class Attempts:
                     delay_s = min(self._delay_s(attempted.calls, None), longer_s / _LOOK_UPS)
                     return self._put_off(attempted, delay_s, is_over=True)
                 is_told = False
-                reason += f"; and asked what became of it: {type(error).__name__} {error}"
+                reason += f"; and asked what became of it: {error}"
             else:
                 if known is not None:
                     return Told(command=known, is_fact=True)

@@ -41,8 +41,9 @@ KEPT_BYTES_MAX: Final = 1 << 20
 INVALID_HEADER: Final = "invalid_header"
 MESSAGE_TOO_LARGE: Final = "message_too_large"
 PACK_TOO_LARGE: Final = "pack_too_large"
-UNREAD_PACK: Final = frozenset({MESSAGE_TOO_LARGE, PACK_TOO_LARGE})
-"""Of a pack with one of these problems the commands are found by their ids, and no more of them is read."""
+MALFORMED_COMMAND: Final = "malformed_command"
+UNREAD_IN_PACK: Final = frozenset({MESSAGE_TOO_LARGE, PACK_TOO_LARGE, MALFORMED_COMMAND})
+"""Of a command in a pack with one of these problems no more is read than its id, type and continuation."""
 _TYPE = re.compile(r"[!-~]{1,100}")
 _CONTINUATION = re.compile(rf"(?=[!-~]{{3,100}}\Z)[^.]{{1,{LANE_CHARACTERS_MAX}}}\..+")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -115,9 +116,14 @@ def _decoded_pack(envelope: Envelope, body: bytes, bytes_max: int, commands_max:
         problem = Problem(MESSAGE_TOO_LARGE, f"the pack has {len(body)} bytes; at most {bytes_max} are taken")
         return _refused_pack(envelope, body, problem)
     try:
-        elements = _PACK.decode(body)
+        return _commands_of(envelope, body, commands_max)
     except RecursionError:
-        return _decoded_deep_pack(envelope, body, bytes_max, commands_max)
+        return _decoded_deep_pack(envelope, body, commands_max)
+
+
+def _commands_of(envelope: Envelope, body: bytes, commands_max: int) -> tuple[CommandMessage, ...]:
+    try:
+        elements = _PACK.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         # Something in it is wrong: each element by itself shows what.
         return _decoded_elements(envelope, body, commands_max)
@@ -128,9 +134,7 @@ def _decoded_pack(envelope: Envelope, body: bytes, bytes_max: int, commands_max:
     return tuple(_of_packed(envelope, packed) for packed in elements)
 
 
-def _decoded_deep_pack(
-    envelope: Envelope, body: bytes, bytes_max: int, commands_max: int
-) -> tuple[CommandMessage, ...]:
+def _decoded_deep_pack(envelope: Envelope, body: bytes, commands_max: int) -> tuple[CommandMessage, ...]:
     """Too deep for the parser: what makes it so is for one command to answer for, and no other."""
     shallow, taken_out = without_the_deep(body, _ARGUMENTS_LEVEL)
     if not taken_out:
@@ -138,7 +142,7 @@ def _decoded_deep_pack(
     came = {**taken_out, shallow: body}
     return tuple(
         _cut(msgspec.structs.replace(message, arguments=came.get(message.arguments, message.arguments)))
-        for message in _decoded_pack(envelope, shallow, bytes_max, commands_max)
+        for message in _commands_of(envelope, shallow, commands_max)
     )
 
 
@@ -169,18 +173,21 @@ def _refused_pack(envelope: Envelope, body: bytes, problem: Problem) -> tuple[Co
         return (_unreadable(envelope, body, problem),)
     named: list[CommandMessage] = []
     for element in elements[:UNPACKED_COMMANDS_MAX]:
-        try:
-            each = _NAMED.decode(element)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            continue
-        if each.id is not None:
-            message = _checked(
-                envelope, each.id, each.type, b"", None, None, None, None, None, each.continuation, each.origin
-            )
-            if message.command_id is not None:
-                named.append(msgspec.structs.replace(message, problem=problem))
+        message = _named(envelope, element, problem)
+        if message is not None:
+            named.append(message)
     whole = [] if len(named) == len(elements) > 0 else [_unreadable(envelope, body, problem)]
     return (*named, *whole)
+
+
+def _named(envelope: Envelope, element: bytes | msgspec.Raw, problem: Problem) -> CommandMessage | None:
+    """A command that is not taken, without what it carries; None: it has no usable id."""
+    try:
+        each = _NAMED.decode(element)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    message = _checked(envelope, each.id, each.type, b"", None, None, None, None, None, each.continuation, each.origin)
+    return None if message.command_id is None else msgspec.structs.replace(message, problem=problem)
 
 
 def _too_many(commands: int, commands_max: int) -> Problem:
@@ -203,8 +210,8 @@ def _decode_packed(envelope: Envelope, element: bytes) -> CommandMessage:
     try:
         packed = msgspec.json.decode(element, type=Packed)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        problem = Problem("malformed_command", f"a command of a pack must be a JSON object: {error}")
-        return _unreadable(envelope, element, problem)
+        problem = Problem(MALFORMED_COMMAND, f"not the JSON object that a command of a pack is: {error}")
+        return _named(envelope, element, problem) or _unreadable(envelope, element, problem)
     return _of_packed(envelope, packed)
 
 
@@ -265,6 +272,8 @@ def _checked(  # noqa: C901  # a line or two for each part of a command
         version, problem = _integer(HEADER_EXPECTED_VERSION, expected_version, problem)
     if publisher_seq is not None:
         number, problem = _integer(HEADER_PUBLISHER_SEQ, publisher_seq, problem)
+    if (publisher is None) != (publisher_seq is None):
+        problem = Problem(INVALID_HEADER, f"{HEADER_PUBLISHER} and {HEADER_PUBLISHER_SEQ} belong together")
     if publisher is not None and not (isinstance(publisher, str) and _TYPE.fullmatch(publisher)):
         text = f"publisher must be 1 to {TYPE_CHARACTERS_MAX} visible ASCII characters: {_shown(publisher)}"
         problem = Problem(INVALID_HEADER, text)

@@ -83,7 +83,7 @@ class CommandMessage(Struct, frozen=True, kw_only=True):
 NO_ARGUMENTS = msgspec.Raw(b"")
 
 
-class Packed(Struct, kw_only=True, omit_defaults=True):
+class Packed(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """A command in a pack."""
 
     id: Any = None

@@ -170,9 +170,19 @@ class Stranger:
         if self.world.chance() < 0.5:
             self._say("ledger", "ledger.deposit", _DEEP)
         else:
-            body = b'[{"id":"' + self._id().encode() + b'","type":"ledger.deposit","args":' + _DEEP + b"}]"
+            _, command_type, arguments = self._public("ledger")
+            commands = [
+                CommandMessage(command_id=self._id(), type=name, arguments=body)
+                for name, body in ((command_type, arguments), ("ledger.deposit", _DEEP), (command_type, arguments))
+            ]
+            elements = [
+                b'{"id":"%s","type":"%s","args":%s}' % ((each.command_id or "").encode(), name.encode(), each.arguments)
+                for each in commands
+                for name in (each.type or "",)
+            ]
             properties = pika.BasicProperties(content_type=PACK_CONTENT)
-            self._publish("ledger", public_message(properties, body, (None,)))
+            ids = tuple(self._expected("ledger", each) for each in commands)
+            self._publish("ledger", public_message(properties, b"[" + b",".join(elements) + b"]", ids))
 
     def nameless(self) -> None:
         """The same message without an id, again and again, and others."""

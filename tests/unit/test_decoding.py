@@ -90,6 +90,27 @@ def test_what_is_nested_too_deep_is_refused_wherever_the_stack_stands() -> None:
     assert not is_too_deep(b"[],{}," * 5000)
 
 
+def test_a_member_that_no_command_has_is_named_and_hides_no_other_command() -> None:
+    """It may be a condition, misspelt."""
+    ids = [new_command_id() for _ in range(3)]
+    parts = [f'"id":"{each}","type":"t.t","args":{{}}' for each in ids]
+    body = f'[{{{parts[0]}}},{{{parts[1]},"deadline_ms":5}},{{{parts[2]}}}]'.encode()
+    found = decode(Envelope(content_type=PACK_CONTENT), body)
+    assert [each.command_id for each in found] == ids
+    assert [each.problem is not None for each in found] == [False, True, False]
+    assert found[1].problem is not None
+    assert (found[1].problem.code, "`deadline_ms`" in found[1].problem.message) == ("malformed_command", True)
+
+
+@pytest.mark.parametrize(
+    "headers", [{"publisher": "p"}, {"publisher-seq": 1}, {"publisher": "p", "publisher-sequence": 1}]
+)
+def test_half_a_place_in_a_session_is_refused(headers: dict[str, object]) -> None:
+    (message,) = decode(Envelope(message_id=new_command_id(), type="t.t", headers=headers), b"{}")
+    assert message.problem is not None
+    assert message.problem.code == "invalid_header"
+
+
 def test_in_a_pack_that_is_too_large_what_is_wrong_with_one_command_hides_no_other() -> None:
     ids = [new_command_id() for _ in range(1500)]
     elements = [f'{{"id":"{each}","type":"t.t","args":{{}}}}'.encode() for each in ids]
