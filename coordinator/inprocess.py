@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import structlog
 
@@ -25,7 +25,7 @@ from coordinator.process import utc_now
 from coordinator.stores.port import Store
 from coordinator.worker import LaneWorker
 from shared.commands import Command
-from shared.errors import BrokerUnavailable, CommandPending
+from shared.errors import BrokerUnavailable, CommandPending, OutcomeUnknown
 from shared.ids import new_command_id
 from shared.lane_tables import OutboxEntry
 from shared.messaging.outcome import Outcome
@@ -63,7 +63,7 @@ class InProcessWrites:
         }
         self._settings = settings
         self.numbers = itertools.count(1)
-        self._waiting: dict[str, tuple[str, asyncio.Future[Outcome]]] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
@@ -92,7 +92,7 @@ class InProcessWrites:
         check_id(message)
         number = next(self.numbers)
         waiting: asyncio.Future[Outcome] = self._loop.create_future()
-        self._waiting[str(number)] = lane, waiting
+        self._waiting[str(number)] = _Waiting(lane, message.command_id or "", waiting)
         local.deliver(Delivery(tag=number, commands=(message,), reply_to="here", correlation_id=str(number)))
         try:
             if wait_s != 0:
@@ -139,9 +139,9 @@ class InProcessWrites:
 
     def _resolve(self, settlement: Settlement) -> None:
         for reply in settlement.replies:
-            _, waiting = self._waiting.get(reply.correlation_id or "", (None, None))
-            if waiting is not None and not waiting.done():
-                waiting.set_result(reply.outcomes[0])
+            waiting = self._waiting.get(reply.correlation_id or "")
+            if waiting is not None and not waiting.outcome.done():
+                waiting.outcome.set_result(reply.outcomes[0])
 
     def lost(self, lane: str, reason: str) -> None:
         """A lane is run here no more: whoever waits for it learns nothing else. Called by its thread."""
@@ -149,9 +149,18 @@ class InProcessWrites:
             self._loop.call_soon_threadsafe(self._fail_waiting, lane, reason)
 
     def _fail_waiting(self, lost: str, reason: str) -> None:
-        for lane, waiting in self._waiting.values():
-            if lane == lost and not waiting.done():
-                waiting.set_exception(BrokerUnavailable(reason))
+        for waiting in self._waiting.values():
+            if waiting.lane == lost and not waiting.outcome.done():
+                text = f"command {waiting.command_id} may be applied: {reason}"
+                waiting.outcome.set_exception(OutcomeUnknown(text))
+
+
+class _Waiting(NamedTuple):
+    """Somebody who waits for the outcome of a command that was handed to a lane."""
+
+    lane: str
+    command_id: str
+    outcome: asyncio.Future[Outcome]
 
 
 class _LocalLane:
@@ -223,8 +232,8 @@ class _LocalLane:
         if generation == self._generation:
             log.error("lane_lost", lane=self.name, reason="another process took the lane over")
             self._lose(
-                f"another process took lane {self.name} over: issue the command there, with the same id if it was "
-                "issued here"
+                f"another process took lane {self.name} over: issue commands there, those that were issued here with "
+                "the same id"
             )
 
     def _lose(self, reason: str) -> None:

@@ -6,9 +6,13 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 from coordinator.dev.servers.server import make_passable
 from shared.errors import ConfigurationError
+
+MADE: Final = frozenset({"env", "env.new", "lock", "logs", "sandbox", "servers", "stripe-metadata-key"})
+"""All that there is in the directory of a run."""
 
 
 class Workspace:
@@ -25,8 +29,14 @@ class Workspace:
     def locked(self) -> Iterator[None]:
         """Hold it alone. The kernel lets go of the lock when the process ends, however it ends.
 
-        Raises ConfigurationError when another run holds it.
+        Raises ConfigurationError when another run holds it, or it has what no run has made.
         """
+        strange = {entry.name for entry in self.directory.iterdir()} - MADE if self.directory.exists() else set()
+        if strange:
+            raise ConfigurationError(
+                f"{self.directory} has {min(strange)!r}, which no run has made: name a new directory "
+                "(--dir, DEV_DIRECTORY), which `coordinator dev` fills, and --clean removes"
+            )
         make_passable(self.directory)
         self.logs.mkdir(exist_ok=True)
         with (self.directory / "lock").open("a+") as lock:

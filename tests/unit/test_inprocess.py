@@ -11,7 +11,7 @@ from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import StoreUnavailable, Transaction
 from shared.commands import Command
 from shared.effects import Call, EffectRetry
-from shared.errors import BrokerUnavailable, CommandPending, InvalidCommand
+from shared.errors import BrokerUnavailable, CommandPending, InvalidCommand, OutcomeUnknown
 from shared.ids import new_command_id, system_command_id
 from shared.lane_tables import DeadLetter, LogEntry, OutboxEntry
 from shared.messaging.wire import CommandMessage
@@ -149,9 +149,10 @@ async def test_whoever_waits_for_a_lane_that_another_process_took_over_is_told()
         await execute(one, OpenAccount(owner="a"), Account, WriteOptions())
         async with writes_on(database, LEDGER) as two:
             await execute(two, OpenAccount(owner="b"), Account, WriteOptions())
-        for owner in ("c", "d"):
-            with pytest.raises(BrokerUnavailable, match="another process took lane ledger over"):
+        for owner, kind in (("c", OutcomeUnknown), ("d", BrokerUnavailable)):
+            with pytest.raises(BrokerUnavailable, match="another process took lane ledger over") as told:
                 await execute(one, OpenAccount(owner=owner), Account, WriteOptions())
+            assert told.type is kind
 
 
 class Defective(MemoryStore):
@@ -170,9 +171,10 @@ async def test_whoever_waits_for_a_lane_that_ends_by_a_defect_is_told() -> None:
     async with InProcessWrites({LEDGER.name: store}, [LEDGER]) as writes, asyncio.timeout(WITHIN_S):
         await execute(writes, OpenAccount(owner="a"), Account, WriteOptions())
         store.is_broken = True
-        for owner in ("b", "c"):
-            with pytest.raises(BrokerUnavailable, match=r"lane ledger has ended .* a defect of the store"):
+        for owner, kind in (("b", OutcomeUnknown), ("c", BrokerUnavailable)):
+            with pytest.raises(BrokerUnavailable, match=r"lane ledger has ended .* a defect of the store") as told:
                 await execute(writes, OpenAccount(owner=owner), Account, WriteOptions())
+            assert told.type is kind
 
 
 class AwayAtFirst(MemoryStore):
