@@ -20,7 +20,7 @@ import structlog
 
 from coordinator.inbox import Inbox
 from coordinator.lane.control import Marker
-from coordinator.lane.delivery import Reply, Settlement
+from coordinator.lane.delivery import Delivery, Reply, Settlement
 from coordinator.rabbitmq.acknowledgements import Acknowledgements
 from coordinator.rabbitmq.emitted import PERSISTENT, EmittedCommands
 from coordinator.rabbitmq.incoming import dead_delivery_of, delivery_of
@@ -250,13 +250,7 @@ class LaneConsumer:
     ) -> None:
         self._is_active.set()
         acknowledgements.delivered(method.delivery_tag)
-        decode = partial(delivery_of, method, properties, body, self._settings)
-        if len(body) > self._settings.message_bytes_max:
-            # Until its turn comes only what is kept of it waits: there may be as many of them as the prefetch allows.
-            delivery = decode()
-            self._inbox.put(generation, lambda: delivery)
-        else:
-            self._inbox.put(generation, decode)
+        self._put(generation, partial(delivery_of, method, properties, body, self._settings), body)
 
     def _on_dead_message(
         self,
@@ -269,7 +263,15 @@ class LaneConsumer:
         body: bytes,
     ) -> None:
         acknowledgements.delivered(method.delivery_tag)
-        self._inbox.put(generation, partial(dead_delivery_of, target, method, properties, body, self._settings))
+        self._put(generation, partial(dead_delivery_of, target, method, properties, body, self._settings), body)
+
+    def _put(self, generation: int, decode: Callable[[], Delivery], body: bytes) -> None:
+        if len(body) > self._settings.message_bytes_max:
+            # Until its turn comes only what is kept of it waits: there may be as many of them as the prefetch allows.
+            delivery = decode()
+            self._inbox.put(generation, lambda: delivery)
+        else:
+            self._inbox.put(generation, decode)
 
     def _carry_out(self, generation: int, settlement: Settlement) -> None:
         """Outcomes first, since somebody waits for them."""
