@@ -58,9 +58,38 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
             return msgspec.json.decode(arguments, type=model)
         return msgspec.convert(arguments, type=model)
     except msgspec.ValidationError as error:
-        raise InvalidCommand(str(error), code="invalid_arguments", field=field_at_fault(error)) from None
+        if isinstance(arguments, bytes):
+            _check_json(arguments)
+        field = field_at_fault(error)
+        raise InvalidCommand(f"{error}{_choices(model, field, error)}", code="invalid_arguments", field=field) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidCommand(f"the arguments are not valid JSON: {error}", code="malformed_json") from None
+        raise _malformed(arguments, error) from None
+
+
+def _check_json(arguments: bytes) -> None:
+    """The decoder gives up at the first thing that is wrong. Raises InvalidCommand where the rest is no JSON either."""
+    try:
+        msgspec.json.decode(arguments, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(arguments, error) from None
+
+
+def _malformed(arguments: bytes | dict[str, Any], error: Exception) -> InvalidCommand:
+    why = str(error) if arguments else "there are none, not even {}"
+    return InvalidCommand(f"the arguments are not valid JSON: {why}", code="malformed_json")
+
+
+def _choices(model: type[Command], field: str | None, error: msgspec.ValidationError) -> str:
+    """The values that there are, where the error is about one that is none of them."""
+    if not str(error).startswith("Invalid enum value"):
+        return ""
+    values = [
+        str(value)
+        for each in msgspec.inspect.type_info(model).fields  # type: ignore[attr-defined]  # of a Struct there are some
+        if each.encode_name == field and isinstance(each.type, msgspec.inspect.LiteralType)
+        for value in each.type.values
+    ]
+    return f"; there are {', '.join(values)}" if values else ""
 
 
 def validated(command: C) -> tuple[C, bytes]:

@@ -19,9 +19,8 @@ def effect_of(method: Any, properties: pika.BasicProperties, body: bytes) -> Com
         # Only lanes ask for effects, and they do it there. The id and the type are whatever a stranger says they are.
         # An operator may know better, since earlier releases sent effects through `writes`.
         claimed = f"{str(properties.type)[:100]!r} {str(properties.message_id)[:100]!r}"
-        text = (
-            f"{claimed} came through the exchange {str(method.exchange)[:100]!r}, effects do through {SYSTEM_EXCHANGE}"
-        )
+        exchange = f"the exchange {str(method.exchange)[:100]!r}" if method.exchange else "the default exchange"
+        text = f"{claimed} came through {exchange}, effects do through {SYSTEM_EXCHANGE}"
         message = _decoded(properties, method.exchange, body)
         return msgspec.structs.replace(message, origin="public", problem=Problem("not_from_system", text))
     return _decoded(properties, method.exchange, body)

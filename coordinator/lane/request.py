@@ -103,7 +103,8 @@ def _refused_continuation(
     """Whoever names a continuation must be one who may issue it; of other lanes' types those lanes see to that."""
     lane = continuation.partition(".")[0]
     if targets is not None and lane not in targets:
-        known = ", ".join(sorted(targets))
+        # Effects are targets too, and no lanes: no command goes there.
+        known = ", ".join(sorted(target for target in targets if "." not in target))
         return Problem("unknown_lane", f"continuation {continuation}: there is no lane {lane!r}; there are {known}")
     handler = handlers.get(continuation)
     if handler is not None and not _may_issue(message, handler):

@@ -69,12 +69,19 @@ def duration(value: str) -> timedelta:
 
 def deadline(value: str) -> datetime:
     """A duration from now, or a time of ISO 8601 (UTC, if it names no zone)."""
-    if _DURATION.fullmatch(value):
-        return now() + duration(value)
+    return now() + duration(value) if _DURATION.fullmatch(value) else _time(value, "30s (from now)")
+
+
+def past(value: str) -> datetime:
+    """A duration before now, or a time of ISO 8601 (UTC, if it names no zone)."""
+    return now() - duration(value) if _DURATION.fullmatch(value) else _time(value, "2h (ago)")
+
+
+def _time(value: str, example: str) -> datetime:
     try:
         time = datetime.fromisoformat(value)
     except ValueError:
-        raise click.BadParameter(f"{value!r} is no time: write 30s (from now) or 2030-01-31T12:00:00Z") from None
+        raise click.BadParameter(f"{value!r} is no time: write {example} or 2030-01-31T12:00:00Z") from None
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
@@ -90,11 +97,6 @@ def end_orders(refused: Sequence[str], pending: int, wait_s: float) -> None:
         )
     if refused or pending:
         sys.exit(EXIT_REFUSED if refused else EXIT_PENDING)
-
-
-def past(value: str) -> datetime:
-    """A duration before now, or a time of ISO 8601 (UTC, if it names no zone)."""
-    return now() - duration(value) if _DURATION.fullmatch(value) else deadline(value)
 
 
 def command_id(value: str) -> str:

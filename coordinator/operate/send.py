@@ -2,6 +2,7 @@
 
 import sys
 from datetime import datetime
+from typing import Final
 
 import click
 import msgspec
@@ -26,6 +27,9 @@ from shared.ids import is_system_id, new_command_id
 from shared.messaging.outcome import Outcome
 from shared.messaging.wire import BODY_BYTES_MAX, CommandMessage
 from shared.services import SERVICES
+
+LANE_TYPES: Final = "lane."
+"""How the types begin of what every lane takes itself (coordinator/lane/control.py)."""
 
 
 @click.command()
@@ -127,6 +131,12 @@ def checked(message: CommandMessage, lane: str | None) -> str:
                     named = f"argument {error.field!r}: " if error.field else ""
                     raise InvalidCommand(f"{message.type}: {named}{error}; nothing was sent") from None
                 return service.name
+    if message.type is not None and message.type.startswith(LANE_TYPES):
+        raise InvalidCommand(
+            f"{message.type} is an order to the lane itself, and is not sent by hand: `coordinator dead` replays and "
+            "discards dead letters, and lets go on what waits behind them; `coordinator outbox discard` withdraws what "
+            "was emitted; `coordinator drain` sends a marker; `coordinator pause`, `resume` and `cancel` do the rest"
+        )
     types = ", ".join(handler.command.type for service in services for handler in service.operator_handlers)
     raise InvalidCommand(f"no command type {message.type!r}: there are {types}")
 

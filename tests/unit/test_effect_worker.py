@@ -234,6 +234,7 @@ async def test_what_is_no_effect_is_a_dead_letter_and_no_exception(how: dict[str
     assert (courier.keys, delivering.channel.acknowledged) == ([], [1])
     if dead.code == "not_from_system":
         assert (dead.origin, dead.command_id, dead.effect_type) == ("public", FIRST, TakeAway.type)
+        assert ("through the default exchange" in dead.reason) is (how["exchange"] == "")
 
 
 async def test_a_stranger_with_the_id_of_an_effect_of_ours_changes_nothing_about_it() -> None:

@@ -56,7 +56,7 @@ def test_deadlines_are_from_now_or_times() -> None:
     assert output.deadline("2030-01-31T12:00:00") == datetime(2030, 1, 31, 12, tzinfo=UTC)
     assert output.deadline("2030-01-31T12:00:00+02:00") == datetime(2030, 1, 31, 10, tzinfo=UTC)
     assert timedelta(seconds=28) < output.deadline("30s") - datetime.now(UTC) < timedelta(seconds=31)
-    with pytest.raises(click.BadParameter, match="'tomorrow' is no time"):
+    with pytest.raises(click.BadParameter, match=r"'tomorrow' is no time: write 30s \(from now\)"):
         output.deadline("tomorrow")
 
 
@@ -64,7 +64,7 @@ def test_times_past_are_so_long_ago_or_times() -> None:
     assert output.past("2030-01-31T12:00:00Z") == datetime(2030, 1, 31, 12, tzinfo=UTC)
     assert timedelta(hours=1, minutes=59) < datetime.now(UTC) - output.past("2h") < timedelta(hours=2, minutes=1)
     assert output.past("99999w").year > 0
-    with pytest.raises(click.BadParameter, match="'yesterday' is no time"):
+    with pytest.raises(click.BadParameter, match=r"'yesterday' is no time: write 2h \(ago\)"):
         output.past("yesterday")
 
 
@@ -189,6 +189,19 @@ def test_arguments_are_sent_as_they_were_given() -> None:
     assert checked(CommandMessage(command_id=ID, type="users.create", arguments=text), None) == "users"
     with pytest.raises(InvalidCommand, match="more than"):
         checked(CommandMessage(command_id=ID, type="users.create", arguments=b" " * 2_000_000), None)
+
+
+@pytest.mark.parametrize("lane", [None, "users"])
+@pytest.mark.parametrize("command_type", ["lane.marker", "lane.release", "lane.nonsense"])
+def test_orders_of_the_lane_are_not_sent_by_hand(lane: str | None, command_type: str) -> None:
+    with pytest.raises(InvalidCommand, match=f"{command_type} is an order to the lane itself.*coordinator drain"):
+        checked(CommandMessage(command_id=ID, type=command_type, arguments=b"{}"), lane)
+
+
+def test_a_value_that_is_none_of_those_that_there_are_is_told_of_these() -> None:
+    arguments = b'{"id": 1, "step": "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11", "verdict": "maybe", "reason": "AL"}'
+    with pytest.raises(InvalidCommand, match=r"argument 'verdict'.*'maybe'.*; there are again, done, not_done"):
+        checked(CommandMessage(command_id=ID, type="users.resume_purchase", arguments=arguments), None)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+import msgspec
 import pytest
 
 from coordinator.lane.control import CONTROL_HANDLERS
@@ -22,6 +23,7 @@ from tests.support.ledger import LEDGER, Forward, OpenAccount
 from tests.support.store_contract import NOW
 
 TARGETS = targets_of(SERVICES)
+USERS_HANDLERS = {handler.command.type: handler for handler in USERS.handlers}
 
 
 def problem_of(service: Service, message: CommandMessage) -> str | None:
@@ -66,6 +68,27 @@ def test_a_continuation_goes_to_a_lane_that_there_is(origin: Origin, continuatio
     assert problem_of(USERS, asked) == problem
     refused = prepare(asked, {}, redelivered=False, targets=TARGETS).message.continuation
     assert refused == (None if problem == "unknown_lane" else continuation)
+
+
+def test_effects_are_not_told_of_as_lanes() -> None:
+    problem = prepare(message("lane.marker", "public", continuation="nolane.x"), {}, redelivered=False, targets=TARGETS)
+    assert problem.problem is not None
+    assert problem.problem.message.endswith("there is no lane 'nolane'; there are items, payments, users")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (b'{"nonsense":', "malformed_json", "truncated"),
+        (b'{"nonsense": 1}', "invalid_arguments", "unknown field"),
+        (b"", "malformed_json", "there are none"),
+    ],
+)
+def test_what_is_no_json_is_not_told_of_its_fields(arguments: bytes, code: str, told: str) -> None:
+    asked = msgspec.structs.replace(message("users.create", "public"), arguments=arguments)
+    problem = prepare(asked, USERS_HANDLERS, redelivered=False).problem
+    assert problem is not None
+    assert (problem.code, told in problem.message) == (code, True)
 
 
 def test_a_command_that_is_refused_for_its_continuation_sends_nothing_to_it() -> None:
