@@ -18,6 +18,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 _DATABASE_URL = r"^(postgresql|mysql|mariadb|mongodb|sqlite)(\+srv)?://"
+_SERVER_URL = r"^(postgresql|mysql|mariadb|mongodb)(\+srv)?://"
 
 
 SECONDS_MAX = 10_000_000
@@ -71,7 +72,7 @@ class BrokerSettings(BaseSettings, _Limits):
     queue_bytes_max: int = Field(
         default=1 << 30,
         ge=1024,
-        description="Bytes of a lane's queue above which new commands are refused.",
+        description="Bytes of a lane's queue above which new commands are refused; at least LANE_MESSAGE_BYTES_MAX.",
     )
 
     @field_validator("url")
@@ -204,11 +205,12 @@ class DatabaseSettings(BaseSettings, _Limits):
 
     database_url: str = Field(
         pattern=_DATABASE_URL,
-        description="For the lane: may write.",
+        description="For the lane: may write. sqlite:// is a file, for tests and for lanes within one process: no "
+        "gateway reads it.",
     )
     reader_url: str | None = Field(
         default=None,
-        pattern=_DATABASE_URL,
+        pattern=_SERVER_URL,
         description="For the gateways: a role that cannot write. `coordinator migrate` creates it.",
     )
     migration_url: str | None = Field(
@@ -223,8 +225,12 @@ class ReaderSettings(BaseSettings, _Limits):
 
     model_config = SettingsConfigDict(extra="ignore")
 
-    reader_url: str | None = Field(default=None, pattern=_DATABASE_URL, description="A role that cannot write.")
-    database_url: str | None = Field(default=None, pattern=_DATABASE_URL, description="Used where no reader is set.")
+    reader_url: str | None = Field(
+        default=None,
+        pattern=_SERVER_URL,
+        description="A role that cannot write. Users and payments: any of the SQL servers; items: MongoDB.",
+    )
+    database_url: str | None = Field(default=None, pattern=_SERVER_URL, description="Used where no reader is set.")
 
     def url(self, service: str) -> str:
         """The address to read from. Raises ConfigurationError when neither is set."""

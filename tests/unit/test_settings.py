@@ -17,6 +17,7 @@ from shared.settings import (
     EffectSettings,
     GatewaySettings,
     LaneSettings,
+    ReaderSettings,
     StripeSettings,
     load,
 )
@@ -141,6 +142,14 @@ def test_an_address_of_a_broker_that_is_none_is_refused_without_showing_it(
 )
 def test_an_address_of_a_broker_is_taken(url: str) -> None:
     assert BrokerSettings(url=url).url == url
+
+
+@pytest.mark.parametrize("name", ["USERS_READER_URL", "USERS_DATABASE_URL"])
+def test_a_gateway_reads_no_file(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "sqlite:////data/users.db")
+    with pytest.raises(ConfigurationError, match=f"^{name}: .*postgresql.*mongodb") as refused:
+        load(ReaderSettings, prefix="USERS_")
+    assert "data" not in str(refused.value)
 
 
 def test_every_group_is_tried_here() -> None:
