@@ -59,8 +59,8 @@ class ReversePayment(Command, frozen=True, kw_only=True):
 class RefundPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
     """Give back `amount` of what was taken, or all that is left of it. Its continuation has the Refund.
 
-    Rejected: `payment_not_found`, `impossible_transition`, `refund_too_large`, `payment_needs_review`,
-    `version_conflict`; in the continuation also `refund_failed`.
+    Rejected: `payment_not_found`, `impossible_transition`, `action_under_way`, `refund_too_large`,
+    `payment_needs_review`, `version_conflict`; in the continuation also `refund_failed`.
     """
 
     type: ClassVar[str] = "payments.refund"

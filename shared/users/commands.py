@@ -43,7 +43,10 @@ class DeleteUser(Command, frozen=True, kw_only=True):
 
 
 class CreditUser(Command, frozen=True, kw_only=True):
-    """Add to a user's credit, or take from it. Rejected: `user_not_found`, `insufficient_credit`, `credit_limit`."""
+    """Add to a user's credit, or take from it.
+
+    Rejected: `user_not_found`, `insufficient_credit`, `credit_limit`, `version_conflict`.
+    """
 
     type: ClassVar[str] = "users.credit"
 

@@ -1,0 +1,267 @@
+"""What docs/HTTP.md says is so: routes, bodies, resources, and problem codes with their statuses."""
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from aiohttp import web
+
+from gateways import commands, operations
+from gateways.operations import SettledCommand
+from gateways.problems import STATUSES, answer_to
+from gateways.registry import GATEWAYS
+from shared.errors import CommandFailed, CommandRejected, InvalidCommand
+from shared.items.model import Item, Reservation
+from shared.payments.model import Payment, Refund
+from shared.service import Service
+from shared.services import SERVICES
+from shared.users.commands import Transfer
+from shared.users.model import User
+from shared.users.purchases.model import Purchase, PurchaseTotal
+from shared.users.purchases.service import PurchaseStep
+
+ROOT = Path(__file__).parents[2]
+HTTP = (ROOT / "docs" / "HTTP.md").read_text()
+PROTOCOL = (ROOT / "docs" / "PROTOCOL.md").read_text()
+RESOURCES = [
+    *(User, Transfer, Purchase, PurchaseStep, PurchaseTotal),
+    *(Item, Reservation, Payment, Refund, SettledCommand),
+]
+HANDLERS = {handler.command.type: handler for service in SERVICES for handler in service.public_handlers}
+NAME = re.compile(r"`([a-z_]+)`")
+
+
+def section(title: str, text: str = HTTP) -> str:
+    """From a heading to the next one of the same rank."""
+    rank = title.partition(" ")[0]
+    return re.split(rf"^#{{1,{len(rank)}}} ", text.partition(f"\n{title}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every table's rows, without the names of columns."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    heads = {number for number, line in enumerate(lines[1:]) if line.startswith("| ---")}
+    heads |= {number + 1 for number in heads}
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for number, line in enumerate(lines)
+        if number not in heads
+    ]
+
+
+def routes_of(title: str) -> dict[tuple[str, str], list[str]]:
+    """The other cells of the rows that begin with a method and a path."""
+    found = [(re.fullmatch(r"`([A-Z]+) (/\S*)`", row[0]), row[1:]) for row in rows(section(title))]
+    return {(match[1], match[2]): cells for match, cells in found if match}
+
+
+def served(routes: Any) -> set[tuple[str, str]]:
+    return {(route.method, route.path) for route in routes}
+
+
+@pytest.mark.parametrize("name", sorted(GATEWAYS))
+def test_the_routes_of_every_service_are_documented(name: str) -> None:
+    assert set(routes_of(f"## {name}")) == served(GATEWAYS[name].routes)
+
+
+def test_the_routes_of_every_gateway_are_documented() -> None:
+    assert set(routes_of("## Every gateway")) == served([*commands.routes, *operations.routes])
+
+
+ROUTES = [(route, cells) for service in SERVICES for route, cells in routes_of(f"## {service.name}").items()]
+WRITES = [(route, cells) for route, cells in ROUTES if cells[0]]
+
+
+def test_every_command_of_a_route_is_one_of_its_lane() -> None:
+    named = [cells[0].strip("`") for _, cells in WRITES]
+    assert len(set(named)) == len(named)
+    # That one is for sagas: a price is read with its item.
+    assert set(HANDLERS) - set(named) == {"items.quote"}
+
+
+@pytest.mark.parametrize(("route", "cells"), WRITES, ids=[" ".join(route) for route, _ in WRITES])
+def test_bodies_have_the_fields_of_their_commands(route: tuple[str, str], cells: list[str]) -> None:
+    command = HANDLERS[cells[0].strip("`")].command
+    fields = {field.encode_name: field for field in msgspec.structs.fields(command)}
+    in_path = re.findall(r"\{([a-z_]+)\}", route[1])
+    # The user of a purchase is the one of the path.
+    named = {"user_id" if name == "id" and name not in fields else name for name in in_path}
+    in_body = NAME.findall(cells[1])
+    assert sorted([*named, *in_body]) == sorted(fields)
+    needed, _, wanted = cells[1].partition("if wanted")
+    assert {name for name in in_body if not fields[name].required} == set(
+        NAME.findall(cells[1] if needed.startswith("any of") else wanted)
+    )
+    assert {name for row in rows(section("## Fields")) for name in NAME.findall(row[0])} >= set(in_body)
+
+
+@pytest.mark.parametrize(("route", "cells"), WRITES, ids=[" ".join(route) for route, _ in WRITES])
+def test_routes_name_the_rejections_of_their_commands(route: tuple[str, str], cells: list[str]) -> None:
+    handler = HANDLERS[cells[0].strip("`")]
+    rejected = re.search(r"Rejected:([^;.]*)", handler.command.__doc__ or "")
+    named = set(NAME.findall(rejected[1])) if rejected else set()
+    assert set(NAME.findall(cells[4])) == named
+    assert ("version_conflict" in named) is (handler.target is not None)
+
+
+def test_resources_have_the_fields_of_their_rows() -> None:
+    documented = {row[0]: row[1] for row in rows(section("## Resources"))}
+    assert set(documented) == {model.__name__ for model in RESOURCES}
+    for model in RESOURCES:
+        # What is in parentheses explains a field, as its values do.
+        named = set(NAME.findall(re.sub(r"\([^)]*\)", "", documented[model.__name__])))
+        assert named == {field.encode_name for field in msgspec.structs.fields(model)}, model
+
+
+# Codes
+
+
+def calls(*folders: str) -> Iterator[tuple[str, ast.Call, dict[str, str]]]:
+    """Every call in the code of these folders by the name of what is called, with the texts that names stand for."""
+    for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        text = path.read_text()
+        named = dict(re.findall(r'^([A-Z_]+): Final = "([a-z_]+)"$', text, re.MULTILINE))
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call):
+                called = node.func
+                name = called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")
+                yield name, node, CONSTANTS | named
+
+
+CONSTANTS = {"AMOUNT_MISMATCH": "amount_mismatch", "REFUND_RETURNED": "refund_returned"}
+
+
+def texts(node: ast.expr, named: dict[str, str]) -> set[str]:
+    """The texts that an expression may be; none for what is made of others."""
+    match node:
+        case ast.Constant(value=str() as value):
+            return {value}
+        case ast.Name(id=name) if name in named:
+            return {named[name]}
+        case ast.IfExp():
+            return texts(node.body, named) | texts(node.orelse, named)
+    return set()
+
+
+def argument(call: ast.Call, position: int, keyword: str) -> list[ast.expr]:
+    return call.args[position : position + 1] + [word.value for word in call.keywords if word.arg == keyword]
+
+
+def status_of(call: ast.Call) -> int:
+    """That of a call that refuses a request; for that of a bad command answer_to knows."""
+    return call.args[0].value if isinstance(call.args[0], ast.Constant) else 0
+
+
+def of_requests() -> dict[str, set[int]]:
+    """Codes of what is refused or not there, and the statuses of their answers."""
+    found: dict[str, set[int]] = defaultdict(set)
+    for name, call, named in calls("gateways", "shared"):
+        position, status_for = REFUSING.get(name, (None, None))
+        if position is not None:
+            for code in {text for node in argument(call, position, "code") for text in texts(node, named)}:
+                found[code].add(status_for(call, code))
+    away = "".join(path.read_text() for path in [ROOT / "shared" / "errors.py", *(ROOT / "gateways").glob("*.py")])
+    for code in re.findall(r'^    code = "([a-z_]+)"$', away, re.MULTILINE):
+        found[code].add(503)
+    for error in (InvalidCommand(""), ValueError(), web.HTTPNotFound(), web.HTTPMethodNotAllowed("PUT", ["GET"])):
+        answer = answer_to(error)
+        found[answer.code].add(answer.status)
+    # The root of others: nobody raises it as it is.
+    del found["unavailable"]
+    return found
+
+
+REFUSING: dict[str, tuple[int, Callable[[ast.Call, str], int]]] = {
+    "RequestRefused": (1, lambda call, _: status_of(call)),
+    "NotFound": (0, lambda *_: 404),
+    "path_id": (2, lambda *_: 404),
+    "WebhookRefused": (0, lambda *_: 400),
+    "InvalidCommand": (1, lambda _, code: answer_to(InvalidCommand("", code=code)).status),
+}
+"""What is called to refuse a request: where its code is, and what status the answer has."""
+
+
+def rejections(service: Service) -> set[str]:
+    folder = f"shared/{service.name}"
+    return {
+        text
+        for name, call, named in calls(folder)
+        if name == "Rejected"
+        for text in texts(call.args[0], named)
+    }  # fmt: skip
+
+
+def of_lanes() -> dict[str, set[int]]:
+    """Codes of settled commands, and the statuses of their answers."""
+    found: dict[str, set[int]] = defaultdict(set)
+    for service in SERVICES:
+        for code in rejections(service):
+            found[code].add(answer_to(CommandRejected("", code, "")).status)
+    for cells in rows(section("## Error codes", PROTOCOL)):
+        for code in NAME.findall(cells[0]):
+            for status in cells[1].split(";")[0].split(","):
+                error = CommandRejected if status.strip() == "rejected" else CommandFailed
+                found[code].add(answer_to(error("", code, "")).status)
+    return found
+
+
+def documented() -> dict[str, set[int]]:
+    found = rows(section("### Codes of problems"))
+    told = {row[0].strip("`"): {int(status) for status in row[1].split(", ")} for row in found}
+    assert list(told) == sorted(told)
+    return told
+
+
+def elsewhere() -> set[str]:
+    return {row[0].strip("`") for row in rows(section("### Codes that no request is answered with"))}
+
+
+def test_every_code_of_the_gateways_is_documented_with_its_status() -> None:
+    told, requests, lanes = documented(), of_requests(), of_lanes()
+    assert set(requests) - set(told) == set()
+    assert set(told) - set(requests) - set(lanes) == set()
+    for code, statuses in told.items():
+        assert requests.get(code, set()) <= statuses <= requests.get(code, set()) | lanes.get(code, set()), code
+    # One that no outcome has: it is what is said of an outcome without a code.
+    assert set(STATUSES) - set(told) == {"expired"}
+
+
+def test_every_code_says_of_what_it_is() -> None:
+    requests, lanes = of_requests(), of_lanes()
+    for code, status, of, _ in rows(section("### Codes of problems")):
+        name, parts = code.strip("`"), set(of.split(", "))
+        assert parts <= {"request", "lane", "away"}
+        assert ("lane" not in parts) or name in lanes, name
+        assert ("request" in parts or "away" in parts) is (name in requests), name
+        assert ("away" in parts) is (status == "503"), name
+
+
+def test_every_code_of_the_services_is_documented() -> None:
+    known = set(documented()) | elsewhere()
+    found = {code for service in SERVICES for code in rejections(service)}
+    for name, call, named in calls("shared"):
+        if name in ("Refused", "Declined", "Reason", "AmountNotChargeable", "Rejected"):
+            found |= {text for node in argument(call, 0, "code") for text in texts(node, named)}
+    for name, call, named in calls("coordinator/effects"):
+        if name == "Problem":
+            found |= texts(call.args[0], named)
+    text = "".join(path.read_text() for path in (ROOT / "shared" / "payments").glob("*.py"))
+    found |= set(re.findall(r' or "([a-z_]+)"', text))
+    found |= set(re.findall(r'^[A-Z_]*(?:LOST|UNAVAILABLE|RESOLVED|RETURNED): Final = "([a-z_]+)"', text, re.MULTILINE))
+    assert len(found) > 40
+    assert found - known == set()
+    # And those that a payment's status makes, of which no line has the whole.
+    assert elsewhere() - found == {"payment_failed", "payment_voided"}
+
+
+def test_what_refers_to_a_place_in_a_document_finds_it() -> None:
+    for target, anchor in re.findall(r"\]\(([A-Z]*(?:\.md)?)#([a-z0-9-]+)\)", HTTP):
+        text = (ROOT / "docs" / target).read_text() if target else HTTP
+        headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        places = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert anchor in places, (target, anchor)
