@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings
 from coordinator import documentation
 from coordinator.asyncapi import document
 from coordinator.cli import cli
+from coordinator.dev.supervisor import DEATHS_MAX, DEATHS_WINDOW_S
+from coordinator.migrate import migrate
 from coordinator.stores import port  # noqa: F401  # every module with settings is imported by now
 from shared.commands import parse
 from shared.errors import InvalidCommand
@@ -25,12 +27,14 @@ from shared.messaging.decoding import decode
 from shared.messaging.outcome import Outcome, encode_outcome
 from shared.messaging.topology import DEAD_EXCHANGE, SYSTEM_EXCHANGE, WRITES_EXCHANGE, queue_name
 from shared.messaging.wire import CommandMessage, Envelope
-from shared.services import SERVICES
+from shared.services import SERVICES, service_named
+from shared.settings import DatabaseSettings
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = Path(__file__).parent / "schemas"
 PROTOCOL = (ROOT / "docs" / "PROTOCOL.md").read_text()
 OPERATING = (ROOT / "docs" / "OPERATING.md").read_text()
+HTTP = (ROOT / "docs" / "HTTP.md").read_text()
 ASYNCAPI: dict[str, Any] = json.loads((ROOT / "docs" / "asyncapi.json").read_text())
 HANDLERS = [handler for service in SERVICES for handler in service.public_handlers]
 FULL = CommandMessage(
@@ -91,7 +95,7 @@ def test_every_setting_has_a_meaning() -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize("text", [PROTOCOL, OPERATING], ids=["PROTOCOL.md", "OPERATING.md"])
+@pytest.mark.parametrize("text", [PROTOCOL, OPERATING, HTTP], ids=["PROTOCOL.md", "OPERATING.md", "HTTP.md"])
 def test_settings_that_are_named_exist(text: str) -> None:
     groups = dict(documentation.GROUPS)
     known = {
@@ -102,14 +106,16 @@ def test_settings_that_are_named_exist(text: str) -> None:
     }
     # The gateways' command line takes these two from the environment.
     known |= {"GATEWAY_HOST", "GATEWAY_PORT"}
-    named = set(re.findall(r"`((?:AMQP|LANE|REDIS|GATEWAY|TELEMETRY|DEV|USERS|ITEMS|PAYMENTS)_[A-Z_]+)`", text))
+    named = set(
+        re.findall(r"`((?:AMQP|LANE|REDIS|GATEWAY|TELEMETRY|DEV|STRIPE|EFFECTS|USERS|ITEMS|PAYMENTS)_[A-Z_]+)`", text)
+    )
     assert named - known - set(re.findall(r"\$\{([A-Z_]+):-", (ROOT / "compose.yaml").read_text())) == set()
 
 
 PER_SERVICE = [f"{service.name.upper()}_" for service in SERVICES]
 
 
-@pytest.mark.parametrize("text", [PROTOCOL, OPERATING], ids=["PROTOCOL.md", "OPERATING.md"])
+@pytest.mark.parametrize("text", [PROTOCOL, OPERATING, HTTP], ids=["PROTOCOL.md", "OPERATING.md", "HTTP.md"])
 def test_commands_that_are_named_exist(text: str) -> None:
     named = set(re.findall(r"`(?:python -m )?coordinator ([a-z]+)", text))
     assert named <= set(cli.list_commands(click.Context(cli)))
@@ -336,6 +342,31 @@ def test_the_example_in_python_is_a_command_of_ours(monkeypatch: pytest.MonkeyPa
     [command] = [handler.command for handler in HANDLERS if handler.command.type == message.type]
     parse(command, message.arguments)
     assert (sent["exchange"], sent["routing_key"], sent["mandatory"]) == (WRITES_EXCHANGE, command.lane(), True)
+
+
+IN_RABBITMQ, IN_PROCESS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def test_the_example_with_rabbitmq_has_what_it_imports(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("asyncio.run", lambda main: main.close())
+    exec(compile(IN_RABBITMQ, "README.md", "exec"), {})
+
+
+def test_the_example_of_a_monolith_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path}/users.db"
+    migrate(service_named("users"), DatabaseSettings(database_url=url))
+    monkeypatch.setenv("USERS_DATABASE_URL", url)
+    monkeypatch.setenv("USERS_READER_URL", "postgresql://nobody@127.0.0.1:9/users")  # nothing is read
+    exec(compile(IN_PROCESS, "README.md", "exec"), {})
+    assert capsys.readouterr().out.splitlines()[-1] == "1 1"
+
+
+def test_the_readme_says_when_a_run_gives_up() -> None:
+    assert (DEATHS_MAX, DEATHS_WINDOW_S) == (3, 60)
+    text = " ".join((ROOT / "README.md").read_text().split())
+    assert "dies four times within a minute, `make run` gives up" in text
 
 
 @pytest.mark.parametrize("path", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda path: path.name)
