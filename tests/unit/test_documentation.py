@@ -369,6 +369,18 @@ def test_the_readme_says_when_a_run_gives_up() -> None:
     assert "dies four times within a minute, `make run` gives up" in text
 
 
-@pytest.mark.parametrize("path", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda path: path.name)
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_what_refers_to_a_place_in_a_document_finds_it(path: Path) -> None:
+    for target, anchor in re.findall(r"\]\(((?:[\w/]+\.md)?)#([a-z0-9-]+)\)", path.read_text()):
+        text = (path.parent / target if target else path).read_text()
+        headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+        places = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        assert anchor in places, (target, anchor)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_no_merge_was_left_half_done(path: Path) -> None:
     assert not re.search(r"^(<{7}|>{7}) ", path.read_text(), re.MULTILINE)

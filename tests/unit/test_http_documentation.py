@@ -257,11 +257,3 @@ def test_every_code_of_the_services_is_documented() -> None:
     assert found - known == set()
     # And those that a payment's status makes, of which no line has the whole.
     assert elsewhere() - found == {"payment_failed", "payment_voided"}
-
-
-def test_what_refers_to_a_place_in_a_document_finds_it() -> None:
-    for target, anchor in re.findall(r"\]\(([A-Z]*(?:\.md)?)#([a-z0-9-]+)\)", HTTP):
-        text = (ROOT / "docs" / target).read_text() if target else HTTP
-        headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-        places = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-        assert anchor in places, (target, anchor)
