@@ -1,6 +1,7 @@
-"""How deep JSON text is nested, found out without a parser: the limit of one is that of the stack where it runs."""
+"""The nesting of JSON text, found out without a parser: the limit of one is that of the stack where it runs."""
 
 import re
+import secrets
 from typing import Final
 
 NESTING_MAX: Final = 100
@@ -28,30 +29,30 @@ def is_too_deep(text: bytes) -> bool:
     return False
 
 
-def without_the_deep(text: bytes, level: int) -> tuple[bytes, dict[bytes, bytes]]:
-    """JSON text with a string in the place of every value, `level` levels down, that is nested too deep itself.
+def taken_apart(text: bytes, level: int) -> tuple[bytes, dict[bytes, bytes]]:
+    """JSON text with a mark in the place of every array and object so many levels down; and those, by the marks.
 
-    Also those values, by the strings, which are JSON text too.
+    So what is around them can be read, whatever is wrong with one of them: no parser looks at what is taken out. A mark
+    is JSON text too, an array; nobody who writes the rest can write one, since they are drawn anew for each text.
     """
+    drawn = secrets.token_hex(16).encode()
     taken_out: dict[bytes, bytes] = {}
     kept: list[bytes] = []
-    depth = deepest = begun = end = 0
+    depth = begun = end = 0
 
     def take_out(value_end: int) -> None:
         nonlocal end
-        if deepest - level >= NESTING_MAX:
-            mark = b'"<nested deeper than %d levels: %d>"' % (NESTING_MAX, len(taken_out))
-            taken_out[mark] = text[begun:value_end]
-            kept.extend((text[end:begun], mark))
-            end = value_end
+        mark = b'["%s %d"]' % (drawn, len(taken_out))
+        taken_out[mark] = text[begun:value_end]
+        kept.extend((text[end:begun], mark))
+        end = value_end
 
     for token in _TOKENS.finditer(text):
         byte, count = text[token.start()], token.end() - token.start()
         if byte in b"[{":
             if depth < level <= depth + count:
-                begun, deepest = token.start() + level - depth - 1, level
+                begun = token.start() + level - depth - 1
             depth += count
-            deepest = max(deepest, depth)
         elif byte in b"]}":
             if depth - count < level <= depth:
                 take_out(token.start() + depth - level + 1)

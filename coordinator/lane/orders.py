@@ -23,7 +23,7 @@ from shared.effects import EFFECTS_PREFIX
 from shared.errors import Rejected
 from shared.ids import replay_command_id, system_command_id
 from shared.lane_tables import DeadLetter, OutboxEntry
-from shared.messaging.decoding import INVALID_HEADER, UNREAD_IN_PACK
+from shared.messaging.decoding import INVALID_HEADER, MALFORMED_COMMAND, UNREAD_PACK
 from shared.messaging.options import Options
 from shared.messaging.wire import CommandMessage, Problem
 
@@ -178,7 +178,7 @@ def _unread(letter: DeadLetter) -> str | None:
         return "would fail again: nobody knows its type"
     if letter.code == INVALID_HEADER:
         return f"came with a condition that cannot be read ({letter.reason}): discard it, and send what was meant"
-    if letter.code in UNREAD_IN_PACK and not letter.arguments:
+    if letter.code == MALFORMED_COMMAND or (letter.code in UNREAD_PACK and not letter.arguments):
         return "was in a pack, and was not read: discard it, and have its publisher send it again"
     return None
 

@@ -19,6 +19,7 @@ from shared.rows import Ref, Row, VersionedRow
 from shared.unit_of_work import Handler
 
 CODE_CHARACTERS_MAX = 100
+RESULT_BYTES_MAX = 1 << 20
 _CODE = re.compile(rf"[!-~]{{1,{CODE_CHARACTERS_MAX}}}")
 
 
@@ -59,7 +60,7 @@ def tried(work: BatchWork, orders: Orders, request: Request) -> Verdict:
             done = _handle(work, request)
         else:
             done = orders.carry_out(order)
-        verdict = Verdict("applied", result=msgspec.json.encode(done), is_deferred=work.is_deferred)
+        verdict = Verdict("applied", result=_encoded(done), is_deferred=work.is_deferred)
     except BaseException as error:  # whatever a handler does must not stop the lane
         if error is work.interruption:
             raise
@@ -72,6 +73,14 @@ def tried(work: BatchWork, orders: Orders, request: Request) -> Verdict:
         # The handler caught it, or raised another one: it has not seen the rows as they are.
         raise work.interruption
     return verdict
+
+
+def _encoded(done: Struct | None) -> bytes:
+    """What a handler returned, as the log keeps it and an outcome has it."""
+    result = msgspec.json.encode(done)
+    if len(result) > RESULT_BYTES_MAX:
+        raise ValueError(f"the result has {len(result)} bytes; at most {RESULT_BYTES_MAX} can be told")
+    return result
 
 
 def _failure(error: BaseException) -> Verdict:

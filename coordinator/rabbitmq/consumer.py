@@ -11,7 +11,7 @@ what the broker let expire, and the letters of older releases.
 import asyncio
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,7 @@ from shared.ids import new_command_id
 from shared.lane_tables import OutboxEntry
 from shared.messaging.amqp import AmqpChannel, AmqpConnection
 from shared.messaging.keeping import Kept
-from shared.messaging.outcome import encode_outcome, encode_outcomes
+from shared.messaging.outcome import Outcome, encode_outcome, encode_outcomes
 from shared.messaging.publisher import Publisher
 from shared.messaging.topology import SYSTEM_EXCHANGE, dead_queue_name, queue_name, takes_outcomes
 from shared.messaging.wire import JSON_CONTENT, PACK_CONTENT
@@ -39,6 +39,8 @@ from shared.settings import BrokerSettings, LaneSettings
 
 TRANSIENT = 1
 REPLY_OUTCOMES_MAX = 500
+REPLY_BYTES_MAX = 1 << 20
+"""Of outcomes that are packed: the broker ends the connection of whoever sends what is too large for it."""
 DEAD_PREFETCH = 50
 OUTCOMES_WAIT_S = 10.0
 
@@ -316,8 +318,8 @@ class LaneConsumer:
             # Of several messages, the ids tell whose each outcome is.
             correlation_id = several[0].correlation_id if len(several) == 1 else None
             for start in range(0, len(outcomes), REPLY_OUTCOMES_MAX):
-                body = encode_outcomes(outcomes[start : start + REPLY_OUTCOMES_MAX])
-                self._send_reply(reply_to, correlation_id, PACK_CONTENT, body)
+                for body in bodies_of(outcomes[start : start + REPLY_OUTCOMES_MAX]):
+                    self._send_reply(reply_to, correlation_id, PACK_CONTENT, body)
 
     def _send_reply(self, reply_to: str, correlation_id: str | None, content_type: str, body: bytes) -> None:
         if not takes_outcomes(reply_to):
@@ -342,6 +344,17 @@ class LaneConsumer:
     def _abort(self, generation: int) -> None:
         if generation == self._generation and self._connection is not None:
             self._connection.abort()
+
+
+def bodies_of(outcomes: list[Outcome]) -> Iterator[bytes]:
+    """Outcomes as bodies of messages, as few as their size allows."""
+    body = encode_outcomes(outcomes)
+    if len(body) <= REPLY_BYTES_MAX or len(outcomes) == 1:
+        yield body
+    else:
+        half = len(outcomes) // 2
+        yield from bodies_of(outcomes[:half])
+        yield from bodies_of(outcomes[half:])
 
 
 def _ignore(_: Sequence[OutboxEntry]) -> None:

@@ -30,7 +30,7 @@ from shared.messaging.wire import (
     Packed,
     Problem,
 )
-from shared.nesting import without_the_deep
+from shared.nesting import taken_apart
 
 UNPACKED_BYTES_MAX: Final = 4 << 20
 """Into a pack that is larger nobody looks, not even for the ids of its commands."""
@@ -42,8 +42,8 @@ INVALID_HEADER: Final = "invalid_header"
 MESSAGE_TOO_LARGE: Final = "message_too_large"
 PACK_TOO_LARGE: Final = "pack_too_large"
 MALFORMED_COMMAND: Final = "malformed_command"
-UNREAD_IN_PACK: Final = frozenset({MESSAGE_TOO_LARGE, PACK_TOO_LARGE, MALFORMED_COMMAND})
-"""Of a command in a pack with one of these problems no more is read than its id, type and continuation."""
+UNREAD_PACK: Final = frozenset({MESSAGE_TOO_LARGE, PACK_TOO_LARGE})
+"""Of a pack with one of these problems the commands are found by their ids, and no more of them is read."""
 _TYPE = re.compile(r"[!-~]{1,100}")
 _CONTINUATION = re.compile(rf"(?=[!-~]{{3,100}}\Z)[^.]{{1,{LANE_CHARACTERS_MAX}}}\..+")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
@@ -61,8 +61,8 @@ class _Named(Struct, kw_only=True):
 _PACK = msgspec.json.Decoder(list[Packed])
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
 _NAMED = msgspec.json.Decoder(_Named)
-_ARGUMENTS_LEVEL: Final = 3
-"""In a pack: it is an array of objects."""
+_WITHIN: Final = 2
+"""The level of what stands in an array, and in an object."""
 
 
 def decode(
@@ -116,15 +116,8 @@ def _decoded_pack(envelope: Envelope, body: bytes, bytes_max: int, commands_max:
         problem = Problem(MESSAGE_TOO_LARGE, f"the pack has {len(body)} bytes; at most {bytes_max} are taken")
         return _refused_pack(envelope, body, problem)
     try:
-        return _commands_of(envelope, body, commands_max)
-    except RecursionError:
-        return _decoded_deep_pack(envelope, body, commands_max)
-
-
-def _commands_of(envelope: Envelope, body: bytes, commands_max: int) -> tuple[CommandMessage, ...]:
-    try:
         elements = _PACK.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # Something in it is wrong: each element by itself shows what.
         return _decoded_elements(envelope, body, commands_max)
     if len(elements) > commands_max:
@@ -134,27 +127,21 @@ def _commands_of(envelope: Envelope, body: bytes, commands_max: int) -> tuple[Co
     return tuple(_of_packed(envelope, packed) for packed in elements)
 
 
-def _decoded_deep_pack(envelope: Envelope, body: bytes, commands_max: int) -> tuple[CommandMessage, ...]:
-    """Too deep for the parser: what makes it so is for one command to answer for, and no other."""
-    shallow, taken_out = without_the_deep(body, _ARGUMENTS_LEVEL)
-    if not taken_out:
-        raise RecursionError("nested too deep, and no JSON")
-    came = {**taken_out, shallow: body}
-    return tuple(
-        _cut(msgspec.structs.replace(message, arguments=came.get(message.arguments, message.arguments)))
-        for message in _commands_of(envelope, shallow, commands_max)
-    )
-
-
 def _decoded_elements(envelope: Envelope, body: bytes, commands_max: int) -> tuple[CommandMessage, ...]:
     try:
-        elements = _ELEMENTS.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        elements = _elements(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         problem = Problem("malformed_pack", f"the body of a pack must be a JSON array of objects: {error}")
         return (_unreadable(envelope, body, problem),)
     if len(elements) > commands_max:
         return _refused_pack(envelope, body, _too_many(len(elements), commands_max))
-    return tuple(_decode_packed(envelope, bytes(element)) for element in elements)
+    return tuple(_decode_packed(envelope, element) for element in elements)
+
+
+def _elements(body: bytes) -> list[bytes]:
+    """The elements of a pack as they came, whatever is wrong with some. Raises an error of msgspec's for no array."""
+    text, taken_out = taken_apart(body, _WITHIN)
+    return [taken_out.get(element, element) for element in map(bytes, _ELEMENTS.decode(text))]
 
 
 def _refused_pack(envelope: Envelope, body: bytes, problem: Problem) -> tuple[CommandMessage, ...]:
@@ -165,11 +152,8 @@ def _refused_pack(envelope: Envelope, body: bytes, problem: Problem) -> tuple[Co
     if len(body) > UNPACKED_BYTES_MAX:
         return (_unreadable(envelope, body, problem),)
     try:
-        try:
-            elements = _ELEMENTS.decode(body)
-        except RecursionError:
-            elements = _ELEMENTS.decode(without_the_deep(body, _ARGUMENTS_LEVEL)[0])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        elements = _elements(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return (_unreadable(envelope, body, problem),)
     named: list[CommandMessage] = []
     for element in elements[:UNPACKED_COMMANDS_MAX]:
@@ -180,14 +164,14 @@ def _refused_pack(envelope: Envelope, body: bytes, problem: Problem) -> tuple[Co
     return (*named, *whole)
 
 
-def _named(envelope: Envelope, element: bytes | msgspec.Raw, problem: Problem) -> CommandMessage | None:
-    """A command that is not taken, without what it carries; None: it has no usable id."""
+def _named(envelope: Envelope, element: bytes, problem: Problem, *, kept: bytes = b"") -> CommandMessage | None:
+    """A command that is not taken, by its id; None: it has no usable one."""
     try:
-        each = _NAMED.decode(element)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        each = _NAMED.decode(taken_apart(element, _WITHIN)[0])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    message = _checked(envelope, each.id, each.type, b"", None, None, None, None, None, each.continuation, each.origin)
-    return None if message.command_id is None else msgspec.structs.replace(message, problem=problem)
+    message = _checked(envelope, each.id, each.type, kept, None, None, None, None, None, each.continuation, each.origin)
+    return None if message.command_id is None else _cut(msgspec.structs.replace(message, problem=problem))
 
 
 def _too_many(commands: int, commands_max: int) -> Problem:
@@ -208,11 +192,16 @@ def _origin(envelope: Envelope, said: object) -> Origin:
 
 def _decode_packed(envelope: Envelope, element: bytes) -> CommandMessage:
     try:
-        packed = msgspec.json.decode(element, type=Packed)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        return _of_packed(envelope, msgspec.json.decode(element, type=Packed))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        # Where only its arguments are wrong, it is a command whose arguments are.
+        text, taken_out = taken_apart(element, _WITHIN)
+    try:
+        message = _of_packed(envelope, msgspec.json.decode(text, type=Packed))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         problem = Problem(MALFORMED_COMMAND, f"not the JSON object that a command of a pack is: {error}")
-        return _named(envelope, element, problem) or _unreadable(envelope, element, problem)
-    return _of_packed(envelope, packed)
+        return _named(envelope, element, problem, kept=element) or _unreadable(envelope, element, problem)
+    return _cut(msgspec.structs.replace(message, arguments=taken_out.get(message.arguments, message.arguments)))
 
 
 def _of_packed(envelope: Envelope, packed: Packed) -> CommandMessage:

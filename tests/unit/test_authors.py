@@ -90,6 +90,7 @@ ERRORS: dict[str, Callable[..., Any]] = {
     "waits": waits,
     "returns an object": lambda *_: object(),
     "returns a number": lambda *_: 7.5,
+    "returns too much": lambda *_: msgspec.defstruct("Much", ["text"])("x" * (1 << 20)),
 }
 REFERENCES: dict[str, Callable[..., Any]] = {
     "no reference": lambda *_: ("row",),

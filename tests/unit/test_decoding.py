@@ -90,6 +90,72 @@ def test_what_is_nested_too_deep_is_refused_wherever_the_stack_stands() -> None:
     assert not is_too_deep(b"[],{}," * 5000)
 
 
+def test_what_stands_for_a_deep_value_can_be_said_by_nobody() -> None:
+    """One who could would have the value of another command as his own, as often as he likes."""
+    deep = "[" * 5000 + "]" * 5000
+    marks = [
+        deep[:101] + deep[-101:],
+        *(f'["nested too deep {"0" * 32} {number}"]' for number in (0, 1)),
+        *(f'"<nested deeper than 100 levels: {number}>"' for number in (0, 1)),
+    ]
+    parts = [f'"id":"{new_command_id()}","type":"t.t","args":{args}' for args in (deep, *marks, deep)]
+    body = ("[" + ",".join(f"{{{each}}}" for each in parts) + "]").encode()
+    found = decode(Envelope(content_type=PACK_CONTENT), body)
+    assert [each.arguments.decode() for each in found] == [deep, *marks, deep]
+
+
+@pytest.mark.parametrize("depth", [150, 700, 960, 980, 5000])
+@pytest.mark.parametrize("closers", ["}", "],", "]\x01"])
+def test_what_is_no_json_is_read_alike_however_deep_it_is(depth: int, closers: str) -> None:
+    ids = [new_command_id() for _ in range(3)]
+    args = ["{}", "[" * depth + (closers * depth).rstrip(",\x01"), "{}"]
+    parts = [f'{{"id":"{each}","type":"t.t","args":{text}}}' for each, text in zip(ids, args, strict=True)]
+    body = ("[" + ",".join(parts) + "]").encode()
+
+    def at(frames: int) -> tuple[CommandMessage, ...]:
+        return at(frames - 1) if frames else decode(Envelope(content_type=PACK_CONTENT), body)
+
+    for found in (at(0), at(600)):
+        assert [each.command_id for each in found] == ids
+        assert [each.arguments.decode() for each in found] == args
+
+
+WRONG_ARGUMENTS = (
+    *(
+        '{"a":"\\ud83d"}',
+        '{"a":"\\x"}',
+        '{"a":"\x01"}',
+        '{"a":01}',
+        "{]",
+        '{"a"}',
+        '{"a":nul}',
+        '["\\u12"]',
+        '{"a":1e}',
+    ),
+)
+
+
+@pytest.mark.parametrize("args", WRONG_ARGUMENTS)
+def test_whatever_is_wrong_with_one_command_s_arguments_hides_no_other_of_its_pack(args: str) -> None:
+    ids = [new_command_id() for _ in range(3)]
+    texts = ['{"name":"\\ud83d\\ude00"}', args, "{}"]
+    parts = [f'{{"id":"{each}","type":"t.t","args":{text}}}' for each, text in zip(ids, texts, strict=True)]
+    body = ("[" + ",".join(parts) + "]").encode()
+    found = decode(Envelope(content_type=PACK_CONTENT), body)
+    assert [(each.command_id, each.arguments.decode(), each.problem) for each in found] == [
+        (each, text, None) for each, text in zip(ids, texts, strict=True)
+    ]
+    assert {each.command_id for each in decode(Envelope(content_type=PACK_CONTENT), body, commands_max=2)} == {*ids}
+
+
+def test_what_is_not_read_of_a_command_is_not_the_same_as_anything_else() -> None:
+    command_id = new_command_id()
+    texts = ['"args":{},"x":1', '"args":{},"x":2', '"x":1', '"args":5,"deadline":{}', '"args":{}']
+    bodies = [f'[{{"id":"{command_id}","type":"t.t",{text}}}]'.encode() for text in texts]
+    prints = [fingerprint_of(decode(Envelope(content_type=PACK_CONTENT), body)[0]) for body in bodies]
+    assert len({*prints}) == len(prints)
+
+
 def test_a_member_that_no_command_has_is_named_and_hides_no_other_command() -> None:
     """It may be a condition, misspelt."""
     ids = [new_command_id() for _ in range(3)]
