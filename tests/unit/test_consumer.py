@@ -13,10 +13,10 @@ from coordinator.inbox import Inbox
 from coordinator.lane.delivery import Reply, Settlement
 from coordinator.rabbitmq import acknowledgements
 from coordinator.rabbitmq.acknowledgements import Acknowledgements
-from coordinator.rabbitmq.consumer import LaneConsumer
+from coordinator.rabbitmq.consumer import REPLY_BYTES_MAX, LaneConsumer, bodies_of
 from coordinator.rabbitmq.emitted import EmittedCommands
 from shared.lane_tables import OutboxEntry
-from shared.messaging.outcome import Outcome
+from shared.messaging.outcome import Outcome, OutcomeError, decode_outcomes
 from shared.settings import BrokerSettings, LaneSettings
 from tests.support.store_contract import NOW
 
@@ -192,3 +192,18 @@ async def test_an_unforeseen_error_ends_the_consumer_with_the_delivery_unacknowl
     assert [tag for what, tag in broker.did if what.startswith("acknowledged")] in ([], [1])
     assert broker.did[-1] == ("aborted", None)
     assert consumer.inbox.is_closed
+
+
+def test_packed_outcomes_are_no_larger_than_a_broker_takes() -> None:
+    """What is too large has it end the connection, and with it everybody's outcomes."""
+
+    def outcome(number: int, characters: int) -> Outcome:
+        error = OutcomeError(code="c", message="\U0001f600" * characters)
+        return Outcome(command_id=str(number), type="t.t", status="failed", sequence=number, error=error)
+
+    outcomes = [outcome(number, 2000) for number in range(480)]
+    bodies = list(bodies_of(outcomes))
+    assert [each for body in bodies for each in decode_outcomes(body)] == outcomes
+    assert max(map(len, bodies)) <= REPLY_BYTES_MAX
+    assert len(list(bodies_of([outcome(number, 1) for number in range(500)]))) == 1
+    assert len(list(bodies_of([outcome(1, 1), outcome(2, REPLY_BYTES_MAX)]))) == 2

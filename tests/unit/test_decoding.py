@@ -121,17 +121,15 @@ def test_what_is_no_json_is_read_alike_however_deep_it_is(depth: int, closers: s
 
 
 WRONG_ARGUMENTS = (
-    *(
-        '{"a":"\\ud83d"}',
-        '{"a":"\\x"}',
-        '{"a":"\x01"}',
-        '{"a":01}',
-        "{]",
-        '{"a"}',
-        '{"a":nul}',
-        '["\\u12"]',
-        '{"a":1e}',
-    ),
+    '{"a":"\\ud83d"}',
+    '{"a":"\\x"}',
+    '{"a":"\x01"}',
+    '{"a":01}',
+    "{]",
+    '{"a"}',
+    '{"a":nul}',
+    '["\\u12"]',
+    '{"a":1e}',
 )
 
 
