@@ -143,6 +143,7 @@ class PaymentEffects:
             amount=effect.amount,
             currency=effect.currency,
             key=call.key,
+            is_repeated=call.is_repeated,
         )
         return _refund_told(effect, answer)
 

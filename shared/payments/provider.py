@@ -45,12 +45,12 @@ class Voided(Struct, frozen=True):
 
 
 class Refunded(Struct, frozen=True, kw_only=True):
-    """The amount is on its way back to the payer, as the refund of this id.
+    """The amount is on its way back to the payer, as the refund of this id; None: by refunds that are not ours.
 
     `total` is all that went back so far, this included: others may give back too, such as in the provider's dashboard.
     """
 
-    refund_id: str
+    refund_id: str | None
     amount: int
     total: int
 
@@ -93,9 +93,9 @@ class PaymentProvider(Protocol):
         """Let go of what is held. Captured: it was taken before, or a part of it, and the rest let go."""
 
     async def refund(
-        self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str
+        self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str, is_repeated: bool
     ) -> Refunded | Refused:
-        """Give back what was taken, or a part of it."""
+        """Give back what was taken, or a part of it. `is_repeated`: there may have been a call with this key."""
 
     async def look_up_authorization(
         self, *, amount: int, currency: str, key: str, asked_at: datetime

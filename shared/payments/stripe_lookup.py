@@ -41,6 +41,13 @@ class StripeLookUp:
     async def intent(self, provider_id: str) -> stripe.PaymentIntent:
         return await asked(self._intents.retrieve_async(provider_id))
 
+    async def charge(self, provider_id: str) -> stripe.Charge:
+        """What was taken and given back of a payment, in all. Raises EffectRetry where Stripe shows none."""
+        intent = await asked(self._intents.retrieve_async(provider_id, {"expand": ["latest_charge"]}))
+        if not isinstance(intent.latest_charge, stripe.Charge):
+            raise EffectRetry(f"{provider_id} has no charge", may_have_happened=True, is_about_call=True)
+        return intent.latest_charge
+
     async def intent_with(
         self, key: str, amount: int, currency: str, asked_at: datetime
     ) -> stripe.PaymentIntent | None:

@@ -140,7 +140,7 @@ class StripeProvider:
         return Voided() if intent.status == "canceled" else _captured(intent)
 
     async def refund(
-        self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str
+        self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str, is_repeated: bool
     ) -> Refunded | Refused:
         try:
             stripe_amount = to_stripe(amount, currency)
@@ -159,11 +159,11 @@ class StripeProvider:
 
         try:
             # A part can be given back many times over: where the key is forgotten, nothing at Stripe forbids it.
-            refund = await found()
+            refund = await found() if is_repeated else None
             if refund is None:
                 refund = await _made_once(make, key, found, _KEYS_MAX)
         except StripeRefused as refused:
-            return await self._refund_by_others(provider_id, refused)
+            return await self._refund_by_others(provider_id, amount, refused)
         return await self._refunded(provider_id, refund)
 
     async def look_up_authorization(
@@ -234,12 +234,14 @@ class StripeProvider:
             raise _processing(intent)
         return intent
 
-    async def _refund_by_others(self, provider_id: str, refused: StripeRefused) -> Refunded | Refused:
-        """Where all of it went back already, by somebody's hand in the dashboard, that is the refund."""
-        if refused.code == "charge_already_refunded":
-            for refund in await self._look_up.refunds(provider_id):
+    async def _refund_by_others(self, provider_id: str, amount: int, refused: StripeRefused) -> Refunded | Refused:
+        """Where all of it went back already, by somebody's hand in the dashboard, nothing is left to give back."""
+        if refused.code != "charge_already_refunded":
+            return Refused(code=refused.code, message=str(refused))
+        for refund in await self._look_up.refunds(provider_id):
+            if refund.status not in _NOT_REFUNDED and from_stripe(refund.amount, refund.currency) == amount:
                 return await self._refunded(provider_id, refund)
-        return Refused(code=refused.code, message=str(refused))
+        return Refunded(refund_id=None, amount=amount, total=await self._refunded_in_all(provider_id))
 
     async def _refunded(self, provider_id: str, refund: stripe.Refund) -> Refunded | Refused:
         """One that is pending is on its way; one that failed later left the money where it was."""
@@ -247,12 +249,13 @@ class StripeProvider:
             reason = getattr(refund, "failure_reason", None) or refund.status
             return Refused(code=str(reason), message=f"refund {refund.id} has {refund.status}", status=refund.status)
         amount = from_stripe(refund.amount, refund.currency)
-        others = [
-            from_stripe(each.amount, each.currency)
-            for each in await self._look_up.refunds(provider_id)
-            if each.id != refund.id and each.status not in _NOT_REFUNDED
-        ]
-        return Refunded(refund_id=refund.id, amount=amount, total=amount + sum(others))
+        # A charge may be shown as it was a moment ago.
+        total = max(amount, await self._refunded_in_all(provider_id))
+        return Refunded(refund_id=refund.id, amount=amount, total=total)
+
+    async def _refunded_in_all(self, provider_id: str) -> int:
+        charge = await self._look_up.charge(provider_id)
+        return from_stripe(charge.amount_refunded, charge.currency)
 
 
 async def _made_once(call: _Call[T], key: str, found: Callable[[], Awaitable[T | None]], keys_max: int) -> T:

@@ -68,7 +68,12 @@ async def capture(provider, held, amount=1099, currency="EUR", key=None):
 
 async def refund(provider, held, amount=1099, currency="EUR", key=None):
     return await provider.refund(
-        payment_id=1, provider_id=held.provider_id, amount=amount, currency=currency, key=key or new_key()
+        payment_id=1,
+        provider_id=held.provider_id,
+        amount=amount,
+        currency=currency,
+        key=key or new_key(),
+        is_repeated=key is not None,
     )
 
 
@@ -393,6 +398,15 @@ async def test_more_than_was_held_or_taken_is_refused(sandbox, provider):
     whole = await refund(provider, held)
     assert await refund(provider, held) == whole
     assert money(sandbox, held) == (1099, 1099, 0, 1099)
+
+
+async def test_what_others_gave_back_is_no_refund_of_ours_unless_it_is_of_its_amount(provider):
+    held = await authorize(provider)
+    await capture(provider, held, amount=30)
+    for _ in range(3):
+        by_hand = await refund(provider, held, amount=10)
+    assert await refund(provider, held, amount=30) == Refunded(refund_id=None, amount=30, total=30)
+    assert await refund(provider, held, amount=10) == Refunded(refund_id=by_hand.refund_id, amount=10, total=30)
 
 
 async def test_an_unknown_payment_is_refused(provider):

@@ -89,9 +89,9 @@ class FakeProvider:
         return self._once("void", key, deed)
 
     async def refund(
-        self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str
+        self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str, is_repeated: bool
     ) -> Refunded | Refused:
-        del currency, payment_id
+        del currency, payment_id, is_repeated
         held = self.payments[provider_id]
 
         def deed() -> Refunded | Refused:

@@ -66,7 +66,7 @@ async def test_an_authorization_of_unknown_result_stays_unknown_while_stripe_is_
 async def test_a_refund_of_unknown_result_stays_unknown_while_stripe_is_busy(provider, monkeypatch):
     monkeypatch.setattr(provider._refunds, "create_async", answers(SPENT))
     monkeypatch.setattr(provider._refunds, "list_async", answers(NONE, BUSY))
-    call = provider.refund(payment_id=1, provider_id="pi_1", amount=1, currency="EUR", key="k")
+    call = provider.refund(payment_id=1, provider_id="pi_1", amount=1, currency="EUR", key="k", is_repeated=True)
     assert await undecided(call) == (True, 3.0)
 
 
