@@ -11,17 +11,15 @@ from tests.support.databases import FreshDatabases
 from tests.support.servers import Environment, running_servers
 from tests.support.system import System
 
-WITH_SERVERS = {"e2e": "e2e", "faults": "servers", "integration": "servers"}
-"""The folders whose tests need servers, with the group that each belongs to: about half of the time is in e2e."""
+WITH_SERVERS = ("e2e", "faults", "integration")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In parallel runs a folder's tests are one process's, which has servers of its own for them, in their order."""
+    """In parallel runs one process has the servers, and with them all tests that need any, in their order."""
     for item in items:
-        folder = item.path.parent.name
-        if folder in WITH_SERVERS:
-            item.add_marker(pytest.mark.xdist_group(WITH_SERVERS[folder]))
+        if item.path.parent.name in WITH_SERVERS:
+            item.add_marker(pytest.mark.xdist_group("servers"))
 
 
 @pytest.fixture(autouse=True)
