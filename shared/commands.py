@@ -40,6 +40,7 @@ class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 C = TypeVar("C", bound=Command)
 
+_PATTERN = re.compile(r"^Expected `str` matching regex '.*?'(?= - at|$)")
 _FIELD = re.compile(r"at `\$\.?([^`]*+)`")
 _NAMED = re.compile(r"(?:unknown|required) field `([^`]*+)`")
 
@@ -61,7 +62,8 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
         if isinstance(arguments, bytes):
             _check_json(arguments)
         field = field_at_fault(error)
-        raise InvalidCommand(f"{error}{_choices(model, field, error)}", code="invalid_arguments", field=field) from None
+        text = _PATTERN.sub("is not of the form that it must have", str(error))
+        raise InvalidCommand(f"{text}{_choices(model, field, error)}", code="invalid_arguments", field=field) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(arguments, error) from None
 

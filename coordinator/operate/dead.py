@@ -166,7 +166,7 @@ def replay(
     if args is not UNSET and len(letters) != 1:
         raise Refused(f"--args is for one letter, and {len(letters)} are meant")
     if dry_run:
-        _print_dry(letters, "replayed", as_json=as_json)
+        _print_dry(letters, "replay", as_json=as_json)
         return
 
     def order(letter: Letter) -> Command:
@@ -199,7 +199,7 @@ def discard(selection: Selection, wait_s: float, *, dry_run: bool, as_json: bool
     """
     letters = found(selection)
     if dry_run:
-        _print_dry(letters, "discarded", as_json=as_json)
+        _print_dry(letters, "discard", as_json=as_json)
         return
     orders = _Orders(as_json=as_json)
     for start in range(0, len(letters), _DISCARDED_AT_ONCE):
@@ -303,7 +303,9 @@ def _print_dry(letters: list[Letter], what: str, *, as_json: bool) -> None:
         print_json([summarized(letter) for letter in letters])
         return
     for letter in letters:
-        click.echo(f"{letter.lane}: {letter.name} of type {letter.summary.type} would be {what}")
+        click.echo(
+            f"{letter.lane}: {letter.name} of type {letter.summary.type} is meant: its lane would be told to {what} it"
+        )
 
 
 def _print_json_list(values: Iterable[object]) -> None:

@@ -260,7 +260,7 @@ def _checked(  # noqa: C901  # a line or two for each part of a command
     if expected_version is not None:
         version, problem = _integer(HEADER_EXPECTED_VERSION, expected_version, problem)
     if publisher_seq is not None:
-        number, problem = _integer(HEADER_PUBLISHER_SEQ, publisher_seq, problem)
+        number, problem = _integer(HEADER_PUBLISHER_SEQ, publisher_seq, problem, least=1)
     if (publisher is None) != (publisher_seq is None):
         problem = Problem(INVALID_HEADER, f"{HEADER_PUBLISHER} and {HEADER_PUBLISHER_SEQ} belong together")
     if publisher is not None and not (isinstance(publisher, str) and _TYPE.fullmatch(publisher)):
@@ -286,14 +286,14 @@ def _checked(  # noqa: C901  # a line or two for each part of a command
     )
 
 
-def _integer(name: str, value: object, problem: Problem | None) -> tuple[int | None, Problem | None]:
+def _integer(name: str, value: object, problem: Problem | None, least: int = 0) -> tuple[int | None, Problem | None]:
     """An integer header, which some clients can send only as text; and the problem that there is."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < len(str(INTEGER_MAX)) + 1:
         value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= INTEGER_MAX:
+    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= INTEGER_MAX:
         # pika has an int of its own for the long ones, which no encoder knows.
         return int(value), problem
-    text = f"{name} must be an integer from 0 to 2^53-1: {_shown(value)}"
+    text = f"{name} must be an integer from {least} to 2^53-1: {_shown(value)}"
     return None, Problem(INVALID_HEADER, text)
 
 

@@ -422,7 +422,7 @@ def test_all_that_are_meant_are_taken_and_no_others(world: World) -> None:
     world.deliver(*(CommandMessage(command_id=str(uuid4()), type=GHOSTS[0], arguments=b"{}") for _ in range(30)))
     dry = world.run("dead", "discard", "--all", "--lane", "users", "--type", "users.credit", "--dry-run")
     assert len(dry.stdout.splitlines()) == count
-    assert dry.stdout.splitlines()[0].endswith("of type users.credit would be discarded")
+    assert dry.stdout.splitlines()[0].endswith("of type users.credit is meant: its lane would be told to discard it")
     gone = world.json("dead", "discard", "--all", "--lane", "users", "--type", "users.credit")
     assert (len(gone), {each["status"] for each in gone}) == (count, {"applied"})
     assert [each["arguments"] for each in gone[:2]] == [{}, {}]
