@@ -188,11 +188,21 @@ class Progress:
         return refund is not None and refund.status in {"succeeded", "failed"}
 
     def _answer(self, action: Action, waiter: Deferred | None, refund: Refund | None) -> Refund | Rejected | None:
-        """What to tell who waited; None: the payment."""
+        """What to tell who waited; None: the payment.
+
+        The state is not all of it: whoever asks for an amount is told that it went well if that amount moved, and no
+        less. Others may have moved a part of it, such as in the provider's dashboard.
+        """
+        payment = self.payment
         if refund is None:
-            return None if self.payment.status in _GOOD[action] else self._refusal()
+            if payment.status not in _GOOD[action]:
+                return self._refusal()
+            return captured_in_part(payment) if action == "capture" else None
         if refund.status == "succeeded":
-            return refund if waiter is not None and waiter.type == RefundPayment.type else None
+            if waiter is not None and waiter.type == RefundPayment.type:
+                return refund
+            # Whoever waits asked for a reversal: all that was taken is to be given back.
+            return self._refusal() if payment.status == "needs_review" else _refunded_in_part(payment)
         if refund.status == "failed":
             text = f"refund {refund.id} of payment {refund.payment_id} failed: {refund.reason_code}: {refund.reason}"
             return Rejected("refund_failed", text)
@@ -218,6 +228,21 @@ class Progress:
             self._work.remove(held)
         elif waiters != held:
             self._work.save(waiters)
+
+
+def captured_in_part(payment: Payment) -> Rejected | None:
+    """What is told whoever asks that all be taken; None: it was, or nothing yet."""
+    if not 0 < payment.captured < payment.amount:
+        return None
+    text = f"of payment {payment.id} {payment.captured} {payment.currency} were captured (minor units)"
+    return Rejected("captured_in_part", f"{text}, not {payment.amount}")
+
+
+def _refunded_in_part(payment: Payment) -> Rejected | None:
+    if payment.refunded == payment.captured:
+        return None
+    text = f"of payment {payment.id} {payment.refunded} {payment.currency} were refunded (minor units)"
+    return Rejected("refunded_in_part", f"{text}, not {payment.captured}")
 
 
 def new_refund(work: UnitOfWork, payment: Payment, amount: int) -> Refund:

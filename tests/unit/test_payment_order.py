@@ -67,6 +67,28 @@ CASES: dict[str, tuple[str, tuple[Command, ...], tuple[Command, ...], tuple[str,
         (CaptureResult(id=1, verdict="answer_lost"), TAKEN, HELD),
         ("captured", AMOUNT, 0, None),
     ),
+    "a capture of which somebody else took a part": (
+        "authorized",
+        (CapturePayment(id=1),),
+        (CaptureResult(id=1, verdict="captured", amount=300), event("captured", captured=300), HELD),
+        ("captured", 300, 0, None),
+    ),
+    "a capture of a part whose answer is lost": (
+        "authorized",
+        (CapturePayment(id=1),),
+        (
+            CaptureResult(id=1, verdict="answer_lost"),
+            event("captured", captured=300),
+            event("refunded", captured=300, refunded=100),
+        ),
+        ("captured", 300, 100, None),
+    ),
+    "a reversal that waits for the capture of a part": (
+        "authorized",
+        (CapturePayment(id=1), ReversePayment(id=1)),
+        (CaptureResult(id=1, verdict="captured", amount=300), event("captured", captured=300)),
+        ("captured", 300, 0, "refund"),
+    ),
     "a hold that ended before the capture": (
         "authorized",
         (CapturePayment(id=1),),

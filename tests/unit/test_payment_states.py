@@ -11,7 +11,7 @@ from shared.errors import Rejected
 from shared.payments.commands import CapturePayment, RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.results import AuthorizeResult, CaptureResult, Kind, RefundResult, VoidResult
 from shared.payments.states import EVENTS, STATUSES, Event, Status, after
-from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane, event
+from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane, Told, event
 
 # One column a state, in the order of STATUSES: where the event leads; `.` stays; `-` is impossible.
 GRID = """
@@ -80,6 +80,7 @@ REFUND_RESULTS = st.builds(
     refund_id=st.integers(1, 4),
     verdict=st.sampled_from(["refunded", "refund_failed", "answer_lost"]),
     provider_id=st.sampled_from([None, "re_1", "re_2"]),
+    total=st.sampled_from([0, 0, 1, 300, AMOUNT]),
 )
 REQUESTS = st.one_of(
     st.just(CapturePayment(id=1)),
@@ -106,12 +107,26 @@ AFTER = {"declined": {"declined"}, "voided": {"voided", "captured", "needs_revie
 """What little may come after: money that was taken after all, a late hold that cannot be let go."""
 
 
+def is_true(told: Told) -> bool:
+    """Who is told that it went well has what he asked for."""
+    if told.code != "applied":
+        return True
+    if told.command == CapturePayment.type:
+        return bool(told.result["captured"] == told.result["amount"])
+    if told.command == ReversePayment.type:
+        return bool(told.result["captured"] == told.result["refunded"] and told.result["status"] != "needs_review")
+    return told.command != RefundPayment.type or told.result["status"] == "succeeded"
+
+
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(REQUESTS | VERDICTS | REFUND_RESULTS | HAPPENINGS | RESOLUTIONS, st.booleans()), max_size=14))
-def test_whatever_happens_the_money_adds_up(history: list[tuple[Command, bool]]) -> None:
+@given(
+    st.sampled_from(["opened", "authorized", "captured"]),
+    st.lists(st.tuples(REQUESTS | VERDICTS | REFUND_RESULTS | HAPPENINGS | RESOLUTIONS, st.booleans()), max_size=14),
+)
+def test_whatever_happens_the_money_adds_up(begun: str, history: list[tuple[Command, bool]]) -> None:
     lane = PaymentLane()
-    lane.opened()
-    waiting = 1
+    getattr(lane, begun)()
+    waiting = int(begun == "opened")
     before = lane.payment
     for command, waits in history:
         outcome = lane.do(command, waits=waits)
@@ -127,6 +142,7 @@ def test_whatever_happens_the_money_adds_up(history: list[tuple[Command, bool]])
         assert payment.status in AFTER.get(before.status, STATUSES)
         assert (payment.status in {"declined", "voided", "pending", "failed", "authorized"}) <= (payment.captured == 0)
         assert payment.version - before.version in {0, 1}
+        assert all(is_true(told) for told in lane.told)
         before = payment
         waiting += waits
     # Nobody waits in vain: who has not been told is still in the row, and nobody is told twice.
