@@ -5,6 +5,7 @@ answers the command that waits for it; a result that comes after that is old new
 """
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -71,6 +72,7 @@ class Progress:
         captured: int | None = None,
         refunded: int | None = None,
         reason: Reason | None = None,
+        amounts_as_of: datetime | None = None,
     ) -> None:
         """Note what was learnt beside the state; None leaves a value as it is."""
         held = self.payment
@@ -81,16 +83,20 @@ class Progress:
             refunded=held.refunded if refunded is None else refunded,
             reason_code=held.reason_code if reason is None else reason.code,
             reason=held.reason if reason is None else reason.message,
+            amounts_as_of=held.amounts_as_of if amounts_as_of is None else amounts_as_of,
         )
 
     def move(self, event: Event, reason: Reason | None = None) -> None:
         """Bring the payment to the state that the event leads to, and end what it ends. Raises Rejected."""
         held = self.payment
         status = after(held.id, held.status, event)
-        if status not in _BAD:
+        known = None if held.reason_code is None else Reason(held.reason_code, held.reason or "")
+        if status == held.status and event != "refund_returned":
+            reason = known  # of a state that stays, what is known stays too, such as an operator's word
+        elif status not in _BAD:
             reason = None
-        elif reason is None or (status == held.status and event != "refund_returned"):
-            reason = None if held.reason_code is None else Reason(held.reason_code, held.reason or "")
+        elif reason is None:
+            reason = known
         self.payment = msgspec.structs.replace(
             held,
             status=status,
