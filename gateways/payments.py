@@ -209,6 +209,7 @@ def _told(event: ProviderEvent) -> TellOfPayment:
         amount_refunded=event.amount_refunded,
         refund_id=event.refund_id,
         code=event.error_code,
+        created_s=event.created_s,
     )
 
 

@@ -16,7 +16,8 @@ Why = Annotated[str, Meta(min_length=1, max_length=500, pattern=r"\A[^\x00-\x1f\
 class OpenPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
     """Open a payment; it is pending. With a `payment_method` the provider is asked to hold the amount.
 
-    Its continuation comes when the provider has answered, with the Payment, authorized.
+    Its continuation comes when the provider has answered, with the Payment: authorized, or captured already, or
+    refunded, where somebody did that at the provider meanwhile.
     Rejected: `unknown_currency`; in the continuation also `payment_failed`, `payment_needs_review`, `payment_voided`,
     and the provider's code for a payment that is declined.
     """
@@ -32,9 +33,10 @@ class OpenPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
 class CapturePayment(Command, frozen=True, kw_only=True):
     """Take the whole amount of an authorized payment.
 
-    Its continuation comes when it is taken, with the Payment.
-    Rejected: `payment_not_found`, `impossible_transition`, `action_under_way`, `payment_needs_review`,
-    `version_conflict`; in the continuation also `payment_failed` and `payment_voided`.
+    Its continuation comes when all of it is taken, with the Payment. Where somebody took a part at the provider, the
+    rest is let go there: it is `captured_in_part`, and the payment can be reversed.
+    Rejected: `payment_not_found`, `impossible_transition`, `action_under_way`, `captured_in_part`,
+    `payment_needs_review`, `version_conflict`; in the continuation also `payment_failed` and `payment_voided`.
     """
 
     type: ClassVar[str] = "payments.capture"
@@ -48,7 +50,7 @@ class ReversePayment(Command, frozen=True, kw_only=True):
     Where nothing was, or is any more, there is nothing to do, and it is applied. While the provider is being asked for
     something, it is remembered, and done when that is known. Its continuation comes at the end, with the Payment.
     Rejected: `payment_not_found`, `action_under_way`, `payment_needs_review`, `version_conflict`; in the continuation
-    also `refund_failed`.
+    also `refund_failed`, and `refunded_in_part` where less was given back than was taken.
     """
 
     type: ClassVar[str] = "payments.reverse"

@@ -6,7 +6,7 @@ from shared.errors import Rejected
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.currencies import minor_unit_digits
 from shared.payments.model import Payment, Refund, Waiters
-from shared.payments.progress import Progress, new_refund
+from shared.payments.progress import Progress, captured_in_part, new_refund
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, TellOfPayment, VoidResult
 from shared.payments.review import resolve_payment
 from shared.payments.states import after
@@ -37,6 +37,9 @@ def open_payment(work: UnitOfWork, command: OpenPayment) -> Payment:
 
 def capture_payment(work: UnitOfWork, command: CapturePayment) -> Payment:
     progress = _progress(work, command.id)
+    refusal = captured_in_part(progress.payment)
+    if refusal is not None and progress.payment.status != "needs_review":
+        raise refusal
     after(command.id, progress.payment.status, "capture")
     progress.ask("capture", work.defer)
     return progress.store()

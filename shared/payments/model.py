@@ -40,6 +40,7 @@ payments = Table(
     Column("wanted", String(20)),
     Column("reason_code", String(REASON_CODE_CHARACTERS_MAX)),
     Column("reason", String(REASON_CHARACTERS_MAX)),
+    Column("amounts_as_of", _Time),
     Column("version", BigInteger, nullable=False),
     Column("created_at", _Time, nullable=False),
     Column("updated_at", _Time, nullable=False),
@@ -76,6 +77,7 @@ class Payment(VersionedRow, frozen=True, kw_only=True):
     `pending_action` is what the provider is being asked for; `wanted` what is to be done once that is known.
     `refund_id` is the refund that is under way or, in `needs_review`, in question.
     `reason_code` and `reason` say why it is declined, failed or needs a review, or `resolved` and how a review ended.
+    `amounts_as_of` is when an operator said what was captured and refunded: what is older than that is in it.
     """
 
     table: ClassVar[str] = "payments"
@@ -95,6 +97,7 @@ class Payment(VersionedRow, frozen=True, kw_only=True):
     wanted: Literal["reverse"] | None = None
     reason_code: str | None = None
     reason: str | None = None
+    amounts_as_of: datetime | None = None
     created_at: datetime
     updated_at: datetime
 

@@ -5,6 +5,7 @@ answers the command that waits for it; a result that comes after that is old new
 """
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -71,6 +72,7 @@ class Progress:
         captured: int | None = None,
         refunded: int | None = None,
         reason: Reason | None = None,
+        amounts_as_of: datetime | None = None,
     ) -> None:
         """Note what was learnt beside the state; None leaves a value as it is."""
         held = self.payment
@@ -81,16 +83,20 @@ class Progress:
             refunded=held.refunded if refunded is None else refunded,
             reason_code=held.reason_code if reason is None else reason.code,
             reason=held.reason if reason is None else reason.message,
+            amounts_as_of=held.amounts_as_of if amounts_as_of is None else amounts_as_of,
         )
 
     def move(self, event: Event, reason: Reason | None = None) -> None:
         """Bring the payment to the state that the event leads to, and end what it ends. Raises Rejected."""
         held = self.payment
         status = after(held.id, held.status, event)
-        if status not in _BAD:
+        known = None if held.reason_code is None else Reason(held.reason_code, held.reason or "")
+        if status == held.status and event != "refund_returned":
+            reason = known  # of a state that stays, what is known stays too, such as an operator's word
+        elif status not in _BAD:
             reason = None
-        elif reason is None or (status == held.status and event != "refund_returned"):
-            reason = None if held.reason_code is None else Reason(held.reason_code, held.reason or "")
+        elif reason is None:
+            reason = known
         self.payment = msgspec.structs.replace(
             held,
             status=status,
@@ -188,11 +194,21 @@ class Progress:
         return refund is not None and refund.status in {"succeeded", "failed"}
 
     def _answer(self, action: Action, waiter: Deferred | None, refund: Refund | None) -> Refund | Rejected | None:
-        """What to tell who waited; None: the payment."""
+        """What to tell who waited; None: the payment.
+
+        The state is not all of it: whoever asks for an amount is told that it went well if that amount moved, and no
+        less. Others may have moved a part of it, such as in the provider's dashboard.
+        """
+        payment = self.payment
         if refund is None:
-            return None if self.payment.status in _GOOD[action] else self._refusal()
+            if payment.status not in _GOOD[action]:
+                return self._refusal()
+            return captured_in_part(payment) if action == "capture" else None
         if refund.status == "succeeded":
-            return refund if waiter is not None and waiter.type == RefundPayment.type else None
+            if waiter is not None and waiter.type == RefundPayment.type:
+                return refund
+            # Whoever waits asked for a reversal: all that was taken is to be given back.
+            return self._refusal() if payment.status == "needs_review" else _refunded_in_part(payment)
         if refund.status == "failed":
             text = f"refund {refund.id} of payment {refund.payment_id} failed: {refund.reason_code}: {refund.reason}"
             return Rejected("refund_failed", text)
@@ -218,6 +234,21 @@ class Progress:
             self._work.remove(held)
         elif waiters != held:
             self._work.save(waiters)
+
+
+def captured_in_part(payment: Payment) -> Rejected | None:
+    """What is told whoever asks that all be taken; None: it was, or nothing yet."""
+    if not 0 < payment.captured < payment.amount:
+        return None
+    text = f"of payment {payment.id} {payment.captured} {payment.currency} were captured (minor units)"
+    return Rejected("captured_in_part", f"{text}, not {payment.amount}")
+
+
+def _refunded_in_part(payment: Payment) -> Rejected | None:
+    if payment.refunded == payment.captured:
+        return None
+    text = f"of payment {payment.id} {payment.refunded} {payment.currency} were refunded (minor units)"
+    return Rejected("refunded_in_part", f"{text}, not {payment.captured}")
 
 
 def new_refund(work: UnitOfWork, payment: Payment, amount: int) -> Refund:

@@ -3,10 +3,15 @@
 They are the system's own; gateways do not take them from clients.
 """
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
+
+from msgspec import Meta
 
 from shared.commands import Command, Id
 from shared.payments.commands import ProviderId, Total
+
+_Seconds = Annotated[int, Meta(ge=0, le=253_402_300_799)]
+"""Since the Unix epoch; up to the end of the year 9999, after which a row can hold no time."""
 
 Kind = Literal["authorized", "captured", "voided", "declined", "refunded", "refund_failed"]
 
@@ -77,7 +82,8 @@ class TellOfPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
     """An event of the provider's. Amounts are in minor units; those captured and refunded are everything so far.
 
     `is_signed`: what it is about bears the mark that only this deployment makes. Without it, as of payments that an
-    earlier release made, it counts only for a payment that is known to be this one at the provider.
+    earlier release made, it counts only for a payment that is known to be this one at the provider. `created_s` is when
+    it happened, by the provider's clock: events come in any order. A gateway of an earlier release leaves it out.
     Rejected: `payment_not_found`; `other_payment`, when it is about another payment at the provider than the one that
     ours is, or ours was never sent there; `not_ours`, when nothing tells that it is about ours; `currency_mismatch` and
     `amount_mismatch`; `impossible_transition`.
@@ -96,3 +102,4 @@ class TellOfPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
     amount_refunded: Total = 0
     refund_id: str | None = None
     code: str | None = None
+    created_s: _Seconds | None = None

@@ -28,7 +28,8 @@ def resolve_payment(work: UnitOfWork, command: ResolvePayment) -> Payment:
     reason = Reason(RESOLVED, command.reason)
     if command.status == "captured":
         _settle_refund(work, progress, command.refunded, reason)
-        progress.note(captured=command.captured, refunded=command.refunded)
+        # The only word that may lower them: else an event that is late, of what was undone since, would raise them.
+        progress.note(captured=command.captured, refunded=command.refunded, amounts_as_of=work.now)
     progress.note(provider_id=command.provider_id)
     progress.move(command.status, reason)
     if 0 < command.refunded == command.captured:

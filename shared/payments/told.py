@@ -3,8 +3,13 @@
 Both come late, twice and in any order; an event may overtake the answer to the call that caused it. So each is applied
 as what is true now and not as a step: what is known already changes nothing. A guess, made of a call that got no
 answer, counts only while that call's action is under way.
+
+Totals only grow, so that the largest is the latest, until an operator lowers one: a bank sent a refund back. What is
+older than his word is in it. Before he has spoken, a refund that came back stays in the total, and so the order of the
+events does not matter.
 """
 
+from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
@@ -97,7 +102,7 @@ def provider_event(work: UnitOfWork, command: TellOfPayment) -> Payment:
             # A hold that is let go is at Stripe a refund too, of a charge of which nothing was captured.
             if command.amount_captured > 0:
                 progress.note(provider_id=command.provider_id)
-                _refunded_in_all(work, progress, command.amount_refunded, command.amount_captured)
+                _refunded_in_all(work, progress, command)
         case "refund_failed":
             _refund_returned(work, progress, command)
     return progress.store()
@@ -155,6 +160,8 @@ def _refund_made(work: UnitOfWork, progress: Progress, refund: Refund, told: Ref
     # Where the provider says that somebody else gave all of it back, that refund may have a row already.
     is_new = provider_id is not None and work.find(Refund, "provider_id", provider_id) is None
     known_id = provider_id if is_new else refund.provider_id
+    if refund.status == "failed" and provider_id is not None and refund.provider_id == provider_id:
+        return  # it was made, and came back since
     work.save(msgspec.structs.replace(refund, status="succeeded", provider_id=known_id, reason_code=None, reason=None))
     if refund.status == "succeeded":  # an event said so before
         return
@@ -165,18 +172,18 @@ def _refund_made(work: UnitOfWork, progress: Progress, refund: Refund, told: Ref
     progress.end_refund(refund.id)
 
 
-def _refunded_in_all(work: UnitOfWork, progress: Progress, total: int, captured: int) -> None:
+def _refunded_in_all(work: UnitOfWork, progress: Progress, command: TellOfPayment) -> None:
     """All that was given back, by us and by others.
 
     Whether a refund that we wait for is a part of it the answer to its call tells, unless nothing is left to give.
     """
-    payment = progress.payment
+    payment, total = progress.payment, command.amount_refunded
     if payment.captured == 0:  # the first that we hear of either
-        progress.note(captured=captured, refunded=total)
+        progress.note(captured=command.amount_captured, refunded=total)
         progress.move("captured")
         _note_refunded(progress, total)
         return
-    if total <= payment.refunded:
+    if total <= payment.refunded or _is_in_the_amounts(payment, command):
         return
     refund = None if payment.refund_id is None else work.get(Refund, payment.refund_id)
     if refund is None:
@@ -189,6 +196,17 @@ def _refunded_in_all(work: UnitOfWork, progress: Progress, total: int, captured:
         progress.note(refunded=total)
 
 
+def _is_in_the_amounts(payment: Payment, command: TellOfPayment) -> bool:
+    """Whether it happened before an operator said what the amounts are, or in the same second, which is all it tells.
+
+    A refund of that second that he has not seen may be missing then. The provider refuses to give back more than was
+    taken; that we refuse to give back what is the payer's, nobody would notice.
+    """
+    if payment.amounts_as_of is None or command.created_s is None:
+        return False
+    return datetime.fromtimestamp(command.created_s, UTC) <= payment.amounts_as_of
+
+
 def _note_refunded(progress: Progress, total: int) -> None:
     progress.note(refunded=total)
     payment = progress.payment
@@ -198,6 +216,8 @@ def _note_refunded(progress: Progress, total: int) -> None:
 
 def _refund_returned(work: UnitOfWork, progress: Progress, command: TellOfPayment) -> None:
     refund = None if command.refund_id is None else work.find(Refund, "provider_id", command.refund_id)
+    if refund is not None and refund.status == "failed":
+        return  # it comes back once, and who looked at that has seen it
     reason = reason_of(command.code, f"the payer's bank did not take refund {command.refund_id}")
     if refund is not None:
         work.save(msgspec.structs.replace(refund, status="failed", reason_code=reason.code, reason=reason.message))

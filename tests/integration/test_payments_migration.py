@@ -1,11 +1,15 @@
 """Payments that a release before this one opened are still there, and have no life at a provider."""
 
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
 from alembic import command
-from sqlalchemy import text
+from sqlalchemy import select, text, update
 
 from coordinator.migrate import alembic_config
 from shared.payments import SERVICE
-from shared.payments.model import Payment
+from shared.payments.model import Payment, payments
 from tests.support.databases import FreshDatabases, sql_engine
 
 ROW = """
@@ -30,4 +34,41 @@ def test_payments_of_the_release_before_are_pending_and_untouched(databases: Fre
         assert {payment.payment_method, payment.provider_id, payment.pending_action, payment.wanted} == {None}
         command.downgrade(config, "payments_0001")
         assert connection.execute(text("SELECT amount FROM payments")).scalars().all() == [100]
+    engine.dispose()
+
+
+BEFORE = """
+INSERT INTO payments (id, user_id, amount, currency, status, provider_id, captured, refunded, version, created_at,
+    updated_at)
+VALUES (1, 7, 100, 'EUR', 'captured', 'pi_1', 100, 30, 4, '2026-01-02 03:04:05.678', '2026-01-02 03:04:06.789')
+"""
+
+
+@pytest.mark.parametrize("server", ["MariaDB", "PostgreSQL", "SQLite"])
+def test_of_payments_of_the_release_before_no_operator_has_said_what_the_amounts_are(
+    databases: FreshDatabases, tmp_path: Path, server: str
+) -> None:
+    given = databases.environment()
+    urls = {
+        "MariaDB": given["PAYMENTS_DATABASE_URL"],
+        "PostgreSQL": given["USERS_DATABASE_URL"],
+        "SQLite": f"sqlite:///{tmp_path / 'payments.db'}",
+    }
+    engine = sql_engine(urls[server])
+    assert SERVICE.migrations is not None
+    assert SERVICE.metadata is not None
+    said_at = datetime(2026, 2, 3, 4, 5, 6, 789000, tzinfo=UTC)
+    with engine.begin() as connection:
+        config = alembic_config(connection, SERVICE.migrations, "payments_version", SERVICE.metadata)
+        command.upgrade(config, "payments_0002")
+        connection.execute(text(BEFORE))
+        command.upgrade(config, "head")
+        (row,) = connection.execute(select(payments)).mappings().all()
+        payment = Payment(**row)
+        assert (payment.captured, payment.refunded, payment.amounts_as_of) == (100, 30, None)
+        connection.execute(update(payments).values(amounts_as_of=said_at))
+        kept = connection.execute(select(payments.c.amounts_as_of)).scalar_one()
+        assert kept.replace(tzinfo=UTC) == said_at
+        command.downgrade(config, "payments_0002")
+        assert connection.execute(text("SELECT refunded FROM payments")).scalars().all() == [30]
     engine.dispose()

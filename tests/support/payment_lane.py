@@ -27,11 +27,12 @@ TOLD = "shop.told"
 
 
 class Told(Struct, frozen=True):
-    """What came to whoever waited for a command: `code` is `applied`, or why not."""
+    """What came to whoever waited for a command: `code` is `applied`, or why not; `message` says more of that."""
 
     command: str
     code: str
     result: Any
+    message: str = ""
 
 
 class PaymentLane:
@@ -54,7 +55,8 @@ class PaymentLane:
             else:
                 told = msgspec.json.decode(entry.arguments, type=Continuation)
                 code = told.status if told.error is None else told.error.code
-                self.told.append(Told(told.command_type, code, msgspec.json.decode(told.result)))
+                message = "" if told.error is None else told.error.message
+                self.told.append(Told(told.command_type, code, msgspec.json.decode(told.result), message))
         return settlement.outcomes[0]
 
     def applied(self, command: Command, *, waits: bool = False) -> None:

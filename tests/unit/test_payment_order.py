@@ -18,8 +18,8 @@ TAKEN = event("captured", captured=AMOUNT)
 LET_GO = event("refunded", refunded=AMOUNT)
 
 
-def refunded(total: int) -> Command:
-    return event("refunded", captured=AMOUNT, refunded=total)
+def refunded(total: int, created_s: int | None = None) -> Command:
+    return event("refunded", captured=AMOUNT, refunded=total, created_s=created_s)
 
 
 def asked(*commands: Command, of: str) -> PaymentLane:
@@ -66,6 +66,28 @@ CASES: dict[str, tuple[str, tuple[Command, ...], tuple[Command, ...], tuple[str,
         (CapturePayment(id=1),),
         (CaptureResult(id=1, verdict="answer_lost"), TAKEN, HELD),
         ("captured", AMOUNT, 0, None),
+    ),
+    "a capture of which somebody else took a part": (
+        "authorized",
+        (CapturePayment(id=1),),
+        (CaptureResult(id=1, verdict="captured", amount=300), event("captured", captured=300), HELD),
+        ("captured", 300, 0, None),
+    ),
+    "a capture of a part whose answer is lost": (
+        "authorized",
+        (CapturePayment(id=1),),
+        (
+            CaptureResult(id=1, verdict="answer_lost"),
+            event("captured", captured=300),
+            event("refunded", captured=300, refunded=100),
+        ),
+        ("captured", 300, 100, None),
+    ),
+    "a reversal that waits for the capture of a part": (
+        "authorized",
+        (CapturePayment(id=1), ReversePayment(id=1)),
+        (CaptureResult(id=1, verdict="captured", amount=300), event("captured", captured=300)),
+        ("captured", 300, 0, "refund"),
     ),
     "a hold that ended before the capture": (
         "authorized",
@@ -140,6 +162,28 @@ CASES: dict[str, tuple[str, tuple[Command, ...], tuple[Command, ...], tuple[str,
             event("refund_failed", refund_id="re_1", code="expired_or_canceled_card"),
         ),
         ("needs_review", AMOUNT, AMOUNT, None),
+    ),
+    "a refund that comes back, with totals of before and after that": (
+        "captured",
+        (RefundPayment(id=1, amount=500),),
+        (
+            RefundResult(id=1, refund_id=1, verdict="refunded", provider_id="re_1", total=500),
+            refunded(500, created_s=1_700_000_001),
+            event("refund_failed", refund_id="re_1", code="expired_or_canceled_card", created_s=1_700_000_003),
+            refunded(200, created_s=1_700_000_004),
+        ),
+        # What is given back in truth an operator says: until then it is the most that it was.
+        ("needs_review", AMOUNT, 500, None),
+    ),
+    "a part that is captured and given back before the answer": (
+        "authorized",
+        (CapturePayment(id=1),),
+        (
+            event("captured", captured=300, created_s=1_700_000_001),
+            event("refunded", captured=300, refunded=300, created_s=1_700_000_002),
+            CaptureResult(id=1, verdict="captured", amount=300),
+        ),
+        ("refunded", 300, 300, None),
     ),
 }
 

@@ -1,5 +1,6 @@
 """The state machine of payments: every state with every event, and random histories."""
 
+from datetime import timedelta
 from typing import get_args
 
 import pytest
@@ -9,9 +10,11 @@ from hypothesis import strategies as st
 from shared.commands import Command
 from shared.errors import Rejected
 from shared.payments.commands import CapturePayment, RefundPayment, ResolvePayment, ReversePayment
-from shared.payments.results import AuthorizeResult, CaptureResult, Kind, RefundResult, VoidResult
+from shared.payments.model import Payment
+from shared.payments.results import AuthorizeResult, CaptureResult, Kind, RefundResult, TellOfPayment, VoidResult
 from shared.payments.states import EVENTS, STATUSES, Event, Status, after
-from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane, event
+from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane, Told, event
+from tests.support.store_contract import NOW
 
 # One column a state, in the order of STATUSES: where the event leads; `.` stays; `-` is impossible.
 GRID = """
@@ -80,6 +83,7 @@ REFUND_RESULTS = st.builds(
     refund_id=st.integers(1, 4),
     verdict=st.sampled_from(["refunded", "refund_failed", "answer_lost"]),
     provider_id=st.sampled_from([None, "re_1", "re_2"]),
+    total=st.sampled_from([0, 0, 1, 300, AMOUNT]),
 )
 REQUESTS = st.one_of(
     st.just(CapturePayment(id=1)),
@@ -87,11 +91,18 @@ REQUESTS = st.one_of(
     st.builds(RefundPayment, id=st.just(1), amount=st.none() | st.integers(1, AMOUNT + 1)),
 )
 HAPPENINGS = st.builds(
-    lambda kind, captured, refunded, refund_id: event(kind, captured=captured, refunded=refunded, refund_id=refund_id),
+    lambda kind, captured, refunded, refund_id, second: event(
+        kind,
+        captured=captured,
+        refunded=refunded,
+        refund_id=refund_id,
+        created_s=None if second is None else int(NOW.timestamp()) + second,
+    ),
     st.sampled_from(get_args(Kind)),
     st.sampled_from([0, 1, AMOUNT, AMOUNT, AMOUNT + 1]),
     st.integers(0, AMOUNT + 1),
     st.sampled_from([None, "re_1", "re_2"]),
+    st.none() | st.integers(-2, 20),
 )
 RESOLUTIONS = st.builds(
     ResolvePayment,
@@ -106,14 +117,36 @@ AFTER = {"declined": {"declined"}, "voided": {"voided", "captured", "needs_revie
 """What little may come after: money that was taken after all, a late hold that cannot be let go."""
 
 
+def is_true(told: Told) -> bool:
+    """Who is told that it went well has what he asked for."""
+    if told.code != "applied":
+        return True
+    if told.command == CapturePayment.type:
+        return bool(told.result["captured"] == told.result["amount"])
+    if told.command == ReversePayment.type:
+        return bool(told.result["captured"] == told.result["refunded"] and told.result["status"] != "needs_review")
+    return told.command != RefundPayment.type or told.result["status"] == "succeeded"
+
+
+def is_late_total(command: Command, payment: Payment) -> bool:
+    """Whether it tells of amounts as they were before an operator said what they are."""
+    if not isinstance(command, TellOfPayment) or command.kind != "refunded" or payment.amounts_as_of is None:
+        return False
+    return command.created_s is not None and command.created_s <= payment.amounts_as_of.timestamp()
+
+
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(REQUESTS | VERDICTS | REFUND_RESULTS | HAPPENINGS | RESOLUTIONS, st.booleans()), max_size=14))
-def test_whatever_happens_the_money_adds_up(history: list[tuple[Command, bool]]) -> None:
+@given(
+    st.sampled_from(["opened", "authorized", "captured"]),
+    st.lists(st.tuples(REQUESTS | VERDICTS | REFUND_RESULTS | HAPPENINGS | RESOLUTIONS, st.booleans()), max_size=14),
+)
+def test_whatever_happens_the_money_adds_up(begun: str, history: list[tuple[Command, bool]]) -> None:
     lane = PaymentLane()
-    lane.opened()
-    waiting = 1
+    getattr(lane, begun)()
+    waiting = int(begun == "opened")
     before = lane.payment
-    for command, waits in history:
+    for second, (command, waits) in enumerate(history):
+        lane.lane.now = NOW + timedelta(seconds=second)
         outcome = lane.do(command, waits=waits)
         assert outcome.status in {"applied", "rejected"}, outcome
         payment = lane.payment
@@ -127,8 +160,56 @@ def test_whatever_happens_the_money_adds_up(history: list[tuple[Command, bool]])
         assert payment.status in AFTER.get(before.status, STATUSES)
         assert (payment.status in {"declined", "voided", "pending", "failed", "authorized"}) <= (payment.captured == 0)
         assert payment.version - before.version in {0, 1}
+        if is_late_total(command, before):
+            assert payment == before
+        assert all(is_true(told) for told in lane.told)
         before = payment
         waiting += waits
     # Nobody waits in vain: who has not been told is still in the row, and nobody is told twice.
     still = [text for row in lane.waiters for text in (row.action, row.reversal) if text is not None]
     assert len(lane.told) + len(still) == waiting
+
+
+TOTALS = st.builds(
+    lambda total, second: event("refunded", captured=AMOUNT, refunded=total, created_s=int(NOW.timestamp()) + second),
+    st.integers(0, AMOUNT),
+    st.integers(-10, 20),
+)
+RETURNS = st.builds(
+    lambda refund_id, second: event("refund_failed", refund_id=refund_id, created_s=int(NOW.timestamp()) + second),
+    st.sampled_from(["re_1", "re_2"]),
+    st.integers(-10, 20),
+)
+WORDS = st.builds(
+    ResolvePayment,
+    id=st.just(1),
+    status=st.just("captured"),
+    reason=st.sampled_from(["seen: AL", "seen: BK"]),
+    captured=st.just(AMOUNT),
+    refunded=st.integers(0, AMOUNT),
+)
+REFUNDS = st.builds(RefundPayment, id=st.just(1), amount=st.none() | st.integers(1, AMOUNT))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(WORDS | TOTALS | RETURNS | REFUNDS | REFUND_RESULTS, max_size=10))
+def test_of_what_an_operator_has_said_no_older_total_takes_anything_away(history: list[Command]) -> None:
+    lane = PaymentLane()
+    lane.captured()
+    lane.applied(RefundPayment(id=1, amount=300))
+    lane.applied(RefundResult(id=1, refund_id=1, verdict="refunded", provider_id="re_1", total=300))
+    lane.applied(event("refund_failed", refund_id="re_1", created_s=int(NOW.timestamp())))
+    for second, command in enumerate(history, 1):
+        lane.lane.now = NOW + timedelta(seconds=second)
+        before = lane.payment
+        outcome = lane.do(command)
+        assert outcome.status in {"applied", "rejected"}, outcome
+        payment = lane.payment
+        if isinstance(command, ResolvePayment) and outcome.status == "applied":
+            assert (payment.refunded, payment.reason) == (command.refunded, command.reason)
+            assert payment.amounts_as_of == lane.lane.now
+        elif is_late_total(command, before):
+            assert payment == before
+        else:
+            assert payment.refunded >= before.refunded
+            assert payment.amounts_as_of == before.amounts_as_of

@@ -208,6 +208,41 @@ async def test_a_provider_that_fails_for_a_while_leaves_nothing_to_a_person() ->
         assert len(provider.payments) == 20
 
 
+async def taken_in_part(shop: Shop, amount: int) -> None:
+    """The capture gets no answer at first, and meanwhile somebody takes less in the provider's dashboard."""
+    await shop.stocked(stock=10)
+    shop.provider.deaf_to = {"capture"}
+    await shop.buy()
+    await asyncio.to_thread(wait_until, lambda: shop.provider.failures > 0, "the capture is asked for")
+    (held,) = shop.provider.payments.values()
+    held.status, held.captured = "succeeded", amount
+
+
+async def test_a_purchase_of_which_only_a_part_is_taken_is_taken_back_and_says_how_much_was() -> None:
+    async with open_shop(FakeProvider()) as shop:
+        await taken_in_part(shop, 30)
+        shop.provider.deaf_to = set()
+        await shop.rest()
+        (purchase,) = shop.rows(Purchase, "users")
+        assert (purchase.status, purchase.reason_code) == ("compensated", "captured_in_part")
+        assert "30 EUR" in (purchase.reason or "")
+        assert "250" in (purchase.reason or "")
+        (payment,) = shop.rows(Payment, "payments")
+        assert (payment.status, payment.captured, payment.refunded) == ("refunded", 30, 30)
+        shop.check(stock=10)
+
+
+async def test_a_part_that_cannot_be_given_back_is_for_a_person() -> None:
+    async with open_shop(FakeProvider(), give_up_after_s=0.5) as shop:
+        await taken_in_part(shop, 30)
+        shop.provider.deaf_to = {"refund"}
+        await shop.rest()
+        (purchase,) = shop.rows(Purchase, "users")
+        assert (purchase.status, purchase.reason_code) == ("needs_review", "captured_in_part")
+        assert "could not be undone" in (purchase.reason or "")
+        assert shop.rows(PurchaseTotal, "users") == []
+
+
 async def order(shop: Shop, command: Command) -> None:
     """As an operator does."""
     await execute(shop.writes, command, Any, OPTIONS, origin="system")  # type: ignore[arg-type]

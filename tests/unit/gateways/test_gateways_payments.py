@@ -80,6 +80,7 @@ class TestEvents:
             "currency": "EUR",
             "amount": 100,
             "amount_captured": 100,
+            "created_s": 1_700_000_000,
         }
 
     async def test_no_client_can_take_an_event_s_id(self, hooked: RunningGateway) -> None:
