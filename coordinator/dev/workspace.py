@@ -31,7 +31,9 @@ class Workspace:
 
         Raises ConfigurationError when another run holds it, or it has what no run has made.
         """
-        strange = {entry.name for entry in self.directory.iterdir()} - MADE if self.directory.exists() else set()
+        there = {entry.name for entry in self.directory.iterdir()} if self.directory.exists() else set()
+        # What begins with a dot is a desktop's or an editor's.
+        strange = {name for name in there - MADE if not name.startswith(".")}
         if strange:
             raise ConfigurationError(
                 f"{self.directory} has {min(strange)!r}, which no run has made: name a new directory "

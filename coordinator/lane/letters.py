@@ -166,7 +166,10 @@ class Letters:
 def source_of_nameless(message: CommandMessage, problem: Problem | None, target: str) -> str:
     """What makes two messages without an id the same letter."""
     code = None if problem is None else problem.code
-    digest = hashlib.blake2b(f"{target}\n{message.type}\n{message.origin}\n{code}\n".encode(), digest_size=16)
+    # Of two that differ in a condition, only one would be sent again.
+    conditions = (message.deadline_ms, message.expected_version, message.continuation)
+    parts = (target, message.type, message.origin, code, *conditions)
+    digest = hashlib.blake2b("".join(f"{part}\n" for part in parts).encode(), digest_size=16)
     digest.update(message.arguments)
     return f"nameless {digest.hexdigest()}"
 

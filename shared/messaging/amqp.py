@@ -9,11 +9,10 @@ However a connection ends, a channel or a consumer of it, `lost` says so: nothin
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pika
-import structlog
 from pika.channel import Channel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
@@ -21,7 +20,7 @@ from shared.effects import effects_key
 from shared.errors import BrokerUnavailable
 from shared.messaging.address import broker_address, broker_parameters
 from shared.messaging.pika_connection import PikaConnection
-from shared.messaging.refusals import PRECONDITION_FAILED, channel_closed, connection_lost, not_connected, refused
+from shared.messaging.refusals import channel_closed, connection_lost, not_connected, refused
 from shared.messaging.streams import LoopStreams
 from shared.messaging.topology import (
     DEAD_EXCHANGE,
@@ -41,8 +40,6 @@ NOBODY = "nobody.consumes.this"
 """The routing key of what is published to see whether it may be."""
 _END_TIMEOUT_S = 1.0
 _PIKA_LOG = logging.getLogger("pika")
-
-log = structlog.get_logger("amqp")
 
 Callback = Callable[..., Any]
 
@@ -105,31 +102,6 @@ class AmqpConnection:
         channel = AmqpChannel(raw, self, opened)
         await self.answer(opened, "channel.open")
         return channel
-
-    async def declares(self, queue: str, arguments: Mapping[str, str | int | bool]) -> bool:
-        """Declare a queue; False: there is one of this name with other arguments.
-
-        On a channel of its own, since the broker closes it then. Raises as `AmqpChannel.call`.
-        """
-        answer = _future()
-
-        def opened(raw: Channel) -> None:
-            raw.add_on_close_callback(lambda _, error: _settle(answer, error))
-            raw.queue_declare(queue, durable=True, arguments=dict(arguments), callback=lambda _: _settle(answer, raw))
-
-        try:
-            self._raw.channel(on_open_callback=self.guarded(opened))
-            done = await self.answer(answer, "queue_declare")
-            if isinstance(done, Channel):
-                done.close()
-                return True
-        except AMQPError as error:
-            raise self.lost_because(error) from error
-        if isinstance(done, ChannelClosedByBroker) and done.reply_code == PRECONDITION_FAILED:
-            return False
-        if isinstance(done, ChannelClosedByBroker):
-            raise refused(self.parameters, done, "queue_declare")
-        raise self.lost_because(done)
 
     def abort(self) -> None:
         """Drop the socket: what was not acknowledged is requeued in order."""
@@ -276,7 +248,7 @@ class AmqpChannel:
         Raises ConfigurationError when one exists with other arguments.
         """
         await self.declare_exchanges()
-        await self._declare_dead_queue(lane, bytes_max)
+        await self._declare_queue(dead_queue_name(lane), dead_queue_arguments(), (DEAD_EXCHANGE,), lane)
         arguments = queue_arguments(lane, bytes_max)
         await self._declare_queue(queue_name(lane), arguments, (WRITES_EXCHANGE, SYSTEM_EXCHANGE), lane)
 
@@ -287,17 +259,10 @@ class AmqpChannel:
         """
         key = effects_key(service)
         await self.declare_exchanges()
-        await self._declare_dead_queue(key, bytes_max)
+        await self._declare_queue(dead_queue_name(key), dead_queue_arguments(), (DEAD_EXCHANGE,), key)
         await self._declare_queue(queue_name(key), effects_queue_arguments(bytes_max), (SYSTEM_EXCHANGE,), key)
         # Earlier releases bound it there, and RabbitMQ keeps a binding until somebody removes it.
         await self.call(self.raw.queue_unbind, queue=queue_name(key), exchange=WRITES_EXCHANGE, routing_key=key)
-
-    async def _declare_dead_queue(self, key: str, bytes_max: int) -> None:
-        """One that an earlier release declared has no limit, and is kept: it may hold something."""
-        queue = dead_queue_name(key)
-        if not await self._connection.declares(queue, dead_queue_arguments(bytes_max)):
-            log.warning("dead_queue_unlimited", queue=queue, mend="limit it by a policy")
-        await self.call(self.raw.queue_bind, queue=queue, exchange=DEAD_EXCHANGE, routing_key=key)
 
     async def _declare_queue(
         self, queue: str, arguments: dict[str, str | int | bool], exchanges: Sequence[str], key: str

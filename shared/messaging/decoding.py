@@ -54,6 +54,8 @@ class _Named(Struct, kw_only=True):
 
     id: Any = None
     type: Any = None
+    publisher: Any = None
+    publisher_seq: Any = None
     continuation: Any = None
     origin: Any = None
 
@@ -170,7 +172,19 @@ def _named(envelope: Envelope, element: bytes, problem: Problem, *, kept: bytes 
         each = _NAMED.decode(taken_apart(element, _WITHIN)[0])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    message = _checked(envelope, each.id, each.type, kept, None, None, None, None, None, each.continuation, each.origin)
+    message = _checked(
+        envelope,
+        each.id,
+        each.type,
+        kept,
+        None,
+        None,
+        each.publisher,
+        each.publisher_seq,
+        None,
+        each.continuation,
+        each.origin,
+    )
     return None if message.command_id is None else _cut(msgspec.structs.replace(message, problem=problem))
 
 

@@ -63,14 +63,6 @@ def queue_arguments(lane: str, bytes_max: int) -> dict[str, str | int | bool]:
     }
 
 
-def dead_queue_arguments(bytes_max: int) -> dict[str, str | int | bool]:
-    """The arguments of a dead-letter queue.
-
-    What it has no room for stays with the queue where it expired, and counts there.
-    """
-    return {
-        "x-queue-type": "quorum",
-        "x-overflow": "reject-publish",
-        "x-max-length-bytes": bytes_max,
-        "x-delivery-limit": DELIVERY_LIMIT,
-    }
+def dead_queue_arguments() -> dict[str, str | int | bool]:
+    """The arguments of a dead-letter queue."""
+    return {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}

@@ -5,7 +5,6 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -172,27 +171,6 @@ def test_what_the_broker_lets_expire_is_settled_as_expired_and_told(
     settled = {outcome["command_id"]: (outcome["status"], outcome["error"]["code"]) for outcome in told}
     assert settled == dict.fromkeys(ids, ("expired", "deadline_expired")) | {None: ("failed", "reserved_command_id")}
     assert [letter.origin for letter in dead_letters(system, "users")] == ["public"]
-
-
-def test_what_expires_counts_where_it_expired(system: System) -> None:
-    """However long a lane does not take it in: else anybody could fill the broker's disk."""
-    system.environment["AMQP_QUEUE_BYTES_MAX"] = str(2 << 20)
-    system.prepare("users")
-    system.start_coordinator("users").kill()
-    taken = 0
-    with system.broker() as channel:
-        channel.confirm_delivery()
-        with suppress(pika.exceptions.NackError):
-            while taken < 100:
-                channel.basic_publish("writes", "users", GOOD.ljust(900_000), named(expiration="1"), mandatory=True)
-                taken += 1
-    assert 2 <= taken <= 10
-    coordinator = system.start_coordinator("users")
-    engine = sql_engine(system.environment["USERS_DATABASE_URL"])
-    with engine.connect() as connection:
-        expired = text("SELECT count(*) FROM command_log WHERE status = 'expired'")
-        wait_until(lambda: connection.execute(expired).scalar() > 0, "some are settled", coordinator)
-    engine.dispose()
 
 
 @pytest.mark.parametrize("reply_to", [b"\xff", "no.such.queue", "x" * 255, "writes.users"])

@@ -73,7 +73,8 @@ def test_a_directory_that_is_not_of_a_run_is_neither_filled_nor_removed(tmp_path
     directory = tmp_path / "home"
     (directory / "logs").mkdir(parents=True)
     (directory / "thesis.txt").touch()
+    (directory / ".DS_Store").touch()
     for act in (lambda: supervisor.clean(directory), lambda: Workspace(directory).locked().__enter__()):
         with pytest.raises(ConfigurationError, match=r"home has 'thesis\.txt', which no run has made"):
             act()
-    assert {path.name for path in directory.iterdir()} == {"logs", "thesis.txt"}
+    assert {path.name for path in directory.iterdir()} == {".DS_Store", "logs", "thesis.txt"}
