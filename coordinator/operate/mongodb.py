@@ -142,6 +142,11 @@ class MongoAdmin:
         return lease
 
     def resume(self, now: datetime) -> str | None:
+        # What changes nothing must not have the lane renew its lease.
+        with self._translated():
+            lease = self._database[LEASE_TABLE].find_one({"_id": self._lane})
+        if lease is None or lease.get("paused") is None:
+            return None
         before = self._change({"paused": None}, now, ReturnDocument.BEFORE)
         return None if before is None else before.get("paused")
 
@@ -154,7 +159,9 @@ class MongoAdmin:
                 cancellations.insert_one(document_of(row), session=session)
             return settled
 
-        return self._changing(transact, now)
+        with self._translated():
+            settled = self._find(command_id, None)
+        return self._changing(transact, now) if settled is None else settled
 
     def settled_before(self, cutoff: datetime) -> int:
         with self._translated():

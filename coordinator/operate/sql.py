@@ -128,14 +128,24 @@ class SqlAdmin:
         return lease
 
     def resume(self, now: datetime) -> str | None:
+        # What changes nothing must not have the lane renew its lease.
+        with self._transaction() as connection:
+            lease = _lease_of(connection, self._lane)
+        if lease is None or lease.paused is None:
+            return None
         with self._changing(now) as connection:
             lease = _lease_of(connection, self._lane)
             connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(paused=None))
         return None if lease is None else lease.paused
 
     def cancel(self, command_id: str, reason: str, now: datetime) -> LogEntry | None:
+        logged = select(_LOG).where(_LOG.c.command_id == command_id)
+        with self._transaction() as connection:
+            settled = _entry(connection, logged)
+        if settled is not None:
+            return settled
         with self._changing(now) as connection:
-            settled = _entry(connection, select(_LOG).where(_LOG.c.command_id == command_id))
+            settled = _entry(connection, logged)
             if settled is not None:
                 return settled
             known = select(_CANCELLATIONS.c.command_id).where(_CANCELLATIONS.c.command_id == command_id)

@@ -218,6 +218,9 @@ def test_changes_of_a_lane_that_never_ran(database: str) -> None:
     assert json.loads(run("pause", "users", "--reason", "net", "--json", **environment).stdout)["revision"] == 2
     assert run("resume", "users", **environment).stdout == "users goes on (it was paused: net)\n"
     assert run("resume", "users", **environment).stdout == "users was not paused\n"
+    # What changed nothing was not counted: a lane that runs need not renew its lease.
+    assert json.loads(run("pause", "users", "--reason", "x", "--json", **environment).stdout)["revision"] == 4
+    assert run("resume", "users", **environment).exit_code == 0
     cancelled = run("cancel", ID, "--lane", "users", "--json", **environment)
     assert json.loads(cancelled.stdout)["reason"] == "no reason given"
     assert run("cancel", ID, "--lane", "users", **environment).exit_code == 0
