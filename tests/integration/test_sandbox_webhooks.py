@@ -92,7 +92,7 @@ async def test_every_step_of_a_payment_is_told(listening, provider):
     captured = await listening.next()
     assert (captured.kind, captured.amount_captured) == ("captured", 900)
     given_back = await provider.refund(
-        payment_id=7, provider_id=held.provider_id, amount=300, currency="EUR", key="refund"
+        payment_id=7, provider_id=held.provider_id, amount=300, currency="EUR", key="refund", is_repeated=False
     )
     refunded = await listening.next()
     assert (refunded.kind, refunded.provider_id, refunded.amount_refunded) == ("refunded", held.provider_id, 300)
