@@ -77,7 +77,7 @@ def refused(system: System, native_servers: ServerSet, tmp_path: Path) -> Any:
             if rights is not None:
                 evaluate(native_servers.rabbitmq, 'rabbit_auth_backend_internal:delete_user(<<"poor">>, <<"test">>).')
         lines = [line for line in process.log_tail(50).splitlines() if not line.startswith("{")]
-        assert len(lines) == 1, lines
+        assert len(lines) == 1, "\n".join(lines)
         return process.exit_status, lines[0]
 
     return start
