@@ -13,13 +13,14 @@ from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import BatchWork
 from shared.continuation import Deferred
 from shared.errors import Rejected
-from shared.messaging.wire import CommandMessage
+from shared.messaging.wire import BODY_BYTES_MAX, CommandMessage
 from shared.row_checks import InvalidRow
 from shared.rows import Ref, Row, VersionedRow
 from shared.unit_of_work import Handler
 
 CODE_CHARACTERS_MAX = 100
-RESULT_BYTES_MAX = 1 << 20
+RESULT_BYTES_MAX = BODY_BYTES_MAX - 4096
+"""It leaves room for the rest of an outcome, and of the command that this becomes."""
 _CODE = re.compile(rf"[!-~]{{1,{CODE_CHARACTERS_MAX}}}")
 
 

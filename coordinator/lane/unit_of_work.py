@@ -19,6 +19,7 @@ from shared.ids import derived_command_id
 from shared.lane_tables import LANE_MODELS, Counter, OutboxEntry
 from shared.messaging.options import NO_OPTIONS
 from shared.messaging.outcome import OutcomeError
+from shared.messaging.wire import BODY_BYTES_MAX
 from shared.row_checks import InvalidRow, RowCheck, RowChecks
 from shared.rows import R, Ref, Row, VersionedRow
 
@@ -233,6 +234,10 @@ class BatchWork:
         """Checked before it takes a number."""
         if self._targets is not None and emission.lane not in self._targets:
             raise ValueError(f"{emission.type}: there is no lane {emission.lane!r} here")
+        if len(emission.arguments) > BODY_BYTES_MAX:
+            # No lane takes it, and where the broker does not either, it would keep others from that target.
+            text = f"its arguments have {len(emission.arguments)} bytes; at most {BODY_BYTES_MAX} can be sent"
+            raise ValueError(f"{emission.type}: {text}")
         entry = OutboxEntry(
             id=1,
             lane=emission.lane,

@@ -142,7 +142,10 @@ def _decoded_elements(envelope: Envelope, body: bytes, commands_max: int) -> tup
 
 def _elements(body: bytes) -> list[bytes]:
     """The elements of a pack as they came, whatever is wrong with some. Raises an error of msgspec's for no array."""
-    text, taken_out = taken_apart(body, _WITHIN)
+    try:
+        return [bytes(element) for element in _ELEMENTS.decode(body)]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        text, taken_out = taken_apart(body, _WITHIN)
     return [taken_out.get(element, element) for element in map(bytes, _ELEMENTS.decode(text))]
 
 
@@ -169,7 +172,7 @@ def _refused_pack(envelope: Envelope, body: bytes, problem: Problem) -> tuple[Co
 def _named(envelope: Envelope, element: bytes, problem: Problem, *, kept: bytes = b"") -> CommandMessage | None:
     """A command that is not taken, by its id; None: it has no usable one."""
     try:
-        each = _NAMED.decode(taken_apart(element, _WITHIN)[0])
+        each = _name_of(element)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     message = _checked(
@@ -186,6 +189,13 @@ def _named(envelope: Envelope, element: bytes, problem: Problem, *, kept: bytes 
         each.origin,
     )
     return None if message.command_id is None else _cut(msgspec.structs.replace(message, problem=problem))
+
+
+def _name_of(element: bytes) -> _Named:
+    try:
+        return _NAMED.decode(element)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _NAMED.decode(taken_apart(element, _WITHIN)[0])
 
 
 def _too_many(commands: int, commands_max: int) -> Problem:

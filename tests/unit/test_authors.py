@@ -10,15 +10,18 @@ import msgspec
 import pytest
 
 from coordinator.lane.delivery import Settlement
+from coordinator.lane.trying import RESULT_BYTES_MAX
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import StoreUnavailable
 from shared.commands import Command
+from shared.continuation import Deferred, continued
 from shared.errors import Rejected
 from shared.lane_tables import LANE_MODELS, DeadLetter, ParkedCommand
+from shared.messaging.wire import BODY_BYTES_MAX
 from shared.rows import Ref, Row, by_key
 from shared.service import Service
 from shared.unit_of_work import Handler
-from tests.support.lane_contract import LaneUnderTest, codes, delivery
+from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import LEDGER, Account, Deposit, Fragile, Note, OpenAccount, Remark
 from tests.support.store_contract import NOW
 
@@ -26,6 +29,11 @@ from tests.support.store_contract import NOW
 class Odd(Command, frozen=True, kw_only=True):
     type = "ledger.odd"
     id: int = 1
+
+
+class Large(Command, frozen=True, kw_only=True):
+    type = "ledger.large"
+    text: str
 
 
 class Strange(Command, frozen=True, kw_only=True):
@@ -195,6 +203,7 @@ def test_of_a_row_that_no_database_takes(what: str, how: str) -> None:
         (lambda work, command: work.emit(object()), "handler_error"),
         (lambda work, command: work.emit(Odd), "handler_error"),
         (lambda work, command: work.emit(Odd(), continuation="users.note"), "handler_error"),
+        (lambda work, command: work.emit(Large(text="x" * (1 << 20))), "handler_error"),
         (lambda work, command: work.next_id("n" * 65), "invalid_row"),
         (lambda work, command: work.next_id(["n"]), "handler_error"),
         (lambda work, command: work.add("row"), "invalid_row"),
@@ -312,3 +321,10 @@ def test_a_handler_that_writes_what_is_the_lane_s_own_fails_alone(model: type[Ro
         delivery(1, OpenAccount(owner="a")), delivery(2, Odd()), delivery(3, OpenAccount(owner="b"))
     )
     assert codes(settlement.outcomes) == ["applied", "invalid_row", "applied"]
+
+
+def test_the_largest_result_can_be_continued_with() -> None:
+    """What the largest one becomes is taken by the lane that it goes to."""
+    deferred = Deferred(command_id=command_id(1), type="t" * 100, continuation="c." + "c" * 98, origin="public")
+    largest = b'"' + b"x" * (RESULT_BYTES_MAX - 2) + b'"'
+    assert len(continued(deferred, "applied", largest, None).arguments) <= BODY_BYTES_MAX
