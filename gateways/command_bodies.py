@@ -101,9 +101,10 @@ def encode_told(told: Sequence[Told], media_type: str) -> bytes:
     return msgspec.json.Encoder().encode_lines(told) if media_type == NDJSON else msgspec.json.encode(told)
 
 
-def _array(body: bytes) -> list[bytes]:
+def _array(body: bytes) -> Sequence[bytes]:
+    """The elements, not copied: there may be many more than are wanted."""
     try:
-        return [bytes(element) for element in msgspec.json.decode(body, type=list[Raw])]
+        return msgspec.json.decode(body, type=list[Raw])
     except msgspec.ValidationError as error:
         text = f"the body must be a JSON array of commands: {error}"
         raise InvalidCommand(text, code="malformed_commands", field="body") from None
