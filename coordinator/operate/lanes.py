@@ -21,7 +21,8 @@ from shared.errors import ConfigurationError, Unavailable
 from shared.lane_tables import LogEntry
 from shared.services import SERVICES
 
-OLDER_THAN_MIN = timedelta(hours=1)
+OLDER_THAN_MIN = timedelta(days=2)
+"""A call to the outside is made for a day, and the other side may remember its key for another."""
 BATCH_ROWS = 5000
 
 
@@ -164,7 +165,7 @@ def log_group() -> None:
 
 @log_group.command()
 @click.argument("lane", type=LANE)
-@click.option("--older-than", required=True, type=output.duration, help="Such as 7d. Under 1h it needs --force.")
+@click.option("--older-than", required=True, type=output.duration, help="Such as 7d. Under 2d it needs --force.")
 @click.option("--batch-rows", type=click.IntRange(1, 100_000), default=BATCH_ROWS, show_default=True)
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @click.option("--force", is_flag=True)
@@ -172,6 +173,8 @@ def log_group() -> None:
 @refusing
 def prune(lane: str, older_than: timedelta, batch_rows: int, *, dry_run: bool, force: bool, as_json: bool) -> None:
     """Delete the log entries of LANE that were settled before so long; the latest one stays.
+
+    Those of failed commands stay as long as their dead letters do.
 
     So do the positions of publisher sessions go that were not heard of for so long. Cancellations stay until their
     command comes, however late that is.
@@ -183,7 +186,7 @@ def prune(lane: str, older_than: timedelta, batch_rows: int, *, dry_run: bool, f
     if older_than < OLDER_THAN_MIN and not force:
         raise Refused(
             f"--older-than {older_than} would forget commands that may still be repeated, and would then be applied "
-            "again: name at least 1h (better 7d), or --force"
+            "again: name at least 2d (better 7d), or --force"
         )
     cutoff = now() - older_than
     with lane_admin(lane) as admin:

@@ -1,8 +1,9 @@
 """`LaneAdmin` on MongoDB."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import islice
 from typing import TypeVar
 
 from pymongo import MongoClient, ReturnDocument, WriteConcern
@@ -165,9 +166,12 @@ class MongoAdmin:
 
     def settled_before(self, cutoff: datetime) -> int:
         with self._translated():
-            return self._log.count_documents(
-                {"settled_at": {"$lt": cutoff}, "sequence": {"$lt": self._highest_sequence()}}
-            )
+            old: Document = {"settled_at": {"$lt": cutoff}, "sequence": {"$lt": self._highest_sequence()}}
+            kept = 0
+            in_log = self._database[DeadLetter.table].find({"sequence": {"$ne": None}}, {"source": 1})
+            while page := [letter["source"] for letter in islice(in_log, _PAGE_DOCUMENTS)]:
+                kept += self._log.count_documents(old | {"_id": {"$in": page}})
+            return self._log.count_documents(old) - kept
 
     def prune(self, cutoff: datetime, batch_rows: int) -> Iterator[int]:
         with self._translated():
@@ -176,15 +180,16 @@ class MongoAdmin:
         while True:
             # By ranges of the sequence, which is indexed: the time is not.
             with self._translated():
-                found = self._log.find({"sequence": {"$gt": after, "$lt": highest}}, {"sequence": 1})
-                sequences = [document["sequence"] for document in found.sort("sequence", 1).limit(batch_rows)]
-                if not sequences:
+                found = self._log.find({"sequence": {"$gt": after, "$lt": highest}}, {"sequence": 1, "settled_at": 1})
+                batch = list(found.sort("sequence", 1).limit(batch_rows))
+                if not batch:
                     return
-                span = {"$gt": after, "$lte": sequences[-1]}
-                gone = self._log.delete_many({"sequence": span, "settled_at": {"$lt": cutoff}}).deleted_count
-            if gone == 0:
+                old = [document["_id"] for document in batch if utc(document["settled_at"]) < cutoff]
+                kept = self._with_letters(old)
+                gone = self._log.delete_many({"_id": {"$in": [each for each in old if each not in kept]}}).deleted_count
+            if not old:
                 return
-            after = sequences[-1]
+            after = batch[-1]["sequence"]
             yield gone
 
     def silent_publishers(self, cutoff: datetime) -> int:
@@ -211,6 +216,11 @@ class MongoAdmin:
 
     def close(self) -> None:
         self._client.close()
+
+    def _with_letters(self, command_ids: Sequence[str]) -> set[str]:
+        """Those of failed commands whose letters are still there."""
+        letters = self._database[DeadLetter.table].find({"source": {"$in": list(command_ids)}}, {"source": 1})
+        return {letter["source"] for letter in letters}
 
     @property
     def _log(self) -> Collection[Document]:

@@ -149,7 +149,8 @@ class LaneAdmin(Protocol):
     def prune(self, cutoff: datetime, batch_rows: int) -> Iterator[int]:
         """Delete log entries settled before, oldest first, a transaction a batch; yield how many each deleted.
 
-        The entry with the highest sequence stays. Ends at the first batch that holds none to delete.
+        The entry with the highest sequence stays, and those of failed commands whose dead letters are still there: so
+        no command fails a second time that has a letter. Ends at the first batch in which no entry is so old.
         """
 
     def silent_publishers(self, cutoff: datetime) -> int:

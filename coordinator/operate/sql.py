@@ -14,6 +14,7 @@ from sqlalchemy import (
     and_,
     create_engine,
     delete,
+    exists,
     func,
     insert,
     literal,
@@ -56,6 +57,7 @@ _PUBLISHERS = metadata.tables[PublisherPosition.table]
 _PARKED = metadata.tables[ParkedCommand.table]
 _LETTERS = metadata.tables[DeadLetter.table]
 _OUTBOX = metadata.tables[OutboxEntry.table]
+_HAS_LETTER = exists().where(_LETTERS.c.source == _LOG.c.command_id)
 
 # No such table, no such column: PostgreSQL's SQLSTATE, MySQL's numbers.
 _UNMIGRATED_STATES = {"42P01", "42703"}
@@ -157,7 +159,8 @@ class SqlAdmin:
 
     def settled_before(self, cutoff: datetime) -> int:
         highest = select(func.max(_LOG.c.sequence)).scalar_subquery()
-        count = select(func.count()).select_from(_LOG).where(_LOG.c.settled_at < cutoff, _LOG.c.sequence < highest)
+        forgotten = and_(_LOG.c.settled_at < cutoff, _LOG.c.sequence < highest, ~_HAS_LETTER)
+        count = select(func.count()).select_from(_LOG).where(forgotten)
         with self._transaction() as connection:
             return int(connection.execute(count).scalar_one())
 
@@ -178,10 +181,10 @@ class SqlAdmin:
                 last = connection.execute(select(func.max(walk.c.sequence))).scalar()
                 if last is None:
                     return
-                gone = connection.execute(
-                    delete(_LOG).where(_LOG.c.sequence > after, _LOG.c.sequence <= last, _LOG.c.settled_at < cutoff)
-                ).rowcount
-            if gone == 0:
+                old = and_(_LOG.c.sequence > after, _LOG.c.sequence <= last, _LOG.c.settled_at < cutoff)
+                gone = connection.execute(delete(_LOG).where(old, ~_HAS_LETTER)).rowcount
+                kept = connection.execute(select(_LOG.c.sequence).where(old).limit(1)).scalar()
+            if gone == 0 and kept is None:
                 return
             after = last
             yield gone

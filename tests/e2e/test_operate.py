@@ -526,9 +526,12 @@ def park(store: Store, lane: str, failed: str, waits: str, command_type: str, ar
 
 
 @pytest.mark.parametrize("lane", LANES)
-def test_pruning_keeps_the_young_and_the_last(system: System, run: Run, lane: str) -> None:
+def test_pruning_keeps_the_young_the_last_and_what_has_a_letter(system: System, run: Run, lane: str) -> None:
     system.prepare(lane)
     system.start_coordinator(lane)
+    failed = [str(uuid4()) for _ in range(3)]
+    for command_id in failed:
+        enqueue(system, lane, f"{lane}.unknown", b"{}", message_id=command_id)
     sent = [run("send", *create(lane)).out.strip() for _ in range(5)]
     for publisher in "abc":
         enqueue(system, lane, "lane.marker", b"{}", headers={"publisher": publisher, "publisher-seq": 1})
@@ -537,6 +540,7 @@ def test_pruning_keeps_the_young_and_the_last(system: System, run: Run, lane: st
     kept = run("log", "prune", lane, "--older-than", "7d", "--json").json
     assert (kept["deleted"], kept["publishers"]) == (0, 0)
     dry = run("log", "prune", lane, "--older-than", "0s", "--force", "--dry-run", "--json").json
+    # Three in a row have letters: two of them are a whole batch of what stays.
     assert (dry["found"], dry["deleted"], dry["publishers"]) == (8, 0, 3)
     late_id = str(uuid4())
     run("cancel", late_id, "--lane", lane)
@@ -544,11 +548,19 @@ def test_pruning_keeps_the_young_and_the_last(system: System, run: Run, lane: st
     assert (pruned["deleted"], pruned["publishers"]) == (8, 3)
     run("command", sent[-1], expect=1)
     [status] = run("status", lane, "--json", "--sample-s", 0).json
-    assert status["sequence"] == 9
+    assert status["sequence"] == 12
     # However late the command comes, it was said that it will not be applied.
     assert "cancelled" in run("send", *create(lane), "--id", late_id, "--wait", 20, expect=1).out
     # The lane remembered where that publisher was.
     enqueue(system, lane, "lane.marker", b"{}", headers={"publisher": "b", "publisher-seq": 2})
-    assert run("drain", lane, "--json").json["sequence"] == 12
+    assert run("drain", lane, "--json").json["sequence"] == 15
+    # So none fails for a second time whose letter is still there.
+    enqueue(system, lane, f"{lane}.unknown", b'{"other": 1}', message_id=failed[0])
+    run("drain", lane)
+    assert sorted(letter["command_id"] for letter in letters_of(run, lane)) == sorted(failed)
     again = run("log", "prune", lane, "--older-than", "0s", "--force", "--dry-run", "--json").json
     assert again["publishers"] == 1
+    run("dead", "discard", failed[1])
+    run("log", "prune", lane, "--older-than", "0s", "--force")
+    for command_id in failed:
+        run("command", command_id, expect=1 if command_id == failed[1] else 0)

@@ -128,7 +128,7 @@ def test_tables_and_fields_fit_a_line(capsys: pytest.CaptureFixture[str]) -> Non
         (("send", "users.create", '{"name": "Ada"}'), "argument 'email'"),
         (("send", "users.credit", '{"id": 0, "amount": 1}'), "argument 'id'"),
         (("send", "users.credit", '{"id": 1, "amount": 1, "x": 1}'), "argument 'x'"),
-        (("log", "prune", "users", "--older-than", "59m"), "--force"),
+        (("log", "prune", "users", "--older-than", "47h"), "--force"),
         (("send", "users.credit", '{"id": 1, "amount": 1}', "--id", system_command_id("x")), "UUID version 8"),
     ],
 )
