@@ -8,6 +8,7 @@ aiohttp by itself bounds neither. Whatever a connection does, it is in one of th
 | its request's body is on its way | GATEWAY_BODY_TIMEOUT_S (gateways/requests.py); 408 |
 | it is being served | whatever its route waits for has a limit |
 | its response is not read by the client | GATEWAY_SEND_TIMEOUT_S |
+| it is answered, and the rest of its request's body is read away | LINGERING_S |
 | nothing: kept for the next request | GATEWAY_IDLE_TIMEOUT_S (aiohttp) |
 | it is being closed, and the client does not read the rest | GATEWAY_SEND_TIMEOUT_S |
 
@@ -26,7 +27,7 @@ from time import monotonic
 from typing import Any, Final, cast
 
 import structlog
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.web_protocol import RequestHandler
 from prometheus_client import Counter, Gauge
 
@@ -237,7 +238,10 @@ _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS,
 class Connection(RequestHandler):
     """One connection, with the limits of its states."""
 
-    __slots__ = ("_closing_since_s", "_head_bytes", "_held", "_is_in_head", "_unread_since_s", "is_surplus", "limits")
+    __slots__ = (
+        *("_closing_since_s", "_head_bytes", "_held", "_is_in_head", "_unread_since_s", "_unwanted"),
+        *("is_surplus", "limits"),
+    )
 
     def __init__(self, manager: web.Server, connections: Connections, **options: Any) -> None:
         super().__init__(manager, **options)
@@ -248,6 +252,7 @@ class Connection(RequestHandler):
         self._head_bytes = 0
         self._unread_since_s: float | None = None
         self._closing_since_s: float | None = None
+        self._unwanted: StreamReader | None = None
         self.is_surplus = False
 
     @property
@@ -292,6 +297,20 @@ class Connection(RequestHandler):
             self._head_bytes += len(data)
             if self._head_bytes > self.limits.settings.head_bytes_max:
                 self._end("head_too_large", 431)
+
+        if self._unwanted is not None and self._unwanted.is_eof():
+            self._unwanted = None
+            self.limits.has_sent(self)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        finished = await super().finish_response(request, resp, start_time)
+        if not request.content.is_eof():
+            # Nothing is lost with the rest of its body: it may give way.
+            self._unwanted = request.content
+            self.limits.sends(self)
+        return finished
 
     def pause_writing(self) -> None:
         super().pause_writing()

@@ -207,6 +207,26 @@ class TestTheNumberOfConnections:
             assert await slow.rest() == b""
         assert users.writes.issued == []
 
+    async def test_one_that_is_answered_and_owes_the_rest_of_its_body_makes_room(
+        self, start: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(gateways.connections, "LINGERING_S", 3 * DEADLINE_S)
+        users = await start("users", GatewaySettings(connections_max=2, body_timeout_s=3 * DEADLINE_S))
+        async with connected(users.port) as first, connected(users.port) as second:
+            for client in (first, second):
+                client.send(GET.replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\n"))
+                assert await client.status() == 200
+            await until(lambda: len(users.runner.server._limits._sending) == 2)
+            second.send(b"x" * 9 + GET)
+            assert await second.status() == 200
+            await asyncio.sleep(0.2)  # as long as a client is given
+            async with connected(users.port) as good:
+                good.send(GET)
+                assert await good.status() == 200
+                assert await first.rest() == b""
+                second.send(GET)
+                assert await second.status() == 200
+
     async def test_the_one_that_has_been_idle_for_longest_makes_room(self, start: Any) -> None:
         users = await start("users", GatewaySettings(connections_max=2))
         async with connected(users.port) as first, connected(users.port) as second, AsyncExitStack() as stack:
