@@ -10,10 +10,10 @@ import structlog
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
-from gateways.connections import LimitedRunner
 from gateways.descriptors import backlog_of, make_room_for_connections
 from gateways.keys import SERVICE_NAME, SETTINGS
 from gateways.request_log import RequestLog
+from gateways.runner import LimitedRunner
 from shared.errors import ConfigurationError
 from shared.garbage import spare_the_long_lived
 

@@ -20,6 +20,7 @@ from test_gateways_process import AWAY, ROOT, ended, port_of
 
 import gateways.connections
 import gateways.descriptors
+import gateways.runner
 from gateways.connections import SURPLUS
 from gateways.descriptors import BACKLOG_MAX, OTHERS, make_room_for_connections
 from shared.errors import ConfigurationError
@@ -210,7 +211,7 @@ class TestTheNumberOfConnections:
     async def test_one_that_is_answered_and_owes_the_rest_of_its_body_makes_room(
         self, start: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(gateways.connections, "LINGERING_S", 3 * DEADLINE_S)
+        monkeypatch.setattr(gateways.runner, "LINGERING_S", 3 * DEADLINE_S)
         users = await start("users", GatewaySettings(connections_max=2, body_timeout_s=3 * DEADLINE_S))
         async with connected(users.port) as first, connected(users.port) as second:
             for client in (first, second):

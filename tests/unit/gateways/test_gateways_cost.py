@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from test_gateways_hostile import raw
 
-from gateways.connections import FIELD_BYTES_MAX, FIELDS_MAX
 from gateways.headers import expected_version, idempotency_key, is_unchanged, preferences
 from gateways.payments import STRIPE
 from gateways.requests import command_id_asked
+from gateways.runner import FIELD_BYTES_MAX, FIELDS_MAX
 from shared.payments.stripe_webhooks import verify_webhook
 from shared.settings import GatewaySettings, StripeSettings
 from shared.telemetry import trace_from
