@@ -40,8 +40,12 @@ FAILURES = [
 @pytest.fixture
 async def shop(start: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A users gateway whose purchases can be read until `rows.error` is set."""
+    return await opened(start, monkeypatch, wait_s=0.1)
+
+
+async def opened(start: Any, monkeypatch: pytest.MonkeyPatch, wait_s: float) -> Any:
     monkeypatch.setitem(RESULTS, "users.open_purchase", BEGUN)
-    running = await start("users", GatewaySettings(wait_s=0.1))
+    running = await start("users", GatewaySettings(wait_s=wait_s))
     running.rows = FakeRows(BEGUN)
     running.runner.app[PURCHASES]._purchases = cast(Any, running.rows)
     return running
@@ -59,8 +63,9 @@ async def test_a_purchase_that_was_opened_is_never_said_not_to_be(shop: Any, err
         assert response.headers["Location"] == f"/commands/{shop.writes.last.command_id}"
 
 
-async def test_a_purchase_is_found_when_the_database_answers_again(shop: Any) -> None:
+async def test_a_purchase_is_found_when_the_database_answers_again(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A read that fails once is no reason to stop waiting."""
+    shop = await opened(start, monkeypatch, wait_s=20.0)
     ended = msgspec.structs.replace(BEGUN, status="completed")
     seen = [DatabaseUnavailable("away"), NotFound("purchase_not_found", "not yet"), BEGUN, ended]
 
@@ -73,7 +78,7 @@ async def test_a_purchase_is_found_when_the_database_answers_again(shop: Any) ->
     shop.rows.get = get
     shop.writes.answer = lambda message: applied(message, replayed=True)
     shop.runner.app[PURCHASES]._purchases = shop.rows
-    response, body = await shop.call("POST", "/users/7/purchases", json=BUY, headers={"Prefer": "wait=5"})
+    response, body = await shop.call("POST", "/users/7/purchases", json=BUY, headers={"Prefer": "wait=20"})
     assert (response.status, body["status"]) == (201, "completed")
     assert response.headers["Idempotent-Replayed"] == "true"
 
