@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from coordinator.cli import cli
 from coordinator.dev import docker
 from coordinator.dev.sandbox.__main__ import main as sandbox_command
 from coordinator.dev.servers.addresses import environment
+from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.dev.settings import DevSettings
 from coordinator.stores.open import open_store
 from gateways.main import main as gateway_command
@@ -416,3 +418,20 @@ def test_all_that_the_image_copies_is_let_through_by_dockerignore() -> None:
 def test_the_readme_has_the_ports() -> None:
     readme = (ROOT / "README.md").read_text()
     assert [port for port in ("8081", "8082", "8083") if port not in readme] == []
+
+
+def test_the_broker_s_limits_are_those_of_make_run_and_of_operating() -> None:
+    """All options of a listener, since one of them takes the place of all that RabbitMQ has by itself."""
+    option = re.compile(r"^ *(max_message_size|tcp_listen_options\.\S+) = (\S+)$", re.MULTILINE)
+    in_compose = option.findall(WRITTEN["configs"]["rabbitmq-limits"]["content"])
+    assert [name.removeprefix("tcp_listen_options.") for name, _ in in_compose] == [
+        *("max_message_size", "backlog", "nodelay", "linger.on", "linger.timeout", "exit_on_close"),
+        *("send_timeout", "send_timeout_close"),
+    ]
+    with TemporaryDirectory() as directory:
+        server = RabbitMQ(Path(directory), 5672, dist_port=1, epmd_port=2)
+        server.write_configuration()
+        assert option.findall((Path(directory) / "rabbitmq.conf").read_text()) == in_compose
+    operating = (ROOT / "docs" / "OPERATING.md").read_text()
+    assert option.findall(operating) == in_compose[1:]
+    assert f"`max_message_size = {in_compose[0][1]}`" in operating

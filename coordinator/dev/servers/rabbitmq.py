@@ -25,9 +25,19 @@ log.console = true
 log.console.level = info
 disk_free_limit.absolute = 50MB
 max_message_size = {message_bytes_max}
+tcp_listen_options.backlog = 128
+tcp_listen_options.nodelay = true
+tcp_listen_options.linger.on = true
+tcp_listen_options.linger.timeout = 0
+tcp_listen_options.exit_on_close = false
+tcp_listen_options.send_timeout = {send_timeout_ms}
+tcp_listen_options.send_timeout_close = true
 """
 MESSAGE_BYTES_MAX = 2 << 20
 """Twice what a lane takes. What a stranger makes the broker keep, copy and print is bounded by it."""
+SEND_TIMEOUT_MS = 15_000
+"""What a client does not read the broker keeps in memory, and ends the connection of one that has read nothing for so
+long. One such option takes the place of all of RabbitMQ's own, so those are there too, as they are."""
 _NODE = "coordinator@localhost"
 _CONTROL_TIMEOUT_S = 60
 
@@ -100,11 +110,17 @@ class RabbitMQ(Server):
             timeout=_CONTROL_TIMEOUT_S,
         )
 
+    def write_configuration(self) -> None:
+        """Write rabbitmq.conf."""
+        (self.directory / "rabbitmq.conf").write_text(
+            _CONFIGURATION.format(
+                host=HOST, port=self.port, message_bytes_max=MESSAGE_BYTES_MAX, send_timeout_ms=SEND_TIMEOUT_MS
+            )
+        )
+
     def _prepare(self) -> None:
         self.data.mkdir(exist_ok=True)
-        (self.directory / "rabbitmq.conf").write_text(
-            _CONFIGURATION.format(host=HOST, port=self.port, message_bytes_max=MESSAGE_BYTES_MAX)
-        )
+        self.write_configuration()
         (self.directory / "enabled_plugins").write_text("[].\n")
         if self._epmd is None or not self._epmd.alive:
             self._epmd = Process(
