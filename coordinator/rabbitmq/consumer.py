@@ -24,6 +24,7 @@ from coordinator.lane.delivery import Delivery, Reply, Settlement
 from coordinator.rabbitmq.acknowledgements import Acknowledgements
 from coordinator.rabbitmq.emitted import PERSISTENT, EmittedCommands
 from coordinator.rabbitmq.incoming import dead_delivery_of, delivery_of
+from coordinator.rabbitmq.not_sent import NotSent
 from shared.effects import effects_key
 from shared.errors import BrokerUnavailable, ConfigurationError, CoordinatorError
 from shared.event_loop import new_event_loop
@@ -72,6 +73,7 @@ class LaneConsumer:
         # Outcomes go through the default exchange, to queues that strangers name: whatever the broker makes of such a
         # name, it is not to hold up what the system says.
         self._outcomes = Publisher(broker, f"{holder} outcomes", ("",))
+        self._not_sent = NotSent(lane)
         self._emitted = EmittedCommands(self._publisher, self._emitted_are_confirmed, broker.reconnect_delay_s)
         self._kept = Kept(f"{holder} consume", broker)
         self._connection: AmqpConnection | None = None
@@ -322,13 +324,11 @@ class LaneConsumer:
                     self._send_reply(reply_to, correlation_id, PACK_CONTENT, body)
 
     def _send_reply(self, reply_to: str, correlation_id: str | None, content_type: str, body: bytes) -> None:
-        if not takes_outcomes(reply_to):
-            return
         properties = pika.BasicProperties(
             content_type=content_type, correlation_id=correlation_id, delivery_mode=TRANSIENT
         )
-        if not self._outcomes.send(reply_to, properties, body):
-            log.warning("outcome_not_sent", lane=self._lane, reply_to=reply_to)
+        if not (takes_outcomes(reply_to) and self._outcomes.send(reply_to, properties, body)):
+            self._not_sent.count(reply_to)
 
     def _emitted_are_confirmed(self, entries: Sequence[OutboxEntry]) -> None:
         self._on_emitted_confirmed(entries)

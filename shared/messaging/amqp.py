@@ -92,6 +92,11 @@ class AmqpConnection:
             raise
         return connection
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What was given to it and not yet to the socket."""
+        return self._raw.unsent_bytes
+
     async def channel(self) -> "AmqpChannel":
         """Open a channel. Raises BrokerUnavailable when it is not to be had."""
         opened = _future()

@@ -27,6 +27,11 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika has no ty
     """What the broker said when it closed the connection. pika keeps it as text only, while it is opening."""
     _is_aborted = False
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What the transport has not yet given to the socket."""
+        return 0 if self._transport is None else int(self._transport.get_write_buffer_size())
+
     def abort(self) -> None:
         """Drop the socket without a word, or give the attempt up, whatever it waits for: pika would go on with it."""
         if self._is_aborted or (self._transport is None and self._connection_workflow is None):

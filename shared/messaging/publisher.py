@@ -27,6 +27,9 @@ from shared.settings import BrokerSettings
 
 REFUSED_DELAY_S = 0.05
 """Pause before a message that a full queue refused is sent again."""
+UNSENT_BYTES_MAX = 16 << 20
+"""What is sent without a confirm is refused while so much waits for the broker to read on, as it does where a queue is
+slower than we are. Much more than a settlement's outcomes have as a rule, and little for a process."""
 
 
 class _Unconfirmed:
@@ -70,7 +73,12 @@ class Publisher:
     """
 
     def __init__(
-        self, settings: BrokerSettings, name: str, exchanges: Sequence[str] = (), *, declares: bool = False
+        self,
+        settings: BrokerSettings,
+        name: str,
+        exchanges: Sequence[str] = (),
+        *,
+        declares: bool = False,
     ) -> None:
         # Whether or not the broker can be reached, an address that is none ends the process.
         self._address = broker_address(broker_parameters(settings, name))
@@ -164,10 +172,13 @@ class Publisher:
     def send(self, routing_key: str, properties: pika.BasicProperties, body: bytes) -> bool:
         """Publish to a queue by its name, without a confirm. Never raises.
 
-        False: nothing was sent, since there is no connection, or since this makes no message: a stranger may have
-        chosen the name.
+        False: nothing was sent. There is no connection, or the broker reads too slowly from it, or not at all; or this
+        makes no message: a stranger may have chosen the name.
         """
-        if self._plain is None:
+        connection = self._connection
+        if self._plain is None or connection is None:
+            return False
+        if connection.is_blocked or connection.unsent_bytes > UNSENT_BYTES_MAX:
             return False
         try:
             self._plain.basic_publish("", routing_key, body, properties)

@@ -59,12 +59,15 @@ class Stream(AbstractStreamTransport):  # type: ignore[misc]  # pika has no type
         self._tags: dict[int, int] = {}
         self._content: dict[int, tuple[Any, Any, int, bytes]] = {}
         self.is_silent = False
+        self.is_stuck = False
+        """What is written stays unsent, as on a socket of a broker that does not read."""
+        self.unsent_bytes = 0
 
     def get_protocol(self) -> Any:
         return self._protocol
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent_bytes
 
     def abort(self) -> None:
         self.lose(None)
@@ -109,6 +112,9 @@ class Stream(AbstractStreamTransport):  # type: ignore[misc]  # pika has no type
         self._loop.call_soon_threadsafe(call, *arguments)
 
     def write(self, data: bytes) -> None:
+        if self.is_stuck:
+            self.unsent_bytes += len(data)
+            return
         self._buffer += data
         if self._buffer.startswith(b"AMQP"):
             self._buffer = self._buffer[8:]

@@ -16,7 +16,7 @@ from coordinator.rabbitmq.consumer import LaneConsumer
 from shared.errors import BrokerUnavailable, ConfigurationError, InvalidCommand
 from shared.messaging import amqp
 from shared.messaging.amqp import AmqpConnection
-from shared.messaging.publisher import Publisher
+from shared.messaging.publisher import UNSENT_BYTES_MAX, Publisher
 from shared.messaging.rabbitmq import RabbitWrites
 from shared.messaging.wire import CommandMessage
 from shared.settings import BrokerSettings, LaneSettings
@@ -441,3 +441,34 @@ async def test_a_limit_of_connections_is_an_outage(broker: FakeBroker, settings:
     broker.plan("", "Connection.Open", lambda stream, _, __: stream.send(close_connection(530, text)), times=3)
     async with writes(settings) as client:
         assert client.connected
+
+
+def an_outcome(publisher: Publisher, routing_key: str = "mine", body: bytes = b"{}") -> bool:
+    return publisher.send(routing_key, pika.BasicProperties(), body)
+
+
+async def test_outcomes_that_the_broker_does_not_read_are_refused_and_do_not_pile_up(
+    broker: FakeBroker, settings: BrokerSettings
+) -> None:
+    async with publishing(settings) as publisher:
+        [stream] = broker.of("publish")
+        stream.is_stuck = True
+        body = b"x" * (1 << 20)
+        sent = [an_outcome(publisher, body=body) for _ in range(40)]
+        assert sent == sorted(sent, reverse=True)
+        assert 16 <= sum(sent) < 20
+        assert stream.unsent_bytes <= UNSENT_BYTES_MAX + 2 * len(body)
+        stream.is_stuck, stream.unsent_bytes = False, 0
+        assert an_outcome(publisher)
+        await until(lambda: broker.published[-1].routing_key == "mine", "it is sent")
+
+
+async def test_under_an_alarm_outcomes_are_refused(broker: FakeBroker, settings: BrokerSettings) -> None:
+    async with publishing(settings) as publisher:
+        [stream] = broker.of("publish")
+        stream.send((0, spec.Connection.Blocked("low on memory")))
+        await until(lambda: publisher.is_blocked, "blocked")
+        assert not an_outcome(publisher)
+        stream.send((0, spec.Connection.Unblocked()))
+        await until(lambda: not publisher.is_blocked, "free again")
+        assert an_outcome(publisher)

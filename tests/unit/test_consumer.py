@@ -8,10 +8,11 @@ from typing import Any
 
 import pika
 import pytest
+from structlog.testing import capture_logs
 
 from coordinator.inbox import Inbox
 from coordinator.lane.delivery import Reply, Settlement
-from coordinator.rabbitmq import acknowledgements
+from coordinator.rabbitmq import acknowledgements, not_sent
 from coordinator.rabbitmq.acknowledgements import Acknowledgements
 from coordinator.rabbitmq.consumer import REPLY_BYTES_MAX, LaneConsumer, bodies_of
 from coordinator.rabbitmq.emitted import EmittedCommands
@@ -32,6 +33,7 @@ class FakeBroker:
         self.did: list[tuple[str, object]] = []
         self.error: Exception | None = None
         """What publishing raises."""
+        self.takes_outcomes = True
         self._happened = asyncio.Event()
         self._unconfirmed: list[asyncio.Future[None]] = []
         self.raw: Any = SimpleNamespace(is_open=True, basic_ack=self._acknowledge, queue_declare=None)
@@ -45,7 +47,7 @@ class FakeBroker:
 
     def send(self, routing_key: str, properties: pika.BasicProperties, body: bytes) -> bool:
         self._note("outcome", routing_key)
-        return True
+        return self.takes_outcomes
 
     def publish(
         self, exchange: str, routing_key: str, properties: pika.BasicProperties, body: bytes
@@ -164,6 +166,37 @@ async def test_of_an_old_channel_outcomes_are_sent_and_nothing_is_acknowledged(b
     async with consuming(broker, prefetch=1) as consumer:
         consumer.carry_out(settlement(1), GENERATION - 1)
         assert broker.did == [("outcome", "to 1")]
+
+
+async def test_outcomes_that_cannot_be_sent_are_counted_and_told_once_a_minute(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(not_sent, "monotonic", lambda: now[0])
+    before = not_sent.NOT_SENT.labels("ledger")._value.get()
+    async with consuming(broker) as consumer:
+        with capture_logs() as logs:
+            broker.takes_outcomes = False
+            for tag in range(1, 11):
+                consumer.carry_out(settlement(tag))
+            broker.takes_outcomes = True
+            consumer.carry_out(settlement(11))
+            broker.takes_outcomes = False
+            now[0] += not_sent.WARNED_EVERY_S
+            consumer.carry_out(settlement(12))
+    told = [(line["reply_to"], line["times"]) for line in logs if line["event"] == "outcome_not_sent"]
+    assert told == [("to 1", 1), ("to 12", 10)]
+    assert not_sent.NOT_SENT.labels("ledger")._value.get() - before == 11
+
+
+async def test_an_outcome_for_a_queue_of_ours_is_not_sent(broker: FakeBroker) -> None:
+    async with consuming(broker) as consumer:
+        with capture_logs() as logs:
+            for reply_to in ("writes.users", "effects.payments", "amq.rabbitmq.trace", "amq.rabbitmq.reply-to"):
+                outcome = Outcome(command_id="c", type="t", status="applied", sequence=1)
+                consumer._send_replies([Reply(reply_to, None, packed=False, outcomes=[outcome])])
+    assert not [done for done in broker.did if done[0] == "outcome"]
+    assert [line["times"] for line in logs if line["event"] == "outcome_not_sent"] == [1]
 
 
 async def test_a_stop_acknowledges_what_was_settled_before_the_connection_is_dropped(broker: FakeBroker) -> None:

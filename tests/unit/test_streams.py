@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,12 @@ async def echo_and_end(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 async def say_hello_and_wait(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(b"hello")
     await reader.read()
+
+
+async def read_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    reader._transport.pause_reading()  # type: ignore[attr-defined]
+    with suppress(ConnectionError):
+        await reader.read()
 
 
 @pytest.fixture(params=LOOPS, ids=("asyncio", "uvloop"))
@@ -252,3 +259,18 @@ def test_an_attempt_is_gone_whenever_it_is_given_up(new_loop: Callable[[], async
 
     run(new_loop, say_nothing, test)
     assert complaints == []
+
+
+def test_what_a_peer_does_not_read_is_counted(new_loop: Any) -> None:
+    async def test(port: int) -> None:
+        recorder = Recorder()
+        await connected(port, recorder)
+        piece, pieces = bytes(1 << 20), 64
+        for _ in range(pieces):
+            recorder.transport.write(piece)
+        # Less what the two sockets hold.
+        assert 32 * len(piece) < recorder.transport.get_write_buffer_size() <= pieces * len(piece)
+        recorder.transport.abort()
+        await recorder.lost
+
+    run(new_loop, read_nothing, test)

@@ -1,0 +1,31 @@
+"""Outcomes that could not be sent: counted always, and told once a minute, since there may be thousands a second."""
+
+from time import monotonic
+
+import structlog
+from prometheus_client import Counter
+
+WARNED_EVERY_S = 60.0
+NOT_SENT = Counter("lane_outcomes_not_sent_total", "Messages of outcomes that could not be sent.", ["lane"])
+
+log = structlog.get_logger("consumer")
+
+
+class NotSent:
+    """Of one lane. Whoever waits finds his outcome in the command log."""
+
+    def __init__(self, lane: str) -> None:
+        self._lane = lane
+        self._counter = NOT_SENT.labels(lane)
+        self._untold = 0
+        self._warned_at_s: float | None = None
+
+    def count(self, reply_to: str) -> None:
+        """One more; `reply_to` is where it should have gone."""
+        self._counter.inc()
+        self._untold += 1
+        now_s = monotonic()
+        if self._warned_at_s is None or now_s - self._warned_at_s >= WARNED_EVERY_S:
+            self._warned_at_s = now_s
+            log.warning("outcome_not_sent", lane=self._lane, reply_to=reply_to, times=self._untold)
+            self._untold = 0
