@@ -70,7 +70,8 @@ def document(services: tuple[Service, ...] = SERVICES) -> Json:
         _describe_lane(service, channels, operations, messages)
     channels["outcomes"] = {
         "address": None,
-        "title": "Where the outcome of a command goes: the queue that its property reply_to names.",
+        "title": "Where the outcome of a command goes: the queue that its property reply_to names, "
+        "or RabbitMQ's direct reply-to.",
         "messages": {name: _ref("messages", name) for name in messages if name.endswith(".outcome")}
         | {"outcome-pack": _ref("messages", "outcome-pack")},
     }
@@ -226,7 +227,7 @@ def _properties(command_type: str) -> Json:
     return {
         "message_id": {**_ID, "description": "The command id. Required here or as header command-id."},
         "type": {"const": command_type, "description": "Required here or as header command-type."},
-        "reply_to": {"type": "string", "description": "The queue for the outcome."},
+        "reply_to": {"type": "string", "description": "The queue for the outcome, or amq.rabbitmq.reply-to."},
         "correlation_id": {"type": "string", "description": "Comes back with the outcome."},
         "delivery_mode": {"const": 2},
     }

@@ -72,7 +72,7 @@ class LaneConsumer:
         self._publisher = Publisher(broker, f"{holder} publish", (SYSTEM_EXCHANGE,), declares=True)
         # Outcomes go through the default exchange, to queues that strangers name: whatever the broker makes of such a
         # name, it is not to hold up what the system says.
-        self._outcomes = Publisher(broker, f"{holder} outcomes", ("",))
+        self._outcomes = Publisher(broker, f"{holder} outcomes", ("",), answers=True)
         self._not_sent = NotSent(lane)
         self._emitted = EmittedCommands(self._publisher, self._emitted_are_confirmed, broker.reconnect_delay_s)
         self._kept = Kept(f"{holder} consume", broker)

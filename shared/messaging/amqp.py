@@ -19,6 +19,7 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker
 from shared.effects import effects_key
 from shared.errors import BrokerUnavailable
 from shared.messaging.address import broker_address, broker_parameters
+from shared.messaging.direct_reply import DIRECT_REPLY, DirectReplies
 from shared.messaging.pika_connection import PikaConnection
 from shared.messaging.refusals import channel_closed, connection_lost, not_connected, refused
 from shared.messaging.streams import LoopStreams
@@ -96,6 +97,11 @@ class AmqpConnection:
     def unsent_bytes(self) -> int:
         """What was given to it and not yet to the socket."""
         return self._raw.unsent_bytes
+
+    @property
+    def server_version(self) -> str:
+        """What the broker says of itself."""
+        return str((self._raw.server_properties or {}).get("version", ""))
 
     async def channel(self) -> "AmqpChannel":
         """Open a channel. Raises BrokerUnavailable when it is not to be had."""
@@ -229,6 +235,25 @@ class AmqpChannel:
             consumer_tag=queue,
         )
 
+    async def direct_replies(self) -> DirectReplies:
+        """How to know direct reply-to addresses of this connection's node.
+
+        By publishing something that nobody gets and that comes back: the broker has put an address of our own into it.
+        Raises as `call`.
+        """
+        returned = _future()
+        on_return = self._connection.guarded(lambda _, __, properties, ___: _settle(returned, properties.reply_to))
+        self.raw.add_on_return_callback(on_return)
+        await self.consume(DIRECT_REPLY, _ignore, auto_ack=True)
+        properties = pika.BasicProperties(reply_to=DIRECT_REPLY)
+        try:
+            self.raw.basic_publish("", NOBODY, b"", properties, mandatory=True)
+        except AMQPError as error:
+            raise self._connection.lost_because(error) from error
+        own = await self._connection.answer(returned, "basic.publish")
+        await self.call(self.raw.basic_cancel, DIRECT_REPLY)
+        return DirectReplies(own, self._connection.server_version)
+
     async def confirm_publishes(self, exchanges: Sequence[str], on_confirm: Callback) -> None:
         """Have publishes confirmed; make sure first that these exchanges are there and take what this user publishes.
 
@@ -293,6 +318,10 @@ class AmqpChannel:
         if not self._waiting.done():
             self._waiting.set_exception(refused(parameters, error, self._method))
         self._connection.end_because(channel_closed(parameters, error, self.raw.channel_number))
+
+
+def _ignore(*_: Any) -> None:
+    """Nobody knows our own address."""
 
 
 def _future() -> "asyncio.Future[Any]":

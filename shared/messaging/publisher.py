@@ -21,6 +21,7 @@ from pika.exceptions import ChannelWrongStateError, ConnectionWrongStateError
 from shared.errors import BrokerUnavailable, ConfigurationError, InvalidCommand, OutcomeUnknown, Overloaded
 from shared.messaging.address import broker_address, broker_parameters
 from shared.messaging.amqp import AmqpConnection
+from shared.messaging.direct_reply import DIRECT_REPLY_PREFIX, DirectReplies
 from shared.messaging.keeping import Kept
 from shared.messaging.refusals import ACCESS_REFUSED, BLAMED, NOT_FOUND, ClosedByBroker
 from shared.settings import BrokerSettings
@@ -70,6 +71,7 @@ class Publisher:
     """Publishes persistent messages with confirms, and others without. Used within one event loop.
 
     It is ready only while `exchanges` are there and take what it publishes; with `declares` it declares them itself.
+    With `answers` it also sends to RabbitMQ's direct reply-to.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Publisher:
         exchanges: Sequence[str] = (),
         *,
         declares: bool = False,
+        answers: bool = False,
     ) -> None:
         # Whether or not the broker can be reached, an address that is none ends the process.
         self._address = broker_address(broker_parameters(settings, name))
@@ -86,6 +89,8 @@ class Publisher:
         self._name = name
         self._exchanges = exchanges
         self._declares = declares
+        self._answers = answers
+        self._direct: DirectReplies | None = None
         self._kept = Kept(name, settings)
         self._connection: AmqpConnection | None = None
         self._confirmed: Channel | None = None
@@ -173,12 +178,14 @@ class Publisher:
         """Publish to a queue by its name, without a confirm. Never raises.
 
         False: nothing was sent. There is no connection, or the broker reads too slowly from it, or not at all; or this
-        makes no message: a stranger may have chosen the name.
+        makes no message, or the name is none to publish to: a stranger may have chosen it.
         """
         connection = self._connection
         if self._plain is None or connection is None:
             return False
         if connection.is_blocked or connection.unsent_bytes > UNSENT_BYTES_MAX:
+            return False
+        if routing_key.startswith(DIRECT_REPLY_PREFIX) and not (self._direct and self._direct.takes(routing_key)):
             return False
         try:
             self._plain.basic_publish("", routing_key, body, properties)
@@ -246,6 +253,8 @@ class Publisher:
             await confirmed.declare_exchanges()
         confirmed.raw.add_on_return_callback(connection.guarded(self._on_return))
         await confirmed.confirm_publishes(self._exchanges, self._on_confirm)
+        if self._answers:
+            self._direct = await plain.direct_replies()
         self._connection, self._confirmed, self._plain = connection, confirmed.raw, plain.raw
         self._by_tag.clear()
         self._next_tag = 1

@@ -10,6 +10,7 @@
 from typing import Final
 
 from shared.effects import EFFECTS_PREFIX
+from shared.messaging.direct_reply import DIRECT_REPLY_PREFIX
 
 WRITES_EXCHANGE: Final = "writes"
 """Open to whoever may write at all."""
@@ -33,10 +34,12 @@ def dead_queue_name(key: str) -> str:
 def takes_outcomes(queue: str) -> bool:
     """Whether outcomes may be sent to a queue of this name, which whoever sent the command has chosen.
 
-    They are sent with the lane's rights: not to the queues of lanes and effects, and to no name that RabbitMQ itself
-    reads. One that begins like its direct reply-to and is none ends the connection (3.10: INTERNAL_ERROR).
+    They are sent with the lane's rights: not to the queues of lanes and effects, and of the names that RabbitMQ itself
+    reads only to those of its direct reply-to, which the publisher looks at.
     """
-    return not queue.startswith((QUEUE_PREFIX, EFFECTS_PREFIX, "amq.rabbitmq."))
+    return queue.startswith(DIRECT_REPLY_PREFIX) or not queue.startswith(
+        (QUEUE_PREFIX, EFFECTS_PREFIX, "amq.rabbitmq.")
+    )
 
 
 def effects_queue_arguments(bytes_max: int) -> dict[str, str | int | bool]:

@@ -1,5 +1,6 @@
 """RabbitMQ's users with the rights that OPERATING.md gives them: with these all works, and no stranger can do more."""
 
+import base64
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from sqlalchemy import text
 from coordinator.cli import cli
 from coordinator.dev.servers import ServerSet
 from shared.effects import effects_key
+from shared.messaging.direct_reply import DIRECT_REPLY
 from shared.messaging.topology import (
     DEAD_EXCHANGE,
     SYSTEM_EXCHANGE,
@@ -122,18 +124,20 @@ def test_a_strangers_account_can_publish_to_writes_and_nothing_else(system: Syst
             )
         ),
         *(
-            lambda channel, exchange=exchange, queue=queue: channel.queue_bind(
-                queue or own_queue(channel), exchange, "payments"
-            )
+            lambda channel, exchange=exchange, queue=queue: channel.queue_bind(queue, exchange, "payments")
             for exchange in (WRITES_EXCHANGE, SYSTEM_EXCHANGE, DEAD_EXCHANGE)
-            for queue in (queue_name("payments"), queue_name(effects_key("payments")), None)
+            for queue in (*queues, "replies.of.another", DIRECT_REPLY)
         ),
         *(
             lambda channel, action=action, queue=queue: getattr(channel, action)(queue)
             for action in ("queue_delete", "queue_purge", "basic_get")
-            for queue in queues
+            for queue in (*queues, "replies.of.another")
         ),
-        *(lambda channel, queue=queue: channel.basic_consume(queue, print) for queue in queues),
+        *(
+            lambda channel, queue=queue, auto_ack=auto_ack: channel.basic_consume(queue, print, auto_ack=auto_ack)
+            for queue in (*queues, "replies.of.another")
+            for auto_ack in (True, False)
+        ),
         *(
             lambda channel, queue=queue: channel.queue_unbind(queue, WRITES_EXCHANGE, "payments")
             for queue in (queue_name("payments"),)
@@ -144,16 +148,27 @@ def test_a_strangers_account_can_publish_to_writes_and_nothing_else(system: Syst
         ),
         lambda channel: channel.exchange_declare("mine", "direct"),
         lambda channel: channel.exchange_bind("amq.direct", WRITES_EXCHANGE, "payments"),
-        lambda channel: channel.queue_declare("mine"),
-        lambda channel: channel.queue_declare("writes.nobody"),
+        # It has no queue at all: what one costs, how long it lives and where it dead-letters is its declarer's choice.
+        *(
+            lambda channel, name=name, options=options, arguments=arguments: channel.queue_declare(
+                name, arguments=arguments, **options
+            )
+            for name in ("", "mine", "writes.nobody", "replies.gateway.mine", "amq.gen-mine")
+            for options in ({}, {"exclusive": True}, {"auto_delete": True}, {"durable": True})
+            for arguments in (
+                {},
+                {"x-max-priority": 255},
+                {"x-expires": 1000},
+                {"x-dead-letter-exchange": WRITES_EXCHANGE, "x-message-ttl": 0},
+                {"x-dead-letter-exchange": SYSTEM_EXCHANGE},
+            )
+        ),
         lambda channel: channel.queue_declare(
             queue_name("payments"), durable=True, arguments=queue_arguments("payments", bytes_max)
         ),
-        # Its own queue must not become a way to somewhere else.
-        lambda channel: channel.queue_declare(
-            "", exclusive=True, arguments={"x-dead-letter-exchange": SYSTEM_EXCHANGE}
-        ),
     ]
+    with pika.BlockingConnection(pika.URLParameters(system.environment["AMQP_URL"])) as connection:
+        connection.channel().queue_declare("replies.of.another", auto_delete=True)
     with pika.BlockingConnection(pika.URLParameters(urls["public"])) as connection:
         for number, attempt in enumerate(attempts):
             channel = connection.channel()
@@ -165,6 +180,40 @@ def test_a_strangers_account_can_publish_to_writes_and_nothing_else(system: Syst
     assert operate(system, urls["operator"], "dead", "list", "payments") == []
 
 
+def test_a_stranger_is_told_his_outcomes_whatever_addresses_others_write(system: System, urls: dict[str, str]) -> None:
+    """An address that the broker cannot decode, or of somebody who has gone, ends no connection of ours."""
+    system.prepare("users")
+    coordinator = system.start_coordinator("users", AMQP_URL=urls["lane"])
+    with pika.BlockingConnection(pika.URLParameters(urls["public"])) as gone:
+        address = own_address(gone)
+    process, key = address.removeprefix(f"{DIRECT_REPLY}.").split(".")
+    raw = base64.b64decode(process)
+    others = [raw[:-12] + bytes(each) + raw[-4:] for each in ([0] * 8, [0, 0, 0, 1] * 2, [0, 0, 128, 0] * 2, [255] * 8)]
+    node = raw[:-12].replace(b"reply@", b"other@")
+    others += [raw + b"x", raw[:-1], b"", node + raw[-12:], b"\x83h\x00", b"\x83P\x7f\xff\xff\xff" + raw]
+    made_up = [f"{DIRECT_REPLY}.{base64.b64encode(each).decode()}.{key}" for each in others]
+    for reply_to in (address, DIRECT_REPLY + ".", DIRECT_REPLY + ".a.b", f"{address}.{key}", address[:-1], *made_up):
+        with pika.BlockingConnection(pika.URLParameters(urls["public"])) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            properties = pika.BasicProperties(message_id=str(uuid4()), type="lane.marker", reply_to=reply_to)
+            channel.basic_publish(WRITES_EXCHANGE, "users", b"{}", properties, mandatory=True)
+        assert ask(urls["public"], "users", "lane.marker", b"{}")["status"] == "applied"
+    assert "broker_connection_lost" not in coordinator.log_path.read_text()
+
+
+def own_address(connection: Any) -> str:
+    """The direct reply-to address of a new channel."""
+    returned: list[str] = []
+    channel = connection.channel()
+    channel.basic_consume(DIRECT_REPLY, print, auto_ack=True)
+    channel.add_on_return_callback(lambda _, __, properties, ___: returned.append(properties.reply_to))
+    properties = pika.BasicProperties(reply_to=DIRECT_REPLY)
+    channel.basic_publish(WRITES_EXCHANGE, "nobody", b"", properties, mandatory=True)
+    wait_until(lambda: connection.process_data_events() or bool(returned), "the broker returns it")
+    return returned[0]
+
+
 def engine_rows(system: System, lane: str, statement: str) -> list[tuple[Any, ...]]:
     engine = sql_engine(system.database(lane).database_url)
     try:
@@ -172,10 +221,6 @@ def engine_rows(system: System, lane: str, statement: str) -> list[tuple[Any, ..
             return [tuple(row) for row in connection.execute(text(statement)).all()]
     finally:
         engine.dispose()
-
-
-def own_queue(channel: Any) -> str:
-    return str(channel.queue_declare("", exclusive=True).method.queue)
 
 
 def publish(channel: Any, exchange: str, routing_key: str) -> None:
@@ -188,13 +233,12 @@ def ask(url: str, lane: str, command_type: str, body: bytes) -> Any:
     with pika.BlockingConnection(pika.URLParameters(url)) as connection:
         channel = connection.channel()
         channel.confirm_delivery()
-        replies = own_queue(channel)
-        properties = pika.BasicProperties(message_id=str(uuid4()), type=command_type, reply_to=replies)
+        outcomes: list[bytes] = []
+        channel.basic_consume(DIRECT_REPLY, lambda *message: outcomes.append(message[3]), auto_ack=True)
+        properties = pika.BasicProperties(message_id=str(uuid4()), type=command_type, reply_to=DIRECT_REPLY)
         channel.basic_publish(WRITES_EXCHANGE, lane, body, properties, mandatory=True)
-        for _, _, outcome in channel.consume(replies, auto_ack=True, inactivity_timeout=20):
-            assert outcome is not None
-            return json.loads(outcome)
-    raise AssertionError("no outcome")
+        wait_until(lambda: connection.process_data_events(0.05) or bool(outcomes), "the outcome")
+        return json.loads(outcomes[0])
 
 
 def post(url: str, body: object) -> Any:

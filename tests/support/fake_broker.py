@@ -16,8 +16,9 @@ from unittest.mock import patch
 from msgspec import Struct
 from pika import spec
 from pika.adapters.utils.nbio_interface import AbstractIOReference, AbstractStreamTransport
-from pika.frame import Method
+from pika.frame import Header, Method
 
+from shared.messaging.direct_reply import DIRECT_REPLY
 from shared.messaging.streams import LoopStreams
 
 SERVER = {
@@ -33,6 +34,10 @@ SERVER = {
 FRAME_MAX = 8192
 UP = "up"
 """The step at which a connection is all set up: nothing more is asked."""
+
+
+OWN_ADDRESS = "amq.rabbitmq.reply-to.g1h2AA5yZXBseUA3ODUzMTM0OAAAAuwAAAAAawgq+A==.lVJ9ftPNBVwmajfn7+1JvA=="
+"""As RabbitMQ 3.10 makes them."""
 
 
 class Published(Struct, frozen=True):
@@ -167,13 +172,16 @@ class Stream(AbstractStreamTransport):  # type: ignore[misc]  # pika has no type
         self._content[channel] = method, properties, length, body
         if len(body) < length:
             return
+        if method.mandatory and properties.reply_to == DIRECT_REPLY:
+            self._answer("Basic.Return", channel, _returned(channel, method, OWN_ADDRESS))
+            return
         message = Published(method.exchange, method.routing_key, dict(properties.headers or {}), body)
         if channel in self._tags:
             self._tags[channel] += 1
         self.broker.published.append(message)
         self.broker.on_published(self, channel, self._tags.get(channel), message)
 
-    def _answer(self, step: str, channel: int, answer: tuple[int, Any]) -> None:
+    def _answer(self, step: str, channel: int, answer: tuple[int, Any] | bytes) -> None:
         self.seen[step] += 1
         self.broker.answer(self, step, channel, answer)
 
@@ -186,7 +194,7 @@ class FakeBroker:
         self.closed = 0
         self.published: list[Published] = []
         self.acknowledged: list[int] = []
-        self._faults: dict[tuple[str, str], list[Callable[[Stream, int, tuple[int, Any]], None]]] = {}
+        self._faults: dict[tuple[str, str], list[Callable[[Stream, int, Any], None]]] = {}
         self.on_published: Callable[[Stream, int, int | None, Published], None] = confirm
 
     @property
@@ -197,11 +205,11 @@ class FakeBroker:
         """The connections whose name ends so, in the order in which they were made."""
         return [stream for stream in self.streams if stream.name.endswith(name)]
 
-    def plan(self, name: str, step: str, fault: Callable[[Stream, int, tuple[int, Any]], None], times: int = 1) -> None:
+    def plan(self, name: str, step: str, fault: Callable[[Stream, int, Any], None], times: int = 1) -> None:
         """The next times that a connection of this name comes to this step, do this instead of answering."""
         self._faults[name, step] = [fault] * times
 
-    def answer(self, stream: Stream, step: str, channel: int, answer: tuple[int, Any]) -> None:
+    def answer(self, stream: Stream, step: str, channel: int, answer: tuple[int, Any] | bytes) -> None:
         """Answer, or do what is planned."""
         if stream.is_silent:
             return
@@ -271,8 +279,17 @@ _ANSWERS: dict[type[Any], Callable[[Any], Any]] = {
     spec.Exchange.Declare: lambda _: spec.Exchange.DeclareOk(),
     spec.Basic.Qos: lambda _: spec.Basic.QosOk(),
     spec.Basic.Consume: lambda method: spec.Basic.ConsumeOk(method.consumer_tag),
+    spec.Basic.Cancel: lambda method: spec.Basic.CancelOk(method.consumer_tag),
     spec.Confirm.Select: lambda _: spec.Confirm.SelectOk(),
 }
+
+
+def _returned(channel: int, method: Any, reply_to: str) -> bytes:
+    frames = (
+        Method(channel, spec.Basic.Return(312, "NO_ROUTE", method.exchange, method.routing_key)),
+        Header(channel, 0, spec.BasicProperties(reply_to=reply_to)),
+    )
+    return b"".join(frame.marshal() for frame in frames)
 
 
 def close_connection(code: int = 320, text: str = "CONNECTION_FORCED - it was closed") -> tuple[int, Any]:

@@ -21,6 +21,7 @@ from shared.messaging.rabbitmq import RabbitWrites
 from shared.messaging.wire import CommandMessage
 from shared.settings import BrokerSettings, LaneSettings
 from tests.support.fake_broker import (
+    OWN_ADDRESS,
     FakeBroker,
     Published,
     Stream,
@@ -37,7 +38,7 @@ PATIENT = BrokerSettings(reconnect_delay_s=0.005, reconnect_delay_s_max=0.01, co
 OPENING = ["AMQP", "Connection.StartOk", "Connection.Open", "Channel.Open"]
 STEPS = {
     "publish": [*OPENING, "Confirm.Select"],
-    "outcomes": [*OPENING, "Confirm.Select"],
+    "outcomes": [*OPENING, "Confirm.Select", "Basic.Consume", "Basic.Return", "Basic.Cancel"],
     "replies": [*OPENING, "Queue.Declare", "Basic.Consume"],
     "consume": [*OPENING, "Exchange.Declare", "Queue.Declare", "Queue.Bind", "Basic.Qos", "Basic.Consume"],
 }
@@ -472,3 +473,20 @@ async def test_under_an_alarm_outcomes_are_refused(broker: FakeBroker, settings:
         stream.send((0, spec.Connection.Unblocked()))
         await until(lambda: not publisher.is_blocked, "free again")
         assert an_outcome(publisher)
+
+
+async def test_outcomes_go_to_direct_reply_addresses_that_the_broker_makes_and_to_no_others(
+    broker: FakeBroker, settings: BrokerSettings
+) -> None:
+    publisher = Publisher(settings, "outcomes", answers=True)
+    publisher.start()
+    await publisher.wait_ready()
+    assert an_outcome(publisher, OWN_ADDRESS)
+    assert not an_outcome(publisher, f"{OWN_ADDRESS}x")
+    assert not an_outcome(publisher, "amq.rabbitmq.reply-to.a.b")
+    assert an_outcome(publisher, "mine")
+    await until(lambda: len(broker.published) == 2, "two are sent")
+    await publisher.close()
+    assert [message.routing_key for message in broker.published] == [OWN_ADDRESS, "mine"]
+    async with publishing(settings) as other:
+        assert not an_outcome(other, OWN_ADDRESS)

@@ -309,20 +309,20 @@ def test_the_example_for_amqp_tools_is_a_command_of_ours() -> None:
     assert f"--exchange {WRITES_EXCHANGE} --routing-key {command.lane()}" in shell
 
 
-def test_the_example_in_python_is_a_command_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_in_python_is_a_command_of_ours_and_prints_its_outcome(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     published: list[dict[str, Any]] = []
+    consumers: list[tuple[str, Any, bool]] = []
 
     class Channel:
         def confirm_delivery(self) -> None: ...
 
-        def queue_declare(self, *_: Any, **__: Any) -> Any:
-            return type("Frame", (), {"method": type("Method", (), {"queue": "replies"})})
+        def basic_consume(self, queue: str, on_message: Any, *, auto_ack: bool) -> None:
+            consumers.append((queue, on_message, auto_ack))
 
         def basic_publish(self, **arguments: Any) -> None:
             published.append(arguments)
-
-        def consume(self, *_: Any, **__: Any) -> list[Any]:
-            return [(None, None, None)]
 
     class Connection:
         def __init__(self, _: Any) -> None: ...
@@ -330,12 +330,17 @@ def test_the_example_in_python_is_a_command_of_ours(monkeypatch: pytest.MonkeyPa
         def channel(self) -> Channel:
             return Channel()
 
+        def process_data_events(self, time_limit: float) -> None:
+            consumers[0][1](None, None, None, b'{"status": "applied"}')
+
         def close(self) -> None: ...
 
     monkeypatch.setattr("pika.BlockingConnection", Connection)
     exec(compile(block("python"), "PROTOCOL.md", "exec"), {})
+    assert capsys.readouterr().out == "{'status': 'applied'}\n"
     [sent] = published
     properties = sent["properties"]
+    assert [(queue, auto_ack) for queue, _, auto_ack in consumers] == [(properties.reply_to, True)]
     envelope = Envelope(message_id=properties.message_id, type=properties.type, content_type=properties.content_type)
     [message] = decode(envelope, sent["body"].encode())
     assert message.problem is None
