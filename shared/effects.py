@@ -17,8 +17,11 @@ from msgspec import Struct
 
 from shared.commands import Command
 from shared.errors import CoordinatorError
+from shared.text import storable
 
 EFFECTS_PREFIX: Final = "effects."
+REASON_CHARACTERS_MAX: Final = 500
+"""Of a reason why a call came to nothing: it is logged, goes with the effect, and comes to a row."""
 
 
 class Effect(Command, frozen=True, kw_only=True):
@@ -35,6 +38,7 @@ class EffectRetry(CoordinatorError):
 
     `may_have_happened`: it may have had its effect outside, though no answer says so. `is_about_call`: the other side
     answered, and others' calls may succeed; without it, many of these in a row mean that it is away.
+    The reason may be a third party's: of it is kept what can be told and stored.
     """
 
     def __init__(
@@ -45,7 +49,7 @@ class EffectRetry(CoordinatorError):
         may_have_happened: bool = False,
         is_about_call: bool = False,
     ) -> None:
-        super().__init__(reason)
+        super().__init__(storable(reason, REASON_CHARACTERS_MAX))
         self.after_s = after_s
         self.may_have_happened = may_have_happened
         self.is_about_call = is_about_call

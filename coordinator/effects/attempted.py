@@ -5,6 +5,9 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from shared.effects import REASON_CHARACTERS_MAX
+from shared.text import storable
+
 HEADER_ASKED_AT: Final = "asked-at-ms"
 HEADER_FIRST_AT: Final = "first-attempt-at-ms"
 HEADER_CALLS: Final = "calls"
@@ -12,7 +15,6 @@ HEADER_DOUBT: Final = "may-have-happened"
 HEADER_NOT_BEFORE: Final = "not-before-ms"
 HEADER_REASON: Final = "reason"
 
-_REASON_CHARACTERS_MAX: Final = 500
 LONG_AGO_S: Final = 30 * 86_400
 """An effect whose age is not known is taken to be so old."""
 _TIME_MS_MAX: Final = 1 << 50
@@ -49,7 +51,7 @@ class Attempted(Struct, kw_only=True):
             HEADER_CALLS: self.calls,
             HEADER_DOUBT: self.may_have_happened,
             HEADER_NOT_BEFORE: int(self.not_before_s * 1000),
-            HEADER_REASON: self.reason[:_REASON_CHARACTERS_MAX].encode("utf-8", "backslashreplace").decode(),
+            HEADER_REASON: storable(self.reason, REASON_CHARACTERS_MAX),
         }
 
 

@@ -13,12 +13,16 @@ The states of an effect:
                  │          failed                                            told: it did not happen (a guess)
                  └────────▶ anything else                                     told: it may have happened (a guess)
 
+An answer of which no command can be made that the lane could read is told as one that nobody knows: it may have
+happened (a guess).
+
 What a crash leaves is delivered again, with the doubt that somebody made a call. A worker that has to wait long puts
 the effect back (retry_queues.py), with what is known of it, and takes up others.
 """
 
 import asyncio
 import time
+import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -29,10 +33,13 @@ from prometheus_client import Counter, Gauge
 
 from coordinator.effects.attempted import Attempted
 from coordinator.effects.breaker import Breaker
-from shared.commands import Command
-from shared.effects import Call, Effect, EffectHandler, EffectRetry, GivenUp
+from shared.commands import Command, validated
+from shared.effects import REASON_CHARACTERS_MAX, Call, Effect, EffectHandler, EffectRetry, GivenUp
+from shared.errors import InvalidCommand
 from shared.ids import derived_command_id
+from shared.messaging.wire import BODY_BYTES_MAX
 from shared.settings import EffectSettings
+from shared.text import storable, storable_end
 
 RETRIES = Counter("effects_retries_total", "Calls that came to nothing and are made again.", ["service", "type"])
 POSTPONED = Counter("effects_postponed_total", "Attempts without a call: the breaker was open.", ["service", "type"])
@@ -44,6 +51,8 @@ _GUESS_POSITION: Final = 1
 _LOOK_UP_SHARE: Final = 0.1
 _LOOK_UPS: Final = 4
 """Who gives no answer when an effect is to be given up is asked for a tenth longer, so many times at least."""
+
+_TRACEBACK_CHARACTERS_MAX: Final = 8000
 
 _APART_S: Final = 5.0
 """How far apart effects come back to a provider that was away."""
@@ -109,7 +118,7 @@ class Attempts:
         attempted.calls += 1
         outcome = await self._perform(handler, effect, _call(key, attempted))
         if isinstance(outcome, Command):
-            return Told(command=outcome, is_fact=True)
+            return self._fact(handler, effect, key, attempted, outcome)
         attempted.may_have_happened = attempted.may_have_happened or outcome.may_have_happened
         attempted.reason = str(outcome)
         put_off = self._put_off(attempted, self._delay_s(attempted.calls, outcome.after_s))
@@ -124,6 +133,25 @@ class Attempts:
         )
         return put_off
 
+    def unusable(
+        self, handler: EffectHandler[Any], effect: Effect, key: str, attempted: Attempted, problem: str
+    ) -> Told:
+        """What to tell instead of an answer that cannot be told: that the call may have had its effect.
+
+        Raises what a defect of the handler's `give_up` raises.
+        """
+        log.error("effect_answer_unusable", type=effect.type, key=key, calls=attempted.calls, problem=problem)
+        return _guess(handler, effect, attempted, f"its answer cannot be told: {problem}", may_have_happened=True)
+
+    def _fact(
+        self, handler: EffectHandler[Any], effect: Effect, key: str, attempted: Attempted, command: Command
+    ) -> Told:
+        """What the other side answered, if the lane could read it."""
+        problem = _problem(command)
+        if problem is not None:
+            return self.unusable(handler, effect, key, attempted, problem)
+        return Told(command=command, is_fact=True)
+
     async def _perform(self, handler: EffectHandler[Any], effect: Effect, call: Call) -> Command | EffectRetry:
         """Make the call, and tell the breaker of its end."""
         timeout_s = self._settings.call_timeout_s
@@ -137,8 +165,9 @@ class Attempts:
         except TimeoutError:
             is_answered = False
             return EffectRetry(f"no answer within {timeout_s:g} s", may_have_happened=True)
-        except Exception as error:  # a defect of the handler's; another release may do better
-            log.exception("effect_handler_error", type=effect.type, key=call.key)
+        except Exception as error:  # noqa: BLE001  # a defect of the handler's; another release may do better
+            trace = storable_end(traceback.format_exc(), _TRACEBACK_CHARACTERS_MAX)
+            log.error("effect_handler_error", type=effect.type, key=call.key, exception=trace)
             return EffectRetry(f"{type(error).__name__}: {error}", may_have_happened=True)
         else:
             is_answered = True
@@ -170,13 +199,13 @@ class Attempts:
                     delay_s = min(self._delay_s(attempted.calls, None), longer_s / _LOOK_UPS)
                     return self._put_off(attempted, delay_s, is_over=True)
                 is_told = False
-                reason += f"; and asked what became of it: {error}"
+                asked = storable(str(error), REASON_CHARACTERS_MAX // 2)
+                reason = f"{storable(reason, REASON_CHARACTERS_MAX // 2)}; and asked what became of it: {asked}"
             else:
                 if known is not None:
-                    return Told(command=known, is_fact=True)
+                    return self._fact(handler, effect, key, attempted, known)
         # Read last: a copy may have come meanwhile that somebody made a call for.
         may_have_happened = attempted.may_have_happened or not is_told
-        given_up = GivenUp(reason=reason, attempts=attempted.calls, may_have_happened=may_have_happened)
         log.error(
             "effect_given_up",
             type=effect.type,
@@ -185,7 +214,7 @@ class Attempts:
             reason=reason,
             may_have_happened=may_have_happened,
         )
-        return Told(command=handler.give_up(effect, given_up), is_fact=False)
+        return _guess(handler, effect, attempted, reason, may_have_happened=may_have_happened)
 
     def _put_off(self, attempted: Attempted, delay_s: float, *, is_over: bool = False) -> PutOff:
         now_s = self._clock()
@@ -207,3 +236,26 @@ class Attempts:
 def _call(key: str, attempted: Attempted) -> Call:
     asked_at = datetime.fromtimestamp(attempted.asked_at_s, UTC)
     return Call(key=key, asked_at=asked_at, is_repeated=attempted.may_have_happened)
+
+
+def _guess(
+    handler: EffectHandler[Any], effect: Effect, attempted: Attempted, reason: str, *, may_have_happened: bool
+) -> Told:
+    given_up = GivenUp(
+        reason=storable(reason, REASON_CHARACTERS_MAX),
+        attempts=attempted.calls,
+        may_have_happened=may_have_happened,
+    )
+    return Told(command=handler.give_up(effect, given_up), is_fact=False)
+
+
+def _problem(command: Command) -> str | None:
+    """Why the lane could make nothing of a result; None: it can be told."""
+    try:
+        _, arguments = validated(command)
+    except Exception as error:  # noqa: BLE001  # whatever an encoder raises
+        text = str(error) if isinstance(error, InvalidCommand) else f"{type(error).__name__}: {error}"
+        return storable(text, REASON_CHARACTERS_MAX)
+    if len(arguments) > BODY_BYTES_MAX:
+        return f"it has {len(arguments)} bytes; at most {BODY_BYTES_MAX} can be sent"
+    return None

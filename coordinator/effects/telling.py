@@ -16,6 +16,7 @@ from coordinator.effects.attempted import Attempted
 from coordinator.effects.attempts import Told
 from coordinator.effects.retry_queues import HEADER_PUT_BACK_AT, retry_key
 from coordinator.lane.control import EFFECT_TEXT_CHARACTERS_MAX, DeadEffect
+from coordinator.lane.letters import REASON_CHARACTERS_MAX, TRACEBACK_CHARACTERS_MAX
 from shared.commands import Command
 from shared.effects import effects_key
 from shared.errors import Unavailable
@@ -23,14 +24,13 @@ from shared.ids import system_command_id
 from shared.messaging.publisher import Publisher
 from shared.messaging.topology import SYSTEM_EXCHANGE
 from shared.messaging.wire import JSON_CONTENT, CommandMessage, Problem
+from shared.text import storable, storable_end
 
 DEAD = Counter("effects_dead_total", "Messages that are no effect, or met a defect; the lane was told.", ["service"])
 
 _PERSISTENT: Final = 2
 _PAUSE_S_MAX: Final = 30.0
 _LINE_S: Final = 60.0
-_REASON_CHARACTERS_MAX: Final = 2000
-_TRACEBACK_CHARACTERS_MAX: Final = 8000
 
 log = structlog.get_logger("effects")
 
@@ -139,12 +139,7 @@ def dead_effect(message: CommandMessage, problem: Problem, traceback: str | None
         body=body,
         size_bytes=None if body.encode() == message.arguments else len(message.arguments),
         code=problem.code,
-        reason=_text(problem.message)[:_REASON_CHARACTERS_MAX],
-        traceback=None if traceback is None else _text(traceback)[-_TRACEBACK_CHARACTERS_MAX:],
+        reason=storable(problem.message, REASON_CHARACTERS_MAX),
+        traceback=None if traceback is None else storable_end(traceback, TRACEBACK_CHARACTERS_MAX),
         origin=message.origin,
     )
-
-
-def _text(text: str) -> str:
-    """An exception's text may have lone surrogates, for which UTF-8 has no bytes."""
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -228,7 +228,7 @@ class EffectWorker:
                 if not done.is_fact:
                     # A copy that comes from now on may know more: it is looked at by itself.
                     self._forget(under_way)
-                await self._telling.tell(done, effect.type, under_way.name)
+                done = await self._tell(under_way, handler, effect, done)
                 CARRIED_OUT.labels(self._service, effect.type, done.command.type).inc()
                 SECONDS.labels(self._service, effect.type).observe(perf_counter() - began)
                 self._waiting.done(under_way.name)
@@ -243,6 +243,18 @@ class EffectWorker:
                 if not await self._pause(min(done.delay_s, _LONGEST_WAIT_S)):
                     raise Stopping
             waits += 1
+
+    async def _tell(self, under_way: _UnderWay, handler: EffectHandler[Any], effect: Effect, told: Told) -> Told:
+        """Bring it to the lane, or, where the broker refuses it for what it is, that there was such an answer."""
+        try:
+            await self._telling.tell(told, effect.type, under_way.name)
+        except InvalidCommand as error:
+            if not told.is_fact:
+                raise
+            self._forget(under_way)
+            told = self._attempts.unusable(handler, effect, under_way.name, under_way.attempted, str(error))
+            await self._telling.tell(told, effect.type, under_way.name)
+        return told
 
     async def _bury(self, under_way: _UnderWay, problem: Problem, trace: str | None = None) -> None:
         await self._telling.bury(dead_effect(under_way.message, problem, trace), under_way.copy)

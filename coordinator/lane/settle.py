@@ -12,7 +12,6 @@ from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking, ordering_key
 from coordinator.lane.positions import Positions
 from coordinator.lane.request import Request
-from coordinator.lane.text import storable
 from coordinator.lane.trying import Verdict, continuation_of, tried
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.stores.port import Refusal
@@ -22,6 +21,7 @@ from shared.ids import system_command_id
 from shared.lane_tables import Cancellation, DeadLetter, LogEntry
 from shared.messaging.outcome import Outcome, OutcomeError, from_log
 from shared.messaging.wire import CommandMessage, Problem
+from shared.text import storable
 
 NO_FOLLOW_UP = 1
 """A failure is recorded without the command that it continues with."""

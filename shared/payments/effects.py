@@ -115,30 +115,40 @@ class PaymentEffects:
 
     async def _look_up_authorization(self, effect: AuthorizeAtProvider, call: Call) -> Command | None:
         answer = await self._provider.look_up_authorization(
-            amount=effect.amount, currency=effect.currency, key=call.key, asked_at=call.asked_at
+            payment_id=effect.id,
+            amount=effect.amount,
+            currency=effect.currency,
+            key=call.key,
+            asked_at=call.asked_at,
         )
         return None if answer is None else _authorization_told(effect, answer)
 
     async def _capture(self, effect: CaptureAtProvider, call: Call) -> Command:
         answer = await self._provider.capture(
-            provider_id=effect.provider_id, amount=effect.amount, currency=effect.currency, key=call.key
+            payment_id=effect.id,
+            provider_id=effect.provider_id,
+            amount=effect.amount,
+            currency=effect.currency,
+            key=call.key,
         )
         return _capture_told(effect, answer)
 
     async def _look_up_capture(self, effect: CaptureAtProvider, call: Call) -> Command | None:  # noqa: ARG002
-        answer = await self._provider.look_up_capture(provider_id=effect.provider_id)
+        answer = await self._provider.look_up_capture(payment_id=effect.id, provider_id=effect.provider_id)
         return None if answer is None else _capture_told(effect, answer)
 
     async def _void(self, effect: VoidAtProvider, call: Call) -> Command:
-        return _void_told(effect, await self._provider.void(provider_id=effect.provider_id, key=call.key))
+        answer = await self._provider.void(payment_id=effect.id, provider_id=effect.provider_id, key=call.key)
+        return _void_told(effect, answer)
 
     async def _look_up_void(self, effect: VoidAtProvider, call: Call) -> Command | None:  # noqa: ARG002
-        answer = await self._provider.look_up_void(provider_id=effect.provider_id)
+        answer = await self._provider.look_up_void(payment_id=effect.id, provider_id=effect.provider_id)
         return None if answer is None else _void_told(effect, answer)
 
     async def _refund(self, effect: RefundAtProvider, call: Call) -> Command:
         answer = await self._provider.refund(
             payment_id=effect.id,
+            refund_id=effect.refund_id,
             provider_id=effect.provider_id,
             amount=effect.amount,
             currency=effect.currency,
@@ -148,7 +158,9 @@ class PaymentEffects:
         return _refund_told(effect, answer)
 
     async def _look_up_refund(self, effect: RefundAtProvider, call: Call) -> Command | None:
-        answer = await self._provider.look_up_refund(provider_id=effect.provider_id, key=call.key)
+        answer = await self._provider.look_up_refund(
+            payment_id=effect.id, refund_id=effect.refund_id, provider_id=effect.provider_id, key=call.key
+        )
         return None if answer is None else _refund_told(effect, answer)
 
 

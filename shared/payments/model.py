@@ -1,5 +1,6 @@
 """Payments, their refunds and who waits for them: rows and tables. Amounts are integers in minor units (ISO 4217)."""
 
+import itertools
 from datetime import datetime
 from typing import ClassVar, Literal
 
@@ -9,6 +10,7 @@ from sqlalchemy.dialects.mysql import DATETIME
 
 from shared.payments.states import Status
 from shared.rows import Row, VersionedRow
+from shared.text import storable
 
 REASON_CODE_CHARACTERS_MAX = 64
 REASON_CHARACTERS_MAX = 500
@@ -138,6 +140,11 @@ class Reason(Struct, frozen=True):
 
 
 def reason_of(code: str | None, message: str | None) -> Reason:
-    """A reason that a row can hold: what the provider says may be of any length, and hold anything."""
-    letters = "".join(letter for letter in code or "" if "!" <= letter <= "~")
-    return Reason(letters[:REASON_CODE_CHARACTERS_MAX] or "unknown", (message or "")[:REASON_CHARACTERS_MAX])
+    """A reason that a row can hold, whatever the text: an earlier release cleaned none where it comes in."""
+    return Reason(code_of(code) or "unknown", storable(message or "", REASON_CHARACTERS_MAX))
+
+
+def code_of(text: str | None) -> str:
+    """What of a text can be a code: its visible letters of ASCII, as far as a row takes them."""
+    visible = (letter for letter in text or "" if "!" <= letter <= "~")
+    return "".join(itertools.islice(visible, REASON_CODE_CHARACTERS_MAX))

@@ -4,11 +4,17 @@ Amounts are integers in minor units of the currency (ISO 4217); what a provider 
 converts. Every call takes an idempotency key. Repeated with the same key and arguments it has its effect once; and a
 capture, a void or a refund that was made already is reported as made, even when the provider has forgotten the key.
 
+What the provider says is fit to be told and stored where it comes from here: a text is short and any database takes
+it, an id is a `ProviderId`, an amount a `Total`.
+
 What the provider decides is a result. EffectRetry is raised where it decided nothing that we know of:
 
     it refused the connection, or our key (401, 403); too many requests (429)    may_have_happened is False
     no answer in time, the connection was lost, a fault of its own (5xx);
     an earlier call with the same key is still under way (409)                   may_have_happened is True
+
+A key may have been used for another payment, when the log has forgotten its command: what a call is told of is this
+payment's, or it is EffectRetry.
 
 A `look_up_…` asks what became of such calls, and changes nothing. None: the provider certainly knows of none that had
 its effect, by what it shows to whoever reads what he wrote a moment ago, and by no search that lags. EffectRetry is
@@ -86,29 +92,41 @@ class PaymentProvider(Protocol):
         `asked_at`: the first call with this key was not before that. `is_repeated`: there may have been one.
         """
 
-    async def capture(self, *, provider_id: str, amount: int, currency: str, key: str) -> Captured | Refused:
+    async def capture(
+        self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str
+    ) -> Captured | Refused:
         """Take what is held, or less; the rest is let go."""
 
-    async def void(self, *, provider_id: str, key: str) -> Voided | Captured | Refused:
+    async def void(self, *, payment_id: int, provider_id: str, key: str) -> Voided | Captured | Refused:
         """Let go of what is held. Captured: it was taken before, or a part of it, and the rest let go."""
 
     async def refund(
-        self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str, is_repeated: bool
+        self,
+        *,
+        payment_id: int,
+        refund_id: int,
+        provider_id: str,
+        amount: int,
+        currency: str,
+        key: str,
+        is_repeated: bool,
     ) -> Refunded | Refused:
         """Give back what was taken, or a part of it. `is_repeated`: there may have been a call with this key."""
 
     async def look_up_authorization(
-        self, *, amount: int, currency: str, key: str, asked_at: datetime
+        self, *, payment_id: int, amount: int, currency: str, key: str, asked_at: datetime
     ) -> Authorized | Declined | Refused | None:
         """What became of authorize()."""
 
-    async def look_up_capture(self, *, provider_id: str) -> Captured | Refused | None:
+    async def look_up_capture(self, *, payment_id: int, provider_id: str) -> Captured | Refused | None:
         """What became of capture()."""
 
-    async def look_up_void(self, *, provider_id: str) -> Voided | Captured | Refused | None:
+    async def look_up_void(self, *, payment_id: int, provider_id: str) -> Voided | Captured | Refused | None:
         """What became of void()."""
 
-    async def look_up_refund(self, *, provider_id: str, key: str) -> Refunded | Refused | None:
+    async def look_up_refund(
+        self, *, payment_id: int, refund_id: int, provider_id: str, key: str
+    ) -> Refunded | Refused | None:
         """What became of refund()."""
 
     async def close(self) -> None:

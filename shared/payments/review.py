@@ -16,13 +16,14 @@ RESOLVED: Final = "resolved"
 
 def resolve_payment(work: UnitOfWork, command: ResolvePayment) -> Payment:
     payment = payment_of(work, command.id)
-    if payment.status != "needs_review":
-        raise Rejected("not_in_review", f"payment {payment.id} is {payment.status}, and needs no review")
     if payment.pending_action is not None:
         text = (
-            f"payment {payment.id}: {payment.pending_action} is under way at the provider; resolve it when it is known"
+            f"payment {payment.id}: {payment.pending_action} is under way at the provider; resolve it when it is known. "
+            "Its result may be a dead letter of this lane: then replay that one"
         )
         raise Rejected("action_under_way", text)
+    if payment.status != "needs_review":
+        raise Rejected("not_in_review", f"payment {payment.id} is {payment.status}, and needs no review")
     _check(payment, command)
     progress = Progress(work, payment)
     reason = Reason(RESOLVED, command.reason)

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from shared.effects import EffectRetry
 from shared.errors import CoordinatorError
+from shared.payments.stripe_answers import known_code, text_of
 
 _UNSENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 """There was no connection, so Stripe knows nothing of the call."""
@@ -35,8 +36,8 @@ class StripeRefused(CoordinatorError):
     """Raised when Stripe decided against what was asked. `by_issuer`: the payer's bank or a rule on the payer did."""
 
     def __init__(self, code: str, message: str, *, by_issuer: bool) -> None:
-        super().__init__(message)
-        self.code = code
+        super().__init__(text_of(message))
+        self.code = known_code(code)
         self.by_issuer = by_issuer
 
 
@@ -90,8 +91,8 @@ def _answer(error: stripe.StripeError) -> _Answer:
     code = details.get("decline_code") or details.get("code") or details.get("type") or "no_code"
     return _Answer(
         status=error.http_status or 0,
-        code=str(code),
-        message=str(details.get("message") or error.user_message or ""),
+        code=known_code(code),
+        message=text_of(details.get("message") or error.user_message),
         replayed=headers.get("idempotent-replayed") == "true",
         retry_after_s=_seconds(headers.get("retry-after")),
     )

@@ -3,6 +3,11 @@
 Stripe's search lags by up to a minute, and by more during an outage (https://docs.stripe.com/search#data-freshness), so
 what it finds is there, and what it does not find may be there too. Retrieving and listing show what was written a
 moment ago: they are what a "no" rests on.
+
+A key alone is believed of nothing: the log forgets a command, and who repeats it then asks for another payment with the
+same key. What is found is believed if its metadata name the very payment that is asked about, by the mark that only
+this deployment makes; a refund, if it is not another one's. What names another payment is as if it were not there.
+What names this one without the mark leaves it in doubt.
 """
 
 from collections.abc import AsyncIterator, Awaitable
@@ -14,7 +19,7 @@ import structlog
 
 from shared.effects import EffectRetry
 from shared.payments.stripe_errors import TRANSPORT_ERRORS, StripeRefused, translated
-from shared.payments.stripe_metadata import KEY_METADATA
+from shared.payments.stripe_metadata import KEY_METADATA, PAYMENT_METADATA, REFUND_METADATA, MetadataKey
 
 if TYPE_CHECKING:
     from stripe.params import PaymentIntentListParams, RefundListParams
@@ -27,6 +32,7 @@ _CLOCKS_DIFFER_S: Final = 300
 """How much earlier than ours Stripe's clock may be."""
 
 T = TypeVar("T")
+_Marked = TypeVar("_Marked", stripe.PaymentIntent, stripe.Refund)
 
 _LIVE: Final = ("requires_capture", "succeeded", "processing")
 
@@ -34,12 +40,19 @@ _LIVE: Final = ("requires_capture", "succeeded", "processing")
 class StripeLookUp:
     """Reads one account. Raises EffectRetry and StripeRefused."""
 
-    def __init__(self, client: stripe.StripeClient) -> None:
+    def __init__(self, client: stripe.StripeClient, metadata_key: MetadataKey) -> None:
+        self._metadata_key = metadata_key
         self._intents = client.v1.payment_intents
         self._refunds = client.v1.refunds
 
-    async def intent(self, provider_id: str) -> stripe.PaymentIntent:
-        return await asked(self._intents.retrieve_async(provider_id))
+    async def intent(self, provider_id: str, payment_id: int) -> stripe.PaymentIntent:
+        """By its id, which is this payment's. Raises EffectRetry where it says that it is another one's."""
+        intent = await asked(self._intents.retrieve_async(provider_id))
+        named = metadata_of(intent).get(PAYMENT_METADATA, str(payment_id))
+        if named != str(payment_id):
+            text = f"{provider_id} is payment {named} at Stripe, and not {payment_id}"
+            raise EffectRetry(text, may_have_happened=True, is_about_call=True)
+        return intent
 
     async def charge(self, provider_id: str) -> stripe.Charge:
         """What was taken and given back of a payment, in all. Raises EffectRetry where Stripe shows none."""
@@ -49,14 +62,15 @@ class StripeLookUp:
         return intent.latest_charge
 
     async def intent_with(
-        self, key: str, amount: int, currency: str, asked_at: datetime
+        self, key: str, payment_id: int, amount: int, currency: str, asked_at: datetime
     ) -> stripe.PaymentIntent | None:
-        """The payment that was made with this key, not before `asked_at`; of several, one that holds or took.
+        """What was made for this payment with this key, not before `asked_at`; of several, one that holds or took.
 
         Raises EffectRetry also where there are too many payments to look through, and where the payment is of another
-        amount than is asked for, which nothing of ours makes.
+        amount than is asked for, or bears no mark of ours, which nothing of ours makes.
         """
-        intents = await self._searched(key) or await self._listed(key, asked_at)
+        intents = self._of(payment_id, key, await self._searched(key))
+        intents = intents or self._of(payment_id, key, await self._listed(key, asked_at))
         if not intents:
             return None
         intent = next((intent for intent in intents if intent.status in _LIVE), intents[0])
@@ -65,10 +79,10 @@ class StripeLookUp:
             raise EffectRetry(text, may_have_happened=True, is_about_call=True)
         return intent
 
-    async def refund_with(self, provider_id: str, key: str) -> stripe.Refund | None:
-        """The refund of a payment that was made with this key."""
-        for refund in await self.refunds(provider_id):
-            if metadata_of(refund).get(KEY_METADATA) == key:
+    async def refund_with(self, provider_id: str, key: str, payment_id: int, refund_id: int) -> stripe.Refund | None:
+        """The refund of a payment that was made with this key. An earlier release told not which refund it was."""
+        for refund in self._of(payment_id, key, await self.refunds(provider_id)):
+            if metadata_of(refund).get(REFUND_METADATA, str(refund_id)) == str(refund_id):
                 return refund
         return None
 
@@ -83,6 +97,19 @@ class StripeLookUp:
                 return found
             params["starting_after"] = page.data[-1].id
         raise EffectRetry(f"{provider_id} has more than {len(found)} refunds", is_about_call=True)
+
+    def _of(self, payment_id: int, key: str, found: list[_Marked]) -> list[_Marked]:
+        """Those that were made with this key for this payment. Raises EffectRetry for what only says so."""
+        ours: list[_Marked] = []
+        for thing in found:
+            metadata = metadata_of(thing)
+            if (metadata.get(KEY_METADATA), metadata.get(PAYMENT_METADATA)) != (key, str(payment_id)):
+                continue
+            if not self._metadata_key.is_ours(metadata):
+                text = f"{thing.id} bears the key {key} and the number of payment {payment_id}, and no mark of ours"
+                raise EffectRetry(text, may_have_happened=True, is_about_call=True)
+            ours.append(thing)
+        return ours
 
     async def _searched(self, key: str) -> list[stripe.PaymentIntent]:
         query = f"metadata['{KEY_METADATA}']:'{key}'"
@@ -111,7 +138,8 @@ class StripeLookUp:
 
 def metadata_of(thing: stripe.Refund | stripe.PaymentIntent) -> dict[str, str]:
     """As a plain dictionary, which Stripe's is not."""
-    return {} if thing.metadata is None else thing.metadata.to_dict()
+    metadata = getattr(thing, "metadata", None)
+    return metadata.to_dict() if isinstance(metadata, stripe.StripeObject) else {}
 
 
 async def asked(answer: Awaitable[T]) -> T:

@@ -16,6 +16,7 @@ from shared.settings import StripeSettings
 KEY_METADATA: Final = "idempotency_key"
 PAYMENT_METADATA: Final = "payment_id"
 DIGEST_METADATA: Final = "payment_digest"
+REFUND_METADATA: Final = "refund_id"
 
 
 class MetadataKey:
@@ -30,13 +31,14 @@ class MetadataKey:
             )
         self._key = settings.metadata_key.get_secret_value().encode()
 
-    def metadata(self, payment_id: int, idempotency_key: str) -> dict[str, str]:
+    def metadata(self, payment_id: int, idempotency_key: str, refund_id: int | None = None) -> dict[str, str]:
         """Of a payment, or of a refund of it."""
-        return {
+        made = {
             PAYMENT_METADATA: str(payment_id),
             DIGEST_METADATA: self._digest(str(payment_id)),
             KEY_METADATA: idempotency_key,
         }
+        return made if refund_id is None else made | {REFUND_METADATA: str(refund_id)}
 
     def is_ours(self, metadata: Mapping[str, str]) -> bool:
         """Whether this deployment made what bears it."""

@@ -22,8 +22,10 @@ import stripe
 from shared.effects import EffectRetry
 from shared.errors import ConfigurationError
 from shared.payments.provider import Authorized, Captured, Declined, Refunded, Refused, Voided
-from shared.payments.stripe_amounts import AmountNotChargeable, from_stripe, to_stripe
+from shared.payments.stripe_amounts import AmountNotChargeable, to_stripe
+from shared.payments.stripe_answers import amount_of, declined, id_of, refused
 from shared.payments.stripe_errors import KeySpent, StripeRefused
+from shared.payments.stripe_http import BoundedHttp
 from shared.payments.stripe_lookup import StripeLookUp, asked
 from shared.payments.stripe_metadata import MetadataKey
 from shared.settings import StripeSettings
@@ -54,7 +56,7 @@ class StripeProvider:
             )
         self._metadata_key = MetadataKey(settings)
         self._spent_key_s = settings.spent_key_s
-        self._http = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=settings.timeout_s))
+        self._http = BoundedHttp(timeout=aiohttp.ClientTimeout(total=settings.timeout_s))
         client = stripe.StripeClient(
             settings.api_key.get_secret_value(),
             base_addresses={"api": settings.api_base.rstrip("/")},
@@ -63,7 +65,7 @@ class StripeProvider:
         )
         self._intents = client.v1.payment_intents
         self._refunds = client.v1.refunds
-        self._look_up = StripeLookUp(client)
+        self._look_up = StripeLookUp(client, self._metadata_key)
 
     async def authorize(
         self,
@@ -95,9 +97,9 @@ class StripeProvider:
 
         async def found() -> stripe.PaymentIntent | None:
             try:
-                return await self._look_up.intent_with(key, stripe_amount, currency, asked_at)
-            except StripeRefused as refused:  # that decides nothing about the payment
-                raise _untold(refused) from None
+                return await self._look_up.intent_with(key, payment_id, stripe_amount, currency, asked_at)
+            except StripeRefused as error:  # that decides nothing about the payment
+                raise _untold(error) from None
 
         try:
             # A copy that comes when Stripe has forgotten the key may be of a call that was made long ago.
@@ -110,17 +112,20 @@ class StripeProvider:
                 )
             if intent.status == "processing":  # and will be so in every answer to this key
                 with _may_have_happened():
-                    intent = await self._look_up.intent(intent.id)
-        except StripeRefused as refused:
-            return _declined_or_refused(refused)
+                    intent = await self._look_up.intent(id_of(intent.id), payment_id)
+        except StripeRefused as error:
+            return _declined_or_refused(error)
         return _authorization(intent)
 
-    async def capture(self, *, provider_id: str, amount: int, currency: str, key: str) -> Captured | Refused:
+    async def capture(
+        self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str
+    ) -> Captured | Refused:
         try:
             stripe_amount = to_stripe(amount, currency)
         except AmountNotChargeable as error:
             return Refused(code=error.code, message=str(error))
         intent = await self._change(
+            payment_id,
             provider_id,
             {"succeeded"},
             lambda options: self._intents.capture_async(provider_id, {"amount_to_capture": stripe_amount}, options),
@@ -128,8 +133,9 @@ class StripeProvider:
         )
         return intent if isinstance(intent, Refused) else _captured(intent)
 
-    async def void(self, *, provider_id: str, key: str) -> Voided | Captured | Refused:
+    async def void(self, *, payment_id: int, provider_id: str, key: str) -> Voided | Captured | Refused:
         intent = await self._change(
+            payment_id,
             provider_id,
             {"canceled", "succeeded"},
             lambda options: self._intents.cancel_async(provider_id, {}, options),
@@ -140,7 +146,15 @@ class StripeProvider:
         return Voided() if intent.status == "canceled" else _captured(intent)
 
     async def refund(
-        self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str, is_repeated: bool
+        self,
+        *,
+        payment_id: int,
+        refund_id: int,
+        provider_id: str,
+        amount: int,
+        currency: str,
+        key: str,
+        is_repeated: bool,
     ) -> Refunded | Refused:
         try:
             stripe_amount = to_stripe(amount, currency)
@@ -148,11 +162,11 @@ class StripeProvider:
             return Refused(code=error.code, message=str(error))
 
         async def found() -> stripe.Refund | None:
-            return await self._look_up.refund_with(provider_id, key)
+            return await self._look_up.refund_with(provider_id, key, payment_id, refund_id)
 
         def make(options: _Options) -> Awaitable[stripe.Refund]:
             # So that the event of a refund that fails later tells which payment it is.
-            metadata = self._metadata_key.metadata(payment_id, key)
+            metadata = self._metadata_key.metadata(payment_id, key, refund_id)
             return self._refunds.create_async(
                 {"payment_intent": provider_id, "amount": stripe_amount, "metadata": metadata}, options
             )
@@ -162,84 +176,86 @@ class StripeProvider:
             refund = await found() if is_repeated else None
             if refund is None:
                 refund = await _made_once(make, key, found, _KEYS_MAX)
-        except StripeRefused as refused:
-            return await self._refund_by_others(provider_id, amount, refused)
+        except StripeRefused as error:
+            return await self._refund_by_others(provider_id, amount, error)
         return await self._refunded(provider_id, refund)
 
     async def look_up_authorization(
-        self, *, amount: int, currency: str, key: str, asked_at: datetime
+        self, *, payment_id: int, amount: int, currency: str, key: str, asked_at: datetime
     ) -> Authorized | Declined | Refused | None:
         try:
-            intent = await self._look_up.intent_with(key, to_stripe(amount, currency), currency, asked_at)
+            stripe_amount = to_stripe(amount, currency)
+            intent = await self._look_up.intent_with(key, payment_id, stripe_amount, currency, asked_at)
         except AmountNotChargeable as error:
             return Refused(code=error.code, message=str(error))
-        except StripeRefused as refused:
-            raise _untold(refused) from None
+        except StripeRefused as error:
+            raise _untold(error) from None
         return None if intent is None else _authorization(intent)
 
-    async def look_up_capture(self, *, provider_id: str) -> Captured | Refused | None:
-        intent = await self._decided(provider_id)
+    async def look_up_capture(self, *, payment_id: int, provider_id: str) -> Captured | Refused | None:
+        intent = await self._decided(payment_id, provider_id)
         if isinstance(intent, Refused):
             return intent
         if intent.status == "canceled":
-            text = f"{intent.id} is canceled"
-            return Refused(code="payment_intent_unexpected_state", message=text, status=intent.status)
+            return refused("payment_intent_unexpected_state", f"{provider_id} is canceled", intent.status)
         return _captured(intent) if intent.status == "succeeded" else None
 
-    async def look_up_void(self, *, provider_id: str) -> Voided | Captured | Refused | None:
-        intent = await self._decided(provider_id)
+    async def look_up_void(self, *, payment_id: int, provider_id: str) -> Voided | Captured | Refused | None:
+        intent = await self._decided(payment_id, provider_id)
         if isinstance(intent, Refused):
             return intent
         if intent.status == "succeeded":
             return _captured(intent)
         return Voided() if intent.status == "canceled" else None
 
-    async def look_up_refund(self, *, provider_id: str, key: str) -> Refunded | Refused | None:
+    async def look_up_refund(
+        self, *, payment_id: int, refund_id: int, provider_id: str, key: str
+    ) -> Refunded | Refused | None:
         try:
-            refund = await self._look_up.refund_with(provider_id, key)
-        except StripeRefused as refused:
-            raise _untold(refused) from None
+            refund = await self._look_up.refund_with(provider_id, key, payment_id, refund_id)
+        except StripeRefused as error:
+            raise _untold(error) from None
         return None if refund is None else await self._refunded(provider_id, refund)
 
     async def close(self) -> None:
         await self._http.close_async()  # type: ignore[no-untyped-call]
 
     async def _change(
-        self, provider_id: str, done: Collection[str], call: _Call[stripe.PaymentIntent], key: str
+        self, payment_id: int, provider_id: str, done: Collection[str], call: _Call[stripe.PaymentIntent], key: str
     ) -> stripe.PaymentIntent | Refused:
         """Bring an intent to one of its last states. Whatever goes wrong, its state then tells what to do."""
 
         async def found() -> stripe.PaymentIntent | None:
-            intent = await self._look_up.intent(provider_id)
+            intent = await self._look_up.intent(provider_id, payment_id)
             return intent if intent.status in done else None
 
         try:
             return await _made_once(call, key, found, _KEYS_MAX)
-        except StripeRefused as refused:
+        except StripeRefused as error:
             try:
-                intent = await self._look_up.intent(provider_id)
+                intent = await self._look_up.intent(provider_id, payment_id)
             except StripeRefused:
-                return Refused(code=refused.code, message=str(refused))
+                return refused(error.code, error)
             if intent.status in done:
                 return intent
-            return Refused(code=refused.code, message=str(refused), status=intent.status)
+            return refused(error.code, error, intent.status)
 
-    async def _decided(self, provider_id: str) -> stripe.PaymentIntent | Refused:
+    async def _decided(self, payment_id: int, provider_id: str) -> stripe.PaymentIntent | Refused:
         """The intent, or that Stripe has none of this id. Raises EffectRetry while Stripe has not decided."""
         try:
-            intent = await self._look_up.intent(provider_id)
-        except StripeRefused as refused:
-            return Refused(code=refused.code, message=str(refused))
+            intent = await self._look_up.intent(provider_id, payment_id)
+        except StripeRefused as error:
+            return refused(error.code, error)
         if intent.status == "processing":
             raise _processing(intent)
         return intent
 
-    async def _refund_by_others(self, provider_id: str, amount: int, refused: StripeRefused) -> Refunded | Refused:
+    async def _refund_by_others(self, provider_id: str, amount: int, error: StripeRefused) -> Refunded | Refused:
         """Where all of it went back already, by somebody's hand in the dashboard, nothing is left to give back."""
-        if refused.code != "charge_already_refunded":
-            return Refused(code=refused.code, message=str(refused))
+        if error.code != "charge_already_refunded":
+            return refused(error.code, error)
         for refund in await self._look_up.refunds(provider_id):
-            if refund.status not in _NOT_REFUNDED and from_stripe(refund.amount, refund.currency) == amount:
+            if refund.status not in _NOT_REFUNDED and amount_of(refund.amount, refund.currency) == amount:
                 return await self._refunded(provider_id, refund)
         return Refunded(refund_id=None, amount=amount, total=await self._refunded_in_all(provider_id))
 
@@ -247,15 +263,15 @@ class StripeProvider:
         """One that is pending is on its way; one that failed later left the money where it was."""
         if refund.status in _NOT_REFUNDED:
             reason = getattr(refund, "failure_reason", None) or refund.status
-            return Refused(code=str(reason), message=f"refund {refund.id} has {refund.status}", status=refund.status)
-        amount = from_stripe(refund.amount, refund.currency)
+            return refused(reason, f"refund {refund.id} has {refund.status}", refund.status)
+        amount = amount_of(refund.amount, refund.currency)
         # A charge may be shown as it was a moment ago.
         total = max(amount, await self._refunded_in_all(provider_id))
-        return Refunded(refund_id=refund.id, amount=amount, total=total)
+        return Refunded(refund_id=id_of(refund.id), amount=amount, total=total)
 
     async def _refunded_in_all(self, provider_id: str) -> int:
         charge = await self._look_up.charge(provider_id)
-        return from_stripe(charge.amount_refunded, charge.currency)
+        return amount_of(charge.amount_refunded, charge.currency)
 
 
 async def _made_once(call: _Call[T], key: str, found: Callable[[], Awaitable[T | None]], keys_max: int) -> T:
@@ -293,34 +309,33 @@ def _may_have_happened() -> Iterator[None]:
         ) from None
 
 
-def _untold(refused: StripeRefused) -> EffectRetry:
-    return EffectRetry(f"Stripe does not say: {refused}", is_about_call=True)
+def _untold(error: StripeRefused) -> EffectRetry:
+    return EffectRetry(f"Stripe does not say: {error}", is_about_call=True)
 
 
 def _authorization(intent: stripe.PaymentIntent) -> Authorized | Declined | Refused:
     """Raises EffectRetry while Stripe has not decided."""
     if intent.status in {"requires_capture", "succeeded"}:
-        return Authorized(provider_id=intent.id)
+        return Authorized(provider_id=id_of(intent.id))
     if intent.status == "processing":
         raise _processing(intent)
     if intent.status == "canceled":
-        return Refused(code="canceled", message=f"{intent.id} was canceled at Stripe", status=intent.status)
+        return refused("canceled", f"{intent.id} was canceled at Stripe", intent.status)
     if intent.status == "requires_action":
         return Declined(code="authentication_required", message="the payer would have to confirm the payment")
     error = intent.last_payment_error
     if error is None:
-        return Declined(code=intent.status, message=f"{intent.id} is {intent.status}")
-    return Declined(code=error.decline_code or error.code or intent.status, message=error.message or "")
+        return declined(intent.status, f"{intent.id} is {intent.status}")
+    return declined(error.decline_code or error.code or intent.status, error.message)
 
 
 def _captured(intent: stripe.PaymentIntent) -> Captured:
-    return Captured(amount=from_stripe(intent.amount_received, intent.currency))
+    return Captured(amount=amount_of(intent.amount_received, intent.currency))
 
 
 def _processing(intent: stripe.PaymentIntent) -> EffectRetry:
     return EffectRetry(f"Stripe is still processing {intent.id}", may_have_happened=True, is_about_call=True)
 
 
-def _declined_or_refused(refused: StripeRefused) -> Declined | Refused:
-    kind = Declined if refused.by_issuer else Refused
-    return kind(code=refused.code, message=str(refused))
+def _declined_or_refused(error: StripeRefused) -> Declined | Refused:
+    return declined(error.code, error) if error.by_issuer else refused(error.code, error)

@@ -13,8 +13,9 @@ import msgspec
 import stripe
 from msgspec import Struct
 
+from shared.effects import EffectRetry
 from shared.errors import ConfigurationError, CoordinatorError
-from shared.payments.stripe_amounts import AmountNotChargeable, from_stripe
+from shared.payments.stripe_answers import amount_of, id_of, known_code, text_of
 from shared.payments.stripe_metadata import PAYMENT_METADATA, MetadataKey
 from shared.settings import StripeSettings
 
@@ -40,7 +41,7 @@ class WebhookRefused(CoordinatorError):
     """
 
     def __init__(self, code: Literal["bad_signature", "stale", "malformed"], message: str) -> None:
-        super().__init__(message)
+        super().__init__(text_of(message))
         self.code = code
 
 
@@ -131,7 +132,9 @@ def _event(body: dict[str, Any], metadata_key: MetadataKey) -> ProviderEvent | N
     try:
         kind = KINDS.get(body["type"])
         return None if kind is None else _read(kind, body, metadata_key)
-    except (KeyError, TypeError, ValueError, AmountNotChargeable) as error:
+    except EffectRetry as error:  # of an id or an amount that is none
+        raise WebhookRefused("malformed", f"the event is not as Stripe's are: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
         raise WebhookRefused("malformed", f"the event is not as Stripe's are: {error!r}") from None
 
 
@@ -143,20 +146,20 @@ def _read(kind: Kind, body: dict[str, Any], metadata_key: MetadataKey) -> Provid
     if not _NUMBER.fullmatch(payment_id) or provider_id is None:
         return None
     error = thing.last_payment_error
-    str(body["id"]).encode()  # an id that is no text has no command
+    reason = (error.decline_code or error.code) if error else thing.failure_reason
     return ProviderEvent(
-        id=str(body["id"]),
+        id=id_of(body["id"]),
         type=str(body["type"]),
         kind=kind,
         created_s=int(body["created"]),
         payment_id=int(payment_id),
         is_signed=metadata_key.is_ours(metadata),
-        provider_id=provider_id,
-        status=thing.status,
+        provider_id=id_of(provider_id),
+        status=text_of(thing.status),
         currency=thing.currency.upper(),
-        amount=from_stripe(thing.amount, thing.currency),
-        amount_captured=from_stripe(thing.amount_received or thing.amount_captured, thing.currency),
-        amount_refunded=from_stripe(thing.amount_refunded, thing.currency),
-        refund_id=thing.id if kind == "refund_failed" else None,
-        error_code=(error.decline_code or error.code) if error else thing.failure_reason,
+        amount=amount_of(thing.amount, thing.currency),
+        amount_captured=amount_of(thing.amount_received or thing.amount_captured, thing.currency),
+        amount_refunded=amount_of(thing.amount_refunded, thing.currency),
+        refund_id=id_of(thing.id) if kind == "refund_failed" else None,
+        error_code=None if reason is None else known_code(reason),
     )

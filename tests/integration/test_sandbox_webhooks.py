@@ -88,11 +88,17 @@ async def test_every_step_of_a_payment_is_told(listening, provider):
     authorized = await listening.next()
     assert (authorized.kind, authorized.payment_id, authorized.provider_id) == ("authorized", 7, held.provider_id)
     assert authorized.is_signed
-    await provider.capture(provider_id=held.provider_id, amount=900, currency="EUR", key="capture")
+    await provider.capture(payment_id=7, provider_id=held.provider_id, amount=900, currency="EUR", key="capture")
     captured = await listening.next()
     assert (captured.kind, captured.amount_captured) == ("captured", 900)
     given_back = await provider.refund(
-        payment_id=7, provider_id=held.provider_id, amount=300, currency="EUR", key="refund", is_repeated=False
+        payment_id=7,
+        refund_id=1,
+        provider_id=held.provider_id,
+        amount=300,
+        currency="EUR",
+        key="refund",
+        is_repeated=False,
     )
     refunded = await listening.next()
     assert (refunded.kind, refunded.provider_id, refunded.amount_refunded) == ("refunded", held.provider_id, 300)
@@ -112,7 +118,7 @@ async def test_declines_voids_and_lapsed_holds_are_told(listening, provider):
         assert isinstance(held, Authorized)
         assert (await listening.next()).kind == "authorized"
         if payment_id == 2:
-            await provider.void(provider_id=held.provider_id, key="void")
+            await provider.void(payment_id=payment_id, provider_id=held.provider_id, key="void")
         else:
             listening.sandbox.expire(held.provider_id)
         voided = await listening.next()

@@ -47,14 +47,14 @@ async def authorize(
     key=None,
     amount=1099,
     currency="EUR",
-    payment_id=None,
+    payment_id=1,
     asked_s_ago=0.0,
     is_repeated=False,
 ):
     return await provider.authorize(
         asked_at=datetime.now(UTC) - timedelta(seconds=asked_s_ago),
         is_repeated=is_repeated,
-        payment_id=payment_id or uuid.uuid4().int % 10**9,
+        payment_id=payment_id,
         amount=amount,
         currency=currency,
         payment_method=payment_method,
@@ -62,13 +62,20 @@ async def authorize(
     )
 
 
-async def capture(provider, held, amount=1099, currency="EUR", key=None):
-    return await provider.capture(provider_id=held.provider_id, amount=amount, currency=currency, key=key or new_key())
+async def capture(provider, held, amount=1099, currency="EUR", key=None, payment_id=1):
+    return await provider.capture(
+        payment_id=payment_id, provider_id=held.provider_id, amount=amount, currency=currency, key=key or new_key()
+    )
 
 
-async def refund(provider, held, amount=1099, currency="EUR", key=None):
+async def void(provider, held, key=None, payment_id=1):
+    return await provider.void(payment_id=payment_id, provider_id=held.provider_id, key=key or new_key())
+
+
+async def refund(provider, held, amount=1099, currency="EUR", key=None, payment_id=1, refund_id=1):
     return await provider.refund(
-        payment_id=1,
+        payment_id=payment_id,
+        refund_id=refund_id,
         provider_id=held.provider_id,
         amount=amount,
         currency=currency,
@@ -108,7 +115,7 @@ async def prepared(provider, action, held):
         await capture(provider, held)
     return {
         "capture": lambda: capture(provider, held, key=key),
-        "void": lambda: provider.void(provider_id=held.provider_id, key=key),
+        "void": lambda: void(provider, held, key),
         "refund": lambda: refund(provider, held, amount=500, key=key),
     }[action]
 
@@ -117,15 +124,15 @@ async def test_an_amount_is_held_taken_and_given_back(sandbox, provider):
     held = await authorize(provider, payment_id=4711)
     assert isinstance(held, Authorized)
     assert money(sandbox, held) == (1099, 0, 0, 0)
-    assert await capture(provider, held) == Captured(amount=1099)
-    assert isinstance(await refund(provider, held), Refunded)
+    assert await capture(provider, held, payment_id=4711) == Captured(amount=1099)
+    assert isinstance(await refund(provider, held, payment_id=4711), Refunded)
     assert money(sandbox, held) == (1099, 1099, 0, 1099)
     assert charge(sandbox, held)["payment_id"] == "4711"
 
 
 async def test_a_hold_is_let_go(sandbox, provider):
     held = await authorize(provider)
-    assert await provider.void(provider_id=held.provider_id, key=new_key()) == Voided()
+    assert await void(provider, held) == Voided()
     assert money(sandbox, held) == (1099, 0, 1099, 0)
 
 
@@ -296,34 +303,118 @@ async def test_what_became_of_a_call_can_be_looked_up(sandbox, provider):
     now = datetime.now(UTC)
 
     async def authorized(key):
-        return await provider.look_up_authorization(amount=1099, currency="EUR", key=key, asked_at=now)
+        return await provider.look_up_authorization(payment_id=1, amount=1099, currency="EUR", key=key, asked_at=now)
+
+    async def refunded_with(key):
+        return await provider.look_up_refund(payment_id=1, refund_id=1, provider_id=held.provider_id, key=key)
 
     key = new_key()
     assert await authorized(key) is None
     held = await authorize(provider, key=key)
     assert await authorized(key) == held
-    assert await provider.look_up_capture(provider_id=held.provider_id) is None
-    assert await provider.look_up_void(provider_id=held.provider_id) is None
+    assert await provider.look_up_capture(payment_id=1, provider_id=held.provider_id) is None
+    assert await provider.look_up_void(payment_id=1, provider_id=held.provider_id) is None
     await capture(provider, held)
-    assert await provider.look_up_capture(provider_id=held.provider_id) == Captured(amount=1099)
-    assert await provider.look_up_void(provider_id=held.provider_id) == Captured(amount=1099)
+    assert await provider.look_up_capture(payment_id=1, provider_id=held.provider_id) == Captured(amount=1099)
+    assert await provider.look_up_void(payment_id=1, provider_id=held.provider_id) == Captured(amount=1099)
     keys = [new_key() for _ in range(12)]
     for number, each in enumerate(keys, start=1):
-        assert await provider.look_up_refund(provider_id=held.provider_id, key=each) is None
+        assert await refunded_with(each) is None
         assert (await refund(provider, held, amount=number, key=each)).total == sum(range(number + 1))
     sandbox.forget_keys()
     for number, each in enumerate(keys, start=1):
-        assert (await provider.look_up_refund(provider_id=held.provider_id, key=each)).amount == number
+        assert (await refunded_with(each)).amount == number
         assert (await refund(provider, held, amount=number, key=each)).amount == number
     assert money(sandbox, held)[3] == sum(range(1, 13))
 
     declined, voided = new_key(), await authorize(provider)
     await authorize(provider, "pm_card_chargeDeclined", key=declined)
     assert isinstance(await authorized(declined), Declined)
-    await provider.void(provider_id=voided.provider_id, key=new_key())
-    assert await provider.look_up_void(provider_id=voided.provider_id) == Voided()
-    assert (await provider.look_up_capture(provider_id=voided.provider_id)).status == "canceled"
-    assert isinstance(await provider.look_up_capture(provider_id="pi_nobody"), Refused)
+    await void(provider, voided)
+    assert await provider.look_up_void(payment_id=1, provider_id=voided.provider_id) == Voided()
+    assert (await provider.look_up_capture(payment_id=1, provider_id=voided.provider_id)).status == "canceled"
+    assert isinstance(await provider.look_up_capture(payment_id=1, provider_id="pi_nobody"), Refused)
+
+
+async def test_what_was_made_with_the_same_key_for_another_payment_is_not_ours(sandbox, provider):
+    """The log forgot the command, and somebody sent it again: it is another payment, with an effect of the same key."""
+    key, asked_at = new_key(), datetime.now(UTC)
+    hurried = sandbox.provider(spent_key_s=0)
+    first = await authorize(provider, key=key, payment_id=21)
+
+    async def known(payment_id):
+        return await provider.look_up_authorization(
+            payment_id=payment_id, amount=1099, currency="EUR", key=key, asked_at=asked_at
+        )
+
+    try:
+        assert await known(22) is None
+        with pytest.raises(EffectRetry) as retry:  # Stripe remembers the key for the first
+            await authorize(provider, key=key, payment_id=22)
+        assert retry.value.may_have_happened
+        second = await authorize(hurried, key=key, payment_id=22, is_repeated=True)
+    finally:
+        await hurried.close()
+    assert isinstance(second, Authorized)
+    assert second.provider_id != first.provider_id
+    assert charge(sandbox, second)["payment_id"] == "22"
+    assert (await known(21), await known(22)) == (first, second)
+
+
+async def test_what_bears_the_number_of_a_payment_without_our_mark_leaves_it_in_doubt(sandbox, provider):
+    """As what a release made that knew no mark, or who marks with another STRIPE_METADATA_KEY."""
+    others = sandbox.provider(metadata_key="another deployment's key")
+    key, asked_at = new_key(), datetime.now(UTC)
+    try:
+        held = await authorize(others, key=key, payment_id=23)
+        await capture(others, held, payment_id=23)
+        await refund(others, held, amount=30, key=f"{key} refund", payment_id=23)
+    finally:
+        await others.close()
+    before = len(sandbox.charges())
+    doubtful = [
+        authorize(provider, key=key, payment_id=23, is_repeated=True),
+        provider.look_up_authorization(payment_id=23, amount=1099, currency="EUR", key=key, asked_at=asked_at),
+        refund(provider, held, amount=30, key=f"{key} refund", payment_id=23),
+        provider.look_up_refund(payment_id=23, refund_id=1, provider_id=held.provider_id, key=f"{key} refund"),
+    ]
+    for call in doubtful:
+        with pytest.raises(EffectRetry, match="no mark of ours") as retry:
+            await call
+        assert retry.value.may_have_happened
+    assert len(sandbox.charges()) == before
+    assert money(sandbox, held) == (1099, 1099, 0, 30)
+
+
+async def test_a_refund_with_the_key_of_another_one_is_made(sandbox, provider):
+    key = new_key()
+    held = await authorize(provider)
+    await capture(provider, held)
+    first = await refund(provider, held, amount=30, key=key, refund_id=1)
+    look_up = {"payment_id": 1, "provider_id": held.provider_id, "key": key}
+    assert await provider.look_up_refund(refund_id=2, **look_up) is None
+    second = await refund(provider, held, amount=30, key=key, refund_id=2)
+    assert second.refund_id != first.refund_id
+    assert (second.amount, second.total) == (30, 60)
+    for number, made in ((1, first), (2, second)):
+        assert (await provider.look_up_refund(refund_id=number, **look_up)).refund_id == made.refund_id
+    assert money(sandbox, held) == (1099, 1099, 0, 60)
+
+
+async def test_what_another_payment_took_or_let_go_is_no_answer_about_ours(sandbox, provider):
+    taken, voided = await authorize(provider, payment_id=24), await authorize(provider, payment_id=25)
+    await capture(provider, taken, payment_id=24)
+    await void(provider, voided, payment_id=25)
+    for call in (
+        capture(provider, taken, payment_id=26),
+        void(provider, voided, payment_id=26),
+        provider.look_up_capture(payment_id=26, provider_id=taken.provider_id),
+        provider.look_up_void(payment_id=26, provider_id=voided.provider_id),
+    ):
+        with pytest.raises(EffectRetry, match="and not 26") as retry:
+            await call
+        assert retry.value.may_have_happened
+    assert await capture(provider, taken, payment_id=24) == Captured(amount=1099)
 
 
 async def test_of_many_payments_every_page_is_looked_through(sandbox, provider):
@@ -331,7 +422,9 @@ async def test_of_many_payments_every_page_is_looked_through(sandbox, provider):
     now, key = datetime.now(UTC), new_key()
     held = await authorize(provider, key=key)
     await asyncio.gather(*(authorize(provider) for _ in range(110)))
-    assert await provider.look_up_authorization(amount=1099, currency="EUR", key=key, asked_at=now) == held
+    assert (
+        await provider.look_up_authorization(payment_id=1, amount=1099, currency="EUR", key=key, asked_at=now) == held
+    )
 
 
 @pytest.mark.parametrize("fault", ["429", "500_before", "500_kept", "500_after", "lost_request", "lost_answer"])
@@ -365,7 +458,7 @@ async def test_what_was_done_with_a_forgotten_key_is_reported_as_done(sandbox, p
         given_back = await refund(provider, held, amount=400, key="forgotten-2")
         assert first in {None, given_back}
         first = given_back
-        assert await provider.void(provider_id=other.provider_id, key="forgotten-3") == Voided()
+        assert await void(provider, other, "forgotten-3") == Voided()
         sandbox.forget_keys()
     assert money(sandbox, held) == (1099, 1000, 0, 400)
     assert money(sandbox, other) == (1099, 0, 1099, 0)
@@ -380,7 +473,7 @@ async def test_a_capture_reports_what_was_taken_and_not_what_was_asked(provider)
 async def test_what_the_state_forbids_is_refused_with_the_state(sandbox, provider):
     taken = await authorize(provider)
     await capture(provider, taken)
-    assert await provider.void(provider_id=taken.provider_id, key=new_key()) == Captured(amount=1099)
+    assert await void(provider, taken) == Captured(amount=1099)
     voided = await authorize(provider)
     sandbox.expire(voided.provider_id)
     refused = await capture(provider, voided)
@@ -455,8 +548,8 @@ async def test_under_random_faults_every_payment_ends_charged_once_or_undecided(
 
     async def pay(number: int) -> None:
         held = await repeated(lambda: authorize(provider, key=f"random-{number}", payment_id=number))
-        await repeated(lambda: capture(provider, held, key=f"random-{number}-capture"))
-        await repeated(lambda: refund(provider, held, amount=99, key=f"random-{number}-refund"))
+        await repeated(lambda: capture(provider, held, key=f"random-{number}-capture", payment_id=number))
+        await repeated(lambda: refund(provider, held, amount=99, key=f"random-{number}-refund", payment_id=number))
 
     await asyncio.gather(*(pay(number) for number in range(1, 31)))
     made = [line for line in sandbox.charges() if line["payment_intent"] not in before]

@@ -7,7 +7,7 @@ from typing import Any
 import pika
 from msgspec import Struct
 
-from shared.errors import BrokerUnavailable
+from shared.errors import BrokerUnavailable, InvalidCommand
 from shared.messaging.topology import SYSTEM_EXCHANGE
 
 
@@ -22,11 +22,15 @@ class Published(Struct, frozen=True):
 
 
 class FakePublisher:
-    """Notes what is published; confirms it once it may, and takes nothing for the targets that are away."""
+    """Notes what is published; confirms it once it may.
+
+    It takes nothing for the targets that are away, and nothing above `bytes_max`.
+    """
 
     def __init__(self) -> None:
         self.published: list[Published] = []
         self.away: set[str] = set()
+        self.bytes_max = 1 << 30
         self.refused = asyncio.Semaphore(0)
         self.has_published = asyncio.Event()
         self.may_confirm = asyncio.Event()
@@ -38,6 +42,8 @@ class FakePublisher:
         if routing_key in self.away:
             self.refused.release()
             raise BrokerUnavailable(f"no queue takes messages for {routing_key!r}")
+        if len(body) > self.bytes_max:
+            raise InvalidCommand("PRECONDITION_FAILED - message size", code="message_refused")
         self.published.append(
             Published(routing_key, properties.type, properties.message_id, properties.headers or {}, body)
         )

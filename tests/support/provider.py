@@ -63,8 +63,10 @@ class FakeProvider:
 
         return self._once("authorize", key, deed)
 
-    async def capture(self, *, provider_id: str, amount: int, currency: str, key: str) -> Captured | Refused:
-        del currency
+    async def capture(
+        self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str
+    ) -> Captured | Refused:
+        del payment_id, currency
         held = self.payments[provider_id]
 
         def deed() -> Captured | Refused:
@@ -77,7 +79,8 @@ class FakeProvider:
 
         return self._once("capture", key, deed)
 
-    async def void(self, *, provider_id: str, key: str) -> Voided | Captured | Refused:
+    async def void(self, *, payment_id: int, provider_id: str, key: str) -> Voided | Captured | Refused:
+        del payment_id
         held = self.payments[provider_id]
 
         def deed() -> Voided | Captured:
@@ -89,9 +92,17 @@ class FakeProvider:
         return self._once("void", key, deed)
 
     async def refund(
-        self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str, is_repeated: bool
+        self,
+        *,
+        payment_id: int,
+        refund_id: int,
+        provider_id: str,
+        amount: int,
+        currency: str,
+        key: str,
+        is_repeated: bool,
     ) -> Refunded | Refused:
-        del currency, payment_id, is_repeated
+        del currency, payment_id, refund_id, is_repeated
         held = self.payments[provider_id]
 
         def deed() -> Refunded | Refused:
@@ -105,27 +116,32 @@ class FakeProvider:
         return self._once("refund", key, deed)
 
     async def look_up_authorization(
-        self, *, amount: int, currency: str, key: str, asked_at: datetime
+        self, *, payment_id: int, amount: int, currency: str, key: str, asked_at: datetime
     ) -> Authorized | Declined | Refused | None:
-        del amount, currency, asked_at
+        del payment_id, amount, currency, asked_at
         self._fail("authorize")
         return self._made.get(key)
 
-    async def look_up_capture(self, *, provider_id: str) -> Captured | Refused | None:
+    async def look_up_capture(self, *, payment_id: int, provider_id: str) -> Captured | Refused | None:
+        del payment_id
         self._fail("capture")
         held = self.payments[provider_id]
         if held.status == "canceled":
             return Refused(code="payment_intent_unexpected_state", message=held.status, status=held.status)
         return Captured(amount=held.captured) if held.status == "succeeded" else None
 
-    async def look_up_void(self, *, provider_id: str) -> Voided | Captured | None:
+    async def look_up_void(self, *, payment_id: int, provider_id: str) -> Voided | Captured | None:
+        del payment_id
         self._fail("void")
         held = self.payments[provider_id]
         if held.status == "succeeded":
             return Captured(amount=held.captured)
         return Voided() if held.status == "canceled" else None
 
-    async def look_up_refund(self, *, provider_id: str, key: str) -> Refunded | Refused | None:
+    async def look_up_refund(
+        self, *, payment_id: int, refund_id: int, provider_id: str, key: str
+    ) -> Refunded | Refused | None:
+        del payment_id, refund_id
         self._fail("refund")
         return self.payments[provider_id].refunds.get(key)
 

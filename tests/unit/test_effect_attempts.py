@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.effects.attempted import Attempted, attempted_of
 from coordinator.effects.attempts import Attempts, PutOff, Told
-from shared.effects import EffectHandler, EffectRetry
+from shared.effects import EffectHandler, EffectRetry, GivenUp
 from shared.settings import EffectSettings
 from tests.support.courier import Courier, ParcelTold, TakeAway
 
@@ -139,6 +139,28 @@ async def test_without_an_answer_to_that_it_may_have_happened() -> None:
     assert await Trying(courier, give_up_after_s=600).end() == ("unsure", False)
 
 
+async def test_what_is_told_of_an_effect_that_is_given_up_is_short_and_can_be_stored() -> None:
+    """Of whatever text: of a page of 2 MB, of a defect's exception, of the answer to who asks what became of it."""
+    nonsense = "\x00 \ud83d" + "x" * 2_000_000
+    failures: list[EffectRetry | Exception] = [EffectRetry(nonsense), ValueError(nonsense)] * STEPS_MAX
+    courier = Courier(failures, look_ups=[ValueError(nonsense) for _ in range(STEPS_MAX)])
+    trying = Trying(courier, give_up_after_s=7)
+    given: list[GivenUp] = []
+    (handler,) = courier.handlers
+
+    def give_up(effect: TakeAway, given_up: GivenUp) -> ParcelTold:
+        given.append(given_up)
+        return ParcelTold(id=effect.id, state="unsure")
+
+    trying.handler = EffectHandler(TakeAway, handler.perform, give_up, handler.look_up)
+    assert await trying.end() == ("unsure", False)
+    (given_up,) = given
+    assert len(given_up.reason) <= 500
+    assert "asked what became of it" in given_up.reason
+    assert "\x00" not in given_up.reason
+    given_up.reason.encode()
+
+
 async def test_a_copy_that_comes_while_it_is_looked_up_counts() -> None:
     trying = Trying(Courier([busy() for _ in range(STEPS_MAX)]), give_up_after_s=7)
     (handler,) = trying.courier.handlers
@@ -239,7 +261,7 @@ def test_what_is_known_travels_with_the_effect() -> None:
         calls=3,
         may_have_happened=True,
         not_before_s=1010.0,
-        reason="\\ud800 no",
+        reason="? no",
     )
 
 

@@ -16,7 +16,7 @@ from shared.commands import Command
 from shared.effects import Call, EffectHandler, EffectRetry, GivenUp
 from shared.ids import derived_command_id, is_system_id
 from shared.messaging.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
-from shared.messaging.wire import HEADER_REPLAYED, JSON_CONTENT, PACK_CONTENT
+from shared.messaging.wire import BODY_BYTES_MAX, HEADER_REPLAYED, JSON_CONTENT, PACK_CONTENT
 from shared.settings import BrokerSettings, EffectSettings
 from tests.support.courier import Courier, ParcelTold, TakeAway
 from tests.support.effect_fakes import FakeChannel, FakePublisher
@@ -41,10 +41,14 @@ class Crashing(Courier):
 
 
 class Untellable(Courier):
-    """A courier with a defect: its result has no JSON."""
+    """A courier to whose calls a third party answers what no lane can be told: `state`, in a parcel of `number`."""
+
+    def __init__(self, state: str, number: int = 7) -> None:
+        super().__init__([])
+        self.state, self.number = state, number
 
     async def _take_away(self, effect: TakeAway, call: Call) -> Command:
-        return ParcelTold(id=effect.id, state="\ud800")
+        return ParcelTold(id=self.number, state=self.state)
 
 
 class Delivering:
@@ -181,22 +185,50 @@ async def test_a_result_that_no_queue_takes_waits_and_others_go_on() -> None:
     assert delivering.told == [(FACT, "taken")]
 
 
-@pytest.mark.parametrize(
-    ("courier", "error"),
-    [(Crashing([EffectRetry("busy")]), "ValueError"), (Untellable([]), "UnicodeEncodeError")],
-)
-async def test_an_effect_that_meets_a_defect_becomes_a_dead_letter_with_its_traceback(
-    courier: Courier, error: str
-) -> None:
-    delivering = Delivering(courier, give_up_after_s=0.001)
+async def test_an_effect_that_meets_a_defect_becomes_a_dead_letter_with_its_traceback() -> None:
+    delivering = Delivering(Crashing([EffectRetry("busy")]), give_up_after_s=0.001)
     delivering.deliver(1)
     await delivering.until_done()
     [dead] = delivering.dead
     assert (dead.command_id, dead.effect_type, dead.body) == (FIRST, TakeAway.type, BODY.decode())
     assert dead.code == "handler_error"
-    assert dead.reason.startswith(f"{error}: ")
+    assert dead.reason == "ValueError: ? 7"
     assert "Traceback" in (dead.traceback or "")
     assert delivering.channel.acknowledged == [1]
+
+
+@pytest.mark.parametrize(
+    ("state", "number"),
+    [("\ud800", 7), ("x" * BODY_BYTES_MAX, 7), ("taken", -1), ("taken", 1 << 70)],
+    ids=["half a surrogate pair", "too large", "no id", "no integer of JSON"],
+)
+async def test_an_answer_that_no_lane_can_read_is_told_as_one_that_nobody_knows(state: str, number: int) -> None:
+    """It would be nothing, or a command that fails, while somebody waits for what came of the call."""
+    delivering = Delivering(Untellable(state, number))
+    delivering.deliver(1)
+    await delivering.until_done()
+    assert (delivering.told, delivering.dead) == ([(GUESS, "unsure")], [])
+    assert delivering.channel.acknowledged == [1]
+
+
+async def test_what_the_broker_refuses_for_its_size_is_told_as_one_that_nobody_knows() -> None:
+    """Its limit (`max_message_size`) may be below ours."""
+    delivering = Delivering(Untellable("x" * 1000))
+    delivering.publisher.bytes_max = 500
+    delivering.deliver(1)
+    await delivering.until_done()
+    assert (delivering.told, delivering.dead) == ([(GUESS, "unsure")], [])
+    assert delivering.channel.acknowledged == [1]
+
+
+async def test_no_reason_of_a_third_party_keeps_an_effect_from_being_put_back() -> None:
+    retry = EffectRetry("no\x00 \ud83d " + "x" * 3_000_000, after_s=3.0)
+    delivering = Delivering(Courier([retry]))
+    delivering.deliver(1)
+    await delivering.until_done()
+    [(_, known)] = delivering.put_back
+    assert known["reason"].startswith("no\ufffd ? xxx")
+    assert len(known["reason"]) <= 500
 
 
 DEEP = b'[{"id":"%s","type":"%s","args":%s}]' % (FIRST.encode(), TakeAway.type.encode(), b"[" * 2000 + b"]" * 2000)

@@ -245,7 +245,7 @@ def test_every_code_of_the_services_is_documented() -> None:
     known = set(documented()) | elsewhere()
     found = {code for service in SERVICES for code in rejections(service)}
     for name, call, named in calls("shared"):
-        if name in ("Refused", "Declined", "Reason", "AmountNotChargeable", "Rejected"):
+        if name in ("Refused", "Declined", "refused", "declined", "Reason", "AmountNotChargeable", "Rejected"):
             found |= {text for node in argument(call, 0, "code") for text in texts(node, named)}
     for name, call, named in calls("coordinator/effects"):
         if name == "Problem":

@@ -10,7 +10,7 @@ from coordinator.lane.control import ReplayLetter
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import StoreUnavailable, Transaction
 from shared.commands import Command
-from shared.effects import Call, EffectRetry
+from shared.effects import Call, EffectHandler, EffectRetry, GivenUp
 from shared.errors import BrokerUnavailable, CommandPending, InvalidCommand, OutcomeUnknown
 from shared.ids import new_command_id, system_command_id
 from shared.lane_tables import DeadLetter, LogEntry, OutboxEntry
@@ -206,14 +206,33 @@ async def test_an_id_of_the_system_s_own_is_not_a_caller_s_to_use() -> None:
             await execute(writes, OpenAccount(owner="a"), Account, options)
 
 
-class Crashing(Courier):
-    """A courier with a defect, until it is mended."""
+class Untellable(Courier):
+    """Somebody answers to its calls what no lane can be told, until that is mended."""
 
     is_mended = False
 
     async def _take_away(self, effect: TakeAway, call: Call) -> Command:
         told = await super()._take_away(effect, call)
         return told if self.is_mended else ParcelTold(id=effect.id, state="\ud800")
+
+
+class Crashing(Untellable):
+    """And it has a defect of its own."""
+
+    @property
+    def handlers(self) -> tuple[EffectHandler[TakeAway], ...]:
+        return (EffectHandler(TakeAway, self._take_away, self._crash),)
+
+    def _crash(self, effect: TakeAway, given_up: GivenUp) -> Command:
+        raise ValueError(f"{effect.id}: {given_up.reason}")
+
+
+async def test_an_answer_that_no_lane_can_be_told_is_told_as_one_that_nobody_knows() -> None:
+    database = MemoryDatabase()
+    async with writes_on(database, service_of(Untellable([]))) as writes:
+        await execute(writes, SendParcel(), Parcel, WriteOptions())
+        await until(lambda: rows(database, Parcel)[0].state == "unsure" and not rows(database, OutboxEntry))
+    assert rows(database, DeadLetter) == []
 
 
 async def test_an_effect_that_meets_a_defect_is_a_dead_letter_and_is_carried_out_when_it_is_replayed() -> None:
@@ -225,7 +244,7 @@ async def test_an_effect_that_meets_a_defect_is_a_dead_letter_and_is_carried_out
         (letter,) = rows(database, DeadLetter)
         assert (letter.target, letter.type, letter.code) == ("effects.courier", TakeAway.type, "handler_error")
         assert (letter.command_id, letter.arguments) == (courier.keys[0], b'{"id":1}')
-        assert "UnicodeEncodeError" in (letter.traceback or "")
+        assert "ValueError" in (letter.traceback or "")
         courier.is_mended = True
         arguments = ReplayLetter(letter=letter.id).arguments()
         message = CommandMessage(

@@ -197,6 +197,14 @@ def test_while_the_provider_is_asked_for_something_nothing_is_resolved(lane: Pay
     assert lane.refusal(resolve("captured", AMOUNT))[0] == "action_under_way"
 
 
+def test_whoever_resolves_what_waits_for_a_result_is_told_where_that_may_be(lane: PaymentLane) -> None:
+    lane.captured()
+    lane.applied(RefundPayment(id=1, amount=300))
+    code, text = lane.refusal(resolve("captured", AMOUNT))
+    assert code == "action_under_way"
+    assert "dead letter" in text
+
+
 def test_operators_may_send_it_and_clients_of_the_gateway_may_not() -> None:
     assert ResolvePayment not in SERVICE.commands
     message = CommandMessage(command_id=None, type=ResolvePayment.type, arguments=resolve("voided").arguments())

@@ -52,7 +52,7 @@ async def undecided(call):
 async def test_a_capture_of_unknown_result_stays_unknown_while_stripe_is_busy(provider, monkeypatch):
     monkeypatch.setattr(provider._intents, "capture_async", answers(SPENT, BUSY))
     monkeypatch.setattr(provider._intents, "retrieve_async", answers(HELD))
-    call = provider.capture(provider_id="pi_1", amount=1, currency="EUR", key="k")
+    call = provider.capture(payment_id=1, provider_id="pi_1", amount=1, currency="EUR", key="k")
     assert await undecided(call) == (True, 3.0)
 
 
@@ -66,7 +66,9 @@ async def test_an_authorization_of_unknown_result_stays_unknown_while_stripe_is_
 async def test_a_refund_of_unknown_result_stays_unknown_while_stripe_is_busy(provider, monkeypatch):
     monkeypatch.setattr(provider._refunds, "create_async", answers(SPENT))
     monkeypatch.setattr(provider._refunds, "list_async", answers(NONE, BUSY))
-    call = provider.refund(payment_id=1, provider_id="pi_1", amount=1, currency="EUR", key="k", is_repeated=True)
+    call = provider.refund(
+        payment_id=1, refund_id=2, provider_id="pi_1", amount=1, currency="EUR", key="k", is_repeated=True
+    )
     assert await undecided(call) == (True, 3.0)
 
 
@@ -85,10 +87,12 @@ async def test_a_look_up_that_is_refused_refuses_no_payment(provider, monkeypatc
     assert (await undecided(provider.authorize(**asked(is_repeated=True))))[1] is None
     monkeypatch.setattr(provider._intents, "search_async", answers(refusal))
     monkeypatch.setattr(provider._intents, "list_async", answers(refusal))
-    look_up = provider.look_up_authorization(amount=1, currency="EUR", key="k", asked_at=datetime.now(UTC))
+    look_up = provider.look_up_authorization(
+        payment_id=1, amount=1, currency="EUR", key="k", asked_at=datetime.now(UTC)
+    )
     await undecided(look_up)
     monkeypatch.setattr(provider._refunds, "list_async", answers(refusal))
-    await undecided(provider.look_up_refund(provider_id="pi_1", key="k"))
+    await undecided(provider.look_up_refund(payment_id=1, refund_id=2, provider_id="pi_1", key="k"))
 
 
 def test_without_a_key_nothing_starts():

@@ -1,4 +1,4 @@
-"""Text from anywhere, made fit for every database."""
+"""Text from anywhere, made fit for JSON, for a message and for every database."""
 
 
 def storable(text: str, characters_max: int) -> str:

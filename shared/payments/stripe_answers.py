@@ -1,0 +1,62 @@
+"""What is read of Stripe's answers, made fit to be told and stored where it is read.
+
+Nobody behind this has to doubt it: texts are short, and any database and any message takes them; an id is one, and an
+amount is a whole number that a command may carry. An answer without such an id or amount tells nothing that could be
+relied on: it is an EffectRetry, and what was asked for may have happened.
+"""
+
+from typing import Final
+
+import msgspec
+
+from shared.effects import EffectRetry
+from shared.payments.commands import ProviderId, Total
+from shared.payments.model import REASON_CHARACTERS_MAX, code_of
+from shared.payments.provider import Declined, Refused
+from shared.payments.stripe_amounts import AmountNotChargeable, from_stripe
+from shared.text import storable
+
+_SHOWN: Final = 100
+
+
+def text_of(value: object) -> str:
+    """A text of Stripe's; of what is none, how it is written."""
+    return storable("" if value is None else str(value), REASON_CHARACTERS_MAX)
+
+
+def known_code(value: object) -> str:
+    """A code of Stripe's; `unknown` where nothing of it can be kept."""
+    return code_of("" if value is None else str(value)) or "unknown"
+
+
+def declined(code: object, message: object) -> Declined:
+    return Declined(code=known_code(code), message=text_of(message))
+
+
+def refused(code: object, message: object, status: object = None) -> Refused:
+    return Refused(code=known_code(code), message=text_of(message), status=None if status is None else text_of(status))
+
+
+def id_of(value: object) -> str:
+    """The id of a payment or a refund at Stripe. Raises EffectRetry."""
+    try:
+        return msgspec.convert(value, ProviderId)
+    except msgspec.ValidationError:
+        raise _unusable(f"{_shown(value)} is no id") from None
+
+
+def amount_of(value: object, currency: object) -> int:
+    """In minor units of ISO 4217. Raises EffectRetry."""
+    try:
+        amount = from_stripe(msgspec.convert(value, int), msgspec.convert(currency, str))
+        return msgspec.convert(amount, Total)
+    except (msgspec.ValidationError, AmountNotChargeable):
+        raise _unusable(f"{_shown(value)} {_shown(currency)} is no amount") from None
+
+
+def _unusable(problem: str) -> EffectRetry:
+    return EffectRetry(f"Stripe answered what cannot be: {problem}", may_have_happened=True, is_about_call=True)
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:_SHOWN]
