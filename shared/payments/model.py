@@ -59,6 +59,7 @@ refunds = Table(
     Column("provider_id", String(255)),
     Column("reason_code", String(REASON_CODE_CHARACTERS_MAX)),
     Column("reason", String(REASON_CHARACTERS_MAX)),
+    Column("refunded_without", BigInteger),
     Column("created_at", _Time, nullable=False),
     UniqueConstraint("provider_id", name="refunds_provider_id_unique"),
     Index("refunds_payment", "payment_id", "id"),
@@ -105,7 +106,11 @@ class Payment(VersionedRow, frozen=True, kw_only=True):
 
 
 class Refund(Row, frozen=True, kw_only=True):
-    """A part of a payment that is given back, or all of it. `needs_review`: it is not known whether it was."""
+    """A part of a payment that is given back, or all of it. `needs_review`: it is not known whether it was.
+
+    `refunded_without` is what is known to be given back of the payment without this one; None: an earlier release asked
+    for it.
+    """
 
     table: ClassVar[str] = "refunds"
     key: ClassVar[str] = "id"
@@ -118,6 +123,7 @@ class Refund(Row, frozen=True, kw_only=True):
     provider_id: str | None = None
     reason_code: str | None = None
     reason: str | None = None
+    refunded_without: int | None = None
     created_at: datetime
 
 

@@ -253,7 +253,15 @@ def _refunded_in_part(payment: Payment) -> Rejected | None:
 
 def new_refund(work: UnitOfWork, payment: Payment, amount: int) -> Refund:
     """Add a refund that is pending."""
-    return work.add(Refund(id=work.next_id("refunds"), payment_id=payment.id, amount=amount, created_at=work.now))
+    return work.add(
+        Refund(
+            id=work.next_id("refunds"),
+            payment_id=payment.id,
+            amount=amount,
+            refunded_without=payment.refunded,
+            created_at=work.now,
+        )
+    )
 
 
 def _encoded(deferred: Deferred | None) -> str | None:

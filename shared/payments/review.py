@@ -8,7 +8,7 @@ from shared.errors import Rejected
 from shared.payments.commands import ResolvePayment
 from shared.payments.model import Payment, Reason, Refund
 from shared.payments.progress import Progress
-from shared.payments.told import AMOUNT_MISMATCH, REFUND_RETURNED, check_same, payment_of
+from shared.payments.told import AMOUNT_MISMATCH, REFUND_RETURNED, check_same, payment_of, sum_without
 from shared.unit_of_work import UnitOfWork
 
 RESOLVED: Final = "resolved"
@@ -18,8 +18,8 @@ def resolve_payment(work: UnitOfWork, command: ResolvePayment) -> Payment:
     payment = payment_of(work, command.id)
     if payment.pending_action is not None:
         text = (
-            f"payment {payment.id}: {payment.pending_action} is under way at the provider; resolve it when it is known. "
-            "Its result may be a dead letter of this lane: then replay that one"
+            f"payment {payment.id}: {payment.pending_action} is under way at the provider; resolve it when it is known."
+            " Its result may be a dead letter of this lane: then replay that one"
         )
         raise Rejected("action_under_way", text)
     if payment.status != "needs_review":
@@ -68,12 +68,15 @@ def _check(payment: Payment, command: ResolvePayment) -> None:
 
 
 def _settle_refund(work: UnitOfWork, progress: Progress, total: int, reason: Reason) -> None:
-    """The refund in question, if there is one, was made if the total has room for it."""
+    """The refund in question, if there is one, was made if the total has room for it beside what it is not a part of.
+
+    What events have added to the payment's own sum since it was asked for may be this very refund.
+    """
     payment = progress.payment
     refund = None if payment.refund_id is None else work.get(Refund, payment.refund_id)
     if refund is None:
         return
-    is_made = total >= payment.refunded + refund.amount
+    is_made = total >= sum_without(payment, refund) + refund.amount
     settled = (
         msgspec.structs.replace(refund, status="succeeded", reason_code=None, reason=None)
         if is_made

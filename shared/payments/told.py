@@ -167,7 +167,7 @@ def _refund_made(work: UnitOfWork, progress: Progress, refund: Refund, told: Ref
         return
     payment = progress.payment
     # An event may have told of it before, as a part of all that went back.
-    total = max(payment.refunded, told.total) if told.total else payment.refunded + refund.amount
+    total = max(payment.refunded, told.total or sum_without(payment, refund) + refund.amount)
     _note_refunded(progress, min(payment.captured, total))
     progress.end_refund(refund.id)
 
@@ -183,9 +183,13 @@ def _refunded_in_all(work: UnitOfWork, progress: Progress, command: TellOfPaymen
         progress.move("captured")
         _note_refunded(progress, total)
         return
-    if total <= payment.refunded or _is_in_the_amounts(payment, command):
+    if _is_in_the_amounts(payment, command):
         return
     refund = None if payment.refund_id is None else work.get(Refund, payment.refund_id)
+    if refund is not None:
+        refund = _learnt(work, payment, refund, total)
+    if total <= payment.refunded:
+        return
     if refund is None:
         _note_refunded(progress, total)
     elif total == payment.captured:
@@ -194,6 +198,24 @@ def _refunded_in_all(work: UnitOfWork, progress: Progress, command: TellOfPaymen
         progress.end_refund(refund.id)
     else:
         progress.note(refunded=total)
+
+
+def _learnt(work: UnitOfWork, payment: Payment, refund: Refund, total: int) -> Refund:
+    """A total without room for a refund that is not known yet is of others: it was not made then.
+
+    That counts on totals that only grow, as they do until one comes back.
+    """
+    without = sum_without(payment, refund)
+    if total < without + refund.amount and payment.reason_code != REFUND_RETURNED:
+        without = max(without, total)
+    if without == refund.refunded_without:
+        return refund
+    return work.save(msgspec.structs.replace(refund, refunded_without=without))
+
+
+def sum_without(payment: Payment, refund: Refund) -> int:
+    """What is known to be given back of a payment without a refund that may be made."""
+    return payment.refunded if refund.refunded_without is None else refund.refunded_without
 
 
 def _is_in_the_amounts(payment: Payment, command: TellOfPayment) -> bool:
@@ -221,7 +243,20 @@ def _refund_returned(work: UnitOfWork, progress: Progress, command: TellOfPaymen
     reason = reason_of(command.code, f"the payer's bank did not take refund {command.refund_id}")
     if refund is not None:
         work.save(msgspec.structs.replace(refund, status="failed", reason_code=reason.code, reason=reason.message))
+    _take_out(work, progress.payment, refund, command.amount)
     progress.move("refund_returned", reason_of(REFUND_RETURNED, f"{reason.message}: {reason.code}"))
+
+
+def _take_out(work: UnitOfWork, payment: Payment, returned: Refund | None, amount: int) -> None:
+    """What came back is no part any more of what is given back without the refund that is not known yet.
+
+    `returned` is None for one that has no row with its id: it may be that very refund, if it is of its amount.
+    """
+    refund = None if payment.refund_id is None else work.get(Refund, payment.refund_id)
+    if refund is None or (amount == refund.amount if returned is None else returned.id == refund.id):
+        return
+    without = max(0, sum_without(payment, refund) - amount)
+    work.save(msgspec.structs.replace(refund, refunded_without=without))
 
 
 def payment_of(work: UnitOfWork, payment_id: int) -> Payment:

@@ -9,7 +9,7 @@ from sqlalchemy import select, text, update
 
 from coordinator.migrate import alembic_config
 from shared.payments import SERVICE
-from shared.payments.model import Payment, payments
+from shared.payments.model import Payment, Refund, payments, refunds
 from tests.support.databases import FreshDatabases, sql_engine
 
 ROW = """
@@ -34,6 +34,29 @@ def test_payments_of_the_release_before_are_pending_and_untouched(databases: Fre
         assert {payment.payment_method, payment.provider_id, payment.pending_action, payment.wanted} == {None}
         command.downgrade(config, "payments_0001")
         assert connection.execute(text("SELECT amount FROM payments")).scalars().all() == [100]
+    engine.dispose()
+
+
+REFUND = """
+INSERT INTO refunds (id, payment_id, amount, status, created_at) VALUES (1, 1, 30, 'pending', '2026-01-02 03:04:05.678')
+"""
+
+
+def test_of_refunds_of_the_release_before_it_is_not_known_what_is_given_back_without_them(
+    databases: FreshDatabases,
+) -> None:
+    engine = sql_engine(databases.environment()["PAYMENTS_DATABASE_URL"])
+    assert SERVICE.migrations is not None
+    assert SERVICE.metadata is not None
+    with engine.begin() as connection:
+        config = alembic_config(connection, SERVICE.migrations, "payments_version", SERVICE.metadata)
+        command.upgrade(config, "payments_0003")
+        connection.execute(text(REFUND))
+        command.upgrade(config, "head")
+        (row,) = connection.execute(select(refunds)).mappings().all()
+        assert Refund(**row).refunded_without is None
+        command.downgrade(config, "payments_0003")
+        assert connection.execute(text("SELECT amount FROM refunds")).scalars().all() == [30]
     engine.dispose()
 
 

@@ -251,6 +251,7 @@ class TestRefunding:
             "provider_id": "re_1",
             "reason_code": None,
             "reason": None,
+            "refunded_without": 0,
             "created_at": "",
         }
         assert lane.refusal(RefundPayment(id=1, amount=601))[0] == "refund_too_large"

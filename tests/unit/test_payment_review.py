@@ -4,6 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from coordinator.operate.send import checked
 from shared.errors import InvalidCommand
@@ -105,6 +107,72 @@ def test_the_refund_in_question_was_made_if_as_much_was_given_back(
     assert (lane.refunds[0].status, lane.payment.refunded) == (status, refunded)
     lane.applied(RefundPayment(id=1))
     assert lane.refunds[1].amount == AMOUNT - refunded
+
+
+@pytest.mark.parametrize("is_told_first", [True, False])
+def test_an_event_of_the_refund_in_question_does_not_make_it_one_that_failed(
+    lane: PaymentLane, is_told_first: bool
+) -> None:
+    lane.captured()
+    lane.applied(RefundPayment(id=1, amount=300))
+    told = [event("refunded", captured=AMOUNT, refunded=300), RefundResult(refund_id=1, **LOST)]
+    for command in told if is_told_first else reversed(told):
+        lane.applied(command)
+    lane.applied(resolve("captured", AMOUNT, 300))
+    assert (lane.refunds[0].status, lane.payment.refunded, lane.payment.refund_id) == ("succeeded", 300, None)
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_whether_the_refund_in_question_was_made_does_not_depend_on_what_was_told_of_it_when(
+    data: st.DataObject,
+) -> None:
+    """Others give back too, though less than it is; the events come in any order, twice, late or never."""
+    lane = PaymentLane()
+    lane.captured()
+    before = data.draw(st.sampled_from([0, 100, 400]), "given back before")
+    if before:
+        lane.applied(event("refunded", captured=AMOUNT, refunded=before))
+    lane.applied(RefundPayment(id=1, amount=300))
+    steps = data.draw(st.lists(st.sampled_from([1, 49, 99]), max_size=3), "given back by others")
+    is_made = data.draw(st.booleans(), "is made")
+    if is_made:
+        steps.insert(data.draw(st.integers(0, len(steps))), 300)
+    totals = [before + sum(steps[: number + 1]) for number in range(len(steps))]
+    told: list[Any] = [
+        event("refunded", captured=AMOUNT, refunded=total, event_id=f"evt_{number}")
+        for number, total in enumerate(data.draw(st.lists(st.sampled_from(totals), max_size=5)) if totals else [])
+    ]
+    told.insert(data.draw(st.integers(0, len(told))), RefundResult(refund_id=1, **LOST))
+    for command in told:
+        lane.applied(command)
+    total = before + sum(steps)
+    lane.applied(resolve("captured", AMOUNT, total))
+    assert lane.refunds[0].status == ("succeeded" if is_made else "failed")
+    assert (lane.payment.refunded, lane.payment.refund_id) == (total, None)
+
+
+def test_what_others_gave_and_a_bank_sent_back_is_no_part_of_what_is_given_back_beside_it(lane: PaymentLane) -> None:
+    lane.captured()
+    lane.applied(RefundPayment(id=1, amount=500))
+    lane.applied(event("refunded", captured=AMOUNT, refunded=300))
+    lane.applied(event("refund_failed", refund_id="re_1", amount=300, code="expired_or_canceled_card"))
+    lane.applied(RefundResult(refund_id=1, **LOST))
+    lane.applied(event("refunded", captured=AMOUNT, refunded=500, event_id="evt_2"))
+    lane.applied(resolve("captured", AMOUNT, 500))
+    assert lane.refunds[0].status == "succeeded"
+
+
+def test_what_a_bank_sent_back_meanwhile_makes_room_for_no_refund_and_takes_none(lane: PaymentLane) -> None:
+    lane.captured()
+    for number, amount in ((1, 500), (2, 300)):
+        lane.applied(RefundPayment(id=1, amount=amount))
+        if number == 1:
+            lane.applied(RefundResult(id=1, refund_id=1, verdict="refunded", provider_id="re_1", total=500))
+    lane.applied(event("refund_failed", refund_id="re_1", amount=500, code="expired_or_canceled_card"))
+    lane.applied(RefundResult(refund_id=2, **LOST))
+    lane.applied(resolve("captured", AMOUNT, 300))
+    assert [refund.status for refund in lane.refunds] == ["failed", "succeeded"]
 
 
 @pytest.mark.parametrize(

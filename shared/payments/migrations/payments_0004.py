@@ -1,0 +1,19 @@
+"""What of a payment is known to be given back without a refund: whether that one was made can be told by it."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "payments_0004"
+down_revision = "payments_0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("refunds") as refunds:
+        refunds.add_column(sa.Column("refunded_without", sa.BigInteger))
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("refunds") as refunds:
+        refunds.drop_column("refunded_without")
