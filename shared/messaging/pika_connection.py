@@ -14,6 +14,9 @@ from shared.messaging.wire import HEADER_MALFORMED
 
 _CONTENT = (pika.frame.Header, pika.frame.Body)
 _FRAME_BYTES = pika.spec.FRAME_HEADER_SIZE + pika.spec.FRAME_END_SIZE
+ADDED_BYTES_MAX = 1 << 16
+"""What the broker may add to the properties of a message, `x-delivery-count` or `x-death`. It divides them among no
+frames, so that those which were as large as one may be are a larger one when the message is delivered again."""
 
 
 class FrameTooLarge(ValueError):
@@ -66,8 +69,9 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika has no ty
 
     def _check_size(self) -> None:
         """Not to wait for the rest of what is no frame: pika would, until no heartbeat has come for long enough."""
-        (size,) = struct.unpack_from(">L", self._frame_buffer, 3)
-        if size + _FRAME_BYTES > self.params.frame_max and not self._frame_buffer.startswith(b"AMQP"):
+        kind, _, size = struct.unpack_from(">BHL", self._frame_buffer)
+        added = ADDED_BYTES_MAX if kind == pika.spec.FRAME_HEADER else 0
+        if size + _FRAME_BYTES > self.params.frame_max + added and not self._frame_buffer.startswith(b"AMQP"):
             raise InvalidFrameError(f"a frame of {size} bytes was announced; {self.params.frame_max} were agreed")
 
     def _process_frame(self, frame_value: Any) -> None:

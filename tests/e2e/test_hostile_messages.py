@@ -187,6 +187,28 @@ def test_an_answer_that_cannot_be_delivered_harms_nobody(
     assert "broker_connection_lost" not in system.processes[0].log_path.read_text()
 
 
+@pytest.mark.parametrize("free", [0, 8])
+def test_properties_as_large_as_a_frame_are_delivered_again(system: System, free: int) -> None:
+    """The broker adds a header then, and the frame becomes larger than was agreed."""
+    system.prepare("users")
+    coordinator = system.start_coordinator("users")
+    coordinator.kill()
+    with system.broker() as channel:
+        frame_max: int = channel.connection._impl.params.frame_max
+        bare = named(headers={"x": ""})
+        room = frame_max - len(pika.frame.Header(1, 0, bare).marshal()) - free
+        channel.confirm_delivery()
+        channel.basic_publish("writes", "users", GOOD, named(headers={"x": "x" * room}), mandatory=True)
+    with system.broker() as channel:
+        method, _, _ = next(channel.consume("writes.users"))
+        assert not method.redelivered
+    system.start_coordinator("users")
+    engine = sql_engine(system.environment["USERS_DATABASE_URL"])
+    with engine.connect() as connection:
+        wait_until(lambda: connection.execute(text("SELECT count(*) FROM users")).scalar() == 1, "Ada")
+    engine.dispose()
+
+
 def test_the_health_port_survives_bytes_that_are_not_http(system: System) -> None:
     system.prepare("users")
     process = system.start_coordinator("users")

@@ -422,10 +422,10 @@ def test_the_readme_has_the_ports() -> None:
 
 def test_the_broker_s_limits_are_those_of_make_run_and_of_operating() -> None:
     """All options of a listener, since one of them takes the place of all that RabbitMQ has by itself."""
-    option = re.compile(r"^ *(max_message_size|tcp_listen_options\.\S+) = (\S+)$", re.MULTILINE)
+    option = re.compile(r"^ *(max_message_size|frame_max|tcp_listen_options\.\S+) = (\S+)$", re.MULTILINE)
     in_compose = option.findall(WRITTEN["configs"]["rabbitmq-limits"]["content"])
     assert [name.removeprefix("tcp_listen_options.") for name, _ in in_compose] == [
-        *("max_message_size", "backlog", "nodelay", "linger.on", "linger.timeout", "exit_on_close"),
+        *("max_message_size", "frame_max", "backlog", "nodelay", "linger.on", "linger.timeout", "exit_on_close"),
         *("send_timeout", "send_timeout_close"),
     ]
     with TemporaryDirectory() as directory:
@@ -433,5 +433,6 @@ def test_the_broker_s_limits_are_those_of_make_run_and_of_operating() -> None:
         server.write_configuration()
         assert option.findall((Path(directory) / "rabbitmq.conf").read_text()) == in_compose
     operating = (ROOT / "docs" / "OPERATING.md").read_text()
-    assert option.findall(operating) == in_compose[1:]
-    assert f"`max_message_size = {in_compose[0][1]}`" in operating
+    assert option.findall(operating) == in_compose[2:]
+    for name, value in in_compose[:2]:
+        assert f"`{name} = {value}`" in operating

@@ -25,6 +25,7 @@ log.console = true
 log.console.level = info
 disk_free_limit.absolute = 50MB
 max_message_size = {message_bytes_max}
+frame_max = {frame_bytes_max}
 tcp_listen_options.backlog = 128
 tcp_listen_options.nodelay = true
 tcp_listen_options.linger.on = true
@@ -35,6 +36,9 @@ tcp_listen_options.send_timeout_close = true
 """
 MESSAGE_BYTES_MAX = 2 << 20
 """Twice what a lane takes. What a stranger makes the broker keep, copy and print is bounded by it."""
+FRAME_BYTES_MAX = 8192
+"""The least that RabbitMQ 4 takes. It bounds a message's headers, which count in no limit of a queue, and take up to 70
+times their bytes of the broker's memory when they are delivered again."""
 SEND_TIMEOUT_MS = 15_000
 """What a client does not read the broker keeps in memory, and ends the connection of one that has read nothing for so
 long. One such option takes the place of all of RabbitMQ's own, so those are there too, as they are."""
@@ -114,7 +118,11 @@ class RabbitMQ(Server):
         """Write rabbitmq.conf."""
         (self.directory / "rabbitmq.conf").write_text(
             _CONFIGURATION.format(
-                host=HOST, port=self.port, message_bytes_max=MESSAGE_BYTES_MAX, send_timeout_ms=SEND_TIMEOUT_MS
+                host=HOST,
+                port=self.port,
+                message_bytes_max=MESSAGE_BYTES_MAX,
+                frame_bytes_max=FRAME_BYTES_MAX,
+                send_timeout_ms=SEND_TIMEOUT_MS,
             )
         )
 
