@@ -151,7 +151,8 @@ async def take_stripe_event(request: web.Request) -> web.Response:
     if event is None:
         request.app[IGNORED].note("tells_nothing", None)
         return web.Response()
-    if not await _is_about_ours(request.app[PAYMENTS], event):
+    payment_id = await _ours(request.app[PAYMENTS], event)
+    if payment_id is None:
         request.app[IGNORED].note("not_ours", event)
         return web.Response()
     context = request[CONTEXT]
@@ -160,7 +161,7 @@ async def take_stripe_event(request: web.Request) -> web.Response:
     options = WriteOptions(command_id=command_id, wait_s=0, traceparent=context.trace.traceparent)
     context.stages.end("validate")
     try:
-        await request.app[PAYMENTS].take_event(_told(event), options)
+        await request.app[PAYMENTS].take_event(_told(event, payment_id), options)
     except CommandPending:
         pass
     except (InvalidCommand, CommandRejected, CommandFailed) as error:
@@ -181,26 +182,27 @@ def _verified(request: web.Request, payload: bytes) -> ProviderEvent | None:
     return event
 
 
-async def _is_about_ours(payments: PaymentService, event: ProviderEvent) -> bool:
-    """Whether our mark says so; or, as of payments that an earlier release made, that the payment is known to be this
-    one.
+async def _ours(payments: PaymentService, event: ProviderEvent) -> int | None:
+    """The payment that the event is about, if that is ours: our mark says so, or it is known to be this one there.
 
     The lane looks again. Raises DatabaseUnavailable: Stripe sends it again.
     """
     if event.is_signed:
-        return True
+        return event.payment_id
     try:
+        if event.payment_id is None:
+            return (await payments.get_payment_known_as(event.provider_id)).id
         payment = await payments.get_payment(event.payment_id)
     except NotFound:
-        return False
-    return payment.provider_id == event.provider_id
+        return None
+    return payment.id if payment.provider_id == event.provider_id else None
 
 
-def _told(event: ProviderEvent) -> TellOfPayment:
+def _told(event: ProviderEvent, payment_id: int) -> TellOfPayment:
     return TellOfPayment(
         event_id=event.id,
         kind=event.kind,
-        id=event.payment_id,
+        id=payment_id,
         provider_id=event.provider_id,
         is_signed=event.is_signed,
         currency=event.currency,

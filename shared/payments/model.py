@@ -47,6 +47,7 @@ payments = Table(
     Column("created_at", _Time, nullable=False),
     Column("updated_at", _Time, nullable=False),
     Index("payments_user", "user_id", "id"),
+    Index("payments_provider_id", "provider_id"),
 )
 
 refunds = Table(

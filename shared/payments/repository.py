@@ -19,6 +19,12 @@ class PaymentRepository:
         rows = await fetch(self._engine, select(payments).where(payments.c.id == payment_id), Payment)
         return rows[0] if rows else None
 
+    async def known_as(self, provider_id: str) -> Payment | None:
+        """The payment that has this id at the provider. Raises DatabaseUnavailable."""
+        query = select(payments).where(payments.c.provider_id == provider_id).order_by(payments.c.id).limit(1)
+        rows = await fetch(self._engine, query, Payment)
+        return rows[0] if rows else None
+
     async def page(self, user_id: int | None, after: int, limit: int) -> Page[Payment]:
         """Payments with ids above `after`, of one user or of all. Raises DatabaseUnavailable."""
         query = select(payments).where(payments.c.id > after).order_by(payments.c.id).limit(limit + 1)

@@ -31,6 +31,13 @@ class PaymentService:
             raise NotFound("payment_not_found", f"there is no payment {payment_id}")
         return payment
 
+    async def get_payment_known_as(self, provider_id: str) -> Payment:
+        """The payment that has this id at the provider. Raises NotFound."""
+        payment = await self._payments.known_as(provider_id)
+        if payment is None:
+            raise NotFound("payment_not_found", f"no payment is {provider_id} at the provider")
+        return payment
+
     async def list_payments(
         self, user_id: int | None = None, after: int = 0, limit: int = PAGE_DEFAULT
     ) -> Page[Payment]:

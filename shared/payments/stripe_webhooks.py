@@ -51,16 +51,17 @@ class ProviderEvent(Struct, frozen=True, kw_only=True):
     `type`, `status` and `error_code` are Stripe's words. `amount` is the payment's, or that of the refund which failed;
     `amount_captured` and `amount_refunded` are everything so far, and 0 where the event does not tell.
     `refund_id` names the refund that failed.
-    `created_s` is when it happened, in seconds since the Unix epoch. `payment_id` is from the metadata. `is_signed`:
-    so is the digest that only this deployment makes. Without it the event may be another system's that numbers its
-    payments as we do, so it is about ours only if `provider_id` is known to be.
+    `created_s` is when it happened, in seconds since the Unix epoch. `payment_id` is from the metadata; None: a refund
+    that somebody else made has none of ours, and `provider_id` alone tells whose it is. `is_signed`: so is the digest
+    that only this deployment makes. Without it the event may be another system's that numbers its payments as we do, so
+    it is about ours only if `provider_id` is known to be.
     """
 
     id: str
     type: str
     kind: Kind
     created_s: int
-    payment_id: int
+    payment_id: int | None
     is_signed: bool
     provider_id: str
     status: str
@@ -143,7 +144,9 @@ def _read(kind: Kind, body: dict[str, Any], metadata_key: MetadataKey) -> Provid
     metadata = thing.metadata or {}
     payment_id = metadata.get(PAYMENT_METADATA, "")
     provider_id = thing.payment_intent if kind in {"refunded", "refund_failed"} else thing.id
-    if not _NUMBER.fullmatch(payment_id) or provider_id is None:
+    is_numbered = _NUMBER.fullmatch(payment_id) is not None
+    # A refund has the metadata that its maker gave it: in the provider's dashboard that is none.
+    if provider_id is None or not (is_numbered or kind == "refund_failed"):
         return None
     error = thing.last_payment_error
     reason = (error.decline_code or error.code) if error else thing.failure_reason
@@ -152,8 +155,8 @@ def _read(kind: Kind, body: dict[str, Any], metadata_key: MetadataKey) -> Provid
         type=str(body["type"]),
         kind=kind,
         created_s=int(body["created"]),
-        payment_id=int(payment_id),
-        is_signed=metadata_key.is_ours(metadata),
+        payment_id=int(payment_id) if is_numbered else None,
+        is_signed=is_numbered and metadata_key.is_ours(metadata),
         provider_id=id_of(provider_id),
         status=text_of(thing.status),
         currency=thing.currency.upper(),

@@ -73,6 +73,14 @@ class Shop:
             assert response.status == 200, await response.text()
             return await response.json()
 
+    async def refund_by_hand(self, payment_intent: str, amount: int) -> str:
+        """As somebody does in the provider's dashboard; return the refund's id."""
+        asked = {"payment_intent": payment_intent, "amount": str(amount)}
+        url, headers = f"{self.sandbox.url}/v1/refunds", {"Authorization": f"Bearer {API_KEY}"}
+        async with self._session.post(url, data=asked, headers=headers) as response:
+            refund: str = (await response.json())["id"]
+            return refund
+
     async def resolve(self, **arguments: object) -> None:
         """As an operator does."""
         process = await asyncio.create_subprocess_exec(
@@ -190,6 +198,25 @@ async def test_an_operator_ends_the_review_of_a_payment_by_what_the_provider_sho
     assert (ended["status"], ended["reason_code"], ended["reason"]) == ("voided", "resolved", "nothing is held")
     await shop.write(f"/payments/{taken}/refunds", "e", {})
     assert (await shop.settled(taken, "refunded"))["refunded"] == AMOUNT
+
+
+async def test_a_refund_of_the_provider_s_dashboard_that_comes_back_is_reviewed(shop: Shop) -> None:
+    """It has none of our metadata: its payment's id at the provider is all that tells whose it is."""
+    shop.start_worker()
+    payment = await shop.settled(await shop.open("pm_card_visa", "a"), "authorized")
+    await shop.write(f"/payments/{payment['id']}/capture", "b", status=200)
+    await shop.settled(payment["id"], "captured")
+    refund = await shop.refund_by_hand(payment["provider_id"], 300)
+    async with asyncio.timeout(30):
+        while (await shop.get(f"/payments/{payment['id']}"))["refunded"] != 300:
+            await asyncio.sleep(0.02)
+    await asyncio.to_thread(shop.sandbox.fail_refund, refund)
+    reviewed = await shop.settled(payment["id"], "needs_review")
+    assert (reviewed["reason_code"], reviewed["refunded"]) == ("refund_returned", 300)
+    await shop.resolve(id=payment["id"], status="captured", captured=AMOUNT, refunded=0, reason="it came back")
+    await shop.write(f"/payments/{payment['id']}/refunds", "c", {"amount": AMOUNT})
+    await shop.settled(payment["id"], "refunded")
+    await shop.assert_charges_are_the_payments(1)
 
 
 async def test_a_call_whose_worker_dies_is_made_again_with_the_same_key(shop: Shop) -> None:

@@ -144,6 +144,9 @@ class FakePayments(FakeRows):
     async def get_refund(self, payment_id: int, refund_id: int) -> Refund | None:
         return next((each for each in self.refunds if (each.payment_id, each.id) == (payment_id, refund_id)), None)
 
+    async def known_as(self, provider_id: str) -> Payment | None:
+        return next((each for each in self.rows.values() if each.provider_id == provider_id), None)
+
     async def page_of_refunds(self, payment_id: int, after: int, limit: int) -> Page[Refund]:
         return page_of([each for each in self.refunds if each.payment_id == payment_id and each.id > after], limit)
 

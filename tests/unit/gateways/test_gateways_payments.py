@@ -120,6 +120,19 @@ class TestEvents:
         assert (await deliver(hooked, intent(metadata={"payment_id": "9"})))[0].status == 200
         assert b"is_signed" not in hooked.writes.last.arguments
 
+    @pytest.mark.parametrize(("payment_intent", "issued"), [("pi_9", [9]), ("pi_foreign", []), (None, [])])
+    async def test_a_refund_that_somebody_else_made_is_of_the_payment_that_the_provider_says(
+        self, hooked: RunningGateway, payment_intent: str | None, issued: list[int]
+    ) -> None:
+        """Made in the provider's dashboard, it has none of our metadata."""
+        assert hooked.runner.app is not None
+        rows = hooked.runner.app[PAYMENTS]._payments
+        rows.rows[9] = msgspec.structs.replace(PAYMENT, provider_id="pi_9")  # type: ignore[attr-defined]
+        refund = {"id": "re_1", "object": "refund", "status": "failed", "metadata": {}, "failure_reason": "unknown"}
+        body = intent("refund.failed", **refund, payment_intent=payment_intent)
+        assert (await deliver(hooked, body))[0].status == 200
+        assert [msgspec.json.decode(message.arguments)["id"] for _, message, _ in hooked.writes.issued] == issued
+
     def test_a_gateway_that_takes_events_does_not_start_without_the_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("STRIPE_WEBHOOK_SECRET", SECRET)
         with pytest.raises(ConfigurationError, match="STRIPE_METADATA_KEY"):
