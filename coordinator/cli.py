@@ -8,10 +8,10 @@ import sys
 import click
 
 from coordinator.dev.cli import dev
-from shared.errors import ConfigurationError
+from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
+from coordinator.runtime.telemetry import configure_logging
+from coordinator.service.errors import ConfigurationError
 from shared.services import SERVICES, service_named
-from shared.settings import DatabaseSettings, TelemetrySettings, load
-from shared.telemetry import configure_logging
 
 # ruff: noqa: PLC0415
 
@@ -45,7 +45,7 @@ def cli() -> None:
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
 def run(lane: str, metrics_port: int | None) -> None:
     """Apply the commands of LANE. Started more than once, the others stand by."""
-    from coordinator.process import run as run_lane
+    from coordinator.worker.process import run as run_lane
 
     configure_logging(load(TelemetrySettings), f"coordinator {lane}")
     sys.exit(run_lane(service_named(lane), metrics_port))
@@ -66,7 +66,7 @@ def effects(service: str, metrics_port: int | None) -> None:
 @click.argument("lanes", nargs=-1, type=click.Choice([service.name for service in SERVICES]))
 def migrate(lanes: tuple[str, ...]) -> None:
     """Bring the databases of LANES (all, if none is named) to the schema that this release needs."""
-    from coordinator.migrate import migrate as migrate_service
+    from coordinator.migrations.migrate import migrate as migrate_service
 
     configure_logging(load(TelemetrySettings), "migrate")
     for service in SERVICES:
@@ -77,7 +77,7 @@ def migrate(lanes: tuple[str, ...]) -> None:
 @cli.command()
 def asyncapi() -> None:
     """Print the wire protocol as an AsyncAPI document."""
-    from coordinator.asyncapi import document, to_json
+    from coordinator.documents.asyncapi import document, to_json
 
     click.echo(to_json(document()), nl=False)
 

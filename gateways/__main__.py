@@ -1,5 +1,5 @@
 """`python -m gateways <service>`."""
 
-from gateways.main import main
+from coordinator.http.main import main
 
 main()

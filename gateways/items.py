@@ -4,18 +4,18 @@ from typing import Final
 
 from aiohttp import web
 
-from gateways.app import Dependencies, Gateway
-from gateways.operations import CHECKS, Check
-from gateways.requests import NoQuery, PageQuery, issue, path_command, path_id, read_command, read_query
-from gateways.responses import json_response, representation, written_response
-from shared.cache.told import ToldLog
-from shared.command_log import open_command_log
-from shared.database import Database
+from coordinator.cache.command_log import ToldLog
+from coordinator.client.command_log import open_command_log
+from coordinator.client.database import Database
+from coordinator.http.app import Dependencies, Gateway
+from coordinator.http.operations import CHECKS, Check
+from coordinator.http.requests import NoQuery, PageQuery, issue, path_command, path_id, read_command, read_query
+from coordinator.http.responses import json_response, representation, written_response
+from coordinator.runtime.settings import CacheSettings, load
 from shared.items import SERVICE
 from shared.items.cache import ItemCache, open_cache
 from shared.items.commands import CreateItem, ReleaseItem, ReserveItem, UpdateItem
 from shared.items.service import CacheResult, ItemService
-from shared.settings import CacheSettings, load
 
 ITEMS: Final = web.AppKey("ITEMS", ItemService)
 

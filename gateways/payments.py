@@ -10,10 +10,11 @@ from aiohttp import web
 from msgspec import UNSET, UnsetType
 from prometheus_client import Counter as Metric
 
-from gateways.app import Dependencies, Gateway
-from gateways.keys import CONTEXT
-from gateways.problems import RequestRefused
-from gateways.requests import (
+from coordinator.client.writes import WriteOptions
+from coordinator.http.app import Dependencies, Gateway
+from coordinator.http.keys import CONTEXT
+from coordinator.http.problems import RequestRefused
+from coordinator.http.requests import (
     JSON_TYPES,
     NoQuery,
     PageQuery,
@@ -24,18 +25,24 @@ from gateways.requests import (
     read_command,
     read_query,
 )
-from gateways.responses import json_response, representation, written_response
-from shared.commands import Id
-from shared.errors import CommandFailed, CommandPending, CommandRejected, InvalidCommand, NotFound, Unavailable
-from shared.ids import system_command_id
-from shared.messaging.writes import WriteOptions
+from coordinator.http.responses import json_response, representation, written_response
+from coordinator.runtime.settings import StripeSettings, load
+from coordinator.service.commands import Id
+from coordinator.service.errors import (
+    CommandFailed,
+    CommandPending,
+    CommandRejected,
+    InvalidCommand,
+    NotFound,
+    Unavailable,
+)
+from coordinator.service.ids import system_command_id
 from shared.payments import SERVICE
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
 from shared.payments.results import TellOfPayment
 from shared.payments.service import PaymentService
 from shared.payments.stripe_metadata import MetadataKey
 from shared.payments.stripe_webhooks import ProviderEvent, WebhookRefused, verify_webhook
-from shared.settings import StripeSettings, load
 
 PAYMENTS: Final = web.AppKey("PAYMENTS", PaymentService)
 STRIPE: Final = web.AppKey("STRIPE", StripeSettings)

@@ -4,10 +4,10 @@ from typing import Final
 
 from aiohttp import web
 
-from gateways.keys import CONTEXT, SETTINGS
-from gateways.requests import NoQuery, PageQuery, granted_wait_s, issue, path_id, read_command, read_query
-from gateways.responses import json_response, note_preferences, written_response
-from shared.saga import ENDED
+from coordinator.http.keys import CONTEXT, SETTINGS
+from coordinator.http.requests import NoQuery, PageQuery, granted_wait_s, issue, path_id, read_command, read_query
+from coordinator.http.responses import json_response, note_preferences, written_response
+from coordinator.service.saga import ENDED
 from shared.users.purchases.commands import OpenPurchase
 from shared.users.purchases.service import PurchaseService
 

@@ -2,8 +2,8 @@
 
 from typing import Final
 
+from coordinator.http.app import Gateway
 from gateways import items, payments, users
-from gateways.app import Gateway
 
 GATEWAYS: Final[dict[str, Gateway]] = {
     gateway.name: gateway

@@ -4,12 +4,12 @@ from typing import Final
 
 from aiohttp import web
 
+from coordinator.http.app import Dependencies, Gateway
+from coordinator.http.hooks import HOOKS, server_timing
+from coordinator.http.requests import NoQuery, PageQuery, issue, path_command, path_id, read_command, read_query
+from coordinator.http.responses import json_response, representation, written_response
 from gateways import purchases
-from gateways.app import Dependencies, Gateway
-from gateways.hooks import HOOKS, server_timing
 from gateways.purchases import PURCHASES
-from gateways.requests import NoQuery, PageQuery, issue, path_command, path_id, read_command, read_query
-from gateways.responses import json_response, representation, written_response
 from shared.users import SERVICE
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, TransferCredit, UpdateUser
 from shared.users.purchases.service import PurchaseService

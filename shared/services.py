@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from shared.effects import effects_key
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.outside_calls import effects_key
+from coordinator.service.service import Service
 from shared.items import SERVICE as ITEMS
 from shared.payments import SERVICE as PAYMENTS
-from shared.service import Service
 from shared.users import SERVICE as USERS
 
 SERVICES: tuple[Service, ...] = (USERS, ITEMS, PAYMENTS)

@@ -6,7 +6,7 @@ from typing import Literal
 
 import click
 
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
 
 
 @click.command()

@@ -11,7 +11,7 @@ from pathlib import Path
 from coordinator.dev.servers import Server
 from coordinator.dev.servers.addresses import ServerPorts, environment
 from coordinator.dev.servers.process import Process
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
 
 SERVICES = ("rabbitmq", "postgres", "mysql", "mongodb", "redis")
 # Not the project of `docker compose up`: `make clean` may remove these volumes, and none of those.

@@ -12,7 +12,7 @@ from pathlib import Path
 from coordinator.dev.servers.mongodb import STAND_IN
 from coordinator.dev.servers.process import Process, tail
 from coordinator.dev.servers.programs import find
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
 
 _TIMEOUT_S = 900.0
 _TERMINATE_TIMEOUT_S = 5.0

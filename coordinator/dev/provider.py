@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from coordinator.dev.programs import Program
-from coordinator.dev.sandbox.defaults import API_KEY, WEBHOOK_PATH, WEBHOOK_SECRET
 from coordinator.dev.servers.addresses import HOST
 from coordinator.dev.settings import DevSettings
+from shared.payments.sandbox.defaults import API_KEY, WEBHOOK_PATH, WEBHOOK_SECRET
 
 _STOP_TIMEOUT_S = 5.0
 _METADATA_KEY = "STRIPE_METADATA_KEY"
@@ -58,7 +58,7 @@ def sandboxes(settings: DevSettings, directory: Path, logs: Path, given: Mapping
         return []
     found = environment(settings, given)
     gateway = HOST if settings.host == "0.0.0.0" else settings.host
-    command = [sys.executable, "-m", "coordinator.dev.sandbox"]
+    command = [sys.executable, "-m", "shared.payments.sandbox"]
     command += ["--port", str(settings.sandbox_port), "--data", str(directory / "sandbox" / "sandbox.db")]
     command += ["--webhook-url", f"http://{gateway}:{settings.payments_port}{WEBHOOK_PATH}"]
     command += ["--webhook-secret", found["STRIPE_WEBHOOK_SECRET"]]

@@ -7,11 +7,11 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from coordinator.dev.sandbox.defaults import PORT as SANDBOX_PORT
 from coordinator.dev.servers.addresses import HOST, ServerPorts
 from coordinator.dev.servers.ports import port_is_free
-from shared.errors import ConfigurationError
-from shared.settings import Port, load
+from coordinator.runtime.settings import Port, load
+from coordinator.service.errors import ConfigurationError
+from shared.payments.sandbox.defaults import PORT as SANDBOX_PORT
 
 _GATEWAY_PORT_FIRST = 8081
 _METRICS_PORT_FIRST = 9101

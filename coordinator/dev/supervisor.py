@@ -20,7 +20,7 @@ from coordinator.dev.servers import ServerSet, remove_data
 from coordinator.dev.settings import DevSettings, check_ports, load_settings
 from coordinator.dev.watch import Watch
 from coordinator.dev.workspace import Workspace
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
 from shared.services import SERVICES
 
 SERVICE_NAMES = tuple(service.name for service in SERVICES)

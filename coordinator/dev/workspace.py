@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from coordinator.dev.servers.server import make_passable
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
 
 MADE: Final = frozenset({"env", "env.new", "lock", "logs", "sandbox", "servers", "stripe-metadata-key"})
 """All that there is in the directory of a run."""

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from shared.effects import REASON_CHARACTERS_MAX
-from shared.text import storable
+from coordinator.service.outside_calls import REASON_CHARACTERS_MAX
+from coordinator.service.text import storable
 
 HEADER_ASKED_AT: Final = "asked-at-ms"
 HEADER_FIRST_AT: Final = "first-attempt-at-ms"

@@ -33,13 +33,13 @@ from prometheus_client import Counter, Gauge
 
 from coordinator.effects.attempted import Attempted
 from coordinator.effects.breaker import Breaker
-from shared.commands import Command, validated
-from shared.effects import REASON_CHARACTERS_MAX, Call, Effect, EffectHandler, EffectRetry, GivenUp
-from shared.errors import InvalidCommand
-from shared.ids import derived_command_id
-from shared.messaging.wire import BODY_BYTES_MAX
-from shared.settings import EffectSettings
-from shared.text import storable, storable_end
+from coordinator.protocol.wire import BODY_BYTES_MAX
+from coordinator.runtime.settings import EffectSettings
+from coordinator.service.commands import Command, validated
+from coordinator.service.errors import InvalidCommand
+from coordinator.service.ids import derived_command_id
+from coordinator.service.outside_calls import REASON_CHARACTERS_MAX, Call, Effect, EffectHandler, EffectRetry, GivenUp
+from coordinator.service.text import storable, storable_end
 
 RETRIES = Counter("effects_retries_total", "Calls that came to nothing and are made again.", ["service", "type"])
 POSTPONED = Counter("effects_postponed_total", "Attempts without a call: the breaker was open.", ["service", "type"])

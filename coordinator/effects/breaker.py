@@ -8,7 +8,7 @@ call goes ahead, and its end closes the breaker, or opens it for twice as long.
 from collections.abc import Callable
 from typing import Final
 
-from shared.settings import EffectSettings
+from coordinator.runtime.settings import EffectSettings
 
 _FIRST_PAUSE_S: Final = 1.0
 

@@ -7,11 +7,11 @@ import signal
 import structlog
 
 from coordinator.effects.worker import EffectWorker
-from coordinator.health import HealthEndpoint, Readiness
-from shared.errors import ConfigurationError
-from shared.event_loop import new_event_loop
-from shared.service import Service
-from shared.settings import BrokerSettings, EffectSettings, TelemetrySettings, load
+from coordinator.runtime.event_loop import new_event_loop
+from coordinator.runtime.health import HealthEndpoint, Readiness
+from coordinator.runtime.settings import BrokerSettings, EffectSettings, TelemetrySettings, load
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.service import Service
 
 log = structlog.get_logger("effects")
 

@@ -7,10 +7,10 @@ import msgspec
 import pika
 
 from coordinator.effects.attempted import Attempted, attempted_of
-from shared.messaging.decoding import decode
-from shared.messaging.properties import envelope_of
-from shared.messaging.topology import SYSTEM_EXCHANGE
-from shared.messaging.wire import HEADER_REPLAYED, CommandMessage, Problem
+from coordinator.protocol.decoding import decode
+from coordinator.protocol.wire import HEADER_REPLAYED, CommandMessage, Problem
+from coordinator.transports.rabbitmq.properties import envelope_of
+from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
 
 def effect_of(method: Any, properties: pika.BasicProperties, body: bytes) -> CommandMessage:

@@ -11,9 +11,9 @@ A longer pause is made of several: RabbitMQ closes a channel whose deliveries ar
 from collections.abc import Mapping
 from typing import Any, Final
 
-from shared.effects import effects_key
-from shared.messaging.amqp import AmqpChannel
-from shared.messaging.topology import SYSTEM_EXCHANGE, effects_queue_arguments, queue_name
+from coordinator.service.outside_calls import effects_key
+from coordinator.transports.rabbitmq.amqp import AmqpChannel
+from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, effects_queue_arguments, queue_name
 
 DELAYS_S: Final = {"1s": 1.0, "10s": 10.0, "1m": 60.0, "10m": 600.0}
 HEADER_PUT_BACK_AT: Final = "put-back-at-ms"

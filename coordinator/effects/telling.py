@@ -17,14 +17,14 @@ from coordinator.effects.attempts import Told
 from coordinator.effects.retry_queues import HEADER_PUT_BACK_AT, retry_key
 from coordinator.lane.control import EFFECT_TEXT_CHARACTERS_MAX, DeadEffect
 from coordinator.lane.letters import REASON_CHARACTERS_MAX, TRACEBACK_CHARACTERS_MAX
-from shared.commands import Command
-from shared.effects import effects_key
-from shared.errors import Unavailable
-from shared.ids import system_command_id
-from shared.messaging.publisher import Publisher
-from shared.messaging.topology import SYSTEM_EXCHANGE
-from shared.messaging.wire import JSON_CONTENT, CommandMessage, Problem
-from shared.text import storable, storable_end
+from coordinator.protocol.wire import JSON_CONTENT, CommandMessage, Problem
+from coordinator.service.commands import Command
+from coordinator.service.errors import Unavailable
+from coordinator.service.ids import system_command_id
+from coordinator.service.outside_calls import effects_key
+from coordinator.service.text import storable, storable_end
+from coordinator.transports.rabbitmq.publisher import Publisher
+from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
 DEAD = Counter("effects_dead_total", "Messages that are no effect, or met a defect; the lane was told.", ["service"])
 

@@ -29,15 +29,15 @@ from coordinator.effects.reading import effect_of, known_of
 from coordinator.effects.returning import Returning
 from coordinator.effects.telling import Telling, dead_effect
 from coordinator.effects.waiting import Waiting
-from shared.commands import parse
-from shared.effects import Effect, EffectHandler, Effects, effects_key
-from shared.errors import BrokerUnavailable, InvalidCommand
-from shared.messaging.amqp import AmqpChannel, AmqpConnection
-from shared.messaging.keeping import Kept
-from shared.messaging.publisher import Publisher
-from shared.messaging.topology import SYSTEM_EXCHANGE, queue_name
-from shared.messaging.wire import CommandMessage, Problem
-from shared.settings import BrokerSettings, EffectSettings
+from coordinator.protocol.wire import CommandMessage, Problem
+from coordinator.runtime.settings import BrokerSettings, EffectSettings
+from coordinator.service.commands import parse
+from coordinator.service.errors import BrokerUnavailable, InvalidCommand
+from coordinator.service.outside_calls import Effect, EffectHandler, Effects, effects_key
+from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
+from coordinator.transports.rabbitmq.keeping import Kept
+from coordinator.transports.rabbitmq.publisher import Publisher
+from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, queue_name
 
 CARRIED_OUT = Counter("effects_total", "Effects whose result the lane was told.", ["service", "type", "result"])
 SECONDS = Histogram("effects_seconds", "From the first attempt until the result is safe.", ["service", "type"])

@@ -4,7 +4,7 @@ import inspect
 import traceback
 from contextlib import suppress
 
-from shared.rows import Ref, Row
+from coordinator.service.rows import Ref, Row
 
 DESCRIPTION_CHARACTERS_MAX = 1000
 

@@ -11,10 +11,10 @@ from coordinator.lane.named_rows import reads
 from coordinator.lane.request import Request
 from coordinator.lane.settle import Settled
 from coordinator.lane.unit_of_work import BatchWork
+from coordinator.service.rows import Ref, Row, by_key, by_unique
+from coordinator.stores.lane_tables import LANE_MODELS, Counter, DeadLetter, LogEntry, OutboxEntry
 from coordinator.stores.port import Changes, Read
-from shared.lane_tables import LANE_MODELS, Counter, DeadLetter, LogEntry, OutboxEntry
-from shared.row_checks import RowChecks
-from shared.rows import Ref, Row, by_key, by_unique
+from coordinator.stores.row_checks import RowChecks
 
 
 class Committed(Struct):

@@ -9,10 +9,10 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from shared.commands import Command, Id
-from shared.lane_tables import ORDERING_KEY_CHARACTERS_MAX
-from shared.messaging.wire import Origin
-from shared.unit_of_work import Handler, UnitOfWork
+from coordinator.service.commands import Command, Id
+from coordinator.service.options import Origin
+from coordinator.service.unit_of_work import Handler, UnitOfWork
+from coordinator.stores.lane_tables import ORDERING_KEY_CHARACTERS_MAX
 
 WITHDRAWN_MAX = 1000
 EFFECT_TEXT_CHARACTERS_MAX = 1 << 16

@@ -2,10 +2,10 @@
 
 from msgspec import Struct
 
-from shared.lane_tables import DeadLetter, OutboxEntry
-from shared.messaging.outcome import Outcome
-from shared.messaging.wire import CommandMessage
-from shared.rows import Ref, Row
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.outcome import Outcome
+from coordinator.service.rows import Ref, Row
+from coordinator.stores.lane_tables import DeadLetter, OutboxEntry
 
 
 class OldLetter(Struct, frozen=True, kw_only=True):

@@ -18,6 +18,10 @@ from coordinator.lane.settle import Held
 from coordinator.lane.transactions import Clock, Transactions
 from coordinator.lane.unit_of_work import OUTBOX_SERIES
 from coordinator.lane.window import Window
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.rows import R
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import Cancellation, Counter, OutboxEntry, ParkedCommand, PublisherPosition
 from coordinator.stores.port import (
     BatchRefused,
     Conflict,
@@ -29,10 +33,6 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
-from shared.lane_tables import Cancellation, Counter, OutboxEntry, ParkedCommand, PublisherPosition
-from shared.rows import R
-from shared.service import Service
-from shared.settings import LaneSettings
 
 _PAGE_ROWS = 5000
 _CONFLICT_DELAY_S = 0.01

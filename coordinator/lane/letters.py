@@ -11,11 +11,11 @@ import msgspec
 from coordinator.lane.control import DeadEffect
 from coordinator.lane.delivery import OldLetter
 from coordinator.lane.unit_of_work import BatchWork
-from shared.effects import effects_key
-from shared.lane_tables import Counter, DeadLetter
-from shared.messaging.options import Options
-from shared.messaging.wire import CommandMessage, Problem
-from shared.text import storable, storable_end
+from coordinator.protocol.wire import CommandMessage, Problem
+from coordinator.service.options import Options
+from coordinator.service.outside_calls import effects_key
+from coordinator.service.text import storable, storable_end
+from coordinator.stores.lane_tables import Counter, DeadLetter
 
 ARGUMENTS_BYTES_MAX = 1 << 20
 NAMELESS_BYTES_MAX = 1 << 16

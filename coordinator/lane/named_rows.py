@@ -5,8 +5,8 @@ from itertools import islice
 
 from coordinator.lane.authors import abandon, described
 from coordinator.lane.request import Request
-from shared.row_checks import RowChecks
-from shared.rows import Ref, Row
+from coordinator.service.rows import Ref, Row
+from coordinator.stores.row_checks import RowChecks
 
 READS_MAX = 10_000
 """Rows that one command may name."""

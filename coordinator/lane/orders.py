@@ -17,15 +17,15 @@ from coordinator.lane.letters import Letters
 from coordinator.lane.parking import Parking
 from coordinator.lane.request import Handlers, prepare
 from coordinator.lane.unit_of_work import BatchWork
-from shared.commands import Command
-from shared.continuation import Emission
-from shared.effects import EFFECTS_PREFIX
-from shared.errors import Rejected
-from shared.ids import replay_command_id, system_command_id
-from shared.lane_tables import DeadLetter, OutboxEntry
-from shared.messaging.decoding import INVALID_HEADER, MALFORMED_COMMAND, UNREAD_PACK
-from shared.messaging.options import Options
-from shared.messaging.wire import CommandMessage, Problem
+from coordinator.protocol.decoding import INVALID_HEADER, MALFORMED_COMMAND, UNREAD_PACK
+from coordinator.protocol.wire import CommandMessage, Problem
+from coordinator.service.commands import Command
+from coordinator.service.continuation import Emission
+from coordinator.service.errors import Rejected
+from coordinator.service.ids import replay_command_id, system_command_id
+from coordinator.service.options import Options
+from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.stores.lane_tables import DeadLetter, OutboxEntry
 
 
 class Orders:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from shared.lane_tables import OutboxEntry
-from shared.messaging.options import Options
-from shared.messaging.wire import CommandMessage
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.options import Options
+from coordinator.stores.lane_tables import OutboxEntry
 
 PAGES_AT_ONCE = 4
 """Targets of which one transaction reads more."""

@@ -14,10 +14,10 @@ import msgspec
 from coordinator.lane.authors import reference
 from coordinator.lane.request import Handlers, Request, prepare
 from coordinator.lane.unit_of_work import BatchWork
-from shared.ids import replay_command_id
-from shared.lane_tables import ORDERING_KEY_CHARACTERS_MAX, ParkedCommand
-from shared.messaging.decoding import decode
-from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
+from coordinator.protocol.decoding import decode
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
+from coordinator.service.ids import replay_command_id
+from coordinator.stores.lane_tables import ORDERING_KEY_CHARACTERS_MAX, ParkedCommand
 
 ADDRESS_CHARACTERS_MAX = 255
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from coordinator.lane.delivery import Delivery
-from shared.messaging.wire import CommandMessage
+from coordinator.protocol.wire import CommandMessage
 
 
 class Parts:

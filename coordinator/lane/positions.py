@@ -6,9 +6,9 @@ import msgspec
 
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.unit_of_work import BatchWork
-from shared.lane_tables import PublisherPosition
-from shared.messaging.wire import CommandMessage
-from shared.rows import by_key
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.rows import by_key
+from coordinator.stores.lane_tables import PublisherPosition
 
 GAPS_MAX = 100
 """Ranges of missing numbers that are kept for one publisher. A number that would make one more is refused: to forget

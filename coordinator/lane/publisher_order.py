@@ -11,8 +11,8 @@ from typing import Final
 from msgspec import Struct
 
 from coordinator.lane.delivery import Delivery
-from shared.lane_tables import PublisherPosition
-from shared.messaging.wire import CommandMessage
+from coordinator.protocol.wire import CommandMessage
+from coordinator.stores.lane_tables import PublisherPosition
 
 KNOWN_MAX: Final = 10_000
 """Publishers whose position is remembered; that of another is read again. Anybody can make up names."""

@@ -8,10 +8,10 @@ from msgspec import Struct
 
 from coordinator.lane.authors import described
 from coordinator.lane.delivery import OldLetter
-from shared.commands import Command, parse
-from shared.errors import InvalidCommand
-from shared.messaging.wire import CommandMessage, Problem, fingerprint_of
-from shared.unit_of_work import Handler
+from coordinator.protocol.wire import CommandMessage, Problem, fingerprint_of
+from coordinator.service.commands import Command, parse
+from coordinator.service.errors import InvalidCommand
+from coordinator.service.unit_of_work import Handler
 
 Handlers = Mapping[str, Handler[Any]]
 

@@ -14,14 +14,15 @@ from coordinator.lane.positions import Positions
 from coordinator.lane.request import Request
 from coordinator.lane.trying import Verdict, continuation_of, tried
 from coordinator.lane.unit_of_work import BatchWork
+from coordinator.protocol.wire import CommandMessage, Problem
+from coordinator.service.continuation import continued
+from coordinator.service.ids import system_command_id
+from coordinator.service.outcome import Outcome, OutcomeError
+from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.service.text import storable
+from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry
+from coordinator.stores.outcomes import from_log
 from coordinator.stores.port import Refusal
-from shared.continuation import continued
-from shared.effects import EFFECTS_PREFIX
-from shared.ids import system_command_id
-from shared.lane_tables import Cancellation, DeadLetter, LogEntry
-from shared.messaging.outcome import Outcome, OutcomeError, from_log
-from shared.messaging.wire import CommandMessage, Problem
-from shared.text import storable
 
 NO_FOLLOW_UP = 1
 """A failure is recorded without the command that it continues with."""

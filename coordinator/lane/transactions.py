@@ -18,6 +18,10 @@ from coordinator.lane.request import Handlers, Request
 from coordinator.lane.settle import LogUnasked, Turn, settle_in_turn
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.lane.window import Window
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import Cancellation, Counter, OutboxEntry
 from coordinator.stores.port import (
     BatchFault,
     BatchRefused,
@@ -28,11 +32,7 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
-from shared.errors import ConfigurationError
-from shared.lane_tables import Cancellation, Counter, OutboxEntry
-from shared.row_checks import RowChecks
-from shared.service import Service
-from shared.settings import LaneSettings
+from coordinator.stores.row_checks import RowChecks
 
 Clock = Callable[[], datetime]
 """The time in UTC, to the millisecond."""

@@ -11,12 +11,12 @@ from coordinator.lane.control import CONTROL_TYPES
 from coordinator.lane.orders import Orders
 from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import BatchWork
-from shared.continuation import Deferred
-from shared.errors import Rejected
-from shared.messaging.wire import BODY_BYTES_MAX, CommandMessage
-from shared.row_checks import InvalidRow
-from shared.rows import Ref, Row, VersionedRow
-from shared.unit_of_work import Handler
+from coordinator.protocol.wire import BODY_BYTES_MAX, CommandMessage
+from coordinator.service.continuation import Deferred
+from coordinator.service.errors import Rejected
+from coordinator.service.rows import Ref, Row, VersionedRow
+from coordinator.service.unit_of_work import Handler
+from coordinator.stores.row_checks import InvalidRow
 
 CODE_CHARACTERS_MAX = 100
 RESULT_BYTES_MAX = BODY_BYTES_MAX - 4096

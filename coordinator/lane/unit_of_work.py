@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from coordinator.protocol.wire import BODY_BYTES_MAX
+from coordinator.service.commands import Command
+from coordinator.service.continuation import Continuation, Deferred, Emission, continued
+from coordinator.service.errors import Rejected
+from coordinator.service.ids import derived_command_id
+from coordinator.service.options import NO_OPTIONS
+from coordinator.service.outcome import OutcomeError
+from coordinator.service.rows import R, Ref, Row, VersionedRow
+from coordinator.stores.lane_tables import LANE_MODELS, Counter, OutboxEntry
 from coordinator.stores.port import Changes, Read, StoreUnavailable, Transaction
-from shared.commands import Command
-from shared.continuation import Continuation, Deferred, Emission, continued
-from shared.errors import Rejected
-from shared.ids import derived_command_id
-from shared.lane_tables import LANE_MODELS, Counter, OutboxEntry
-from shared.messaging.options import NO_OPTIONS
-from shared.messaging.outcome import OutcomeError
-from shared.messaging.wire import BODY_BYTES_MAX
-from shared.row_checks import InvalidRow, RowCheck, RowChecks
-from shared.rows import R, Ref, Row, VersionedRow
+from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks
 
 OUTBOX_SERIES = "outbox"
 
@@ -61,7 +61,7 @@ class _Kinds(dict[type[Row], _Kind]):
 
 
 class BatchWork:
-    """Implements `shared.unit_of_work.UnitOfWork` for the commands of a batch, one after the other."""
+    """Implements `coordinator.service.unit_of_work.UnitOfWork` for the commands of a batch, one after the other."""
 
     def __init__(
         self,

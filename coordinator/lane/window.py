@@ -11,8 +11,8 @@ from msgspec import structs
 from coordinator.lane.pieces import CARRIED_MAX, Pieces
 from coordinator.lane.request import Request
 from coordinator.lane.settle import BARE
+from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.port import BatchFault, BatchRefused, Refusal, StoreUnavailable
-from shared.lane_tables import LogEntry
 
 BATCH_TRIES_MAX = 3
 """How often a batch is tried that is refused for no certain reason, before it is halved."""

@@ -1,4 +1,4 @@
-"""Alembic's environment for every history: the lane's own, and each service's. coordinator/migrate.py runs it."""
+"""Alembic's environment for every history: the lane's own, and each service's. `migrate.py` runs it."""
 
 from alembic import context
 

@@ -9,9 +9,9 @@ from pika.adapters.blocking_connection import BlockingConnection
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from coordinator.operate.output import quiet
-from shared.errors import BrokerUnavailable, ConfigurationError
-from shared.messaging.topology import dead_queue_name, queue_name
-from shared.settings import BrokerSettings
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.transports.rabbitmq.topology import dead_queue_name, queue_name
 
 _NOT_FOUND = 404
 _BLOCKED_TIMEOUT_S = 10

@@ -39,12 +39,12 @@ from coordinator.operate.output import (
     refusing,
 )
 from coordinator.operate.port import LetterQuery
-from shared.commands import Command
-from shared.errors import ConfigurationError, Unavailable
-from shared.lane_tables import DeadLetter
-from shared.messaging.outcome import Outcome
-from shared.messaging.wire import BODY_BYTES_MAX
-from shared.nesting import NESTING_MAX, is_too_deep
+from coordinator.protocol.wire import BODY_BYTES_MAX
+from coordinator.service.commands import Command
+from coordinator.service.errors import ConfigurationError, Unavailable
+from coordinator.service.nesting import NESTING_MAX, is_too_deep
+from coordinator.service.outcome import Outcome
+from coordinator.stores.lane_tables import DeadLetter
 
 ARGUMENTS_BYTES_MAX = BODY_BYTES_MAX - 4096
 """Of arguments that an order carries: a message has room for no more."""

@@ -17,8 +17,8 @@ from coordinator.operate.output import (
     refusing,
 )
 from coordinator.operate.parked import keys_of
-from shared.errors import ConfigurationError, Unavailable
-from shared.lane_tables import LogEntry
+from coordinator.service.errors import ConfigurationError, Unavailable
+from coordinator.stores.lane_tables import LogEntry
 from shared.services import SERVICES
 
 OLDER_THAN_MIN = timedelta(days=2)

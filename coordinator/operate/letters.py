@@ -13,12 +13,12 @@ from coordinator.operate import output
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import Refused
 from coordinator.operate.port import LetterQuery, LetterSummary
-from shared.effects import effects_key
-from shared.errors import ConfigurationError, Unavailable
-from shared.lane_tables import DeadLetter
-from shared.messaging.options import Options
-from shared.messaging.wire import HEADER_REPLAYED, Origin
-from shared.nesting import is_too_deep
+from coordinator.protocol.wire import HEADER_REPLAYED
+from coordinator.service.errors import ConfigurationError, Unavailable
+from coordinator.service.nesting import is_too_deep
+from coordinator.service.options import Options, Origin
+from coordinator.service.outside_calls import effects_key
+from coordinator.stores.lane_tables import DeadLetter
 from shared.services import SERVICES
 
 SOURCES = (

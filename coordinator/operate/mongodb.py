@@ -13,6 +13,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.synchronous.database import Database
 
+from coordinator.client.database import Document, document_of, row_of_document, utc
 from coordinator.operate.port import (
     FAILED_AMONG,
     LOCK_TIMEOUT_S,
@@ -22,10 +23,8 @@ from coordinator.operate.port import (
     LetterQuery,
     LetterSummary,
 )
-from coordinator.stores.port import Backlog
-from shared.database import Document, document_of, row_of_document, utc
-from shared.errors import ConfigurationError, DatabaseUnavailable
-from shared.lane_tables import (
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.stores.lane_tables import (
     LEASE_TABLE,
     Cancellation,
     DeadLetter,
@@ -34,6 +33,7 @@ from shared.lane_tables import (
     ParkedCommand,
     PublisherPosition,
 )
+from coordinator.stores.port import Backlog
 
 T = TypeVar("T")
 

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from coordinator.operate.mongodb import MongoAdmin
 from coordinator.operate.port import LaneAdmin
 from coordinator.operate.sql import SqlAdmin
-from shared.addresses import scheme_of
+from coordinator.runtime.addresses import scheme_of
+from coordinator.runtime.settings import DatabaseSettings, load
 from shared.services import service_named
-from shared.settings import DatabaseSettings, load
 
 
 @contextmanager

@@ -13,17 +13,17 @@ from time import monotonic
 import msgspec
 from msgspec import Struct
 
+from coordinator.client.command_log import CommandLog, open_command_log
+from coordinator.client.database import close_database, open_database
 from coordinator.operate.broker import broker
 from coordinator.operate.output import Refused, quiet
-from shared.command_log import CommandLog, open_command_log
-from shared.commands import Command
-from shared.database import close_database, open_database
-from shared.errors import CommandPending, ConfigurationError
-from shared.ids import system_command_id
-from shared.messaging.outcome import Outcome
-from shared.messaging.rabbitmq import RabbitWrites
-from shared.messaging.wire import CommandMessage
-from shared.settings import BrokerSettings, DatabaseSettings, load
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, load
+from coordinator.service.commands import Command
+from coordinator.service.errors import CommandPending, ConfigurationError
+from coordinator.service.ids import system_command_id
+from coordinator.service.outcome import Outcome
+from coordinator.transports.rabbitmq.writes import RabbitWrites
 
 CONFIRM_TIMEOUT_S = 10.0
 ORDERS_AT_ONCE = 200

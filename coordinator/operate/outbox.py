@@ -20,8 +20,8 @@ from coordinator.operate.output import (
     refusing,
 )
 from coordinator.operate.port import EmittedSummary
+from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.stores.port import Backlog
-from shared.errors import ConfigurationError, Unavailable
 from shared.services import SERVICES
 
 PAGE_ENTRIES = 1000

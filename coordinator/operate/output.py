@@ -19,7 +19,7 @@ import click
 import msgspec
 import structlog
 
-from shared.errors import InvalidCommand, Unavailable
+from coordinator.service.errors import InvalidCommand, Unavailable
 from shared.services import SERVICES
 
 EXIT_REFUSED = 1

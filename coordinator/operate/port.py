@@ -1,8 +1,7 @@
 """The seam between the operator's commands and a lane's database.
 
-Two adapters implement it: coordinator/operate/sql.py and coordinator/operate/mongodb.py. Their errors are two of
-shared/errors.py: DatabaseUnavailable when the database is away or refuses, ConfigurationError when its schema is not
-migrated.
+Two adapters implement it: `sql.py` and `mongodb.py`. Their errors are two of coordinator/service/errors.py:
+DatabaseUnavailable when the database is away or refuses, ConfigurationError when its schema is not migrated.
 """
 
 from collections.abc import Iterator
@@ -11,9 +10,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from coordinator.service.options import Origin
+from coordinator.stores.lane_tables import DeadLetter, LogEntry, ParkedCommand
 from coordinator.stores.port import Backlog
-from shared.lane_tables import DeadLetter, LogEntry, ParkedCommand
-from shared.messaging.wire import Origin
 
 FAILED_AMONG = 10_000
 """How many of the latest log entries are searched for a failed one: the log has no index by status."""

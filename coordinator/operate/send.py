@@ -21,11 +21,11 @@ from coordinator.operate.output import (
     print_json,
     refusing,
 )
-from shared.commands import INTEGER_MAX, parse
-from shared.errors import ConfigurationError, InvalidCommand, Unavailable
-from shared.ids import is_system_id, new_command_id
-from shared.messaging.outcome import Outcome
-from shared.messaging.wire import BODY_BYTES_MAX, CommandMessage
+from coordinator.protocol.wire import BODY_BYTES_MAX, CommandMessage
+from coordinator.service.commands import INTEGER_MAX, parse
+from coordinator.service.errors import ConfigurationError, InvalidCommand, Unavailable
+from coordinator.service.ids import is_system_id, new_command_id
+from coordinator.service.outcome import Outcome
 from shared.services import SERVICES
 
 LANE_TYPES: Final = "lane."

@@ -24,7 +24,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 
-from coordinator.migrate import DRIVERS
+from coordinator.client.database import row_of, utc
+from coordinator.migrations.migrate import DRIVERS
 from coordinator.operate.port import (
     FAILED_AMONG,
     LOCK_TIMEOUT_S,
@@ -34,11 +35,9 @@ from coordinator.operate.port import (
     LetterQuery,
     LetterSummary,
 )
-from coordinator.stores.port import Backlog
-from shared.addresses import scheme_of
-from shared.database import row_of, utc
-from shared.errors import ConfigurationError, DatabaseUnavailable
-from shared.lane_tables import (
+from coordinator.runtime.addresses import scheme_of
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.stores.lane_tables import (
     LEASE_TABLE,
     Cancellation,
     DeadLetter,
@@ -48,6 +47,7 @@ from shared.lane_tables import (
     PublisherPosition,
     metadata,
 )
+from coordinator.stores.port import Backlog
 
 CONNECT_TIMEOUT_S = 3
 _LEASE = metadata.tables[LEASE_TABLE]

@@ -22,10 +22,10 @@ from coordinator.operate.output import (
     print_table,
 )
 from coordinator.operate.port import LaneAdmin, LaneState
-from shared.effects import effects_key
-from shared.errors import ConfigurationError, Unavailable
+from coordinator.runtime.settings import BrokerSettings, load
+from coordinator.service.errors import ConfigurationError, Unavailable
+from coordinator.service.outside_calls import effects_key
 from shared.services import SERVICES
-from shared.settings import BrokerSettings, load
 
 
 class FailedCommand(Struct, frozen=True, kw_only=True):

@@ -7,9 +7,9 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
+from coordinator.service.rows import R, Row
+from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.port import Backlog, BatchFault, Changes, Fenced, Lease, Read, Transaction
-from shared.lane_tables import OutboxEntry
-from shared.rows import R, Row
 
 _ABSENT = object()
 _Journal = list[tuple[dict[Any, Any], Any, Any]]

@@ -26,6 +26,11 @@ from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError,
 from pymongo.read_concern import ReadConcern
 from pymongo.synchronous.database import Database
 
+from coordinator.client.database import Document, document_of, row_of_document
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.rows import R, Row
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
 from coordinator.stores.port import (
     Backlog,
     BatchFault,
@@ -39,11 +44,6 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
-from shared.database import Document, document_of, row_of_document
-from shared.errors import ConfigurationError
-from shared.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
-from shared.rows import R, Row
-from shared.service import Service
 
 SERVER_SELECTION_TIMEOUT_MS = 3000
 SOCKET_TIMEOUT_MS = 30_000

@@ -13,6 +13,10 @@ import pymysql
 from pymysql.constants import COMMAND, ER
 from sqlalchemy import make_url
 
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.rows import R, Row
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE
 from coordinator.stores.mysql_errors import depends_on_more, is_of_schema, is_signaled, translated
 from coordinator.stores.mysql_statements import Statements
 from coordinator.stores.port import (
@@ -29,10 +33,6 @@ from coordinator.stores.port import (
     Transaction,
 )
 from coordinator.stores.sql import BACKLOG, Schema, aware, dropped, missing_table, naive, row_of, unsynced
-from shared.errors import ConfigurationError
-from shared.lane_tables import LANE_MODELS, LEASE_TABLE
-from shared.rows import R, Row
-from shared.service import Service
 
 CONNECT_TIMEOUT_S = 5
 IO_TIMEOUT_S = 30

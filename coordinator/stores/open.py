@@ -1,9 +1,9 @@
 """Which store serves which address. Each brings its driver, of which a process needs one."""
 
+from coordinator.runtime.addresses import scheme_of
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.service import Service
 from coordinator.stores.port import Store
-from shared.addresses import scheme_of
-from shared.errors import ConfigurationError
-from shared.service import Service
 
 # ruff: noqa: PLC0415
 

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from shared.rows import R, Row
+from coordinator.service.rows import R, Row
 
 
 class StoreError(Exception):

@@ -20,6 +20,10 @@ from psycopg import errors
 from psycopg.pq.abc import PGresult
 from sqlalchemy import DateTime, Integer, LargeBinary
 
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.rows import R, Row
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE
 from coordinator.stores.port import (
     Backlog,
     BatchFault,
@@ -35,10 +39,6 @@ from coordinator.stores.postgresql_errors import translated
 from coordinator.stores.postgresql_pipeline import Pipeline, Refused, Statement
 from coordinator.stores.server import ServerStore
 from coordinator.stores.sql import BACKLOG, Schema, TableOf, missing_table, row_of, unsynced
-from shared.errors import ConfigurationError
-from shared.lane_tables import LANE_MODELS, LEASE_TABLE
-from shared.rows import R, Row
-from shared.service import Service
 
 CONNECT_TIMEOUT_S = 5
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000

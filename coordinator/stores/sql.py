@@ -7,10 +7,10 @@ from typing import Any
 from msgspec import Struct
 from sqlalchemy import Column, MetaData, Table
 
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.rows import R, Row
+from coordinator.stores import lane_tables
 from coordinator.stores.port import BatchFault
-from shared import lane_tables
-from shared.errors import ConfigurationError
-from shared.rows import R, Row
 
 BACKLOG = f"SELECT lane, COUNT(*), MIN(created_at) FROM {lane_tables.OutboxEntry.table} GROUP BY lane"  # noqa: S608
 """What waits in the outbox, by target."""

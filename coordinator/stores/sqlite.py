@@ -9,6 +9,11 @@ from typing import Any
 
 from sqlalchemy import DateTime, create_engine
 
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.rows import R, Row
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE
+from coordinator.stores.lane_tables import metadata as lane_metadata
 from coordinator.stores.port import (
     Backlog,
     BatchFault,
@@ -24,11 +29,6 @@ from coordinator.stores.port import (
 )
 from coordinator.stores.server import ServerStore
 from coordinator.stores.sql import BACKLOG, Schema, TableOf, dropped, missing_table, row_of
-from shared.errors import ConfigurationError
-from shared.lane_tables import LANE_MODELS, LEASE_TABLE
-from shared.lane_tables import metadata as lane_metadata
-from shared.rows import R, Row
-from shared.service import Service
 
 BUSY_TIMEOUT_S = 5.0
 _MISSING = re.compile(r"(?:no such table: (?:main\.)?|no such column: (?:\w+\.)?|has no column named )(\w+)")

@@ -1,8 +1,8 @@
 """Items in stock and their reservations, on MongoDB with Redis as the cache."""
 
+from coordinator.service.service import Projection, Service
 from shared.items.handlers import HANDLERS
 from shared.items.model import Item, Reservation
-from shared.service import Projection, Service
 
 
 def open_projection() -> Projection:

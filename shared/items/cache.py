@@ -2,11 +2,11 @@
 
 from typing import Final, TypeAlias
 
-from shared.cache.connections import AsyncRedisScripts, RedisScripts
-from shared.cache.projection import CacheProjection
-from shared.cache.reader import RowCache
+from coordinator.cache.connections import AsyncRedisScripts, RedisScripts
+from coordinator.cache.projection import CacheProjection
+from coordinator.cache.reader import RowCache
+from coordinator.runtime.settings import CacheSettings, load
 from shared.items.model import Item
-from shared.settings import CacheSettings, load
 
 LEASE_KEY: Final = "items:lease"
 

@@ -3,11 +3,11 @@
 import msgspec
 from msgspec import UNSET
 
-from shared.errors import Rejected
+from coordinator.service.errors import Rejected
+from coordinator.service.rows import Ref, Row, by_key
+from coordinator.service.unit_of_work import Handler, UnitOfWork
 from shared.items.commands import CreateItem, Quote, QuoteItem, ReleaseItem, ReserveItem, UpdateItem
 from shared.items.model import Item, Reservation
-from shared.rows import Ref, Row, by_key
-from shared.unit_of_work import Handler, UnitOfWork
 
 
 def create_item(work: UnitOfWork, command: CreateItem) -> Item:

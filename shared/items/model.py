@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import msgspec
 
-from shared.commands import INTEGER_MAX
-from shared.errors import Rejected
-from shared.rows import Row, VersionedRow
+from coordinator.service.commands import INTEGER_MAX
+from coordinator.service.errors import Rejected
+from coordinator.service.rows import Row, VersionedRow
 
 
 class Item(VersionedRow, frozen=True, kw_only=True):

@@ -3,9 +3,9 @@
 from pymongo import ReadPreference
 from pymongo.read_concern import ReadConcern
 
-from shared.database import READ_TIMEOUT_MS, Documents, reading, row_of_document
+from coordinator.client.database import READ_TIMEOUT_MS, Documents, reading, row_of_document
+from coordinator.service.paging import Page, page_of
 from shared.items.model import Item
-from shared.paging import Page, page_of
 
 
 class ItemRepository:

@@ -2,14 +2,14 @@
 
 from typing import Literal
 
-from shared.database import Documents
-from shared.errors import NotFound
+from coordinator.client.database import Documents
+from coordinator.client.writes import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
+from coordinator.service.errors import NotFound
+from coordinator.service.paging import PAGE_DEFAULT, Page
 from shared.items.cache import ItemCache
 from shared.items.commands import CreateItem, ReleaseItem, ReserveItem, UpdateItem
 from shared.items.model import Item, Reservation
 from shared.items.repository import ItemRepository
-from shared.messaging.writes import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
-from shared.paging import PAGE_DEFAULT, Page
 
 CacheResult = Literal["hit", "stored", "miss", "bypass"]
 

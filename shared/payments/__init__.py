@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from shared.effects import Effects
-from shared.fit import check_fit
+from coordinator.runtime.fit import check_fit
+from coordinator.runtime.settings import EffectSettings, StripeSettings, load
+from coordinator.service.outside_calls import Effects
+from coordinator.service.service import Service
 from shared.payments.effects import PaymentEffects
 from shared.payments.handlers import HANDLERS
 from shared.payments.model import Payment, Refund, Waiters, metadata
-from shared.service import Service
-from shared.settings import EffectSettings, StripeSettings, load
 
 
 def open_payment_effects() -> Effects:

@@ -2,8 +2,8 @@
 
 from typing import Any, ClassVar, Final
 
-from shared.commands import Command, Id
-from shared.effects import Call, Effect, EffectHandler, GivenUp
+from coordinator.service.commands import Command, Id
+from coordinator.service.outside_calls import Call, Effect, EffectHandler, GivenUp
 from shared.payments.model import Action, Payment, Refund
 from shared.payments.provider import Authorized, Captured, Declined, PaymentProvider, Refunded, Refused, Voided
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, VoidResult
@@ -84,7 +84,7 @@ def effect_for(payment: Payment, action: Action, refund: Refund | None = None) -
 
 
 class PaymentEffects:
-    """Implements `shared.effects.Effects` with a provider."""
+    """Implements `coordinator.service.outside_calls.Effects` with a provider."""
 
     def __init__(self, provider: PaymentProvider) -> None:
         self._provider = provider

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
-from shared.errors import Rejected
+from coordinator.service.errors import Rejected
+from coordinator.service.rows import Ref, Row, by_key, by_unique
+from coordinator.service.unit_of_work import Handler, UnitOfWork
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.currencies import minor_unit_digits
 from shared.payments.model import Payment, Refund, Waiters
@@ -11,8 +13,6 @@ from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult
 from shared.payments.review import resolve_payment
 from shared.payments.states import after
 from shared.payments.told import authorize_result, capture_result, provider_event, refund_result, void_result
-from shared.rows import Ref, Row, by_key, by_unique
-from shared.unit_of_work import Handler, UnitOfWork
 
 
 def open_payment(work: UnitOfWork, command: OpenPayment) -> Payment:

@@ -8,9 +8,9 @@ from msgspec import Struct
 from sqlalchemy import BigInteger, Column, DateTime, Index, MetaData, String, Table, UniqueConstraint
 from sqlalchemy.dialects.mysql import DATETIME
 
+from coordinator.service.rows import Row, VersionedRow
+from coordinator.service.text import storable
 from shared.payments.states import Status
-from shared.rows import Row, VersionedRow
-from shared.text import storable
 
 REASON_CODE_CHARACTERS_MAX = 64
 REASON_CHARACTERS_MAX = 500

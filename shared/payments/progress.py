@@ -10,13 +10,13 @@ from typing import Final
 
 import msgspec
 
-from shared.continuation import Deferred
-from shared.errors import Rejected
+from coordinator.service.continuation import Deferred
+from coordinator.service.errors import Rejected
+from coordinator.service.unit_of_work import UnitOfWork
 from shared.payments.commands import RefundPayment
 from shared.payments.effects import effect_for
 from shared.payments.model import Action, Payment, Reason, Refund, Waiters
 from shared.payments.states import Event, Status, after
-from shared.unit_of_work import UnitOfWork
 
 # What each event makes certain, and so ends. A refund ends when its own row does.
 _ENDS: Final[Mapping[Event, frozenset[Action]]] = {

@@ -4,12 +4,12 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import Rejected
+from coordinator.service.errors import Rejected
+from coordinator.service.unit_of_work import UnitOfWork
 from shared.payments.commands import ResolvePayment
 from shared.payments.model import Payment, Reason, Refund
 from shared.payments.progress import Progress
 from shared.payments.told import AMOUNT_MISMATCH, REFUND_RETURNED, check_same, payment_of, sum_without
-from shared.unit_of_work import UnitOfWork
 
 RESOLVED: Final = "resolved"
 

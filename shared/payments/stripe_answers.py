@@ -9,12 +9,12 @@ from typing import Final
 
 import msgspec
 
-from shared.effects import EffectRetry
+from coordinator.service.outside_calls import EffectRetry
+from coordinator.service.text import storable
 from shared.payments.commands import ProviderId, Total
 from shared.payments.model import REASON_CHARACTERS_MAX, code_of
 from shared.payments.provider import Declined, Refused
 from shared.payments.stripe_amounts import AmountNotChargeable, from_stripe
-from shared.text import storable
 
 _SHOWN: Final = 100
 

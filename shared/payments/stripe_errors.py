@@ -10,8 +10,8 @@ import aiohttp
 import stripe
 from msgspec import Struct
 
-from shared.effects import EffectRetry
-from shared.errors import CoordinatorError
+from coordinator.service.errors import CoordinatorError
+from coordinator.service.outside_calls import EffectRetry
 from shared.payments.stripe_answers import known_code, text_of
 
 _UNSENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)

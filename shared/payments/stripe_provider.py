@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import aiohttp
 import stripe
 
-from shared.effects import EffectRetry
-from shared.errors import ConfigurationError
+from coordinator.runtime.settings import StripeSettings
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.outside_calls import EffectRetry
 from shared.payments.provider import Authorized, Captured, Declined, Refunded, Refused, Voided
 from shared.payments.stripe_amounts import AmountNotChargeable, to_stripe
 from shared.payments.stripe_answers import amount_of, declined, id_of, refused
@@ -28,7 +29,6 @@ from shared.payments.stripe_errors import KeySpent, StripeRefused
 from shared.payments.stripe_http import BoundedHttp
 from shared.payments.stripe_lookup import StripeLookUp, asked
 from shared.payments.stripe_metadata import MetadataKey
-from shared.settings import StripeSettings
 
 if TYPE_CHECKING:
     from stripe.params import PaymentIntentCreateParams

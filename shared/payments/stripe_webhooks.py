@@ -13,11 +13,11 @@ import msgspec
 import stripe
 from msgspec import Struct
 
-from shared.effects import EffectRetry
-from shared.errors import ConfigurationError, CoordinatorError
+from coordinator.runtime.settings import StripeSettings
+from coordinator.service.errors import ConfigurationError, CoordinatorError
+from coordinator.service.outside_calls import EffectRetry
 from shared.payments.stripe_answers import amount_of, id_of, known_code, text_of
 from shared.payments.stripe_metadata import PAYMENT_METADATA, MetadataKey
-from shared.settings import StripeSettings
 
 Kind = Literal["authorized", "captured", "voided", "declined", "refunded", "refund_failed"]
 

@@ -14,12 +14,12 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import Rejected
+from coordinator.service.errors import Rejected
+from coordinator.service.unit_of_work import UnitOfWork
 from shared.payments.model import Action, Payment, Reason, Refund, reason_of
 from shared.payments.progress import Progress
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, TellOfPayment, VoidResult
 from shared.payments.states import Guess
-from shared.unit_of_work import UnitOfWork
 
 REFUND_RETURNED: Final = "refund_returned"
 AMOUNT_MISMATCH: Final = "amount_mismatch"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from shared.saga import SagaStep
-from shared.service import Service
+from coordinator.service.saga import SagaStep
+from coordinator.service.service import Service
 from shared.users.handlers import HANDLERS
 from shared.users.model import User, metadata
 from shared.users.purchases.handlers import HANDLERS as PURCHASE_HANDLERS

@@ -3,9 +3,9 @@
 import msgspec
 from msgspec import UNSET
 
-from shared.errors import Rejected
-from shared.rows import Ref, Row, by_key, by_unique
-from shared.unit_of_work import Handler, UnitOfWork
+from coordinator.service.errors import Rejected
+from coordinator.service.rows import Ref, Row, by_key, by_unique
+from coordinator.service.unit_of_work import Handler, UnitOfWork
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, Transfer, TransferCredit, UpdateUser
 from shared.users.emails import kept_email
 from shared.users.model import User

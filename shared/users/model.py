@@ -15,9 +15,9 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from shared.commands import INTEGER_MAX
-from shared.errors import Rejected
-from shared.rows import VersionedRow
+from coordinator.service.commands import INTEGER_MAX
+from coordinator.service.errors import Rejected
+from coordinator.service.rows import VersionedRow
 from shared.users.emails import EMAIL_CHARACTERS_MAX
 
 metadata = MetaData()

@@ -3,8 +3,8 @@
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.database import fetch
-from shared.paging import Page, page_of
+from coordinator.client.database import fetch
+from coordinator.service.paging import Page, page_of
 from shared.users.model import User, users
 
 

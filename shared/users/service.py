@@ -2,9 +2,9 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.errors import NotFound
-from shared.messaging.writes import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
-from shared.paging import PAGE_DEFAULT, Page
+from coordinator.client.writes import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
+from coordinator.service.errors import NotFound
+from coordinator.service.paging import PAGE_DEFAULT, Page
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, Transfer, TransferCredit, UpdateUser
 from shared.users.model import User
 from shared.users.repository import UserRepository

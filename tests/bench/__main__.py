@@ -9,7 +9,7 @@ from types import FrameType
 import click
 import structlog
 
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
 from tests.bench.benchmark import Options, run_benchmark
 from tests.bench.catalogue import rows
 from tests.bench.plan import selected

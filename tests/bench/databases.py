@@ -7,9 +7,9 @@ from pymongo import MongoClient
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.engine import Engine
 
-from coordinator.migrate import DRIVERS, migrate
-from shared.addresses import scheme_of
-from shared.settings import DatabaseSettings
+from coordinator.migrations.migrate import DRIVERS, migrate
+from coordinator.runtime.addresses import scheme_of
+from coordinator.runtime.settings import DatabaseSettings
 from tests.bench.invariants import State
 from tests.bench.service import ACCOUNTS, BALANCE, ITEMS, STOCK, metadata, service_named
 

@@ -12,19 +12,19 @@ import uvloop
 from aiohttp import web
 from psycopg_pool import AsyncConnectionPool
 
-from gateways.app import Dependencies, Gateway, create_app
-from gateways.requests import issue, path_id, read_command
-from gateways.responses import written_response
-from gateways.server import serve_until_stopped
-from shared.command_log import open_command_log
-from shared.database import close_database, open_database
-from shared.errors import CommandRejected
-from shared.messaging.outcome import Outcome
-from shared.messaging.rabbitmq import RabbitWrites
-from shared.messaging.wire import CommandMessage
-from shared.messaging.writes import WriteOptions, Written, execute
-from shared.settings import BrokerSettings, GatewaySettings, ReaderSettings, TelemetrySettings, load
-from shared.telemetry import configure_logging
+from coordinator.client.command_log import open_command_log
+from coordinator.client.database import close_database, open_database
+from coordinator.client.writes import WriteOptions, Written, execute
+from coordinator.http.app import Dependencies, Gateway, create_app
+from coordinator.http.requests import issue, path_id, read_command
+from coordinator.http.responses import written_response
+from coordinator.http.server import serve_until_stopped
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import BrokerSettings, GatewaySettings, ReaderSettings, TelemetrySettings, load
+from coordinator.runtime.telemetry import configure_logging
+from coordinator.service.errors import CommandRejected
+from coordinator.service.outcome import Outcome
+from coordinator.transports.rabbitmq.writes import RabbitWrites
 from tests.bench.service import Account, credit_command
 
 POOL = 16

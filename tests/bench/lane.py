@@ -2,9 +2,9 @@
 
 import sys
 
-from coordinator.process import run
-from shared.settings import TelemetrySettings, load
-from shared.telemetry import configure_logging
+from coordinator.runtime.settings import TelemetrySettings, load
+from coordinator.runtime.telemetry import configure_logging
+from coordinator.worker.process import run
 from tests.bench.service import service_named
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Final
 from msgspec import Struct, structs
 from sqlalchemy import BigInteger, CheckConstraint, Column, MetaData, String, Table
 
-from shared.commands import Amount, Command, Id, Quantity
-from shared.errors import Rejected
-from shared.rows import Ref, Row, VersionedRow, by_key, by_unique
-from shared.service import Service
-from shared.unit_of_work import Handler, UnitOfWork
+from coordinator.service.commands import Amount, Command, Id, Quantity
+from coordinator.service.errors import Rejected
+from coordinator.service.rows import Ref, Row, VersionedRow, by_key, by_unique
+from coordinator.service.service import Service
+from coordinator.service.unit_of_work import Handler, UnitOfWork
 
 ACCOUNTS: Final = 100_000
 ITEMS: Final = 1_000

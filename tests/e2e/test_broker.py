@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.dev.servers import ServerSet
 from coordinator.dev.servers.process import Process
-from shared.messaging.topology import queue_name
+from coordinator.transports.rabbitmq.topology import queue_name
 from tests.support.rabbitmqctl import add_user, close_connections, evaluate
 from tests.support.system import System, wait_ready, wait_until, write_all
 

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from sqlalchemy import text
 
-from shared.lane_tables import LogEntry
+from coordinator.stores.lane_tables import LogEntry
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.system import System, write_all
 

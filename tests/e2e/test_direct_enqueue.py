@@ -13,8 +13,8 @@ import pika
 import pytest
 from sqlalchemy import text
 
-from shared.messaging.topology import dead_queue_name, queue_name
-from shared.messaging.wire import PACK_CONTENT
+from coordinator.protocol.wire import PACK_CONTENT
+from coordinator.transports.rabbitmq.topology import dead_queue_name, queue_name
 from tests.support.databases import sql_engine
 from tests.support.letters import dead_letters
 from tests.support.servers import install_amqp_tools

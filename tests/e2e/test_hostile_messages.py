@@ -15,8 +15,8 @@ import pika.exceptions
 import pytest
 from sqlalchemy import text
 
-from shared.messaging.topology import dead_queue_name
-from shared.messaging.wire import PACK_CONTENT
+from coordinator.protocol.wire import PACK_CONTENT
+from coordinator.transports.rabbitmq.topology import dead_queue_name
 from tests.support.databases import sql_engine
 from tests.support.letters import dead_letters
 from tests.support.system import System, wait_until

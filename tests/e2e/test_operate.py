@@ -17,12 +17,12 @@ from msgspec import Struct
 from sqlalchemy import text
 
 from coordinator.cli import EXIT_CONFIGURATION, cli
+from coordinator.protocol.wire import CommandMessage, encode_pack, fingerprint_of
+from coordinator.service.errors import ConfigurationError
+from coordinator.stores.lane_tables import OutboxEntry, ParkedCommand
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Changes, Store
-from shared.errors import ConfigurationError
-from shared.lane_tables import OutboxEntry, ParkedCommand
-from shared.messaging.topology import dead_queue_name, queue_name
-from shared.messaging.wire import CommandMessage, encode_pack, fingerprint_of
+from coordinator.transports.rabbitmq.topology import dead_queue_name, queue_name
 from shared.services import service_named
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until

@@ -12,9 +12,9 @@ from sqlalchemy import text
 
 from coordinator.dev.servers import ServerSet
 from coordinator.dev.servers.process import Process
+from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Changes
-from shared.lane_tables import OutboxEntry
 from shared.services import service_named
 from tests.support.databases import sql_engine
 from tests.support.servers import quorum_queues_are_noted

@@ -15,8 +15,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from coordinator.dev.sandbox.defaults import API_KEY, METADATA_KEY, WEBHOOK_PATH, WEBHOOK_SECRET
 from coordinator.dev.servers.process import Process
+from shared.payments.sandbox.defaults import API_KEY, METADATA_KEY, WEBHOOK_PATH, WEBHOOK_SECRET
 from tests.support.sandbox import RunningSandbox
 from tests.support.system import Client, System
 

@@ -19,9 +19,10 @@ from sqlalchemy import text
 
 from coordinator.cli import cli
 from coordinator.dev.servers import ServerSet
-from shared.effects import effects_key
-from shared.messaging.direct_reply import DIRECT_REPLY
-from shared.messaging.topology import (
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.outside_calls import effects_key
+from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY
+from coordinator.transports.rabbitmq.topology import (
     DEAD_EXCHANGE,
     SYSTEM_EXCHANGE,
     WRITES_EXCHANGE,
@@ -29,7 +30,6 @@ from shared.messaging.topology import (
     queue_arguments,
     queue_name,
 )
-from shared.settings import BrokerSettings
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import text
 
 from coordinator.dev.servers import ServerSet
-from shared.errors import CommandPending
-from shared.messaging.outcome import Outcome
-from shared.messaging.rabbitmq import RabbitWrites
-from shared.messaging.topology import queue_name
-from shared.messaging.wire import CommandMessage
-from shared.settings import BrokerSettings
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.errors import CommandPending
+from coordinator.service.outcome import Outcome
+from coordinator.transports.rabbitmq.topology import queue_name
+from coordinator.transports.rabbitmq.writes import RabbitWrites
 from tests.support.databases import sql_engine
 from tests.support.servers import quorum_queues_are_noted
 from tests.support.system import System, wait_until

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from shared.database import open_documents
+from coordinator.client.database import open_documents
 from tests.support.system import Client, System, wait_until
 
 PURCHASES = 500

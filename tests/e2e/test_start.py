@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.dev.servers.process import Process
-from shared.messaging.topology import queue_name
+from coordinator.transports.rabbitmq.topology import queue_name
 from tests.support.system import System
 
 

@@ -10,10 +10,10 @@ import pika
 import pika.exceptions
 import pytest
 
-from shared.effects import effects_key
-from shared.ids import continuation_command_id, derived_command_id
-from shared.messaging.topology import WRITES_EXCHANGE, queue_name
-from shared.messaging.wire import PACK_CONTENT
+from coordinator.protocol.wire import PACK_CONTENT
+from coordinator.service.ids import continuation_command_id, derived_command_id
+from coordinator.service.outside_calls import effects_key
+from coordinator.transports.rabbitmq.topology import WRITES_EXCHANGE, queue_name
 from tests.support.letters import dead_letters
 from tests.support.system import Client, System, wait_until
 

@@ -13,10 +13,10 @@ from pika.exceptions import UnroutableError
 from sqlalchemy import text
 
 from coordinator.cli import cli
-from coordinator.migrate import migrate
-from shared.ids import continuation_command_id
-from shared.messaging.topology import dead_queue_name, queue_name
-from shared.messaging.wire import CommandMessage, fingerprint_of
+from coordinator.migrations.migrate import migrate
+from coordinator.protocol.wire import CommandMessage, fingerprint_of
+from coordinator.service.ids import continuation_command_id
+from coordinator.transports.rabbitmq.topology import dead_queue_name, queue_name
 from shared.services import service_named
 from tests.support import previous_release as previous
 from tests.support.databases import sql_engine

@@ -10,13 +10,13 @@ from uuid import UUID
 import aiohttp
 import msgspec
 
-from shared.commands import Command
-from shared.errors import CommandPending, Unavailable
-from shared.ids import command_id_for
-from shared.messaging.outcome import NO_RESULT, Outcome, OutcomeError
-from shared.messaging.rabbitmq import RabbitWrites
-from shared.messaging.wire import CommandMessage
-from shared.settings import BrokerSettings
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.commands import Command
+from coordinator.service.errors import CommandPending, Unavailable
+from coordinator.service.ids import command_id_for
+from coordinator.service.outcome import NO_RESULT, Outcome, OutcomeError
+from coordinator.transports.rabbitmq.writes import RabbitWrites
 from tests.faults.workload import Workload, route_of
 from tests.support.checker import ClientRecord
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from shared.lane_tables import LogEntry
-from shared.messaging.wire import CommandMessage, fingerprint_of
+from coordinator.protocol.wire import CommandMessage, fingerprint_of
+from coordinator.stores.lane_tables import LogEntry
 from tests.faults.tables import Tables
 from tests.faults.workload import STOCK
 from tests.support.checker import ClientRecord

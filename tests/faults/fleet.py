@@ -18,9 +18,9 @@ from coordinator.dev.install import Installation
 from coordinator.dev.servers import Server, ServerSet, remove_data
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
-from coordinator.migrate import migrate
+from coordinator.migrations.migrate import migrate
+from coordinator.runtime.settings import DatabaseSettings
 from shared.services import service_named
-from shared.settings import DatabaseSettings
 from tests.faults.disk import SmallDisk, small_disk
 from tests.faults.plan import LANES
 from tests.faults.proxy import TcpProxy

@@ -10,13 +10,13 @@ from uuid import UUID
 import msgspec
 import pika
 
-from shared.errors import Overloaded, Unavailable
-from shared.ids import continuation_command_id, replay_command_id
-from shared.lane_tables import LogEntry
-from shared.messaging.publisher import Publisher
-from shared.messaging.topology import WRITES_EXCHANGE
-from shared.messaging.wire import PACK_CONTENT
-from shared.settings import BrokerSettings
+from coordinator.protocol.wire import PACK_CONTENT
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.errors import Overloaded, Unavailable
+from coordinator.service.ids import continuation_command_id, replay_command_id
+from coordinator.stores.lane_tables import LogEntry
+from coordinator.transports.rabbitmq.publisher import Publisher
+from coordinator.transports.rabbitmq.topology import WRITES_EXCHANGE
 from tests.faults.tables import Tables
 
 NOBODY = 10**9

@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from shared.lane_tables import LogEntry
-from shared.messaging.outcome import Outcome, from_log
+from coordinator.service.outcome import Outcome
+from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.outcomes import from_log
 from tests.support.checker import ClientRecord, check
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

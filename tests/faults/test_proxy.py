@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from coordinator.migrate import migrate
+from coordinator.migrations.migrate import migrate
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.stores.lane_tables import Counter
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Lease, Read, StoreUnavailable
-from shared.lane_tables import Counter
 from shared.services import service_named
-from shared.settings import DatabaseSettings
 from tests.faults.fleet import through
 from tests.faults.plan import LANES
 from tests.faults.proxy import AtCommit, CommitSpotter, TcpProxy

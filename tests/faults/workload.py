@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from shared.commands import Command
+from coordinator.service.commands import Command
 from shared.items.commands import CreateItem, ReleaseItem, ReserveItem
 from shared.items.model import Reservation
 from shared.payments.commands import OpenPayment

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 
-from shared.cache import scripts
-from shared.cache.lease import CacheLease
-from shared.cache.projection import CacheProjection
-from shared.cache.told import ToldLog
+from coordinator.cache import scripts
+from coordinator.cache.command_log import ToldLog
+from coordinator.cache.lease import CacheLease
+from coordinator.cache.projection import CacheProjection
 from tests.simulation.patching import Patches
 from tests.support.cache_world import Gateway, LaneActor, Violation, World
 from tests.support.servers import Environment

@@ -23,7 +23,7 @@ import redis
 
 from coordinator.dev.servers import Server, ServerSet
 from coordinator.dev.servers.process import descendants
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
 from tests.support.servers import quorum_queues_are_noted
 
 pytestmark = pytest.mark.timeout(300)

@@ -11,14 +11,14 @@ from typing import Any, ClassVar
 import pytest
 from sqlalchemy import text
 
-from coordinator.migrate import migrate
+from coordinator.migrations.migrate import migrate
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.lane_tables import metadata as lane_metadata
 from coordinator.stores.open import open_store as open_store_at
 from coordinator.stores.port import BatchFault, Conflict, Fenced, Lease, Read, Store, StoreUnavailable
-from shared.errors import ConfigurationError
-from shared.lane_tables import LogEntry
-from shared.lane_tables import metadata as lane_metadata
-from shared.service import Service
-from shared.settings import DatabaseSettings
 from tests.support.continuation_contract import ContinuationContract
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.lane_contract import LaneContract

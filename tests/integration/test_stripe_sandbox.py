@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import stripe
 
-from shared.effects import EffectRetry
+from coordinator.service.outside_calls import EffectRetry
 from shared.payments.provider import Authorized, Captured, Declined, Refunded, Refused, Voided
 from shared.payments.stripe_provider import StripeProvider
 from tests.support.sandbox import RunningSandbox

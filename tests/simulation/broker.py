@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import pika
 
 from coordinator.lane.delivery import Delivery
-from coordinator.rabbitmq.incoming import dead_delivery_of, delivery_of
-from shared.messaging.topology import DEAD_EXCHANGE, SYSTEM_EXCHANGE, WRITES_EXCHANGE
-from shared.settings import LaneSettings
+from coordinator.runtime.settings import LaneSettings
+from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
+from coordinator.transports.rabbitmq.topology import DEAD_EXCHANGE, SYSTEM_EXCHANGE, WRITES_EXCHANGE
 from tests.simulation.schedule import DONE, IDLE, NEVER, PASSED, Act
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from typing import Any
 
 from msgspec import structs
 
-from coordinator.inbox import Inbox
 from coordinator.lane import lane as lane_module
 from coordinator.lane import request as request_module
 from coordinator.lane import settle as settle_module
@@ -27,10 +26,11 @@ from coordinator.lane.positions import Positions
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.lane.window import Window
-from coordinator.rabbitmq.emitted import EmittedCommands
+from coordinator.protocol import decoding
+from coordinator.stores.lane_tables import LogEntry, OutboxEntry
 from coordinator.stores.port import Changes, Fenced, Lease
-from shared.lane_tables import LogEntry, OutboxEntry
-from shared.messaging import decoding
+from coordinator.transports.rabbitmq.emitted import EmittedCommands
+from coordinator.worker.inbox import Inbox
 from tests.simulation import catalogue_borders, catalogue_parking
 from tests.simulation.database import Database, Pending, SimulatedStore, SimulatedTransaction
 from tests.simulation.mutant import Mutant, rewritten

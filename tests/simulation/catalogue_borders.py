@@ -16,12 +16,12 @@ from coordinator.lane.letters import Letters
 from coordinator.lane.orders import Orders
 from coordinator.lane.outbox import Outbox
 from coordinator.lane.unit_of_work import BatchWork
-from coordinator.rabbitmq import incoming as incoming_module
-from coordinator.rabbitmq.emitted import EmittedCommands
+from coordinator.protocol import decoding
+from coordinator.service.continuation import Deferred
+from coordinator.stores.lane_tables import DeadLetter
 from coordinator.stores.port import Changes, Lease
-from shared.continuation import Deferred
-from shared.lane_tables import DeadLetter
-from shared.messaging import decoding
+from coordinator.transports.rabbitmq import incoming as incoming_module
+from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from tests.simulation import broker as broker_module
 from tests.simulation.database import Pending, SimulatedTransaction
 from tests.simulation.mutant import Mutant, rewritten

@@ -13,7 +13,7 @@ from coordinator.lane.orders import Orders
 from coordinator.lane.outbox import Outbox
 from coordinator.lane.parking import Parking
 from coordinator.lane.positions import Positions
-from shared.lane_tables import ParkedCommand
+from coordinator.stores.lane_tables import ParkedCommand
 from tests.simulation.database import SimulatedTransaction
 from tests.simulation.mutant import Mutant, rewritten
 from tests.simulation.patching import Patches

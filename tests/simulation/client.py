@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import pika
 
-from shared.messaging.outcome import Outcome, decode_outcome
-from shared.messaging.wire import (
+from coordinator.protocol.outcomes import decode_outcome
+from coordinator.protocol.wire import (
     HEADER_COMMAND_ID,
     HEADER_COMMAND_TYPE,
     HEADER_REPLY_PACKS,
@@ -19,6 +19,7 @@ from shared.messaging.wire import (
     encode_pack,
     headers_of,
 )
+from coordinator.service.outcome import Outcome
 from tests.simulation.broker import Message, public_message
 from tests.simulation.publisher import Publisher
 from tests.simulation.schedule import DONE, IDLE, PASSED, Act

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from coordinator.service.rows import Row
+from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand
 from coordinator.stores.port import Backlog, BatchFault, Changes, Conflict, Fenced, Lease, Read, StoreUnavailable
-from shared.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand
-from shared.rows import Row
 from tests.simulation.letters import Book
 from tests.simulation.schedule import DONE, IDLE, NEVER, PASSED, Act
 from tests.simulation.services import BALANCE_MIN, NOTE_CHARACTERS_MAX

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from coordinator.rabbitmq.emitted import EmittedCommands
-from shared.errors import Overloaded
-from shared.lane_tables import OutboxEntry
+from coordinator.service.errors import Overloaded
+from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from tests.simulation.broker import Message
 from tests.simulation.schedule import NEVER
 

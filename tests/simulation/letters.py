@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from shared.ids import continuation_command_id, replay_command_id, system_command_id
-from shared.lane_tables import Counter, DeadLetter, LogEntry, OutboxEntry
-from shared.messaging.options import Options
-from shared.messaging.wire import CommandMessage
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.ids import continuation_command_id, replay_command_id, system_command_id
+from coordinator.service.options import Options
+from coordinator.stores.lane_tables import Counter, DeadLetter, LogEntry, OutboxEntry
 
 if TYPE_CHECKING:
     from coordinator.stores.port import Changes

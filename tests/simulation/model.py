@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from shared.ids import continuation_command_id, derived_command_id
-from shared.lane_tables import LogEntry
-from shared.messaging.wire import CommandMessage
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.ids import continuation_command_id, derived_command_id
+from coordinator.stores.lane_tables import LogEntry
 from tests.simulation.letters import continuation, replayed
 from tests.simulation.services import MENDED, SERVICES, TARGETS
 

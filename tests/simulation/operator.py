@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from shared.lane_tables import DeadLetter, OutboxEntry, ParkedCommand
-from shared.messaging.wire import CommandMessage
+from coordinator.protocol.wire import CommandMessage
+from coordinator.stores.lane_tables import DeadLetter, OutboxEntry, ParkedCommand
 from tests.simulation.broker import system_message
 
 if TYPE_CHECKING:

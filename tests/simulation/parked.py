@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from coordinator.lane.control import Release
-from shared.ids import replay_command_id
-from shared.lane_tables import LogEntry, ParkedCommand
-from shared.messaging.wire import CommandMessage
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.ids import replay_command_id
+from coordinator.stores.lane_tables import LogEntry, ParkedCommand
 from tests.simulation.model import refusal_of
 from tests.simulation.services import LEDGER_LANE
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pika
 
-from shared.ids import derived_command_id
-from shared.lane_tables import LogEntry
-from shared.messaging.topology import DEAD_EXCHANGE
-from shared.messaging.wire import CommandMessage, fingerprint_of
+from coordinator.protocol.wire import CommandMessage, fingerprint_of
+from coordinator.service.ids import derived_command_id
+from coordinator.stores.lane_tables import LogEntry
+from coordinator.transports.rabbitmq.topology import DEAD_EXCHANGE
 from tests.simulation.broker import Message
 
 if TYPE_CHECKING:

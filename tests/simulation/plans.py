@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from shared.commands import Command
-from shared.messaging.wire import CommandMessage
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.commands import Command
 from tests.simulation.services import MENDED, Keep, Relay, Strict, WriteNote
 from tests.support.ledger import (
     Close,

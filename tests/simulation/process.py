@@ -1,4 +1,4 @@
-"""One coordinator process of a lane: mirrors coordinator/worker.py and coordinator/rabbitmq/consumer.py, step by step.
+"""One coordinator process of a lane: mirrors coordinator/worker/worker.py and the RabbitMQ consumer, step by step.
 
 Its two threads are two actors whose steps are interleaved with everybody else's. The lane's thread is interrupted only
 where it calls the database: there others act, for as long as a stall lasts (`World.interlude`).
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from msgspec import structs
 
-from coordinator.inbox import Inbox
 from coordinator.lane.acknowledger import Acknowledger
 from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Delivery, Deposed, Hold, Reply, Settlement
 from coordinator.lane.lane import Lane
-from shared.lane_tables import OutboxEntry
-from shared.messaging.outcome import encode_outcome, encode_outcomes
-from shared.row_checks import RowChecks
+from coordinator.protocol.outcomes import encode_outcome, encode_outcomes
+from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.stores.row_checks import RowChecks
+from coordinator.worker.inbox import Inbox
 from tests.simulation.broker import Channel, Message, system_message
 from tests.simulation.database import Crash, SimulatedStore
 from tests.simulation.emitted import SimulatedEmitted

@@ -1,4 +1,4 @@
-"""A publisher's connection: mirrors shared/messaging/publisher.py without asyncio."""
+"""A publisher's connection: mirrors coordinator/transports/rabbitmq/publisher.py without asyncio."""
 
 from __future__ import annotations
 

@@ -4,13 +4,13 @@ from typing import ClassVar
 
 from msgspec import structs
 
-from shared.commands import Command, Id
-from shared.continuation import Continuation, Deferred
-from shared.effects import effects_key
-from shared.errors import Rejected
-from shared.rows import Ref, Row, by_key
-from shared.service import Service
-from shared.unit_of_work import Handler, UnitOfWork
+from coordinator.service.commands import Command, Id
+from coordinator.service.continuation import Continuation, Deferred
+from coordinator.service.errors import Rejected
+from coordinator.service.outside_calls import effects_key
+from coordinator.service.rows import Ref, Row, by_key
+from coordinator.service.service import Service
+from coordinator.service.unit_of_work import Handler, UnitOfWork
 from tests.support.ledger import LEDGER, Account, Deposit, Fragile, Rename, Resume, Tamper, tamper
 
 BALANCE_MIN = -1000

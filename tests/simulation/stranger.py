@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pika
 
-from coordinator.outbox_watch import marker_id
-from shared.ids import continuation_command_id, derived_command_id, replay_command_id
-from shared.messaging.wire import PACK_CONTENT, CommandMessage, Problem, encode_pack
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Problem, encode_pack
+from coordinator.service.ids import continuation_command_id, derived_command_id, replay_command_id
+from coordinator.worker.outbox_watch import marker_id
 from tests.simulation.broker import DEAD, Message, public_message
 from tests.simulation.publisher import Publisher
 from tests.simulation.schedule import DONE, IDLE, PASSED, Act

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from shared.lane_tables import Counter, LogEntry, OutboxEntry
-from shared.messaging.wire import CommandMessage, fingerprint_of
+from coordinator.protocol.wire import CommandMessage, fingerprint_of
+from coordinator.stores.lane_tables import Counter, LogEntry, OutboxEntry
 from tests.simulation import letters, parked
 from tests.simulation.model import Model
 from tests.simulation.services import SINKS, Note, Told

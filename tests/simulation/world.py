@@ -12,11 +12,11 @@ from typing import Any
 import msgspec
 
 from coordinator.lane.letters import source_of_nameless
-from shared.lane_tables import LogEntry, OutboxEntry
-from shared.messaging.outcome import Outcome
-from shared.messaging.wire import CommandMessage
-from shared.rows import Ref, Row
-from shared.settings import LaneSettings
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.outcome import Outcome
+from coordinator.service.rows import Ref, Row
+from coordinator.stores.lane_tables import LogEntry, OutboxEntry
 from tests.simulation.broker import Broker, Message, system_message
 from tests.simulation.chaos import Chaos
 from tests.simulation.client import Client

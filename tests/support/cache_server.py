@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import redis
 
-from shared.cache.scripts import Arguments, CacheUnavailable
+from coordinator.cache.scripts import Arguments, CacheUnavailable
 
 LEASE_S = 2.0
 TIMEOUT_S = 0.25

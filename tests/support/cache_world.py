@@ -13,14 +13,14 @@ from typing import Any, cast
 import redis
 from msgspec import Struct
 
-from shared.cache.projection import CacheProjection
-from shared.cache.reader import RowCache
-from shared.cache.scripts import Arguments, CacheUnavailable
-from shared.cache.told import ToldLog
-from shared.errors import NotFound
+from coordinator.cache.command_log import ToldLog
+from coordinator.cache.projection import CacheProjection
+from coordinator.cache.reader import RowCache
+from coordinator.cache.scripts import Arguments, CacheUnavailable
+from coordinator.service.errors import NotFound
+from coordinator.service.rows import Ref, Row, by_key
 from shared.items.model import Item
 from shared.items.service import ItemService
-from shared.rows import Ref, Row, by_key
 from tests.support.cache_server import LEASE_S, Server
 
 STEPS = 300

@@ -9,8 +9,9 @@ from itertools import pairwise
 
 import msgspec
 
-from shared.lane_tables import LogEntry
-from shared.messaging.outcome import Outcome, from_log
+from coordinator.service.outcome import Outcome
+from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.outcomes import from_log
 
 _MISMATCH = "idempotency_mismatch"
 

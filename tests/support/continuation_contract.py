@@ -6,8 +6,8 @@ import pytest
 
 from coordinator.lane.delivery import Delivery
 from coordinator.lane.outbox import message_of
-from shared.commands import Command
-from shared.lane_tables import OutboxEntry
+from coordinator.service.commands import Command
+from coordinator.stores.lane_tables import OutboxEntry
 from tests.support.lane_contract import LaneUnderTest, codes, delivery
 from tests.support.ledger import Account, Deposit, Note, OpenAccount, Postpone, Resume, Tamper
 from tests.support.store_contract import OpenStore

@@ -5,12 +5,12 @@ from typing import ClassVar
 
 import msgspec
 
-from shared.commands import Command, Id
-from shared.effects import Call, Effect, EffectHandler, EffectRetry, GivenUp
-from shared.errors import Rejected
-from shared.rows import VersionedRow, by_key
-from shared.service import Service
-from shared.unit_of_work import Handler, UnitOfWork
+from coordinator.service.commands import Command, Id
+from coordinator.service.errors import Rejected
+from coordinator.service.outside_calls import Call, Effect, EffectHandler, EffectRetry, GivenUp
+from coordinator.service.rows import VersionedRow, by_key
+from coordinator.service.service import Service
+from coordinator.service.unit_of_work import Handler, UnitOfWork
 
 
 class Parcel(VersionedRow, frozen=True, kw_only=True):

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit, urlunsplit
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.engine import Engine
 
-from coordinator.migrate import DRIVERS
-from shared.addresses import scheme_of
+from coordinator.migrations.migrate import DRIVERS
+from coordinator.runtime.addresses import scheme_of
 from tests.support.servers import Environment
 
 _numbers = itertools.count(1)

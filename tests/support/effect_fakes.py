@@ -7,8 +7,8 @@ from typing import Any
 import pika
 from msgspec import Struct
 
-from shared.errors import BrokerUnavailable, InvalidCommand
-from shared.messaging.topology import SYSTEM_EXCHANGE
+from coordinator.service.errors import BrokerUnavailable, InvalidCommand
+from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
 
 class Published(Struct, frozen=True):

@@ -18,8 +18,8 @@ from pika import spec
 from pika.adapters.utils.nbio_interface import AbstractIOReference, AbstractStreamTransport
 from pika.frame import Header, Method
 
-from shared.messaging.direct_reply import DIRECT_REPLY
-from shared.messaging.streams import LoopStreams
+from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY
+from coordinator.transports.rabbitmq.streams import LoopStreams
 
 SERVER = {
     "product": "RabbitMQ",

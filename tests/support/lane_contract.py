@@ -12,14 +12,15 @@ import pytest
 from coordinator.lane.control import Release
 from coordinator.lane.delivery import Delivery, Deposed, Settlement
 from coordinator.lane.lane import Lane
+from coordinator.protocol.decoding import decode
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.commands import Command
+from coordinator.service.options import Origin
+from coordinator.service.outcome import Outcome
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import Counter, DeadLetter, LogEntry, OutboxEntry, ParkedCommand, PublisherPosition
 from coordinator.stores.port import Store
-from shared.commands import Command
-from shared.lane_tables import Counter, DeadLetter, LogEntry, OutboxEntry, ParkedCommand, PublisherPosition
-from shared.messaging.decoding import decode
-from shared.messaging.outcome import Outcome
-from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, Origin
-from shared.service import Service
-from shared.settings import LaneSettings
 from tests.support.ledger import LEDGER, Account, Close, Deposit, Forward, Fragile, OpenAccount, Remark, Rename, Tamper
 from tests.support.store_contract import NOW, OpenStore
 

@@ -7,12 +7,12 @@ from msgspec import Meta, structs
 from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, LargeBinary, MetaData, String, Table
 from sqlalchemy.dialects.mysql import DATETIME
 
-from shared.commands import Command, Id
-from shared.continuation import Continuation, Deferred
-from shared.errors import Rejected
-from shared.rows import VersionedRow, by_key, by_unique
-from shared.service import Service
-from shared.unit_of_work import Handler, UnitOfWork
+from coordinator.service.commands import Command, Id
+from coordinator.service.continuation import Continuation, Deferred
+from coordinator.service.errors import Rejected
+from coordinator.service.rows import VersionedRow, by_key, by_unique
+from coordinator.service.service import Service
+from coordinator.service.unit_of_work import Handler, UnitOfWork
 
 metadata = MetaData()
 Table(

@@ -8,12 +8,12 @@ import pytest
 from coordinator.lane.control import DeadEffect, DiscardLetter, ReplayLetter, WithdrawEmitted
 from coordinator.lane.delivery import Delivery, OldLetter
 from coordinator.lane.outbox import message_of
-from shared.ids import replay_command_id
-from shared.lane_tables import Counter, DeadLetter, OutboxEntry
-from shared.messaging.decoding import decode
-from shared.messaging.options import Options
-from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, Problem
-from shared.settings import LaneSettings
+from coordinator.protocol.decoding import decode
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, Problem
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.ids import replay_command_id
+from coordinator.service.options import Options
+from coordinator.stores.lane_tables import Counter, DeadLetter, OutboxEntry
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import Deposit, Forward, Fragile, OpenAccount, Remark, Tamper
 from tests.support.store_contract import OpenStore

@@ -1,7 +1,7 @@
 """A test's own look at the dead letters of a lane."""
 
+from coordinator.stores.lane_tables import DeadLetter
 from coordinator.stores.open import open_store
-from shared.lane_tables import DeadLetter
 from shared.services import service_named
 from tests.support.system import System
 

@@ -8,10 +8,10 @@ import pytest
 from coordinator.lane.control import Marker, Release, ReplayLetter
 from coordinator.lane.delivery import Delivery
 from coordinator.lane.outbox import message_of
-from shared.ids import derived_command_id, is_system_id
-from shared.lane_tables import DeadLetter, ParkedCommand
-from shared.messaging.decoding import decode
-from shared.messaging.wire import PACK_CONTENT, Envelope
+from coordinator.protocol.decoding import decode
+from coordinator.protocol.wire import PACK_CONTENT, Envelope
+from coordinator.service.ids import derived_command_id, is_system_id
+from coordinator.stores.lane_tables import DeadLetter, ParkedCommand
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import Account, Deposit, Forward, Fragile, Note, OpenAccount, Postpone, Remark, Resume
 from tests.support.store_contract import OpenStore

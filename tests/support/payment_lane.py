@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from coordinator.service.commands import Command
+from coordinator.service.continuation import Continuation
+from coordinator.service.outcome import Outcome
+from coordinator.service.outside_calls import Effect
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from shared.commands import Command
-from shared.continuation import Continuation
-from shared.effects import Effect
-from shared.messaging.outcome import Outcome
 from shared.payments import SERVICE
 from shared.payments.commands import CapturePayment, OpenPayment
 from shared.payments.effects import AuthorizeAtProvider, CaptureAtProvider, RefundAtProvider, VoidAtProvider

@@ -9,11 +9,11 @@ import pika
 from alembic import command
 from sqlalchemy import text
 
-from coordinator.migrate import _ENVIRONMENT, alembic_config
-from shared import lane_tables
-from shared.messaging.wire import CommandMessage, fingerprint_of
-from shared.service import Service
-from shared.settings import BrokerSettings
+from coordinator.migrations.migrate import _ENVIRONMENT, alembic_config
+from coordinator.protocol.wire import CommandMessage, fingerprint_of
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.service import Service
+from coordinator.stores import lane_tables
 from tests.support.databases import sql_engine
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)

@@ -6,7 +6,7 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct
 
-from shared.effects import EffectRetry
+from coordinator.service.outside_calls import EffectRetry
 from shared.payments.provider import Authorized, Captured, Declined, Refunded, Refused, Voided
 
 

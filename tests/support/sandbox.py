@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import SecretStr
 
 from coordinator.dev.programs import Program
-from coordinator.dev.sandbox.defaults import API_KEY, METADATA_KEY, WEBHOOK_SECRET
 from coordinator.dev.servers.ports import free_port
+from coordinator.runtime.settings import StripeSettings
+from shared.payments.sandbox.defaults import API_KEY, METADATA_KEY, WEBHOOK_SECRET
 from shared.payments.stripe_provider import StripeProvider
-from shared.settings import StripeSettings
 from tests.support.system import wait_until
 
 _CALL_TIMEOUT_S = 15.0
@@ -24,7 +24,7 @@ class RunningSandbox:
     def __init__(self, directory: Path, webhook_url: str | None = None) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        argv = [sys.executable, "-m", "coordinator.dev.sandbox", "--port", str(port)]
+        argv = [sys.executable, "-m", "shared.payments.sandbox", "--port", str(port)]
         argv += ["--data", str(directory / "sandbox.db")]
         argv += ["--webhook-url", webhook_url] if webhook_url else []
         self._program = Program(

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 import pytest
 from msgspec.structs import asdict
 
+from coordinator.service.rows import Row
+from coordinator.stores.lane_tables import Counter, LogEntry
 from coordinator.stores.port import (
     BatchFault,
     Changes,
@@ -20,8 +22,6 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
-from shared.lane_tables import Counter, LogEntry
-from shared.rows import Row
 from tests.support.ledger import Account
 
 NOW = datetime(2026, 2, 3, 4, 5, 6, 789000, tzinfo=UTC)

@@ -15,15 +15,21 @@ import aiohttp
 import pika
 import redis
 
-from coordinator.dev.sandbox.defaults import METADATA_KEY
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import free_port
 from coordinator.effects.retry_queues import DELAYS_S, retry_key
-from coordinator.migrate import migrate
-from shared.effects import effects_key
-from shared.messaging.topology import DEAD_EXCHANGE, SYSTEM_EXCHANGE, WRITES_EXCHANGE, dead_queue_name, queue_name
+from coordinator.migrations.migrate import migrate
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.outside_calls import effects_key
+from coordinator.transports.rabbitmq.topology import (
+    DEAD_EXCHANGE,
+    SYSTEM_EXCHANGE,
+    WRITES_EXCHANGE,
+    dead_queue_name,
+    queue_name,
+)
+from shared.payments.sandbox.defaults import METADATA_KEY
 from shared.services import SERVICES, service_named
-from shared.settings import DatabaseSettings
 from tests.support.servers import Environment
 
 START_TIMEOUT_S = 30.0
@@ -128,7 +134,7 @@ class System:
         }
         data = str(self._directory / "sandbox.db")
         webhook_url = f"http://127.0.0.1:{gateway}/webhooks/stripe"
-        module = ["coordinator.dev.sandbox", "--port", str(port), "--data", data, "--webhook-url", webhook_url]
+        module = ["shared.payments.sandbox", "--port", str(port), "--data", data, "--webhook-url", webhook_url]
         process = self._start("sandbox", module, {}, f"{self.urls['sandbox']}/readyz")
         wait_ready(f"{self.urls['sandbox']}/readyz", process)
         return process

@@ -4,13 +4,13 @@ from typing import ClassVar
 
 import msgspec
 
-from shared.commands import Command, Id
-from shared.continuation import Continuation
-from shared.errors import Rejected
-from shared.rows import Row, VersionedRow, by_key
-from shared.saga import Resumption, Saga, SagaRow, SagaStep, Step
-from shared.service import Service
-from shared.unit_of_work import Handler, UnitOfWork
+from coordinator.service.commands import Command, Id
+from coordinator.service.continuation import Continuation
+from coordinator.service.errors import Rejected
+from coordinator.service.rows import Row, VersionedRow, by_key
+from coordinator.service.saga import Resumption, Saga, SagaRow, SagaStep, Step
+from coordinator.service.service import Service
+from coordinator.service.unit_of_work import Handler, UnitOfWork
 
 
 class Trip(SagaRow, frozen=True, kw_only=True):

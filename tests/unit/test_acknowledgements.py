@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.rabbitmq.acknowledgements import SETTLED_MAX, Acknowledgements
+from coordinator.transports.rabbitmq.acknowledgements import SETTLED_MAX, Acknowledgements
 
 WITHIN_S = 10.0
 

@@ -164,7 +164,8 @@ def test_importing_connects_to_nothing_and_does_not_read_the_environment() -> No
 
 START_A_LANE = """
 import sys
-from coordinator import cli, process
+from coordinator import cli
+from coordinator.worker.worker import process
 from coordinator.stores.open import open_store
 from shared.services import service_named
 

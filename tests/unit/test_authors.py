@@ -11,16 +11,16 @@ import pytest
 
 from coordinator.lane.delivery import Settlement
 from coordinator.lane.trying import RESULT_BYTES_MAX
+from coordinator.protocol.wire import BODY_BYTES_MAX
+from coordinator.service.commands import Command
+from coordinator.service.continuation import Deferred, continued
+from coordinator.service.errors import Rejected
+from coordinator.service.rows import Ref, Row, by_key
+from coordinator.service.service import Service
+from coordinator.service.unit_of_work import Handler
+from coordinator.stores.lane_tables import LANE_MODELS, DeadLetter, ParkedCommand
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import StoreUnavailable
-from shared.commands import Command
-from shared.continuation import Deferred, continued
-from shared.errors import Rejected
-from shared.lane_tables import LANE_MODELS, DeadLetter, ParkedCommand
-from shared.messaging.wire import BODY_BYTES_MAX
-from shared.rows import Ref, Row, by_key
-from shared.service import Service
-from shared.unit_of_work import Handler
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import LEDGER, Account, Deposit, Fragile, Note, OpenAccount, Remark
 from tests.support.store_contract import NOW

@@ -10,16 +10,16 @@ import pytest
 from pika import spec
 from structlog.testing import capture_logs
 
-from coordinator.inbox import Inbox
-from coordinator.rabbitmq import consumer as consumer_module
-from coordinator.rabbitmq.consumer import LaneConsumer
-from shared.errors import BrokerUnavailable, ConfigurationError, InvalidCommand
-from shared.messaging import amqp
-from shared.messaging.amqp import AmqpConnection
-from shared.messaging.publisher import UNSENT_BYTES_MAX, Publisher
-from shared.messaging.rabbitmq import RabbitWrites
-from shared.messaging.wire import CommandMessage
-from shared.settings import BrokerSettings, LaneSettings
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import BrokerSettings, LaneSettings
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError, InvalidCommand
+from coordinator.transports.rabbitmq import amqp
+from coordinator.transports.rabbitmq import consumer as consumer_module
+from coordinator.transports.rabbitmq.amqp import AmqpConnection
+from coordinator.transports.rabbitmq.consumer import LaneConsumer
+from coordinator.transports.rabbitmq.publisher import UNSENT_BYTES_MAX, Publisher
+from coordinator.transports.rabbitmq.writes import RabbitWrites
+from coordinator.worker.inbox import Inbox
 from tests.support.fake_broker import (
     OWN_ADDRESS,
     FakeBroker,

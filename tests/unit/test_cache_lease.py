@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from shared.cache.breaker import PAUSE_S, PAUSE_S_MAX, Breaker
-from shared.cache.projection import CacheProjection
-from shared.cache.scripts import CLAIM, CLOCK, REFRESH, Arguments, CacheUnavailable
+from coordinator.cache.breaker import PAUSE_S, PAUSE_S_MAX, Breaker
+from coordinator.cache.projection import CacheProjection
+from coordinator.cache.scripts import CLAIM, CLOCK, REFRESH, Arguments, CacheUnavailable
+from coordinator.service.rows import Row
 from shared.items.model import Item
-from shared.rows import Row
 from tests.support.cache_world import cache_key, item
 
 LEASE_S = 2.0

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from shared.cache.told import ToldLog
-from shared.lane_tables import LogEntry
+from coordinator.cache.command_log import ToldLog
+from coordinator.stores.lane_tables import LogEntry
 from tests.support.store_contract import entry
 
 LEASE_S = 2.0

@@ -16,16 +16,13 @@ from pydantic_settings import BaseSettings
 
 from coordinator.cli import cli
 from coordinator.dev import docker
-from coordinator.dev.sandbox.__main__ import main as sandbox_command
 from coordinator.dev.servers.addresses import environment
 from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.dev.settings import DevSettings
-from coordinator.stores.open import open_store
-from gateways.main import main as gateway_command
-from gateways.server import STOP_MARGIN_S
-from shared.addresses import scheme_of
-from shared.services import SERVICES, service_named
-from shared.settings import (
+from coordinator.http.main import main as gateway_command
+from coordinator.http.server import STOP_MARGIN_S
+from coordinator.runtime.addresses import scheme_of
+from coordinator.runtime.settings import (
     BrokerSettings,
     CacheSettings,
     DatabaseSettings,
@@ -37,6 +34,9 @@ from shared.settings import (
     TelemetrySettings,
     load,
 )
+from coordinator.stores.open import open_store
+from shared.payments.sandbox.__main__ import main as sandbox_command
+from shared.services import SERVICES, service_named
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = Path(__file__).parent / "schemas" / "compose-spec.json"

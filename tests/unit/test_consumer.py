@@ -10,15 +10,16 @@ import pika
 import pytest
 from structlog.testing import capture_logs
 
-from coordinator.inbox import Inbox
 from coordinator.lane.delivery import Reply, Settlement
-from coordinator.rabbitmq import acknowledgements, not_sent
-from coordinator.rabbitmq.acknowledgements import Acknowledgements
-from coordinator.rabbitmq.consumer import REPLY_BYTES_MAX, LaneConsumer, bodies_of
-from coordinator.rabbitmq.emitted import EmittedCommands
-from shared.lane_tables import OutboxEntry
-from shared.messaging.outcome import Outcome, OutcomeError, decode_outcomes
-from shared.settings import BrokerSettings, LaneSettings
+from coordinator.protocol.outcomes import decode_outcomes
+from coordinator.runtime.settings import BrokerSettings, LaneSettings
+from coordinator.service.outcome import Outcome, OutcomeError
+from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.rabbitmq import acknowledgements, not_sent
+from coordinator.transports.rabbitmq.acknowledgements import Acknowledgements
+from coordinator.transports.rabbitmq.consumer import REPLY_BYTES_MAX, LaneConsumer, bodies_of
+from coordinator.transports.rabbitmq.emitted import EmittedCommands
+from coordinator.worker.inbox import Inbox
 from tests.support.store_contract import NOW
 
 WITHIN_S = 10.0

@@ -1,7 +1,7 @@
 """Continuations that were put off: as a text in a row, also of an older release."""
 
-from shared.continuation import Deferred, continued
-from shared.messaging.options import Options
+from coordinator.service.continuation import Deferred, continued
+from coordinator.service.options import Options
 
 
 def test_what_was_put_off_before_origins_were_known_is_the_system_s() -> None:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from shared.ids import new_command_id
-from shared.messaging.decoding import decode
-from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack, fingerprint_of
-from shared.nesting import is_too_deep
+from coordinator.protocol.decoding import decode
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack, fingerprint_of
+from coordinator.service.ids import new_command_id
+from coordinator.service.nesting import is_too_deep
 
 
 def test_the_commands_of_a_pack_that_is_too_large_are_found_by_their_ids() -> None:

@@ -6,15 +6,15 @@ import msgspec
 import pytest
 from sqlalchemy import MetaData, String
 
-from shared.commands import AMOUNT_MAX, INTEGER_MAX
-from shared.errors import Rejected
+from coordinator.service.commands import AMOUNT_MAX, INTEGER_MAX
+from coordinator.service.errors import Rejected
+from coordinator.service.outcome import OutcomeError
+from coordinator.service.rows import Row
+from coordinator.service.saga import SagaStep
 from shared.items.model import Item
-from shared.messaging.outcome import OutcomeError
 from shared.payments.model import REASON_CHARACTERS_MAX, Payment, Refund
 from shared.payments.model import metadata as payments_metadata
 from shared.payments.results import AuthorizeResult, RefundResult
-from shared.rows import Row
-from shared.saga import SagaStep
 from shared.users.model import User
 from shared.users.model import metadata as users_metadata
 from shared.users.purchases.model import Purchase, PurchaseTotal, total_id

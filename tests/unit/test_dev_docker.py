@@ -7,7 +7,7 @@ import pytest
 from coordinator.dev import docker
 from coordinator.dev.docker import DockerServers, engine_answers
 from coordinator.dev.servers.addresses import ServerPorts
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
 
 PORTS = ServerPorts(amqp=1, amqp_dist=2, epmd=3, postgresql=4, mysql=5, mongodb=6, redis=7)
 COMPOSE = "compose --project-name write-coordinator-dev --file /project/compose.yaml"

@@ -8,7 +8,7 @@ import pytest
 from coordinator.dev import install
 from coordinator.dev.install import Installation, Program, missing
 from coordinator.dev.servers import programs
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
 
 
 def make_program(folder: Path, name: str, script: str = "") -> Path:

@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.dev import provider
 from coordinator.dev.settings import DevSettings
-from shared.settings import StripeSettings, load
+from coordinator.runtime.settings import StripeSettings, load
 
 
 def test_without_settings_of_their_own_our_processes_use_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:

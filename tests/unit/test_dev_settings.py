@@ -6,7 +6,7 @@ import pytest
 
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.settings import DevSettings, check_ports, load_settings
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
 
 SERVICES = ("users", "items", "payments")
 

@@ -24,7 +24,7 @@ from coordinator.dev import install, programs, provider, supervisor
 from coordinator.dev.servers import ServerSet
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import Server
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
 
 PROGRAM = '''
 import http.server, os, signal, sys

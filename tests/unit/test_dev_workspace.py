@@ -8,7 +8,7 @@ import pytest
 
 from coordinator.dev import supervisor
 from coordinator.dev.workspace import Workspace, quoted
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
 
 AWKWARD = [
     "plain",

@@ -5,7 +5,13 @@ import struct
 
 import pytest
 
-from shared.messaging.direct_reply import DIRECT_REPLY, DIRECT_REPLY_PREFIX, ID_MAX, SERIAL_MAX, DirectReplies
+from coordinator.transports.rabbitmq.direct_reply import (
+    DIRECT_REPLY,
+    DIRECT_REPLY_PREFIX,
+    ID_MAX,
+    SERIAL_MAX,
+    DirectReplies,
+)
 from tests.support.fake_broker import OWN_ADDRESS
 
 PROCESS, KEY = OWN_ADDRESS.removeprefix(DIRECT_REPLY_PREFIX).split(".")

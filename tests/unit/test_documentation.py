@@ -13,22 +13,23 @@ import pytest
 from click.testing import CliRunner
 from pydantic_settings import BaseSettings
 
-from coordinator import documentation
-from coordinator.asyncapi import document
 from coordinator.cli import cli
 from coordinator.dev.supervisor import DEATHS_MAX, DEATHS_WINDOW_S
-from coordinator.migrate import migrate
+from coordinator.documents import settings as documentation
+from coordinator.documents.asyncapi import document
+from coordinator.migrations.migrate import migrate
+from coordinator.protocol import wire
+from coordinator.protocol.decoding import decode
+from coordinator.protocol.outcomes import encode_outcome
+from coordinator.protocol.wire import CommandMessage, Envelope
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.commands import parse
+from coordinator.service.errors import InvalidCommand
+from coordinator.service.ids import system_command_id
+from coordinator.service.outcome import Outcome
 from coordinator.stores import port  # noqa: F401  # every module with settings is imported by now
-from shared.commands import parse
-from shared.errors import InvalidCommand
-from shared.ids import system_command_id
-from shared.messaging import wire
-from shared.messaging.decoding import decode
-from shared.messaging.outcome import Outcome, encode_outcome
-from shared.messaging.topology import DEAD_EXCHANGE, SYSTEM_EXCHANGE, WRITES_EXCHANGE, queue_name
-from shared.messaging.wire import CommandMessage, Envelope
+from coordinator.transports.rabbitmq.topology import DEAD_EXCHANGE, SYSTEM_EXCHANGE, WRITES_EXCHANGE, queue_name
 from shared.services import SERVICES, service_named
-from shared.settings import DatabaseSettings
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -52,7 +53,7 @@ FULL = CommandMessage(
 
 @pytest.mark.parametrize("path", sorted(documentation.generated()), ids=lambda path: path.name)
 def test_generated_documentation_is_not_stale(path: Path) -> None:
-    assert path.read_text() == documentation.generated()[path], "run: python -m coordinator.documentation --write"
+    assert path.read_text() == documentation.generated()[path], "run: python -m coordinator.documents.settings --write"
 
 
 def test_a_stale_file_is_named_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,8 +125,12 @@ def test_commands_that_are_named_exist(text: str) -> None:
 def test_metrics_and_log_events_that_are_named_exist() -> None:
     code = "".join(path.read_text() for path in (ROOT / "coordinator").rglob("*.py"))
     named = re.findall(r"`(lane_[a-z_]+|dead_letter_not_taken|broker_connection_lost)`", OPERATING)
-    named += re.findall(r'"(broker_connection_lost)"', (ROOT / "shared/messaging/keeping.py").read_text())
-    code += (ROOT / "shared/messaging/keeping.py").read_text() + (ROOT / "shared/lane_tables.py").read_text()
+    named += re.findall(
+        r'"(broker_connection_lost)"', (ROOT / "coordinator/transports/rabbitmq/keeping.py").read_text()
+    )
+    code += (ROOT / "coordinator/transports/rabbitmq/keeping.py").read_text() + (
+        ROOT / "coordinator/stores/lane_tables.py"
+    ).read_text()
     assert len(named) > 5
     assert [name for name in named if f'"{name}"' not in code] == []
 
@@ -251,9 +256,9 @@ def codes_of_the_lane() -> set[str]:
     """Every error code that wire and lane give, wherever it stands in their text."""
     codes: set[str] = set()
     for path in (
-        ROOT / "shared/messaging/decoding.py",
-        ROOT / "shared/commands.py",
-        ROOT / "coordinator/rabbitmq/incoming.py",
+        ROOT / "coordinator/protocol/decoding.py",
+        ROOT / "coordinator/service/commands.py",
+        ROOT / "coordinator/transports/rabbitmq/incoming.py",
         *(ROOT / "coordinator/lane").glob("*.py"),
     ):
         text = path.read_text()

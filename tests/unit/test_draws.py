@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
 from uuid import RFC_4122, UUID
 
-from shared.draws import AT_ONCE, Draws
-from shared.ids import new_command_id
+from coordinator.service.draws import AT_ONCE, Draws
+from coordinator.service.ids import new_command_id
 
 
 def test_draws_have_their_size_and_differ() -> None:

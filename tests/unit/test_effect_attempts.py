@@ -6,8 +6,8 @@ import pytest
 
 from coordinator.effects.attempted import Attempted, attempted_of
 from coordinator.effects.attempts import Attempts, PutOff, Told
-from shared.effects import EffectHandler, EffectRetry, GivenUp
-from shared.settings import EffectSettings
+from coordinator.runtime.settings import EffectSettings
+from coordinator.service.outside_calls import EffectHandler, EffectRetry, GivenUp
 from tests.support.courier import Courier, ParcelTold, TakeAway
 
 EFFECT = TakeAway(id=7)

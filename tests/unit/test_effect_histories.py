@@ -15,13 +15,13 @@ from msgspec import Struct
 
 from coordinator.effects.attempted import Attempted, attempted_of
 from coordinator.effects.attempts import Attempts, Told
-from shared.commands import Command
-from shared.effects import Effect, EffectRetry
+from coordinator.runtime.settings import EffectSettings
+from coordinator.service.commands import Command
+from coordinator.service.outside_calls import Effect, EffectRetry
 from shared.payments.commands import CapturePayment, RefundPayment, ReversePayment
 from shared.payments.effects import PaymentEffects
 from shared.payments.provider import Authorized, Declined, Refused
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, VoidResult
-from shared.settings import EffectSettings
 from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane
 from tests.support.provider import FakeProvider, Held
 

@@ -14,9 +14,9 @@ from coordinator.effects.retry_queues import DELAYS_S, HEADER_PUT_BACK_AT, decla
 from coordinator.effects.returning import Returning
 from coordinator.effects.telling import Telling
 from coordinator.lane.control import DeadEffect
-from shared.errors import InvalidCommand
-from shared.messaging.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
-from shared.messaging.wire import JSON_CONTENT, CommandMessage
+from coordinator.protocol.wire import JSON_CONTENT, CommandMessage
+from coordinator.service.errors import InvalidCommand
+from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
 from tests.support.courier import TakeAway
 from tests.support.effect_fakes import FakeChannel, FakePublisher
 

@@ -12,12 +12,12 @@ import pytest
 from coordinator.effects.attempted import HEADER_CALLS, HEADER_DOUBT, HEADER_FIRST_AT, Attempted
 from coordinator.effects.worker import EffectWorker
 from coordinator.lane.control import DeadEffect
-from shared.commands import Command
-from shared.effects import Call, EffectHandler, EffectRetry, GivenUp
-from shared.ids import derived_command_id, is_system_id
-from shared.messaging.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
-from shared.messaging.wire import BODY_BYTES_MAX, HEADER_REPLAYED, JSON_CONTENT, PACK_CONTENT
-from shared.settings import BrokerSettings, EffectSettings
+from coordinator.protocol.wire import BODY_BYTES_MAX, HEADER_REPLAYED, JSON_CONTENT, PACK_CONTENT
+from coordinator.runtime.settings import BrokerSettings, EffectSettings
+from coordinator.service.commands import Command
+from coordinator.service.ids import derived_command_id, is_system_id
+from coordinator.service.outside_calls import Call, EffectHandler, EffectRetry, GivenUp
+from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
 from tests.support.courier import Courier, ParcelTold, TakeAway
 from tests.support.effect_fakes import FakeChannel, FakePublisher
 

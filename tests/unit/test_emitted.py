@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from coordinator.rabbitmq.emitted import EmittedCommands
-from shared.errors import Overloaded
-from shared.lane_tables import OutboxEntry
+from coordinator.service.errors import Overloaded
+from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.rabbitmq.emitted import EmittedCommands
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

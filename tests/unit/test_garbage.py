@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from shared.garbage import YOUNG_OBJECTS_MAX, spare_the_long_lived
+from coordinator.runtime.garbage import YOUNG_OBJECTS_MAX, spare_the_long_lived
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from shared import hooks as hooks_module
-from shared.errors import CommandPending
-from shared.hooks import HookedWrites, Hooks, Issued, begin_observing
-from shared.messaging.outcome import Outcome, OutcomeError
-from shared.messaging.wire import CommandMessage
+from coordinator.client import hooks as hooks_module
+from coordinator.client.hooks import HookedWrites, Hooks, Issued, begin_observing
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.errors import CommandPending
+from coordinator.service.outcome import Outcome, OutcomeError
 
 APPLIED = Outcome(command_id="1", type="t.x", status="applied", sequence=1)
 REJECTED = Outcome(

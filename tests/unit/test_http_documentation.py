@@ -11,14 +11,14 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from gateways import commands, operations
-from gateways.operations import SettledCommand
-from gateways.problems import STATUSES, answer_to
+from coordinator.http import commands, operations
+from coordinator.http.operations import SettledCommand
+from coordinator.http.problems import STATUSES, answer_to
+from coordinator.service.errors import CommandFailed, CommandRejected, InvalidCommand
+from coordinator.service.service import Service
 from gateways.registry import GATEWAYS
-from shared.errors import CommandFailed, CommandRejected, InvalidCommand
 from shared.items.model import Item, Reservation
 from shared.payments.model import Payment, Refund
-from shared.service import Service
 from shared.services import SERVICES
 from shared.users.commands import Transfer
 from shared.users.model import User

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from coordinator.inbox import DECODED_COMMANDS_MAX, Inbox
 from coordinator.lane.delivery import Delivery
-from shared.messaging.wire import CommandMessage
+from coordinator.protocol.wire import CommandMessage
+from coordinator.worker.inbox import DECODED_COMMANDS_MAX, Inbox
 
 PACK = tuple(CommandMessage(command_id=None, type=None, arguments=b"{}") for _ in range(500))
 

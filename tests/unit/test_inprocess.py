@@ -5,19 +5,19 @@ from datetime import timedelta
 
 import pytest
 
-from coordinator.inprocess import InProcessWrites
+from coordinator.client.writes import WriteOptions, execute
 from coordinator.lane.control import ReplayLetter
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import EffectSettings
+from coordinator.service.commands import Command
+from coordinator.service.errors import BrokerUnavailable, CommandPending, InvalidCommand, OutcomeUnknown
+from coordinator.service.ids import new_command_id, system_command_id
+from coordinator.service.outside_calls import Call, EffectHandler, EffectRetry, GivenUp
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import StoreUnavailable, Transaction
-from shared.commands import Command
-from shared.effects import Call, EffectHandler, EffectRetry, GivenUp
-from shared.errors import BrokerUnavailable, CommandPending, InvalidCommand, OutcomeUnknown
-from shared.ids import new_command_id, system_command_id
-from shared.lane_tables import DeadLetter, LogEntry, OutboxEntry
-from shared.messaging.wire import CommandMessage
-from shared.messaging.writes import WriteOptions, execute
-from shared.service import Service
-from shared.settings import EffectSettings
+from coordinator.transports.inprocess.writes import InProcessWrites
 from tests.support.courier import Courier, Parcel, ParcelTold, SendParcel, TakeAway, service_of
 from tests.support.ledger import LEDGER, Account, Forward, OpenAccount
 from tests.support.store_contract import NOW

@@ -6,10 +6,10 @@ from collections.abc import Callable
 import pytest
 from structlog.testing import capture_logs
 
-from shared.errors import BrokerUnavailable, ConfigurationError
-from shared.messaging import keeping
-from shared.messaging.keeping import Kept
-from shared.settings import BrokerSettings
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.transports.rabbitmq import keeping
+from coordinator.transports.rabbitmq.keeping import Kept
 
 SETTINGS = BrokerSettings(reconnect_delay_s=0.25, reconnect_delay_s_max=1.0)
 

@@ -10,10 +10,10 @@ from coordinator.lane.acknowledger import Acknowledgement, Acknowledger
 from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Delivery, Hold, Settlement
 from coordinator.lane.lane import Lane
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import Cancellation, Counter, DeadLetter, PublisherPosition
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from shared.lane_tables import Cancellation, Counter, DeadLetter, PublisherPosition
-from shared.service import Service
-from shared.settings import LaneSettings
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import LEDGER, Account, Deposit, OpenAccount, Tamper
 from tests.support.store_contract import NOW

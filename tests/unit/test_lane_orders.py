@@ -6,11 +6,11 @@ import pytest
 from coordinator.lane.control import ReplayLetter
 from coordinator.lane.delivery import Deposed, Hold
 from coordinator.lane.lane import Lane
+from coordinator.protocol.decoding import decode
+from coordinator.protocol.wire import Envelope
+from coordinator.runtime.settings import LaneSettings
+from coordinator.stores.lane_tables import DeadLetter, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from shared.lane_tables import DeadLetter, OutboxEntry
-from shared.messaging.decoding import decode
-from shared.messaging.wire import Envelope
-from shared.settings import LaneSettings
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import LEDGER, OpenAccount
 

@@ -7,9 +7,9 @@ import pytest
 from coordinator.lane.control import WithdrawEmitted
 from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Lane
+from coordinator.runtime.settings import LaneSettings
+from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from shared.lane_tables import OutboxEntry
-from shared.settings import LaneSettings
 from tests.support.lane_contract import LaneUnderTest, _numbers, delivery
 from tests.support.ledger import LEDGER, Forward
 

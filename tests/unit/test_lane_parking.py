@@ -9,13 +9,13 @@ from coordinator.lane.control import DiscardLetter, Release, ReplayLetter, Withd
 from coordinator.lane.delivery import Delivery, Hold, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.ids import replay_command_id
+from coordinator.service.rows import by_key
+from coordinator.service.unit_of_work import Handler
+from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import StoreUnavailable
-from shared.ids import replay_command_id
-from shared.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand
-from shared.rows import by_key
-from shared.settings import LaneSettings
-from shared.unit_of_work import Handler
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import LEDGER, Account, Deposit, Fragile, OpenAccount, Remark, Tamper, fragile
 

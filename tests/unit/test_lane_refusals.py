@@ -11,6 +11,10 @@ from msgspec import structs
 from coordinator.lane.control import Release
 from coordinator.lane.delivery import Delivery, Hold, Settlement
 from coordinator.lane.lane import Lane
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.rows import Row, by_key
+from coordinator.service.unit_of_work import Handler
+from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
 from coordinator.stores.port import (
     BatchFault,
@@ -23,10 +27,6 @@ from coordinator.stores.port import (
     StoreError,
     Transaction,
 )
-from shared.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry
-from shared.rows import Row, by_key
-from shared.settings import LaneSettings
-from shared.unit_of_work import Handler
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery, merged
 from tests.support.ledger import LEDGER, Account, Deposit, Forward, Fragile, Note, OpenAccount, Remark, Tamper, tamper
 

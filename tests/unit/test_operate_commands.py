@@ -12,15 +12,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from coordinator.cli import cli
-from coordinator.migrate import migrate
+from coordinator.migrations.migrate import migrate
 from coordinator.operate import output
 from coordinator.operate.output import print_fields, print_table
 from coordinator.operate.send import checked
-from shared.errors import ConfigurationError, InvalidCommand
-from shared.ids import system_command_id
-from shared.messaging.wire import CommandMessage
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.errors import ConfigurationError, InvalidCommand
+from coordinator.service.ids import system_command_id
 from shared.services import service_named
-from shared.settings import DatabaseSettings
 
 ID = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"
 

@@ -16,21 +16,21 @@ from coordinator.cli import cli
 from coordinator.lane.control import DeadEffect, DiscardLetter, ReplayLetter
 from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Lane
-from coordinator.migrate import migrate
+from coordinator.migrations.migrate import migrate
 from coordinator.operate import orders
 from coordinator.operate.letters import SHOWN_CHARACTERS_MAX
 from coordinator.operate.orders import ORDERS_AT_ONCE, message_of
 from coordinator.operate.output import as_user
+from coordinator.protocol.wire import CommandMessage, Problem
+from coordinator.runtime.settings import DatabaseSettings, LaneSettings
+from coordinator.service.errors import BrokerUnavailable, CommandPending
+from coordinator.service.ids import is_system_id, replay_command_id
+from coordinator.service.outcome import Outcome
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Changes
-from shared.errors import BrokerUnavailable, CommandPending
-from shared.ids import is_system_id, replay_command_id
-from shared.lane_tables import OutboxEntry
-from shared.messaging.outcome import Outcome
-from shared.messaging.wire import CommandMessage, Problem
-from shared.service import Service
 from shared.services import service_named
-from shared.settings import DatabaseSettings, LaneSettings
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 GHOSTS = ("users.ghost", "users.spirit")

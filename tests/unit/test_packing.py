@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pytest
 from msgspec import structs
 
-from shared.messaging.decoding import decode
-from shared.messaging.packing import PACK_BYTES_MAX, PACK_COMMANDS_MAX, InFlight, packs_of
-from shared.messaging.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
+from coordinator.protocol.decoding import decode
+from coordinator.protocol.packing import PACK_BYTES_MAX, PACK_COMMANDS_MAX, InFlight, packs_of
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
 
 
 async def issued(*commands: tuple[int, bytes]) -> list[InFlight]:

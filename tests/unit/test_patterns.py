@@ -14,7 +14,7 @@ import pytest
 import coordinator
 import gateways
 import shared
-from shared.commands import Command
+from coordinator.service.commands import Command
 from tests.support.cost import adversarial, assert_grows_with_length
 
 Reader = Callable[[str], object]
@@ -82,7 +82,10 @@ READERS = dict([*readers(), *field_readers()])
 
 def test_the_readers_are_found() -> None:
     found = set(READERS)
-    assert {"gateways.headers._PREFERENCE.fullmatch", "shared.telemetry._TRACEPARENT.fullmatch"} < found
+    assert {
+        "coordinator.http.headers._PREFERENCE.fullmatch",
+        "coordinator.runtime.telemetry._TRACEPARENT.fullmatch",
+    } < found
     assert any("@" in name for name in found)
 
 

@@ -7,8 +7,9 @@ import pytest
 
 from coordinator.effects.attempted import Attempted
 from coordinator.effects.attempts import Attempts, Told
-from shared.commands import Command
-from shared.effects import Effect, EffectRetry, Effects
+from coordinator.runtime.settings import EffectSettings
+from coordinator.service.commands import Command
+from coordinator.service.outside_calls import Effect, EffectRetry, Effects
 from shared.payments.effects import (
     AuthorizeAtProvider,
     CaptureAtProvider,
@@ -18,7 +19,6 @@ from shared.payments.effects import (
 )
 from shared.payments.provider import Authorized, Captured, Declined, Refunded, Refused, Voided
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, VoidResult
-from shared.settings import EffectSettings
 
 AUTHORIZE = AuthorizeAtProvider(id=1, amount=1230, currency="KWD", payment_method="pm_x")
 CAPTURE = CaptureAtProvider(id=1, provider_id="pi_1", amount=1230, currency="KWD")

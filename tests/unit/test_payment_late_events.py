@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from shared.commands import Command
+from coordinator.service.commands import Command
 from shared.payments.commands import RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.results import RefundResult, TellOfPayment, VoidResult
 from tests.support.payment_lane import AMOUNT, PaymentLane, event

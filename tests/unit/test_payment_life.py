@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.commands import Command
+from coordinator.service.commands import Command
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
 from shared.payments.effects import AuthorizeAtProvider, CaptureAtProvider, RefundAtProvider, VoidAtProvider
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, VoidResult

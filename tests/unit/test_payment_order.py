@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from shared.commands import Command
+from coordinator.service.commands import Command
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
 from shared.payments.model import Payment
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, VoidResult

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from shared.commands import Command
+from coordinator.service.commands import Command
 from shared.payments.commands import CapturePayment, RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.effects import RefundAtProvider
 from shared.payments.results import CaptureResult, RefundResult

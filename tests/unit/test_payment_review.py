@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.operate.send import checked
-from shared.errors import InvalidCommand
-from shared.messaging.wire import CommandMessage
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.errors import InvalidCommand
 from shared.payments import SERVICE
 from shared.payments.commands import CapturePayment, RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.effects import CaptureAtProvider, RefundAtProvider, VoidAtProvider

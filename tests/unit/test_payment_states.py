@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.commands import Command
-from shared.errors import Rejected
+from coordinator.service.commands import Command
+from coordinator.service.errors import Rejected
 from shared.payments.commands import CapturePayment, RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.model import Payment
 from shared.payments.results import AuthorizeResult, CaptureResult, Kind, RefundResult, TellOfPayment, VoidResult

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.migrate import migrate
+from coordinator.migrations.migrate import migrate
+from coordinator.runtime.settings import DatabaseSettings
 from shared.services import service_named
-from shared.settings import DatabaseSettings
 
 ROOT = Path(__file__).parents[2]
 AWAY = "amqp://guest:guest@127.0.0.1:9/%2F"
@@ -21,7 +21,7 @@ import importlib, runpy, sys
 
 where, name, error, *argv = sys.argv[1:]
 module, owner = where.split(":")
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
 
 def fail(*_, **__):
     raise {"defect": KeyError("a defect of ours"), "configuration": ConfigurationError("AMQP_URL: no right")}[error]
@@ -61,13 +61,13 @@ def database(directory: Path, argv: list[str]) -> str:
 
 
 TASKS = [
-    ("coordinator.rabbitmq.consumer:LaneConsumer._consume", LANE),
-    ("coordinator.rabbitmq.consumer:LaneConsumer._serve", LANE),
-    ("shared.messaging.publisher:Publisher._serve", LANE),
-    ("coordinator.worker:LaneWorker.run", LANE),
-    ("coordinator.outbox_watch:OutboxWatch.run", LANE),
-    ("shared.messaging.publisher:Publisher._serve", GATEWAY),
-    ("shared.messaging.rabbitmq:RabbitWrites._receive", GATEWAY),
+    ("coordinator.transports.rabbitmq.consumer:LaneConsumer._consume", LANE),
+    ("coordinator.transports.rabbitmq.consumer:LaneConsumer._serve", LANE),
+    ("coordinator.transports.rabbitmq.publisher:Publisher._serve", LANE),
+    ("coordinator.worker.worker:LaneWorker.run", LANE),
+    ("coordinator.worker.outbox_watch:OutboxWatch.run", LANE),
+    ("coordinator.transports.rabbitmq.publisher:Publisher._serve", GATEWAY),
+    ("coordinator.transports.rabbitmq.writes:RabbitWrites._receive", GATEWAY),
 ]
 """Every task and thread that stays for as long as its process."""
 

@@ -7,12 +7,12 @@ from typing import Any
 import pika
 import pytest
 
-from shared.errors import BrokerUnavailable, CommandPending, OutcomeUnknown, Overloaded
-from shared.messaging.packing import InFlight
-from shared.messaging.publisher import Publisher
-from shared.messaging.rabbitmq import RabbitWrites
-from shared.messaging.wire import CommandMessage
-from shared.settings import BrokerSettings
+from coordinator.protocol.packing import InFlight
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown, Overloaded
+from coordinator.transports.rabbitmq.publisher import Publisher
+from coordinator.transports.rabbitmq.writes import RabbitWrites
 
 
 class Channel:

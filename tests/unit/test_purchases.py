@@ -8,22 +8,22 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.inprocess import InProcessWrites
+from coordinator.client.writes import WriteOptions, execute
+from coordinator.runtime.settings import EffectSettings
+from coordinator.service.commands import Command
+from coordinator.service.errors import CommandRejected
+from coordinator.service.rows import Row
+from coordinator.service.saga import ENDED, SagaStep
+from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from shared.commands import Command
-from shared.errors import CommandRejected
+from coordinator.transports.inprocess.writes import InProcessWrites
 from shared.items import SERVICE as ITEMS
 from shared.items.commands import CreateItem, UpdateItem
 from shared.items.model import Item, Reservation
-from shared.lane_tables import OutboxEntry
-from shared.messaging.writes import WriteOptions, execute
 from shared.payments import SERVICE as PAYMENTS
 from shared.payments.commands import ResolvePayment
 from shared.payments.effects import PaymentEffects
 from shared.payments.model import Payment
-from shared.rows import Row
-from shared.saga import ENDED, SagaStep
-from shared.settings import EffectSettings
 from shared.users import SERVICE as USERS
 from shared.users.commands import CreateUser, DeleteUser
 from shared.users.model import User

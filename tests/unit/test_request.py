@@ -10,13 +10,14 @@ from coordinator.lane.control import CONTROL_HANDLERS
 from coordinator.lane.delivery import Settlement
 from coordinator.lane.lane import Lane
 from coordinator.lane.request import prepare
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.options import Origin
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from shared.lane_tables import OutboxEntry
-from shared.messaging.wire import CommandMessage, Origin
 from shared.payments import SERVICE as PAYMENTS
-from shared.service import Service
 from shared.services import SERVICES, targets_of
-from shared.settings import LaneSettings
 from shared.users import SERVICE as USERS
 from tests.support.lane_contract import codes, command_id, delivery
 from tests.support.ledger import LEDGER, Forward, OpenAccount

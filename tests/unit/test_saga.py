@@ -9,14 +9,14 @@ import pytest
 
 from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Lane
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.commands import Command
+from coordinator.service.continuation import Deferred, continued
+from coordinator.service.outcome import Outcome, OutcomeError
+from coordinator.service.saga import SagaStep, Verdict
+from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from shared.commands import Command
-from shared.continuation import Deferred, continued
-from shared.lane_tables import OutboxEntry
-from shared.messaging.outcome import Outcome, OutcomeError
-from shared.messaging.wire import CommandMessage
-from shared.saga import SagaStep, Verdict
-from shared.settings import LaneSettings
 from tests.support.store_contract import NOW
 from tests.support.trips import TRIP, TRIPS, ContinueTrip, OpenTrip, ResumeTrip, Traveller, Trip, Welcome
 

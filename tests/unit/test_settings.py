@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 from pydantic_settings import BaseSettings
 
-from shared import settings as all_settings
-from shared.errors import ConfigurationError
-from shared.fit import check_fit
-from shared.messaging.packing import ENVELOPE_BYTES_MAX, PACK_BYTES_MAX
-from shared.settings import (
+from coordinator.protocol.packing import ENVELOPE_BYTES_MAX, PACK_BYTES_MAX
+from coordinator.runtime import settings as all_settings
+from coordinator.runtime.fit import check_fit
+from coordinator.runtime.settings import (
     BrokerSettings,
     CacheSettings,
     EffectSettings,
@@ -21,6 +20,7 @@ from shared.settings import (
     StripeSettings,
     load,
 )
+from coordinator.service.errors import ConfigurationError
 
 GROUPS = [BrokerSettings, LaneSettings, EffectSettings, CacheSettings, GatewaySettings, StripeSettings]
 

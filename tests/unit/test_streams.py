@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from pika.adapters.utils.nbio_interface import AbstractStreamProtocol
 
-from shared.messaging.amqp import AmqpConnection
-from shared.messaging.streams import FEED_BYTES_MAX, LoopStreams
-from shared.settings import BrokerSettings
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.transports.rabbitmq.amqp import AmqpConnection
+from coordinator.transports.rabbitmq.streams import FEED_BYTES_MAX, LoopStreams
 
 WITHIN_S = 10.0
 LOOPS = (asyncio.new_event_loop, uvloop.new_event_loop)

@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 import stripe
 
-from shared.effects import EffectRetry
+from coordinator.service.outside_calls import EffectRetry
 from shared.payments.stripe_errors import KeySpent, StripeRefused, translated
 
 DISCONNECTED = aiohttp.ServerDisconnectedError()

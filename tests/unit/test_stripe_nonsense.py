@@ -14,20 +14,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from coordinator.dev.sandbox.webhooks import signature
 from coordinator.effects.attempted import Attempted
 from coordinator.effects.attempts import Attempts, PutOff
-from shared.commands import Command, validated
-from shared.effects import EffectRetry
+from coordinator.runtime.settings import EffectSettings, StripeSettings
+from coordinator.service.commands import Command, validated
+from coordinator.service.outside_calls import EffectRetry
 from shared.payments import stripe_http
 from shared.payments.commands import CapturePayment, RefundPayment, ReversePayment
 from shared.payments.effects import PaymentEffects
 from shared.payments.results import AuthorizeResult, RefundResult
+from shared.payments.sandbox.webhooks import signature
 from shared.payments.stripe_errors import StripeRefused
 from shared.payments.stripe_metadata import MetadataKey
 from shared.payments.stripe_provider import StripeProvider
 from shared.payments.stripe_webhooks import ProviderEvent, WebhookRefused, verify_webhook
-from shared.settings import EffectSettings, StripeSettings
 from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane
 
 SECRET = "whsec_test"

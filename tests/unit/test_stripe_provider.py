@@ -6,10 +6,10 @@ import pytest
 import stripe
 from pydantic import SecretStr
 
-from shared.effects import EffectRetry
-from shared.errors import ConfigurationError
+from coordinator.runtime.settings import StripeSettings
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.outside_calls import EffectRetry
 from shared.payments.stripe_provider import StripeProvider
-from shared.settings import StripeSettings
 
 SPENT = stripe.APIError("a fault", http_status=500, headers={"Idempotent-Replayed": "true"})
 BUSY = stripe.RateLimitError("too many", http_status=429, headers={"Retry-After": "3"})

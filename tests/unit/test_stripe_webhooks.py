@@ -6,11 +6,11 @@ import time
 import pytest
 from pydantic import SecretStr
 
-from coordinator.dev.sandbox.webhooks import signature
-from shared.errors import ConfigurationError
+from coordinator.runtime.settings import StripeSettings
+from coordinator.service.errors import ConfigurationError
+from shared.payments.sandbox.webhooks import signature
 from shared.payments.stripe_metadata import MetadataKey
 from shared.payments.stripe_webhooks import ProviderEvent, WebhookRefused, verify_webhook
-from shared.settings import StripeSettings
 
 SECRET = "whsec_test"
 KEY = "the key of this deployment"

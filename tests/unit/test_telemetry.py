@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 import structlog
 
-from shared.settings import TelemetrySettings
-from shared.telemetry import begin_stages, configure_logging, current_stages, trace_from
+from coordinator.runtime.settings import TelemetrySettings
+from coordinator.runtime.telemetry import begin_stages, configure_logging, current_stages, trace_from
 
 
 @pytest.fixture(autouse=True)

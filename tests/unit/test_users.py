@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.commands import parse
-from shared.errors import InvalidCommand
+from coordinator.service.commands import parse
+from coordinator.service.errors import InvalidCommand
 from shared.users.commands import CreateUser, UpdateUser
 from shared.users.emails import EMAIL_CHARACTERS_MAX, kept_email
 from shared.users.model import users

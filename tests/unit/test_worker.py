@@ -7,15 +7,15 @@ from contextlib import contextmanager
 
 import pytest
 
-from coordinator.inbox import Inbox
 from coordinator.lane.delivery import Delivery, Deposed, Hold, Settlement
 from coordinator.lane.lane import Lane
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.rows import Ref, Row
+from coordinator.service.service import Tenure
+from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from coordinator.worker import PROJECTION_ERRORS, LaneWorker
-from shared.lane_tables import OutboxEntry
-from shared.rows import Ref, Row
-from shared.service import Tenure
-from shared.settings import LaneSettings
+from coordinator.worker.inbox import Inbox
+from coordinator.worker.worker import PROJECTION_ERRORS, LaneWorker
 from tests.support.lane_contract import delivery
 from tests.support.ledger import LEDGER, OpenAccount
 from tests.support.store_contract import NOW

@@ -4,7 +4,7 @@ import random
 import socket
 
 from coordinator.dev.servers.addresses import HOST
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
 
 # Below Linux's ephemeral range: a client's socket must not take the port of a server that is being restarted.
 _FREE_PORTS = range(20_000, 32_000)

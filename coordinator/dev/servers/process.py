@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _KILL_TIMEOUT_S = 10.0

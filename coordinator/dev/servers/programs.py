@@ -5,7 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
 
 ROOT = Path("/")
 DEBIAN_PLACES = ("usr/lib/rabbitmq/bin", "usr/sbin", "usr/bin", "usr/local/sbin")

@@ -13,7 +13,7 @@ from typing import ClassVar
 from coordinator.dev.servers.addresses import HOST
 from coordinator.dev.servers.ports import free_port, port_is_free
 from coordinator.dev.servers.process import Account, Process
-from shared.errors import ConfigurationError
+from coordinator.service.errors import ConfigurationError
 
 _PROBE_INTERVAL_S = 0.05
 _PORT_TIMEOUT_S = 5.0

@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
-from shared.commands import Command, Id, Quantity
-from shared.continuation import Continuation
+from coordinator.service.commands import Command, Id, Quantity
+from coordinator.service.continuation import Continuation
+from coordinator.service.saga import Resumption
 from shared.payments.commands import PaymentMethod
-from shared.saga import Resumption
 
 
 class OpenPurchase(Command, frozen=True, kw_only=True):

@@ -1,9 +1,9 @@
 """How the users lane applies the commands of purchases."""
 
-from shared.errors import Rejected
-from shared.rows import by_key
-from shared.saga import SagaStep
-from shared.unit_of_work import Handler, UnitOfWork
+from coordinator.service.errors import Rejected
+from coordinator.service.rows import by_key
+from coordinator.service.saga import SagaStep
+from coordinator.service.unit_of_work import Handler, UnitOfWork
 from shared.users.model import User
 from shared.users.purchases.commands import ContinuePurchase, OpenPurchase, ResumePurchase
 from shared.users.purchases.model import Purchase

@@ -3,9 +3,9 @@
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.database import fetch
-from shared.paging import Page, page_of
-from shared.saga import SagaStep
+from coordinator.client.database import fetch
+from coordinator.service.paging import Page, page_of
+from coordinator.service.saga import SagaStep
 from shared.users.purchases.model import Purchase, PurchaseTotal, purchase_totals, purchases, steps
 
 

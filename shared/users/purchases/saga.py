@@ -11,12 +11,12 @@ capture    payments  payments.capture payments.reverse, as above
 import msgspec
 from msgspec import Struct
 
-from shared.commands import AMOUNT_MAX, INTEGER_MAX
-from shared.errors import Rejected
+from coordinator.service.commands import AMOUNT_MAX, INTEGER_MAX
+from coordinator.service.errors import Rejected
+from coordinator.service.saga import Saga, Step
+from coordinator.service.unit_of_work import UnitOfWork
 from shared.items.commands import QuoteItem, ReleaseItem, ReserveItem
 from shared.payments.commands import CapturePayment, OpenPayment, ReversePayment
-from shared.saga import Saga, Step
-from shared.unit_of_work import UnitOfWork
 from shared.users.model import User
 from shared.users.purchases.commands import ContinuePurchase
 from shared.users.purchases.model import Purchase, PurchaseTotal, total_id

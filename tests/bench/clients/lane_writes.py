@@ -6,11 +6,11 @@ from contextlib import suppress
 
 import msgspec
 
-from shared.errors import CommandPending, Unavailable
-from shared.ids import new_command_id
-from shared.messaging.rabbitmq import RabbitWrites
-from shared.messaging.wire import CommandMessage
-from shared.settings import BrokerSettings
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.errors import CommandPending, Unavailable
+from coordinator.service.ids import new_command_id
+from coordinator.transports.rabbitmq.writes import RabbitWrites
 from tests.bench.clients.load import Caller, Unknown
 from tests.bench.clients.spec import Spec
 from tests.bench.workloads import Operation

@@ -10,15 +10,15 @@ from aiohttp import web
 from gateway_fakes import ITEM, USER, FakeCache, FakeLog, FakePayments, FakeRows, FakeWrites
 
 import gateways.items
-from gateways.app import Dependencies, Gateway, create_app
+from coordinator.client.database import close_database, open_database
+from coordinator.http.app import Dependencies, Gateway, create_app
+from coordinator.http.operations import CHECKS, Check
+from coordinator.http.server import create_runner
+from coordinator.runtime.settings import GatewaySettings
 from gateways.items import ITEMS
-from gateways.operations import CHECKS, Check
 from gateways.payments import PAYMENTS
 from gateways.registry import GATEWAYS
-from gateways.server import create_runner
 from gateways.users import USERS
-from shared.database import close_database, open_database
-from shared.settings import GatewaySettings
 
 # Nothing listens on port 9; connections are made at first use, and no test here has one.
 DATABASES = {

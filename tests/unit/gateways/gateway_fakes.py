@@ -7,15 +7,15 @@ from typing import Any
 
 import msgspec
 
-from shared.cache.reader import Lookup, Ticket
-from shared.errors import DatabaseUnavailable
+from coordinator.cache.reader import Lookup, Ticket
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.telemetry import current_stages, end_stage
+from coordinator.service.errors import DatabaseUnavailable
+from coordinator.service.outcome import Outcome, OutcomeError
+from coordinator.service.paging import Page, page_of
+from coordinator.stores.lane_tables import LogEntry
 from shared.items.model import Item, Reservation
-from shared.lane_tables import LogEntry
-from shared.messaging.outcome import Outcome, OutcomeError
-from shared.messaging.wire import CommandMessage
-from shared.paging import Page, page_of
 from shared.payments.model import Payment, Refund
-from shared.telemetry import current_stages, end_stage
 from shared.users.commands import Transfer
 from shared.users.model import User
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from gateway_commands import CREATE, CREDIT, IDS, NDJSON, post
 
-from shared.settings import GatewaySettings
+from coordinator.runtime.settings import GatewaySettings
 
 FULL = {"name": "A", "email": "a@b"}
 

@@ -10,11 +10,11 @@ from gateway_commands import CREATE, CREDIT, DELETE, IDS, MIXED, NDJSON, post
 from gateway_fakes import applied, refused
 from structlog.testing import capture_logs
 
-from shared.errors import BrokerUnavailable, CommandPending, OutcomeUnknown, Overloaded
-from shared.ids import command_id_for
-from shared.messaging.outcome import Outcome
-from shared.messaging.wire import CommandMessage, fingerprint_of
-from shared.settings import GatewaySettings
+from coordinator.protocol.wire import CommandMessage, fingerprint_of
+from coordinator.runtime.settings import GatewaySettings
+from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown, Overloaded
+from coordinator.service.ids import command_id_for
+from coordinator.service.outcome import Outcome
 
 
 def issued(gateway: Any) -> list[CommandMessage]:

@@ -18,13 +18,13 @@ from msgspec.structs import replace
 from structlog.testing import capture_logs
 from test_gateways_process import AWAY, ROOT, ended, port_of
 
-import gateways.connections
-import gateways.descriptors
-import gateways.runner
-from gateways.connections import SURPLUS
-from gateways.descriptors import BACKLOG_MAX, OTHERS, make_room_for_connections
-from shared.errors import ConfigurationError
-from shared.settings import GatewaySettings
+import coordinator.http.connections
+import coordinator.http.descriptors
+import coordinator.http.runner
+from coordinator.http.connections import SURPLUS
+from coordinator.http.descriptors import BACKLOG_MAX, OTHERS, make_room_for_connections
+from coordinator.runtime.settings import GatewaySettings
+from coordinator.service.errors import ConfigurationError
 
 DEADLINE_S = 20.0
 GET = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -211,7 +211,7 @@ class TestTheNumberOfConnections:
     async def test_one_that_is_answered_and_owes_the_rest_of_its_body_makes_room(
         self, start: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(gateways.runner, "LINGERING_S", 3 * DEADLINE_S)
+        monkeypatch.setattr(coordinator.http.runner, "LINGERING_S", 3 * DEADLINE_S)
         users = await start("users", GatewaySettings(connections_max=2, body_timeout_s=3 * DEADLINE_S))
         async with connected(users.port) as first, connected(users.port) as second:
             for client in (first, second):
@@ -245,7 +245,7 @@ class TestTheNumberOfConnections:
         self, start: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # None of those that have only connected gives way to the next.
-        monkeypatch.setattr(gateways.connections, "GRACE_S", 2 * DEADLINE_S)
+        monkeypatch.setattr(coordinator.http.connections, "GRACE_S", 2 * DEADLINE_S)
         users = await start("users", GatewaySettings(connections_max=2, retry_after_s=7))
         users.writes.gate.clear()
         with capture_logs() as lines:
@@ -286,7 +286,7 @@ class TestTheNumberOfConnections:
             await until(lambda: len(users.writes.issued) == 2)
             limits = users.runner.server._limits
             for grace_s in (2 * DEADLINE_S, -1.0) * 4:  # nobody gives way, anybody does
-                monkeypatch.setattr(gateways.connections, "GRACE_S", grace_s)
+                monkeypatch.setattr(coordinator.http.connections, "GRACE_S", grace_s)
                 seen = set(limits._open)
                 await stack.enter_async_context(connected(users.port))
                 await until(lambda: set(limits._open) - seen)  # noqa: B023
@@ -304,8 +304,8 @@ class TestTheNumberOfConnections:
 
 def limits(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int) -> list[tuple[int, int]]:
     changed: list[tuple[int, int]] = []
-    monkeypatch.setattr(gateways.descriptors.resource, "getrlimit", lambda _: (soft, hard))
-    monkeypatch.setattr(gateways.descriptors.resource, "setrlimit", lambda _, both: changed.append(both))
+    monkeypatch.setattr(coordinator.http.descriptors.resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(coordinator.http.descriptors.resource, "setrlimit", lambda _, both: changed.append(both))
     return changed
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from test_gateways_hostile import raw
 
-from gateways.headers import expected_version, idempotency_key, is_unchanged, preferences
+from coordinator.http.headers import expected_version, idempotency_key, is_unchanged, preferences
+from coordinator.http.requests import command_id_asked
+from coordinator.http.runner import FIELD_BYTES_MAX, FIELDS_MAX
+from coordinator.runtime.settings import GatewaySettings, StripeSettings
+from coordinator.runtime.telemetry import trace_from
 from gateways.payments import STRIPE
-from gateways.requests import command_id_asked
-from gateways.runner import FIELD_BYTES_MAX, FIELDS_MAX
 from shared.payments.stripe_webhooks import verify_webhook
-from shared.settings import GatewaySettings, StripeSettings
-from shared.telemetry import trace_from
 from tests.support.cost import adversarial, assert_grows_with_length
 
 COST_S_MAX = 0.05

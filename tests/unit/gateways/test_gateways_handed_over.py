@@ -8,17 +8,17 @@ from aiohttp import web
 from gateway_fakes import NOW, RESULTS, FakeRows, applied, refused
 from structlog.testing import capture_logs
 
-from gateways.app import Gateway
-from gateways.hooks import HOOKS
+from coordinator.http.app import Gateway
+from coordinator.http.hooks import HOOKS
+from coordinator.http.requests import issue, read_command
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import GatewaySettings
+from coordinator.service.errors import BrokerUnavailable, DatabaseUnavailable, NotFound, OutcomeUnknown, Unavailable
+from coordinator.service.ids import new_command_id
+from coordinator.service.outcome import Outcome
 from gateways.purchases import PURCHASES
 from gateways.registry import GATEWAYS
-from gateways.requests import issue, read_command
 from gateways.users import USERS
-from shared.errors import BrokerUnavailable, DatabaseUnavailable, NotFound, OutcomeUnknown, Unavailable
-from shared.ids import new_command_id
-from shared.messaging.outcome import Outcome
-from shared.messaging.wire import CommandMessage
-from shared.settings import GatewaySettings
 from shared.users.commands import CreateUser
 from shared.users.purchases.model import Purchase
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateways.headers import (
+from coordinator.http.headers import (
     KEY_CHARACTERS_MAX,
     Preferences,
     expected_version,
@@ -14,8 +14,8 @@ from gateways.headers import (
     is_unchanged,
     preferences,
 )
-from gateways.problems import RequestRefused
-from shared.commands import INTEGER_MAX
+from coordinator.http.problems import RequestRefused
+from coordinator.service.commands import INTEGER_MAX
 
 visible = st.characters(min_codepoint=0x21, max_codepoint=0x7E)
 

@@ -6,7 +6,7 @@ from typing import Any
 from gateway_fakes import refused
 from structlog.testing import capture_logs
 
-from shared.errors import CommandPending
+from coordinator.service.errors import CommandPending
 
 ADA = {"name": "Ada", "email": "ada@example.org"}
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from gateway_fakes import NOW
 
-from shared.errors import DatabaseUnavailable
-from shared.lane_tables import LogEntry
+from coordinator.service.errors import DatabaseUnavailable
+from coordinator.stores.lane_tables import LogEntry
 
 COMMAND_ID = "0198c0de-0000-7000-8000-00000000abcd"
 

@@ -13,8 +13,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-import gateways.server
-from shared.settings import GatewaySettings
+import coordinator.http.server
+from coordinator.runtime.settings import GatewaySettings
 
 ROOT = Path(__file__).parents[3]
 # Nothing listens on port 9: the broker, the database and the cache are away.
@@ -128,7 +128,7 @@ async def test_an_unknown_service_is_answered_with_those_there_are() -> None:
 
 
 async def test_a_gateway_imports_nothing_of_the_coordinator() -> None:
-    code = "import sys, gateways.main; sys.exit('coordinator' in sys.modules)"
+    code = "import sys, coordinator.http.main; sys.exit('coordinator' in sys.modules)"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, cwd=ROOT)
     assert await process.wait() == 0
 
@@ -136,7 +136,7 @@ async def test_a_gateway_imports_nothing_of_the_coordinator() -> None:
 async def test_a_stop_waits_for_a_request_in_flight_no_longer_than_it_may(
     start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gateways.server, "STOP_MARGIN_S", 0.05)
+    monkeypatch.setattr(coordinator.http.server, "STOP_MARGIN_S", 0.05)
     users = await start("users", GatewaySettings(wait_s=0))
     users.writes.gate.clear()
     request = asyncio.create_task(users.call("POST", "/users", json=ADA))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shared.settings import GatewaySettings
+from coordinator.runtime.settings import GatewaySettings
 
 QUICK = GatewaySettings(head_timeout_s=0.3, body_timeout_s=0.3, idle_timeout_s=0.3, send_timeout_s=0.3)
 DEADLINE_S = 15.0

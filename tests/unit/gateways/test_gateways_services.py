@@ -7,9 +7,9 @@ import pytest
 from aiohttp import web
 from gateway_fakes import ITEM, PAYMENT, USER, applied, refused
 
-from gateways.app import Gateway
-from gateways.responses import json_response
-from shared.errors import DatabaseUnavailable
+from coordinator.http.app import Gateway
+from coordinator.http.responses import json_response
+from coordinator.service.errors import DatabaseUnavailable
 
 ADA = {"name": "Ada", "email": "ada@example.org"}
 LAMP = {"name": "Lamp", "price": 1999, "currency": "EUR", "stock": 4}

@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 from gateway_fakes import applied, refused
 
-from shared.errors import BrokerUnavailable, CommandPending, Overloaded
-from shared.ids import command_id_for
-from shared.settings import GatewaySettings
+from coordinator.runtime.settings import GatewaySettings
+from coordinator.service.errors import BrokerUnavailable, CommandPending, Overloaded
+from coordinator.service.ids import command_id_for
 
 ADA = {"name": "Ada", "email": "ada@example.org"}
 

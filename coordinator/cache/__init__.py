@@ -1,0 +1,1 @@
+"""The projection of committed rows to Redis, and reads from it."""

@@ -1,0 +1,66 @@
+"""Reading the command log where there is a cache: an outcome is not told before the cache shows what it did.
+
+The lane tells outcomes after it has refreshed the cache; the log has them before. Whoever finds one there waits until
+the lane's lease says that the cache has come so far (`sequence`), and for no longer than a lease: a lane does not
+extend it between a commit and the refresh for it, so by then it has done that refresh, or the lease is over.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from coordinator.client.command_log import CommandLog
+from coordinator.stores.lane_tables import LogEntry
+
+POLL_S: Final = 0.02
+
+
+class Shows(Protocol):
+    """The part of a cache that is needed here."""
+
+    async def shows(self, sequence: int) -> bool:
+        """Whether readers of the cache see what was committed up to this sequence; False too where that is unknown."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+class ToldLog:
+    """Implements `CommandLog`."""
+
+    def __init__(
+        self,
+        log: CommandLog,
+        cache: Shows,
+        lease_s: float,
+        elapsed_s: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._log = log
+        self._cache = cache
+        self._lease_s = lease_s
+        self._elapsed_s = elapsed_s
+        self._sleep = sleep
+        self._told = 0
+
+    async def find(self, command_id: str) -> LogEntry | None:
+        entry = await self._log.find(command_id)
+        # Others have changed no rows.
+        if entry is not None and entry.status == "applied" and entry.sequence > self._told:
+            await self._until_told(entry.sequence)
+        return entry
+
+    async def close(self) -> None:
+        """Close the cache's connections."""
+        await self._cache.close()
+
+    async def _until_told(self, sequence: int) -> None:
+        until_s = self._elapsed_s() + self._lease_s
+        while not await self._cache.shows(sequence):
+            left_s = until_s - self._elapsed_s()
+            if left_s <= 0:
+                break
+            await self._sleep(min(POLL_S, left_s))
+        # What has a lower sequence was committed before.
+        self._told = max(self._told, sequence)

@@ -1,0 +1,146 @@
+"""The lane's side of the cache: refreshes the entries of changed rows, and holds the lease by which they count."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+
+from coordinator.cache.breaker import Breaker
+from coordinator.cache.lease import Anchor, CacheLease, new_generation
+from coordinator.cache.scripts import CLAIM, CLOCK, REFRESH, CacheUnavailable, Scripts
+from coordinator.service.rows import Ref, Row, VersionedRow
+from coordinator.service.service import Tenure
+
+_RETRY_S = 0.01
+
+Key = Callable[[int | str], str]
+"""Where the row with a key is kept."""
+
+log = structlog.get_logger("cache")
+
+
+class CacheProjection:
+    """Implements `Projection` for the rows of one model, by the protocol of coordinator/cache/scripts.py."""
+
+    def __init__(
+        self,
+        scripts: Scripts,
+        model: type[VersionedRow],
+        key: Key,
+        lease_key: str,
+        *,
+        lease_s: float,
+        ttl_s: int,
+        elapsed_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._scripts = scripts
+        self._model = model
+        self._key = key
+        self._lease_key = lease_key
+        self._ttl_s = ttl_s
+        self._elapsed_s = elapsed_s
+        self._lease = CacheLease(lease_s)
+        self._breaker = Breaker()
+        self.beat_s = lease_s / 3
+
+    def committed(self, tenure: Tenure, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
+        """One round trip; three more to claim a lease first, and a read of the database."""
+        rows = [row for row in saved if isinstance(row, self._model)]
+        gone = [ref.value for ref in removed if ref.model is self._model]
+        now_s = self._elapsed_s()
+        self._lease.begin(tenure.epoch, now_s)
+        if rows or gone or self._lease.is_due(now_s):
+            if not self._lease.can_go_on(tenure.proved_at_s, now_s) and not self._breaker.is_open:
+                # After a long batch. Only once, since each new proof lets a lease that may be claimed live longer.
+                tenure.prove()
+            self._ask(tenure, rows, gone)
+        return self._wait_s(tenure)
+
+    def beat(self, tenure: Tenure) -> None:
+        """Extend the lease, or claim one, if the epoch is still the lane's."""
+        now_s = self._elapsed_s()
+        self._lease.begin(tenure.epoch, now_s)
+        if self._lease.is_due(now_s) and now_s >= self._breaker.try_at_s and tenure.prove():
+            self._ask(tenure, [], [])
+
+    def close(self) -> None:
+        """Close the connection. The lease ends by itself."""
+        self._scripts.close()
+
+    def _wait_s(self, tenure: Tenure) -> float:
+        now_s = self._elapsed_s()
+        wait_s, try_at_s = self._lease.wait_s(now_s), max(self._breaker.try_at_s, now_s + _RETRY_S)
+        if self._lease.generation is None and self._lease.can_go_on(tenure.proved_at_s, try_at_s):
+            return min(wait_s, try_at_s - now_s)
+        return wait_s
+
+    def _ask(self, tenure: Tenure, rows: Sequence[VersionedRow], gone: Sequence[int | str]) -> None:
+        now_s = self._elapsed_s()
+        if not self._lease.can_go_on(tenure.proved_at_s, now_s) or not self._breaker.admits(now_s):
+            # What is not refreshed must not be believed: without a generation, outcomes wait for that.
+            self._lease.lost()
+            return
+        try:
+            self._refresh(tenure, rows, gone)
+        except Exception as error:  # noqa: BLE001  # whatever it is, what is not refreshed must not be believed
+            # Another server may answer next.
+            self._lease.lost()
+            if self._breaker.failed(self._elapsed_s()):
+                log.warning("cache_unavailable", lease=self._lease_key, error=str(error))
+        else:
+            self._breaker.worked()
+
+    def _refresh(self, tenure: Tenure, rows: Sequence[VersionedRow], gone: Sequence[int | str]) -> None:
+        if self._lease.generation is not None:
+            if self._write(tenure, rows, gone):
+                return
+            log.warning("cache_lease_lost", lease=self._lease_key)
+        if not self._lease.can_go_on(tenure.proved_at_s, self._elapsed_s()) and not tenure.prove():
+            raise CacheUnavailable("the epoch was not proved, so that no lease may be claimed")
+        self._claim(tenure)
+        # Every entry is void now: this makes the new ones, which readers would do too.
+        if rows and tenure.prove() and not self._write(tenure, rows, gone):
+            raise CacheUnavailable("the lease was gone as soon as it was claimed")
+
+    def _write(self, tenure: Tenure, rows: Sequence[VersionedRow], gone: Sequence[int | str]) -> bool:
+        """Refresh and extend; False: the lease is not this one any more."""
+        keys = [self._key(getattr(row, row.key)) for row in rows]
+        if tenure.proved_at_s < self._lease.claimed_at_s:
+            # Since they were committed another lane may have changed them: readers are to look for themselves.
+            rows = ()
+        anchor = self._anchor()
+        deadline_ms = self._lease.deadline_ms(anchor, tenure.proved_at_s)
+        arguments: list[str | bytes | int] = [self._lease.generation or "", deadline_ms, tenure.sequence, self._ttl_s]
+        arguments.append(len(rows))
+        for row in rows:
+            arguments += [row.version, msgspec.json.encode(row)]
+        keys += [self._key(value) for value in gone]
+        is_ours, now_ms = self._scripts.run(REFRESH, [self._lease_key, *keys], arguments)
+        if is_ours:
+            self._lease.anchor = Anchor(anchor.server, now_ms, self._elapsed_s())
+        else:
+            self._lease.lost()
+        return bool(is_ours)
+
+    def _claim(self, tenure: Tenure) -> None:
+        anchor = self._anchor()
+        trusted_until_s = self._lease.trusted_until_s
+        generation, deadline_ms = new_generation(anchor.server), self._lease.deadline_ms(anchor, tenure.proved_at_s)
+        arguments: list[str | bytes | int] = [generation, deadline_ms, tenure.sequence]
+        is_claimed, now_ms, was_elsewhere = self._scripts.run(CLAIM, [self._lease_key], arguments)
+        if not is_claimed:
+            raise CacheUnavailable("the lease was over before it was claimed, or Redis is another one")
+        self._lease.claimed(
+            generation,
+            Anchor(anchor.server, now_ms, self._elapsed_s()),
+            was_elsewhere=bool(was_elsewhere),
+            trusted_until_s=trusted_until_s,
+        )
+        log.info("cache_lease_claimed", lease=self._lease_key, generation=generation)
+
+    def _anchor(self) -> Anchor:
+        if self._lease.anchor is None:
+            server, now_ms = self._scripts.run(CLOCK, [], [])
+            self._lease.anchor = Anchor(server.decode(), now_ms, self._elapsed_s())
+        return self._lease.anchor

@@ -1,0 +1,114 @@
+"""The readers' side of the cache: believes what bears the generation of the live lease, and fills what is missing."""
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from coordinator.cache.breaker import Breaker
+from coordinator.cache.projection import Key
+from coordinator.cache.scripts import FILL, READ, SHOWS, Arguments, AsyncScripts, CacheUnavailable
+from coordinator.service.rows import VersionedRow
+
+V = TypeVar("V", bound=VersionedRow)
+
+TOKEN_MS = 10_000
+"""How long a token waits for its fill: longer than a read of the database may take."""
+
+log = structlog.get_logger("cache")
+
+
+class Ticket(Struct, frozen=True):
+    """The right to fill an entry with what is read from the database from now on, unless it is changed meanwhile."""
+
+    generation: bytes
+    token: bytes
+
+
+class Lookup(Struct, Generic[V], frozen=True):
+    """What the cache answered: the row; or a ticket to fill it in; or neither, where the lane has no lease."""
+
+    row: V | None
+    ticket: Ticket | None = None
+
+
+class RowCache(Generic[V]):
+    """Rows of one model. Never raises: a cache that is away costs a read of the database."""
+
+    def __init__(
+        self,
+        scripts: AsyncScripts,
+        model: type[V],
+        key: Key,
+        lease_key: str,
+        *,
+        ttl_s: int,
+        elapsed_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._scripts = scripts
+        self._model = model
+        self._key = key
+        self._lease_key = lease_key
+        self._ttl_s = ttl_s
+        self._elapsed_s = elapsed_s
+        self._breaker = Breaker()
+
+    async def get(self, key: int | str) -> Lookup[V] | None:
+        """None: the cache did not answer, or was not asked since it lately did not."""
+        if not self._breaker.admits(self._elapsed_s()):
+            return None
+        answer = await self._run(READ, self._keys(key), [secrets.token_hex(8), TOKEN_MS])
+        match answer:
+            case [_, bytes(text)]:
+                return self._decoded(key, text)
+            case [bytes(generation), None, bytes(token)]:
+                return Lookup(None, Ticket(generation, token))
+            case []:
+                return Lookup(None)
+        return None
+
+    async def fill(self, row: V, ticket: Ticket) -> bool:
+        """Keep a row that was read after the ticket was got, if nothing has changed since; whether it is kept.
+
+        The read must have seen every commit that was acknowledged before it began.
+        """
+        arguments: Arguments = [ticket.generation, ticket.token, row.version, msgspec.json.encode(row), self._ttl_s]
+        return bool(await self._run(FILL, self._keys(getattr(row, row.key)), arguments))
+
+    async def shows(self, sequence: int) -> bool:
+        """Whether readers see what was committed up to this sequence; False too where the cache does not answer."""
+        if not self._breaker.admits(self._elapsed_s()):
+            return False
+        return bool(await self._run(SHOWS, [self._lease_key], [sequence]))
+
+    async def ping(self) -> bool:
+        """Whether the cache answers."""
+        return await self._scripts.ping()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._scripts.close()
+
+    def _decoded(self, key: int | str, text: bytes) -> Lookup[V] | None:
+        try:
+            return Lookup(msgspec.json.decode(text, type=self._model))
+        except msgspec.MsgspecError as error:
+            log.warning("cache_entry_unreadable", key=self._key(key), error=str(error))
+            return None
+
+    def _keys(self, key: int | str) -> list[str]:
+        return [self._lease_key, self._key(key)]
+
+    async def _run(self, script: str, keys: Sequence[str], arguments: Arguments) -> object:
+        try:
+            answer: object = await self._scripts.run(script, keys, arguments)
+        except CacheUnavailable as error:
+            if self._breaker.failed(self._elapsed_s()):
+                log.warning("cache_unavailable", error=str(error))
+            return None
+        self._breaker.worked()
+        return answer

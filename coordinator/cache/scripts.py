@@ -1,0 +1,177 @@
+"""The protocol of the cache, and the scripts that are its steps in Redis. Each is atomic, and one round trip.
+
+**The promise.** A read that begins after a version of a row was acknowledged to anybody returns no older one, whatever
+becomes of Redis: slow, stopped, cut off, killed, restarted with old data or none, flushed, full, failed over.
+
+**The lease.** One key holds a *generation* and the moment until which it lives. A reader believes an entry only if it
+bears the generation of a lease that is alive, which the script that reads the entry checks. A generation is made anew
+whenever the lane does not know what became of the last one; all older entries are void then. It begins with the
+`run_id` of the Redis process that it was made for: on one that was restarted with what it had saved, or on a replica
+that was promoted, nothing is believed until the lane has claimed a lease there.
+
+**The lane** is the only one that claims and extends. After each commit it refreshes the entries of the changed rows, in
+one script that does nothing unless the lease alive is the lane's own. Only then it tells the outcomes.
+
+- A lease may live until `REDIS_LEASE_S` after a moment when the lane's epoch was proved current, by a fenced commit or
+  by reading it from the database (`Tenure`). So a lane that was taken over cannot keep its lease alive.
+- When a refresh fails, or Redis cannot be reached, outcomes wait until no lease can be alive any more: until the
+  deadline of the last attempt to extend it, and after a takeover until `REDIS_LEASE_S` after it, for the lane before.
+  Or until a new generation is claimed, if that is sooner. From then on nothing waits while Redis stays away.
+- Deadlines are absolute, on Redis's own clock: what it said the time was, and what has passed here since it answered.
+  A command that Redis executes late, because it was stopped or the network held it, finds its deadline over.
+- Rows are written under a generation only when the epoch was proved after that generation was claimed. So whoever was
+  taken over between its commit and its refresh cannot bring an old version, or a removed row, back: the lease is
+  another's or none, and under one that it claims itself it must prove its epoch before it writes.
+
+**A reader** that misses has left a random *token* at the entry, in the same script. It reads the database, such that
+it sees every commit before the token (majority and linearizable, from the primary), and stores the row only if that
+token is still there and its generation is alive. A refresh, a removal, a flush, an eviction and an expiry all take the
+token away, and a new generation makes it void: so between the read and the fill nothing has changed. Readers that miss
+at the same time share a token.
+
+**The log** has outcomes before the lane tells them. Who finds one there waits until the lease bears its sequence, or
+for the length of a lease (coordinator/cache/command_log.py).
+
+**Assumed**: Redis's clock does not jump back, and runs no more than 1 % slower than the lane's monotonic clock; all
+coordinators of a lane have the same `REDIS_LEASE_S`; lane and readers use the same Redis, or after a failover its
+replica; nobody else writes these keys. Redis 5 or newer, not a cluster; where it has ACLs, its user may call INFO.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+# A generation begins with a run_id, which is hexadecimal, and goes on after a colon.
+_COMMON: Final = """
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local function server()
+  return assert(string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'), 'INFO server names no run_id')
+end
+local function alive(key)
+  local lease = redis.call('HMGET', key, 'generation', 'until')
+  if lease[1] and tonumber(lease[2]) > clock() and string.match(lease[1], '^%x+') == server() then return lease[1] end
+  return false
+end
+"""
+
+CLOCK: Final = (
+    _COMMON
+    + """
+return {server(), clock()}
+"""
+)
+"""() -> its run_id, the time in ms."""
+
+CLAIM: Final = (
+    _COMMON
+    + """
+local now, here = clock(), server()
+if tonumber(ARGV[2]) <= now or string.match(ARGV[1], '^%x+') ~= here then return {0, now, 0} end
+local held = redis.call('HGET', KEYS[1], 'generation')
+redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'until', ARGV[2], 'sequence', ARGV[3])
+redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+return {1, now, (held and string.match(held, '^%x+') ~= here) and 1 or 0}
+"""
+)
+"""(lease; generation, deadline in ms, the lane's sequence) -> whether it is claimed, the time in ms, whether the lease
+before is one of another server. Whatever lease was alive here is over."""
+
+REFRESH: Final = (
+    _COMMON
+    + """
+if alive(KEYS[1]) ~= ARGV[1] then return {0, clock()} end
+if tonumber(ARGV[2]) > tonumber(redis.call('HGET', KEYS[1], 'until')) then
+  redis.call('HSET', KEYS[1], 'until', ARGV[2])
+  redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+end
+local rows = tonumber(ARGV[5])
+for row = 1, rows do
+  local key, version, text = KEYS[1 + row], ARGV[4 + 2 * row], ARGV[5 + 2 * row]
+  local held = redis.call('HMGET', key, 'generation', 'version')
+  if held[1] ~= ARGV[1] or not held[2] or tonumber(held[2]) < tonumber(version) then
+    redis.call('DEL', key)
+    redis.call('HSET', key, 'generation', ARGV[1], 'version', version, 'row', text)
+    redis.call('EXPIRE', key, ARGV[4])
+  end
+end
+for gone = 2 + rows, #KEYS do redis.call('DEL', KEYS[gone]) end
+redis.call('HSET', KEYS[1], 'sequence', ARGV[3])
+return {1, clock()}
+"""
+)
+"""(lease, a key for each row, a key for each removed row; generation, deadline in ms, the lane's sequence, seconds to
+keep, number of rows, then version and text of each) -> whether the lease is still this one, so that all is done; the
+time in ms."""
+
+READ: Final = (
+    _COMMON
+    + """
+local generation = alive(KEYS[1])
+if not generation then return {} end
+local held = redis.call('HMGET', KEYS[2], 'generation', 'row', 'token')
+if held[1] == generation then
+  if held[2] then return {generation, held[2]} end
+  if held[3] then return {generation, false, held[3]} end
+end
+redis.call('DEL', KEYS[2])
+redis.call('HSET', KEYS[2], 'generation', generation, 'token', ARGV[1])
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return {generation, false, ARGV[1]}
+"""
+)
+"""(lease, key; a new token, ms to keep it) -> nothing: there is no lease; or its generation and the row's text; or its
+generation, nil and the token that is there now."""
+
+FILL: Final = (
+    _COMMON
+    + """
+if alive(KEYS[1]) ~= ARGV[1] then return 0 end
+local held = redis.call('HMGET', KEYS[2], 'generation', 'token')
+if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then return 0 end
+redis.call('HDEL', KEYS[2], 'token')
+redis.call('HSET', KEYS[2], 'version', ARGV[3], 'row', ARGV[4])
+redis.call('EXPIRE', KEYS[2], ARGV[5])
+return 1
+"""
+)
+"""(lease, key; generation, token, version, text, seconds to keep) -> whether it is stored."""
+
+SHOWS: Final = (
+    _COMMON
+    + """
+if not alive(KEYS[1]) then return 0 end
+return tonumber(redis.call('HGET', KEYS[1], 'sequence')) >= tonumber(ARGV[1]) and 1 or 0
+"""
+)
+"""(lease; sequence) -> whether everything up to it is refreshed, or was void when the lease was claimed."""
+
+Arguments = Sequence[str | bytes | int]
+
+
+class CacheUnavailable(Exception):
+    """Raised when Redis did not answer in time, or refused. The script may have run, or may still run."""
+
+
+class Scripts(Protocol):
+    """Runs scripts, for the lane."""
+
+    def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
+        """What the script returned. Raises CacheUnavailable, within a bounded time."""
+
+    def close(self) -> None:
+        """Close the connection; the next run opens another."""
+
+
+class AsyncScripts(Protocol):
+    """Runs scripts, for readers."""
+
+    async def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
+        """What the script returned. Raises CacheUnavailable, within a bounded time."""
+
+    async def ping(self) -> bool:
+        """Whether Redis answers."""
+
+    async def close(self) -> None:
+        """Close the connections."""

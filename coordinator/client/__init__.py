@@ -1,0 +1,1 @@
+"""Issuing commands, and reading what became of them."""

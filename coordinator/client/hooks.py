@@ -1,0 +1,160 @@
+"""Hooks on the life cycle of a write, for whoever exposes the library: an HTTP application, a script, a test.
+
+    before_issue    a command is about to be handed over; what it travels with may be changed
+    after_outcome   its outcome is there, whatever it is
+    on_rejection    its outcome is `rejected`
+    on_response     the answer to the request that issued it is about to be sent
+
+Hooks are coroutine functions, called in the order of their registration, each when the one before has returned. A hook
+that raises, or takes longer than HOOK_TIMEOUT_S, is logged and changes nothing: a write does not fail for it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from typing import Any, Final, Generic, TypeVar
+
+import structlog
+from msgspec import Struct
+
+from coordinator.client.writes import Writes
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.outcome import Outcome
+
+HOOK_TIMEOUT_S: Final = 1.0
+
+log = structlog.get_logger("hooks")
+
+
+class Issued(Struct):
+    """One command of a request, and its outcome once that is there."""
+
+    lane: str
+    message: CommandMessage
+    outcome: Outcome | None = None
+
+
+BeforeIssue = Callable[[str, CommandMessage], Awaitable[CommandMessage | None]]
+"""Given the lane and the message. A message that it returns takes the other's place; it must be the same command: only
+its deadline, expected version and trace context may differ."""
+OnOutcome = Callable[[Issued], Awaitable[None]]
+
+Exchange = TypeVar("Exchange")
+OnResponse = Callable[[Exchange, Sequence[Issued]], Awaitable[None]]
+"""Given the application's own request and response, and the commands that were issued in between."""
+
+
+class Hooks(Generic[Exchange]):
+    """The hooks of one application. Each method registers one, and returns it, so that it may decorate it."""
+
+    def __init__(self) -> None:
+        self._before_issue: list[BeforeIssue] = []
+        self._after_outcome: list[OnOutcome] = []
+        self._on_rejection: list[OnOutcome] = []
+        self._on_response: list[OnResponse[Exchange]] = []
+
+    def before_issue(self, hook: BeforeIssue) -> BeforeIssue:
+        """Call it before each command is handed over."""
+        self._before_issue.append(hook)
+        return hook
+
+    def after_outcome(self, hook: OnOutcome) -> OnOutcome:
+        """Call it after each outcome."""
+        self._after_outcome.append(hook)
+        return hook
+
+    def on_rejection(self, hook: OnOutcome) -> OnOutcome:
+        """Call it after each outcome that is `rejected`, after those of `after_outcome`."""
+        self._on_rejection.append(hook)
+        return hook
+
+    def on_response(self, hook: OnResponse[Exchange]) -> OnResponse[Exchange]:
+        """Call it before each response is sent."""
+        self._on_response.append(hook)
+        return hook
+
+    @property
+    def has_before_issue(self) -> bool:
+        """Whether anything is to be called before a command is handed over."""
+        return bool(self._before_issue)
+
+    @property
+    def has_on_response(self) -> bool:
+        """Whether anything is to be called before a response is sent."""
+        return bool(self._on_response)
+
+    async def issuing(self, lane: str, message: CommandMessage) -> CommandMessage:
+        """The message as the hooks want it."""
+        for hook in self._before_issue:
+            changed = await _contained(hook, lane, message)
+            if changed is not None and changed is not message:
+                if _is_same(changed, message):
+                    message = changed
+                else:
+                    log.error("hook_refused", hook=_name(hook), reason="it returned another command")
+        return message
+
+    async def settled(self, issued: Issued) -> None:
+        """An outcome is there."""
+        for hook in self._after_outcome:
+            await _contained(hook, issued)
+        if issued.outcome is not None and issued.outcome.status == "rejected":
+            for hook in self._on_rejection:
+                await _contained(hook, issued)
+
+    async def responding(self, exchange: Exchange, issued: Sequence[Issued]) -> None:
+        """A response is about to be sent."""
+        for hook in self._on_response:
+            await _contained(hook, exchange, issued)
+
+
+class HookedWrites:
+    """Implements `Writes` around another, with the hooks of an application."""
+
+    def __init__(self, writes: Writes, hooks: Hooks[Any]) -> None:
+        self._writes = writes
+        self._hooks = hooks
+        self._turn = asyncio.Lock()
+
+    async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
+        issued = Issued(lane, message)
+        observed = _observed.get()
+        if observed is not None:
+            observed.append(issued)
+        if self._hooks.has_before_issue:
+            # One after the other: however long a hook takes, commands are handed over in the order of the calls.
+            async with self._turn:
+                issued.message = await self._hooks.issuing(lane, message)
+                handed_over = asyncio.ensure_future(self._writes.issue(lane, issued.message, wait_s))
+            issued.outcome = await handed_over
+        else:
+            issued.outcome = await self._writes.issue(lane, message, wait_s)
+        await self._hooks.settled(issued)
+        return issued.outcome
+
+
+_observed: ContextVar[list[Issued] | None] = ContextVar("issued", default=None)
+
+
+def begin_observing() -> list[Issued]:
+    """The commands that the task that runs, and those that it starts, issue from here on, in their order."""
+    issued: list[Issued] = []
+    _observed.set(issued)
+    return issued
+
+
+async def _contained(hook: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    try:
+        async with asyncio.timeout(HOOK_TIMEOUT_S):
+            return await hook(*arguments)
+    except Exception:  # whatever a hook does must not fail the write
+        log.exception("hook_failed", hook=_name(hook))
+        return None
+
+
+def _is_same(one: CommandMessage, other: CommandMessage) -> bool:
+    return (one.command_id, one.type, one.arguments) == (other.command_id, other.type, other.arguments)
+
+
+def _name(hook: object) -> str:
+    return getattr(hook, "__qualname__", repr(hook))

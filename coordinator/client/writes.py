@@ -1,0 +1,115 @@
+"""The port through which services issue commands, and how an outcome becomes a value or an error.
+
+Two adapters implement it: `RabbitWrites` (coordinator/transports/rabbitmq/writes.py) where there is a broker, and
+`InProcessWrites` (coordinator/transports/inprocess/writes.py) in a monolith and in tests.
+"""
+
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.commands import Command, validated
+from coordinator.service.errors import CommandFailed, CommandRejected, InvalidCommand, OutcomeUnreadable
+from coordinator.service.ids import command_id_for, is_system_id, new_command_id
+from coordinator.service.options import Origin
+from coordinator.service.outcome import Outcome
+
+
+class Writes(Protocol):
+    """Hands a command to its lane and waits for the outcome."""
+
+    async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
+        """Return the outcome of `message`.
+
+        `wait_s` bounds the wait for it (None: the adapter's own limit; 0: return as soon as the command is safe).
+        Raises CommandPending when the command is safe but not settled yet, Unavailable when it was not accepted, and
+        OutcomeUnknown, which is one, when that is not known: issued again with the same id it is applied once at most.
+        InvalidCommand for a stranger's command with an id of the system's own.
+        """
+
+
+class WriteOptions(Struct, frozen=True, kw_only=True):
+    """How one command is issued.
+
+    `idempotency_key` (or `command_id`, a UUID) makes repeating safe across processes: the same key with the same
+    content returns the first outcome. `expected_version` applies the command only to that version of its target.
+    After `deadline` it is not applied. `wait_s` as in `Writes.issue`.
+    """
+
+    idempotency_key: str | None = None
+    command_id: str | None = None
+    expected_version: int | None = None
+    deadline: datetime | None = None
+    wait_s: float | None = None
+    traceparent: str | None = None
+
+
+T = TypeVar("T")
+
+DEFAULT_OPTIONS = WriteOptions()
+
+
+class Written(Struct, Generic[T], frozen=True):
+    """An applied command's result, and where it stands in its lane's order."""
+
+    value: T
+    command_id: str
+    sequence: int
+    replayed: bool
+
+
+def check_id(message: CommandMessage) -> None:
+    """Raises InvalidCommand for a stranger's command with an id of the form that only the system's own have."""
+    command_id = message.command_id or ""
+    if message.origin == "public" and is_system_id(command_id):
+        text = f"ids of UUID version 8 are the system's own: choose another version than that of {command_id}"
+        raise InvalidCommand(text, code="reserved_command_id", field="command_id")
+
+
+async def execute(
+    writes: Writes, command: Command, result: type[T], options: WriteOptions, *, origin: Origin = "public"
+) -> Written[T]:
+    """Issue a command and return its result as `result`. What the system itself says has the origin `system`.
+
+    Raises InvalidCommand, CommandRejected, CommandFailed, CommandPending, Unavailable.
+    """
+    command, arguments = validated(command)
+    lane = command.lane()
+    if options.command_id is not None:
+        command_id = options.command_id
+    elif options.idempotency_key is not None:
+        command_id = command_id_for(lane, options.idempotency_key)
+    else:
+        command_id = new_command_id()
+    message = CommandMessage(
+        command_id=command_id,
+        type=command.type,
+        arguments=arguments,
+        deadline_ms=None if options.deadline is None else int(options.deadline.timestamp() * 1000),
+        expected_version=options.expected_version,
+        traceparent=options.traceparent,
+        origin=origin,
+    )
+    check_id(message)
+    return value_of(await writes.issue(lane, message, options.wait_s), command_id, result)
+
+
+def value_of(outcome: Outcome, command_id: str, result: type[T]) -> Written[T]:
+    """The result of an applied command. Raises CommandRejected and CommandFailed for the other outcomes.
+
+    Raises OutcomeUnreadable for a result that is not a `result`: what is applied is not an error of the caller's.
+    """
+    if outcome.status == "applied":
+        try:
+            value = msgspec.json.decode(outcome.result, type=result)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise OutcomeUnreadable(command_id, str(error)) from None
+        return Written(value, command_id, outcome.sequence or 0, outcome.replayed)
+    reason = outcome.error
+    code, text = (reason.code, reason.message) if reason is not None else (outcome.status, outcome.status)
+    if outcome.status == "rejected":
+        raise CommandRejected(command_id, code, text, replayed=outcome.replayed)
+    raise CommandFailed(command_id, code, text, replayed=outcome.replayed)

@@ -1,0 +1,320 @@
+"""The wire protocol as an AsyncAPI 3.0 document, made from the services' handlers: docs/asyncapi.json.
+
+It describes the coordinator: what it receives is what a client sends.
+"""
+
+import json
+from importlib.metadata import version
+from inspect import cleandoc
+from typing import Any, Final, TypeAlias, get_type_hints
+
+import msgspec
+
+from coordinator.dev.settings import DevSettings
+from coordinator.protocol import wire
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.commands import INTEGER_MAX
+from coordinator.service.outcome import Outcome
+from coordinator.service.outside_calls import effects_key
+from coordinator.service.service import Service
+from coordinator.service.unit_of_work import Handler
+from coordinator.transports.rabbitmq.topology import (
+    DEAD_EXCHANGE,
+    SYSTEM_EXCHANGE,
+    WRITES_EXCHANGE,
+    effects_queue_arguments,
+    queue_arguments,
+    queue_name,
+)
+from shared.services import SERVICES
+
+Json: TypeAlias = dict[str, Any]
+
+_SCHEMAS: Final = "#/components/schemas/"
+# Version 8 is the system's own.
+_ID: Final = {"type": "string", "format": "uuid", "pattern": "^.{14}[^8]"}
+_NUMBER: Final = {"type": "integer", "minimum": 0, "maximum": INTEGER_MAX}
+_NUMBER_OR_TEXT: Final = {"anyOf": [_NUMBER, {"type": "string", "pattern": "^[0-9]{1,16}$"}]}
+_TYPE: Final = {"type": "string", "pattern": f"^[!-~]{{1,{wire.TYPE_CHARACTERS_MAX}}}$"}
+
+_OPTIONS: Final[dict[str, tuple[Json, str]]] = {
+    wire.HEADER_DEADLINE: (_NUMBER_OR_TEXT, "Milliseconds since the Unix epoch: not applied after this time."),
+    wire.HEADER_EXPECTED_VERSION: (_NUMBER_OR_TEXT, "Applied only if its target has this version."),
+    wire.HEADER_PUBLISHER: (_TYPE, "A name of the publisher."),
+    wire.HEADER_PUBLISHER_SEQ: (_NUMBER_OR_TEXT, "The publisher's own count of its commands."),
+    wire.HEADER_TRACEPARENT: ({"type": "string"}, "W3C Trace Context."),
+    wire.HEADER_CONTINUATION: (_TYPE, "The type of the command that its outcome is to become."),
+    wire.HEADER_ORIGIN: (
+        {"const": "public"},
+        f"Through {SYSTEM_EXCHANGE}: it is a stranger's all the same. Elsewhere it says nothing new.",
+    ),
+}
+"""What a command may carry, as a header of its own message or as a field in a pack."""
+
+_EXCHANGES: Final[dict[str, str]] = {
+    WRITES_EXCHANGE: "Commands of anybody who may write to it.",
+    SYSTEM_EXCHANGE: "Commands and effects of the system itself, and of its operators: lanes, effect workers, "
+    "operators and the gateway that takes the provider's events may write to it, and nobody else. Only from here are "
+    "internal types, operators' types and ids of UUID version 8 taken.",
+    DEAD_EXCHANGE: "What RabbitMQ itself takes out of a lane's queue. Nobody publishes to it; the lane takes it in.",
+}
+
+
+def document(services: tuple[Service, ...] = SERVICES) -> Json:
+    """The document. The same code makes the same document."""
+    channels: Json = {}
+    operations: Json = {}
+    messages: Json = {}
+    schemas = _schemas(services)
+    for service in services:
+        _describe_lane(service, channels, operations, messages)
+    channels["outcomes"] = {
+        "address": None,
+        "title": "Where the outcome of a command goes: the queue that its property reply_to names, "
+        "or RabbitMQ's direct reply-to.",
+        "messages": {name: _ref("messages", name) for name in messages if name.endswith(".outcome")}
+        | {"outcome-pack": _ref("messages", "outcome-pack")},
+    }
+    messages |= _shared_messages()
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "write-coordinator",
+            "version": version("write-coordinator"),
+            "description": "One ordered queue of commands for each database. docs/PROTOCOL.md is the prose to this.",
+            "license": {"name": "MIT"},
+        },
+        "defaultContentType": wire.JSON_CONTENT,
+        "servers": {
+            "development": {
+                "host": f"127.0.0.1:{DevSettings.model_fields['amqp_port'].default}",
+                "protocol": "amqp",
+                "protocolVersion": "0.9.1",
+                "description": "The RabbitMQ of `make run` and of compose.yaml.",
+            }
+        },
+        "channels": channels,
+        "operations": operations,
+        "x-exchanges": {
+            name: {"type": "direct", "durable": True, "description": text} for name, text in _EXCHANGES.items()
+        },
+        "components": {"messages": messages, "schemas": schemas},
+    }
+
+
+def to_json(value: Json) -> str:
+    """The text of docs/asyncapi.json."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _describe_lane(service: Service, channels: Json, operations: Json, messages: Json) -> None:
+    lane = service.name
+    types = [handler.command.type for handler in service.public_handlers]
+    bytes_max = BrokerSettings.model_fields["queue_bytes_max"].default
+    channels[lane] = _queue(queue_name(lane), WRITES_EXCHANGE, lane, queue_arguments(lane, bytes_max)) | {
+        "x-system-exchange": SYSTEM_EXCHANGE,
+        "messages": {name: _ref("messages", name) for name in (*types, "pack")},
+    }
+    if service.effects is not None:
+        key = effects_key(lane)
+        channels[key] = _queue(queue_name(key), SYSTEM_EXCHANGE, key, effects_queue_arguments(bytes_max)) | {
+            "title": f"Calls to the outside that the lane {lane} asks its effect workers for, and nobody else does.",
+        }
+    for handler in service.public_handlers:
+        name = handler.command.type
+        messages[name] = _command_message(handler)
+        messages[f"{name}.outcome"] = _outcome_message(handler)
+        operations[name] = _receive(lane, name, f"{name}.outcome")
+    operations[f"{lane}.pack"] = _receive(lane, "pack", "outcome-pack")
+
+
+def _queue(name: str, exchange: str, routing_key: str, arguments: dict[str, str | int | bool]) -> Json:
+    return {
+        "address": name,
+        "x-exchange": exchange,
+        "x-routing-key": routing_key,
+        "x-arguments": arguments,
+        "bindings": {
+            "amqp": {
+                "is": "queue",
+                "queue": {"name": name, "durable": True, "exclusive": False, "autoDelete": False, "vhost": "/"},
+                "bindingVersion": "0.3.0",
+            }
+        },
+    }
+
+
+def _receive(lane: str, message: str, outcome: str) -> Json:
+    return {
+        "action": "receive",
+        "channel": {"$ref": f"#/channels/{lane}"},
+        "messages": [{"$ref": f"#/channels/{lane}/messages/{message}"}],
+        "bindings": {
+            "amqp": {"cc": [lane], "deliveryMode": 2, "mandatory": True, "ack": True, "bindingVersion": "0.3.0"}
+        },
+        "reply": {
+            "address": {
+                "location": "$message.header#/reply_to",
+                "description": "The AMQP property reply_to. Without it no outcome is sent.",
+            },
+            "channel": {"$ref": "#/channels/outcomes"},
+            "messages": [{"$ref": f"#/channels/outcomes/messages/{outcome}"}],
+        },
+    }
+
+
+def _command_message(handler: Handler[Any]) -> Json:
+    command = handler.command
+    return {
+        "name": command.type,
+        "contentType": wire.JSON_CONTENT,
+        "summary": (command.__doc__ or "").strip(),
+        "headers": _schema("CommandHeaders"),
+        "payload": _schema(command.__name__),
+        "bindings": {"amqp": {"messageType": command.type, "bindingVersion": "0.3.0"}},
+        "x-amqp-properties": _properties(command.type),
+        "x-takes-expected-version": handler.target is not None,
+    }
+
+
+def _outcome_message(handler: Handler[Any]) -> Json:
+    result = _result_type(handler)
+    return {
+        "name": f"{handler.command.type}.outcome",
+        "contentType": wire.JSON_CONTENT,
+        "payload": {
+            "allOf": [
+                _schema("Outcome"),
+                {
+                    "properties": {
+                        "type": {"const": handler.command.type},
+                        "result": {"type": "null"}
+                        if result is None
+                        else {"anyOf": [_schema(result.__name__), {"type": "null"}]},
+                    }
+                },
+            ]
+        },
+    }
+
+
+def _shared_messages() -> Json:
+    return {
+        "pack": {
+            "name": "pack",
+            "contentType": wire.PACK_CONTENT,
+            "summary": "Several commands, applied in this order, each with its own outcome. Not atomic.",
+            "headers": _schema("PackHeaders"),
+            "payload": {
+                "type": "array",
+                "minItems": 1,
+                "maxItems": wire.PACK_COMMANDS_MAX,
+                "items": _schema("PackedCommand"),
+            },
+        },
+        "outcome-pack": {
+            "name": "outcome-pack",
+            "contentType": wire.PACK_CONTENT,
+            "summary": f"The outcomes of one message, in its order, where it had the header {wire.HEADER_REPLY_PACKS}; "
+            "without it each outcome is a message.",
+            "payload": {"type": "array", "items": _schema("Outcome")},
+        },
+    }
+
+
+def _properties(command_type: str) -> Json:
+    """AsyncAPI has no place of its own for AMQP's properties."""
+    return {
+        "message_id": {**_ID, "description": "The command id. Required here or as header command-id."},
+        "type": {"const": command_type, "description": "Required here or as header command-type."},
+        "reply_to": {"type": "string", "description": "The queue for the outcome, or amq.rabbitmq.reply-to."},
+        "correlation_id": {"type": "string", "description": "Comes back with the outcome."},
+        "delivery_mode": {"const": 2},
+    }
+
+
+def _schemas(services: tuple[Service, ...]) -> Json:
+    handlers = [handler for service in services for handler in service.public_handlers]
+    results = [result for result in map(_result_type, handlers) if result is not None]
+    # `result` is JSON text of any kind, for which msgspec has no schema.
+    outcome = msgspec.defstruct(
+        "Outcome",
+        [
+            (field.name, Any, None)
+            if field.type is msgspec.Raw
+            else (field.name, field.type, field.default)
+            if not field.required
+            else (field.name, field.type)
+            for field in msgspec.structs.fields(Outcome)
+        ],
+        namespace={"__doc__": Outcome.__doc__},
+        kw_only=True,
+    )
+    types = [*(handler.command for handler in handlers), *dict.fromkeys(results), outcome]
+    _, made = msgspec.json.schema_components(types, ref_template=_SCHEMAS + "{name}")
+    made["Outcome"]["required"] = list(made["Outcome"]["properties"])
+    written = {
+        "CommandHeaders": _object(
+            {
+                wire.HEADER_COMMAND_ID: (_ID, "For clients that cannot set the property message_id."),
+                wire.HEADER_COMMAND_TYPE: (_TYPE, "For clients that cannot set the property type."),
+                **_OPTIONS,
+                wire.HEADER_REPLAYED: ({"const": True}, "An operator has had it sent once more. It changes nothing."),
+            }
+        ),
+        "PackHeaders": _object(
+            {
+                wire.HEADER_REPLY_PACKS: (
+                    {"enum": [True, 1, "true"]},
+                    "The outcomes come back as one pack.",
+                )
+            }
+        ),
+        "PackedCommand": _object(
+            {
+                "id": (_ID, "The command id."),
+                "type": (_TYPE, "The command type."),
+                "args": ({"type": "object"}, "The arguments: the body that the command would have by itself."),
+                **{name.replace("-", "_"): option for name, option in _OPTIONS.items()},
+            }
+        )
+        | {"required": ["id", "type", "args"]},
+    }
+    return dict(sorted({**{name: _portable(schema) for name, schema in made.items()}, **written}.items()))
+
+
+def _result_type(handler: Handler[Any]) -> type[msgspec.Struct] | None:
+    result = get_type_hints(handler.handle)["return"]
+    return None if result is type(None) else result
+
+
+def _portable(schema: Any) -> Any:
+    """What msgspec made, in JSON Schema's own terms.
+
+    Its regular expressions are ECMAScript's, which has no \\A and \\Z; there ^ and $ mean just that.
+    """
+    if isinstance(schema, list):
+        return [_portable(element) for element in schema]
+    if not isinstance(schema, dict):
+        return schema
+    portable = {key: _portable(value) for key, value in schema.items()}
+    if isinstance(portable.get("pattern"), str):
+        portable["pattern"] = portable["pattern"].replace(r"\A", "^").replace(r"\Z", "$")
+    if isinstance(portable.get("description"), str):
+        portable["description"] = cleandoc(portable["description"])
+    return portable
+
+
+def _object(properties: dict[str, tuple[Json, str]]) -> Json:
+    return {
+        "type": "object",
+        "properties": {name: {**schema, "description": text} for name, (schema, text) in properties.items()},
+    }
+
+
+def _ref(kind: str, name: str) -> Json:
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def _schema(name: str) -> Json:
+    return {"$ref": _SCHEMAS + name}

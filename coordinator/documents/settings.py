@@ -1,0 +1,132 @@
+"""The generated parts of docs/: the settings in OPERATING.md, and asyncapi.json.
+
+`python -m coordinator.documents.settings --write` writes them; a test fails when they are stale.
+"""
+
+import re
+from inspect import cleandoc
+from pathlib import Path
+from typing import Final, get_args
+
+import click
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from pydantic_settings import BaseSettings
+
+from coordinator.dev.settings import DevSettings
+from coordinator.documents.asyncapi import document, to_json
+from coordinator.runtime.settings import (
+    BrokerSettings,
+    CacheSettings,
+    DatabaseSettings,
+    EffectSettings,
+    GatewaySettings,
+    LaneSettings,
+    ReaderSettings,
+    StripeSettings,
+    TelemetrySettings,
+)
+
+DOCS: Final = Path(__file__).parents[1] / "docs"
+BEGIN: Final = "<!-- settings: made by `python -m coordinator.documents.settings --write` -->"
+END: Final = "<!-- end of settings -->"
+
+GROUPS: Final[tuple[tuple[type[BaseSettings], str], ...]] = (
+    (BrokerSettings, "coordinators and gateways"),
+    (LaneSettings, "coordinators"),
+    (EffectSettings, "effect workers"),
+    (DatabaseSettings, "coordinators and migrate; `<SERVICE>` is `USERS`, `ITEMS` or `PAYMENTS`"),
+    (ReaderSettings, "gateways"),
+    (CacheSettings, "coordinator and gateways of items"),
+    (GatewaySettings, "gateways"),
+    (StripeSettings, "effect workers and gateway of payments"),
+    (TelemetrySettings, "all"),
+    (DevSettings, "`coordinator dev`"),
+)
+"""Every group of settings there is, and who reads it."""
+
+_UNITS: Final = {"s": "s", "ms": "ms", "bytes": "bytes"}
+_BOUNDS: Final = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+
+
+def settings_tables() -> str:
+    """One Markdown table for each group of settings."""
+    return "\n\n".join(_table(group, readers) for group, readers in GROUPS)
+
+
+def operating(text: str) -> str:
+    """OPERATING.md with its settings made anew. Raises ValueError where the markers are missing."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"OPERATING.md needs the two lines {BEGIN} and {END}")
+    return f"{before}{begin}\n\n{settings_tables()}\n\n{end}{after}"
+
+
+def generated() -> dict[Path, str]:
+    """The files that are made, or made in part, and what they should hold."""
+    path = DOCS / "OPERATING.md"
+    return {path: operating(path.read_text()), DOCS / "asyncapi.json": to_json(document())}
+
+
+def _table(group: type[BaseSettings], readers: str) -> str:
+    summary = cleandoc(group.__doc__ or "").partition("\n")[0].partition(". ")[0]
+    prefix = str(group.model_config.get("env_prefix", "")) or "<SERVICE>_"
+    lines = [
+        f"**{summary.rstrip('.')}** ({readers})",
+        "",
+        "| setting | default | limits | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, field in group.model_fields.items():
+        cells = (f"`{prefix}{name.upper()}`", _default(name, field), _limits(field), field.description or "")
+        lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    if field.default is PydanticUndefined:
+        return "required"
+    if field.default is None:
+        return "none"
+    unit = next((_UNITS[part] for part in name.split("_") if part in _UNITS), "")
+    return f"`{field.default}` {unit}".rstrip()
+
+
+def _limits(field: FieldInfo) -> str:
+    choices = [str(choice) for choice in get_args(field.annotation) if isinstance(choice, str)]
+    if choices:
+        return ", ".join(choices)
+    limits = []
+    for constraint in field.metadata:
+        limits += [f"{sign} {getattr(constraint, name)}" for name, sign in _BOUNDS if hasattr(constraint, name)]
+        if getattr(constraint, "pattern", None):
+            limits.append(_schemes(constraint.pattern))
+    return ", ".join(limits)
+
+
+def _schemes(pattern: str) -> str:
+    """A URL's pattern in words: `^amqps?://` is amqp://, amqps://."""
+    alternatives = re.fullmatch(r"\^(?:\(([^()]+)\)|([a-z]+))(?:s\?|\(\\\+srv\)\?)?://", pattern)
+    if alternatives is None:
+        return f"<code>{pattern}</code>"
+    listed, one = alternatives.groups()
+    names = listed.split("|") if listed else [one, f"{one}s"] if "s?" in pattern else [one]
+    return ", ".join(f"{name}://" for name in names)
+
+
+@click.command()
+@click.option("--write", is_flag=True, help="Write the files; without it, only name those that are stale.")
+def main(*, write: bool) -> None:
+    """Make the generated parts of docs/."""
+    stale = [path for path, text in generated().items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        if write:
+            path.write_text(generated()[path])
+        click.echo(f"{path.relative_to(DOCS.parent)} {'written' if write else 'is stale'}")
+    if stale and not write:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,158 @@
+"""Bodies of several commands: JSON arrays and NDJSON as commands, checked, before any is issued; outcomes as either.
+
+Pure functions. What is at fault is named by its place: `[3].args.amount` is of the fourth command.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta, Raw, Struct
+
+from coordinator.http.problems import RequestRefused
+from coordinator.http.requests import COMMAND_ID
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse
+from coordinator.service.errors import InvalidCommand
+from coordinator.service.ids import command_id_for, is_system_id, new_command_id
+from coordinator.service.outcome import Outcome, OutcomeError
+
+NDJSON: Final = "application/x-ndjson"
+SHOWN_CHARACTERS_MAX: Final = 100
+
+Integer = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
+
+
+class CommandElement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One command of a body: the parts that one of a pack has, by the same names, and no session of a publisher.
+
+    `deadline` is in milliseconds since the Unix epoch.
+    """
+
+    id: str | None = None
+    type: str
+    args: Raw
+    deadline: Integer | None = None
+    expected_version: Integer | None = None
+
+
+class PendingCommand(Struct, frozen=True, kw_only=True):
+    """A command that is safe and not settled yet. Its outcome will be at `location`."""
+
+    command_id: str
+    type: str
+    status: Literal["pending"] = "pending"
+    location: str
+
+
+class UnavailableCommand(Struct, frozen=True, kw_only=True):
+    """A command that could not be handed over. Repeated with the same id it is applied once at most."""
+
+    command_id: str
+    type: str
+    status: Literal["unavailable"] = "unavailable"
+    error: OutcomeError
+
+
+Told = Outcome | PendingCommand | UnavailableCommand
+"""What an answer says of one command."""
+
+
+def decode_commands(
+    body: bytes,
+    media_type: str,
+    known: Mapping[str, type[Command]],
+    *,
+    commands_max: int,
+    idempotency_key: str | None,
+    traceparent: str,
+) -> list[CommandMessage]:
+    """The commands of a body, in its order; `known` are those that may be there, by type.
+
+    A command without an id gets a new one, or with an idempotency key the one that key and position stand for.
+    Raises InvalidCommand for the first that is at fault, and RequestRefused (413) for too many.
+    """
+    elements = _lines(body) if media_type == NDJSON else _array(body)
+    if not elements:
+        raise InvalidCommand("at least one command is needed", code="malformed_commands", field="body")
+    if len(elements) > commands_max:
+        raise RequestRefused(
+            413,
+            "too_many_commands",
+            f"the body has {len(elements)} commands; a request may have {commands_max} (GATEWAY_COMMANDS_MAX):"
+            " send them in several requests",
+            field="body",
+        )
+    messages = []
+    for position, element in enumerate(elements):
+        # No key has a line break, so that no other key, nor this one for a request of one command, stands for that id.
+        own_key = None if idempotency_key is None else f"{idempotency_key}\n{position}"
+        try:
+            messages.append(_message(element, known, own_key, traceparent))
+        except InvalidCommand as error:
+            field = f"[{position}]" if error.field is None else f"[{position}].{error.field}"
+            text = f"command {position} (the first is 0): {error}"
+            raise InvalidCommand(text, code=error.code, field=field) from None
+    return messages
+
+
+def encode_told(told: Sequence[Told], media_type: str) -> bytes:
+    """What is told of each command, as a JSON array or as NDJSON."""
+    return msgspec.json.Encoder().encode_lines(told) if media_type == NDJSON else msgspec.json.encode(told)
+
+
+def _array(body: bytes) -> Sequence[bytes]:
+    """The elements, not copied: there may be many more than are wanted."""
+    try:
+        return msgspec.json.decode(body, type=list[Raw])
+    except msgspec.ValidationError as error:
+        text = f"the body must be a JSON array of commands: {error}"
+        raise InvalidCommand(text, code="malformed_commands", field="body") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidCommand(f"the body is not valid JSON: {error}", code="malformed_json", field="body") from None
+
+
+def _lines(body: bytes) -> list[bytes]:
+    """The lines of NDJSON. Blank ones are left out, as its specification permits."""
+    return [line for line in body.split(b"\n") if line.strip()]
+
+
+def _message(
+    element: bytes, known: Mapping[str, type[Command]], idempotency_key: str | None, traceparent: str
+) -> CommandMessage:
+    try:
+        given = msgspec.json.decode(element, type=CommandElement)
+    except msgspec.ValidationError as error:
+        raise InvalidCommand(str(error), code="malformed_command", field=field_at_fault(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidCommand(f"not valid JSON: {error}", code="malformed_json") from None
+    model = known.get(given.type)
+    if model is None:
+        text = f"no command type {given.type[:SHOWN_CHARACTERS_MAX]!a} here; there are: {', '.join(known) or 'none'}"
+        raise InvalidCommand(text, code="unknown_command_type", field="type")
+    try:
+        command = parse(model, bytes(given.args))
+    except InvalidCommand as error:
+        field = "args" if error.field is None else f"args.{error.field}"
+        raise InvalidCommand(str(error), code=error.code, field=field) from None
+    return CommandMessage(
+        command_id=_command_id(given.id, model.lane(), idempotency_key),
+        type=given.type,
+        # Encoded anew, as a request of one command is: the same command has the same fingerprint by either way.
+        arguments=msgspec.json.encode(command),
+        deadline_ms=given.deadline,
+        expected_version=given.expected_version,
+        traceparent=traceparent,
+    )
+
+
+def _command_id(given: str | None, lane: str, idempotency_key: str | None) -> str:
+    if given is None:
+        return new_command_id() if idempotency_key is None else command_id_for(lane, idempotency_key)
+    if not COMMAND_ID.fullmatch(given):
+        text = f"a command id is a UUID, not {given[:SHOWN_CHARACTERS_MAX]!a}"
+        raise InvalidCommand(text, code="invalid_command_id", field="id")
+    if is_system_id(given):
+        text = f"ids of UUID version 8 are the system's own: choose another version than that of {given}"
+        raise InvalidCommand(text, code="reserved_command_id", field="id")
+    return given.lower()

@@ -1,0 +1,119 @@
+"""Several commands in one request: `POST /commands`.
+
+Every command has an outcome of its own; the request is no transaction. Nothing is issued before all of its commands are
+found to be in order.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from coordinator.client.writes import Writes
+from coordinator.http.command_bodies import (
+    NDJSON,
+    PendingCommand,
+    Told,
+    UnavailableCommand,
+    decode_commands,
+    encode_told,
+)
+from coordinator.http.headers import idempotency_key, preferences
+from coordinator.http.keys import CONTEXT, SETTINGS
+from coordinator.http.problems import NothingIssued, RequestRefused
+from coordinator.http.requests import JSON_TYPES, NoQuery, granted_wait_s, media_type, read_body, read_query
+from coordinator.http.responses import command_location, note_preferences
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.telemetry import Stages, measured
+from coordinator.service.commands import Command
+from coordinator.service.errors import CommandPending, OutcomeUnknown, Unavailable
+from coordinator.service.outcome import OutcomeError
+
+COMMANDS: Final[web.AppKey[Mapping[str, type[Command]]]] = web.AppKey("COMMANDS")
+WRITES: Final[web.AppKey[Writes]] = web.AppKey("WRITES")
+
+log = structlog.get_logger("gateway")
+
+routes = web.RouteTableDef()
+
+
+@routes.post("/commands")
+async def issue_commands(request: web.Request) -> web.Response:
+    messages = await _read_messages(request)
+    context, settings = request[CONTEXT], request.app[SETTINGS]
+    context.stages.end("validate")
+    told = await _issue(request, messages, granted_wait_s(context.preferences, settings.wait_s))
+    context.statuses = dict(Counter(each.status for each in told))
+    unavailable = [each for each in told if isinstance(each, UnavailableCommand)]
+    if len(unavailable) == len(told):
+        raise _nothing_issued(unavailable)
+    form = media_type(request)
+    response = web.Response(body=encode_told(told, form), content_type=form)
+    if "pending" in context.statuses:
+        note_preferences(response, context.preferences, settings.wait_s)
+    return response
+
+
+async def _read_messages(request: web.Request) -> list[CommandMessage]:
+    """The commands that the request asks for. Raises RequestRefused and InvalidCommand."""
+    read_query(request, NoQuery)
+    body = await read_body(request, (*JSON_TYPES, NDJSON), "a JSON array of commands, or one command a line")
+    headers = request.headers
+    if "If-Match" in headers:
+        text = "If-Match is for a request of one command: here each has its own `expected_version`"
+        raise RequestRefused(400, "invalid_header", text, field="If-Match")
+    if "Command-Id" in headers:
+        text = "Command-Id is for a request of one command: here each may have its own `id`"
+        raise RequestRefused(400, "invalid_header", text, field="Command-Id")
+    context = request[CONTEXT]
+    context.preferences = preferences(headers.getall("Prefer", ()))
+    key = idempotency_key(headers.getall("Idempotency-Key", ()))
+    context.is_repeatable = key is not None
+    return decode_commands(
+        body,
+        media_type(request),
+        request.app[COMMANDS],
+        commands_max=request.app[SETTINGS].commands_max,
+        idempotency_key=key,
+        traceparent=context.trace.traceparent,
+    )
+
+
+async def _issue(request: web.Request, messages: list[CommandMessage], wait_s: float) -> list[Told]:
+    """Issue all, and return what is to be told of each, in order.
+
+    The tasks start in the order in which they are made, and before the loop does anything else: so the commands come to
+    the writes in their order, and within one turn of the loop.
+    """
+    writes = request.app[WRITES]
+    done = await asyncio.gather(*(_told(writes, message, wait_s) for message in messages))
+    request[CONTEXT].stages.end_issued(stages for _, stages in done)
+    return [told for told, _ in done]
+
+
+async def _told(writes: Writes, message: CommandMessage, wait_s: float) -> tuple[Told, Stages]:
+    """What is to be told of one command. Its stages are its own: the others' end at other times."""
+    command_id, command_type = message.command_id or "", message.type or ""
+    with measured() as stages:
+        try:
+            return await writes.issue(command_type.partition(".")[0], message, wait_s), stages
+        except CommandPending:
+            location = command_location(command_id)
+            return PendingCommand(command_id=command_id, type=command_type, location=location), stages
+        except Unavailable as error:
+            reason = OutcomeError(code=error.code, message=str(error))
+        except Exception:  # a defect of ours; of the others each has its own outcome
+            log.exception("internal_error", command_id=command_id)
+            reason = OutcomeError(code="internal_error", message="a defect of this service; its log has the details")
+        return UnavailableCommand(command_id=command_id, type=command_type, error=reason), stages
+
+
+def _nothing_issued(told: list[UnavailableCommand]) -> NothingIssued:
+    """The worst reason of all is that of the request: one that may be applied must not be taken for one that is not."""
+    reason = next((each.error for each in told if each.error.code == OutcomeUnknown.code), told[0].error)
+    known = "is known to be safe" if reason.code == OutcomeUnknown.code else "was handed over"
+    text = f"none of the {len(told)} commands {known}, repeat them with the ids in `outcomes`: {reason.message}"
+    return NothingIssued(reason.code, text, told)

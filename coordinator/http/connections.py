@@ -1,0 +1,367 @@
+"""Connections to a gateway: how many there may be, and how long each may take over what it does.
+
+aiohttp by itself bounds neither. Whatever a connection does, it is in one of these states, and each ends in time:
+
+| state | limit |
+| --- | --- |
+| its request's head is on its way, or the first is awaited | GATEWAY_HEAD_TIMEOUT_S, GATEWAY_HEAD_BYTES_MAX; 408, 431 |
+| its request's body is on its way | GATEWAY_BODY_TIMEOUT_S (coordinator/http/requests.py); 408 |
+| it is being served | whatever its route waits for has a limit |
+| its response is not read by the client | GATEWAY_SEND_TIMEOUT_S |
+| it is answered, and the rest of its request's body is read away | LINGERING_S |
+| nothing: kept for the next request | GATEWAY_IDLE_TIMEOUT_S (aiohttp) |
+| it is being closed, and the client does not read the rest | GATEWAY_SEND_TIMEOUT_S |
+
+At GATEWAY_CONNECTIONS_MAX a new one takes the place of the one whose client has been sending for longest, or that has
+been idle for longest: nothing was handed over for either. If there is none, all are being served: a few more are taken
+for the health endpoints, and whatever else they ask for is answered 503.
+"""
+
+import asyncio
+import errno
+import os
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any, Final, cast
+
+import structlog
+from aiohttp import StreamReader, web
+from aiohttp.web_protocol import RequestHandler
+from prometheus_client import Counter, Gauge
+
+from coordinator.http.keys import SERVICE_NAME, SETTINGS
+from coordinator.http.problems import RequestRefused, problem_response
+from coordinator.runtime.settings import GatewaySettings
+from coordinator.service.errors import Overloaded
+
+SURPLUS: Final = 8
+"""Connections beyond the limit that are taken for the health endpoints."""
+HEALTH_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+CONTINUE: Final = "100-continue"
+GRACE_S: Final = 0.002
+"""A client that has been sending for less than this does not make room for another: it has hardly been read."""
+IDLE_ORDER_S: Final = 0.1
+"""How often the idle ones are put in order, when there is need of room."""
+QUIET_S: Final = 60.0
+"""At most one line in this time tells of each kind of connection that was ended."""
+
+ENDED: Final = Counter(
+    "gateway_connections_ended_total",
+    "Connections that this gateway ended or refused, by why.",
+    ("service", "reason"),
+)
+OPEN: Final = Gauge("gateway_connections", "Open connections.", ("service",))
+
+log = structlog.get_logger("gateway")
+
+Serve = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Connections:
+    """The open connections of one gateway."""
+
+    def __init__(self, app: web.Application, serve: Serve) -> None:
+        self.settings: GatewaySettings = app[SETTINGS]
+        self._app = app
+        self._serve = serve
+        self._service = app[SERVICE_NAME]
+        self._open: dict[Connection, None] = {}
+        # Those whose clients are in the middle of sending, and since when: the one that began first is the first.
+        self._sending: dict[Connection, float] = {}
+        self._surplus = 0
+        self._idle: deque[Connection] = deque()
+        self._idle_since_s = 0.0
+        self._quiet_until_s: dict[str, float] = {}
+        self._untold: dict[str, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._handle_others: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
+        self._gauge = OPEN.labels(self._service)
+        limits = (self.settings.head_timeout_s, self.settings.send_timeout_s)
+        self._watch_s = min(1.0, *(limit / 4 for limit in limits))
+
+    def start(self) -> None:
+        """Watch over the connections until `stop`."""
+        loop = asyncio.get_running_loop()
+        self._handle_others = loop.get_exception_handler()
+        loop.set_exception_handler(self._on_loop_error)
+        self._timer = loop.call_later(self._watch_s, self._watch)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            asyncio.get_running_loop().set_exception_handler(self._handle_others)
+
+    def admit(self, connection: "Connection") -> bool:
+        """Count a new connection; False: there is no room for it."""
+        if len(self._open) - self._surplus >= self.settings.connections_max:
+            spared = self._make_room()
+            if spared is None:
+                self.count("refused")
+                if self._surplus >= SURPLUS:
+                    return False
+            # A surplus one that gives way leaves the place that it had.
+            connection.is_surplus = spared is None or spared.is_surplus
+            self._surplus += connection.is_surplus
+        self._open[connection] = None
+        self._gauge.set(len(self._open))
+        self.sends(connection)
+        return True
+
+    def forget(self, connection: "Connection") -> None:
+        """It is closed, or as good as that."""
+        self.has_sent(connection)
+        if connection in self._open:
+            del self._open[connection]
+            self._surplus -= connection.is_surplus
+            self._gauge.set(len(self._open))
+
+    def sends(self, connection: "Connection") -> None:
+        """Its client has begun to send something."""
+        self._sending[connection] = monotonic()
+
+    def sends_for_s(self, connection: "Connection", now: float) -> float:
+        """For how long."""
+        return now - self._sending.get(connection, now)
+
+    def has_sent(self, connection: "Connection") -> None:
+        """And has sent it all."""
+        self._sending.pop(connection, None)
+
+    def count(self, reason: str, *, error: str | None = None) -> None:
+        """A connection was ended, or refused: counted always, and told at most once a minute."""
+        ENDED.labels(self._service, reason).inc()
+        self._untold[reason] = self._untold.get(reason, 0) + 1
+        now = monotonic()
+        if now >= self._quiet_until_s.get(reason, 0.0):
+            self._quiet_until_s[reason] = now + QUIET_S
+            times = self._untold.pop(reason)
+            log.warning("connections_ended", reason=reason, times=times, open=len(self._open), error=error)
+
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        """What every request goes through: what aiohttp does before the middlewares is answered as a problem too."""
+        if request.headers.get("Expect", CONTINUE).lower() != CONTINUE:
+            refused = RequestRefused(417, "expectation_failed", f"Expect: {CONTINUE} is all that can be expected")
+            return self._problem(request, refused)
+        try:
+            return await self._serve(request)
+        except ConnectionError:
+            # The client is gone; whatever a handler does has become a problem by now.
+            raise
+        except Exception as error:  # the boundary, as in the middleware
+            log.exception("internal_error", path=request.rel_url.raw_path)
+            return self._problem(request, error)
+
+    async def serve_surplus(self, request: web.BaseRequest) -> web.StreamResponse:
+        """What a connection beyond the limit is told."""
+        if request.path in HEALTH_PATHS:
+            response = await self.serve(request)
+        else:
+            text = f"this gateway serves {self.settings.connections_max} connections already"
+            response = self._problem(request, Overloaded(f"{text} (GATEWAY_CONNECTIONS_MAX)"))
+        response.force_close()
+        return response
+
+    def _problem(self, request: web.BaseRequest, error: Exception) -> web.Response:
+        """Of a request for which nothing was issued."""
+        return problem_response(
+            cast(web.Request, request),  # the application makes them
+            error,
+            command_id=None,
+            is_repeatable=True,
+            retry_after_s=self.settings.retry_after_s,
+        )
+
+    def _make_room(self) -> "Connection | None":
+        """End the connection that can be spared most; None: none can."""
+        now = monotonic()
+        first = next(iter(self._sending), None)
+        if first is None or now - self._sending[first] < GRACE_S:
+            first = self._longest_idle(now)
+        if first is not None:
+            self.count("gave_way")
+            first.abort()
+        return first
+
+    def _longest_idle(self, now: float) -> "Connection | None":
+        if not self._idle and now - self._idle_since_s >= IDLE_ORDER_S:
+            self._idle_since_s = now
+            idle = (each for each in self._open if each.is_idle)
+            self._idle.extend(sorted(idle, key=Connection.idle_until_s))
+        while self._idle:
+            first = self._idle.popleft()
+            if first in self._open and first.is_idle:
+                return first
+        return None
+
+    def _watch(self) -> None:
+        try:
+            now = monotonic()
+            for connection in list(self._open):
+                connection.check(now)
+            self._check_descriptors()
+        finally:
+            self._timer = asyncio.get_running_loop().call_later(self._watch_s, self._watch)
+
+    def _check_descriptors(self) -> None:
+        """uvloop says nothing when it cannot accept for want of descriptors: it closes what comes."""
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY))
+        except OSError as error:
+            self._cannot_accept(error)
+
+    def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """asyncio says it here, and accepts again after a second."""
+        error = context.get("exception")
+        if "socket" in context and isinstance(error, OSError) and error.errno in _OUT_OF_RESOURCES:
+            self._cannot_accept(error)
+        elif self._handle_others is not None:
+            self._handle_others(loop, context)
+        else:
+            loop.default_exception_handler(context)
+
+    def _cannot_accept(self, error: OSError) -> None:
+        self.count("cannot_accept", error=f"{error.strerror}: raise the limit of open files (ulimit -n)")
+
+
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Connection(RequestHandler):
+    """One connection, with the limits of its states."""
+
+    __slots__ = (
+        *("_closing_since_s", "_head_bytes", "_held", "_is_in_head", "_unread_since_s", "_unwanted"),
+        *("is_surplus", "limits"),
+    )
+
+    def __init__(self, manager: web.Server, connections: Connections, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self.limits = connections
+        # aiohttp forgets the transport when it begins to close it, and that may take as long as the client likes.
+        self._held: asyncio.Transport | None = None
+        self._is_in_head = True
+        self._head_bytes = 0
+        self._unread_since_s: float | None = None
+        self._closing_since_s: float | None = None
+        self._unwanted: StreamReader | None = None
+        self.is_surplus = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is on its way in or out."""
+        return self._waiter is not None and not self._waiter.done() and not self._is_in_head
+
+    def idle_until_s(self) -> float:
+        """When aiohttp would close it."""
+        return self._next_keepalive_close_time
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's is none by inheritance.
+        held = self._held = cast(asyncio.Transport, transport)
+        if not self.limits.admit(self):
+            self._force_close = True
+            held.write(_head_of(503, self.limits.settings.retry_after_s))
+            held.close()
+            return
+        super().connection_made(transport)
+        if self.is_surplus:
+            self._request_handler = self.limits.serve_surplus
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.limits.forget(self)
+        self._held = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        heads = self._request_count
+        super().data_received(data)
+        if self._request_count != heads:
+            if self._is_in_head:
+                self._is_in_head = False
+                self.limits.has_sent(self)
+        elif data and (self._is_in_head or (self._waiter is not None and not self._waiter.done())):
+            # The first bytes may come before the task that waits for them has begun.
+            if not self._is_in_head:
+                self._is_in_head = True
+                self._head_bytes = 0
+                self.limits.sends(self)
+            self._head_bytes += len(data)
+            if self._head_bytes > self.limits.settings.head_bytes_max:
+                self._end("head_too_large", 431)
+
+        if self._unwanted is not None and self._unwanted.is_eof():
+            self._unwanted = None
+            self.limits.has_sent(self)
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        finished = await super().finish_response(request, resp, start_time)
+        if not request.content.is_eof():
+            # Nothing is lost with the rest of its body: it may give way.
+            self._unwanted = request.content
+            self.limits.sends(self)
+        return finished
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread_since_s = monotonic()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._unread_since_s = None
+
+    def check(self, now: float) -> None:
+        """End it, if it has been in its state for too long."""
+        settings = self.limits.settings
+        if self._held is None:
+            return
+        if self._held.is_closing():
+            self._closing_since_s = self._closing_since_s or now
+            if now - self._closing_since_s > settings.send_timeout_s:
+                self.limits.count("send_timeout")
+                self.abort()
+        elif self._unread_since_s is not None and now - self._unread_since_s > settings.send_timeout_s:
+            self.limits.count("send_timeout")
+            self.abort()
+        elif self._is_in_head and self.limits.sends_for_s(self, now) > settings.head_timeout_s:
+            self._end("head_timeout", 408 if self._head_bytes else None)
+
+    def abort(self) -> None:
+        """Close it at once, whatever is on its way."""
+        self.limits.forget(self)
+        held = self._held
+        self.force_close()
+        if held is not None:
+            held.abort()
+
+    def _end(self, reason: str, status: int | None) -> None:
+        self.limits.count(reason)
+        if status is not None and self._held is not None:
+            self._held.write(_head_of(status))
+        self.force_close()
+
+
+@contextmanager
+def receiving(request: web.BaseRequest) -> Iterator[None]:
+    """While the body of a request is on its way."""
+    connection = request.protocol
+    if not isinstance(connection, Connection):
+        yield
+        return
+    connection.limits.sends(connection)
+    try:
+        yield
+    finally:
+        connection.limits.has_sent(connection)
+
+
+def _head_of(status: int, retry_after_s: int | None = None) -> bytes:
+    """A response without a body."""
+    phrase = {408: "Request Timeout", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}[status]
+    retry = "" if retry_after_s is None else f"Retry-After: {retry_after_s}\r\n"
+    return f"HTTP/1.1 {status} {phrase}\r\n{retry}Content-Length: 0\r\nConnection: close\r\n\r\n".encode()

@@ -1,0 +1,49 @@
+"""Open files: a gateway's connections must fit beside whatever else it opens."""
+
+import resource
+from typing import Final
+
+from coordinator.http.connections import SURPLUS
+from coordinator.runtime.settings import GatewaySettings
+from coordinator.service.errors import ConfigurationError
+
+BACKLOG_MAX: Final = 128
+OTHERS: Final = 48
+"""The broker's two connections, the cache's, the port, the log, the loop's own, the files that Python opens."""
+
+
+def backlog_of(connections_max: int) -> int:
+    """How many connections the kernel holds for us. A loop accepts all of them before it looks at the first.
+
+    So they need open files too; and they are fewer than there may be, or those that come at once would take each
+    other's place before any of them is read.
+    """
+    return max(1, min(BACKLOG_MAX, connections_max // 4))
+
+
+def make_room_for_connections(settings: GatewaySettings) -> None:
+    """Raise this process's limit of open files as far as it needs, and no further.
+
+    Raises ConfigurationError where the hard limit is below that.
+    """
+    needed = _needed(settings.connections_max, settings)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        fitting = next((some for some in range(settings.connections_max, 0, -1) if _needed(some, settings) <= hard), 0)
+        advice = (
+            f"set GATEWAY_CONNECTIONS_MAX to at most {fitting}, or raise the limit"
+            if fitting > 0
+            else "raise the limit"
+        )
+        raise ConfigurationError(
+            f"GATEWAY_CONNECTIONS_MAX: {settings.connections_max} connections do not fit: this process may have {hard}"
+            f" open files (ulimit -Hn), and with those for the broker, the database, the log and new connections it"
+            f" needs {needed}; {advice}"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def _needed(connections_max: int, settings: GatewaySettings) -> int:
+    return connections_max + SURPLUS + backlog_of(connections_max) + settings.read_pool_max + OTHERS

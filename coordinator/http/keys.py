@@ -1,0 +1,31 @@
+"""Where an application and a request keep what belongs to them: typed keys, so that mypy knows the values."""
+
+from typing import Final
+
+from aiohttp import web
+
+from coordinator.http.headers import NO_PREFERENCES
+from coordinator.runtime.settings import GatewaySettings
+from coordinator.runtime.telemetry import Stages, TraceContext
+
+
+class RequestContext:
+    """What is learnt of one request while it is served; the log line and the response's headers show it."""
+
+    __slots__ = ("arrived_s", "error", "is_repeatable", "preferences", "stages", "statuses", "trace")
+
+    def __init__(self, trace: TraceContext, stages: Stages) -> None:
+        self.arrived_s = stages.began_s
+        self.trace = trace
+        self.stages = stages
+        self.preferences = NO_PREFERENCES
+        self.error: Exception | None = None
+        # Whether the request as it is, sent again, is the same command.
+        self.is_repeatable = False
+        # Of a request of several commands: how many have each status.
+        self.statuses: dict[str, int] | None = None
+
+
+SERVICE_NAME: Final = web.AppKey("SERVICE_NAME", str)
+SETTINGS: Final = web.AppKey("SETTINGS", GatewaySettings)
+CONTEXT: Final = web.RequestKey("CONTEXT", RequestContext)

@@ -1,0 +1,74 @@
+"""Around every request: its trace and stages, and every error turned into a problem."""
+
+from collections.abc import Sequence
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from coordinator.client.hooks import Issued, begin_observing
+from coordinator.http.hooks import HOOKS, Exchange
+from coordinator.http.keys import CONTEXT, SERVICE_NAME, SETTINGS, RequestContext
+from coordinator.http.problems import answer_to, problem_response
+from coordinator.http.request_log import in_flight_of
+from coordinator.http.responses import accepted_response
+from coordinator.runtime.telemetry import begin_stages, trace_from
+from coordinator.service.errors import CommandFailed, CommandPending, CommandRejected, OutcomeUnreadable
+
+log = structlog.get_logger("gateway")
+
+
+@web.middleware
+async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Serve one request. Only a cancellation leaves here: the worst is a 500 that shows no traceback."""
+    traceparents = request.headers.getall("traceparent", ())
+    trace = trace_from(traceparents[0] if len(traceparents) == 1 else None)
+    # aiohttp serves every request in a task, and so a context, of its own: nothing need be unbound.
+    structlog.contextvars.bind_contextvars(trace_id=trace.trace_id)
+    stages, issued = begin_stages(), begin_observing()
+    context = request[CONTEXT] = RequestContext(trace, stages)
+    in_flight = in_flight_of(request.app[SERVICE_NAME])
+    in_flight.inc()
+    try:
+        response = await _answered(request, handler, context, issued)
+        hooks = request.app[HOOKS]
+        if hooks.has_on_response:
+            await hooks.responding(Exchange(request, response), issued)
+    finally:
+        in_flight.dec()
+    if stages.command_id is not None:
+        response.headers["Command-Id"] = stages.command_id
+    if stages.sequence is not None:
+        response.headers["Command-Sequence"] = str(stages.sequence)
+    return response
+
+
+async def _answered(
+    request: web.Request, handler: Handler, context: RequestContext, issued: Sequence[Issued]
+) -> web.StreamResponse:
+    settings = request.app[SETTINGS]
+    try:
+        return await handler(request)
+    except CommandPending as pending:
+        if isinstance(pending, OutcomeUnreadable):
+            context.error = pending
+        return accepted_response(pending.command_id, context.preferences, settings.wait_s)
+    except Exception as error:  # the boundary: whatever it is, the client gets a problem
+        context.error = error
+        if answer_to(error).status == web.HTTPInternalServerError.status_code:
+            log.exception("internal_error", path=request.rel_url.raw_path)
+        settled_id = None if isinstance(error, CommandRejected | CommandFailed) else _settled_id(issued)
+        if settled_id is not None:
+            return accepted_response(settled_id, context.preferences, settings.wait_s)
+        return problem_response(
+            request,
+            error,
+            command_id=context.stages.command_id,
+            is_repeatable=context.is_repeatable,
+            retry_after_s=settings.retry_after_s,
+        )
+
+
+def _settled_id(issued: Sequence[Issued]) -> str | None:
+    """The command of the request that has its outcome: whatever failed after it, that nothing was done is not so."""
+    return next((each.message.command_id for each in issued if each.outcome is not None), None)

@@ -1,0 +1,123 @@
+"""What every gateway answers beside its service's methods: commands by id, health, readiness, metrics."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+from coordinator.client.command_log import CommandLog
+from coordinator.http.keys import CONTEXT
+from coordinator.http.problems import NotReady
+from coordinator.http.requests import COMMAND_ID, NoQuery, read_query
+from coordinator.http.responses import Accepted, json_response
+from coordinator.service.errors import DatabaseUnavailable, NotFound
+from coordinator.service.outcome import OutcomeError
+from coordinator.stores.lane_tables import LogEntry
+
+READY_TIMEOUT_S: Final = 2.0
+"""A part that has not answered by then counts as down."""
+
+
+class Check(Struct, frozen=True):
+    """A part of the process that readiness asks. What is not `required` is shown, no more."""
+
+    name: str
+    answers: Callable[[], Awaitable[bool]]
+    required: bool = True
+
+
+class SettledCommand(Struct, frozen=True, kw_only=True):
+    """What the command log holds of a command."""
+
+    command_id: str
+    type: str
+    status: str
+    sequence: int
+    result: msgspec.Raw | None
+    error: OutcomeError | None
+    settled_at: datetime
+
+
+class Readiness(Struct, frozen=True):
+    """What each part said: `ok` or `down`."""
+
+    status: str
+    checks: dict[str, str]
+
+
+CHECKS: Final = web.AppKey("CHECKS", list[Check])
+COMMAND_LOG: Final = web.AppKey("COMMAND_LOG", CommandLog)
+PENDING: Final[web.AppKey[Callable[[str], bool]]] = web.AppKey("PENDING")
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/commands/{id}")
+async def get_command(request: web.Request) -> web.Response:
+    read_query(request, NoQuery)
+    text = request.match_info["id"]
+    command_id = text.lower()
+    if not COMMAND_ID.fullmatch(text):
+        raise NotFound("command_not_found", f"no command has the id {text[:40]!a}: command ids are UUIDs")
+    request[CONTEXT].stages.command_id = command_id
+    # Asked before the log is read: a command that is settled in between is then found there.
+    is_pending = request.app[PENDING](command_id)
+    entry = await request.app[COMMAND_LOG].find(command_id)
+    if entry is not None:
+        request[CONTEXT].stages.sequence = entry.sequence
+        return json_response(_settled(entry))
+    if is_pending:
+        return json_response(Accepted(command_id), status=HTTPStatus.ACCEPTED)
+    raise NotFound(
+        "command_not_found",
+        f"no command {command_id} is settled in this service; one that is still queued is not known yet",
+    )
+
+
+@routes.get("/healthz")
+async def healthz(_request: web.Request) -> web.Response:
+    return json_response({"status": "ok"})
+
+
+@routes.get("/readyz")
+async def readyz(request: web.Request) -> web.Response:
+    checks = request.app[CHECKS]
+    answers = await asyncio.gather(*(_answers(check) for check in checks))
+    states = {check.name: "ok" if is_up else "down" for check, is_up in zip(checks, answers, strict=True)}
+    if not all(is_up or not check.required for check, is_up in zip(checks, answers, strict=True)):
+        raise NotReady(states)
+    return json_response(Readiness("ready", states))
+
+
+@routes.get("/metrics")
+async def metrics(_request: web.Request) -> web.Response:
+    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+
+async def _answers(check: Check) -> bool:
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            return await check.answers()
+    except (TimeoutError, DatabaseUnavailable):
+        return False
+
+
+def _settled(entry: LogEntry) -> SettledCommand:
+    return SettledCommand(
+        command_id=entry.command_id,
+        type=entry.type,
+        status=entry.status,
+        sequence=entry.sequence,
+        result=None if entry.result is None else msgspec.Raw(entry.result.encode()),
+        error=None
+        if entry.error_code is None
+        else OutcomeError(code=entry.error_code, message=entry.error_message or ""),
+        settled_at=entry.settled_at,
+    )

@@ -1,0 +1,215 @@
+"""Errors as problem details (RFC 9457), and the one table that maps codes to statuses.
+
+| error | status |
+| --- | --- |
+| RequestRefused | its own: the request is not what HTTP or this API takes |
+| InvalidCommand | 400 `malformed_json`, else 422 |
+| NotFound | 404 |
+| CommandRejected | by its code: STATUSES; 404 for `*_not_found`; 409 for every other reason of the business |
+| CommandFailed | by its code: STATUSES; else 502: what is behind this gateway could not do it |
+| OutcomeUnknown | 503; with `Retry-After` only if the request, repeated as it is, is the same command |
+| Unavailable | 503 with `Retry-After` |
+| web.HTTPException | its own: 404, 405 with `Allow` |
+| anything else | 500 `internal_error`: a defect of ours, whose traceback is logged and not shown |
+
+A failed command is recorded, and repeating it under the same key returns the same failure: hence 502 and not
+503, which would ask for a repetition. Where its code is that of a bad command, the lane refused what this
+gateway let through (one of them is of another release), and the request is at fault as it would be here: 422.
+
+Once a command has its outcome, only that outcome is answered as an error: whatever else fails then, the middleware
+answers 202 with where the outcome is.
+"""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Final
+
+import msgspec
+from aiohttp import web
+from msgspec import UNSET, Struct, UnsetType
+
+from coordinator.service.errors import (
+    CommandFailed,
+    CommandRejected,
+    CoordinatorError,
+    DatabaseUnavailable,
+    InvalidCommand,
+    NotFound,
+    OutcomeUnknown,
+    Unavailable,
+)
+
+CONTENT_TYPE: Final = "application/problem+json"
+TYPE_PREFIX: Final = "urn:write-coordinator:problem:"
+DETAIL_CHARACTERS_MAX: Final = 1000
+
+HOW_TO_REPEAT: Final = (
+    "To have it applied once, whatever became of it, repeat the request with its Idempotency-Key; if it had none,"
+    " with the header Command-Id, as in this answer"
+)
+
+UNCERTAIN: Final = frozenset({OutcomeUnknown.code, "internal_error"})
+"""Codes of those who may have done what they were asked: repeating them blindly may do it twice."""
+
+STATUSES: Final = {
+    "version_conflict": 412,
+    "idempotency_mismatch": 422,
+    # The condition cannot be checked for this type of command: the request must be made without it.
+    "expected_version_unsupported": 400,
+    "deadline_expired": 504,
+    "expired": 504,
+    "unknown_currency": 422,
+    "invalid_arguments": 422,
+    "invalid_command": 422,
+    "malformed_json": 400,
+}
+"""Statuses of those codes that do not follow the rule of their error's class."""
+
+
+class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of every error. `code` is stable: clients branch on it; `detail` is for people."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    instance: str
+    field: str | UnsetType = UNSET
+    command_id: str | UnsetType = UNSET
+    checks: dict[str, str] | UnsetType = UNSET
+    outcomes: Sequence[Struct] | UnsetType = UNSET
+
+
+class RequestRefused(CoordinatorError):  # it is the client's, as coordinator.service.errors.Rejected
+    """Raised for a request that this API does not take as it is. Nothing was issued."""
+
+    def __init__(self, status: int, code: str, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.field = field
+
+
+class NotReady(Unavailable):
+    """Raised by the readiness check, with what each part of the process said."""
+
+    code = "not_ready"
+
+    def __init__(self, checks: dict[str, str]) -> None:
+        super().__init__("this gateway cannot serve now; `checks` says what is missing")
+        self.checks = checks
+
+
+class NothingIssued(Unavailable):
+    """Raised when none of a request's commands could be handed over, with what is to be told of each."""
+
+    def __init__(self, code: str, message: str, outcomes: Sequence[Struct]) -> None:
+        super().__init__(message)
+        self.code = code
+        self.outcomes = outcomes
+
+
+class Answer(Struct, frozen=True):
+    """How an error is answered, but for what only the request knows."""
+
+    status: int
+    code: str
+    detail: str
+    field: str | None = None
+    command_id: str | None = None
+    replayed: bool = False
+    retry: bool = False
+    checks: dict[str, str] | None = None
+    outcomes: Sequence[Struct] | None = None
+
+
+def answer_to(error: Exception) -> Answer:  # noqa: PLR0911  # one line an error
+    """How this error is answered. Never raises; what is not known is a 500."""
+    match error:
+        case RequestRefused():
+            return Answer(error.status, error.code, str(error), error.field)
+        case InvalidCommand():
+            return Answer(STATUSES.get(error.code, 422), error.code, str(error), error.field)
+        case NotFound():
+            return Answer(404, error.code, str(error))
+        case CommandRejected():
+            return _settled(error, 404 if error.code.endswith("_not_found") else 409)
+        case CommandFailed():
+            return _settled(error, 502)
+        case Unavailable():
+            return _unavailable(error)
+        case web.HTTPException():
+            return _of_http(error)
+        case _:
+            return Answer(500, "internal_error", "a defect of this service; its log has the details")
+
+
+def _settled(error: CommandRejected | CommandFailed, fallback: int) -> Answer:
+    status = STATUSES.get(error.code, fallback)
+    return Answer(status, error.code, str(error), command_id=error.command_id, replayed=error.replayed)
+
+
+def _unavailable(error: Unavailable) -> Answer:
+    # A database error's text is the driver's, with addresses and statements: for the log only.
+    detail = "the database cannot be read now" if isinstance(error, DatabaseUnavailable) else str(error)
+    if isinstance(error, OutcomeUnknown):
+        detail = f"{detail}. {HOW_TO_REPEAT}"
+    checks = error.checks if isinstance(error, NotReady) else None
+    outcomes = error.outcomes if isinstance(error, NothingIssued) else None
+    return Answer(503, error.code, detail, checks=checks, outcomes=outcomes, retry=True)
+
+
+def _of_http(error: web.HTTPException) -> Answer:
+    match error:
+        case web.HTTPNotFound():
+            return Answer(404, "not_found", "there is nothing at this path")
+        case web.HTTPMethodNotAllowed():
+            return Answer(405, "method_not_allowed", f"this path takes {error.headers['Allow']}")
+        case _:
+            return Answer(error.status, error.reason.lower().replace(" ", "_"), error.reason)
+
+
+def problem_response(
+    request: web.Request, error: Exception, *, command_id: str | None, is_repeatable: bool, retry_after_s: int
+) -> web.Response:
+    """The response for an error; `command_id` is that of the command under way, where there was one.
+
+    `is_repeatable`: the request, sent again as it is, is the same command.
+    """
+    answer = answer_to(error)
+    known_id = answer.command_id or command_id
+    problem = Problem(
+        type=TYPE_PREFIX + answer.code,
+        title=_title(answer),
+        status=answer.status,
+        detail=_clean(answer.detail),
+        code=answer.code,
+        instance=_clean(request.rel_url.raw_path),
+        field=UNSET if answer.field is None else _clean(answer.field),
+        command_id=UNSET if known_id is None else known_id,
+        checks=UNSET if answer.checks is None else answer.checks,
+        outcomes=UNSET if answer.outcomes is None else answer.outcomes,
+    )
+    response = web.Response(status=answer.status, body=msgspec.json.encode(problem), content_type=CONTENT_TYPE)
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        response.headers["Allow"] = error.headers["Allow"]
+    if answer.code == "unsupported_content_encoding":
+        response.headers["Accept-Encoding"] = "identity"
+    if answer.retry and (is_repeatable or answer.code not in UNCERTAIN):
+        response.headers["Retry-After"] = str(retry_after_s)
+    if answer.replayed:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+def _title(answer: Answer) -> str:
+    """Of the type, not of the occurrence: RFC 9457, section 3.1.3."""
+    if answer.code == "internal_error":
+        return HTTPStatus(500).phrase
+    return answer.code.replace("_", " ").capitalize()
+
+
+def _clean(text: str) -> str:
+    """Text that can be encoded: what clients send in paths and headers may hold bytes that are not UTF-8."""
+    return text[:DETAIL_CHARACTERS_MAX].encode("utf-8", "replace").decode()

@@ -1,0 +1,116 @@
+"""One log line and the metrics of every request, once its response is written.
+
+aiohttp calls this in place of its access log, also for what never reached the application, such as bytes that
+are not HTTP.
+"""
+
+from functools import cache
+from time import perf_counter
+from typing import Final
+
+import structlog
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+from prometheus_client import Counter, Gauge, Histogram
+
+from coordinator.http.keys import CONTEXT, SERVICE_NAME, RequestContext
+from coordinator.runtime.telemetry import Stage
+
+REQUESTS: Final = Counter("gateway_requests_total", "Requests answered.", ("service", "method", "route", "status"))
+SECONDS: Final = Histogram(
+    "gateway_request_seconds",
+    "From a request's arrival until its response is written.",
+    ("service", "route"),
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+STAGE_SECONDS: Final = Histogram(
+    "gateway_stage_seconds",
+    "What a write spends in each stage: validate, publish, apply, reply.",
+    ("service", "stage"),
+    buckets=(0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+COMMANDS: Final = Counter("gateway_commands_total", "Commands of `POST /commands`, by status.", ("service", "status"))
+IN_FLIGHT: Final = Gauge("gateway_in_flight", "Requests being served.", ("service",))
+
+UNMATCHED: Final = "unmatched"
+ERROR_CHARACTERS_MAX: Final = 500
+# A label for every method that somebody makes up would be a metric for each.
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+log = structlog.get_logger("gateway")
+
+
+class RequestLog(AbstractAccessLogger):
+    """Writes the event `request`."""
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        """`time` is in seconds, from the request's arrival."""
+        service, route, context = _whereabouts(request)
+        method = request.method if request.method in METHODS else "other"
+        if context is not None:
+            # uvloop's clock, which `time` comes from, counts whole milliseconds.
+            time = perf_counter() - context.arrived_s
+        _requests(service, method, route, response.status).inc()
+        _seconds(service, route).observe(time)
+        line: dict[str, object] = {
+            "service": service,
+            "method": request.method,
+            "route": route,
+            "path": request.rel_url.raw_path,
+            "status": response.status,
+            "duration_ms": round(time * 1000, 3),
+            "bytes": response.body_length,
+            "remote": request.remote,
+        }
+        if context is not None:
+            line |= _of_context(context, service)
+        log.info("request", **line)
+
+
+@cache
+def in_flight_of(service: str) -> Gauge:
+    """The requests that a service's gateway is serving."""
+    return IN_FLIGHT.labels(service)
+
+
+@cache
+def _requests(service: str, method: str, route: str, status: int) -> Counter:
+    return REQUESTS.labels(service, method, route, status)
+
+
+@cache
+def _seconds(service: str, route: str) -> Histogram:
+    return SECONDS.labels(service, route)
+
+
+@cache
+def _stage_seconds(service: str, stage: Stage) -> Histogram:
+    return STAGE_SECONDS.labels(service, stage)
+
+
+def _whereabouts(request: web.BaseRequest) -> tuple[str, str, RequestContext | None]:
+    if not isinstance(request, web.Request) or CONTEXT not in request:
+        return "", UNMATCHED, None
+    resource = request.match_info.route.resource
+    return request.app[SERVICE_NAME], UNMATCHED if resource is None else resource.canonical, request[CONTEXT]
+
+
+def _of_context(context: RequestContext, service: str) -> dict[str, object]:
+    stages = context.stages
+    if stages.spent_ms:
+        stages.end("reply")
+    for stage, spent_ms in stages.spent_ms.items():
+        _stage_seconds(service, stage).observe(spent_ms / 1000)
+    line: dict[str, object] = {
+        "trace_id": context.trace.trace_id,
+        "command_id": stages.command_id,
+        "sequence": stages.sequence,
+        "stages": stages.spent_ms,
+    }
+    if context.statuses is not None:
+        for status, count in context.statuses.items():
+            COMMANDS.labels(service, status).inc(count)
+        line |= {"commands": sum(context.statuses.values()), "statuses": context.statuses}
+    if context.error is not None:
+        line["error"] = f"{type(context.error).__name__}: {context.error}"[:ERROR_CHARACTERS_MAX]
+    return line

@@ -1,0 +1,225 @@
+"""What a request asks for: path ids, query, command, options; checked before anything is issued."""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from coordinator.client.writes import WriteOptions, Written
+from coordinator.http.connections import receiving
+from coordinator.http.headers import Preferences, expected_version, idempotency_key, preferences
+from coordinator.http.keys import CONTEXT, SETTINGS
+from coordinator.http.problems import RequestRefused
+from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse
+from coordinator.service.errors import InvalidCommand
+from coordinator.service.ids import command_id_for, is_system_id, new_command_id
+from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
+
+JSON_TYPES: Final = ("application/json",)
+PATCH_TYPES: Final = (*JSON_TYPES, "application/merge-patch+json")
+COMMAND_ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+_OBJECT = msgspec.json.Decoder(dict[str, Any])
+_ID = re.compile(r"[1-9][0-9]{0,15}")
+_DIGITS = re.compile(r"[0-9]{1,16}")
+_CHARSET = re.compile(r";[ \t]*+charset[ \t]*+=[ \t]*+\"?+([^\";\s]*+)", re.IGNORECASE)
+
+C = TypeVar("C", bound=Command)
+Q = TypeVar("Q", bound=Struct)
+T = TypeVar("T")
+
+
+class NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """No query parameter is taken."""
+
+
+class PageQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which part of a list."""
+
+    after: Annotated[int, Meta(ge=0, le=INTEGER_MAX)] = 0
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT
+
+
+def path_id(request: web.Request, name: str, code: str) -> int:
+    """An id in the path: an integer from 1 to 2^53-1, without leading zeros. Raises RequestRefused (404)."""
+    text = request.match_info[name]
+    if not _ID.fullmatch(text) or int(text) > INTEGER_MAX:
+        raise RequestRefused(404, code, f"nothing has the id {text[:40]!a}: ids are integers from 1 to 2^53-1")
+    return int(text)
+
+
+def read_query(request: web.Request, model: type[Q]) -> Q:
+    """The query parameters, all of which are integers.
+
+    Raises RequestRefused (400), which names the one at fault.
+    """
+    if not request.rel_url.raw_query_string:
+        return model()
+    given: dict[str, int] = {}
+    for name, text in request.query.items():
+        shown = f"{name[:40]!a}"
+        if name not in model.__struct_fields__:
+            known = ", ".join(model.__struct_fields__) or "none"
+            raise RequestRefused(
+                400, "invalid_query", f"no query parameter {shown} here; there are: {known}", field=name
+            )
+        if name in given:
+            raise RequestRefused(400, "invalid_query", f"the query parameter {name} is given twice", field=name)
+        if not _DIGITS.fullmatch(text):
+            raise RequestRefused(
+                400, "invalid_query", f"{name} must be a decimal integer, not {text[:40]!a}", field=name
+            )
+        given[name] = int(text)
+    try:
+        return msgspec.convert(given, model)
+    except msgspec.ValidationError as error:
+        raise RequestRefused(400, "invalid_query", str(error), field=field_at_fault(error)) from None
+
+
+async def read_command(request: web.Request, model: type[C], path: dict[str, int] | None = None) -> C:
+    """The command that the body and the ids of the path make up. Raises RequestRefused and InvalidCommand.
+
+    A body cannot name what the path names.
+    """
+    read_query(request, NoQuery)
+    arguments = _object(await read_body(request, PATCH_TYPES if request.method == "PATCH" else JSON_TYPES))
+    for name in path or ():
+        if name in arguments:
+            raise InvalidCommand(f"unknown field `{name}`: the path names it", code="invalid_arguments", field=name)
+    return parse(model, arguments | path if path else arguments)
+
+
+def path_command(request: web.Request, model: type[C], path: dict[str, int]) -> C:
+    """The command that the ids of the path make up alone. Raises RequestRefused and InvalidCommand."""
+    read_query(request, NoQuery)
+    return parse(model, path)
+
+
+async def issue(
+    request: web.Request, method: Callable[[C, WriteOptions], Awaitable[Written[T]]], command: C
+) -> Written[T]:
+    """Call a service's method as the request's headers ask. Raises what it raises, and RequestRefused."""
+    context = request[CONTEXT]
+    headers = request.headers
+    key = idempotency_key(headers.getall("Idempotency-Key", ()))
+    version = expected_version(headers.getall("If-Match", ()))
+    context.preferences = preferences(headers.getall("Prefer", ()))
+    given_id = command_id_asked(headers.getall("Command-Id", ()))
+    if key is not None and given_id is not None:
+        text = "Idempotency-Key and Command-Id both name the command: send one of them"
+        raise RequestRefused(400, "invalid_header", text, field="Command-Id")
+    context.is_repeatable = key is not None or given_id is not None
+    # Made here, so that whatever becomes of the command, its id can be told.
+    command_id = given_id or (new_command_id() if key is None else command_id_for(command.lane(), key))
+    options = WriteOptions(
+        idempotency_key=key,
+        command_id=command_id,
+        expected_version=version,
+        wait_s=granted_wait_s(context.preferences, request.app[SETTINGS].wait_s),
+        traceparent=context.trace.traceparent,
+    )
+    context.stages.command_id = command_id
+    context.stages.end("validate")
+    written = await method(command, options)
+    context.stages.sequence = written.sequence
+    return written
+
+
+def command_id_asked(values: Sequence[str]) -> str | None:
+    """The id of `Command-Id`: that of an answer which could not tell what became of the command, to repeat it.
+
+    Raises RequestRefused (400), also for an id of the form that the system gives its own commands.
+    """
+    if not values:
+        return None
+    value = values[0].strip(" \t")
+    if len(values) > 1 or not COMMAND_ID.fullmatch(value) or is_system_id(value):
+        text = f"Command-Id must be given once, as a UUID of another version than 8, not {value[:40]!a}"
+        raise RequestRefused(400, "invalid_header", text, field="Command-Id")
+    return value.lower()
+
+
+def granted_wait_s(asked: Preferences, wait_s_max: float) -> float:
+    """How many seconds to wait for an outcome: as asked, `wait_s_max` at most."""
+    if asked.wait_s is not None:
+        return min(float(asked.wait_s), wait_s_max)
+    return 0.0 if asked.respond_async else wait_s_max
+
+
+async def read_body(request: web.Request, types: tuple[str, ...], content: str = "a JSON object") -> bytes:
+    """The body, of one of these media types and not empty; `content` is what errors say is needed.
+
+    Raises RequestRefused: 400, 408, 413, 415.
+    """
+    if not request.body_exists:
+        raise _missing(content)
+    _check_content_type(request, types)
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        raise RequestRefused(
+            415, "unsupported_content_encoding", "send the body uncompressed", field="Content-Encoding"
+        )
+    settings = request.app[SETTINGS]
+    bytes_max, timeout_s = settings.body_bytes_max, settings.body_timeout_s
+    if (request.content_length or 0) > bytes_max:
+        raise _too_large(bytes_max)
+    try:
+        if request.content.is_eof():
+            # It arrived with the headers, as small ones do: a timer would cost more than the reading.
+            body = await request.read()
+        else:
+            async with asyncio.timeout(timeout_s):
+                with receiving(request):
+                    body = await request.read()
+    except TimeoutError:
+        raise RequestRefused(408, "body_timeout", f"the body took longer than {timeout_s:g} s") from None
+    except web.HTTPRequestEntityTooLarge:
+        raise _too_large(bytes_max) from None
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise RequestRefused(400, "malformed_body", f"the body cannot be read: {type(error).__name__}") from None
+    if not body:
+        raise _missing(content)
+    return body
+
+
+def media_type(request: web.Request) -> str:
+    """`Content-Type` without its parameters, in small letters; empty where there is none."""
+    return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+
+
+def _missing(content: str) -> RequestRefused:
+    return RequestRefused(400, "missing_body", f"a body is needed: {content}", field="body")
+
+
+def _too_large(bytes_max: int) -> RequestRefused:
+    return RequestRefused(
+        413,
+        "body_too_large",
+        f"the body is larger than the {bytes_max} bytes that this gateway takes (GATEWAY_BODY_BYTES_MAX);"
+        " several commands can go in several requests",
+        field="body",
+    )
+
+
+def _check_content_type(request: web.Request, types: tuple[str, ...]) -> None:
+    value = request.headers.get("Content-Type", "")
+    charset = _CHARSET.search(value)
+    if media_type(request) not in types or (charset is not None and charset.group(1).lower() not in ("utf-8", "utf8")):
+        raise RequestRefused(
+            415,
+            "unsupported_content_type",
+            f"Content-Type must be {' or '.join(types)} in UTF-8, not {value[:80]!a}",
+            field="Content-Type",
+        )
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        return _OBJECT.decode(body)
+    except msgspec.ValidationError as error:
+        raise InvalidCommand(str(error), code="invalid_arguments") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidCommand(f"the body is not valid JSON: {error}", code="malformed_json", field="body") from None

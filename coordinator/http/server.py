@@ -1,0 +1,89 @@
+"""Serving an application on a port until the process is told to stop."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Final, NoReturn
+
+import structlog
+from aiohttp import web
+from aiohttp.http import HttpProcessingError
+
+from coordinator.http.descriptors import backlog_of, make_room_for_connections
+from coordinator.http.keys import SERVICE_NAME, SETTINGS
+from coordinator.http.request_log import RequestLog
+from coordinator.http.runner import LimitedRunner
+from coordinator.runtime.garbage import spare_the_long_lived
+from coordinator.service.errors import ConfigurationError
+
+STOP_MARGIN_S: Final = 2.0
+"""Beyond the longest wait for an outcome: time to write the response."""
+
+log = structlog.get_logger("gateway")
+
+
+def create_runner(app: web.Application) -> LimitedRunner:
+    """The runner that serves it, with our log line and limits. Its cleanup lets requests in flight finish, bounded."""
+    return LimitedRunner(
+        app,
+        access_log_class=RequestLog,
+        shutdown_timeout=app[SETTINGS].wait_s + STOP_MARGIN_S,
+        logger=_server_logger(),
+        # Bodies are small: a compressed one is refused, and cannot swell in here.
+        auto_decompress=False,
+    )
+
+
+async def serve_until_stopped(
+    app: web.Application, host: str, port: int, failed: Callable[[], Awaitable[NoReturn]]
+) -> None:
+    """Serve until SIGTERM or SIGINT; then accept nothing more, finish what is in flight, and clean up.
+
+    Raises ConfigurationError when the port cannot be had. `failed` is awaited meanwhile: it raises once a part of the
+    process has ended that must not, and so does this.
+    """
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    make_room_for_connections(app[SETTINGS])
+    runner = create_runner(app)
+    try:
+        await runner.setup()
+        site = web.TCPSite(runner, host, port, backlog=backlog_of(app[SETTINGS].connections_max))
+        try:
+            await site.start()
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on port {port} of {host}: {error.strerror or error};"
+                " choose another with --port or GATEWAY_PORT, or stop what uses it"
+            ) from None
+        spare_the_long_lived()
+        log.info("started", service=app[SERVICE_NAME], host=host, port=site.port)
+        stopping, failing = asyncio.ensure_future(stopped.wait()), asyncio.ensure_future(failed())
+        try:
+            await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
+            if failing.done():
+                failing.result()
+        finally:
+            stopping.cancel()
+            failing.cancel()
+        log.info("stopping", service=app[SERVICE_NAME])
+    finally:
+        await runner.cleanup()
+    log.info("stopped", service=app[SERVICE_NAME])
+
+
+def _server_logger() -> logging.Logger:
+    """aiohttp's logger, without the traceback that it logs for every client that does not speak HTTP, or is gone."""
+    logger = logging.getLogger("gateways.http")
+    if not logger.filters:
+        logger.addFilter(lambda record: not _is_clients_fault(record))
+    return logger
+
+
+def _is_clients_fault(record: logging.LogRecord) -> bool:
+    error = None if record.exc_info is None else record.exc_info[1]
+    # What a handler makes of a lost connection of its own is a problem before it gets here.
+    return isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)

@@ -1,0 +1,144 @@
+"""Commands under way, and how those that were issued together are put into messages."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.outcome import Outcome
+
+PACK_COMMANDS_MAX = 500
+PACK_BYTES_MAX = 120 << 10
+"""Bytes of the message of one pack: a queue's consumer holds a number of messages, whatever their size."""
+ENVELOPE_BYTES_MAX = 4096
+"""Bytes at most that a command's message has beyond what a client sent: defaults, and other ways to write a value."""
+
+_FRAME_BYTES = 70
+"""Of `{"id":"","type":"","args":},` and an id."""
+_NUMBER_BYTES = 40
+"""Of an optional field: its name, and a number of at most 2^53."""
+
+_Raw = msgspec.json.Decoder(msgspec.Raw)
+
+
+class InFlight:
+    """A command that somebody waits for: `settled` is its outcome, or why there is none."""
+
+    __slots__ = ("command_id", "confirmed_at", "correlation_id", "message", "pack", "settled", "wait_s")
+
+    def __init__(self, message: CommandMessage, settled: "asyncio.Future[Outcome]", wait_s: float) -> None:
+        self.command_id = message.command_id or ""
+        self.message = message
+        self.settled = settled
+        self.wait_s = wait_s
+        self.confirmed_at: float | None = None
+        self.correlation_id: str | None = None
+        self.pack: Pack | None = None
+
+    @property
+    def has_outcome(self) -> bool:
+        """Whether its outcome has come."""
+        return self.settled.done() and not self.settled.cancelled() and self.settled.exception() is None
+
+    def fail(self, error: Exception) -> None:
+        """Tell whoever waits, unless it is too late for that."""
+        if not self.settled.done():
+            self.settled.set_exception(error)
+
+
+class Pack:
+    """The commands of one message, from its publishing until nobody waits for any of them."""
+
+    __slots__ = ("_confirm", "_entries", "_remaining", "timers")
+
+    def __init__(self, entries: list[InFlight], confirm: "asyncio.Future[None]") -> None:
+        self._entries = entries
+        self._confirm = confirm
+        self._remaining = len(entries)
+        self.timers: list[asyncio.TimerHandle] = []
+        for entry in entries:
+            entry.pack = self
+
+    def confirmed(self) -> list[InFlight]:
+        """The broker has the message: the commands that still have no outcome."""
+        now = time.perf_counter()
+        waiting = [entry for entry in self._entries if not entry.settled.done()]
+        for entry in waiting:
+            entry.confirmed_at = now
+        return waiting
+
+    def fail(self, error: Callable[[InFlight], Exception]) -> None:
+        """Tell all who wait."""
+        for entry in self._entries:
+            entry.fail(error(entry))
+
+    def forget(self) -> None:
+        """One of them is not waited for any more; after the last one the message is not published again."""
+        self._remaining -= 1
+        if self._remaining == 0:
+            self.cancel_timers()
+            self._confirm.cancel()
+
+    def cancel_timers(self) -> None:
+        """None of them is needed any more."""
+        for timer in self.timers:
+            timer.cancel()
+        self.timers.clear()
+
+
+def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> Iterator[tuple[list[InFlight], bool]]:
+    """Put commands into messages, in their order; with each, whether its outcome can be told by its correlation only.
+
+    That is so if the outcome of another command with its id may yet come: it then travels alone. So does one whose
+    arguments are not JSON, since it would make the whole pack unreadable. Those of one pack are of one origin, since
+    what the system says goes another way.
+    """
+    pack: list[InFlight] = []
+    ids: set[str] = set()
+    size_bytes = 0
+    for entry in issued:
+        is_alone = entry.command_id in ids or is_expected(entry.command_id)
+        arguments = entry.message.arguments
+        entry_bytes = _packed_bytes(entry.message)
+        is_full = len(pack) >= PACK_COMMANDS_MAX or size_bytes + entry_bytes > PACK_BYTES_MAX
+        is_other = bool(pack) and pack[0].message.origin != entry.message.origin
+        if pack and (is_alone or is_full or is_other or not _is_json(arguments)):
+            yield pack, False
+            pack, size_bytes = [], 0
+        if is_alone:
+            yield [entry], True
+            continue
+        ids.add(entry.command_id)
+        pack.append(entry)
+        size_bytes += entry_bytes
+        if not _is_json(arguments):
+            yield pack, False
+            pack, size_bytes = [], 0
+    if pack:
+        yield pack, False
+
+
+def _packed_bytes(message: CommandMessage) -> int:
+    """How many bytes a command takes in a pack, or more: JSON writes no character of a text with more than six."""
+    size_bytes = len(message.arguments) + 6 * len(message.type or "") + _FRAME_BYTES
+    if message.deadline_ms is not None:
+        size_bytes += _NUMBER_BYTES
+    if message.expected_version is not None:
+        size_bytes += _NUMBER_BYTES
+    if message.publisher is not None:
+        size_bytes += 6 * len(message.publisher) + 2 * _NUMBER_BYTES
+    if message.traceparent is not None:
+        size_bytes += 6 * len(message.traceparent) + _NUMBER_BYTES
+    if message.continuation is not None:
+        size_bytes += 6 * len(message.continuation) + _NUMBER_BYTES
+    return size_bytes
+
+
+def _is_json(arguments: bytes) -> bool:
+    try:
+        _Raw.decode(arguments)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+    return True

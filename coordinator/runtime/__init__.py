@@ -1,0 +1,1 @@
+"""What processes have in common: settings, logs, health, event loop."""

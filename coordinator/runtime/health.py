@@ -1,0 +1,68 @@
+"""The endpoint of a process that is no gateway: /healthz, /readyz, /metrics."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+from msgspec import Struct
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from coordinator.runtime.settings import TelemetrySettings
+from coordinator.service.errors import ConfigurationError
+
+
+class Readiness(Struct, frozen=True):
+    """Whether a process does its work now; `held` says what it waits for."""
+
+    is_ready: bool
+    held: str | None = None
+
+
+class HealthEndpoint:
+    """Serves one process's health. `work` names what it does: `("lane", "users")`."""
+
+    def __init__(
+        self,
+        work: tuple[str, str],
+        readiness: Callable[[], Readiness],
+        settings: TelemetrySettings,
+        port: int | None,
+    ) -> None:
+        self._kind, self._name = work
+        self._readiness = readiness
+        self._settings = settings
+        self._port = port
+        app = web.Application()
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", _metrics)
+        self._runner = web.AppRunner(app, access_log=None)
+
+    async def start(self) -> None:
+        """Listen, if there is a port to listen on. Raises ConfigurationError when it cannot be had."""
+        await self._runner.setup()
+        if self._port is None:
+            return
+        host = self._settings.metrics_host
+        try:
+            await web.TCPSite(self._runner, host, self._port).start()
+        except OSError as error:
+            raise ConfigurationError(
+                f"port {self._port} of {host} cannot be used for /metrics: "
+                f"{error.strerror}; choose another with --metrics-port"
+            ) from None
+
+    async def stop(self) -> None:
+        """Listen no more."""
+        await self._runner.cleanup()
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.json_response({"status": "alive", self._kind: self._name})
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        state = self._readiness()
+        body = {"status": "ready" if state.is_ready else "unready", self._kind: self._name, "held": state.held}
+        return web.json_response(body, status=200 if state.is_ready else 503)
+
+
+async def _metrics(_: web.Request) -> web.Response:
+    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -1,0 +1,371 @@
+"""Settings: every limit, timeout and address, read from the environment once, at a process's start.
+
+Nothing here is read at import. A setting's name in the environment is its group's prefix and its field's name in
+capitals: `LaneSettings.batch_commands_max` is `LANE_BATCH_COMMANDS_MAX`. docs/OPERATING.md lists them all.
+"""
+
+from typing import Annotated, Literal, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from coordinator.service.errors import ConfigurationError
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+"""A TCP port."""
+
+
+_DATABASE_URL = r"^(postgresql|mysql|mariadb|mongodb|sqlite)(\+srv)?://"
+_SERVER_URL = r"^(postgresql|mysql|mariadb|mongodb)(\+srv)?://"
+
+
+SECONDS_MAX = 10_000_000
+"""What a time may be at most, about four months: beyond that an operating system's clocks overflow."""
+
+
+class _Limits(BaseModel):
+    """What all groups have in common: no times that are infinite or no numbers, and limits that fit each other."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+    @classmethod
+    def shown(cls, field: str) -> str:
+        """A setting's name in the environment."""
+        return f"{dict(cls.model_config).get('env_prefix', '')}{field}".upper()
+
+    @model_validator(mode="after")
+    def _times_are_bounded(self) -> Self:
+        for name, value in self:
+            is_time = name.endswith(("_s", "_s_max")) and isinstance(value, int | float)
+            if is_time and value > SECONDS_MAX:
+                raise ValueError(f"{self.shown(name)} ({value:g}) must be at most {SECONDS_MAX} s")
+        return self
+
+    def _check_at_most(self, smaller: str, larger: str) -> None:
+        one, other = getattr(self, smaller), getattr(self, larger)
+        if one > other:
+            raise ValueError(f"{self.shown(smaller)} ({one}) must not be above {self.shown(larger)} ({other})")
+
+
+class BrokerSettings(BaseSettings, _Limits):
+    """How to reach RabbitMQ, and the limits of its queues."""
+
+    model_config = SettingsConfigDict(env_prefix="AMQP_")
+
+    url: str = Field(
+        default="amqp://guest:guest@127.0.0.1:5672/%2F",
+        pattern=r"^amqps?://",
+        description="The broker's address.",
+    )
+    heartbeat_s: int = Field(default=10, ge=2, le=600, description="A peer silent for this long is taken for dead.")
+    connect_timeout_s: float = Field(default=5.0, gt=0, description="Limit of one attempt to connect.")
+    reconnect_delay_s: float = Field(
+        default=0.25, gt=0, description="First pause between two attempts to connect; it doubles. Half of it is chance."
+    )
+    reconnect_delay_s_max: float = Field(
+        default=1.0,
+        gt=0,
+        description="Longest pause between two attempts: a broker that is back is found within so much.",
+    )
+    queue_bytes_max: int = Field(
+        default=1 << 30,
+        ge=1024,
+        description="Bytes of a lane's queue above which new commands are refused; at least LANE_MESSAGE_BYTES_MAX.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, url: str) -> str:
+        """Messages show nothing of it: what looks like a port may be a password."""
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host, port = None, None
+            parts = urlsplit("")
+        encode = "must be written as %XX: @ as %40, : as %3A, / as %2F, # as %23, ? as %3F"
+        if not host or port == 0:
+            raise ValueError(f"it must have one host and, if any, one port; in user and password these {encode}")
+        if any(character.isspace() for character in url) or parts.fragment or "@" in parts.path + parts.query:
+            raise ValueError(f"in user, password and vhost these {encode}; spaces as %20")
+        if "/" in parts.path[1:]:
+            raise ValueError("it must have one vhost: a / in its name is written as %2F")
+        if (parts.username is None) != (parts.password is None):
+            raise ValueError("it must have a user and a password, or neither")
+        return url
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self._check_at_most("reconnect_delay_s", "reconnect_delay_s_max")
+        return self
+
+
+class LaneSettings(BaseSettings, _Limits):
+    """The limits of a lane."""
+
+    model_config = SettingsConfigDict(env_prefix="LANE_")
+
+    prefetch: int = Field(
+        default=1000,
+        ge=1,
+        le=65535,
+        description="Unacknowledged deliveries. The same for all consumers of a lane.",
+    )
+    batch_commands_max: int = Field(default=500, ge=1, le=10_000, description="Commands in one transaction.")
+    batch_bytes_max: int = Field(default=4 << 20, ge=1024, description="Bytes of the messages in one transaction.")
+    message_bytes_max: int = Field(
+        default=1 << 20, ge=1024, description="Bytes of one message's body; a larger one is dead-lettered."
+    )
+    pack_commands_max: int = Field(
+        default=1000, ge=500, le=10_000, description="Commands in one pack; those of a larger one are dead-lettered."
+    )
+    retry_delay_s: float = Field(default=0.2, gt=0, description="First pause after the database failed; it doubles.")
+    retry_delay_s_max: float = Field(default=5.0, gt=0, description="Longest pause between two attempts.")
+    allow_unsynced: bool = Field(
+        default=False, description="Run on a database that does not sync its commits: confirmed commands can be lost."
+    )
+    held_max: int = Field(
+        default=400,
+        ge=0,
+        description="Messages, and parts of packs, that wait for an earlier of their publisher; below the prefetch.",
+    )
+    gap_timeout_s: float = Field(
+        default=5.0, ge=0, description="How long they wait before the missing command is given up."
+    )
+    parked_max: int = Field(
+        default=10_000, ge=0, description="Commands that wait behind failed ones with the same key; more are rejected."
+    )
+    nameless_dead_max: int = Field(
+        default=1000, ge=0, description="Dead letters without a usable id that are kept; more are dropped and counted."
+    )
+    outbox_max: int = Field(
+        default=1000,
+        ge=1,
+        description="Emitted commands on their way at once to one lane, or one service's effects; others wait on disk.",
+    )
+    outbox_watch_s: float = Field(
+        default=5.0, gt=0, description="How often a process looks for emitted commands that nobody publishes."
+    )
+    stop_timeout_s: float = Field(default=20.0, gt=0, description="How long a stop waits for the batch in flight.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self._check_at_most("retry_delay_s", "retry_delay_s_max")
+        if self.held_max >= self.prefetch:
+            raise ValueError(
+                f"{self.shown('held_max')} ({self.held_max}) must be below {self.shown('prefetch')} ({self.prefetch}): "
+                "else what waits for a missing command keeps that command out"
+            )
+        return self
+
+
+class EffectSettings(BaseSettings, _Limits):
+    """The limits of effect workers."""
+
+    model_config = SettingsConfigDict(env_prefix="EFFECTS_")
+
+    concurrency: int = Field(default=16, ge=1, le=1000, description="Calls that one worker makes at once.")
+    call_timeout_s: float = Field(default=30.0, gt=0, description="How long one call may take, whatever it waits for.")
+    give_up_after_s: float = Field(
+        default=86_400.0,
+        gt=0,
+        description="How long a call is made again and again before it is given up. Stripe remembers an idempotency "
+        "key for a day.",
+    )
+    retry_delay_s: float = Field(
+        default=0.5, gt=0, description="The first pause between two attempts is at most this; it doubles."
+    )
+    retry_delay_s_max: float = Field(
+        default=600.0,
+        gt=0,
+        description="Longest pause between two attempts, unless the provider asks for a longer one.",
+    )
+    breaker_failures: int = Field(
+        default=10, ge=1, description="Calls in a row without an answer, after which the provider is taken to be away."
+    )
+    breaker_pause_s_max: float = Field(
+        default=60.0,
+        gt=0,
+        description="Longest pause between two calls to a provider that is away; it doubles from 1 s.",
+    )
+    stop_timeout_s: float = Field(default=35.0, gt=0, description="How long a stop waits for calls under way.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self._check_at_most("retry_delay_s", "retry_delay_s_max")
+        return self
+
+
+class DatabaseSettings(BaseSettings, _Limits):
+    """One service's database. The prefix is the service's name: `USERS_DATABASE_URL`."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+
+    database_url: str = Field(
+        pattern=_DATABASE_URL,
+        description="For the lane: may write. sqlite:// is a file, for tests and for lanes within one process: no "
+        "gateway reads it.",
+    )
+    reader_url: str | None = Field(
+        default=None,
+        pattern=_SERVER_URL,
+        description="For the gateways: a role that cannot write. `coordinator migrate` creates it.",
+    )
+    migration_url: str | None = Field(
+        default=None,
+        pattern=_DATABASE_URL,
+        description="For `coordinator migrate`, where it needs more rights than the lane has.",
+    )
+
+
+class ReaderSettings(BaseSettings, _Limits):
+    """What a gateway needs to know of its service's database."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+
+    reader_url: str | None = Field(
+        default=None,
+        pattern=_SERVER_URL,
+        description="A role that cannot write. Users and payments: any of the SQL servers; items: MongoDB.",
+    )
+    database_url: str | None = Field(default=None, pattern=_SERVER_URL, description="Used where no reader is set.")
+
+    def url(self, service: str) -> str:
+        """The address to read from. Raises ConfigurationError when neither is set."""
+        url = self.reader_url or self.database_url
+        if url is None:
+            raise ConfigurationError(f"{service.upper()}_READER_URL: the gateway needs the database's address")
+        return url
+
+
+class CacheSettings(BaseSettings, _Limits):
+    """The cache of the items service."""
+
+    model_config = SettingsConfigDict(env_prefix="REDIS_")
+
+    url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^rediss?://", description="The cache's address.")
+    timeout_s: float = Field(default=0.25, gt=0, description="A cache slower than this is not waited for.")
+    ttl_s: int = Field(default=300, ge=1, description="How long an item stays in the cache.")
+    lease_s: float = Field(
+        default=2.0,
+        ge=0.1,
+        description="How long the cache is believed without word of its lane: writes wait that long, once, when the "
+        "lane loses Redis. The same for coordinators and gateways.",
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self._check_at_most("timeout_s", "lease_s")
+        return self
+
+
+class GatewaySettings(BaseSettings, _Limits):
+    """A gateway's own limits. The host and port come from its command line."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_")
+
+    body_bytes_max: int = Field(default=256 << 10, ge=256, description="Bytes of one request's body.")
+    commands_max: int = Field(default=1000, ge=1, le=10_000, description="Commands in one `POST /commands`.")
+    wait_s: float = Field(default=10.0, ge=0, description="How long a write waits for its outcome before 202.")
+    confirm_timeout_s: float = Field(default=5.0, gt=0, description="How long a write waits for the broker before 503.")
+    in_flight_max: int = Field(default=2000, ge=1, description="Commands under way; more are answered 503.")
+    retry_after_s: int = Field(default=1, ge=1, description="The `Retry-After` of a 503.")
+    read_pool_max: int = Field(default=8, ge=1, description="Database connections of one gateway, for reads.")
+    connections_max: int = Field(
+        default=1000,
+        ge=1,
+        description="Open connections; beyond them the slowest sender or an idle one makes room.",
+    )
+    head_bytes_max: int = Field(
+        default=32 << 10, ge=1024, description="Bytes of a head that arrives in parts; else 431."
+    )
+    head_timeout_s: float = Field(
+        default=10.0, gt=0, description="From a request's first byte, or the accept, until its head is there; else 408."
+    )
+    body_timeout_s: float = Field(default=30.0, gt=0, description="How long a request's body may take; else 408.")
+    idle_timeout_s: float = Field(
+        default=75.0, gt=0, description="How long a connection is kept for the next request; longer than a proxy does."
+    )
+    send_timeout_s: float = Field(
+        default=30.0, gt=0, description="How long a client may leave a response unread before it is cut off."
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self._check_at_most("commands_max", "in_flight_max")
+        return self
+
+
+class StripeSettings(BaseSettings, _Limits):
+    """The payment provider: Stripe, or the sandbox that speaks its API."""
+
+    model_config = SettingsConfigDict(env_prefix="STRIPE_")
+
+    api_key: SecretStr | None = Field(
+        default=None, description="For the workers that call Stripe: `sk_test_…`, `sk_live_…` or `rk_…`."
+    )
+    api_base: str = Field(default="https://api.stripe.com", pattern=r"^https?://", description="Where Stripe's API is.")
+    timeout_s: float = Field(default=15.0, gt=0, description="Limit of one call; then it is unknown what became of it.")
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="For the gateway that receives Stripe's events: `whsec_…`."
+    )
+    spent_key_s: float = Field(
+        default=60.0,
+        ge=0,
+        description="Stripe keeps a fault of its own for the idempotency key: so long after an authorization was asked "
+        "for, and if Stripe knows of none, it is asked for with another key.",
+    )
+    metadata_key: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="For both: signs what is ours at Stripe, where others may have payments on the account. A secret "
+        "of this deployment, 16 characters or more; keep it when other keys are changed.",
+    )
+    webhook_tolerance_s: int = Field(
+        default=300, ge=1, description="How far an event's time may be from ours; it is signed anew at every delivery."
+    )
+
+
+class TelemetrySettings(BaseSettings, _Limits):
+    """Logs and metrics."""
+
+    model_config = SettingsConfigDict(env_prefix="TELEMETRY_")
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
+    log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or for eyes.")
+    metrics_host: str = Field(default="127.0.0.1", description="Where a coordinator serves /metrics.")
+
+
+def _told(problem: ErrorDetails, prefix: str) -> str:
+    text = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        # Of several settings that do not fit: it names them.
+        return text
+    name = str(problem["loc"][0]).upper()
+    if problem["type"] == "missing":
+        return f"{prefix}{name}: {text}"
+    value = str(problem["input"])
+    shown = repr(value)
+    if name.endswith("URL"):
+        # An address may hold a password: only how it begins, and nothing of what is none.
+        scheme, separator, _ = value.partition("://")
+        shown = f"{scheme[:20]}{separator}…" if separator else "no address"
+    return f"{prefix}{name}: {text} (it is {shown})"
+
+
+_Read = TypeVar("_Read", bound=BaseSettings)
+
+
+def load(group: type[_Read], *, prefix: str | None = None) -> _Read:
+    """Read one group from the environment; `prefix` replaces the group's own.
+
+    Raises ConfigurationError, which names every variable that is missing or wrong, and what is expected of it.
+    """
+    shown_prefix = prefix if prefix is not None else group.model_config.get("env_prefix", "")
+    try:
+        return group(_env_prefix=shown_prefix)
+    except ValidationError as error:
+        lines = [_told(problem, shown_prefix.upper()) for problem in error.errors()]
+        raise ConfigurationError("; ".join(lines)) from None

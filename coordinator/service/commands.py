@@ -1,0 +1,121 @@
+"""Commands: validated value objects, one class per command type, and what their arguments may be."""
+
+import re
+from typing import Annotated, Any, ClassVar, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from coordinator.service.errors import InvalidCommand
+from coordinator.service.nesting import NESTING_MAX, is_too_deep
+
+INTEGER_MAX = 2**53 - 1
+"""The largest integer that every JSON parser reads exactly (RFC 8259, section 6)."""
+
+AMOUNT_MAX = 10**12
+"""The largest amount of one command, in minor units."""
+
+Id = Annotated[int, Meta(ge=1, le=INTEGER_MAX)]
+Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
+Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
+# PostgreSQL stores no NUL in text, and control characters in names serve nobody.
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
+Currency = Annotated[str, Meta(pattern=r"\A[A-Z]{3}\Z", min_length=3, max_length=3)]
+
+
+class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One requested change to one database. The part of `type` before the dot names its lane."""
+
+    type: ClassVar[str]
+
+    @classmethod
+    def lane(cls) -> str:
+        """The lane that applies commands of this type."""
+        return cls.type.partition(".")[0]
+
+    def arguments(self) -> bytes:
+        """What it carries, as JSON text."""
+        return msgspec.json.encode(self)
+
+
+C = TypeVar("C", bound=Command)
+
+_PATTERN = re.compile(r"^Expected `str` matching regex '.*?'(?= - at|$)")
+_FIELD = re.compile(r"at `\$\.?([^`]*+)`")
+_NAMED = re.compile(r"(?:unknown|required) field `([^`]*+)`")
+
+
+def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
+    """Make a command of its arguments, as JSON text or as plain objects.
+
+    Raises InvalidCommand, which names the argument at fault.
+    """
+    try:
+        if isinstance(arguments, bytes):
+            if is_too_deep(arguments):
+                raise InvalidCommand(
+                    f"the arguments are nested deeper than {NESTING_MAX} levels", code="malformed_json"
+                )
+            return msgspec.json.decode(arguments, type=model)
+        return msgspec.convert(arguments, type=model)
+    except msgspec.ValidationError as error:
+        if isinstance(arguments, bytes):
+            _check_json(arguments)
+        field = field_at_fault(error)
+        text = _PATTERN.sub("is not of the form that it must have", str(error))
+        raise InvalidCommand(f"{text}{_choices(model, field, error)}", code="invalid_arguments", field=field) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(arguments, error) from None
+
+
+def _check_json(arguments: bytes) -> None:
+    """The decoder gives up at the first thing that is wrong. Raises InvalidCommand where the rest is no JSON either."""
+    try:
+        msgspec.json.decode(arguments, type=msgspec.Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(arguments, error) from None
+
+
+def _malformed(arguments: bytes | dict[str, Any], error: Exception) -> InvalidCommand:
+    why = str(error) if arguments else "there are none, not even {}"
+    return InvalidCommand(f"the arguments are not valid JSON: {why}", code="malformed_json")
+
+
+def _choices(model: type[Command], field: str | None, error: msgspec.ValidationError) -> str:
+    """The values that there are, where the error is about one that is none of them."""
+    if not str(error).startswith("Invalid enum value"):
+        return ""
+    values = [
+        str(value)
+        for each in msgspec.inspect.type_info(model).fields  # type: ignore[attr-defined]  # of a Struct there are some
+        if each.encode_name == field and isinstance(each.type, msgspec.inspect.LiteralType)
+        for value in each.type.values
+    ]
+    return f"; there are {', '.join(values)}" if values else ""
+
+
+def validated(command: C) -> tuple[C, bytes]:
+    """Check a command that was built in code, and return it with its arguments as JSON text.
+
+    Raises InvalidCommand.
+    """
+    try:
+        arguments = msgspec.json.encode(command)
+    except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
+        raise InvalidCommand(f"{command.type}: {error}") from None
+    return parse(type(command), arguments), arguments
+
+
+def at_fault(field: str, message: str) -> ValueError:
+    """What a command's `__post_init__` raises to refuse what no type can express; it names the argument at fault.
+
+    Whatever a handler stores that is derived of an argument has limits too: check them there, so that every door does.
+    """
+    return ValueError(f"{message} - at `$.{field}`")
+
+
+def field_at_fault(error: msgspec.ValidationError) -> str | None:
+    """The path of the field that the error is about, such as `amount`; None where it is about the whole."""
+    text = str(error)
+    found = _FIELD.search(text) or _NAMED.search(text)
+    return found.group(1) if found else None

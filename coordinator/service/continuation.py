@@ -1,0 +1,84 @@
+"""Continuations: commands that the outcomes of other commands become.
+
+A command may name a *continuation*, a command type. When its lane has settled it, whatever the outcome, a command of
+that type is in the lane's outbox, in the same transaction: so a flow across several databases goes on, and can neither
+stop half-way nor be lost. Its id is derived from that of the settled command, so it is applied once. It may say no more
+than whoever named it: a stranger's continuation has a stranger's origin, and an internal type is refused to it.
+
+A handler whose result comes later, such as a payment that waits for a provider, defers: `UnitOfWork.defer` takes the
+continuation from the lane, the handler keeps it in a row, and a later handler resumes it (`UnitOfWork.resume`).
+"""
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.service.commands import Command
+from coordinator.service.ids import continuation_command_id
+from coordinator.service.options import NO_OPTIONS, Options, Origin
+from coordinator.service.outcome import NO_RESULT, OutcomeError, Status
+
+
+class Continuation(Command, frozen=True, kw_only=True):
+    """The base of commands that outcomes become. `result` is JSON text, what the handler returned; null for none."""
+
+    command_id: str
+    command_type: str
+    status: Status
+    result: msgspec.Raw = NO_RESULT
+    error: OutcomeError | None = None
+
+
+class Emission(Struct, frozen=True, kw_only=True):
+    """A command on its way out of a lane. `lane` is its target, a lane or a service's effects."""
+
+    lane: str
+    command_id: str
+    type: str
+    arguments: bytes
+    continuation: str | None = None
+    options: Options = NO_OPTIONS
+
+
+class Deferred(Struct, frozen=True, kw_only=True):
+    """A command whose continuation has been put off. `encode` makes it a text for a row, of 256 characters at most."""
+
+    command_id: str
+    type: str
+    continuation: str
+    origin: Origin = "system"
+
+    def encode(self) -> str:
+        """As text."""
+        text = f"{self.command_id} {self.type} {self.continuation}"
+        return text if self.origin == "system" else f"{text} {self.origin}"
+
+    @classmethod
+    def decode(cls, text: str) -> "Deferred":
+        """What `encode` made a text of."""
+        command_id, command_type, continuation, *rest = text.split(" ")
+        origin: Origin = "public" if "public" in rest else "system"
+        return cls(command_id=command_id, type=command_type, continuation=continuation, origin=origin)
+
+
+def continued(
+    deferred: Deferred,
+    status: Status,
+    result: bytes | None,
+    error: OutcomeError | None,
+) -> Emission:
+    """The command that an outcome becomes; `result` is JSON text."""
+    outcome = {
+        "command_id": deferred.command_id,
+        "command_type": deferred.type,
+        "status": status,
+        "result": NO_RESULT if result is None else msgspec.Raw(result),
+        "error": error,
+    }
+    return Emission(
+        lane=deferred.continuation.partition(".")[0],
+        # The type too: commands of two lanes may have the same id, and name the same continuation.
+        command_id=continuation_command_id(f"{deferred.type} {deferred.command_id}"),
+        type=deferred.continuation,
+        arguments=msgspec.json.encode(outcome),
+        options=NO_OPTIONS if deferred.origin == "system" else Options(origin=deferred.origin),
+    )

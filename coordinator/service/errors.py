@@ -1,0 +1,128 @@
+"""Every error that the library raises on purpose.
+
+    CoordinatorError
+    ├── ConfigurationError     a setting, argument or server is not as it must be; the process cannot start
+    ├── InvalidCommand         a command's type, arguments or options are malformed; nothing was issued
+    ├── Rejected               raised in a handler, to refuse a command for a reason of the business
+    ├── NotFound               a read names a row that does not exist
+    ├── CommandRejected        the command's outcome is `rejected`: what the caller of a service sees of Rejected
+    ├── CommandFailed          the command's outcome is `failed` (dead-lettered) or `expired`
+    ├── CommandPending         the outcome has not arrived in time; the command is accepted and will be settled
+    │   └── OutcomeUnreadable      the outcome is there, and this release cannot read it
+    └── Unavailable            try again later; but for OutcomeUnknown, nothing was done
+        ├── BrokerUnavailable      the broker is away, blocked, or refuses the command
+        │   └── OutcomeUnknown         the broker has the command or not: it may be applied
+        ├── Overloaded             this process has as many commands under way as it may
+        └── DatabaseUnavailable    a read found no database
+
+Of the same root, and beside what raises it: EffectRetry (`outside_calls.py`), for a call to the outside that is to be
+made again. The lane's own errors, which never leave it, are in coordinator/stores/port.py.
+"""
+
+
+class CoordinatorError(Exception):
+    """The root of the tree."""
+
+
+class ConfigurationError(CoordinatorError):
+    """Raised at a process's start, naming the setting and what to do."""
+
+
+class InvalidCommand(CoordinatorError):
+    """Raised before anything is issued. `field` names the argument at fault, where there is one."""
+
+    def __init__(self, message: str, *, code: str = "invalid_command", field: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.field = field
+
+
+class Rejected(CoordinatorError):
+    """Raised by a handler to refuse a command; becomes the outcome `rejected` with this code and message.
+
+    What the handler changed before is undone. The code is stable: clients branch on it.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class NotFound(CoordinatorError):
+    """Raised by a service's read."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class CommandRejected(CoordinatorError):
+    """Raised when a command's outcome is `rejected`: it was in order, and the state did not allow it.
+
+    `replayed` tells that the outcome is that of an earlier delivery of the same command.
+    """
+
+    def __init__(self, command_id: str, code: str, message: str, *, replayed: bool = False) -> None:
+        super().__init__(message)
+        self.command_id = command_id
+        self.code = code
+        self.replayed = replayed
+
+
+class CommandFailed(CoordinatorError):
+    """Raised when a command's outcome is `failed` or `expired`: it had no effect and will have none."""
+
+    def __init__(self, command_id: str, code: str, message: str, *, replayed: bool = False) -> None:
+        super().__init__(message)
+        self.command_id = command_id
+        self.code = code
+        self.replayed = replayed
+
+
+class CommandPending(CoordinatorError):
+    """Raised when the outcome is not there within the wait. The command is confirmed: it will be settled."""
+
+    def __init__(self, command_id: str) -> None:
+        super().__init__(f"command {command_id} is accepted; its outcome is not known yet")
+        self.command_id = command_id
+
+
+class OutcomeUnreadable(CommandPending):
+    """Raised when the command is applied and its result cannot be read here: it is of another release."""
+
+    def __init__(self, command_id: str, reason: str) -> None:
+        super().__init__(command_id)
+        self.args = (f"command {command_id} is applied; its result cannot be read by this release: {reason}",)
+
+
+class Unavailable(CoordinatorError):
+    """Raised when a part of the system is away."""
+
+    code = "unavailable"
+
+
+class BrokerUnavailable(Unavailable):
+    """Raised when a command could not be handed over: it may be repeated with the same id."""
+
+    code = "broker_unavailable"
+
+
+class OutcomeUnknown(BrokerUnavailable):
+    """Raised when a command was sent and not confirmed: it may be applied, now or later, or never.
+
+    Repeated with the same id it is applied once at most; with another one it may be applied twice.
+    """
+
+    code = "outcome_unknown"
+
+
+class Overloaded(Unavailable):
+    """Raised when a bound is reached: commands under way, or the length of the lane's queue."""
+
+    code = "overloaded"
+
+
+class DatabaseUnavailable(Unavailable):
+    """Raised by reads."""
+
+    code = "database_unavailable"

@@ -1,0 +1,33 @@
+"""Outcomes: what became of a command."""
+
+from typing import Literal
+
+import msgspec
+from msgspec import Struct
+
+Status = Literal["applied", "rejected", "expired", "failed"]
+
+NO_RESULT = msgspec.Raw(b"null")
+
+
+class OutcomeError(Struct, frozen=True, kw_only=True):
+    """Why a command was not applied. Codes are stable; messages are for people."""
+
+    code: str
+    message: str
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What became of one command.
+
+    `sequence` is its place in the lane's total order; it is None for a command that got none: one without an id, or
+    one whose id was taken by a command with other content. `result` is JSON text.
+    """
+
+    command_id: str | None
+    type: str | None
+    status: Status
+    sequence: int | None
+    result: msgspec.Raw = NO_RESULT
+    error: OutcomeError | None = None
+    replayed: bool = False

@@ -1,0 +1,324 @@
+"""Sagas: one flow across several lanes that ends whole or is taken back.
+
+No transaction spans two databases. A saga is a row in the database of the service that owns the flow, and a table of
+steps. Each step is a command of some lane, emitted with a continuation, so that its outcome comes back as a command:
+the handler of that looks at the row and emits the next. If a step is refused, those that were done are undone, the
+last one first, each awaited. Every transition is one command of the owner's lane, applied once, in one transaction with
+what it emits: a crash anywhere repeats nothing and forgets nothing.
+
+Where it is not known whether a step was done, or a step cannot be taken back, the saga ends in `needs_review`: nothing
+is guessed. Once a person knows, `resume` takes it up again where it stopped.
+
+A service declares `Saga(...)`, gives the row the fields of `SagaRow`, calls `begin` in the handler that opens the flow,
+`go_on` in the handler of the continuation, and `resume` in that of an operator's command.
+shared/users/purchases/saga.py is one.
+"""
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Annotated, ClassVar, Final, Generic, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+from sqlalchemy import BigInteger, Column, DateTime, Index, MetaData, String, Table
+from sqlalchemy.dialects.mysql import DATETIME
+
+from coordinator.service.commands import Command, Id
+from coordinator.service.continuation import Continuation
+from coordinator.service.errors import Rejected
+from coordinator.service.outcome import NO_RESULT
+from coordinator.service.rows import Row, VersionedRow
+from coordinator.service.unit_of_work import UnitOfWork
+
+SagaStatus = Literal["running", "compensating", "completed", "compensated", "needs_review"]
+"""`compensated`: taken back, for the `reason`. `needs_review`: what was done could not be taken back, or it is not
+known whether anything was done; a person has to look."""
+
+Verdict = Literal["again", "done", "not_done"]
+"""What a person knows of the step at which a saga stopped: it is to be asked for again; it was done, or undone; it was
+not done, and the saga is to be taken back."""
+
+ENDED: Final = frozenset({"completed", "compensated", "needs_review"})
+REASON_CHARACTERS_MAX: Final = 500
+CODE_CHARACTERS_MAX: Final = 100
+
+
+class SagaRow(VersionedRow, frozen=True, kw_only=True):
+    """What the row of every saga holds.
+
+    `position` counts the steps that are done and not undone, `emitted` the commands of its steps.
+    """
+
+    id: int
+    status: str = "running"
+    position: int = 0
+    emitted: int = 0
+    reason_code: str | None = None
+    reason: str | None = None
+    ended_at: datetime | None = None
+
+
+S = TypeVar("S", bound=SagaRow)
+
+
+class SagaStep(Row, frozen=True, kw_only=True):
+    """One command that a saga has emitted, and what became of it. `status` is an outcome's, or `waiting`.
+
+    With the direction `resume`, what a person said instead: the command is the operator's, `status` the verdict, and
+    `error_message` why.
+    """
+
+    table: ClassVar[str] = "saga_steps"
+    key: ClassVar[str] = "command_id"
+
+    command_id: str
+    saga: str
+    saga_id: int
+    number: int
+    name: str
+    direction: str
+    command_type: str
+    status: str
+    error_code: str | None = None
+    error_message: str | None = None
+    began_at: datetime
+    ended_at: datetime | None = None
+
+
+class Resumption(Command, frozen=True, kw_only=True, omit_defaults=True):
+    """The base of operators' commands that take a saga in `needs_review` up again.
+
+    `step` is the `command_id` of the step at which it stopped, the last of its timeline. `result` is what that step
+    returns, where it is `done` and the saga takes something of it. `reason` is kept in the timeline.
+    """
+
+    id: Id
+    step: Annotated[str, Meta(min_length=36, max_length=36)]
+    verdict: Verdict
+    reason: Annotated[str, Meta(min_length=1, max_length=REASON_CHARACTERS_MAX, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
+    result: msgspec.Raw = NO_RESULT
+
+
+class Step(Struct, Generic[S], frozen=True, kw_only=True):
+    """One step.
+
+    `do` makes its command of the saga's row, or None: there is nothing to do. `took` notes in the row what the command
+    returned (JSON text); it may raise Rejected, and the flow is taken back. `undo` makes the command that takes the
+    step back; without it there is nothing to take back. A refusal with a code of `review` means that it is not known
+    what was done: the saga then ends in `needs_review`.
+    """
+
+    name: str
+    do: Callable[[S], Command | None]
+    took: Callable[[S, msgspec.Raw], S] | None = None
+    undo: Callable[[S], Command | None] | None = None
+    review: frozenset[str] = frozenset()
+
+
+class Saga(Generic[S]):
+    """A declared flow. `finish` is its last step, in the owner's own database, and the one that cannot be undone.
+
+    `finish` may raise Rejected before it has changed anything: the flow is taken back.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: type[S],
+        continuation: type[Continuation],
+        steps: Sequence[Step[S]],
+        finish: Callable[[UnitOfWork, S], None],
+    ) -> None:
+        self._name = name
+        self._model = model
+        self._continuation = continuation
+        self._steps = tuple(steps)
+        self._finish = finish
+
+    def begin(self, work: UnitOfWork, row: S) -> S:
+        """Add the row, and emit the first step."""
+        return self._forward(work, work.add(row))
+
+    def go_on(self, work: UnitOfWork, outcome: Continuation) -> S:
+        """Note what became of a step, and emit what comes next. Raises Rejected for a step that is not of this saga."""
+        step = work.get(SagaStep, outcome.command_id)
+        row = None if step is None or step.saga != self._name else work.get(self._model, step.saga_id)
+        if step is None or row is None or step.status != "waiting":
+            raise Rejected("unknown_step", f"no {self._name} waits for command {outcome.command_id}")
+        error = outcome.error
+        work.save(
+            msgspec.structs.replace(
+                step,
+                status=outcome.status,
+                error_code=None if error is None else error.code[:CODE_CHARACTERS_MAX],
+                error_message=None if error is None else _short(error.message),
+                ended_at=work.now,
+            )
+        )
+        if step.direction == "undo":
+            return self._undone(work, row, step, outcome)
+        if outcome.status != "applied":
+            return self._refused(work, row, outcome)
+        declared = self._steps[row.position]
+        row = msgspec.structs.replace(row, position=row.position + 1)
+        try:
+            if declared.took is not None:
+                row = declared.took(row, outcome.result)
+        except Rejected as rejection:
+            return self._back(work, _because(row, rejection.code, str(rejection)))
+        return self._forward(work, row)
+
+    def resume(self, work: UnitOfWork, order: Resumption) -> S:
+        """Take up a saga in `needs_review` at the step where it stopped.
+
+        Raises Rejected: `<saga>_not_found`, `not_in_review`, `other_step`, `impossible_verdict`, `invalid_result`, and
+        what `took` raises for a result of no use.
+        """
+        row = work.get(self._model, order.id)
+        if row is None:
+            raise Rejected(f"{self._name}_not_found", f"there is no {self._name} {order.id}")
+        if row.status != "needs_review":
+            raise Rejected("not_in_review", f"{self._name} {row.id} is {row.status}, and needs no review")
+        step = work.get(SagaStep, order.step)
+        if step is None or (step.saga, step.saga_id, step.number) != (self._name, row.id, row.emitted):
+            text = f"that is not the step at which {self._name} {row.id} stopped: see the last of its timeline"
+            raise Rejected("other_step", text)
+        declared = self._steps[row.position]
+        row = self._noted(work, row, declared, order)
+        if step.direction == "undo":
+            return self._resume_back(work, row, declared, order.verdict)
+        if order.verdict == "not_done":
+            return self._back(work, row)
+        row = msgspec.structs.replace(row, status="running", reason_code=None, reason=None)
+        if order.verdict == "done":
+            row = self._taken(msgspec.structs.replace(row, position=row.position + 1), declared, order.result)
+        return self._forward(work, row)
+
+    def _taken(self, row: S, declared: Step[S], result: msgspec.Raw) -> S:
+        """With what a person says that the step returned. Raises Rejected."""
+        try:
+            return row if declared.took is None else declared.took(row, result)
+        except msgspec.ValidationError as error:
+            text = f"`result` is not what `{declared.name}` returns: {error}"
+            raise Rejected("invalid_result", text) from None
+
+    def _resume_back(self, work: UnitOfWork, row: S, declared: Step[S], verdict: Verdict) -> S:
+        """The step could not be undone. `_back` undoes the step before `position`."""
+        if verdict == "not_done":
+            text = f"`{declared.name}` is to be undone: say `done` when it is, or `again` to have it tried again"
+            raise Rejected("impossible_verdict", text)
+        if verdict == "again":
+            row = msgspec.structs.replace(row, position=row.position + 1)
+        return self._back(work, row)
+
+    def _noted(self, work: UnitOfWork, row: S, declared: Step[S], order: Resumption) -> S:
+        """The person's word, as a line of the timeline."""
+        row = msgspec.structs.replace(row, emitted=row.emitted + 1, ended_at=None)
+        work.add(
+            SagaStep(
+                command_id=work.command_id,
+                saga=self._name,
+                saga_id=row.id,
+                number=row.emitted,
+                name=declared.name,
+                direction="resume",
+                command_type=order.type,
+                status=order.verdict,
+                error_message=_short(order.reason),
+                began_at=work.now,
+                ended_at=work.now,
+            )
+        )
+        return row
+
+    def _forward(self, work: UnitOfWork, row: S) -> S:
+        """Emit the next step that there is something to do for, or finish."""
+        try:
+            while row.position < len(self._steps):
+                step = self._steps[row.position]
+                command = step.do(row)
+                if command is not None:
+                    return self._emit(work, row, step, "do", command)
+                row = msgspec.structs.replace(row, position=row.position + 1)
+            self._finish(work, row)
+        except Rejected as rejection:
+            return self._back(work, _because(row, rejection.code, str(rejection)))
+        return self._ended(work, row, "completed")
+
+    def _refused(self, work: UnitOfWork, row: S, outcome: Continuation) -> S:
+        error = outcome.error
+        code = outcome.status if error is None else error.code
+        row = _because(row, code, outcome.status if error is None else error.message)
+        return self._back(work, row, is_unsure=code in self._steps[row.position].review)
+
+    def _undone(self, work: UnitOfWork, row: S, step: SagaStep, outcome: Continuation) -> S:
+        if outcome.status != "applied":
+            error = outcome.error
+            why = outcome.status if error is None else f"{error.code}: {error.message}"
+            row = _because(row, row.reason_code or "", f"{row.reason}; and `{step.name}` could not be undone: {why}")
+            return self._ended(work, row, "needs_review")
+        return self._back(work, row)
+
+    def _back(self, work: UnitOfWork, row: S, *, is_unsure: bool = False) -> S:
+        """Emit what undoes the last step that is done, or end."""
+        if is_unsure:
+            return self._ended(work, row, "needs_review")
+        row = msgspec.structs.replace(row, status="compensating")
+        while row.position > 0:
+            row = msgspec.structs.replace(row, position=row.position - 1)
+            step = self._steps[row.position]
+            command = None if step.undo is None else step.undo(row)
+            if command is not None:
+                return self._emit(work, row, step, "undo", command)
+        return self._ended(work, row, "compensated")
+
+    def _ended(self, work: UnitOfWork, row: S, status: SagaStatus) -> S:
+        return work.save(msgspec.structs.replace(row, status=status, ended_at=work.now))
+
+    def _emit(self, work: UnitOfWork, row: S, step: Step[S], direction: str, command: Command) -> S:
+        row = msgspec.structs.replace(row, emitted=row.emitted + 1)
+        work.add(
+            SagaStep(
+                command_id=work.emit(command, continuation=self._continuation),
+                saga=self._name,
+                saga_id=row.id,
+                number=row.emitted,
+                name=step.name,
+                direction=direction,
+                command_type=command.type,
+                status="waiting",
+                began_at=work.now,
+            )
+        )
+        return work.save(row)
+
+
+def saga_steps(metadata: MetaData) -> Table:
+    """The table of the steps, in the metadata of a service that owns sagas."""
+    time = DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb")
+    return Table(
+        SagaStep.table,
+        metadata,
+        Column("command_id", String(64), primary_key=True),
+        Column("saga", String(50), nullable=False),
+        Column("saga_id", BigInteger, nullable=False),
+        Column("number", BigInteger, nullable=False),
+        Column("name", String(50), nullable=False),
+        Column("direction", String(10), nullable=False),
+        Column("command_type", String(100), nullable=False),
+        Column("status", String(20), nullable=False),
+        Column("error_code", String(CODE_CHARACTERS_MAX)),
+        Column("error_message", String(REASON_CHARACTERS_MAX)),
+        Column("began_at", time, nullable=False),
+        Column("ended_at", time),
+        Index("saga_steps_of", "saga", "saga_id", "number"),
+    )
+
+
+def _because(row: S, code: str, text: str) -> S:
+    """The first reason is the one that counts; what follows from it is added to its text."""
+    return msgspec.structs.replace(row, reason_code=code[:CODE_CHARACTERS_MAX], reason=_short(text))
+
+
+def _short(text: str) -> str:
+    return text[:REASON_CHARACTERS_MAX]

@@ -1,0 +1,104 @@
+"""What handlers are written against: the unit of work, and the table of handlers.
+
+A handler is a plain function of a unit of work and one command. It reads and changes rows in memory; the lane writes
+what remains of a whole batch in one transaction. Handlers call nothing outside: no clock, no network, no randomness.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, Generic, Literal, Protocol, TypeVar
+
+from msgspec import Struct
+
+from coordinator.service.commands import Command
+from coordinator.service.continuation import Continuation, Deferred
+from coordinator.service.errors import Rejected
+from coordinator.service.rows import R, Ref, Row
+
+C_co = TypeVar("C_co", bound=Command, covariant=True)
+C = TypeVar("C", bound=Command)
+
+
+class UnitOfWork(Protocol):
+    """The database as one command sees it: everything earlier commands did, nothing later ones will do."""
+
+    @property
+    def now(self) -> datetime:
+        """The time of the batch, UTC. Every command of a batch sees the same."""
+
+    @property
+    def command_id(self) -> str:
+        """The id of the command being applied."""
+
+    def get(self, model: type[R], key: int | str) -> R | None:
+        """The row with this key, or None."""
+
+    def find(self, model: type[R], column: str, value: int | str) -> R | None:
+        """The row that has this value in one of its unique columns, or None."""
+
+    def add(self, row: R) -> R:
+        """Insert a row; its key must not exist: if the database has it already, the command is refused and fails."""
+
+    def save(self, row: R) -> R:
+        """Replace the row of the same key; return it as stored, its version counted up if it has one."""
+
+    def remove(self, row: Row) -> None:
+        """Delete the row of this key."""
+
+    def next_id(self, name: str) -> int:
+        """The next number of the series `name`: 1, 2, 3 … in command order, without gaps."""
+
+    def emit(self, command: Command, *, continuation: type[Continuation] | None = None) -> str:
+        """Have a command of another lane, or an effect, published once this one is committed; return its id.
+
+        With a `continuation` its outcome comes back as a command of that type.
+        """
+
+    def defer(self) -> Deferred | None:
+        """Put the continuation of this command off, until `resume`; None: it has none.
+
+        If the command is rejected or fails after all, it goes on at once, as if nothing had been put off.
+        """
+
+    def resume(self, deferred: Deferred, outcome: Struct | Rejected | None) -> None:
+        """Let what was put off go on, with a result, or with a refusal. However often, it goes on once."""
+
+
+FailurePolicy = Literal["park", "park-key", "block"]
+
+Handle = Callable[[UnitOfWork, C], Struct | None]
+
+
+def _no_rows(command: Any) -> tuple[Ref[Row], ...]:  # noqa: ARG001
+    return ()
+
+
+class Handler(Struct, Generic[C], frozen=True):
+    """How one command type is applied.
+
+    `reads` names the rows that the handler will look at, so that a batch fetches them in one query per kind; a row it
+    does not name is fetched when asked for. When a command that is settled already is delivered again, projections are
+    told of these rows again; so name the rows that the handler changes, and by their keys those that it removes.
+    `target` names the row that `expected-version` is about; without it a command that carries an expected version is
+    rejected (`expected_version_unsupported`).
+    `on_failure` says what a command of this type that fails does to the lane: `park` dead-letters it and the lane goes
+    on; `park-key` does that too, and has the later commands with the same `target`, of whatever type, wait behind it,
+    in order, until it is replayed or discarded; `block` stops the lane, with nothing of that command recorded, until an
+    operator cancels the command or a mended release applies it.
+    `is_internal`: the command is the system's own, such as a continuation; gateways do not take it from clients.
+    `is_operators`: nor do they take this one, which an operator issues with `coordinator send`.
+
+    Raises TypeError for `park-key` without a `target`.
+    """
+
+    command: type[C]
+    handle: Handle[C]
+    reads: Callable[[C], Iterable[Ref[Row]]] = _no_rows
+    target: Callable[[C], Ref[Row]] | None = None
+    on_failure: FailurePolicy = "park"
+    is_internal: bool = False
+    is_operators: bool = False
+
+    def __post_init__(self) -> None:
+        if self.on_failure == "park-key" and self.target is None:
+            raise TypeError(f"{self.command.type}: park-key needs a target, whose commands wait")

@@ -1,0 +1,274 @@
+"""The tables that the coordinator keeps in every database beside the service's own.
+
+The command log and the counters are the public record: gateways and operators read them.
+"""
+
+from datetime import datetime
+from typing import ClassVar
+
+from sqlalchemy import BigInteger, Column, DateTime, Index, LargeBinary, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT, MEDIUMBLOB
+
+from coordinator.service.rows import Row
+
+LEASE_TABLE = "lane_lease"
+ORDERING_KEY_CHARACTERS_MAX = 500
+
+metadata = MetaData()
+
+# Ids, codes and types are compared byte by byte on every database; MySQL's default collation would not.
+
+
+def _ascii(length: int) -> String:
+    return (
+        String(length)
+        .with_variant(String(length, collation="ascii_bin"), "mysql", "mariadb")
+        .with_variant(String(length, collation="C"), "postgresql")
+    )
+
+
+_Ascii = _ascii(64)
+_Name = _ascii(100)
+_Time = DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb")
+_Json = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
+
+
+class LogEntry(Row, frozen=True, kw_only=True):
+    """One settled command. `result` is JSON text; `fingerprint` tells whether a repeated id means the same command."""
+
+    table: ClassVar[str] = "command_log"
+    key: ClassVar[str] = "command_id"
+
+    command_id: str
+    sequence: int
+    epoch: int
+    type: str
+    fingerprint: str
+    status: str
+    result: str | None
+    error_code: str | None
+    error_message: str | None
+    settled_at: datetime
+
+
+class Counter(Row, frozen=True, kw_only=True):
+    """The last number given out of one gapless series."""
+
+    table: ClassVar[str] = "counters"
+    key: ClassVar[str] = "name"
+
+    name: str
+    value: int
+
+
+class OutboxEntry(Row, frozen=True, kw_only=True):
+    """A command that the lane emitted and the broker has not confirmed yet; `arguments` is JSON text.
+
+    `lane` is its target: a lane, or a service's effects. `options` is JSON text, what else travels with it
+    (`coordinator.service.options.Options`); None for nothing.
+    """
+
+    table: ClassVar[str] = "outbox"
+    key: ClassVar[str] = "id"
+
+    id: int
+    lane: str
+    command_id: str
+    type: str
+    arguments: bytes
+    created_at: datetime
+    continuation: str | None = None
+    options: str | None = None
+
+
+class PublisherPosition(Row, frozen=True, kw_only=True):
+    """How far the commands of one publisher session are settled: its last `publisher-seq`.
+
+    `gaps` are the ranges of numbers below it that never came, as JSON text: `[[first, last], …]`.
+    """
+
+    table: ClassVar[str] = "publishers"
+    key: ClassVar[str] = "name"
+
+    name: str
+    sequence: int
+    gaps: str = "[]"
+    seen_at: datetime
+
+
+class Cancellation(Row, frozen=True, kw_only=True):
+    """A command that an operator does not want applied. Gone once the command is settled as cancelled."""
+
+    table: ClassVar[str] = "cancellations"
+    key: ClassVar[str] = "command_id"
+
+    command_id: str
+    reason: str
+    requested_at: datetime
+
+
+class ParkedCommand(Row, frozen=True, kw_only=True):
+    """A command that keeps its ordering key waiting, since it failed, or one that waits for it: it has no `error_code`.
+
+    `position` is the order in which they came; `message` is the command as an element of a pack.
+    """
+
+    table: ClassVar[str] = "parked"
+    key: ClassVar[str] = "command_id"
+
+    command_id: str
+    ordering_key: str
+    position: int
+    message: bytes
+    fingerprint: str
+    reply_to: str | None
+    correlation_id: str | None
+    error_code: str | None
+    error_message: str | None
+    parked_at: datetime
+
+
+class DeadLetter(Row, frozen=True, kw_only=True):
+    """A message that could not be applied, and why: a command of the lane, or an effect of its service.
+
+    `source` tells whether another one is the same letter: `copies` counts how often that came. `target` is where it was
+    to be applied, a lane or a service's effects. `arguments` is its body as it came, or the beginning of one that had
+    more than so many bytes (`size_bytes`); `options` is JSON text, what else came with it
+    (`coordinator.service.options.Options`). `sequence` is its place in the log, if it has one.
+    """
+
+    table: ClassVar[str] = "dead_letters"
+    key: ClassVar[str] = "id"
+    unique: ClassVar[tuple[str, ...]] = ("source",)
+
+    id: int
+    source: str
+    target: str
+    command_id: str | None
+    type: str | None
+    origin: str
+    code: str
+    reason: str
+    traceback: str | None
+    sequence: int | None
+    arguments: bytes
+    size_bytes: int
+    options: str
+    copies: int
+    dead_at: datetime
+
+
+LANE_MODELS: tuple[type[Row], ...] = (
+    LogEntry,
+    Counter,
+    OutboxEntry,
+    PublisherPosition,
+    Cancellation,
+    ParkedCommand,
+    DeadLetter,
+)
+"""What the lane keeps as rows."""
+
+Table(
+    LEASE_TABLE,
+    metadata,
+    Column("lane", _Ascii, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("batches", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("paused", String(500)),
+    Column("holder", String(200), nullable=False),
+    Column("taken_at", _Time, nullable=False),
+)
+
+Table(
+    LogEntry.table,
+    metadata,
+    Column("command_id", _Ascii, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("type", String(100), nullable=False),
+    Column("fingerprint", _Ascii, nullable=False),
+    Column("status", _Ascii, nullable=False),
+    Column("result", _Json),
+    Column("error_code", String(100)),
+    Column("error_message", Text),
+    Column("settled_at", _Time, nullable=False),
+    Index("command_log_sequence", "sequence", unique=True),
+)
+
+Table(
+    Counter.table,
+    metadata,
+    Column("name", _Ascii, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+Table(
+    OutboxEntry.table,
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("lane", _Ascii, nullable=False),
+    Column("command_id", _Ascii, nullable=False),
+    Column("type", String(100), nullable=False),
+    Column("arguments", LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb"), nullable=False),
+    Column("created_at", _Time, nullable=False),
+    Column("continuation", String(100)),
+    Column("options", Text),
+    Index("outbox_lane", "lane", "id"),
+)
+
+Table(
+    PublisherPosition.table,
+    metadata,
+    Column("name", _Name, primary_key=True),
+    Column("sequence", BigInteger, nullable=False),
+    Column("gaps", Text, nullable=False),
+    Column("seen_at", _Time, nullable=False),
+)
+
+Table(
+    Cancellation.table,
+    metadata,
+    Column("command_id", _Ascii, primary_key=True),
+    Column("reason", String(500), nullable=False),
+    Column("requested_at", _Time, nullable=False),
+)
+
+Table(
+    ParkedCommand.table,
+    metadata,
+    Column("command_id", _Ascii, primary_key=True),
+    Column("ordering_key", String(ORDERING_KEY_CHARACTERS_MAX), nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("message", LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb"), nullable=False),
+    Column("fingerprint", _Ascii, nullable=False),
+    Column("reply_to", String(255)),
+    Column("correlation_id", String(255)),
+    Column("error_code", String(100)),
+    Column("error_message", Text),
+    Column("parked_at", _Time, nullable=False),
+)
+
+Table(
+    DeadLetter.table,
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("source", _ascii(100), nullable=False),
+    Column("target", _Ascii, nullable=False),
+    Column("command_id", _Ascii),
+    Column("type", String(100)),
+    Column("origin", _Ascii, nullable=False),
+    Column("code", String(100), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("traceback", Text),
+    Column("sequence", BigInteger),
+    Column("arguments", LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb"), nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("options", Text, nullable=False),
+    Column("copies", BigInteger, nullable=False),
+    Column("dead_at", _Time, nullable=False),
+    UniqueConstraint("source", name="dead_letters_source_unique"),
+    Index("dead_letters_command", "command_id"),
+)

@@ -1,0 +1,266 @@
+"""What a row may hold, found out before the database is asked: kinds, ranges, widths, by the model and its table.
+
+A value that the database would refuse fails the command that wrote it, at no cost to its neighbours, and on every store
+alike. What only the database knows, such as a constraint, it still finds out itself.
+
+The check of a model is one expression, made once, of what its fields are: it is evaluated for every row written.
+"""
+
+import types
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar, Final, Literal, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, SmallInteger, String
+
+from coordinator.service.rows import Ref, Row
+from coordinator.stores import lane_tables
+
+INTEGER_BITS: Final = 64
+"""Of an integer that every database holds."""
+
+_Check = Callable[[Row, Any], bool]
+_CHECKED = (int, str, bytes, datetime)
+_NAMES: Final = {"utc": UTC, "datetime": datetime}
+"""What the expressions use."""
+
+
+class InvalidRow(ValueError):
+    """Raised for a row that no database would take as it is; it names the column, and the kind of the value."""
+
+
+class _Field(Struct, frozen=True):
+    """What one field may hold; `kinds` is empty where that is left to the database."""
+
+    name: str
+    kinds: tuple[type, ...]
+    is_optional: bool
+    is_ascii: bool
+    low: int
+    high: int
+    width: int | None
+
+
+class RowCheck:
+    """Of one model."""
+
+    def __init__(self, model: type[Row], columns: Mapping[str, Column[Any]]) -> None:
+        self._model = model
+        hints = _hints(model)
+        self._fields = [_field(name, hints.get(name, Any), columns.get(name)) for name in model.__struct_fields__]
+        self._keys = {
+            field.name: field for field in self._fields if field.name == model.key or field.name in model.unique
+        }
+        self.is_key_sound = {name: _key_compiled(field) for name, field in self._keys.items()}
+        self._is_new_sound = _compiled(self._fields, is_compared=False)
+        self._is_change_sound = _compiled(self._fields, is_compared=True)
+
+    def new(self, row: Row) -> None:
+        """Raises InvalidRow unless each field may be stored."""
+        if not self._is_new_sound(row, row):
+            self._explain(row, None)
+
+    def change(self, row: Row, held: Row) -> None:
+        """The same, but for the values that the row held has too."""
+        if not self._is_change_sound(row, held):
+            self._explain(row, held)
+
+    def key(self, column: str, value: object) -> None:
+        """Raises InvalidRow unless rows can be found by such a value in this column."""
+        is_sound = self.is_key_sound.get(column)
+        if is_sound is not None and is_sound(value):
+            return
+        field = self._keys.get(column)
+        if field is None:
+            raise InvalidRow(f"{self._model.table} has no key and no unique column {column!r:.100}")
+        field = msgspec.structs.replace(field, width=None)
+        problem = "it is None" if value is None else _problem(field, value)
+        if problem is not None:
+            raise InvalidRow(f"{self._model.table}.{field.name}: {problem}")
+
+    def _explain(self, row: Row, held: Row | None) -> None:
+        for field in self._fields:
+            value = getattr(row, field.name)
+            if held is not None and value is getattr(held, field.name):
+                continue
+            problem = _problem(field, value)
+            if problem is not None:
+                raise InvalidRow(f"{self._model.table}.{field.name}: {problem}")
+
+
+class RowChecks:
+    """Those of one service's models and of the lane's own, each made when it is first needed."""
+
+    def __init__(self, metadata: MetaData | None = None) -> None:
+        self._metadata = metadata
+        self._known: dict[type[Row], RowCheck] = {}
+
+    def of(self, model: type[Row]) -> RowCheck:
+        """Raises InvalidRow for what is no model, or has no table where the service's database has tables."""
+        known = self._known.get(model)
+        if known is None:
+            known = self._known[model] = self._made(model)
+        return known
+
+    def reference(self, ref: Ref[Row]) -> None:
+        """Raises an error of any kind for what is no reference by which a row can be read."""
+        known = self._known.get(ref.model)
+        is_sound = None if known is None else known.is_key_sound.get(ref.column)
+        if is_sound is None or not is_sound(ref.value):
+            self.of(ref.model).key(ref.column, ref.value)
+
+    def _made(self, model: object) -> RowCheck:
+        if not (isinstance(model, type) and issubclass(model, Row) and hasattr(model, "table")):
+            raise InvalidRow(f"{model!r:.100} is no model of rows")
+        table = lane_tables.metadata.tables.get(model.table)
+        if table is None and self._metadata is not None:
+            table = self._metadata.tables.get(model.table)
+            if table is None:
+                raise InvalidRow(f"{model.__name__}: no table {model.table!r} in the service's metadata")
+        return RowCheck(model, {} if table is None else dict(table.columns.items()))
+
+
+def _hints(model: type[Row]) -> dict[str, Any]:
+    """The annotations of the fields; nothing of a model whose names cannot be found from where it stands."""
+    try:
+        return get_type_hints(model, include_extras=True)
+    except NameError:
+        return {}
+
+
+def _field(name: str, hint: Any, column: Column[Any] | None) -> _Field:
+    kinds, is_optional = _kinds(hint)
+    kind = None if column is None else column.type
+    bits = INTEGER_BITS
+    if isinstance(kind, Integer) and not getattr(kind, "unsigned", False):
+        bits = 16 if isinstance(kind, SmallInteger) else INTEGER_BITS if isinstance(kind, BigInteger) else 32
+    return _Field(
+        name=name,
+        kinds=kinds,
+        is_optional=is_optional and (column is None or column.nullable is not False),
+        is_ascii=isinstance(kind, String) and _is_ascii(kind),
+        low=-(2 ** (bits - 1)),
+        high=2 ** (bits - 1) - 1,
+        width=kind.length if isinstance(kind, String | LargeBinary) else None,
+    )
+
+
+def _is_ascii(kind: String) -> bool:
+    """Whether one of the databases takes nothing else in this column."""
+    variants = getattr(kind, "_variant_mapping", {})
+    return any("ascii" in (getattr(variant, "collation", None) or "") for variant in (kind, *variants.values()))
+
+
+def _kinds(hint: Any) -> tuple[tuple[type, ...], bool]:
+    """The types that a field's annotation allows, and whether None is one of them."""
+    origin = get_origin(hint)
+    if origin is Annotated:
+        return _kinds(get_args(hint)[0])
+    if origin is Literal:
+        values = get_args(hint)
+        return tuple({type(value): None for value in values if value is not None}), None in values
+    if origin in (Union, types.UnionType):
+        parts = [_kinds(part) for part in get_args(hint)]
+        kinds = tuple(kind for found, _ in parts for kind in found)
+        is_known = all(found or is_optional for found, is_optional in parts)
+        return (kinds if is_known else ()), any(is_optional for _, is_optional in parts)
+    if hint is type(None):
+        return (), True
+    return ((hint,), False) if hint in _CHECKED else ((), True)
+
+
+def _compiled(fields: list[_Field], *, is_compared: bool) -> _Check:
+    """One expression for all fields: what it does not find to be sound at once, `_problem` looks at closely."""
+    parts: list[str] = []
+    for field in fields:
+        if not field.kinds:
+            if not field.is_optional:
+                parts.append(f"row.{field.name} is not None")
+            continue
+        sound = [_sound(field, kind) for kind in field.kinds]
+        if field.is_optional:
+            sound.insert(0, "value is None")
+        if is_compared:
+            parts.append(f"((value := row.{field.name}) is held.{field.name} or {' or '.join(sound)})")
+        else:
+            parts.append(f"((value := row.{field.name}) is None and {field.is_optional} or {' or '.join(sound)})")
+    # The names of fields are code, not input.
+    check: _Check = eval(f"lambda row, held: {' and '.join(parts) or 'True'}", _NAMES)  # noqa: S307
+    return check
+
+
+def _key_compiled(field: _Field) -> Callable[[Any], bool]:
+    # However long: what does not fit the column is not found in it.
+    sound = [_sound(msgspec.structs.replace(field, width=None), kind) for kind in field.kinds]
+    check: Callable[[Any], bool] = eval(f"lambda value: {' or '.join(sound) or 'False'}", _NAMES)  # noqa: S307
+    return check
+
+
+def _sound(field: _Field, kind: type) -> str:
+    if kind is int:
+        return f"type(value) is int and {field.low} <= value <= {field.high}"
+    if kind is str:
+        width = "" if field.width is None else f" and len(value) <= {field.width}"
+        return f"type(value) is str and value.isascii() and '\\0' not in value{width}"
+    if kind is bytes:
+        width = "" if field.width is None else f" and len(value) <= {field.width}"
+        return f"type(value) is bytes{width}"
+    return "type(value) is datetime and value.tzinfo is utc"
+
+
+class _Wanted:
+    """How a kind of value is called in messages."""
+
+    names: ClassVar[dict[type, str]] = {
+        int: "an integer",
+        str: "text",
+        bytes: "bytes",
+        datetime: "a time with its zone",
+    }
+
+
+def _problem(field: _Field, value: object) -> str | None:  # noqa: PLR0911  # one return for each kind of problem
+    """What is wrong with a value; None: nothing."""
+    if value is None:
+        return None if field.is_optional else "it is None, and must not be"
+    if not field.kinds:
+        return None
+    if isinstance(value, bool) or not isinstance(value, field.kinds):
+        wanted = " or ".join(_Wanted.names[kind] for kind in field.kinds)
+        return f"{_article(type(value).__name__)} where {wanted} belongs"
+    if isinstance(value, int) and not field.low <= value <= field.high:
+        return f"an integer out of range: {field.low} to {field.high}"
+    if isinstance(value, str | bytes) and field.width is not None and len(value) > field.width:
+        unit = "characters" if isinstance(value, str) else "bytes"
+        return f"{len(value)} {unit}, and the column takes {field.width}"
+    if isinstance(value, str):
+        return _text_problem(field, value)
+    return _time_problem(value) if isinstance(value, datetime) else None
+
+
+def _text_problem(field: _Field, value: str) -> str | None:
+    if "\0" in value:
+        return "text with a NUL character"
+    if field.is_ascii and not value.isascii():
+        return "text that is not ASCII"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "text with half a surrogate pair"
+    return None
+
+
+def _time_problem(value: datetime) -> str | None:
+    if value.utcoffset() is None:
+        return "a time without its zone"
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        return "a time out of range in UTC"
+    return None
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"

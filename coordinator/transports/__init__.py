@@ -1,0 +1,1 @@
+"""What carries commands to lanes and outcomes back."""

@@ -1,0 +1,1 @@
+"""Lanes and effects within the process of whoever issues commands."""

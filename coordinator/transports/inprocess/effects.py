@@ -1,0 +1,121 @@
+"""Effects without a broker: carried out in the process of the lanes that emit them."""
+
+import asyncio
+import random
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import structlog
+
+from coordinator.effects.attempted import LONG_AGO_S, Attempted
+from coordinator.effects.attempts import Attempts, Told
+from coordinator.effects.telling import dead_effect
+from coordinator.protocol.wire import CommandMessage, Problem
+from coordinator.runtime.settings import EffectSettings
+from coordinator.service.commands import Command, parse
+from coordinator.service.errors import InvalidCommand
+from coordinator.service.ids import system_command_id
+from coordinator.service.options import Options
+from coordinator.service.outside_calls import Effect, EffectHandler, effects_key
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import OutboxEntry
+
+log = structlog.get_logger("effects")
+
+Tell = Callable[[OutboxEntry, str, str, Command], None]
+"""Hands what came of an effect to its lane: the entry, the lane, and the command with its id."""
+
+
+class LocalEffects:
+    """The effects of the services of one process. Used within its event loop.
+
+    What has no result yet stays in the outbox, and is carried out by the next process: that is what makes it durable.
+    """
+
+    def __init__(self, services: Sequence[Service], settings: EffectSettings, tell: Tell) -> None:
+        self._opened = {effects_key(each.name): each.effects() for each in services if each.effects is not None}
+        self._handlers: dict[str, EffectHandler[Any]] = {
+            handler.effect.type: handler for effects in self._opened.values() for handler in effects.handlers
+        }
+        self._attempts = {key: Attempts(key.partition(".")[2], settings, random.random) for key in self._opened}
+        self._turns = asyncio.Semaphore(settings.concurrency)
+        self._tell = tell
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._ids: set[str] = set()
+
+    def has(self, routing_key: str) -> bool:
+        """Whether this process carries out what is sent there."""
+        return routing_key in self._opened
+
+    def begin(self, entry: OutboxEntry, is_inherited: bool) -> None:  # called by an event loop
+        """Carry an emitted effect out, unless that is under way: a lease that was in doubt hands it out again.
+
+        `is_inherited`: it was emitted before the lane's lease, so that another process may have made calls for it.
+        """
+        if entry.command_id in self._ids:
+            return
+        self._ids.add(entry.command_id)
+        task = asyncio.create_task(self._carry_out(entry, is_inherited))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        task.add_done_callback(lambda _: self._ids.discard(entry.command_id))
+
+    async def close(self) -> None:
+        """Leave what is under way."""
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        for effects in self._opened.values():
+            await effects.close()
+
+    async def _carry_out(self, entry: OutboxEntry, is_inherited: bool) -> None:
+        try:
+            prepared = self._prepared(entry)
+            if isinstance(prepared, Problem):
+                self._bury(entry, prepared, None)
+                return
+            told = await self._told(entry, is_inherited, *prepared)
+            self._tell(entry, told.command.lane(), told.command_id(entry.type, entry.command_id), told.command)
+        except Exception as error:  # noqa: BLE001  # a defect of the handler's, such as in giving up; another release may do better
+            problem = Problem("handler_error", f"{type(error).__name__}: {error}")
+            self._bury(entry, problem, traceback.format_exc())
+
+    async def _told(self, entry: OutboxEntry, is_inherited: bool, handler: EffectHandler[Any], effect: Effect) -> Told:
+        """What came of it, after as many attempts as it takes. A turn is taken for each, and not for the pauses."""
+        now_s = time.time()
+        is_replayed = Options.decode(entry.options).replayed
+        asked_at_s = now_s - LONG_AGO_S if is_replayed else min(entry.created_at.timestamp(), now_s)
+        is_again = is_replayed or is_inherited
+        attempted = Attempted(asked_at_s=asked_at_s, first_at_s=now_s, may_have_happened=is_again)
+        while True:
+            async with self._turns:
+                done = await self._attempts[entry.lane].attempt(handler, effect, entry.command_id, attempted)
+            if isinstance(done, Told):
+                return done
+            await asyncio.sleep(done.delay_s)
+
+    def _prepared(self, entry: OutboxEntry) -> tuple[EffectHandler[Any], Effect] | Problem:
+        handler = self._handlers.get(entry.type)
+        if handler is None:
+            known = ", ".join(sorted(self._handlers))
+            return Problem("unknown_effect_type", f"there is no effect type {entry.type!r} here; there are {known}")
+        try:
+            effect: Effect = parse(handler.effect, entry.arguments)
+        except InvalidCommand as error:
+            return Problem(error.code, str(error))
+        return handler, effect
+
+    def _bury(self, entry: OutboxEntry, problem: Problem, trace: str | None) -> None:
+        """Its lane makes a dead letter of it."""
+        log.error(
+            "effect_dead", command_id=entry.command_id, type=entry.type, code=problem.code, reason=problem.message
+        )
+        message = CommandMessage(
+            command_id=entry.command_id, type=entry.type, arguments=entry.arguments, origin="system"
+        )
+        lane = entry.lane.partition(".")[2]
+        copy = str(int(entry.created_at.timestamp() * 1000))
+        command_id = system_command_id(lane, entry.command_id, "dead", copy)
+        self._tell(entry, lane, command_id, dead_effect(message, problem, trace))

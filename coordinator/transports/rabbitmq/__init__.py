@@ -1,0 +1,1 @@
+"""Commands, outcomes and effects over RabbitMQ."""

@@ -1,0 +1,336 @@
+"""pika's asyncio adapter, awaitable: connections, channels, consumers and declarations.
+
+A consumer of a lane never closes its connection in the protocol's way and never cancels, nacks or rejects: RabbitMQ
+would put what it has not acknowledged back in another order. It ends by `abort`, which leaves the socket as a crash
+would; the broker then requeues in order.
+
+However a connection ends, a channel or a consumer of it, `lost` says so: nothing here can be closed and look open.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pika
+from pika.channel import Channel
+from pika.exceptions import AMQPError, ChannelClosedByBroker
+
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.errors import BrokerUnavailable
+from coordinator.service.outside_calls import effects_key
+from coordinator.transports.rabbitmq.address import broker_address, broker_parameters
+from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY, DirectReplies
+from coordinator.transports.rabbitmq.pika_connection import PikaConnection
+from coordinator.transports.rabbitmq.refusals import channel_closed, connection_lost, not_connected, refused
+from coordinator.transports.rabbitmq.streams import LoopStreams
+from coordinator.transports.rabbitmq.topology import (
+    DEAD_EXCHANGE,
+    SYSTEM_EXCHANGE,
+    WRITES_EXCHANGE,
+    dead_queue_arguments,
+    dead_queue_name,
+    effects_queue_arguments,
+    queue_arguments,
+    queue_name,
+)
+
+ANSWER_TIMEOUT_S = 30.0
+"""How long the broker may take to answer one method, such as the declaration of a queue on a busy cluster."""
+NOBODY = "nobody.consumes.this"
+"""The routing key of what is published to see whether it may be."""
+_END_TIMEOUT_S = 1.0
+_PIKA_LOG = logging.getLogger("pika")
+
+Callback = Callable[..., Any]
+
+
+class AmqpConnection:
+    """One open connection. `lost` is done once it is open no more.
+
+    Its result is the reason, a BrokerUnavailable in words. It raises what a callback of ours raised unforeseen: that
+    is a defect, which another connection would meet too.
+    """
+
+    def __init__(self, parameters: pika.URLParameters) -> None:
+        if _PIKA_LOG.level == logging.NOTSET:
+            # It tells of every loss at length, at several places; ours says it once, with what is done about it.
+            _PIKA_LOG.setLevel(logging.CRITICAL)
+        self.parameters = parameters
+        self.is_blocked = False
+        self.lost: asyncio.Future[BrokerUnavailable] = _future()
+        self._opened: asyncio.Future[None] = _future()
+        self._why: Exception | None = None
+        self._raw = PikaConnection(
+            parameters,
+            on_open_callback=self._on_open,
+            on_open_error_callback=self._on_open_error,
+            on_close_callback=self._on_close,
+            custom_ioloop=LoopStreams(asyncio.get_running_loop()),
+        )
+        # Before it is open: the broker may be blocked from the first moment on.
+        self._raw.add_on_connection_blocked_callback(self._on_blocked)
+        self._raw.add_on_connection_unblocked_callback(self._on_unblocked)
+
+    @classmethod
+    async def open(cls, settings: BrokerSettings, name: str) -> "AmqpConnection":
+        """Connect; `name` shows in RabbitMQ's management. An attempt that is given up leaves nothing behind.
+
+        Raises BrokerUnavailable, and ConfigurationError where another attempt would end in the same way.
+        """
+        connection = cls(broker_parameters(settings, name))
+        try:
+            async with asyncio.timeout(settings.connect_timeout_s):
+                await connection._opened
+        except TimeoutError:
+            await connection.end()
+            where = broker_address(connection.parameters)
+            raise BrokerUnavailable(
+                f"RabbitMQ at {where} did not answer within {settings.connect_timeout_s:g} s"
+            ) from None
+        except BaseException:
+            await connection.end()
+            raise
+        return connection
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was given to it and not yet to the socket."""
+        return self._raw.unsent_bytes
+
+    @property
+    def server_version(self) -> str:
+        """What the broker says of itself."""
+        return str((self._raw.server_properties or {}).get("version", ""))
+
+    async def channel(self) -> "AmqpChannel":
+        """Open a channel. Raises BrokerUnavailable when it is not to be had."""
+        opened = _future()
+        try:
+            raw = self._raw.channel(on_open_callback=lambda _: _settle(opened, None))
+        except AMQPError as error:
+            raise self.lost_because(error) from error
+        channel = AmqpChannel(raw, self, opened)
+        await self.answer(opened, "channel.open")
+        return channel
+
+    def abort(self) -> None:
+        """Drop the socket: what was not acknowledged is requeued in order."""
+        if not self.lost.done():
+            self._raw.abort()
+
+    def end_because(self, why: Exception) -> None:
+        """Drop the socket, for this reason: BrokerUnavailable, or a defect that `lost` is to raise."""
+        if self._why is None:
+            self._why = why
+        self.abort()
+
+    async def end(self) -> None:
+        """Drop the socket, and return once it is gone."""
+        self.abort()
+        await asyncio.wait({self.lost}, timeout=_END_TIMEOUT_S)
+
+    async def close(self) -> None:
+        """Close in the protocol's way: for connections that only publish."""
+        if self.lost.done():
+            return
+        try:
+            self._raw.close()
+            await asyncio.wait({self.lost}, timeout=_END_TIMEOUT_S)
+        except AMQPError:
+            pass
+        finally:
+            await self.end()
+
+    def guarded(self, callback: Callback) -> Callback:
+        """A callback for pika: what it raises ends this connection as a defect, and not as a lost stream."""
+
+        def call(*arguments: Any) -> None:
+            try:
+                callback(*arguments)
+            except Exception as error:  # noqa: BLE001  # `lost` raises it
+                self.end_because(error)
+
+        return call
+
+    async def answer(self, answer: "asyncio.Future[Any]", what: str) -> Any:
+        """The broker's answer, or BrokerUnavailable if the connection is lost before it comes, or it does not come."""
+        await asyncio.wait({answer, self.lost}, timeout=ANSWER_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        if answer.done():
+            return answer.result()
+        if self.lost.done():
+            raise self.lost.result()
+        where = broker_address(self.parameters)
+        raise BrokerUnavailable(f"RabbitMQ at {where} did not answer {what} within {ANSWER_TIMEOUT_S:g} s")
+
+    def lost_because(self, error: BaseException) -> BrokerUnavailable:
+        """Why it is lost, where pika says only that something cannot be sent."""
+        if self.lost.done() and self.lost.exception() is None:
+            return self.lost.result()
+        return connection_lost(self.parameters, error)
+
+    def _on_open(self, _: Any) -> None:
+        _settle(self._opened, None)
+
+    def _on_open_error(self, _: Any, error: BaseException | str) -> None:
+        refusal = not_connected(self.parameters, self._raw.closed_by_broker or error)
+        if not self._opened.done():
+            self._opened.set_exception(refusal)
+        _settle(self.lost, BrokerUnavailable(str(refusal)))
+
+    def _on_close(self, _: Any, error: BaseException) -> None:
+        why = self._why
+        if why is None or isinstance(why, BrokerUnavailable):
+            _settle(self.lost, why or connection_lost(self.parameters, error))
+        elif not self.lost.done():
+            self.lost.set_exception(why)
+
+    def _on_blocked(self, *_: Any) -> None:
+        self.is_blocked = True
+
+    def _on_unblocked(self, *_: Any) -> None:
+        self.is_blocked = False
+
+
+class AmqpChannel:
+    """One open channel; `raw` is pika's. A channel that the broker closes takes its connection with it."""
+
+    def __init__(self, raw: Channel, connection: AmqpConnection, opened: "asyncio.Future[None]") -> None:
+        self.raw = raw
+        self._connection = connection
+        self._waiting: asyncio.Future[Any] = opened
+        self._method = "channel.open"
+        self._is_consuming = False
+        raw.add_on_close_callback(self._on_close)
+
+    async def call(self, method: Callback, *arguments: Any, **options: Any) -> Any:
+        """Call a method of `raw` that takes a callback, and wait for its answer.
+
+        Raises ConfigurationError when the broker refuses for good, BrokerUnavailable otherwise.
+        """
+        answer = self._waiting = _future()
+        self._method = method.__name__
+        try:
+            method(*arguments, callback=lambda frame: _settle(answer, frame), **options)
+            return await self._connection.answer(answer, self._method)
+        except AMQPError as error:
+            raise self._connection.lost_because(error) from error
+
+    async def consume(self, queue: str, on_message: Callback, *, auto_ack: bool = False) -> None:
+        """Consume a queue: `on_message` is called with pika's channel, method, properties and body.
+
+        A consumer that the broker ends (its queue was deleted, or from RabbitMQ 4.3 on a delivery was not acknowledged
+        for long) takes its connection with it, since pika would only forget it; so does an `on_message` that raises.
+        Raises as `call`.
+        """
+        if not self._is_consuming:
+            self._is_consuming = True
+            self.raw.add_on_cancel_callback(self._on_cancel)
+        # The name is what the broker says of a consumer that it ends.
+        await self.call(
+            self.raw.basic_consume,
+            queue,
+            on_message_callback=self._connection.guarded(on_message),
+            auto_ack=auto_ack,
+            consumer_tag=queue,
+        )
+
+    async def direct_replies(self) -> DirectReplies:
+        """How to know direct reply-to addresses of this connection's node.
+
+        By publishing something that nobody gets and that comes back: the broker has put an address of our own into it.
+        Raises as `call`.
+        """
+        returned = _future()
+        on_return = self._connection.guarded(lambda _, __, properties, ___: _settle(returned, properties.reply_to))
+        self.raw.add_on_return_callback(on_return)
+        await self.consume(DIRECT_REPLY, _ignore, auto_ack=True)
+        properties = pika.BasicProperties(reply_to=DIRECT_REPLY)
+        try:
+            self.raw.basic_publish("", NOBODY, b"", properties, mandatory=True)
+        except AMQPError as error:
+            raise self._connection.lost_because(error) from error
+        own = await self._connection.answer(returned, "basic.publish")
+        await self.call(self.raw.basic_cancel, DIRECT_REPLY)
+        return DirectReplies(own, self._connection.server_version)
+
+    async def confirm_publishes(self, exchanges: Sequence[str], on_confirm: Callback) -> None:
+        """Have publishes confirmed; make sure first that these exchanges are there and take what this user publishes.
+
+        By publishing something that nobody gets, since nothing else asks for that right: where it is refused, the
+        broker closes the channel instead of answering. Raises as `call`.
+        """
+        try:
+            for exchange in exchanges:
+                self.raw.basic_publish(exchange, NOBODY, b"")
+        except AMQPError as error:
+            raise self._connection.lost_because(error) from error
+        await self.call(self.raw.confirm_delivery, self._connection.guarded(on_confirm))
+
+    async def declare_exchanges(self) -> None:
+        """Declare the exchanges of the whole system: whoever comes first finds them."""
+        for exchange in (WRITES_EXCHANGE, SYSTEM_EXCHANGE, DEAD_EXCHANGE):
+            await self.call(self.raw.exchange_declare, exchange=exchange, exchange_type="direct", durable=True)
+
+    async def declare_lane(self, lane: str, bytes_max: int) -> None:
+        """Declare the exchanges and queues of a lane, which takes what is said publicly and what the system says.
+
+        Raises ConfigurationError when one exists with other arguments.
+        """
+        await self.declare_exchanges()
+        await self._declare_queue(dead_queue_name(lane), dead_queue_arguments(), (DEAD_EXCHANGE,), lane)
+        arguments = queue_arguments(lane, bytes_max)
+        await self._declare_queue(queue_name(lane), arguments, (WRITES_EXCHANGE, SYSTEM_EXCHANGE), lane)
+
+    async def declare_effects(self, service: str, bytes_max: int) -> None:
+        """Declare the exchanges and queues of a service's effects, which only the system may ask for.
+
+        Raises ConfigurationError when one exists with other arguments.
+        """
+        key = effects_key(service)
+        await self.declare_exchanges()
+        await self._declare_queue(dead_queue_name(key), dead_queue_arguments(), (DEAD_EXCHANGE,), key)
+        await self._declare_queue(queue_name(key), effects_queue_arguments(bytes_max), (SYSTEM_EXCHANGE,), key)
+        # Earlier releases bound it there, and RabbitMQ keeps a binding until somebody removes it.
+        await self.call(self.raw.queue_unbind, queue=queue_name(key), exchange=WRITES_EXCHANGE, routing_key=key)
+
+    async def _declare_queue(
+        self, queue: str, arguments: dict[str, str | int | bool], exchanges: Sequence[str], key: str
+    ) -> None:
+        await self.call(self.raw.queue_declare, queue=queue, durable=True, arguments=arguments)
+        for exchange in exchanges:
+            await self.call(self.raw.queue_bind, queue=queue, exchange=exchange, routing_key=key)
+
+    def _on_cancel(self, frame: Any) -> None:
+        where = broker_address(self._connection.parameters)
+        self._connection.end_because(
+            BrokerUnavailable(
+                f"RabbitMQ at {where} ended the consumer of {frame.method.consumer_tag}: was the queue deleted, "
+                "or a delivery not acknowledged for too long?"
+            )
+        )
+
+    def _on_close(self, _: Any, error: BaseException) -> None:
+        if not isinstance(error, ChannelClosedByBroker):
+            # Its connection is lost, which says why itself.
+            return
+        parameters = self._connection.parameters
+        if not self._waiting.done():
+            self._waiting.set_exception(refused(parameters, error, self._method))
+        self._connection.end_because(channel_closed(parameters, error, self.raw.channel_number))
+
+
+def _ignore(*_: Any) -> None:
+    """Nobody knows our own address."""
+
+
+def _future() -> "asyncio.Future[Any]":
+    """One whose exception may stay unseen: whoever waited for it may have been cancelled."""
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
+
+
+def _settle(future: "asyncio.Future[Any]", value: Any) -> None:
+    if not future.done():
+        future.set_result(value)

@@ -1,0 +1,362 @@
+"""The consumer of one lane's queue: a thread of its own for the broker's I/O, so that heartbeats never starve.
+
+Three connections: one consumes and acknowledges, the others publish emitted commands, and outcomes, whose addresses
+strangers choose. A broker under an alarm stops reading from connections that publish. The consumer's connection ends by
+being aborted, never by a cancel, a nack or a close: those would reorder the queue (docs/ARCHITECTURE.md).
+
+With its first delivery a consumer is the lane's active one. It then takes in what is in the queues of dead letters too:
+what the broker let expire, and the letters of older releases.
+"""
+
+import asyncio
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import pika
+import structlog
+
+from coordinator.lane.control import Marker
+from coordinator.lane.delivery import Delivery, Reply, Settlement
+from coordinator.protocol.outcomes import encode_outcome, encode_outcomes
+from coordinator.protocol.wire import JSON_CONTENT, PACK_CONTENT
+from coordinator.runtime.event_loop import new_event_loop
+from coordinator.runtime.settings import BrokerSettings, LaneSettings
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError, CoordinatorError
+from coordinator.service.ids import new_command_id
+from coordinator.service.outcome import Outcome
+from coordinator.service.outside_calls import effects_key
+from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.rabbitmq.acknowledgements import Acknowledgements
+from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
+from coordinator.transports.rabbitmq.emitted import PERSISTENT, EmittedCommands
+from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
+from coordinator.transports.rabbitmq.keeping import Kept
+from coordinator.transports.rabbitmq.not_sent import NotSent
+from coordinator.transports.rabbitmq.publisher import Publisher
+from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, dead_queue_name, queue_name, takes_outcomes
+from coordinator.worker.inbox import Inbox
+
+TRANSIENT = 1
+REPLY_OUTCOMES_MAX = 500
+REPLY_BYTES_MAX = 1 << 20
+"""Of outcomes that are packed: the broker ends the connection of whoever sends what is too large for it."""
+DEAD_PREFETCH = 50
+OUTCOMES_WAIT_S = 10.0
+
+log = structlog.get_logger("consumer")
+
+
+class LaneConsumer:
+    """Feeds a lane's inbox from its queue and carries out its settlements."""
+
+    def __init__(
+        self,
+        lane: str,
+        broker: BrokerSettings,
+        inbox: Inbox,
+        *,
+        settings: LaneSettings,
+        holder: str,
+        has_effects: bool = False,
+    ) -> None:
+        self._lane = lane
+        self._has_effects = has_effects
+        self._broker = broker
+        self._inbox = inbox
+        self._settings = settings
+        self._holder = holder
+        self._on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None] = _ignore
+        self._loop = new_event_loop()
+        self._publisher = Publisher(broker, f"{holder} publish", (SYSTEM_EXCHANGE,), declares=True)
+        # Outcomes go through the default exchange, to queues that strangers name: whatever the broker makes of such a
+        # name, it is not to hold up what the system says.
+        self._outcomes = Publisher(broker, f"{holder} outcomes", ("",), answers=True)
+        self._not_sent = NotSent(lane)
+        self._emitted = EmittedCommands(self._publisher, self._emitted_are_confirmed, broker.reconnect_delay_s)
+        self._kept = Kept(f"{holder} consume", broker)
+        self._connection: AmqpConnection | None = None
+        self._channel: AmqpChannel | None = None
+        self._generation = 0
+        self._acknowledgements: Acknowledgements | None = None
+        self._is_active = asyncio.Event()
+        self._stop: asyncio.Event = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name=f"broker {lane}", daemon=True)
+        self.failure: Exception | None = None
+        """What ended it: a ConfigurationError, or a defect."""
+
+    @property
+    def is_consuming(self) -> bool:
+        """The lane's commands come, or would if this consumer were the active one."""
+        return self._kept.connected.is_set()
+
+    @property
+    def unready_reason(self) -> str | None:
+        """Why the lane's commands do not come, or their outcomes do not go; None: they do."""
+        if not self.is_consuming:
+            return self._kept.reason
+        return next((each.unready_reason for each in (self._publisher, self._outcomes) if not each.is_ready), None)
+
+    def start(self, on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None]) -> None:
+        """Connect, consume, and connect again whenever a connection is lost.
+
+        `on_emitted_confirmed` is called, by the broker's thread, with emitted commands that the broker has safe.
+        """
+        self._on_emitted_confirmed = on_emitted_confirmed
+        self._thread.start()
+
+    def settle(self, generation: int, settlement: Settlement) -> None:
+        """Carry out a settlement, in the order of the calls. Called by the lane's thread."""
+        self._loop.call_soon_threadsafe(self._carry_out, generation, settlement)
+
+    def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
+        """Publish commands that handlers emitted. Called by the lane's thread."""
+        self._loop.call_soon_threadsafe(self._emitted.publish, list(entries))
+
+    def wake(self, command_id: str) -> None:
+        """Have a marker of this id delivered to whichever consumer of the lane is the active one."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._publish_marker, command_id)
+
+    def stand_by(self, generation: int) -> None:
+        """Drop the connection of this generation and queue up behind the other consumers."""
+        self._loop.call_soon_threadsafe(self._abort, generation)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Finish the settlements that were given, then abort. False: that took longer than the timeout."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+            self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._serve())
+        except Exception as error:  # noqa: BLE001  # the process ends by it
+            self._failed(error)
+        finally:
+            self._inbox.close()
+
+    async def _serve(self) -> None:
+        """Until `stop` is called, or one of the tasks ends, which none does but by a failure."""
+        publishing, answering = self._publisher.start(), self._outcomes.start()
+        consuming = asyncio.create_task(self._keep_consuming(), name=f"consumer of {self._lane}")
+        stopping = asyncio.create_task(self._stop.wait())
+        tasks = (publishing, answering, consuming, stopping)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                await self._flush_acknowledgements()
+        finally:
+            self._emitted.stop()
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            if self._connection is not None:
+                self._connection.abort()
+            await self._publisher.close()
+            await self._outcomes.close()
+            for result in results:
+                if isinstance(result, Exception):
+                    self._failed(result)
+            self._inbox.close()
+
+    def _failed(self, error: Exception) -> None:
+        """The process is to end, and says why: one line for a configuration, a traceback for a defect."""
+        if not isinstance(error, ConfigurationError):
+            log.error("consumer_failed", lane=self._lane, exc_info=error)
+        self.failure = self.failure or error
+
+    async def _keep_consuming(self) -> None:
+        await self._kept.keep(self._consume)
+
+    async def _consume(self) -> BrokerUnavailable:
+        """Consume until the connection is lost; declare first what may have been deleted meanwhile."""
+        connection = await AmqpConnection.open(self._broker, f"{self._holder} consume")
+        try:
+            channel = await connection.channel()
+            await channel.declare_lane(self._lane, self._broker.queue_bytes_max)
+            if self._has_effects:
+                # Their first may be emitted before any worker has been there.
+                await channel.declare_effects(self._lane, self._broker.queue_bytes_max)
+            await channel.call(channel.raw.basic_qos, prefetch_count=self._settings.prefetch)
+            await self._wait_for_outcomes(connection)
+            generation = self._inbox.begin_generation()
+            self._is_active.clear()
+            self._connection, self._channel, self._generation = connection, channel, generation
+            acknowledgements = self._acknowledgements = Acknowledgements(channel.raw, self._settings.prefetch)
+            await channel.consume(queue_name(self._lane), partial(self._on_message, generation, acknowledgements))
+            self._kept.is_up()
+            log.info("consuming", lane=self._lane, generation=generation)
+            await self._take_in_dead_letters(connection, channel, generation, acknowledgements)
+            return await asyncio.shield(connection.lost)
+        finally:
+            self._channel = None
+            await connection.end()
+
+    async def _wait_for_outcomes(self, connection: AmqpConnection) -> None:
+        """After the broker was away, see that the first outcomes can go; commands do not wait for it for ever."""
+        ready = asyncio.create_task(self._outcomes.wait_ready())
+        changes: set[asyncio.Future[Any]] = {ready, connection.lost}
+        try:
+            await asyncio.wait(changes, timeout=OUTCOMES_WAIT_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+
+    async def _take_in_dead_letters(
+        self,
+        connection: AmqpConnection,
+        channel: AmqpChannel,
+        generation: int,
+        acknowledgements: Acknowledgements,
+    ) -> None:
+        """Consume them too, once this is the lane's active consumer; until then see to it that somebody is."""
+        targets = [self._lane, *([effects_key(self._lane)] if self._has_effects else [])]
+        becoming_active = asyncio.create_task(self._is_active.wait())
+        try:
+            while not self._is_active.is_set() and not connection.lost.done():
+                if await self._any_waits(channel, targets):
+                    self._publish_marker(new_command_id())
+                changes: set[asyncio.Future[Any]] = {becoming_active, connection.lost}
+                await asyncio.wait(
+                    changes,
+                    timeout=self._settings.outbox_watch_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+        finally:
+            becoming_active.cancel()
+        if connection.lost.done():
+            return
+        # They may be as large as messages can be: not so many of them in memory at once.
+        await channel.call(channel.raw.basic_qos, prefetch_count=DEAD_PREFETCH)
+        for target in targets:
+            await channel.consume(
+                dead_queue_name(target), partial(self._on_dead_message, target, generation, acknowledgements)
+            )
+
+    async def _any_waits(self, channel: AmqpChannel, targets: Sequence[str]) -> bool:
+        for target in targets:
+            declared = await channel.call(channel.raw.queue_declare, queue=dead_queue_name(target), passive=True)
+            if declared.method.message_count > 0:
+                return True
+        return False
+
+    def _on_message(
+        self,
+        generation: int,
+        acknowledgements: Acknowledgements,
+        _: Any,
+        method: Any,
+        properties: pika.BasicProperties,
+        body: bytes,
+    ) -> None:
+        self._is_active.set()
+        acknowledgements.delivered(method.delivery_tag)
+        self._put(generation, partial(delivery_of, method, properties, body, self._settings), body)
+
+    def _on_dead_message(
+        self,
+        target: str,
+        generation: int,
+        acknowledgements: Acknowledgements,
+        _: Any,
+        method: Any,
+        properties: pika.BasicProperties,
+        body: bytes,
+    ) -> None:
+        acknowledgements.delivered(method.delivery_tag)
+        self._put(generation, partial(dead_delivery_of, target, method, properties, body, self._settings), body)
+
+    def _put(self, generation: int, decode: Callable[[], Delivery], body: bytes) -> None:
+        if len(body) > self._settings.message_bytes_max:
+            # Until its turn comes only what is kept of it waits: there may be as many of them as the prefetch allows.
+            delivery = decode()
+            self._inbox.put(generation, lambda: delivery)
+        else:
+            self._inbox.put(generation, decode)
+
+    def _carry_out(self, generation: int, settlement: Settlement) -> None:
+        """Outcomes first, since somebody waits for them."""
+        try:
+            self._send_replies(settlement.replies)
+            self._emitted.withdraw(settlement.withdrawn)
+            self._emitted.publish(settlement.emitted)
+            acknowledgements = self._acknowledgements
+            if acknowledgements is not None and generation == self._generation:
+                acknowledgements.settled(settlement.tags)
+        except Exception as error:  # noqa: BLE001  # the process ends by it
+            # What is not settled here never is: another process must have the deliveries.
+            self._failed(error)
+            self._stop.set()
+
+    async def _flush_acknowledgements(self) -> None:
+        """Give the acknowledgements time to arrive: the channel answers after it has read them.
+
+        Whether the queue has taken them too, the answer does not prove. One that is lost means that a settled command
+        is delivered again, which the command log answers.
+        """
+        channel, acknowledgements = self._channel, self._acknowledgements
+        if channel is not None and acknowledgements is not None:
+            acknowledgements.flush()
+            try:
+                async with asyncio.timeout(2.0):
+                    await channel.call(channel.raw.queue_declare, queue=queue_name(self._lane), passive=True)
+            except (CoordinatorError, TimeoutError):
+                log.warning("acknowledgements_unsure", lane=self._lane)
+
+    def _send_replies(self, replies: Sequence[Reply]) -> None:
+        """Outcomes are sent once and without a confirm: whoever misses one finds it in the command log."""
+        packs: defaultdict[str, list[Reply]] = defaultdict(list)
+        for reply in replies:
+            if reply.packed:
+                packs[reply.reply_to].append(reply)
+                continue
+            for outcome in reply.outcomes:
+                self._send_reply(reply.reply_to, reply.correlation_id, JSON_CONTENT, encode_outcome(outcome))
+        for reply_to, several in packs.items():
+            outcomes = [outcome for reply in several for outcome in reply.outcomes]
+            # Of several messages, the ids tell whose each outcome is.
+            correlation_id = several[0].correlation_id if len(several) == 1 else None
+            for start in range(0, len(outcomes), REPLY_OUTCOMES_MAX):
+                for body in bodies_of(outcomes[start : start + REPLY_OUTCOMES_MAX]):
+                    self._send_reply(reply_to, correlation_id, PACK_CONTENT, body)
+
+    def _send_reply(self, reply_to: str, correlation_id: str | None, content_type: str, body: bytes) -> None:
+        properties = pika.BasicProperties(
+            content_type=content_type, correlation_id=correlation_id, delivery_mode=TRANSIENT
+        )
+        if not (takes_outcomes(reply_to) and self._outcomes.send(reply_to, properties, body)):
+            self._not_sent.count(reply_to)
+
+    def _emitted_are_confirmed(self, entries: Sequence[OutboxEntry]) -> None:
+        self._on_emitted_confirmed(entries)
+
+    def _publish_marker(self, command_id: str) -> None:
+        properties = pika.BasicProperties(
+            message_id=command_id, type=Marker.type, content_type=JSON_CONTENT, delivery_mode=PERSISTENT
+        )
+        confirm = self._publisher.publish(SYSTEM_EXCHANGE, self._lane, properties, b"{}")
+        # Whether it arrived shows at the next look.
+        confirm.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _abort(self, generation: int) -> None:
+        if generation == self._generation and self._connection is not None:
+            self._connection.abort()
+
+
+def bodies_of(outcomes: list[Outcome]) -> Iterator[bytes]:
+    """Outcomes as bodies of messages, as few as their size allows."""
+    body = encode_outcomes(outcomes)
+    if len(body) <= REPLY_BYTES_MAX or len(outcomes) == 1:
+        yield body
+    else:
+        half = len(outcomes) // 2
+        yield from bodies_of(outcomes[:half])
+        yield from bodies_of(outcomes[half:])
+
+
+def _ignore(_: Sequence[OutboxEntry]) -> None:
+    """Before the start nothing is emitted."""

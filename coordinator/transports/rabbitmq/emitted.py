@@ -1,0 +1,144 @@
+"""Publishing what handlers emitted, until the broker has it.
+
+A target that takes nothing, since its queue is missing or full, is asked again with one command after pauses that grow;
+the others of its commands wait behind that one, and those of other targets do not.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from time import monotonic
+
+import pika
+import structlog
+
+from coordinator.lane.outbox import message_of
+from coordinator.protocol.wire import HEADER_REPLAYED, JSON_CONTENT, headers_of
+from coordinator.service.options import Options
+from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.rabbitmq.publisher import Publisher
+from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
+
+PERSISTENT = 2
+RETRY_DELAY_S_MAX = 30.0
+WARNED_EVERY_S = 60.0
+
+log = structlog.get_logger("outbox")
+
+
+class _Waiting:
+    """What waits for one target, in order, and when it is asked again."""
+
+    def __init__(self, delay_s: float) -> None:
+        self.entries: dict[int, OutboxEntry] = {}
+        self.delay_s = delay_s
+        self.warned_at_s: float | None = None
+
+
+class EmittedCommands:
+    """Used within the loop of its publisher."""
+
+    def __init__(
+        self, publisher: Publisher, on_confirmed: Callable[[Sequence[OutboxEntry]], None], retry_delay_s: float
+    ) -> None:
+        self._publisher = publisher
+        self._on_confirmed = on_confirmed
+        self._retry_delay_s = retry_delay_s
+        self._waiting: dict[str, _Waiting] = {}
+        self._under_way: dict[int, asyncio.Future[None]] = {}
+        self._is_stopped = False
+
+    def publish(self, entries: Iterable[OutboxEntry]) -> None:
+        """Publish them, however long it takes."""
+        for entry in entries:
+            waiting = self._waiting.get(entry.lane)
+            if waiting is None:
+                self._send(entry)
+            else:
+                waiting.entries[entry.id] = entry
+
+    def withdraw(self, ids: Iterable[int]) -> None:
+        """An operator does not want these sent any more."""
+        for number in ids:
+            confirm = self._under_way.pop(number, None)
+            if confirm is not None:
+                confirm.cancel()
+            for waiting in self._waiting.values():
+                waiting.entries.pop(number, None)
+
+    def stop(self) -> None:
+        """What is not confirmed stays in the outbox."""
+        self._is_stopped = True
+
+    def _send(self, entry: OutboxEntry) -> None:
+        if entry.id in self._under_way:
+            # The table was read anew meanwhile. Two of them could not both be called back.
+            return
+        confirm = self._publisher.publish(SYSTEM_EXCHANGE, entry.lane, properties_of(entry), entry.arguments)
+        self._under_way[entry.id] = confirm
+        confirm.add_done_callback(partial(self._on_done, entry))
+
+    def _on_done(self, entry: OutboxEntry, confirm: "asyncio.Future[None]") -> None:
+        if self._under_way.get(entry.id) is not confirm:
+            # Withdrawn, even if its answer was there already; what waits behind it for its target goes on.
+            self._go_on(entry.lane)
+            return
+        del self._under_way[entry.id]
+        error = confirm.exception()
+        if error is None:
+            self._on_confirmed([entry])
+            self._go_on(entry.lane)
+        elif not self._is_stopped:
+            self._wait(entry, error)
+
+    def _go_on(self, target: str) -> None:
+        waiting = self._waiting.pop(target, None)
+        if waiting is not None:
+            self.publish(waiting.entries.values())
+
+    def _wait(self, entry: OutboxEntry, error: BaseException) -> None:
+        waiting = self._waiting.get(entry.lane)
+        if waiting is None:
+            waiting = self._waiting[entry.lane] = _Waiting(self._retry_delay_s)
+            self._ask_later(entry.lane, waiting)
+        waiting.entries[entry.id] = entry
+        self._warn(entry, error, waiting)
+
+    def _ask_later(self, target: str, waiting: _Waiting) -> None:
+        asyncio.get_running_loop().call_later(waiting.delay_s, self._ask_again, target, waiting)
+
+    def _warn(self, entry: OutboxEntry, error: BaseException, waiting: _Waiting) -> None:
+        now_s = monotonic()
+        if waiting.warned_at_s is None or now_s - waiting.warned_at_s >= WARNED_EVERY_S:
+            waiting.warned_at_s = now_s
+            log.error("emitted_commands_not_taken", target=entry.lane, command_id=entry.command_id, error=str(error))
+
+    def _ask_again(self, target: str, waiting: _Waiting) -> None:
+        if self._is_stopped or self._waiting.get(target) is not waiting:
+            return
+        waiting.delay_s = min(waiting.delay_s * 2, RETRY_DELAY_S_MAX)
+        if not waiting.entries:
+            del self._waiting[target]
+            return
+        self._ask_later(target, waiting)
+        number = min(waiting.entries)
+        if number not in self._under_way:
+            self._send(waiting.entries.pop(number))
+
+
+def properties_of(entry: OutboxEntry) -> pika.BasicProperties:
+    """The AMQP properties with which an emitted command, or an effect, travels."""
+    message = message_of(entry)
+    headers = headers_of(message, is_lowered=message.origin == "public")
+    if Options.decode(entry.options).replayed:
+        headers[HEADER_REPLAYED] = True
+    return pika.BasicProperties(
+        message_id=entry.command_id,
+        type=entry.type,
+        content_type=JSON_CONTENT,
+        delivery_mode=PERSISTENT,
+        # An effect's age tells its worker what the other side may have forgotten.
+        timestamp=int(entry.created_at.timestamp()) if entry.lane.startswith(EFFECTS_PREFIX) else None,
+        headers=headers,
+    )

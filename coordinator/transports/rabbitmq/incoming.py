@@ -1,0 +1,108 @@
+"""What the broker delivers, as deliveries of the lane. Nothing here raises, whatever strangers publish."""
+
+from typing import Any
+
+import msgspec
+import pika
+
+from coordinator.lane.delivery import Delivery, OldLetter
+from coordinator.protocol.decoding import decode
+from coordinator.protocol.wire import HEADER_REPLY_PACKS, JSON_CONTENT, CommandMessage, Envelope, Problem
+from coordinator.runtime.settings import LaneSettings
+from coordinator.transports.rabbitmq.properties import envelope_of
+from coordinator.transports.rabbitmq.topology import DEAD_EXCHANGE
+
+OVERTAKING_PRIORITY = 5
+"""RabbitMQ 4 delivers messages of this priority, and of higher ones, before others of a quorum queue."""
+_DEATHS = "x-death"
+_EXPIRED = "expired"
+_LONG_AGO_MS = 0
+
+
+def delivery_of(method: Any, properties: pika.BasicProperties, body: bytes, settings: LaneSettings) -> Delivery:
+    """A message of the lane's queue."""
+    envelope = envelope_of(properties, method.exchange)
+    commands = decode(envelope, body, settings.message_bytes_max, settings.pack_commands_max)
+    priority = properties.priority
+    if isinstance(priority, int) and priority >= OVERTAKING_PRIORITY:
+        problem = Problem("priority_not_taken", f"priority {priority} would overtake what was confirmed before it")
+        commands = _refused(commands, problem)
+    return _delivery(method, properties, envelope, body, commands)
+
+
+def dead_delivery_of(
+    target: str, method: Any, properties: pika.BasicProperties, body: bytes, settings: LaneSettings
+) -> Delivery:
+    """A message of a queue of dead letters: what the broker let expire, or the letter of an older release.
+
+    What expired is settled as `expired`, like a command whose deadline is over. None of it may say that it is the
+    system's own, however it came: the headers are those of whoever published it, also where they look like a letter's,
+    and the exchange is the broker's. (A header that is there twice RabbitMQ and pika read differently, so that even
+    what RabbitMQ adds proves nothing.) A letter is believed as far as the lane's log bears it out.
+    """
+    envelope = envelope_of(properties)
+    deaths = envelope.headers.get(_DEATHS)
+    if not deaths and method.exchange == DEAD_EXCHANGE and "reason" in envelope.headers:
+        return _letter(target, method, properties, body)
+    commands = decode(envelope, body, settings.message_bytes_max, settings.pack_commands_max)
+    reason = _reason_of(deaths)
+    if reason == _EXPIRED:
+        dead = tuple(msgspec.structs.replace(command, deadline_ms=_LONG_AGO_MS) for command in commands)
+    else:
+        problem = Problem("dead_lettered", f"the broker took it out of its queue: {reason}")
+        dead = _refused(commands, problem)
+    return _delivery(method, properties, envelope, body, dead)
+
+
+def _refused(commands: tuple[CommandMessage, ...], problem: Problem) -> tuple[CommandMessage, ...]:
+    return tuple(msgspec.structs.replace(command, problem=command.problem or problem) for command in commands)
+
+
+def _reason_of(deaths: object) -> str:
+    latest = deaths[0] if isinstance(deaths, list) and deaths else None
+    reason = latest.get("reason") if isinstance(latest, dict) else None
+    return reason if isinstance(reason, str) else "unknown"
+
+
+def _letter(target: str, method: Any, properties: pika.BasicProperties, body: bytes) -> Delivery:
+    headers = properties.headers or {}
+    envelope = Envelope(
+        message_id=_text(properties.message_id),
+        type=_text(properties.type),
+        content_type=JSON_CONTENT,
+        headers=headers,
+    )
+    (message,) = decode(envelope, body, len(body))
+    sequence = headers.get("sequence")
+    letter = OldLetter(
+        target=target,
+        code=str(headers.get("reason")),
+        reason=str(headers.get("error")),
+        traceback=_text(headers.get("traceback")),
+        sequence=int(sequence) if isinstance(sequence, int) else None,
+    )
+    message = msgspec.structs.replace(message, publisher=None, publisher_seq=None)
+    return Delivery(tag=method.delivery_tag, commands=(message,), size_bytes=len(body), letter=letter)
+
+
+def _delivery(
+    method: Any,
+    properties: pika.BasicProperties,
+    envelope: Envelope,
+    body: bytes,
+    commands: tuple[CommandMessage, ...],
+) -> Delivery:
+    return Delivery(
+        tag=method.delivery_tag,
+        commands=commands,
+        size_bytes=len(body),
+        redelivered=bool(method.redelivered),
+        reply_to=_text(properties.reply_to),
+        correlation_id=_text(properties.correlation_id),
+        reply_packs=envelope.headers.get(HEADER_REPLY_PACKS) in (True, "true", 1),
+    )
+
+
+def _text(value: object) -> str | None:
+    """pika leaves text that is not UTF-8 as bytes: that names no queue of anybody's."""
+    return value if isinstance(value, str) else None

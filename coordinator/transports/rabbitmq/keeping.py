@@ -1,0 +1,91 @@
+"""Keeping a connection: attempt after attempt, with pauses between them, and with a line when something changes."""
+
+import asyncio
+import math
+import random
+import time
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import structlog
+
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+
+REPEATED_LINE_S = 60.0
+"""How often an outage that lasts is logged again."""
+LOST_LINE_S = 1.0
+"""How often the loss of a connection is logged, when it comes and goes for the same reason."""
+
+_REASONS_MAX = 10
+
+log = structlog.get_logger("broker")
+
+
+class Kept:
+    """One connection that is to be there for as long as its process.
+
+    However an attempt ends, the next one comes: after a pause that grows from about AMQP_RECONNECT_DELAY_S to
+    AMQP_RECONNECT_DELAY_S_MAX, and begins anew once connected. Two ways lead out: a defect, which is raised, and a
+    ConfigurationError, as long as the connection has never been there. Later it is an outage like others: the broker
+    may be restored, or a right be given back, while ending the process would help nobody.
+    """
+
+    def __init__(self, name: str, settings: BrokerSettings, chance: Callable[[], float] = random.random) -> None:
+        self._name = name
+        self._settings = settings
+        self._chance = chance
+        self._delay_s = settings.reconnect_delay_s
+        self._was_connected = False
+        self._failures = 0
+        self._is_told = False
+        self._told: dict[str, float] = {}
+        self.connected = asyncio.Event()
+        self.reason = "it has not been connected yet"
+        """Why it is not connected, while it is not."""
+
+    async def keep(self, attempt: Callable[[], Awaitable[BrokerUnavailable]]) -> NoReturn:
+        """Attempt for ever. An attempt calls `is_up` when it is connected, and returns why that ended.
+
+        Raises ConfigurationError (see above), and whatever else than BrokerUnavailable an attempt raises.
+        """
+        while True:
+            try:
+                reason: Exception = await attempt()
+            except BrokerUnavailable as error:
+                reason = error
+            except ConfigurationError as error:
+                if not self._was_connected:
+                    raise
+                reason = error
+            finally:
+                was_up = self.connected.is_set()
+                self.connected.clear()
+            self._tell(str(reason), was_up=was_up)
+            # Not all at once, when a broker comes back.
+            await asyncio.sleep(self._delay_s * (0.5 + 0.5 * self._chance()))
+            self._delay_s = min(self._delay_s * 2, max(self._delay_s, self._settings.reconnect_delay_s_max))
+
+    def is_up(self) -> None:
+        """It is connected now."""
+        if self._is_told:
+            self._is_told = False
+            log.info("broker_connected", connection=self._name, failures=self._failures)
+        self._failures = 0
+        self._was_connected = True
+        self._delay_s = self._settings.reconnect_delay_s
+        self.connected.set()
+
+    def _tell(self, reason: str, *, was_up: bool) -> None:
+        """Log a change at once, and what goes on in the same way once a minute."""
+        self.reason = reason
+        self._failures += 1
+        now = time.monotonic()
+        if now - self._told.get(reason, -math.inf) < (LOST_LINE_S if was_up else REPEATED_LINE_S):
+            return
+        if len(self._told) >= _REASONS_MAX:
+            del self._told[next(iter(self._told))]
+        self._told[reason] = now
+        self._is_told = True
+        event = "broker_connection_lost" if was_up else "broker_unavailable"
+        log.warning(event, connection=self._name, error=reason, failures=self._failures)

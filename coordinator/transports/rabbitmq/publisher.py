@@ -1,0 +1,360 @@
+"""A publisher that keeps itself connected, waits for confirms, and repeats in order what was not confirmed.
+
+Its connection only publishes: a broker under a memory or disk alarm stops reading from connections that publish, and
+acknowledgements on the same one would stop with them.
+
+A message that makes the broker close the channel would do so again on each new connection, and take all others with
+it. So after such an end what waits is sent one by one, until the message that stood alone is known to be the cause: it
+fails, and the others go through.
+"""
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import pika
+from pika.channel import Channel
+from pika.exceptions import ChannelWrongStateError, ConnectionWrongStateError
+
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError, InvalidCommand, OutcomeUnknown, Overloaded
+from coordinator.transports.rabbitmq.address import broker_address, broker_parameters
+from coordinator.transports.rabbitmq.amqp import AmqpConnection
+from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY_PREFIX, DirectReplies
+from coordinator.transports.rabbitmq.keeping import Kept
+from coordinator.transports.rabbitmq.refusals import ACCESS_REFUSED, BLAMED, NOT_FOUND, ClosedByBroker
+
+REFUSED_DELAY_S = 0.05
+"""Pause before a message that a full queue refused is sent again."""
+UNSENT_BYTES_MAX = 16 << 20
+"""What is sent without a confirm is refused while so much waits for the broker to read on, as it does where a queue is
+slower than we are. Much more than a settlement's outcomes have as a rule, and little for a process."""
+
+
+class _Unconfirmed:
+    """One message on its way."""
+
+    __slots__ = (
+        *("body", "exchange", "future", "is_repeated", "is_returned", "number", "properties", "routing_key"),
+        "times_sent",
+    )
+
+    def __init__(
+        self,
+        number: int,
+        exchange: str,
+        routing_key: str,
+        properties: pika.BasicProperties,
+        body: bytes,
+        future: "asyncio.Future[None]",
+        *,
+        is_repeated: bool,
+    ) -> None:
+        self.is_repeated = is_repeated
+        self.number = number
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.properties = properties
+        self.body = body
+        self.future = future
+        self.is_returned = False
+        self.times_sent = 0
+
+    def refused(self, error: Exception) -> Exception:
+        """Why it was refused. If it was sent before, on a connection that was lost, the broker may have that one."""
+        return error if self.times_sent <= 1 else OutcomeUnknown(f"{error}; sent before, it may have been taken")
+
+
+class Publisher:
+    """Publishes persistent messages with confirms, and others without. Used within one event loop.
+
+    It is ready only while `exchanges` are there and take what it publishes; with `declares` it declares them itself.
+    With `answers` it also sends to RabbitMQ's direct reply-to.
+    """
+
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        name: str,
+        exchanges: Sequence[str] = (),
+        *,
+        declares: bool = False,
+        answers: bool = False,
+    ) -> None:
+        # Whether or not the broker can be reached, an address that is none ends the process.
+        self._address = broker_address(broker_parameters(settings, name))
+        self._settings = settings
+        self._name = name
+        self._exchanges = exchanges
+        self._declares = declares
+        self._answers = answers
+        self._direct: DirectReplies | None = None
+        self._kept = Kept(name, settings)
+        self._connection: AmqpConnection | None = None
+        self._confirmed: Channel | None = None
+        self._plain: Channel | None = None
+        self._next_number = 1
+        self._waiting: dict[int, _Unconfirmed] = {}
+        self._by_tag: dict[int, _Unconfirmed] = {}
+        self._next_tag = 1
+        self._one_by_one: deque[_Unconfirmed] | None = None
+        self._must_find_cause = False
+        self._task: asyncio.Task[NoReturn] | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Connected, and the broker takes messages."""
+        return self._confirmed is not None and self._connection is not None and not self._connection.is_blocked
+
+    @property
+    def is_blocked(self) -> bool:
+        """Connected, but the broker is under a memory or disk alarm and takes nothing."""
+        return self._connection is not None and self._connection.is_blocked
+
+    @property
+    def unready_reason(self) -> str:
+        """Why it is not ready, naming the broker's host and port."""
+        if self.is_blocked:
+            return f"RabbitMQ at {self._address} takes no messages: a memory or disk alarm"
+        return f"nothing can be published to RabbitMQ at {self._address}: {self._kept.reason}"
+
+    def start(self) -> "asyncio.Task[NoReturn]":
+        """Connect in the background, and again whenever the connection is lost.
+
+        The task ends by a defect, or by a ConfigurationError: then nothing is published any more, and its process must
+        end too.
+        """
+        self._task = asyncio.create_task(self._kept.keep(self._serve), name=f"publisher {self._name}")
+        return self._task
+
+    async def wait_ready(self) -> None:
+        """Return once connected."""
+        await self._kept.connected.wait()
+
+    async def close(self) -> None:
+        """Disconnect. What is not confirmed fails with OutcomeUnknown, what was not sent with BrokerUnavailable."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        for waiting in list(self._waiting.values()):
+            kind = OutcomeUnknown if waiting.times_sent else BrokerUnavailable
+            _fail(waiting.future, kind("the publisher was closed"))
+        self._waiting.clear()
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: pika.BasicProperties,
+        body: bytes,
+        *,
+        repeat_refused: bool = False,
+    ) -> "asyncio.Future[None]":
+        """Publish; the future is done when the broker has the message safe on disk.
+
+        While there is no connection the message waits for one; it is sent again, in order, after a lost connection,
+        so that it may arrive twice. Cancelling the future stops that. The future fails with BrokerUnavailable when no
+        queue takes the message, with Overloaded when the queue is full, with OutcomeUnknown where an earlier sending
+        may have been taken; with `repeat_refused` the message is sent again instead, until the future is cancelled. It
+        fails with BrokerUnavailable when the exchange is not there or not ours to write to, and with InvalidCommand
+        when it cannot be put into a message or the broker refuses it.
+        """
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = _Unconfirmed(
+            self._next_number, exchange, routing_key, properties, body, future, is_repeated=repeat_refused
+        )
+        self._next_number += 1
+        self._waiting[waiting.number] = waiting
+        if self._one_by_one is not None:
+            self._one_by_one.append(waiting)
+            self._send_next()
+        elif self._confirmed is not None:
+            self._send(self._confirmed, waiting)
+        return future
+
+    def send(self, routing_key: str, properties: pika.BasicProperties, body: bytes) -> bool:
+        """Publish to a queue by its name, without a confirm. Never raises.
+
+        False: nothing was sent. There is no connection, or the broker reads too slowly from it, or not at all; or this
+        makes no message, or the name is none to publish to: a stranger may have chosen it.
+        """
+        connection = self._connection
+        if self._plain is None or connection is None:
+            return False
+        if connection.is_blocked or connection.unsent_bytes > UNSENT_BYTES_MAX:
+            return False
+        if routing_key.startswith(DIRECT_REPLY_PREFIX) and not (self._direct and self._direct.takes(routing_key)):
+            return False
+        try:
+            self._plain.basic_publish("", routing_key, body, properties)
+        except Exception:  # noqa: BLE001  # pika raises whatever the encoding of a text or a number raises
+            return False
+        return True
+
+    def _send(self, channel: Channel, waiting: _Unconfirmed) -> None:
+        # The number travels as a header so that a return, which comes without the tag, can be told apart.
+        headers = waiting.properties.headers or {}
+        headers["publish-number"] = waiting.number
+        waiting.properties.headers = headers
+        waiting.is_returned = False
+        waiting.times_sent += 1
+        try:
+            channel.basic_publish(
+                waiting.exchange, waiting.routing_key, waiting.body, waiting.properties, mandatory=True
+            )
+        except (ChannelWrongStateError, ConnectionWrongStateError):
+            # The connection is being lost: the message is repeated on the next one.
+            self._confirmed = None
+            return
+        except Exception as error:  # noqa: BLE001  # pika raises whatever the encoding of a text or a number raises
+            self._refuse(waiting, f"{type(error).__name__}: {error}")
+            return
+        self._by_tag[self._next_tag] = waiting
+        self._next_tag += 1
+
+    def _send_next(self) -> None:
+        """While the cause of a closed channel is looked for: the next one, once the one before is confirmed."""
+        while self._one_by_one is not None and self._confirmed is not None and not self._by_tag:
+            if not self._one_by_one:
+                self._one_by_one = None
+                return
+            waiting = self._one_by_one.popleft()
+            if waiting.future.cancelled():
+                self._waiting.pop(waiting.number, None)
+            else:
+                self._send(self._confirmed, waiting)
+
+    async def _serve(self) -> BrokerUnavailable:
+        """Connect, repeat what was not confirmed, and stay until the connection is lost."""
+        connection = await AmqpConnection.open(self._settings, self._name)
+        try:
+            await self._begin(connection)
+            self._kept.is_up()
+            reason = await asyncio.shield(connection.lost)
+        except (ClosedByBroker, ConfigurationError) as error:
+            if isinstance(error, ConfigurationError) or error.reply_code == NOT_FOUND:
+                self._fail_all(error)
+            raise
+        finally:
+            plain = self._plain
+            self._connection = self._confirmed = self._plain = None
+            await connection.close()
+        if isinstance(reason, ClosedByBroker) and (plain is None or reason.channel_number != plain.channel_number):
+            self._blame(reason)
+        self._one_by_one = None
+        return reason
+
+    async def _begin(self, connection: AmqpConnection) -> None:
+        confirmed = await connection.channel()
+        plain = await connection.channel()
+        if self._declares:
+            await confirmed.declare_exchanges()
+        confirmed.raw.add_on_return_callback(connection.guarded(self._on_return))
+        await confirmed.confirm_publishes(self._exchanges, self._on_confirm)
+        if self._answers:
+            self._direct = await plain.direct_replies()
+        self._connection, self._confirmed, self._plain = connection, confirmed.raw, plain.raw
+        self._by_tag.clear()
+        self._next_tag = 1
+        self._one_by_one = None
+        self._repeat_all(confirmed.raw)
+
+    def _repeat_all(self, confirmed: Channel) -> None:
+        """What was not confirmed, in order."""
+        for waiting in [waiting for waiting in self._waiting.values() if waiting.future.cancelled()]:
+            del self._waiting[waiting.number]
+        if self._must_find_cause:
+            self._must_find_cause = False
+            self._one_by_one = deque(self._waiting.values())
+            self._send_next()
+        else:
+            for waiting in list(self._waiting.values()):
+                self._send(confirmed, waiting)
+
+    def _blame(self, reason: ClosedByBroker) -> None:
+        """The broker closed the channel or the connection: find out which message was the cause."""
+        if reason.reply_code in (ACCESS_REFUSED, NOT_FOUND) and reason.exchange is not None:
+            # What was sent before the one that was refused may have been taken.
+            is_certain = len(self._by_tag) == 1
+            for waiting in [each for each in self._waiting.values() if each.exchange == reason.exchange]:
+                kind = BrokerUnavailable if is_certain and waiting.times_sent <= 1 else OutcomeUnknown
+                self._waiting.pop(waiting.number)
+                _fail(
+                    waiting.future,
+                    kind(f"nothing can be published to exchange {reason.exchange}: {reason}"),
+                )
+        elif reason.reply_code in BLAMED:
+            # What is sent without a confirm may have ended the connection, but not this channel.
+            is_sure = reason.channel_number is not None or self._one_by_one is not None
+            if len(self._by_tag) == 1 and is_sure:
+                self._refuse(next(iter(self._by_tag.values())), str(reason))
+            else:
+                self._must_find_cause = True
+
+    def _fail_all(self, error: Exception) -> None:
+        """The broker does not let us publish: nobody is to wait for that to change."""
+        for waiting in self._waiting.values():
+            kind = OutcomeUnknown if waiting.times_sent else BrokerUnavailable
+            _fail(waiting.future, kind(str(error)))
+        self._waiting.clear()
+
+    def _refuse(self, waiting: _Unconfirmed, why: str) -> None:
+        self._waiting.pop(waiting.number, None)
+        target = f"exchange {waiting.exchange!r}, routing key {waiting.routing_key!r}"
+        _fail(
+            waiting.future,
+            InvalidCommand(f"this message cannot be published to {target}: {why}", code="message_refused"),
+        )
+
+    def _on_confirm(self, frame: Any) -> None:
+        method = frame.method
+        is_ack = method.NAME == "Basic.Ack"
+        # Tags are in the order of the dictionary.
+        tags = (
+            list(itertools.takewhile(lambda tag: tag <= method.delivery_tag, self._by_tag))
+            if method.multiple
+            else [method.delivery_tag]
+        )
+        for tag in tags:
+            waiting = self._by_tag.pop(tag, None)
+            if waiting is None:
+                continue
+            if waiting.is_repeated and (waiting.is_returned or not is_ack):
+                asyncio.get_running_loop().call_later(REFUSED_DELAY_S, self._repeat, waiting)
+                continue
+            self._waiting.pop(waiting.number, None)
+            if waiting.is_returned:
+                error: Exception = BrokerUnavailable(f"no queue takes messages for {waiting.routing_key!r}")
+                _fail(waiting.future, waiting.refused(error))
+            elif not is_ack:
+                _fail(waiting.future, waiting.refused(Overloaded(f"the queue of {waiting.routing_key!r} is full")))
+            elif not waiting.future.done():
+                waiting.future.set_result(None)
+        if self._one_by_one is not None:
+            self._send_next()
+
+    def _repeat(self, waiting: _Unconfirmed) -> None:
+        if waiting.future.cancelled():
+            self._waiting.pop(waiting.number, None)
+        elif waiting.number not in self._waiting or waiting in self._by_tag.values():
+            pass
+        elif self._one_by_one is not None:
+            if waiting not in self._one_by_one:
+                self._one_by_one.append(waiting)
+                self._send_next()
+        elif self._confirmed is not None:
+            self._send(self._confirmed, waiting)
+
+    def _on_return(self, _: Any, __: Any, properties: pika.BasicProperties, ___: bytes) -> None:
+        """A message that cannot be routed is returned and then confirmed all the same."""
+        number = (properties.headers or {}).get("publish-number")
+        waiting = self._waiting.get(number) if isinstance(number, int) else None
+        if waiting is not None:
+            waiting.is_returned = True
+
+
+def _fail(future: "asyncio.Future[None]", error: Exception) -> None:
+    if not future.done():
+        future.set_exception(error)

@@ -1,0 +1,126 @@
+"""What the broker says when it ends a channel or a connection, as errors of ours."""
+
+import re
+import ssl
+from typing import Final
+
+import pika
+from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
+
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.transports.rabbitmq.address import broker_address
+
+ACCESS_REFUSED: Final = 403
+NOT_FOUND: Final = 404
+PRECONDITION_FAILED: Final = 406
+NOT_ALLOWED: Final = 530
+NOT_IMPLEMENTED: Final = 540
+
+BLAMED: Final = frozenset(
+    {311, ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED, 501, 502, 503, 504, 505, NOT_IMPLEMENTED}
+)
+"""Reply codes that answer something that was sent, and would answer it again."""
+
+_RIGHTS = {
+    ("exchange_declare", "exchange"): "configure",
+    ("queue_declare", "queue"): "configure",
+    # Of the exchange for the queue's dead letters.
+    ("queue_declare", "exchange"): "write to",
+    ("queue_bind", "queue"): "write to",
+    ("queue_bind", "exchange"): "read from",
+    ("queue_unbind", "queue"): "write to",
+    ("queue_unbind", "exchange"): "read from",
+    ("basic_consume", "queue"): "read from",
+    ("confirm_delivery", "exchange"): "write to",
+}
+"""Which right a refused method needs of what was refused: RabbitMQ names it from 3.13 on only."""
+
+_RESOURCE = re.compile(r"(queue|exchange) '([^']*)'")
+
+
+class ClosedByBroker(BrokerUnavailable):
+    """The broker ended a channel, or the connection, and said why. `exchange` is the one that it named, if any;
+    without a `channel_number` it was the connection."""
+
+    def __init__(self, message: str, reply_code: int, text: str, channel_number: int | None = None) -> None:
+        super().__init__(message)
+        self.channel_number = channel_number
+        self.reply_code = reply_code
+        self.text = text
+        named = _RESOURCE.search(text)
+        self.exchange = named[2] if named is not None and named[1] == "exchange" else None
+
+
+def channel_closed(
+    parameters: pika.URLParameters, error: ChannelClosedByBroker, channel_number: int
+) -> BrokerUnavailable:
+    """Why a channel that was in use is closed."""
+    code, text = error.reply_code, str(error.reply_text)
+    message = f"RabbitMQ at {broker_address(parameters)} closed a channel: {text} ({code})"
+    return ClosedByBroker(message, code, text, channel_number)
+
+
+def refused(parameters: pika.URLParameters, error: ChannelClosedByBroker, method: str) -> Exception:
+    """Why `method` was not answered. A ConfigurationError where repeating it would make no difference."""
+    code, text = error.reply_code, str(error.reply_text)
+    where = f"RabbitMQ at {broker_address(parameters)}"
+    if code == ACCESS_REFUSED:
+        resource = _RESOURCE.search(text)
+        kind, name = ("", "") if resource is None else (resource[1], resource[2])
+        right = _RIGHTS.get((method, kind), "use")
+        what = f"{kind} {name or 'amq.default'}" if kind else method
+        return ConfigurationError(
+            f"AMQP_URL: user {parameters.credentials.username!r} needs the right to {right} {what} in vhost "
+            f"{parameters.virtual_host!r} ({where} said: {text}); rabbitmqctl set_permissions gives it"
+        )
+    if code in (PRECONDITION_FAILED, NOT_IMPLEMENTED):
+        return ConfigurationError(f"{where} refuses {method}: {text}")
+    return ClosedByBroker(f"{where} refuses {method}: {text} ({code})", code, text)
+
+
+def not_connected(parameters: pika.URLParameters, error: BaseException | str) -> Exception:
+    """Why a connection could not be opened. A ConfigurationError where another attempt makes no difference."""
+    where = f"RabbitMQ at {broker_address(parameters)}"
+    cause = innermost(error)
+    if isinstance(cause, ConnectionClosedByBroker):
+        code, text = cause.reply_code, str(cause.reply_text)
+        if code == ACCESS_REFUSED:
+            return ConfigurationError(
+                f"AMQP_URL: {where} refuses user {parameters.credentials.username!r} with this password: {text}"
+            )
+        if code == NOT_ALLOWED and "limit" not in text:
+            return ConfigurationError(
+                f"AMQP_URL: {where} refuses user {parameters.credentials.username!r} in vhost "
+                f"{parameters.virtual_host!r}: {text}"
+            )
+        return ClosedByBroker(f"{where} refuses the connection: {text} ({code})", code, text)
+    if isinstance(cause, ssl.SSLError) and not isinstance(cause, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+        return ConfigurationError(f"AMQP_URL: no TLS connection to {where} can be made: {cause}")
+    return BrokerUnavailable(f"{where} cannot be reached: {reason(error)}")
+
+
+def connection_lost(parameters: pika.URLParameters, error: BaseException) -> BrokerUnavailable:
+    """Why a connection that was open is open no more."""
+    where = f"RabbitMQ at {broker_address(parameters)}"
+    if isinstance(error, ConnectionClosedByBroker):
+        code, text = error.reply_code, str(error.reply_text)
+        return ClosedByBroker(f"{where} closed the connection: {text} ({code})", code, text)
+    return BrokerUnavailable(f"the connection to {where} was lost: {reason(error)}")
+
+
+def innermost(error: BaseException | str) -> BaseException | str:
+    """pika nests the reason; the innermost one says most."""
+    if isinstance(error, BaseException):
+        nested = [*error.args, getattr(error, "exception", None), *getattr(error, "exceptions", ())]
+        inner = [each for each in nested if isinstance(each, BaseException)]
+        if inner:
+            return innermost(inner[-1])
+    return error
+
+
+def reason(error: BaseException | str) -> str:
+    """The innermost reason, in words."""
+    cause = innermost(error)
+    if isinstance(cause, BaseException):
+        return f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__
+    return cause

@@ -1,0 +1,71 @@
+"""The exchanges and queues of a lane, and why they are what they are.
+
+- A quorum queue is replicated and synced to disk before it confirms.
+- Single active consumer: RabbitMQ delivers to one consumer and moves on to a standby when that one is gone.
+- `reject-publish` refuses what the queue cannot hold instead of dropping its oldest commands.
+- The delivery limit must be a very large number: `-1` drops deliveries on RabbitMQ 3.10 at the first crash, unset moves
+  a returned delivery to the end of the queue there, and 4.x defaults to 20 and then drops.
+"""
+
+from typing import Final
+
+from coordinator.service.outside_calls import EFFECTS_PREFIX
+from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY_PREFIX
+
+WRITES_EXCHANGE: Final = "writes"
+"""Open to whoever may write at all."""
+SYSTEM_EXCHANGE: Final = "writes.system"
+"""What the system says to itself, and what operators say. Its write permission makes the difference."""
+DEAD_EXCHANGE: Final = "writes.dead"
+QUEUE_PREFIX: Final = "writes."
+DELIVERY_LIMIT: Final = 1_000_000_000
+
+
+def queue_name(key: str) -> str:
+    """The queue of what is published with a routing key: a lane's commands, or a service's effects."""
+    return key if key.startswith(EFFECTS_PREFIX) else f"{QUEUE_PREFIX}{key}"
+
+
+def dead_queue_name(key: str) -> str:
+    """The queue of the dead letters of a lane, or of a service's effects."""
+    return f"{queue_name(key)}.dead"
+
+
+def takes_outcomes(queue: str) -> bool:
+    """Whether outcomes may be sent to a queue of this name, which whoever sent the command has chosen.
+
+    They are sent with the lane's rights: not to the queues of lanes and effects, and of the names that RabbitMQ itself
+    reads only to those of its direct reply-to, which the publisher looks at.
+    """
+    return queue.startswith(DIRECT_REPLY_PREFIX) or not queue.startswith(
+        (QUEUE_PREFIX, EFFECTS_PREFIX, "amq.rabbitmq.")
+    )
+
+
+def effects_queue_arguments(bytes_max: int) -> dict[str, str | int | bool]:
+    """The arguments of a queue of effects. Nothing orders them, so any number of workers consume it."""
+    return {
+        "x-queue-type": "quorum",
+        "x-overflow": "reject-publish",
+        "x-max-length-bytes": bytes_max,
+        "x-delivery-limit": DELIVERY_LIMIT,
+    }
+
+
+def queue_arguments(lane: str, bytes_max: int) -> dict[str, str | int | bool]:
+    """The arguments with which a lane's queue is declared; RabbitMQ refuses a redeclaration with others."""
+    return {
+        "x-queue-type": "quorum",
+        "x-single-active-consumer": True,
+        "x-overflow": "reject-publish",
+        "x-max-length-bytes": bytes_max,
+        "x-delivery-limit": DELIVERY_LIMIT,
+        "x-dead-letter-exchange": DEAD_EXCHANGE,
+        "x-dead-letter-routing-key": lane,
+        "x-dead-letter-strategy": "at-least-once",
+    }
+
+
+def dead_queue_arguments() -> dict[str, str | int | bool]:
+    """The arguments of a dead-letter queue."""
+    return {"x-queue-type": "quorum", "x-delivery-limit": DELIVERY_LIMIT}

@@ -1,0 +1,373 @@
+"""`Writes` over RabbitMQ: publish commands, wait for their confirms, wait for their outcomes."""
+
+import asyncio
+import itertools
+from collections import defaultdict
+from functools import partial
+from types import TracebackType
+from typing import Any, NoReturn, Self
+from uuid import uuid4
+
+import msgspec
+import pika
+import structlog
+
+from coordinator.client.command_log import CommandLog
+from coordinator.client.writes import check_id
+from coordinator.protocol.outcomes import decode_outcome, decode_outcomes
+from coordinator.protocol.packing import InFlight, Pack, packs_of
+from coordinator.protocol.wire import (
+    HEADER_REPLY_PACKS,
+    JSON_CONTENT,
+    PACK_CONTENT,
+    CommandMessage,
+    encode_pack,
+    fingerprint_of,
+    headers_of,
+)
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.runtime.telemetry import current_stages
+from coordinator.service.errors import (
+    BrokerUnavailable,
+    CommandPending,
+    DatabaseUnavailable,
+    OutcomeUnknown,
+    Overloaded,
+)
+from coordinator.service.outcome import Outcome
+from coordinator.stores.outcomes import from_log
+from coordinator.transports.rabbitmq.amqp import AmqpConnection
+from coordinator.transports.rabbitmq.keeping import Kept
+from coordinator.transports.rabbitmq.publisher import Publisher
+from coordinator.transports.rabbitmq.refusals import NOT_FOUND, ClosedByBroker
+from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
+
+REPLY_QUEUE_EXPIRES_MS = 60_000
+PERSISTENT = 2
+UNSETTLED_MAX = 10_000
+LOOKUPS_AT_ONCE = 8
+CONNECT_TIMEOUT_S = 15.0
+"""How long `wait_connected` waits: for two or three attempts, and for a broker that is just starting."""
+
+log = structlog.get_logger("writes")
+
+
+class RabbitWrites:
+    """Implements `Writes`.
+
+    Commands that are issued in the same turn of the event loop travel as one message, in their order. Outcomes come to
+    a queue of this process's own. It outlives a lost connection by a minute; an outcome that is lost all the same is
+    read from the command log, where `log` is given.
+
+    With `in_order` this is a publisher session: commands of one lane are applied in the order in which they were
+    issued here, even when the broker refused one and took the next, or the connection was lost in between. Should one
+    not be confirmed in time (OutcomeUnknown), those after it wait for the lane to give it up.
+
+    `async with RabbitWrites(...) as writes:` starts it, waits until it is connected, and closes it. A gateway, which is
+    to live without a broker too, calls `start`, and ends when `failed` does.
+
+    With `is_system` it may also issue what only the system says, and is ready only where it has the right to.
+    """
+
+    def __init__(
+        self,
+        broker: BrokerSettings,
+        *,
+        confirm_timeout_s: float,
+        wait_s: float,
+        in_flight_max: int,
+        log: CommandLog | None,
+        name: str = "writes",
+        in_order: bool = False,
+        is_system: bool = False,
+    ) -> None:
+        self._broker = broker
+        self._confirm_timeout_s = confirm_timeout_s
+        self._wait_s = wait_s
+        self._in_flight_max = in_flight_max
+        self._log = log
+        self._name = name
+        exchanges = (WRITES_EXCHANGE, SYSTEM_EXCHANGE) if is_system else (WRITES_EXCHANGE,)
+        self._publisher = Publisher(broker, f"{name} publish", exchanges)
+        self._replies = Kept(f"{name} replies", broker)
+        self._reply_queue = self._new_reply_queue()
+        self._session = f"{name}.{uuid4().hex}" if in_order else None
+        self._session_numbers: dict[str, int] = {}
+        self._in_flight = 0
+        self._issued: defaultdict[str, list[InFlight]] = defaultdict(list)
+        self._by_id: dict[str, InFlight] = {}
+        self._by_correlation: dict[str, InFlight] = {}
+        self._unsettled: dict[str, None] = {}
+        self._unanswered: dict[str, None] = {}
+        self._numbers = itertools.count(1)
+        self._task: asyncio.Task[NoReturn] | None = None
+        self._publishing: asyncio.Task[NoReturn] | None = None
+        self._lookups: set[asyncio.Task[None]] = set()
+
+    @property
+    def connected(self) -> bool:
+        """The broker takes commands and returns outcomes."""
+        return self._publisher.is_ready and self._replies.connected.is_set()
+
+    @property
+    def unready_reason(self) -> str:
+        """Why it is not connected, naming the broker's host and port."""
+        return self._publisher.unready_reason if not self._publisher.is_ready else self._replies.reason
+
+    @property
+    def in_flight(self) -> int:
+        """Commands that somebody waits for."""
+        return self._in_flight
+
+    def pending(self, command_id: str) -> bool:
+        """Whether this process issued the command and has not seen its outcome yet (the latest ones only)."""
+        return command_id in self._unsettled
+
+    async def start(self) -> None:
+        """Connect in the background, and again whenever a connection is lost."""
+        self._publishing = self._publisher.start()
+        self._task = asyncio.create_task(self._replies.keep(self._receive), name=f"replies {self._name}")
+
+    async def wait_connected(self, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+        """Return once commands can be issued.
+
+        Raises BrokerUnavailable after that time, with the last reason, and ConfigurationError as soon as the broker
+        says what more attempts would not change.
+        """
+        connected = asyncio.ensure_future(self._wait_connected())
+        failed = asyncio.ensure_future(self.failed())
+        try:
+            await asyncio.wait({connected, failed}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if failed.done():
+                failed.result()
+            if not connected.done():
+                raise BrokerUnavailable(f"not connected within {timeout_s:g} s: {self.unready_reason}")
+        finally:
+            connected.cancel()
+            failed.cancel()
+            await asyncio.gather(connected, failed, return_exceptions=True)
+
+    async def failed(self) -> NoReturn:
+        """Raise what ended a connection for good: a ConfigurationError, or a defect. The process is to end then."""
+        tasks = [task for task in (self._publishing, self._task) if task is not None]
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            await task
+        raise AssertionError("the tasks of a connection end by raising only")
+
+    async def _wait_connected(self) -> None:
+        await self._publisher.wait_ready()
+        await self._replies.connected.wait()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        try:
+            await self.wait_connected()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Disconnect. Commands that are confirmed are settled all the same; nobody here learns of it."""
+        tasks = [task for task in (self._task, *self._lookups) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._publisher.close()
+
+    async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
+        check_id(message)
+        if self._in_flight >= self._in_flight_max:
+            raise Overloaded(f"{self._in_flight_max} commands are under way here already")
+        if not self._publisher.is_ready:
+            raise BrokerUnavailable(self._publisher.unready_reason)
+        if self._session is not None:
+            number = self._session_numbers[lane] = self._session_numbers.get(lane, 0) + 1
+            message = msgspec.structs.replace(message, publisher=self._session, publisher_seq=number)
+        loop = asyncio.get_running_loop()
+        entry = InFlight(message, loop.create_future(), self._wait_s if wait_s is None else wait_s)
+        issued = self._issued[lane]
+        if not issued:
+            loop.call_soon(self._publish_issued, lane)
+        issued.append(entry)
+        self._in_flight += 1
+        stages = current_stages()
+        if stages is not None:
+            stages.command_id = entry.command_id
+        try:
+            outcome = await entry.settled
+        finally:
+            self._forget(entry)
+            if stages is not None and (entry.confirmed_at is not None or entry.has_outcome):
+                stages.end("publish", entry.confirmed_at)
+                stages.end("apply")
+        if stages is not None:
+            stages.sequence = outcome.sequence
+        return outcome
+
+    def _publish_issued(self, lane: str) -> None:
+        """Publish what was issued since the loop's last turn."""
+        issued = self._issued.pop(lane)
+        if self._session is None:
+            # In a session those that nobody waits for any more must come too, or their numbers would be missing.
+            issued = [entry for entry in issued if not entry.settled.done()]
+        for entries, is_alone in packs_of(issued, self._is_expected):
+            try:
+                self._publish(lane, entries, is_alone=is_alone)
+            except Exception as error:  # noqa: BLE001  # whoever issued it is told, as by a call
+                for entry in entries:
+                    entry.fail(error)
+
+    def _is_expected(self, command_id: str) -> bool:
+        """Whether the outcome of a command of this id may come, issued just now or given up by whoever waited."""
+        return command_id in self._by_id or command_id in self._unanswered
+
+    def _publish(self, lane: str, entries: list[InFlight], *, is_alone: bool) -> None:
+        correlation_id = str(next(self._numbers))
+        first = entries[0].message
+        is_pack = len(entries) > 1
+        headers = {} if is_pack else headers_of(first)
+        if is_alone:
+            # Its id is under way already, perhaps with another content: the correlation tells their outcomes apart.
+            self._by_correlation[correlation_id] = entries[0]
+            entries[0].correlation_id = correlation_id
+        else:
+            headers[HEADER_REPLY_PACKS] = True
+            for entry in entries:
+                self._by_id[entry.command_id] = entry
+        properties = pika.BasicProperties(
+            message_id=None if is_pack else first.command_id,
+            type=None if is_pack else first.type,
+            content_type=PACK_CONTENT if is_pack else JSON_CONTENT,
+            delivery_mode=PERSISTENT,
+            reply_to=self._reply_queue,
+            correlation_id=correlation_id,
+            headers=headers,
+        )
+        body = encode_pack([entry.message for entry in entries]) if is_pack else first.arguments
+        exchange = SYSTEM_EXCHANGE if first.origin == "system" else WRITES_EXCHANGE
+        confirm = self._publisher.publish(exchange, lane, properties, body, repeat_refused=self._session is not None)
+        pack = Pack(entries, confirm)
+        pack.timers.append(asyncio.get_running_loop().call_later(self._confirm_timeout_s, self._confirm_is_late, pack))
+        confirm.add_done_callback(partial(self._on_confirm, pack))
+
+    def _on_confirm(self, pack: Pack, confirm: "asyncio.Future[None]") -> None:
+        """The commands are safe, or refused."""
+        pack.cancel_timers()
+        if confirm.cancelled():
+            return
+        error = confirm.exception()
+        if isinstance(error, Exception):
+            kind, arguments = type(error), error.args
+            pack.fail(lambda _: kind(*arguments))
+            return
+        loop = asyncio.get_running_loop()
+        by_wait: defaultdict[float, list[InFlight]] = defaultdict(list)
+        for entry in pack.confirmed():
+            self._unsettled[entry.command_id] = None
+            by_wait[entry.wait_s].append(entry)
+        _shorten(self._unsettled)
+        for wait_s, entries in by_wait.items():
+            if wait_s > 0:
+                pack.timers.append(loop.call_later(wait_s, self._outcome_is_late, entries))
+            else:
+                self._give_up(entries)
+
+    def _confirm_is_late(self, pack: Pack) -> None:
+        timeout_s = self._confirm_timeout_s
+        pack.fail(
+            lambda entry: OutcomeUnknown(
+                f"RabbitMQ did not confirm command {entry.command_id} within {timeout_s} s: it may be applied yet"
+            )
+        )
+
+    def _outcome_is_late(self, entries: list[InFlight]) -> None:
+        """An outcome may have been lost on its way: ask the log before giving up."""
+        if self._log is None:
+            self._give_up(entries)
+            return
+        task = asyncio.create_task(self._look_up(self._log, entries), name="look up outcomes")
+        self._lookups.add(task)
+        task.add_done_callback(self._lookups.discard)
+
+    async def _look_up(self, command_log: CommandLog, entries: list[InFlight]) -> None:
+        waiting = [entry for entry in entries if not entry.settled.done()]
+        try:
+            for start in range(0, len(waiting), LOOKUPS_AT_ONCE):
+                some = waiting[start : start + LOOKUPS_AT_ONCE]
+                entries_found = await asyncio.gather(*(command_log.find(entry.command_id) for entry in some))
+                for entry, found in zip(some, entries_found, strict=True):
+                    is_same = found is not None and found.fingerprint == fingerprint_of(entry.message)
+                    if found is not None and is_same and not entry.settled.done():
+                        entry.settled.set_result(from_log(found, replayed=False))
+        except DatabaseUnavailable:
+            pass
+        except Exception:  # such as an entry of another release: whoever waits must not wait for ever
+            log.exception("log_unreadable")
+        self._give_up(waiting)
+
+    def _give_up(self, entries: list[InFlight]) -> None:
+        for entry in entries:
+            entry.fail(CommandPending(entry.command_id))
+
+    def _forget(self, entry: InFlight) -> None:
+        """Nobody waits for this command any more."""
+        self._in_flight -= 1
+        if entry.correlation_id is not None:
+            self._by_correlation.pop(entry.correlation_id, None)
+        elif self._by_id.get(entry.command_id) is entry:
+            del self._by_id[entry.command_id]
+        if entry.has_outcome:
+            self._unsettled.pop(entry.command_id, None)
+        elif entry.pack is not None:
+            self._unanswered[entry.command_id] = None
+            _shorten(self._unanswered)
+        if entry.pack is not None:
+            entry.pack.forget()
+
+    def _new_reply_queue(self) -> str:
+        return f"replies.{self._name}.{uuid4()}"
+
+    async def _receive(self) -> BrokerUnavailable:
+        connection = await AmqpConnection.open(self._broker, f"{self._name} replies")
+        try:
+            channel = await connection.channel()
+            arguments = {"x-expires": REPLY_QUEUE_EXPIRES_MS}
+            await channel.call(channel.raw.queue_declare, queue=self._reply_queue, durable=True, arguments=arguments)
+            await channel.consume(self._reply_queue, self._on_reply, auto_ack=True)
+            self._replies.is_up()
+            return await asyncio.shield(connection.lost)
+        except ClosedByBroker as error:
+            if error.reply_code == NOT_FOUND:
+                # In a cluster its node may be down, and then nobody can have a queue of this name.
+                self._reply_queue = self._new_reply_queue()
+            raise
+        finally:
+            await connection.close()
+
+    def _on_reply(self, _: Any, __: Any, properties: pika.BasicProperties, body: bytes) -> None:
+        try:
+            is_pack = properties.content_type == PACK_CONTENT
+            outcomes = decode_outcomes(body) if is_pack else [decode_outcome(body)]
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            log.error("outcome_malformed", correlation_id=properties.correlation_id, error=str(error))
+            return
+        alone = None if is_pack else self._by_correlation.get(properties.correlation_id or "")
+        for outcome in outcomes:
+            self._unsettled.pop(outcome.command_id or "", None)
+            self._unanswered.pop(outcome.command_id or "", None)
+            entry = alone or self._by_id.get(outcome.command_id or "")
+            if entry is not None and not entry.settled.done():
+                entry.settled.set_result(outcome)
+
+
+def _shorten(ids: dict[str, None]) -> None:
+    """Forget the oldest beyond the limit."""
+    while len(ids) > UNSETTLED_MAX:
+        del ids[next(iter(ids))]

@@ -1,0 +1,1 @@
+"""What runs a lane: the process, its inbox, its loop."""

@@ -1,0 +1,168 @@
+"""The coordinator process: one lane of one database, as its active consumer or as a standby.
+
+Three threads: this one, with signals and the health endpoint; the broker's I/O (coordinator/rabbitmq); and the lane.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+import time
+from datetime import UTC, datetime
+
+import structlog
+
+from coordinator.lane.lane import Lane
+from coordinator.runtime.fit import check_fit
+from coordinator.runtime.garbage import spare_the_long_lived
+from coordinator.runtime.health import HealthEndpoint, Readiness
+from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, LaneSettings, TelemetrySettings, load
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.service import Service
+from coordinator.stores.open import open_store
+from coordinator.stores.port import Store, StoreError
+from coordinator.transports.rabbitmq.consumer import LaneConsumer
+from coordinator.worker.inbox import Inbox
+from coordinator.worker.outbox_watch import OutboxWatch
+from coordinator.worker.worker import LaneWorker
+from shared.services import SERVICES, targets_of
+
+log = structlog.get_logger("coordinator")
+
+
+def utc_now() -> datetime:
+    """The time to the millisecond, which is what every database here keeps."""
+    now = datetime.now(UTC)
+    return now.replace(microsecond=now.microsecond // 1000 * 1000)
+
+
+class CoordinatorProcess:
+    """Everything that one process runs, wired together."""
+
+    def __init__(self, service: Service, metrics_port: int | None) -> None:
+        database = load(DatabaseSettings, prefix=f"{service.name.upper()}_")
+        self._broker = load(BrokerSettings)
+        self._settings = load(LaneSettings)
+        check_fit(self._broker, self._settings)
+        self._service = service
+        self._endpoint = HealthEndpoint(("lane", service.name), self._readiness, load(TelemetrySettings), metrics_port)
+        self._store: Store = open_store(database.database_url, service)
+        self._projection = service.projection() if service.projection is not None else None
+        self._inbox = Inbox()
+        holder = f"coordinator {service.name} {socket.gethostname()}:{os.getpid()}"
+        lane = Lane(
+            service, self._store, utc_now, holder, self._settings, time.monotonic, targets_of((service, *SERVICES))
+        )
+        self._consumer = LaneConsumer(
+            service.name,
+            self._broker,
+            self._inbox,
+            settings=self._settings,
+            holder=holder,
+            has_effects=service.effects is not None,
+        )
+        self._watch = OutboxWatch(
+            service.name,
+            open_store(database.database_url, service),
+            self._consumer.wake,
+            self._settings.outbox_watch_s,
+        )
+        self._worker = LaneWorker(
+            service.name,
+            lane,
+            self._inbox,
+            self._consumer,
+            self._projection,
+            self._settings,
+        )
+        self._thread = threading.Thread(target=self._run_lane, name=f"lane {service.name}", daemon=True)
+        self._failure: Exception | None = None
+
+    async def serve(self) -> int:
+        """Run until SIGTERM or SIGINT; return the exit status. Raises ConfigurationError."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        try:
+            await self._endpoint.start()
+            if await self._wait_for_database(stop):
+                self._consumer.start(self._worker.confirm_emitted)
+                spare_the_long_lived()
+                self._thread.start()
+                ended = asyncio.create_task(asyncio.to_thread(self._thread.join))
+                stopping = asyncio.create_task(stop.wait())
+                watching = asyncio.create_task(self._watch.run(), name=f"outbox watch of {self._service.name}")
+                await asyncio.wait({ended, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
+                stopping.cancel()
+                watching.cancel()
+                (watched,) = await asyncio.gather(watching, return_exceptions=True)
+                if isinstance(watched, Exception):
+                    self._failed("outbox_watch_failed", watched)
+                return await self._shut_down(expected=stop.is_set())
+            return 0
+        finally:
+            await self._endpoint.stop()
+
+    def _run_lane(self) -> None:
+        try:
+            self._worker.run()
+        except Exception as error:  # noqa: BLE001  # the process ends by it
+            self._failed("lane_failed", error)
+
+    def _failed(self, event: str, error: Exception) -> None:
+        """Something ended that must not: so does the process. A configuration is told in one line, at its end."""
+        if not isinstance(error, ConfigurationError):
+            log.error(event, lane=self._service.name, exc_info=error)
+        self._failure = self._failure or error
+
+    async def _wait_for_database(self, stop: asyncio.Event) -> bool:
+        """Check the schema once the database answers. False: stopped before it did."""
+        delay_s = self._settings.retry_delay_s
+        while not stop.is_set():
+            try:
+                await asyncio.to_thread(
+                    self._store.check, self._service.models, must_sync=not self._settings.allow_unsynced
+                )
+            except StoreError as error:
+                log.error("database_unavailable", lane=self._service.name, reason=str(error), retry_s=delay_s)
+                self._worker.held_reason = str(error)
+            else:
+                self._worker.held_reason = None
+                return True
+            try:
+                async with asyncio.timeout(delay_s):
+                    await stop.wait()
+            except TimeoutError:
+                delay_s = min(delay_s * 2, self._settings.retry_delay_s_max)
+        return False
+
+    async def _shut_down(self, *, expected: bool) -> int:
+        """Finish the batch in flight, carry out its settlement, and drop the connections."""
+        timeout_s = self._settings.stop_timeout_s
+        self._inbox.close()
+        await asyncio.to_thread(self._thread.join, timeout_s)
+        is_drained = await asyncio.to_thread(self._consumer.stop, timeout_s)
+        if self._projection is not None:
+            self._projection.close()
+        failure = self._failure or self._consumer.failure
+        if isinstance(failure, ConfigurationError):
+            raise failure
+        if self._thread.is_alive() or not is_drained:
+            # Nothing is lost: what is not acknowledged is delivered again, what is committed is in the log.
+            log.error("stopped_hard", lane=self._service.name, after_s=timeout_s)
+            os._exit(1)
+        self._store.close()
+        log.info("stopped", lane=self._service.name)
+        return 0 if expected and failure is None else 1
+
+    def _readiness(self) -> Readiness:
+        """Ready: consuming (or standing by), able to publish, and not held by the database."""
+        held = self._worker.held_reason or self._consumer.unready_reason
+        return Readiness(held is None, held)
+
+
+def run(service: Service, metrics_port: int | None) -> int:
+    """Run a coordinator for one service until it is stopped; return the exit status."""
+    return asyncio.run(CoordinatorProcess(service, metrics_port).serve())

@@ -1,1 +1,0 @@
-"""The wire protocol, and the port through which services issue commands."""
