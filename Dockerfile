@@ -13,9 +13,7 @@ RUN awk '/^[^ ]/ {wanted = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-
 RUN pip --python /opt/venv install --require-hashes --only-binary :all: -r requirements.lock \
     && pip --python /opt/builder install --require-hashes --only-binary :all: -r builder.lock
 COPY pyproject.toml README.md LICENSE ./
-COPY shared shared
 COPY coordinator coordinator
-COPY gateways gateways
 RUN pip --python /opt/builder wheel --no-deps --no-build-isolation --wheel-dir dist . \
     && pip --python /opt/venv install --no-deps --no-index dist/*.whl
 
@@ -24,6 +22,10 @@ FROM python:3.13-slim
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin coordinator \
     && install --directory --owner coordinator /data
 COPY --from=build /opt/venv /opt/venv
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1
+# The reference system is no package: it is run from where it stands.
+COPY shared /app/shared
+COPY gateways /app/gateways
+WORKDIR /app
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONPATH=/app COORDINATOR_APP=gateways.app:APP
 USER 10001
 ENTRYPOINT ["coordinator"]

@@ -13,6 +13,9 @@ FAULTS ?= 60
 SEED ?= 1
 BENCH_ARGS ?=
 
+# The application that everything here runs: the reference system.
+export COORDINATOR_APP ?= gateways.app:APP
+
 .PHONY: help install run clean lint format test unit simulate mutants chaos bench bench-full lock up down
 
 help: ## list the targets

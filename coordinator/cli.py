@@ -7,11 +7,12 @@ import sys
 
 import click
 
+from coordinator.arguments import CALLING_SERVICE, GATEWAY, LANE
 from coordinator.dev.cli import dev
+from coordinator.registry import registry, use
 from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
 from coordinator.runtime.telemetry import configure_logging
 from coordinator.service.errors import ConfigurationError
-from shared.services import SERVICES, service_named
 
 # ruff: noqa: PLC0415
 
@@ -36,42 +37,76 @@ def _operators_commands() -> dict[str, click.Command]:
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="write-coordinator")
-def cli() -> None:
+@click.option(
+    "--app",
+    metavar="MODULE:NAME",
+    help="The application whose services these are.  [default: COORDINATOR_APP, or the entry points of packages]",
+)
+def cli(app: str | None) -> None:
     """Ordered, exactly-once writes: one lane per database."""
+    if app is not None:
+        use(app)
 
 
 @cli.command()
-@click.argument("lane", type=click.Choice([service.name for service in SERVICES]))
+@click.argument("lane", type=LANE)
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
 def run(lane: str, metrics_port: int | None) -> None:
     """Apply the commands of LANE. Started more than once, the others stand by."""
     from coordinator.worker.process import run as run_lane
 
     configure_logging(load(TelemetrySettings), f"coordinator {lane}")
-    sys.exit(run_lane(service_named(lane), metrics_port))
+    sys.exit(run_lane(registry().service(lane), metrics_port))
 
 
 @cli.command()
-@click.argument("service", type=click.Choice([service.name for service in SERVICES if service.effects is not None]))
+@click.argument("service", type=CALLING_SERVICE)
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
 def effects(service: str, metrics_port: int | None) -> None:
     """Make the calls to the outside that SERVICE's lane asks for. Started more than once, all of them work."""
     from coordinator.effects.process import run as run_effects
 
     configure_logging(load(TelemetrySettings), f"effects {service}")
-    sys.exit(run_effects(service_named(service), metrics_port))
+    sys.exit(run_effects(registry().service(service), metrics_port))
 
 
 @cli.command()
-@click.argument("lanes", nargs=-1, type=click.Choice([service.name for service in SERVICES]))
+@click.argument("lanes", nargs=-1, type=LANE)
 def migrate(lanes: tuple[str, ...]) -> None:
     """Bring the databases of LANES (all, if none is named) to the schema that this release needs."""
     from coordinator.migrations.migrate import migrate as migrate_service
 
     configure_logging(load(TelemetrySettings), "migrate")
-    for service in SERVICES:
-        if not lanes or service.name in lanes:
-            migrate_service(service, load(DatabaseSettings, prefix=f"{service.name.upper()}_"))
+    known = registry()
+    for name in known.names:
+        if not lanes or name in lanes:
+            migrate_service(known.service(name), load(DatabaseSettings, prefix=f"{name.upper()}_"))
+
+
+@cli.command()
+@click.argument("service", type=GATEWAY)
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    envvar="GATEWAY_HOST",
+    show_envvar=True,
+    help="The address to listen on.",
+)
+@click.option(
+    "--port",
+    default=8081,
+    type=click.IntRange(0, 65535),
+    show_default=True,
+    envvar="GATEWAY_PORT",
+    show_envvar=True,
+    help="The port to listen on; 0 takes a free one and logs it.",
+)
+def gateway(service: str, host: str, port: int) -> None:
+    """Serve SERVICE over REST until SIGTERM or SIGINT."""
+    from coordinator.http.main import serve
+
+    sys.exit(serve(registry().gateway(service), host, port))
 
 
 @cli.command()
@@ -79,7 +114,7 @@ def asyncapi() -> None:
     """Print the wire protocol as an AsyncAPI document."""
     from coordinator.documents.asyncapi import document, to_json
 
-    click.echo(to_json(document()), nl=False)
+    click.echo(to_json(document(registry().services)), nl=False)
 
 
 cli.add_command(dev)

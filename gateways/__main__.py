@@ -1,5 +1,10 @@
-"""`python -m gateways <service>`."""
+"""`python -m gateways <service>`: `coordinator gateway` for the reference system."""
 
-from coordinator.http.main import main
+import sys
 
+from coordinator.cli import main
+from coordinator.registry import use
+
+use("gateways.app:APP")
+sys.argv.insert(1, "gateway")
 main()

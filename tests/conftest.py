@@ -1,5 +1,6 @@
 """Fixtures of all tests, most of them for those that need servers."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,9 +8,13 @@ import pytest
 import structlog
 
 from coordinator.dev.servers import ServerSet
+from coordinator.registry import APP_SETTING
 from tests.support.databases import FreshDatabases
 from tests.support.servers import Environment, running_servers
 from tests.support.system import System
+
+# Also of the processes that tests start.
+os.environ.setdefault(APP_SETTING, "gateways.app:APP")
 
 WITH_SERVERS = ("e2e", "faults", "integration")
 

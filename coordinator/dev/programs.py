@@ -110,17 +110,18 @@ def effect_workers(
     ]
 
 
-def gateways(settings: DevSettings, services: tuple[str, ...], logs: Path) -> list[Program]:
-    """One for each service."""
+def gateways(settings: DevSettings, services: tuple[str, ...], served: Collection[str], logs: Path) -> list[Program]:
+    """One for each of those services that have a gateway."""
     reached_at = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
     return [
         Program(
             f"gateway-{service}",
-            [sys.executable, "-m", "gateways", service, "--host", settings.host, "--port", str(port)],
+            [sys.executable, "-m", "coordinator", "gateway", service, "--host", settings.host, "--port", str(port)],
             base_url=f"http://{reached_at}:{port}",
             log_path=logs / f"gateway-{service}.log",
             stop_timeout_s=_GATEWAY_STOP_TIMEOUT_S,
         )
         for position, service in enumerate(services)
+        if service in served
         for port in [settings.gateway_port(service, position)]
     ]

@@ -20,11 +20,9 @@ from coordinator.dev.servers import ServerSet, remove_data
 from coordinator.dev.settings import DevSettings, check_ports, load_settings
 from coordinator.dev.watch import Watch
 from coordinator.dev.workspace import Workspace
+from coordinator.registry import APP_SETTING, registry
 from coordinator.service.errors import ConfigurationError
-from shared.services import SERVICES
 
-SERVICE_NAMES = tuple(service.name for service in SERVICES)
-CALLING_NAMES = tuple(service.name for service in SERVICES if service.effects is not None)
 COMPOSE_FILE = Path(__file__).parents[2] / "compose.yaml"
 DEATHS_MAX = 3
 DEATHS_WINDOW_S = 60.0
@@ -53,7 +51,7 @@ def run(servers: Literal["auto", "docker", "native"], directory: Path) -> int:
     with workspace.locked(), Watch() as watch:
         in_docker = _use_docker(servers)
         sandbox = provider.is_sandbox(os.environ)
-        check_ports(settings, SERVICE_NAMES, servers=not in_docker, sandbox=sandbox)
+        check_ports(settings, registry().names, servers=not in_docker, sandbox=sandbox)
         return Supervisor(settings, workspace, watch, in_docker=in_docker).run()
 
 
@@ -80,9 +78,11 @@ class Supervisor:
         self._in_docker = in_docker
         self._servers: Servers | None = None
         self._sandboxes = provider.sandboxes(settings, workspace.directory, workspace.logs, os.environ)
-        self._coordinators = programs.coordinators(settings, SERVICE_NAMES, workspace.logs)
-        self._workers = programs.effect_workers(settings, SERVICE_NAMES, CALLING_NAMES, workspace.logs)
-        self._gateways = programs.gateways(settings, SERVICE_NAMES, workspace.logs)
+        known = registry()
+        calling = [service.name for service in known.calling]
+        self._coordinators = programs.coordinators(settings, known.names, workspace.logs)
+        self._workers = programs.effect_workers(settings, known.names, calling, workspace.logs)
+        self._gateways = programs.gateways(settings, known.names, known.gateway_names, workspace.logs)
         self._watched: list[Member] = []
         self._deaths: dict[str, collections.deque[float]] = {}
 
@@ -106,6 +106,7 @@ class Supervisor:
         for note in self._servers.notes:
             say(f"note: {note}")
         environment = self._servers.environment() | provider.environment(self._settings, os.environ)
+        environment |= {APP_SETTING: os.environ.get(APP_SETTING, "")}
         environment |= provider.kept_environment(self._workspace.directory, os.environ)
         self._workspace.write_environment(environment)
         self._watched += self._servers.servers

@@ -4,6 +4,7 @@ It describes the coordinator: what it receives is what a client sends.
 """
 
 import json
+from collections.abc import Sequence
 from importlib.metadata import version
 from inspect import cleandoc
 from typing import Any, Final, TypeAlias, get_type_hints
@@ -26,7 +27,6 @@ from coordinator.transports.rabbitmq.topology import (
     queue_arguments,
     queue_name,
 )
-from shared.services import SERVICES
 
 Json: TypeAlias = dict[str, Any]
 
@@ -60,7 +60,7 @@ _EXCHANGES: Final[dict[str, str]] = {
 }
 
 
-def document(services: tuple[Service, ...] = SERVICES) -> Json:
+def document(services: Sequence[Service]) -> Json:
     """The document. The same code makes the same document."""
     channels: Json = {}
     operations: Json = {}
@@ -233,7 +233,7 @@ def _properties(command_type: str) -> Json:
     }
 
 
-def _schemas(services: tuple[Service, ...]) -> Json:
+def _schemas(services: Sequence[Service]) -> Json:
     handlers = [handler for service in services for handler in service.public_handlers]
     results = [result for result in map(_result_type, handlers) if result is not None]
     # `result` is JSON text of any kind, for which msgspec has no schema.

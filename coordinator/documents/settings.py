@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings
 
 from coordinator.dev.settings import DevSettings
 from coordinator.documents.asyncapi import document, to_json
+from coordinator.registry import registry
 from coordinator.runtime.settings import (
     BrokerSettings,
     CacheSettings,
@@ -27,7 +28,7 @@ from coordinator.runtime.settings import (
     TelemetrySettings,
 )
 
-DOCS: Final = Path(__file__).parents[1] / "docs"
+DOCS: Final = Path(__file__).parents[2] / "docs"
 BEGIN: Final = "<!-- settings: made by `python -m coordinator.documents.settings --write` -->"
 END: Final = "<!-- end of settings -->"
 
@@ -66,7 +67,7 @@ def operating(text: str) -> str:
 def generated() -> dict[Path, str]:
     """The files that are made, or made in part, and what they should hold."""
     path = DOCS / "OPERATING.md"
-    return {path: operating(path.read_text()), DOCS / "asyncapi.json": to_json(document())}
+    return {path: operating(path.read_text()), DOCS / "asyncapi.json": to_json(document(registry().services))}
 
 
 def _table(group: type[BaseSettings], readers: str) -> str:

@@ -1,7 +1,6 @@
 """The composition root: one gateway, its database, its broker, its port, all from the environment."""
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator
 
 import click
@@ -24,37 +23,26 @@ from coordinator.runtime.settings import (
 from coordinator.runtime.telemetry import configure_logging
 from coordinator.service.errors import ConfigurationError
 from coordinator.transports.rabbitmq.writes import RabbitWrites
-from gateways.registry import GATEWAYS
 
 log = structlog.get_logger("gateway")
 
 
-@click.command(context_settings={"auto_envvar_prefix": "GATEWAY"})
-@click.argument("service", type=click.Choice(sorted(GATEWAYS)), envvar=())
-@click.option("--host", default="127.0.0.1", show_default=True, show_envvar=True, help="The address to listen on.")
-@click.option(
-    "--port",
-    default=8081,
-    type=click.IntRange(0, 65535),
-    show_default=True,
-    show_envvar=True,
-    help="The port to listen on; 0 takes a free one and logs it.",
-)
-def main(service: str, host: str, port: int) -> None:
-    """Serve SERVICE over REST until SIGTERM or SIGINT.
+def serve(gateway: Gateway, host: str, port: int) -> int:
+    """Serve one gateway until SIGTERM or SIGINT; return the exit status.
 
     Its settings are environment variables: docs/OPERATING.md lists them.
     """
     try:
-        configure_logging(load(TelemetrySettings), f"gateway-{service}")
+        configure_logging(load(TelemetrySettings), f"gateway-{gateway.name}")
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            runner.run(_serve(GATEWAYS[service], host, port))
+            runner.run(_serve(gateway, host, port))
     except ConfigurationError as error:
-        click.echo(f"gateway {service}: {error}", err=True)
-        sys.exit(2)
+        click.echo(f"gateway {gateway.name}: {error}", err=True)
+        return 2
     except Exception:
-        log.exception("process_failed", service=service)
-        sys.exit(1)
+        log.exception("process_failed", service=gateway.name)
+        return 1
+    return 0
 
 
 async def _serve(gateway: Gateway, host: str, port: int) -> None:

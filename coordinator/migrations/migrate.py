@@ -25,7 +25,7 @@ from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE
 
-_ENVIRONMENT = Path(__file__).parent / "migrations"
+_ENVIRONMENT = Path(__file__).parent
 _LOCK_NUMBER = 0x77726974
 _LOCK_TIMEOUT_S = 60
 _CONNECT_TIMEOUT_S = 5

@@ -5,10 +5,10 @@ from datetime import timedelta
 import click
 import msgspec
 
+from coordinator.arguments import LANE
 from coordinator.operate import output
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
-    LANE,
     Refused,
     json_option,
     now,
@@ -17,9 +17,9 @@ from coordinator.operate.output import (
     refusing,
 )
 from coordinator.operate.parked import keys_of
+from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.stores.lane_tables import LogEntry
-from shared.services import SERVICES
 
 OLDER_THAN_MIN = timedelta(days=2)
 """A call to the outside is made for a day, and the other side may remember its key for another."""
@@ -128,7 +128,7 @@ def find_logged(command_id: str, lane: str | None) -> tuple[list[tuple[str, LogE
 
 
 def _named(lane: str | None) -> list[str]:
-    return [lane] if lane else [service.name for service in SERVICES]
+    return [lane] if lane else list(registry().names)
 
 
 def _wait_of(command_id: str, lane: str) -> str | None:

@@ -9,25 +9,27 @@ import click
 import msgspec
 from msgspec import Struct
 
+from coordinator.arguments import Named
 from coordinator.operate import output
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import Refused
 from coordinator.operate.port import LetterQuery, LetterSummary
 from coordinator.protocol.wire import HEADER_REPLAYED
+from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.nesting import is_too_deep
 from coordinator.service.options import Options, Origin
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.lane_tables import DeadLetter
-from shared.services import SERVICES
 
-SOURCES = (
-    *(service.name for service in SERVICES),
-    *(effects_key(service.name) for service in SERVICES if service.effects is not None),
-)
-"""Lanes, and the effects of services: their letters are in the lane's database."""
 
-SOURCE = click.Choice(SOURCES)
+def sources_there_are() -> tuple[str, ...]:
+    """Lanes, and the effects of services: their letters are in the lane's database."""
+    known = registry()
+    return (*known.names, *(effects_key(service.name) for service in known.calling))
+
+
+SOURCE = Named("lane", sources_there_are)
 SHOWN_CHARACTERS_MAX = 4000
 """Of arguments that are shown for eyes."""
 _PAGE_LETTERS = 500
@@ -121,12 +123,12 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
 
 def places(sources: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
     """The databases to look into, and of which target only; those of all lanes, if none is named."""
-    for service in SERVICES:
-        key = effects_key(service.name)
-        if not sources or service.name in sources:
-            yield service.name, None
+    for name in registry().names:
+        key = effects_key(name)
+        if not sources or name in sources:
+            yield name, None
         elif key in sources:
-            yield service.name, key
+            yield name, key
 
 
 def found(selection: Selection) -> list[Letter]:

@@ -5,6 +5,7 @@ import sys
 import click
 import msgspec
 
+from coordinator.arguments import LANE
 from coordinator.lane.control import WITHDRAWN_MAX, WithdrawEmitted, Withdrawn
 from coordinator.operate import output
 from coordinator.operate.dead import wait_option
@@ -12,7 +13,6 @@ from coordinator.operate.open import lane_admin
 from coordinator.operate.orders import Answer, give
 from coordinator.operate.output import (
     EXIT_REFUSED,
-    LANE,
     Refused,
     json_option,
     print_json,
@@ -20,9 +20,9 @@ from coordinator.operate.output import (
     refusing,
 )
 from coordinator.operate.port import EmittedSummary
+from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.stores.port import Backlog
-from shared.services import SERVICES
 
 PAGE_ENTRIES = 1000
 
@@ -50,7 +50,7 @@ def list_outbox(lanes: tuple[str, ...], target: str | None, limit: int, after: i
     entries: list[tuple[str, EmittedSummary]] = []
     notes: list[str] = []
     is_away = False
-    for lane in lanes or [service.name for service in SERVICES]:
+    for lane in lanes or registry().names:
         try:
             with lane_admin(lane) as admin:
                 backlog = admin.backlog()

@@ -20,7 +20,6 @@ import msgspec
 import structlog
 
 from coordinator.service.errors import InvalidCommand, Unavailable
-from shared.services import SERVICES
 
 EXIT_REFUSED = 1
 EXIT_PENDING = 3
@@ -114,7 +113,6 @@ def reason(value: str) -> str:
     return text
 
 
-LANE = click.Choice([service.name for service in SERVICES])
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")
 
 

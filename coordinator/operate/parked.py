@@ -3,10 +3,11 @@
 import click
 import msgspec
 
+from coordinator.arguments import LANE
 from coordinator.operate.open import lane_admin
-from coordinator.operate.output import LANE, json_option, print_json, print_table, refusing
+from coordinator.operate.output import json_option, print_json, print_table, refusing
 from coordinator.operate.port import ParkedKey
-from shared.services import SERVICES
+from coordinator.registry import registry
 
 
 @click.command()
@@ -18,7 +19,7 @@ def parked(lanes: tuple[str, ...], *, as_json: bool) -> None:
 
     `dead replay` of that command, or `dead discard`, lets them go on.
     """
-    found = [(lane, key) for lane in lanes or [service.name for service in SERVICES] for key in keys_of(lane)]
+    found = [(lane, key) for lane in lanes or registry().names for key in keys_of(lane)]
     if as_json:
         print_json([{"lane": lane} | msgspec.to_builtins(key) for lane, key in found])
     else:

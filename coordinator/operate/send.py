@@ -7,6 +7,7 @@ from typing import Final
 import click
 import msgspec
 
+from coordinator.arguments import LANE
 from coordinator.lane.control import Marker
 from coordinator.operate import output
 from coordinator.operate.open import lane_admin
@@ -14,7 +15,6 @@ from coordinator.operate.orders import issue
 from coordinator.operate.output import (
     EXIT_PENDING,
     EXIT_REFUSED,
-    LANE,
     Refused,
     json_option,
     print_fields,
@@ -22,11 +22,11 @@ from coordinator.operate.output import (
     refusing,
 )
 from coordinator.protocol.wire import BODY_BYTES_MAX, CommandMessage
+from coordinator.registry import registry
 from coordinator.service.commands import INTEGER_MAX, parse
 from coordinator.service.errors import ConfigurationError, InvalidCommand, Unavailable
 from coordinator.service.ids import is_system_id, new_command_id
 from coordinator.service.outcome import Outcome
-from shared.services import SERVICES
 
 LANE_TYPES: Final = "lane."
 """How the types begin of what every lane takes itself (coordinator/lane/control.py)."""
@@ -119,7 +119,7 @@ def drain(lane: str, timeout_s: float, *, as_json: bool) -> None:
 
 def checked(message: CommandMessage, lane: str | None) -> str:
     """The lane that will take the command. Raises InvalidCommand, which names the type or argument at fault."""
-    services = [service for service in SERVICES if lane in (None, service.name)]
+    services = [service for service in registry().services if lane in (None, service.name)]
     for service in services:
         for handler in service.operator_handlers:
             if handler.command.type == message.type:

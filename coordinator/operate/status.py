@@ -9,11 +9,11 @@ from time import monotonic
 import click
 from msgspec import Struct
 
+from coordinator.arguments import LANE
 from coordinator.operate.broker import broker
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
     EXIT_REFUSED,
-    LANE,
     age,
     json_option,
     now,
@@ -22,10 +22,10 @@ from coordinator.operate.output import (
     print_table,
 )
 from coordinator.operate.port import LaneAdmin, LaneState
+from coordinator.registry import registry
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.outside_calls import effects_key
-from shared.services import SERVICES
 
 
 class FailedCommand(Struct, frozen=True, kw_only=True):
@@ -89,7 +89,7 @@ def status(lanes: tuple[str, ...], sample_s: float, *, as_json: bool) -> None:
     CONSUMERS are counted by RabbitMQ, which (3.10) counts the active one and no standby. Exit status 1: something is
     away; the rest is shown.
     """
-    found = collect(lanes or tuple(service.name for service in SERVICES), sample_s)
+    found = collect(lanes or registry().names, sample_s)
     if as_json:
         print_json(found)
     else:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import structlog
 
 from coordinator.lane.lane import Lane
+from coordinator.registry import registry
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.garbage import spare_the_long_lived
 from coordinator.runtime.health import HealthEndpoint, Readiness
@@ -26,7 +27,6 @@ from coordinator.transports.rabbitmq.consumer import LaneConsumer
 from coordinator.worker.inbox import Inbox
 from coordinator.worker.outbox_watch import OutboxWatch
 from coordinator.worker.worker import LaneWorker
-from shared.services import SERVICES, targets_of
 
 log = structlog.get_logger("coordinator")
 
@@ -51,9 +51,7 @@ class CoordinatorProcess:
         self._projection = service.projection() if service.projection is not None else None
         self._inbox = Inbox()
         holder = f"coordinator {service.name} {socket.gethostname()}:{os.getpid()}"
-        lane = Lane(
-            service, self._store, utc_now, holder, self._settings, time.monotonic, targets_of((service, *SERVICES))
-        )
+        lane = Lane(service, self._store, utc_now, holder, self._settings, time.monotonic, registry().targets(service))
         self._consumer = LaneConsumer(
             service.name,
             self._broker,

@@ -18,12 +18,12 @@ from sqlalchemy import text
 
 from coordinator.cli import EXIT_CONFIGURATION, cli
 from coordinator.protocol.wire import CommandMessage, encode_pack, fingerprint_of
+from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.lane_tables import OutboxEntry, ParkedCommand
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Changes, Store
 from coordinator.transports.rabbitmq.topology import dead_queue_name, queue_name
-from shared.services import service_named
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
@@ -451,7 +451,7 @@ def test_what_is_emitted_to_nobody_is_shown_and_discarded(system: System, run: R
         )
         for number in range(1, 1203)
     ]
-    store = open_store(system.database(lane).database_url, service_named(lane))
+    store = open_store(system.database(lane).database_url, registry().service(lane))
     lease = store.take_over("test", at)
     store.begin().commit(lease, 0, Changes([], [], [entries]))
     store.close()
@@ -482,7 +482,7 @@ def test_commands_that_wait_for_a_key_go_on_when_the_failed_one_is_discarded(
     system.prepare(*LANES)
     failed, waits = str(uuid4()), str(uuid4())
     command_type, arguments = CREATE[lane]
-    store = open_store(system.database(lane).database_url, service_named(lane))
+    store = open_store(system.database(lane).database_url, registry().service(lane))
     park(store, lane, failed, waits, command_type, json.dumps(arguments))
     store.close()
     system.start_coordinator(lane)

@@ -12,10 +12,10 @@ from sqlalchemy import text
 
 from coordinator.dev.servers import ServerSet
 from coordinator.dev.servers.process import Process
+from coordinator.registry import registry
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Changes
-from shared.services import service_named
 from tests.support.databases import sql_engine
 from tests.support.servers import quorum_queues_are_noted
 from tests.support.system import Client, System, wait_until, write_all
@@ -189,7 +189,7 @@ def test_what_a_dead_process_left_in_the_outbox_of_an_idle_lane_is_published(sys
     """It had committed, and died before the broker had it; nothing else is ever delivered to its lane."""
     system.prepare("users", "payments")
     url = system.environment["USERS_DATABASE_URL"]
-    store = open_store(url, service_named("users"))
+    store = open_store(url, registry().service("users"))
     at = datetime(2026, 1, 1, tzinfo=UTC)
     arguments = b'{"user_id": 1, "amount": 5, "currency": "EUR"}'
     left = [

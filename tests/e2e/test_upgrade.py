@@ -15,9 +15,9 @@ from sqlalchemy import text
 from coordinator.cli import cli
 from coordinator.migrations.migrate import migrate
 from coordinator.protocol.wire import CommandMessage, fingerprint_of
+from coordinator.registry import registry
 from coordinator.service.ids import continuation_command_id
 from coordinator.transports.rabbitmq.topology import dead_queue_name, queue_name
-from shared.services import service_named
 from tests.support import previous_release as previous
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
@@ -58,7 +58,7 @@ def waiting(system: System, queue: str) -> int:
 def test_old_letters_become_rows_once_though_the_coordinator_is_killed(system: System, fetch: Fetch, lane: str) -> None:
     system.prepare()
     url = system.database(lane).database_url
-    previous.make_tables(service_named(lane), url, LETTERS)
+    previous.make_tables(registry().service(lane), url, LETTERS)
     failed, never_logged = [str(uuid4()) for _ in range(LETTERS)], str(uuid4())
     command_type = {"users": "users.credit", "payments": "payments.open"}[lane]
     entries = (
@@ -77,7 +77,7 @@ def test_old_letters_become_rows_once_though_the_coordinator_is_killed(system: S
         previous.bury(channel, lane, None, None, b"\xff", reason="missing_command_id")
         if lane == "payments":
             previous.bury(channel, "effects.payments", failed[0], "payments.effects.void", b'{"id": 1}')
-    migrate(service_named(lane), system.database(lane))
+    migrate(registry().service(lane), system.database(lane))
     coordinator = system.start_coordinator(lane, **QUICK)
     wait_until(lambda: fetch(lane, "SELECT count(*) FROM dead_letters") > [(0,)], "some are taken in")
     coordinator.kill()
@@ -110,7 +110,7 @@ def test_a_purchase_that_was_under_way_ends_in_the_new_release(system: System, f
     system.prepare("items")
     system.start_sandbox()
     for lane in SQL:
-        previous.make_tables(service_named(lane), system.database(lane).database_url)
+        previous.make_tables(registry().service(lane), system.database(lane).database_url)
     opened = str(uuid4())
     quote = previous.derived_id(opened, "0")
     authorize = previous.derived_id(previous.derived_id(quote, "continuation"), "0")
@@ -162,7 +162,7 @@ def test_a_purchase_that_was_under_way_ends_in_the_new_release(system: System, f
     with system.broker() as channel:
         previous.declare(channel, (*SQL, "items"), ("payments",))
     for lane in SQL:
-        migrate(service_named(lane), system.database(lane))
+        migrate(registry().service(lane), system.database(lane))
     for lane in ("items", *SQL):
         system.start_coordinator(lane, **QUICK)
     item = '{"name": "Pen", "price": 100, "currency": "EUR", "stock": 5}'
@@ -191,7 +191,7 @@ def test_a_purchase_that_was_under_way_ends_in_the_new_release(system: System, f
 def test_what_waits_for_a_key_goes_on_behind_a_letter_of_the_previous_release(system: System, fetch: Fetch) -> None:
     system.prepare()
     url = system.database("users").database_url
-    previous.make_tables(service_named("users"), url)
+    previous.make_tables(registry().service("users"), url)
     failed, waits = str(uuid4()), str(uuid4())
     created = {"name": "Ada", "email": "ada@example.org"}
     message = json.dumps([{"id": waits, "type": "users.create", "args": created}]).encode()
@@ -207,7 +207,7 @@ def test_what_waits_for_a_key_goes_on_behind_a_letter_of_the_previous_release(sy
         previous.declare(channel, ("users",), ())
         channel.confirm_delivery()
         previous.bury(channel, "users", failed, "users.create", b"{}", sequence=9)
-    migrate(service_named("users"), system.database("users"))
+    migrate(registry().service("users"), system.database("users"))
     system.start_coordinator("users", **QUICK)
     wait_until(lambda: len(operate(system, "dead", "list", "users")) == 1, "it is taken in")
     operate(system, "dead", "discard", failed)
@@ -220,7 +220,7 @@ def test_without_draining_internal_commands_are_refused_visibly_and_lifted_by_an
 ) -> None:
     system.prepare()
     url = system.database("payments").database_url
-    previous.make_tables(service_named("payments"), url)
+    previous.make_tables(registry().service("payments"), url)
     payment = {"id": 1, "user_id": 1, "amount": 200, "currency": "EUR", "status": "authorized", "version": 1}
     held = {"payment_method": "pm_card_visa", "provider_id": "pi_1", "pending_action": "capture"}
     previous.insert(url, "payments", {**payment, **held, "created_at": previous.AT, "updated_at": previous.AT})
@@ -235,7 +235,7 @@ def test_without_draining_internal_commands_are_refused_visibly_and_lifted_by_an
         ):
             properties = pika.BasicProperties(message_id=command_id, type=command_type, delivery_mode=2)
             channel.basic_publish("writes", "payments", body, properties, mandatory=True)
-    migrate(service_named("payments"), system.database("payments"))
+    migrate(registry().service("payments"), system.database("payments"))
     coordinator = system.start_coordinator("payments", **QUICK)
     operate(system, "drain", "payments")
     assert operate(system, "command", public)["status"] == "applied"
@@ -259,7 +259,7 @@ def test_an_effect_left_in_its_queue_is_refused_visibly_and_sent_again_under_its
     system.prepare()
     system.start_sandbox()
     url = system.database("payments").database_url
-    previous.make_tables(service_named("payments"), url)
+    previous.make_tables(registry().service("payments"), url)
     at = {"created_at": previous.AT, "updated_at": previous.AT}
     payment = {"id": 1, "user_id": 1, "amount": 200, "currency": "EUR", "status": "pending", "version": 1}
     asked = {"payment_method": "pm_card_visa", "pending_action": "authorize"}
@@ -272,7 +272,7 @@ def test_an_effect_left_in_its_queue_is_refused_visibly_and_sent_again_under_its
         channel.confirm_delivery()
         properties = pika.BasicProperties(message_id=effect, type="payments.effects.authorize", delivery_mode=2)
         channel.basic_publish("writes", "effects.payments", body, properties, mandatory=True)
-    migrate(service_named("payments"), system.database("payments"))
+    migrate(registry().service("payments"), system.database("payments"))
     system.start_coordinator("payments", **QUICK)
     system.start_effects("payments")
     wait_until(lambda: len(operate(system, "dead", "list", "payments")) == 1, "it is refused")

@@ -19,8 +19,8 @@ from coordinator.dev.servers import Server, ServerSet, remove_data
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
 from coordinator.migrations.migrate import migrate
+from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
-from shared.services import service_named
 from tests.faults.disk import SmallDisk, small_disk
 from tests.faults.plan import LANES
 from tests.faults.proxy import TcpProxy
@@ -119,7 +119,7 @@ class Fleet:
             url_setting = f"{lane.upper()}_DATABASE_URL"
             reader = None if lane == "items" else environment[f"{lane.upper()}_READER_URL"]
             settings = DatabaseSettings(database_url=environment[url_setting], reader_url=reader)
-            await asyncio.to_thread(migrate, service_named(lane), settings)
+            await asyncio.to_thread(migrate, registry().service(lane), settings)
             for name in SLOTS:
                 database = await stack.enter_async_context(TcpProxy(self.databases[lane].port))
                 broker = await stack.enter_async_context(TcpProxy(broker_port))

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from coordinator.migrations.migrate import migrate
+from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.stores.lane_tables import Counter
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Lease, Read, StoreUnavailable
-from shared.services import service_named
 from tests.faults.fleet import through
 from tests.faults.plan import LANES
 from tests.faults.proxy import AtCommit, CommitSpotter, TcpProxy
@@ -75,7 +75,7 @@ class Struck:
         """MongoDB's driver asks for a lost commit a second time by itself."""
         self._port = _port(url)
         self._url = url
-        self._service = service_named(lane)
+        self._service = registry().service(lane)
         self.successor = open_store(url, self._service)
 
     @asynccontextmanager
@@ -111,7 +111,7 @@ class Struck:
 @pytest.fixture(params=LANES)
 def struck(request: pytest.FixtureRequest, databases: FreshDatabases) -> Iterator[Struck]:
     url = databases.new(f"{request.param.upper()}_DATABASE_URL")
-    migrate(service_named(request.param), DatabaseSettings(database_url=url))
+    migrate(registry().service(request.param), DatabaseSettings(database_url=url))
     struck = Struck(request.param, url)
     yield struck
     struck.successor.close()

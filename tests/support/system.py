@@ -19,6 +19,7 @@ from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import free_port
 from coordinator.effects.retry_queues import DELAYS_S, retry_key
 from coordinator.migrations.migrate import migrate
+from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.rabbitmq.topology import (
@@ -29,7 +30,6 @@ from coordinator.transports.rabbitmq.topology import (
     queue_name,
 )
 from shared.payments.sandbox.defaults import METADATA_KEY
-from shared.services import SERVICES, service_named
 from tests.support.servers import Environment
 
 START_TIMEOUT_S = 30.0
@@ -55,7 +55,7 @@ class System:
         with redis.Redis.from_url(self.environment["REDIS_URL"]) as cache:
             cache.flushdb()
         with self.broker() as channel:
-            for service in SERVICES:
+            for service in registry().services:
                 for key in (service.name, effects_key(service.name)):
                     channel.queue_delete(queue_name(key))
                     channel.queue_delete(dead_queue_name(key))
@@ -65,7 +65,7 @@ class System:
             channel.exchange_delete(SYSTEM_EXCHANGE)
             channel.exchange_delete(DEAD_EXCHANGE)
         for name in services:
-            migrate(service_named(name), self.database(name))
+            migrate(registry().service(name), self.database(name))
 
     def database(self, service: str) -> DatabaseSettings:
         prefix = service.upper()

@@ -41,10 +41,15 @@ IO_LIBRARIES = {
 """What the lane must not touch: I/O, threads, and the sources of whatever is not the same twice."""
 
 MAY_IMPORT = {
-    "shared": {"shared"},
-    "coordinator": {"coordinator", "shared"},
-    "gateways": {"gateways", "shared"},
+    "coordinator": {"coordinator"},
+    "shared": {"shared", "coordinator"},
+    "gateways": {"gateways", "shared", "coordinator"},
 }
+STILL_IMPORTED = {
+    "coordinator/dev/provider.py imports shared.payments.sandbox.defaults",
+    "coordinator/dev/settings.py imports shared.payments.sandbox.defaults",
+}
+"""Until what `coordinator dev` runs beside the services comes from the application."""
 
 
 def sources(package: str) -> Iterator[Path]:
@@ -67,8 +72,8 @@ def module_name(path: Path) -> str:
 
 
 def is_imported(path: Path) -> bool:
-    """Not run by Alembic from a folder of revisions, nor a program."""
-    return "migrations" not in path.parts and path.name != "__main__.py"
+    """Not run by Alembic, as a revision or their environment, nor a program."""
+    return path.name not in ("__main__.py", "env.py") and (path.parent / "__init__.py").exists()
 
 
 ALL = [path for package in PACKAGES for path in sources(package)]
@@ -82,7 +87,36 @@ def test_packages_import_only_what_they_may(package: str) -> None:
         for name in imports(path)
         if name.partition(".")[0] in set(PACKAGES) - MAY_IMPORT[package]
     ]
+    assert set(wrong) <= STILL_IMPORTED
+
+
+def test_service_imports_nothing_of_ours() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in sources("coordinator/service")
+        for name in imports(path)
+        if name.partition(".")[0] in PACKAGES and not name.startswith("coordinator.service")
+    ]
     assert wrong == []
+
+
+def test_no_two_modules_import_each_other() -> None:
+    """However many steps it takes."""
+    names = {module_name(path): path for path in ALL}
+    imported = {name: {each for each in imports(path) if each in names} for name, path in names.items()}
+    below: dict[str, set[str]] = {}
+
+    def reached(name: str, way: tuple[str, ...]) -> set[str]:
+        assert name not in way, " → ".join((*way[way.index(name) :], name))
+        if name not in below:
+            found = set(imported[name])
+            for each in imported[name]:
+                found |= reached(each, (*way, name))
+            below[name] = found
+        return below[name]
+
+    for name in names:
+        reached(name, ())
 
 
 def test_the_lane_does_no_io() -> None:
@@ -95,8 +129,12 @@ def test_the_lane_does_no_io() -> None:
     assert wrong == []
 
 
-def test_the_lane_imports_nothing_of_the_coordinator_but_the_port_of_the_stores() -> None:
-    allowed = ("coordinator.lane", "coordinator.stores.port")
+def test_the_lane_imports_no_adapter() -> None:
+    allowed = (
+        *("coordinator.lane", "coordinator.service", "coordinator.protocol", "coordinator.runtime.settings"),
+        *("coordinator.stores.port", "coordinator.stores.lane_tables", "coordinator.stores.row_checks"),
+        "coordinator.stores.outcomes",
+    )
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"
         for path in sources("coordinator/lane")
@@ -165,11 +203,11 @@ def test_importing_connects_to_nothing_and_does_not_read_the_environment() -> No
 START_A_LANE = """
 import sys
 from coordinator import cli
-from coordinator.worker.worker import process
+from coordinator.worker import process
 from coordinator.stores.open import open_store
-from shared.services import service_named
+from coordinator.registry import registry
 
-open_store(sys.argv[2], service_named(sys.argv[1]))
+open_store(sys.argv[2], registry().service(sys.argv[1]))
 print(*sys.modules)
 """
 
@@ -185,7 +223,7 @@ print(*sys.modules)
 def test_a_lane_takes_no_memory_for_what_others_need(lane: str, url: str, needs: str) -> None:
     command = [sys.executable, "-c", START_A_LANE, lane, url]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
-    heavy = {"alembic", "psycopg", "pymongo", "pymysql", "redis", "stripe", "coordinator.operate", "gateways"}
+    heavy = {"alembic", "psycopg", "pymongo", "pymysql", "redis", "stripe", "coordinator.operate", "coordinator.http"}
     assert heavy & set(run.stdout.split()) == {needs}
 
 

@@ -15,12 +15,13 @@ import yaml
 from pydantic_settings import BaseSettings
 
 from coordinator.cli import cli
+from coordinator.cli import gateway as gateway_command
 from coordinator.dev import docker
 from coordinator.dev.servers.addresses import environment
 from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.dev.settings import DevSettings
-from coordinator.http.main import main as gateway_command
 from coordinator.http.server import STOP_MARGIN_S
+from coordinator.registry import registry
 from coordinator.runtime.addresses import scheme_of
 from coordinator.runtime.settings import (
     BrokerSettings,
@@ -36,14 +37,13 @@ from coordinator.runtime.settings import (
 )
 from coordinator.stores.open import open_store
 from shared.payments.sandbox.__main__ import main as sandbox_command
-from shared.services import SERVICES, service_named
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = Path(__file__).parent / "schemas" / "compose-spec.json"
-NAMES = tuple(service.name for service in SERVICES)
+NAMES = tuple(service.name for service in registry().services)
 COORDINATORS = tuple(f"{name}-coordinator" for name in NAMES)
 GATEWAYS = tuple(f"{name}-gateway" for name in NAMES)
-WORKERS = tuple(f"{service.name}-effects" for service in SERVICES if service.effects is not None)
+WORKERS = tuple(f"{service.name}-effects" for service in registry().services if service.effects is not None)
 OURS = ("migrate", *COORDINATORS, *WORKERS, *GATEWAYS)
 VARIABLE = re.compile(r"(?<!\$)\$\{([A-Z_]+):-([^}]*)\}")
 PER_SERVICE = {f"{name.upper()}_{field.upper()}" for name in NAMES for field in DatabaseSettings.model_fields}
@@ -168,7 +168,7 @@ def test_database_urls_are_taken_by_the_stores() -> None:
     kinds = {"users": "postgresql", "items": "mongodb", "payments": "mysql"}
     for name, setting, value in urls():
         if setting in PER_SERVICE:
-            service = service_named(setting.partition("_")[0].lower())
+            service = registry().service(setting.partition("_")[0].lower())
             assert scheme_of(value) == kinds[service.name], f"{name} {setting}"
             open_store(value, service)
 

@@ -67,7 +67,7 @@ def small(name, port, logs, stop_timeout_s):
 supervisor.SERVICE_NAMES = ("users",)
 install.PROGRAMS = ()
 programs.coordinators = lambda settings, names, logs: [small("lane", settings.users_metrics_port, logs, 60)]
-programs.gateways = lambda settings, names, logs: [small("gateway", settings.users_port, logs, 60)]
+programs.gateways = lambda settings, names, served, logs: [small("gateway", settings.users_port, logs, 60)]
 programs.effect_workers = lambda settings, names, calling, logs: []
 provider.sandboxes = lambda settings, directory, logs, given: []
 programs.migrate_command = lambda: ["sh", "-c", migration]

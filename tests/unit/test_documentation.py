@@ -22,6 +22,7 @@ from coordinator.protocol import wire
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.outcomes import encode_outcome
 from coordinator.protocol.wire import CommandMessage, Envelope
+from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.commands import parse
 from coordinator.service.errors import InvalidCommand
@@ -29,7 +30,6 @@ from coordinator.service.ids import system_command_id
 from coordinator.service.outcome import Outcome
 from coordinator.stores import port  # noqa: F401  # every module with settings is imported by now
 from coordinator.transports.rabbitmq.topology import DEAD_EXCHANGE, SYSTEM_EXCHANGE, WRITES_EXCHANGE, queue_name
-from shared.services import SERVICES, service_named
 
 ROOT = Path(__file__).parents[2]
 SCHEMAS = Path(__file__).parent / "schemas"
@@ -37,7 +37,7 @@ PROTOCOL = (ROOT / "docs" / "PROTOCOL.md").read_text()
 OPERATING = (ROOT / "docs" / "OPERATING.md").read_text()
 HTTP = (ROOT / "docs" / "HTTP.md").read_text()
 ASYNCAPI: dict[str, Any] = json.loads((ROOT / "docs" / "asyncapi.json").read_text())
-HANDLERS = [handler for service in SERVICES for handler in service.public_handlers]
+HANDLERS = [handler for service in registry().services for handler in service.public_handlers]
 FULL = CommandMessage(
     command_id="0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11",
     type="users.create",
@@ -113,7 +113,7 @@ def test_settings_that_are_named_exist(text: str) -> None:
     assert named - known - set(re.findall(r"\$\{([A-Z_]+):-", (ROOT / "compose.yaml").read_text())) == set()
 
 
-PER_SERVICE = [f"{service.name.upper()}_" for service in SERVICES]
+PER_SERVICE = [f"{service.name.upper()}_" for service in registry().services]
 
 
 @pytest.mark.parametrize("text", [PROTOCOL, OPERATING, HTTP], ids=["PROTOCOL.md", "OPERATING.md", "HTTP.md"])
@@ -162,8 +162,8 @@ def test_asyncapi_refers_to_nothing_that_is_missing() -> None:
 
 
 def test_asyncapi_is_the_same_every_time_and_grows_with_the_services() -> None:
-    assert document() == document()
-    assert "items.create" not in document(SERVICES[:1])["operations"]
+    assert document(registry().services) == document(registry().services)
+    assert "items.create" not in document(registry().services[:1])["operations"]
 
 
 def test_asyncapi_has_every_command_and_the_queues_of_every_lane() -> None:
@@ -172,7 +172,7 @@ def test_asyncapi_has_every_command_and_the_queues_of_every_lane() -> None:
         assert operation["channel"] == {"$ref": f"#/channels/{handler.command.lane()}"}
         [message] = [resolved(resolved(reference["$ref"])["$ref"]) for reference in operation["messages"]]
         assert message["bindings"]["amqp"]["messageType"] == handler.command.type
-    for service in SERVICES:
+    for service in registry().services:
         assert ASYNCAPI["channels"][service.name]["address"] == queue_name(service.name)
         assert ASYNCAPI["channels"][service.name]["x-exchange"] == WRITES_EXCHANGE
         assert ASYNCAPI["channels"][service.name]["x-system-exchange"] == SYSTEM_EXCHANGE
@@ -286,7 +286,7 @@ def test_error_codes_are_those_of_the_code() -> None:
 
 
 def test_the_rejections_of_every_command_are_named_with_it() -> None:
-    for service in SERVICES:
+    for service in registry().services:
         folder = ROOT / "shared" / service.name
         raised = set(re.findall(r'Rejected\(\s*"([a-z_]+)"', "".join(path.read_text() for path in folder.glob("*.py"))))
         shown = [ASYNCAPI["components"]["messages"][h.command.type]["summary"] for h in service.public_handlers]
@@ -366,7 +366,7 @@ def test_the_example_of_a_monolith_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = f"sqlite:///{tmp_path}/users.db"
-    migrate(service_named("users"), DatabaseSettings(database_url=url))
+    migrate(registry().service("users"), DatabaseSettings(database_url=url))
     monkeypatch.setenv("USERS_DATABASE_URL", url)
     monkeypatch.setenv("USERS_READER_URL", "postgresql://nobody@127.0.0.1:9/users")  # nothing is read
     exec(compile(IN_PROCESS, "README.md", "exec"), {})

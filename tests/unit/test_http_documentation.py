@@ -14,12 +14,11 @@ from aiohttp import web
 from coordinator.http import commands, operations
 from coordinator.http.operations import SettledCommand
 from coordinator.http.problems import STATUSES, answer_to
+from coordinator.registry import registry
 from coordinator.service.errors import CommandFailed, CommandRejected, InvalidCommand
 from coordinator.service.service import Service
-from gateways.registry import GATEWAYS
 from shared.items.model import Item, Reservation
 from shared.payments.model import Payment, Refund
-from shared.services import SERVICES
 from shared.users.commands import Transfer
 from shared.users.model import User
 from shared.users.purchases.model import Purchase, PurchaseTotal
@@ -32,7 +31,7 @@ RESOURCES = [
     *(User, Transfer, Purchase, PurchaseStep, PurchaseTotal),
     *(Item, Reservation, Payment, Refund, SettledCommand),
 ]
-HANDLERS = {handler.command.type: handler for service in SERVICES for handler in service.public_handlers}
+HANDLERS = {handler.command.type: handler for service in registry().services for handler in service.public_handlers}
 NAME = re.compile(r"`([a-z_]+)`")
 
 
@@ -64,16 +63,16 @@ def served(routes: Any) -> set[tuple[str, str]]:
     return {(route.method, route.path) for route in routes}
 
 
-@pytest.mark.parametrize("name", sorted(GATEWAYS))
+@pytest.mark.parametrize("name", sorted(registry().gateway_names))
 def test_the_routes_of_every_service_are_documented(name: str) -> None:
-    assert set(routes_of(f"## {name}")) == served(GATEWAYS[name].routes)
+    assert set(routes_of(f"## {name}")) == served(registry().gateway(name).routes)
 
 
 def test_the_routes_of_every_gateway_are_documented() -> None:
     assert set(routes_of("## Every gateway")) == served([*commands.routes, *operations.routes])
 
 
-ROUTES = [(route, cells) for service in SERVICES for route, cells in routes_of(f"## {service.name}").items()]
+ROUTES = [(route, cells) for service in registry().services for route, cells in routes_of(f"## {service.name}").items()]
 WRITES = [(route, cells) for route, cells in ROUTES if cells[0]]
 
 
@@ -121,6 +120,9 @@ def test_resources_have_the_fields_of_their_rows() -> None:
 # Codes
 
 
+REFUSERS = ("gateways", "shared", *(f"coordinator/{name}" for name in ("client", "http", "service", "transports")))
+
+
 def calls(*folders: str) -> Iterator[tuple[str, ast.Call, dict[str, str]]]:
     """Every call in the code of these folders by the name of what is called, with the texts that names stand for."""
     for path in sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py")):
@@ -160,12 +162,18 @@ def status_of(call: ast.Call) -> int:
 def of_requests() -> dict[str, set[int]]:
     """Codes of what is refused or not there, and the statuses of their answers."""
     found: dict[str, set[int]] = defaultdict(set)
-    for name, call, named in calls("gateways", "shared"):
+    for name, call, named in calls(*REFUSERS):
         position, status_for = REFUSING.get(name, (None, None))
         if position is not None:
             for code in {text for node in argument(call, position, "code") for text in texts(node, named)}:
                 found[code].add(status_for(call, code))
-    away = "".join(path.read_text() for path in [ROOT / "shared" / "errors.py", *(ROOT / "gateways").glob("*.py")])
+    away = "".join(
+        path.read_text()
+        for path in [
+            ROOT / "coordinator" / "service" / "errors.py",
+            *(path for folder in ("coordinator/http", "gateways") for path in (ROOT / folder).glob("*.py")),
+        ]
+    )
     for code in re.findall(r'^    code = "([a-z_]+)"$', away, re.MULTILINE):
         found[code].add(503)
     for error in (InvalidCommand(""), ValueError(), web.HTTPNotFound(), web.HTTPMethodNotAllowed("PUT", ["GET"])):
@@ -199,7 +207,7 @@ def rejections(service: Service) -> set[str]:
 def of_lanes() -> dict[str, set[int]]:
     """Codes of settled commands, and the statuses of their answers."""
     found: dict[str, set[int]] = defaultdict(set)
-    for service in SERVICES:
+    for service in registry().services:
         for code in rejections(service):
             found[code].add(answer_to(CommandRejected("", code, "")).status)
     for cells in rows(section("## Error codes", PROTOCOL)):
@@ -243,8 +251,8 @@ def test_every_code_says_of_what_it_is() -> None:
 
 def test_every_code_of_the_services_is_documented() -> None:
     known = set(documented()) | elsewhere()
-    found = {code for service in SERVICES for code in rejections(service)}
-    for name, call, named in calls("shared"):
+    found = {code for service in registry().services for code in rejections(service)}
+    for name, call, named in calls("shared", "coordinator/service"):
         if name in ("Refused", "Declined", "refused", "declined", "Reason", "AmountNotChargeable", "Rejected"):
             found |= {text for node in argument(call, 0, "code") for text in texts(node, named)}
     for name, call, named in calls("coordinator/effects"):

@@ -17,10 +17,10 @@ from coordinator.operate import output
 from coordinator.operate.output import print_fields, print_table
 from coordinator.operate.send import checked
 from coordinator.protocol.wire import CommandMessage
+from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError, InvalidCommand
 from coordinator.service.ids import system_command_id
-from shared.services import service_named
 
 ID = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"
 
@@ -207,7 +207,7 @@ def test_a_value_that_is_none_of_those_that_there_are_is_told_of_these() -> None
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[str]:
     url = f"sqlite:///{tmp_path}/users.db"
-    migrate(service_named("users"), DatabaseSettings(database_url=url))
+    migrate(registry().service("users"), DatabaseSettings(database_url=url))
     return url
 
 

@@ -22,6 +22,7 @@ from coordinator.operate.letters import SHOWN_CHARACTERS_MAX
 from coordinator.operate.orders import ORDERS_AT_ONCE, message_of
 from coordinator.operate.output import as_user
 from coordinator.protocol.wire import CommandMessage, Problem
+from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending
 from coordinator.service.ids import is_system_id, replay_command_id
@@ -30,7 +31,6 @@ from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Changes
-from shared.services import service_named
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 GHOSTS = ("users.ghost", "users.spirit")
@@ -52,7 +52,7 @@ class World:
         self.queue: list[Delivery] = []
         self.is_up = True
         self.kills_after: int | None = None
-        self.start(service_named("users"))
+        self.start(registry().service("users"))
 
     def start(self, service: Service) -> None:
         """A release of the lane, in place of the one before."""
@@ -117,7 +117,7 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     url = f"sqlite:///{tmp_path}/users.db"
-    migrate(service_named("users"), DatabaseSettings(database_url=url))
+    migrate(registry().service("users"), DatabaseSettings(database_url=url))
     world = World(url)
 
     @asynccontextmanager
@@ -261,7 +261,7 @@ def test_what_is_not_done_in_time_is_said_and_done_later_once(world: World) -> N
 
 def with_ghosts() -> Service:
     """A release that knows them."""
-    users = service_named("users")
+    users = registry().service("users")
     credit = next(handler for handler in users.handlers if handler.command.type == "users.credit")
 
     class Ghost(credit.command, frozen=True, kw_only=True):  # type: ignore[misc,name-defined]
@@ -290,7 +290,7 @@ def test_a_replay_that_fails_again_is_another_letter(world: World) -> None:
     for number in (1, 2):
         world.start(with_ghosts())
         [replayed] = world.json("dead", "replay", "--letter", number, "--lane", "users", *AMOUNT)
-        world.start(service_named("users"))
+        world.start(registry().service("users"))
         # A lane that starts finds it in the outbox, and sends it as well.
         assert {outcome.status for outcome in world.sent()} == {"failed"}
         [letter] = world.json("dead", "list", "users")
@@ -476,7 +476,7 @@ def fill_outbox(world: World, **counts: int) -> None:
             )
             for number in range(count)
         ]
-    users = service_named("users")
+    users = registry().service("users")
     store = open_store(world.environment["USERS_DATABASE_URL"], users)
     lease = store.take_over("test", START)
     store.begin().commit(lease, 0, Changes([], [], [work]))

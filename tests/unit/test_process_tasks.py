@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from coordinator.migrations.migrate import migrate
+from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
-from shared.services import service_named
 
 ROOT = Path(__file__).parents[2]
 AWAY = "amqp://guest:guest@127.0.0.1:9/%2F"
@@ -41,7 +41,13 @@ def run(directory: Path, where: str, error: str, argv: list[str]) -> subprocess.
     return subprocess.run(
         [sys.executable, "-c", RUN, owner, name, error, *argv],
         cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "USERS_DATABASE_URL": database(directory, argv), "AMQP_URL": AWAY, **QUICK},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "COORDINATOR_APP": "gateways.app:APP",
+            "USERS_DATABASE_URL": database(directory, argv),
+            "AMQP_URL": AWAY,
+            **QUICK,
+        },
         capture_output=True,
         text=True,
         timeout=60,
@@ -56,7 +62,7 @@ def database(directory: Path, argv: list[str]) -> str:
     if argv is GATEWAY:
         return "postgresql://nobody@127.0.0.1:9/users"
     url = f"sqlite:///{directory / 'users.db'}"
-    migrate(service_named("users"), DatabaseSettings(database_url=url))
+    migrate(registry().service("users"), DatabaseSettings(database_url=url))
     return url
 
 

@@ -11,19 +11,19 @@ from coordinator.lane.delivery import Settlement
 from coordinator.lane.lane import Lane
 from coordinator.lane.request import prepare
 from coordinator.protocol.wire import CommandMessage
+from coordinator.registry import registry, targets_of
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.options import Origin
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from shared.payments import SERVICE as PAYMENTS
-from shared.services import SERVICES, targets_of
 from shared.users import SERVICE as USERS
 from tests.support.lane_contract import codes, command_id, delivery
 from tests.support.ledger import LEDGER, Forward, OpenAccount
 from tests.support.store_contract import NOW
 
-TARGETS = targets_of(SERVICES)
+TARGETS = targets_of(registry().services)
 USERS_HANDLERS = {handler.command.type: handler for handler in USERS.handlers}
 
 
@@ -42,7 +42,7 @@ def hidden(service: Service) -> list[str]:
     return [each.command.type for each in handlers if each.is_internal or each.is_operators]
 
 
-@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
+@pytest.mark.parametrize("service", registry().services, ids=lambda service: service.name)
 def test_of_every_service_strangers_may_issue_the_public_types_and_no_others(service: Service) -> None:
     assert {"lane.replay", "lane.discard", "lane.withdraw", "lane.release", "lane.dead_effect"} <= set(hidden(service))
     for command_type in hidden(service):

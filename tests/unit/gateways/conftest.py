@@ -14,10 +14,10 @@ from coordinator.client.database import close_database, open_database
 from coordinator.http.app import Dependencies, Gateway, create_app
 from coordinator.http.operations import CHECKS, Check
 from coordinator.http.server import create_runner
+from coordinator.registry import registry
 from coordinator.runtime.settings import GatewaySettings
 from gateways.items import ITEMS
 from gateways.payments import PAYMENTS
-from gateways.registry import GATEWAYS
 from gateways.users import USERS
 
 # Nothing listens on port 9; connections are made at first use, and no test here has one.
@@ -57,7 +57,7 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
     async with AsyncExitStack() as stack:
 
         async def start_gateway(service: str | Gateway, settings: GatewaySettings | None = None) -> RunningGateway:
-            gateway = GATEWAYS[service] if isinstance(service, str) else service
+            gateway = registry().gateway(service) if isinstance(service, str) else service
             running = RunningGateway(FakeWrites(), FakeLog(), FakeRows(), FakeCache())
             monkeypatch.setattr(gateways.items, "open_cache", lambda: running.cache)
             database = open_database(DATABASES.get(gateway.name, DATABASES["users"]))

@@ -12,12 +12,12 @@ from coordinator.http.app import Gateway
 from coordinator.http.hooks import HOOKS
 from coordinator.http.requests import issue, read_command
 from coordinator.protocol.wire import CommandMessage
+from coordinator.registry import registry
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import BrokerUnavailable, DatabaseUnavailable, NotFound, OutcomeUnknown, Unavailable
 from coordinator.service.ids import new_command_id
 from coordinator.service.outcome import Outcome
 from gateways.purchases import PURCHASES
-from gateways.registry import GATEWAYS
 from gateways.users import USERS
 from shared.users.commands import CreateUser
 from shared.users.purchases.model import Purchase
@@ -122,7 +122,7 @@ async def test_whatever_a_route_does_after_its_command_it_was_applied(start: Any
         await issue(request, request.app[USERS].create_user, command)
         raise error
 
-    inner = GATEWAYS["users"]
+    inner = registry().gateway("users")
     gateway = Gateway(name="users", routes=[web.post("/odd", create_and_fail)], attach=inner.attach)
     running = await start(gateway)
     response, body = await running.call("POST", "/odd", json=ADA)

@@ -1,0 +1,26 @@
+"""Arguments of the command line that are names of the application's: found when a command is run."""
+
+from collections.abc import Callable, Sequence
+
+import click
+
+from coordinator.registry import registry
+
+
+class Named(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on
+    """One of some names. Raises ConfigurationError where the application cannot be had."""
+
+    def __init__(self, name: str, names: Callable[[], Sequence[str]]) -> None:
+        self.name = name
+        self._names = names
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        names = self._names()
+        if value not in names:
+            self.fail(f"{value!r} is not one of {', '.join(map(repr, names))}.", param, ctx)
+        return value
+
+
+LANE = Named("lane", lambda: registry().names)
+CALLING_SERVICE = Named("service", lambda: [service.name for service in registry().calling])
+GATEWAY = Named("service", lambda: registry().gateway_names)

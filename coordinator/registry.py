@@ -1,0 +1,138 @@
+"""Which services there are, and which gateways: named by whoever runs a process, and imported when asked for.
+
+An application is named as `module:NAME`, by the option `--app` or the setting COORDINATOR_APP. Without one, it is what
+installed packages name as entry points of two groups, each `NAME = "module:ATTRIBUTE"`:
+
+    [project.entry-points."write_coordinator.services"]
+    orders = "shop.orders:SERVICE"
+
+    [project.entry-points."write_coordinator.gateways"]
+    orders = "shop.http:ORDERS"
+"""
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec import Struct
+
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.outside_calls import effects_key
+from coordinator.service.service import Service
+
+APP_SETTING: Final = "COORDINATOR_APP"
+SERVICE_GROUP: Final = "write_coordinator.services"
+GATEWAY_GROUP: Final = "write_coordinator.gateways"
+
+
+class App(Struct, frozen=True, kw_only=True):
+    """The services of a system and their gateways, by name. Each is `module:ATTRIBUTE`: naming it imports nothing."""
+
+    services: Mapping[str, str]
+    gateways: Mapping[str, str] = {}
+
+
+class Registry:
+    """An application's services and gateways. Each is imported when it is first asked for."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._services: dict[str, Service] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the services, in the application's order."""
+        return tuple(self._app.services)
+
+    @property
+    def gateway_names(self) -> tuple[str, ...]:
+        """Of the services that have a gateway."""
+        return tuple(self._app.gateways)
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        """All of them. Raises ConfigurationError."""
+        return tuple(map(self.service, self.names))
+
+    @property
+    def calling(self) -> tuple[Service, ...]:
+        """Those that make calls to the outside. Raises ConfigurationError."""
+        return tuple(service for service in self.services if service.effects is not None)
+
+    def service(self, name: str) -> Service:
+        """Raises ConfigurationError, which lists the names there are, or says what cannot be imported."""
+        known = self._services.get(name)
+        if known is None:
+            known = imported(self._reference("service", self._app.services, name), Service)
+            if known.name != name:
+                raise ConfigurationError(f"service {name!r} is named {known.name!r} by itself")
+            self._services[name] = known
+        return known
+
+    def gateway(self, name: str) -> Any:
+        """A `coordinator.http.app.Gateway`. Raises ConfigurationError."""
+        return imported(self._reference("gateway", self._app.gateways, name), object)
+
+    def targets(self, *own: Service) -> frozenset[str]:
+        """To whom anything can be emitted: the lanes, and those who carry out their effects."""
+        return targets_of((*own, *self.services))
+
+    def _reference(self, kind: str, known: Mapping[str, str], name: str) -> str:
+        reference = known.get(name)
+        if reference is None:
+            raise ConfigurationError(f"no {kind} {name!r}: there are {', '.join(known) or 'none'}")
+        return reference
+
+
+def targets_of(services: Sequence[Service]) -> frozenset[str]:
+    """The lanes of some services, and those who carry out their effects."""
+    effects = (effects_key(service.name) for service in services if service.effects is not None)
+    return frozenset((*(service.name for service in services), *effects))
+
+
+_known: dict[str, Registry] = {}
+
+
+def registry() -> Registry:
+    """That of the application that this process runs. Raises ConfigurationError where none is named."""
+    name = os.environ.get(APP_SETTING, "")
+    if name not in _known:
+        _known[name] = Registry(imported(name, App) if name else _installed())
+    return _known[name]
+
+
+def use(name: str) -> None:
+    """Have this process, and those that it starts, run the application of this name."""
+    os.environ[APP_SETTING] = name
+
+
+def imported(reference: str, kind: type[Any]) -> Any:
+    """What `module:ATTRIBUTE` names. Raises ConfigurationError, which names it."""
+    module_name, _, attribute = reference.partition(":")
+    if not module_name or not attribute:
+        raise ConfigurationError(f"{reference!r} does not name anything: write module:NAME")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        # A console script does not look where it is started; `python -m` does.
+        sys.path.insert(0, here)
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"{reference}: {error}") from error
+    if not isinstance(found, kind):
+        raise ConfigurationError(f"{reference} is a {type(found).__name__}, and must be a {kind.__name__}")
+    return found
+
+
+def _installed() -> App:
+    services = {point.name: point.value for point in sorted(entry_points(group=SERVICE_GROUP))}
+    if not services:
+        raise ConfigurationError(
+            f"no services: name an application (--app module:NAME, or {APP_SETTING}), or install a package that has "
+            f"entry points of the group {SERVICE_GROUP}"
+        )
+    return App(services=services, gateways={point.name: point.value for point in entry_points(group=GATEWAY_GROUP)})

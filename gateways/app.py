@@ -1,0 +1,16 @@
+"""The reference system as an application: COORDINATOR_APP=gateways.app:APP."""
+
+from coordinator.registry import App
+
+APP = App(
+    services={
+        "users": "shared.users:SERVICE",
+        "items": "shared.items:SERVICE",
+        "payments": "shared.payments:SERVICE",
+    },
+    gateways={
+        "users": "gateways.users:GATEWAY",
+        "items": "gateways.items:GATEWAY",
+        "payments": "gateways.payments:GATEWAY",
+    },
+)
