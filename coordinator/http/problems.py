@@ -5,7 +5,7 @@
 | RequestRefused | its own: the request is not what HTTP or this API takes |
 | InvalidCommand | 400 `malformed_json`, else 422 |
 | NotFound | 404 |
-| CommandRejected | by its code: STATUSES; 404 for `*_not_found`; 409 for every other reason of the business |
+| CommandRejected | by its code: STATUSES; 404 for `*_not_found`; 422 for `unknown_*`; 409 for every other reason |
 | CommandFailed | by its code: STATUSES; else 502: what is behind this gateway could not do it |
 | OutcomeUnknown | 503; with `Retry-After` only if the request, repeated as it is, is the same command |
 | Unavailable | 503 with `Retry-After` |
@@ -58,7 +58,6 @@ STATUSES: Final = {
     "expected_version_unsupported": 400,
     "deadline_expired": 504,
     "expired": 504,
-    "unknown_currency": 422,
     "invalid_arguments": 422,
     "invalid_command": 422,
     "malformed_json": 400,
@@ -134,7 +133,7 @@ def answer_to(error: Exception) -> Answer:  # noqa: PLR0911  # one line an error
         case NotFound():
             return Answer(404, error.code, str(error))
         case CommandRejected():
-            return _settled(error, 404 if error.code.endswith("_not_found") else 409)
+            return _settled(error, _of_rejection(error.code))
         case CommandFailed():
             return _settled(error, 502)
         case Unavailable():
@@ -143,6 +142,13 @@ def answer_to(error: Exception) -> Answer:  # noqa: PLR0911  # one line an error
             return _of_http(error)
         case _:
             return Answer(500, "internal_error", "a defect of this service; its log has the details")
+
+
+def _of_rejection(code: str) -> int:
+    """The status of a reason of the business: what is not there, what cannot be, and what cannot be now."""
+    if code.endswith("_not_found"):
+        return 404
+    return 422 if code.startswith("unknown_") else 409
 
 
 def _settled(error: CommandRejected | CommandFailed, fallback: int) -> Answer:

@@ -76,7 +76,7 @@ def list_dead(
 ) -> None:
     """List the dead letters of LANEs (all, if none is named), oldest first.
 
-    Those of the lane `payments` are also those of its effects; `effects.payments` are these only.
+    Those of the lane `orders` are also those of its effects; `effects.orders` are these only.
     """
     if after and len(sources) != 1:
         raise click.UsageError("--after needs one LANE: numbers are of one lane's database")

@@ -37,7 +37,7 @@ def outbox() -> None:
 
 @outbox.command("list")
 @click.argument("lanes", nargs=-1, type=LANE)
-@click.option("--target", help="Only what is for this lane, or these effects, such as effects.payments.")
+@click.option("--target", help="Only what is for this lane, or these effects, such as effects.orders.")
 @click.option("--limit", type=click.IntRange(0, 100_000), default=100, show_default=True, help="Entries of each lane.")
 @click.option("--after", type=click.IntRange(0), default=0, help="Only with a higher number, of one LANE.")
 @json_option
@@ -96,7 +96,7 @@ def discard(
 ) -> None:
     """Have what LANE has emitted not sent any more, and print it. It is an order, which the lane carries out.
 
-    Whoever waits for what such a command would have done waits for ever: a saga, a payment. What is with RabbitMQ
+    Whoever waits for what such a command would have done waits for ever: a saga, an order. What is with RabbitMQ
     already is not found any more, and not taken back. Exit status 3: the lane has not done it yet, and will.
     """
     if is_all == bool(numbers) or is_all != (target is not None):

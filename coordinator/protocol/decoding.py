@@ -292,7 +292,7 @@ def _checked(  # noqa: C901  # a line or two for each part of a command
         problem = Problem(INVALID_HEADER, text)
         publisher = None
     if continuation is not None and not (isinstance(continuation, str) and _CONTINUATION.fullmatch(continuation)):
-        text = f"continuation must be a command type, such as users.credit: {_shown(continuation)}"
+        text = f"continuation must be a command type, such as orders.ship: {_shown(continuation)}"
         problem = Problem(INVALID_HEADER, text)
         continuation = None
     return CommandMessage(

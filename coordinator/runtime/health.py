@@ -18,7 +18,7 @@ class Readiness(Struct, frozen=True):
 
 
 class HealthEndpoint:
-    """Serves one process's health. `work` names what it does: `("lane", "users")`."""
+    """Serves one process's health. `work` names what it does: `("lane", "orders")`."""
 
     def __init__(
         self,

@@ -20,7 +20,6 @@ Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
 Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
 # PostgreSQL stores no NUL in text, and control characters in names serve nobody.
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
-Currency = Annotated[str, Meta(pattern=r"\A[A-Z]{3}\Z", min_length=3, max_length=3)]
 
 
 class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -5,7 +5,7 @@ that type is in the lane's outbox, in the same transaction: so a flow across sev
 stop half-way nor be lost. Its id is derived from that of the settled command, so it is applied once. It may say no more
 than whoever named it: a stranger's continuation has a stranger's origin, and an internal type is refused to it.
 
-A handler whose result comes later, such as a payment that waits for a provider, defers: `UnitOfWork.defer` takes the
+A handler whose result comes later, such as an order that waits for a carrier, defers: `UnitOfWork.defer` takes the
 continuation from the lane, the handler keeps it in a row, and a later handler resumes it (`UnitOfWork.resume`).
 """
 

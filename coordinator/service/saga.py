@@ -11,7 +11,6 @@ is guessed. Once a person knows, `resume` takes it up again where it stopped.
 
 A service declares `Saga(...)`, gives the row the fields of `SagaRow`, calls `begin` in the handler that opens the flow,
 `go_on` in the handler of the continuation, and `resume` in that of an operator's command.
-shared/users/purchases/saga.py is one.
 """
 
 from collections.abc import Callable, Sequence

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from coordinator.service.commands import AMOUNT_MAX, Amount, Command, Currency, Id
+from coordinator.service.commands import AMOUNT_MAX, Amount, Command, Id
+from shared.money import Currency
 
 PaymentMethod = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[\x21-\x7e]+\Z")]
 """A provider's token for a card or the like; card numbers never come here."""
