@@ -1,13 +1,16 @@
 """Which services there are, and which gateways: named by whoever runs a process, and imported when asked for.
 
 An application is named as `module:NAME`, by the option `--app` or the setting COORDINATOR_APP. Without one, it is what
-installed packages name as entry points of two groups, each `NAME = "module:ATTRIBUTE"`:
+installed packages name as entry points of three groups, each `NAME = "module:ATTRIBUTE"`:
 
     [project.entry-points."write_coordinator.services"]
     orders = "shop.orders:SERVICE"
 
     [project.entry-points."write_coordinator.gateways"]
     orders = "shop.http:ORDERS"
+
+    [project.entry-points."write_coordinator.dev"]
+    orders = "shop.dev:ORDERS"
 """
 
 import importlib
@@ -27,13 +30,20 @@ from coordinator.service.service import Service
 APP_SETTING: Final = "COORDINATOR_APP"
 SERVICE_GROUP: Final = "write_coordinator.services"
 GATEWAY_GROUP: Final = "write_coordinator.gateways"
+DEV_GROUP: Final = "write_coordinator.dev"
 
 
 class App(Struct, frozen=True, kw_only=True):
-    """The services of a system and their gateways, by name. Each is `module:ATTRIBUTE`: naming it imports nothing."""
+    """The services of a system, and by their names what belongs to them: `module:ATTRIBUTE`, which imports nothing.
+
+    `dev` names what services want of `coordinator dev`, each a `coordinator.dev.services.DevService`; those without
+    one get the defaults. `settings` names groups of settings that are the system's own, and says who reads each.
+    """
 
     services: Mapping[str, str]
     gateways: Mapping[str, str] = {}
+    dev: Mapping[str, str] = {}
+    settings: Mapping[str, str] = {}
 
 
 class Registry:
@@ -76,6 +86,16 @@ class Registry:
     def gateway(self, name: str) -> Any:
         """A `coordinator.http.app.Gateway`. Raises ConfigurationError."""
         return imported(self._reference("gateway", self._app.gateways, name), object)
+
+    def dev(self, name: str) -> Any:
+        """What a service wants of `coordinator dev`; None where it does not say. Raises ConfigurationError."""
+        reference = self._app.dev.get(name)
+        return None if reference is None else imported(reference, object)
+
+    @property
+    def settings(self) -> tuple[tuple[Any, str], ...]:
+        """The system's own groups of settings, and who reads each. Raises ConfigurationError."""
+        return tuple((imported(reference, type), readers) for reference, readers in self._app.settings.items())
 
     def targets(self, *own: Service) -> frozenset[str]:
         """To whom anything can be emitted: the lanes, and those who carry out their effects."""
@@ -129,10 +149,14 @@ def imported(reference: str, kind: type[Any]) -> Any:
 
 
 def _installed() -> App:
-    services = {point.name: point.value for point in sorted(entry_points(group=SERVICE_GROUP))}
+    services = _named(SERVICE_GROUP)
     if not services:
         raise ConfigurationError(
             f"no services: name an application (--app module:NAME, or {APP_SETTING}), or install a package that has "
             f"entry points of the group {SERVICE_GROUP}"
         )
-    return App(services=services, gateways={point.name: point.value for point in entry_points(group=GATEWAY_GROUP)})
+    return App(services=services, gateways=_named(GATEWAY_GROUP), dev=_named(DEV_GROUP))
+
+
+def _named(group: str) -> dict[str, str]:
+    return {point.name: point.value for point in sorted(entry_points(group=group))}

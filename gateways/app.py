@@ -13,4 +13,12 @@ APP = App(
         "items": "gateways.items:GATEWAY",
         "payments": "gateways.payments:GATEWAY",
     },
+    dev={
+        "users": "shared.users.dev:DEV",
+        "items": "shared.items.dev:DEV",
+        "payments": "shared.payments.dev:DEV",
+    },
+    settings={
+        "shared.payments.settings:StripeSettings": "effect workers and gateway of payments",
+    },
 )

@@ -26,7 +26,7 @@ from coordinator.http.requests import (
     read_query,
 )
 from coordinator.http.responses import json_response, representation, written_response
-from coordinator.runtime.settings import StripeSettings, load
+from coordinator.runtime.settings import load
 from coordinator.service.commands import Id
 from coordinator.service.errors import (
     CommandFailed,
@@ -41,6 +41,7 @@ from shared.payments import SERVICE
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
 from shared.payments.results import TellOfPayment
 from shared.payments.service import PaymentService
+from shared.payments.settings import StripeSettings
 from shared.payments.stripe_metadata import MetadataKey
 from shared.payments.stripe_webhooks import ProviderEvent, WebhookRefused, verify_webhook
 

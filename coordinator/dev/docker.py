@@ -7,13 +7,15 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
-from coordinator.dev.servers import Server
-from coordinator.dev.servers.addresses import ServerPorts, environment
+from coordinator.dev.servers import Server, mysql, postgresql
+from coordinator.dev.servers.addresses import ACCOUNT, ServerPorts, Wanted, environment
 from coordinator.dev.servers.process import Process
 from coordinator.service.errors import ConfigurationError
 
-SERVICES = ("rabbitmq", "postgres", "mysql", "mongodb", "redis")
+SERVICES: Final = {"postgresql": "postgres", "mysql": "mysql", "mongodb": "mongodb", "redis": "redis"}
+"""What compose.yaml calls each kind of server. The broker is its `rabbitmq`."""
 # Not the project of `docker compose up`: `make clean` may remove these volumes, and none of those.
 PROJECT = "write-coordinator-dev"
 _ANSWER_TIMEOUT_S = 5.0
@@ -35,8 +37,10 @@ class DockerServers:
     servers: tuple[Server, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def __init__(self, compose_file: Path, ports: ServerPorts, log_path: Path) -> None:
+    def __init__(self, compose_file: Path, wanted: Wanted, ports: ServerPorts, log_path: Path) -> None:
         self._compose_file = compose_file
+        self._wanted = wanted
+        self._services = ("rabbitmq", *(SERVICES[kind] for kind in wanted.kinds))
         self._ports = ports
         self._log_path = log_path
         self._command: Process | None = None
@@ -47,13 +51,14 @@ class DockerServers:
         Raises ConfigurationError with the end of what Docker said.
         """
         started = time.monotonic()
-        self._compose("up", "--detach", "--wait", *SERVICES, timeout_s=_UP_TIMEOUT_S)
+        self._compose("up", "--detach", "--wait", *self._services, timeout_s=_UP_TIMEOUT_S)
+        self._make_databases()
         if report is not None:
-            report(f"{', '.join(SERVICES)} in Docker", time.monotonic() - started)
+            report(f"{', '.join(self._services)} in Docker", time.monotonic() - started)
 
     def stop(self) -> None:
         """Stop the containers; their data stays in volumes."""
-        self._compose("stop", *SERVICES, timeout_s=_STOP_TIMEOUT_S)
+        self._compose("stop", *self._services, timeout_s=_STOP_TIMEOUT_S)
 
     def kill(self) -> None:
         """Interrupt start() or stop(). Containers that have started go on: stop() stops them."""
@@ -66,14 +71,16 @@ class DockerServers:
 
     def environment(self) -> dict[str, str]:
         """The settings with which our processes find them."""
-        ports = self._ports
-        return environment(
-            amqp=_given(ports.amqp),
-            postgresql=_given(ports.postgresql),
-            mysql=_given(ports.mysql),
-            mongodb=_given(ports.mongodb),
-            redis=_given(ports.redis),
-        )
+        return environment(self._wanted, self._ports)
+
+    def _make_databases(self) -> None:
+        """Those that compose.yaml does not make: it knows the services of one system."""
+        databases, ports = self._wanted, self._ports
+        if ports.postgresql and databases.of("postgresql"):
+            postgresql.make_databases(ports.postgresql, databases.of("postgresql"))
+        if ports.mysql and databases.of("mysql"):
+            password = os.environ.get("MYSQL_ROOT_PASSWORD") or ACCOUNT
+            mysql.make_databases(ports.mysql, databases.of("mysql"), root_password=password)
 
     def _compose(self, *arguments: str, timeout_s: float) -> None:
         ports = {f"DEV_{name.upper()}_PORT": str(port) for name, port in dataclasses.asdict(self._ports).items()}
@@ -91,12 +98,6 @@ class DockerServers:
             status = self._command.status
             self._command.kill()
             raise ConfigurationError(f"{' '.join(command)}: {status}\n{self._command.log_tail()}")
-
-
-def _given(port: int | None) -> int:
-    if port is None:
-        raise ConfigurationError("servers in Docker need the ports that they are published on")
-    return port
 
 
 def _succeeds(command: list[str]) -> bool:

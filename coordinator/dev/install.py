@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from coordinator.dev.servers.addresses import Wanted
 from coordinator.dev.servers.mongodb import STAND_IN
 from coordinator.dev.servers.process import Process, tail
 from coordinator.dev.servers.programs import find
@@ -40,16 +41,23 @@ class Program:
 
     names: tuple[str, ...]
     package: str | None
+    server: str | None = None
+    """The kind of server whose it is."""
 
 
 PROGRAMS = (
-    Program(("rabbitmq-server",), "rabbitmq-server"),
-    Program(("epmd",), "rabbitmq-server"),
-    Program(("postgres",), "postgresql"),
-    Program(("mariadbd", "mysqld"), "mariadb-server"),
-    Program(("redis-server", "valkey-server"), "redis-server"),
-    Program(("mongod", STAND_IN), None),  # Debian has neither; the stand-in is a Python package
+    Program(("rabbitmq-server",), "rabbitmq-server", "rabbitmq"),
+    Program(("epmd",), "rabbitmq-server", "rabbitmq"),
+    Program(("postgres",), "postgresql", "postgresql"),
+    Program(("mariadbd", "mysqld"), "mariadb-server", "mysql"),
+    Program(("redis-server", "valkey-server"), "redis-server", "redis"),
+    Program(("mongod", STAND_IN), None, "mongodb"),  # Debian has neither; the stand-in is a Python package
 )
+
+
+def needed(wanted: Wanted) -> tuple[Program, ...]:
+    """Those of the servers that are wanted."""
+    return tuple(program for program in PROGRAMS if program.server in ("rabbitmq", *wanted.kinds))
 
 
 def missing(programs: Sequence[Program] = PROGRAMS) -> list[Program]:

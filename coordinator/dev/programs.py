@@ -5,28 +5,43 @@ import signal
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 
+from coordinator.dev.plan import PlannedService
+from coordinator.dev.servers.addresses import HOST
 from coordinator.dev.servers.process import Process
-from coordinator.dev.settings import DevSettings
 
+_COORDINATOR = (sys.executable, "-m", "coordinator")
 _PROBE_TIMEOUT_S = 2.0
 _GATEWAY_STOP_TIMEOUT_S = 15.0
 _COORDINATOR_STOP_TIMEOUT_S = 45.0  # longer than twice LANE_STOP_TIMEOUT_S
 
 
 class Program:
-    """One of them. Ready when `GET {base_url}/readyz` answers 200."""
+    """One of them. Ready when `GET {base_url}{ready_path}` answers 200."""
 
-    def __init__(self, name: str, argv: list[str], *, base_url: str, log_path: Path, stop_timeout_s: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        argv: list[str],
+        *,
+        base_url: str,
+        log_path: Path,
+        stop_timeout_s: float,
+        ready_path: str = "/readyz",
+        shown_path: str = "",
+    ) -> None:
         self.name = name
         self.title = name
         self.argv = argv
         self.base_url = base_url
+        self.shown_url = f"{base_url}{shown_path}"
+        """What a person may look at."""
         self.log_path = log_path
         self.environment: Mapping[str, str] = {}
+        self._ready_url = f"{base_url}{ready_path}"
         self._stop_timeout_s = stop_timeout_s
         self._process: Process | None = None
 
@@ -45,7 +60,7 @@ class Program:
     @property
     def ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.base_url}/readyz", timeout=_PROBE_TIMEOUT_S) as answer:
+            with urllib.request.urlopen(self._ready_url, timeout=_PROBE_TIMEOUT_S) as answer:
                 return answer.status == HTTPStatus.OK and self.alive
         except OSError:  # refused, timed out, or an answer other than 2xx
             return False
@@ -74,54 +89,53 @@ class Program:
 
 def migrate_command() -> list[str]:
     """Makes the tables and the reader roles of all services."""
-    return [sys.executable, "-m", "coordinator", "migrate"]
+    return [*_COORDINATOR, "migrate"]
 
 
-def coordinators(settings: DevSettings, services: tuple[str, ...], logs: Path) -> list[Program]:
+def coordinators(services: Sequence[PlannedService], logs: Path) -> list[Program]:
     """One for each service's database."""
     return [
         Program(
-            f"coordinator-{service}",
-            [sys.executable, "-m", "coordinator", "run", service, "--metrics-port", str(port)],
-            base_url=f"http://127.0.0.1:{port}",
-            log_path=logs / f"coordinator-{service}.log",
+            f"coordinator-{service.name}",
+            [*_COORDINATOR, "run", service.name, "--metrics-port", str(service.metrics.number)],
+            base_url=f"http://{HOST}:{service.metrics.number}",
+            shown_path="/metrics",
+            log_path=logs / f"coordinator-{service.name}.log",
             stop_timeout_s=_COORDINATOR_STOP_TIMEOUT_S,
         )
-        for position, service in enumerate(services)
-        for port in [settings.metrics_port(service, position)]
+        for service in services
     ]
 
 
-def effect_workers(
-    settings: DevSettings, services: tuple[str, ...], calling: Collection[str], logs: Path
-) -> list[Program]:
+def effect_workers(services: Sequence[PlannedService], logs: Path) -> list[Program]:
     """One for each of those services that make calls to the outside."""
     return [
         Program(
-            f"effects-{service}",
-            [sys.executable, "-m", "coordinator", "effects", service, "--metrics-port", str(port)],
-            base_url=f"http://127.0.0.1:{port}",
-            log_path=logs / f"effects-{service}.log",
+            f"effects-{service.name}",
+            [*_COORDINATOR, "effects", service.name, "--metrics-port", str(service.effects.number)],
+            base_url=f"http://{HOST}:{service.effects.number}",
+            shown_path="/metrics",
+            log_path=logs / f"effects-{service.name}.log",
             stop_timeout_s=_COORDINATOR_STOP_TIMEOUT_S,
         )
-        for position, service in enumerate(services)
-        if service in calling
-        for port in [settings.effects_port(service, position)]
+        for service in services
+        if service.effects is not None
     ]
 
 
-def gateways(settings: DevSettings, services: tuple[str, ...], served: Collection[str], logs: Path) -> list[Program]:
+def gateways(services: Sequence[PlannedService], logs: Path) -> list[Program]:
     """One for each of those services that have a gateway."""
-    reached_at = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
     return [
         Program(
-            f"gateway-{service}",
-            [sys.executable, "-m", "coordinator", "gateway", service, "--host", settings.host, "--port", str(port)],
-            base_url=f"http://{reached_at}:{port}",
-            log_path=logs / f"gateway-{service}.log",
+            f"gateway-{service.name}",
+            [
+                *(*_COORDINATOR, "gateway", service.name),
+                *("--host", service.gateway.host, "--port", str(service.gateway.number)),
+            ],
+            base_url=service.gateway_url,
+            log_path=logs / f"gateway-{service.name}.log",
             stop_timeout_s=_GATEWAY_STOP_TIMEOUT_S,
         )
-        for position, service in enumerate(services)
-        if service in served
-        for port in [settings.gateway_port(service, position)]
+        for service in services
+        if service.gateway is not None
     ]

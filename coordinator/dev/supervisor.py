@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from coordinator.dev import docker, install, programs, provider
+from coordinator.dev import docker, helpers, install, programs
 from coordinator.dev.members import Member, Servers, end_of_log, report, say
-from coordinator.dev.servers import ServerSet, remove_data
-from coordinator.dev.settings import DevSettings, check_ports, load_settings
+from coordinator.dev.plan import Plan, check_ports, kept_names, plan_of, server_ports
+from coordinator.dev.servers import ServerSet, Wanted, remove_data
+from coordinator.dev.settings import DevSettings, load_settings
 from coordinator.dev.watch import Watch
 from coordinator.dev.workspace import Workspace
 from coordinator.registry import APP_SETTING, registry
@@ -47,23 +48,28 @@ def run(servers: Literal["auto", "docker", "native"], directory: Path) -> int:
     Nothing of it runs when this returns. Raises ConfigurationError when it cannot start.
     """
     settings = load_settings()
-    workspace = Workspace(directory)
+    known = registry()
+    workspace = Workspace(directory, kept_names(known))
     with workspace.locked(), Watch() as watch:
+        plan = plan_of(known, settings, workspace.directory, os.environ)
         in_docker = _use_docker(servers)
-        sandbox = provider.is_sandbox(os.environ)
-        check_ports(settings, registry().names, servers=not in_docker, sandbox=sandbox)
-        return Supervisor(settings, workspace, watch, in_docker=in_docker).run()
+        # In Docker they publish their ports by themselves.
+        check_ports([*([] if in_docker else server_ports(settings, plan.wanted)), *plan.ports])
+        return Supervisor(settings, plan, workspace, watch, in_docker=in_docker).run()
 
 
 def clean(directory: Path) -> None:
     """Remove the data of earlier runs. Raises ConfigurationError while one is under way."""
     if not directory.exists():
         return
-    workspace = Workspace(directory)
+    kept: frozenset[str] = frozenset()
+    with contextlib.suppress(ConfigurationError):  # without its application a run's directory may be cleaned too
+        kept = kept_names(registry())
+    workspace = Workspace(directory, kept)
     with workspace.locked():
         if workspace.docker_log.exists() and docker.engine_answers():
             ports = load_settings().server_ports()
-            docker.DockerServers(COMPOSE_FILE, ports, workspace.docker_log).remove()
+            docker.DockerServers(COMPOSE_FILE, Wanted(databases={}), ports, workspace.docker_log).remove()
         remove_data(workspace.servers)
         workspace.remove()
 
@@ -71,18 +77,19 @@ def clean(directory: Path) -> None:
 class Supervisor:
     """One run."""
 
-    def __init__(self, settings: DevSettings, workspace: Workspace, watch: Watch, *, in_docker: bool) -> None:
+    def __init__(
+        self, settings: DevSettings, plan: Plan, workspace: Workspace, watch: Watch, *, in_docker: bool
+    ) -> None:
         self._settings = settings
+        self._plan = plan
         self._workspace = workspace
         self._watch = watch
         self._in_docker = in_docker
         self._servers: Servers | None = None
-        self._sandboxes = provider.sandboxes(settings, workspace.directory, workspace.logs, os.environ)
-        known = registry()
-        calling = [service.name for service in known.calling]
-        self._coordinators = programs.coordinators(settings, known.names, workspace.logs)
-        self._workers = programs.effect_workers(settings, known.names, calling, workspace.logs)
-        self._gateways = programs.gateways(settings, known.names, known.gateway_names, workspace.logs)
+        self._helpers = helpers.programs(plan.helpers, workspace.logs)
+        self._coordinators = programs.coordinators(plan.services, workspace.logs)
+        self._workers = programs.effect_workers(plan.services, workspace.logs)
+        self._gateways = programs.gateways(plan.services, workspace.logs)
         self._watched: list[Member] = []
         self._deaths: dict[str, collections.deque[float]] = {}
 
@@ -105,14 +112,14 @@ class Supervisor:
         self._aside(functools.partial(self._servers.start, report), self._servers.kill)
         for note in self._servers.notes:
             say(f"note: {note}")
-        environment = self._servers.environment() | provider.environment(self._settings, os.environ)
+        environment = self._servers.environment() | helpers.environment(self._plan.helpers)
         environment |= {APP_SETTING: os.environ.get(APP_SETTING, "")}
-        environment |= provider.kept_environment(self._workspace.directory, os.environ)
+        environment |= helpers.kept_environment(self._plan.secrets, self._workspace.directory, os.environ)
         self._workspace.write_environment(environment)
         self._watched += self._servers.servers
         self._migrate(environment)
         started = time.monotonic()
-        members = [*self._sandboxes, *self._coordinators, *self._workers, *self._gateways]
+        members = [*self._helpers, *self._coordinators, *self._workers, *self._gateways]
         for program in members:
             program.environment = environment
             program.start()
@@ -123,22 +130,18 @@ class Supervisor:
             f"{len(self._gateways)} gateways",
             time.monotonic() - started,
         )
-        for gateway in self._gateways:
-            say(f"  {gateway.name:<20} {gateway.base_url}")
-        for program in (*self._coordinators, *self._workers):
-            say(f"  {program.name:<20} {program.base_url}/metrics")
-        for sandbox in self._sandboxes:
-            say(f"  {sandbox.name:<20} {sandbox.base_url}/sandbox/charges")
+        for program in (*self._gateways, *self._coordinators, *self._workers, *self._helpers):
+            say(f"  {program.name:<20} {program.shown_url}")
         say(f"addresses of the servers: source {self._workspace.environment_file}")
         say("Ctrl-C stops everything; a second Ctrl-C kills it")
 
     def _make_servers(self) -> Servers:
-        ports = self._settings.server_ports()
+        ports, wanted = self._settings.server_ports(), self._plan.wanted
         if self._in_docker:
-            return docker.DockerServers(COMPOSE_FILE, ports, self._workspace.docker_log)
-        installation = install.Installation(say, self._workspace.logs / "apt.log")
+            return docker.DockerServers(COMPOSE_FILE, wanted, ports, self._workspace.docker_log)
+        installation = install.Installation(say, self._workspace.logs / "apt.log", install.needed(wanted))
         self._aside(installation.run, installation.kill)
-        return ServerSet.native(self._workspace.servers, ports)
+        return ServerSet.native(self._workspace.servers, wanted, ports)
 
     def _migrate(self, environment: dict[str, str]) -> None:
         started = time.monotonic()
@@ -212,7 +215,7 @@ class Supervisor:
             raise _StopRequested
 
     def _stop(self) -> None:
-        """Gateways, workers, coordinators, the sandbox, then servers; at the second signal, all at once by SIGKILL."""
+        """Gateways, workers, coordinators, helpers, then servers; at the second signal, all at once by SIGKILL."""
         say("stopping")
         started = time.monotonic()
         with ThreadPoolExecutor(1) as thread:
@@ -231,12 +234,12 @@ class Supervisor:
         _stop_all(self._gateways)
         _stop_all(self._workers)
         _stop_all(self._coordinators)
-        _stop_all(self._sandboxes)
+        _stop_all(self._helpers)
         if self._servers is not None:
             self._servers.stop()
 
     def _kill(self) -> None:
-        for program in (*self._gateways, *self._workers, *self._coordinators, *self._sandboxes):
+        for program in (*self._gateways, *self._workers, *self._coordinators, *self._helpers):
             program.kill()
         if self._servers is not None:
             self._servers.kill()

@@ -4,22 +4,23 @@ import contextlib
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from coordinator.dev.servers.server import make_passable
 from coordinator.service.errors import ConfigurationError
 
-MADE: Final = frozenset({"env", "env.new", "lock", "logs", "sandbox", "servers", "stripe-metadata-key"})
-"""All that there is in the directory of a run."""
+MADE: Final = frozenset({"env", "env.new", "lock", "logs", "servers"})
+"""What there is in the directory of every run."""
 
 
 class Workspace:
-    """By default `.dev`."""
+    """By default `.dev`. `kept` names what runs of this application keep in it, beside what all runs do."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, kept: Collection[str] = ()) -> None:
         self.directory = directory.absolute()
+        self._kept = frozenset(kept)
         self.servers = self.directory / "servers"
         self.logs = self.directory / "logs"
         self.environment_file = self.directory / "env"
@@ -29,15 +30,15 @@ class Workspace:
     def locked(self) -> Iterator[None]:
         """Hold it alone. The kernel lets go of the lock when the process ends, however it ends.
 
-        Raises ConfigurationError when another run holds it, or it has what no run has made.
+        Raises ConfigurationError when another run holds it, or it has what no run of this application has made.
         """
         there = {entry.name for entry in self.directory.iterdir()} if self.directory.exists() else set()
         # What begins with a dot is a desktop's or an editor's.
-        strange = {name for name in there - MADE if not name.startswith(".")}
+        strange = {name for name in there - MADE - self._kept if not name.startswith(".")}
         if strange:
             raise ConfigurationError(
-                f"{self.directory} has {min(strange)!r}, which no run has made: name a new directory "
-                "(--dir, DEV_DIRECTORY), which `coordinator dev` fills, and --clean removes"
+                f"{self.directory} has {min(strange)!r}, which no run of this application has made: name a "
+                "new directory (--dir, DEV_DIRECTORY), which `coordinator dev` fills, and --clean removes"
             )
         make_passable(self.directory)
         self.logs.mkdir(exist_ok=True)

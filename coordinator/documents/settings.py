@@ -6,13 +6,14 @@
 import re
 from inspect import cleandoc
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final, TypeAlias, get_args
 
 import click
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from coordinator.dev.plan import PORT_MAX, PlannedPort, plan_of
 from coordinator.dev.settings import DevSettings
 from coordinator.documents.asyncapi import document, to_json
 from coordinator.registry import registry
@@ -24,7 +25,6 @@ from coordinator.runtime.settings import (
     GatewaySettings,
     LaneSettings,
     ReaderSettings,
-    StripeSettings,
     TelemetrySettings,
 )
 
@@ -32,27 +32,42 @@ DOCS: Final = Path(__file__).parents[2] / "docs"
 BEGIN: Final = "<!-- settings: made by `python -m coordinator.documents.settings --write` -->"
 END: Final = "<!-- end of settings -->"
 
-GROUPS: Final[tuple[tuple[type[BaseSettings], str], ...]] = (
-    (BrokerSettings, "coordinators and gateways"),
-    (LaneSettings, "coordinators"),
-    (EffectSettings, "effect workers"),
-    (DatabaseSettings, "coordinators and migrate; `<SERVICE>` is `USERS`, `ITEMS` or `PAYMENTS`"),
-    (ReaderSettings, "gateways"),
-    (CacheSettings, "coordinator and gateways of items"),
-    (GatewaySettings, "gateways"),
-    (StripeSettings, "effect workers and gateway of payments"),
-    (TelemetrySettings, "all"),
-    (DevSettings, "`coordinator dev`"),
-)
-"""Every group of settings there is, and who reads it."""
+_Groups: TypeAlias = tuple[tuple[type[BaseSettings], str], ...]
 
 _UNITS: Final = {"s": "s", "ms": "ms", "bytes": "bytes"}
 _BOUNDS: Final = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
 
 
+def groups() -> _Groups:
+    """Every group of settings there is, the application's own too, and who reads it."""
+    known = registry()
+    *others, last = (f"`{name.upper()}`" for name in known.names)
+    prefixes = " or ".join([", ".join(others), last] if others else [last])
+    cached = ", ".join(service.name for service in known.services if service.projection is not None)
+    return (
+        (BrokerSettings, "coordinators and gateways"),
+        (LaneSettings, "coordinators"),
+        (EffectSettings, "effect workers"),
+        (DatabaseSettings, f"coordinators and migrate; `<SERVICE>` is {prefixes}"),
+        (ReaderSettings, "gateways"),
+        (CacheSettings, f"coordinator and gateways of {cached}"),
+        (GatewaySettings, "gateways"),
+        *known.settings,
+        (TelemetrySettings, "all"),
+        (DevSettings, "`coordinator dev`"),
+    )
+
+
 def settings_tables() -> str:
-    """One Markdown table for each group of settings."""
-    return "\n\n".join(_table(group, readers) for group, readers in GROUPS)
+    """One Markdown table for each group of settings; the last goes on with the ports of the services."""
+    tables = "\n\n".join(_table(group, readers) for group, readers in groups())
+    return "\n".join([tables, *(_port_row(port) for port in dev_ports())])
+
+
+def dev_ports() -> tuple[PlannedPort, ...]:
+    """The ports of the application's services in a run of `coordinator dev`, by default."""
+    settings = DevSettings.model_construct(host=DevSettings.model_fields["host"].default)
+    return tuple(plan_of(registry(), settings, Path(), {}).ports)
 
 
 def operating(text: str) -> str:
@@ -83,6 +98,10 @@ def _table(group: type[BaseSettings], readers: str) -> str:
         cells = (f"`{prefix}{name.upper()}`", _default(name, field), _limits(field), field.description or "")
         lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return "\n".join(lines)
+
+
+def _port_row(port: PlannedPort) -> str:
+    return f"| `{port.setting}` | `{port.number}` | ≥ 1, ≤ {PORT_MAX} | {port.title[0].upper()}{port.title[1:]}. |"
 
 
 def _default(name: str, field: FieldInfo) -> str:

@@ -5,7 +5,7 @@ from typing import TypeVar
 from pydantic_settings import BaseSettings
 
 from coordinator.protocol.packing import ENVELOPE_BYTES_MAX, PACK_BYTES_MAX, PACK_COMMANDS_MAX
-from coordinator.runtime.settings import BrokerSettings, EffectSettings, GatewaySettings, LaneSettings, StripeSettings
+from coordinator.runtime.settings import BrokerSettings, GatewaySettings, LaneSettings
 from coordinator.service.errors import ConfigurationError
 
 _Group = TypeVar("_Group", bound=BaseSettings)
@@ -16,7 +16,7 @@ def check_fit(*groups: BaseSettings) -> None:
 
     Raises ConfigurationError, which names both settings of each pair that does not fit, and their values.
     """
-    misfits = [*_messages(groups), *_calls(groups)]
+    misfits = _messages(groups)
     if misfits:
         raise ConfigurationError("; ".join(misfits))
 
@@ -42,15 +42,6 @@ def _messages(groups: tuple[BaseSettings, ...]) -> list[str]:
             f"{body} must be at least {ENVELOPE_BYTES_MAX} below {message}: the lane would not take what a gateway does"
         )
     return misfits
-
-
-def _calls(groups: tuple[BaseSettings, ...]) -> list[str]:
-    """A call must have the time to fail by itself."""
-    effects, stripe = _of(groups, EffectSettings), _of(groups, StripeSettings)
-    if effects is None or stripe is None or effects.call_timeout_s > stripe.timeout_s:
-        return []
-    call = f"EFFECTS_CALL_TIMEOUT_S ({effects.call_timeout_s:g})"
-    return [f"{call} must be above STRIPE_TIMEOUT_S ({stripe.timeout_s:g}): else calls are given up before they fail"]
 
 
 def _of(groups: tuple[BaseSettings, ...], group: type[_Group]) -> _Group | None:

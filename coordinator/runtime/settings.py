@@ -7,7 +7,7 @@ capitals: `LaneSettings.batch_commands_max` is `LANE_BATCH_COMMANDS_MAX`. docs/O
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -25,7 +25,7 @@ SECONDS_MAX = 10_000_000
 """What a time may be at most, about four months: beyond that an operating system's clocks overflow."""
 
 
-class _Limits(BaseModel):
+class Limits(BaseModel):
     """What all groups have in common: no times that are infinite or no numbers, and limits that fit each other."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
@@ -49,7 +49,7 @@ class _Limits(BaseModel):
             raise ValueError(f"{self.shown(smaller)} ({one}) must not be above {self.shown(larger)} ({other})")
 
 
-class BrokerSettings(BaseSettings, _Limits):
+class BrokerSettings(BaseSettings, Limits):
     """How to reach RabbitMQ, and the limits of its queues."""
 
     model_config = SettingsConfigDict(env_prefix="AMQP_")
@@ -102,7 +102,7 @@ class BrokerSettings(BaseSettings, _Limits):
         return self
 
 
-class LaneSettings(BaseSettings, _Limits):
+class LaneSettings(BaseSettings, Limits):
     """The limits of a lane."""
 
     model_config = SettingsConfigDict(env_prefix="LANE_")
@@ -161,7 +161,7 @@ class LaneSettings(BaseSettings, _Limits):
         return self
 
 
-class EffectSettings(BaseSettings, _Limits):
+class EffectSettings(BaseSettings, Limits):
     """The limits of effect workers."""
 
     model_config = SettingsConfigDict(env_prefix="EFFECTS_")
@@ -171,8 +171,8 @@ class EffectSettings(BaseSettings, _Limits):
     give_up_after_s: float = Field(
         default=86_400.0,
         gt=0,
-        description="How long a call is made again and again before it is given up. Stripe remembers an idempotency "
-        "key for a day.",
+        description="How long a call is made again and again before it is given up: no longer than the other side "
+        "remembers an idempotency key.",
     )
     retry_delay_s: float = Field(
         default=0.5, gt=0, description="The first pause between two attempts is at most this; it doubles."
@@ -198,8 +198,8 @@ class EffectSettings(BaseSettings, _Limits):
         return self
 
 
-class DatabaseSettings(BaseSettings, _Limits):
-    """One service's database. The prefix is the service's name: `USERS_DATABASE_URL`."""
+class DatabaseSettings(BaseSettings, Limits):
+    """One service's database. The prefix is the service's name: `ORDERS_DATABASE_URL`."""
 
     model_config = SettingsConfigDict(extra="ignore")
 
@@ -220,7 +220,7 @@ class DatabaseSettings(BaseSettings, _Limits):
     )
 
 
-class ReaderSettings(BaseSettings, _Limits):
+class ReaderSettings(BaseSettings, Limits):
     """What a gateway needs to know of its service's database."""
 
     model_config = SettingsConfigDict(extra="ignore")
@@ -228,7 +228,7 @@ class ReaderSettings(BaseSettings, _Limits):
     reader_url: str | None = Field(
         default=None,
         pattern=_SERVER_URL,
-        description="A role that cannot write. Users and payments: any of the SQL servers; items: MongoDB.",
+        description="A role that cannot write, on the kind of server that the gateway reads: an SQL one, or MongoDB.",
     )
     database_url: str | None = Field(default=None, pattern=_SERVER_URL, description="Used where no reader is set.")
 
@@ -240,14 +240,14 @@ class ReaderSettings(BaseSettings, _Limits):
         return url
 
 
-class CacheSettings(BaseSettings, _Limits):
-    """The cache of the items service."""
+class CacheSettings(BaseSettings, Limits):
+    """The cache of a service's rows."""
 
     model_config = SettingsConfigDict(env_prefix="REDIS_")
 
     url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^rediss?://", description="The cache's address.")
     timeout_s: float = Field(default=0.25, gt=0, description="A cache slower than this is not waited for.")
-    ttl_s: int = Field(default=300, ge=1, description="How long an item stays in the cache.")
+    ttl_s: int = Field(default=300, ge=1, description="How long a row stays in the cache.")
     lease_s: float = Field(
         default=2.0,
         ge=0.1,
@@ -261,7 +261,7 @@ class CacheSettings(BaseSettings, _Limits):
         return self
 
 
-class GatewaySettings(BaseSettings, _Limits):
+class GatewaySettings(BaseSettings, Limits):
     """A gateway's own limits. The host and port come from its command line."""
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_")
@@ -298,37 +298,7 @@ class GatewaySettings(BaseSettings, _Limits):
         return self
 
 
-class StripeSettings(BaseSettings, _Limits):
-    """The payment provider: Stripe, or the sandbox that speaks its API."""
-
-    model_config = SettingsConfigDict(env_prefix="STRIPE_")
-
-    api_key: SecretStr | None = Field(
-        default=None, description="For the workers that call Stripe: `sk_test_…`, `sk_live_…` or `rk_…`."
-    )
-    api_base: str = Field(default="https://api.stripe.com", pattern=r"^https?://", description="Where Stripe's API is.")
-    timeout_s: float = Field(default=15.0, gt=0, description="Limit of one call; then it is unknown what became of it.")
-    webhook_secret: SecretStr | None = Field(
-        default=None, description="For the gateway that receives Stripe's events: `whsec_…`."
-    )
-    spent_key_s: float = Field(
-        default=60.0,
-        ge=0,
-        description="Stripe keeps a fault of its own for the idempotency key: so long after an authorization was asked "
-        "for, and if Stripe knows of none, it is asked for with another key.",
-    )
-    metadata_key: SecretStr | None = Field(
-        default=None,
-        min_length=16,
-        description="For both: signs what is ours at Stripe, where others may have payments on the account. A secret "
-        "of this deployment, 16 characters or more; keep it when other keys are changed.",
-    )
-    webhook_tolerance_s: int = Field(
-        default=300, ge=1, description="How far an event's time may be from ours; it is signed anew at every delivery."
-    )
-
-
-class TelemetrySettings(BaseSettings, _Limits):
+class TelemetrySettings(BaseSettings, Limits):
     """Logs and metrics."""
 
     model_config = SettingsConfigDict(env_prefix="TELEMETRY_")

@@ -190,5 +190,3 @@ def configure_logging(settings: TelemetrySettings, process: str) -> None:
     # pika reports every expected loss of a connection at length; ours says it once, with what is done about it.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    # It tells of every call, which the provider's own log does too.
-    logging.getLogger("stripe").setLevel(logging.WARNING)

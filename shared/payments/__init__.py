@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from coordinator.runtime.fit import check_fit
-from coordinator.runtime.settings import EffectSettings, StripeSettings, load
+from coordinator.runtime.settings import EffectSettings, load
 from coordinator.service.outside_calls import Effects
 from coordinator.service.service import Service
 from shared.payments.effects import PaymentEffects
 from shared.payments.handlers import HANDLERS
 from shared.payments.model import Payment, Refund, Waiters, metadata
+from shared.payments.settings import StripeSettings, check_calls_fit
 
 
 def open_payment_effects() -> Effects:
@@ -17,7 +17,7 @@ def open_payment_effects() -> Effects:
     from shared.payments.stripe_provider import StripeProvider  # noqa: PLC0415
 
     stripe = load(StripeSettings)
-    check_fit(stripe, load(EffectSettings))
+    check_calls_fit(load(EffectSettings), stripe)
     return PaymentEffects(StripeProvider(stripe))
 
 

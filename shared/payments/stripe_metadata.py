@@ -10,8 +10,8 @@ import hmac
 from collections.abc import Mapping
 from typing import Final
 
-from coordinator.runtime.settings import StripeSettings
 from coordinator.service.errors import ConfigurationError
+from shared.payments.settings import StripeSettings
 
 KEY_METADATA: Final = "idempotency_key"
 PAYMENT_METADATA: Final = "payment_id"

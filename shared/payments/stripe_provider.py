@@ -11,6 +11,7 @@ Stripe's whose effect shows only later than STRIPE_SPENT_KEY_S holds an amount a
 it, by default after seven days. It is never taken.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,10 +20,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import aiohttp
 import stripe
 
-from coordinator.runtime.settings import StripeSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.outside_calls import EffectRetry
 from shared.payments.provider import Authorized, Captured, Declined, Refunded, Refused, Voided
+from shared.payments.settings import StripeSettings
 from shared.payments.stripe_amounts import AmountNotChargeable, to_stripe
 from shared.payments.stripe_answers import amount_of, declined, id_of, refused
 from shared.payments.stripe_errors import KeySpent, StripeRefused
@@ -55,6 +56,8 @@ class StripeProvider:
                 "STRIPE_API_KEY: payments through Stripe need a key, such as sk_test_…; it is unset"
             )
         self._metadata_key = MetadataKey(settings)
+        # It tells of every call, which the provider's own log does too.
+        logging.getLogger("stripe").setLevel(logging.WARNING)
         self._spent_key_s = settings.spent_key_s
         self._http = BoundedHttp(timeout=aiohttp.ClientTimeout(total=settings.timeout_s))
         client = stripe.StripeClient(

@@ -19,6 +19,7 @@ from coordinator.dev.servers.process import Process
 from tests.bench.databases import BenchDatabase, fill_log, open_bench_database
 from tests.bench.service import LANE_BIG_LOG, LANES
 from tests.support.databases import FreshDatabases
+from tests.support.servers import reference_servers
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
@@ -156,7 +157,7 @@ def running_session(programs: Sequence[Program] = ()) -> Iterator[Session]:
     directory.chmod(0o755)
     try:
         Installation(print, directory / "install.log", (*PROGRAMS, *programs)).run()
-        servers = ServerSet.native(directory)
+        servers = reference_servers(directory)
         servers.start(lambda what, seconds: print(f"  {what} ({seconds:.1f} s)", flush=True))
         session = Session(servers, directory)
         try:

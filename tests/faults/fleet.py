@@ -25,7 +25,7 @@ from tests.faults.disk import SmallDisk, small_disk
 from tests.faults.plan import LANES
 from tests.faults.proxy import TcpProxy
 from tests.faults.tables import Tables
-from tests.support.servers import Environment
+from tests.support.servers import Environment, reference_servers
 
 SLOTS = ("a", "b")
 READY_TIMEOUT_S = 60.0
@@ -208,7 +208,7 @@ def _native_servers() -> Iterator[tuple[ServerSet, Path, SmallDisk | None]]:
     directory.chmod(0o755)
     try:
         Installation(print, directory / "install.log").run()
-        servers = ServerSet.native(directory)
+        servers = reference_servers(directory)
         with small_disk(servers.rabbitmq.data, directory / "rabbitmq.image") as disk:
             try:
                 servers.start()

@@ -24,7 +24,7 @@ import redis
 from coordinator.dev.servers import Server, ServerSet
 from coordinator.dev.servers.process import descendants
 from coordinator.service.errors import ConfigurationError
-from tests.support.servers import quorum_queues_are_noted
+from tests.support.servers import quorum_queues_are_noted, reference_servers
 
 pytestmark = pytest.mark.timeout(300)
 DIED_WITHIN_S = 15.0
@@ -41,7 +41,7 @@ def directory() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def servers(directory: Path) -> Iterator[ServerSet]:
-    servers = ServerSet.native(directory)
+    servers = reference_servers(directory)
     servers.start()
     yield servers
     servers.stop()
@@ -252,14 +252,14 @@ def test_a_server_whose_port_another_one_has_does_not_take_it_for_itself(
     directory: Path, servers: ServerSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coordinator.dev.servers.server._PORT_TIMEOUT_S", 0.3)  # this port does not become free
-    other = ServerSet.native(directory / "other")
+    other = reference_servers(directory / "other")
     other.redis.port = servers.redis.port
     with pytest.raises(ConfigurationError, match=rf"Redis cannot start: port {servers.redis.port} .* is in use"):
         other.redis.start()
 
 
 def test_a_server_that_cannot_start_says_why_with_its_log(directory: Path) -> None:
-    other = ServerSet.native(directory / "broken")
+    other = reference_servers(directory / "broken")
     other.postgresql.start()
     other.postgresql.stop()
     (other.postgresql.data / "PG_VERSION").write_text("9.4")
@@ -272,7 +272,7 @@ def test_a_set_of_which_one_fails_leaves_nothing_behind(
 ) -> None:
     monkeypatch.setattr("coordinator.dev.servers.server._PORT_TIMEOUT_S", 1.5)  # the others are on their way then
     place = directory / "failing"
-    other = ServerSet.native(place)
+    other = reference_servers(place)
     other.redis.port = servers.redis.port
     with pytest.raises(ConfigurationError, match="Redis"):
         other.start()
@@ -282,9 +282,9 @@ def test_a_set_of_which_one_fails_leaves_nothing_behind(
 PARENT = """
 import json, sys, threading
 from pathlib import Path
-from coordinator.dev.servers import ServerSet
 from coordinator.dev.servers.process import descendants
-servers = ServerSet.native(Path(sys.argv[1]))
+from tests.support.servers import reference_servers
+servers = reference_servers(Path(sys.argv[1]))
 is_paused = sys.argv[2:] == ["paused"]
 # From a thread that ends at once: the servers must not end with it.
 starting = threading.Thread(target=servers.postgresql.start if is_paused else servers.start)
@@ -312,11 +312,11 @@ def test_servers_die_with_the_parent_that_is_killed(state: str, processes_min: i
         parent.stdout.close()
         assert eventually(lambda: all(gone(pid) for pid in pids)), [pid for pid in pids if not gone(pid)]
         assert eventually(lambda: processes_of(directory) == []), processes_of(directory)
-        again = ServerSet.native(directory)
+        again = reference_servers(directory)
         again.postgresql.start()
         again.postgresql.stop()
     finally:
         parent.kill()
         parent.wait()
-        ServerSet.native(directory).remove()
+        reference_servers(directory).remove()
         shutil.rmtree(directory)

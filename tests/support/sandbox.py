@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from coordinator.dev.programs import Program
 from coordinator.dev.servers.ports import free_port
-from coordinator.runtime.settings import StripeSettings
 from shared.payments.sandbox.defaults import API_KEY, METADATA_KEY, WEBHOOK_SECRET
+from shared.payments.settings import StripeSettings
 from shared.payments.stripe_provider import StripeProvider
 from tests.support.system import wait_until
 

@@ -11,8 +11,11 @@ from shutil import rmtree
 
 from coordinator.dev.docker import engine_answers
 from coordinator.dev.install import Installation, Program
+from coordinator.dev.plan import wanted_of
 from coordinator.dev.servers import Server, ServerSet, remove_data
 from coordinator.dev.servers.programs import find
+from coordinator.registry import Registry
+from gateways.app import APP
 
 Environment = dict[str, str]
 
@@ -40,6 +43,11 @@ WRK = Program(("wrk",), "wrk")
 """The load generator of the benchmark's HTTP rows."""
 
 
+def reference_servers(directory: Path) -> ServerSet:
+    """Processes of this machine: all that the reference system wants."""
+    return ServerSet.native(directory, wanted_of(Registry(APP)))
+
+
 @contextmanager
 def running_servers() -> Iterator[tuple[Environment, ServerSet | None]]:
     """The addresses of all servers, as settings; and the processes, where they are ours to kill."""
@@ -51,7 +59,7 @@ def running_servers() -> Iterator[tuple[Environment, ServerSet | None]]:
     directory = Path(tempfile.mkdtemp(prefix="write-coordinator-tests-"))
     directory.chmod(0o755)
     Installation(print, directory / "install.log").run()
-    servers = ServerSet.native(directory)
+    servers = reference_servers(directory)
     try:
         servers.start()
         yield servers.environment(), servers

@@ -17,7 +17,8 @@ from pydantic_settings import BaseSettings
 from coordinator.cli import cli
 from coordinator.cli import gateway as gateway_command
 from coordinator.dev import docker
-from coordinator.dev.servers.addresses import environment
+from coordinator.dev.plan import plan_of, wanted_of
+from coordinator.dev.servers.addresses import ServerPorts, environment
 from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.dev.settings import DevSettings
 from coordinator.http.server import STOP_MARGIN_S
@@ -31,12 +32,12 @@ from coordinator.runtime.settings import (
     GatewaySettings,
     LaneSettings,
     ReaderSettings,
-    StripeSettings,
     TelemetrySettings,
     load,
 )
 from coordinator.stores.open import open_store
 from shared.payments.sandbox.__main__ import main as sandbox_command
+from shared.payments.settings import StripeSettings
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = Path(__file__).parent / "schemas" / "compose-spec.json"
@@ -193,7 +194,7 @@ def test_accounts_and_databases_are_those_that_the_servers_are_made_with() -> No
 
 
 def test_coordinator_dev_finds_the_servers_with_the_accounts_that_it_expects() -> None:
-    expected = environment(amqp=1, postgresql=2, mysql=3, mongodb=4, redis=5)
+    expected = environment(wanted_of(registry()), ServerPorts(amqp=1, postgresql=2, mysql=3, mongodb=4, redis=5))
     inside = {setting: value for _, setting, value in urls()} | dict(COMPOSE_SERVICES["migrate"]["environment"])
     for setting, outside in expected.items():
         ours, theirs = urlsplit(inside[setting]), urlsplit(outside)
@@ -203,7 +204,7 @@ def test_coordinator_dev_finds_the_servers_with_the_accounts_that_it_expects() -
             theirs.password,
             theirs.path,
         ), setting
-    assert set(docker.SERVICES) <= set(COMPOSE_SERVICES)
+    assert {"rabbitmq", *docker.SERVICES.values()} <= set(COMPOSE_SERVICES)
 
 
 def test_ports_are_published_on_loopback_under_the_numbers_of_coordinator_dev() -> None:
@@ -214,6 +215,7 @@ def test_ports_are_published_on_loopback_under_the_numbers_of_coordinator_dev() 
             variables[variable] = int(default)
     assert variables.pop("RABBITMQ_MANAGEMENT_PORT") == 15672
     defaults = {f"DEV_{name.upper()}": field.default for name, field in DevSettings.model_fields.items()}
+    defaults |= {port.setting: port.number for port in plan_of(registry(), DevSettings(), ROOT, {}).ports}
     assert variables == {name: defaults[name] for name in variables}
     assert {f"DEV_{server}_PORT" for server in ("AMQP", "POSTGRESQL", "MYSQL", "MONGODB", "REDIS")} <= set(variables)
     assert [variables[f"DEV_{name.upper()}_PORT"] for name in NAMES] == [8081, 8082, 8083]
@@ -334,7 +336,7 @@ def test_everything_starts_again_but_the_migrations() -> None:
 def test_volumes_are_declared_and_used() -> None:
     used = [volume.partition(":")[0] for service in COMPOSE_SERVICES.values() for volume in service.get("volumes", [])]
     assert sorted(used) == sorted(COMPOSE["volumes"])
-    for name in set(docker.SERVICES) - {"redis"}:
+    for name in {"rabbitmq", *docker.SERVICES.values()} - {"redis"}:
         assert COMPOSE_SERVICES[name]["volumes"], name
 
 

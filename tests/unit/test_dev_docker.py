@@ -6,10 +6,11 @@ import pytest
 
 from coordinator.dev import docker
 from coordinator.dev.docker import DockerServers, engine_answers
-from coordinator.dev.servers.addresses import ServerPorts
+from coordinator.dev.servers.addresses import ServerPorts, Wanted
 from coordinator.service.errors import ConfigurationError
 
 PORTS = ServerPorts(amqp=1, amqp_dist=2, epmd=3, postgresql=4, mysql=5, mongodb=6, redis=7)
+WANTED = Wanted(databases={"users": "postgresql", "items": "mongodb", "payments": "mysql"}, cache=True)
 COMPOSE = "compose --project-name write-coordinator-dev --file /project/compose.yaml"
 
 
@@ -30,9 +31,18 @@ def calls(tmp_path: Path) -> list[str]:
     return (tmp_path / "calls").read_text().splitlines()
 
 
-def test_servers_are_started_stopped_and_removed_by_compose(tmp_path: Path, make_docker) -> None:
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> dict[int, tuple[str, ...]]:
+    """Where databases are asked for, and which; none is made."""
+    asked: dict[int, tuple[str, ...]] = {}
+    for module in (docker.postgresql, docker.mysql):
+        monkeypatch.setattr(module, "make_databases", lambda port, names, **_: asked.update({port: names}))
+    return asked
+
+
+def test_servers_are_started_stopped_and_removed_by_compose(tmp_path: Path, make_docker, made) -> None:
     make_docker(f"env | grep ^DEV_ | sort > {tmp_path}/environment")
-    servers = DockerServers(Path("/project/compose.yaml"), PORTS, tmp_path / "docker.log")
+    servers = DockerServers(Path("/project/compose.yaml"), WANTED, PORTS, tmp_path / "docker.log")
     steps: list[str] = []
     servers.start(lambda what, _seconds: steps.append(what))
     servers.stop()
@@ -52,10 +62,24 @@ def test_servers_are_started_stopped_and_removed_by_compose(tmp_path: Path, make
         "DEV_REDIS_PORT=7",
     ]
     assert steps == ["rabbitmq, postgres, mysql, mongodb, redis in Docker"]
+    assert made == {4: ("users",), 5: ("payments",)}
+
+
+def test_only_the_servers_that_are_wanted_are_started(tmp_path: Path, make_docker, made) -> None:
+    make_docker()
+    wanted = Wanted(databases={"orders": "postgresql", "accounts": "postgresql"})
+    servers = DockerServers(Path("/project/compose.yaml"), wanted, PORTS, tmp_path / "docker.log")
+    servers.start()
+    assert calls(tmp_path) == [f"{COMPOSE} up --detach --wait rabbitmq postgres"]
+    assert made == {4: ("orders", "accounts")}
+    assert set(servers.environment()) == {
+        "AMQP_URL",
+        *("ORDERS_DATABASE_URL", "ORDERS_READER_URL", "ACCOUNTS_DATABASE_URL", "ACCOUNTS_READER_URL"),
+    }
 
 
 def test_the_environment_names_the_published_ports(tmp_path: Path) -> None:
-    assert DockerServers(Path("compose.yaml"), PORTS, tmp_path / "log").environment() == {
+    assert DockerServers(Path("compose.yaml"), WANTED, PORTS, tmp_path / "log").environment() == {
         "AMQP_URL": "amqp://guest:guest@127.0.0.1:1/%2F",
         "USERS_DATABASE_URL": "postgresql://coordinator:coordinator@127.0.0.1:4/users",
         "USERS_READER_URL": "postgresql://users_reader:users_reader@127.0.0.1:4/users",
@@ -69,7 +93,7 @@ def test_the_environment_names_the_published_ports(tmp_path: Path) -> None:
 
 def test_what_docker_says_when_it_fails_is_passed_on(tmp_path: Path, make_docker) -> None:
     make_docker("echo no such image; exit 3")
-    servers = DockerServers(Path("compose.yaml"), PORTS, tmp_path / "docker.log")
+    servers = DockerServers(Path("compose.yaml"), WANTED, PORTS, tmp_path / "docker.log")
     with pytest.raises(ConfigurationError, match=r"(?s)exit status 3.*no such image"):
         servers.start()
 

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.dev.plan import plan_of
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.settings import DevSettings
+from coordinator.registry import registry
 
 # A run of the real supervisor in a process of its own, as it takes signals. The server is a process that sleeps;
 # a program answers every request with 200 until it is told to fail.
 DRIVER = """
 import sys
 from pathlib import Path
-from coordinator.dev import install, programs, provider, supervisor
+from coordinator.dev import helpers, install, programs, supervisor
 from coordinator.dev.servers import ServerSet
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import Server
@@ -53,8 +55,7 @@ class Sleeper(Server):
 
 class Set(ServerSet):
     def __init__(self, directory):
-        self.sleeper = Sleeper(directory / "sleeper")
-    servers = property(lambda self: (self.sleeper,))
+        super().__init__([Sleeper(directory / "sleeper")], None)
     def environment(self):
         return {"AMQP_URL": "amqp://it's"}
 
@@ -64,14 +65,13 @@ def small(name, port, logs, stop_timeout_s):
     return programs.Program(
         name, command, base_url=f"http://127.0.0.1:{port}", log_path=logs / f"{name}.log", stop_timeout_s=stop_timeout_s
     )
-supervisor.SERVICE_NAMES = ("users",)
-install.PROGRAMS = ()
-programs.coordinators = lambda settings, names, logs: [small("lane", settings.users_metrics_port, logs, 60)]
-programs.gateways = lambda settings, names, served, logs: [small("gateway", settings.users_port, logs, 60)]
-programs.effect_workers = lambda settings, names, calling, logs: []
-provider.sandboxes = lambda settings, directory, logs, given: []
+install.needed = lambda wanted: ()
+programs.coordinators = lambda services, logs: [small("lane", services[0].metrics.number, logs, 60)]
+programs.gateways = lambda services, logs: [small("gateway", services[0].gateway.number, logs, 60)]
+programs.effect_workers = lambda services, logs: []
+helpers.programs = lambda helpers, logs: []
 programs.migrate_command = lambda: ["sh", "-c", migration]
-supervisor.ServerSet.native = classmethod(lambda cls, directory, ports: Set(directory))
+supervisor.ServerSet.native = classmethod(lambda cls, directory, wanted, ports: Set(directory))
 try:
     sys.exit(supervisor.run("native", directory))
 except ConfigurationError as error:
@@ -136,9 +136,9 @@ class Run:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Run]]:
-    for name in DevSettings.model_fields:
-        if name.endswith("_port"):
-            monkeypatch.setenv(f"DEV_{name.upper()}", str(free_port()))
+    settings = [f"DEV_{name.upper()}" for name in DevSettings.model_fields if name.endswith("_port")]
+    for setting in (*settings, *(port.setting for port in plan_of(registry(), DevSettings(), tmp_path, {}).ports)):
+        monkeypatch.setenv(setting, str(free_port()))
     started: list[Run] = []
 
     def start(migration: str = "true") -> Run:

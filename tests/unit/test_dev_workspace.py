@@ -69,12 +69,21 @@ def test_clean_removes_everything(tmp_path: Path) -> None:
     supervisor.clean(directory)
 
 
+def test_clean_removes_what_the_application_keeps(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    with Workspace(directory).locked():
+        (directory / "sandbox").mkdir()
+        (directory / "stripe-metadata-key").touch()
+    supervisor.clean(directory)
+    assert not directory.exists()
+
+
 def test_a_directory_that_is_not_of_a_run_is_neither_filled_nor_removed(tmp_path: Path) -> None:
     directory = tmp_path / "home"
     (directory / "logs").mkdir(parents=True)
     (directory / "thesis.txt").touch()
     (directory / ".DS_Store").touch()
     for act in (lambda: supervisor.clean(directory), lambda: Workspace(directory).locked().__enter__()):
-        with pytest.raises(ConfigurationError, match=r"home has 'thesis\.txt', which no run has made"):
+        with pytest.raises(ConfigurationError, match=r"home has 'thesis\.txt', which no run of"):
             act()
     assert {path.name for path in directory.iterdir()} == {".DS_Store", "logs", "thesis.txt"}

@@ -83,13 +83,13 @@ def test_every_group_of_settings_is_documented() -> None:
         for group in BaseSettings.__subclasses__()
         if group.__module__.partition(".")[0] in ("shared", "coordinator")
     }
-    assert ours == {group for group, _ in documentation.GROUPS}
+    assert ours == {group for group, _ in documentation.groups()}
 
 
 def test_every_setting_has_a_meaning() -> None:
     silent = [
         f"{group.__name__}.{name}"
-        for group, _ in documentation.GROUPS
+        for group, _ in documentation.groups()
         for name, field in group.model_fields.items()
         if not field.description
     ]
@@ -98,13 +98,14 @@ def test_every_setting_has_a_meaning() -> None:
 
 @pytest.mark.parametrize("text", [PROTOCOL, OPERATING, HTTP], ids=["PROTOCOL.md", "OPERATING.md", "HTTP.md"])
 def test_settings_that_are_named_exist(text: str) -> None:
-    groups = dict(documentation.GROUPS)
+    groups = dict(documentation.groups())
     known = {
         f"{prefix}{name.upper()}"
         for group in groups
         for name in group.model_fields
         for prefix in ([group.model_config.get("env_prefix")] if group.model_config.get("env_prefix") else PER_SERVICE)
     }
+    known |= {each.setting for each in documentation.dev_ports()}
     # The gateways' command line takes these two from the environment.
     known |= {"GATEWAY_HOST", "GATEWAY_PORT"}
     named = set(

@@ -17,10 +17,10 @@ from coordinator.runtime.settings import (
     GatewaySettings,
     LaneSettings,
     ReaderSettings,
-    StripeSettings,
     load,
 )
 from coordinator.service.errors import ConfigurationError
+from shared.payments.settings import StripeSettings, check_calls_fit
 
 GROUPS = [BrokerSettings, LaneSettings, EffectSettings, CacheSettings, GatewaySettings, StripeSettings]
 
@@ -87,10 +87,6 @@ def test_two_of_a_group_that_do_not_fit_are_both_named(
             ),
             ["GATEWAY_BODY_BYTES_MAX (200000)", "LANE_MESSAGE_BYTES_MAX (204095)"],
         ),
-        (
-            (EffectSettings(call_timeout_s=15), StripeSettings(timeout_s=15)),
-            ["EFFECTS_CALL_TIMEOUT_S (15)", "STRIPE_TIMEOUT_S (15)"],
-        ),
     ],
 )
 def test_two_of_different_groups_that_do_not_fit_are_both_named(
@@ -100,6 +96,12 @@ def test_two_of_different_groups_that_do_not_fit_are_both_named(
         with pytest.raises(ConfigurationError) as refused:
             check_fit(*order)
         assert [name for name in named if name not in str(refused.value)] == []
+
+
+def test_a_call_that_has_no_time_to_fail_by_itself_is_refused() -> None:
+    check_calls_fit(EffectSettings(), StripeSettings())
+    with pytest.raises(ConfigurationError, match=r"EFFECTS_CALL_TIMEOUT_S \(15\) .* STRIPE_TIMEOUT_S \(15\)"):
+        check_calls_fit(EffectSettings(call_timeout_s=15), StripeSettings(timeout_s=15))
 
 
 def test_a_lane_takes_packs_of_any_gateway() -> None:

@@ -6,9 +6,9 @@ import pytest
 import stripe
 from pydantic import SecretStr
 
-from coordinator.runtime.settings import StripeSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.outside_calls import EffectRetry
+from shared.payments.settings import StripeSettings
 from shared.payments.stripe_provider import StripeProvider
 
 SPENT = stripe.APIError("a fault", http_status=500, headers={"Idempotent-Replayed": "true"})

@@ -6,9 +6,9 @@ import time
 import pytest
 from pydantic import SecretStr
 
-from coordinator.runtime.settings import StripeSettings
 from coordinator.service.errors import ConfigurationError
 from shared.payments.sandbox.webhooks import signature
+from shared.payments.settings import StripeSettings
 from shared.payments.stripe_metadata import MetadataKey
 from shared.payments.stripe_webhooks import ProviderEvent, WebhookRefused, verify_webhook
 

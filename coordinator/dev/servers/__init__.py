@@ -1,18 +1,19 @@
 """The servers of a developer's machine and of the tests: real ones, private, on loopback."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
-from coordinator.dev.servers.addresses import ServerPorts, environment
+from coordinator.dev.servers.addresses import ServerPorts, Wanted, environment
 from coordinator.dev.servers.mongodb import MongoDB
 from coordinator.dev.servers.mysql import MySQL
 from coordinator.dev.servers.postgresql import PostgreSQL
 from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.dev.servers.redis import Redis
 from coordinator.dev.servers.server import Server, remove_server
+from coordinator.service.errors import ConfigurationError
 
 __all__ = [
     "MongoDB",
@@ -23,43 +24,69 @@ __all__ = [
     "Server",
     "ServerPorts",
     "ServerSet",
+    "Wanted",
     "remove_data",
 ]
+
+_Server = TypeVar("_Server", bound=Server)
 
 Report = Callable[[str, float], None]
 """Told of what has started, in words, and the seconds that it took."""
 
 
 class ServerSet:
-    """The five servers, each in its own folder of one directory."""
+    """The servers that some services want, each in its own folder of one directory."""
 
-    def __init__(
-        self, *, rabbitmq: RabbitMQ, postgresql: PostgreSQL, mysql: MySQL, mongodb: MongoDB, redis: Redis
-    ) -> None:
-        self.rabbitmq = rabbitmq
-        self.postgresql = postgresql
-        self.mysql = mysql
-        self.mongodb = mongodb
-        self.redis = redis
+    def __init__(self, servers: Sequence[Server], wanted: Wanted) -> None:
+        self.servers = tuple(servers)
+        self._wanted = wanted
 
     @classmethod
-    def native(cls, directory: Path, ports: ServerPorts | None = None) -> Self:
+    def native(cls, directory: Path, wanted: Wanted, ports: ServerPorts | None = None) -> Self:
         """Processes of this machine. A port that is not given is chosen, and kept over stop() and start().
 
         Raises ConfigurationError where a program is not installed; coordinator.dev.install can install it.
         """
         ports = ports or ServerPorts()
-        return cls(
-            rabbitmq=RabbitMQ(directory / RabbitMQ.name, ports.amqp, dist_port=ports.amqp_dist, epmd_port=ports.epmd),
-            postgresql=PostgreSQL(directory / PostgreSQL.name, ports.postgresql),
-            mysql=MySQL(directory / MySQL.name, ports.mysql),
-            mongodb=MongoDB(directory / MongoDB.name, ports.mongodb),
-            redis=Redis(directory / Redis.name, ports.redis),
-        )
+        servers: list[Server] = [
+            RabbitMQ(directory / RabbitMQ.name, ports.amqp, dist_port=ports.amqp_dist, epmd_port=ports.epmd)
+        ]
+        if databases := wanted.of("postgresql"):
+            servers.append(PostgreSQL(directory / PostgreSQL.name, databases, ports.postgresql))
+        if databases := wanted.of("mysql"):
+            servers.append(MySQL(directory / MySQL.name, databases, ports.mysql))
+        if databases := wanted.of("mongodb"):
+            servers.append(MongoDB(directory / MongoDB.name, databases, ports.mongodb))
+        if wanted.cache:
+            servers.append(Redis(directory / Redis.name, ports.redis))
+        return cls(servers, wanted)
 
     @property
-    def servers(self) -> tuple[Server, ...]:
-        return (self.rabbitmq, self.postgresql, self.mysql, self.mongodb, self.redis)
+    def rabbitmq(self) -> RabbitMQ:
+        return self._the(RabbitMQ)
+
+    @property
+    def postgresql(self) -> PostgreSQL:
+        return self._the(PostgreSQL)
+
+    @property
+    def mysql(self) -> MySQL:
+        return self._the(MySQL)
+
+    @property
+    def mongodb(self) -> MongoDB:
+        return self._the(MongoDB)
+
+    @property
+    def redis(self) -> Redis:
+        return self._the(Redis)
+
+    def _the(self, kind: type[_Server]) -> _Server:
+        """Raises ConfigurationError where no service wants one."""
+        for server in self.servers:
+            if isinstance(server, kind):
+                return server
+        raise ConfigurationError(f"there is no {kind.name} here: no service wants it")
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -101,13 +128,8 @@ class ServerSet:
 
     def environment(self) -> dict[str, str]:
         """The settings with which our processes find them."""
-        return environment(
-            amqp=self.rabbitmq.port,
-            postgresql=self.postgresql.port,
-            mysql=self.mysql.port,
-            mongodb=self.mongodb.port,
-            redis=self.redis.port,
-        )
+        ports = {server.name: server.port for server in self.servers if server.name != RabbitMQ.name}
+        return environment(self._wanted, ServerPorts(amqp=self.rabbitmq.port, **ports))
 
 
 def remove_data(directory: Path) -> None:

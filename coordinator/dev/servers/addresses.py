@@ -1,31 +1,48 @@
 """The URLs of the servers, whoever runs them, and the environment that our processes get from them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from coordinator.dev.services import DatabaseKind
+from coordinator.service.errors import ConfigurationError
+
 HOST = "127.0.0.1"
+ACCOUNT = "coordinator"
 
 
 def amqp_url(port: int) -> str:
     return f"amqp://guest:guest@{HOST}:{port}/%2F"
 
 
-def postgresql_url(port: int, *, role: str = "coordinator") -> str:
-    """A role's password is its name."""
-    return f"postgresql://{role}:{role}@{HOST}:{port}/users"
-
-
-def mysql_url(port: int, *, role: str = "coordinator") -> str:
-    """A role's password is its name."""
-    return f"mysql://{role}:{role}@{HOST}:{port}/payments"
-
-
-def mongodb_url(port: int) -> str:
-    """Direct: the one member is not looked for under the name that its replica set has for it."""
-    return f"mongodb://{HOST}:{port}/items?directConnection=true"
+def database_url(kind: DatabaseKind, port: int, database: str, *, role: str = ACCOUNT) -> str:
+    """A role's password is its name. MongoDB has no roles here."""
+    if kind == "mongodb":
+        # Direct: the one member is not looked for under the name that its replica set has for it.
+        return f"mongodb://{HOST}:{port}/{database}?directConnection=true"
+    return f"{kind}://{role}:{role}@{HOST}:{port}/{database}"
 
 
 def redis_url(port: int) -> str:
     return f"redis://{HOST}:{port}/0"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What services want of servers: a database each, of its name, and a cache for all. A broker is always wanted."""
+
+    databases: Mapping[str, DatabaseKind]
+    """By the service's name."""
+    cache: bool = False
+
+    def of(self, kind: DatabaseKind) -> tuple[str, ...]:
+        """The databases on the server of this kind."""
+        return tuple(name for name, wanted in self.databases.items() if wanted == kind)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of server."""
+        wanted = {*self.databases.values(), *(["redis"] if self.cache else [])}
+        return tuple(kind for kind in ("postgresql", "mysql", "mongodb", "redis") if kind in wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +58,23 @@ class ServerPorts:
     redis: int | None = None
 
 
-def environment(*, amqp: int, postgresql: int, mysql: int, mongodb: int, redis: int) -> dict[str, str]:
-    """The settings that tell our processes where the servers are. The reader roles are migrate's to make."""
-    return {
-        "AMQP_URL": amqp_url(amqp),
-        "USERS_DATABASE_URL": postgresql_url(postgresql),
-        "USERS_READER_URL": postgresql_url(postgresql, role="users_reader"),
-        "PAYMENTS_DATABASE_URL": mysql_url(mysql),
-        "PAYMENTS_READER_URL": mysql_url(mysql, role="payments_reader"),
-        "ITEMS_DATABASE_URL": mongodb_url(mongodb),
-        "ITEMS_READER_URL": mongodb_url(mongodb),
-        "REDIS_URL": redis_url(redis),
-    }
+def environment(wanted: Wanted, ports: ServerPorts) -> dict[str, str]:
+    """The settings that tell our processes where the servers are. The reader roles are migrate's to make.
+
+    Raises ConfigurationError where the port of one that is wanted is not given.
+    """
+    found = {"AMQP_URL": amqp_url(_given("amqp", ports.amqp))}
+    of_kind = {"postgresql": ports.postgresql, "mysql": ports.mysql, "mongodb": ports.mongodb}
+    for name, kind in wanted.databases.items():
+        port = _given(kind, of_kind[kind])
+        found[f"{name.upper()}_DATABASE_URL"] = database_url(kind, port, name)
+        found[f"{name.upper()}_READER_URL"] = database_url(kind, port, name, role=f"{name}_reader")
+    if wanted.cache:
+        found["REDIS_URL"] = redis_url(_given("redis", ports.redis))
+    return found
+
+
+def _given(kind: str, port: int | None) -> int:
+    if port is None:
+        raise ConfigurationError(f"the port of {kind} must be given")
+    return port

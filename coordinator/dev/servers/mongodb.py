@@ -1,13 +1,13 @@
 """A private MongoDB of one member, or what stands in for it where no mongod is installed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pymongo
 from pymongo.errors import OperationFailure, PyMongoError
 
-from coordinator.dev.servers.addresses import HOST, mongodb_url
+from coordinator.dev.servers.addresses import HOST, database_url
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.programs import find, require
 from coordinator.dev.servers.server import Server
@@ -26,8 +26,9 @@ class MongoDB(Server):
     name = "mongodb"
     not_ready: ClassVar[tuple[type[Exception], ...]] = (PyMongoError,)
 
-    def __init__(self, directory: Path, port: int | None = None) -> None:
+    def __init__(self, directory: Path, databases: Sequence[str], port: int | None = None) -> None:
         super().__init__(directory, port)
+        self._databases = databases
         self._mongod = find("mongod")
         self.title = "MongoDB" if self._mongod else "SecantusDB"
         if self._mongod is None:
@@ -38,7 +39,8 @@ class MongoDB(Server):
 
     @property
     def url(self) -> str:
-        return mongodb_url(self.port)
+        """Of its first database. They make themselves."""
+        return database_url("mongodb", self.port, self._databases[0])
 
     @property
     def data(self) -> Path:

@@ -3,20 +3,21 @@
 import functools
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import pymysql
+from pymysql.cursors import Cursor
 
-from coordinator.dev.servers.addresses import HOST, mysql_url
+from coordinator.dev.servers.addresses import ACCOUNT, HOST, database_url
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.programs import require
 from coordinator.dev.servers.server import Server
 
 _SQL_MODE = "STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
-# Run at every start, before the first client is let in; one statement a line.
+# Run at every start, before the first client is let in; one statement a line. Behind them come the databases.
 _FIRST_STATEMENTS = """\
-CREATE DATABASE IF NOT EXISTS payments CHARACTER SET utf8mb4;
 CREATE USER IF NOT EXISTS 'coordinator'@'127.0.0.1' IDENTIFIED BY 'coordinator';
 CREATE USER IF NOT EXISTS 'coordinator'@'localhost' IDENTIFIED BY 'coordinator';
 GRANT ALL PRIVILEGES ON *.* TO 'coordinator'@'127.0.0.1' WITH GRANT OPTION;
@@ -25,21 +26,23 @@ GRANT ALL PRIVILEGES ON *.* TO 'coordinator'@'localhost' WITH GRANT OPTION;
 
 
 class MySQL(Server):
-    """With a database `payments` and a user `coordinator` who may do everything; its password is its name."""
+    """With a database for each service, and a user `coordinator` who may do everything; its password is its name."""
 
     name = "mysql"
     title = "MySQL"
     account_name = "mysql"
     not_ready: ClassVar[tuple[type[Exception], ...]] = (pymysql.err.OperationalError,)
 
-    def __init__(self, directory: Path, port: int | None = None) -> None:
+    def __init__(self, directory: Path, databases: Sequence[str], port: int | None = None) -> None:
         super().__init__(directory, port)
+        self._databases = databases
         if _is_mariadb():
             self.title = "MariaDB"
 
     @property
     def url(self) -> str:
-        return mysql_url(self.port)
+        """Of its first database."""
+        return database_url("mysql", self.port, self._databases[0])
 
     def _prepare(self) -> None:
         self._make_temporary()
@@ -52,7 +55,8 @@ class MySQL(Server):
             else:
                 self._make_data(_program(), "--no-defaults", "--initialize-insecure", "--datadir=.", temporary)
         statements = self._first_statements
-        statements.write_text(_FIRST_STATEMENTS)
+        made = (f"{_create(name)};\n" for name in self._databases)
+        statements.write_text(_FIRST_STATEMENTS + "".join(made))
         statements.chmod(0o644)
 
     @property
@@ -99,19 +103,43 @@ class MySQL(Server):
         )
 
     def _probe(self) -> str:
-        connection = pymysql.connect(
-            host=HOST,
-            port=self.port,
-            user="coordinator",
-            password="coordinator",
-            database="payments",
-            connect_timeout=5,
-            read_timeout=5,
-        )
+        connection = _connect(self.port, ACCOUNT, ACCOUNT, self._databases[0])
         with connection, connection.cursor() as cursor:
             cursor.execute("SELECT VERSION()")
             row = cursor.fetchone()
             return str(row[0]).partition("-")[0] if row else ""
+
+
+def make_databases(port: int, names: Sequence[str], *, root_password: str) -> None:
+    """Make those that are not there, and give our account all rights on them, on a server of this machine.
+
+    Where nothing is missing, root is not asked. Raises OperationalError.
+    """
+    with _connect(port, ACCOUNT, ACCOUNT) as connection, connection.cursor() as cursor:
+        cursor.execute("SHOW DATABASES")
+        missing = set(names) - {row[0] for row in cursor.fetchall()}
+    if not missing:
+        return
+    with _connect(port, "root", root_password) as connection, connection.cursor() as cursor:
+        for name in sorted(missing):
+            cursor.execute(_create(name))
+            # In a GRANT _ and % stand for other characters.
+            pattern = _quoted(name.replace("_", r"\_").replace("%", r"\%"))
+            cursor.execute(f"GRANT ALL PRIVILEGES ON {pattern}.* TO '{ACCOUNT}'@'%' WITH GRANT OPTION")
+
+
+def _create(name: str) -> str:
+    return f"CREATE DATABASE IF NOT EXISTS {_quoted(name)} CHARACTER SET utf8mb4"
+
+
+def _quoted(name: str) -> str:
+    return f"`{name.replace('`', '``')}`"
+
+
+def _connect(port: int, user: str, password: str, database: str | None = None) -> "pymysql.Connection[Cursor]":
+    return pymysql.connect(
+        host=HOST, port=port, user=user, password=password, database=database, connect_timeout=5, read_timeout=5
+    )
 
 
 def _program() -> Path:

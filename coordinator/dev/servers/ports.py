@@ -21,11 +21,13 @@ def free_port() -> int:
 
 
 def port_is_free(host: str, port: int) -> bool:
-    """Whether a server may listen there now."""
+    """Whether a server may listen there now. Raises socket.gaierror for a host that is none."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
+        except socket.gaierror:
+            raise
         except OSError:
             return False
     return True

@@ -2,22 +2,23 @@
 
 import re
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
 import psycopg
+from psycopg import sql
 
-from coordinator.dev.servers.addresses import HOST, postgresql_url
+from coordinator.dev.servers.addresses import ACCOUNT, HOST, database_url
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.programs import require
 from coordinator.dev.servers.server import Server
 
-_SUPERUSER = "coordinator"
 _STILL_GOING_AWAY = re.compile(r"pre-existing shared memory block .* still in use|lock file .* already exists")
 
 
 class PostgreSQL(Server):
-    """With a database `users` and a superuser `coordinator`, whose password is its name, by SCRAM."""
+    """With a database for each service, and a superuser `coordinator`, whose password is its name, by SCRAM."""
 
     name = "postgresql"
     title = "PostgreSQL"
@@ -27,21 +28,26 @@ class PostgreSQL(Server):
     death_signal = signal.SIGQUIT
     not_ready: ClassVar[tuple[type[Exception], ...]] = (psycopg.OperationalError,)
 
+    def __init__(self, directory: Path, databases: Sequence[str], port: int | None = None) -> None:
+        super().__init__(directory, port)
+        self._databases = databases
+
     @property
     def url(self) -> str:
-        return postgresql_url(self.port)
+        """Of its first database."""
+        return database_url("postgresql", self.port, self._databases[0])
 
     def _prepare(self) -> None:
         if self.data.exists():
             return
         # Beside the data, where the server's own user can read it. It is no secret: it stands in this file.
         password = self.data.with_name(f"{self.data.name}.password")
-        password.write_text(_SUPERUSER)
+        password.write_text(ACCOUNT)
         password.chmod(0o644)
         self._make_data(
             _beside(require("postgres"), "initdb"),
             "--pgdata=.",
-            f"--username={_SUPERUSER}",
+            f"--username={ACCOUNT}",
             f"--pwfile={password}",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
@@ -69,17 +75,24 @@ class PostgreSQL(Server):
         )
 
     def _probe(self) -> str:
-        maintenance = self.url.rpartition("/")[0] + "/postgres"
-        with psycopg.connect(maintenance, autocommit=True, connect_timeout=5) as connection:
-            if connection.execute("SELECT 1 FROM pg_database WHERE datname = 'users'").fetchone() is None:
-                connection.execute("CREATE DATABASE users")
-            version = str(connection.info.server_version // 10_000)
+        version = make_databases(self.port, self._databases)
         psycopg.connect(self.url, connect_timeout=5).close()
         return version
 
     def _may_launch_again(self, log_tail: str) -> bool:
         # Backends of a postmaster that was killed go away by themselves, a moment later.
         return _STILL_GOING_AWAY.search(log_tail) is not None
+
+
+def make_databases(port: int, names: Sequence[str]) -> str:
+    """Make those that are not there, on a server of this machine; return its version. Raises OperationalError."""
+    maintenance = database_url("postgresql", port, "postgres")
+    with psycopg.connect(maintenance, autocommit=True, connect_timeout=5) as connection:
+        there = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
+        for name in names:
+            if name not in there:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return str(connection.info.server_version // 10_000)
 
 
 def _beside(program: Path, name: str) -> Path:

@@ -224,7 +224,7 @@ def _elsewhere(directory: Path, name: str) -> Path:
 
 
 def make_passable(directory: Path) -> None:
-    """Make a directory and what is missing above it such that servers' own users can pass."""
+    """Make a directory and what is missing above it such that the servers' own accounts can pass."""
     with _making_directories:
         for missing in reversed([place for place in (directory, *directory.parents) if not place.exists()]):
             missing.mkdir()

@@ -15,9 +15,10 @@ from test_gateways_hostile import raw
 from coordinator.http.headers import expected_version, idempotency_key, is_unchanged, preferences
 from coordinator.http.requests import command_id_asked
 from coordinator.http.runner import FIELD_BYTES_MAX, FIELDS_MAX
-from coordinator.runtime.settings import GatewaySettings, StripeSettings
+from coordinator.runtime.settings import GatewaySettings
 from coordinator.runtime.telemetry import trace_from
 from gateways.payments import STRIPE
+from shared.payments.settings import StripeSettings
 from shared.payments.stripe_webhooks import verify_webhook
 from tests.support.cost import adversarial, assert_grows_with_length
 

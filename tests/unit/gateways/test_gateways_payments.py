@@ -15,11 +15,11 @@ from gateway_fakes import PAYMENT, REFUND, refused
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from coordinator.runtime.settings import StripeSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, ConfigurationError
 from coordinator.service.ids import command_id_for, is_system_id
 from gateways.payments import IGNORED_EVENTS, PAYMENTS, STRIPE, attach
 from shared.payments.model import Payment
+from shared.payments.settings import StripeSettings
 from shared.payments.stripe_metadata import MetadataKey
 
 SECRET = "whsec_test"

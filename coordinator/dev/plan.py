@@ -1,0 +1,239 @@
+"""A run as it is to be: the services of the application, what each wants, and who listens on which port."""
+
+import itertools
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+from coordinator.dev.servers.addresses import HOST, Wanted
+from coordinator.dev.servers.ports import port_is_free
+from coordinator.dev.services import DevService, Helper, Place
+from coordinator.dev.settings import DevSettings
+from coordinator.dev.workspace import MADE
+from coordinator.registry import Registry
+from coordinator.service.errors import ConfigurationError
+
+_GATEWAY_PORT_FIRST = 8081
+_METRICS_PORT_FIRST = 9101
+_EFFECTS_PORT_FIRST = 9111
+PORT_MAX = 65535
+
+
+class PlannedPort(Struct, frozen=True):
+    """Who listens where, and the setting that says so."""
+
+    setting: str
+    number: int
+    title: str
+    host: str = HOST
+
+
+class PlannedHelper(Struct, frozen=True):
+    """A helper in its place."""
+
+    helper: Helper
+    place: Place
+    port: PlannedPort
+
+
+class PlannedService(Struct, frozen=True, kw_only=True):
+    """One service of a run."""
+
+    name: str
+    declared: DevService
+    metrics: PlannedPort
+    gateway: PlannedPort | None
+    """None: it has no gateway."""
+    effects: PlannedPort | None
+    """None: it makes no calls to the outside."""
+    helpers: tuple[PlannedHelper, ...]
+    """Those that are wanted."""
+
+    @property
+    def gateway_url(self) -> str:
+        """Where its gateway is reached; empty if there is none."""
+        return _gateway_url(self.gateway)
+
+
+class Plan(Struct, frozen=True):
+    """All services, in the application's order."""
+
+    services: tuple[PlannedService, ...]
+
+    @property
+    def wanted(self) -> Wanted:
+        """What they want of servers."""
+        return _wanted({service.name: service.declared for service in self.services})
+
+    @property
+    def helpers(self) -> tuple[PlannedHelper, ...]:
+        """Those of all services that are wanted."""
+        return tuple(helper for service in self.services for helper in service.helpers)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The settings whose values are made up once."""
+        return tuple(name for service in self.services for name in service.declared.secrets)
+
+    @property
+    def ports(self) -> Iterator[PlannedPort]:
+        """Of everything but the servers."""
+        yield from (service.gateway for service in self.services if service.gateway)
+        yield from (service.metrics for service in self.services)
+        yield from (service.effects for service in self.services if service.effects)
+        yield from (helper.port for helper in self.helpers)
+
+
+def wanted_of(known: Registry) -> Wanted:
+    """What an application's services want of servers. Raises ConfigurationError."""
+    return _wanted(_declared(known))
+
+
+def kept_names(known: Registry) -> frozenset[str]:
+    """What runs of an application keep in their directory beside what all runs do. Raises ConfigurationError."""
+    declared = _declared(known).values()
+    helpers = {helper.name for service in declared for helper in service.helpers}
+    secrets = {secret_file(name) for service in declared for name in service.secrets}
+    return frozenset(helpers | secrets | {unfinished(name) for name in secrets})
+
+
+def secret_file(setting: str) -> str:
+    """Where the value of a setting that is made up once is kept."""
+    return setting.lower().replace("_", "-")
+
+
+def unfinished(name: str) -> str:
+    """Under which name it is written."""
+    return f"{name}.new"
+
+
+def plan_of(known: Registry, settings: DevSettings, directory: Path, given: Mapping[str, str]) -> Plan:
+    """Plan a run of an application in a directory; `given` is the environment, with the settings of the ports.
+
+    Raises ConfigurationError, which names the declaration or the setting that is wrong.
+    """
+    declared = _declared(known)
+    _check_helpers(declared)
+    calling = [service.name for service in known.calling]
+    served = [name for name in declared if name in known.gateway_names]
+    metrics = _numbers({name: each.metrics_port for name, each in declared.items()}, _METRICS_PORT_FIRST)
+    gateways = _numbers({name: declared[name].gateway_port for name in served}, _GATEWAY_PORT_FIRST)
+    effects = _numbers({name: declared[name].effects_port for name in calling}, _EFFECTS_PORT_FIRST)
+    services = []
+    for name, wishes in declared.items():
+        gateway = None
+        if name in gateways:
+            gateway = _port(name, gateways[name], f"the gateway of {name}", given, settings.host)
+        services.append(
+            PlannedService(
+                name=name,
+                declared=wishes,
+                metrics=_port(f"{name}_metrics", metrics[name], f"the coordinator of {name}", given),
+                gateway=gateway,
+                effects=_port(f"{name}_effects", effects[name], f"the effect worker of {name}", given)
+                if name in effects
+                else None,
+                helpers=tuple(
+                    _in_place(helper, directory, _gateway_url(gateway), given)
+                    for helper in wishes.helpers
+                    if helper.is_wanted(given)
+                ),
+            )
+        )
+    return Plan(tuple(services))
+
+
+def check_ports(ports: Sequence[PlannedPort]) -> None:
+    """Raises ConfigurationError that names every port that is in use or given twice, and its setting."""
+    problems = []
+    first: dict[int, str] = {}
+    for port in ports:
+        if port.number in first:
+            both = f"{first[port.number]} and {port.setting}"
+            problems.append(f"port {port.number} is given to both {both}; change one of them")
+        elif not _is_free(port):
+            problems.append(f"port {port.number} is in use ({port.title}); set {port.setting} to a free one")
+        first.setdefault(port.number, port.setting)
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+
+
+def server_ports(settings: DevSettings, wanted: Wanted) -> list[PlannedPort]:
+    """Those of the servers that are wanted, where they are processes of ours."""
+    fields = ("amqp_port", "amqp_dist_port", "epmd_port", *(f"{kind}_port" for kind in wanted.kinds))
+    return [
+        PlannedPort(
+            f"DEV_{field.upper()}",
+            getattr(settings, field),
+            (DevSettings.model_fields[field].description or field).rstrip("."),
+        )
+        for field in fields
+    ]
+
+
+def _declared(known: Registry) -> dict[str, DevService]:
+    found = {}
+    for name in known.names:
+        declared = known.dev(name)
+        if declared is not None and not isinstance(declared, DevService):
+            raise ConfigurationError(f"what `dev` names for service {name!r} must be a DevService")
+        found[name] = declared or DevService()
+    return found
+
+
+def _wanted(declared: Mapping[str, DevService]) -> Wanted:
+    return Wanted(
+        databases={name: service.database for name, service in declared.items()},
+        cache=any(service.cache for service in declared.values()),
+    )
+
+
+def _check_helpers(declared: Mapping[str, DevService]) -> None:
+    taken = {*MADE, *declared}
+    for service in declared.values():
+        for helper in service.helpers:
+            if helper.name in taken:
+                raise ConfigurationError(f"helper {helper.name!r}: the name is taken; it names a port and a folder")
+            taken.add(helper.name)
+
+
+def _numbers(asked: Mapping[str, int | None], first: int) -> dict[str, int]:
+    """Ports by default: as asked for, and from `first` on for those that did not ask."""
+    others = (number for number in itertools.count(first) if number not in asked.values())
+    return {name: number or next(others) for name, number in asked.items()}
+
+
+def _port(name: str, default: int, title: str, given: Mapping[str, str], host: str = HOST) -> PlannedPort:
+    setting = f"DEV_{name.upper()}_PORT"
+    value = given.get(setting, "") or str(default)
+    if not (value.isascii() and value.isdecimal() and 1 <= int(value) <= PORT_MAX):
+        raise ConfigurationError(f"{setting} must be a port, from 1 to {PORT_MAX}: it is {value!r}")
+    return PlannedPort(setting, int(value), title, host)
+
+
+def _in_place(helper: Helper, directory: Path, gateway_url: str, given: Mapping[str, str]) -> PlannedHelper:
+    port = _port(helper.name, helper.port, helper.title, given)
+    place = Place(
+        port=port.number,
+        url=f"http://{HOST}:{port.number}",
+        directory=directory / helper.name,
+        gateway_url=gateway_url,
+        given=given,
+    )
+    return PlannedHelper(helper, place, port)
+
+
+def _gateway_url(gateway: PlannedPort | None) -> str:
+    if gateway is None:
+        return ""
+    reached_at = HOST if gateway.host == "0.0.0.0" else gateway.host
+    return f"http://{reached_at}:{gateway.number}"
+
+
+def _is_free(port: PlannedPort) -> bool:
+    try:
+        return port_is_free(port.host, port.number)
+    except socket.gaierror:
+        raise ConfigurationError(f"DEV_HOST: {port.host!r} is not an address of this machine") from None

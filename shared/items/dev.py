@@ -1,0 +1,7 @@
+"""What items want of a developer's machine: MongoDB, and Redis as the cache."""
+
+from typing import Final
+
+from coordinator.dev.services import DevService
+
+DEV: Final = DevService(database="mongodb", cache="redis", gateway_port=8082, metrics_port=9102)

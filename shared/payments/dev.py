@@ -1,0 +1,56 @@
+"""What payments want of a developer's machine: MySQL, and the sandbox unless the environment names a provider."""
+
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from coordinator.dev.services import DevService, Helper, Place
+from shared.payments.sandbox.defaults import API_KEY, PORT, WEBHOOK_PATH, WEBHOOK_SECRET
+
+
+def _is_wanted(given: Mapping[str, str]) -> bool:
+    key = given.get("STRIPE_API_KEY")
+    # The sandbox's own key is there after `source .dev/env`.
+    return key == API_KEY or not (key or given.get("STRIPE_API_BASE"))
+
+
+def _webhook_secret(place: Place) -> str:
+    return place.given.get("STRIPE_WEBHOOK_SECRET") or WEBHOOK_SECRET
+
+
+def _command(place: Place) -> list[str]:
+    """What it charged is kept in the directory."""
+    command = [sys.executable, "-m", "shared.payments.sandbox"]
+    command += ["--port", str(place.port), "--data", str(place.directory / "sandbox.db")]
+    command += ["--webhook-url", f"{place.gateway_url}{WEBHOOK_PATH}"]
+    command += ["--webhook-secret", _webhook_secret(place)]
+    return command
+
+
+def _settings(place: Place) -> dict[str, str]:
+    return {
+        "STRIPE_API_BASE": place.url,
+        "STRIPE_API_KEY": API_KEY,
+        "STRIPE_WEBHOOK_SECRET": _webhook_secret(place),
+    }
+
+
+SANDBOX: Final = Helper(
+    name="sandbox",
+    title="the sandbox payment provider",
+    port=PORT,
+    command=_command,
+    settings=_settings,
+    is_wanted=_is_wanted,
+    shown_path="/sandbox/charges",
+)
+
+DEV: Final = DevService(
+    database="mysql",
+    gateway_port=8083,
+    metrics_port=9103,
+    effects_port=9113,
+    helpers=(SANDBOX,),
+    # With another key the events of earlier payments would be taken for those of other systems.
+    secrets=("STRIPE_METADATA_KEY",),
+)

@@ -1,0 +1,7 @@
+"""What users want of a developer's machine: PostgreSQL."""
+
+from typing import Final
+
+from coordinator.dev.services import DevService
+
+DEV: Final = DevService(database="postgresql", gateway_port=8081, metrics_port=9101)
