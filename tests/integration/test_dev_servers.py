@@ -21,7 +21,8 @@ import pymysql
 import pytest
 import redis
 
-from coordinator.dev.servers import Server, ServerSet
+from coordinator.dev.servers import Server, ServerSet, mysql, postgresql
+from coordinator.dev.servers.addresses import database_url
 from coordinator.dev.servers.process import descendants
 from coordinator.service.errors import ConfigurationError
 from tests.support.servers import quorum_queues_are_noted, reference_servers
@@ -98,10 +99,10 @@ def payments(servers: ServerSet) -> pymysql.Connection:
 
 
 def write_everywhere(servers: ServerSet) -> None:
-    with psycopg.connect(servers.postgresql.url) as postgresql:
-        postgresql.execute("CREATE TABLE IF NOT EXISTS kept (value int)")
-        postgresql.execute("INSERT INTO kept VALUES (1)")
-    with payments(servers) as mysql, mysql.cursor() as cursor:
+    with psycopg.connect(servers.postgresql.url) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS kept (value int)")
+        connection.execute("INSERT INTO kept VALUES (1)")
+    with payments(servers) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE TABLE IF NOT EXISTS kept (value int)")
         cursor.execute("INSERT INTO kept VALUES (1)")
     with pymongo.MongoClient(servers.mongodb.url) as mongodb:
@@ -115,10 +116,10 @@ def write_everywhere(servers: ServerSet) -> None:
 
 
 def counts(servers: ServerSet) -> dict[str, int]:
-    with psycopg.connect(servers.postgresql.url) as postgresql:
-        row = postgresql.execute("SELECT count(*) FROM kept").fetchone()
+    with psycopg.connect(servers.postgresql.url) as connection:
+        row = connection.execute("SELECT count(*) FROM kept").fetchone()
         in_postgresql = row[0] if row else 0
-    with payments(servers) as mysql, mysql.cursor() as cursor:
+    with payments(servers) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM kept")
         row = cursor.fetchone()
         in_mysql = row[0] if row else 0
@@ -159,11 +160,11 @@ def test_servers_killed_from_outside_start_again_at_once(servers: ServerSet) -> 
 
 
 def test_databases_sync_every_commit_and_refuse_what_does_not_fit(servers: ServerSet) -> None:
-    with psycopg.connect(servers.postgresql.url) as postgresql:
+    with psycopg.connect(servers.postgresql.url) as connection:
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
-            assert postgresql.execute(f"SHOW {setting}").fetchone() == ("on",)
-        assert postgresql.execute("SHOW max_connections").fetchone() == ("200",)
-    with payments(servers) as mysql, mysql.cursor() as cursor:
+            assert connection.execute(f"SHOW {setting}").fetchone() == ("on",)
+        assert connection.execute("SHOW max_connections").fetchone() == ("200",)
+    with payments(servers) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT @@innodb_flush_log_at_trx_commit, @@innodb_doublewrite, @@character_set_server")
         assert [str(value) for value in cursor.fetchone() or ()] == ["1", "1", "utf8mb4"]
         cursor.execute("SELECT @@sql_mode")
@@ -171,18 +172,42 @@ def test_databases_sync_every_commit_and_refuse_what_does_not_fit(servers: Serve
 
 
 def test_the_coordinator_may_make_other_roles(servers: ServerSet) -> None:
-    with payments(servers) as mysql, mysql.cursor() as cursor:
+    with payments(servers) as connection, connection.cursor() as cursor:
         cursor.execute("CREATE USER 'somebody'@'%' IDENTIFIED BY 'somebody'")
         cursor.execute("GRANT SELECT ON payments.* TO 'somebody'@'%'")
         cursor.execute("DROP USER 'somebody'@'%'")
-    with psycopg.connect(servers.postgresql.url, autocommit=True) as postgresql:
-        postgresql.execute("CREATE ROLE somebody LOGIN PASSWORD 'somebody'")
-        postgresql.execute("DROP ROLE somebody")
+    with psycopg.connect(servers.postgresql.url, autocommit=True) as connection:
+        connection.execute("CREATE ROLE somebody LOGIN PASSWORD 'somebody'")
+        connection.execute("DROP ROLE somebody")
+
+
+def test_databases_are_made_where_another_made_the_server(servers: ServerSet) -> None:
+    """As in Docker: with the account that the image has, and on MySQL by its root."""
+    postgresql.make_databases(servers.postgresql.port, ["users", "shop-orders"])
+    postgresql.make_databases(servers.postgresql.port, ["shop-orders"])
+    psycopg.connect(database_url("postgresql", servers.postgresql.port, "shop-orders")).close()
+    mysql.make_databases(servers.mysql.port, ["payments"], root_password="is not asked for")
+    with payments(servers) as connection, connection.cursor() as cursor:
+        for account in ("'root'@'127.0.0.1'", "'coordinator'@'%'"):
+            cursor.execute(f"CREATE USER {account} IDENTIFIED BY 'secret'")
+        cursor.execute("GRANT ALL PRIVILEGES ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION")
+        try:
+            mysql.make_databases(servers.mysql.port, ["payments", "shop_orders"], root_password="secret")
+            cursor.execute("SHOW GRANTS FOR 'coordinator'@'%'")
+            grants = [row[0] for row in cursor.fetchall()]
+        finally:
+            for account in ("'root'@'127.0.0.1'", "'coordinator'@'%'"):
+                cursor.execute(f"DROP USER {account}")
+    # Not that of shopXorders.
+    assert [grant for grant in grants if "shop" in grant] == [
+        r"GRANT ALL PRIVILEGES ON `shop\_orders`.* TO `coordinator`@`%` WITH GRANT OPTION"
+    ]
+    pymysql.connect(host="127.0.0.1", port=servers.mysql.port, user="coordinator", password="coordinator").close()
 
 
 def test_mysql_shares_its_temporary_tables_with_no_other_server(servers: ServerSet) -> None:
     """A MariaDB that starts removes what it finds there, another's too; making the data then failed by chance."""
-    with payments(servers) as mysql, mysql.cursor() as cursor:
+    with payments(servers) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT @@tmpdir")
         ((place,),) = cursor.fetchall()
     assert Path(place) == servers.mysql.data.with_name(f"{servers.mysql.data.name}.tmp")

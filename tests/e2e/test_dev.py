@@ -1,0 +1,86 @@
+"""`coordinator dev` runs any application: what it starts it has from the application's declarations alone."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coordinator.dev.servers.ports import free_port
+from coordinator.dev.servers.process import Process
+from coordinator.registry import APP_SETTING
+from tests.support.system import wait_until
+
+pytestmark = pytest.mark.timeout(300)
+
+ROOT = Path(__file__).parents[2]
+APP = "tests.support.shop:APP"
+PORTS = {
+    f"DEV_{name}_PORT": str(free_port())
+    for name in ("AMQP", "AMQP_DIST", "EPMD", "POSTGRESQL", "ORDERS", "ORDERS_METRICS", "CARRIER")
+}
+PLACED = 3
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """One that PostgreSQL's own user can enter, unlike pytest's."""
+    path = Path(tempfile.mkdtemp(prefix="write-coordinator-dev-"))
+    path.chmod(0o755)
+    yield path / "run"
+    shutil.rmtree(path)
+
+
+def command(directory: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "coordinator", "--app", APP, "dev", "--dir", str(directory), *options]
+
+
+def test_somebody_else_s_service_comes_up_with_what_it_declares_and_nothing_else(directory: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != APP_SETTING} | PORTS
+    log_path = directory.parent / "dev.log"
+    run = Process(command(directory, "--servers", "native"), log_path=log_path, environment=environment)
+    try:
+        wait_until(lambda: not run.alive or "Ctrl-C stops everything" in log_path.read_text(), "all of it", run, 120)
+        assert run.alive, log_path.read_text()
+        outcomes = place_orders(f"http://127.0.0.1:{PORTS['DEV_ORDERS_PORT']}")
+        assert [(outcome["status"], outcome["sequence"]) for outcome in outcomes] == [
+            ("applied", number) for number in range(1, PLACED + 1)
+        ]
+        settings = dict(re.findall(r"export (\w+)='(.*)'", (directory / "env").read_text()))
+        run.stop(signal.SIGINT, 60)
+    finally:
+        run.kill()
+    said = log_path.read_text()
+    assert run.exit_status == 0, said
+    assert sorted(path.name for path in (directory / "servers").iterdir()) == ["postgresql", "rabbitmq"]
+    assert re.findall(r"^  (\S+)", said, re.MULTILINE) == ["gateway-orders", "coordinator-orders", "carrier"]
+    assert settings.pop("CARRIER_KEY") == (directory / "carrier-key").read_text()
+    assert settings.pop(APP_SETTING) == APP
+    postgresql = f"127.0.0.1:{PORTS['DEV_POSTGRESQL_PORT']}/orders"
+    assert settings == {
+        "AMQP_URL": f"amqp://guest:guest@127.0.0.1:{PORTS['DEV_AMQP_PORT']}/%2F",
+        "ORDERS_DATABASE_URL": f"postgresql://coordinator:coordinator@{postgresql}",
+        "ORDERS_READER_URL": f"postgresql://orders_reader:orders_reader@{postgresql}",
+        "CARRIER_URL": f"http://127.0.0.1:{PORTS['DEV_CARRIER_PORT']}",
+        "CARRIER_TELLS": f"http://127.0.0.1:{PORTS['DEV_ORDERS_PORT']}/carrier",
+    }
+    subprocess.run(command(directory, "--clean"), env=environment, cwd=ROOT, check=True)
+    assert not directory.exists()
+
+
+def place_orders(url: str) -> list[dict[str, object]]:
+    orders = [{"type": "orders.place", "args": {"title": f"order {number}"}} for number in range(PLACED)]
+    request = urllib.request.Request(
+        f"{url}/commands", json.dumps(orders).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        outcomes: list[dict[str, object]] = json.load(answer)
+        return outcomes

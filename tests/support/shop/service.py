@@ -1,0 +1,48 @@
+"""Orders: a command that places one."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from sqlalchemy import BigInteger, Column, MetaData, String, Table
+
+from coordinator.service.commands import Command, Name
+from coordinator.service.rows import VersionedRow
+from coordinator.service.service import Service
+from coordinator.service.unit_of_work import Handler, UnitOfWork
+
+metadata = MetaData()
+Table(
+    "orders",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("title", String(200), nullable=False),
+    Column("version", BigInteger, nullable=False),
+)
+
+
+class Order(VersionedRow, frozen=True, kw_only=True):
+    table: ClassVar[str] = "orders"
+    key: ClassVar[str] = "id"
+
+    id: int
+    title: str
+
+
+class PlaceOrder(Command, frozen=True, kw_only=True):
+    """Place an order."""
+
+    type: ClassVar[str] = "orders.place"
+    title: Name
+
+
+def place(work: UnitOfWork, command: PlaceOrder) -> Order:
+    return work.add(Order(id=work.next_id("orders"), title=command.title))
+
+
+SERVICE = Service(
+    name="orders",
+    models=(Order,),
+    handlers=(Handler(PlaceOrder, place),),
+    metadata=metadata,
+    migrations=Path(__file__).parent / "migrations",
+)
