@@ -6,6 +6,7 @@ WORKDIR /build
 # Without pip: it is of no use where the venv goes.
 RUN python -m venv --without-pip /opt/venv && python -m venv /opt/builder
 COPY requirements.lock requirements-dev.lock ./
+# requirements.lock has what the reference system needs, too.
 # The build backend's part of the other lock. Should it come to need another package, pip refuses and names it.
 RUN awk '/^[^ ]/ {wanted = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/} wanted' \
     requirements-dev.lock > builder.lock

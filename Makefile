@@ -74,9 +74,9 @@ bench-full: $(BENCH_STAMP) ## the same with every row, longer, with larger logs 
 	@exec $(BIN)/python -m tests.bench --full $(BENCH_ARGS)
 
 lock: ## pin the dependencies anew (needs uv)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q pyproject.toml -o requirements.lock
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q --extra mongodb-stand-in --extra test -c requirements.lock pyproject.toml -o requirements-dev.lock
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q --extra mongodb-stand-in --extra test --extra bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q --extra reference pyproject.toml -o requirements.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q --extra reference --extra mongodb-stand-in --extra test -c requirements.lock pyproject.toml -o requirements-dev.lock
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q --extra reference --extra mongodb-stand-in --extra test --extra bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
 
 up: ## the whole system in containers (compose.yaml)
 	docker compose up --build --detach --wait

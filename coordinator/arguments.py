@@ -1,10 +1,10 @@
-"""Arguments of the command line that are names of the application's: found when a command is run."""
+"""Arguments of the command line that name an application, or are names of its: found when a command is run."""
 
 from collections.abc import Callable, Sequence
 
 import click
 
-from coordinator.registry import registry
+from coordinator.registry import registry, use
 
 
 class Named(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on
@@ -24,3 +24,18 @@ class Named(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on
 LANE = Named("lane", lambda: registry().names)
 CALLING_SERVICE = Named("service", lambda: [service.name for service in registry().calling])
 GATEWAY = Named("service", lambda: registry().gateway_names)
+
+
+def _use(_ctx: click.Context, _param: click.Parameter, app: str | None) -> None:
+    if app is not None:
+        use(app)
+
+
+APP = click.option(
+    "--app",
+    metavar="MODULE:NAME",
+    expose_value=False,
+    is_eager=True,
+    callback=_use,
+    help="The application whose services these are.  [default: COORDINATOR_APP, or the entry points of packages]",
+)

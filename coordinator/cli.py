@@ -7,9 +7,9 @@ import sys
 
 import click
 
-from coordinator.arguments import CALLING_SERVICE, GATEWAY, LANE
+from coordinator.arguments import APP, CALLING_SERVICE, GATEWAY, LANE
 from coordinator.dev.cli import dev
-from coordinator.registry import registry, use
+from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
 from coordinator.runtime.telemetry import configure_logging
 from coordinator.service.errors import ConfigurationError
@@ -37,15 +37,9 @@ def _operators_commands() -> dict[str, click.Command]:
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="write-coordinator")
-@click.option(
-    "--app",
-    metavar="MODULE:NAME",
-    help="The application whose services these are.  [default: COORDINATOR_APP, or the entry points of packages]",
-)
-def cli(app: str | None) -> None:
+@APP
+def cli() -> None:
     """Ordered, exactly-once writes: one lane per database."""
-    if app is not None:
-        use(app)
 
 
 @cli.command()

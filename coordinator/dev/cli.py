@@ -6,10 +6,12 @@ from typing import Literal
 
 import click
 
+from coordinator.arguments import APP
 from coordinator.service.errors import ConfigurationError
 
 
 @click.command()
+@APP
 @click.option(
     "--servers",
     type=click.Choice(["auto", "docker", "native"]),

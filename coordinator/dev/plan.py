@@ -1,8 +1,9 @@
 """A run as it is to be: the services of the application, what each wants, and who listens on which port."""
 
+import collections
 import itertools
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
@@ -93,10 +94,7 @@ def wanted_of(known: Registry) -> Wanted:
 
 def kept_names(known: Registry) -> frozenset[str]:
     """What runs of an application keep in their directory beside what all runs do. Raises ConfigurationError."""
-    declared = _declared(known).values()
-    helpers = {helper.name for service in declared for helper in service.helpers}
-    secrets = {secret_file(name) for service in declared for name in service.secrets}
-    return frozenset(helpers | secrets | {unfinished(name) for name in secrets})
+    return frozenset(_kept(_declared(known).values()))
 
 
 def secret_file(setting: str) -> str:
@@ -115,7 +113,6 @@ def plan_of(known: Registry, settings: DevSettings, directory: Path, given: Mapp
     Raises ConfigurationError, which names the declaration or the setting that is wrong.
     """
     declared = _declared(known)
-    _check_helpers(declared)
     calling = [service.name for service in known.calling]
     served = [name for name in declared if name in known.gateway_names]
     metrics = _numbers({name: each.metrics_port for name, each in declared.items()}, _METRICS_PORT_FIRST)
@@ -142,7 +139,9 @@ def plan_of(known: Registry, settings: DevSettings, directory: Path, given: Mapp
                 ),
             )
         )
-    return Plan(tuple(services))
+    plan = Plan(tuple(services))
+    _check_names(plan, _kept(declared.values()))
+    return plan
 
 
 def check_ports(ports: Sequence[PlannedPort]) -> None:
@@ -183,6 +182,12 @@ def _declared(known: Registry) -> dict[str, DevService]:
     return found
 
 
+def _kept(declared: Collection[DevService]) -> list[str]:
+    helpers = [helper.name for service in declared for helper in service.helpers]
+    secrets = {secret_file(name) for service in declared for name in service.secrets}
+    return [*helpers, *secrets, *(unfinished(name) for name in secrets)]
+
+
 def _wanted(declared: Mapping[str, DevService]) -> Wanted:
     return Wanted(
         databases={name: service.database for name, service in declared.items()},
@@ -190,13 +195,13 @@ def _wanted(declared: Mapping[str, DevService]) -> Wanted:
     )
 
 
-def _check_helpers(declared: Mapping[str, DevService]) -> None:
-    taken = {*MADE, *declared}
-    for service in declared.values():
-        for helper in service.helpers:
-            if helper.name in taken:
-                raise ConfigurationError(f"helper {helper.name!r}: the name is taken; it names a port and a folder")
-            taken.add(helper.name)
+def _check_names(plan: Plan, kept: Sequence[str]) -> None:
+    """No two may share a setting, or a place in the run's directory."""
+    settings = [f"DEV_{name.upper()}" for name in DevSettings.model_fields]
+    settings += [port.setting for port in plan.ports]
+    for name, uses in collections.Counter((*settings, *MADE, *kept)).items():
+        if uses > 1:
+            raise ConfigurationError(f"{name} is asked for twice: a service, a helper or a secret needs another name")
 
 
 def _numbers(asked: Mapping[str, int | None], first: int) -> dict[str, int]:

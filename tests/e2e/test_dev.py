@@ -40,7 +40,7 @@ def directory() -> Iterator[Path]:
 
 
 def command(directory: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "coordinator", "--app", APP, "dev", "--dir", str(directory), *options]
+    return [sys.executable, "-m", "coordinator", "dev", "--app", APP, "--dir", str(directory), *options]
 
 
 def test_somebody_else_s_service_comes_up_with_what_it_declares_and_nothing_else(directory: Path) -> None:

@@ -130,6 +130,10 @@ WITH_THE_NAME_OF_A_SERVICE = DevService(
     helpers=(Helper(name="users", title="users", port=1, command=command, settings=no_settings),)
 )
 
+WITH_THE_NAME_OF_A_SERVER = DevService(
+    helpers=(Helper(name="redis", title="redis", port=1, command=command, settings=no_settings),)
+)
+
 
 def test_a_service_gets_what_it_says() -> None:
     known = beside(ledger="tests.unit.test_dev_plan:CACHED")
@@ -143,9 +147,16 @@ def test_a_declaration_that_is_none_is_named() -> None:
         plan_of(beside(ledger="tests.unit.test_dev_plan:NO_DECLARATION"), DevSettings(), Path(), {})
 
 
-@pytest.mark.parametrize("name", ["WITH_A_FOLDER_OF_ITS_RUN", "WITH_THE_NAME_OF_A_SERVICE"])
-def test_a_helper_takes_no_name_that_is_taken(name: str) -> None:
-    with pytest.raises(ConfigurationError, match="the name is taken"):
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("WITH_A_FOLDER_OF_ITS_RUN", "logs"),
+        ("WITH_THE_NAME_OF_A_SERVICE", "DEV_USERS_PORT"),
+        ("WITH_THE_NAME_OF_A_SERVER", "DEV_REDIS_PORT"),
+    ],
+)
+def test_nobody_takes_a_name_that_is_taken(name: str, what: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"{what} is asked for twice"):
         plan_of(beside(ledger=f"tests.unit.test_dev_plan:{name}"), DevSettings(), Path(), {})
 
 
