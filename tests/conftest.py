@@ -10,11 +10,11 @@ import structlog
 from coordinator.dev.servers import ServerSet
 from coordinator.registry import APP_SETTING
 from tests.support.databases import FreshDatabases
-from tests.support.servers import Environment, running_servers
+from tests.support.servers import REFERENCE_APP, Environment, running_servers
 from tests.support.system import System
 
 # Also of the processes that tests start.
-os.environ.setdefault(APP_SETTING, "gateways.app:APP")
+os.environ.setdefault(APP_SETTING, REFERENCE_APP)
 
 WITH_SERVERS = ("e2e", "faults", "integration")
 

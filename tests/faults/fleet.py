@@ -19,13 +19,13 @@ from coordinator.dev.servers import Server, ServerSet, remove_data
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
 from coordinator.migrations.migrate import migrate
-from coordinator.registry import registry
+from coordinator.registry import APP_SETTING, registry
 from coordinator.runtime.settings import DatabaseSettings
 from tests.faults.disk import SmallDisk, small_disk
 from tests.faults.plan import LANES
 from tests.faults.proxy import TcpProxy
 from tests.faults.tables import Tables
-from tests.support.servers import Environment, reference_servers
+from tests.support.servers import REFERENCE_APP, Environment, reference_servers
 
 SLOTS = ("a", "b")
 READY_TIMEOUT_S = 60.0
@@ -112,7 +112,8 @@ class Fleet:
         return [*each, self.clients_broker]
 
     async def start(self, stack: AsyncExitStack) -> None:
-        environment = {**self.servers.environment(), **_SETTINGS, "PATH": os.environ.get("PATH", "/usr/bin:/bin")}
+        environment = {**self.servers.environment(), **_SETTINGS, APP_SETTING: REFERENCE_APP}
+        environment["PATH"] = os.environ.get("PATH", "/usr/bin:/bin")
         broker_port = self.servers.rabbitmq.port
         self.clients_broker = await stack.enter_async_context(TcpProxy(broker_port))
         for lane in LANES:

@@ -18,6 +18,7 @@ from coordinator.registry import Registry
 from gateways.app import APP
 
 Environment = dict[str, str]
+REFERENCE_APP = "gateways.app:APP"
 
 
 def quorum_queues_are_noted(broker: Server) -> bool:

@@ -19,7 +19,7 @@ from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import free_port
 from coordinator.effects.retry_queues import DELAYS_S, retry_key
 from coordinator.migrations.migrate import migrate
-from coordinator.registry import registry
+from coordinator.registry import APP_SETTING, registry
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.rabbitmq.topology import (
@@ -30,7 +30,7 @@ from coordinator.transports.rabbitmq.topology import (
     queue_name,
 )
 from shared.payments.sandbox.defaults import METADATA_KEY
-from tests.support.servers import Environment
+from tests.support.servers import REFERENCE_APP, Environment
 
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
@@ -40,7 +40,12 @@ class System:
     """Starts and ends processes of ours; the servers are given."""
 
     def __init__(self, environment: Environment, directory: Path) -> None:
-        self.environment = environment | {"PATH": "/usr/bin:/bin", "AMQP_HEARTBEAT_S": "5", "PYTHONUNBUFFERED": "1"}
+        self.environment = environment | {
+            "PATH": "/usr/bin:/bin",
+            APP_SETTING: REFERENCE_APP,
+            "AMQP_HEARTBEAT_S": "5",
+            "PYTHONUNBUFFERED": "1",
+        }
         self._directory = directory
         self._numbers = itertools.count(1)
         self.processes: list[Process] = []
