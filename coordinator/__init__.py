@@ -1,1 +1,110 @@
-"""The coordinator: lanes, their stores, their consumers, and the command line."""
+"""The write coordinator: a framework for services whose writes go through one ordered consumer per database.
+
+Here is what the author of a service writes with. What else one may import is in
+
+    coordinator.client      issuing commands, and watching them being issued
+    coordinator.reading     reading rows, and the log of what became of commands
+    coordinator.http        what gateways are built from
+    coordinator.cache       the projection of committed rows to Redis
+    coordinator.settings    the groups of settings that services read
+    coordinator.dev         what a service wants of `coordinator dev`
+    coordinator.ports       for those who write a store, a cache or a transport
+
+docs/API.md lists every name. Everything else is private, and changes without notice. Importing this package loads no
+driver, no broker client and no web server.
+"""
+
+from coordinator.registry import App
+from coordinator.service.commands import AMOUNT_MAX, INTEGER_MAX, Amount, Command, Id, Name, Quantity, at_fault
+from coordinator.service.continuation import Continuation, Deferred
+from coordinator.service.errors import (
+    BrokerUnavailable,
+    CommandFailed,
+    CommandPending,
+    CommandRejected,
+    ConfigurationError,
+    CoordinatorError,
+    DatabaseUnavailable,
+    InvalidCommand,
+    NotFound,
+    OutcomeUnknown,
+    OutcomeUnreadable,
+    Overloaded,
+    Rejected,
+    Unavailable,
+)
+from coordinator.service.ids import command_id_for, new_command_id, system_command_id
+from coordinator.service.outside_calls import Call, Effect, EffectHandler, EffectRetry, Effects, GivenUp
+from coordinator.service.paging import PAGE_DEFAULT, Page, page_of
+from coordinator.service.rows import Ref, Row, VersionedRow, by_key, by_unique
+from coordinator.service.saga import ENDED, REASON_CHARACTERS_MAX, Resumption, Saga, SagaRow, SagaStep, Step, saga_steps
+from coordinator.service.service import Projection, Service
+from coordinator.service.text import storable
+from coordinator.service.unit_of_work import Handler, UnitOfWork
+
+__all__ = (
+    # Commands
+    "Command",
+    "Id",
+    "Name",
+    "Quantity",
+    "Amount",
+    "AMOUNT_MAX",
+    "INTEGER_MAX",
+    "at_fault",
+    "Continuation",
+    "Deferred",
+    # Rows
+    "Row",
+    "VersionedRow",
+    "Ref",
+    "by_key",
+    "by_unique",
+    # Handlers and services
+    "Handler",
+    "UnitOfWork",
+    "Service",
+    "Projection",
+    "App",
+    # Sagas
+    "Saga",
+    "SagaRow",
+    "SagaStep",
+    "Step",
+    "Resumption",
+    "saga_steps",
+    "ENDED",
+    "REASON_CHARACTERS_MAX",
+    # Calls to the outside
+    "Effect",
+    "EffectHandler",
+    "EffectRetry",
+    "Effects",
+    "Call",
+    "GivenUp",
+    # Ids
+    "new_command_id",
+    "command_id_for",
+    "system_command_id",
+    # Texts of third parties
+    "storable",
+    # Pages of reads
+    "Page",
+    "page_of",
+    "PAGE_DEFAULT",
+    # Errors
+    "CoordinatorError",
+    "ConfigurationError",
+    "InvalidCommand",
+    "Rejected",
+    "NotFound",
+    "CommandRejected",
+    "CommandFailed",
+    "CommandPending",
+    "OutcomeUnreadable",
+    "Unavailable",
+    "BrokerUnavailable",
+    "OutcomeUnknown",
+    "Overloaded",
+    "DatabaseUnavailable",
+)

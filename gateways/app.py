@@ -1,6 +1,6 @@
 """The reference system as an application: COORDINATOR_APP=gateways.app:APP."""
 
-from coordinator.registry import App
+from coordinator import App
 
 APP = App(
     services={

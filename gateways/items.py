@@ -4,14 +4,25 @@ from typing import Final
 
 from aiohttp import web
 
-from coordinator.cache.command_log import ToldLog
-from coordinator.client.command_log import open_command_log
-from coordinator.client.database import Database
-from coordinator.http.app import Dependencies, Gateway
-from coordinator.http.operations import CHECKS, Check
-from coordinator.http.requests import NoQuery, PageQuery, issue, path_command, path_id, read_command, read_query
-from coordinator.http.responses import json_response, representation, written_response
-from coordinator.runtime.settings import CacheSettings, load
+from coordinator.cache import ToldLog
+from coordinator.http import (
+    CHECKS,
+    Check,
+    Dependencies,
+    Gateway,
+    NoQuery,
+    PageQuery,
+    issue,
+    json_response,
+    path_command,
+    path_id,
+    read_command,
+    read_query,
+    representation,
+    written_response,
+)
+from coordinator.reading import Database, open_command_log
+from coordinator.settings import CacheSettings, load
 from shared.items import SERVICE
 from shared.items.cache import ItemCache, open_cache
 from shared.items.commands import CreateItem, ReleaseItem, ReserveItem, UpdateItem

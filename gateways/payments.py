@@ -10,33 +10,36 @@ from aiohttp import web
 from msgspec import UNSET, UnsetType
 from prometheus_client import Counter as Metric
 
-from coordinator.client.writes import WriteOptions
-from coordinator.http.app import Dependencies, Gateway
-from coordinator.http.keys import CONTEXT
-from coordinator.http.problems import RequestRefused
-from coordinator.http.requests import (
+from coordinator import (
+    CommandFailed,
+    CommandPending,
+    CommandRejected,
+    Id,
+    InvalidCommand,
+    NotFound,
+    Unavailable,
+    system_command_id,
+)
+from coordinator.client import WriteOptions
+from coordinator.http import (
+    CONTEXT,
     JSON_TYPES,
+    Dependencies,
+    Gateway,
     NoQuery,
     PageQuery,
+    RequestRefused,
     issue,
+    json_response,
     path_command,
     path_id,
     read_body,
     read_command,
     read_query,
+    representation,
+    written_response,
 )
-from coordinator.http.responses import json_response, representation, written_response
-from coordinator.runtime.settings import load
-from coordinator.service.commands import Id
-from coordinator.service.errors import (
-    CommandFailed,
-    CommandPending,
-    CommandRejected,
-    InvalidCommand,
-    NotFound,
-    Unavailable,
-)
-from coordinator.service.ids import system_command_id
+from coordinator.settings import load
 from shared.payments import SERVICE
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
 from shared.payments.results import TellOfPayment

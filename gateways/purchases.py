@@ -4,10 +4,21 @@ from typing import Final
 
 from aiohttp import web
 
-from coordinator.http.keys import CONTEXT, SETTINGS
-from coordinator.http.requests import NoQuery, PageQuery, granted_wait_s, issue, path_id, read_command, read_query
-from coordinator.http.responses import json_response, note_preferences, written_response
-from coordinator.service.saga import ENDED
+from coordinator import ENDED
+from coordinator.http import (
+    CONTEXT,
+    SETTINGS,
+    NoQuery,
+    PageQuery,
+    granted_wait_s,
+    issue,
+    json_response,
+    note_preferences,
+    path_id,
+    read_command,
+    read_query,
+    written_response,
+)
 from shared.users.purchases.commands import OpenPurchase
 from shared.users.purchases.service import PurchaseService
 

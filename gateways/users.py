@@ -4,10 +4,22 @@ from typing import Final
 
 from aiohttp import web
 
-from coordinator.http.app import Dependencies, Gateway
-from coordinator.http.hooks import HOOKS, server_timing
-from coordinator.http.requests import NoQuery, PageQuery, issue, path_command, path_id, read_command, read_query
-from coordinator.http.responses import json_response, representation, written_response
+from coordinator.http import (
+    HOOKS,
+    Dependencies,
+    Gateway,
+    NoQuery,
+    PageQuery,
+    issue,
+    json_response,
+    path_command,
+    path_id,
+    read_command,
+    read_query,
+    representation,
+    server_timing,
+    written_response,
+)
 from gateways import purchases
 from gateways.purchases import PURCHASES
 from shared.users import SERVICE

@@ -1,1 +1,16 @@
 """The projection of committed rows to Redis, and reads from it."""
+
+from coordinator.cache.command_log import ToldLog
+from coordinator.cache.connections import AsyncRedisScripts, RedisScripts
+from coordinator.cache.projection import CacheProjection
+from coordinator.cache.reader import RowCache
+
+__all__ = (
+    # For the lane
+    "CacheProjection",
+    "RedisScripts",
+    # For readers
+    "RowCache",
+    "AsyncRedisScripts",
+    "ToldLog",
+)

@@ -1,1 +1,50 @@
-"""What gateways are built from."""
+"""What gateways are built from: aiohttp applications whose routes issue commands and show rows."""
+
+from coordinator.http.app import Dependencies, Gateway, create_app
+from coordinator.http.hooks import HOOKS, server_timing
+from coordinator.http.keys import CONTEXT, SETTINGS
+from coordinator.http.operations import CHECKS, Check
+from coordinator.http.problems import RequestRefused
+from coordinator.http.requests import (
+    JSON_TYPES,
+    NoQuery,
+    PageQuery,
+    granted_wait_s,
+    issue,
+    path_command,
+    path_id,
+    read_body,
+    read_command,
+    read_query,
+)
+from coordinator.http.responses import json_response, note_preferences, representation, written_response
+
+__all__ = (
+    # A gateway
+    "Gateway",
+    "Dependencies",
+    "create_app",
+    "CONTEXT",
+    "SETTINGS",
+    "HOOKS",
+    "server_timing",
+    "CHECKS",
+    "Check",
+    # Requests
+    "JSON_TYPES",
+    "NoQuery",
+    "PageQuery",
+    "granted_wait_s",
+    "issue",
+    "path_command",
+    "path_id",
+    "read_body",
+    "read_command",
+    "read_query",
+    # Responses
+    "RequestRefused",
+    "json_response",
+    "note_preferences",
+    "representation",
+    "written_response",
+)

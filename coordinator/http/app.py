@@ -15,12 +15,13 @@ from coordinator.client.command_log import CommandLog, open_command_log
 from coordinator.client.database import Database, Documents, ping
 from coordinator.client.hooks import HookedWrites, Hooks
 from coordinator.client.writes import Writes
-from coordinator.http import commands, operations
 from coordinator.http.commands import COMMANDS, WRITES
+from coordinator.http.commands import routes as command_routes
 from coordinator.http.hooks import HOOKS, GatewayHooks
 from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.middleware import serve
 from coordinator.http.operations import CHECKS, COMMAND_LOG, PENDING, Check
+from coordinator.http.operations import routes as operation_routes
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
@@ -109,8 +110,8 @@ def create_app(gateway: Gateway, dependencies: Dependencies) -> web.Application:
     ]
     gateway.attach(app, dependencies)
     app.add_routes(gateway.routes)
-    app.add_routes(commands.routes)
-    app.add_routes(operations.routes)
+    app.add_routes(command_routes)
+    app.add_routes(operation_routes)
     return app
 
 

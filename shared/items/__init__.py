@@ -1,6 +1,6 @@
 """Items in stock and their reservations, on MongoDB with Redis as the cache."""
 
-from coordinator.service.service import Projection, Service
+from coordinator import Projection, Service
 from shared.items.handlers import HANDLERS
 from shared.items.model import Item, Reservation
 

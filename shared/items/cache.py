@@ -2,10 +2,8 @@
 
 from typing import Final, TypeAlias
 
-from coordinator.cache.connections import AsyncRedisScripts, RedisScripts
-from coordinator.cache.projection import CacheProjection
-from coordinator.cache.reader import RowCache
-from coordinator.runtime.settings import CacheSettings, load
+from coordinator.cache import AsyncRedisScripts, CacheProjection, RedisScripts, RowCache
+from coordinator.settings import CacheSettings, load
 from shared.items.model import Item
 
 LEASE_KEY: Final = "items:lease"

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from coordinator.service.commands import AMOUNT_MAX, Command, Id, Name, Quantity
+from coordinator import AMOUNT_MAX, Command, Id, Name, Quantity
 from shared.money import Currency
 
 Price = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]

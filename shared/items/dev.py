@@ -2,6 +2,6 @@
 
 from typing import Final
 
-from coordinator.dev.services import DevService
+from coordinator.dev import DevService
 
 DEV: Final = DevService(database="mongodb", cache="redis", gateway_port=8082, metrics_port=9102)

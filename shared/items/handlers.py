@@ -3,9 +3,7 @@
 import msgspec
 from msgspec import UNSET
 
-from coordinator.service.errors import Rejected
-from coordinator.service.rows import Ref, Row, by_key
-from coordinator.service.unit_of_work import Handler, UnitOfWork
+from coordinator import Handler, Ref, Rejected, Row, UnitOfWork, by_key
 from shared.items.commands import CreateItem, Quote, QuoteItem, ReleaseItem, ReserveItem, UpdateItem
 from shared.items.model import Item, Reservation
 

@@ -5,9 +5,7 @@ from typing import ClassVar
 
 import msgspec
 
-from coordinator.service.commands import INTEGER_MAX
-from coordinator.service.errors import Rejected
-from coordinator.service.rows import Row, VersionedRow
+from coordinator import INTEGER_MAX, Rejected, Row, VersionedRow
 
 
 class Item(VersionedRow, frozen=True, kw_only=True):

@@ -3,8 +3,8 @@
 from pymongo import ReadPreference
 from pymongo.read_concern import ReadConcern
 
-from coordinator.client.database import READ_TIMEOUT_MS, Documents, reading, row_of_document
-from coordinator.service.paging import Page, page_of
+from coordinator import Page, page_of
+from coordinator.reading import READ_TIMEOUT_MS, Documents, reading, row_of_document
 from shared.items.model import Item
 
 

@@ -2,10 +2,9 @@
 
 from typing import Literal
 
-from coordinator.client.database import Documents
-from coordinator.client.writes import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
-from coordinator.service.errors import NotFound
-from coordinator.service.paging import PAGE_DEFAULT, Page
+from coordinator import PAGE_DEFAULT, NotFound, Page
+from coordinator.client import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
+from coordinator.reading import Documents
 from shared.items.cache import ItemCache
 from shared.items.commands import CreateItem, ReleaseItem, ReserveItem, UpdateItem
 from shared.items.model import Item, Reservation

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from coordinator.runtime.settings import EffectSettings, load
-from coordinator.service.outside_calls import Effects
-from coordinator.service.service import Service
+from coordinator import Effects, Service
+from coordinator.settings import EffectSettings, load
 from shared.payments.effects import PaymentEffects
 from shared.payments.handlers import HANDLERS
 from shared.payments.model import Payment, Refund, Waiters, metadata

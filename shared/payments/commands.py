@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from coordinator.service.commands import AMOUNT_MAX, Amount, Command, Id
+from coordinator import AMOUNT_MAX, Amount, Command, Id
 from shared.money import Currency
 
 PaymentMethod = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[\x21-\x7e]+\Z")]

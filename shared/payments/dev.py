@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping
 from typing import Final
 
-from coordinator.dev.services import DevService, Helper, Place
+from coordinator.dev import DevService, Helper, Place
 from shared.payments.sandbox.defaults import API_KEY, PORT, WEBHOOK_PATH, WEBHOOK_SECRET
 
 

@@ -2,8 +2,7 @@
 
 from typing import Any, ClassVar, Final
 
-from coordinator.service.commands import Command, Id
-from coordinator.service.outside_calls import Call, Effect, EffectHandler, GivenUp
+from coordinator import Call, Command, Effect, EffectHandler, GivenUp, Id
 from shared.payments.model import Action, Payment, Refund
 from shared.payments.provider import Authorized, Captured, Declined, PaymentProvider, Refunded, Refused, Voided
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, VoidResult

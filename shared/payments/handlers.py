@@ -2,9 +2,7 @@
 
 from collections.abc import Iterable
 
-from coordinator.service.errors import Rejected
-from coordinator.service.rows import Ref, Row, by_key, by_unique
-from coordinator.service.unit_of_work import Handler, UnitOfWork
+from coordinator import Handler, Ref, Rejected, Row, UnitOfWork, by_key, by_unique
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.currencies import minor_unit_digits
 from shared.payments.model import Payment, Refund, Waiters

@@ -8,8 +8,7 @@ from msgspec import Struct
 from sqlalchemy import BigInteger, Column, DateTime, Index, MetaData, String, Table, UniqueConstraint
 from sqlalchemy.dialects.mysql import DATETIME
 
-from coordinator.service.rows import Row, VersionedRow
-from coordinator.service.text import storable
+from coordinator import Row, VersionedRow, storable
 from shared.payments.states import Status
 
 REASON_CODE_CHARACTERS_MAX = 64

@@ -10,9 +10,7 @@ from typing import Final
 
 import msgspec
 
-from coordinator.service.continuation import Deferred
-from coordinator.service.errors import Rejected
-from coordinator.service.unit_of_work import UnitOfWork
+from coordinator import Deferred, Rejected, UnitOfWork
 from shared.payments.commands import RefundPayment
 from shared.payments.effects import effect_for
 from shared.payments.model import Action, Payment, Reason, Refund, Waiters

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from msgspec import Meta
 
-from coordinator.service.commands import Command, Id
+from coordinator import Command, Id
 from shared.payments.commands import ProviderId, Total
 
 _Seconds = Annotated[int, Meta(ge=0, le=253_402_300_799)]

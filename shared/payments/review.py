@@ -4,8 +4,7 @@ from typing import Final
 
 import msgspec
 
-from coordinator.service.errors import Rejected
-from coordinator.service.unit_of_work import UnitOfWork
+from coordinator import Rejected, UnitOfWork
 from shared.payments.commands import ResolvePayment
 from shared.payments.model import Payment, Reason, Refund
 from shared.payments.progress import Progress

@@ -3,8 +3,8 @@
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from coordinator.runtime.settings import EffectSettings, Limits
-from coordinator.service.errors import ConfigurationError
+from coordinator import ConfigurationError
+from coordinator.settings import EffectSettings, Limits
 
 
 class StripeSettings(BaseSettings, Limits):

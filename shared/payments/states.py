@@ -12,7 +12,7 @@ all, or a hold that came to light late cannot be let go.
 from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
-from coordinator.service.errors import Rejected
+from coordinator import Rejected
 
 Status = Literal["pending", "authorized", "captured", "refunded", "declined", "voided", "failed", "needs_review"]
 """`failed`: nothing was taken, what was held is let go. `needs_review`: money may have moved; somebody must look."""

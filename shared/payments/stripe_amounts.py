@@ -12,7 +12,7 @@ What can be charged in a currency at all, and the least and largest amount, depe
 
 from typing import Final
 
-from coordinator.service.errors import CoordinatorError
+from coordinator import CoordinatorError
 from shared.payments.currencies import minor_unit_digits
 
 _ZERO_DECIMAL: Final = frozenset(

@@ -9,8 +9,7 @@ from typing import Final
 
 import msgspec
 
-from coordinator.service.outside_calls import EffectRetry
-from coordinator.service.text import storable
+from coordinator import EffectRetry, storable
 from shared.payments.commands import ProviderId, Total
 from shared.payments.model import REASON_CHARACTERS_MAX, code_of
 from shared.payments.provider import Declined, Refused

@@ -10,8 +10,7 @@ import aiohttp
 import stripe
 from msgspec import Struct
 
-from coordinator.service.errors import CoordinatorError
-from coordinator.service.outside_calls import EffectRetry
+from coordinator import CoordinatorError, EffectRetry
 from shared.payments.stripe_answers import known_code, text_of
 
 _UNSENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)

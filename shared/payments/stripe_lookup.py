@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import stripe
 import structlog
 
-from coordinator.service.outside_calls import EffectRetry
+from coordinator import EffectRetry
 from shared.payments.stripe_errors import TRANSPORT_ERRORS, StripeRefused, translated
 from shared.payments.stripe_metadata import KEY_METADATA, PAYMENT_METADATA, REFUND_METADATA, MetadataKey
 

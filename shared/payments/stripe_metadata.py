@@ -10,7 +10,7 @@ import hmac
 from collections.abc import Mapping
 from typing import Final
 
-from coordinator.service.errors import ConfigurationError
+from coordinator import ConfigurationError
 from shared.payments.settings import StripeSettings
 
 KEY_METADATA: Final = "idempotency_key"

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import aiohttp
 import stripe
 
-from coordinator.service.errors import ConfigurationError
-from coordinator.service.outside_calls import EffectRetry
+from coordinator import ConfigurationError, EffectRetry
 from shared.payments.provider import Authorized, Captured, Declined, Refunded, Refused, Voided
 from shared.payments.settings import StripeSettings
 from shared.payments.stripe_amounts import AmountNotChargeable, to_stripe

@@ -13,8 +13,7 @@ import msgspec
 import stripe
 from msgspec import Struct
 
-from coordinator.service.errors import ConfigurationError, CoordinatorError
-from coordinator.service.outside_calls import EffectRetry
+from coordinator import ConfigurationError, CoordinatorError, EffectRetry
 from shared.payments.settings import StripeSettings
 from shared.payments.stripe_answers import amount_of, id_of, known_code, text_of
 from shared.payments.stripe_metadata import PAYMENT_METADATA, MetadataKey

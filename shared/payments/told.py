@@ -14,8 +14,7 @@ from typing import Final
 
 import msgspec
 
-from coordinator.service.errors import Rejected
-from coordinator.service.unit_of_work import UnitOfWork
+from coordinator import Rejected, UnitOfWork
 from shared.payments.model import Action, Payment, Reason, Refund, reason_of
 from shared.payments.progress import Progress
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, TellOfPayment, VoidResult

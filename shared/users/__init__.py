@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from coordinator.service.saga import SagaStep
-from coordinator.service.service import Service
+from coordinator import SagaStep, Service
 from shared.users.handlers import HANDLERS
 from shared.users.model import User, metadata
 from shared.users.purchases.handlers import HANDLERS as PURCHASE_HANDLERS

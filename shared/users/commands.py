@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from coordinator.service.commands import AMOUNT_MAX, Amount, Command, Id, Name
+from coordinator import AMOUNT_MAX, Amount, Command, Id, Name
 from shared.users.emails import Email, check_email
 
 

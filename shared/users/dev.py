@@ -2,6 +2,6 @@
 
 from typing import Final
 
-from coordinator.dev.services import DevService
+from coordinator.dev import DevService
 
 DEV: Final = DevService(database="postgresql", gateway_port=8081, metrics_port=9101)

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from coordinator.service.commands import at_fault
+from coordinator import at_fault
 
 EMAIL_CHARACTERS_MAX: Final = 254
 """As given, and as kept: a letter may become several, as `İ` does, which in lower case is two."""

@@ -3,9 +3,7 @@
 import msgspec
 from msgspec import UNSET
 
-from coordinator.service.errors import Rejected
-from coordinator.service.rows import Ref, Row, by_key, by_unique
-from coordinator.service.unit_of_work import Handler, UnitOfWork
+from coordinator import Handler, Ref, Rejected, Row, UnitOfWork, by_key, by_unique
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, Transfer, TransferCredit, UpdateUser
 from shared.users.emails import kept_email
 from shared.users.model import User

@@ -15,9 +15,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-from coordinator.service.commands import INTEGER_MAX
-from coordinator.service.errors import Rejected
-from coordinator.service.rows import VersionedRow
+from coordinator import INTEGER_MAX, Rejected, VersionedRow
 from shared.users.emails import EMAIL_CHARACTERS_MAX
 
 metadata = MetaData()

@@ -3,8 +3,8 @@
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator.client.database import fetch
-from coordinator.service.paging import Page, page_of
+from coordinator import Page, page_of
+from coordinator.reading import fetch
 from shared.users.model import User, users
 
 

@@ -2,9 +2,8 @@
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator.client.writes import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
-from coordinator.service.errors import NotFound
-from coordinator.service.paging import PAGE_DEFAULT, Page
+from coordinator import PAGE_DEFAULT, NotFound, Page
+from coordinator.client import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, Transfer, TransferCredit, UpdateUser
 from shared.users.model import User
 from shared.users.repository import UserRepository

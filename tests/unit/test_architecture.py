@@ -70,7 +70,12 @@ def imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import"
-            yield node.module or ""
+            package = ROOT / (node.module or "").replace(".", "/")
+            names = [alias.name for alias in node.names]
+            modules = [name for name in names if (package / f"{name}.py").exists() or (package / name).is_dir()]
+            yield from (f"{node.module}.{name}" for name in modules)
+            if len(modules) < len(names):
+                yield node.module or ""
 
 
 def module_name(path: Path) -> str:

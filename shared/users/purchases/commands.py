@@ -2,9 +2,7 @@
 
 from typing import ClassVar
 
-from coordinator.service.commands import Command, Id, Quantity
-from coordinator.service.continuation import Continuation
-from coordinator.service.saga import Resumption
+from coordinator import Command, Continuation, Id, Quantity, Resumption
 from shared.payments.commands import PaymentMethod
 
 

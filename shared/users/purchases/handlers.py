@@ -1,9 +1,6 @@
 """How the users lane applies the commands of purchases."""
 
-from coordinator.service.errors import Rejected
-from coordinator.service.rows import by_key
-from coordinator.service.saga import SagaStep
-from coordinator.service.unit_of_work import Handler, UnitOfWork
+from coordinator import Handler, Rejected, SagaStep, UnitOfWork, by_key
 from shared.users.model import User
 from shared.users.purchases.commands import ContinuePurchase, OpenPurchase, ResumePurchase
 from shared.users.purchases.model import Purchase

@@ -5,8 +5,7 @@ from typing import ClassVar
 
 from sqlalchemy import BigInteger, Column, DateTime, Index, String, Table
 
-from coordinator.service.rows import VersionedRow
-from coordinator.service.saga import REASON_CHARACTERS_MAX, SagaRow, saga_steps
+from coordinator import REASON_CHARACTERS_MAX, SagaRow, VersionedRow, saga_steps
 from shared.users.model import metadata
 
 purchases = Table(

@@ -3,9 +3,8 @@
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator.client.database import fetch
-from coordinator.service.paging import Page, page_of
-from coordinator.service.saga import SagaStep
+from coordinator import Page, SagaStep, page_of
+from coordinator.reading import fetch
 from shared.users.purchases.model import Purchase, PurchaseTotal, purchase_totals, purchases, steps
 
 

@@ -11,10 +11,7 @@ capture    payments  payments.capture payments.reverse, as above
 import msgspec
 from msgspec import Struct
 
-from coordinator.service.commands import AMOUNT_MAX, INTEGER_MAX
-from coordinator.service.errors import Rejected
-from coordinator.service.saga import Saga, Step
-from coordinator.service.unit_of_work import UnitOfWork
+from coordinator import AMOUNT_MAX, INTEGER_MAX, Rejected, Saga, Step, UnitOfWork
 from shared.items.commands import QuoteItem, ReleaseItem, ReserveItem
 from shared.payments.commands import CapturePayment, OpenPayment, ReversePayment
 from shared.users.model import User

@@ -7,10 +7,8 @@ from datetime import datetime
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator.client.writes import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
-from coordinator.service.errors import DatabaseUnavailable, NotFound
-from coordinator.service.paging import PAGE_DEFAULT, Page
-from coordinator.service.saga import ENDED
+from coordinator import ENDED, PAGE_DEFAULT, DatabaseUnavailable, NotFound, Page
+from coordinator.client import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
 from shared.users.purchases.commands import OpenPurchase
 from shared.users.purchases.model import Purchase, PurchaseTotal
 from shared.users.purchases.repository import PurchaseRepository

@@ -1,0 +1,40 @@
+"""For those who write a store, a cache or a transport: what the lane asks of them."""
+
+from coordinator.client.command_log import CommandLog
+from coordinator.client.writes import Writes
+from coordinator.service.service import Projection, Tenure
+from coordinator.stores.port import (
+    Backlog,
+    BatchFault,
+    BatchRefused,
+    Changes,
+    Conflict,
+    Fenced,
+    Lease,
+    Read,
+    Refusal,
+    Store,
+    StoreError,
+    StoreUnavailable,
+    Transaction,
+)
+
+__all__ = (
+    "Store",
+    "Transaction",
+    "Lease",
+    "Changes",
+    "Read",
+    "Backlog",
+    "StoreError",
+    "StoreUnavailable",
+    "Fenced",
+    "Conflict",
+    "Refusal",
+    "BatchFault",
+    "BatchRefused",
+    "Projection",
+    "Tenure",
+    "Writes",
+    "CommandLog",
+)

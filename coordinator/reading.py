@@ -1,0 +1,26 @@
+"""Reading rows, and the log of what became of commands."""
+
+from coordinator.client.command_log import CommandLog, open_command_log
+from coordinator.client.database import (
+    READ_TIMEOUT_MS,
+    Database,
+    Documents,
+    close_database,
+    fetch,
+    open_database,
+    reading,
+    row_of_document,
+)
+
+__all__ = (
+    "CommandLog",
+    "open_command_log",
+    "Database",
+    "Documents",
+    "READ_TIMEOUT_MS",
+    "open_database",
+    "close_database",
+    "fetch",
+    "reading",
+    "row_of_document",
+)

@@ -1,0 +1,27 @@
+"""The groups of settings that services and programs read, and how."""
+
+from coordinator.runtime.fit import check_fit
+from coordinator.runtime.settings import (
+    BrokerSettings,
+    CacheSettings,
+    DatabaseSettings,
+    EffectSettings,
+    GatewaySettings,
+    LaneSettings,
+    Limits,
+    ReaderSettings,
+    load,
+)
+
+__all__ = (
+    "BrokerSettings",
+    "CacheSettings",
+    "DatabaseSettings",
+    "EffectSettings",
+    "GatewaySettings",
+    "LaneSettings",
+    "Limits",
+    "ReaderSettings",
+    "load",
+    "check_fit",
+)
