@@ -1,6 +1,6 @@
 """Somebody else's system: one service with one table, and a helper. It shows what `coordinator dev` needs to know."""
 
-from coordinator.registry import App
+from coordinator import App
 
 APP = App(
     services={"orders": "tests.support.shop.service:SERVICE"},

@@ -2,7 +2,7 @@
 
 import sys
 
-from coordinator.dev.services import DevService, Helper, Place
+from coordinator.dev import DevService, Helper, Place
 
 
 def _command(place: Place) -> list[str]:

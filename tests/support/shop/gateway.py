@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from coordinator.http.app import Dependencies, Gateway
+from coordinator.http import Dependencies, Gateway
 from tests.support.shop.service import SERVICE
 
 

@@ -5,10 +5,7 @@ from typing import ClassVar
 
 from sqlalchemy import BigInteger, Column, MetaData, String, Table
 
-from coordinator.service.commands import Command, Name
-from coordinator.service.rows import VersionedRow
-from coordinator.service.service import Service
-from coordinator.service.unit_of_work import Handler, UnitOfWork
+from coordinator import Command, Handler, Name, Service, UnitOfWork, VersionedRow
 
 metadata = MetaData()
 Table(
