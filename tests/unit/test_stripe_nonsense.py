@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from coordinator.effects.attempted import Attempted
 from coordinator.effects.attempts import Attempts, PutOff
-from coordinator.runtime.settings import EffectSettings, StripeSettings
+from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command, validated
 from coordinator.service.outside_calls import EffectRetry
 from shared.payments import stripe_http
@@ -24,6 +24,7 @@ from shared.payments.commands import CapturePayment, RefundPayment, ReversePayme
 from shared.payments.effects import PaymentEffects
 from shared.payments.results import AuthorizeResult, RefundResult
 from shared.payments.sandbox.webhooks import signature
+from shared.payments.settings import StripeSettings
 from shared.payments.stripe_errors import StripeRefused
 from shared.payments.stripe_metadata import MetadataKey
 from shared.payments.stripe_provider import StripeProvider
