@@ -1,5 +1,7 @@
 """Reading purchases."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -18,6 +20,10 @@ class PurchaseRepository:
         """One purchase."""
         rows = await fetch(self._engine, select(purchases).where(purchases.c.id == purchase_id), Purchase)
         return rows[0] if rows else None
+
+    async def with_ids(self, purchase_ids: Sequence[int]) -> list[Purchase]:
+        """Those of some purchases that are there, in no order."""
+        return await fetch(self._engine, select(purchases).where(purchases.c.id.in_(purchase_ids)), Purchase)
 
     async def steps(self, purchase_id: int) -> list[SagaStep]:
         """Its steps, in their order."""

@@ -1,20 +1,17 @@
 """What can be done with purchases."""
 
-import asyncio
-from contextlib import suppress
+from collections.abc import Sequence
 from datetime import datetime
 
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator import ENDED, PAGE_DEFAULT, DatabaseUnavailable, NotFound, Page
+from coordinator import PAGE_DEFAULT, NotFound, Page
 from coordinator.client import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
 from shared.users.purchases.commands import OpenPurchase
 from shared.users.purchases.model import Purchase, PurchaseTotal
 from shared.users.purchases.repository import PurchaseRepository
-
-LOOK_AGAIN_S = 0.02
-LOOK_AGAIN_S_MAX = 0.25
+from shared.users.purchases.watch import PurchaseWatch
 
 
 class PurchaseStep(Struct, frozen=True, kw_only=True):
@@ -48,6 +45,7 @@ class PurchaseService:
     def __init__(self, database: AsyncEngine, writes: Writes) -> None:
         self._purchases = PurchaseRepository(database)
         self._writes = writes
+        self._watch = PurchaseWatch(self._with_ids)
 
     async def open_purchase(self, command: OpenPurchase, options: WriteOptions = DEFAULT_OPTIONS) -> Written[Purchase]:
         """Begin a purchase; it ends by itself, whatever happens to whoever asked for it."""
@@ -77,17 +75,7 @@ class PurchaseService:
 
         It has begun, and a read that fails, or does not find it yet, changes nothing about that: it is read again.
         """
-        seen = begun
-        look_again_s = LOOK_AGAIN_S
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                while seen.status not in ENDED:
-                    with suppress(DatabaseUnavailable, NotFound):
-                        seen = await self._found(begun.id)
-                    if seen.status not in ENDED:
-                        await asyncio.sleep(look_again_s)
-                        look_again_s = min(look_again_s * 1.5, LOOK_AGAIN_S_MAX)
-        return seen
+        return await self._watch.wait(begun, timeout_s)
 
     async def list_purchases(self, user_id: int, after: int = 0, limit: int = PAGE_DEFAULT) -> Page[Purchase]:
         """A user's purchases in order of their ids."""
@@ -96,6 +84,9 @@ class PurchaseService:
     async def list_totals(self, user_id: int) -> list[PurchaseTotal]:
         """What a user has bought in all, by currency."""
         return await self._purchases.totals(user_id)
+
+    async def _with_ids(self, purchase_ids: Sequence[int]) -> Sequence[Purchase]:
+        return await self._purchases.with_ids(purchase_ids)
 
     async def _found(self, purchase_id: int) -> Purchase:
         purchase = await self._purchases.get(purchase_id)

@@ -1,7 +1,8 @@
 """Fakes for the gateways' tests: writes that answer as told, repositories and a cache in memory."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ import msgspec
 from coordinator.cache.reader import Lookup, Ticket
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.telemetry import current_stages, end_stage
-from coordinator.service.errors import DatabaseUnavailable
+from coordinator.service.errors import DatabaseUnavailable, NotFound
 from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.service.paging import Page, page_of
 from coordinator.stores.lane_tables import LogEntry
@@ -124,6 +125,13 @@ class FakeRows:
         return self.rows.get(row_id)
 
     latest = get
+
+    async def with_ids(self, row_ids: Sequence[int]) -> list[Any]:
+        found = []
+        for row_id in row_ids:
+            with suppress(NotFound):
+                found.append(await self.get(row_id))
+        return [row for row in found if row is not None]
 
     async def page(self, *arguments: Any) -> Page[Any]:
         if self.error is not None:
