@@ -166,7 +166,7 @@ def log_group() -> None:
 @log_group.command()
 @click.argument("lane", type=LANE)
 @click.option("--older-than", required=True, type=output.duration, help="Such as 7d. Under 2d it needs --force.")
-@click.option("--batch-rows", type=click.IntRange(1, 100_000), default=BATCH_ROWS, show_default=True)
+@click.option("--batch-rows", type=click.IntRange(1, 10_000), default=BATCH_ROWS, show_default=True)
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @click.option("--force", is_flag=True)
 @json_option

@@ -24,6 +24,7 @@ from coordinator.operate.port import (
     LetterSummary,
 )
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.ids import replay_command_id
 from coordinator.stores.lane_tables import (
     LEASE_TABLE,
     Cancellation,
@@ -180,12 +181,14 @@ class MongoAdmin:
         while True:
             # By ranges of the sequence, which is indexed: the time is not.
             with self._translated():
-                found = self._log.find({"sequence": {"$gt": after, "$lt": highest}}, {"sequence": 1, "settled_at": 1})
+                shown = {"sequence": 1, "settled_at": 1, "status": 1}
+                found = self._log.find({"sequence": {"$gt": after, "$lt": highest}}, shown)
                 batch = list(found.sort("sequence", 1).limit(batch_rows))
                 if not batch:
                     return
                 old = [document["_id"] for document in batch if utc(document["settled_at"]) < cutoff]
-                kept = self._with_letters(old)
+                failed = [document["_id"] for document in batch if document["status"] == "failed"]
+                kept = self._with_letters(failed) | self._replayed(failed)
                 gone = self._log.delete_many({"_id": {"$in": [each for each in old if each not in kept]}}).deleted_count
             if not old:
                 return
@@ -221,6 +224,12 @@ class MongoAdmin:
         """Those of failed commands whose letters are still there."""
         letters = self._database[DeadLetter.table].find({"source": {"$in": list(command_ids)}}, {"source": 1})
         return {letter["source"] for letter in letters}
+
+    def _replayed(self, command_ids: Sequence[str]) -> set[str]:
+        """Those whose replay is in the log, which bears an id that is made of theirs."""
+        by_replay = {replay_command_id(command_id): command_id for command_id in command_ids}
+        found = self._log.find({"_id": {"$in": list(by_replay)}}, {"_id": 1})
+        return {by_replay[document["_id"]] for document in found}
 
     @property
     def _log(self) -> Collection[Document]:

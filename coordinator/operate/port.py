@@ -143,13 +143,14 @@ class LaneAdmin(Protocol):
         """
 
     def settled_before(self, cutoff: datetime) -> int:
-        """How many log entries `prune` would delete."""
+        """How many log entries `prune` would delete at most: those kept for their replays are counted."""
 
     def prune(self, cutoff: datetime, batch_rows: int) -> Iterator[int]:
         """Delete log entries settled before, oldest first, a transaction a batch; yield how many each deleted.
 
-        The entry with the highest sequence stays, and those of failed commands whose dead letters are still there: so
-        no command fails a second time that has a letter. Ends at the first batch in which no entry is so old.
+        The entry with the highest sequence stays, and those of failed commands whose dead letters are still there, or
+        whose replays are: so no command fails a second time that has a letter, and no replay has the id of an earlier
+        one. Ends at the first batch in which no entry is so old.
         """
 
     def silent_publishers(self, cutoff: datetime) -> int:

@@ -37,6 +37,7 @@ from coordinator.operate.port import (
 )
 from coordinator.runtime.addresses import scheme_of
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.ids import replay_command_id
 from coordinator.stores.lane_tables import (
     LEASE_TABLE,
     Cancellation,
@@ -182,7 +183,10 @@ class SqlAdmin:
                 if last is None:
                     return
                 old = and_(_LOG.c.sequence > after, _LOG.c.sequence <= last, _LOG.c.settled_at < cutoff)
-                gone = connection.execute(delete(_LOG).where(old, ~_HAS_LETTER)).rowcount
+                replayed = _replayed(connection, old)
+                gone = connection.execute(
+                    delete(_LOG).where(old, ~_HAS_LETTER, _LOG.c.command_id.not_in(replayed))
+                ).rowcount
                 kept = connection.execute(select(_LOG.c.sequence).where(old).limit(1)).scalar()
             if gone == 0 and kept is None:
                 return
@@ -262,6 +266,14 @@ def _open(url: str) -> Engine:
     # Not MySQL's default, whose gap locks would hold up the lane's inserts into the log.
     isolation = {} if scheme_of(url) == "sqlite" else {"isolation_level": "READ COMMITTED"}
     return create_engine(address, pool_size=1, connect_args=arguments, **isolation)
+
+
+def _replayed(connection: Connection, old: ColumnElement[bool]) -> list[str]:
+    """Those of some entries whose replay is in the log, which bears an id that is made of theirs."""
+    failed = connection.execute(select(_LOG.c.command_id).where(old, _LOG.c.status == "failed")).scalars()
+    by_replay = {replay_command_id(command_id): command_id for command_id in failed}
+    found = select(_LOG.c.command_id).where(_LOG.c.command_id.in_(list(by_replay)))
+    return [by_replay[replay] for replay in connection.execute(found).scalars()]
 
 
 def _lease_of(connection: Connection, lane: str) -> LeaseState | None:
