@@ -16,10 +16,11 @@ from coordinator.dev.install import PROGRAMS, Installation, Program
 from coordinator.dev.servers import Server, ServerSet, remove_data
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
+from coordinator.registry import APP_SETTING
 from tests.bench.databases import BenchDatabase, fill_log, open_bench_database
 from tests.bench.service import LANE_BIG_LOG, LANES
 from tests.support.databases import FreshDatabases
-from tests.support.servers import reference_servers
+from tests.support.servers import REFERENCE_APP, reference_servers
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
@@ -37,6 +38,7 @@ class Session:
         self.backlog = 0
         self._fresh = FreshDatabases(servers.environment())
         self.environment = servers.environment() | {
+            APP_SETTING: REFERENCE_APP,
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
             "TELEMETRY_LOG_LEVEL": "WARNING",
             "PYTHONUNBUFFERED": "1",
