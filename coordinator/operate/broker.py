@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pika
 from msgspec import Struct
 from pika.adapters.blocking_connection import BlockingConnection
+from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
 from coordinator.operate.output import quiet
@@ -78,7 +79,7 @@ def _connect(settings: BrokerSettings) -> BlockingConnection:
     quiet()
     try:
         return BlockingConnection(parameters)
-    except (AMQPError, OSError) as error:
+    except (AMQPError, AMQPConnectorException, OSError) as error:
         raise BrokerUnavailable(f"RabbitMQ cannot be reached: {_reason(error)}") from error
 
 
