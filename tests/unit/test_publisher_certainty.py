@@ -7,10 +7,13 @@ from typing import Any
 import pika
 import pytest
 
+import coordinator.transports.rabbitmq.writes as writes_module
+from coordinator.protocol.outcomes import encode_outcome
 from coordinator.protocol.packing import InFlight
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown, Overloaded
+from coordinator.service.outcome import Outcome
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.writes import RabbitWrites
 
@@ -80,3 +83,45 @@ async def test_an_entry_that_cannot_be_read_lets_nobody_wait_for_ever() -> None:
     async with asyncio.timeout(5):
         with pytest.raises(CommandPending):
             await entry.settled
+
+
+async def test_an_outcome_of_a_command_that_is_no_longer_remembered_is_nobody_else_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its id comes again with another content, while more commands wait than are remembered."""
+    monkeypatch.setattr(writes_module, "UNSETTLED_MAX", 2)
+    writes = RabbitWrites(BrokerSettings(), confirm_timeout_s=9, wait_s=9, in_flight_max=9, log=None)
+    published: list[pika.BasicProperties] = []
+
+    def publish(_: str, __: str, properties: pika.BasicProperties, ___: bytes, **____: Any) -> Any:
+        published.append(properties)
+        confirm = asyncio.get_running_loop().create_future()
+        confirm.set_result(None)
+        return confirm
+
+    monkeypatch.setattr(writes._publisher, "publish", publish)
+    monkeypatch.setattr(type(writes._publisher), "is_ready", True)
+
+    def issue(command_id: str, wait_s: float | None = None) -> "asyncio.Task[Outcome]":
+        message = CommandMessage(command_id=command_id, type="users.create", arguments=b"{}")
+        return asyncio.create_task(writes.issue("users", message, wait_s))
+
+    def reply(command_id: str, properties: pika.BasicProperties, status: str = "applied") -> None:
+        outcome = Outcome(command_id=command_id, type="users.create", status=status, sequence=1)  # type: ignore[arg-type]
+        told = pika.BasicProperties(correlation_id=properties.correlation_id, content_type="application/json")
+        writes._on_reply(None, None, told, encode_outcome(outcome))
+
+    async with asyncio.timeout(9):
+        for command_id in ("a", "b", "c"):
+            with pytest.raises(CommandPending):
+                await issue(command_id, wait_s=0)
+        again = issue("a")
+        while len(published) < 4:  # noqa: ASYNC110  # it is published in a later turn of the loop
+            await asyncio.sleep(0)
+        for command_id, properties in zip("abc", published, strict=False):
+            reply(command_id, properties)
+        assert not again.done()
+        reply("a", published[3], "rejected")
+        assert (await again).status == "rejected"
+        # Those that were forgotten have been told: commands travel in packs again.
+        assert not writes._is_expected("d")

@@ -1,7 +1,6 @@
 """`Writes` over RabbitMQ: publish commands, wait for their confirms, wait for their outcomes."""
 
 import asyncio
-import itertools
 from collections import defaultdict
 from functools import partial
 from types import TracebackType
@@ -44,7 +43,8 @@ from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXC
 
 REPLY_QUEUE_EXPIRES_MS = 60_000
 PERSISTENT = 2
-UNSETTLED_MAX = 10_000
+UNSETTLED_MAX = 100_000
+"""Commands of which this process remembers that their outcomes are still to come."""
 LOOKUPS_AT_ONCE = 8
 CONNECT_TIMEOUT_S = 15.0
 """How long `wait_connected` waits: for two or three attempts, and for a broker that is just starting."""
@@ -99,7 +99,9 @@ class RabbitWrites:
         self._by_correlation: dict[str, InFlight] = {}
         self._unsettled: dict[str, None] = {}
         self._unanswered: dict[str, None] = {}
-        self._numbers = itertools.count(1)
+        # The message by whose number the outcomes of all that was forgotten have come; 0: nothing was.
+        self._forgotten_until = 0
+        self._number = 0
         self._task: asyncio.Task[NoReturn] | None = None
         self._publishing: asyncio.Task[NoReturn] | None = None
         self._lookups: set[asyncio.Task[None]] = set()
@@ -225,11 +227,15 @@ class RabbitWrites:
                     entry.fail(error)
 
     def _is_expected(self, command_id: str) -> bool:
-        """Whether the outcome of a command of this id may come, issued just now or given up by whoever waited."""
-        return command_id in self._by_id or command_id in self._unanswered
+        """Whether the outcome of a command of this id may come, issued just now or given up by whoever waited.
+
+        Of those that were too many to remember it may be any.
+        """
+        return self._forgotten_until > 0 or command_id in self._by_id or command_id in self._unanswered
 
     def _publish(self, lane: str, entries: list[InFlight], *, is_alone: bool) -> None:
-        correlation_id = str(next(self._numbers))
+        self._number += 1
+        correlation_id = str(self._number)
         first = entries[0].message
         is_pack = len(entries) > 1
         headers = {} if is_pack else headers_of(first)
@@ -327,7 +333,8 @@ class RabbitWrites:
             self._unsettled.pop(entry.command_id, None)
         elif entry.pack is not None:
             self._unanswered[entry.command_id] = None
-            _shorten(self._unanswered)
+            if _shorten(self._unanswered):
+                self._forgotten_until = self._number + 1
         if entry.pack is not None:
             entry.pack.forget()
 
@@ -359,6 +366,9 @@ class RabbitWrites:
             log.error("outcome_malformed", correlation_id=properties.correlation_id, error=str(error))
             return
         alone = None if is_pack else self._by_correlation.get(properties.correlation_id or "")
+        if alone is not None and int(properties.correlation_id) >= self._forgotten_until:
+            # Outcomes come in their lane's order.
+            self._forgotten_until = 0
         for outcome in outcomes:
             self._unsettled.pop(outcome.command_id or "", None)
             self._unanswered.pop(outcome.command_id or "", None)
@@ -367,7 +377,9 @@ class RabbitWrites:
                 entry.settled.set_result(outcome)
 
 
-def _shorten(ids: dict[str, None]) -> None:
-    """Forget the oldest beyond the limit."""
+def _shorten(ids: dict[str, None]) -> bool:
+    """Forget the oldest beyond the limit; return whether there were any."""
+    is_too_long = len(ids) > UNSETTLED_MAX
     while len(ids) > UNSETTLED_MAX:
         del ids[next(iter(ids))]
+    return is_too_long
