@@ -82,9 +82,15 @@ class StripeLookUp:
     async def refund_with(self, provider_id: str, key: str, payment_id: int, refund_id: int) -> stripe.Refund | None:
         """The refund of a payment that was made with this key. An earlier release told not which refund it was."""
         for refund in self._of(payment_id, key, await self.refunds(provider_id)):
-            if metadata_of(refund).get(REFUND_METADATA, str(refund_id)) == str(refund_id):
+            if self.may_be(refund, refund_id):
                 return refund
         return None
+
+    def may_be(self, refund: stripe.Refund, refund_id: int) -> bool:
+        """Whether our mark does not say that it is another refund of ours."""
+        metadata = metadata_of(refund)
+        number = metadata.get(REFUND_METADATA, str(refund_id))
+        return number == str(refund_id) or not self._metadata_key.is_ours(metadata)
 
     async def refunds(self, provider_id: str) -> list[stripe.Refund]:
         """All refunds of a payment, the latest first."""

@@ -179,7 +179,7 @@ class StripeProvider:
             if refund is None:
                 refund = await _made_once(make, key, found, _KEYS_MAX)
         except StripeRefused as error:
-            return await self._refund_by_others(provider_id, amount, error)
+            return await self._refund_by_others(provider_id, refund_id, amount, error)
         return await self._refunded(provider_id, refund)
 
     async def look_up_authorization(
@@ -252,12 +252,15 @@ class StripeProvider:
             raise _processing(intent)
         return intent
 
-    async def _refund_by_others(self, provider_id: str, amount: int, error: StripeRefused) -> Refunded | Refused:
+    async def _refund_by_others(
+        self, provider_id: str, refund_id: int, amount: int, error: StripeRefused
+    ) -> Refunded | Refused:
         """Where all of it went back already, by somebody's hand in the dashboard, nothing is left to give back."""
         if error.code != "charge_already_refunded":
             return refused(error.code, error)
         for refund in await self._look_up.refunds(provider_id):
-            if refund.status not in _NOT_REFUNDED and amount_of(refund.amount, refund.currency) == amount:
+            is_alike = refund.status not in _NOT_REFUNDED and amount_of(refund.amount, refund.currency) == amount
+            if is_alike and self._look_up.may_be(refund, refund_id):
                 return await self._refunded(provider_id, refund)
         return Refunded(refund_id=None, amount=amount, total=await self._refunded_in_all(provider_id))
 

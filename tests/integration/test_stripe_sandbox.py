@@ -500,6 +500,8 @@ async def test_what_others_gave_back_is_no_refund_of_ours_unless_it_is_of_its_am
         by_hand = await refund(provider, held, amount=10)
     assert await refund(provider, held, amount=30) == Refunded(refund_id=None, amount=30, total=30)
     assert await refund(provider, held, amount=10) == Refunded(refund_id=by_hand.refund_id, amount=10, total=30)
+    # These say that they are refund 1.
+    assert await refund(provider, held, amount=10, refund_id=2) == Refunded(refund_id=None, amount=10, total=30)
 
 
 async def test_an_unknown_payment_is_refused(provider):
