@@ -221,6 +221,7 @@ def _told(event: ProviderEvent, payment_id: int) -> TellOfPayment:
         amount_captured=event.amount_captured,
         amount_refunded=event.amount_refunded,
         refund_id=event.refund_id,
+        refund_number=event.refund_number,
         code=event.error_code,
         created_s=event.created_s,
     )

@@ -104,6 +104,8 @@ def _event_reads(command: TellOfPayment) -> Iterable[Ref[Row]]:
     yield from _reads(command)
     if command.refund_id is not None:
         yield by_unique(Refund, "provider_id", command.refund_id)
+    if command.refund_number is not None:
+        yield by_key(Refund, command.refund_number)
 
 
 HANDLERS = (

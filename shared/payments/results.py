@@ -83,7 +83,9 @@ class TellOfPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
 
     `is_signed`: what it is about bears the mark that only this deployment makes. Without it, as of payments that an
     earlier release made, it counts only for a payment that is known to be this one at the provider. `created_s` is when
-    it happened, by the provider's clock: events come in any order. A gateway of an earlier release leaves it out.
+    it happened, by the provider's clock: events come in any order. `refund_id` is the provider's of a refund that came
+    back, and `refund_number` ours, where its metadata tell. A gateway of an earlier release tells neither that nor
+    `created_s`.
     Rejected: `payment_not_found`; `other_payment`, when it is about another payment at the provider than the one that
     ours is, or ours was never sent there; `not_ours`, when nothing tells that it is about ours; `currency_mismatch` and
     `amount_mismatch`; `impossible_transition`.
@@ -101,5 +103,6 @@ class TellOfPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
     amount_captured: Total = 0
     amount_refunded: Total = 0
     refund_id: str | None = None
+    refund_number: Id | None = None
     code: str | None = None
     created_s: _Seconds | None = None

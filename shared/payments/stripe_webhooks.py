@@ -16,7 +16,7 @@ from msgspec import Struct
 from coordinator import ConfigurationError, CoordinatorError, EffectRetry
 from shared.payments.settings import StripeSettings
 from shared.payments.stripe_answers import amount_of, id_of, known_code, text_of
-from shared.payments.stripe_metadata import PAYMENT_METADATA, MetadataKey
+from shared.payments.stripe_metadata import PAYMENT_METADATA, REFUND_METADATA, MetadataKey
 
 Kind = Literal["authorized", "captured", "voided", "declined", "refunded", "refund_failed"]
 
@@ -49,7 +49,8 @@ class ProviderEvent(Struct, frozen=True, kw_only=True):
 
     `type`, `status` and `error_code` are Stripe's words. `amount` is the payment's, or that of the refund which failed;
     `amount_captured` and `amount_refunded` are everything so far, and 0 where the event does not tell.
-    `refund_id` names the refund that failed.
+    `refund_id` names the refund that failed; `refund_number` is ours of it, from the metadata, if it bears our mark. An
+    earlier release told none.
     `created_s` is when it happened, in seconds since the Unix epoch. `payment_id` is from the metadata; None: a refund
     that somebody else made has none of ours, and `provider_id` alone tells whose it is. `is_signed`: so is the digest
     that only this deployment makes. Without it the event may be another system's that numbers its payments as we do, so
@@ -69,6 +70,7 @@ class ProviderEvent(Struct, frozen=True, kw_only=True):
     amount_captured: int = 0
     amount_refunded: int = 0
     refund_id: str | None = None
+    refund_number: int | None = None
     error_code: str | None = None
 
 
@@ -147,6 +149,8 @@ def _read(kind: Kind, body: dict[str, Any], metadata_key: MetadataKey) -> Provid
     # A refund has the metadata that its maker gave it: in the provider's dashboard that is none.
     if provider_id is None or not (is_numbered or kind == "refund_failed"):
         return None
+    is_signed = is_numbered and metadata_key.is_ours(metadata)
+    refund_number = metadata.get(REFUND_METADATA, "") if kind == "refund_failed" and is_signed else ""
     error = thing.last_payment_error
     reason = (error.decline_code or error.code) if error else thing.failure_reason
     return ProviderEvent(
@@ -155,7 +159,7 @@ def _read(kind: Kind, body: dict[str, Any], metadata_key: MetadataKey) -> Provid
         kind=kind,
         created_s=int(body["created"]),
         payment_id=int(payment_id) if is_numbered else None,
-        is_signed=is_numbered and metadata_key.is_ours(metadata),
+        is_signed=is_signed,
         provider_id=id_of(provider_id),
         status=text_of(thing.status),
         currency=thing.currency.upper(),
@@ -163,5 +167,6 @@ def _read(kind: Kind, body: dict[str, Any], metadata_key: MetadataKey) -> Provid
         amount_captured=amount_of(thing.amount_received or thing.amount_captured, thing.currency),
         amount_refunded=amount_of(thing.amount_refunded, thing.currency),
         refund_id=id_of(thing.id) if kind == "refund_failed" else None,
+        refund_number=int(refund_number) if _NUMBER.fullmatch(refund_number) else None,
         error_code=None if reason is None else known_code(reason),
     )

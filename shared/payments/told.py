@@ -5,8 +5,8 @@ as what is true now and not as a step: what is known already changes nothing. A 
 answer, counts only while that call's action is under way.
 
 Totals only grow, so that the largest is the latest, until an operator lowers one: a bank sent a refund back. What is
-older than his word is in it. Before he has spoken, a refund that came back stays in the total, and so the order of the
-events does not matter.
+older than his word is in it, and changes nothing of the payment any more. Before he has spoken, a refund that came back
+stays in the total, and so the order of the events does not matter.
 """
 
 from datetime import UTC, datetime
@@ -86,6 +86,10 @@ def refund_result(work: UnitOfWork, command: RefundResult) -> Payment:
 def provider_event(work: UnitOfWork, command: TellOfPayment) -> Payment:
     progress = Progress(work, payment_of(work, command.id))
     _check_about(progress.payment, command)
+    refund = _refund_told_of(work, command)
+    is_news = refund is None or _note_returned(work, refund, command)
+    if not is_news or _is_in_the_amounts(progress.payment, command, refund):
+        return progress.store()
     match command.kind:
         case "authorized":
             _authorized(progress, command.provider_id)
@@ -103,7 +107,7 @@ def provider_event(work: UnitOfWork, command: TellOfPayment) -> Payment:
                 progress.note(provider_id=command.provider_id)
                 _refunded_in_all(work, progress, command)
         case "refund_failed":
-            _refund_returned(work, progress, command)
+            _refund_returned(work, progress, command, refund)
     return progress.store()
 
 
@@ -182,8 +186,6 @@ def _refunded_in_all(work: UnitOfWork, progress: Progress, command: TellOfPaymen
         progress.move("captured")
         _note_refunded(progress, total)
         return
-    if _is_in_the_amounts(payment, command):
-        return
     refund = None if payment.refund_id is None else work.get(Refund, payment.refund_id)
     if refund is not None:
         refund = _learnt(work, payment, refund, total)
@@ -217,13 +219,16 @@ def sum_without(payment: Payment, refund: Refund) -> int:
     return payment.refunded if refund.refunded_without is None else refund.refunded_without
 
 
-def _is_in_the_amounts(payment: Payment, command: TellOfPayment) -> bool:
+def _is_in_the_amounts(payment: Payment, command: TellOfPayment, refund: Refund | None) -> bool:
     """Whether it happened before an operator said what the amounts are, or in the same second, which is all it tells.
 
     A refund of that second that he has not seen may be missing then. The provider refuses to give back more than was
-    taken; that we refuse to give back what is the payer's, nobody would notice.
+    taken; that we refuse to give back what is the payer's, nobody would notice. `refund` is that of ours which came
+    back: if it was asked for since, so did it, whatever the provider's clock says.
     """
     if payment.amounts_as_of is None or command.created_s is None:
+        return False
+    if refund is not None and refund.created_at >= payment.amounts_as_of:
         return False
     return datetime.fromtimestamp(command.created_s, UTC) <= payment.amounts_as_of
 
@@ -235,26 +240,62 @@ def _note_refunded(progress: Progress, total: int) -> None:
         progress.move("refunded_in_full" if total == payment.captured else "refunded_in_part")
 
 
-def _refund_returned(work: UnitOfWork, progress: Progress, command: TellOfPayment) -> None:
+def _refund_told_of(work: UnitOfWork, command: TellOfPayment) -> Refund | None:
+    """The refund of ours that came back: by its id at the provider or, where no answer told that, by our number."""
+    if command.kind != "refund_failed":
+        return None
     refund = None if command.refund_id is None else work.find(Refund, "provider_id", command.refund_id)
-    if refund is not None and refund.status == "failed":
-        return  # it comes back once, and who looked at that has seen it
-    reason = reason_of(command.code, f"the payer's bank did not take refund {command.refund_id}")
-    if refund is not None:
-        work.save(msgspec.structs.replace(refund, status="failed", reason_code=reason.code, reason=reason.message))
-    _take_out(work, progress.payment, refund, command.amount)
+    if refund is None and command.refund_number is not None:
+        refund = work.get(Refund, command.refund_number)
+        if refund is not None and refund.provider_id is not None:
+            return None
+    return refund if refund is not None and refund.payment_id == command.id else None
+
+
+def _note_returned(work: UnitOfWork, refund: Refund, command: TellOfPayment) -> bool:
+    """Note with the refund itself that it came back, which is true whenever it is told. False: that is known.
+
+    One that failed with no such id was not known to be made, and may be in the total: somebody has to look.
+    """
+    if refund.status == "failed" and refund.provider_id == command.refund_id:
+        return False
+    reason = _why_returned(command)
+    work.save(
+        msgspec.structs.replace(
+            refund,
+            status="failed",
+            provider_id=command.refund_id,
+            reason_code=reason.code,
+            reason=reason.message,
+        )
+    )
+    return True
+
+
+def _refund_returned(work: UnitOfWork, progress: Progress, command: TellOfPayment, refund: Refund | None) -> None:
+    _take_out(work, progress.payment, refund, command)
+    reason = _why_returned(command)
     progress.move("refund_returned", reason_of(REFUND_RETURNED, f"{reason.message}: {reason.code}"))
+    if refund is not None:
+        progress.end_refund(refund.id)
 
 
-def _take_out(work: UnitOfWork, payment: Payment, returned: Refund | None, amount: int) -> None:
+def _why_returned(command: TellOfPayment) -> Reason:
+    return reason_of(command.code, f"the payer's bank did not take refund {command.refund_id}")
+
+
+def _take_out(work: UnitOfWork, payment: Payment, returned: Refund | None, command: TellOfPayment) -> None:
     """What came back is no part any more of what is given back without the refund that is not known yet.
 
-    `returned` is None for one that has no row with its id: it may be that very refund, if it is of its amount.
+    It may be that very refund if it bears our mark and no number, as those of an earlier release, and is of its amount.
     """
     refund = None if payment.refund_id is None else work.get(Refund, payment.refund_id)
-    if refund is None or (amount == refund.amount if returned is None else returned.id == refund.id):
+    if refund is None or (returned is not None and returned.id == refund.id):
         return
-    without = max(0, sum_without(payment, refund) - amount)
+    is_without_number = command.is_signed and command.refund_number is None
+    if returned is None and is_without_number and command.amount == refund.amount:
+        return
+    without = max(0, sum_without(payment, refund) - command.amount)
     work.save(msgspec.structs.replace(refund, refunded_without=without))
 
 

@@ -106,6 +106,7 @@ async def test_every_step_of_a_payment_is_told(listening, provider):
     failed = await listening.next()
     assert (failed.kind, failed.payment_id, failed.provider_id) == ("refund_failed", 7, held.provider_id)
     assert (failed.amount, failed.status) == (300, "failed")
+    assert (failed.refund_id, failed.refund_number) == (given_back.refund_id, 1)
     assert (captured.is_signed, refunded.is_signed, failed.is_signed) == (True, True, True)
 
 

@@ -24,8 +24,16 @@ def refunded(total: int, second: int | None) -> TellOfPayment:
     return event("refunded", captured=AMOUNT, refunded=total, created_s=None if second is None else at(second))
 
 
-def returned(second: int, refund_id: str = "re_1") -> TellOfPayment:
-    return event("refund_failed", amount=500, refund_id=refund_id, code="closed", created_s=at(second))
+def returned(second: int, refund_id: str = "re_1", refund_number: int | None = None) -> TellOfPayment:
+    return event(
+        "refund_failed",
+        amount=500,
+        refund_id=refund_id,
+        refund_number=refund_number,
+        is_signed=refund_number is not None,
+        code="closed",
+        created_s=at(second),
+    )
 
 
 def resolve(lane: PaymentLane, refunded: int = 0, second: int = RESOLVED_AT_S) -> None:
@@ -125,16 +133,49 @@ def test_a_refund_comes_back_once(lane: PaymentLane) -> None:
     assert (lane.refunds[0].status, lane.refunds[0].reason_code) == ("failed", "closed")
 
 
-def test_another_refund_that_came_back_before_is_still_looked_at(lane: PaymentLane) -> None:
-    """The operator may have seen it, or been told of one only."""
+def test_another_refund_that_came_back_before_is_in_the_operator_s_word_too(lane: PaymentLane) -> None:
     for message in (MADE, returned(3)):
         lane.applied(message)
     resolve(lane)
+    before = lane.payment
     lane.applied(returned(2, "re_of_the_dashboard"))
+    assert lane.payment == before
+    lane.applied(returned(RESOLVED_AT_S + 1, "re_of_the_dashboard_since"))
     assert (lane.payment.status, lane.payment.reason_code) == ("needs_review", "refund_returned")
-    resolve(lane, second=RESOLVED_AT_S + 60)
-    lane.applied(refunded(500, RESOLVED_AT_S + 1))
-    assert lane.payment.refunded == 0
+
+
+def test_what_came_back_before_is_not_taken_out_of_what_is_given_back_beside_a_refund_since(lane: PaymentLane) -> None:
+    for message in (MADE, returned(3)):
+        lane.applied(message)
+    resolve(lane, refunded=300)
+    lane.applied(RefundPayment(id=1, amount=100))
+    lane.applied(RefundResult(id=1, refund_id=2, verdict="answer_lost", code="answer_lost"))
+    before = (lane.payment, lane.refunds)
+    lane.applied(returned(4, "re_of_the_dashboard"))
+    assert (lane.payment, lane.refunds) == before
+    resolve(lane, refunded=300, second=RESOLVED_AT_S + 60)
+    assert lane.refunds[1].status == "failed"
+
+
+def test_a_refund_that_came_back_before_failed_whenever_that_is_told(lane: PaymentLane) -> None:
+    """The operator has said how much is given back, and not which refund it was."""
+    lane.applied(RefundResult(id=1, refund_id=1, verdict="answer_lost", code="answer_lost"))
+    resolve(lane, refunded=500)
+    assert lane.refunds[0].status == "succeeded"
+    before = lane.payment
+    lane.applied(returned(3, refund_number=1))
+    assert (lane.refunds[0].status, lane.refunds[0].provider_id) == ("failed", "re_1")
+    assert lane.payment == before
+
+
+def test_a_refund_that_was_asked_for_since_came_back_since_whatever_the_clocks_say(lane: PaymentLane) -> None:
+    for message in (MADE, returned(3)):
+        lane.applied(message)
+    resolve(lane)
+    lane.applied(RefundPayment(id=1, amount=500))
+    lane.applied(RefundResult(id=1, refund_id=2, verdict="refunded", provider_id="re_2", total=500))
+    lane.applied(returned(RESOLVED_AT_S - 1, "re_2"))
+    assert (lane.payment.status, lane.payment.reason_code) == ("needs_review", "refund_returned")
 
 
 def test_money_that_was_taken_counts_however_late_it_is_told() -> None:

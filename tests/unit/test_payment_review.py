@@ -1,6 +1,8 @@
 """A payment that needs a review goes on from what an operator has seen at the provider."""
 
+import itertools
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,10 +13,11 @@ from coordinator.operate.send import checked
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import InvalidCommand
 from shared.payments import SERVICE
-from shared.payments.commands import CapturePayment, RefundPayment, ResolvePayment, ReversePayment
+from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.effects import CaptureAtProvider, RefundAtProvider, VoidAtProvider
-from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, VoidResult
+from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, TellOfPayment, VoidResult
 from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane, event
+from tests.support.store_contract import NOW
 
 LOST: dict[str, Any] = {"id": 1, "verdict": "answer_lost", "code": "answer_lost", "message": "no answer"}
 WHY = "seen in the dashboard"
@@ -150,6 +153,175 @@ def test_whether_the_refund_in_question_was_made_does_not_depend_on_what_was_tol
     lane.applied(resolve("captured", AMOUNT, total))
     assert lane.refunds[0].status == ("succeeded" if is_made else "failed")
     assert (lane.payment.refunded, lane.payment.refund_id) == (total, None)
+
+
+class AtProvider:
+    """Refunds as they are at the provider, and what it tells of them."""
+
+    def __init__(self, lane: PaymentLane) -> None:
+        self.lane = lane
+        self.made: dict[str, tuple[int | None, int]] = {}
+        self.returned: set[str] = set()
+        self._seconds = itertools.count(1)
+
+    @property
+    def total(self) -> int:
+        return sum(amount for refund, (_, amount) in self.made.items() if refund not in self.returned)
+
+    def tick(self) -> int:
+        second = next(self._seconds)
+        self.lane.lane.now = NOW + timedelta(seconds=second)
+        return int(NOW.timestamp()) + second
+
+    def make(self, number: int | None, amount: int) -> TellOfPayment:
+        """`number` is that of ours; None: in the dashboard."""
+        self.made[f"re_{len(self.made) + 1}"] = number, amount
+        return event("refunded", captured=AMOUNT, refunded=self.total, created_s=self.tick())
+
+    def give_back(self, how: str, amount: int) -> None:
+        number = None if how == "by hand" else self.ask(amount)
+        told = self.make(number, amount)
+        if number is None:
+            self.lane.applied(told)
+        elif how == "told":
+            refund = f"re_{len(self.made)}"
+            self.lane.applied(RefundResult(id=1, refund_id=number, verdict="refunded", provider_id=refund, total=0))
+        else:
+            self.lane.applied(RefundResult(refund_id=number, **LOST))
+            self.resolve()
+
+    def send_back(self, refund: str) -> TellOfPayment:
+        self.returned.add(refund)
+        number, amount = self.made[refund]
+        return event(
+            "refund_failed",
+            amount=amount,
+            refund_id=refund,
+            refund_number=number,
+            is_signed=number is not None,
+            code="expired_or_canceled_card",
+            created_s=self.tick(),
+        )
+
+    def ask(self, amount: int) -> int:
+        """The number of a refund that is under way."""
+        self.tick()
+        self.lane.applied(RefundPayment(id=1, amount=amount))
+        return len(self.lane.refunds)
+
+    def resolve(self) -> None:
+        """As an operator does who looks at the dashboard."""
+        self.tick()
+        self.lane.applied(resolve("captured", AMOUNT, self.total))
+
+    def assert_rows_say_what_is_there(self) -> None:
+        there = {number for refund, (number, _) in self.made.items() if refund not in self.returned}
+        for row in self.lane.refunds:
+            assert row.status == ("succeeded" if row.id in there else "failed"), row
+        assert (self.lane.payment.refunded, self.lane.payment.refund_id) == (self.total, None)
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_of_each_refund_its_row_says_what_it_is_at_the_provider_whichever_came_back(data: st.DataObject) -> None:
+    """The bank sends back any of them, and that is told at once, after the operator's word, or of the last in question.
+
+    What others have given back is told when it is made, or an equal amount of theirs would be taken for ours.
+    """
+    lane = PaymentLane()
+    lane.captured()
+    provider = AtProvider(lane)
+    amounts = st.sampled_from([100, 200])
+    for how in data.draw(st.lists(st.sampled_from(["told", "lost", "by hand"]), max_size=3), "given back before"):
+        provider.give_back(how, data.draw(amounts))
+    late = []
+    for refund in list(provider.made):
+        when = data.draw(st.sampled_from(["never", "at once", "late"]), f"{refund} comes back")
+        if when != "never":
+            told = provider.send_back(refund)
+            late += [told] if when == "late" else []
+            if when == "at once":
+                lane.applied(told)
+    if lane.payment.status == "needs_review":
+        provider.resolve()
+    amount = data.draw(amounts)
+    number = provider.ask(amount)
+    told_since = list(late)
+    if data.draw(st.booleans(), "the last is made"):
+        told_since.append(provider.make(number, amount))
+        if data.draw(st.booleans(), "and comes back"):
+            told_since.append(provider.send_back(f"re_{len(provider.made)}"))
+    given_up = data.draw(st.integers(0, len(told_since)), "is given up after")
+    for command in [*told_since[:given_up], RefundResult(refund_id=number, **LOST), *told_since[given_up:]]:
+        provider.tick()
+        lane.applied(command)
+    provider.resolve()
+    provider.assert_rows_say_what_is_there()
+
+
+def test_a_refund_that_no_answer_told_of_comes_back(lane: PaymentLane) -> None:
+    """An event told that all went back, and so that it was made; its id at the provider nobody told."""
+    lane.captured()
+    lane.applied(RefundPayment(id=1))
+    lane.applied(event("refunded", captured=AMOUNT, refunded=AMOUNT))
+    lane.applied(RefundResult(refund_id=1, **LOST))
+    lane.applied(event("refund_failed", refund_id="re_1", refund_number=1, code="expired_or_canceled_card"))
+    lane.applied(resolve("captured", AMOUNT))
+    refund = lane.refunds[0]
+    assert (refund.status, refund.provider_id) == ("failed", "re_1")
+    assert refund.reason_code == "expired_or_canceled_card"
+
+
+def test_a_refund_that_comes_back_before_its_answer_is_known_and_told(lane: PaymentLane) -> None:
+    lane.captured()
+    lane.applied(RefundPayment(id=1, amount=300), waits=True)
+    lane.applied(event("refund_failed", amount=300, refund_id="re_1", refund_number=1, code="lost_or_stolen_card"))
+    assert lane.codes_told == [("refund", "refund_failed")]
+    before = (lane.payment, lane.refunds)
+    assert (lane.payment.status, lane.payment.pending_action, lane.payment.refund_id) == ("needs_review", None, None)
+    lane.applied(RefundResult(id=1, refund_id=1, verdict="refunded", provider_id="re_1", total=300))
+    assert (lane.payment, lane.refunds) == before
+
+
+def test_a_refund_that_was_said_to_have_failed_and_came_back_is_looked_at_once(lane: PaymentLane) -> None:
+    """It was made all the same, and so the total that events told has it."""
+    lane.captured()
+    lane.applied(RefundPayment(id=1, amount=300))
+    lane.applied(event("refunded", captured=AMOUNT, refunded=300))
+    lane.applied(RefundResult(id=1, refund_id=1, verdict="refund_failed", code="lost_or_stolen_card"))
+    back = event("refund_failed", amount=300, refund_id="re_1", refund_number=1, code="lost_or_stolen_card")
+    lane.applied(back)
+    assert (lane.payment.status, lane.payment.reason_code) == ("needs_review", "refund_returned")
+    lane.applied(resolve("captured", AMOUNT))
+    before = lane.payment
+    lane.applied(back)
+    assert lane.payment == before
+
+
+def test_the_number_of_another_payment_s_refund_is_nobody_s(lane: PaymentLane) -> None:
+    lane.captured()
+    lane.applied(OpenPayment(user_id=1, amount=AMOUNT, currency="EUR", payment_method="pm_card_visa"))
+    lane.applied(AuthorizeResult(id=2, verdict="authorized", provider_id="pi_2"))
+    lane.applied(CaptureResult(id=2, verdict="captured", amount=AMOUNT))
+    lane.applied(RefundPayment(id=2))
+    before = lane.refunds
+    lane.applied(event("refund_failed", refund_id="re_1", refund_number=1))
+    assert lane.payment.reason_code == "refund_returned"
+    assert lane.refunds == before
+
+
+@pytest.mark.parametrize(("is_signed", "end"), [(False, "succeeded"), (True, "failed")])
+def test_a_refund_without_our_mark_is_not_the_one_in_question_whatever_its_amount(
+    lane: PaymentLane, is_signed: bool, end: str
+) -> None:
+    """With the mark and without a number it is of an earlier release, and may be that one, if it is of its amount."""
+    lane.captured()
+    lane.applied(event("refunded", captured=AMOUNT, refunded=300))
+    lane.applied(RefundPayment(id=1, amount=300))
+    lane.applied(RefundResult(refund_id=1, **LOST))
+    lane.applied(event("refund_failed", amount=300, refund_id="re_d", is_signed=is_signed))
+    lane.applied(resolve("captured", AMOUNT, 300))
+    assert lane.refunds[0].status == end
 
 
 def test_what_others_gave_and_a_bank_sent_back_is_no_part_of_what_is_given_back_beside_it(lane: PaymentLane) -> None:

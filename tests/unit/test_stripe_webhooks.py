@@ -117,6 +117,24 @@ def test_what_this_deployment_did_not_mark_is_not_signed(kind, metadata):
     assert read is None or not read.is_signed
 
 
+@pytest.mark.parametrize(
+    ("metadata", "number"),
+    [
+        (MetadataKey(SETTINGS).metadata(7, "k", 3), 3),
+        (OURS, None),
+        (OURS | {"refund_id": "03"}, None),
+        (OURS | {"refund_id": "3", "payment_id": "8"}, None),
+        (OURS | {"refund_id": "3", "payment_digest": ""}, None),
+        ({"refund_id": "3"}, None),
+        (None, None),
+    ],
+    ids=["ours", "of an earlier release", "no number", "of another payment", "without the mark", "alone", "by hand"],
+)
+def test_which_refund_came_back_its_metadata_say_if_they_bear_our_mark(metadata, number):
+    read = received(event("refund.failed", REFUND | {"metadata": metadata}))
+    assert (read.refund_id, read.refund_number) == ("re_1", number)
+
+
 def test_amounts_are_in_minor_units_of_iso_4217():
     read = received(event("payment_intent.succeeded", INTENT | {"currency": "isk", "amount": 500}))
     assert (read.amount, read.currency) == (5, "ISK")
