@@ -1,4 +1,4 @@
-"""Items in Redis: where they are kept, and the two sides of their cache (shared/cache)."""
+"""Items in Redis: where they are kept, and the two sides of their cache (coordinator/cache)."""
 
 from typing import Final, TypeAlias
 

@@ -1,7 +1,7 @@
 """A broker in memory, for pika: no sockets, and it misbehaves as it is told to.
 
 It speaks AMQP in bytes, so that what pika does with them is tested too. `install` puts it behind every connection that
-shared/messaging opens, in whatever thread.
+coordinator/transports/rabbitmq opens, in whatever thread.
 """
 
 import asyncio
