@@ -50,6 +50,7 @@ format: $(STAMP) ## let ruff format and mend what it can
 unit: $(STAMP) ## the tests that need no server
 	@$(BIN)/pytest tests/unit $(PYTEST_ARGS)
 
+# `loadgroup` gives each process one test after the other; each has servers of its own.
 test: $(STAMP) ## all tests, against real servers
 	@$(BIN)/pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
 

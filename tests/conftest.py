@@ -16,16 +16,6 @@ from tests.support.system import System
 # Also of the processes that tests start.
 os.environ.setdefault(APP_SETTING, REFERENCE_APP)
 
-WITH_SERVERS = ("e2e", "faults", "integration")
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In parallel runs one process has the servers, and with them all tests that need any, in their order."""
-    for item in items:
-        if item.path.parent.name in WITH_SERVERS:
-            item.add_marker(pytest.mark.xdist_group("servers"))
-
 
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
