@@ -1,6 +1,7 @@
 """The coordinator process: one lane of one database, as its active consumer or as a standby.
 
-Three threads: this one, with signals and the health endpoint; the broker's I/O (coordinator/transports/rabbitmq); and the lane.
+Three threads: this one, with signals and the health endpoint; the broker's I/O (coordinator/transports/rabbitmq); and
+the lane.
 """
 
 import asyncio
