@@ -66,9 +66,13 @@ class Told(Struct, frozen=True, kw_only=True):
     command: Command
     is_fact: bool
 
-    def command_id(self, effect_type: str, effect_id: str) -> str:
-        """Facts and guesses of copies have two ids: who guesses first must not keep a fact from the lane."""
-        return derived_command_id(f"{effect_type} {effect_id}", _FACT_POSITION if self.is_fact else _GUESS_POSITION)
+    def command_id(self, effect_type: str, effect_id: str, arguments: bytes) -> str:
+        """Facts and guesses of copies have two ids: who guesses first must not keep a fact from the lane.
+
+        `arguments` are the effect's, as they were sent.
+        """
+        position = _FACT_POSITION if self.is_fact else _GUESS_POSITION
+        return derived_command_id(f"{effect_type} {effect_id}", position, arguments)
 
 
 class PutOff(Struct, frozen=True):

@@ -44,9 +44,10 @@ class Telling:
         self._pause_s = pause_s
         self._logged_at: dict[str, float] = {}
 
-    async def tell(self, told: Told, effect_type: str, effect_id: str) -> None:
+    async def tell(self, told: Told, effect: CommandMessage) -> None:
         """Bring a result to its lane. Return once the broker has it."""
-        await self._bring(told.command, told.command_id(effect_type, effect_id))
+        command_id = told.command_id(effect.type or "", effect.command_id or "", effect.arguments)
+        await self._bring(told.command, command_id)
 
     async def bury(self, dead: DeadEffect, copy: str) -> None:
         """Bring to the lane what nothing could be made of. `copy` tells its deliveries from those of a replay."""

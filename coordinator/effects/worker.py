@@ -247,13 +247,13 @@ class EffectWorker:
     async def _tell(self, under_way: _UnderWay, handler: EffectHandler[Any], effect: Effect, told: Told) -> Told:
         """Bring it to the lane, or, where the broker refuses it for what it is, that there was such an answer."""
         try:
-            await self._telling.tell(told, effect.type, under_way.name)
+            await self._telling.tell(told, under_way.message)
         except InvalidCommand as error:
             if not told.is_fact:
                 raise
             self._forget(under_way)
             told = self._attempts.unusable(handler, effect, under_way.name, under_way.attempted, str(error))
-            await self._telling.tell(told, effect.type, under_way.name)
+            await self._telling.tell(told, under_way.message)
         return told
 
     async def _bury(self, under_way: _UnderWay, problem: Problem, trace: str | None = None) -> None:

@@ -197,14 +197,16 @@ class BatchWork:
         return value
 
     def emit(self, command: Command, *, continuation: type[Continuation] | None = None) -> str:
-        command_id = derived_command_id(f"{self._command_type} {self._command_id}", self._emitted)
+        arguments = msgspec.json.encode(command)
+        parent = f"{self._command_type} {self._command_id}"
+        command_id = derived_command_id(parent, self._emitted, f"{command.type}\n".encode() + arguments)
         self._emitted += 1
         self.send_out(
             Emission(
                 lane=command.lane(),
                 command_id=command_id,
                 type=command.type,
-                arguments=msgspec.json.encode(command),
+                arguments=arguments,
                 continuation=None if continuation is None else continuation.type,
             )
         )

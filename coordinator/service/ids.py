@@ -33,12 +33,15 @@ def system_command_id(*parts: str) -> str:
     return _versioned(int.from_bytes(digest[:16]), 8)
 
 
-def derived_command_id(parent: str, position: int) -> str:
-    """The id of the command that `parent` emitted at `position` (0, 1, …), however often the parent is applied.
+def derived_command_id(parent: str, position: int, content: bytes) -> str:
+    """The id of what `parent` said at `position` (0, 1, …): the same, however often it says the same.
 
-    The parent is named by its type and id, since commands of two lanes may have the same id.
+    The parent is named by its type and id, since commands of two lanes may have the same id. The content is a part of
+    it, since a lane may forget the parent (`log prune`) and apply it again: what it then says of other rows is another
+    command to whoever remembers the first.
     """
-    return system_command_id(parent, str(position))
+    digest = hashlib.sha1(f"{parent}\n{position}\n".encode() + content, usedforsecurity=False).digest()
+    return _versioned(int.from_bytes(digest[:16]), 8)
 
 
 def continuation_command_id(command: str) -> str:

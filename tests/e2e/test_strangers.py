@@ -6,14 +6,19 @@ from typing import Any
 from uuid import uuid4
 
 import aiohttp
+import msgspec
 import pika
 import pika.exceptions
 import pytest
 
+from coordinator import Command, Effect
 from coordinator.protocol.wire import PACK_CONTENT
 from coordinator.service.ids import continuation_command_id, derived_command_id
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.rabbitmq.topology import WRITES_EXCHANGE, queue_name
+from shared.items.commands import QuoteItem, ReserveItem
+from shared.payments.commands import OpenPayment
+from shared.payments.effects import AuthorizeAtProvider
 from tests.support.letters import dead_letters
 from tests.support.system import Client, System, wait_until
 
@@ -39,7 +44,7 @@ FORGED: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "users": [("users.continue_purchase", OUTCOME)],
 }
 SERVICES = ("users", "items", "payments")
-AUTHORIZE = {"id": 1, "amount": 750, "currency": "EUR", "payment_method": "pm_card_visa"}
+AUTHORIZE: dict[str, Any] = {"id": 1, "amount": 750, "currency": "EUR", "payment_method": "pm_card_visa"}
 
 
 class Stranger:
@@ -64,17 +69,20 @@ class Stranger:
 
 def chain(purchase_id: str) -> dict[str, list[str]]:
     """The ids of the system's own commands of a purchase, by lane: anybody can compute them."""
-    quote = derived_command_id(f"users.open_purchase {purchase_id}", 0)
+    quote = emitted(f"users.open_purchase {purchase_id}", QuoteItem(id=1))
     first = continuation_command_id(f"items.quote {quote}")
-    authorize = derived_command_id(f"users.continue_purchase {first}", 0)
-    effect = derived_command_id(f"payments.open {authorize}", 0)
+    opening = OpenPayment(user_id=1, amount=750, currency="EUR", payment_method="pm_card_visa")
+    authorize = emitted(f"users.continue_purchase {first}", opening)
+    asked = AuthorizeAtProvider(**AUTHORIZE)
+    effect = emitted(f"payments.open {authorize}", asked)
     second = continuation_command_id(f"payments.open {authorize}")
-    reserve = derived_command_id(f"users.continue_purchase {second}", 0)
-    return {
-        "users": [first, second],
-        "items": [quote, reserve],
-        "payments": [authorize, effect, derived_command_id(effect, 0), derived_command_id(effect, 1)],
-    }
+    reserve = emitted(f"users.continue_purchase {second}", ReserveItem(id=1, quantity=3, price=250, currency="EUR"))
+    results = [derived_command_id(f"{asked.type} {effect}", each, msgspec.json.encode(asked)) for each in (0, 1)]
+    return {"users": [first, second], "items": [quote, reserve], "payments": [authorize, effect, *results]}
+
+
+def emitted(parent: str, command: Command | Effect) -> str:
+    return derived_command_id(parent, 0, f"{command.type}\n".encode() + msgspec.json.encode(command))
 
 
 class Shop:
@@ -173,6 +181,7 @@ async def test_nothing_that_a_stranger_says_is_taken_for_the_system_s_own(system
         ended = await shop.until_ended()
         assert ended["purchase"]["status"] == "completed"
         assert [step["status"] for step in ended["steps"]] == ["applied"] * 4
+        assert {step["command_id"] for step in ended["steps"]} > set(chain(purchase_id)["items"])
         charges = (await shop.get("sandbox", "/sandbox/charges"))["charges"]
         assert [charge["captured"] for charge in charges] == [750]
         assert (await shop.get("users", "/users/1"))["credit"] == 0

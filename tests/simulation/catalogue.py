@@ -517,9 +517,7 @@ def outbox_never_emptied(patches: Patches) -> None:
 @_mutant("a repeated emission is another command")
 def emitted_ids_random(patches: Patches) -> None:
     numbers = itertools.count(1)
-    patches.replace(
-        work_module, "derived_command_id", lambda parent, position: f"{next(numbers):08x}-0000-4000-8000-{0:012d}"
-    )
+    patches.replace(work_module, "derived_command_id", lambda *named: f"{next(numbers):08x}-0000-4000-8000-{0:012d}")
 
 
 @_mutant("what a rejected command emitted is published all the same")

@@ -85,8 +85,8 @@ class Model:
         if got != expected:
             return f"is {got}, and should be {expected}", False
         for position, (command_type, command, told) in enumerate(emitted):
-            command_id = derived_command_id(f"{entry.type} {entry.command_id}", position)
             body = msgspec.json.encode(command)
+            command_id = emitted_id((entry.type, entry.command_id), position, command_type, body)
             child = CommandMessage(
                 command_id=command_id, type=command_type, arguments=body, continuation=told, origin="system"
             )
@@ -321,3 +321,33 @@ def _is_refused(lane: str, message: CommandMessage, command_type: str) -> str | 
     if command_type in _KNOWN[lane] and command_type in _INTERNAL and message.origin != "system":
         return "forbidden_command_type"
     return None
+
+
+def emitted_id(parent: tuple[str, str], position: int, command_type: str, body: bytes) -> str:
+    """The id of what a command, its type and id, emits."""
+    return derived_command_id(" ".join(parent), position, f"{command_type}\n".encode() + body)
+
+
+def children_of(message: CommandMessage) -> list[str]:
+    """The ids of what an applied command emits, of those types of which it can be said without the rows."""
+    try:
+        given = msgspec.json.decode(message.arguments)
+    except (msgspec.DecodeError, RecursionError):
+        return []
+    emitted: list[tuple[str, dict[str, Any]]] = []
+    match message.type, given:
+        case "ledger.forward", {"id": key, "amount": amount}:
+            emitted = [("ledger.deposit", {"id": key, "amount": amount})]
+        case "ledger.relay", {"id": key, "amount": int(amount)}:
+            note = {"account": key, "amount": amount, "back": amount % 2 == 0}
+            emitted = [("journal.note", note), ("journal.note", {"account": key, "amount": -amount, "back": False})]
+        case "journal.note", {"account": key, "amount": int(amount), "back": True}:
+            name = "ledger.grant" if amount % 3 == 0 else "ledger.deposit"
+            emitted = [(name, {"id": key, "amount": amount})]
+        case _:
+            pass
+    parent = message.type or "", message.command_id or ""
+    return [
+        emitted_id(parent, position, command_type, msgspec.json.encode(command))
+        for position, (command_type, command) in enumerate(emitted)
+    ]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pika
 
 from coordinator.protocol.wire import CommandMessage, fingerprint_of
-from coordinator.service.ids import derived_command_id
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.transports.rabbitmq.topology import DEAD_EXCHANGE
 from tests.simulation.broker import Message
+from tests.simulation.model import children_of
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -29,8 +29,8 @@ def plant_past(world: World) -> None:
     parents = [command for command in planned if command.type in children and command.command_id is not None]
     for parent in {parent.command_id: parent for parent in parents}.values():
         if world.chance() < 2 * world.rates["past"]:
-            child_id = derived_command_id(f"{parent.type} {parent.command_id}", 0)
-            _settle(world, children[parent.type or ""], child_id)
+            for child_id in children_of(parent)[:1]:
+                _settle(world, children[parent.type or ""], child_id)
 
 
 def _settle(world: World, lane: str, command_id: str) -> int:

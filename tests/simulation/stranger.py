@@ -11,9 +11,10 @@ import msgspec
 import pika
 
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Problem, encode_pack
-from coordinator.service.ids import continuation_command_id, derived_command_id, replay_command_id
+from coordinator.service.ids import continuation_command_id, replay_command_id
 from coordinator.worker.outbox_watch import marker_id
 from tests.simulation.broker import DEAD, Message, public_message
+from tests.simulation.model import children_of
 from tests.simulation.publisher import Publisher
 from tests.simulation.schedule import DONE, IDLE, PASSED, Act
 
@@ -24,6 +25,7 @@ PACK_MAX = 4
 BYTES_MAX = 3000
 _DEEP = b"[" * 1100 + b"]" * 1100
 _FORGED_EXPIRY = [{"reason": "expired", "queue": "ledger", "exchange": "writes", "count": 1}]
+_CHILDREN = ("journal.note", "ledger.deposit")
 _encode = msgspec.json.encode
 
 
@@ -111,13 +113,12 @@ class Stranger:
             return
         parent = self._any(*planned)
         name = f"{parent.type} {parent.command_id}"
+        children = children_of(parent)
         command_id = self._any(
-            derived_command_id(name, 0),
-            derived_command_id(name, 0),
-            derived_command_id(name, 1),
+            *children,
+            *children,
+            *(continuation_command_id(f"{kind} {each}") for each in children for kind in _CHILDREN),
             continuation_command_id(name),
-            continuation_command_id(f"journal.note {derived_command_id(name, 0)}"),
-            continuation_command_id(f"ledger.deposit {derived_command_id(name, 0)}"),
             replay_command_id(parent.command_id or ""),
             marker_id(parent.command_id or ""),
         )

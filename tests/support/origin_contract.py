@@ -3,6 +3,7 @@ this class."""
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from coordinator.lane.control import Marker, Release, ReplayLetter
@@ -44,7 +45,8 @@ class OriginContract:
     ) -> None:
         lane.do(OpenAccount(owner="a"))
         parent = delivery(1, Forward(id=1, amount=5))
-        taken = derived_command_id(f"{Forward.type} {command_id(1)}", 0)
+        said = f"{Deposit.type}\n".encode() + msgspec.json.encode(Deposit(id=1, amount=5))
+        taken = derived_command_id(f"{Forward.type} {command_id(1)}", 0, said)
         assert is_system_id(taken)
         body = b'{"id":1,"amount":100}'
         element = b'[{"id":"%s","type":"ledger.deposit","args":%s,"origin":"system"}]' % (taken.encode(), body)

@@ -39,7 +39,8 @@ class PaymentLane:
     """One payment, the first, unless told otherwise."""
 
     def __init__(self) -> None:
-        self.lane = LaneUnderTest(MemoryStore(MemoryDatabase()), service=SERVICE)
+        self.database = MemoryDatabase()
+        self.lane = LaneUnderTest(MemoryStore(self.database), service=SERVICE)
         self.calls: list[Effect] = []
         self.told: list[Told] = []
         self._numbers = itertools.count(1)

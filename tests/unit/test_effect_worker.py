@@ -23,9 +23,9 @@ from tests.support.effect_fakes import FakeChannel, FakePublisher
 
 FIRST = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"
 SECOND = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b12"
-FACT, GUESS = (derived_command_id(f"{TakeAway.type} {FIRST}", position) for position in (0, 1))
 BACK = "effects.courier.retry."
 BODY = b'{"id": 7}'
+FACT, GUESS = (derived_command_id(f"{TakeAway.type} {FIRST}", position, BODY) for position in (0, 1))
 WITHIN_S = 10.0
 
 

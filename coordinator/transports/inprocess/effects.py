@@ -77,7 +77,8 @@ class LocalEffects:
                 self._bury(entry, prepared, None)
                 return
             told = await self._told(entry, is_inherited, *prepared)
-            self._tell(entry, told.command.lane(), told.command_id(entry.type, entry.command_id), told.command)
+            command_id = told.command_id(entry.type, entry.command_id, entry.arguments)
+            self._tell(entry, told.command.lane(), command_id, told.command)
         except Exception as error:  # noqa: BLE001  # a defect of the handler's, such as in giving up; another release may do better
             problem = Problem("handler_error", f"{type(error).__name__}: {error}")
             self._bury(entry, problem, traceback.format_exc())
