@@ -66,7 +66,11 @@ class Orders:
         letter = self._letter(command.letter)
         emission = self._emission_of(letter, command)
         self._letters.remove(letter)
-        self._work.send_out(emission)
+        try:
+            self._work.send_out(emission)
+        except ValueError as error:
+            # Such as to effects that this application no longer has.
+            raise Rejected("not_replayable", f"dead letter {letter.id} cannot be sent: {error}") from None
         return Replayed(
             letter=letter.id,
             target=letter.target,

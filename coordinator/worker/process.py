@@ -24,8 +24,8 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Store, StoreError
+from coordinator.transports.inbox import Inbox
 from coordinator.transports.rabbitmq.consumer import LaneConsumer
-from coordinator.worker.inbox import Inbox
 from coordinator.worker.outbox_watch import OutboxWatch
 from coordinator.worker.worker import LaneWorker
 
@@ -77,6 +77,7 @@ class CoordinatorProcess:
         )
         self._thread = threading.Thread(target=self._run_lane, name=f"lane {service.name}", daemon=True)
         self._failure: Exception | None = None
+        self._database_reason: str | None = None
 
     async def serve(self) -> int:
         """Run until SIGTERM or SIGINT; return the exit status. Raises ConfigurationError."""
@@ -126,9 +127,9 @@ class CoordinatorProcess:
                 )
             except StoreError as error:
                 log.error("database_unavailable", lane=self._service.name, reason=str(error), retry_s=delay_s)
-                self._worker.held_reason = str(error)
+                self._database_reason = str(error)
             else:
-                self._worker.held_reason = None
+                self._database_reason = None
                 return True
             try:
                 async with asyncio.timeout(delay_s):
@@ -157,9 +158,9 @@ class CoordinatorProcess:
         return 0 if expected and failure is None else 1
 
     def _readiness(self) -> Readiness:
-        """Ready: consuming (or standing by), able to publish, and not held by the database."""
-        held = self._worker.held_reason or self._consumer.unready_reason
-        return Readiness(held is None, held)
+        """Ready: consuming (or standing by), able to publish, and not suspended for the sake of the database."""
+        reason = self._database_reason or self._worker.suspended_reason or self._consumer.unready_reason
+        return Readiness(reason is None, reason)
 
 
 def run(service: Service, metrics_port: int | None) -> int:

@@ -6,6 +6,7 @@ Some are planted in the product's code, and those that the edges or a store coul
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -29,13 +30,14 @@ from coordinator.lane.window import Window
 from coordinator.protocol import decoding
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry
 from coordinator.stores.port import Changes, Fenced, Lease
+from coordinator.transports.inbox import Inbox
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
-from coordinator.worker.inbox import Inbox
+from coordinator.worker.loop import LaneLoop
 from tests.simulation import catalogue_borders, catalogue_parking
 from tests.simulation.database import Database, Pending, SimulatedStore, SimulatedTransaction
 from tests.simulation.mutant import Mutant, rewritten
 from tests.simulation.patching import Patches
-from tests.simulation.process import Process
+from tests.simulation.process import Process, TracedLane
 
 MUTANTS: list[Mutant] = []
 
@@ -52,16 +54,18 @@ def _rewritten(name: str, why: str, owner: Any, function: str, old: str, new: st
     MUTANTS.append(rewritten(name, why, owner, function, old, new))
 
 
+_NOT_OFFERED_AGAIN = "self._suspended(channel, decision)):", "self._suspended(channel, decision)) or True:"
+
 # The edges: acknowledging, nacking, settling.
 
 
 @_mutant("a crash loses what was acknowledged and not yet committed")
 def ack_before_commit(patches: Patches) -> None:
-    def decide(original: Any, self: Process, deliveries: Any, generation: int) -> Any:
-        self.acknowledge(generation, [delivery.tag for delivery in deliveries])
+    def apply(original: Any, self: TracedLane, deliveries: Any, generation: int) -> Any:
+        self.process.acknowledge(generation, [delivery.tag for delivery in deliveries])
         return original(self, deliveries, generation)
 
-    patches.wrap(Process, "decide", decide)
+    patches.wrap(TracedLane, "apply", apply)
 
 
 @_mutant("acknowledges all that was delivered, not what is settled")
@@ -87,36 +91,32 @@ def acknowledge_over_the_held(patches: Patches) -> None:
 
 @_mutant("deliveries that wait for their predecessor are acknowledged with the batch")
 def held_deliveries_acknowledged(patches: Patches) -> None:
-    def decide(original: Any, self: Process, deliveries: Any, generation: int) -> Any:
+    def apply(original: Any, self: TracedLane, deliveries: Any, generation: int) -> Any:
         decision = original(self, deliveries, generation)
         if isinstance(decision, Settlement):
             tags = {*decision.tags, *(delivery.tag for delivery in deliveries)}
             return structs.replace(decision, tags=sorted(tags))
         return decision
 
-    patches.wrap(Process, "decide", decide)
+    patches.wrap(TracedLane, "apply", apply)
 
 
 @_mutant("a nack puts messages back in another order")
 def requeue_by_nack_on_hold(patches: Patches) -> None:
-    def hold(original: Any, self: Process, generation: int, hold: Any) -> Any:
-        channel = self.channel
-        if channel is not None and generation == self.generation:
+    def suspended(original: Any, self: LaneLoop, number: int, hold: Any) -> Any:
+        process: Any = self._carrier
+        channel = process.channel
+        if channel is not None and number == process.generation:
             channel.inbound.clear()
-            self.inbox._deliveries.clear()
-            self.inbox._undecoded.clear()
-            self.lane._batch = []
-            self.acknowledger = Acknowledger()
-            self.world.broker.requeue_out_of_order(channel)
-        yield from original(self, generation, hold)
+            process.inbox._deliveries.clear()
+            process.inbox._undecoded.clear()
+            process.lane._batch = []
+            process.acknowledger = Acknowledger()
+            process.world.broker.requeue_out_of_order(channel)
+        return (yield from original(self, number, hold))
 
-    patches.wrap(Process, "hold", hold)
-    patches.rewrite(
-        Process,
-        "_apply",
-        "if self.inbox.generation != generation or self.is_stopping:\n",
-        "if True:\n",
-    )
+    patches.wrap(LaneLoop, "_suspended", suspended)
+    patches.rewrite(LaneLoop, "_apply", *_NOT_OFFERED_AGAIN)
 
 
 @_mutant("what is not acknowledged comes back in another order")
@@ -156,24 +156,17 @@ def no_stand_by(patches: Patches) -> None:
 
 @_mutant("the batch that had to wait is never settled")
 def hold_drops_the_batch(patches: Patches) -> None:
-    def hold(original: Any, self: Process, generation: int, hold: Any) -> Any:
-        self.lane._batch = []
-        yield from original(self, generation, hold)
+    def suspended(original: Any, self: LaneLoop, number: int, hold: Any) -> Any:
+        self._lane._batch = deque()
+        return (yield from original(self, number, hold))
 
-    patches.wrap(Process, "hold", hold)
-    patches.rewrite(
-        Process,
-        "_apply",
-        "if self.inbox.generation != generation or self.is_stopping:\n",
-        "if True:\n",
-    )
+    patches.wrap(LaneLoop, "_suspended", suspended)
+    patches.rewrite(LaneLoop, "_apply", *_NOT_OFFERED_AGAIN)
 
 
 @_mutant("the cache keeps an older version than the one a client was told")
 def projection_not_told(patches: Patches) -> None:
-    patches.rewrite(
-        Process, "_settled", "self.world.projected(self.lane_name, settlement.saved, settlement.removed)", "pass"
-    )
+    patches.rewrite(LaneLoop, "_announced", "if projection is None:", "if True:")
 
 
 @_mutant("deliveries of a lost channel are applied with the tags of the next one")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from coordinator.stores.lane_tables import Cancellation
 from tests.simulation.operator import Operator
 from tests.simulation.schedule import DONE, IDLE, NEVER, Act
 
@@ -67,7 +68,7 @@ class Chaos:
             if database.paused:
                 return True
         for process in self.world.processes.values():
-            if process.held_reason is not None and process.held_reason.startswith("blocked"):
+            if self._blocking(process) is not None:
                 return True
         return self.operator.has_work()
 
@@ -88,14 +89,21 @@ class Chaos:
                 acted = True
             acted = self.operator.operate(database) or acted
         for process in self.world.processes.values():
-            reason = process.held_reason
-            if reason is not None and reason.startswith("blocked by command ") and not process.is_dead:
-                command_id = reason.split()[3].rstrip(":")
+            command_id = self._blocking(process)
+            if command_id is not None:
                 self.world.trace("the operator cancels %s, which blocks", command_id)
                 self.world.databases[process.lane_name].cancel(command_id)
-                process.held_reason = None
                 acted = True
         return acted
+
+    def _blocking(self, process: Process) -> str | None:
+        """The command that an operator has to cancel, so that the process can go on."""
+        reason = process.suspended_reason
+        if process.is_dead or reason is None or not reason.startswith("blocked by command "):
+            return None
+        command_id = reason.split()[3].rstrip(":")
+        database = self.world.databases[process.lane_name]
+        return None if command_id in database.table(Cancellation) else command_id
 
     def _process(self) -> Process:
         processes = list(self.world.processes.values())

@@ -224,6 +224,10 @@ class SimulatedStore:
             raise StoreUnavailable("the answer was lost")
         return lease
 
+    def holds(self, epoch: int) -> bool:
+        self.call("ask whose the lane is")
+        return self.database.epoch == epoch
+
     def begin(self) -> SimulatedTransaction:
         self.call("begin")
         return SimulatedTransaction(self)

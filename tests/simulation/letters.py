@@ -11,6 +11,7 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.service.ids import continuation_command_id, replay_command_id, system_command_id
 from coordinator.service.options import Options
 from coordinator.stores.lane_tables import Counter, DeadLetter, LogEntry, OutboxEntry
+from tests.simulation.services import TARGETS
 
 if TYPE_CHECKING:
     from coordinator.stores.port import Changes
@@ -115,7 +116,7 @@ class Book:
                     self._alarm(f"{entry.command_id} did not find letter {number}, which is there")
             elif entry.error_code == "not_replayable" and (number := self._ordered(entry)):
                 letter = self.ever.get(number)
-                if letter is None or letter.code not in REFUSED_AGAIN:
+                if letter is None or (letter.code not in REFUSED_AGAIN and letter.target in TARGETS):
                     self._alarm(f"{entry.command_id} was refused: letter {number} is not replayable: {letter}")
 
     def _ordered(self, entry: LogEntry) -> int:

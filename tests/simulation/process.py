@@ -1,7 +1,8 @@
-"""One coordinator process of a lane: mirrors coordinator/worker/worker.py and the RabbitMQ consumer, step by step.
+"""One coordinator process of a lane: the lane's loop as it is, between an inbox and a consumer that are simulated.
 
-Its two threads are two actors whose steps are interleaved with everybody else's. The lane's thread is interrupted only
-where it calls the database: there others act, for as long as a stall lasts (`World.interlude`).
+Its two threads are two actors whose steps are interleaved with everybody else's. The lane's thread drives the product's
+own loop, and is interrupted where that waits, and where it calls the database: there others act, for as long as a stall
+lasts (`World.interlude`). The broker's thread mirrors the RabbitMQ consumer.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from msgspec import structs
 
 from coordinator.lane.acknowledger import Acknowledger
 from coordinator.lane.control import Marker
-from coordinator.lane.delivery import Delivery, Deposed, Hold, Reply, Settlement
+from coordinator.lane.delivery import Decision, Delivery, Hold, Reply, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.protocol.outcomes import encode_outcome, encode_outcomes
+from coordinator.service.rows import Ref, Row
+from coordinator.service.service import Tenure
 from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.stores.port import Lease
 from coordinator.stores.row_checks import RowChecks
-from coordinator.worker.inbox import Inbox
+from coordinator.transports.inbox import Inbox
+from coordinator.worker.loop import LaneLoop, Pause, Take, Taken
+from coordinator.worker.tenure import LaneTenure
 from tests.simulation.broker import Channel, Message, system_message
 from tests.simulation.database import Crash, SimulatedStore
 from tests.simulation.emitted import SimulatedEmitted
@@ -47,7 +53,10 @@ class Process:
         self.frozen_until = 0.0
         self.inbox = Inbox()
         self.store = SimulatedStore(world.databases[lane], self)
-        self.lane = Lane(SERVICES[lane], self.store, self._clock, name, world.settings, lambda: world.now, TARGETS)
+        self.lane = TracedLane(
+            SERVICES[lane], self.store, self._clock, name, world.settings, lambda: world.now, TARGETS
+        )
+        self.lane.process = self
         # They are made of the models, which are the same in every run, and would take a third of its time.
         self.lane._checks = _CHECKS.setdefault(lane, self.lane._checks)
         self.skew_s = (world.chance() - 0.5) * 0.2
@@ -63,12 +72,15 @@ class Process:
         self.was_active = False
         self.consumes_dead = False
         self.look_at = 0.0
-        self.held_reason: str | None = None
         self.received_at: dict[str | None, float] = {}
         self._settling = self._settle_all()
-        self._running = self._run()
+        tenure = LaneTenure(self.lane, lambda: world.now)
+        self._loop = LaneLoop(self.lane, self, Following(self), tenure, Watching(self), world.settings.retry_delay_s)
+        self._running = self._loop.run()
+        self._wanted: Take | Pause | None = None
+        self._until = NEVER
         self._is_in_lane = False
-        self._pause: tuple[int | None, float] = (None, 0.0)
+        self.has_ended = False
         self.restart_at: float | None = None
         self.waiting = 0
         self.io_thread, self.lane_thread = io_thread, lane_thread
@@ -94,6 +106,7 @@ class Process:
     def stop(self) -> None:
         """SIGTERM."""
         self.is_stopping = True
+        self.inbox.close()
         self._wake()
 
     def freeze(self, until: float) -> None:
@@ -136,7 +149,7 @@ class Process:
         emitted = self.emitted
         if (emitted.soon or emitted.timers) and emitted.step():
             moved = True
-        if self.is_stopping and not self._is_in_lane and not self.settlements:
+        if self.is_stopping and self.has_ended and not self.settlements:
             moved = self.finish(channel) or moved
         return DONE if moved else IDLE
 
@@ -208,6 +221,10 @@ class Process:
         for outcome in reply.outcomes:
             self.publisher.send((reply.reply_to, reply.correlation_id, False, encode_outcome(outcome)))
 
+    def settle(self, channel: int, settlement: Settlement) -> None:
+        self.settlements.append((channel, settlement))
+        self.world.wake(self.io_thread)
+
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         self.emitted.publish(entries)
         self.world.wake(self.io_thread)
@@ -256,7 +273,11 @@ class Process:
             return IDLE
         self._is_in_lane = True
         try:
-            next(self._running, None)
+            self._wanted = self._running.send(self._answer())
+            delay_s = self._wanted.timeout_s if isinstance(self._wanted, Take) else self._wanted.delay_s
+            self._until = NEVER if delay_s is None else self.world.now + delay_s
+        except StopIteration:
+            self.has_ended = True
         except Crash:
             pass
         finally:
@@ -266,103 +287,112 @@ class Process:
         return DONE
 
     def _is_due(self) -> bool:
-        generation, until = self._pause
-        inbox = self.inbox
-        if generation is not None:
-            return self.world.now >= until or inbox._generation != generation or self.is_stopping
-        if self.is_stopping:
+        """Whether what the loop waits for is there."""
+        wanted, inbox = self._wanted, self.inbox
+        if self.has_ended:
             return False
-        if inbox._deliveries or inbox._is_nudged:
+        if wanted is None or inbox.is_closed or self.world.now >= self._until:
             return True
-        return bool(self.lane._order._held) and self.lane.due_in_s(inbox._generation) == 0
+        if isinstance(wanted, Take):
+            return bool(inbox._deliveries or inbox._is_nudged)
+        return inbox.generation != wanted.channel
+
+    def _answer(self) -> Taken | bool | None:
+        wanted, inbox = self._wanted, self.inbox
+        if isinstance(wanted, Pause):
+            return inbox.is_closed or inbox.generation != wanted.channel
+        if wanted is None:
+            return None
+        settings = self.world.settings
+        channel, deliveries = inbox.take(settings.batch_commands_max, settings.batch_bytes_max, 0)
+        confirmed, self.confirmed = self.confirmed, []
+        return Taken(channel, deliveries, confirmed, inbox.is_closed)
 
     def wake_lane(self) -> float:
-        if self._is_in_lane or self.is_dead:
+        if self._is_in_lane or self.is_dead or self.has_ended:
             return NEVER
-        if self.world.now < self.frozen_until:
-            return self.frozen_until
-        generation, until = self._pause
-        if generation is not None:
-            return until
-        due_s = self.lane.due_in_s(self.inbox._generation) if self.lane._order._held else None
-        return NEVER if due_s is None else self.world.now + due_s
+        return self.frozen_until if self.world.now < self.frozen_until else self._until
 
-    def _run(self) -> Iterator[None]:
-        settings = self.world.settings
-        while True:
-            generation, deliveries = self.inbox.take(settings.batch_commands_max, settings.batch_bytes_max, 0)
-            if self.confirmed:
-                confirmed, self.confirmed = self.confirmed, []
-                self.lane.confirm(confirmed)
-            if deliveries or self.lane.due_in_s(generation) == 0:
-                yield from self._apply(generation, deliveries)
-            else:
-                yield from self._sweep(generation)
-            yield
+    @property
+    def suspended_reason(self) -> str | None:
+        return self._loop.suspended_reason
 
-    def _apply(self, generation: int, deliveries: list[Delivery]) -> Iterator[None]:
-        while True:
-            decision = self.decide(deliveries, generation)
-            if self.is_dead:
-                raise Crash
-            if isinstance(decision, Settlement):
-                self._settled(generation, decision)
-                if not self.lane.has_batch:
-                    return
-                yield from self._wait_void(generation, 0.0)
-            elif isinstance(decision, Deposed):
-                yield from self._deposed(generation)
-                return
-            else:
-                yield from self.hold(generation, decision)
-                if self.inbox.generation != generation or self.is_stopping:
-                    return
 
-    def decide(self, deliveries: list[Delivery], generation: int):
-        gaps = self.lane.gaps
-        if not self.lane.has_batch or generation != self.lane._generation:
+class TracedLane(Lane):
+    """The lane, and what the world is to know of it. Whoever is dead goes no further."""
+
+    process: Process
+
+    def apply(self, deliveries: Sequence[Delivery], generation: int = 0) -> Decision:
+        process, gaps = self.process, self.gaps
+        if not self.has_batch or generation != self._generation:
             # Now, since its channel may be another by the time that the batch is committed.
-            self.waiting = self.lane._order.held + sum(len(delivery.commands) for delivery in deliveries)
-        decision = self.lane.apply(deliveries, generation)
-        if self.lane.gaps > gaps:
-            self.world.gave_up(self)
-        if self.world.is_tracing:
+            process.waiting = self._order.held + sum(len(delivery.commands) for delivery in deliveries)
+        decision = super().apply(deliveries, generation)
+        if self.gaps > gaps:
+            process.world.gave_up(process)
+        if process.world.is_tracing:
             ids = [command.command_id for delivery in deliveries for command in delivery.commands]
-            self.world.trace("%s applies %s: %s", self.name, ids, _shown(decision))
+            process.world.trace("%s applies %s: %s", process.name, ids, _shown(decision))
+        if process.is_dead:
+            raise Crash
         return decision
 
-    def _settled(self, generation: int, settlement: Settlement) -> None:
-        self.held_reason = None
-        self.world.projected(self.lane_name, settlement.saved, settlement.removed)
-        self.settlements.append((generation, settlement))
-
-    def hold(self, generation: int, hold: Hold) -> Iterator[None]:
-        self.held_reason = hold.reason
-        self.world.wake(self.world.chaos.actor)
-        yield from self._wait_void(generation, hold.delay_s)
-
-    def _wait_void(self, generation: int, delay_s: float) -> Iterator[None]:
-        self._pause = (generation, self.world.now + delay_s)
-        yield
-        self._pause = (None, 0.0)
-
-    def _deposed(self, generation: int) -> Iterator[None]:
-        self.world.trace("%s is deposed", self.name)
-        self.stand_by(generation)
-        yield from self._wait_void(generation, 60.0)
-
-    def _sweep(self, generation: int) -> Iterator[None]:
-        decision = self.lane.sweep()
-        if self.is_dead:
+    def sweep(self) -> Decision | None:
+        decision = super().sweep()
+        if self.process.is_dead:
             raise Crash
-        if isinstance(decision, Settlement):
-            self.publish_emitted(decision.emitted)
-        elif isinstance(decision, Deposed):
-            yield from self._deposed(generation)
-        elif isinstance(decision, Hold):
-            yield from self.hold(generation, decision)
-            if self.inbox.generation == generation:
-                self.inbox.nudge()
+        return decision
+
+    def holds_lease(self) -> bool:
+        is_held = super().holds_lease()
+        if self.process.is_dead:
+            raise Crash
+        return is_held
+
+
+class Watching:
+    """Implements `Observer`: whoever is blocked needs an operator."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def has_lease(self, lease: Lease | None, takeovers: int) -> None:
+        pass
+
+    def decided(self, seconds: float) -> None:
+        pass
+
+    def settled(self, settlement: Settlement, gaps: int, sequence: int | None) -> None:
+        pass
+
+    def suspended(self, hold: Hold, *, is_first: bool) -> None:
+        self._process.world.wake(self._process.world.chaos.actor)
+
+    def deposed(self) -> None:
+        self._process.world.trace("%s is deposed", self._process)
+
+    def projection_failed(self, error: BaseException) -> None:
+        raise error
+
+
+class Following:
+    """Implements `Projection`: the cache of the world."""
+
+    beat_s = NEVER
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def committed(self, tenure: Tenure, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
+        self._process.world.projected(self._process.lane_name, saved, removed)
+        return 0.0
+
+    def beat(self, tenure: Tenure) -> None:
+        """There is nothing that it would have to keep."""
+
+    def close(self) -> None:
+        """Nothing to close."""
 
 
 def _shown(decision: object) -> str:

@@ -13,13 +13,13 @@ from structlog.testing import capture_logs
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, InvalidCommand
+from coordinator.transports.inbox import Inbox
 from coordinator.transports.rabbitmq import amqp
 from coordinator.transports.rabbitmq import consumer as consumer_module
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.consumer import LaneConsumer
 from coordinator.transports.rabbitmq.publisher import UNSENT_BYTES_MAX, Publisher
 from coordinator.transports.rabbitmq.writes import RabbitWrites
-from coordinator.worker.inbox import Inbox
 from tests.support.fake_broker import (
     OWN_ADDRESS,
     FakeBroker,

@@ -15,11 +15,11 @@ from coordinator.protocol.outcomes import decode_outcomes
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
 from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.inbox import Inbox
 from coordinator.transports.rabbitmq import acknowledgements, not_sent
 from coordinator.transports.rabbitmq.acknowledgements import Acknowledgements
 from coordinator.transports.rabbitmq.consumer import REPLY_BYTES_MAX, LaneConsumer, bodies_of
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
-from coordinator.worker.inbox import Inbox
 from tests.support.store_contract import NOW
 
 WITHIN_S = 10.0

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from coordinator.lane.delivery import Delivery
 from coordinator.protocol.wire import CommandMessage
-from coordinator.worker.inbox import DECODED_COMMANDS_MAX, Inbox
+from coordinator.transports.inbox import DECODED_COMMANDS_MAX, Inbox
 
 PACK = tuple(CommandMessage(command_id=None, type=None, arguments=b"{}") for _ in range(500))
 

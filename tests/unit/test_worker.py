@@ -14,8 +14,9 @@ from coordinator.service.rows import Ref, Row
 from coordinator.service.service import Tenure
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from coordinator.worker.inbox import Inbox
-from coordinator.worker.worker import PROJECTION_ERRORS, LaneWorker
+from coordinator.transports.inbox import Inbox
+from coordinator.worker.observed import PROJECTION_ERRORS
+from coordinator.worker.worker import LaneWorker
 from tests.support.lane_contract import delivery
 from tests.support.ledger import LEDGER, OpenAccount
 from tests.support.store_contract import NOW
@@ -78,10 +79,10 @@ class Running:
         self.thread.start()
 
     def until_held(self) -> None:
-        until(lambda: self.worker.held_reason == HELD.reason)
+        until(lambda: self.worker.suspended_reason == HELD.reason)
 
     def until_ready(self) -> None:
-        until(lambda: self.worker.held_reason is None)
+        until(lambda: self.worker.suspended_reason is None)
 
 
 @pytest.fixture
@@ -149,13 +150,13 @@ class Projecting:
 class Projected:
     """A worker of a real lane, with a projection."""
 
-    def __init__(self, projection: Projecting) -> None:
+    def __init__(self, projection: Projecting, settings: LaneSettings) -> None:
         self.database = MemoryDatabase()
         self.inbox = Inbox()
         self.settler = Settler()
         self.projection = projection
-        lane = Lane(LEDGER, MemoryStore(self.database), lambda: NOW, "test", LaneSettings(), time.monotonic)
-        worker = LaneWorker("ledger", lane, self.inbox, self.settler, self.projection, LaneSettings())
+        lane = Lane(LEDGER, MemoryStore(self.database), lambda: NOW, "test", settings, time.monotonic)
+        worker = LaneWorker("ledger", lane, self.inbox, self.settler, self.projection, settings)
         self.thread = threading.Thread(target=worker.run)
         self.generation = self.inbox.begin_generation()
 
@@ -164,8 +165,8 @@ class Projected:
 
 
 @contextmanager
-def projected(projection: Projecting | None = None) -> Iterator[Projected]:
-    running = Projected(projection or Projecting())
+def projected(projection: Projecting | None = None, settings: LaneSettings | None = None) -> Iterator[Projected]:
+    running = Projected(projection or Projecting(), settings or LaneSettings())
     running.thread.start()
     try:
         yield running
@@ -173,6 +174,13 @@ def projected(projection: Projecting | None = None) -> Iterator[Projected]:
         running.inbox.close()
         running.thread.join(WITHIN_S)
         assert not running.thread.is_alive()
+
+
+def test_a_predecessor_that_does_not_come_is_given_up_though_nothing_arrives() -> None:
+    with projected(settings=LaneSettings(gap_timeout_s=0.05)) as running:
+        running.deliver(delivery(2, OpenAccount(owner="Bob"), publisher="p", publisher_seq=1))
+        running.deliver(delivery(4, OpenAccount(owner="Cid"), publisher="p", publisher_seq=3))
+        until(lambda: sum(len(settlement.outcomes) for settlement in running.settler.settled) == 2)
 
 
 def test_outcomes_wait_for_the_projection() -> None:

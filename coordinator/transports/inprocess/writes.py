@@ -28,8 +28,8 @@ from coordinator.service.outcome import Outcome
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.port import Store
+from coordinator.transports.inbox import Inbox
 from coordinator.transports.inprocess.effects import LocalEffects
-from coordinator.worker.inbox import Inbox
 from coordinator.worker.outbox_watch import left_in_outbox, marker_of
 from coordinator.worker.process import utc_now
 from coordinator.worker.worker import LaneWorker

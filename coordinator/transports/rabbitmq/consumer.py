@@ -29,6 +29,7 @@ from coordinator.service.ids import new_command_id
 from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.inbox import Inbox
 from coordinator.transports.rabbitmq.acknowledgements import Acknowledgements
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
 from coordinator.transports.rabbitmq.emitted import PERSISTENT, EmittedCommands
@@ -37,7 +38,6 @@ from coordinator.transports.rabbitmq.keeping import Kept
 from coordinator.transports.rabbitmq.not_sent import NotSent
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, dead_queue_name, queue_name, takes_outcomes
-from coordinator.worker.inbox import Inbox
 
 TRANSIENT = 1
 REPLY_OUTCOMES_MAX = 500

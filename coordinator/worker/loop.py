@@ -1,0 +1,216 @@
+"""The loop of one lane: take what has arrived, let the lane decide, have its decisions carried out.
+
+It is a generator that yields what it waits for, and is sent the answer. Whoever drives it does the waiting: a thread in
+production (worker.py), and the simulation of the tests, on a clock of its own. So what is simulated is what runs.
+"""
+
+from collections.abc import Generator, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from coordinator.lane.delivery import Delivery, Deposed, Hold, Settlement
+from coordinator.lane.lane import Lane
+from coordinator.service.service import Projection
+from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.stores.port import Lease
+from coordinator.transports.port import Carrier
+from coordinator.worker.tenure import LaneTenure
+
+DEPOSED_S = 60.0
+"""Nothing of a channel that was lost is worth a try: wait for the transport's next one."""
+
+
+class Take(Struct, frozen=True):
+    """Wait for deliveries, so long at most; None: until there is something. Answered with `Taken`."""
+
+    timeout_s: float | None
+
+
+class Taken(Struct, frozen=True):
+    """What has arrived, and on which channel; and the emitted commands that the transport has safe by now."""
+
+    channel: int
+    deliveries: list[Delivery]
+    confirmed: Sequence[OutboxEntry]
+    is_closed: bool
+
+
+class Pause(Struct, frozen=True):
+    """Wait so long, while `channel` is the present one. Answered with whether it ended early: it is void, or closed."""
+
+    channel: int
+    delay_s: float
+
+
+Waits = Generator[Take | Pause, Any, None]
+"""The loop as its driver sees it."""
+_IsVoid = Generator[Take | Pause, Any, bool]
+
+
+class Observer(Protocol):
+    """Is told what the loop does: for metrics, log lines, and traces."""
+
+    def has_lease(self, lease: Lease | None, takeovers: int) -> None:
+        """The lane was called. It has this lease now, and has taken over so many times in all."""
+
+    def decided(self, seconds: float) -> None:
+        """The lane took so long to apply a batch, or to find that it could not."""
+
+    def settled(self, settlement: Settlement, gaps: int, sequence: int | None) -> None:
+        """A settlement was handed to the transport."""
+
+    def suspended(self, hold: Hold, *, is_first: bool) -> None:
+        """The same deliveries are to be offered again. `is_first`: since the last settlement."""
+
+    def deposed(self) -> None:
+        """Another consumer has the lane."""
+
+    def projection_failed(self, error: BaseException) -> None:
+        """The projection raised, against its contract."""
+
+
+class LaneLoop:
+    """One lane, from the transport's deliveries to what it is to carry out."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        carrier: Carrier,
+        projection: Projection | None,
+        tenure: LaneTenure,
+        observer: Observer,
+        retry_delay_s: float,
+    ) -> None:
+        self._lane = lane
+        self._carrier = carrier
+        self._projection = projection
+        self._tenure = tenure
+        self._observer = observer
+        self._retry_delay_s = retry_delay_s
+        self._is_all_announced = False
+        self._sweeps_again = False
+        self.suspended_reason: str | None = None
+        """Why the lane has to wait for its database, or for an operator; None: it does not."""
+
+    def run(self) -> Waits:
+        """Until the transport's inbox is closed; the batch in flight is finished first."""
+        channel = 0
+        while True:
+            taken: Taken = yield Take(self._due_in_s(channel))
+            channel = taken.channel
+            if taken.confirmed:
+                self._lane.confirm(taken.confirmed)
+            if taken.is_closed:
+                return
+            if taken.deliveries or self._lane.due_in_s(channel) == 0:
+                yield from self._apply(channel, taken.deliveries)
+            else:
+                yield from self._sweep(channel)
+
+    def _due_in_s(self, channel: int) -> float | None:
+        """When there is something to do though nothing arrives."""
+        if self._sweeps_again:
+            return 0.0
+        due_in_s = self._lane.due_in_s(channel)
+        if self._projection is None or not self._is_all_announced:
+            return due_in_s
+        return self._projection.beat_s if due_in_s is None else min(due_in_s, self._projection.beat_s)
+
+    def _apply(self, channel: int, deliveries: list[Delivery]) -> Waits:
+        """Have the lane apply them, however long it has to wait for its database."""
+        self._is_all_announced = False
+        while True:
+            began_at_s = self._tenure.now_s()
+            decision = self._lane.apply(deliveries, channel)
+            self._observer.decided(self._tenure.now_s() - began_at_s)
+            self._tenure.note(began_at_s)
+            self._observer.has_lease(self._lane.lease, self._lane.takeovers)
+            if isinstance(decision, Settlement):
+                if (yield from self._announced(channel, decision)):
+                    return
+                self._settle(channel, decision)
+                if not self._lane.has_batch:
+                    self._is_all_announced = True
+                    return
+            elif isinstance(decision, Deposed):
+                yield from self._deposed(channel)
+                return
+            elif (yield from self._suspended(channel, decision)):
+                return
+
+    def _announced(self, channel: int, settlement: Settlement) -> _IsVoid:
+        """Have the projection follow, however long the outcomes must wait for it.
+
+        True: nothing of it is to be said, since the deliveries are void, the process stops, or the lane is another's.
+        """
+        projection = self._projection
+        if projection is None:
+            return False
+        # What is replayed may be another's commit, which a projection of his does not show yet: unlike a commit of
+        # ours, reading the log proves nothing. Where the epoch is ours still, there has been no other.
+        while any(outcome.replayed for outcome in settlement.outcomes) and not self._tenure.prove():
+            if self._tenure.is_over:
+                yield from self._deposed(channel)
+                return True
+            if (yield Pause(channel, self._retry_delay_s)):
+                return True
+        while (wait_s := self._wait_s(projection, settlement)) > 0:
+            if (yield Pause(channel, wait_s)):
+                return True
+        return False
+
+    def _wait_s(self, projection: Projection, settlement: Settlement) -> float:
+        """How long the outcomes must wait for the projection. For one that raises, against its contract, not at all."""
+        try:
+            return float(projection.committed(self._tenure, settlement.saved, settlement.removed))
+        except BaseException as error:  # noqa: BLE001  # a function of the service's author
+            self._observer.projection_failed(error)
+            return 0.0
+
+    def _settle(self, channel: int, settlement: Settlement) -> None:
+        self.suspended_reason = None
+        self._carrier.settle(channel, settlement)
+        lease = self._lane.lease
+        self._observer.settled(settlement, self._lane.gaps, None if lease is None else lease.sequence)
+
+    def _suspended(self, channel: int, hold: Hold) -> _IsVoid:
+        """Wait before the same deliveries are offered again; True: they are void now, or the process stops."""
+        self._observer.suspended(hold, is_first=self.suspended_reason is None)
+        if hold.delay_s > 0:
+            self.suspended_reason = hold.reason
+        is_void: bool = yield Pause(channel, hold.delay_s)
+        if is_void:
+            # Nothing waits here any more. A standby gets no batch whose success would say so.
+            self.suspended_reason = None
+        return is_void
+
+    def _deposed(self, channel: int) -> Waits:
+        self._observer.deposed()
+        self.suspended_reason = None
+        self._carrier.stand_by(channel)
+        yield Pause(channel, DEPOSED_S)
+
+    def _sweep(self, channel: int) -> Waits:
+        """Without a batch to do it in: empty the outbox of what is confirmed, and let the projection keep its lease."""
+        self._sweeps_again = False
+        began_at_s = self._tenure.now_s()
+        decision = self._lane.sweep()
+        self._tenure.note(began_at_s)
+        if isinstance(decision, Deposed):
+            yield from self._deposed(channel)
+        elif isinstance(decision, Hold):
+            self._sweeps_again = not (yield from self._suspended(channel, decision))
+        else:
+            self.suspended_reason = None
+            if decision is not None:
+                self._carrier.publish_emitted(decision.emitted)
+        self._beat()
+
+    def _beat(self) -> None:
+        """Not while something may be committed that the projection was not told of."""
+        if self._projection is not None and self._is_all_announced:
+            try:
+                self._projection.beat(self._tenure)
+            except BaseException as error:  # noqa: BLE001  # a function of the service's author
+                self._observer.projection_failed(error)

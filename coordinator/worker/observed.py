@@ -1,0 +1,115 @@
+"""What is seen of a lane from outside: its metrics, and its lines in the log."""
+
+from collections import Counter as Counts
+from typing import get_args
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from coordinator.lane.authors import described, traced
+from coordinator.lane.delivery import Hold, Settlement
+from coordinator.service.outcome import Status
+from coordinator.stores.port import Lease
+
+COMMANDS = Counter("lane_commands_total", "Commands settled.", ["lane", "status"])
+REPLAYED = Counter("lane_replayed_total", "Commands whose recorded outcome was returned again.", ["lane"])
+DEAD_LETTERS = Counter("lane_dead_letters_total", "Commands dead-lettered.", ["lane"])
+DROPPED = Counter(
+    "lane_dead_letters_dropped_total", "Dead letters without a usable id that were one too many.", ["lane"]
+)
+HOLDS = Counter("lane_holds_total", "Batches that had to wait for the database.", ["lane"])
+PROJECTION_ERRORS = Counter("lane_projection_errors_total", "Errors of the lane's projection.", ["lane"])
+TAKEOVERS = Counter("lane_takeovers_total", "Times that this process took the lane over.", ["lane"])
+BATCH_SECONDS = Histogram("lane_batch_seconds", "Time to apply and commit one batch.", ["lane"])
+BATCH_COMMANDS = Histogram(
+    "lane_batch_commands",
+    "Commands of one batch.",
+    ["lane"],
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+)
+GAPS = Gauge("lane_publisher_gaps", "Missing predecessors of publisher sessions that were given up.", ["lane"])
+SEQUENCE = Gauge("lane_sequence", "The last sequence settled by this process.", ["lane"])
+EPOCH = Gauge("lane_epoch", "The epoch held by this process; 0 while it stands by.", ["lane"])
+
+LOGGED_MAX = 10
+
+log = structlog.get_logger("lane")
+
+
+class Observed:
+    """Implements `Observer`. The metrics of a lane are looked up once: each look-up costs as much as a handler."""
+
+    def __init__(self, lane: str) -> None:
+        self._lane = lane
+        self._epoch = 0
+        self._taken_over = 0
+        self._batch_seconds = BATCH_SECONDS.labels(lane)
+        self._takeovers = TAKEOVERS.labels(lane)
+        self._epochs = EPOCH.labels(lane)
+        self._gaps = GAPS.labels(lane)
+        self._sequence = SEQUENCE.labels(lane)
+        self._holds = HOLDS.labels(lane)
+        self._projection_errors = PROJECTION_ERRORS.labels(lane)
+        self._batch_commands = BATCH_COMMANDS.labels(lane)
+        self._dead_letters = DEAD_LETTERS.labels(lane)
+        self._dropped = DROPPED.labels(lane)
+        self._replayed = REPLAYED.labels(lane)
+        self._commands = {status: COMMANDS.labels(lane, status) for status in get_args(Status)}
+
+    def has_lease(self, lease: Lease | None, takeovers: int) -> None:
+        epoch = 0 if lease is None else lease.epoch
+        if lease is not None and epoch != self._epoch:
+            event = "lane_taken_over" if takeovers > self._taken_over else "lane_renewed"
+            log.info(event, lane=self._lane, epoch=epoch, sequence=lease.sequence)
+            self._epoch = epoch
+        self._takeovers.inc(takeovers - self._taken_over)
+        self._taken_over = takeovers
+        self._epochs.set(epoch)
+
+    def decided(self, seconds: float) -> None:
+        self._batch_seconds.observe(seconds)
+
+    def settled(self, settlement: Settlement, gaps: int, sequence: int | None) -> None:
+        self._batch_commands.observe(len(settlement.outcomes))
+        counts = Counts("replayed" if outcome.replayed else outcome.status for outcome in settlement.outcomes)
+        for status, count in counts.items():
+            (self._replayed if status == "replayed" else self._commands[status]).inc(count)
+        if settlement.dead_letters:
+            self._dead_letters.inc(len(settlement.dead_letters))
+        if settlement.dropped:
+            self._dropped.inc(settlement.dropped)
+        self._log_dead(settlement)
+        self._gaps.set(gaps)
+        if sequence is not None:
+            self._sequence.set(sequence)
+
+    def suspended(self, hold: Hold, *, is_first: bool) -> None:
+        self._holds.inc()
+        if is_first and hold.delay_s > 0:
+            log.error("lane_held", lane=self._lane, reason=hold.reason, retry_s=hold.delay_s)
+
+    def deposed(self) -> None:
+        log.warning("lane_lost", lane=self._lane, reason="another consumer raised the epoch")
+
+    def projection_failed(self, error: BaseException) -> None:
+        self._projection_errors.inc()
+        log.error("projection_failed", lane=self._lane, reason=described(error), traceback=traced(error))
+
+    def _log_dead(self, settlement: Settlement) -> None:
+        """A line for each, but not for thousands at once: they can be read in the database."""
+        for letter in settlement.dead_letters[:LOGGED_MAX]:
+            log.warning(
+                "dead_lettered",
+                lane=self._lane,
+                letter=letter.id,
+                copies=letter.copies,
+                command_id=letter.command_id,
+                type=letter.type,
+                code=letter.code,
+                reason=letter.reason,
+            )
+        more = len(settlement.dead_letters) - LOGGED_MAX
+        if more > 0:
+            log.warning("more_dead_lettered", lane=self._lane, letters=more)
+        if settlement.dropped:
+            log.warning("dead_letters_dropped", lane=self._lane, messages=settlement.dropped)
