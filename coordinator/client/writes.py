@@ -1,7 +1,7 @@
 """The port through which services issue commands, and how an outcome becomes a value or an error.
 
 Two adapters implement it: `RabbitWrites` (coordinator/transports/rabbitmq/writes.py) where there is a broker, and
-`InProcessWrites` (coordinator/transports/inprocess/writes.py) in a monolith and in tests.
+`InProcessWrites` (coordinator/worker/inprocess.py) in a monolith and in tests.
 """
 
 from datetime import datetime

@@ -31,8 +31,8 @@ import structlog
 from msgspec import Struct
 from prometheus_client import Counter, Gauge
 
-from coordinator.effects.attempted import Attempted
 from coordinator.effects.breaker import Breaker
+from coordinator.protocol.attempted import Attempted
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command, validated

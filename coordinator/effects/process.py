@@ -12,6 +12,7 @@ from coordinator.runtime.health import HealthEndpoint, Readiness
 from coordinator.runtime.settings import BrokerSettings, EffectSettings, TelemetrySettings, load
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
+from coordinator.transports.open import open_transport
 
 log = structlog.get_logger("effects")
 
@@ -30,10 +31,11 @@ async def _serve(service: Service, metrics_port: int | None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     effects = service.effects()
-    worker = EffectWorker(service.name, effects, load(BrokerSettings), settings)
+    transport = open_transport(load(BrokerSettings)).effects(service.name, settings.concurrency)
+    worker = EffectWorker(service.name, effects, transport, settings)
     endpoint = HealthEndpoint(
         ("effects", service.name),
-        lambda: Readiness(worker.unready_reason is None, worker.unready_reason),
+        lambda: Readiness(transport.unready_reason is None, transport.unready_reason),
         load(TelemetrySettings),
         metrics_port,
     )

@@ -1,7 +1,7 @@
-"""Takes effects from their queue, has them carried out concurrently, and brings the results to the lane.
+"""Takes effects from a transport, has them carried out concurrently, and brings the results to the lane.
 
-Acknowledged is an effect once the broker has its result safe, or the effect itself, put back for a later attempt. A
-worker that dies before leaves it to another, which makes the call again with the same idempotency key; the result has
+An effect is acknowledged once its result is safe in the transport, or the effect itself, put back for a later attempt.
+A worker that dies before leaves it to another, which makes the call again with the same idempotency key; the result has
 an id derived from the effect's, so the lane applies it once.
 
 Copies of an effect are the rule: the outbox may publish it twice, a lost acknowledgement or a crash behind a put-back
@@ -14,30 +14,23 @@ import itertools
 import random
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Final
 
-import pika
 import structlog
-from pika.exceptions import AMQPError
 from prometheus_client import Counter, Gauge, Histogram
 
-from coordinator.effects.attempted import Attempted
 from coordinator.effects.attempts import Attempts, Told
-from coordinator.effects.reading import effect_of, known_of
-from coordinator.effects.returning import Returning
-from coordinator.effects.telling import Telling, dead_effect
 from coordinator.effects.waiting import Waiting
+from coordinator.protocol.attempted import Attempted
 from coordinator.protocol.wire import CommandMessage, Problem
-from coordinator.runtime.settings import BrokerSettings, EffectSettings
+from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import parse
-from coordinator.service.errors import BrokerUnavailable, InvalidCommand
-from coordinator.service.outside_calls import Effect, EffectHandler, Effects, effects_key
-from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
-from coordinator.transports.rabbitmq.keeping import Kept
-from coordinator.transports.rabbitmq.publisher import Publisher
-from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, queue_name
+from coordinator.service.errors import InvalidCommand
+from coordinator.service.outside_calls import Effect, EffectHandler, Effects
+from coordinator.transports.dead_effects import dead_effect
+from coordinator.transports.port import EffectDelivery, EffectTransport
 
 CARRIED_OUT = Counter("effects_total", "Effects whose result the lane was told.", ["service", "type", "result"])
 SECONDS = Histogram("effects_seconds", "From the first attempt until the result is safe.", ["service", "type"])
@@ -48,7 +41,7 @@ OLDEST = Gauge(
 
 _WAIT_HERE_S_MAX: Final = 2.0
 _WAITS_HERE_MAX: Final = 3
-"""The first short pauses are waited out by the worker: they are not worth the trip to the broker and back."""
+"""The first short pauses are waited out by the worker: they are not worth the trip through the transport."""
 _LONGEST_WAIT_S: Final = 60.0
 
 log = structlog.get_logger("effects")
@@ -68,7 +61,7 @@ class _UnderWay:
         self.message = message
         self.attempted = attempted
         self.copy = copy
-        self.deliveries: list[tuple[AmqpChannel, int]] = []
+        self.deliveries: list[EffectDelivery] = []
 
 
 class EffectWorker:
@@ -78,36 +71,21 @@ class EffectWorker:
         self,
         service: str,
         effects: Effects,
-        broker: BrokerSettings,
+        transport: EffectTransport,
         settings: EffectSettings,
         chance: Callable[[], float] = random.random,
-        publisher: Publisher | None = None,
     ) -> None:
         self._service = service
         self._handlers: dict[str, EffectHandler[Any]] = {each.effect.type: each for each in effects.handlers}
-        self._broker = broker
+        self._transport = transport
         self._settings = settings
-        self._publisher = publisher or Publisher(
-            broker, f"effects {service} publish", (SYSTEM_EXCHANGE,), declares=True
-        )
-        self._telling = Telling(service, self._publisher, broker.reconnect_delay_s)
-        self._returning = Returning(service, self._telling, self._defect)
         self._attempts = Attempts(service, settings, chance)
         self._waiting = Waiting()
-        self._channel: AmqpChannel | None = None
         self._nameless = itertools.count(1)
         self._known: dict[str, _UnderWay] = {}
         self._under_way: set[asyncio.Task[None]] = set()
         self._stop = asyncio.Event()
         self._failed: asyncio.Future[None] | None = None
-        self._kept = Kept(f"effects {service}", broker)
-
-    @property
-    def unready_reason(self) -> str | None:
-        """Why effects do not come, or their results do not go; None: they do."""
-        if not self._kept.connected.is_set():
-            return self._kept.reason
-        return None if self._publisher.is_ready else self._publisher.unready_reason
 
     async def run(self, stop: asyncio.Event) -> bool:
         """Until `stop`; then finish the calls under way. False: they took longer than the stop timeout.
@@ -115,65 +93,41 @@ class EffectWorker:
         Raises ConfigurationError when the queue exists with other arguments, and what a defect of ours raises.
         """
         self._failed = asyncio.get_running_loop().create_future()
-        publishing = self._publisher.start()
         OLDEST.labels(self._service).set_function(self._waiting.oldest_s)
-        consuming = asyncio.create_task(self._kept.keep(self._consume), name=f"effects of {self._service}")
         stopping = asyncio.create_task(stop.wait())
         try:
-            lasting: list[asyncio.Future[Any]] = [publishing, consuming, self._failed]
+            lasting = [*self._transport.start(self.take, self._defect), self._failed]
             await asyncio.wait([stopping, *lasting], return_when=asyncio.FIRST_COMPLETED)
             for ended in lasting:
                 if ended.done():
                     ended.result()
             self._stop.set()
-            self._returning.stop()
+            self._transport.stop()
             if self._under_way:
                 _, late = await asyncio.wait(self._under_way, timeout=self._settings.stop_timeout_s)
                 return not late
             return True
         finally:
-            tasks = [consuming, stopping, *self._under_way]
+            tasks = [stopping, *self._under_way]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._returning.close()
-            await self._publisher.close()
+            await self._transport.close()
 
-    async def _consume(self) -> BrokerUnavailable:
-        """Consume until the connection is lost; declare first what may have been deleted meanwhile."""
-        connection = await AmqpConnection.open(self._broker, f"effects {self._service}")
-        try:
-            channel = await connection.channel()
-            await channel.declare_effects(self._service, self._broker.queue_bytes_max)
-            await channel.call(channel.raw.basic_qos, prefetch_count=self._settings.concurrency)
-            self._channel = channel
-            await channel.consume(
-                queue_name(effects_key(self._service)),
-                lambda _, method, properties, body: self._take(channel, method, properties, body),
-            )
-            await self._returning.consume(connection, self._broker.queue_bytes_max)
-            self._kept.is_up()
-            log.info("consuming", service=self._service)
-            return await asyncio.shield(connection.lost)
-        finally:
-            self._channel = None
-            self._returning.leave()
-            await connection.end()
-
-    def _take(self, channel: AmqpChannel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
+    def take(self, delivery: EffectDelivery) -> None:
+        """Carry out one effect, unless a copy of it is under way here."""
         if self._stop.is_set():
             return
-        message = effect_of(method, properties, body)
-        attempted, copy = known_of(properties, is_again=bool(method.redelivered))
+        message = delivery.message
         # One without an id must not be taken for another.
         name = message.command_id if message.problem is None and message.command_id else f"no. {next(self._nameless)}"
         under_way = self._known.get(name)
         if under_way is not None:
-            under_way.attempted.join(attempted)
-            under_way.deliveries.append((channel, method.delivery_tag))
+            under_way.attempted.join(delivery.attempted)
+            under_way.deliveries.append(delivery)
             return
-        under_way = self._known[name] = _UnderWay(name, message, attempted, copy)
-        under_way.deliveries.append((channel, method.delivery_tag))
+        under_way = self._known[name] = _UnderWay(name, message, delivery.attempted, delivery.copy)
+        under_way.deliveries.append(delivery)
         task = asyncio.create_task(self._serve(under_way))
         self._under_way.add(task)
         task.add_done_callback(self._ended)
@@ -204,10 +158,10 @@ class EffectWorker:
         finally:
             UNDER_WAY.labels(self._service).dec()
             self._forget(under_way)
-        self._acknowledge(under_way.deliveries)
+        self._transport.acknowledge(under_way.deliveries)
 
     async def _settle(self, under_way: _UnderWay, prepared: _Prepared) -> None:
-        """Return once the broker has the result, a dead letter, or the effect, put back. Raises Stopping."""
+        """Return once the transport has the result, a dead letter, or the effect, put back. Raises Stopping."""
         try:
             await self._carry_out(under_way, *prepared)
         except Stopping:
@@ -238,26 +192,30 @@ class EffectWorker:
             if not is_short or not await self._pause(done.delay_s):
                 self._forget(under_way)  # what a copy knows that comes now would not be in what is put back
                 self._waiting.seen(under_way.name, under_way.attempted.asked_at_s, time.time() + done.delay_s)
-                if await self._telling.put_back(under_way.message, under_way.attempted, done.delay_s):
+                if await self._transport.put_back(under_way.message, under_way.attempted, done.delay_s):
                     return
                 if not await self._pause(min(done.delay_s, _LONGEST_WAIT_S)):
                     raise Stopping
             waits += 1
 
     async def _tell(self, under_way: _UnderWay, handler: EffectHandler[Any], effect: Effect, told: Told) -> Told:
-        """Bring it to the lane, or, where the broker refuses it for what it is, that there was such an answer."""
+        """Bring it to the lane, or, where the transport refuses it for what it is, that there was such an answer."""
         try:
-            await self._telling.tell(told, under_way.message)
+            await self._bring(told, under_way.message)
         except InvalidCommand as error:
             if not told.is_fact:
                 raise
             self._forget(under_way)
             told = self._attempts.unusable(handler, effect, under_way.name, under_way.attempted, str(error))
-            await self._telling.tell(told, under_way.message)
+            await self._bring(told, under_way.message)
         return told
 
+    async def _bring(self, told: Told, effect: CommandMessage) -> None:
+        command_id = told.command_id(effect.type or "", effect.command_id or "", effect.arguments)
+        await self._transport.bring(told.command, command_id, told.command.lane())
+
     async def _bury(self, under_way: _UnderWay, problem: Problem, trace: str | None = None) -> None:
-        await self._telling.bury(dead_effect(under_way.message, problem, trace), under_way.copy)
+        await self._transport.bury(dead_effect(under_way.message, problem, trace), under_way.copy)
         self._waiting.done(under_way.name)
 
     def _prepared(self, message: CommandMessage) -> _Prepared | Problem:
@@ -281,15 +239,6 @@ class EffectWorker:
         """What is delivered from now on is not joined to it."""
         if self._known.get(under_way.name) is under_way:
             del self._known[under_way.name]
-
-    def _acknowledge(self, deliveries: Sequence[tuple[AmqpChannel, int]]) -> None:
-        """Each of them; those of a channel that is gone are delivered again."""
-        for channel, tag in deliveries:
-            if channel is self._channel and channel.raw.is_open:
-                try:
-                    channel.raw.basic_ack(tag)
-                except AMQPError as error:
-                    log.info("acknowledgement_not_sent", error=str(error))
 
     async def _pause(self, delay_s: float) -> bool:
         """False: the worker is to stop."""

@@ -22,7 +22,7 @@ from coordinator.runtime.settings import (
 )
 from coordinator.runtime.telemetry import configure_logging
 from coordinator.service.errors import ConfigurationError
-from coordinator.transports.rabbitmq.writes import RabbitWrites
+from coordinator.transports.open import open_transport
 
 log = structlog.get_logger("gateway")
 
@@ -51,13 +51,12 @@ async def _serve(gateway: Gateway, host: str, port: int) -> None:
     reader = load(ReaderSettings, prefix=f"{gateway.name.upper()}_")
     database = open_database(reader.url(gateway.name), settings.read_pool_max)
     command_log = gateway.open_log(database)
-    writes = RabbitWrites(
-        broker,
+    writes = open_transport(broker).commands(
+        f"gateway.{gateway.name}",
         confirm_timeout_s=settings.confirm_timeout_s,
         wait_s=settings.wait_s,
         in_flight_max=settings.in_flight_max,
         log=command_log,
-        name=f"gateway.{gateway.name}",
         is_system=gateway.is_system,
     )
 

@@ -23,7 +23,8 @@ from coordinator.service.commands import Command
 from coordinator.service.errors import CommandPending, ConfigurationError
 from coordinator.service.ids import system_command_id
 from coordinator.service.outcome import Outcome
-from coordinator.transports.rabbitmq.writes import RabbitWrites
+from coordinator.transports.open import open_transport
+from coordinator.transports.port import CommandTransport
 
 CONFIRM_TIMEOUT_S = 10.0
 ORDERS_AT_ONCE = 200
@@ -81,7 +82,7 @@ def message_of(lane: str, order: Command, attempt: int) -> CommandMessage:
     return CommandMessage(command_id=command_id, type=order.type, arguments=arguments, origin="system")
 
 
-async def _given(writes: RabbitWrites, lane: str, order: Command, wait_s: float) -> Outcome | None:
+async def _given(writes: CommandTransport, lane: str, order: Command, wait_s: float) -> Outcome | None:
     for attempt in itertools.count():
         outcome = await _issued(writes, lane, message_of(lane, order, attempt), wait_s)
         if outcome is None or outcome.status == "applied" or not outcome.replayed:
@@ -89,7 +90,7 @@ async def _given(writes: RabbitWrites, lane: str, order: Command, wait_s: float)
     raise AssertionError("there is no end of attempts")
 
 
-async def _issued(writes: RabbitWrites, lane: str, message: CommandMessage, wait_s: float) -> Outcome | None:
+async def _issued(writes: CommandTransport, lane: str, message: CommandMessage, wait_s: float) -> Outcome | None:
     try:
         return await writes.issue(lane, message, wait_s)
     except CommandPending:
@@ -104,15 +105,14 @@ def _require_queue(lane: str) -> None:
 
 
 @asynccontextmanager
-async def _writes(lane: str, in_flight_max: int) -> AsyncIterator[RabbitWrites]:
+async def _writes(lane: str, in_flight_max: int) -> AsyncIterator[CommandTransport]:
     async with AsyncExitStack() as stack:
-        writes = RabbitWrites(
-            load(BrokerSettings),
+        writes = open_transport(load(BrokerSettings)).commands(
+            "operator",
             confirm_timeout_s=CONFIRM_TIMEOUT_S,
             wait_s=0,
             in_flight_max=in_flight_max,
             log=await _log_of(lane, stack),
-            name="operator",
             is_system=True,
         )
         yield await stack.enter_async_context(writes)

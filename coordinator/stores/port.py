@@ -20,7 +20,8 @@ that what the log says then is final.
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -122,6 +123,15 @@ class Transaction(Protocol):
 
     def rollback(self) -> None:
         """End without a trace. Never raises."""
+
+
+@runtime_checkable
+class OnDisk(Protocol):
+    """A store whose database is a file of this machine's."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file; None where the database is in memory."""
 
 
 class Store(Protocol):

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import DateTime, create_engine
@@ -102,6 +103,10 @@ class SqliteStore(ServerStore):
         self._lane = service.name
         self._schema = Schema(service.metadata)
         self._connection: sqlite3.Connection | None = None
+
+    @property
+    def path(self) -> Path | None:
+        return None if self._path in ("", ":memory:") else Path(self._path)
 
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:  # noqa: ARG002
         with _translated():

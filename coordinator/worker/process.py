@@ -1,7 +1,7 @@
 """The coordinator process: one lane of one database, as its active consumer or as a standby.
 
-Three threads: this one, with signals and the health endpoint; the broker's I/O (coordinator/transports/rabbitmq); and
-the lane.
+Three threads: this one, with signals and the health endpoint; the transport's I/O (coordinator/transports); and the
+lane.
 """
 
 import asyncio
@@ -10,12 +10,12 @@ import signal
 import socket
 import threading
 import time
-from datetime import UTC, datetime
 
 import structlog
 
 from coordinator.lane.lane import Lane
 from coordinator.registry import registry
+from coordinator.runtime.clock import utc_now
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.garbage import spare_the_long_lived
 from coordinator.runtime.health import HealthEndpoint, Readiness
@@ -25,17 +25,11 @@ from coordinator.service.service import Service
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Store, StoreError
 from coordinator.transports.inbox import Inbox
-from coordinator.transports.rabbitmq.consumer import LaneConsumer
+from coordinator.transports.open import open_transport
 from coordinator.worker.outbox_watch import OutboxWatch
 from coordinator.worker.worker import LaneWorker
 
 log = structlog.get_logger("coordinator")
-
-
-def utc_now() -> datetime:
-    """The time to the millisecond, which is what every database here keeps."""
-    now = datetime.now(UTC)
-    return now.replace(microsecond=now.microsecond // 1000 * 1000)
 
 
 class CoordinatorProcess:
@@ -53,25 +47,20 @@ class CoordinatorProcess:
         self._inbox = Inbox()
         holder = f"coordinator {service.name} {socket.gethostname()}:{os.getpid()}"
         lane = Lane(service, self._store, utc_now, holder, self._settings, time.monotonic, registry().targets(service))
-        self._consumer = LaneConsumer(
-            service.name,
-            self._broker,
-            self._inbox,
-            settings=self._settings,
-            holder=holder,
-            has_effects=service.effects is not None,
+        self._transport = open_transport(self._broker).lane(
+            service.name, self._inbox, self._settings, holder=holder, has_effects=service.effects is not None
         )
         self._watch = OutboxWatch(
             service.name,
             open_store(database.database_url, service),
-            self._consumer.wake,
+            self._transport.wake,
             self._settings.outbox_watch_s,
         )
         self._worker = LaneWorker(
             service.name,
             lane,
             self._inbox,
-            self._consumer,
+            self._transport,
             self._projection,
             self._settings,
         )
@@ -88,7 +77,7 @@ class CoordinatorProcess:
         try:
             await self._endpoint.start()
             if await self._wait_for_database(stop):
-                self._consumer.start(self._worker.confirm_emitted)
+                self._transport.start(self._worker.confirm_emitted)
                 spare_the_long_lived()
                 self._thread.start()
                 ended = asyncio.create_task(asyncio.to_thread(self._thread.join))
@@ -143,10 +132,10 @@ class CoordinatorProcess:
         timeout_s = self._settings.stop_timeout_s
         self._inbox.close()
         await asyncio.to_thread(self._thread.join, timeout_s)
-        is_drained = await asyncio.to_thread(self._consumer.stop, timeout_s)
+        is_drained = await asyncio.to_thread(self._transport.stop, timeout_s)
         if self._projection is not None:
             self._projection.close()
-        failure = self._failure or self._consumer.failure
+        failure = self._failure or self._transport.failure
         if isinstance(failure, ConfigurationError):
             raise failure
         if self._thread.is_alive() or not is_drained:
@@ -159,7 +148,7 @@ class CoordinatorProcess:
 
     def _readiness(self) -> Readiness:
         """Ready: consuming (or standing by), able to publish, and not suspended for the sake of the database."""
-        reason = self._database_reason or self._worker.suspended_reason or self._consumer.unready_reason
+        reason = self._database_reason or self._worker.suspended_reason or self._transport.unready_reason
         return Readiness(reason is None, reason)
 
 

@@ -10,10 +10,10 @@ import pika
 
 from coordinator.dev.servers import ServerSet
 from coordinator.dev.servers.rabbitmq import RabbitMQ
-from coordinator.effects.retry_queues import DELAYS_S, retry_key
 from coordinator.protocol.wire import PACK_CONTENT
 from coordinator.service.ids import system_command_id
 from coordinator.stores.lane_tables import DeadLetter
+from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, retry_key
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
 from tests.support.letters import dead_letters
 from tests.support.rabbitmqctl import evaluate

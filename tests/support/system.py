@@ -17,11 +17,11 @@ import redis
 
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import free_port
-from coordinator.effects.retry_queues import DELAYS_S, retry_key
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import APP_SETTING, registry
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.outside_calls import effects_key
+from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, retry_key
 from coordinator.transports.rabbitmq.topology import (
     DEAD_EXCHANGE,
     SYSTEM_EXCHANGE,

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from coordinator.effects.attempted import Attempted, attempted_of
 from coordinator.effects.attempts import Attempts, PutOff, Told
+from coordinator.protocol.attempted import Attempted, attempted_of
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.outside_calls import EffectHandler, EffectRetry, GivenUp
 from tests.support.courier import Courier, ParcelTold, TakeAway

@@ -9,13 +9,19 @@ import msgspec
 import pika
 import pytest
 
-from coordinator.effects.attempted import HEADER_CALLS, HEADER_DOUBT, Attempted
-from coordinator.effects.retry_queues import DELAYS_S, HEADER_PUT_BACK_AT, declare_retry_queues, retry_key, wait_s
-from coordinator.effects.returning import Returning
-from coordinator.effects.telling import Telling
 from coordinator.lane.control import DeadEffect
+from coordinator.protocol.attempted import HEADER_CALLS, HEADER_DOUBT, Attempted
 from coordinator.protocol.wire import JSON_CONTENT, CommandMessage
 from coordinator.service.errors import InvalidCommand
+from coordinator.transports.rabbitmq.effects.retry_queues import (
+    DELAYS_S,
+    HEADER_PUT_BACK_AT,
+    declare_retry_queues,
+    retry_key,
+    wait_s,
+)
+from coordinator.transports.rabbitmq.effects.returning import Returning
+from coordinator.transports.rabbitmq.effects.telling import Telling
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
 from tests.support.courier import TakeAway
 from tests.support.effect_fakes import FakeChannel, FakePublisher

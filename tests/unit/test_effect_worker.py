@@ -9,14 +9,15 @@ import msgspec
 import pika
 import pytest
 
-from coordinator.effects.attempted import HEADER_CALLS, HEADER_DOUBT, HEADER_FIRST_AT, Attempted
 from coordinator.effects.worker import EffectWorker
 from coordinator.lane.control import DeadEffect
+from coordinator.protocol.attempted import HEADER_CALLS, HEADER_DOUBT, HEADER_FIRST_AT, Attempted
 from coordinator.protocol.wire import BODY_BYTES_MAX, HEADER_REPLAYED, JSON_CONTENT, PACK_CONTENT
 from coordinator.runtime.settings import BrokerSettings, EffectSettings
 from coordinator.service.commands import Command
 from coordinator.service.ids import derived_command_id, is_system_id
 from coordinator.service.outside_calls import Call, EffectHandler, EffectRetry, GivenUp
+from coordinator.transports.rabbitmq.effects.transport import RabbitEffects
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
 from tests.support.courier import Courier, ParcelTold, TakeAway
 from tests.support.effect_fakes import FakeChannel, FakePublisher
@@ -59,12 +60,14 @@ class Delivering:
         fake: Any = self.publisher
         given = EffectSettings(**settings)  # type: ignore[arg-type]
         broker = BrokerSettings(reconnect_delay_s=0.001)
-        self.worker = EffectWorker("courier", courier, broker, given, lambda: 1.0, fake)
+        self.transport = RabbitEffects("courier", broker, given.concurrency, fake)
+        self.worker = EffectWorker("courier", courier, self.transport, given, lambda: 1.0)
+        self.transport._take = self.worker.take
         self.channel = FakeChannel()
         self.connect(self.channel)
 
     def connect(self, channel: Any) -> None:
-        self.worker._channel = channel
+        self.transport._channel = channel
 
     def deliver(self, tag: int, command_id: str | None = FIRST, body: bytes = BODY, **how: Any) -> None:
         """`how`: channel, exchange, redelivered, headers, content_type, timestamp."""
@@ -78,7 +81,7 @@ class Delivering:
         method = SimpleNamespace(
             delivery_tag=tag, redelivered=how.get("redelivered", False), exchange=how.get("exchange", SYSTEM_EXCHANGE)
         )
-        self.worker._take(how.get("channel", self.channel), method, properties, body)
+        self.transport.deliver(how.get("channel", self.channel), method, properties, body)
 
     async def until_done(self) -> None:
         async with asyncio.timeout(WITHIN_S):

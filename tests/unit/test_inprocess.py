@@ -17,7 +17,7 @@ from coordinator.service.service import Service
 from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import StoreUnavailable, Transaction
-from coordinator.transports.inprocess.writes import InProcessWrites
+from coordinator.worker.inprocess import InProcessWrites
 from tests.support.courier import Courier, Parcel, ParcelTold, SendParcel, TakeAway, service_of
 from tests.support.ledger import LEDGER, Account, Forward, OpenAccount
 from tests.support.store_contract import NOW

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from coordinator.effects.attempted import Attempted
 from coordinator.effects.attempts import Attempts, Told
+from coordinator.protocol.attempted import Attempted
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command
 from coordinator.service.outside_calls import Effect, EffectRetry, Effects

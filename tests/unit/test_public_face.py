@@ -17,7 +17,7 @@ FACES = tuple(
 PROGRAMS = {
     "coordinator.cli": {"main"},
     "coordinator.stores.open": {"open_store"},
-    "coordinator.transports.inprocess.writes": {"InProcessWrites"},
+    "coordinator.worker.inprocess": {"InProcessWrites"},
     "coordinator.transports.rabbitmq.writes": {"RabbitWrites"},
 }
 """Modules of which these names are public too: they load drivers, which packages are not to do for whoever looks in."""

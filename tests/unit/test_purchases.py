@@ -16,7 +16,7 @@ from coordinator.service.rows import Row
 from coordinator.service.saga import ENDED, SagaStep
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from coordinator.transports.inprocess.writes import InProcessWrites
+from coordinator.worker.inprocess import InProcessWrites
 from shared.items import SERVICE as ITEMS
 from shared.items.commands import CreateItem, UpdateItem
 from shared.items.model import Item, Reservation

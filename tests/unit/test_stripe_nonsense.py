@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from coordinator.effects.attempted import Attempted
 from coordinator.effects.attempts import Attempts, PutOff
+from coordinator.protocol.attempted import Attempted
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command, validated
 from coordinator.service.outside_calls import EffectRetry

@@ -1,1 +1,1 @@
-"""Lanes and effects within the process of whoever issues commands."""
+"""Commands that stay within one process: a queue for each lane, and a file for what was accepted and is not settled."""

@@ -11,10 +11,10 @@ import psycopg
 
 from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Lane
+from coordinator.runtime.clock import utc_now
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.ids import new_command_id
 from coordinator.stores.open import open_store
-from coordinator.worker.process import utc_now
 from tests.bench.clients.lane_writes import command_maker
 from tests.bench.clients.spec import Spec, Window
 from tests.bench.measurement import ClientResult

@@ -1,7 +1,6 @@
 """What an effect worker publishes: results, what it could make nothing of, and effects that are put back."""
 
 import asyncio
-import hashlib
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -12,17 +11,14 @@ import pika
 import structlog
 from prometheus_client import Counter
 
-from coordinator.effects.attempted import Attempted
-from coordinator.effects.attempts import Told
-from coordinator.effects.retry_queues import HEADER_PUT_BACK_AT, retry_key
-from coordinator.lane.control import EFFECT_TEXT_CHARACTERS_MAX, DeadEffect
-from coordinator.lane.letters import REASON_CHARACTERS_MAX, TRACEBACK_CHARACTERS_MAX
-from coordinator.protocol.wire import JSON_CONTENT, CommandMessage, Problem
+from coordinator.lane.control import DeadEffect
+from coordinator.protocol.attempted import Attempted
+from coordinator.protocol.wire import JSON_CONTENT, CommandMessage
 from coordinator.service.commands import Command
 from coordinator.service.errors import Unavailable
-from coordinator.service.ids import system_command_id
 from coordinator.service.outside_calls import effects_key
-from coordinator.service.text import storable, storable_end
+from coordinator.transports.dead_effects import dead_effect_id
+from coordinator.transports.rabbitmq.effects.retry_queues import HEADER_PUT_BACK_AT, retry_key
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
@@ -44,18 +40,10 @@ class Telling:
         self._pause_s = pause_s
         self._logged_at: dict[str, float] = {}
 
-    async def tell(self, told: Told, effect: CommandMessage) -> None:
-        """Bring a result to its lane. Return once the broker has it."""
-        command_id = told.command_id(effect.type or "", effect.command_id or "", effect.arguments)
-        await self._bring(told.command, command_id)
-
     async def bury(self, dead: DeadEffect, copy: str) -> None:
         """Bring to the lane what nothing could be made of. `copy` tells its deliveries from those of a replay."""
-        name = dead.command_id or hashlib.sha256(f"{dead.effect_type}\n{dead.body}".encode()).hexdigest()
         log.error("effect_dead", command_id=dead.command_id, type=dead.effect_type, code=dead.code, reason=dead.reason)
-        # A stranger may say any id, and any headers that a copy is known by.
-        parts = (name, "dead", copy) if dead.origin == "system" else (name, dead.origin, "dead", copy)
-        await self._bring(dead, system_command_id(self._service, *parts), lane=self._service)
+        await self.bring(dead, dead_effect_id(self._service, dead, copy), self._service)
         DEAD.labels(self._service).inc()
 
     async def put_back(self, message: CommandMessage, attempted: Attempted, delay_s: float) -> bool:
@@ -81,10 +69,11 @@ class Telling:
             details,
         )
 
-    async def _bring(self, command: Command, command_id: str, lane: str | None = None) -> None:
+    async def bring(self, command: Command, command_id: str, lane: str) -> None:
+        """Bring a command to its lane. Return once the broker has it. Raises InvalidCommand if it refuses that one."""
         await self._insist(
             "result_not_taken",
-            command.lane() if lane is None else lane,
+            lane,
             lambda: pika.BasicProperties(
                 message_id=command_id, type=command.type, content_type=JSON_CONTENT, delivery_mode=_PERSISTENT
             ),
@@ -128,19 +117,4 @@ def _carrying(message: CommandMessage, attempted: Attempted) -> pika.BasicProper
         content_type=JSON_CONTENT,
         delivery_mode=_PERSISTENT,
         headers=attempted.headers(),
-    )
-
-
-def dead_effect(message: CommandMessage, problem: Problem, traceback: str | None = None) -> DeadEffect:
-    """What the lane is told of an effect that nothing could be made of; its text as far as it fits."""
-    body = message.arguments.decode("utf-8", "backslashreplace")[:EFFECT_TEXT_CHARACTERS_MAX]
-    return DeadEffect(
-        command_id=message.command_id,
-        effect_type=message.type,
-        body=body,
-        size_bytes=None if body.encode() == message.arguments else len(message.arguments),
-        code=problem.code,
-        reason=storable(problem.message, REASON_CHARACTERS_MAX),
-        traceback=None if traceback is None else storable_end(traceback, TRACEBACK_CHARACTERS_MAX),
-        origin=message.origin,
     )

@@ -9,18 +9,17 @@ from typing import Any
 
 import structlog
 
-from coordinator.effects.attempted import LONG_AGO_S, Attempted
 from coordinator.effects.attempts import Attempts, Told
-from coordinator.effects.telling import dead_effect
+from coordinator.protocol.attempted import LONG_AGO_S, Attempted
 from coordinator.protocol.wire import CommandMessage, Problem
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command, parse
 from coordinator.service.errors import InvalidCommand
-from coordinator.service.ids import system_command_id
 from coordinator.service.options import Options
 from coordinator.service.outside_calls import Effect, EffectHandler, effects_key
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.dead_effects import dead_effect, dead_effect_id
 
 log = structlog.get_logger("effects")
 
@@ -118,5 +117,5 @@ class LocalEffects:
         )
         lane = entry.lane.partition(".")[2]
         copy = str(int(entry.created_at.timestamp() * 1000))
-        command_id = system_command_id(lane, entry.command_id, "dead", copy)
-        self._tell(entry, lane, command_id, dead_effect(message, problem, trace))
+        dead = dead_effect(message, problem, trace)
+        self._tell(entry, lane, dead_effect_id(lane, dead, copy), dead)

@@ -17,12 +17,13 @@ import pika
 import structlog
 from pika.exceptions import AMQPError
 
-from coordinator.effects.reading import effect_of, headers_of, known_of
-from coordinator.effects.retry_queues import DELAYS_S, declare_retry_queues, retry_key, wait_s
-from coordinator.effects.telling import Telling, dead_effect
 from coordinator.protocol.wire import Problem
 from coordinator.service.errors import InvalidCommand
+from coordinator.transports.dead_effects import dead_effect
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
+from coordinator.transports.rabbitmq.effects.reading import effect_of, headers_of, known_of
+from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, declare_retry_queues, retry_key, wait_s
+from coordinator.transports.rabbitmq.effects.telling import Telling
 
 _HELD_MAX: Final = 100
 """How many deliveries of one queue a worker holds. Those behind them are due later."""

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pika
 
-from coordinator.effects.attempted import Attempted, attempted_of
+from coordinator.protocol.attempted import Attempted, attempted_of
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import HEADER_REPLAYED, CommandMessage, Problem
 from coordinator.transports.rabbitmq.properties import envelope_of

@@ -1,0 +1,32 @@
+"""Effects that nothing could be made of: their lane makes dead letters of them."""
+
+import hashlib
+
+from coordinator.lane.control import EFFECT_TEXT_CHARACTERS_MAX, DeadEffect
+from coordinator.lane.letters import REASON_CHARACTERS_MAX, TRACEBACK_CHARACTERS_MAX
+from coordinator.protocol.wire import CommandMessage, Problem
+from coordinator.service.ids import system_command_id
+from coordinator.service.text import storable, storable_end
+
+
+def dead_effect(message: CommandMessage, problem: Problem, traceback: str | None = None) -> DeadEffect:
+    """What the lane is told of an effect that nothing could be made of; its text as far as it fits."""
+    body = message.arguments.decode("utf-8", "backslashreplace")[:EFFECT_TEXT_CHARACTERS_MAX]
+    return DeadEffect(
+        command_id=message.command_id,
+        effect_type=message.type,
+        body=body,
+        size_bytes=None if body.encode() == message.arguments else len(message.arguments),
+        code=problem.code,
+        reason=storable(problem.message, REASON_CHARACTERS_MAX),
+        traceback=None if traceback is None else storable_end(traceback, TRACEBACK_CHARACTERS_MAX),
+        origin=message.origin,
+    )
+
+
+def dead_effect_id(service: str, dead: DeadEffect, copy: str) -> str:
+    """The id of the command that tells the lane. `copy` tells the deliveries of one copy from those of a replay."""
+    name = dead.command_id or hashlib.sha256(f"{dead.effect_type}\n{dead.body}".encode()).hexdigest()
+    # A stranger may say any id, and any headers that a copy is known by.
+    parts = (name, "dead", copy) if dead.origin == "system" else (name, dead.origin, "dead", copy)
+    return system_command_id(service, *parts)

@@ -1,0 +1,18 @@
+"""Which transport serves which address. Each brings its client, which only who uses it needs."""
+
+from coordinator.runtime.addresses import scheme_of
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.errors import ConfigurationError
+from coordinator.transports.port import Transport
+
+# ruff: noqa: PLC0415
+
+
+def open_transport(broker: BrokerSettings) -> Transport:
+    """The transport for a broker's address; connects when it is started. Raises ConfigurationError."""
+    scheme = scheme_of(broker.url)
+    if scheme in ("amqp", "amqps"):
+        from coordinator.transports.rabbitmq.transport import RabbitTransport
+
+        return RabbitTransport(broker)
+    raise ConfigurationError(f"no transport for {scheme!r}: use amqp or amqps")

@@ -1,0 +1,1 @@
+"""Effects over RabbitMQ: their queue, and those where they wait for the next attempt."""

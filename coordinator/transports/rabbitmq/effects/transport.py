@@ -1,0 +1,121 @@
+"""The queue of a service's effects, and what its workers publish."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pika
+import structlog
+from pika.exceptions import AMQPError
+
+from coordinator.lane.control import DeadEffect
+from coordinator.protocol.attempted import Attempted
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import BrokerSettings
+from coordinator.service.commands import Command
+from coordinator.service.errors import BrokerUnavailable
+from coordinator.service.outside_calls import effects_key
+from coordinator.transports.port import EffectDelivery
+from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
+from coordinator.transports.rabbitmq.effects.reading import effect_of, known_of
+from coordinator.transports.rabbitmq.effects.returning import Returning
+from coordinator.transports.rabbitmq.effects.telling import Telling
+from coordinator.transports.rabbitmq.keeping import Kept
+from coordinator.transports.rabbitmq.publisher import Publisher
+from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, queue_name
+
+log = structlog.get_logger("effects")
+
+
+class RabbitEffects:
+    """Implements `EffectTransport`. A worker has so many effects at a time as its `prefetch`."""
+
+    def __init__(self, service: str, broker: BrokerSettings, prefetch: int, publisher: Publisher | None = None) -> None:
+        self._service = service
+        self._broker = broker
+        self._prefetch = prefetch
+        self._publisher = publisher or Publisher(
+            broker, f"effects {service} publish", (SYSTEM_EXCHANGE,), declares=True
+        )
+        self._telling = Telling(service, self._publisher, broker.reconnect_delay_s)
+        self._returning: Returning | None = None
+        self._take: Callable[[EffectDelivery], None] | None = None
+        self._channel: AmqpChannel | None = None
+        self._consuming: asyncio.Task[Any] | None = None
+        self._kept = Kept(f"effects {service}", broker)
+
+    @property
+    def unready_reason(self) -> str | None:
+        if not self._kept.connected.is_set():
+            return self._kept.reason
+        return None if self._publisher.is_ready else self._publisher.unready_reason
+
+    def start(
+        self, take: Callable[[EffectDelivery], None], on_defect: Callable[[BaseException], None]
+    ) -> Sequence["asyncio.Future[Any]"]:
+        self._take = take
+        self._returning = Returning(self._service, self._telling, on_defect)
+        self._consuming = asyncio.create_task(self._kept.keep(self._consume), name=f"effects of {self._service}")
+        return [self._publisher.start(), self._consuming]
+
+    async def bring(self, command: Command, command_id: str, lane: str) -> None:
+        await self._telling.bring(command, command_id, lane)
+
+    async def bury(self, dead: DeadEffect, copy: str) -> None:
+        await self._telling.bury(dead, copy)
+
+    async def put_back(self, message: CommandMessage, attempted: Attempted, delay_s: float) -> bool:
+        return await self._telling.put_back(message, attempted, delay_s)
+
+    def acknowledge(self, deliveries: Sequence[EffectDelivery]) -> None:
+        for delivery in deliveries:
+            channel: AmqpChannel = delivery.receipt[0]
+            tag: int = delivery.receipt[1]
+            if channel is self._channel and channel.raw.is_open:
+                try:
+                    channel.raw.basic_ack(tag)
+                except AMQPError as error:
+                    log.info("acknowledgement_not_sent", error=str(error))
+
+    def stop(self) -> None:
+        if self._returning is not None:
+            self._returning.stop()
+
+    async def close(self) -> None:
+        if self._consuming is not None:
+            self._consuming.cancel()
+            await asyncio.gather(self._consuming, return_exceptions=True)
+        if self._returning is not None:
+            await self._returning.close()
+        await self._publisher.close()
+
+    async def _consume(self) -> BrokerUnavailable:
+        """Consume until the connection is lost; declare first what may have been deleted meanwhile."""
+        connection = await AmqpConnection.open(self._broker, f"effects {self._service}")
+        returning = self._returning
+        try:
+            channel = await connection.channel()
+            await channel.declare_effects(self._service, self._broker.queue_bytes_max)
+            await channel.call(channel.raw.basic_qos, prefetch_count=self._prefetch)
+            self._channel = channel
+            await channel.consume(
+                queue_name(effects_key(self._service)),
+                lambda _, method, properties, body: self.deliver(channel, method, properties, body),
+            )
+            if returning is not None:
+                await returning.consume(connection, self._broker.queue_bytes_max)
+            self._kept.is_up()
+            log.info("consuming", service=self._service)
+            return await asyncio.shield(connection.lost)
+        finally:
+            self._channel = None
+            if returning is not None:
+                returning.leave()
+            await connection.end()
+
+    def deliver(self, channel: AmqpChannel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
+        """Hand a delivery of the queue to the worker."""
+        attempted, copy = known_of(properties, is_again=bool(method.redelivered))
+        message = effect_of(method, properties, body)
+        if self._take is not None:
+            self._take(EffectDelivery(message, attempted, copy, (channel, method.delivery_tag)))

@@ -1,0 +1,330 @@
+"""`Writes` without a broker: the lanes run in this process, each on a thread. For monoliths and for tests.
+
+The guarantees are those of the lanes, and an accepted command is on disk: it has its outcome, or it is in its lane's
+journal (coordinator/transports/inprocess), and is applied by the next process.
+"""
+
+import asyncio
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, NoReturn, Self
+
+import structlog
+
+from coordinator.client.writes import check_id
+from coordinator.effects.inprocess import LocalEffects
+from coordinator.lane.delivery import Settlement
+from coordinator.lane.lane import Lane
+from coordinator.lane.outbox import message_of
+from coordinator.lane.transactions import Clock
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.clock import utc_now
+from coordinator.runtime.settings import EffectSettings, LaneSettings
+from coordinator.service.commands import Command
+from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown
+from coordinator.service.ids import new_command_id
+from coordinator.service.outcome import Outcome
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.stores.memory import MemoryStore
+from coordinator.stores.port import OnDisk, Store
+from coordinator.transports.inbox import Inbox
+from coordinator.transports.inprocess.journal import FileJournal, Journal, MemoryJournal
+from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX, LocalQueue
+from coordinator.worker.outbox_watch import left_in_outbox, marker_id
+from coordinator.worker.worker import LaneWorker
+
+WAIT_S = 30.0
+"""How long `issue` waits for an outcome where nobody says how long."""
+
+log = structlog.get_logger("inprocess")
+
+
+class InProcessWrites:
+    """Implements `CommandTransport` with lanes of this process. Used within one event loop."""
+
+    def __init__(
+        self,
+        stores: Mapping[str, Store],
+        services: Sequence[Service],
+        settings: LaneSettings | None = None,
+        clock: Clock = utc_now,
+        effect_settings: EffectSettings | None = None,
+        targets: Collection[str] | None = None,
+        *,
+        directory: Path | None = None,
+        queue_bytes_max: int = QUEUE_BYTES_MAX,
+    ) -> None:
+        """`targets` are the lanes and effects that there are anywhere; None: nobody here knows them all.
+
+        In `directory` is what is accepted and not settled, a file for each lane. None: beside its database where that
+        is an SQLite file, and for others nowhere; then a command is safe only once it has its outcome, and `issue`
+        raises OutcomeUnknown instead of CommandPending.
+        """
+        self._settings = settings or LaneSettings()
+        self._services = services
+        self._effect_settings = effect_settings or EffectSettings()
+        self._effects: LocalEffects | None = None
+        self._emitted: dict[tuple[str, int], tuple[_LocalLane, OutboxEntry]] = {}
+        self._origins: dict[str, _LocalLane] = {}
+        self._lanes = {
+            service.name: _LocalLane(
+                self, service, stores[service.name], self._settings, clock, targets, directory, queue_bytes_max
+            )
+            for service in services
+            if service.name in stores
+        }
+        self._waiting: dict[str, _Waiting] = {}
+        self._issued = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def connected(self) -> bool:
+        """Whether every lane of this process takes commands."""
+        return self._loop is not None and all(lane.lost_reason is None for lane in self._lanes.values())
+
+    @property
+    def unready_reason(self) -> str:
+        reasons = [lane.lost_reason for lane in self._lanes.values() if lane.lost_reason is not None]
+        return reasons[0] if reasons else "" if self._loop is not None else "it is not started"
+
+    def pending(self, command_id: str) -> bool:
+        return any(lane.pending(command_id) for lane in self._lanes.values())
+
+    async def start(self) -> None:
+        """Run the lanes. Raises ConfigurationError where another process has a lane's journal."""
+        self._loop = asyncio.get_running_loop()
+        here = [service for service in self._services if service.name in self._lanes]
+        self._effects = LocalEffects(here, self._effect_settings, self._tell_lane)
+        try:
+            for lane in self._lanes.values():
+                lane.open()
+            for lane in self._lanes.values():
+                lane.start()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def failed(self) -> NoReturn:
+        """A lane that is lost does not end the others: `connected` says so. This never returns."""
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets it")
+
+    async def close(self) -> None:
+        if self._effects is not None:
+            await self._effects.close()
+        for lane in self._lanes.values():
+            await asyncio.to_thread(lane.stop, self._settings.stop_timeout_s)
+        for lane in self._lanes.values():
+            await lane.close()
+        self._loop = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
+        local = self._lanes.get(lane)
+        if local is None or self._loop is None:
+            raise BrokerUnavailable(f"this process runs no lane {lane!r}")
+        if local.lost_reason is not None:
+            raise BrokerUnavailable(local.lost_reason)
+        check_id(message)
+        self._issued += 1
+        correlation_id = str(self._issued)
+        settled: asyncio.Future[Outcome] = self._loop.create_future()
+        self._waiting[correlation_id] = _Waiting(lane, message.command_id or "", settled)
+        try:
+            number = local.queue.put(message, correlation_id)
+            if wait_s != 0:
+                await asyncio.wait({settled}, timeout=WAIT_S if wait_s is None else wait_s)
+            if not settled.done():
+                await _safe(local.queue, number, message, settled)
+                if not settled.done() or wait_s == 0:
+                    raise CommandPending(message.command_id or "")
+            return settled.result()
+        finally:
+            self._waiting.pop(correlation_id, None)
+            settled.cancel()
+
+    def deliver_emitted(self, origin: "_LocalLane", entry: OutboxEntry, *, is_inherited: bool) -> None:
+        """Hand an emitted command to its lane, or an effect to those who carry it out, if this process has them.
+
+        It leaves the outbox once it is settled there: until then a crash would lose it.
+        """
+        if self._effects is not None and self._loop is not None and self._effects.has(entry.lane):
+            self._origins[entry.command_id] = origin
+            self._loop.call_soon_threadsafe(self._effects.begin, entry, is_inherited)
+            return
+        self._deliver(origin, entry, entry.lane, message_of(entry))
+
+    def _tell_lane(self, entry: OutboxEntry, lane: str, command_id: str, told: Command) -> None:
+        """Bring what came of an effect to its lane."""
+        message = CommandMessage(command_id=command_id, type=told.type, arguments=told.arguments(), origin="system")
+        self._deliver(self._origins.pop(entry.command_id), entry, lane, message)
+
+    def _deliver(self, origin: "_LocalLane", entry: OutboxEntry, lane: str, message: CommandMessage) -> None:
+        local = self._lanes.get(lane)
+        if local is not None:
+            with local.numbering:
+                number = local.queue.put(message, is_bounded=False)
+                self._emitted[lane, number] = origin, entry
+
+    def settled(self, lane: "_LocalLane", settlement: Settlement) -> None:
+        """Give outcomes to those who wait for them. Called by a lane's thread."""
+        with lane.numbering:
+            settled = [self._emitted.pop((lane.name, tag), None) for tag in settlement.tags]
+        for origin, entry in filter(None, settled):
+            origin.queue.confirm_emitted([entry])
+        loop = self._loop
+        if loop is not None:
+            loop.call_soon_threadsafe(self._tell, settlement)
+
+    def _tell(self, settlement: Settlement) -> None:
+        for reply in settlement.replies:
+            waiting = self._waiting.get(reply.correlation_id or "")
+            if waiting is not None and not waiting.outcome.done():
+                waiting.outcome.set_result(reply.outcomes[0])
+
+    def lost(self, lane: str, reason: str) -> None:
+        """A lane is run here no more: whoever waits for it learns nothing else. Called by its thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._fail_waiting, lane, reason)
+
+    def _fail_waiting(self, lost: str, reason: str) -> None:
+        for waiting in self._waiting.values():
+            if waiting.lane == lost and not waiting.outcome.done():
+                text = f"command {waiting.command_id} may be applied: {reason}"
+                waiting.outcome.set_exception(OutcomeUnknown(text))
+
+
+async def _safe(queue: LocalQueue, number: int, message: CommandMessage, settled: "asyncio.Future[Outcome]") -> None:
+    """Return once a crash does not lose it, or once it is settled. Raises OutcomeUnknown if it cannot be made safe."""
+    accepting = asyncio.ensure_future(queue.accept(number, message))
+    changes: set[asyncio.Future[Any]] = {accepting, settled}
+    try:
+        await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
+        if not settled.done():
+            accepting.result()
+    finally:
+        accepting.cancel()
+        await asyncio.gather(accepting, return_exceptions=True)
+
+
+class _Waiting(NamedTuple):
+    """Somebody who waits for the outcome of a command that was handed to a lane."""
+
+    lane: str
+    command_id: str
+    outcome: asyncio.Future[Outcome]
+
+
+class _LocalLane:
+    """One lane: its queue, and its thread."""
+
+    def __init__(
+        self,
+        writes: InProcessWrites,
+        service: Service,
+        store: Store,
+        settings: LaneSettings,
+        clock: Clock,
+        targets: Collection[str] | None,
+        directory: Path | None,
+        queue_bytes_max: int,
+    ) -> None:
+        self.name = service.name
+        self.lost_reason: str | None = None
+        """Why this process runs the lane no more; None: it does."""
+        self.numbering = threading.Lock()
+        """Held while what is put into the queue gets its number, and that is noted."""
+        self._writes = writes
+        self._store = store
+        self._directory = directory
+        self._queue_bytes_max = queue_bytes_max
+        self._settings = settings
+        self._inbox = Inbox()
+        self._projection = service.projection() if service.projection is not None else None
+        self._lane = Lane(service, store, clock, f"in-process {service.name}", settings, time.monotonic, targets)
+        self._thread = threading.Thread(target=self._run, name=f"lane {service.name}", daemon=True)
+        self._queue: LocalQueue | None = None
+
+    @property
+    def queue(self) -> LocalQueue:
+        if self._queue is None:
+            raise BrokerUnavailable(f"lane {self.name} is not started")
+        return self._queue
+
+    def pending(self, command_id: str) -> bool:
+        return self._queue is not None and self._queue.pending(command_id)
+
+    def open(self) -> None:
+        """Have the queue, with what was accepted before. Raises ConfigurationError."""
+        self._queue = LocalQueue(
+            self.name,
+            self._inbox,
+            _journal_of(self._store, self.name, self._directory),
+            on_settlement=lambda settlement: self._writes.settled(self, settlement),
+            on_emitted=self._emitted,
+            on_lost=self._lose,
+            bytes_max=self._queue_bytes_max,
+        )
+
+    def start(self) -> None:
+        self._worker = LaneWorker(self.name, self._lane, self._inbox, self.queue, self._projection, self._settings)
+        self.queue.start(self._worker.confirm_emitted)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            left = left_in_outbox(self._store)
+            oldest_id = new_command_id() if left is None else left.oldest_id
+            if oldest_id is not None:
+                # With a delivery the lane takes over, and so publishes what the process before it left. If the database
+                # is away there may be something: the lane waits for it.
+                self.queue.wake(marker_id(oldest_id))
+            self._worker.run()
+        except Exception as error:
+            log.exception("lane_failed", lane=self.name)
+            self._lose(
+                f"lane {self.name} has ended by a defect, {type(error).__name__}: {error}; once the process has been "
+                "restarted, issue the command again with the same id"
+            )
+
+    def stop(self, timeout_s: float) -> None:
+        self._inbox.close()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+        if self._projection is not None:
+            self._projection.close()
+        self._store.close()
+
+    async def close(self) -> None:
+        if self._queue is not None:
+            await self._queue.close()
+
+    def _emitted(self, entries: Sequence[OutboxEntry]) -> None:
+        for entry in entries:
+            self._writes.deliver_emitted(self, entry, is_inherited=self._lane.is_inherited(entry))
+
+    def _lose(self, reason: str) -> None:
+        self.lost_reason = reason
+        self._inbox.close()
+        self._writes.lost(self.name, reason)
+
+
+def _journal_of(store: Store, lane: str, directory: Path | None) -> Journal | None:
+    """Raises ConfigurationError."""
+    if directory is not None:
+        return FileJournal(directory / f"{lane}.queue")
+    if isinstance(store, OnDisk) and store.path is not None:
+        return FileJournal(Path(f"{store.path}-queue"))
+    return MemoryJournal() if isinstance(store, MemoryStore) else None
