@@ -1,0 +1,118 @@
+"""RabbitMQ keeps what a transport promises."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from uuid import uuid4
+
+import pika
+import pytest
+
+from coordinator.dev.servers import ServerSet
+from coordinator.lane.delivery import Delivery
+from coordinator.protocol.wire import JSON_CONTENT, CommandMessage
+from coordinator.runtime.settings import BrokerSettings, LaneSettings
+from coordinator.service.outcome import Outcome
+from coordinator.transports.inbox import Inbox
+from coordinator.transports.rabbitmq.amqp import AmqpConnection
+from coordinator.transports.rabbitmq.consumer import LaneConsumer
+from coordinator.transports.rabbitmq.publisher import Publisher
+from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
+from coordinator.transports.rabbitmq.writes import RabbitWrites
+from tests.support.consuming import has_any, settlement, take
+from tests.support.servers import Environment, quorum_queues_are_noted
+from tests.support.system import wait_until
+from tests.support.transport_contract import COMMAND_BYTES, TransportContract
+
+ROOM = 5
+
+
+class RabbitConsuming:
+    """A LaneConsumer, without a lane behind it."""
+
+    def __init__(self, lane: str, broker: BrokerSettings) -> None:
+        self.inbox = Inbox()
+        settings = LaneSettings(outbox_watch_s=0.1)
+        self.consumer = LaneConsumer(lane, broker, self.inbox, settings=settings, holder=f"test {uuid4()}")
+        self.consumer.start(lambda _: None)
+
+    @property
+    def channel(self) -> int:
+        return self.inbox.generation
+
+    @property
+    def has_any(self) -> bool:
+        return has_any(self.inbox)
+
+    async def until_consuming(self) -> None:
+        await asyncio.to_thread(wait_until, lambda: self.consumer.is_consuming, "it consumes")
+
+    async def take(self, count: int) -> list[Delivery]:
+        return await take(self.inbox, count)
+
+    async def settle(self, deliveries: list[Delivery]) -> None:
+        self.consumer.settle(self.inbox.generation, settlement(deliveries))
+
+    async def leave(self) -> None:
+        assert await asyncio.to_thread(self.consumer.stop, 10.0)
+
+
+class RabbitTransporting:
+    """A lane of the test's own on the broker."""
+
+    def __init__(self, environment: Environment, servers: ServerSet, stack: AsyncExitStack) -> None:
+        self._lane = f"contract-{uuid4().hex[:12]}"
+        self._broker = BrokerSettings(url=environment["AMQP_URL"])
+        self._servers = servers
+        self._stack = stack
+        self._publisher: Publisher | None = None
+
+    def limit(self) -> None:
+        self._broker = self._broker.model_copy(update={"queue_bytes_max": ROOM * COMMAND_BYTES})
+
+    async def publish(self, message: CommandMessage) -> None:
+        if self._publisher is None:
+            await self._declare()
+            self._publisher = Publisher(self._broker, "contract", (WRITES_EXCHANGE, SYSTEM_EXCHANGE))
+            self._publisher.start()
+            self._stack.push_async_callback(self._publisher.close)
+            await self._publisher.wait_ready()
+        exchange = SYSTEM_EXCHANGE if message.origin == "system" else WRITES_EXCHANGE
+        properties = pika.BasicProperties(
+            message_id=message.command_id, type=message.type, content_type=JSON_CONTENT, delivery_mode=2
+        )
+        await self._publisher.publish(exchange, self._lane, properties, message.arguments)
+
+    async def ask(self, message: CommandMessage) -> Outcome:
+        async with RabbitWrites(
+            self._broker, confirm_timeout_s=10, wait_s=10, in_flight_max=10, log=None, name="contract"
+        ) as writes:
+            return await writes.issue(self._lane, message, None)
+
+    async def consumer(self) -> RabbitConsuming:
+        consuming = RabbitConsuming(self._lane, self._broker)
+        self._stack.push_async_callback(asyncio.to_thread, consuming.consumer.stop, 10.0)
+        await consuming.until_consuming()
+        return consuming
+
+    async def crash(self) -> None:
+        broker = self._servers.rabbitmq
+        await asyncio.to_thread(wait_until, lambda: quorum_queues_are_noted(broker), "the queue is noted")
+        await asyncio.to_thread(broker.kill)
+        await asyncio.to_thread(broker.start)
+
+    async def _declare(self) -> None:
+        """The queue, which its coordinator declares."""
+        connection = await AmqpConnection.open(self._broker, "contract")
+        channel = await connection.channel()
+        await channel.declare_lane(self._lane, self._broker.queue_bytes_max)
+        await connection.close()
+
+
+class TestRabbitMQ(TransportContract):
+    @pytest.fixture
+    async def transporting(
+        self, server_environment: Environment, native_servers: ServerSet
+    ) -> AsyncIterator[RabbitTransporting]:
+        async with AsyncExitStack() as stack:
+            yield RabbitTransporting(server_environment, native_servers, stack)

@@ -1,0 +1,48 @@
+"""A lane's consumer, for the contract of transports: takes from an inbox, and settles everything as applied."""
+
+import asyncio
+from collections.abc import Sequence
+
+from coordinator.lane.delivery import Delivery, Reply, Settlement
+from coordinator.service.outcome import Outcome
+from coordinator.transports.inbox import Inbox
+
+
+def settlement(deliveries: Sequence[Delivery]) -> Settlement:
+    """Each command is applied."""
+    outcomes = {
+        delivery.tag: [
+            Outcome(command_id=message.command_id, type=message.type, status="applied", sequence=place)
+            for place, message in enumerate(delivery.commands, 1)
+        ]
+        for delivery in deliveries
+    }
+    replies = [
+        Reply(delivery.reply_to, delivery.correlation_id, delivery.reply_packs, outcomes[delivery.tag])
+        for delivery in deliveries
+        if delivery.reply_to is not None
+    ]
+    return Settlement(
+        tags=[delivery.tag for delivery in deliveries],
+        outcomes=[outcome for each in outcomes.values() for outcome in each],
+        replies=replies,
+        dead_letters=[],
+        dropped=0,
+        emitted=[],
+        withdrawn=[],
+        saved=[],
+        removed=[],
+    )
+
+
+async def take(inbox: Inbox, count: int) -> list[Delivery]:
+    """So many deliveries, once they are there, one after the other."""
+    taken: list[Delivery] = []
+    while len(taken) < count:
+        _, deliveries = await asyncio.to_thread(inbox.take, 1, 1, 0.5)
+        taken += deliveries
+    return taken
+
+
+def has_any(inbox: Inbox) -> bool:
+    return bool(inbox._deliveries or inbox._undecoded)

@@ -1,0 +1,176 @@
+"""What every transport promises a lane (docs/ARCHITECTURE.md, "The transport"). The tests of each inherit this class.
+
+RabbitMQ, the in-process transport and the broker of the simulation pass it: so what is simulated behaves as what runs.
+"""
+
+import asyncio
+from typing import Protocol
+
+from coordinator.lane.delivery import Delivery
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.errors import ConfigurationError, Overloaded
+from coordinator.service.options import Origin
+from coordinator.service.outcome import Outcome
+from tests.support.lane_contract import command_id
+
+WITHIN_S = 20.0
+COMMAND_BYTES = 1024
+
+
+class Consuming(Protocol):
+    """A consumer of the lane."""
+
+    @property
+    def channel(self) -> int:
+        """The number of the channel that its deliveries come on now."""
+
+    async def take(self, count: int) -> list[Delivery]:
+        """So many deliveries, once they are there."""
+
+    @property
+    def has_any(self) -> bool:
+        """Whether there are deliveries that were not taken."""
+
+    async def settle(self, deliveries: list[Delivery]) -> None:
+        """As the lane does: each is applied, and its outcome goes to whoever published it."""
+
+    async def leave(self) -> None:
+        """It ends; what it settled is acknowledged."""
+
+
+class Transporting(Protocol):
+    """One lane's way through a transport."""
+
+    async def publish(self, message: CommandMessage) -> None:
+        """Return once it is safe. Raises Overloaded, and then it is not in the queue."""
+
+    async def ask(self, message: CommandMessage) -> Outcome:
+        """Publish, and wait for the outcome."""
+
+    async def consumer(self) -> Consuming:
+        """Another one. Raises ConfigurationError where there can be one only."""
+
+    async def crash(self) -> None:
+        """The transport is killed, and comes back; with it whoever is within its process."""
+
+    def limit(self) -> None:
+        """From now on its queue has room for a few commands."""
+
+
+def command(number: int, *, origin: Origin = "public") -> CommandMessage:
+    text = "x" * (COMMAND_BYTES - 32)
+    return CommandMessage(
+        command_id=command_id(number), type="ledger.open", arguments=b'{"owner":"%s"}' % text.encode(), origin=origin
+    )
+
+
+def numbers(deliveries: list[Delivery]) -> list[int]:
+    return [int((message.command_id or "")[-12:]) for delivery in deliveries for message in delivery.commands]
+
+
+class TransportContract:
+    """`transporting` is a fixture of the subclass."""
+
+    async def test_commands_come_in_the_order_in_which_they_were_published(self, transporting: Transporting) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            for number in range(1, 8):
+                await transporting.publish(command(number))
+            consumer = await transporting.consumer()
+            taken = await consumer.take(7)
+        assert numbers(taken) == list(range(1, 8))
+        assert [delivery.tag for delivery in taken] == sorted(delivery.tag for delivery in taken)
+        assert not any(delivery.redelivered for delivery in taken)
+
+    async def test_what_was_not_acknowledged_comes_again_in_its_order(self, transporting: Transporting) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            for number in range(1, 7):
+                await transporting.publish(command(number))
+            first = await transporting.consumer()
+            taken = await first.take(5)
+            # As where the second and the fourth waited for others: acknowledged is what is settled, and no more.
+            await first.settle([taken[0], taken[2]])
+            await first.leave()
+            second = await transporting.consumer()
+            again = await second.take(4)
+            assert numbers(again) == [2, 4, 5, 6]
+            assert all(delivery.redelivered for delivery in again[:3])
+            await second.settle(again)
+            await second.leave()
+            await transporting.publish(command(7))
+            third = await transporting.consumer()
+            assert numbers(await third.take(1)) == [7]
+
+    async def test_a_full_queue_refuses_and_drops_nothing(self, transporting: Transporting) -> None:
+        transporting.limit()
+        accepted: list[int] = []
+        refused = 0
+        async with asyncio.timeout(WITHIN_S):
+            for number in range(1, 61):
+                try:
+                    await transporting.publish(command(number))
+                except Overloaded:
+                    refused += 1
+                else:
+                    accepted.append(number)
+            assert refused
+            assert accepted
+            consumer = await transporting.consumer()
+            assert numbers(await consumer.take(len(accepted))) == accepted
+            assert not consumer.has_any
+
+    async def test_what_was_confirmed_outlives_a_crash(self, transporting: Transporting) -> None:
+        async with asyncio.timeout(3 * WITHIN_S):
+            for number in range(1, 6):
+                await transporting.publish(command(number))
+            await transporting.crash()
+            consumer = await transporting.consumer()
+            assert numbers(await consumer.take(5)) == [1, 2, 3, 4, 5]
+
+    async def test_one_consumer_has_the_lane_at_a_time(self, transporting: Transporting) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            first = await transporting.consumer()
+            await transporting.publish(command(1))
+            assert numbers(await first.take(1)) == [1]
+            try:
+                second = await transporting.consumer()
+            except ConfigurationError:
+                # One that cannot even wait for its turn.
+                return
+            await transporting.publish(command(2))
+            assert numbers(await first.take(1)) == [2]
+            assert not second.has_any
+            await first.leave()
+            assert numbers(await second.take(2)) == [1, 2]
+
+    async def test_what_comes_again_comes_on_a_channel_of_another_number(self, transporting: Transporting) -> None:
+        """By that a lane knows that it has to take over."""
+        async with asyncio.timeout(3 * WITHIN_S):
+            first = await transporting.consumer()
+            await transporting.publish(command(1))
+            await first.take(1)
+            channel = first.channel
+            assert channel > 0
+            await first.leave()
+            second = await transporting.consumer()
+            await second.take(1)
+            assert second is not first or second.channel != channel
+
+    async def test_public_and_system_are_told_apart(self, transporting: Transporting) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            await transporting.publish(command(1, origin="public"))
+            await transporting.publish(command(2, origin="system"))
+            consumer = await transporting.consumer()
+            taken = await consumer.take(2)
+        origins = [(message.command_id, message.origin) for delivery in taken for message in delivery.commands]
+        assert sorted(origins) == [(command_id(1), "public"), (command_id(2), "system")]
+
+    async def test_whoever_waits_for_an_outcome_gets_his_own(self, transporting: Transporting) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            consumer = await transporting.consumer()
+            asked = [asyncio.ensure_future(transporting.ask(command(number))) for number in (1, 2, 3)]
+            taken: list[Delivery] = []
+            while len(numbers(taken)) < 3:
+                taken += await consumer.take(1)
+            await consumer.settle(taken)
+            outcomes = await asyncio.gather(*asked)
+        assert [outcome.command_id for outcome in outcomes] == [command_id(number) for number in (1, 2, 3)]
