@@ -33,7 +33,7 @@ from prometheus_client import Counter, Gauge
 
 from coordinator.effects.breaker import Breaker
 from coordinator.protocol.attempted import Attempted
-from coordinator.protocol.wire import BODY_BYTES_MAX
+from coordinator.protocol.wire import BODY_BYTES_MAX, CommandMessage
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command, validated
 from coordinator.service.errors import InvalidCommand
@@ -66,13 +66,14 @@ class Told(Struct, frozen=True, kw_only=True):
     command: Command
     is_fact: bool
 
-    def command_id(self, effect_type: str, effect_id: str, arguments: bytes) -> str:
+    def command_id(self, effect: CommandMessage, emitted_at_s: int | None) -> str:
         """Facts and guesses of copies have two ids: who guesses first must not keep a fact from the lane.
 
-        `arguments` are the effect's, as they were sent.
+        `emitted_at_s`: when the lane asked, which tells asking again in the same words from a copy; None: nobody knows.
         """
         position = _FACT_POSITION if self.is_fact else _GUESS_POSITION
-        return derived_command_id(f"{effect_type} {effect_id}", position, arguments)
+        asked = b"" if emitted_at_s is None else f"{emitted_at_s}\n".encode()
+        return derived_command_id(f"{effect.type} {effect.command_id}", position, asked + effect.arguments)
 
 
 class PutOff(Struct, frozen=True):

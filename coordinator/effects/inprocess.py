@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from coordinator.effects.attempts import Attempts, Told
+from coordinator.lane.outbox import message_of
 from coordinator.protocol.attempted import LONG_AGO_S, Attempted
 from coordinator.protocol.wire import CommandMessage, Problem
 from coordinator.runtime.settings import EffectSettings
@@ -76,7 +77,7 @@ class LocalEffects:
                 self._bury(entry, prepared, None)
                 return
             told = await self._told(entry, is_inherited, *prepared)
-            command_id = told.command_id(entry.type, entry.command_id, entry.arguments)
+            command_id = told.command_id(message_of(entry), int(entry.created_at.timestamp()))
             self._tell(entry, told.command.lane(), command_id, told.command)
         except Exception as error:  # noqa: BLE001  # a defect of the handler's, such as in giving up; another release may do better
             problem = Problem("handler_error", f"{type(error).__name__}: {error}")

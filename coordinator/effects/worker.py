@@ -23,7 +23,6 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator.effects.attempts import Attempts, Told
 from coordinator.effects.waiting import Waiting
-from coordinator.protocol.attempted import Attempted
 from coordinator.protocol.wire import CommandMessage, Problem
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import parse
@@ -56,12 +55,12 @@ class Stopping(Exception):
 class _UnderWay:
     """One effect that is being carried out, and the deliveries that brought it."""
 
-    def __init__(self, name: str, message: CommandMessage, attempted: Attempted, copy: str) -> None:
+    def __init__(self, name: str, first: EffectDelivery) -> None:
         self.name = name
-        self.message = message
-        self.attempted = attempted
-        self.copy = copy
-        self.deliveries: list[EffectDelivery] = []
+        self.first = first
+        self.message = first.message
+        self.attempted = first.attempted
+        self.deliveries = [first]
 
 
 class EffectWorker:
@@ -126,8 +125,7 @@ class EffectWorker:
             under_way.attempted.join(delivery.attempted)
             under_way.deliveries.append(delivery)
             return
-        under_way = self._known[name] = _UnderWay(name, message, delivery.attempted, delivery.copy)
-        under_way.deliveries.append(delivery)
+        under_way = self._known[name] = _UnderWay(name, delivery)
         task = asyncio.create_task(self._serve(under_way))
         self._under_way.add(task)
         task.add_done_callback(self._ended)
@@ -192,7 +190,7 @@ class EffectWorker:
             if not is_short or not await self._pause(done.delay_s):
                 self._forget(under_way)  # what a copy knows that comes now would not be in what is put back
                 self._waiting.seen(under_way.name, under_way.attempted.asked_at_s, time.time() + done.delay_s)
-                if await self._transport.put_back(under_way.message, under_way.attempted, done.delay_s):
+                if await self._transport.put_back(under_way.first, done.delay_s):
                     return
                 if not await self._pause(min(done.delay_s, _LONGEST_WAIT_S)):
                     raise Stopping
@@ -201,21 +199,21 @@ class EffectWorker:
     async def _tell(self, under_way: _UnderWay, handler: EffectHandler[Any], effect: Effect, told: Told) -> Told:
         """Bring it to the lane, or, where the transport refuses it for what it is, that there was such an answer."""
         try:
-            await self._bring(told, under_way.message)
+            await self._bring(told, under_way.first)
         except InvalidCommand as error:
             if not told.is_fact:
                 raise
             self._forget(under_way)
             told = self._attempts.unusable(handler, effect, under_way.name, under_way.attempted, str(error))
-            await self._bring(told, under_way.message)
+            await self._bring(told, under_way.first)
         return told
 
-    async def _bring(self, told: Told, effect: CommandMessage) -> None:
-        command_id = told.command_id(effect.type or "", effect.command_id or "", effect.arguments)
+    async def _bring(self, told: Told, effect: EffectDelivery) -> None:
+        command_id = told.command_id(effect.message, effect.emitted_at_s)
         await self._transport.bring(told.command, command_id, told.command.lane())
 
     async def _bury(self, under_way: _UnderWay, problem: Problem, trace: str | None = None) -> None:
-        await self._transport.bury(dead_effect(under_way.message, problem, trace), under_way.copy)
+        await self._transport.bury(dead_effect(under_way.message, problem, trace), under_way.first.copy)
         self._waiting.done(under_way.name)
 
     def _prepared(self, message: CommandMessage) -> _Prepared | Problem:

@@ -61,7 +61,7 @@ S = TypeVar("S", bound=SagaRow)
 
 
 class SagaStep(Row, frozen=True, kw_only=True):
-    """One command that a saga has emitted, and what became of it. `status` is an outcome's, or `waiting`.
+    """One command that a saga has emitted, and what became of it. `status` is an outcome's, `waiting`, or `given_up`.
 
     With the direction `resume`, what a person said instead: the command is the operator's, `status` the verdict, and
     `error_message` why.
@@ -85,10 +85,12 @@ class SagaStep(Row, frozen=True, kw_only=True):
 
 
 class Resumption(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """The base of operators' commands that take a saga in `needs_review` up again.
+    """The base of operators' commands that take a saga up again that is in `needs_review`, or waits in vain.
 
     `step` is the `command_id` of the step at which it stopped, the last of its timeline. `result` is what that step
-    returns, where it is `done` and the saga takes something of it. `reason` is kept in the timeline.
+    returns, where it is `done` and the saga takes something of it. `reason` is kept in the timeline. With
+    `even_if_running` the step waits for an outcome that never comes, such as that of a step which the other lane did
+    before this database was restored from a backup.
     """
 
     id: Id
@@ -96,6 +98,7 @@ class Resumption(Command, frozen=True, kw_only=True, omit_defaults=True):
     verdict: Verdict
     reason: Annotated[str, Meta(min_length=1, max_length=REASON_CHARACTERS_MAX, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
     result: msgspec.Raw = NO_RESULT
+    even_if_running: bool = False
 
 
 class Step(Struct, Generic[S], frozen=True, kw_only=True):
@@ -168,7 +171,7 @@ class Saga(Generic[S]):
         return self._forward(work, row)
 
     def resume(self, work: UnitOfWork, order: Resumption) -> S:
-        """Take up a saga in `needs_review` at the step where it stopped.
+        """Take up a saga in `needs_review` at the step where it stopped, or one whose step waits for what never comes.
 
         Raises Rejected: `<saga>_not_found`, `not_in_review`, `other_step`, `impossible_verdict`, `invalid_result`, and
         what `took` raises for a result of no use.
@@ -176,12 +179,15 @@ class Saga(Generic[S]):
         row = work.get(self._model, order.id)
         if row is None:
             raise Rejected(f"{self._name}_not_found", f"there is no {self._name} {order.id}")
-        if row.status != "needs_review":
+        if row.status != "needs_review" and (row.status in ENDED or not order.even_if_running):
             raise Rejected("not_in_review", f"{self._name} {row.id} is {row.status}, and needs no review")
         step = work.get(SagaStep, order.step)
         if step is None or (step.saga, step.saga_id, step.number) != (self._name, row.id, row.emitted):
             text = f"that is not the step at which {self._name} {row.id} stopped: see the last of its timeline"
             raise Rejected("other_step", text)
+        if step.status == "waiting":
+            # If its outcome comes after all, nobody waits for it.
+            work.save(msgspec.structs.replace(step, status="given_up", ended_at=work.now))
         declared = self._steps[row.position]
         row = self._noted(work, row, declared, order)
         if step.direction == "undo":

@@ -101,12 +101,14 @@ class CommandTransport(Writes, Protocol):
 class EffectDelivery(Struct, frozen=True):
     """One effect as it was delivered, with what is known of the attempts at it.
 
-    `copy` tells its dead letter from that of a later replay. `receipt` is the transport's, for the acknowledgement.
+    `emitted_at_s`: when its lane emitted it, in whole seconds since the Unix epoch; None: that is not known. `copy`
+    tells its dead letter from that of a later replay. `receipt` is the transport's, for the acknowledgement.
     """
 
     message: CommandMessage
     attempted: Attempted
     copy: str
+    emitted_at_s: int | None = None
     receipt: Any = None
 
 
@@ -132,7 +134,7 @@ class EffectTransport(Protocol):
     async def bury(self, dead: DeadEffect, copy: str) -> None:
         """Bring to the lane what nothing could be made of; return once it is safe."""
 
-    async def put_back(self, message: CommandMessage, attempted: Attempted, delay_s: float) -> bool:
+    async def put_back(self, delivery: EffectDelivery, delay_s: float) -> bool:
         """Have the effect come again, about so much later, and to any worker. False: that cannot be now."""
 
     def acknowledge(self, deliveries: Sequence[EffectDelivery]) -> None:

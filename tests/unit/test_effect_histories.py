@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from coordinator.effects.attempts import Attempts, Told
 from coordinator.protocol.attempted import Attempted, attempted_of
+from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command
 from coordinator.service.outside_calls import Effect, EffectRetry
@@ -199,7 +200,7 @@ class World:
             assert not was_done, "it was told that it did not happen, and it had"
         if told.is_fact:
             self.facts.append(told.command)
-        command_id = told.command_id(self.effect.type, KEY, b"{}")
+        command_id = told.command_id(CommandMessage(command_id=KEY, type=self.effect.type, arguments=b"{}"), None)
         known = self.told.setdefault(command_id, told.command)
         if known is told.command:
             self.lane.do(told.command)

@@ -244,7 +244,7 @@ async def test_what_is_put_back_says_when() -> None:
     fake: Any = publisher
     message = CommandMessage(command_id=EFFECT_ID, type=TakeAway.type, arguments=BODY)
     before_s = time.time()
-    assert await Telling("courier", fake, 0.001).put_back(message, KNOWN, 15.0)
+    assert await Telling("courier", fake, 0.001).put_back(message, KNOWN, 1_700_000_001, 15.0)
     [back] = publisher.published
     assert back.target == retry_key("courier", 15.0)
     assert before_s - 1 <= back.headers[HEADER_PUT_BACK_AT] / 1000 <= time.time()

@@ -1,13 +1,19 @@
 """A command that is applied again, since `log prune` took its entry: what it causes is not taken for what it caused."""
 
+import itertools
+from datetime import timedelta
+
 from msgspec import structs
 
 from coordinator.effects.attempts import Told
+from coordinator.lane.outbox import message_of
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry
-from shared.payments.commands import RefundPayment
-from shared.payments.results import RefundResult
+from shared.payments.commands import CapturePayment, RefundPayment, ResolvePayment
+from shared.payments.results import CaptureResult, RefundResult
 from tests.support.lane_contract import Delivery, delivery
 from tests.support.payment_lane import PaymentLane
+
+_tags = itertools.count(10**6)
 
 
 def asked(lane: PaymentLane, number: int, amount: int) -> OutboxEntry:
@@ -19,10 +25,14 @@ def asked(lane: PaymentLane, number: int, amount: int) -> OutboxEntry:
 def told(lane: PaymentLane, effect: OutboxEntry, refund_id: int, provider_id: str, total: int) -> str:
     """What becomes of its result, as the effect worker says it."""
     result = RefundResult(id=1, refund_id=refund_id, verdict="refunded", provider_id=provider_id, total=total)
-    result_id = Told(command=result, is_fact=True).command_id(effect.type, effect.command_id, effect.arguments)
-    (message,) = delivery(None, result).commands
+    return bring(lane, effect, Told(command=result, is_fact=True))
+
+
+def bring(lane: PaymentLane, effect: OutboxEntry, told: Told) -> str:
+    result_id = told.command_id(message_of(effect), int(effect.created_at.timestamp()))
+    (message,) = delivery(None, told.command).commands
     named = structs.replace(message, command_id=result_id)
-    (outcome,) = lane.lane.outcomes(Delivery(tag=10**6 + refund_id, commands=(named,)))
+    (outcome,) = lane.lane.outcomes(Delivery(tag=next(_tags), commands=(named,)))
     return outcome.status if outcome.error is None else outcome.error.code
 
 
@@ -41,6 +51,20 @@ def test_a_refund_that_is_applied_again_is_told_of_its_own_money() -> None:
         ("succeeded", "re_2"),
     ]
     assert (lane.payment.refunded, lane.payment.pending_action) == (60, None)
+
+
+def test_a_capture_that_is_asked_again_in_the_same_words_is_told_of_its_own_answer() -> None:
+    lane = PaymentLane()
+    lane.authorized()
+    lost = Told(command=CaptureResult(id=1, verdict="answer_lost", code="x", message="no answer"), is_fact=False)
+    for _ in range(2):
+        (effect,) = lane.lane.settle(delivery(71, CapturePayment(id=1))).emitted
+        assert bring(lane, effect, lost) == "applied"
+        assert (lane.payment.status, lane.payment.pending_action) == ("needs_review", None)
+        lane.applied(ResolvePayment(id=1, status="authorized", reason="nothing was taken"))
+        (forgotten,) = (entry for entry in lane.lane.log() if entry.type == CapturePayment.type)
+        del lane.database.tables[LogEntry][forgotten.command_id]
+        lane.lane.now += timedelta(days=3)
 
 
 def test_what_is_asked_again_has_the_id_that_it_had() -> None:

@@ -334,6 +334,20 @@ def test_a_saga_that_needs_no_review_is_nobody_s_to_decide() -> None:
     assert travel.resume("again") == ([], "not_in_review")
 
 
+@pytest.mark.parametrize("verdict", ["done", "again", "not_done"])
+def test_a_saga_that_waits_in_vain_is_taken_up_and_a_late_outcome_changes_nothing(verdict: Verdict) -> None:
+    travel = Travel()
+    (lost,) = travel.do(OpenTrip())
+    emitted, status = travel.resume(verdict, result='"X1"', even_if_running=True)
+    assert status == "applied"
+    _, (late,) = travel.answer(lost, OK)
+    assert late.error is not None
+    assert late.error.code == "unknown_step"
+    assert travel.steps[0].status == "given_up"
+    assert travel.go_on(emitted).status == ("compensated" if verdict == "not_done" else "completed")
+    assert travel.resume("again", even_if_running=True) == ([], "not_in_review")
+
+
 def test_an_order_that_comes_twice_is_carried_out_once() -> None:
     travel = stopped_at_a_step()
     (entry,), _ = travel.resume("again")

@@ -12,6 +12,8 @@ from coordinator.protocol.wire import HEADER_REPLAYED, CommandMessage, Problem
 from coordinator.transports.rabbitmq.properties import envelope_of
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
+_TIME_S_MAX = 1 << 40
+
 
 def effect_of(method: Any, properties: pika.BasicProperties, body: bytes) -> CommandMessage:
     """One effect; what is wrong with the message is its `problem`."""
@@ -33,7 +35,7 @@ def known_of(properties: pika.BasicProperties, *, is_again: bool) -> tuple[Attem
     """
     headers = headers_of(properties)
     is_replayed = bool(headers.get(HEADER_REPLAYED))
-    timestamp = properties.timestamp if isinstance(properties.timestamp, int) and properties.timestamp > 0 else None
+    timestamp = emitted_at_s(properties)
     attempted = attempted_of(
         headers,
         time.time(),
@@ -42,6 +44,12 @@ def known_of(properties: pika.BasicProperties, *, is_again: bool) -> tuple[Attem
         is_again=is_replayed or is_again,
     )
     return attempted, f"{int(attempted.asked_at_s * 1000)} {attempted.calls}"
+
+
+def emitted_at_s(properties: pika.BasicProperties) -> int | None:
+    """When its lane emitted the effect; None: earlier releases did not say so of every message."""
+    timestamp = properties.timestamp
+    return timestamp if isinstance(timestamp, int) and 0 < timestamp < _TIME_S_MAX else None
 
 
 def headers_of(properties: pika.BasicProperties) -> dict[str, Any]:

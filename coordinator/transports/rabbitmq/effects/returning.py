@@ -21,7 +21,7 @@ from coordinator.protocol.wire import Problem
 from coordinator.service.errors import InvalidCommand
 from coordinator.transports.dead_effects import dead_effect
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
-from coordinator.transports.rabbitmq.effects.reading import effect_of, headers_of, known_of
+from coordinator.transports.rabbitmq.effects.reading import effect_of, emitted_at_s, headers_of, known_of
 from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, declare_retry_queues, retry_key, wait_s
 from coordinator.transports.rabbitmq.effects.telling import Telling
 
@@ -101,7 +101,7 @@ class Returning:
         else:
             await self._pause(wait_s(headers_of(properties), length_s, self._clock()))
             try:
-                await self._telling.bring_again(message, attempted)
+                await self._telling.bring_again(message, attempted, emitted_at_s(properties))
             except InvalidCommand as error:
                 await self._telling.bury(dead_effect(message, Problem(error.code, str(error))), copy)
         if channel.raw.is_open:

@@ -46,10 +46,12 @@ class Telling:
         await self.bring(dead, dead_effect_id(self._service, dead, copy), self._service)
         DEAD.labels(self._service).inc()
 
-    async def put_back(self, message: CommandMessage, attempted: Attempted, delay_s: float) -> bool:
+    async def put_back(
+        self, message: CommandMessage, attempted: Attempted, emitted_at_s: int | None, delay_s: float
+    ) -> bool:
         """Have the effect come again, about so much later, and to any worker. False: no queue takes it now."""
         target = retry_key(self._service, delay_s)
-        properties = _carrying(message, attempted)
+        properties = _carrying(message, attempted, emitted_at_s)
         properties.headers[HEADER_PUT_BACK_AT] = int(time.time() * 1000)
         try:
             await self._publisher.publish(SYSTEM_EXCHANGE, target, properties, message.arguments)
@@ -58,13 +60,13 @@ class Telling:
             return False
         return True
 
-    async def bring_again(self, message: CommandMessage, attempted: Attempted) -> None:
+    async def bring_again(self, message: CommandMessage, attempted: Attempted, emitted_at_s: int | None) -> None:
         """Bring an effect that was put back to the workers. Return once the broker has it."""
         details = {"command_id": message.command_id, "type": message.type}
         await self._insist(
             "effect_not_brought_again",
             effects_key(self._service),
-            lambda: _carrying(message, attempted),
+            lambda: _carrying(message, attempted, emitted_at_s),
             message.arguments,
             details,
         )
@@ -109,12 +111,13 @@ class Telling:
             log.warning(event, target=target, error=str(error), **details)
 
 
-def _carrying(message: CommandMessage, attempted: Attempted) -> pika.BasicProperties:
+def _carrying(message: CommandMessage, attempted: Attempted, emitted_at_s: int | None) -> pika.BasicProperties:
     """The properties of a message that carries an effect on."""
     return pika.BasicProperties(
         message_id=message.command_id,
         type=message.type,
         content_type=JSON_CONTENT,
         delivery_mode=_PERSISTENT,
+        timestamp=emitted_at_s,
         headers=attempted.headers(),
     )

@@ -9,15 +9,13 @@ import structlog
 from pika.exceptions import AMQPError
 
 from coordinator.lane.control import DeadEffect
-from coordinator.protocol.attempted import Attempted
-from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import BrokerUnavailable
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.port import EffectDelivery
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
-from coordinator.transports.rabbitmq.effects.reading import effect_of, known_of
+from coordinator.transports.rabbitmq.effects.reading import effect_of, emitted_at_s, known_of
 from coordinator.transports.rabbitmq.effects.returning import Returning
 from coordinator.transports.rabbitmq.effects.telling import Telling
 from coordinator.transports.rabbitmq.keeping import Kept
@@ -64,8 +62,8 @@ class RabbitEffects:
     async def bury(self, dead: DeadEffect, copy: str) -> None:
         await self._telling.bury(dead, copy)
 
-    async def put_back(self, message: CommandMessage, attempted: Attempted, delay_s: float) -> bool:
-        return await self._telling.put_back(message, attempted, delay_s)
+    async def put_back(self, delivery: EffectDelivery, delay_s: float) -> bool:
+        return await self._telling.put_back(delivery.message, delivery.attempted, delivery.emitted_at_s, delay_s)
 
     def acknowledge(self, deliveries: Sequence[EffectDelivery]) -> None:
         for delivery in deliveries:
@@ -118,4 +116,6 @@ class RabbitEffects:
         attempted, copy = known_of(properties, is_again=bool(method.redelivered))
         message = effect_of(method, properties, body)
         if self._take is not None:
-            self._take(EffectDelivery(message, attempted, copy, (channel, method.delivery_tag)))
+            self._take(
+                EffectDelivery(message, attempted, copy, emitted_at_s(properties), (channel, method.delivery_tag))
+            )

@@ -1,0 +1,111 @@
+"""In process, over a crash: what was accepted is applied by the next process, in its order."""
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from coordinator.client.writes import WriteOptions, execute
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.errors import CommandPending, ConfigurationError, OutcomeUnknown, Overloaded
+from coordinator.service.service import Service
+from coordinator.stores.sqlite import SqliteStore, create_schema
+from coordinator.transports.inprocess.journal import FileJournal
+from coordinator.worker.inprocess import InProcessWrites
+from tests.support.ledger import LEDGER, Account, OpenAccount
+
+ROOT = Path(__file__).parents[2]
+WITHIN_S = 20.0
+COMMANDS = 20
+PROCESS = """
+import asyncio, sys
+
+from coordinator.client.writes import WriteOptions, execute
+from coordinator.service.errors import CommandPending
+from coordinator.stores.sqlite import SqliteStore
+from coordinator.worker.inprocess import InProcessWrites
+from tests.support.ledger import LEDGER, Account, OpenAccount
+
+told, sys.stdout = sys.stdout, sys.stderr  # where log lines go
+
+async def main(path, count):
+    async with InProcessWrites({"ledger": SqliteStore(path, LEDGER)}, [LEDGER]) as writes:
+        for number in range(count):
+            try:
+                await execute(writes, OpenAccount(owner=f"o{number}"), Account, WriteOptions(wait_s=0))
+            except CommandPending:
+                print(number, file=told, flush=True)
+        await asyncio.sleep(600)
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    path = str(tmp_path / "ledger.db")
+    create_schema(path, LEDGER)
+    return path
+
+
+def writes_on(path: str, service: Service = LEDGER, **how: int) -> InProcessWrites:
+    settings = LaneSettings(retry_delay_s=0.05, retry_delay_s_max=0.1)
+    return InProcessWrites({service.name: SqliteStore(path, service)}, [service], settings, **how)
+
+
+def test_what_was_accepted_is_applied_by_the_next_process(path: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as somebody:
+        # The lane cannot commit, and nothing is settled.
+        somebody.execute("BEGIN EXCLUSIVE")
+        with subprocess.Popen(
+            [sys.executable, "-c", PROCESS, path, str(COMMANDS)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            accepted = [int(process.stdout.readline()) for _ in range(COMMANDS)]
+            process.kill()
+        somebody.execute("ROLLBACK")
+    assert accepted
+    asyncio.run(until_applied(path, accepted))
+    with closing(sqlite3.connect(path)) as after:
+        assert after.execute("SELECT owner FROM accounts ORDER BY id").fetchall() == [(f"o{n}",) for n in accepted]
+
+
+async def until_applied(path: str, accepted: list[int]) -> None:
+    """The next process: a command behind them has the last number."""
+    async with asyncio.timeout(WITHIN_S), writes_on(path) as writes:
+        last = await execute(writes, OpenAccount(owner="last"), Account, WriteOptions())
+        assert last.value.id == len(accepted) + 1
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("DELETE FROM accounts WHERE owner = 'last'")
+        database.commit()
+    journal = FileJournal(Path(f"{path}-queue"))
+    assert journal.read() == []
+    journal.close()
+
+
+async def test_a_lane_s_journal_is_one_process_s(path: str) -> None:
+    async with writes_on(path):
+        with pytest.raises(ConfigurationError, match="another process has it: one runs a lane"):
+            await writes_on(path).start()
+
+
+async def test_a_queue_that_is_full_refuses(path: str) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as somebody:
+        somebody.execute("BEGIN EXCLUSIVE")
+        async with asyncio.timeout(WITHIN_S), writes_on(path, queue_bytes_max=20) as writes:
+            with pytest.raises(CommandPending):
+                await execute(writes, OpenAccount(owner="a"), Account, WriteOptions(wait_s=0))
+            with pytest.raises(Overloaded, match="wait for lane ledger"):
+                await execute(writes, OpenAccount(owner="b"), Account, WriteOptions(wait_s=0))
+            somebody.execute("ROLLBACK")
+
+
+async def test_who_cannot_be_told_that_it_is_safe_is_told_so(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.worker.inprocess._journal_of", lambda *_: None)
+    async with asyncio.timeout(WITHIN_S), writes_on(path) as writes:
+        with pytest.raises(OutcomeUnknown, match="would be lost with this process"):
+            await execute(writes, OpenAccount(owner="a"), Account, WriteOptions(wait_s=0))
