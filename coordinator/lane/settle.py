@@ -13,7 +13,7 @@ from coordinator.lane.parking import Parking, ordering_key
 from coordinator.lane.positions import Positions
 from coordinator.lane.request import Request
 from coordinator.lane.trying import Verdict, continuation_of, tried
-from coordinator.lane.unit_of_work import BatchWork
+from coordinator.lane.unit_of_work import BatchWork, HandlerWork
 from coordinator.protocol.wire import CommandMessage, Problem
 from coordinator.service.continuation import continued
 from coordinator.service.ids import system_command_id
@@ -52,6 +52,7 @@ class Turn(Struct, frozen=True):
     """
 
     work: BatchWork
+    handlers_work: HandlerWork
     known: dict[str, LogEntry]
     cancelled: Mapping[str, Cancellation]
     parking: Parking
@@ -238,7 +239,7 @@ def _verdict(  # one return for each answer of the protocol
         return Verdict("expired", "deadline_expired", "the deadline had passed when the command's turn came")
     if fault is not None:
         return Verdict("failed", "handler_error", fault)
-    return tried(work, turn.orders, request)
+    return tried(work, turn.handlers_work, turn.orders, request)
 
 
 def _refusal(turn: Turn, request: Request, key: str | None) -> Verdict | None:

@@ -16,7 +16,7 @@ from coordinator.lane.positions import Positions
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.request import Handlers, Request
 from coordinator.lane.settle import LogUnasked, Turn, settle_in_turn
-from coordinator.lane.unit_of_work import BatchWork
+from coordinator.lane.unit_of_work import BatchWork, HandlerWork
 from coordinator.lane.window import Window
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import ConfigurationError
@@ -196,6 +196,7 @@ class Transactions:
         letters = Letters(work, self._name, self._settings.nameless_dead_max)
         return Turn(
             work=work,
+            handlers_work=HandlerWork(work),
             known=dict(window.known or {}),
             takes_for_new=takes_for_new,
             cancelled=self._cancelled,

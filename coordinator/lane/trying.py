@@ -10,7 +10,7 @@ from coordinator.lane.authors import abandon, attribute, described, reference, t
 from coordinator.lane.control import CONTROL_TYPES
 from coordinator.lane.orders import Orders
 from coordinator.lane.request import Request
-from coordinator.lane.unit_of_work import BatchWork
+from coordinator.lane.unit_of_work import BatchWork, HandlerWork
 from coordinator.protocol.wire import BODY_BYTES_MAX, CommandMessage
 from coordinator.service.continuation import Deferred
 from coordinator.service.errors import Rejected
@@ -36,6 +36,7 @@ class Verdict(Struct, frozen=True):
 
 
 def continuation_of(message: CommandMessage) -> Deferred | None:
+    """What a command is to continue with, if it names anything."""
     if message.continuation is None or message.command_id is None:
         return None
     return Deferred(
@@ -46,7 +47,7 @@ def continuation_of(message: CommandMessage) -> Deferred | None:
     )
 
 
-def tried(work: BatchWork, orders: Orders, request: Request) -> Verdict:
+def tried(work: BatchWork, handlers: HandlerWork, orders: Orders, request: Request) -> Verdict:
     """What the handler makes of a command, whatever it does."""
     message = request.message
     continuation = None if message.continuation is None else continuation_of(message)
@@ -56,11 +57,7 @@ def tried(work: BatchWork, orders: Orders, request: Request) -> Verdict:
         if continuation is not None:
             work.check_continuation(continuation)
         order = request.command if message.type in CONTROL_TYPES else None
-        if order is None:
-            work.is_authors = True
-            done = _handle(work, request)
-        else:
-            done = orders.carry_out(order)
+        done = _handle(work, handlers, request) if order is None else orders.carry_out(order)
         verdict = Verdict("applied", result=_encoded(done), is_deferred=work.is_deferred)
     except BaseException as error:  # whatever a handler does must not stop the lane
         if error is work.interruption:
@@ -68,8 +65,6 @@ def tried(work: BatchWork, orders: Orders, request: Request) -> Verdict:
         verdict = _failure(error)
         work.undo()
         abandon(done)
-    finally:
-        work.is_authors = False
     if work.interruption is not None:
         # The handler caught it, or raised another one: it has not seen the rows as they are.
         raise work.interruption
@@ -95,7 +90,7 @@ def _failure(error: BaseException) -> Verdict:
     return Verdict("failed", code, described(error), traceback=traced(error))
 
 
-def _handle(work: BatchWork, request: Request) -> Struct | None:
+def _handle(work: BatchWork, handlers: HandlerWork, request: Request) -> Struct | None:
     handler: Handler[Any] | None = request.handler
     if handler is None or request.command is None:
         raise TypeError("a request without a problem has a handler and a command")
@@ -104,7 +99,7 @@ def _handle(work: BatchWork, request: Request) -> Struct | None:
         if handler.target is None:
             raise Rejected("expected_version_unsupported", f"{request.message.type} has no version to expect")
         _check_version(work, reference(handler.target(request.command)), expected)
-    return handler.handle(work, request.command)
+    return handler.handle(handlers, request.command)
 
 
 def _check_version(work: BatchWork, target: Ref[Row], expected: int) -> None:
