@@ -8,11 +8,11 @@ from msgspec import Struct
 
 from coordinator.lane.authors import abandon, attribute, described, reference, traced
 from coordinator.lane.control import CONTROL_TYPES
+from coordinator.lane.follow_up import continuation_of
 from coordinator.lane.orders import Orders
 from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import BatchWork, HandlerWork
-from coordinator.protocol.wire import BODY_BYTES_MAX, CommandMessage
-from coordinator.service.continuation import Deferred
+from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.errors import Rejected
 from coordinator.service.rows import Ref, Row, VersionedRow
 from coordinator.service.unit_of_work import Handler
@@ -33,18 +33,6 @@ class Verdict(Struct, frozen=True):
     result: bytes | None = None
     traceback: str | None = None
     is_deferred: bool = False
-
-
-def continuation_of(message: CommandMessage) -> Deferred | None:
-    """What a command is to continue with, if it names anything."""
-    if message.continuation is None or message.command_id is None:
-        return None
-    return Deferred(
-        command_id=message.command_id,
-        type=message.type or "",
-        continuation=message.continuation,
-        origin=message.origin,
-    )
 
 
 def tried(work: BatchWork, handlers: HandlerWork, orders: Orders, request: Request) -> Verdict:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
+from coordinator.lane.basis import BARE
 from coordinator.lane.pieces import CARRIED_MAX, Pieces
 from coordinator.lane.request import Request
-from coordinator.lane.settle import BARE
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.port import BatchFault, BatchRefused, Refusal, StoreUnavailable
 
@@ -26,6 +26,7 @@ COMMAND_CONFLICTS_S = 60.0
 """And for how long a command that conflicts alone, at least `BATCH_CONFLICTS_MAX` times, before it is the culprit."""
 FIRST_CONFLICTS_S = 300.0
 """And one before which nothing was applied: as long as that, somebody may have locked everything."""
+WINDOWS_BEFORE_LARGER = 64
 
 
 class Window:
@@ -38,7 +39,7 @@ class Window:
         self.repeats = False
         """Whether it had any of them."""
         self.spared = 0
-        """See `Turn.spared`."""
+        """See `Basis.spared`."""
         self._pieces = Pieces(len(requests), first=1 if begins_with_one else None)
         self._culprits: list[Refusal] = []
         self._is_to_record = False
@@ -144,6 +145,27 @@ class Window:
         if not pending or not size:
             return "a record of failures"
         return named(pending[0]) if size == 1 else f"{size} commands, from {named(pending[0])} on,"
+
+
+class WindowSize:
+    """How many commands a window takes: fewer after a refusal that may be a time limit's, and by and by more again."""
+
+    def __init__(self, commands_max: int) -> None:
+        self._commands_max = commands_max
+        self._taken_whole = 0
+        self.commands = commands_max
+
+    def shrink(self, refused: int) -> None:
+        """So many were refused."""
+        self.commands = max(1, refused // 2)
+
+    def taken(self, window: Window) -> None:
+        """All of a window is settled: it grows once so many were not refused."""
+        if self.commands < self._commands_max:
+            self._taken_whole = self._taken_whole + 1 if window.is_whole else 0
+            if self._taken_whole >= WINDOWS_BEFORE_LARGER:
+                self._taken_whole = 0
+                self.commands = min(self._commands_max, 2 * self.commands)
 
 
 def named(request: Request) -> str:

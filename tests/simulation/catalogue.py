@@ -11,7 +11,7 @@ from typing import Any
 
 from msgspec import structs
 
-from coordinator.lane import lane as lane_module
+from coordinator.lane import batch as batch_module
 from coordinator.lane import request as request_module
 from coordinator.lane import settle as settle_module
 from coordinator.lane import transactions as transactions_module
@@ -21,13 +21,17 @@ from coordinator.lane.acknowledger import Acknowledgement, Acknowledger
 from coordinator.lane.delivery import Settlement
 from coordinator.lane.identity_map import IdentityMap
 from coordinator.lane.lane import Lane
+from coordinator.lane.parking import ALONE
 from coordinator.lane.parts import Parts
 from coordinator.lane.pieces import Pieces
 from coordinator.lane.positions import Positions
 from coordinator.lane.publisher_order import PublisherOrder
+from coordinator.lane.tenancy import Tenancy
+from coordinator.lane.transactions import Transactions
 from coordinator.lane.window import Window
 from coordinator.protocol import decoding
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry
+from coordinator.stores.outcomes import from_log
 from coordinator.stores.port import Changes, Fenced, Lease
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.worker.inbox import Inbox
@@ -105,7 +109,8 @@ def requeue_by_nack_on_hold(patches: Patches) -> None:
             channel.inbound.clear()
             self.inbox._deliveries.clear()
             self.inbox._undecoded.clear()
-            self.lane._batch = []
+            if self.lane._batch is not None:
+                self.lane._batch.deliveries.clear()
             self.acknowledger = Acknowledger()
             self.world.broker.requeue_out_of_order(channel)
         yield from original(self, generation, hold)
@@ -157,7 +162,8 @@ def no_stand_by(patches: Patches) -> None:
 @_mutant("the batch that had to wait is never settled")
 def hold_drops_the_batch(patches: Patches) -> None:
     def hold(original: Any, self: Process, generation: int, hold: Any) -> Any:
-        self.lane._batch = []
+        if self.lane._batch is not None:
+            self.lane._batch.deliveries.clear()
         yield from original(self, generation, hold)
 
     patches.wrap(Process, "hold", hold)
@@ -261,19 +267,22 @@ def renewal_skipped(patches: Patches) -> None:
     patches.rewrite(Lane, "_hold", "not isinstance(error, Conflict | Refusal)", "False")
 
 
-_rewritten(
-    "sequence-not-continued",
-    "numbering starts anew with every batch",
-    Lane,
-    "_transact",
-    "settle_in_turn(turn, requests, lease.sequence, culprits)",
-    "settle_in_turn(turn, requests, 0, culprits)",
-)
+@_mutant("numbering starts anew with every batch")
+def sequence_not_continued(patches: Patches) -> None:
+    for way in ("_take_for_new", "_ask_and_apply"):
+        patches.rewrite(
+            Transactions,
+            way,
+            "settle_in_order(basis, requests, basis.lease.sequence, culprits)",
+            "settle_in_order(basis, requests, 0, culprits)",
+        )
+
+
 _rewritten(
     "pause-ignored",
     "a paused lane goes on",
-    Lane,
-    "_hold_lease",
+    Tenancy,
+    "begin",
     "if lease.paused is not None:",
     "if False:",
 )
@@ -314,12 +323,14 @@ def log_in_another_transaction(patches: Patches) -> None:
 
 @_mutant("a replay answers with what would happen now")
 def outcome_recomputed(patches: Patches) -> None:
-    def settle(original: Any, turn: Any, request: Any, *others: Any) -> Any:
-        entry = turn.known.get(request.message.command_id)
+    def settle(original: Any, basis: Any, request: Any, *others: Any) -> Any:
+        entry = basis.known.get(request.message.command_id)
         if entry is None or entry.fingerprint != request.fingerprint or request.command is None:
-            return original(turn, request, *others)
-        verdict = settle_module._verdict(turn, request, None, None, None)
-        turn.work.undo()
+            return original(basis, request, *others)
+        verdict = settle_module.refusal(basis, request, ALONE, None, None) or settle_module.tried(
+            basis.work, basis.handlers_work, basis.orders, request
+        )
+        basis.work.undo()
         recomputed = structs.replace(
             entry,
             status=verdict.status,
@@ -327,7 +338,7 @@ def outcome_recomputed(patches: Patches) -> None:
             error_code=verdict.code,
             error_message=verdict.text,
         )
-        return settle_module.Settled(settle_module.from_log(recomputed, replayed=True))
+        return settle_module.Settled(from_log(recomputed, replayed=True))
 
     patches.wrap(settle_module, "settle", settle)
 
@@ -336,7 +347,7 @@ _rewritten(
     "mismatch-not-detected",
     "an id with other content gets the outcome of the first",
     settle_module,
-    "_repeated",
+    "repeated",
     "entry.fingerprint != request.fingerprint",
     "False",
 )
@@ -352,7 +363,7 @@ _rewritten(
     "deadline-ignored",
     "a late command is applied",
     settle_module,
-    "_verdict",
+    "refusal",
     "message.deadline_ms is not None and",
     "False and",
 )
@@ -376,7 +387,7 @@ _rewritten(
     "cancellation-ignored",
     "a cancelled command is applied",
     settle_module,
-    "_verdict",
+    "refusal",
     "if cancellation is not None:",
     "if False:",
 )
@@ -433,7 +444,7 @@ _rewritten(
 _rewritten(
     "prefix-of-a-blocked-batch-kept",
     "what came before a blocking command is settled again and again",
-    lane_module,
+    batch_module,
     "whole_deliveries",
     "batch.popleft()",
     "batch[at]",

@@ -49,7 +49,8 @@ class Process:
         self.store = SimulatedStore(world.databases[lane], self)
         self.lane = Lane(SERVICES[lane], self.store, self._clock, name, world.settings, lambda: world.now, TARGETS)
         # They are made of the models, which are the same in every run, and would take a third of its time.
-        self.lane._checks = _CHECKS.setdefault(lane, self.lane._checks)
+        transactions = self.lane._transactions
+        transactions.checks = _CHECKS.setdefault(lane, transactions.checks)
         self.skew_s = (world.chance() - 0.5) * 0.2
         self.publisher = Publisher(world, name, io_thread)
         self.acknowledger = Acknowledger()
@@ -320,7 +321,7 @@ class Process:
 
     def decide(self, deliveries: list[Delivery], generation: int):
         gaps = self.lane.gaps
-        if not self.lane.has_batch or generation != self.lane._generation:
+        if not self.lane.has_batch or generation != self.lane._tenancy.generation:
             # Now, since its channel may be another by the time that the batch is committed.
             self.waiting = self.lane._order.held + sum(len(delivery.commands) for delivery in deliveries)
         decision = self.lane.apply(deliveries, generation)

@@ -127,14 +127,14 @@ ROWS: dict[str, Any] = {
 }
 
 
-def one_of(handler: Handler[Any]) -> LaneUnderTest:
+def one_of(handler: Handler[Any], store: MemoryStore | None = None) -> LaneUnderTest:
     service = Service(
         name="ledger",
         models=LEDGER.models,
         handlers=(*LEDGER.handlers, handler, Handler(Strange, lambda work, command: None)),
         metadata=LEDGER.metadata,
     )
-    lane = LaneUnderTest(MemoryStore(MemoryDatabase()), service=service)
+    lane = LaneUnderTest(store or MemoryStore(MemoryDatabase()), service=service)
     lane.do(OpenAccount(owner="a"))
     return lane
 
@@ -291,9 +291,7 @@ def test_an_outage_that_a_handler_catches_is_an_outage_all_the_same() -> None:
 
     database = MemoryDatabase()
     store = Away(database)
-    lane = one_of(Handler(Odd, careless))
-    lane.lane._store = store
-    lane.store = store
+    lane = one_of(Handler(Odd, careless), store)
     lane.generation = 1
     lane.settle(delivery(1, OpenAccount(owner="c")))
     store.is_away = True

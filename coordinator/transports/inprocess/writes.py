@@ -18,7 +18,7 @@ from coordinator.client.writes import check_id
 from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
-from coordinator.lane.transactions import Clock
+from coordinator.lane.tenancy import Clock
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import EffectSettings, LaneSettings
 from coordinator.service.commands import Command
