@@ -4,9 +4,9 @@ from collections.abc import Collection, Sequence
 
 from coordinator.lane.batch import Batch
 from coordinator.lane.delivery import Delivery
-from coordinator.lane.parts import Parts
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.request import Handlers, prepare
+from coordinator.lane.runs import Runs
 from coordinator.stores.lane_tables import PublisherPosition
 from coordinator.stores.port import Read, Store
 
@@ -21,18 +21,18 @@ class Admission:
         self._order = order
         self._handlers = handlers
         self._targets = targets
-        self._parts = Parts()
+        self._runs = Runs()
 
     def forget(self) -> None:
-        """Start anew: the broker delivers again what was not acknowledged."""
+        """Begin again: the broker delivers again what was not acknowledged."""
         self._order.forget()
-        self._parts.forget()
+        self._runs.forget()
 
     def batch(self, deliveries: Sequence[Delivery], now_s: float) -> Batch:
-        """Those whose turn it is, with those that were early and are not any more. Raises StoreError."""
-        parts = self._parts.of(deliveries)
-        self._learn(self._order.unknown(parts))
-        admitted = self._order.admit(parts, now_s)
+        """Those that come next for their publishers, early ones of before among them. Raises StoreError."""
+        runs = self._runs.of(deliveries)
+        self._learn(self._order.unknown(runs))
+        admitted = self._order.admit(runs, now_s)
         requests = [
             prepare(
                 message,
@@ -50,7 +50,7 @@ class Admission:
 
     def settled(self, deliveries: Sequence[Delivery]) -> list[int]:
         """The tags of those of which nothing is left to settle."""
-        return self._parts.settled(deliveries)
+        return self._runs.settled(deliveries)
 
     def _learn(self, publishers: Sequence[str]) -> None:
         """Read how far some publishers are."""

@@ -7,7 +7,7 @@ from msgspec import Struct
 from coordinator.lane.letters import Letters
 from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking
-from coordinator.lane.positions import Positions
+from coordinator.lane.publisher_progress import PublisherProgress
 from coordinator.lane.unit_of_work import BatchWork, HandlerWork
 from coordinator.service.outcome import Outcome
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry
@@ -52,7 +52,7 @@ class Basis(Struct, frozen=True):
     parking: Parking
     letters: Letters
     orders: Orders
-    positions: Positions
+    progress: PublisherProgress
     parked_max: int
     misread: Mapping[int, str] = {}
     """By place among the requests: what is wrong with what a handler's `reads` returned, or raised."""

@@ -44,7 +44,7 @@ class Batch:
             msgspec.structs.replace(request, redelivered=True) for request in self.requests[start:]
         ]
         if self.window is not None:
-            self.window = self.window.begun_anew()
+            self.window = self.window.begun_again()
 
     @property
     def is_settled(self) -> bool:

@@ -1,6 +1,6 @@
 """The lane: applies commands in order, exactly once, in transactions that it groups.
 
-It is given deliveries, a store and a clock, and returns what to do with them (`Decision`). It holds no queue, no thread
+It is given deliveries, a store and a clock, and returns what to do with them (`Decision`). It has no queue, no thread
 and no socket, so that the same code runs under RabbitMQ, in a monolith, in tests and in simulation.
 """
 
@@ -40,7 +40,6 @@ class Lane:
         handlers: Handlers = {each.command.type: each for each in (*service.handlers, *CONTROL_HANDLERS)}
         self._store = store
         self._elapsed_s = elapsed_s
-        self._settings = settings
         self._tenancy = Tenancy(store, holder, clock)
         self._order = PublisherOrder(settings.held_max, settings.gap_timeout_s)
         self._admission = Admission(store, self._order, handlers, targets)
@@ -145,7 +144,6 @@ class Lane:
 
     def _settle(self, batch: Batch) -> None:
         """Settle the batch, or as much of it as comes before a command that blocks the lane, or is looked for."""
-        commands_max = self._settings.batch_commands_max
         transactions = self._transactions
         applied = 0
         while (window := batch.window or self._next_window(batch)) is not None:
@@ -167,7 +165,7 @@ class Lane:
             if window.is_done:
                 batch.window = None
                 transactions.window_size.taken(window)
-            is_long = not window.is_whole or applied >= commands_max
+            is_long = not window.is_whole or applied >= transactions.window_size.commands_max
             if is_long and batch.has_news and self._has_more(batch):
                 return
 
@@ -213,7 +211,7 @@ class Lane:
         self._order.doubt()
 
     def _forget(self) -> None:
-        """Begin anew with a channel: what the one before delivered is void."""
+        """Begin again with a channel: what the one before delivered is void."""
         self._tenancy.end()
         self._admission.forget()
         self._batch = None

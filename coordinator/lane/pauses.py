@@ -11,7 +11,7 @@ _OPERATOR_DELAY_S = 1.0
 
 
 class Pauses:
-    """They grow from failure to failure, and begin anew with every success and every channel."""
+    """They grow from failure to failure, and start over with every success and every channel."""
 
     def __init__(self, settings: LaneSettings) -> None:
         self._settings = settings

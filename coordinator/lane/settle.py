@@ -39,7 +39,7 @@ def settle_in_order(
             basis.known[entry.command_id] = entry
         settled.append(done)
         if request.message.publisher_seq is not None and basis.spared < BARE:
-            basis.positions.advance(request.message)
+            basis.progress.advance(request.message)
     return settled, sequence, None
 
 

@@ -12,8 +12,8 @@ from coordinator.lane.letters import Letters
 from coordinator.lane.orders import Orders
 from coordinator.lane.outbox import Outbox, Page
 from coordinator.lane.parking import Parking, prepared
-from coordinator.lane.positions import Positions
 from coordinator.lane.publisher_order import PublisherOrder
+from coordinator.lane.publisher_progress import PublisherProgress
 from coordinator.lane.reading import announced_again, known_entries, letter_refs, named_rows
 from coordinator.lane.request import Handlers, Request
 from coordinator.lane.settle import settle_in_order
@@ -235,7 +235,7 @@ class Transactions:
         work = BatchWork(transaction, self._clock(), self._targets, self.checks)
         for counter in self._counters.values():
             work.adopt(Counter, counter.name, counter)
-        positions = Positions(work, self._order, [request.message for request in requests])
+        progress = PublisherProgress(work, self._order, [request.message for request in requests])
         named, misread = named_rows(requests[culprits:], self.checks)
         parking = self._parking.copy()
         letters = Letters(work, self._name, self._settings.nameless_dead_max)
@@ -248,16 +248,16 @@ class Transactions:
             parking=parking,
             letters=letters,
             orders=Orders(work, parking, letters, self._handlers, self._settings.message_bytes_max),
-            positions=positions,
+            progress=progress,
             parked_max=self._settings.parked_max,
             misread={culprits + place: text for place, text in misread.items()},
             spared=window.spared,
         )
-        return basis, [*positions.refs, *letter_refs(requests, self._name), *named]
+        return basis, [*progress.refs, *letter_refs(requests, self._name), *named]
 
     def _commit(self, transaction: Transaction, basis: Basis, settled: Sequence[Settled], sequence: int) -> _Written:
         """Write what the requests have come to, and read more of the outbox in the same transaction."""
-        positions = basis.positions.save()
+        positions = basis.progress.save()
         entries = [done.entry for done in settled if done.entry is not None]
         basis.work.insert_new(entries)
         changes = basis.work.changes()
@@ -284,7 +284,7 @@ class Transactions:
     ) -> None:
         """Know what a transaction has done, now that it is committed."""
         self._tenancy.committed(sequence)
-        self._order.advanced(written.positions, basis.positions.refused())
+        self._order.advanced(written.positions, basis.progress.refused())
         self._parking = basis.parking
         self._counters.update(counters_in(written.changes))
         self.outbox.deleted(written.confirmed)

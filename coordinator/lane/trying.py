@@ -63,7 +63,7 @@ def _encoded(done: Struct | None) -> bytes:
     """What a handler returned, as the log keeps it and an outcome has it."""
     result = msgspec.json.encode(done)
     if len(result) > RESULT_BYTES_MAX:
-        raise ValueError(f"the result has {len(result)} bytes; at most {RESULT_BYTES_MAX} can be told")
+        raise ValueError(f"the result has {len(result)} bytes; at most {RESULT_BYTES_MAX} can be returned")
     return result
 
 

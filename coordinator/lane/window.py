@@ -1,7 +1,7 @@
 """The commands that a lane is applying, and what it has found out about them: as many as one transaction takes.
 
 What is known of the log, and which commands are culprits, holds as long as the lease does: a lane that has to renew it
-begins the window anew.
+begins the window again.
 """
 
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ class Window:
         self._is_certain = True
         self._none_was_taken = False
 
-    def begun_anew(self) -> "Window":
+    def begun_again(self) -> "Window":
         """The same for what is not settled, of which nothing is known: it may even be committed."""
         again = Window([structs.replace(request, redelivered=True) for request in self.pending])
         again._none_was_taken = self._none_was_taken
@@ -151,7 +151,8 @@ class WindowSize:
     """How many commands a window takes: fewer after a refusal that may be a time limit's, and by and by more again."""
 
     def __init__(self, commands_max: int) -> None:
-        self._commands_max = commands_max
+        self.commands_max = commands_max
+        """Of a lane whose transactions are never too much."""
         self._taken_whole = 0
         self.commands = commands_max
 
@@ -161,11 +162,11 @@ class WindowSize:
 
     def taken(self, window: Window) -> None:
         """All of a window is settled: it grows once so many were not refused."""
-        if self.commands < self._commands_max:
+        if self.commands < self.commands_max:
             self._taken_whole = self._taken_whole + 1 if window.is_whole else 0
             if self._taken_whole >= WINDOWS_BEFORE_LARGER:
                 self._taken_whole = 0
-                self.commands = min(self._commands_max, 2 * self.commands)
+                self.commands = min(self.commands_max, 2 * self.commands)
 
 
 def named(request: Request) -> str:

@@ -22,10 +22,10 @@ from coordinator.lane.delivery import Settlement
 from coordinator.lane.identity_map import IdentityMap
 from coordinator.lane.lane import Lane
 from coordinator.lane.parking import ALONE
-from coordinator.lane.parts import Parts
 from coordinator.lane.pieces import Pieces
-from coordinator.lane.positions import Positions
 from coordinator.lane.publisher_order import PublisherOrder
+from coordinator.lane.publisher_progress import PublisherProgress
+from coordinator.lane.runs import Runs
 from coordinator.lane.tenancy import Tenancy
 from coordinator.lane.transactions import Transactions
 from coordinator.lane.window import Window
@@ -463,7 +463,7 @@ _rewritten(
 _rewritten(
     "position-not-stored",
     "a successor waits for predecessors that are long settled",
-    Positions,
+    PublisherProgress,
     "save",
     "return list(self._moved.values())",
     "return []",
@@ -479,7 +479,7 @@ _rewritten(
 _rewritten(
     "pack-not-taken-apart",
     "a pack with numbers in another order, or left out, is applied as it stands",
-    Parts,
+    Runs,
     "of",
     "if len(runs) <= 1:",
     "if True:",
@@ -487,7 +487,7 @@ _rewritten(
 _rewritten(
     "part-acknowledges-its-pack",
     "a pack is acknowledged while a part of it is held: a crash loses that part",
-    Parts,
+    Runs,
     "settled",
     "if left:",
     "if False:",

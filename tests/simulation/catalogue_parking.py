@@ -11,7 +11,7 @@ from coordinator.lane import settle as settle_module
 from coordinator.lane.orders import Orders
 from coordinator.lane.outbox import Outbox
 from coordinator.lane.parking import Parking
-from coordinator.lane.positions import Positions
+from coordinator.lane.publisher_progress import PublisherProgress
 from coordinator.lane.transactions import Transactions
 from coordinator.stores.lane_tables import ParkedCommand
 from tests.simulation.database import SimulatedTransaction
@@ -67,7 +67,7 @@ def mutants() -> Iterator[Mutant]:
     yield rewritten(
         "late-number-refused",
         "a confirmed command that came after its gap was given up is not applied",
-        Positions,
+        PublisherProgress,
         "is_settled",
         "return not any(first <= number <= last for first, last in _gaps(row))",
         "return True",
@@ -75,7 +75,7 @@ def mutants() -> Iterator[Mutant]:
     yield rewritten(
         "position-moves-back",
         "a late command takes its publisher's position back",
-        Positions,
+        PublisherProgress,
         "advance",
         "sequence=max(number, row.sequence)",
         "sequence=number",
