@@ -11,6 +11,7 @@ from coordinator.lane.basis import Blocked
 from coordinator.lane.batch import Batch, settlement_of
 from coordinator.lane.control import CONTROL_HANDLERS
 from coordinator.lane.delivery import Decision, Delivery, Deposed, Hold, Settlement
+from coordinator.lane.knowledge import Knowledge
 from coordinator.lane.pauses import Pauses
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.request import Handlers
@@ -43,9 +44,8 @@ class Lane:
         self._tenancy = Tenancy(store, holder, clock)
         self._order = PublisherOrder(settings.held_max, settings.gap_timeout_s)
         self._admission = Admission(store, self._order, handlers, targets)
-        self._transactions = Transactions(
-            service, store, clock, settings, handlers, targets, self._tenancy, self._order
-        )
+        self._knowledge = Knowledge(service, clock, settings, handlers, targets, self._order)
+        self._transactions = Transactions(store, clock, settings, self._tenancy, self._knowledge)
         self._pauses = Pauses(settings)
         self._batch: Batch | None = None
 
@@ -170,11 +170,11 @@ class Lane:
                 return
 
     def _next_window(self, batch: Batch) -> Window | None:
-        transactions = self._transactions
-        return batch.open_window(transactions.ready(), transactions.window_size.commands)
+        commands_max = self._transactions.window_size.commands
+        return batch.open_window(self._knowledge.ready(commands_max), commands_max)
 
     def _has_more(self, batch: Batch) -> bool:
-        return not batch.is_settled or self._transactions.has_ready
+        return not batch.is_settled or self._knowledge.has_ready
 
     def _settlement(self, batch: Batch) -> Settlement:
         if not self._has_more(batch):

@@ -273,7 +273,7 @@ def sequence_not_continued(patches: Patches) -> None:
         patches.rewrite(
             Transactions,
             way,
-            "settle_in_order(basis, requests, basis.lease.sequence, culprits)",
+            "settle_in_order(basis, requests, lease.sequence, culprits)",
             "settle_in_order(basis, requests, 0, culprits)",
         )
 

@@ -49,8 +49,8 @@ class Process:
         self.store = SimulatedStore(world.databases[lane], self)
         self.lane = Lane(SERVICES[lane], self.store, self._clock, name, world.settings, lambda: world.now, TARGETS)
         # They are made of the models, which are the same in every run, and would take a third of its time.
-        transactions = self.lane._transactions
-        transactions.checks = _CHECKS.setdefault(lane, transactions.checks)
+        knowledge = self.lane._knowledge
+        knowledge.checks = _CHECKS.setdefault(lane, knowledge.checks)
         self.skew_s = (world.chance() - 0.5) * 0.2
         self.publisher = Publisher(world, name, io_thread)
         self.acknowledger = Acknowledger()
