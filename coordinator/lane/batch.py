@@ -58,17 +58,15 @@ class Batch:
         is_whole = bool(self.deliveries) and len(self.deliveries[0].commands) <= len(committed.settled)
         return is_whole or bool(committed.released)
 
-    def settlement(self, tags_of: Callable[[Sequence[Delivery]], list[int]]) -> Settlement:
+    def settlement(self, tags_of: Callable[[Sequence[Delivery]], list[int]], *, is_last: bool) -> Settlement:
         """What the transactions since the last settlement have done, of whole deliveries."""
         committed = self.committed
-        if self._settled_requests() == len(self.requests):
-            deliveries = list(self.deliveries)
-            self.deliveries.clear()
-        else:
+        deliveries: Sequence[Delivery] = self.deliveries
+        if not is_last:
             deliveries = whole_deliveries(self.deliveries, len(committed.settled))
-        count = sum(len(delivery.commands) for delivery in deliveries)
-        self._in_settlements += count
-        self.committed = Committed(settled=committed.settled[count:])
+            count = sum(len(delivery.commands) for delivery in deliveries)
+            self._in_settlements += count
+            self.committed = Committed(settled=committed.settled[count:])
         return settlement_of(deliveries, committed, tags_of(deliveries))
 
     def _settled_requests(self) -> int:

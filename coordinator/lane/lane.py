@@ -177,10 +177,11 @@ class Lane:
         return not batch.is_settled or self._knowledge.has_ready
 
     def _settlement(self, batch: Batch) -> Settlement:
-        if not self._has_more(batch):
+        is_last = not self._has_more(batch)
+        if is_last:
             self._batch = None
         self._pauses.succeeded()
-        return batch.settlement(self._admission.settled)
+        return batch.settlement(self._admission.settled, is_last=is_last)
 
     def _fenced(self, generation: int) -> Hold | Deposed:
         """Another consumer has the lane, or an operator has changed it: renewing the lease shows which."""
