@@ -1,4 +1,4 @@
-"""Which acknowledgements to send: one for all deliveries before the first that is held, single ones beyond."""
+"""Which acknowledgements to send: one for all deliveries before the first that is not settled, single ones beyond."""
 
 from collections.abc import Iterable
 
@@ -23,7 +23,7 @@ class Acknowledger:
         self._is_settled[tag] = False
 
     def settled(self, tags: Iterable[int]) -> list[Acknowledgement]:
-        """These deliveries are settled and on disk: what to tell the broker."""
+        """These deliveries are settled and on disk: the acknowledgements to send."""
         fresh = [tag for tag in tags if tag in self._is_settled]
         for tag in fresh:
             self._is_settled[tag] = True

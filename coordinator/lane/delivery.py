@@ -46,7 +46,7 @@ class Reply(Struct, frozen=True):
 class Settlement(Struct, frozen=True, kw_only=True):
     """What to do now that a batch is committed, in this order.
 
-    Tell the projections of the rows; send the replies; publish the emitted commands, and forget those with an id of
+    Announce the rows to the projections; send the replies; publish the emitted commands, and forget those with an id of
     `withdrawn`; soon, acknowledge every delivery of `tags`. `dead_letters` are in the lane's database already, but for
     so many that were `dropped`.
     """
@@ -63,8 +63,8 @@ class Settlement(Struct, frozen=True, kw_only=True):
 
 
 class Hold(Struct, frozen=True):
-    """The database is away or busy, or an operator holds the lane: acknowledge nothing, and offer the same deliveries
-    again after the delay."""
+    """The database is away or busy, or an operator must act: acknowledge nothing, and offer the same deliveries again
+    after the delay."""
 
     delay_s: float
     reason: str

@@ -40,7 +40,7 @@ class Orders:
         self._bytes_max = bytes_max
 
     def carry_out(self, command: Command) -> Struct | None:
-        """Do what one command asks; return what its outcome tells. Raises Rejected."""
+        """Do what one command asks; return its result. Raises Rejected."""
         match command:
             case Release():
                 self._release(command)
@@ -136,10 +136,10 @@ class Orders:
         elif options.deadline_ms is not None and options.deadline_ms < self._work.now.timestamp() * 1000:
             text = f"the deadline of the command of dead letter {letter.id} is over: it would only expire"
             raise Rejected("deadline_over", text)
-        # Whoever waited for the old id was told that it failed; of the new one he knows nothing.
+        # Whoever waited for the old id has got its outcome; of the new one he knows nothing.
         options = msgspec.structs.replace(
             options,
-            continuation=options.continuation if _is_untold(letter) else None,
+            continuation=options.continuation if _is_unanswered(letter) else None,
             origin="system" if command.as_system else options.origin,
             replayed=True,
         )
@@ -171,8 +171,8 @@ class Orders:
             raise Rejected(code, f"the command of dead letter {letter.id} would fail again: {problem.message}")
 
 
-def _is_untold(letter: DeadLetter) -> bool:
-    """Whether nobody was ever told what became of its command: it never came as far as the log."""
+def _is_unanswered(letter: DeadLetter) -> bool:
+    """Whether nobody ever got an outcome of its command: it never came as far as the log."""
     return letter.command_id is not None and letter.sequence is None and letter.source == letter.command_id
 
 

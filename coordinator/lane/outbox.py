@@ -1,7 +1,7 @@
 """Which emitted commands are on their way to the broker: for each target a window over the outbox table, by its ids.
 
 What does not fit a window stays in the table and is read later, so that a queue that takes nothing for long costs rows,
-not memory, and holds up nobody else: each target has a window of its own.
+not memory, and delays nobody else: each target has a window of its own.
 """
 
 from collections.abc import Iterable, Sequence
@@ -42,7 +42,7 @@ class Outbox:
         self._confirmed: dict[int, OutboxEntry] = {}
 
     def begin_again(self, targets: Iterable[str]) -> None:
-        """The lease is new, or was in doubt: what the table has for these targets is read anew.
+        """The lease is new, or was in doubt: what the table has for these targets is read again.
 
         Of that, what is known to be confirmed is not handed out again.
         """
@@ -83,7 +83,7 @@ class Outbox:
         return pages[:PAGES_AT_ONCE]
 
     def read(self, target: str, page: Sequence[OutboxEntry]) -> list[OutboxEntry]:
-        """A page was read: what of it to publish."""
+        """Note a page that was read; return the entries to publish."""
         window = self._windows.pop(target)
         # Those of whom a page was read stand behind the others.
         self._windows[target] = window
@@ -91,7 +91,7 @@ class Outbox:
         return self._hand(window, [entry for entry in page if entry.id not in self._confirmed], page)
 
     def emitted(self, entries: Sequence[OutboxEntry]) -> list[OutboxEntry]:
-        """These are new in the table: what of them to publish now. The others are read from the table in their turn."""
+        """Note entries that are new in the table; return those to publish now. The others are read later."""
         by_target: dict[str, list[OutboxEntry]] = {}
         for entry in entries:
             by_target.setdefault(entry.lane, []).append(entry)

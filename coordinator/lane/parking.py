@@ -10,31 +10,33 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 
 import msgspec
+from msgspec import Struct
 
-from coordinator.lane.authors import reference
+from coordinator.lane.authors import described, reference
 from coordinator.lane.request import Handlers, Request, prepare
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
 from coordinator.service.ids import replay_command_id
-from coordinator.stores.lane_tables import ORDERING_KEY_CHARACTERS_MAX, ParkedCommand
+from coordinator.stores.lane_tables import ORDERING_KEY_CHARACTERS_MAX, LogEntry, ParkedCommand
 
 ADDRESS_CHARACTERS_MAX = 255
 
 
-def ordering_key(request: Request) -> str | None:
-    """The row that a command is about, as text; None for one that names none."""
-    if request.parked_key is not None:
-        return request.parked_key
-    handler, command = request.handler, request.command
-    if handler is None or handler.target is None or command is None:
-        return None
-    ref = reference(handler.target(command))
-    key = f"{ref.model.table}.{ref.column}={msgspec.json.encode(ref.value).decode()}"
-    if len(key) > ORDERING_KEY_CHARACTERS_MAX:
-        digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
-        return f"{ref.model.table}.{ref.column}#{digest}"
-    return key
+class Standing(Struct, frozen=True):
+    """Where a command stands among those that wait for its key.
+
+    `fault` says what is wrong with its handler's `target`, which then names no key. `waiting` is what waits already
+    under its id. One that `is_behind` has to wait: behind one that failed, or, if no delivery brings it, once more.
+    """
+
+    key: str | None = None
+    fault: str | None = None
+    waiting: ParkedCommand | None = None
+    is_behind: bool = False
+
+
+ALONE = Standing()
 
 
 class Parking:
@@ -78,17 +80,29 @@ class Parking:
         row = self.rows.get(command_id)
         return row is not None and row.error_code is not None and row.fingerprint == fingerprint
 
-    def waiting(self, command_id: str) -> ParkedCommand | None:
-        """The command of this id, if it waits."""
-        row = self.rows.get(command_id)
-        return row if row is not None and row.error_code is None else None
+    def standing(self, request: Request) -> Standing:
+        """Where a command stands."""
+        try:
+            key = _ordering_key(request)
+        except BaseException as error:  # noqa: BLE001  # a function of the service's author
+            return Standing(fault=f"target: {described(error)}", waiting=self._waits_as(request))
+        if request.parked_key is not None:
+            is_behind = key in self._heads
+        else:
+            is_behind = key is not None and self.must_wait(key, request.message.command_id or "")
+        return Standing(key, None, self._waits_as(request), is_behind)
 
-    def holds(self, key: str, command_id: str) -> bool:
+    def must_wait(self, key: str, command_id: str) -> bool:
         """Whether a command has to wait for this key: all do but the replay of the one that failed."""
         head = self._heads.get(key)
         if head is None:
             return key in self._waiting
         return self.replayed(command_id) is not head
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether any command waits."""
+        return bool(self._waiting)
 
     def ready(self) -> list[ParkedCommand]:
         """Those that need not wait any more, in order."""
@@ -96,20 +110,24 @@ class Parking:
             return []
         return [row for row in self.rows.values() if row.ordering_key not in self._heads]
 
-    def wait(self, work: BatchWork, request: Request, key: str) -> None:
-        """Have a command wait."""
-        self._put(work, _row(request, key, self._next_position(), work.now))
+    def wait(self, work: BatchWork, request: Request, standing: Standing) -> None:
+        """Have a command wait for its key."""
+        if standing.key is not None:
+            self._put(work, _row(request, standing.key, self._next_position(), work.now))
 
-    def fail(self, work: BatchWork, request: Request, key: str, code: str, text: str) -> None:
-        """Have a command that failed keep a key waiting: a new one, a replay, or one that waited itself."""
+    def settled(self, work: BatchWork, request: Request, standing: Standing, entry: LogEntry) -> None:
+        """A command is settled. If it failed, and is to keep a key waiting, it does: a new one, a replay, or one that
+        waited itself."""
+        key = self._key_to_keep(request, standing, entry) if entry.status == "failed" else None
         self.leave(work, request)
-        row = _row(request, key, self._next_position(), work.now)
-        self._put(work, msgspec.structs.replace(row, error_code=code, error_message=text))
+        if key is not None:
+            row = _row(request, key, self._next_position(), work.now)
+            code, text = entry.error_code or "", entry.error_message or ""
+            self._put(work, msgspec.structs.replace(row, error_code=code, error_message=text))
 
     def leave(self, work: BatchWork, request: Request) -> None:
         """A command is settled: it waits no more, and neither does anything behind what it was the replay of."""
-        command_id = request.message.command_id or ""
-        for row in (self.waiting(command_id), self.replayed(command_id)):
+        for row in (self._waits_as(request), self.replayed(request.message.command_id or "")):
             if row is not None:
                 self._drop(work, row)
 
@@ -124,6 +142,20 @@ class Parking:
         head = self.rows.get(command_id)
         if head is not None and head.error_code is not None:
             self._drop(work, head)
+
+    def _waits_as(self, request: Request) -> ParkedCommand | None:
+        """The command of its id, if it waits."""
+        row = self.rows.get(request.message.command_id or "")
+        return row if row is not None and row.error_code is None else None
+
+    def _key_to_keep(self, request: Request, standing: Standing, entry: LogEntry) -> str | None:
+        """What waits for a command that failed: of a replay the key that it was to release, whatever it names now."""
+        head = self.replayed(entry.command_id)
+        if head is not None:
+            return head.ordering_key
+        # One too many is behind what failed, and does not wait.
+        is_too_many = standing.is_behind and request.parked_key is None
+        return standing.key if request.parks_key and not is_too_many else None
 
     def _next_position(self) -> int:
         return max((row.position for row in self.rows.values()), default=0) + 1
@@ -170,6 +202,21 @@ def prepared(row: ParkedCommand, handlers: Handlers, targets: Collection[str] | 
         correlation_id=row.correlation_id,
         parked_key=row.ordering_key,
     )
+
+
+def _ordering_key(request: Request) -> str | None:
+    """The row that a command is about, as text; None for one that names none."""
+    if request.parked_key is not None:
+        return request.parked_key
+    handler, command = request.handler, request.command
+    if handler is None or handler.target is None or command is None:
+        return None
+    ref = reference(handler.target(command))
+    key = f"{ref.model.table}.{ref.column}={msgspec.json.encode(ref.value).decode()}"
+    if len(key) > ORDERING_KEY_CHARACTERS_MAX:
+        digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
+        return f"{ref.model.table}.{ref.column}#{digest}"
+    return key
 
 
 def _row(request: Request, key: str, position: int, now: datetime) -> ParkedCommand:

@@ -1,5 +1,5 @@
 """Publisher sessions: commands that carry `publisher` and `publisher-seq` are applied in that order, whatever the
-broker does. A delivery that arrives ahead of its predecessor is held, unacknowledged, until that one arrives.
+broker does. A delivery that arrives ahead of its predecessor is early: it waits, unacknowledged, for that one.
 """
 
 import heapq
@@ -26,8 +26,8 @@ class _Span(Struct, frozen=True):
     last: int
 
 
-class _Held(Struct, frozen=True):
-    """A delivery that came too early, or a part of one (`Parts`)."""
+class _Early(Struct, frozen=True):
+    """A delivery that came too early, or a part of one (`Runs`)."""
 
     delivery: Delivery
     span: _Span
@@ -35,7 +35,7 @@ class _Held(Struct, frozen=True):
 
 
 class PublisherOrder:
-    """Decides which deliveries may be applied now. What it knows ends with the lease: a successor reads it anew.
+    """Decides which deliveries may be applied now. What it knows ends with the lease: a successor reads it again.
 
     Strangers choose the names and the numbers: what is kept is bounded, and n deliveries cost O(n log n).
     """
@@ -47,7 +47,7 @@ class PublisherOrder:
         self._next: OrderedDict[str, int] = OrderedDict()
         self._rows: dict[str, PublisherPosition | None] = {}
         # By arrival, so that the oldest is the first one.
-        self._held: OrderedDict[int, _Held] = OrderedDict()
+        self._held: OrderedDict[int, _Early] = OrderedDict()
         # By publisher a heap of numbers, each with its arrival: the same command may arrive several times, and each is
         # acknowledged.
         self._waiting: dict[str, list[tuple[int, int]]] = {}
@@ -55,7 +55,7 @@ class PublisherOrder:
         self.gaps = 0
 
     def forget(self) -> None:
-        """Start anew: the broker delivers again what was not acknowledged."""
+        """Begin again: the broker delivers again what was not acknowledged."""
         self._next.clear()
         self._rows.clear()
         self._held.clear()
@@ -90,7 +90,7 @@ class PublisherOrder:
             self._next[row.name] = row.sequence + 1
 
     def admit(self, deliveries: Sequence[Delivery], now_s: float) -> list[Delivery]:
-        """The deliveries whose turn it is, in the order in which to apply them; the others are held.
+        """The deliveries to apply now, in their order; the others are early, and wait.
 
         A predecessor that does not come within the timeout, or before too many wait, is given up: `gaps` counts it,
         and it is applied when it comes after all.
@@ -106,7 +106,7 @@ class PublisherOrder:
                 self._take(delivery, span, ready)
             else:
                 arrival = next(self._arrivals)
-                self._held[arrival] = _Held(delivery, span, now_s)
+                self._held[arrival] = _Early(delivery, span, now_s)
                 heapq.heappush(self._waiting.setdefault(span.publisher, []), (span.first, arrival))
         while (oldest := self._oldest()) is not None and now_s - oldest.since_s >= self._gap_timeout_s:
             self._give_up(oldest.span.publisher, ready)
@@ -116,7 +116,7 @@ class PublisherOrder:
         return ready
 
     def due_in_s(self, now_s: float) -> float | None:
-        """When the next gap is given up; None: nothing is held."""
+        """When the next gap is given up; None: nothing is early."""
         oldest = self._oldest()
         return None if oldest is None else max(0.0, oldest.since_s + self._gap_timeout_s - now_s)
 
@@ -143,7 +143,7 @@ class PublisherOrder:
                 self._next[publisher] = number + 1
 
     def _take(self, delivery: Delivery, span: _Span, ready: list[Delivery]) -> None:
-        """This one's turn, and then that of all who waited for it."""
+        """Apply this one, and then all that waited for it."""
         ready.append(delivery)
         publisher = span.publisher
         self._next[publisher] = max(self._next[publisher], span.last + 1)
@@ -151,9 +151,9 @@ class PublisherOrder:
         if waiting is None:
             return
         while waiting and waiting[0][0] <= self._next[publisher]:
-            held = self._held.pop(heapq.heappop(waiting)[1])
-            ready.append(held.delivery)
-            self._next[publisher] = max(self._next[publisher], held.span.last + 1)
+            early = self._held.pop(heapq.heappop(waiting)[1])
+            ready.append(early.delivery)
+            self._next[publisher] = max(self._next[publisher], early.span.last + 1)
         if not waiting:
             del self._waiting[publisher]
 
@@ -164,9 +164,9 @@ class PublisherOrder:
         self._take(first.delivery, first.span, ready)
 
     def _relieve(self, ready: list[Delivery]) -> None:
-        """Hold no more than the limit.
+        """Have no more wait than the limit.
 
-        Whoever has the most held gives up first, and of those with as many the one who came last: nobody loses the
+        Whoever has the most waiting gives up first, and of those with as many the one who came last: nobody loses the
         order of his commands to strangers who came after him, or who fill the room.
         """
         crowd = [(-len(waiting), -min(at for _, at in waiting), name) for name, waiting in self._waiting.items()]
@@ -181,7 +181,7 @@ class PublisherOrder:
                 heapq.heapreplace(crowd, (-len(waiting), since, publisher))
 
     def _forget_some(self) -> None:
-        """Remember no more publishers than the limit, and those of whom something is held."""
+        """Remember no more publishers than the limit, and those of whom something is early."""
         for _ in range(len(self._next) - KNOWN_MAX):
             publisher = next(iter(self._next))
             if publisher in self._waiting:
@@ -190,12 +190,12 @@ class PublisherOrder:
                 del self._next[publisher]
                 self._rows.pop(publisher, None)
 
-    def _oldest(self) -> _Held | None:
+    def _oldest(self) -> _Early | None:
         return next(iter(self._held.values())) if self._held else None
 
 
 def _span(delivery: Delivery) -> _Span | None:
-    """Its numbers are one publisher's, one after the other (`Parts`)."""
+    """Its numbers are one publisher's, one after the other (`Runs`)."""
     first: CommandMessage | None = None
     last = 0
     for message in delivery.commands:

@@ -1,97 +1,187 @@
 """The transactions of a lane: the next commands of a window, tried together, and what follows from the answer."""
 
-from collections.abc import Callable, Collection, Sequence
-from datetime import datetime
+from collections.abc import Sequence
+from types import TracebackType
 
 import msgspec
+from msgspec import Struct
 
-from coordinator.lane.batch import Committed, counters_in, emitted_by, known_entries, letter_refs, record, told_again
-from coordinator.lane.control import CONTROL_HANDLERS
-from coordinator.lane.letters import Letters
-from coordinator.lane.named_rows import reads
-from coordinator.lane.orders import Orders
-from coordinator.lane.outbox import Outbox
-from coordinator.lane.parking import Parking
-from coordinator.lane.positions import Positions
-from coordinator.lane.publisher_order import PublisherOrder
-from coordinator.lane.request import Handlers, Request
-from coordinator.lane.settle import LogUnasked, Turn, settle_in_turn
-from coordinator.lane.unit_of_work import BatchWork
-from coordinator.lane.window import Window
+from coordinator.lane.basis import Basis, Settled
+from coordinator.lane.committed import Committed, emitted_by
+from coordinator.lane.knowledge import Knowledge
+from coordinator.lane.outbox import Outbox, Page
+from coordinator.lane.reading import announced_again, known_entries
+from coordinator.lane.request import Request
+from coordinator.lane.settle import settle_in_order
+from coordinator.lane.tenancy import Clock, Tenancy
+from coordinator.lane.unit_of_work import OUTBOX_SERIES, BatchWork
+from coordinator.lane.window import Window, WindowSize
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.service import Service
-from coordinator.stores.lane_tables import Cancellation, Counter, OutboxEntry
-from coordinator.stores.port import (
-    BatchFault,
-    BatchRefused,
-    Lease,
-    Refusal,
-    Store,
-    StoreError,
-    StoreUnavailable,
-    Transaction,
-)
-from coordinator.stores.row_checks import RowChecks
+from coordinator.stores.lane_tables import Counter, OutboxEntry, PublisherPosition
+from coordinator.stores.port import BatchFault, BatchRefused, Changes, Read, Refusal, Store, StoreError, Transaction
 
-Clock = Callable[[], datetime]
-"""The time in UTC, to the millisecond."""
+
+class _Begun:
+    """A transaction that is rolled back at every error."""
+
+    __slots__ = ("_transaction",)
+
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
+
+    def __enter__(self) -> Transaction:
+        return self._transaction
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            return
+        self._transaction.rollback()
+        if isinstance(error, Exception) and not isinstance(error, StoreError | ConfigurationError):
+            # Whatever it is that the lane itself cannot make of one of them, such as a row of its own: that one is the
+            # culprit, is recorded with less, and ends nothing.
+            raise BatchFault(f"{type(error).__name__}: {error}") from error
+
+
+class _Written(Struct, frozen=True):
+    """What a transaction has committed, beside what became of its requests."""
+
+    changes: Changes
+    positions: list[PublisherPosition]
+    confirmed: list[OutboxEntry]
+    pages: list[tuple[Page, list[OutboxEntry]]]
 
 
 class Transactions:
-    """What a lane knows while it has its lease, and how it commits."""
+    """How a lane commits, and what it then hands out of its outbox."""
 
     def __init__(
-        self,
-        service: Service,
-        store: Store,
-        clock: Clock,
-        settings: LaneSettings,
-        targets: Collection[str] | None,
+        self, store: Store, clock: Clock, settings: LaneSettings, tenancy: Tenancy, knowledge: Knowledge
     ) -> None:
-        self._handlers: Handlers = {handler.command.type: handler for handler in (*service.handlers, *CONTROL_HANDLERS)}
-        self._name = service.name
-        self._targets = targets
         self._store = store
         self._clock = clock
-        self._settings = settings
-        self._order = PublisherOrder(settings.held_max, settings.gap_timeout_s)
-        self._lease: Lease | None = None
-        self._commands_max = settings.batch_commands_max
-        self._checks = RowChecks(service.metadata)
-        self._cancelled: dict[str, Cancellation] = {}
-        self._parking = Parking()
-        self._counters: dict[str, Counter] = {}
+        self._tenancy = tenancy
+        self._knowledge = knowledge
         self._asks_log = True
-        self._carried = Committed()
-        self._outbox = Outbox(settings.outbox_max)
+        self.window_size = WindowSize(settings.batch_commands_max)
+        self.outbox = Outbox(settings.outbox_max)
+        self.inherited = 0
+        """The last emitted command that is older than the lease."""
 
-    def _advance(self, window: Window) -> None:
-        """Try one transaction, and draw the conclusions. Raises Held at a command that blocks the lane."""
-        takes_for_new = window.known is None and self._takes_for_new(window.requests)
-        size = window.size()
+    def begin_again(self) -> None:
+        """The lease is new, or was in doubt: read what there is to know, and the outbox from its beginning."""
+        transaction = self._store.begin()
         try:
-            self._transact(window, size, takes_for_new=takes_for_new)
-        except LogUnasked:
-            self._ask_log(window)
+            self._knowledge.read(transaction)
+            backlog = transaction.backlog()
+            (emitted,) = transaction.load([Read(Counter, Counter.key, [OUTBOX_SERIES])])
+        finally:
+            transaction.rollback()
+        self._asks_log = True
+        self.inherited = sum(counter.value for counter in emitted)
+        self.outbox.begin_again(each.target for each in backlog)
+
+    def advance(self, window: Window, into: Committed) -> None:
+        """Try one transaction, and draw the conclusions.
+
+        Raises Blocked at a command that blocks the lane, once what comes before it is committed; BatchRefused to have
+        the same transaction tried again, after a pause; StoreError.
+        """
+        if window.known is None and self._are_most_likely_new(window.requests):
+            self._take_for_new(window, into)
+        else:
+            self._ask_and_apply(window, into)
+
+    def search(self, window: Window, size: int, refusal: Refusal) -> None:
+        """Try less of what is refused next, or name the culprit."""
+        if isinstance(refusal, BatchRefused) and size > 1:
+            # It may be too much for a time limit.
+            self.window_size.shrink(size)
+        window.refused(size, refusal)
+
+    def sweep(self) -> Committed:
+        """Remove confirmed entries from the outbox, and read what there is room for."""
+        swept = Committed()
+        with _Begun(self._store.begin()) as transaction:
+            basis, _ = self._knowledge.basis(transaction, self._tenancy.certain(), ())
+            written = self._commit(transaction, basis, [], basis.lease.sequence)
+        self._note(basis, (), [], basis.lease.sequence, written, swept)
+        return swept
+
+    def _are_most_likely_new(self, requests: Sequence[Request]) -> bool:
+        """Whether the log most likely has none of their ids."""
+        return not (
+            self._asks_log
+            or self._knowledge.has_parked
+            or any(request.redelivered or request.letter for request in requests)
+        )
+
+    def _take_for_new(self, window: Window, into: Committed) -> None:
+        """Apply the next commands without asking the log for their ids.
+
+        If it has one, its database refuses the second entry, and with it the whole transaction.
+        """
+        size = window.size()
+        requests, culprits = window.piece(size)
+        written: _Written | None = None
+        try:
+            with _Begun(self._store.begin()) as transaction:
+                lease = self._tenancy.certain()
+                basis, refs = self._knowledge.basis(transaction, lease, requests, len(culprits), window.spared)
+                basis.work.prefetch(refs)
+                settled, sequence, blocked = settle_in_order(basis, requests, lease.sequence, culprits)
+                if blocked is None and not basis.parking.has_waiting:
+                    written = self._commit(transaction, basis, settled, sequence)
+                else:
+                    # What has to wait, or blocks the lane, may be settled already.
+                    transaction.rollback()
         except Refusal as refusal:
-            if takes_for_new and isinstance(refusal, BatchFault) and self._ask_log(window):
-                # The log has one of the ids.
-                return
+            if not (isinstance(refusal, BatchFault) and self._ask_log(window)):
+                self._refused(window, size, refusal)
+            return
+        if written is None:
+            self._ask_log(window)
+            return
+        self._note(basis, requests, settled, sequence, written, into)
+        window.committed(size)
+
+    def _ask_and_apply(self, window: Window, into: Committed) -> None:
+        """Apply the next commands of which the log has none, and answer the others from it."""
+        size = window.size()
+        requests, culprits = window.piece(size)
+        try:
+            with _Begun(self._store.begin()) as transaction:
+                lease = self._tenancy.certain()
+                basis, refs = self._knowledge.basis(transaction, lease, requests, len(culprits), window.spared)
+                if window.known is None:
+                    window.known = known_entries(basis.work, window.pending, refs)
+                else:
+                    basis.work.prefetch(refs)
+                basis.known.update(window.known)
+                saved, removed = announced_again(basis.work, requests, basis.known, self._knowledge.checks)
+                settled, sequence, blocked = settle_in_order(basis, requests, lease.sequence, culprits)
+                written = self._commit(transaction, basis, settled, sequence)
+        except Refusal as refusal:
             self._refused(window, size, refusal)
+            return
+        window.known.update((done.entry.command_id, done.entry) for done in settled if done.entry is not None)
+        if requests:
+            window.repeats = window.repeats or any(done.entry is None for done in settled)
+            self._asks_log = window.repeats
+        into.saved += saved
+        into.removed += removed
+        self._note(basis, requests, settled, sequence, written, into)
+        window.committed(size)
+        if blocked is not None:
+            raise blocked
 
     def _refused(self, window: Window, size: int, refusal: Refusal) -> None:
         """Find the culprit. Raises BatchRefused to have the same transaction tried again, after a pause."""
         if window.is_worth_another_try(size, refusal):
             raise BatchRefused(f"{window.described(size)} is refused: {refusal}") from refusal
-        self._search(window, size, refusal)
-
-    def _search(self, window: Window, size: int, refusal: Refusal) -> None:
-        """Try less of what is refused next, or name the culprit."""
-        if isinstance(refusal, BatchRefused) and size > 1:
-            # It may be too much for a time limit.
-            self._commands_max = max(1, size // 2)
-        window.refused(size, refusal)
+        self.search(window, size, refusal)
 
     def _ask_log(self, window: Window) -> bool:
         """Whether the log has the ids of a window, which was not asked so far."""
@@ -103,108 +193,38 @@ class Transactions:
             transaction.rollback()
         return bool(window.known)
 
-    def _takes_for_new(self, requests: Sequence[Request]) -> bool:
-        """Whether requests are applied without asking the log for their ids, since it most likely has none of them.
-
-        If it has one, its database refuses the second entry, and with it the whole transaction.
-        """
-        return not (
-            self._asks_log or self._parking.rows or any(request.redelivered or request.letter for request in requests)
-        )
-
-    def _transact(self, window: Window, size: int, *, takes_for_new: bool) -> None:
-        """Settle the next requests of a window in one transaction.
-
-        Raises Held at a command that blocks the lane, once what comes before it is committed.
-        """
-        lease = self._lease
-        if lease is None:
-            raise StoreUnavailable("the lane has no lease")
-        requests, culprits = window.piece(size)
-        transaction = self._store.begin()
-        try:
-            turn = self._turn(transaction, window, requests, lease, len(culprits), takes_for_new=takes_for_new)
-            saved, removed = told_again(turn.work, requests, turn.known, self._checks)
-            settled, sequence, cut = settle_in_turn(turn, requests, lease.sequence, culprits)
-            positions = turn.positions.save()
-            entries = [done.entry for done in settled if done.entry is not None]
-            turn.work.insert_new(entries)
-            changes = turn.work.changes()
-            confirmed = self._outbox.confirmed
-            written = msgspec.structs.replace(changes, deletes=[*changes.deletes, confirmed]) if confirmed else changes
-            pages = [
-                (page, transaction.scan(OutboxEntry, self._outbox.page_rows, page.after, ("lane", page.target)))
-                for page in self._outbox.pages()
-            ]
-            if written.deletes or written.updates or written.inserts:
-                transaction.commit(lease, sequence, written)
-            else:
-                transaction.rollback()
-        except (StoreError, LogUnasked, ConfigurationError):
-            transaction.rollback()
-            raise
-        except Exception as error:
-            # Whatever it is that the lane itself cannot make of one of them, such as a row of its own: that one is the
-            # culprit, is recorded with less, and ends nothing.
-            transaction.rollback()
-            raise BatchFault(f"{type(error).__name__}: {error}") from error
-        except BaseException:
-            transaction.rollback()
-            raise
-        self._outbox.deleted(confirmed)
-        for page, found in pages:
-            self._carried.emitted += self._outbox.read(page.target, found)
-        if window.known is not None:
-            window.known.update((entry.command_id, entry) for entry in entries)
-        if requests and not takes_for_new:
-            window.repeats = window.repeats or any(done.entry is None for done in settled)
-            self._asks_log = window.repeats
-        self._lease = msgspec.structs.replace(lease, sequence=sequence)
-        self._order.advanced(positions, turn.positions.refused())
-        self._parking = turn.parking
-        self._counters.update(counters_in(changes))
-        self._carried.saved += saved
-        self._carried.removed += removed
-        withdrawn = record(self._carried, requests, settled, changes)
-        self._outbox.withdrawn(withdrawn)
-        self._carried.emitted += self._outbox.emitted(emitted_by(changes))
-        window.committed(size)
-        if cut is not None:
-            raise cut
-
-    def _turn(
-        self,
-        transaction: Transaction,
-        window: Window,
-        requests: Sequence[Request],
-        lease: Lease,
-        culprits: int,
-        *,
-        takes_for_new: bool,
-    ) -> Turn:
-        work = BatchWork(transaction, self._clock(), self._targets, self._checks)
-        for counter in self._counters.values():
-            work.adopt(Counter, counter.name, counter)
-        positions = Positions(work, self._order, [request.message for request in requests])
-        named, misread = reads(requests[culprits:], self._checks)
-        refs = [*positions.refs, *letter_refs(requests, self._name), *named]
-        if takes_for_new or window.known is not None:
-            work.prefetch(refs)
+    def _commit(self, transaction: Transaction, basis: Basis, settled: Sequence[Settled], sequence: int) -> _Written:
+        """Write what the requests have come to, and read more of the outbox in the same transaction."""
+        positions = basis.progress.save()
+        entries = [done.entry for done in settled if done.entry is not None]
+        basis.work.insert_new(entries)
+        changes = basis.work.changes()
+        confirmed = self.outbox.confirmed
+        written = msgspec.structs.replace(changes, deletes=[*changes.deletes, confirmed]) if confirmed else changes
+        pages = [
+            (page, transaction.scan(OutboxEntry, self.outbox.page_rows, page.after, ("lane", page.target)))
+            for page in self.outbox.pages()
+        ]
+        if written.deletes or written.updates or written.inserts:
+            transaction.commit(basis.lease, sequence, written)
         else:
-            window.known = known_entries(work, window.pending, refs)
-        parking = self._parking.copy()
-        letters = Letters(work, self._name, self._settings.nameless_dead_max)
-        return Turn(
-            work=work,
-            known=dict(window.known or {}),
-            takes_for_new=takes_for_new,
-            cancelled=self._cancelled,
-            parking=parking,
-            letters=letters,
-            orders=Orders(work, parking, letters, self._handlers, self._settings.message_bytes_max),
-            positions=positions,
-            epoch=lease.epoch,
-            parked_max=self._settings.parked_max,
-            misread={culprits + place: text for place, text in misread.items()},
-            spared=window.spared,
-        )
+            transaction.rollback()
+        return _Written(changes, positions, confirmed, pages)
+
+    def _note(
+        self,
+        basis: Basis,
+        requests: Sequence[Request],
+        settled: Sequence[Settled],
+        sequence: int,
+        written: _Written,
+        into: Committed,
+    ) -> None:
+        """Know what a transaction has done, now that it is committed."""
+        self._tenancy.committed(sequence)
+        self._knowledge.committed(basis, written.positions, written.changes)
+        self.outbox.deleted(written.confirmed)
+        for page, found in written.pages:
+            into.emitted += self.outbox.read(page.target, found)
+        self.outbox.withdrawn(into.add(requests, settled, written.changes))
+        into.emitted += self.outbox.emitted(emitted_by(written.changes))

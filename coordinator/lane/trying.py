@@ -8,11 +8,11 @@ from msgspec import Struct
 
 from coordinator.lane.authors import abandon, attribute, described, reference, traced
 from coordinator.lane.control import CONTROL_TYPES
+from coordinator.lane.follow_up import continuation_of
 from coordinator.lane.orders import Orders
 from coordinator.lane.request import Request
-from coordinator.lane.unit_of_work import BatchWork
-from coordinator.protocol.wire import BODY_BYTES_MAX, CommandMessage
-from coordinator.service.continuation import Deferred
+from coordinator.lane.unit_of_work import BatchWork, HandlerWork
+from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.errors import Rejected
 from coordinator.service.rows import Ref, Row, VersionedRow
 from coordinator.service.unit_of_work import Handler
@@ -35,18 +35,7 @@ class Verdict(Struct, frozen=True):
     is_deferred: bool = False
 
 
-def continuation_of(message: CommandMessage) -> Deferred | None:
-    if message.continuation is None or message.command_id is None:
-        return None
-    return Deferred(
-        command_id=message.command_id,
-        type=message.type or "",
-        continuation=message.continuation,
-        origin=message.origin,
-    )
-
-
-def tried(work: BatchWork, orders: Orders, request: Request) -> Verdict:
+def tried(work: BatchWork, handlers: HandlerWork, orders: Orders, request: Request) -> Verdict:
     """What the handler makes of a command, whatever it does."""
     message = request.message
     continuation = None if message.continuation is None else continuation_of(message)
@@ -56,11 +45,7 @@ def tried(work: BatchWork, orders: Orders, request: Request) -> Verdict:
         if continuation is not None:
             work.check_continuation(continuation)
         order = request.command if message.type in CONTROL_TYPES else None
-        if order is None:
-            work.is_authors = True
-            done = _handle(work, request)
-        else:
-            done = orders.carry_out(order)
+        done = _handle(work, handlers, request) if order is None else orders.carry_out(order)
         verdict = Verdict("applied", result=_encoded(done), is_deferred=work.is_deferred)
     except BaseException as error:  # whatever a handler does must not stop the lane
         if error is work.interruption:
@@ -68,8 +53,6 @@ def tried(work: BatchWork, orders: Orders, request: Request) -> Verdict:
         verdict = _failure(error)
         work.undo()
         abandon(done)
-    finally:
-        work.is_authors = False
     if work.interruption is not None:
         # The handler caught it, or raised another one: it has not seen the rows as they are.
         raise work.interruption
@@ -80,7 +63,7 @@ def _encoded(done: Struct | None) -> bytes:
     """What a handler returned, as the log keeps it and an outcome has it."""
     result = msgspec.json.encode(done)
     if len(result) > RESULT_BYTES_MAX:
-        raise ValueError(f"the result has {len(result)} bytes; at most {RESULT_BYTES_MAX} can be told")
+        raise ValueError(f"the result has {len(result)} bytes; at most {RESULT_BYTES_MAX} can be returned")
     return result
 
 
@@ -95,7 +78,7 @@ def _failure(error: BaseException) -> Verdict:
     return Verdict("failed", code, described(error), traceback=traced(error))
 
 
-def _handle(work: BatchWork, request: Request) -> Struct | None:
+def _handle(work: BatchWork, handlers: HandlerWork, request: Request) -> Struct | None:
     handler: Handler[Any] | None = request.handler
     if handler is None or request.command is None:
         raise TypeError("a request without a problem has a handler and a command")
@@ -104,7 +87,7 @@ def _handle(work: BatchWork, request: Request) -> Struct | None:
         if handler.target is None:
             raise Rejected("expected_version_unsupported", f"{request.message.type} has no version to expect")
         _check_version(work, reference(handler.target(request.command)), expected)
-    return handler.handle(work, request.command)
+    return handler.handle(handlers, request.command)
 
 
 def _check_version(work: BatchWork, target: Ref[Row], expected: int) -> None:

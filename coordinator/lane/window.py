@@ -1,16 +1,16 @@
 """The commands that a lane is applying, and what it has found out about them: as many as one transaction takes.
 
 What is known of the log, and which commands are culprits, holds as long as the lease does: a lane that has to renew it
-begins the window anew.
+begins the window again.
 """
 
 from collections.abc import Sequence
 
 from msgspec import structs
 
+from coordinator.lane.basis import BARE
 from coordinator.lane.pieces import CARRIED_MAX, Pieces
 from coordinator.lane.request import Request
-from coordinator.lane.settle import BARE
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.port import BatchFault, BatchRefused, Refusal, StoreUnavailable
 
@@ -26,6 +26,7 @@ COMMAND_CONFLICTS_S = 60.0
 """And for how long a command that conflicts alone, at least `BATCH_CONFLICTS_MAX` times, before it is the culprit."""
 FIRST_CONFLICTS_S = 300.0
 """And one before which nothing was applied: as long as that, somebody may have locked everything."""
+WINDOWS_BEFORE_LARGER = 64
 
 
 class Window:
@@ -38,7 +39,7 @@ class Window:
         self.repeats = False
         """Whether it had any of them."""
         self.spared = 0
-        """See `Turn.spared`."""
+        """See `Basis.spared`."""
         self._pieces = Pieces(len(requests), first=1 if begins_with_one else None)
         self._culprits: list[Refusal] = []
         self._is_to_record = False
@@ -49,7 +50,7 @@ class Window:
         self._is_certain = True
         self._none_was_taken = False
 
-    def begun_anew(self) -> "Window":
+    def begun_again(self) -> "Window":
         """The same for what is not settled, of which nothing is known: it may even be committed."""
         again = Window([structs.replace(request, redelivered=True) for request in self.pending])
         again._none_was_taken = self._none_was_taken
@@ -144,6 +145,28 @@ class Window:
         if not pending or not size:
             return "a record of failures"
         return named(pending[0]) if size == 1 else f"{size} commands, from {named(pending[0])} on,"
+
+
+class WindowSize:
+    """How many commands a window takes: fewer after a refusal that may be a time limit's, and by and by more again."""
+
+    def __init__(self, commands_max: int) -> None:
+        self.commands_max = commands_max
+        """Of a lane whose transactions are never too much."""
+        self._taken_whole = 0
+        self.commands = commands_max
+
+    def shrink(self, refused: int) -> None:
+        """So many were refused."""
+        self.commands = max(1, refused // 2)
+
+    def taken(self, window: Window) -> None:
+        """All of a window is settled: it grows once so many were not refused."""
+        if self.commands < self.commands_max:
+            self._taken_whole = self._taken_whole + 1 if window.is_whole else 0
+            if self._taken_whole >= WINDOWS_BEFORE_LARGER:
+                self._taken_whole = 0
+                self.commands = min(self.commands_max, 2 * self.commands)
 
 
 def named(request: Request) -> str:

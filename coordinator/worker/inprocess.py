@@ -19,7 +19,7 @@ from coordinator.effects.inprocess import LocalEffects
 from coordinator.lane.delivery import Settlement
 from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
-from coordinator.lane.transactions import Clock
+from coordinator.lane.tenancy import Clock
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.clock import utc_now
 from coordinator.runtime.settings import EffectSettings, LaneSettings

@@ -6,13 +6,12 @@ Some are planted in the product's code, and those that the edges or a store coul
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from msgspec import structs
 
-from coordinator.lane import lane as lane_module
+from coordinator.lane import batch as batch_module
 from coordinator.lane import request as request_module
 from coordinator.lane import settle as settle_module
 from coordinator.lane import transactions as transactions_module
@@ -20,15 +19,19 @@ from coordinator.lane import trying as trying_module
 from coordinator.lane import unit_of_work as work_module
 from coordinator.lane.acknowledger import Acknowledgement, Acknowledger
 from coordinator.lane.delivery import Settlement
+from coordinator.lane.identity_map import IdentityMap
 from coordinator.lane.lane import Lane
-from coordinator.lane.parts import Parts
+from coordinator.lane.parking import ALONE
 from coordinator.lane.pieces import Pieces
-from coordinator.lane.positions import Positions
 from coordinator.lane.publisher_order import PublisherOrder
-from coordinator.lane.unit_of_work import BatchWork
+from coordinator.lane.publisher_progress import PublisherProgress
+from coordinator.lane.runs import Runs
+from coordinator.lane.tenancy import Tenancy
+from coordinator.lane.transactions import Transactions
 from coordinator.lane.window import Window
 from coordinator.protocol import decoding
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry
+from coordinator.stores.outcomes import from_log
 from coordinator.stores.port import Changes, Fenced, Lease
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
@@ -110,7 +113,8 @@ def requeue_by_nack_on_hold(patches: Patches) -> None:
             channel.inbound.clear()
             process.inbox._deliveries.clear()
             process.inbox._undecoded.clear()
-            process.lane._batch = []
+            if process.lane._batch is not None:
+                process.lane._batch.deliveries.clear()
             process.acknowledger = Acknowledger()
             process.world.broker.requeue_out_of_order(channel)
         return (yield from original(self, number, hold))
@@ -157,7 +161,8 @@ def no_stand_by(patches: Patches) -> None:
 @_mutant("the batch that had to wait is never settled")
 def hold_drops_the_batch(patches: Patches) -> None:
     def suspended(original: Any, self: LaneLoop, number: int, hold: Any) -> Any:
-        self._lane._batch = deque()
+        if self._lane._batch is not None:
+            self._lane._batch.deliveries.clear()
         return (yield from original(self, number, hold))
 
     patches.wrap(LaneLoop, "_suspended", suspended)
@@ -254,19 +259,22 @@ def renewal_skipped(patches: Patches) -> None:
     patches.rewrite(Lane, "_hold", "not isinstance(error, Conflict | Refusal)", "False")
 
 
-_rewritten(
-    "sequence-not-continued",
-    "numbering starts anew with every batch",
-    Lane,
-    "_transact",
-    "settle_in_turn(turn, requests, lease.sequence, culprits)",
-    "settle_in_turn(turn, requests, 0, culprits)",
-)
+@_mutant("numbering starts anew with every batch")
+def sequence_not_continued(patches: Patches) -> None:
+    for way in ("_take_for_new", "_ask_and_apply"):
+        patches.rewrite(
+            Transactions,
+            way,
+            "settle_in_order(basis, requests, lease.sequence, culprits)",
+            "settle_in_order(basis, requests, 0, culprits)",
+        )
+
+
 _rewritten(
     "pause-ignored",
     "a paused lane goes on",
-    Lane,
-    "_hold_lease",
+    Tenancy,
+    "begin",
     "if lease.paused is not None:",
     "if False:",
 )
@@ -307,12 +315,14 @@ def log_in_another_transaction(patches: Patches) -> None:
 
 @_mutant("a replay answers with what would happen now")
 def outcome_recomputed(patches: Patches) -> None:
-    def settle(original: Any, turn: Any, request: Any, *others: Any) -> Any:
-        entry = turn.known.get(request.message.command_id)
+    def settle(original: Any, basis: Any, request: Any, *others: Any) -> Any:
+        entry = basis.known.get(request.message.command_id)
         if entry is None or entry.fingerprint != request.fingerprint or request.command is None:
-            return original(turn, request, *others)
-        verdict = settle_module._verdict(turn, request, None, None, None)
-        turn.work.undo()
+            return original(basis, request, *others)
+        verdict = settle_module.refusal(basis, request, ALONE, None, None) or settle_module.tried(
+            basis.work, basis.handlers_work, basis.orders, request
+        )
+        basis.work.undo()
         recomputed = structs.replace(
             entry,
             status=verdict.status,
@@ -320,7 +330,7 @@ def outcome_recomputed(patches: Patches) -> None:
             error_code=verdict.code,
             error_message=verdict.text,
         )
-        return settle_module.Settled(settle_module.from_log(recomputed, replayed=True))
+        return settle_module.Settled(from_log(recomputed, replayed=True))
 
     patches.wrap(settle_module, "settle", settle)
 
@@ -329,7 +339,7 @@ _rewritten(
     "mismatch-not-detected",
     "an id with other content gets the outcome of the first",
     settle_module,
-    "_repeated",
+    "repeated",
     "entry.fingerprint != request.fingerprint",
     "False",
 )
@@ -345,7 +355,7 @@ _rewritten(
     "deadline-ignored",
     "a late command is applied",
     settle_module,
-    "_verdict",
+    "refusal",
     "message.deadline_ms is not None and",
     "False and",
 )
@@ -369,7 +379,7 @@ _rewritten(
     "cancellation-ignored",
     "a cancelled command is applied",
     settle_module,
-    "_verdict",
+    "refusal",
     "if cancellation is not None:",
     "if False:",
 )
@@ -379,16 +389,16 @@ _rewritten(
 
 @_mutant("what a rejected command changed is kept")
 def undo_skipped(patches: Patches) -> None:
-    patches.replace(BatchWork, "undo", lambda self: None)
+    patches.replace(IdentityMap, "undo", lambda self: None)
 
 
 _rewritten(
     "next-id-not-undone",
     "a rejected command uses a number up",
-    BatchWork,
+    IdentityMap,
     "undo",
     "if previous is _ABSENT:",
-    "if isinstance(slots.get(key), Counter):\n            pass\n        elif previous is _ABSENT:",
+    "if type(slots.get(key)).__name__ == 'Counter':\n            pass\n        elif previous is _ABSENT:",
 )
 _rewritten(
     "piece-drops-a-command",
@@ -426,7 +436,7 @@ _rewritten(
 _rewritten(
     "prefix-of-a-blocked-batch-kept",
     "what came before a blocking command is settled again and again",
-    lane_module,
+    batch_module,
     "whole_deliveries",
     "batch.popleft()",
     "batch[at]",
@@ -445,7 +455,7 @@ _rewritten(
 _rewritten(
     "position-not-stored",
     "a successor waits for predecessors that are long settled",
-    Positions,
+    PublisherProgress,
     "save",
     "return list(self._moved.values())",
     "return []",
@@ -461,7 +471,7 @@ _rewritten(
 _rewritten(
     "pack-not-taken-apart",
     "a pack with numbers in another order, or left out, is applied as it stands",
-    Parts,
+    Runs,
     "of",
     "if len(runs) <= 1:",
     "if True:",
@@ -469,7 +479,7 @@ _rewritten(
 _rewritten(
     "part-acknowledges-its-pack",
     "a pack is acknowledged while a part of it is held: a crash loses that part",
-    Parts,
+    Runs,
     "settled",
     "if left:",
     "if False:",
@@ -516,10 +526,10 @@ def emitted_ids_random(patches: Patches) -> None:
 @_mutant("what a rejected command emitted is published all the same")
 def emission_not_undone(patches: Patches) -> None:
     patches.rewrite(
-        BatchWork,
+        IdentityMap,
         "undo",
         "if previous is _ABSENT:",
-        "if isinstance(slots.get(key), OutboxEntry) or isinstance(slots.get(key), Counter) "
+        "kind = type(slots.get(key)).__name__\n        if kind == 'OutboxEntry' or kind == 'Counter' "
         "and key == 'outbox':\n            pass\n        elif previous is _ABSENT:",
     )
 

@@ -6,10 +6,13 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
+from coordinator.lane import admission as admission_module
 from coordinator.lane import batch as batch_module
+from coordinator.lane import follow_up as follow_up_module
 from coordinator.lane import lane as lane_module
 from coordinator.lane import orders as orders_module
 from coordinator.lane import parking as parking_module
+from coordinator.lane import repetition as repetition_module
 from coordinator.lane import request as request_module
 from coordinator.lane import settle as settle_module
 from coordinator.lane.letters import Letters
@@ -117,7 +120,7 @@ def _forbidden_type_obeyed(patches: Patches) -> None:
         "if handler is None or not _may_issue(message, handler):",
         "if handler is None:",
     )
-    for module in (lane_module, parking_module, orders_module):
+    for module in (admission_module, parking_module, orders_module):
         patches.replace(module, "prepare", request_module.prepare)
 
 
@@ -125,8 +128,8 @@ def _withdrawn_page_sent(patches: Patches) -> None:
     patches.rewrite(
         batch_module,
         "settlement_of",
-        "[entry for entry in carried.emitted if entry.id not in withdrawn] if withdrawn else carried.emitted",
-        "carried.emitted",
+        "[entry for entry in committed.emitted if entry.id not in withdrawn] if withdrawn else committed.emitted",
+        "committed.emitted",
     )
     patches.replace(lane_module, "settlement_of", batch_module.settlement_of)
 
@@ -173,7 +176,7 @@ def _of_origin() -> Iterator[Mutant]:
     yield rewritten(
         "strangers-continuation-is-the-systems",
         "whoever names a continuation has the system say it",
-        settle_module,
+        follow_up_module,
         "continuation_of",
         "origin=message.origin",
         'origin="system"',
@@ -222,16 +225,16 @@ def _of_origin() -> Iterator[Mutant]:
     yield rewritten(
         "mismatch-of-the-systems-is-silent",
         "a system command whose id was taken is forgotten",
-        settle_module,
-        "_mismatch",
+        repetition_module,
+        "mismatched",
         'is_ours = message.origin == "system"',
         "is_ours = False",
     )
     yield rewritten(
         "mismatch-not-told",
         "who waits for a system command whose id was taken waits for ever",
-        settle_module,
-        "_mismatch",
+        repetition_module,
+        "mismatched",
         "if letter is not None and deferred is not None:",
         "if False:",
     )
@@ -244,17 +247,18 @@ def _of_letters() -> Iterator[Mutant]:
         "letter-lost-at-redelivery",
         "what fails when it comes a second time has no dead letter",
         settle_module,
-        "settle",
-        " and not _blocks(request, entry):",
-        " and not _blocks(request, entry) and not request.redelivered:",
+        "recorded",
+        "if basis.spared < BARE:",
+        "if basis.spared < BARE and not request.redelivered:",
     )
     yield rewritten(
         "letter-of-what-blocks",
         "the command at which the lane stops has a dead letter, and can never be settled",
         settle_module,
-        "settle",
-        " and not _blocks(request, entry)",
-        "",
+        "recorded",
+        "return Settled(None, entry=entry, blocks=True)",
+        "letter = basis.letters.failed(message, Problem('x', ''), None, None)\n"
+        "            return Settled(None, letter, entry, blocks=True)",
     )
     yield rewritten(
         "nameless-unbounded",

@@ -8,11 +8,11 @@ from typing import Any
 from coordinator.lane import parking as parking_module
 from coordinator.lane import request as request_module
 from coordinator.lane import settle as settle_module
-from coordinator.lane.lane import Lane
 from coordinator.lane.orders import Orders
 from coordinator.lane.outbox import Outbox
 from coordinator.lane.parking import Parking
-from coordinator.lane.positions import Positions
+from coordinator.lane.publisher_progress import PublisherProgress
+from coordinator.lane.transactions import Transactions
 from coordinator.stores.lane_tables import ParkedCommand
 from tests.simulation.database import SimulatedTransaction
 from tests.simulation.mutant import Mutant, rewritten
@@ -20,7 +20,7 @@ from tests.simulation.patching import Patches
 
 
 def _nobody_waits(patches: Patches) -> None:
-    patches.replace(Parking, "holds", lambda self, key, command_id: False)
+    patches.replace(Parking, "must_wait", lambda self, key, command_id: False)
 
 
 def _state_survives_rollback(patches: Patches) -> None:
@@ -60,14 +60,14 @@ def mutants() -> Iterator[Mutant]:
         "waiting-command-applied-by-its-duplicate",
         "a duplicate of one that waits is settled, and the other one too",
         settle_module,
-        "_waits",
-        "if waiting is not None:",
+        "waits",
+        "if standing.waiting is not None:",
         "if False:",
     )
     yield rewritten(
         "late-number-refused",
         "a confirmed command that came after its gap was given up is not applied",
-        Positions,
+        PublisherProgress,
         "is_settled",
         "return not any(first <= number <= last for first, last in _gaps(row))",
         "return True",
@@ -75,7 +75,7 @@ def mutants() -> Iterator[Mutant]:
     yield rewritten(
         "position-moves-back",
         "a late command takes its publisher's position back",
-        Positions,
+        PublisherProgress,
         "advance",
         "sequence=max(number, row.sequence)",
         "sequence=number",
@@ -107,8 +107,8 @@ def mutants() -> Iterator[Mutant]:
     yield rewritten(
         "parked-not-in-the-transaction",
         "a crash loses a command that waits",
-        Lane,
-        "_transact",
+        Transactions,
+        "_commit",
         "if written.deletes or written.updates or written.inserts:",
-        "if sequence > lease.sequence or confirmed:",
+        "if sequence > basis.lease.sequence or confirmed:",
     )

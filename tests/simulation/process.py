@@ -58,7 +58,8 @@ class Process:
         )
         self.lane.process = self
         # They are made of the models, which are the same in every run, and would take a third of its time.
-        self.lane._checks = _CHECKS.setdefault(lane, self.lane._checks)
+        knowledge = self.lane._knowledge
+        knowledge.checks = _CHECKS.setdefault(lane, knowledge.checks)
         self.skew_s = (world.chance() - 0.5) * 0.2
         self.publisher = Publisher(world, name, io_thread)
         self.acknowledger = Acknowledger()
@@ -325,7 +326,7 @@ class TracedLane(Lane):
 
     def apply(self, deliveries: Sequence[Delivery], generation: int = 0) -> Decision:
         process, gaps = self.process, self.gaps
-        if not self.has_batch or generation != self._generation:
+        if not self.has_batch or generation != self._tenancy.generation:
             # Now, since its channel may be another by the time that the batch is committed.
             process.waiting = self._order.held + sum(len(delivery.commands) for delivery in deliveries)
         decision = super().apply(deliveries, generation)

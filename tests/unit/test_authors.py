@@ -17,7 +17,7 @@ from coordinator.service.continuation import Deferred, continued
 from coordinator.service.errors import Rejected
 from coordinator.service.rows import Ref, Row, by_key
 from coordinator.service.service import Service
-from coordinator.service.unit_of_work import Handler
+from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.stores.lane_tables import LANE_MODELS, DeadLetter, ParkedCommand
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import StoreUnavailable
@@ -127,14 +127,14 @@ ROWS: dict[str, Any] = {
 }
 
 
-def one_of(handler: Handler[Any]) -> LaneUnderTest:
+def one_of(handler: Handler[Any], store: MemoryStore | None = None) -> LaneUnderTest:
     service = Service(
         name="ledger",
         models=LEDGER.models,
         handlers=(*LEDGER.handlers, handler, Handler(Strange, lambda work, command: None)),
         metadata=LEDGER.metadata,
     )
-    lane = LaneUnderTest(MemoryStore(MemoryDatabase()), service=service)
+    lane = LaneUnderTest(store or MemoryStore(MemoryDatabase()), service=service)
     lane.do(OpenAccount(owner="a"))
     return lane
 
@@ -291,9 +291,7 @@ def test_an_outage_that_a_handler_catches_is_an_outage_all_the_same() -> None:
 
     database = MemoryDatabase()
     store = Away(database)
-    lane = one_of(Handler(Odd, careless))
-    lane.lane._store = store
-    lane.store = store
+    lane = one_of(Handler(Odd, careless), store)
     lane.generation = 1
     lane.settle(delivery(1, OpenAccount(owner="c")))
     store.is_away = True
@@ -321,6 +319,13 @@ def test_a_handler_that_writes_what_is_the_lane_s_own_fails_alone(model: type[Ro
         delivery(1, OpenAccount(owner="a")), delivery(2, Odd()), delivery(3, OpenAccount(owner="b"))
     )
     assert codes(settlement.outcomes) == ["applied", "invalid_row", "applied"]
+
+
+def test_a_handler_can_call_what_a_unit_of_work_has_and_nothing_else() -> None:
+    names: list[str] = []
+    lane = one_of(Handler(Odd, lambda work, _: names.extend(name for name in dir(work) if name[0] != "_")))
+    assert codes(lane.do(Odd())) == ["applied"]
+    assert names == sorted(name for name in vars(UnitOfWork) if name[0] != "_")
 
 
 def test_the_largest_result_can_be_continued_with() -> None:

@@ -11,8 +11,8 @@ import pytest
 from coordinator.lane import publisher_order
 from coordinator.lane.batch import whole_deliveries
 from coordinator.lane.delivery import Delivery, Hold, Settlement
-from coordinator.lane.parts import Parts
 from coordinator.lane.publisher_order import PublisherOrder
+from coordinator.lane.runs import Runs
 from coordinator.operate.sql import SqlAdmin
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
@@ -91,7 +91,7 @@ def admitted(order: PublisherOrder, deliveries: list[Delivery], now_s: float = 0
 @pytest.mark.parametrize("make", [of_a_publisher_each, of_one_with_gaps, of_one_downwards, of_a_hundred])
 def test_holding_and_giving_up_cost_as_much_as_there_is(make: Callable[[int], list[Delivery]], limit: int) -> None:
     def hold_and_give_up(deliveries: list[Delivery]) -> None:
-        order, parts = PublisherOrder(limit, TIMEOUT_S), Parts()
+        order, parts = PublisherOrder(limit, TIMEOUT_S), Runs()
         apart = parts.of(deliveries)
         order.learn(order.unknown(apart), [])
         ready = order.admit(apart, 0.0)
@@ -119,7 +119,7 @@ def test_telling_a_batch_piece_by_piece_costs_as_much_as_there_is() -> None:
 
 def test_the_limit_is_of_parts() -> None:
     order = PublisherOrder(LIMIT, TIMEOUT_S)
-    ready = admitted(order, Parts().of(of_a_publisher_each(COMMANDS_OF_PACK)))
+    ready = admitted(order, Runs().of(of_a_publisher_each(COMMANDS_OF_PACK)))
     assert (order.held, len(ready), order.gaps) == (LIMIT, COMMANDS_OF_PACK - LIMIT, COMMANDS_OF_PACK - LIMIT)
 
 
@@ -129,7 +129,7 @@ def test_strangers_who_come_later_do_not_break_the_order_of_a_publisher(
 ) -> None:
     order = PublisherOrder(LIMIT, TIMEOUT_S)
     assert admitted(order, [single("victim", 2)]) == []
-    given = admitted(order, Parts().of(make(4 * COMMANDS_OF_PACK)), 1.0)
+    given = admitted(order, Runs().of(make(4 * COMMANDS_OF_PACK)), 1.0)
     assert "victim" not in {publisher for publisher, _ in given}
     assert order.held == LIMIT
     assert admitted(order, [single("victim", 1)], 2.0) == [("victim", 1), ("victim", 2)]
@@ -137,7 +137,7 @@ def test_strangers_who_come_later_do_not_break_the_order_of_a_publisher(
 
 def test_whoever_fills_the_room_gives_up_first() -> None:
     order = PublisherOrder(LIMIT, TIMEOUT_S)
-    assert admitted(order, Parts().of(of_one_with_gaps(LIMIT))) == []
+    assert admitted(order, Runs().of(of_one_with_gaps(LIMIT))) == []
     assert admitted(order, [single("victim", 3)], 1.0) == [("p", 2)]
     assert admitted(order, [single("victim", 2)], 1.0) == [("p", 4)]
     assert admitted(order, [single("victim", 1)], 2.0) == [("victim", 1), ("victim", 2), ("victim", 3)]

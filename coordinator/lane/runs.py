@@ -2,7 +2,7 @@
 
 The commands of a publisher session are applied in the order of their numbers, also where one message holds them in
 another, or leaves out a number that comes in the next. Each run of numbers is then a delivery of its own to the lane,
-and may be held while the others are applied. The message is acknowledged with the last of them.
+and may be early, and wait, while the others are applied. The message is acknowledged with the last of them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from coordinator.lane.delivery import Delivery
 from coordinator.protocol.wire import CommandMessage
 
 
-class Parts:
+class Runs:
     """The deliveries of one channel that were taken apart."""
 
     def __init__(self) -> None:
@@ -25,15 +25,15 @@ class Parts:
 
     def of(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
         """The deliveries, each as one run of numbers, or as several."""
-        parts: list[Delivery] = []
+        found: list[Delivery] = []
         for delivery in deliveries:
             runs = [delivery.commands] if len(delivery.commands) == 1 else _runs(delivery.commands)
             if len(runs) <= 1:
-                parts.append(delivery)
+                found.append(delivery)
                 continue
             self._left[delivery.tag] = len(runs)
-            parts.extend(msgspec.structs.replace(delivery, commands=run) for run in runs)
-        return parts
+            found.extend(msgspec.structs.replace(delivery, commands=run) for run in runs)
+        return found
 
     def settled(self, deliveries: Sequence[Delivery]) -> list[int]:
         """The tags of those of which nothing is left."""

@@ -18,7 +18,7 @@ _NO_GAPS = "[]"
 _Gaps = list[tuple[int, int]]
 
 
-class Positions:
+class PublisherProgress:
     """A number is settled once: below its publisher's position only those are taken that never came."""
 
     def __init__(self, work: BatchWork, order: PublisherOrder, messages: Iterable[CommandMessage]) -> None:

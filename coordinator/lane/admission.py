@@ -1,0 +1,63 @@
+"""Which deliveries may be applied now, and what of them is to be applied."""
+
+from collections.abc import Collection, Sequence
+
+from coordinator.lane.batch import Batch
+from coordinator.lane.delivery import Delivery
+from coordinator.lane.publisher_order import PublisherOrder
+from coordinator.lane.request import Handlers, prepare
+from coordinator.lane.runs import Runs
+from coordinator.stores.lane_tables import PublisherPosition
+from coordinator.stores.port import Read, Store
+
+
+class Admission:
+    """Takes deliveries apart, keeps back those that are early, and prepares the commands of the others."""
+
+    def __init__(
+        self, store: Store, order: PublisherOrder, handlers: Handlers, targets: Collection[str] | None
+    ) -> None:
+        self._store = store
+        self._order = order
+        self._handlers = handlers
+        self._targets = targets
+        self._runs = Runs()
+
+    def forget(self) -> None:
+        """Begin again: the broker delivers again what was not acknowledged."""
+        self._order.forget()
+        self._runs.forget()
+
+    def batch(self, deliveries: Sequence[Delivery], now_s: float) -> Batch:
+        """Those that come next for their publishers, early ones of before among them. Raises StoreError."""
+        runs = self._runs.of(deliveries)
+        self._learn(self._order.unknown(runs))
+        admitted = self._order.admit(runs, now_s)
+        requests = [
+            prepare(
+                message,
+                self._handlers,
+                redelivered=delivery.redelivered,
+                targets=self._targets,
+                letter=delivery.letter,
+                reply_to=delivery.reply_to,
+                correlation_id=delivery.correlation_id,
+            )
+            for delivery in admitted
+            for message in delivery.commands
+        ]
+        return Batch(admitted, requests)
+
+    def settled(self, deliveries: Sequence[Delivery]) -> list[int]:
+        """The tags of those of which nothing is left to settle."""
+        return self._runs.settled(deliveries)
+
+    def _learn(self, publishers: Sequence[str]) -> None:
+        """Read how far some publishers are."""
+        if publishers:
+            transaction = self._store.begin()
+            try:
+                (rows,) = transaction.load([Read(PublisherPosition, PublisherPosition.key, publishers)])
+                self._order.learn(publishers, rows)
+            finally:
+                transaction.rollback()

@@ -1,0 +1,60 @@
+"""What the commands of one transaction are settled on, and what becomes of each."""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+
+from coordinator.lane.letters import Letters
+from coordinator.lane.orders import Orders
+from coordinator.lane.parking import Parking
+from coordinator.lane.publisher_progress import PublisherProgress
+from coordinator.lane.unit_of_work import BatchWork, HandlerWork
+from coordinator.service.outcome import Outcome
+from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry
+from coordinator.stores.port import Lease
+
+NO_FOLLOW_UP = 1
+"""A failure is recorded without the command that it continues with."""
+BARE = 2
+"""A failure is recorded as an entry of the log, and nothing else."""
+ERROR_CHARACTERS_MAX = 2000
+
+
+class Blocked(Exception):
+    """Raised where an operator must act first: the lane is paused, or a command blocks it."""
+
+
+class Settled(Struct, frozen=True):
+    """What became of one request.
+
+    `letter` is its dead letter, as it is in the database now; one that `is_dropped` would have been one too many.
+    `entry` is its new entry in the log. One that `waits` for its key has no outcome yet. One that `blocks` the lane
+    has an entry that says why, which is not written.
+    """
+
+    outcome: Outcome | None
+    letter: DeadLetter | None = None
+    entry: LogEntry | None = None
+    waits: bool = False
+    is_dropped: bool = False
+    blocks: bool = False
+
+
+class Basis(Struct, frozen=True):
+    """What one transaction knows while its requests are settled, one after the other."""
+
+    work: BatchWork
+    handlers_work: HandlerWork
+    lease: Lease
+    known: dict[str, LogEntry]
+    """What the log has of their ids; empty at first where they are taken for new."""
+    cancelled: Mapping[str, Cancellation]
+    parking: Parking
+    letters: Letters
+    orders: Orders
+    progress: PublisherProgress
+    parked_max: int
+    misread: Mapping[int, str] = {}
+    """By place among the requests: what is wrong with what a handler's `reads` returned, or raised."""
+    spared: int = 0
+    """What is not written of a failure, since the database refused it with that: see `NO_FOLLOW_UP`, `BARE`."""

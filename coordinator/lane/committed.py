@@ -1,0 +1,52 @@
+"""What the transactions of a batch have done so far: what a settlement is made of."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from coordinator.lane.basis import Settled
+from coordinator.lane.request import Request
+from coordinator.service.rows import Ref, Row, by_key
+from coordinator.stores.lane_tables import LANE_MODELS, Counter, OutboxEntry
+from coordinator.stores.port import Changes
+
+
+class Committed(Struct):
+    """`released` are commands that no delivery of the batch brought: they had waited for their key."""
+
+    settled: list[Settled] = []
+    released: list[tuple[Request, Settled]] = []
+    emitted: list[OutboxEntry] = []
+    withdrawn: list[int] = []
+    saved: list[Row] = []
+    removed: list[Ref[Row]] = []
+
+    def add(self, requests: Sequence[Request], settled: Sequence[Settled], changes: Changes) -> list[int]:
+        """Note what a transaction has done, once it is committed; return which emitted commands it has withdrawn."""
+        withdrawn: list[int] = []
+        for request, done in zip(requests, settled, strict=False):
+            if request.parked_key is not None:
+                self.released.append((request, done))
+            else:
+                self.settled.append(done)
+        for rows in (*changes.updates, *changes.inserts):
+            if not isinstance(rows[0], LANE_MODELS):
+                self.saved += rows
+        for rows in changes.deletes:
+            withdrawn += [row.id for row in rows if isinstance(row, OutboxEntry)]
+            if not isinstance(rows[0], LANE_MODELS):
+                self.removed += [by_key(type(row), getattr(row, row.key)) for row in rows]
+        self.withdrawn += withdrawn
+        return withdrawn
+
+
+def counters_in(changes: Changes) -> dict[str, Counter]:
+    """The counters that a transaction has written: the lane is their only writer, and need not read them again."""
+    written = [rows for rows in (*changes.updates, *changes.inserts) if isinstance(rows[0], Counter)]
+    return {row.name: row for rows in written for row in rows if isinstance(row, Counter)}
+
+
+def emitted_by(changes: Changes) -> list[OutboxEntry]:
+    """The commands that a transaction has put into the outbox, in the order of their ids."""
+    found = [row for rows in changes.inserts for row in rows if isinstance(row, OutboxEntry)]
+    return sorted(found, key=lambda entry: entry.id)

@@ -1,0 +1,29 @@
+"""What a settled command continues with."""
+
+from coordinator.lane.unit_of_work import BatchWork
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.continuation import Deferred, continued
+from coordinator.service.outcome import Outcome
+
+
+def continuation_of(message: CommandMessage) -> Deferred | None:
+    """What a command names as its continuation, if it names any."""
+    if message.continuation is None or message.command_id is None:
+        return None
+    return Deferred(
+        command_id=message.command_id,
+        type=message.type or "",
+        continuation=message.continuation,
+        origin=message.origin,
+    )
+
+
+def follow_up(work: BatchWork, message: CommandMessage, outcome: Outcome) -> None:
+    """Have the continuation of a settled command go on with its outcome, if there can be such a command."""
+    deferred = continuation_of(message)
+    if deferred is not None:
+        try:
+            work.send_out(continued(deferred, outcome.status, bytes(outcome.result), outcome.error))
+        except ValueError:
+            # There is no such lane, or its name has no room. A command that would be applied was checked before.
+            return

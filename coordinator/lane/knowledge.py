@@ -1,0 +1,112 @@
+"""What a lane knows under its lease, and need not read again for each transaction."""
+
+from collections.abc import Collection, Sequence
+
+from coordinator.lane.basis import Basis
+from coordinator.lane.committed import counters_in
+from coordinator.lane.letters import Letters
+from coordinator.lane.orders import Orders
+from coordinator.lane.parking import Parking, prepared
+from coordinator.lane.publisher_order import PublisherOrder
+from coordinator.lane.publisher_progress import PublisherProgress
+from coordinator.lane.reading import letter_refs, named_rows
+from coordinator.lane.request import Handlers, Request
+from coordinator.lane.tenancy import Clock
+from coordinator.lane.unit_of_work import BatchWork, HandlerWork
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.rows import R, Ref, Row
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import Cancellation, Counter, ParkedCommand, PublisherPosition
+from coordinator.stores.port import Changes, Lease, Transaction
+from coordinator.stores.row_checks import RowChecks
+
+_PAGE_ROWS = 5000
+
+
+class Knowledge:
+    """What operators have ordered, which commands are parked, how far counters and publishers are."""
+
+    def __init__(
+        self,
+        service: Service,
+        clock: Clock,
+        settings: LaneSettings,
+        handlers: Handlers,
+        targets: Collection[str] | None,
+        order: PublisherOrder,
+    ) -> None:
+        self._name = service.name
+        self._clock = clock
+        self._settings = settings
+        self._handlers = handlers
+        self._targets = targets
+        self._order = order
+        self.checks = RowChecks(service.metadata)
+        self._cancelled: dict[str, Cancellation] = {}
+        self._parking = Parking()
+        self._counters: dict[str, Counter] = {}
+
+    def read(self, transaction: Transaction) -> None:
+        """Read what others, or lost commits of this consumer, have left."""
+        cancelled = _all(transaction, Cancellation)
+        self._parking = Parking(_all(transaction, ParkedCommand))
+        self._cancelled = {cancellation.command_id: cancellation for cancellation in cancelled}
+        self._counters = {}
+
+    @property
+    def has_parked(self) -> bool:
+        """Whether any command is parked."""
+        return bool(self._parking.rows)
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether there are commands that need not wait for their key any more."""
+        return bool(self._parking.ready())
+
+    def ready(self, commands_max: int) -> list[Request]:
+        """The first of them, in order."""
+        rows = self._parking.ready()[:commands_max]
+        return [prepared(row, self._handlers, self._targets) for row in rows]
+
+    def basis(
+        self, transaction: Transaction, lease: Lease, requests: Sequence[Request], culprits: int = 0, spared: int = 0
+    ) -> tuple[Basis, list[Ref[Row]]]:
+        """What requests are settled on, once the rows are read that are returned with it."""
+        work = BatchWork(transaction, self._clock(), self._targets, self.checks)
+        for counter in self._counters.values():
+            work.adopt(Counter, counter.name, counter)
+        progress = PublisherProgress(work, self._order, [request.message for request in requests])
+        named, misread = named_rows(requests[culprits:], self.checks)
+        parking = self._parking.copy()
+        letters = Letters(work, self._name, self._settings.nameless_dead_max)
+        basis = Basis(
+            work=work,
+            handlers_work=HandlerWork(work),
+            lease=lease,
+            known={},
+            cancelled=self._cancelled,
+            parking=parking,
+            letters=letters,
+            orders=Orders(work, parking, letters, self._handlers, self._settings.message_bytes_max),
+            progress=progress,
+            parked_max=self._settings.parked_max,
+            misread={culprits + place: text for place, text in misread.items()},
+            spared=spared,
+        )
+        return basis, [*progress.refs, *letter_refs(requests, self._name), *named]
+
+    def committed(self, basis: Basis, positions: Sequence[PublisherPosition], changes: Changes) -> None:
+        """A transaction is committed: what it knew is so."""
+        self._order.advanced(positions, basis.progress.refused())
+        self._parking = basis.parking
+        self._counters.update(counters_in(changes))
+
+
+def _all(transaction: Transaction, model: type[R]) -> list[R]:
+    """Every row of a model: one that was left out would be one forgotten."""
+    rows: list[R] = []
+    while True:
+        page = transaction.scan(model, _PAGE_ROWS, getattr(rows[-1], model.key) if rows else None)
+        rows += page
+        if len(page) < _PAGE_ROWS:
+            return rows

@@ -1,0 +1,44 @@
+"""How long a lane waits before it tries the same deliveries again."""
+
+from coordinator.lane.basis import Blocked
+from coordinator.lane.delivery import Hold
+from coordinator.runtime.settings import LaneSettings
+from coordinator.stores.port import Refusal, StoreUnavailable
+
+_CONFLICT_DELAY_S = 0.01
+_REFUSAL_DELAY_S = 0.05
+_OPERATOR_DELAY_S = 1.0
+
+
+class Pauses:
+    """They grow from failure to failure, and start over with every success and every channel."""
+
+    def __init__(self, settings: LaneSettings) -> None:
+        self._settings = settings
+        self._failures = 0
+        self._generation: int | None = None
+
+    def offered(self, generation: int) -> None:
+        """Deliveries of this channel are to be applied.
+
+        How long the database was away under an earlier one says nothing: a takeover must not wait for it.
+        """
+        if generation != self._generation:
+            self._generation = generation
+            self._failures = 0
+
+    def succeeded(self) -> None:
+        """Something was settled, or a conflict is looked into."""
+        self._failures = 0
+
+    def after(self, error: Exception) -> Hold:
+        """The pause after a failure."""
+        if isinstance(error, Blocked):
+            return Hold(_OPERATOR_DELAY_S, str(error))
+        if isinstance(error, StoreUnavailable):
+            first_s = self._settings.retry_delay_s
+        else:
+            first_s = _REFUSAL_DELAY_S if isinstance(error, Refusal) else _CONFLICT_DELAY_S
+        delay_s = min(first_s * 2 ** min(self._failures, 16), self._settings.retry_delay_s_max)
+        self._failures += 1
+        return Hold(delay_s, f"{type(error).__name__}: {error}")

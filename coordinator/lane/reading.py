@@ -1,0 +1,83 @@
+"""What a transaction reads before its first command is applied, in as few round trips as the database can."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+
+from coordinator.lane.authors import abandon, described
+from coordinator.lane.letters import source_of_nameless
+from coordinator.lane.request import Request
+from coordinator.lane.unit_of_work import BatchWork
+from coordinator.service.rows import Ref, Row, by_unique
+from coordinator.stores.lane_tables import DeadLetter, LogEntry
+from coordinator.stores.port import Read
+from coordinator.stores.row_checks import RowChecks
+
+READS_MAX = 10_000
+"""Rows that one command may name."""
+
+
+def named_rows(requests: Sequence[Request], checks: RowChecks) -> tuple[list[Ref[Row]], dict[int, str]]:
+    """The rows that the commands of some requests name; also, by place, what is wrong with what others name."""
+    refs: list[Ref[Row]] = []
+    misread: dict[int, str] = {}
+    for place, request in enumerate(requests):
+        if request.handler is None:
+            continue
+        given: Iterable[Ref[Row]] = ()
+        try:
+            given = request.handler.reads(request.command)
+            if type(given) is not tuple:
+                given = _listed(given)
+            for ref in given:
+                checks.reference(ref)
+            refs += given
+        except BaseException as error:  # noqa: BLE001  # a function of the service's author
+            misread[place] = f"reads: {described(error)}"
+            abandon(given)
+    return refs, misread
+
+
+def _listed(given: Iterable[Ref[Row]]) -> list[Ref[Row]]:
+    """What an author's function names, however it does. Raises an error of any kind."""
+    refs = list(islice(given, READS_MAX + 1))
+    if len(refs) > READS_MAX:
+        raise ValueError(f"more than {READS_MAX} rows")
+    return refs
+
+
+def letter_refs(requests: Iterable[Request], lane: str) -> list[Ref[Row]]:
+    """The dead letters that requests without an id may be copies of."""
+    return [
+        by_unique(DeadLetter, "source", source_of_nameless(request.message, request.problem, lane))
+        for request in requests
+        if request.message.command_id is None and request.letter is None
+    ]
+
+
+def known_entries(work: BatchWork, requests: Sequence[Request], refs: Iterable[Ref[Row]]) -> dict[str, LogEntry]:
+    """What the log says about the ids of a batch; the rows that it names are read in the same round trip."""
+    ids = list({request.message.command_id: None for request in requests if request.message.command_id is not None})
+    log = [Read(LogEntry, LogEntry.key, ids)] if ids else []
+    return {entry.command_id: entry for entries in work.prefetch(refs, *log) for entry in entries}
+
+
+def announced_again(
+    work: BatchWork, requests: Sequence[Request], known: Mapping[str, LogEntry], checks: RowChecks
+) -> tuple[list[Row], list[Ref[Row]]]:
+    """The rows that commands name which are settled already, as they are now, and those that are gone.
+
+    Whoever settled them may have died, or lost its database, after the commit and before the projections knew.
+    """
+    saved: list[Row] = []
+    removed: list[Ref[Row]] = []
+    if not known:
+        return saved, removed
+    refs, _ = named_rows([request for request in requests if request.message.command_id in known], checks)
+    work.prefetch(refs)
+    for ref in refs:
+        row = work.find(ref.model, ref.column, ref.value)
+        if row is not None:
+            saved.append(row)
+        elif ref.column == ref.model.key:
+            removed.append(ref)
+    return saved, removed

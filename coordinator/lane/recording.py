@@ -1,0 +1,42 @@
+"""Recording what a command has come to: in the log, and where it failed, for those who look after it or wait."""
+
+from coordinator.lane.basis import BARE, ERROR_CHARACTERS_MAX, NO_FOLLOW_UP, Basis, Settled
+from coordinator.lane.follow_up import follow_up
+from coordinator.lane.parking import Standing
+from coordinator.lane.request import Request
+from coordinator.lane.trying import Verdict
+from coordinator.protocol.wire import Problem
+from coordinator.service.text import storable
+from coordinator.stores.lane_tables import DeadLetter, LogEntry
+from coordinator.stores.outcomes import from_log
+
+
+def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, verdict: Verdict) -> Settled:
+    """Write its dead letter, what waits for it, and what it continues with; return its entry for the log."""
+    message = request.message
+    text = None if verdict.text is None else storable(verdict.text, ERROR_CHARACTERS_MAX)
+    entry = LogEntry(
+        command_id=message.command_id or "",
+        sequence=sequence,
+        epoch=basis.lease.epoch,
+        type=message.type or "",
+        fingerprint=request.fingerprint,
+        status=verdict.status,
+        result=None if verdict.result is None else verdict.result.decode(),
+        error_code=verdict.code,
+        error_message=text,
+        settled_at=basis.work.now,
+    )
+    letter: DeadLetter | None = None
+    if verdict.status == "failed":
+        if request.handler is not None and request.handler.on_failure == "block":
+            return Settled(None, entry=entry, blocks=True)
+        if basis.spared < BARE:
+            problem = Problem(verdict.code or "", text or "")
+            letter = basis.letters.failed(message, problem, verdict.traceback, sequence)
+    if (basis.parking.rows or request.parks_key) and basis.spared < BARE:
+        basis.parking.settled(basis.work, request, standing, entry)
+    outcome = from_log(entry, replayed=False)
+    if message.continuation is not None and not verdict.is_deferred and basis.spared < NO_FOLLOW_UP:
+        follow_up(basis.work, message, outcome)
+    return Settled(outcome, letter, entry)

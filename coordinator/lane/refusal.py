@@ -1,0 +1,50 @@
+"""A command that is not even tried, and why."""
+
+from coordinator.lane.basis import BARE, Basis
+from coordinator.lane.parking import Standing
+from coordinator.lane.request import Request
+from coordinator.lane.trying import Verdict
+from coordinator.protocol.wire import CommandMessage
+from coordinator.stores.lane_tables import Cancellation
+from coordinator.stores.port import Refusal
+
+
+def refusal(  # noqa: PLR0911  # one return for each answer of the protocol
+    basis: Basis,
+    request: Request,
+    standing: Standing,
+    cancellation: Cancellation | None,
+    fault: Refusal | str | None,
+) -> Verdict | None:
+    """What is said of a command without a try; None: it is to be tried."""
+    message = request.message
+    if cancellation is not None:
+        if basis.spared < BARE:
+            basis.work.drop(cancellation)
+        return Verdict("rejected", "cancelled", f"cancelled by an operator: {cancellation.reason}")
+    if message.publisher_seq is not None and (refused := number_refused(basis, message)) is not None:
+        return refused
+    if request.problem is not None:
+        return Verdict("failed", request.problem.code, request.problem.message)
+    if standing.is_behind and request.parked_key is None:
+        text = f"{len(basis.parking)} commands wait behind failed ones already"
+        return Verdict("rejected", "too_many_parked", text)
+    if isinstance(fault, Refusal):
+        return Verdict("failed", "database_refused", str(fault))
+    if message.deadline_ms is not None and basis.work.now.timestamp() * 1000 > message.deadline_ms:
+        return Verdict("expired", "deadline_expired", "the deadline had passed when the command's turn came")
+    fault = fault or standing.fault
+    return None if fault is None else Verdict("failed", "handler_error", fault)
+
+
+def number_refused(basis: Basis, message: CommandMessage) -> Verdict | None:
+    """Why the number of its publisher's session keeps a command from being applied, and from waiting to be."""
+    if message.publisher_seq is None:
+        return None
+    named = f"number {message.publisher_seq} of publisher {message.publisher}"
+    if basis.progress.is_settled(message):
+        return Verdict("rejected", "publisher_seq_settled", f"{named} is settled already, or below 1")
+    if basis.progress.leaves_too_many_gaps(message):
+        text = f"{named} leaves too many others out: publish those first, or begin another session"
+        return Verdict("rejected", "too_many_gaps", text)
+    return None

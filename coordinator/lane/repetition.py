@@ -1,0 +1,46 @@
+"""An id that the lane knows: the recorded outcome, or a refusal if it means another command now."""
+
+import msgspec
+
+from coordinator.lane.basis import Basis, Settled
+from coordinator.lane.follow_up import continuation_of
+from coordinator.lane.parking import Standing
+from coordinator.lane.request import Request
+from coordinator.protocol.wire import Problem
+from coordinator.service.continuation import continued
+from coordinator.service.ids import system_command_id
+from coordinator.service.outcome import Outcome, OutcomeError
+from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.outcomes import from_log
+
+
+def repeated(basis: Basis, request: Request, standing: Standing, entry: LogEntry) -> Settled:
+    """The log has an entry of this id."""
+    if request.parked_key is not None and standing.waiting is not None:
+        basis.parking.leave(basis.work, request)
+    if entry.fingerprint != request.fingerprint:
+        return mismatched(basis, request, f"{entry.command_id}, settled with sequence {entry.sequence}")
+    return Settled(from_log(entry, replayed=True))
+
+
+def mismatched(basis: Basis, request: Request, known: str) -> Settled:
+    """The id means another command: a stranger learns it. For the system's own somebody waits: it is never silent."""
+    message = request.message
+    problem = Problem("idempotency_mismatch", f"the id is that of another command: {known}")
+    error = OutcomeError(code=problem.code, message=problem.message)
+    is_ours = message.origin == "system"
+    outcome = Outcome(
+        command_id=message.command_id,
+        type=message.type,
+        status="failed" if is_ours else "rejected",
+        sequence=None,
+        error=error,
+    )
+    letter = basis.letters.mismatched(message, request.fingerprint, problem) if is_ours else None
+    deferred = continuation_of(message)
+    if letter is not None and deferred is not None:
+        emission = continued(deferred, "failed", None, error)
+        # The command that has this id may have one of its own.
+        own_id = system_command_id(emission.command_id, "mismatch", request.fingerprint)
+        basis.work.send_out(msgspec.structs.replace(emission, command_id=own_id))
+    return Settled(outcome, letter)

@@ -1,0 +1,100 @@
+"""Whose the lane is: the lease that this consumer has, has lost, or is not certain of."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import msgspec
+
+from coordinator.lane.basis import Blocked
+from coordinator.stores.port import Fenced, Lease, Store, StoreError, StoreUnavailable
+
+Clock = Callable[[], datetime]
+"""The time in UTC, to the millisecond."""
+
+
+class Tenancy:
+    """This consumer's right to the lane. A channel's number tells one tenancy from the next."""
+
+    def __init__(self, store: Store, holder: str, clock: Clock) -> None:
+        self._store = store
+        self._holder = holder
+        self._clock = clock
+        self.lease: Lease | None = None
+        """The right to commit, while it is not in doubt."""
+        self._doubted: Lease | None = None
+        self.generation: int | None = None
+        """The channel from which the lane was taken over; None: it was not, or not yet."""
+        self._lost_generation: int | None = None
+        self.takeovers = 0
+        """How often the lane was taken over; renewing its own lease does not count."""
+
+    def certain(self) -> Lease:
+        """The lease. Raises StoreUnavailable where there is none that is not in doubt."""
+        if self.lease is None:
+            raise StoreUnavailable("the lane has no lease")
+        return self.lease
+
+    def is_lost(self, generation: int) -> bool:
+        """Whether another consumer has taken the lane from this channel."""
+        return generation == self._lost_generation
+
+    def is_proved(self) -> bool:
+        """Whether the lease is still this consumer's, by a read of the database. Raises StoreError."""
+        return self.lease is not None and self._store.holds(self.lease.epoch)
+
+    def claim(self) -> Lease:
+        """Take the lane over, or renew the lease that is in doubt. Raises StoreError.
+
+        It stays in doubt until `begin`, once what there is to know under it is read.
+        """
+        now = self._clock()
+        if self._doubted is None:
+            lease = self._store.take_over(self._holder, now)
+            self.takeovers += 1
+        else:
+            lease = self._store.renew(self._holder, now, self._doubted.epoch)
+        self._doubted = lease
+        return lease
+
+    def begin(self, lease: Lease, generation: int) -> None:
+        """The claimed lease is certain. Raises Blocked where an operator has paused the lane."""
+        self.generation = generation
+        if lease.paused is not None:
+            raise Blocked(f"paused by an operator: {lease.paused}")
+        self.lease, self._doubted = lease, None
+
+    def committed(self, sequence: int) -> None:
+        """A transaction was committed under the lease."""
+        self.lease = msgspec.structs.replace(self.certain(), sequence=sequence)
+
+    def doubt(self) -> None:
+        """A commit may have happened or not: the lease is to be renewed before anything else."""
+        if self.lease is not None:
+            self._doubted, self.lease = self.lease, None
+
+    def survives_fence(self) -> bool:
+        """The fence has failed: renew the lease, which an operator has changed; False: another consumer has the lane.
+
+        Raises StoreError, after which the lease is in doubt.
+        """
+        lease, self.lease = self.lease, None
+        if lease is None:
+            return False
+        try:
+            self._doubted = self._store.renew(self._holder, self._clock(), lease.epoch)
+        except Fenced:
+            return False
+        except StoreError:
+            self._doubted = lease
+            raise
+        return True
+
+    def end(self) -> None:
+        """Nothing is known of the lane any more."""
+        self.generation = None
+        self.lease = self._doubted = None
+
+    def lose(self, generation: int) -> None:
+        """Another consumer has taken the lane from this channel."""
+        self.end()
+        self._lost_generation = generation

@@ -1,0 +1,26 @@
+"""A command that has to wait behind others with its key."""
+
+from coordinator.lane.basis import Basis, Settled
+from coordinator.lane.parking import Standing
+from coordinator.lane.refusal import number_refused
+from coordinator.lane.repetition import mismatched
+from coordinator.lane.request import Request
+from coordinator.stores.lane_tables import Cancellation
+
+_WAITS = Settled(None, waits=True)
+
+
+def waits(basis: Basis, request: Request, standing: Standing, cancellation: Cancellation | None) -> Settled | None:
+    """Have a command wait if it must; None: it need not, or there is no room for it."""
+    if request.parked_key is not None:
+        return _WAITS if standing.is_behind and cancellation is None else None
+    if standing.waiting is not None:
+        if standing.waiting.fingerprint == request.fingerprint:
+            return _WAITS
+        return mismatched(basis, request, standing.waiting.command_id)
+    if not standing.is_behind or cancellation is not None:
+        return None
+    if len(basis.parking) >= basis.parked_max or number_refused(basis, request.message) is not None:
+        return None
+    basis.parking.wait(basis.work, request, standing)
+    return _WAITS
