@@ -10,11 +10,10 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from coordinator.http.problems import RequestRefused
-from coordinator.http.requests import COMMAND_ID
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse
 from coordinator.service.errors import InvalidCommand
-from coordinator.service.ids import command_id_for, is_system_id, new_command_id
+from coordinator.service.ids import COMMAND_ID, command_id_for, is_system_id, new_command_id
 from coordinator.service.outcome import Outcome, OutcomeError
 
 NDJSON: Final = "application/x-ndjson"

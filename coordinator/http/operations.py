@@ -15,9 +15,10 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from coordinator.client.command_log import CommandLog
 from coordinator.http.keys import CONTEXT
 from coordinator.http.problems import NotReady
-from coordinator.http.requests import COMMAND_ID, NoQuery, read_query
+from coordinator.http.requests import NoQuery, read_query
 from coordinator.http.responses import Accepted, json_response
 from coordinator.service.errors import DatabaseUnavailable, NotFound
+from coordinator.service.ids import COMMAND_ID
 from coordinator.service.outcome import OutcomeError
 from coordinator.stores.lane_tables import LogEntry
 

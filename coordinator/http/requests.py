@@ -16,12 +16,11 @@ from coordinator.http.keys import CONTEXT, SETTINGS
 from coordinator.http.problems import RequestRefused
 from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse
 from coordinator.service.errors import InvalidCommand
-from coordinator.service.ids import command_id_for, is_system_id, new_command_id
+from coordinator.service.ids import COMMAND_ID, command_id_for, is_system_id, new_command_id
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
 
 JSON_TYPES: Final = ("application/json",)
 PATCH_TYPES: Final = (*JSON_TYPES, "application/merge-patch+json")
-COMMAND_ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 _ID = re.compile(r"[1-9][0-9]{0,15}")

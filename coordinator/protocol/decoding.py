@@ -28,7 +28,7 @@ from coordinator.protocol.wire import (
     Problem,
 )
 from coordinator.service.commands import INTEGER_MAX
-from coordinator.service.ids import is_system_id
+from coordinator.service.ids import COMMAND_ID, is_system_id
 from coordinator.service.nesting import taken_apart
 from coordinator.service.options import Origin
 
@@ -46,7 +46,6 @@ UNREAD_PACK: Final = frozenset({MESSAGE_TOO_LARGE, PACK_TOO_LARGE})
 """Of a pack with one of these problems the commands are found by their ids, and no more of them is read."""
 _TYPE = re.compile(r"[!-~]{1,100}")
 _CONTINUATION = re.compile(rf"(?=[!-~]{{3,100}}\Z)[^.]{{1,{LANE_CHARACTERS_MAX}}}\..+")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 class _Named(Struct, kw_only=True):
@@ -262,7 +261,7 @@ def _checked(  # noqa: C901  # a line or two for each part of a command
     clean_id: str | None = None
     if command_id is None:
         problem = Problem("missing_command_id", "a command needs an id, a UUID, as message_id or header command-id")
-    elif not isinstance(command_id, str) or not _UUID.fullmatch(command_id):
+    elif not isinstance(command_id, str) or not COMMAND_ID.fullmatch(command_id):
         problem = Problem("invalid_command_id", f"the command id must be a UUID: {_shown(command_id)}")
     elif not envelope.is_system and is_system_id(command_id):
         text = f"ids of UUID version 8 are the system's own: choose another version than that of {command_id}"

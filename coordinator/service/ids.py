@@ -6,11 +6,14 @@ says to itself: it is a public function of other ids, so the doors that are open
 """
 
 import hashlib
+import re
 import time
 from typing import Final
 
 from coordinator.service.draws import Draws
 
+COMMAND_ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+"""A UUID as text. Ids are kept in small letters."""
 _IDEMPOTENCY_NAMESPACE: Final = "6f3a1d1e-6d0b-5f0e-9a43-0c5f0e7f2d11"
 
 _draws = Draws(10)
