@@ -16,7 +16,7 @@ from coordinator.http.keys import CONTEXT, SETTINGS
 from coordinator.http.problems import RequestRefused
 from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse
 from coordinator.service.errors import InvalidCommand
-from coordinator.service.ids import COMMAND_ID, command_id_for, is_system_id, new_command_id
+from coordinator.service.ids import command_id_for, is_system_id, is_uuid, new_command_id
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
 
 JSON_TYPES: Final = ("application/json",)
@@ -136,7 +136,7 @@ def command_id_asked(values: Sequence[str]) -> str | None:
     if not values:
         return None
     value = values[0].strip(" \t")
-    if len(values) > 1 or not COMMAND_ID.fullmatch(value) or is_system_id(value):
+    if len(values) > 1 or not is_uuid(value) or is_system_id(value):
         text = f"Command-Id must be given once, as a UUID of another version than 8, not {value[:40]!a}"
         raise RequestRefused(400, "invalid_header", text, field="Command-Id")
     return value.lower()

@@ -20,7 +20,7 @@ import msgspec
 import structlog
 
 from coordinator.service.errors import InvalidCommand, Unavailable
-from coordinator.service.ids import COMMAND_ID
+from coordinator.service.ids import is_uuid
 
 EXIT_REFUSED = 1
 EXIT_PENDING = 3
@@ -100,7 +100,7 @@ def end_orders(refused: Sequence[str], pending: int, wait_s: float) -> None:
 
 def command_id(value: str) -> str:
     """A command's id, as it is stored: in small letters."""
-    if not COMMAND_ID.fullmatch(value):
+    if not is_uuid(value):
         raise click.BadParameter(f"{value!r} is no command id: it must be a UUID")
     return value.lower()
 
