@@ -18,6 +18,7 @@ from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler
+from coordinator.transports.rabbitmq.properties import PERSISTENT
 from coordinator.transports.rabbitmq.topology import (
     DEAD_EXCHANGE,
     SYSTEM_EXCHANGE,
@@ -131,7 +132,13 @@ def _receive(lane: str, message: str, outcome: str) -> Json:
         "channel": {"$ref": f"#/channels/{lane}"},
         "messages": [{"$ref": f"#/channels/{lane}/messages/{message}"}],
         "bindings": {
-            "amqp": {"cc": [lane], "deliveryMode": 2, "mandatory": True, "ack": True, "bindingVersion": "0.3.0"}
+            "amqp": {
+                "cc": [lane],
+                "deliveryMode": PERSISTENT,
+                "mandatory": True,
+                "ack": True,
+                "bindingVersion": "0.3.0",
+            }
         },
         "reply": {
             "address": {
@@ -213,7 +220,7 @@ def _properties(command_type: str) -> Json:
         "type": {"const": command_type, "description": f"Required here or as header {fields.TYPE.header}."},
         "reply_to": {"type": "string", "description": "The queue for the outcome, or amq.rabbitmq.reply-to."},
         "correlation_id": {"type": "string", "description": "Comes back with the outcome."},
-        "delivery_mode": {"const": 2},
+        "delivery_mode": {"const": PERSISTENT},
     }
 
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-import msgspec
 import pika
 import structlog
 from prometheus_client import Counter
@@ -17,18 +16,18 @@ from coordinator.effects.attempts import Told
 from coordinator.effects.retry_queues import HEADER_PUT_BACK_AT, retry_key
 from coordinator.lane.control import EFFECT_TEXT_CHARACTERS_MAX, DeadEffect
 from coordinator.lane.letters import REASON_CHARACTERS_MAX, TRACEBACK_CHARACTERS_MAX
-from coordinator.protocol.wire import JSON_CONTENT, CommandMessage, Problem
+from coordinator.protocol.wire import CommandMessage, Problem
 from coordinator.service.commands import Command
 from coordinator.service.errors import Unavailable
 from coordinator.service.ids import system_command_id
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.text import storable, storable_end
+from coordinator.transports.rabbitmq.properties import command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
 DEAD = Counter("effects_dead_total", "Messages that are no effect, or met a defect; the lane was told.", ["service"])
 
-_PERSISTENT: Final = 2
 _PAUSE_S_MAX: Final = 30.0
 _LINE_S: Final = 60.0
 
@@ -82,13 +81,12 @@ class Telling:
         )
 
     async def _bring(self, command: Command, command_id: str, lane: str | None = None) -> None:
+        message = CommandMessage(command_id, command.type, command.arguments())
         await self._insist(
             "result_not_taken",
             command.lane() if lane is None else lane,
-            lambda: pika.BasicProperties(
-                message_id=command_id, type=command.type, content_type=JSON_CONTENT, delivery_mode=_PERSISTENT
-            ),
-            msgspec.json.encode(command),
+            lambda: command_properties(message, {}),
+            message.arguments,
             {"command_id": command_id, "type": command.type},
         )
 
@@ -122,13 +120,7 @@ class Telling:
 
 def _carrying(message: CommandMessage, attempted: Attempted) -> pika.BasicProperties:
     """The properties of a message that carries an effect on."""
-    return pika.BasicProperties(
-        message_id=message.command_id,
-        type=message.type,
-        content_type=JSON_CONTENT,
-        delivery_mode=_PERSISTENT,
-        headers=attempted.headers(),
-    )
+    return command_properties(message, attempted.headers())
 
 
 def dead_effect(message: CommandMessage, problem: Problem, traceback: str | None = None) -> DeadEffect:
