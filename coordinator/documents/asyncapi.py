@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from inspect import cleandoc
-from typing import Any, Final, TypeAlias, get_type_hints
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -166,7 +166,7 @@ def _command_message(handler: Handler[Any]) -> Json:
 
 
 def _outcome_message(handler: Handler[Any]) -> Json:
-    result = _result_type(handler)
+    result = handler.result
     return {
         "name": f"{handler.command.type}.outcome",
         "contentType": wire.JSON_CONTENT,
@@ -226,7 +226,7 @@ def _properties(command_type: str) -> Json:
 
 def _schemas(services: Sequence[Service]) -> Json:
     handlers = [handler for service in services for handler in service.public_handlers]
-    results = [result for result in map(_result_type, handlers) if result is not None]
+    results = [handler.result for handler in handlers if handler.result is not None]
     # `result` is JSON text of any kind, for which msgspec has no schema.
     outcome = msgspec.defstruct(
         "Outcome",
@@ -272,11 +272,6 @@ def _schemas(services: Sequence[Service]) -> Json:
         | {"required": ["id", "type", "args"]},
     }
     return dict(sorted({**{name: _portable(schema) for name, schema in made.items()}, **written}.items()))
-
-
-def _result_type(handler: Handler[Any]) -> type[msgspec.Struct] | None:
-    result = get_type_hints(handler.handle)["return"]
-    return None if result is type(None) else result
 
 
 def _form(field: fields.Field) -> Json:

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import Any
 
-from coordinator.lane.authors import abandon, described
+from coordinator.lane.authors import abandon, described, reference
 from coordinator.lane.request import Request
+from coordinator.service.commands import Command
 from coordinator.service.rows import Ref, Row
+from coordinator.service.unit_of_work import Handler
 from coordinator.stores.row_checks import RowChecks
 
 READS_MAX = 10_000
@@ -21,7 +24,7 @@ def reads(requests: Sequence[Request], checks: RowChecks) -> tuple[list[Ref[Row]
             continue
         given: Iterable[Ref[Row]] = ()
         try:
-            given = request.handler.reads(request.command)
+            given = _named_by(request.handler, request.command)
             if type(given) is not tuple:
                 given = _listed(given)
             for ref in given:
@@ -31,6 +34,13 @@ def reads(requests: Sequence[Request], checks: RowChecks) -> tuple[list[Ref[Row]
             misread[place] = f"reads: {described(error)}"
             abandon(given)
     return refs, misread
+
+
+def _named_by(handler: Handler[Any], command: Command | None) -> Iterable[Ref[Row]]:
+    """What a handler says that it reads: its target, if nothing else. Raises an error of any kind."""
+    if handler.reads is not None:
+        return handler.reads(command)
+    return () if handler.target is None else (reference(handler.target(command)),)
 
 
 def _listed(given: Iterable[Ref[Row]]) -> list[Ref[Row]]:
