@@ -89,13 +89,18 @@ async def read_command(request: web.Request, model: type[C], path: dict[str, int
     for name in path or ():
         if name in arguments:
             raise InvalidCommand(f"unknown field `{name}`: the path names it", code="invalid_arguments", field=name)
-    return parse(model, arguments | path if path else arguments)
+    return _parsed(request, model, arguments | path if path else arguments)
 
 
 def path_command(request: web.Request, model: type[C], path: dict[str, int]) -> C:
     """The command that the ids of the path make up alone. Raises RequestRefused and InvalidCommand."""
     read_query(request, NoQuery)
-    return parse(model, path)
+    return _parsed(request, model, path)
+
+
+def _parsed(request: web.Request, model: type[C], arguments: dict[str, Any]) -> C:
+    command = request[CONTEXT].parsed = parse(model, arguments)
+    return command
 
 
 async def issue(
@@ -120,6 +125,7 @@ async def issue(
         expected_version=version,
         wait_s=granted_wait_s(context.preferences, request.app[SETTINGS].wait_s),
         traceparent=context.trace.traceparent,
+        parsed=context.parsed,
     )
     context.stages.command_id = command_id
     context.stages.end("validate")
