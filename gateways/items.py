@@ -24,7 +24,7 @@ from coordinator.http import (
 from coordinator.reading import Database, open_command_log
 from coordinator.settings import CacheSettings, load
 from shared.items import SERVICE
-from shared.items.cache import ItemCache, open_cache
+from shared.items.cache import open_cache
 from shared.items.commands import CreateItem, ReleaseItem, ReserveItem, UpdateItem
 from shared.items.service import CacheResult, ItemService
 
@@ -94,7 +94,7 @@ def _item_id(request: web.Request) -> int:
 def attach(app: web.Application, dependencies: Dependencies) -> None:
     cache = open_cache()
     app[ITEMS] = ItemService(dependencies.documents(), dependencies.writes, cache)
-    app[CHECKS].append(Check("cache", lambda: _answers(cache), required=False))
+    app[CHECKS].append(Check("cache", cache.ping, required=False))
 
     async def close(_app: web.Application) -> None:
         await cache.close()
@@ -107,11 +107,6 @@ def attach(app: web.Application, dependencies: Dependencies) -> None:
 def open_log(database: Database) -> ToldLog:
     """The command log, which tells nothing that a later read of the cache could contradict."""
     return ToldLog(open_command_log(database), open_cache(), load(CacheSettings).lease_s)
-
-
-async def _answers(cache: ItemCache) -> bool:
-    """Ids begin at 1: nothing is ever kept under 0, and asking for it shows whether the cache answers."""
-    return await cache.ping()
 
 
 GATEWAY: Final = Gateway(name="items", routes=routes, attach=attach, commands=SERVICE.commands, open_log=open_log)

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.protocol.wire import CommandMessage
-from coordinator.service.commands import Command, validated
+from coordinator.service.commands import Command, encoded, validated
 from coordinator.service.errors import CommandFailed, CommandRejected, InvalidCommand, OutcomeUnreadable
 from coordinator.service.ids import command_id_for, is_system_id, new_command_id
 from coordinator.service.options import Origin
@@ -36,7 +36,8 @@ class WriteOptions(Struct, frozen=True, kw_only=True):
 
     `idempotency_key` (or `command_id`, a UUID) makes repeating safe across processes: the same key with the same
     content returns the first outcome. `expected_version` applies the command only to that version of its target.
-    After `deadline` it is not applied. `wait_s` as in `Writes.issue`.
+    After `deadline` it is not applied. `wait_s` as in `Writes.issue`. `parsed` is a command that `parse` has made: if
+    that is the one that is issued, it is not checked again.
     """
 
     idempotency_key: str | None = None
@@ -45,6 +46,7 @@ class WriteOptions(Struct, frozen=True, kw_only=True):
     deadline: datetime | None = None
     wait_s: float | None = None
     traceparent: str | None = None
+    parsed: Command | None = None
 
 
 T = TypeVar("T")
@@ -76,7 +78,7 @@ async def execute(
 
     Raises InvalidCommand, CommandRejected, CommandFailed, CommandPending, Unavailable.
     """
-    command, arguments = validated(command)
+    arguments = encoded(command) if command is options.parsed else validated(command)[1]
     lane = command.lane()
     if options.command_id is not None:
         command_id = options.command_id

@@ -7,18 +7,18 @@ import json
 from collections.abc import Sequence
 from importlib.metadata import version
 from inspect import cleandoc
-from typing import Any, Final, TypeAlias, get_type_hints
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from coordinator.dev.settings import DevSettings
-from coordinator.protocol import wire
+from coordinator.protocol import fields, wire
 from coordinator.runtime.settings import BrokerSettings
-from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler
+from coordinator.transports.rabbitmq.properties import PERSISTENT
 from coordinator.transports.rabbitmq.topology import (
     DEAD_EXCHANGE,
     SYSTEM_EXCHANGE,
@@ -31,26 +31,8 @@ from coordinator.transports.rabbitmq.topology import (
 Json: TypeAlias = dict[str, Any]
 
 _SCHEMAS: Final = "#/components/schemas/"
-# Version 8 is the system's own.
-_ID: Final = {"type": "string", "format": "uuid", "pattern": "^.{14}[^8]"}
-_NUMBER: Final = {"type": "integer", "minimum": 0, "maximum": INTEGER_MAX}
-_NUMBER_OR_TEXT: Final = {"anyOf": [_NUMBER, {"type": "string", "pattern": "^[0-9]{1,16}$"}]}
-_TYPE: Final = {"type": "string", "pattern": f"^[!-~]{{1,{wire.TYPE_CHARACTERS_MAX}}}$"}
-
-_OPTIONS: Final[dict[str, tuple[Json, str]]] = {
-    wire.HEADER_DEADLINE: (_NUMBER_OR_TEXT, "Milliseconds since the Unix epoch: not applied after this time."),
-    wire.HEADER_EXPECTED_VERSION: (_NUMBER_OR_TEXT, "Applied only if its target has this version."),
-    wire.HEADER_PUBLISHER: (_TYPE, "A name of the publisher."),
-    wire.HEADER_PUBLISHER_SEQ: (_NUMBER_OR_TEXT, "The publisher's own count of its commands."),
-    wire.HEADER_TRACEPARENT: ({"type": "string"}, "W3C Trace Context."),
-    wire.HEADER_CONTINUATION: (_TYPE, "The type of the command that its outcome is to become."),
-    wire.HEADER_ORIGIN: (
-        {"const": "public"},
-        f"Through {SYSTEM_EXCHANGE}: it is a stranger's all the same. Elsewhere it says nothing new.",
-    ),
-}
+_OPTIONS: Final = (*fields.OPTIONS, fields.ORIGIN)
 """What a command may carry, as a header of its own message or as a field in a pack."""
-
 _EXCHANGES: Final[dict[str, str]] = {
     WRITES_EXCHANGE: "Commands of anybody who may write to it.",
     SYSTEM_EXCHANGE: "Commands and effects of the system itself, and of its operators: lanes, effect workers, "
@@ -150,7 +132,13 @@ def _receive(lane: str, message: str, outcome: str) -> Json:
         "channel": {"$ref": f"#/channels/{lane}"},
         "messages": [{"$ref": f"#/channels/{lane}/messages/{message}"}],
         "bindings": {
-            "amqp": {"cc": [lane], "deliveryMode": 2, "mandatory": True, "ack": True, "bindingVersion": "0.3.0"}
+            "amqp": {
+                "cc": [lane],
+                "deliveryMode": PERSISTENT,
+                "mandatory": True,
+                "ack": True,
+                "bindingVersion": "0.3.0",
+            }
         },
         "reply": {
             "address": {
@@ -178,7 +166,7 @@ def _command_message(handler: Handler[Any]) -> Json:
 
 
 def _outcome_message(handler: Handler[Any]) -> Json:
-    result = _result_type(handler)
+    result = handler.result
     return {
         "name": f"{handler.command.type}.outcome",
         "contentType": wire.JSON_CONTENT,
@@ -225,17 +213,20 @@ def _shared_messages() -> Json:
 def _properties(command_type: str) -> Json:
     """AsyncAPI has no place of its own for AMQP's properties."""
     return {
-        "message_id": {**_ID, "description": "The command id. Required here or as header command-id."},
-        "type": {"const": command_type, "description": "Required here or as header command-type."},
+        "message_id": {
+            **_form(fields.ID),
+            "description": f"The command id. Required here or as header {fields.ID.header}.",
+        },
+        "type": {"const": command_type, "description": f"Required here or as header {fields.TYPE.header}."},
         "reply_to": {"type": "string", "description": "The queue for the outcome, or amq.rabbitmq.reply-to."},
         "correlation_id": {"type": "string", "description": "Comes back with the outcome."},
-        "delivery_mode": {"const": 2},
+        "delivery_mode": {"const": PERSISTENT},
     }
 
 
 def _schemas(services: Sequence[Service]) -> Json:
     handlers = [handler for service in services for handler in service.public_handlers]
-    results = [result for result in map(_result_type, handlers) if result is not None]
+    results = [handler.result for handler in handlers if handler.result is not None]
     # `result` is JSON text of any kind, for which msgspec has no schema.
     outcome = msgspec.defstruct(
         "Outcome",
@@ -256,9 +247,9 @@ def _schemas(services: Sequence[Service]) -> Json:
     written = {
         "CommandHeaders": _object(
             {
-                wire.HEADER_COMMAND_ID: (_ID, "For clients that cannot set the property message_id."),
-                wire.HEADER_COMMAND_TYPE: (_TYPE, "For clients that cannot set the property type."),
-                **_OPTIONS,
+                fields.ID.header: (_form(fields.ID), "For clients that cannot set the property message_id."),
+                fields.TYPE.header: (_form(fields.TYPE), "For clients that cannot set the property type."),
+                **{field.header: (_form(field), field.meaning) for field in _OPTIONS},
                 wire.HEADER_REPLAYED: ({"const": True}, "An operator has had it sent once more. It changes nothing."),
             }
         ),
@@ -272,10 +263,10 @@ def _schemas(services: Sequence[Service]) -> Json:
         ),
         "PackedCommand": _object(
             {
-                "id": (_ID, "The command id."),
-                "type": (_TYPE, "The command type."),
+                "id": (_form(fields.ID), fields.ID.meaning),
+                "type": (_form(fields.TYPE), fields.TYPE.meaning),
                 "args": ({"type": "object"}, "The arguments: the body that the command would have by itself."),
-                **{name.replace("-", "_"): option for name, option in _OPTIONS.items()},
+                **{field.name: (_form(field), field.meaning) for field in _OPTIONS},
             }
         )
         | {"required": ["id", "type", "args"]},
@@ -283,9 +274,12 @@ def _schemas(services: Sequence[Service]) -> Json:
     return dict(sorted({**{name: _portable(schema) for name, schema in made.items()}, **written}.items()))
 
 
-def _result_type(handler: Handler[Any]) -> type[msgspec.Struct] | None:
-    result = get_type_hints(handler.handle)["return"]
-    return None if result is type(None) else result
+def _form(field: fields.Field) -> Json:
+    """What the values of a field are. An integer may be text."""
+    schema: Json = _portable(msgspec.json.schema(field.form.type))
+    if schema.get("type") == "integer":
+        return {"anyOf": [schema, {"type": "string", "pattern": "^[0-9]{1,16}$"}]}
+    return schema
 
 
 def _portable(schema: Any) -> Any:

@@ -3,37 +3,40 @@
 Pure functions. What is at fault is named by its place: `[3].args.amount` is of the fourth command.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, Literal
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw, Struct
 
 from coordinator.http.problems import RequestRefused
-from coordinator.http.requests import COMMAND_ID
+from coordinator.protocol.fields import OPTIONS, with_fields
 from coordinator.protocol.wire import CommandMessage
-from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse
+from coordinator.service.commands import Command, field_at_fault, parse
 from coordinator.service.errors import InvalidCommand
-from coordinator.service.ids import command_id_for, is_system_id, new_command_id
+from coordinator.service.ids import command_id_for, is_system_id, is_uuid, new_command_id
 from coordinator.service.outcome import Outcome, OutcomeError
 
 NDJSON: Final = "application/x-ndjson"
 SHOWN_CHARACTERS_MAX: Final = 100
 
-Integer = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
+_OPTIONS: Final = tuple(field for field in OPTIONS if field.is_in_requests)
 
 
-class CommandElement(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One command of a body: the parts that one of a pack has, by the same names, and no session of a publisher.
-
-    `deadline` is in milliseconds since the Unix epoch.
-    """
+class ElementBase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a body has of each command, beside its options."""
 
     id: str | None = None
     type: str
     args: Raw
-    deadline: Integer | None = None
-    expected_version: Integer | None = None
+
+
+CommandElement = with_fields("CommandElement", ElementBase, _OPTIONS, is_checked=True)
+"""One command of a body: as one of a pack, by the same names, with the options that a client of HTTP may say."""
+_ATTRIBUTES: Final = [field.attribute for field in _OPTIONS]
+_NO_VALUES: Final = (None,) * len(_OPTIONS)
+_values_of: Final[Callable[[ElementBase], tuple[Any, ...]]] = attrgetter(*(field.name for field in _OPTIONS))
 
 
 class PendingCommand(Struct, frozen=True, kw_only=True):
@@ -135,21 +138,23 @@ def _message(
     except InvalidCommand as error:
         field = "args" if error.field is None else f"args.{error.field}"
         raise InvalidCommand(str(error), code=error.code, field=field) from None
-    return CommandMessage(
+    message = CommandMessage(
         command_id=_command_id(given.id, model.lane(), idempotency_key),
         type=given.type,
         # Encoded anew, as a request of one command is: the same command has the same fingerprint by either way.
         arguments=msgspec.json.encode(command),
-        deadline_ms=given.deadline,
-        expected_version=given.expected_version,
         traceparent=traceparent,
     )
+    values = _values_of(given)
+    if values == _NO_VALUES:
+        return message
+    return msgspec.structs.replace(message, **dict(zip(_ATTRIBUTES, values, strict=True)))
 
 
 def _command_id(given: str | None, lane: str, idempotency_key: str | None) -> str:
     if given is None:
         return new_command_id() if idempotency_key is None else command_id_for(lane, idempotency_key)
-    if not COMMAND_ID.fullmatch(given):
+    if not is_uuid(given):
         text = f"a command id is a UUID, not {given[:SHOWN_CHARACTERS_MAX]!a}"
         raise InvalidCommand(text, code="invalid_command_id", field="id")
     if is_system_id(given):

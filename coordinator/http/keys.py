@@ -7,18 +7,21 @@ from aiohttp import web
 from coordinator.http.headers import NO_PREFERENCES
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.runtime.telemetry import Stages, TraceContext
+from coordinator.service.commands import Command
 
 
 class RequestContext:
     """What is learnt of one request while it is served; the log line and the response's headers show it."""
 
-    __slots__ = ("arrived_s", "error", "is_repeatable", "preferences", "stages", "statuses", "trace")
+    __slots__ = ("arrived_s", "error", "is_repeatable", "parsed", "preferences", "stages", "statuses", "trace")
 
     def __init__(self, trace: TraceContext, stages: Stages) -> None:
         self.arrived_s = stages.began_s
         self.trace = trace
         self.stages = stages
         self.preferences = NO_PREFERENCES
+        # What the body and the path were read as. It is in order as it is.
+        self.parsed: Command | None = None
         self.error: Exception | None = None
         # Whether the request as it is, sent again, is the same command.
         self.is_repeatable = False

@@ -15,9 +15,10 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from coordinator.client.command_log import CommandLog
 from coordinator.http.keys import CONTEXT
 from coordinator.http.problems import NotReady
-from coordinator.http.requests import COMMAND_ID, NoQuery, read_query
+from coordinator.http.requests import NoQuery, read_query
 from coordinator.http.responses import Accepted, json_response
 from coordinator.service.errors import DatabaseUnavailable, NotFound
+from coordinator.service.ids import is_uuid
 from coordinator.service.outcome import OutcomeError
 from coordinator.stores.lane_tables import LogEntry
 
@@ -64,7 +65,7 @@ async def get_command(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     text = request.match_info["id"]
     command_id = text.lower()
-    if not COMMAND_ID.fullmatch(text):
+    if not is_uuid(text):
         raise NotFound("command_not_found", f"no command has the id {text[:40]!a}: command ids are UUIDs")
     request[CONTEXT].stages.command_id = command_id
     # Asked before the log is read: a command that is settled in between is then found there.

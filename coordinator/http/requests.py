@@ -16,12 +16,11 @@ from coordinator.http.keys import CONTEXT, SETTINGS
 from coordinator.http.problems import RequestRefused
 from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse
 from coordinator.service.errors import InvalidCommand
-from coordinator.service.ids import command_id_for, is_system_id, new_command_id
+from coordinator.service.ids import command_id_for, is_system_id, is_uuid, new_command_id
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
 
 JSON_TYPES: Final = ("application/json",)
 PATCH_TYPES: Final = (*JSON_TYPES, "application/merge-patch+json")
-COMMAND_ID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 _ID = re.compile(r"[1-9][0-9]{0,15}")
@@ -90,13 +89,18 @@ async def read_command(request: web.Request, model: type[C], path: dict[str, int
     for name in path or ():
         if name in arguments:
             raise InvalidCommand(f"unknown field `{name}`: the path names it", code="invalid_arguments", field=name)
-    return parse(model, arguments | path if path else arguments)
+    return _parsed(request, model, arguments | path if path else arguments)
 
 
 def path_command(request: web.Request, model: type[C], path: dict[str, int]) -> C:
     """The command that the ids of the path make up alone. Raises RequestRefused and InvalidCommand."""
     read_query(request, NoQuery)
-    return parse(model, path)
+    return _parsed(request, model, path)
+
+
+def _parsed(request: web.Request, model: type[C], arguments: dict[str, Any]) -> C:
+    command = request[CONTEXT].parsed = parse(model, arguments)
+    return command
 
 
 async def issue(
@@ -121,6 +125,7 @@ async def issue(
         expected_version=version,
         wait_s=granted_wait_s(context.preferences, request.app[SETTINGS].wait_s),
         traceparent=context.trace.traceparent,
+        parsed=context.parsed,
     )
     context.stages.command_id = command_id
     context.stages.end("validate")
@@ -137,7 +142,7 @@ def command_id_asked(values: Sequence[str]) -> str | None:
     if not values:
         return None
     value = values[0].strip(" \t")
-    if len(values) > 1 or not COMMAND_ID.fullmatch(value) or is_system_id(value):
+    if len(values) > 1 or not is_uuid(value) or is_system_id(value):
         text = f"Command-Id must be given once, as a UUID of another version than 8, not {value[:40]!a}"
         raise RequestRefused(400, "invalid_header", text, field="Command-Id")
     return value.lower()

@@ -11,8 +11,7 @@ import msgspec
 from coordinator.lane.control import DeadEffect
 from coordinator.lane.delivery import OldLetter
 from coordinator.lane.unit_of_work import BatchWork
-from coordinator.protocol.wire import CommandMessage, Problem
-from coordinator.service.options import Options
+from coordinator.protocol.wire import CommandMessage, Problem, options_of
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.text import storable, storable_end
 from coordinator.stores.lane_tables import Counter, DeadLetter
@@ -118,13 +117,6 @@ class Letters:
         target: str | None = None,
         size_bytes: int | None = None,
     ) -> DeadLetter:
-        options = Options(
-            origin=message.origin,
-            deadline_ms=message.deadline_ms,
-            expected_version=message.expected_version,
-            traceparent=message.traceparent,
-            continuation=message.continuation,
-        )
         bytes_max = ARGUMENTS_BYTES_MAX if message.command_id is not None else NAMELESS_BYTES_MAX
         return self._work.add_numbered(
             DeadLetter(
@@ -140,7 +132,7 @@ class Letters:
                 sequence=sequence,
                 arguments=message.arguments[:bytes_max],
                 size_bytes=size_bytes or message.size_bytes or len(message.arguments),
-                options=options.encode(),
+                options=options_of(message).encode(),
                 copies=1,
                 dead_at=self._work.now,
             )

@@ -6,9 +6,10 @@ not memory, and delays nobody else: each target has a window of its own.
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
 from msgspec import Struct
 
-from coordinator.protocol.wire import CommandMessage
+from coordinator.protocol.wire import CommandMessage, with_options
 from coordinator.service.options import Options
 from coordinator.stores.lane_tables import OutboxEntry
 
@@ -118,14 +119,6 @@ class Outbox:
 
 def message_of(entry: OutboxEntry) -> CommandMessage:
     """An emitted command as it travels."""
-    options = Options.decode(entry.options)
-    return CommandMessage(
-        command_id=entry.command_id,
-        type=entry.type,
-        arguments=entry.arguments,
-        deadline_ms=options.deadline_ms,
-        expected_version=options.expected_version,
-        traceparent=options.traceparent,
-        continuation=entry.continuation,
-        origin=options.origin,
-    )
+    message = CommandMessage(command_id=entry.command_id, type=entry.type, arguments=entry.arguments)
+    options = msgspec.structs.replace(Options.decode(entry.options), continuation=entry.continuation)
+    return with_options(message, options)

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
-from coordinator.lane.authors import abandon, described
+from coordinator.lane.authors import abandon, described, reference
 from coordinator.lane.letters import source_of_nameless
 from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import BatchWork
+from coordinator.service.commands import Command
 from coordinator.service.rows import Ref, Row, by_unique
+from coordinator.service.unit_of_work import Handler
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from coordinator.stores.port import Read
 from coordinator.stores.row_checks import RowChecks
@@ -25,7 +28,7 @@ def named_rows(requests: Sequence[Request], checks: RowChecks) -> tuple[list[Ref
             continue
         given: Iterable[Ref[Row]] = ()
         try:
-            given = request.handler.reads(request.command)
+            given = _named_by(request.handler, request.command)
             if type(given) is not tuple:
                 given = _listed(given)
             for ref in given:
@@ -35,6 +38,13 @@ def named_rows(requests: Sequence[Request], checks: RowChecks) -> tuple[list[Ref
             misread[place] = f"reads: {described(error)}"
             abandon(given)
     return refs, misread
+
+
+def _named_by(handler: Handler[Any], command: Command | None) -> Iterable[Ref[Row]]:
+    """What a handler says that it reads: its target, if nothing else. Raises an error of any kind."""
+    if handler.reads is not None:
+        return handler.reads(command)
+    return () if handler.target is None else (reference(handler.target(command)),)
 
 
 def _listed(given: Iterable[Ref[Row]]) -> list[Ref[Row]]:

@@ -14,6 +14,7 @@ from coordinator.operate import output
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import Refused
 from coordinator.operate.port import LetterQuery, LetterSummary
+from coordinator.protocol.fields import OPTIONS
 from coordinator.protocol.wire import HEADER_REPLAYED
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
@@ -213,13 +214,8 @@ def print_letter(letter: Letter, row: DeadLetter) -> None:
 
 def _options(row: DeadLetter) -> dict[str, object]:
     options = Options.decode(row.options)
-    known = {
-        "deadline": options.deadline_ms,
-        "expected_version": options.expected_version,
-        "continuation": options.continuation,
-        "traceparent": options.traceparent,
-        HEADER_REPLAYED: options.replayed or None,
-    }
+    known = {field.name: getattr(options, field.attribute, None) for field in OPTIONS}
+    known[HEADER_REPLAYED] = options.replayed or None
     return {name: value for name, value in known.items() if value is not None}
 
 

@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from coordinator.service.errors import InvalidCommand, Unavailable
+from coordinator.service.ids import is_uuid
 
 EXIT_REFUSED = 1
 EXIT_PENDING = 3
@@ -28,7 +29,6 @@ BY_CHARACTERS_MAX = 200
 
 _DURATION = re.compile(r"([0-9]{1,5})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _CELL_CHARACTERS_MAX = 60
 _CUT_CHARACTERS_MAX = 10_000
 
@@ -100,7 +100,7 @@ def end_orders(refused: Sequence[str], pending: int, wait_s: float) -> None:
 
 def command_id(value: str) -> str:
     """A command's id, as it is stored: in small letters."""
-    if not _UUID.fullmatch(value):
+    if not is_uuid(value):
         raise click.BadParameter(f"{value!r} is no command id: it must be a UUID")
     return value.lower()
 

@@ -1,33 +1,25 @@
 """Decoding command messages: total, so that whatever is published becomes commands, each with what is wrong with it."""
 
-import re
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import astuple
 
+from coordinator.protocol.fields import ID, OPTIONS, ORIGIN, TYPE, Field, with_fields
 from coordinator.protocol.wire import (
     BODY_BYTES_MAX,
-    HEADER_COMMAND_ID,
-    HEADER_COMMAND_TYPE,
-    HEADER_CONTINUATION,
-    HEADER_DEADLINE,
-    HEADER_EXPECTED_VERSION,
     HEADER_MALFORMED,
-    HEADER_ORIGIN,
-    HEADER_PUBLISHER,
-    HEADER_PUBLISHER_SEQ,
-    HEADER_TRACEPARENT,
-    LANE_CHARACTERS_MAX,
+    HEADERS,
     PACK_COMMANDS_MAX,
     PACK_CONTENT,
-    TYPE_CHARACTERS_MAX,
     CommandMessage,
     Envelope,
     Packed,
+    PackedBase,
     Problem,
 )
-from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.ids import is_system_id
 from coordinator.service.nesting import taken_apart
 from coordinator.service.options import Origin
@@ -44,24 +36,24 @@ PACK_TOO_LARGE: Final = "pack_too_large"
 MALFORMED_COMMAND: Final = "malformed_command"
 UNREAD_PACK: Final = frozenset({MESSAGE_TOO_LARGE, PACK_TOO_LARGE})
 """Of a pack with one of these problems the commands are found by their ids, and no more of them is read."""
-_TYPE = re.compile(r"[!-~]{1,100}")
-_CONTINUATION = re.compile(rf"(?=[!-~]{{3,100}}\Z)[^.]{{1,{LANE_CHARACTERS_MAX}}}\..+")
-_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
-class _Named(Struct, kw_only=True):
-    """As much of a command in a pack as says which it is."""
+class _NamedBase(Struct):
+    """As much of a command in a pack as says which it is, beside the options that are read of it."""
 
     id: Any = None
     type: Any = None
-    publisher: Any = None
-    publisher_seq: Any = None
-    continuation: Any = None
     origin: Any = None
 
 
-_PACK = msgspec.json.Decoder(list[Packed])
+_Named = with_fields("_Named", _NamedBase, [each for each in OPTIONS if each.is_read_unread], is_checked=False)
+_Unchecked = with_fields("_Unchecked", PackedBase, OPTIONS, is_checked=False)
+_PLACES: Final = {field.header: (place, field.form.check) for place, field in enumerate(OPTIONS)}
+_PUBLISHER, _PUBLISHER_SEQ = HEADERS.index("publisher"), HEADERS.index("publisher-seq")
+_check_id, _check_type = ID.form.check, TYPE.form.check
+_PACK: Final[msgspec.json.Decoder[list[PackedBase]]] = msgspec.json.Decoder(list[Packed])  # type: ignore[valid-type]
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
+_UNCHECKED = msgspec.json.Decoder(_Unchecked)
 _NAMED = msgspec.json.Decoder(_Named)
 _WITHIN: Final = 2
 """The level of what stands in an array, and in an object."""
@@ -81,23 +73,18 @@ def decode(
 def _decoded(envelope: Envelope, body: bytes, bytes_max: int, commands_max: int) -> tuple[CommandMessage, ...]:
     headers = envelope.headers
     if HEADER_MALFORMED in headers:
-        problem = Problem(
-            "malformed_properties", f"the AMQP properties cannot be decoded: {str(headers[HEADER_MALFORMED])[:1000]}"
-        )
-        return (_unreadable(envelope, body, problem),)
+        text = f"the AMQP properties cannot be decoded: {str(headers[HEADER_MALFORMED])[:1000]}"
+        return (_unreadable(envelope, body, Problem("malformed_properties", text)),)
     if envelope.content_type == PACK_CONTENT:
         return _decoded_pack(envelope, body, bytes_max, commands_max)
-    message = _checked(
+    values, problem = _checked(headers.items())
+    message = _message(
         envelope,
-        envelope.message_id if envelope.message_id is not None else headers.get(HEADER_COMMAND_ID),
-        envelope.type if envelope.type is not None else headers.get(HEADER_COMMAND_TYPE),
+        envelope.message_id if envelope.message_id is not None else headers.get(ID.header),
+        envelope.type if envelope.type is not None else headers.get(TYPE.header),
         body,
-        headers.get(HEADER_DEADLINE),
-        headers.get(HEADER_EXPECTED_VERSION),
-        headers.get(HEADER_PUBLISHER),
-        headers.get(HEADER_PUBLISHER_SEQ),
-        headers.get(HEADER_TRACEPARENT),
-        headers.get(HEADER_CONTINUATION),
+        values,
+        problem,
         None,
     )
     if len(body) > bytes_max and message.problem is None:
@@ -120,7 +107,7 @@ def _decoded_pack(envelope: Envelope, body: bytes, bytes_max: int, commands_max:
     try:
         elements = _PACK.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        # Something in it is wrong: each element by itself shows what.
+        # Something in it is wrong, or is said in another way (a number as text): each element by itself shows what.
         return _decoded_elements(envelope, body, commands_max)
     if len(elements) > commands_max:
         return _refused_pack(envelope, body, _too_many(len(elements), commands_max))
@@ -175,23 +162,12 @@ def _named(envelope: Envelope, element: bytes, problem: Problem, *, kept: bytes 
         each = _name_of(element)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    message = _checked(
-        envelope,
-        each.id,
-        each.type,
-        kept,
-        None,
-        None,
-        each.publisher,
-        each.publisher_seq,
-        None,
-        each.continuation,
-        each.origin,
-    )
-    return None if message.command_id is None else _cut(msgspec.structs.replace(message, problem=problem))
+    values, _ = _checked((field.header, getattr(each, field.name, None)) for field in OPTIONS)
+    message = _message(envelope, each.id, each.type, kept, values, problem, each.origin)
+    return None if message.command_id is None else _cut(message)
 
 
-def _name_of(element: bytes) -> _Named:
+def _name_of(element: bytes) -> _NamedBase:
     try:
         return _NAMED.decode(element)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -209,116 +185,96 @@ def _unreadable(envelope: Envelope, body: bytes, problem: Problem) -> CommandMes
 
 def _origin(envelope: Envelope, said: object) -> Origin:
     """The way on which a message came decides. What came through `writes.system` may say that it is only public."""
-    if not envelope.is_system or "public" in (said, envelope.headers.get(HEADER_ORIGIN)):
+    if not envelope.is_system or "public" in (said, envelope.headers.get(ORIGIN.header)):
         return "public"
     return "system"
 
 
 def _decode_packed(envelope: Envelope, element: bytes) -> CommandMessage:
     try:
-        return _of_packed(envelope, msgspec.json.decode(element, type=Packed))
+        return _of_unchecked(envelope, _UNCHECKED.decode(element))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # Where only its arguments are wrong, it is a command whose arguments are.
         text, taken_out = taken_apart(element, _WITHIN)
     try:
-        message = _of_packed(envelope, msgspec.json.decode(text, type=Packed))
+        message = _of_unchecked(envelope, _UNCHECKED.decode(text))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         problem = Problem(MALFORMED_COMMAND, f"not the JSON object that a command of a pack is: {error}")
         return _named(envelope, element, problem, kept=element) or _unreadable(envelope, element, problem)
     return _cut(msgspec.structs.replace(message, arguments=taken_out.get(message.arguments, message.arguments)))
 
 
-def _of_packed(envelope: Envelope, packed: Packed) -> CommandMessage:
-    return _checked(
-        envelope,
-        packed.id,
-        packed.type,
-        bytes(packed.args),
-        packed.deadline,
-        packed.expected_version,
-        packed.publisher,
-        packed.publisher_seq,
-        packed.traceparent,
-        packed.continuation,
-        packed.origin,
-    )
+def _of_packed(envelope: Envelope, packed: PackedBase, problem: Problem | None = None) -> CommandMessage:
+    """Of options that are checked; `problem` is what is wrong with one of them."""
+    command_id, command_type, arguments, origin, *values = astuple(packed)
+    return _message(envelope, command_id, command_type, bytes(arguments), values, problem, origin)
 
 
-def _checked(  # noqa: C901  # a line or two for each part of a command
+def _of_unchecked(envelope: Envelope, packed: PackedBase) -> CommandMessage:
+    values, problem = _checked(zip(HEADERS, astuple(packed)[len(PackedBase.__struct_fields__) :], strict=True))
+    return _message(envelope, packed.id, packed.type, bytes(packed.args), values, problem, packed.origin)
+
+
+def _checked(given: Iterable[tuple[str, object]]) -> tuple[list[Any], Problem | None]:
+    """What can be read of the options among some headers, in the order of their table; also what is wrong with one."""
+    values: list[Any] = [None] * len(OPTIONS)
+    problem: Problem | None = None
+    for header, value in given:
+        known = _PLACES.get(header)
+        if known is not None and value is not None:
+            place, check = known
+            values[place] = checked = check(value)
+            if checked is None:
+                problem = _wrong_option(OPTIONS[place], value) or problem
+    return values, problem
+
+
+def _message(
     envelope: Envelope,
     command_id: object,
     command_type: object,
     arguments: bytes,
-    deadline: object,
-    expected_version: object,
-    publisher: object,
-    publisher_seq: object,
-    traceparent: object,
-    continuation: object,
+    values: list[Any],
+    problem: Problem | None,
     origin: object,
 ) -> CommandMessage:
-    # What is wrong with a header hides whatever else is: without its conditions it is another command.
-    problem: Problem | None = None
-    clean_id: str | None = None
-    if command_id is None:
-        problem = Problem("missing_command_id", "a command needs an id, a UUID, as message_id or header command-id")
-    elif not isinstance(command_id, str) or not _UUID.fullmatch(command_id):
-        problem = Problem("invalid_command_id", f"the command id must be a UUID: {_shown(command_id)}")
-    elif not envelope.is_system and is_system_id(command_id):
-        text = f"ids of UUID version 8 are the system's own: choose another version than that of {command_id}"
-        problem = Problem("reserved_command_id", text)
-    else:
-        clean_id = command_id.lower()
-    clean_type: str | None = None
-    if isinstance(command_type, str) and _TYPE.fullmatch(command_type):
-        clean_type = command_type
-    elif problem is None:
-        problem = Problem(
-            "missing_command_type",
-            f"a command needs a type, 1 to {TYPE_CHARACTERS_MAX} visible ASCII characters, "
-            "as property type or header command-type",
-        )
-    deadline_ms = version = number = None
-    if deadline is not None:
-        deadline_ms, problem = _integer(HEADER_DEADLINE, deadline, problem)
-    if expected_version is not None:
-        version, problem = _integer(HEADER_EXPECTED_VERSION, expected_version, problem)
-    if publisher_seq is not None:
-        number, problem = _integer(HEADER_PUBLISHER_SEQ, publisher_seq, problem, least=1)
-    if (publisher is None) != (publisher_seq is None):
-        problem = Problem(INVALID_HEADER, f"{HEADER_PUBLISHER} and {HEADER_PUBLISHER_SEQ} belong together")
-    if publisher is not None and not (isinstance(publisher, str) and _TYPE.fullmatch(publisher)):
-        text = f"publisher must be 1 to {TYPE_CHARACTERS_MAX} visible ASCII characters: {_shown(publisher)}"
-        problem = Problem(INVALID_HEADER, text)
-        publisher = None
-    if continuation is not None and not (isinstance(continuation, str) and _CONTINUATION.fullmatch(continuation)):
-        text = f"continuation must be a command type, such as orders.ship: {_shown(continuation)}"
-        problem = Problem(INVALID_HEADER, text)
-        continuation = None
+    """A command of its parts. `problem` is what is wrong with its options.
+
+    That hides whatever else is wrong with it: without its conditions it is another command.
+    """
+    if problem is None and (values[_PUBLISHER] is None) != (values[_PUBLISHER_SEQ] is None):
+        problem = Problem(INVALID_HEADER, f"{HEADERS[_PUBLISHER]} and {HEADERS[_PUBLISHER_SEQ]} belong together")
+    clean_id: str | None = _check_id(command_id)
+    if clean_id is None:
+        problem = problem or _wrong_id(command_id)
+    elif not envelope.is_system and is_system_id(clean_id):
+        text = f"ids of UUID version 8 are the system's own: choose another version than that of {clean_id}"
+        problem, clean_id = problem or Problem("reserved_command_id", text), None
+    clean_type: str | None = _check_type(command_type)
+    if clean_type is None:
+        text = f"a command needs a type, {TYPE.form.words}, as property type or header {TYPE.header}"
+        problem = problem or Problem("missing_command_type", text)
     return CommandMessage(
-        command_id=clean_id,
-        type=clean_type,
-        arguments=arguments,
-        deadline_ms=deadline_ms,
-        expected_version=version,
-        publisher=publisher if isinstance(publisher, str) else None,
-        publisher_seq=number,
-        traceparent=traceparent if isinstance(traceparent, str) and len(traceparent) <= TYPE_CHARACTERS_MAX else None,
-        continuation=continuation if isinstance(continuation, str) else None,
-        origin=_origin(envelope, origin) if envelope.is_system else "public",
-        problem=problem,
+        clean_id,
+        clean_type,
+        arguments,
+        _origin(envelope, origin) if envelope.is_system else "public",
+        problem,
+        *values,
     )
 
 
-def _integer(name: str, value: object, problem: Problem | None, least: int = 0) -> tuple[int | None, Problem | None]:
-    """An integer header, which some clients can send only as text; and the problem that there is."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < len(str(INTEGER_MAX)) + 1:
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and least <= value <= INTEGER_MAX:
-        # pika has an int of its own for the long ones, which no encoder knows.
-        return int(value), problem
-    text = f"{name} must be an integer from {least} to 2^53-1: {_shown(value)}"
-    return None, Problem(INVALID_HEADER, text)
+def _wrong_id(command_id: object) -> Problem:
+    if command_id is None:
+        text = f"a command needs an id, {ID.form.words}, as message_id or header {ID.header}"
+        return Problem("missing_command_id", text)
+    return Problem("invalid_command_id", f"the command id must be {ID.form.words}: {_shown(command_id)}")
+
+
+def _wrong_option(field: Field, value: object) -> Problem | None:
+    if field.form.words is None:
+        return None
+    return Problem(INVALID_HEADER, f"{field.header} must be {field.form.words}: {_shown(value)}")
 
 
 def _shown(value: object) -> str:

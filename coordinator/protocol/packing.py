@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from coordinator.protocol.wire import CommandMessage
+from coordinator.protocol.wire import CommandMessage, values_of
 from coordinator.service.outcome import Outcome
 
 PACK_COMMANDS_MAX = 500
@@ -17,8 +17,8 @@ ENVELOPE_BYTES_MAX = 4096
 
 _FRAME_BYTES = 70
 """Of `{"id":"","type":"","args":},` and an id."""
-_NUMBER_BYTES = 40
-"""Of an optional field: its name, and a number of at most 2^53."""
+_OPTION_BYTES = 40
+"""Of an option: its name, and a number of at most 2^53, or the quotation marks of a text."""
 
 _Raw = msgspec.json.Decoder(msgspec.Raw)
 
@@ -100,11 +100,11 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
     size_bytes = 0
     for entry in issued:
         is_alone = entry.command_id in ids or is_expected(entry.command_id)
-        arguments = entry.message.arguments
         entry_bytes = _packed_bytes(entry.message)
+        is_json = _is_json(entry.message.arguments)
         is_full = len(pack) >= PACK_COMMANDS_MAX or size_bytes + entry_bytes > PACK_BYTES_MAX
         is_other = bool(pack) and pack[0].message.origin != entry.message.origin
-        if pack and (is_alone or is_full or is_other or not _is_json(arguments)):
+        if pack and (is_alone or is_full or is_other or not is_json):
             yield pack, False
             pack, size_bytes = [], 0
         if is_alone:
@@ -113,7 +113,7 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
         ids.add(entry.command_id)
         pack.append(entry)
         size_bytes += entry_bytes
-        if not _is_json(arguments):
+        if not is_json:
             yield pack, False
             pack, size_bytes = [], 0
     if pack:
@@ -123,16 +123,9 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
 def _packed_bytes(message: CommandMessage) -> int:
     """How many bytes a command takes in a pack, or more: JSON writes no character of a text with more than six."""
     size_bytes = len(message.arguments) + 6 * len(message.type or "") + _FRAME_BYTES
-    if message.deadline_ms is not None:
-        size_bytes += _NUMBER_BYTES
-    if message.expected_version is not None:
-        size_bytes += _NUMBER_BYTES
-    if message.publisher is not None:
-        size_bytes += 6 * len(message.publisher) + 2 * _NUMBER_BYTES
-    if message.traceparent is not None:
-        size_bytes += 6 * len(message.traceparent) + _NUMBER_BYTES
-    if message.continuation is not None:
-        size_bytes += 6 * len(message.continuation) + _NUMBER_BYTES
+    for value in values_of(message):
+        if value is not None:
+            size_bytes += _OPTION_BYTES + (6 * len(value) if isinstance(value, str) else 0)
     return size_bytes
 
 

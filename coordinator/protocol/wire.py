@@ -4,36 +4,27 @@ Nothing here knows an AMQP library: properties are a plain `Envelope`.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
 
+from coordinator.protocol.fields import OPTIONS, ORIGIN, with_fields
 from coordinator.service.nesting import is_too_deep
-from coordinator.service.options import Origin
+from coordinator.service.options import Options, Origin
 
 JSON_CONTENT: Final = "application/json"
 PACK_CONTENT: Final = "application/vnd.write-coordinator.pack+json"
 
-HEADER_COMMAND_ID: Final = "command-id"
-HEADER_COMMAND_TYPE: Final = "command-type"
-HEADER_DEADLINE: Final = "deadline"
-HEADER_EXPECTED_VERSION: Final = "expected-version"
-HEADER_PUBLISHER: Final = "publisher"
-HEADER_PUBLISHER_SEQ: Final = "publisher-seq"
-HEADER_TRACEPARENT: Final = "traceparent"
-HEADER_CONTINUATION: Final = "continuation"
 HEADER_REPLY_PACKS: Final = "reply-packs"
-HEADER_ORIGIN: Final = "origin"
 HEADER_REPLAYED: Final = "replayed"
 HEADER_MALFORMED: Final = "x-malformed-properties"
 """The only header of a message whose properties could not be decoded: they themselves, as hexadecimal digits."""
 
-TYPE_CHARACTERS_MAX: Final = 100
 BODY_BYTES_MAX: Final = 1 << 20
 PACK_COMMANDS_MAX: Final = 1000
-LANE_CHARACTERS_MAX: Final = 64
 
 
 class Envelope(Struct, frozen=True, kw_only=True):
@@ -53,7 +44,7 @@ class Problem(Struct, frozen=True):
     message: str
 
 
-class CommandMessage(Struct, frozen=True, kw_only=True):
+class CommandMessage(Struct, frozen=True):
     """One command as it travels. `arguments` is JSON text; its content is not checked here.
 
     `continuation` is the type of the command that its outcome is to become (coordinator/service/continuation.py).
@@ -65,14 +56,14 @@ class CommandMessage(Struct, frozen=True, kw_only=True):
     command_id: str | None
     type: str | None
     arguments: bytes
+    origin: Origin = "public"
+    problem: Problem | None = None
     deadline_ms: int | None = None
     expected_version: int | None = None
     publisher: str | None = None
     publisher_seq: int | None = None
     traceparent: str | None = None
     continuation: str | None = None
-    origin: Origin = "public"
-    problem: Problem | None = None
     size_bytes: int | None = None
     """Of the arguments as they came, where only their beginning is kept."""
 
@@ -80,19 +71,31 @@ class CommandMessage(Struct, frozen=True, kw_only=True):
 NO_ARGUMENTS = msgspec.Raw(b"")
 
 
-class Packed(Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """A command in a pack."""
+class PackedBase(Struct, omit_defaults=True, forbid_unknown_fields=True):
+    """What a pack has of each command beside its options. Whatever somebody wrote is taken, and checked later."""
 
     id: Any = None
     type: Any = None
     args: msgspec.Raw = NO_ARGUMENTS
-    deadline: Any = None
-    expected_version: Any = None
-    publisher: Any = None
-    publisher_seq: Any = None
-    traceparent: Any = None
-    continuation: Any = None
     origin: Any = None
+
+
+Packed = with_fields("Packed", PackedBase, OPTIONS, is_checked=True)
+"""A command in a pack."""
+values_of: Final[Callable[[CommandMessage], tuple[Any, ...]]] = attrgetter(*(field.attribute for field in OPTIONS))
+"""The options of a command, in the order of their table; None where it has none of that kind."""
+HEADERS: Final = tuple(field.header for field in OPTIONS)
+_KEPT: Final = tuple(name for name in Options.__struct_fields__ if name in CommandMessage.__struct_fields__)
+
+
+def options_of(message: CommandMessage) -> Options:
+    """What a row of the lane keeps of a message. Its publisher session has gone on by then."""
+    return Options(**{name: getattr(message, name) for name in _KEPT})
+
+
+def with_options(message: CommandMessage, options: Options) -> CommandMessage:
+    """A message again as it was kept."""
+    return msgspec.structs.replace(message, **{name: getattr(options, name) for name in _KEPT})
 
 
 def fingerprint_of(message: CommandMessage) -> str:
@@ -117,16 +120,10 @@ def headers_of(message: CommandMessage, *, is_lowered: bool = False) -> dict[str
 
     `is_lowered`: through `writes.system`, though it is a stranger's.
     """
-    pairs = (
-        (HEADER_DEADLINE, message.deadline_ms),
-        (HEADER_EXPECTED_VERSION, message.expected_version),
-        (HEADER_PUBLISHER, message.publisher),
-        (HEADER_PUBLISHER_SEQ, message.publisher_seq),
-        (HEADER_TRACEPARENT, message.traceparent),
-        (HEADER_CONTINUATION, message.continuation),
-        (HEADER_ORIGIN, message.origin if is_lowered else None),
-    )
-    return {name: value for name, value in pairs if value is not None}
+    headers = {header: value for header, value in zip(HEADERS, values_of(message), strict=False) if value is not None}
+    if is_lowered:
+        headers[ORIGIN.header] = message.origin
+    return headers
 
 
 def encode_pack(messages: list[CommandMessage], *, with_origin: bool = False) -> bytes:
@@ -134,16 +131,11 @@ def encode_pack(messages: list[CommandMessage], *, with_origin: bool = False) ->
     return msgspec.json.encode(
         [
             Packed(
-                id=message.command_id,
-                type=message.type,
-                args=msgspec.Raw(message.arguments),
-                deadline=message.deadline_ms,
-                expected_version=message.expected_version,
-                publisher=message.publisher,
-                publisher_seq=message.publisher_seq,
-                traceparent=message.traceparent,
-                continuation=message.continuation,
-                origin="public" if with_origin and message.origin == "public" else None,
+                message.command_id,
+                message.type,
+                msgspec.Raw(message.arguments),
+                "public" if with_origin and message.origin == "public" else None,
+                *values_of(message),
             )
             for message in messages
         ]

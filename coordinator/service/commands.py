@@ -52,9 +52,7 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
     try:
         if isinstance(arguments, bytes):
             if is_too_deep(arguments):
-                raise InvalidCommand(
-                    f"the arguments are nested deeper than {NESTING_MAX} levels", code="malformed_json"
-                )
+                raise _too_deep()
             return msgspec.json.decode(arguments, type=model)
         return msgspec.convert(arguments, type=model)
     except msgspec.ValidationError as error:
@@ -65,6 +63,10 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
         raise InvalidCommand(f"{text}{_choices(model, field, error)}", code="invalid_arguments", field=field) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(arguments, error) from None
+
+
+def _too_deep() -> InvalidCommand:
+    return InvalidCommand(f"the arguments are nested deeper than {NESTING_MAX} levels", code="malformed_json")
 
 
 def _check_json(arguments: bytes) -> None:
@@ -93,16 +95,31 @@ def _choices(model: type[Command], field: str | None, error: msgspec.ValidationE
     return f"; there are {', '.join(values)}" if values else ""
 
 
+def encoded(command: Command) -> bytes:
+    """The arguments of a command that `parse` has made, as JSON text.
+
+    Raises InvalidCommand for what JSON text cannot say, or says with more levels than it may have.
+    """
+    arguments = _json(command)
+    if is_too_deep(arguments):
+        raise _too_deep()
+    return arguments
+
+
 def validated(command: C) -> tuple[C, bytes]:
     """Check a command that was built in code, and return it with its arguments as JSON text.
 
     Raises InvalidCommand.
     """
+    arguments = _json(command)
+    return parse(type(command), arguments), arguments
+
+
+def _json(command: Command) -> bytes:
     try:
-        arguments = msgspec.json.encode(command)
+        return msgspec.json.encode(command)
     except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
         raise InvalidCommand(f"{command.type}: {error}") from None
-    return parse(type(command), arguments), arguments
 
 
 def at_fault(field: str, message: str) -> ValueError:

@@ -321,7 +321,7 @@ def saga_steps(metadata: MetaData) -> Table:
 
 
 def _because(row: S, code: str, text: str) -> S:
-    """The first reason is the one that counts; what follows from it is added to its text."""
+    """The row with this reason, as much of it as has room."""
     return msgspec.structs.replace(row, reason_code=code[:CODE_CHARACTERS_MAX], reason=_short(text))
 
 

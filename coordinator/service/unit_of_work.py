@@ -6,7 +6,8 @@ what remains of a whole batch in one transaction. Handlers call nothing outside:
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from types import NoneType
+from typing import Any, Generic, Literal, Protocol, TypeVar, get_type_hints
 
 from msgspec import Struct
 
@@ -69,16 +70,13 @@ FailurePolicy = Literal["park", "park-key", "block"]
 Handle = Callable[[UnitOfWork, C], Struct | None]
 
 
-def _no_rows(command: Any) -> tuple[Ref[Row], ...]:  # noqa: ARG001
-    return ()
-
-
 class Handler(Struct, Generic[C], frozen=True):
     """How one command type is applied.
 
     `reads` names the rows that the handler will look at, so that a batch fetches them in one query per kind; a row it
-    does not name is fetched when asked for. When a command that is settled already is delivered again, projections are
-    told of these rows again; so name the rows that the handler changes, and by their keys those that it removes.
+    does not name is fetched when asked for. Without `reads` that is its `target`. When a command that is settled
+    already is delivered again, projections are told of these rows again; so name the rows that the handler changes, and
+    by their keys those that it removes.
     `target` names the row that `expected-version` is about; without it a command that carries an expected version is
     rejected (`expected_version_unsupported`).
     `on_failure` says what a command of this type that fails does to the lane: `park` dead-letters it and the lane goes
@@ -93,7 +91,7 @@ class Handler(Struct, Generic[C], frozen=True):
 
     command: type[C]
     handle: Handle[C]
-    reads: Callable[[C], Iterable[Ref[Row]]] = _no_rows
+    reads: Callable[[C], Iterable[Ref[Row]]] | None = None
     target: Callable[[C], Ref[Row]] | None = None
     on_failure: FailurePolicy = "park"
     is_internal: bool = False
@@ -102,3 +100,12 @@ class Handler(Struct, Generic[C], frozen=True):
     def __post_init__(self) -> None:
         if self.on_failure == "park-key" and self.target is None:
             raise TypeError(f"{self.command.type}: park-key needs a target, whose commands wait")
+
+    @property
+    def result(self) -> type[Struct] | None:
+        """What an applied command returns, as `handle` is annotated; None: nothing. Raises TypeError without that."""
+        hints = get_type_hints(self.handle)
+        if "return" not in hints:
+            raise TypeError(f"{self.command.type}: its handler does not say what it returns")
+        result: type[Any] = hints["return"]
+        return None if result is NoneType else result

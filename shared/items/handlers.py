@@ -74,9 +74,9 @@ def _named(command: UpdateItem | QuoteItem | ReserveItem | ReleaseItem) -> Ref[R
 
 HANDLERS = (
     Handler(CreateItem, create_item),
-    Handler(UpdateItem, update_item, reads=lambda command: (_named(command),), target=_named),
+    Handler(UpdateItem, update_item, target=_named),
     Handler(QuoteItem, quote_item, reads=lambda command: (_named(command),)),
-    Handler(ReserveItem, reserve_item, reads=lambda command: (_named(command),), target=_named),
+    Handler(ReserveItem, reserve_item, target=_named),
     Handler(
         ReleaseItem,
         release_item,

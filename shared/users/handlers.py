@@ -70,8 +70,8 @@ def _named(command: UpdateUser | DeleteUser | CreditUser) -> Ref[Row]:
 HANDLERS = (
     Handler(CreateUser, create_user, reads=lambda command: (by_unique(User, "email", kept_email(command.email)),)),
     Handler(UpdateUser, update_user, reads=_update_reads, target=_named),
-    Handler(DeleteUser, delete_user, reads=lambda command: (_named(command),), target=_named),
-    Handler(CreditUser, credit_user, reads=lambda command: (_named(command),), target=_named),
+    Handler(DeleteUser, delete_user, target=_named),
+    Handler(CreditUser, credit_user, target=_named),
     Handler(
         TransferCredit,
         transfer_credit,

@@ -364,8 +364,8 @@ _rewritten(
     "a late command of a pack is applied",
     decoding,
     "_of_packed",
-    "packed.deadline,",
-    "None,",
+    "astuple(packed)",
+    "astuple(msgspec.structs.replace(packed, deadline=None))",
 )
 _rewritten(
     "version-not-checked",

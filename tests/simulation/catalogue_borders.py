@@ -170,8 +170,8 @@ def _of_origin() -> Iterator[Mutant]:
         "a stranger's command is the system's once it was replayed",
         Letters,
         "_add",
-        "origin=message.origin,\n        deadline_ms",
-        'origin="system",\n        deadline_ms',
+        "options_of(message)",
+        'msgspec.structs.replace(options_of(message), origin="system")',
     )
     yield rewritten(
         "strangers-continuation-is-the-systems",
@@ -186,23 +186,23 @@ def _of_origin() -> Iterator[Mutant]:
         "all that comes through writes.system is the system's, a stranger's continuation too",
         decoding,
         "_origin",
-        'or "public" in (said, envelope.headers.get(HEADER_ORIGIN))',
+        'or "public" in (said, envelope.headers.get(ORIGIN.header))',
         "",
     )
     yield rewritten(
         "forged-origin-believed",
         "a header makes anybody the system",
         decoding,
-        "_checked",
+        "_message",
         '_origin(envelope, origin) if envelope.is_system else "public"',
-        'envelope.headers.get(HEADER_ORIGIN, "system" if envelope.is_system else "public")',
+        'envelope.headers.get(ORIGIN.header, "system" if envelope.is_system else "public")',
     )
     yield rewritten(
         "version-8-accepted-at-the-public-door",
         "a stranger takes the id of a command that the system will derive",
         decoding,
-        "_checked",
-        "not envelope.is_system and is_system_id(command_id)",
+        "_message",
+        "not envelope.is_system and is_system_id(clean_id)",
         "False",
     )
     yield Mutant("forbidden-type-obeyed", "a stranger's internal command is applied", _forbidden_type_obeyed)

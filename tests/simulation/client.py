@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import pika
 
+from coordinator.protocol.fields import ID, TYPE
 from coordinator.protocol.outcomes import decode_outcome
 from coordinator.protocol.wire import (
-    HEADER_COMMAND_ID,
-    HEADER_COMMAND_TYPE,
     HEADER_REPLY_PACKS,
     JSON_CONTENT,
     PACK_CONTENT,
@@ -173,7 +172,7 @@ class Client:
         if self.packs_replies:
             # As amqp-publish does it: no properties, and integers as text.
             headers = {name: str(value) for name, value in headers.items()}
-            named = {HEADER_COMMAND_ID: command.command_id, HEADER_COMMAND_TYPE: command.type}
+            named = {ID.header: command.command_id, TYPE.header: command.type}
             headers |= {name: value for name, value in named.items() if value is not None}
             properties = pika.BasicProperties(headers=headers, reply_to=self.name, correlation_id=key)
         else:

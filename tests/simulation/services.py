@@ -8,7 +8,7 @@ from coordinator.service.commands import Command, Id
 from coordinator.service.continuation import Continuation, Deferred
 from coordinator.service.errors import Rejected
 from coordinator.service.outside_calls import effects_key
-from coordinator.service.rows import Ref, Row, by_key
+from coordinator.service.rows import Row, by_key
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 from tests.support.ledger import LEDGER, Account, Deposit, Fragile, Rename, Resume, Tamper, tamper
@@ -185,10 +185,6 @@ def rename(work: UnitOfWork, command: Rename) -> Account:
     return work.save(structs.replace(account, owner=command.owner))
 
 
-def _named(command: Tamper | Fragile) -> tuple[Ref[Row], ...]:
-    return (by_key(Account, command.id),)
-
-
 LEDGER_LANE = Service(
     name="ledger",
     models=LEDGER.models,
@@ -197,11 +193,10 @@ LEDGER_LANE = Service(
         Handler(
             Fragile,
             fragile,
-            reads=_named,
             target=lambda command: by_key(Account, command.id),
             on_failure="park-key",
         ),
-        Handler(Tamper, tamper, reads=_named, target=lambda command: by_key(Account, command.id)),
+        Handler(Tamper, tamper, target=lambda command: by_key(Account, command.id)),
         Handler(Resume, resume, reads=lambda command: (by_key(Account, command.id),)),
         Handler(Rename, rename, reads=lambda command: (by_key(Account, command.id),)),
         Handler(

@@ -225,12 +225,7 @@ LEDGER = Service(
     models=(Account,),
     handlers=(
         Handler(OpenAccount, open_account, reads=lambda command: (by_unique(Account, "owner", command.owner),)),
-        Handler(
-            Deposit,
-            deposit,
-            reads=lambda command: (by_key(Account, command.id),),
-            target=lambda command: by_key(Account, command.id),
-        ),
+        Handler(Deposit, deposit, target=lambda command: by_key(Account, command.id)),
         Handler(Tamper, tamper, reads=lambda command: (by_key(Account, command.id),)),
         Handler(Rename, rename, reads=lambda command: (by_key(Account, command.id),)),
         Handler(Close, close, reads=lambda command: (by_key(Account, command.id),)),
@@ -238,7 +233,6 @@ LEDGER = Service(
         Handler(
             Fragile,
             fragile,
-            reads=lambda command: (by_key(Account, command.id),),
             target=lambda command: by_key(Account, command.id),
             on_failure="park-key",
         ),

@@ -394,7 +394,7 @@ def test_rows_of_a_rolled_back_transaction_are_not_believed_after_a_takeover() -
 def test_a_blocking_command_that_waited_blocks_when_its_turn_comes() -> None:
     target = lambda command: by_key(Account, command.id)  # noqa: E731
     handlers = [each for each in LEDGER.handlers if each.command is not Tamper]
-    blocking = Handler(Tamper, tamper, reads=lambda command: (target(command),), target=target, on_failure="block")
+    blocking = Handler(Tamper, tamper, target=target, on_failure="block")
     service = structs.replace(LEDGER, handlers=(*handlers, blocking))
     database = MemoryDatabase()
     lane = LaneUnderTest(MemoryStore(database), service=service)

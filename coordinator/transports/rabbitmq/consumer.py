@@ -21,7 +21,7 @@ import structlog
 from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Delivery, Reply, Settlement
 from coordinator.protocol.outcomes import encode_outcome, encode_outcomes
-from coordinator.protocol.wire import JSON_CONTENT, PACK_CONTENT
+from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, CoordinatorError
@@ -32,14 +32,14 @@ from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.rabbitmq.acknowledgements import Acknowledgements
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
-from coordinator.transports.rabbitmq.emitted import PERSISTENT, EmittedCommands
+from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
 from coordinator.transports.rabbitmq.keeping import Kept
 from coordinator.transports.rabbitmq.not_sent import NotSent
+from coordinator.transports.rabbitmq.properties import command_properties, outcome_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, dead_queue_name, queue_name, takes_outcomes
 
-TRANSIENT = 1
 REPLY_OUTCOMES_MAX = 500
 REPLY_BYTES_MAX = 1 << 20
 """Of outcomes that are packed: the broker ends the connection of whoever sends what is too large for it."""
@@ -315,19 +315,17 @@ class LaneConsumer:
                 packs[reply.reply_to].append(reply)
                 continue
             for outcome in reply.outcomes:
-                self._send_reply(reply.reply_to, reply.correlation_id, JSON_CONTENT, encode_outcome(outcome))
+                self._send_reply(reply.reply_to, reply.correlation_id, encode_outcome(outcome), is_pack=False)
         for reply_to, several in packs.items():
             outcomes = [outcome for reply in several for outcome in reply.outcomes]
             # Of several messages, the ids tell whose each outcome is.
             correlation_id = several[0].correlation_id if len(several) == 1 else None
             for start in range(0, len(outcomes), REPLY_OUTCOMES_MAX):
                 for body in bodies_of(outcomes[start : start + REPLY_OUTCOMES_MAX]):
-                    self._send_reply(reply_to, correlation_id, PACK_CONTENT, body)
+                    self._send_reply(reply_to, correlation_id, body, is_pack=True)
 
-    def _send_reply(self, reply_to: str, correlation_id: str | None, content_type: str, body: bytes) -> None:
-        properties = pika.BasicProperties(
-            content_type=content_type, correlation_id=correlation_id, delivery_mode=TRANSIENT
-        )
+    def _send_reply(self, reply_to: str, correlation_id: str | None, body: bytes, *, is_pack: bool) -> None:
+        properties = outcome_properties(correlation_id, is_pack=is_pack)
         if not (takes_outcomes(reply_to) and self._outcomes.send(reply_to, properties, body)):
             self._not_sent.count(reply_to)
 
@@ -335,10 +333,9 @@ class LaneConsumer:
         self._on_emitted_confirmed(entries)
 
     def _publish_marker(self, command_id: str) -> None:
-        properties = pika.BasicProperties(
-            message_id=command_id, type=Marker.type, content_type=JSON_CONTENT, delivery_mode=PERSISTENT
-        )
-        confirm = self._publisher.publish(SYSTEM_EXCHANGE, self._lane, properties, b"{}")
+        marker = CommandMessage(command_id, Marker.type, b"{}")
+        properties = command_properties(marker, {})
+        confirm = self._publisher.publish(SYSTEM_EXCHANGE, self._lane, properties, marker.arguments)
         # Whether it arrived shows at the next look.
         confirm.add_done_callback(lambda done: done.cancelled() or done.exception())
 

@@ -13,14 +13,14 @@ import pika
 import structlog
 
 from coordinator.lane.outbox import message_of
-from coordinator.protocol.wire import HEADER_REPLAYED, JSON_CONTENT, headers_of
+from coordinator.protocol.wire import HEADER_REPLAYED, headers_of
 from coordinator.service.options import Options
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.rabbitmq.properties import command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
-PERSISTENT = 2
 RETRY_DELAY_S_MAX = 30.0
 WARNED_EVERY_S = 60.0
 
@@ -133,12 +133,6 @@ def properties_of(entry: OutboxEntry) -> pika.BasicProperties:
     headers = headers_of(message, is_lowered=message.origin == "public")
     if Options.decode(entry.options).replayed:
         headers[HEADER_REPLAYED] = True
-    return pika.BasicProperties(
-        message_id=entry.command_id,
-        type=entry.type,
-        content_type=JSON_CONTENT,
-        delivery_mode=PERSISTENT,
-        # An effect's age tells its worker what the other side may have forgotten.
-        timestamp=int(entry.created_at.timestamp()) if entry.lane.startswith(EFFECTS_PREFIX) else None,
-        headers=headers,
-    )
+    # An effect's age tells its worker what the other side may have forgotten.
+    timestamp = int(entry.created_at.timestamp()) if entry.lane.startswith(EFFECTS_PREFIX) else None
+    return command_properties(message, headers, timestamp=timestamp)

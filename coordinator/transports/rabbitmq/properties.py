@@ -1,9 +1,15 @@
-"""The AMQP properties of a message that was received, as the wire protocol's envelope."""
+"""AMQP properties: of what was received, as the wire protocol's envelope, and of what is published."""
 
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
-from coordinator.protocol.wire import Envelope
+import pika
+
+from coordinator.protocol.wire import JSON_CONTENT, PACK_CONTENT, CommandMessage, Envelope
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
+
+PERSISTENT: Final = 2
+_TRANSIENT: Final = 1
 
 
 class Properties(Protocol):
@@ -23,4 +29,34 @@ def envelope_of(properties: Properties, exchange: str = "") -> Envelope:
         content_type=properties.content_type,
         headers=properties.headers or {},
         is_system=exchange == SYSTEM_EXCHANGE,
+    )
+
+
+def command_properties(
+    message: CommandMessage | None,
+    headers: Mapping[str, Any],
+    *,
+    reply_to: str | None = None,
+    correlation_id: str | None = None,
+    timestamp: int | None = None,
+) -> pika.BasicProperties:
+    """Those of a message that the broker must not lose: a command, an effect, or a pack of commands (None)."""
+    return pika.BasicProperties(
+        message_id=None if message is None else message.command_id,
+        type=None if message is None else message.type,
+        content_type=PACK_CONTENT if message is None else JSON_CONTENT,
+        delivery_mode=PERSISTENT,
+        reply_to=reply_to,
+        correlation_id=correlation_id,
+        timestamp=timestamp,
+        headers=dict(headers),
+    )
+
+
+def outcome_properties(correlation_id: str | None, *, is_pack: bool) -> pika.BasicProperties:
+    """Those of an outcome, or of a pack of them: whoever misses it finds it in the command log."""
+    return pika.BasicProperties(
+        content_type=PACK_CONTENT if is_pack else JSON_CONTENT,
+        correlation_id=correlation_id,
+        delivery_mode=_TRANSIENT,
     )

@@ -17,7 +17,6 @@ from coordinator.protocol.outcomes import decode_outcome, decode_outcomes
 from coordinator.protocol.packing import InFlight, Pack, packs_of
 from coordinator.protocol.wire import (
     HEADER_REPLY_PACKS,
-    JSON_CONTENT,
     PACK_CONTENT,
     CommandMessage,
     encode_pack,
@@ -37,12 +36,12 @@ from coordinator.service.outcome import Outcome
 from coordinator.stores.outcomes import from_log
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.keeping import Kept
+from coordinator.transports.rabbitmq.properties import command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.refusals import NOT_FOUND, ClosedByBroker
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
 
 REPLY_QUEUE_EXPIRES_MS = 60_000
-PERSISTENT = 2
 UNSETTLED_MAX = 100_000
 """Commands of which this process remembers that their outcomes are still to come."""
 LOOKUPS_AT_ONCE = 8
@@ -247,14 +246,8 @@ class RabbitWrites:
             headers[HEADER_REPLY_PACKS] = True
             for entry in entries:
                 self._by_id[entry.command_id] = entry
-        properties = pika.BasicProperties(
-            message_id=None if is_pack else first.command_id,
-            type=None if is_pack else first.type,
-            content_type=PACK_CONTENT if is_pack else JSON_CONTENT,
-            delivery_mode=PERSISTENT,
-            reply_to=self._reply_queue,
-            correlation_id=correlation_id,
-            headers=headers,
+        properties = command_properties(
+            None if is_pack else first, headers, reply_to=self._reply_queue, correlation_id=correlation_id
         )
         body = encode_pack([entry.message for entry in entries]) if is_pack else first.arguments
         exchange = SYSTEM_EXCHANGE if first.origin == "system" else WRITES_EXCHANGE

@@ -27,6 +27,19 @@ async def test_without_a_key_every_request_is_a_command_of_its_own(users: Any) -
     assert first.headers["Command-Id"] != second.headers["Command-Id"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [("POST", "/users", ADA), ("PATCH", "/users/7", {"name": "Eve"}), ("DELETE", "/users/7", None)],
+)
+async def test_what_a_request_says_is_parsed_once(
+    users: Any, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: Any
+) -> None:
+    monkeypatch.setattr("coordinator.client.writes.validated", lambda command: pytest.fail(f"{command} is in order"))
+    response, _ = await users.call(method, path, json=body)
+    assert response.status in (200, 201, 204)
+    assert len(users.writes.issued) == 1
+
+
 async def test_a_malformed_key_issues_nothing(users: Any) -> None:
     response, body = await users.call("POST", "/users", json=ADA, headers={"Idempotency-Key": "a b"})
     assert (response.status, body["code"], body["field"]) == (400, "invalid_header", "Idempotency-Key")

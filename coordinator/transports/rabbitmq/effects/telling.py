@@ -6,25 +6,24 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-import msgspec
 import pika
 import structlog
 from prometheus_client import Counter
 
 from coordinator.lane.control import DeadEffect
 from coordinator.protocol.attempted import Attempted
-from coordinator.protocol.wire import JSON_CONTENT, CommandMessage
+from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command
 from coordinator.service.errors import Unavailable
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.dead_effects import dead_effect_id
 from coordinator.transports.rabbitmq.effects.retry_queues import HEADER_PUT_BACK_AT, retry_key
+from coordinator.transports.rabbitmq.properties import command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
 DEAD = Counter("effects_dead_total", "Messages that are no effect, or met a defect; the lane was told.", ["service"])
 
-_PERSISTENT: Final = 2
 _PAUSE_S_MAX: Final = 30.0
 _LINE_S: Final = 60.0
 
@@ -73,13 +72,12 @@ class Telling:
 
     async def bring(self, command: Command, command_id: str, lane: str) -> None:
         """Bring a command to its lane. Return once the broker has it. Raises InvalidCommand if it refuses that one."""
+        message = CommandMessage(command_id, command.type, command.arguments())
         await self._insist(
             "result_not_taken",
             lane,
-            lambda: pika.BasicProperties(
-                message_id=command_id, type=command.type, content_type=JSON_CONTENT, delivery_mode=_PERSISTENT
-            ),
-            msgspec.json.encode(command),
+            lambda: command_properties(message, {}),
+            message.arguments,
             {"command_id": command_id, "type": command.type},
         )
 
@@ -113,11 +111,4 @@ class Telling:
 
 def _carrying(message: CommandMessage, attempted: Attempted, emitted_at_s: int | None) -> pika.BasicProperties:
     """The properties of a message that carries an effect on."""
-    return pika.BasicProperties(
-        message_id=message.command_id,
-        type=message.type,
-        content_type=JSON_CONTENT,
-        delivery_mode=_PERSISTENT,
-        timestamp=emitted_at_s,
-        headers=attempted.headers(),
-    )
+    return command_properties(message, attempted.headers(), timestamp=emitted_at_s)
