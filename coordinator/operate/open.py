@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from coordinator.operate.mongodb import MongoAdmin
-from coordinator.operate.port import LaneAdmin
-from coordinator.operate.sql import SqlAdmin
 from coordinator.registry import registry
 from coordinator.runtime.addresses import scheme_of
 from coordinator.runtime.settings import DatabaseSettings, load
+from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.mongodb.admin import MongoAdmin
+from coordinator.stores.sql.admin import SqlAdmin
 
 
 @contextmanager

@@ -12,19 +12,19 @@ def open_store(url: str, service: Service) -> Store:
     """The store for a database's address; connects on first use. Raises ConfigurationError."""
     scheme = scheme_of(url)
     if scheme == "postgresql":
-        from coordinator.stores.postgresql import PostgresStore
+        from coordinator.stores.postgresql.store import PostgresStore
 
         return PostgresStore(url, service)
     if scheme in ("mysql", "mariadb"):
-        from coordinator.stores.mysql import MysqlStore
+        from coordinator.stores.mysql.store import MysqlStore
 
         return MysqlStore(url, service)
     if scheme == "mongodb":
-        from coordinator.stores.mongodb import MongoStore
+        from coordinator.stores.mongodb.store import MongoStore
 
         return MongoStore(url, service)
     if scheme == "sqlite":
-        from coordinator.stores.sqlite import SqliteStore
+        from coordinator.stores.sqlite.store import SqliteStore
 
         return SqliteStore(url.partition(":///")[2], service)
     raise ConfigurationError(f"no store for {scheme!r}: use postgresql, mysql, mariadb, mongodb or sqlite")

@@ -13,12 +13,12 @@ from coordinator.lane.batch import whole_deliveries
 from coordinator.lane.delivery import Delivery, Hold, Settlement
 from coordinator.lane.parts import Parts
 from coordinator.lane.publisher_order import PublisherOrder
-from coordinator.operate.sql import SqlAdmin
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
 from coordinator.stores.lane_tables import LogEntry, PublisherPosition
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from coordinator.stores.sqlite import SqliteStore, create_schema
+from coordinator.stores.sql.admin import SqlAdmin
+from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from tests.support.cost import FLOOR_S, GROWTH_MAX, cpu_s
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import LEDGER, Account, Deposit, OpenAccount, Rename

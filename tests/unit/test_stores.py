@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Refusal, Store, StoreUnavailable
-from coordinator.stores.sqlite import SqliteStore, create_schema
+from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from tests.support.ledger import LEDGER
 from tests.support.store_contract import (
     NOW,

@@ -28,7 +28,7 @@ from coordinator.stores.port import (
     Transaction,
 )
 from coordinator.stores.server import ServerStore
-from coordinator.stores.sql import BACKLOG, Schema, TableOf, dropped, missing_table, row_of
+from coordinator.stores.sql.schema import BACKLOG, Schema, TableOf, dropped, missing_table, row_of
 
 BUSY_TIMEOUT_S = 5.0
 _MISSING = re.compile(r"(?:no such table: (?:main\.)?|no such column: (?:\w+\.)?|has no column named )(\w+)")

@@ -35,10 +35,10 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
-from coordinator.stores.postgresql_errors import translated
-from coordinator.stores.postgresql_pipeline import Pipeline, Refused, Statement
+from coordinator.stores.postgresql.errors import translated
+from coordinator.stores.postgresql.pipeline import Pipeline, Refused, Statement
 from coordinator.stores.server import ServerStore
-from coordinator.stores.sql import BACKLOG, Schema, TableOf, missing_table, row_of, unsynced
+from coordinator.stores.sql.schema import BACKLOG, Schema, TableOf, missing_table, row_of, unsynced
 
 CONNECT_TIMEOUT_S = 5
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000

@@ -26,7 +26,10 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemy
 
 from coordinator.client.database import row_of, utc
 from coordinator.migrations.migrate import DRIVERS
-from coordinator.operate.port import (
+from coordinator.runtime.addresses import scheme_of
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.ids import replay_command_id
+from coordinator.stores.admin import (
     FAILED_AMONG,
     LOCK_TIMEOUT_S,
     EmittedSummary,
@@ -35,9 +38,6 @@ from coordinator.operate.port import (
     LetterQuery,
     LetterSummary,
 )
-from coordinator.runtime.addresses import scheme_of
-from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
-from coordinator.service.ids import replay_command_id
 from coordinator.stores.lane_tables import (
     LEASE_TABLE,
     Cancellation,

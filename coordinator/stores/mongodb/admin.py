@@ -14,7 +14,9 @@ from pymongo.read_concern import ReadConcern
 from pymongo.synchronous.database import Database
 
 from coordinator.client.database import Document, document_of, row_of_document, utc
-from coordinator.operate.port import (
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.ids import replay_command_id
+from coordinator.stores.admin import (
     FAILED_AMONG,
     LOCK_TIMEOUT_S,
     EmittedSummary,
@@ -23,8 +25,6 @@ from coordinator.operate.port import (
     LetterQuery,
     LetterSummary,
 )
-from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
-from coordinator.service.ids import replay_command_id
 from coordinator.stores.lane_tables import (
     LEASE_TABLE,
     Cancellation,

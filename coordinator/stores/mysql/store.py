@@ -17,8 +17,8 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import R, Row
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE
-from coordinator.stores.mysql_errors import depends_on_more, is_of_schema, is_signaled, translated
-from coordinator.stores.mysql_statements import Statements
+from coordinator.stores.mysql.errors import depends_on_more, is_of_schema, is_signaled, translated
+from coordinator.stores.mysql.statements import Statements
 from coordinator.stores.port import (
     Backlog,
     BatchFault,
@@ -32,7 +32,7 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
-from coordinator.stores.sql import BACKLOG, Schema, aware, dropped, missing_table, naive, row_of, unsynced
+from coordinator.stores.sql.schema import BACKLOG, Schema, aware, dropped, missing_table, naive, row_of, unsynced
 
 CONNECT_TIMEOUT_S = 5
 IO_TIMEOUT_S = 30
