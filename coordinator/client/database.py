@@ -5,14 +5,11 @@ serves them is decided here.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any, TypeAlias, TypeVar
 
-import msgspec
 from pymongo import AsyncMongoClient
-from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 from sqlalchemy import Select, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -21,9 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from coordinator.runtime.addresses import scheme_of
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.service.rows import R
+from coordinator.stores.mongodb.documents import Document, Documents
+from coordinator.stores.sql.schema import row_of_mapping
 
-Document: TypeAlias = dict[str, Any]
-Documents: TypeAlias = AsyncDatabase[Document]
 Database: TypeAlias = AsyncEngine | Documents
 
 ASYNC_DRIVERS = {
@@ -120,28 +117,4 @@ async def fetch(engine: AsyncEngine, query: Select[Any], model: type[R]) -> list
     """The rows of a query that selects the model's columns."""
     async with reading(), engine.connect() as connection:
         result = await connection.execute(query)
-        return [row_of(model, mapping) for mapping in result.mappings()]
-
-
-def row_of(model: type[R], values: Mapping[Any, Any]) -> R:
-    """A row of a mapping by column names."""
-    return model(**{name: utc(values[name]) for name in model.__struct_fields__})
-
-
-def row_of_document(model: type[R], document: Document) -> R:
-    """A row of a MongoDB document, whose `_id` is the row's key."""
-    document[model.key] = document.pop("_id")
-    return model(**{name: utc(document.get(name)) for name in model.__struct_fields__})
-
-
-def document_of(row: R) -> Document:
-    """The MongoDB document of a row."""
-    document = msgspec.structs.asdict(row)
-    return {"_id": document.pop(row.key), **document}
-
-
-def utc(value: Any) -> Any:
-    """Datetimes in UTC: those without a zone (MySQL has none) are in it already."""
-    if not isinstance(value, datetime):
-        return value
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return [row_of_mapping(model, mapping) for mapping in result.mappings()]

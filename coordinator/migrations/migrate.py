@@ -17,13 +17,13 @@ from pymongo.errors import CollectionInvalid, OperationFailure, PyMongoError
 from sqlalchemy import URL, Connection, MetaData, create_engine, make_url, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from coordinator.client.database import Document
 from coordinator.runtime.addresses import scheme_of
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE
+from coordinator.stores.mongodb.documents import Document
 
 _ENVIRONMENT = Path(__file__).parent
 _LOCK_NUMBER = 0x77726974

@@ -8,10 +8,10 @@ from pymongo import MongoClient
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.engine import Engine
 
-from coordinator.client.database import utc
 from coordinator.migrations.migrate import DRIVERS
 from coordinator.runtime.addresses import scheme_of
 from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.times import utc
 
 _TIMEOUT_S = 5
 

@@ -13,7 +13,6 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.synchronous.database import Database
 
-from coordinator.client.database import Document, document_of, row_of_document, utc
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.service.ids import replay_command_id
 from coordinator.stores.admin import (
@@ -34,7 +33,9 @@ from coordinator.stores.lane_tables import (
     ParkedCommand,
     PublisherPosition,
 )
+from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
 from coordinator.stores.port import Backlog
+from coordinator.stores.times import utc
 
 T = TypeVar("T")
 

@@ -24,7 +24,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 
-from coordinator.client.database import row_of, utc
 from coordinator.migrations.migrate import DRIVERS
 from coordinator.runtime.addresses import scheme_of
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
@@ -49,6 +48,8 @@ from coordinator.stores.lane_tables import (
     metadata,
 )
 from coordinator.stores.port import Backlog
+from coordinator.stores.sql.schema import row_of_mapping
+from coordinator.stores.times import utc
 
 CONNECT_TIMEOUT_S = 3
 _LEASE = metadata.tables[LEASE_TABLE]
@@ -95,7 +96,7 @@ class SqlAdmin:
     def parked(self) -> list[ParkedCommand]:
         with self._transaction() as connection:
             rows = connection.execute(select(_PARKED).order_by(_PARKED.c.position)).mappings().all()
-        return [row_of(ParkedCommand, row) for row in rows]
+        return [row_of_mapping(ParkedCommand, row) for row in rows]
 
     def letters(self, query: LetterQuery, after: int, limit: int) -> list[LetterSummary]:
         columns = [_LETTERS.c[name] for name in LetterSummary.__struct_fields__]
@@ -107,7 +108,7 @@ class SqlAdmin:
     def letter(self, number: int) -> DeadLetter | None:
         with self._transaction() as connection:
             row = connection.execute(select(_LETTERS).where(_LETTERS.c.id == number)).mappings().first()
-        return None if row is None else row_of(DeadLetter, row)
+        return None if row is None else row_of_mapping(DeadLetter, row)
 
     def emitted(self, target: str | None, after: int, limit: int) -> list[EmittedSummary]:
         names = [name for name in EmittedSummary.__struct_fields__ if name != "target"]
@@ -316,7 +317,7 @@ def _conditions(query: LetterQuery, dialect: str) -> list[ColumnElement[bool]]:
 
 def _entry(connection: Connection, query: Select[Any]) -> LogEntry | None:
     row = connection.execute(query).mappings().first()
-    return None if row is None else row_of(LogEntry, row)
+    return None if row is None else row_of_mapping(LogEntry, row)
 
 
 def _is_unmigrated(error: BaseException) -> bool:
