@@ -5,7 +5,8 @@ from typing import Protocol
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator.client.database import Database, fetch, reading
+from coordinator.client.database import fetch, reading
+from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import LogEntry, metadata
 from coordinator.stores.mongodb.documents import Documents, row_of_document
 

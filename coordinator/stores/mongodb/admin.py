@@ -1,4 +1,4 @@
-"""`LaneAdmin` on MongoDB."""
+"""What an operator's commands ask of a lane's database, on MongoDB."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
