@@ -1,16 +1,9 @@
 """Reading rows, and the log of what became of commands."""
 
 from coordinator.client.command_log import CommandLog, open_command_log
-from coordinator.client.database import (
-    READ_TIMEOUT_MS,
-    Database,
-    Documents,
-    close_database,
-    fetch,
-    open_database,
-    reading,
-    row_of_document,
-)
+from coordinator.client.database import READ_TIMEOUT_MS, close_database, fetch, open_database, reading
+from coordinator.stores.kinds import Database
+from coordinator.stores.mongodb.documents import Documents, row_of_document
 
 __all__ = (
     "CommandLog",

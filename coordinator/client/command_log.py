@@ -5,8 +5,10 @@ from typing import Protocol
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator.client.database import Database, Documents, fetch, reading, row_of_document
+from coordinator.client.database import fetch, reading
+from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import LogEntry, metadata
+from coordinator.stores.mongodb.documents import Documents, row_of_document
 
 
 class CommandLog(Protocol):

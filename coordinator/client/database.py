@@ -1,86 +1,24 @@
-"""Connections for reads, and how driver errors and rows become ours.
-
-Gateways read; only lanes write. The addresses are plain (`postgresql://…`, `mysql://…`, `mongodb://…`); which driver
-serves them is decided here.
-"""
+"""Connections for reads: gateways read, only lanes write."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
-from typing import Any, TypeAlias, TypeVar
+from typing import Any
 
-import msgspec
-from pymongo import AsyncMongoClient
-from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import PyMongoError
-from sqlalchemy import Select, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import Select
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from coordinator.runtime.addresses import scheme_of
-from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.rows import R
+from coordinator.stores.kinds import Database, driver_errors, kind_of
+from coordinator.stores.sql.schema import row_of_mapping
 
-Document: TypeAlias = dict[str, Any]
-Documents: TypeAlias = AsyncDatabase[Document]
-Database: TypeAlias = AsyncEngine | Documents
-
-ASYNC_DRIVERS = {
-    "postgresql": "postgresql+psycopg",
-    "mysql": "mysql+aiomysql",
-    "mariadb": "mysql+aiomysql",
-}
-CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_MS = 5000
 
 
-def open_sql(url: str, pool_max: int) -> AsyncEngine:
-    """A pool of read connections to an SQL database; connects on first use.
-
-    Raises ConfigurationError for an address that no driver here serves.
-    """
-    driver = ASYNC_DRIVERS.get(scheme_of(url))
-    if driver is None:
-        raise ConfigurationError(f"no SQL driver for {scheme_of(url)!r}: use postgresql, mysql or mariadb")
-    try:
-        address = make_url(url).set(drivername=driver)
-    except ArgumentError as error:
-        raise ConfigurationError(f"not a database address: {error}") from None
-    arguments: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S}
-    if driver == "postgresql+psycopg":
-        # Reads are single statements: a transaction around each would cost two more round trips.
-        arguments |= {"options": f"-c statement_timeout={READ_TIMEOUT_MS}"}
-    return create_async_engine(
-        address,
-        pool_size=pool_max,
-        max_overflow=0,
-        pool_timeout=READ_TIMEOUT_MS / 1000,
-        pool_pre_ping=True,
-        isolation_level="AUTOCOMMIT",
-        connect_args=arguments,
-    )
-
-
-def open_documents(url: str, pool_max: int = 8) -> Documents:
-    """A MongoDB database for reads, by majority: what a read shows can no longer be rolled back."""
-    client: AsyncMongoClient[Document] = AsyncMongoClient(
-        url,
-        tz_aware=True,
-        maxPoolSize=pool_max,
-        serverSelectionTimeoutMS=CONNECT_TIMEOUT_S * 1000,
-        socketTimeoutMS=READ_TIMEOUT_MS,
-        readConcernLevel="majority",
-    )
-    try:
-        return client.get_default_database()
-    except PyMongoError as error:
-        raise ConfigurationError(f"a MongoDB address needs a database's name: {error}") from None
-
-
 def open_database(url: str, pool_max: int = 8) -> Database:
-    """Open whichever database the address names, for reads."""
-    return open_documents(url, pool_max) if scheme_of(url) == "mongodb" else open_sql(url, pool_max)
+    """Open whichever database the address names, for reads; connects on first use. Raises ConfigurationError."""
+    return kind_of(url).open_reader(url, pool_max, READ_TIMEOUT_MS)
 
 
 async def close_database(database: Database) -> None:
@@ -109,39 +47,12 @@ async def reading() -> AsyncIterator[None]:
             yield
     except TimeoutError as error:
         raise DatabaseUnavailable(f"the database did not answer within {READ_TIMEOUT_MS} ms") from error
-    except (SQLAlchemyError, PyMongoError, OSError) as error:
+    except driver_errors() as error:
         raise DatabaseUnavailable(f"the database cannot be read: {type(error).__name__}: {error}") from error
-
-
-T = TypeVar("T")
 
 
 async def fetch(engine: AsyncEngine, query: Select[Any], model: type[R]) -> list[R]:
     """The rows of a query that selects the model's columns."""
     async with reading(), engine.connect() as connection:
         result = await connection.execute(query)
-        return [row_of(model, mapping) for mapping in result.mappings()]
-
-
-def row_of(model: type[R], values: Mapping[Any, Any]) -> R:
-    """A row of a mapping by column names."""
-    return model(**{name: utc(values[name]) for name in model.__struct_fields__})
-
-
-def row_of_document(model: type[R], document: Document) -> R:
-    """A row of a MongoDB document, whose `_id` is the row's key."""
-    document[model.key] = document.pop("_id")
-    return model(**{name: utc(document.get(name)) for name in model.__struct_fields__})
-
-
-def document_of(row: R) -> Document:
-    """The MongoDB document of a row."""
-    document = msgspec.structs.asdict(row)
-    return {"_id": document.pop(row.key), **document}
-
-
-def utc(value: Any) -> Any:
-    """Datetimes in UTC: those without a zone (MySQL has none) are in it already."""
-    if not isinstance(value, datetime):
-        return value
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return [row_of_mapping(model, mapping) for mapping in result.mappings()]

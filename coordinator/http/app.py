@@ -12,7 +12,7 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.client.command_log import CommandLog, open_command_log
-from coordinator.client.database import Database, Documents, ping
+from coordinator.client.database import ping
 from coordinator.client.hooks import HookedWrites, Hooks
 from coordinator.client.writes import Writes
 from coordinator.http.commands import COMMANDS, WRITES
@@ -25,6 +25,8 @@ from coordinator.http.operations import routes as operation_routes
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
+from coordinator.stores.kinds import Database
+from coordinator.stores.mongodb.documents import Documents
 
 
 class GatewayWrites(Writes, Protocol):

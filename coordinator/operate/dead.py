@@ -38,12 +38,12 @@ from coordinator.operate.output import (
     print_table,
     refusing,
 )
-from coordinator.operate.port import LetterQuery
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.outcome import Outcome
+from coordinator.stores.admin import LetterQuery
 from coordinator.stores.lane_tables import DeadLetter
 
 ARGUMENTS_BYTES_MAX = BODY_BYTES_MAX - 4096

@@ -13,7 +13,6 @@ from coordinator.arguments import Named
 from coordinator.operate import output
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import Refused
-from coordinator.operate.port import LetterQuery, LetterSummary
 from coordinator.protocol.fields import OPTIONS
 from coordinator.protocol.wire import HEADER_REPLAYED
 from coordinator.registry import registry
@@ -21,6 +20,7 @@ from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.nesting import is_too_deep
 from coordinator.service.options import Options, Origin
 from coordinator.service.outside_calls import effects_key
+from coordinator.stores.admin import LetterQuery, LetterSummary
 from coordinator.stores.lane_tables import DeadLetter
 
 

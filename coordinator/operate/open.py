@@ -3,19 +3,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from coordinator.operate.mongodb import MongoAdmin
-from coordinator.operate.port import LaneAdmin
-from coordinator.operate.sql import SqlAdmin
 from coordinator.registry import registry
-from coordinator.runtime.addresses import scheme_of
 from coordinator.runtime.settings import DatabaseSettings, load
+from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.kinds import kind_of
 
 
 @contextmanager
 def lane_admin(lane: str) -> Iterator[LaneAdmin]:
     """The database of a lane, from `<LANE>_DATABASE_URL`; connects on first use. Raises ConfigurationError."""
     url = load(DatabaseSettings, prefix=f"{registry().service(lane).name.upper()}_").database_url
-    admin: LaneAdmin = MongoAdmin(url, lane) if scheme_of(url) == "mongodb" else SqlAdmin(url, lane)
+    admin = kind_of(url).open_admin(url, lane)
     try:
         yield admin
     finally:

@@ -19,9 +19,9 @@ from coordinator.operate.output import (
     print_table,
     refusing,
 )
-from coordinator.operate.port import EmittedSummary
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
+from coordinator.stores.admin import EmittedSummary
 from coordinator.stores.port import Backlog
 
 PAGE_ENTRIES = 1000

@@ -6,8 +6,8 @@ import msgspec
 from coordinator.arguments import LANE
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import json_option, print_json, print_table, refusing
-from coordinator.operate.port import ParkedKey
 from coordinator.registry import registry
+from coordinator.stores.admin import ParkedKey
 
 
 @click.command()

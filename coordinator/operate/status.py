@@ -21,11 +21,11 @@ from coordinator.operate.output import (
     print_json,
     print_table,
 )
-from coordinator.operate.port import LaneAdmin, LaneState
 from coordinator.registry import registry
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.outside_calls import effects_key
+from coordinator.stores.admin import LaneAdmin, LaneState
 
 
 class FailedCommand(Struct, frozen=True, kw_only=True):

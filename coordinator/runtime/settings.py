@@ -4,6 +4,7 @@ Nothing here is read at import. A setting's name in the environment is its group
 capitals: `LaneSettings.batch_commands_max` is `LANE_BATCH_COMMANDS_MAX`. docs/OPERATING.md lists them all.
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -11,14 +12,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER
 from coordinator.service.errors import ConfigurationError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 """A TCP port."""
 
 
-_DATABASE_URL = r"^(postgresql|mysql|mariadb|mongodb|sqlite)(\+srv)?://"
-_SERVER_URL = r"^(postgresql|mysql|mariadb|mongodb)(\+srv)?://"
+def _address_of(schemes: Iterable[str]) -> str:
+    return rf"^({'|'.join(schemes)})(\+srv)?://"
+
+
+_DATABASE_URL = _address_of(FOLDERS)
+_SERVER_URL = _address_of(scheme for scheme in FOLDERS if scheme not in WITHOUT_SERVER)
 
 
 SECONDS_MAX = 10_000_000

@@ -1,1 +1,1 @@
-"""One file per database: how a lane reads and commits there. port.py is what they all do."""
+"""How a lane, its operators and its readers use a database: a folder for each kind, behind the ports beside them."""

@@ -16,10 +16,11 @@ ORDERING_KEY_CHARACTERS_MAX = 500
 
 metadata = MetaData()
 
-# Ids, codes and types are compared byte by byte on every database; MySQL's default collation would not.
+# The tables are declared before any address names a kind of database, so how each spells a type stands here.
 
 
 def _ascii(length: int) -> String:
+    """Ids, codes and types are compared byte by byte on every database; MySQL's default collation would not."""
     return (
         String(length)
         .with_variant(String(length, collation="ascii_bin"), "mysql", "mariadb")
@@ -31,6 +32,7 @@ _Ascii = _ascii(64)
 _Name = _ascii(100)
 _Time = DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb")
 _Json = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
+_Bytes = LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb")
 
 
 class LogEntry(Row, frozen=True, kw_only=True):
@@ -212,7 +214,7 @@ Table(
     Column("lane", _Ascii, nullable=False),
     Column("command_id", _Ascii, nullable=False),
     Column("type", String(100), nullable=False),
-    Column("arguments", LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb"), nullable=False),
+    Column("arguments", _Bytes, nullable=False),
     Column("created_at", _Time, nullable=False),
     Column("continuation", String(100)),
     Column("options", Text),
@@ -242,7 +244,7 @@ Table(
     Column("command_id", _Ascii, primary_key=True),
     Column("ordering_key", String(ORDERING_KEY_CHARACTERS_MAX), nullable=False),
     Column("position", BigInteger, nullable=False),
-    Column("message", LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb"), nullable=False),
+    Column("message", _Bytes, nullable=False),
     Column("fingerprint", _Ascii, nullable=False),
     Column("reply_to", String(255)),
     Column("correlation_id", String(255)),
@@ -264,7 +266,7 @@ Table(
     Column("reason", Text, nullable=False),
     Column("traceback", Text),
     Column("sequence", BigInteger),
-    Column("arguments", LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb"), nullable=False),
+    Column("arguments", _Bytes, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("options", Text, nullable=False),
     Column("copies", BigInteger, nullable=False),

@@ -4,14 +4,15 @@ from typing import Any, Protocol
 
 import psycopg
 from pymongo import MongoClient
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Engine
 
-from coordinator.migrations.migrate import DRIVERS, migrate
+from coordinator.migrations.migrate import migrate
 from coordinator.runtime.addresses import scheme_of
 from coordinator.runtime.settings import DatabaseSettings
 from tests.bench.invariants import State
 from tests.bench.service import ACCOUNTS, BALANCE, ITEMS, STOCK, metadata, service_named
+from tests.support.databases import sql_address
 
 _SUMS = """
     SELECT a.balance, a.version, a.least, o.made, o.number, s.left_over, s.least
@@ -55,9 +56,7 @@ class SqlDatabase:
         self.url = url
         self.lane = lane
         self._is_postgresql = scheme_of(url) == "postgresql"
-        self._engine: Engine = create_engine(
-            make_url(url).set(drivername=DRIVERS[scheme_of(url)]), isolation_level="AUTOCOMMIT"
-        )
+        self._engine: Engine = create_engine(sql_address(url), isolation_level="AUTOCOMMIT")
 
     def prepare(self) -> None:
         # The lane's tables are there for the alternatives too: they number orders with `counters`.

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
-from coordinator.client.database import open_documents
+from coordinator.client.database import open_database
 from tests.support.system import Client, System, wait_until
 
 PURCHASES = 500
@@ -157,7 +157,7 @@ async def test_every_purchase_is_whole_or_taken_back_whatever_fails(shop: System
         async with session.get(f"{shop.urls['sandbox']}/sandbox/charges") as response:
             charges = (await response.json())["charges"]
     found = totals(shop)
-    database = open_documents(shop.environment["ITEMS_DATABASE_URL"])
+    database: Any = open_database(shop.environment["ITEMS_DATABASE_URL"])
     items = [item async for item in database["items"].find()]
     reservations = [reservation async for reservation in database["reservations"].find()]
     await database.client.close()

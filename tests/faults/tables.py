@@ -5,13 +5,13 @@ from typing import Any
 
 import msgspec
 from pymongo import MongoClient
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Engine
 
-from coordinator.client.database import utc
-from coordinator.migrations.migrate import DRIVERS
 from coordinator.runtime.addresses import scheme_of
 from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.times import utc
+from tests.support.databases import sql_address
 
 _TIMEOUT_S = 5
 
@@ -39,7 +39,7 @@ class Tables:
             )
         else:
             self._engine = create_engine(
-                make_url(url).set(drivername=DRIVERS[scheme_of(url)]),
+                sql_address(url),
                 isolation_level="AUTOCOMMIT",
                 connect_args={"connect_timeout": _TIMEOUT_S},
                 pool_pre_ping=True,

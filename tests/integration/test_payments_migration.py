@@ -7,7 +7,7 @@ import pytest
 from alembic import command
 from sqlalchemy import select, text, update
 
-from coordinator.migrations.migrate import alembic_config
+from coordinator.migrations.histories import alembic_config
 from shared.payments import SERVICE
 from shared.payments.model import Payment, Refund, payments, refunds
 from tests.support.databases import FreshDatabases, sql_engine

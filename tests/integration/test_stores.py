@@ -143,9 +143,9 @@ class _SqlContract(_ServerContract):
     def test_a_row_that_somebody_else_keeps_locked_is_a_conflict(
         self, open_store: OpenStore, url: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("coordinator.stores.mysql._SESSION", ("SET SESSION innodb_lock_wait_timeout = 1",))
+        monkeypatch.setattr("coordinator.stores.mysql.store._SESSION", ("SET SESSION innodb_lock_wait_timeout = 1",))
         monkeypatch.setitem(
-            __import__("coordinator.stores.postgresql", fromlist=["_SESSION"])._SESSION, "lock_timeout", 200
+            __import__("coordinator.stores.postgresql.store", fromlist=["_SESSION"])._SESSION, "lock_timeout", 200
         )
         store = open_store()
         lease = commit(store, store.take_over("holder", NOW), changes(inserts=[account(1)]))

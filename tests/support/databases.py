@@ -5,11 +5,12 @@ import os
 from collections.abc import Callable
 from urllib.parse import urlsplit, urlunsplit
 
-from sqlalchemy import create_engine, make_url, text
+from sqlalchemy import URL, create_engine, text
 from sqlalchemy.engine import Engine
 
-from coordinator.migrations.migrate import DRIVERS
 from coordinator.runtime.addresses import scheme_of
+from coordinator.stores.kinds import kind_of
+from coordinator.stores.sql.kind import SqlKind
 from tests.support.servers import Environment
 
 _numbers = itertools.count(1)
@@ -58,7 +59,14 @@ class FreshDatabases:
 
 def sql_engine(url: str) -> Engine:
     """A plain connection for a test's own looks into a database."""
-    return create_engine(make_url(url).set(drivername=DRIVERS[scheme_of(url)]), isolation_level="AUTOCOMMIT")
+    return create_engine(sql_address(url), isolation_level="AUTOCOMMIT")
+
+
+def sql_address(url: str) -> URL:
+    """The address as SQLAlchemy reads it, with its driver."""
+    kind = kind_of(url)
+    assert isinstance(kind, SqlKind)
+    return kind.dialect.address(url)
 
 
 def _with_name(url: str, name: str) -> str:

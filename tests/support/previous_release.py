@@ -9,7 +9,7 @@ import pika
 from alembic import command
 from sqlalchemy import text
 
-from coordinator.migrations.migrate import _ENVIRONMENT, alembic_config
+from coordinator.migrations.histories import ENVIRONMENT, alembic_config
 from coordinator.protocol.wire import CommandMessage, fingerprint_of
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.service import Service
@@ -33,7 +33,7 @@ def make_tables(service: Service, url: str, sequence: int = 10) -> None:
     engine = sql_engine(url)
     with engine.connect() as connection:
         for versions, table, metadata, head in (
-            (_ENVIRONMENT / "versions", "lane_schema_version", lane_tables.metadata, LANE_HEAD),
+            (ENVIRONMENT / "versions", "lane_schema_version", lane_tables.metadata, LANE_HEAD),
             (service.migrations, f"{service.name}_schema_version", service.metadata, HEADS[service.name]),
         ):
             assert versions is not None

@@ -14,6 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("shared", "coordinator", "gateways")
 LINES_MAX = 400
+LARGE_ROOMS: dict[str, str] = {}
+"""Files of more lines, and why each is one idea all the same. Better an entry here than a file for what had no room."""
 
 IO_LIBRARIES = {
     "aiohttp",
@@ -294,7 +296,8 @@ def test_every_module_says_what_it_is() -> None:
     assert silent == []
 
 
-@pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(ROOT)))
-def test_files_are_small_rooms(path: Path) -> None:
-    """250 lines are what we aim at; here is where it ends."""
-    assert len(path.read_text().splitlines()) < LINES_MAX
+def test_files_are_small_rooms_or_say_why_not() -> None:
+    """250 lines are what we aim at. Beyond the limit a file has a reason, or is two ideas."""
+    large = {str(path.relative_to(ROOT)) for path in ALL if len(path.read_text().splitlines()) >= LINES_MAX}
+    assert large == set(LARGE_ROOMS)
+    assert all(LARGE_ROOMS.values())

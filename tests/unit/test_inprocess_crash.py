@@ -13,7 +13,7 @@ from coordinator.client.writes import WriteOptions, execute
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import CommandPending, ConfigurationError, OutcomeUnknown, Overloaded
 from coordinator.service.service import Service
-from coordinator.stores.sqlite import SqliteStore, create_schema
+from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from coordinator.transports.inprocess.journal import FileJournal
 from coordinator.worker.inprocess import InProcessWrites
 from tests.support.ledger import LEDGER, Account, OpenAccount
@@ -26,7 +26,7 @@ import asyncio, sys
 
 from coordinator.client.writes import WriteOptions, execute
 from coordinator.service.errors import CommandPending
-from coordinator.stores.sqlite import SqliteStore
+from coordinator.stores.sqlite.store import SqliteStore
 from coordinator.worker.inprocess import InProcessWrites
 from tests.support.ledger import LEDGER, Account, OpenAccount
 

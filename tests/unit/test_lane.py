@@ -14,7 +14,7 @@ from coordinator.service.rows import R, by_key
 from coordinator.stores.lane_tables import Counter
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Backlog, Changes, Conflict, Lease, Read, StoreUnavailable, Transaction
-from coordinator.stores.sqlite import SqliteStore, create_schema
+from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from tests.support.continuation_contract import ContinuationContract
 from tests.support.lane_contract import LaneContract, LaneUnderTest, codes, delivery, merged
 from tests.support.ledger import LEDGER, Account, Close, Deposit, OpenAccount

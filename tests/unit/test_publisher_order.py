@@ -13,12 +13,12 @@ from coordinator.lane.batch import whole_deliveries
 from coordinator.lane.delivery import Delivery, Hold, Settlement
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.runs import Runs
-from coordinator.operate.sql import SqlAdmin
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
+from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import LogEntry, PublisherPosition
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from coordinator.stores.sqlite import SqliteStore, create_schema
+from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from tests.support.cost import FLOOR_S, GROWTH_MAX, cpu_s
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import LEDGER, Account, Deposit, OpenAccount, Rename
@@ -236,7 +236,7 @@ def test_positions_that_are_pruned_are_forgotten_by_a_lane_that_runs(tmp_path: P
     lane.outcomes(numbered(1, 1), numbered(2, 2), *(numbered(1, 100 + at, f"q{at}") for at in range(5)))
     lane.now = NOW + timedelta(days=1)
     lane.outcomes(numbered(1, 3, "young"))
-    admin = SqlAdmin(f"sqlite:///{path}", LEDGER.name)
+    admin = kind_of(f"sqlite:///{path}").open_admin(f"sqlite:///{path}", LEDGER.name)
     cutoff = NOW + timedelta(hours=1)
     assert admin.silent_publishers(cutoff) == 6
     assert list(admin.forget_publishers(cutoff, lane.now, 4)) == [4, 2]

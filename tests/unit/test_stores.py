@@ -8,9 +8,11 @@ from typing import ClassVar
 
 import pytest
 
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.service import Service
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Refusal, Store, StoreUnavailable
-from coordinator.stores.sqlite import SqliteStore, create_schema
+from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from tests.support.ledger import LEDGER
 from tests.support.store_contract import (
     NOW,
@@ -53,6 +55,20 @@ class TestSqliteStore(StoreContract, EncodingContract):
         yield open_one
         for store in opened:
             store.close()
+
+    def test_the_schema_is_checked(self, open_store: OpenStore, tmp_path: Path) -> None:
+        open_store().check(LEDGER.models)
+        empty = SqliteStore(str(tmp_path / "empty.db"), LEDGER)
+        with pytest.raises(ConfigurationError, match=r"accounts.*LEDGER_DATABASE_URL.*coordinator migrate"):
+            empty.check(LEDGER.models)
+        empty.close()
+
+    def test_a_database_serves_one_lane_only(self, open_store: OpenStore, tmp_path: Path) -> None:
+        open_store().take_over("holder", NOW)
+        other = SqliteStore(str(tmp_path / "ledger.db"), Service(name="other", models=(), handlers=()))
+        with pytest.raises(ConfigurationError, match="lane ledger"):
+            other.check(())
+        other.close()
 
     @pytest.mark.parametrize(
         "body",

@@ -1,10 +1,10 @@
 """The servers of a developer's machine and of the tests: real ones, private, on loopback."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from coordinator.dev.servers.addresses import ServerPorts, Wanted, environment
 from coordinator.dev.servers.mongodb import MongoDB
@@ -13,6 +13,7 @@ from coordinator.dev.servers.postgresql import PostgreSQL
 from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.dev.servers.redis import Redis
 from coordinator.dev.servers.server import Server, remove_server
+from coordinator.dev.services import DatabaseKind
 from coordinator.service.errors import ConfigurationError
 
 __all__ = [
@@ -27,6 +28,12 @@ __all__ = [
     "Wanted",
     "remove_data",
 ]
+
+_DATABASE_SERVERS: Final[Mapping[DatabaseKind, type[PostgreSQL] | type[MySQL] | type[MongoDB]]] = {
+    "postgresql": PostgreSQL,
+    "mysql": MySQL,
+    "mongodb": MongoDB,
+}
 
 _Server = TypeVar("_Server", bound=Server)
 
@@ -51,12 +58,9 @@ class ServerSet:
         servers: list[Server] = [
             RabbitMQ(directory / RabbitMQ.name, ports.amqp, dist_port=ports.amqp_dist, epmd_port=ports.epmd)
         ]
-        if databases := wanted.of("postgresql"):
-            servers.append(PostgreSQL(directory / PostgreSQL.name, databases, ports.postgresql))
-        if databases := wanted.of("mysql"):
-            servers.append(MySQL(directory / MySQL.name, databases, ports.mysql))
-        if databases := wanted.of("mongodb"):
-            servers.append(MongoDB(directory / MongoDB.name, databases, ports.mongodb))
+        for kind, server in _DATABASE_SERVERS.items():
+            if databases := wanted.of(kind):
+                servers.append(server(directory / server.name, databases, ports.of(kind)))
         if wanted.cache:
             servers.append(Redis(directory / Redis.name, ports.redis))
         return cls(servers, wanted)

@@ -57,6 +57,10 @@ class ServerPorts:
     mongodb: int | None = None
     redis: int | None = None
 
+    def of(self, kind: DatabaseKind) -> int | None:
+        """That of the server of a kind of database."""
+        return {"postgresql": self.postgresql, "mysql": self.mysql, "mongodb": self.mongodb}[kind]
+
 
 def environment(wanted: Wanted, ports: ServerPorts) -> dict[str, str]:
     """The settings that tell our processes where the servers are. The reader roles are migrate's to make.
@@ -64,9 +68,8 @@ def environment(wanted: Wanted, ports: ServerPorts) -> dict[str, str]:
     Raises ConfigurationError where the port of one that is wanted is not given.
     """
     found = {"AMQP_URL": amqp_url(_given("amqp", ports.amqp))}
-    of_kind = {"postgresql": ports.postgresql, "mysql": ports.mysql, "mongodb": ports.mongodb}
     for name, kind in wanted.databases.items():
-        port = _given(kind, of_kind[kind])
+        port = _given(kind, ports.of(kind))
         found[f"{name.upper()}_DATABASE_URL"] = database_url(kind, port, name)
         found[f"{name.upper()}_READER_URL"] = database_url(kind, port, name, role=f"{name}_reader")
     if wanted.cache:

@@ -4,13 +4,11 @@ The fence changes the lease document in the batch's transaction. It must really 
 document as it was does not conflict with a takeover.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import pymongo
-from bson.errors import BSONError
 from pymongo import (
     DeleteOne,
     InsertOne,
@@ -22,94 +20,31 @@ from pymongo import (
 )
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.synchronous.database import Database
 
-from coordinator.client.database import Document, document_of, row_of_document
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import R, Row
 from coordinator.service.service import Service
+from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
-from coordinator.stores.port import (
-    Backlog,
-    BatchFault,
-    BatchRefused,
-    Changes,
-    Conflict,
-    Fenced,
-    Lease,
-    Read,
-    StoreError,
-    StoreUnavailable,
-    Transaction,
-)
+from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
+from coordinator.stores.mongodb.errors import translated
+from coordinator.stores.port import Backlog, BatchFault, Changes, Fenced, Lease, Read, StoreError, Transaction
 
 SERVER_SELECTION_TIMEOUT_MS = 3000
 SOCKET_TIMEOUT_MS = 30_000
 EPOCH_TIMEOUT_S = 3
 COMMIT_TIMEOUT_MS = 10_000
 
-_DUPLICATE_KEY = 11000
-_WRITE_CONFLICT = 112
-_LOCK_TIMEOUT = 24
-# Document validation, values and names that no document may have, and what is too large.
-_FAULTS = {_DUPLICATE_KEY, 52, 56, 57, 121, 257, 10334, 11001, 12582, 17280, 17419, 17420}
-_UNAUTHORIZED = 13
-_NO_COLLECTION = 26
-# Errors of a server that goes down, is no primary, or has no space left.
-_OUTAGES = {6, 7, 18, 43, 89, 91, 133, 134, 189, 244, 251, 262, 9001, 10107, 11600, 11602, 13388, 13435, 13436, 14031}
 _DURABLE: WriteConcern = WriteConcern(w="majority", j=True)
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    """The one place where the driver's errors become the port's."""
-    try:
-        yield
-    except PyMongoError as error:
-        raise _meaning(error) from error
-    except (BSONError, OverflowError, UnicodeEncodeError) as error:
-        raise BatchFault(f"{type(error).__name__}: {error}") from error
-    except OSError as error:
-        raise StoreUnavailable(f"MongoDB: {type(error).__name__}: {error}") from error
-    except (StoreError, ConfigurationError):
-        raise
-    except Exception as error:
-        # What a row holds could not be made a document.
-        raise BatchFault(f"{type(error).__name__}: {error}") from error
-
-
-def _meaning(error: PyMongoError) -> StoreError:  # noqa: PLR0911  # one return for each kind
-    codes, text = _codes(error), f"{type(error).__name__}: {error}"
-    if error.has_error_label("UnknownTransactionCommitResult"):
-        return StoreUnavailable(f"MongoDB: the outcome of a commit is unknown: {error}")
-    if codes & _FAULTS:
-        return BatchFault(text)
-    if codes & {_WRITE_CONFLICT, _LOCK_TIMEOUT}:
-        return Conflict(str(error))
-    if _UNAUTHORIZED in codes:
-        return StoreUnavailable(f"MongoDB: {text}: grant the lane's user the role readWrite")
-    if _NO_COLLECTION in codes:
-        return StoreUnavailable(f"MongoDB: {text}: run `coordinator migrate`")
-    is_of_server = isinstance(error, OperationFailure) and not isinstance(error, ConnectionFailure)
-    if is_of_server and codes and not codes & _OUTAGES and not error.has_error_label("TransientTransactionError"):
-        return BatchRefused(f"MongoDB: {text}")
-    return StoreUnavailable(f"MongoDB: {text}")
-
-
-def _codes(error: PyMongoError) -> set[int]:
-    if isinstance(error, BulkWriteError):
-        details = error.details or {}
-        return {problem.get("code", 0) for problem in details.get("writeErrors", [])}
-    if isinstance(error, DuplicateKeyError):
-        return {_DUPLICATE_KEY}
-    code = getattr(error, "code", None)
-    return set() if code is None else {code}
-
-
-class MongoStore:
+class MongoStore(GuardedStore):
     """Implements `Store`."""
+
+    title = "MongoDB"
 
     def __init__(self, url: str, service: Service) -> None:
         self._url = url
@@ -120,7 +55,7 @@ class MongoStore:
 
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:  # noqa: ARG002
         setting = f"{self._lane.upper()}_DATABASE_URL"
-        with _translated():
+        with self.guarded():
             database = self._database()
             if "setName" not in database.client.admin.command("hello"):
                 raise ConfigurationError(
@@ -145,7 +80,7 @@ class MongoStore:
         return self._raise_epoch({"_id": self._lane, "epoch": epoch}, holder, now, upsert=False)
 
     def holds(self, epoch: int) -> bool:
-        with self._closing_when_unavailable():
+        with self.guarded():
             # Any other read may come from a primary that was cut off, and does not know of a takeover.
             leases = self._database()[LEASE_TABLE].with_options(
                 read_concern=ReadConcern("linearizable"), read_preference=ReadPreference.PRIMARY
@@ -155,7 +90,7 @@ class MongoStore:
         return lease is not None and bool(lease["epoch"] == epoch)
 
     def begin(self) -> Transaction:
-        with self._closing_when_unavailable():
+        with self.guarded():
             database = self._database()
             session = self._session
             if session is None:
@@ -172,6 +107,9 @@ class MongoStore:
             )
         return MongoTransaction(self, database, session, self._lane)
 
+    def meaning(self, error: Exception) -> StoreError | None:
+        return translated(error) if isinstance(error, PyMongoError) else None
+
     def close(self) -> None:
         client, self._client = self._client, None
         self._session = None
@@ -184,7 +122,7 @@ class MongoStore:
         A transaction outlives its client's connection by up to a minute, so the last holder's is ended first: its
         session stands in the lease.
         """
-        with self._closing_when_unavailable():
+        with self.guarded():
             database = self._database()
             before = database[LEASE_TABLE].find_one(held)
             if before is not None and before.get("session") is not None:
@@ -219,15 +157,6 @@ class MongoStore:
             )
         return self._client.get_default_database()
 
-    @contextmanager
-    def _closing_when_unavailable(self) -> Iterator[None]:
-        try:
-            with _translated():
-                yield
-        except StoreUnavailable:
-            self.close()
-            raise
-
 
 class MongoTransaction:
     """Implements `Transaction`."""
@@ -239,7 +168,7 @@ class MongoTransaction:
         self._lane = lane
 
     def load(self, reads: Sequence[Read]) -> list[list[Any]]:
-        with self._closing_when_unavailable():
+        with self._store.guarded():
             return [self._load(read) for read in reads]
 
     def scan(
@@ -248,18 +177,18 @@ class MongoTransaction:
         condition: Document = {} if after is None else {"_id": {"$gt": after}}
         if where is not None:
             condition[where[0]] = where[1]
-        with self._closing_when_unavailable():
+        with self._store.guarded():
             found = self._of(model).find(condition, session=self._session).sort("_id", 1).limit(limit)
             return [row_of_document(model, document) for document in found]
 
     def backlog(self) -> list[Backlog]:
         by_lane = {"_id": "$lane", "rows": {"$sum": 1}, "oldest_at": {"$min": "$created_at"}}
-        with self._closing_when_unavailable():
+        with self._store.guarded():
             found = self._of(OutboxEntry).aggregate([{"$group": by_lane}], session=self._session)
             return [Backlog(each["_id"], each["rows"], each["oldest_at"]) for each in found]
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
-        with self._closing_when_unavailable():
+        with self._store.guarded():
             fenced = self._database[LEASE_TABLE].update_one(
                 {"_id": self._lane, "epoch": lease.epoch, "sequence": lease.sequence, "revision": lease.revision},
                 {"$set": {"sequence": sequence}, "$inc": {"batches": 1}},
@@ -295,12 +224,3 @@ class MongoTransaction:
         written = self._of(type(rows[0])).bulk_write(operations, ordered=True, session=self._session)
         if isinstance(operations[0], ReplaceOne) and written.matched_count != len(rows):
             raise BatchFault(f"wrote {written.matched_count} of {len(rows)} documents of {rows[0].table}")
-
-    @contextmanager
-    def _closing_when_unavailable(self) -> Iterator[None]:
-        try:
-            with _translated():
-                yield
-        except StoreUnavailable:
-            self._store.close()
-            raise

@@ -1,8 +1,7 @@
-"""What the SQL stores have in common: tables by model, statements by table, rows by columns."""
+"""Tables by model, and rows by columns."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from msgspec import Struct
 from sqlalchemy import Column, MetaData, Table
@@ -10,10 +9,9 @@ from sqlalchemy import Column, MetaData, Table
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import R, Row
 from coordinator.stores import lane_tables
-from coordinator.stores.port import BatchFault
+from coordinator.stores.times import utc
 
-BACKLOG = f"SELECT lane, COUNT(*), MIN(created_at) FROM {lane_tables.OutboxEntry.table} GROUP BY lane"  # noqa: S608
-"""What waits in the outbox, by target."""
+T = TypeVar("T")
 
 
 class TableOf(Struct, frozen=True):
@@ -64,37 +62,25 @@ class Schema:
         return known
 
 
-def row_of(model: type[R], columns: Sequence[str], values: Sequence[Any]) -> R:
+class ByModel(dict[type[Row], T]):
+    """What is made of each model's table, once, when it is first asked for."""
+
+    def __init__(self, schema: Schema, make: Callable[[TableOf], T]) -> None:
+        super().__init__()
+        self._schema = schema
+        self._make = make
+
+    def __missing__(self, model: type[Row]) -> T:
+        made = self[model] = self._make(self._schema.of(model))
+        return made
+
+
+def row_of(model: type[R], columns: Sequence[str], values: Iterable[Any]) -> R:
     """A row of the values of a result, in the order of the columns."""
     fields: Mapping[str, Any] = dict(zip(columns, values, strict=True))
     return model(**fields)
 
 
-def aware(value: Any) -> Any:
-    """Datetimes that come without a zone are UTC."""
-    return value.replace(tzinfo=UTC) if isinstance(value, datetime) else value
-
-
-def naive(value: Any) -> Any:
-    """A datetime for a database that keeps no zone: UTC without saying so."""
-    return value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) else value
-
-
-def missing_table(name: str, url_setting: str, detail: str) -> ConfigurationError:
-    """The schema is not there, or not as it must be."""
-    return ConfigurationError(
-        f"table {name} is not as it must be in the database of {url_setting}: run `coordinator migrate` ({detail})"
-    )
-
-
-def dropped(written: int, given: int, tables: Iterable[str]) -> BatchFault:
-    """A rule of the database's silently wrote fewer rows than it was given, or a row to change was gone."""
-    return BatchFault(f"wrote {written} of {given} rows of {', '.join(dict.fromkeys(tables))}")
-
-
-def unsynced(detail: str, url_setting: str) -> ConfigurationError:
-    """A commit there may be lost with the machine's power, after it was acknowledged."""
-    return ConfigurationError(
-        f"the database of {url_setting} does not sync its commits to disk: {detail}; change it, or accept the loss of "
-        "acknowledged commands with LANE_ALLOW_UNSYNCED=true"
-    )
+def row_of_mapping(model: type[R], values: Mapping[Any, Any]) -> R:
+    """A row of a mapping by column names, with its times in UTC."""
+    return model(**{name: utc(values[name]) for name in model.__struct_fields__})

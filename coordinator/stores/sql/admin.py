@@ -1,4 +1,4 @@
-"""`LaneAdmin` on PostgreSQL, MySQL, MariaDB and SQLite."""
+"""What an operator's commands ask of a lane's database, on every kind of SQL database."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,15 +18,14 @@ from sqlalchemy import (
     func,
     insert,
     literal,
-    make_url,
     select,
     update,
 )
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from coordinator.client.database import row_of, utc
-from coordinator.migrations.migrate import DRIVERS
-from coordinator.operate.port import (
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.ids import replay_command_id
+from coordinator.stores.admin import (
     FAILED_AMONG,
     LOCK_TIMEOUT_S,
     EmittedSummary,
@@ -35,9 +34,6 @@ from coordinator.operate.port import (
     LetterQuery,
     LetterSummary,
 )
-from coordinator.runtime.addresses import scheme_of
-from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
-from coordinator.service.ids import replay_command_id
 from coordinator.stores.lane_tables import (
     LEASE_TABLE,
     Cancellation,
@@ -49,6 +45,9 @@ from coordinator.stores.lane_tables import (
     metadata,
 )
 from coordinator.stores.port import Backlog
+from coordinator.stores.sql.dialect import Dialect
+from coordinator.stores.sql.schema import row_of_mapping
+from coordinator.stores.times import utc
 
 CONNECT_TIMEOUT_S = 3
 _LEASE = metadata.tables[LEASE_TABLE]
@@ -60,17 +59,14 @@ _LETTERS = metadata.tables[DeadLetter.table]
 _OUTBOX = metadata.tables[OutboxEntry.table]
 _HAS_LETTER = exists().where(_LETTERS.c.source == _LOG.c.command_id)
 
-# No such table, no such column: PostgreSQL's SQLSTATE, MySQL's numbers.
-_UNMIGRATED_STATES = {"42P01", "42703"}
-_UNMIGRATED_NUMBERS = {1146, 1054}
-
 
 class SqlAdmin:
     """Implements `LaneAdmin`. Connects on first use. Raises ConfigurationError for an address it cannot read."""
 
-    def __init__(self, url: str, lane: str) -> None:
+    def __init__(self, dialect: Dialect, url: str, lane: str) -> None:
+        self._dialect = dialect
         self._lane = lane
-        self._engine = _open(url)
+        self._engine = _open(dialect, url)
 
     def state(self) -> LaneState:
         newest = select(_LOG).order_by(_LOG.c.sequence.desc()).limit(1)
@@ -95,11 +91,11 @@ class SqlAdmin:
     def parked(self) -> list[ParkedCommand]:
         with self._transaction() as connection:
             rows = connection.execute(select(_PARKED).order_by(_PARKED.c.position)).mappings().all()
-        return [row_of(ParkedCommand, row) for row in rows]
+        return [row_of_mapping(ParkedCommand, row) for row in rows]
 
     def letters(self, query: LetterQuery, after: int, limit: int) -> list[LetterSummary]:
         columns = [_LETTERS.c[name] for name in LetterSummary.__struct_fields__]
-        wanted = select(*columns).where(_LETTERS.c.id > after, *_conditions(query, self._engine.dialect.name))
+        wanted = select(*columns).where(_LETTERS.c.id > after, *_conditions(query, self._dialect))
         with self._transaction() as connection:
             rows = connection.execute(wanted.order_by(_LETTERS.c.id).limit(limit)).mappings().all()
         return [LetterSummary(**{name: utc(value) for name, value in row.items()}) for row in rows]
@@ -107,7 +103,7 @@ class SqlAdmin:
     def letter(self, number: int) -> DeadLetter | None:
         with self._transaction() as connection:
             row = connection.execute(select(_LETTERS).where(_LETTERS.c.id == number)).mappings().first()
-        return None if row is None else row_of(DeadLetter, row)
+        return None if row is None else row_of_mapping(DeadLetter, row)
 
     def emitted(self, target: str | None, after: int, limit: int) -> list[EmittedSummary]:
         names = [name for name in EmittedSummary.__struct_fields__ if name != "target"]
@@ -242,8 +238,9 @@ class SqlAdmin:
         try:
             yield
         except (SQLAlchemyError, OSError) as error:
-            detail = " ".join(str(getattr(error, "orig", None) or error).split())
-            if _is_unmigrated(error):
+            origin = getattr(error, "orig", None)
+            detail = " ".join(str(origin or error).split())
+            if origin is not None and self._dialect.is_of_schema(origin):
                 raise ConfigurationError(
                     f"the database of {self._lane.upper()}_DATABASE_URL is not migrated: "
                     f"run `coordinator migrate {self._lane}` ({detail})"
@@ -251,21 +248,10 @@ class SqlAdmin:
             raise DatabaseUnavailable(f"the database of lane {self._lane}: {detail}") from error
 
 
-def _open(url: str) -> Engine:
-    try:
-        address = make_url(url).set(drivername=DRIVERS[scheme_of(url)])
-    except (ArgumentError, KeyError) as error:
-        raise ConfigurationError(f"not a database address: {error}") from None
-    arguments: dict[str, Any] = {}
-    if scheme_of(url) == "postgresql":
-        limits = f"-c lock_timeout={LOCK_TIMEOUT_S}s -c timezone=UTC"
-        arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "options": limits}
-    elif scheme_of(url) in ("mysql", "mariadb"):
-        limits = f"SET SESSION innodb_lock_wait_timeout={LOCK_TIMEOUT_S}"
-        arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "init_command": limits}
-    # Not MySQL's default, whose gap locks would hold up the lane's inserts into the log.
-    isolation = {} if scheme_of(url) == "sqlite" else {"isolation_level": "READ COMMITTED"}
-    return create_engine(address, pool_size=1, connect_args=arguments, **isolation)
+def _open(dialect: Dialect, url: str) -> Engine:
+    limits = dialect.connect_limits(CONNECT_TIMEOUT_S) | dialect.lock_limits(LOCK_TIMEOUT_S)
+    isolation = {} if dialect.admin_isolation is None else {"isolation_level": dialect.admin_isolation}
+    return create_engine(dialect.address(url), pool_size=1, connect_args=limits, **isolation)
 
 
 def _replayed(connection: Connection, old: ColumnElement[bool]) -> list[str]:
@@ -287,7 +273,7 @@ def _backlog(connection: Connection) -> list[Backlog]:
     return [Backlog(target, int(count), utc(oldest_at)) for target, count, oldest_at in rows]
 
 
-def _conditions(query: LetterQuery, dialect: str) -> list[ColumnElement[bool]]:
+def _conditions(query: LetterQuery, dialect: Dialect) -> list[ColumnElement[bool]]:
     letters = _LETTERS.c
     found: list[ColumnElement[bool]] = []
     for column, value in (
@@ -305,27 +291,10 @@ def _conditions(query: LetterQuery, dialect: str) -> list[ColumnElement[bool]]:
         found.append(letters.dead_at < query.until)
     if query.contains is not None:
         # Byte by byte everywhere: with LIKE, SQLite would not be, and each has signs of its own to escape.
-        part = literal(query.contains, LargeBinary())
-        place = {
-            "postgresql": lambda: func.pg_catalog.position(letters.arguments, part),
-            "sqlite": lambda: func.instr(letters.arguments, part),
-        }.get(dialect, lambda: func.locate(part, letters.arguments))()
-        found.append(place > 0)
+        found.append(dialect.position(letters.arguments, literal(query.contains, LargeBinary())) > 0)
     return found
 
 
 def _entry(connection: Connection, query: Select[Any]) -> LogEntry | None:
     row = connection.execute(query).mappings().first()
-    return None if row is None else row_of(LogEntry, row)
-
-
-def _is_unmigrated(error: BaseException) -> bool:
-    origin = error.orig if isinstance(error, DBAPIError) else None
-    if origin is None:
-        return False
-    number = origin.args[0] if origin.args else None
-    return (
-        getattr(origin, "sqlstate", None) in _UNMIGRATED_STATES
-        or number in _UNMIGRATED_NUMBERS
-        or str(origin).startswith("no such ")
-    )
+    return None if row is None else row_of_mapping(LogEntry, row)

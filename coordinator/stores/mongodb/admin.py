@@ -1,4 +1,4 @@
-"""`LaneAdmin` on MongoDB."""
+"""What an operator's commands ask of a lane's database, on MongoDB."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,8 +13,9 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.synchronous.database import Database
 
-from coordinator.client.database import Document, document_of, row_of_document, utc
-from coordinator.operate.port import (
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.service.ids import replay_command_id
+from coordinator.stores.admin import (
     FAILED_AMONG,
     LOCK_TIMEOUT_S,
     EmittedSummary,
@@ -23,8 +24,6 @@ from coordinator.operate.port import (
     LetterQuery,
     LetterSummary,
 )
-from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
-from coordinator.service.ids import replay_command_id
 from coordinator.stores.lane_tables import (
     LEASE_TABLE,
     Cancellation,
@@ -34,7 +33,9 @@ from coordinator.stores.lane_tables import (
     ParkedCommand,
     PublisherPosition,
 )
+from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
 from coordinator.stores.port import Backlog
+from coordinator.stores.times import utc
 
 T = TypeVar("T")
 

@@ -73,9 +73,9 @@ def is_signaled(state: str) -> bool:
     return state.startswith(_SIGNALED)
 
 
-def is_of_schema(error: pymysql.MySQLError) -> bool:
+def is_of_schema(error: BaseException) -> bool:
     """Whether a table or column is said to be missing."""
-    return _number(error) in _SCHEMA
+    return isinstance(error, pymysql.MySQLError) and _number(error) in _SCHEMA
 
 
 def translated(error: pymysql.MySQLError, names: Collection[str]) -> StoreError:  # noqa: PLR0911  # one for each kind

@@ -23,6 +23,11 @@ _RAISED: Final = "exec_stmt_raise"
 _POLICY: Final = "ExecWithCheckOptions"
 
 
+def is_of_schema(error: BaseException) -> bool:
+    """Whether a table, a column or a schema is said to be missing."""
+    return isinstance(error, psycopg.Error) and error.sqlstate in _SCHEMA
+
+
 def translated(error: psycopg.Error) -> StoreError:  # noqa: PLR0911  # one return for each kind
     """The port's error for one of the driver's."""
     state, text = error.sqlstate, f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -43,7 +48,7 @@ def translated(error: psycopg.Error) -> StoreError:  # noqa: PLR0911  # one retu
         return StoreUnavailable(
             f"PostgreSQL: {text}: GRANT the lane's role what it needs, or run `coordinator migrate`"
         )
-    if state[:2] == "42" or state in _SCHEMA:
+    if state[:2] == "42" or is_of_schema(error):
         return StoreUnavailable(f"PostgreSQL: {text}: the schema is not as it must be, run `coordinator migrate`")
     return BatchRefused(f"PostgreSQL: {text}")
 

@@ -16,7 +16,7 @@ from pymysql.converters import escape_item, escape_string
 from sqlalchemy import Column, DateTime, Integer, LargeBinary, String
 
 from coordinator.service.rows import Row
-from coordinator.stores.sql import TableOf
+from coordinator.stores.sql.schema import TableOf
 
 INSERT_ROWS: Final = 125
 """In one statement: so many that the server is busy with it while the next is written. An UPDATE takes all of its rows,

@@ -1,7 +1,7 @@
 """The seam between the operator's commands and a lane's database.
 
-Two adapters implement it: `sql.py` and `mongodb.py`. Their errors are two of coordinator/service/errors.py:
-DatabaseUnavailable when the database is away or refuses, ConfigurationError when its schema is not migrated.
+Its errors are two of coordinator/service/errors.py: DatabaseUnavailable when the database is away or refuses,
+ConfigurationError when its schema is not migrated.
 """
 
 from collections.abc import Iterator

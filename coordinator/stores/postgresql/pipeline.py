@@ -38,7 +38,7 @@ class Pipeline:
     """Runs statements on a connection that nobody else uses meanwhile, and that is not within a transaction."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._connection = connection
+        self.connection = connection
         self._names: dict[bytes, bytes] = {}
         self._numbers = itertools.count(1)
         self._transformer = Transformer(connection)
@@ -55,7 +55,7 @@ class Pipeline:
         Raises Refused; nothing is committed then. After any other error it is not known whether something was, and the
         connection is of no use any more.
         """
-        pgconn = self._connection.pgconn
+        pgconn = self.connection.pgconn
         fresh: dict[int, bytes] = {}
         pgconn.enter_pipeline_mode()
         for position, (sql, values) in enumerate(statements):
@@ -96,7 +96,7 @@ class Pipeline:
         while (result := self._next()) is None or result.status != ExecStatus.PIPELINE_SYNC:
             if result is not None and result.status == ExecStatus.FATAL_ERROR:
                 refused = refused or self._refused(position, result)
-        self._connection.pgconn.exit_pipeline_mode()
+        self.connection.pgconn.exit_pipeline_mode()
         return refused
 
     def _answer(self) -> PGresult:
@@ -107,7 +107,7 @@ class Pipeline:
         return result
 
     def _next(self) -> PGresult | None:
-        pgconn = self._connection.pgconn
+        pgconn = self.connection.pgconn
         while pgconn.is_busy():
             self._poll.poll()
             pgconn.consume_input()
@@ -115,11 +115,11 @@ class Pipeline:
 
     def _flush(self) -> None:
         """Send everything; read meanwhile what comes, or both sides might wait for the other to read."""
-        pgconn = self._connection.pgconn
+        pgconn = self.connection.pgconn
         while pgconn.flush():
-            self._poll.modify(self._connection.fileno(), select.POLLIN | select.POLLOUT)
+            self._poll.modify(self.connection.fileno(), select.POLLIN | select.POLLOUT)
             ready = self._poll.poll()
-            self._poll.modify(self._connection.fileno(), select.POLLIN)
+            self._poll.modify(self.connection.fileno(), select.POLLIN)
             if any(event & (select.POLLIN | _DISCONNECTED) for _, event in ready):
                 pgconn.consume_input()
 

@@ -1,0 +1,42 @@
+"""Collections and unique indexes: MongoDB has no other schema."""
+
+from typing import Any
+
+from pymongo import MongoClient
+from pymongo.errors import CollectionInvalid, OperationFailure
+
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, DeadLetter, LogEntry, OutboxEntry
+from coordinator.stores.mongodb.documents import Document
+
+_CONNECT_TIMEOUT_MS = 5000
+_NAMESPACE_EXISTS = 48
+
+
+def make_collections(service: Service, url: str) -> None:
+    """Make those that are missing, and their indexes."""
+    client: MongoClient[Document] = MongoClient(url, serverSelectionTimeoutMS=_CONNECT_TIMEOUT_MS)
+    try:
+        database = client.get_default_database()
+        existing = set(database.list_collection_names())
+        for name in (LEASE_TABLE, *(model.table for model in (*LANE_MODELS, *service.models))):
+            if name not in existing:
+                _create(database, name)
+        database[LogEntry.table].create_index("sequence", unique=True, name="command_log_sequence")
+        database[OutboxEntry.table].create_index([("lane", 1), ("_id", 1)], name="outbox_lane")
+        database[DeadLetter.table].create_index("command_id", name="dead_letters_command")
+        for model in (*LANE_MODELS, *service.models):
+            for column in model.unique:
+                database[model.table].create_index(column, unique=True, name=f"{model.table}_{column}_unique")
+    finally:
+        client.close()
+
+
+def _create(database: Any, name: str) -> None:
+    try:
+        database.create_collection(name)
+    except CollectionInvalid:
+        return
+    except OperationFailure as error:
+        if error.code != _NAMESPACE_EXISTS:
+            raise

@@ -1,0 +1,67 @@
+"""What MongoDB's errors mean to a lane, by their code and labels."""
+
+from typing import Final
+
+from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError, OperationFailure, PyMongoError
+
+from coordinator.stores.port import BatchFault, BatchRefused, Conflict, StoreError, StoreUnavailable
+
+_DUPLICATE_KEY: Final = 11000
+_WRITE_CONFLICT: Final = 112
+_LOCK_TIMEOUT: Final = 24
+# Document validation, values and names that no document may have, and what is too large.
+_FAULTS: Final = {_DUPLICATE_KEY, 52, 56, 57, 121, 257, 10334, 11001, 12582, 17280, 17419, 17420}
+_UNAUTHORIZED: Final = 13
+_NO_COLLECTION: Final = 26
+# Errors of a server that goes down, is no primary, or has no space left.
+_OUTAGES: Final = {
+    6,
+    7,
+    18,
+    43,
+    89,
+    91,
+    133,
+    134,
+    189,
+    244,
+    251,
+    262,
+    9001,
+    10107,
+    11600,
+    11602,
+    13388,
+    13435,
+    13436,
+    14031,
+}
+
+
+def translated(error: PyMongoError) -> StoreError:  # noqa: PLR0911  # one return for each kind
+    """The port's error for one of the driver's."""
+    codes, text = _codes(error), f"{type(error).__name__}: {error}"
+    if error.has_error_label("UnknownTransactionCommitResult"):
+        return StoreUnavailable(f"MongoDB: the outcome of a commit is unknown: {error}")
+    if codes & _FAULTS:
+        return BatchFault(text)
+    if codes & {_WRITE_CONFLICT, _LOCK_TIMEOUT}:
+        return Conflict(str(error))
+    if _UNAUTHORIZED in codes:
+        return StoreUnavailable(f"MongoDB: {text}: grant the lane's user the role readWrite")
+    if _NO_COLLECTION in codes:
+        return StoreUnavailable(f"MongoDB: {text}: run `coordinator migrate`")
+    is_of_server = isinstance(error, OperationFailure) and not isinstance(error, ConnectionFailure)
+    if is_of_server and codes and not codes & _OUTAGES and not error.has_error_label("TransientTransactionError"):
+        return BatchRefused(f"MongoDB: {text}")
+    return StoreUnavailable(f"MongoDB: {text}")
+
+
+def _codes(error: PyMongoError) -> set[int]:
+    if isinstance(error, BulkWriteError):
+        details = error.details or {}
+        return {problem.get("code", 0) for problem in details.get("writeErrors", [])}
+    if isinstance(error, DuplicateKeyError):
+        return {_DUPLICATE_KEY}
+    code = getattr(error, "code", None)
+    return set() if code is None else {code}

@@ -1,0 +1,298 @@
+"""The store on MySQL and MariaDB: multi-row statements, one COMMIT a batch.
+
+A deadlock (1213) rolls the whole transaction back, a lock timeout (1205) only the statement: either way the batch is
+rolled back and run again. The fence is an UPDATE of the lease row in the batch's transaction.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pymysql
+from pymysql.constants import COMMAND, ER
+from sqlalchemy import make_url
+
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.rows import R
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import LEASE_TABLE
+from coordinator.stores.mysql.errors import depends_on_more, is_of_schema, is_signaled, translated
+from coordinator.stores.mysql.statements import Statements
+from coordinator.stores.port import (
+    Backlog,
+    BatchFault,
+    BatchRefused,
+    Changes,
+    Lease,
+    Read,
+    Refusal,
+    StoreError,
+    StoreUnavailable,
+    Transaction,
+)
+from coordinator.stores.sql.schema import ByModel, TableOf
+from coordinator.stores.sql.store import BACKLOG, FENCE, LEASE, SqlStore, SqlTransaction, check_written
+from coordinator.stores.times import utc
+
+CONNECT_TIMEOUT_S = 5
+IO_TIMEOUT_S = 30
+LOCK_TIMEOUT_S = 5
+LEASE_TIMEOUT_S = 2
+PORT = 3306
+
+_LOCK_TIMEOUT = "SET SESSION innodb_lock_wait_timeout = {}"
+_SESSION = (
+    "SET SESSION transaction_isolation = 'READ-COMMITTED'",
+    _LOCK_TIMEOUT.format(LOCK_TIMEOUT_S),
+    "SET SESSION time_zone = '+00:00'",
+    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
+)
+_OTHER_ENGINES = (
+    "SELECT table_name, engine FROM information_schema.tables "
+    "WHERE table_schema = DATABASE() AND table_name IN %s AND NOT engine <=> 'InnoDB' LIMIT 1"
+)
+# Seeing other transactions needs the right PROCESS; without it every other connection of ours is ended.
+_STUCK = """
+    SELECT process.id FROM information_schema.processlist AS process
+    JOIN information_schema.innodb_trx AS trx ON trx.trx_mysql_thread_id = process.id
+    WHERE process.db = DATABASE() AND process.id <> CONNECTION_ID()
+    AND process.user = SUBSTRING_INDEX(CURRENT_USER(), '@', 1) AND trx.trx_started < NOW() - INTERVAL 1 SECOND
+"""
+_OURS = """
+    SELECT id FROM information_schema.processlist
+    WHERE db = DATABASE() AND id <> CONNECTION_ID() AND user = SUBSTRING_INDEX(CURRENT_USER(), '@', 1)
+"""
+_STATE = "GET DIAGNOSTICS CONDITION 1 @lane_sqlstate = RETURNED_SQLSTATE"
+_ACCESS_DENIED = 1227
+_NO_SUCH_THREAD = 1094
+
+
+class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
+    """Implements `Store`."""
+
+    title = "MySQL"
+    take_over_statement = f"""
+        INSERT INTO {LEASE_TABLE} (lane, epoch, sequence, batches, revision, holder, taken_at)
+        VALUES (%s, 1, 0, 0, 0, %s, %s)
+        ON DUPLICATE KEY UPDATE epoch = epoch + 1, holder = VALUES(holder), taken_at = VALUES(taken_at)
+    """  # noqa: S608  # a constant of ours
+
+    def __init__(self, url: str, service: Service) -> None:
+        super().__init__(service)
+        self._address = make_url(url)
+        self.statements = ByModel(self.schema, Statements)
+
+    def meaning(self, error: Exception) -> StoreError | None:
+        return translated(error, self.schema.names) if isinstance(error, pymysql.MySQLError) else None
+
+    def first_row(self, statement: str, arguments: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        with self.connection().cursor() as cursor:
+            cursor.execute(statement, [_naive(value) for value in arguments])
+            row: tuple[Any, ...] | None = cursor.fetchone()
+        return row
+
+    def _connect(self) -> "pymysql.Connection[Any]":
+        address = self._address
+        connection = pymysql.connect(
+            host=address.host or "127.0.0.1",
+            port=address.port or PORT,
+            user=address.username or "",
+            password=address.password or "",
+            database=address.database,
+            charset="utf8mb4",
+            autocommit=True,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            read_timeout=IO_TIMEOUT_S,
+            write_timeout=IO_TIMEOUT_S,
+            # An UPDATE counts the rows that it found, changed or not.
+            client_flag=pymysql.constants.CLIENT.FOUND_ROWS,
+        )
+        with connection.cursor() as cursor:
+            for statement in _SESSION:
+                _set(cursor, statement)
+        return connection
+
+    def _disconnect(self, connection: "pymysql.Connection[Any]") -> None:
+        # Without the COM_QUIT of close(), which can block on a stalled network.
+        connection._force_close()  # type: ignore[attr-defined]  # noqa: SLF001
+
+    def _begin(self, connection: "pymysql.Connection[Any]") -> Transaction:
+        connection.begin()
+        return MysqlTransaction(self, connection)
+
+    def _missing(self, table: TableOf) -> str | None:
+        try:
+            self.first_row(f"{Statements(table).select} LIMIT 0")
+        except pymysql.MySQLError as error:
+            if not is_of_schema(error):
+                raise
+            return str(error.args[1])
+        return None
+
+    def _check_transactions(self, tables: Sequence[TableOf], setting: str) -> None:
+        other = self.first_row(_OTHER_ENGINES, [[table.name for table in tables]])
+        if other is not None:
+            name, engine = other
+            raise ConfigurationError(
+                f"table {name} in the database of {setting} has the engine {engine}, which knows no transactions: "
+                f"ALTER TABLE {name} ENGINE = InnoDB"
+            )
+
+    def _unsynced(self) -> str | None:
+        flush = self.first_row("SELECT @@GLOBAL.innodb_flush_log_at_trx_commit")
+        return None if flush == (1,) else f"innodb_flush_log_at_trx_commit is {flush[0] if flush else None}, not 1"
+
+    def _raise_epoch(
+        self, connection: "pymysql.Connection[Any]", statement: str, arguments: Sequence[Any]
+    ) -> tuple[Any, ...] | None:
+        connection.begin()
+        with connection.cursor() as cursor:
+            cursor.execute(_LOCK_TIMEOUT.format(LEASE_TIMEOUT_S))
+            is_raised = cursor.execute(statement, [_naive(value) for value in arguments]) > 0
+            # Under the row's lock.
+            lease = self.first_row(LEASE, [self.lane])
+            cursor.execute(_LOCK_TIMEOUT.format(LOCK_TIMEOUT_S))
+        connection.commit()
+        return lease if is_raised else None
+
+    def _is_lock_timeout(self, error: Exception) -> bool:
+        return bool(error.args) and error.args[0] == ER.LOCK_WAIT_TIMEOUT
+
+    def _end_stuck(self, connection: "pymysql.Connection[Any]") -> None:
+        connection.rollback()
+        with connection.cursor() as cursor:
+            try:
+                cursor.execute(_STUCK)
+            except pymysql.MySQLError as error:
+                if error.args[0] != _ACCESS_DENIED:
+                    raise
+                cursor.execute(_OURS)
+            for (number,) in cursor.fetchall():
+                try:
+                    cursor.execute("KILL %s", [number])
+                except pymysql.MySQLError as error:
+                    if error.args[0] != _NO_SUCH_THREAD:
+                        raise
+
+
+class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
+    """Implements `Transaction`."""
+
+    _store: MysqlStore
+
+    def __init__(self, store: MysqlStore, connection: "pymysql.Connection[Any]") -> None:
+        super().__init__(store, connection)
+        self._is_open = True
+
+    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+        of = self._store.statements
+        with self._store.guarded():
+            return [self._found(read.model, of[read.model].by(read.column, read.values)) for read in reads]
+
+    def scan(
+        self, model: type[R], limit: int, after: int | str | None = None, where: tuple[str, int | str] | None = None
+    ) -> list[R]:
+        with self._store.guarded():
+            return self._found(model, self._store.statements[model].first(limit, after, where))
+
+    def backlog(self) -> list[Backlog]:
+        with self._store.guarded(), self._connection.cursor() as cursor:
+            cursor.execute(BACKLOG)
+            return [Backlog(*map(utc, row)) for row in cursor.fetchall()]
+
+    def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
+        with self._store.guarded():
+            with self._connection.cursor() as cursor:
+                if cursor.execute(FENCE, self._fence(lease, sequence)) != 1:
+                    raise self._store.fenced(lease.epoch)
+            try:
+                written = self._run(self._queries(changes))
+            except pymysql.MySQLError as error:
+                if depends_on_more(error) and (meaning := self._meaning_of_trigger(error)) is not None:
+                    raise meaning from error
+                raise
+            check_written(written, [*changes.updates, *changes.inserts])
+            self._commit()
+            self._is_open = False
+
+    def rollback(self) -> None:
+        if not self._is_open or not self._connection.open:
+            return
+        self._is_open = False
+        try:
+            self._connection.rollback()
+        except (pymysql.MySQLError, OSError):
+            self._store.close()
+
+    def _commit(self) -> None:
+        """A refusal of the COMMIT itself, but for a known one, may be one of its answer only."""
+        try:
+            self._connection.commit()
+        except pymysql.MySQLError as error:
+            meaning = translated(error, self._store.schema.names)
+            raise StoreUnavailable(str(meaning)) if isinstance(meaning, BatchRefused) else meaning from error
+
+    def _meaning_of_trigger(self, error: pymysql.MySQLError) -> Refusal | None:
+        """What the number of an error does not tell, the server does, on the same connection if there still is one."""
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(_STATE)
+                cursor.execute("SELECT @lane_sqlstate")
+                (state,) = cursor.fetchone() or (None,)
+                if is_signaled(state or ""):
+                    return BatchFault(f"{type(error).__name__}: {error}")
+                if is_of_schema(error) and not self._store.lacks_schema():
+                    return BatchRefused(f"MySQL: {type(error).__name__}: {error}")
+        except (pymysql.MySQLError, OSError):
+            # Then its number has to do.
+            return None
+        return None
+
+    def _run(self, queries: Iterator[tuple[str, bool]]) -> int:
+        """Write each statement while the server is at the one before: both take about as long.
+
+        The driver's own `query` is these two calls, one after the other. Returns how many rows those wrote that count.
+        """
+        connection: Any = self._connection
+        is_asked = counts = False
+        written = 0
+        try:
+            for query, is_counted in queries:
+                if is_asked:
+                    is_asked = False
+                    written += counts * connection._read_query_result()  # noqa: SLF001
+                connection._execute_command(COMMAND.COM_QUERY, query)  # noqa: SLF001
+                is_asked, counts = True, is_counted
+        finally:
+            if is_asked:
+                written += counts * connection._read_query_result()  # noqa: SLF001
+        return written
+
+    def _queries(self, changes: Changes) -> Iterator[tuple[str, bool]]:
+        """Each with whether it has to write all of its rows: what is to be deleted may be gone."""
+        for rows in changes.deletes:
+            yield self._store.statements[type(rows[0])].delete(rows), False
+        for rows in changes.updates:
+            yield from ((query, True) for query in self._store.statements[type(rows[0])].update(rows))
+        for rows in changes.inserts:
+            yield from ((query, True) for query in self._store.statements[type(rows[0])].insert(rows))
+
+    def _found(self, model: type[R], query: str) -> list[R]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(query)
+            return self._rows(model, (map(utc, row) for row in cursor.fetchall()))
+
+
+def _set(cursor: Any, statement: str) -> None:
+    try:
+        cursor.execute(statement)
+    except pymysql.MySQLError as error:
+        if error.args[0] != ER.UNKNOWN_SYSTEM_VARIABLE:
+            raise
+        # MariaDB before 11.1 knows transaction_isolation by its old name.
+        cursor.execute(statement.replace("transaction_isolation", "tx_isolation"))
+
+
+def _naive(value: Any) -> Any:
+    """A time for a database that keeps no zone: UTC without saying so."""
+    return value.astimezone(UTC).replace(tzinfo=None) if isinstance(value, datetime) else value

@@ -1,0 +1,104 @@
+"""The statements of one table on PostgreSQL, with their parameters."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import DateTime, Integer, LargeBinary
+
+from coordinator.service.rows import Row
+from coordinator.stores.postgresql.pipeline import Statement
+from coordinator.stores.sql.schema import TableOf
+
+
+class Statements:
+    """Made once. Rows and values are of the table's model, and at least one.
+
+    Sets of rows travel as one JSON parameter: the driver would spend more time on arrays than the server on the rest.
+    An insert and an update are told how many rows they have to write, and are refused if the database drops any.
+    """
+
+    def __init__(self, table: TableOf) -> None:
+        name, key, names = _quoted(table.name), _quoted(table.key), _list(_quoted(column) for column in table.columns)
+        given = _list(f"{_quoted(column)} {_json_type(table, column)}" for column in table.columns)
+        rows = f"json_to_recordset($1::json) AS given ({given})"
+        values = {column: _value(table, column) for column in table.columns}
+        assignments = _list(f"{_quoted(column)} = {values[column]}" for column in table.others)
+        select = f"SELECT {names} FROM {name}"  # noqa: S608  # names of tables and columns are code, not input
+        insert = f"INSERT INTO {name} ({names}) SELECT {_list(values.values())} FROM {rows}"  # noqa: S608
+        update = f"UPDATE {name} AS held SET {assignments} FROM {rows} WHERE held.{key} = given.{key}"  # noqa: S608
+        self._key = key
+        self._select = select
+        self._by = {column: f"{select} WHERE {_among(table, column)}".encode() for column in table.columns}
+        self._delete = f"DELETE FROM {name} USING {rows} WHERE {name}.{key} = given.{key}".encode()  # noqa: S608
+        self._insert = _whole(insert, table)
+        self._update = _whole(update, table)
+
+    def by(self, column: str, values: Sequence[Any]) -> Statement:
+        """Select the rows that have one of some values in a column, the key or a unique one."""
+        return self._by[column], [msgspec.json.encode(values)]
+
+    def first(self, limit: int, after: int | str | None, where: tuple[str, int | str] | None = None) -> Statement:
+        """Select the first rows in order of their keys, those after one of them, with a value in a column."""
+        conditions: list[str] = []
+        values: list[bytes] = []
+        if where is not None:
+            values.append(parameter(where[1]))
+            conditions.append(f"{_quoted(where[0])} = $1")
+        if after is not None:
+            values.append(parameter(after))
+            conditions.append(f"{self._key} > ${len(values)}")
+        only = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        values.append(parameter(limit))
+        return f"{self._select}{only} ORDER BY {self._key} LIMIT ${len(values)}".encode(), values
+
+    def delete(self, rows: Sequence[Row]) -> Statement:
+        return self._delete, [msgspec.json.encode(rows)]
+
+    def insert(self, rows: Sequence[Row]) -> Statement:
+        return self._insert, [msgspec.json.encode(rows), parameter(len(rows))]
+
+    def update(self, rows: Sequence[Row]) -> Statement:
+        return self._update, [msgspec.json.encode(rows), parameter(len(rows))]
+
+
+def parameter(value: int | str) -> bytes:
+    """A single value, as text."""
+    return str(value).encode()
+
+
+def _whole(statement: str, table: TableOf) -> bytes:
+    """The statement, refused unless it writes `$2` rows: a trigger, or row-level security, may drop some silently.
+
+    Within the transaction, as the fence is: the counts in the server's answers come with the commit. What is no number
+    is the error, and says what is wrong.
+    """
+    found = f"'wrote ' || count(*) || ' of ' || $2::bigint || ' rows of {table.name}'"
+    check = f"(CASE count(*) WHEN $2::bigint THEN '1' ELSE {found} END)::integer"
+    return f"WITH written AS ({statement} RETURNING 1) SELECT {check} FROM written".encode()  # noqa: S608
+
+
+def _among(table: TableOf, column: str) -> str:
+    values = f"SELECT json_array_elements_text($1::json)::{_json_type(table, column)}"
+    return f"{_quoted(column)} = ANY(ARRAY({values}))"
+
+
+def _json_type(table: TableOf, column: str) -> str:
+    """Text goes without its length: a cast to varchar(n) would cut it silently. Bytes come as base64."""
+    kind = table.column(column).type
+    if isinstance(kind, Integer):
+        return "bigint"
+    return "timestamptz" if isinstance(kind, DateTime) else "text"
+
+
+def _value(table: TableOf, column: str) -> str:
+    name = f"given.{_quoted(column)}"
+    return f"decode({name}, 'base64')" if isinstance(table.column(column).type, LargeBinary) else name
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'
+
+
+def _list(parts: Iterable[str]) -> str:
+    return ", ".join(parts)

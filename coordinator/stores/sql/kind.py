@@ -1,0 +1,51 @@
+"""What the kinds of SQL database have in common, by way of SQLAlchemy."""
+
+from typing import ClassVar
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from coordinator.service.service import Service
+from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.kinds import Database
+from coordinator.stores.port import Store
+from coordinator.stores.sql.dialect import Dialect
+
+# ruff: noqa: PLC0415  # a lane needs no operator's commands, no asynchronous engine and no Alembic
+
+CONNECT_TIMEOUT_S = 5
+
+
+class SqlKind:
+    """Implements `Kind`."""
+
+    errors: ClassVar[tuple[type[Exception], ...]] = (SQLAlchemyError,)
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+
+    def open_store(self, url: str, service: Service) -> Store:
+        return self.dialect.open_store(url, service)
+
+    def open_admin(self, url: str, lane: str) -> LaneAdmin:
+        from coordinator.stores.sql.admin import SqlAdmin
+
+        return SqlAdmin(self.dialect, url, lane)
+
+    def open_reader(self, url: str, pool_max: int, timeout_ms: int) -> Database:
+        from sqlalchemy.ext.asyncio import create_async_engine
+
+        return create_async_engine(
+            self.dialect.reading_address(url),
+            pool_size=pool_max,
+            max_overflow=0,
+            pool_timeout=timeout_ms / 1000,
+            pool_pre_ping=True,
+            # Reads are single statements: a transaction around each would cost two more round trips.
+            isolation_level="AUTOCOMMIT",
+            connect_args=self.dialect.connect_limits(CONNECT_TIMEOUT_S) | self.dialect.read_limits(timeout_ms),
+        )
+
+    def migrate(self, service: Service, url: str, reader_url: str | None) -> None:
+        from coordinator.migrations.histories import migrate_sql
+
+        migrate_sql(self.dialect, service, url, reader_url)

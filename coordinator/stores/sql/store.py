@@ -1,0 +1,191 @@
+"""What the stores on SQL have in common: the schema's check, the lease, and a connection that is opened when needed.
+
+A store says how its driver connects and runs a statement, and where its server's SQL is another.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, ClassVar, Generic, TypeVar
+
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.rows import R, Row
+from coordinator.service.service import Service
+from coordinator.stores.guarded import GuardedStore
+from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
+from coordinator.stores.port import BatchFault, Fenced, Lease, StoreUnavailable, Transaction
+from coordinator.stores.sql.schema import Schema, TableOf, row_of
+
+LEASE = f"SELECT epoch, sequence, revision, paused FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608  # a constant of ours
+FENCE = (
+    f"UPDATE {LEASE_TABLE} SET sequence = %s, batches = batches + 1 "  # noqa: S608
+    "WHERE lane = %s AND epoch = %s AND sequence = %s AND revision = %s"
+)
+BACKLOG = f"SELECT lane, COUNT(*), MIN(created_at) FROM {OutboxEntry.table} GROUP BY lane"  # noqa: S608
+"""What waits in the outbox, by target."""
+
+_EPOCH = f"SELECT epoch FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608
+_OTHER_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noqa: S608
+
+C = TypeVar("C")
+"""A connection of the driver's."""
+
+
+class SqlStore(GuardedStore, ABC, Generic[C]):
+    """Implements `Store`. Statements have `%s` for their arguments, in all stores."""
+
+    take_over_statement: ClassVar[str] = f"""
+        INSERT INTO {LEASE_TABLE} AS held (lane, epoch, sequence, batches, revision, holder, taken_at)
+        VALUES (%s, 1, 0, 0, 0, %s, %s)
+        ON CONFLICT (lane) DO UPDATE SET epoch = held.epoch + 1, holder = excluded.holder, taken_at = excluded.taken_at
+    """  # noqa: S608
+    renew_statement: ClassVar[str] = f"""
+        UPDATE {LEASE_TABLE} SET epoch = epoch + 1, holder = %s, taken_at = %s WHERE lane = %s AND epoch = %s
+    """  # noqa: S608
+
+    def __init__(self, service: Service) -> None:
+        self.lane = service.name
+        self.schema = Schema(service.metadata)
+        self._connection: C | None = None
+
+    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
+        setting = f"{self.lane.upper()}_DATABASE_URL"
+        with self.guarded():
+            tables = [self.schema.of(model) for model in (*models, *LANE_MODELS)]
+            for table in tables:
+                if (problem := self._missing(table)) is not None:
+                    raise ConfigurationError(
+                        f"table {table.name} is not as it must be in the database of {setting}: "
+                        f"run `coordinator migrate` ({problem})"
+                    )
+            self._check_transactions(tables, setting)
+            if must_sync and (problem := self._unsynced()) is not None:
+                raise ConfigurationError(
+                    f"the database of {setting} does not sync its commits to disk: {problem}; change it, or accept "
+                    "the loss of acknowledged commands with LANE_ALLOW_UNSYNCED=true"
+                )
+            other = self.first_row(_OTHER_LANES, [self.lane])
+        if other is not None:
+            raise ConfigurationError(f"the database of {setting} is that of lane {other[0]}: a lane needs its own")
+
+    def take_over(self, holder: str, now: datetime) -> Lease:
+        row = self._lease(self.take_over_statement, [self.lane, holder, now])
+        if row is None:
+            raise StoreUnavailable(f"{self.title} returned no lease")
+        return Lease(*row)
+
+    def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
+        row = self._lease(self.renew_statement, [holder, now, self.lane, epoch])
+        if row is None:
+            raise self.fenced(epoch)
+        return Lease(*row)
+
+    def holds(self, epoch: int) -> bool:
+        with self.guarded():
+            return self.first_row(_EPOCH, [self.lane]) == (epoch,)
+
+    def begin(self) -> Transaction:
+        with self.guarded():
+            return self._begin(self.connection())
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._disconnect(connection)
+
+    def connection(self) -> C:
+        """The connection, which is opened if there is none."""
+        if self._connection is None:
+            self._connection = self._connect()
+        return self._connection
+
+    def fenced(self, epoch: int) -> Fenced:
+        """Somebody has raised this epoch, or changed the lease under it."""
+        return Fenced(f"epoch {epoch} of lane {self.lane} is over")
+
+    def lacks_schema(self) -> bool:
+        """Whether a table or column of ours is really missing: a trigger may use others of the same names."""
+        return any(self._missing(table) is not None for table in self.schema.used)
+
+    @abstractmethod
+    def first_row(self, statement: str, arguments: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        """Run a statement, and return the first row of its answer."""
+
+    @abstractmethod
+    def _connect(self) -> C:
+        """Open a connection, and set its session up."""
+
+    @abstractmethod
+    def _disconnect(self, connection: C) -> None:
+        """Close it, without waiting for the network. Never raises."""
+
+    @abstractmethod
+    def _begin(self, connection: C) -> Transaction:
+        """A transaction, begun."""
+
+    @abstractmethod
+    def _missing(self, table: TableOf) -> str | None:
+        """What the server says where this table, or a column of it, is missing."""
+
+    @abstractmethod
+    def _unsynced(self) -> str | None:
+        """Why a commit may be lost with the machine's power, if it may be."""
+
+    def _check_transactions(self, tables: Sequence[TableOf], setting: str) -> None:
+        """Raise ConfigurationError for a table that knows no transactions, where there are such."""
+
+    def _raise_epoch(self, connection: C, statement: str, arguments: Sequence[Any]) -> tuple[Any, ...] | None:  # noqa: ARG002
+        """Run a statement that raises the epoch, and return the lease as it is then; None if it raised none.
+
+        On a server, it does not wait for long for whoever has the lease row locked.
+        """
+        return self.first_row(f"{statement} RETURNING epoch, sequence, revision, paused", arguments)
+
+    def _is_lock_timeout(self, error: Exception) -> bool:  # noqa: ARG002
+        return False
+
+    def _end_stuck(self, connection: C) -> None:
+        """End the connections that keep the lease row locked."""
+
+    def _lease(self, statement: str, arguments: Sequence[Any]) -> tuple[Any, ...] | None:
+        """Raise the epoch: wait for a transaction that has passed its fence, but not for ever.
+
+        A consumer that was stopped, or cut off, before its COMMIT would hold the row's lock for as long as the server
+        keeps its connection. So whoever waits too long ends that, and is to try again.
+        """
+        with self.guarded():
+            connection = self.connection()
+            try:
+                return self._raise_epoch(connection, statement, arguments)
+            except Exception as error:
+                try:
+                    if self._is_lock_timeout(error):
+                        self._end_stuck(connection)
+                finally:
+                    # Its session may wait for locks as briefly as a takeover does.
+                    self.close()
+                raise
+
+
+class SqlTransaction(ABC, Generic[C]):
+    """The part of a transaction that all stores on SQL have alike."""
+
+    def __init__(self, store: SqlStore[C], connection: C) -> None:
+        self._store = store
+        self._connection = connection
+
+    def _rows(self, model: type[R], found: Iterable[Iterable[Any]]) -> list[R]:
+        columns = self._store.schema.of(model).columns
+        return [row_of(model, columns, values) for values in found]
+
+    def _fence(self, lease: Lease, sequence: int) -> tuple[Any, ...]:
+        """The arguments of `FENCE`."""
+        return sequence, self._store.lane, lease.epoch, lease.sequence, lease.revision
+
+
+def check_written(written: int, rows: Sequence[Sequence[Row]]) -> None:
+    """Raise BatchFault unless all of these rows were written: a rule of the database's may drop some silently."""
+    given = sum(map(len, rows))
+    if written != given:
+        names = dict.fromkeys(of_one[0].table for of_one in rows)
+        raise BatchFault(f"wrote {written} of {given} rows of {', '.join(names)}")

@@ -1,0 +1,230 @@
+"""The store on SQLite: one connection to a file."""
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import DateTime, create_engine
+
+from coordinator.service.rows import R
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import metadata as lane_metadata
+from coordinator.stores.port import (
+    Backlog,
+    BatchFault,
+    BatchRefused,
+    Changes,
+    Conflict,
+    Lease,
+    Read,
+    StoreError,
+    StoreUnavailable,
+    Transaction,
+)
+from coordinator.stores.sql.schema import TableOf
+from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written
+
+BUSY_TIMEOUT_S = 5.0
+_MISSING = re.compile(r"(?:no such table: (?:main\.)?|no such column: (?:\w+\.)?|has no column named )(\w+)")
+
+
+def create_schema(path: str, service: Service) -> None:
+    """Create the tables of a service and of its lane, where they are missing."""
+    engine = create_engine(f"sqlite:///{path}")
+    for metadata in (lane_metadata, service.metadata):
+        if metadata is not None:
+            metadata.create_all(engine)
+    engine.dispose()
+
+
+class SqliteStore(SqlStore[sqlite3.Connection]):
+    """Implements `Store` on a database file."""
+
+    title = "SQLite"
+
+    def __init__(self, path: str, service: Service) -> None:
+        super().__init__(service)
+        self._path = path
+
+    @property
+    def path(self) -> Path | None:
+        return None if self._path in ("", ":memory:") else Path(self._path)
+
+    def meaning(self, error: Exception) -> StoreError | None:
+        return self._meaning_of(error) if isinstance(error, sqlite3.Error) else None
+
+    def _meaning_of(self, error: sqlite3.Error) -> StoreError:  # noqa: PLR0911  # one return for each kind
+        text = f"{type(error).__name__}: {error}"
+        if isinstance(error, sqlite3.IntegrityError | sqlite3.DataError):
+            # A constraint, or a trigger's RAISE.
+            return BatchFault(text)
+        code = getattr(error, "sqlite_errorcode", None)
+        if code is None:
+            # The module's own: the connection is closed, or what a row holds cannot be bound.
+            is_of_a_row = "binding parameter" in text or "not supported" in text
+            return BatchFault(text) if is_of_a_row else StoreUnavailable(f"SQLite: {text}")
+        match code & 0xFF:
+            case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+                return Conflict(str(error))
+            case sqlite3.SQLITE_ERROR:
+                if self._is_of_our_schema(text):
+                    return StoreUnavailable(
+                        f"SQLite: {text}: the schema is not as it must be, run `coordinator migrate`"
+                    )
+                return BatchRefused(f"SQLite: {text}")
+            case sqlite3.SQLITE_INTERRUPT | sqlite3.SQLITE_ABORT | sqlite3.SQLITE_SCHEMA | sqlite3.SQLITE_MISUSE:
+                return BatchRefused(f"SQLite: {text}")
+        return StoreUnavailable(f"SQLite: {text}")
+
+    def first_row(self, statement: str, arguments: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = (
+            self.connection().execute(marked(statement), [_text(value) for value in arguments]).fetchone()
+        )
+        return row
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _disconnect(self, connection: sqlite3.Connection) -> None:
+        connection.close()
+
+    def _begin(self, connection: sqlite3.Connection) -> Transaction:
+        connection.execute("BEGIN")
+        return SqliteTransaction(self, connection)
+
+    def _missing(self, table: TableOf) -> str | None:
+        try:
+            self.first_row(f"{_select(table)} LIMIT 0")
+        except sqlite3.OperationalError as error:
+            if _MISSING.search(str(error)) is None:
+                raise
+            return str(error)
+        return None
+
+    def _unsynced(self) -> str | None:
+        # Every connection of ours does.
+        return None
+
+    def _is_of_our_schema(self, text: str) -> bool:
+        missing = _MISSING.search(text)
+        if missing is None or missing.group(1) not in self.schema.names or self._connection is None:
+            return False
+        try:
+            return self.lacks_schema()
+        except sqlite3.Error:
+            # Then its text has to do.
+            return True
+
+
+class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
+    """Implements `Transaction`."""
+
+    _store: SqliteStore
+
+    def __init__(self, store: SqliteStore, connection: sqlite3.Connection) -> None:
+        super().__init__(store, connection)
+        self._schema = store.schema
+
+    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+        return [self._load(read) for read in reads]
+
+    def scan(
+        self, model: type[R], limit: int, after: int | str | None = None, where: tuple[str, int | str] | None = None
+    ) -> list[R]:
+        table = self._schema.of(model)
+        given = [*([] if where is None else [where]), *([] if after is None else [(table.key, after)])]
+        signs = [*([] if where is None else ["="]), *([] if after is None else [">"])]
+        conditions = " AND ".join(f'"{column}" {sign} ?' for (column, _), sign in zip(given, signs, strict=True))
+        query = f'{_select(table)}{conditions and f" WHERE {conditions}"} ORDER BY "{table.key}" LIMIT ?'
+        return self._found(model, query, [*(value for _, value in given), limit])
+
+    def backlog(self) -> list[Backlog]:
+        with self._store.guarded():
+            found = self._connection.execute(BACKLOG).fetchall()
+        return [
+            Backlog(target, rows, datetime.fromisoformat(oldest).replace(tzinfo=UTC)) for target, rows, oldest in found
+        ]
+
+    def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
+        with self._store.guarded():
+            if self._connection.execute(marked(FENCE), self._fence(lease, sequence)).rowcount != 1:
+                raise self._store.fenced(lease.epoch)
+            for rows in changes.deletes:
+                table = self._schema.of(type(rows[0]))
+                self._connection.executemany(
+                    f'DELETE FROM "{table.name}" WHERE "{table.key}" = ?',  # noqa: S608
+                    [[getattr(row, table.key)] for row in rows],
+                )
+            for rows in changes.updates:
+                table = self._schema.of(type(rows[0]))
+                assignments = ", ".join(f'"{name}" = ?' for name in table.others)
+                written = self._connection.executemany(
+                    f'UPDATE "{table.name}" SET {assignments} WHERE "{table.key}" = ?',  # noqa: S608
+                    [[_text(getattr(row, name)) for name in (*table.others, table.key)] for row in rows],
+                )
+                check_written(written.rowcount, [rows])
+            for rows in changes.inserts:
+                table = self._schema.of(type(rows[0]))
+                marks = ", ".join("?" * len(table.columns))
+                names = ", ".join(f'"{name}"' for name in table.columns)
+                written = self._connection.executemany(
+                    f'INSERT INTO "{table.name}" ({names}) VALUES ({marks})',  # noqa: S608
+                    [[_text(value) for value in table.values(row)] for row in rows],
+                )
+                check_written(written.rowcount, [rows])
+            self._connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            self._store.close()
+
+    def _load(self, read: Read) -> list[Any]:
+        marks = ", ".join("?" * len(read.values))
+        query = f'{_select(self._schema.of(read.model))} WHERE "{read.column}" IN ({marks})'
+        return self._found(read.model, query, list(read.values))
+
+    def _found(self, model: type[R], query: str, arguments: list[Any]) -> list[R]:
+        table = self._schema.of(model)
+        times = [isinstance(table.column(name).type, DateTime) for name in table.columns]
+        with self._store.guarded():
+            found = self._connection.execute(query, arguments).fetchall()
+        return self._rows(
+            model,
+            (
+                [_time(value) if is_time else value for value, is_time in zip(values, times, strict=True)]
+                for values in found
+            ),
+        )
+
+
+def marked(statement: str) -> str:
+    """A statement of all stores with SQLite's marks for its arguments."""
+    return statement.replace("%s", "?")
+
+
+def _text(value: Any) -> Any:
+    """SQLite has no type for times: the text that SQLAlchemy writes and reads."""
+    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f") if isinstance(value, datetime) else value
+
+
+def _time(value: str | None) -> datetime | None:
+    return None if value is None else datetime.fromisoformat(value).replace(tzinfo=UTC)
+
+
+def _select(table: TableOf) -> str:
+    # With the table's name: SQLite would take a quoted name alone for a text, if there is no such column.
+    names = ", ".join(f'"{table.name}"."{name}"' for name in table.columns)
+    return f'SELECT {names} FROM "{table.name}"'  # noqa: S608
