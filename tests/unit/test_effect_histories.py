@@ -199,7 +199,7 @@ class World:
             assert not was_done, "it was told that it did not happen, and it had"
         if told.is_fact:
             self.facts.append(told.command)
-        command_id = told.command_id(self.effect.type, KEY)
+        command_id = told.command_id(self.effect.type, KEY, self.effect.arguments())
         known = self.told.setdefault(command_id, told.command)
         if known is told.command:
             self.lane.do(told.command)
