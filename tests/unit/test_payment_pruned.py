@@ -3,10 +3,11 @@
 from msgspec import structs
 
 from coordinator.effects.attempts import Told
+from coordinator.lane.delivery import Delivery
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry
 from shared.payments.commands import RefundPayment
 from shared.payments.results import RefundResult
-from tests.support.lane_contract import Delivery, delivery
+from tests.support.lane_contract import delivery
 from tests.support.payment_lane import PaymentLane
 
 

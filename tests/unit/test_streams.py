@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ LOOPS = (asyncio.new_event_loop, uvloop.new_event_loop)
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-class Recorder(AbstractStreamProtocol):
+class Recorder(AbstractStreamProtocol):  # type: ignore[misc]  # pika has no types
     """Notes what it is told; `fault` is raised when data comes."""
 
     def __init__(self, fault: Exception | None = None) -> None:
@@ -50,6 +51,10 @@ class Recorder(AbstractStreamProtocol):
 
     def connection_lost(self, error: BaseException | None) -> None:
         self.lost.set_result(error)
+
+
+def _same(recorder: Recorder) -> Recorder:
+    return recorder
 
 
 async def connected(port: int, recorder: Recorder, context: ssl.SSLContext | None = None) -> None:
@@ -156,7 +161,7 @@ def test_a_stream_that_is_not_wanted_any_more_is_not_reported(new_loop: Any) -> 
             sock.setblocking(False)
             recorder = Recorder()
             reported: list[object] = []
-            linking = LoopStreams(loop).create_streaming_connection(lambda made=recorder: made, sock, reported.append)
+            linking = LoopStreams(loop).create_streaming_connection(partial(_same, recorder), sock, reported.append)
             for _ in range(turns):
                 await asyncio.sleep(0)
             is_cancelled = linking.cancel()

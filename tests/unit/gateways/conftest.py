@@ -7,7 +7,6 @@ from typing import Any, cast
 import aiohttp
 import pytest
 from aiohttp import web
-from gateway_fakes import ITEM, USER, FakeCache, FakeLog, FakePayments, FakeRows, FakeWrites
 
 import gateways.items
 from coordinator.client.database import close_database, open_database
@@ -19,6 +18,7 @@ from coordinator.runtime.settings import GatewaySettings
 from gateways.items import ITEMS
 from gateways.payments import PAYMENTS
 from gateways.users import USERS
+from tests.unit.gateways.gateway_fakes import ITEM, USER, FakeCache, FakeLog, FakePayments, FakeRows, FakeWrites
 
 # Nothing listens on port 9; connections are made at first use, and no test here has one.
 DATABASES = {

@@ -5,9 +5,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from gateway_commands import CREATE, CREDIT, IDS, NDJSON, post
 
 from coordinator.runtime.settings import GatewaySettings
+from tests.unit.gateways.gateway_commands import CREATE, CREDIT, IDS, NDJSON, post
 
 FULL = {"name": "A", "email": "a@b"}
 

@@ -6,8 +6,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from gateway_commands import CREATE, CREDIT, DELETE, IDS, MIXED, NDJSON, post
-from gateway_fakes import applied, refused
 from structlog.testing import capture_logs
 
 from coordinator.protocol.wire import CommandMessage, fingerprint_of
@@ -15,6 +13,8 @@ from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown, Overloaded
 from coordinator.service.ids import command_id_for
 from coordinator.service.outcome import Outcome
+from tests.unit.gateways.gateway_commands import CREATE, CREDIT, DELETE, IDS, MIXED, NDJSON, post
+from tests.unit.gateways.gateway_fakes import applied, refused
 
 
 def issued(gateway: Any) -> list[CommandMessage]:
@@ -108,7 +108,7 @@ async def test_a_command_carries_what_it_was_given(users: Any) -> None:
     first, second = issued(users)
     assert (first.command_id, first.deadline_ms, first.expected_version) == (IDS[0], 1_900_000_000_000, 3)
     assert (second.deadline_ms, second.expected_version) == (None, None)
-    assert first.traceparent.startswith(f"00-{trace_id}-")
+    assert (first.traceparent or "").startswith(f"00-{trace_id}-")
 
 
 async def test_a_command_is_the_same_one_alone_or_among_others(users: Any) -> None:

@@ -13,18 +13,17 @@ from typing import Any
 
 import aiohttp
 import pytest
-from gateway_fakes import USER
 from msgspec.structs import replace
 from structlog.testing import capture_logs
-from test_gateways_process import AWAY, ROOT, ended, port_of
 
 import coordinator.http.connections
-import coordinator.http.descriptors
 import coordinator.http.runner
 from coordinator.http.connections import SURPLUS
 from coordinator.http.descriptors import BACKLOG_MAX, OTHERS, make_room_for_connections
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import ConfigurationError
+from tests.unit.gateways.gateway_fakes import USER
+from tests.unit.gateways.test_gateways_process import AWAY, ROOT, ended, port_of
 
 DEADLINE_S = 20.0
 GET = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -304,8 +303,8 @@ class TestTheNumberOfConnections:
 
 def limits(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int) -> list[tuple[int, int]]:
     changed: list[tuple[int, int]] = []
-    monkeypatch.setattr(coordinator.http.descriptors.resource, "getrlimit", lambda _: (soft, hard))
-    monkeypatch.setattr(coordinator.http.descriptors.resource, "setrlimit", lambda _, both: changed.append(both))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: changed.append(both))
     return changed
 
 

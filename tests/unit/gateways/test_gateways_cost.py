@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from test_gateways_hostile import raw
 
 from coordinator.http.headers import expected_version, idempotency_key, is_unchanged, preferences
 from coordinator.http.requests import command_id_asked
@@ -21,6 +20,7 @@ from gateways.payments import STRIPE
 from shared.payments.settings import StripeSettings
 from shared.payments.stripe_webhooks import verify_webhook
 from tests.support.cost import adversarial, assert_grows_with_length
+from tests.unit.gateways.test_gateways_hostile import raw
 
 COST_S_MAX = 0.05
 """Of any request. The largest bodies take a fifth of this on a slow machine."""

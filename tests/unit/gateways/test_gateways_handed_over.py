@@ -5,7 +5,6 @@ from typing import Any, cast
 import msgspec
 import pytest
 from aiohttp import web
-from gateway_fakes import NOW, RESULTS, FakeRows, applied, refused
 from structlog.testing import capture_logs
 
 from coordinator.http.app import Gateway
@@ -21,6 +20,7 @@ from gateways.purchases import PURCHASES
 from gateways.users import USERS
 from shared.users.commands import CreateUser
 from shared.users.purchases.model import Purchase
+from tests.unit.gateways.gateway_fakes import NOW, RESULTS, FakeRows, applied, refused
 
 ADA = {"name": "Ada", "email": "ada@example.org"}
 BUY = {"item_id": 5, "quantity": 1, "payment_method": "pm_card_visa"}
@@ -67,7 +67,12 @@ async def test_a_purchase_is_found_when_the_database_answers_again(start: Any, m
     """A read that fails once is no reason to stop waiting."""
     shop = await opened(start, monkeypatch, wait_s=20.0)
     ended = msgspec.structs.replace(BEGUN, status="completed")
-    seen = [DatabaseUnavailable("away"), NotFound("purchase_not_found", "not yet"), BEGUN, ended]
+    seen: list[Exception | Purchase] = [
+        DatabaseUnavailable("away"),
+        NotFound("purchase_not_found", "not yet"),
+        BEGUN,
+        ended,
+    ]
 
     async def get(_: int) -> Purchase:
         next_seen = seen.pop(0)

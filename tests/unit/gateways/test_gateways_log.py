@@ -3,10 +3,10 @@
 import asyncio
 from typing import Any
 
-from gateway_fakes import refused
 from structlog.testing import capture_logs
 
 from coordinator.service.errors import CommandPending
+from tests.unit.gateways.gateway_fakes import refused
 
 ADA = {"name": "Ada", "email": "ada@example.org"}
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"

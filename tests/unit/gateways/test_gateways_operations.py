@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from gateway_fakes import NOW
 
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.lane_tables import LogEntry
+from tests.unit.gateways.gateway_fakes import NOW
 
 COMMAND_ID = "0198c0de-0000-7000-8000-00000000abcd"
 

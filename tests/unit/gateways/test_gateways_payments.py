@@ -10,8 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
-from conftest import RunningGateway
-from gateway_fakes import PAYMENT, REFUND, refused
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
@@ -21,6 +19,8 @@ from gateways.payments import IGNORED_EVENTS, PAYMENTS, STRIPE, attach
 from shared.payments.model import Payment
 from shared.payments.settings import StripeSettings
 from shared.payments.stripe_metadata import MetadataKey
+from tests.unit.gateways.conftest import RunningGateway
+from tests.unit.gateways.gateway_fakes import PAYMENT, REFUND, refused
 
 SECRET = "whsec_test"
 SETTINGS = StripeSettings(webhook_secret=SecretStr(SECRET), metadata_key=SecretStr("the key of this deployment"))

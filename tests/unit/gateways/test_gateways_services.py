@@ -5,11 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
-from gateway_fakes import ITEM, PAYMENT, USER, applied, refused
 
 from coordinator.http.app import Gateway
 from coordinator.http.responses import json_response
 from coordinator.service.errors import DatabaseUnavailable
+from tests.unit.gateways.gateway_fakes import ITEM, PAYMENT, USER, applied, refused
 
 ADA = {"name": "Ada", "email": "ada@example.org"}
 LAMP = {"name": "Lamp", "price": 1999, "currency": "EUR", "stock": 4}

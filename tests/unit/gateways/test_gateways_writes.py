@@ -4,11 +4,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from gateway_fakes import applied, refused
 
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, Overloaded
 from coordinator.service.ids import command_id_for
+from tests.unit.gateways.gateway_fakes import applied, refused
 
 ADA = {"name": "Ada", "email": "ada@example.org"}
 
