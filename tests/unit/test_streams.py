@@ -24,6 +24,7 @@ from coordinator.transports.rabbitmq.streams import FEED_BYTES_MAX, LoopStreams
 
 WITHIN_S = 10.0
 LOOPS = (asyncio.new_event_loop, uvloop.new_event_loop)
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -71,7 +72,7 @@ async def connected(port: int, recorder: Recorder, context: ssl.SSLContext | Non
 
 
 def run(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
+    new_loop: NewLoop,
     serve: Serve,
     test: Callable[[int], Awaitable[None]],
     context: ssl.SSLContext | None = None,
@@ -114,7 +115,7 @@ def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEve
     return request.param  # type: ignore[no-any-return]
 
 
-def test_bytes_go_both_ways_in_pieces_that_pika_can_parse_fast(new_loop: Any) -> None:
+def test_bytes_go_both_ways_in_pieces_that_pika_can_parse_fast(new_loop: NewLoop) -> None:
     async def test(port: int) -> None:
         recorder = Recorder()
         await connected(port, recorder)
@@ -131,7 +132,7 @@ def test_bytes_go_both_ways_in_pieces_that_pika_can_parse_fast(new_loop: Any) ->
     run(new_loop, echo_and_end, test)
 
 
-def test_an_aborted_stream_is_lost_a_turn_later_and_without_an_error(new_loop: Any) -> None:
+def test_an_aborted_stream_is_lost_a_turn_later_and_without_an_error(new_loop: NewLoop) -> None:
     async def test(port: int) -> None:
         recorder = Recorder()
         await connected(port, recorder)
@@ -142,7 +143,7 @@ def test_an_aborted_stream_is_lost_a_turn_later_and_without_an_error(new_loop: A
     run(new_loop, say_hello_and_wait, test)
 
 
-def test_what_pika_cannot_take_ends_the_stream_and_pika_is_told_why(new_loop: Any) -> None:
+def test_what_pika_cannot_take_ends_the_stream_and_pika_is_told_why(new_loop: NewLoop) -> None:
     async def test(port: int) -> None:
         recorder = Recorder(ValueError("not a frame"))
         await connected(port, recorder)
@@ -153,7 +154,7 @@ def test_what_pika_cannot_take_ends_the_stream_and_pika_is_told_why(new_loop: An
     run(new_loop, say_hello_and_wait, test)
 
 
-def test_a_stream_that_is_not_wanted_any_more_is_not_reported(new_loop: Any) -> None:
+def test_a_stream_that_is_not_wanted_any_more_is_not_reported(new_loop: NewLoop) -> None:
     async def test(port: int) -> None:
         loop = asyncio.get_running_loop()
         for turns in range(6):
@@ -177,7 +178,7 @@ def test_a_stream_that_is_not_wanted_any_more_is_not_reported(new_loop: Any) -> 
     run(new_loop, say_hello_and_wait, test)
 
 
-def test_tls_is_the_loop_s_and_checks_the_server_s_name(new_loop: Any, tmp_path: Path) -> None:
+def test_tls_is_the_loop_s_and_checks_the_server_s_name(new_loop: NewLoop, tmp_path: Path) -> None:
     serving, trusting = _contexts(tmp_path, "localhost")
 
     async def test(port: int) -> None:
@@ -190,7 +191,7 @@ def test_tls_is_the_loop_s_and_checks_the_server_s_name(new_loop: Any, tmp_path:
     run(new_loop, echo_and_end, test, serving)
 
 
-def test_a_server_of_another_name_is_refused(new_loop: Any, tmp_path: Path) -> None:
+def test_a_server_of_another_name_is_refused(new_loop: NewLoop, tmp_path: Path) -> None:
     serving, trusting = _contexts(tmp_path, "elsewhere")
 
     async def test(port: int) -> None:
@@ -266,7 +267,7 @@ def test_an_attempt_is_gone_whenever_it_is_given_up(new_loop: Callable[[], async
     assert complaints == []
 
 
-def test_what_a_peer_does_not_read_is_counted(new_loop: Any) -> None:
+def test_what_a_peer_does_not_read_is_counted(new_loop: NewLoop) -> None:
     async def test(port: int) -> None:
         recorder = Recorder()
         await connected(port, recorder)

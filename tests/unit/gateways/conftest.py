@@ -41,6 +41,16 @@ class RunningGateway:
         self.session: aiohttp.ClientSession
         self.port = 0
 
+    @property
+    def app(self) -> web.Application:
+        assert self.runner.app is not None
+        return self.runner.app
+
+    @property
+    def server(self) -> Any:
+        """Ours: aiohttp does not say that its runner has it."""
+        return self.runner.server
+
     async def call(self, method: str, path: str, **options: Any) -> tuple[aiohttp.ClientResponse, Any]:
         """The response, and its JSON where it has a body."""
         async with self.session.request(method, f"http://127.0.0.1:{self.port}{path}", **options) as response:
