@@ -28,6 +28,7 @@ from coordinator.lane.unit_of_work import BatchWork
 from coordinator.lane.window import Window
 from coordinator.protocol import decoding
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry
+from coordinator.stores.outcomes import from_log
 from coordinator.stores.port import Changes, Fenced, Lease
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.worker.inbox import Inbox
@@ -327,7 +328,7 @@ def outcome_recomputed(patches: Patches) -> None:
             error_code=verdict.code,
             error_message=verdict.text,
         )
-        return settle_module.Settled(settle_module.from_log(recomputed, replayed=True))
+        return settle_module.Settled(from_log(recomputed, replayed=True))
 
     patches.wrap(settle_module, "settle", settle)
 

@@ -202,7 +202,7 @@ class SimulatedStore:
         rates = self.world.rates
         self._rates = rates["stall"], rates["crash"], rates["unavailable"]
 
-    def check(self, models: Sequence[type[Row]]) -> None:
+    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
         """The tables are dictionaries."""
 
     def take_over(self, holder: str, now: datetime) -> Lease:
@@ -227,6 +227,10 @@ class SimulatedStore:
         if self.world.happens("answer_lost"):
             raise StoreUnavailable("the answer was lost")
         return lease
+
+    def holds(self, epoch: int) -> bool:
+        self.call("ask whose the lane is")
+        return self.database.epoch == epoch
 
     def begin(self) -> SimulatedTransaction:
         self.call("begin")
