@@ -106,7 +106,7 @@ def requeue_by_nack_on_hold(patches: Patches) -> None:
             channel.inbound.clear()
             self.inbox._deliveries.clear()
             self.inbox._undecoded.clear()
-            self.lane._batch = []
+            self.lane._batch.clear()
             self.acknowledger = Acknowledger()
             self.world.broker.requeue_out_of_order(channel)
         yield from original(self, generation, hold)
@@ -158,7 +158,7 @@ def no_stand_by(patches: Patches) -> None:
 @_mutant("the batch that had to wait is never settled")
 def hold_drops_the_batch(patches: Patches) -> None:
     def hold(original: Any, self: Process, generation: int, hold: Any) -> Any:
-        self.lane._batch = []
+        self.lane._batch.clear()
         yield from original(self, generation, hold)
 
     patches.wrap(Process, "hold", hold)

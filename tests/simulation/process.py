@@ -28,6 +28,8 @@ from tests.simulation.schedule import DONE, IDLE, NEVER, Act
 from tests.simulation.services import SERVICES, TARGETS
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from tests.simulation.schedule import Actor
     from tests.simulation.world import World
 
@@ -79,7 +81,7 @@ class Process:
     def __str__(self) -> str:
         return self.name
 
-    def _clock(self):
+    def _clock(self) -> datetime:
         return self.world.wall(self.skew_s)
 
     def crash(self) -> None:
@@ -318,7 +320,7 @@ class Process:
                 if self.inbox.generation != generation or self.is_stopping:
                     return
 
-    def decide(self, deliveries: list[Delivery], generation: int):
+    def decide(self, deliveries: list[Delivery], generation: int) -> Settlement | Hold | Deposed:
         gaps = self.lane.gaps
         if not self.lane.has_batch or generation != self.lane._generation:
             # Now, since its channel may be another by the time that the batch is committed.
