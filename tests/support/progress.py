@@ -83,7 +83,7 @@ class Ticker:
 
     def _run(self) -> None:
         while not self._is_over.wait(self._every_s):
-            os.write(self._output, f"\n{self._line()}\n".encode())
+            os.write(self._output, f"\n{self._line()}\n".encode(errors="backslashreplace"))
 
 
 def report_progress(config: pytest.Config, every_s: float = EVERY_S) -> None:
