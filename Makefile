@@ -38,7 +38,7 @@ clean: ## remove the data of `make run` and the caches
 	@if [ -x $(BIN)/coordinator ]; then $(BIN)/coordinator dev --clean; else rm -rf .dev; fi
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-lint: $(STAMP) ## ruff and mypy --strict
+lint: $(STAMP) ## ruff and mypy --strict, over the tests too
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

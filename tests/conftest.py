@@ -10,11 +10,16 @@ import structlog
 from coordinator.dev.servers import ServerSet
 from coordinator.registry import APP_SETTING
 from tests.support.databases import FreshDatabases
+from tests.support.progress import report_progress
 from tests.support.servers import REFERENCE_APP, Environment, running_servers
 from tests.support.system import System
 
 # Also of the processes that tests start.
 os.environ.setdefault(APP_SETTING, REFERENCE_APP)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    report_progress(config)
 
 
 @pytest.fixture(autouse=True)

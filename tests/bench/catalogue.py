@@ -47,7 +47,7 @@ def rows() -> list[Row]:
 
 
 def _lane(section: str, workload: Workload, database: str = "postgresql", **changes: Any) -> Row:
-    fields = {
+    fields: dict[str, Any] = {
         "key": f"{section}/lane",
         "title": _LANE_TITLE,
         "concurrency": IN_FLIGHT,
@@ -58,7 +58,7 @@ def _lane(section: str, workload: Workload, database: str = "postgresql", **chan
 
 def _direct(section: str, workload: Workload, method: str, **changes: Any) -> Row:
     concurrency = changes.get("concurrency", 32)
-    fields = {
+    fields: dict[str, Any] = {
         "key": f"{section}/{method}-{concurrency}",
         "title": f"{TITLES[method]}, {concurrency} clients",
         "concurrency": concurrency,

@@ -3,6 +3,7 @@
 from typing import Any, Protocol
 
 import psycopg
+from msgspec import structs
 from pymongo import MongoClient
 from sqlalchemy import create_engine, text
 from sqlalchemy.engine import Engine
@@ -87,7 +88,7 @@ class SqlDatabase:
             if self.lane is not None:
                 sequence = connection.execute(text(_SETTLED)).scalar()
                 logged = connection.execute(text("SELECT count(*) FROM command_log")).scalar()
-        return State(*(int(value) for value in row), sequence=sequence, logged=logged)
+        return structs.replace(State(*(int(value) for value in row)), sequence=sequence, logged=logged)
 
     def settled(self) -> int:
         with self._engine.connect() as connection:

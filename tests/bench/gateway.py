@@ -92,6 +92,7 @@ async def serve(mode: str, lane: str, port: int) -> None:
     database = open_database(url, settings.read_pool_max)
     command_log = open_command_log(database)
     writes: Any
+    credit: Credit
     if mode == "lane":
         writes = RabbitWrites(
             load(BrokerSettings),

@@ -31,7 +31,7 @@ class ClientResult(Struct):
     retries: int = 0
     applied_total: int = 0
     unknown_total: int = 0
-    latencies_s: array = field(default_factory=lambda: array("d"))
+    latencies_s: "array[float]" = field(default_factory=lambda: array("d"))
     error_texts: list[str] = []
     applied: int | None = None
     """Operations applied in the window, where there is not one latency for each."""

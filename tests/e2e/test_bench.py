@@ -16,7 +16,9 @@ KEYS = ("hot-row/lane", "hot-row/for-update-32", "hot-row/naive-32", "http/lane"
 
 
 @pytest.mark.timeout(100)
-def test_the_lane_and_its_alternatives_are_measured_and_verified(native_servers: ServerSet, tmp_path_factory) -> None:
+def test_the_lane_and_its_alternatives_are_measured_and_verified(
+    native_servers: ServerSet, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     directory = tmp_path_factory.mktemp("bench")
     Installation(print, directory / "install.log", (WRK,)).run()
     session = Session(native_servers, directory)

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from typing import Any
 
 import aiohttp
 import pytest
@@ -15,13 +16,13 @@ WRITES = 2000
 CONNECTIONS = 32
 
 
-async def get(url: str) -> dict[str, object]:
+async def get(url: str) -> Any:
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         assert response.status == 200
         return await response.json()
 
 
-async def post(url: str, body: object) -> dict[str, object]:
+async def post(url: str, body: object) -> Any:
     async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:
         assert response.status == 201, await response.text()
         return await response.json()
@@ -72,7 +73,8 @@ async def test_concurrent_reservations_sell_what_there_is_and_no_more(system: Sy
     assert sorted(reservation["id"] for reservation in sold) == list(range(1, stock + 1))
     assert {problem["code"] for problem in refused} == {"out_of_stock"}
     assert (await get(f"{url}/items/1"))["stock"] == 0
-    with MongoClient(system.environment["ITEMS_DATABASE_URL"]) as client:
+    client: MongoClient[dict[str, Any]] = MongoClient(system.environment["ITEMS_DATABASE_URL"])
+    with client:
         log = client.get_default_database()[LogEntry.table].find({}, {"sequence": 1}).sort("sequence", 1)
         assert [entry["sequence"] for entry in log] == list(range(1, WRITES + 2))
 
@@ -94,7 +96,7 @@ def test_the_same_without_a_lane_loses_updates(databases: FreshDatabases, settin
         with own.connect() as connection:
             together.wait()
             for _ in range(each):
-                credit = connection.execute(text("SELECT credit FROM accounts WHERE id = 1")).scalar()
+                credit = connection.execute(text("SELECT credit FROM accounts WHERE id = 1")).scalar_one()
                 connection.execute(text("UPDATE accounts SET credit = :credit WHERE id = 1"), {"credit": credit + 1})
         own.dispose()
 
@@ -104,7 +106,7 @@ def test_the_same_without_a_lane_loses_updates(databases: FreshDatabases, settin
     for thread in threads:
         thread.join()
     with engine.connect() as connection:
-        final = connection.execute(text("SELECT credit FROM accounts WHERE id = 1")).scalar()
+        final = connection.execute(text("SELECT credit FROM accounts WHERE id = 1")).scalar_one()
     engine.dispose()
     assert final < writers * each
 

@@ -30,7 +30,7 @@ def raw_headers(pairs: list[tuple[bytes, bytes]]) -> bytes:
     return struct.pack(">I", len(table)) + table
 
 
-class RawProperties(pika.BasicProperties):
+class RawProperties(pika.BasicProperties):  # type: ignore[misc]  # pika has no types
     """Properties whose headers are given as bytes on the wire."""
 
     raw: bytes = b""

@@ -206,7 +206,7 @@ def test_send_prints_the_outcome_and_command_finds_it(system: System, run: Run) 
 def test_send_without_a_lane_waits_in_the_queue_or_is_refused(system: System, run: Run) -> None:
     system.prepare("users")
     assert "no queue of lane users" in run("send", *create("users"), expect=1).err
-    system.start_coordinator("users").stop(15, 20)
+    system.start_coordinator("users").stop(signal.SIGTERM, 20)
     pending = run("send", *create("users"), "--wait", "0.5", "--json", expect=3)
     assert pending.json["status"] == "pending"
     assert pending.json["command_id"] in pending.err
@@ -272,7 +272,7 @@ def test_a_cancelled_command_is_never_applied(system: System, run: Run, lane: st
 
 def test_drain_returns_when_everything_before_it_is_settled(system: System, run: Run) -> None:
     system.prepare("users")
-    system.start_coordinator("users").stop(15, 20)
+    system.start_coordinator("users").stop(signal.SIGTERM, 20)
     run("send", *create("users"))
     with system.broker() as channel:
         channel.confirm_delivery()
@@ -503,7 +503,7 @@ def test_commands_that_wait_for_a_key_go_on_when_the_failed_one_is_discarded(
 def park(store: Store, lane: str, failed: str, waits: str, command_type: str, arguments: str) -> None:
     """As the lane does when a command with the policy park-key fails, and another one with its key comes."""
     content = CommandMessage(command_id=failed, type=command_type, arguments=arguments.encode())
-    common = {
+    common: dict[str, Any] = {
         "ordering_key": "rows.id=1",
         "fingerprint": fingerprint_of(content),
         "reply_to": None,

@@ -23,7 +23,7 @@ from tests.support.system import Client, System
 AMOUNT = 1000
 PAYMENTS = 60
 KILLS = 4
-FAULTS = {
+FAULTS: dict[str, Any] = {
     "429": 0.03,
     "500_before": 0.05,
     "500_kept": 0.05,
@@ -31,6 +31,8 @@ FAULTS = {
     "lost_request": 0.05,
     "lost_answer": 0.1,
 }
+FAILS_AFTER: dict[str, Any] = {"500_after": 1.0}
+FAILS_BEFORE: dict[str, Any] = {"500_kept": 1.0}
 # As by default, in less time. Calls fail at random here, and a breaker would take that for an outage now and then.
 WORKER = {"EFFECTS_RETRY_DELAY_S_MAX": "2", "EFFECTS_BREAKER_PAUSE_S_MAX": "1", "STRIPE_SPENT_KEY_S": "1"}
 OUTAGE_S = 4.0
@@ -255,13 +257,13 @@ async def test_a_provider_that_fails_for_a_while_leaves_nothing_to_a_person(shop
     held = [await shop.open("pm_card_visa", f"held-{number}") for number in range(IN_OUTAGE // 2)]
     for payment_id in held:
         await shop.settled(payment_id, "authorized")
-    await asyncio.to_thread(shop.sandbox.set_faults, **{"500_after": 1.0}, search_lag_s=3600)
+    await asyncio.to_thread(shop.sandbox.set_faults, search_lag_s=3600, **FAILS_AFTER)
     asked = [await shop.open("pm_card_visa", f"asked-{number}") for number in range(IN_OUTAGE // 2)]
     for payment_id in held:
         await shop.write(f"/payments/{payment_id}/capture", f"capture-{payment_id}", status=200)
     await asyncio.sleep(OUTAGE_S / 2)
     shop.worker.kill()
-    await asyncio.to_thread(shop.sandbox.set_faults, **{"500_kept": 1.0}, search_lag_s=3600)
+    await asyncio.to_thread(shop.sandbox.set_faults, search_lag_s=3600, **FAILS_BEFORE)
     late = [await shop.open("pm_card_visa", f"late-{number}") for number in range(IN_OUTAGE // 2)]
     await asyncio.to_thread(shop.start_worker, **WORKER)
     await asyncio.sleep(OUTAGE_S / 2)

@@ -106,7 +106,9 @@ async def keep_killing(
 def totals(shop: System) -> dict[str, Any]:
     """What the three databases hold."""
     with psycopg.connect(shop.environment["USERS_DATABASE_URL"]) as users:
-        states = dict(users.execute("SELECT status, count(*) FROM purchases GROUP BY status").fetchall())
+        states: dict[str, int] = dict(
+            users.execute("SELECT status, count(*) FROM purchases GROUP BY status").fetchall()
+        )
         completed = users.execute("SELECT coalesce(sum(amount), 0), count(*) FROM purchases WHERE status = 'completed'")
         amount, count = completed.fetchone() or (0, 0)
         noted = users.execute("SELECT coalesce(sum(amount), 0), coalesce(sum(purchases), 0) FROM purchase_totals")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -156,6 +157,11 @@ def ask_for_an_effect(channel: Any) -> None:
     channel.basic_publish("", queue_name(effects_key("payments")), json.dumps(AUTHORIZE), effect, mandatory=True)
 
 
+def is_empty(channel: Any, lane: str) -> bool:
+    count: int = channel.queue_declare(queue_name(lane), passive=True).method.message_count
+    return count == 0
+
+
 async def test_nothing_that_a_stranger_says_is_taken_for_the_system_s_own(system: System) -> None:
     purchase_id = str(uuid4())
     async with aiohttp.ClientSession() as session, asyncio.timeout(100):
@@ -169,10 +175,7 @@ async def test_nothing_that_a_stranger_says_is_taken_for_the_system_s_own(system
             say_all_that_is_forbidden(stranger, purchase_id, waiting["command_id"])
             ask_for_an_effect(channel)
             for lane in SERVICES:
-                wait_until(
-                    lambda lane=lane: channel.queue_declare(queue_name(lane), passive=True).method.message_count == 0,
-                    f"{lane} has settled what the stranger said",
-                )
+                wait_until(partial(is_empty, channel, lane), f"{lane} has settled what the stranger said")
         assert (await shop.purchase())["purchase"]["status"] == "running"
         payment = await shop.get("payments", "/payments/1")
         assert (payment["status"], payment["pending_action"], payment["captured"]) == ("pending", "authorize", 0)

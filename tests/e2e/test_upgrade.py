@@ -3,6 +3,7 @@
 import json
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -177,8 +178,12 @@ def test_a_purchase_that_was_under_way_ends_in_the_new_release(system: System, f
         "WHERE type = 'users.continue_purchase')",
     )
     assert resumed == continuation_command_id(f"payments.open {authorize}")
+
+    def has_empty_outbox(lane: str) -> bool:
+        return fetch(lane, "SELECT count(*) FROM outbox") == [(0,)]
+
     for lane in SQL:
-        wait_until(lambda lane=lane: fetch(lane, "SELECT count(*) FROM outbox") == [(0,)], "the outbox is empty")
+        wait_until(partial(has_empty_outbox, lane), "the outbox is empty")
         assert operate(system, "dead", "list", lane) == []
     # RabbitMQ keeps a binding until somebody removes it.
     with system.broker() as channel:

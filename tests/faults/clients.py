@@ -84,7 +84,7 @@ class HttpClient:
     def _outcome(self, record: ClientRecord, response: aiohttp.ClientResponse, content: bytes) -> Outcome:
         sequence = response.headers.get("Command-Sequence")
         replayed = "Idempotent-Replayed" in response.headers
-        known = {"command_id": record.command_id, "type": record.type, "replayed": replayed}
+        known: dict[str, Any] = {"command_id": record.command_id, "type": record.type, "replayed": replayed}
         number = None if sequence is None else int(sequence)
         if response.status < 300:
             result = msgspec.Raw(content) if content else NO_RESULT

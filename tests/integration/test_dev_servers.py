@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pika
 import psycopg
@@ -20,6 +22,7 @@ import pymongo
 import pymysql
 import pytest
 import redis
+from pymysql.cursors import Cursor
 
 from coordinator.dev.servers import Server, ServerSet, mysql, postgresql
 from coordinator.dev.servers.addresses import database_url
@@ -87,8 +90,9 @@ def broker(servers: ServerSet) -> pika.BlockingConnection:
     return pika.BlockingConnection(pika.URLParameters(servers.rabbitmq.url))
 
 
-def payments(servers: ServerSet) -> pymysql.Connection:
-    return pymysql.connect(
+@contextlib.contextmanager
+def payments(servers: ServerSet) -> Iterator[Cursor]:
+    connection = pymysql.connect(
         host="127.0.0.1",
         port=servers.mysql.port,
         user="coordinator",
@@ -96,17 +100,23 @@ def payments(servers: ServerSet) -> pymysql.Connection:
         database="payments",
         autocommit=True,
     )
+    with connection, connection.cursor() as cursor:
+        yield cursor
+
+
+def mongodb(servers: ServerSet) -> pymongo.MongoClient[dict[str, Any]]:
+    return pymongo.MongoClient(servers.mongodb.url)
 
 
 def write_everywhere(servers: ServerSet) -> None:
     with psycopg.connect(servers.postgresql.url) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS kept (value int)")
         connection.execute("INSERT INTO kept VALUES (1)")
-    with payments(servers) as connection, connection.cursor() as cursor:
+    with payments(servers) as cursor:
         cursor.execute("CREATE TABLE IF NOT EXISTS kept (value int)")
         cursor.execute("INSERT INTO kept VALUES (1)")
-    with pymongo.MongoClient(servers.mongodb.url) as mongodb:
-        mongodb.get_default_database()["kept"].insert_one({"value": 1})
+    with mongodb(servers) as client:
+        client.get_default_database()["kept"].insert_one({"value": 1})
     with contextlib.closing(broker(servers)) as connection:
         channel = connection.channel()
         channel.confirm_delivery()
@@ -119,12 +129,12 @@ def counts(servers: ServerSet) -> dict[str, int]:
     with psycopg.connect(servers.postgresql.url) as connection:
         row = connection.execute("SELECT count(*) FROM kept").fetchone()
         in_postgresql = row[0] if row else 0
-    with payments(servers) as connection, connection.cursor() as cursor:
+    with payments(servers) as cursor:
         cursor.execute("SELECT count(*) FROM kept")
         row = cursor.fetchone()
         in_mysql = row[0] if row else 0
-    with pymongo.MongoClient(servers.mongodb.url) as mongodb:
-        in_mongodb = mongodb.get_default_database()["kept"].count_documents({})
+    with mongodb(servers) as client:
+        in_mongodb = client.get_default_database()["kept"].count_documents({})
     with contextlib.closing(broker(servers)) as connection:
         queue = connection.channel().queue_declare("kept", passive=True)
         in_rabbitmq = queue.method.message_count
@@ -164,7 +174,7 @@ def test_databases_sync_every_commit_and_refuse_what_does_not_fit(servers: Serve
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
             assert connection.execute(f"SHOW {setting}").fetchone() == ("on",)
         assert connection.execute("SHOW max_connections").fetchone() == ("200",)
-    with payments(servers) as connection, connection.cursor() as cursor:
+    with payments(servers) as cursor:
         cursor.execute("SELECT @@innodb_flush_log_at_trx_commit, @@innodb_doublewrite, @@character_set_server")
         assert [str(value) for value in cursor.fetchone() or ()] == ["1", "1", "utf8mb4"]
         cursor.execute("SELECT @@sql_mode")
@@ -172,7 +182,7 @@ def test_databases_sync_every_commit_and_refuse_what_does_not_fit(servers: Serve
 
 
 def test_the_coordinator_may_make_other_roles(servers: ServerSet) -> None:
-    with payments(servers) as connection, connection.cursor() as cursor:
+    with payments(servers) as cursor:
         cursor.execute("CREATE USER 'somebody'@'%' IDENTIFIED BY 'somebody'")
         cursor.execute("GRANT SELECT ON payments.* TO 'somebody'@'%'")
         cursor.execute("DROP USER 'somebody'@'%'")
@@ -187,7 +197,7 @@ def test_databases_are_made_where_another_made_the_server(servers: ServerSet) ->
     postgresql.make_databases(servers.postgresql.port, ["shop-orders"])
     psycopg.connect(database_url("postgresql", servers.postgresql.port, "shop-orders")).close()
     mysql.make_databases(servers.mysql.port, ["payments"], root_password="is not asked for")
-    with payments(servers) as connection, connection.cursor() as cursor:
+    with payments(servers) as cursor:
         for account in ("'root'@'127.0.0.1'", "'coordinator'@'%'"):
             cursor.execute(f"CREATE USER {account} IDENTIFIED BY 'secret'")
         cursor.execute("GRANT ALL PRIVILEGES ON *.* TO 'root'@'127.0.0.1' WITH GRANT OPTION")
@@ -207,14 +217,14 @@ def test_databases_are_made_where_another_made_the_server(servers: ServerSet) ->
 
 def test_mysql_shares_its_temporary_tables_with_no_other_server(servers: ServerSet) -> None:
     """A MariaDB that starts removes what it finds there, another's too; making the data then failed by chance."""
-    with payments(servers) as connection, connection.cursor() as cursor:
+    with payments(servers) as cursor:
         cursor.execute("SELECT @@tmpdir")
         ((place,),) = cursor.fetchall()
     assert Path(place) == servers.mysql.data.with_name(f"{servers.mysql.data.name}.tmp")
 
 
 def test_mongodb_has_transactions(servers: ServerSet) -> None:
-    with pymongo.MongoClient(servers.mongodb.url) as client, client.start_session() as session:
+    with mongodb(servers) as client, client.start_session() as session:
         items = client.get_default_database()["transacted"]
         with session.start_transaction():
             items.insert_one({"_id": 1}, session=session)
@@ -256,7 +266,7 @@ def test_a_paused_server_answers_nothing_until_it_is_resumed(servers: ServerSet)
     for server in paused:
         server.resume()
     for server in paused:
-        assert eventually(lambda server=server: answers(server))
+        assert eventually(partial(answers, server))
 
 
 def answers(server: Server) -> bool:

@@ -4,12 +4,13 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from coordinator.dev.servers.ports import free_port
-from shared.payments.provider import Authorized
+from shared.payments.provider import Authorized, Declined, Refunded, Refused
 from shared.payments.stripe_provider import StripeProvider
 from shared.payments.stripe_webhooks import ProviderEvent, verify_webhook
 from tests.support.sandbox import RunningSandbox
@@ -50,7 +51,7 @@ class Endpoint:
 
 
 @pytest.fixture
-async def endpoint(tmp_path) -> AsyncIterator[Endpoint]:
+async def endpoint(tmp_path: Path) -> AsyncIterator[Endpoint]:
     endpoint = Endpoint()
     endpoint.sandbox = await asyncio.to_thread(RunningSandbox, tmp_path, endpoint.url)
     yield endpoint
@@ -58,20 +59,22 @@ async def endpoint(tmp_path) -> AsyncIterator[Endpoint]:
 
 
 @pytest.fixture
-async def listening(endpoint) -> AsyncIterator[Endpoint]:
+async def listening(endpoint: Endpoint) -> AsyncIterator[Endpoint]:
     runner = await endpoint.listen()
     yield endpoint
     await runner.cleanup()
 
 
 @pytest.fixture
-async def provider(endpoint) -> AsyncIterator[StripeProvider]:
+async def provider(endpoint: Endpoint) -> AsyncIterator[StripeProvider]:
     provider = endpoint.sandbox.provider()
     yield provider
     await provider.close()
 
 
-async def authorize(provider, payment_id=1, payment_method="pm_card_visa"):
+async def authorize(
+    provider: StripeProvider, payment_id: int = 1, payment_method: str = "pm_card_visa"
+) -> Authorized | Declined | Refused:
     return await provider.authorize(
         payment_id=payment_id,
         amount=1000,
@@ -83,8 +86,15 @@ async def authorize(provider, payment_id=1, payment_method="pm_card_visa"):
     )
 
 
-async def test_every_step_of_a_payment_is_told(listening, provider):
-    held = await authorize(provider, payment_id=7)
+async def hold(provider: StripeProvider, payment_id: int = 1) -> Authorized:
+    """Of an authorization that is granted."""
+    held = await authorize(provider, payment_id)
+    assert isinstance(held, Authorized)
+    return held
+
+
+async def test_every_step_of_a_payment_is_told(listening: Endpoint, provider: StripeProvider) -> None:
+    held = await hold(provider, payment_id=7)
     authorized = await listening.next()
     assert (authorized.kind, authorized.payment_id, authorized.provider_id) == ("authorized", 7, held.provider_id)
     assert authorized.is_signed
@@ -100,6 +110,8 @@ async def test_every_step_of_a_payment_is_told(listening, provider):
         key="refund",
         is_repeated=False,
     )
+    assert isinstance(given_back, Refunded)
+    assert given_back.refund_id is not None
     refunded = await listening.next()
     assert (refunded.kind, refunded.provider_id, refunded.amount_refunded) == ("refunded", held.provider_id, 300)
     listening.sandbox.fail_refund(given_back.refund_id)
@@ -110,13 +122,12 @@ async def test_every_step_of_a_payment_is_told(listening, provider):
     assert (captured.is_signed, refunded.is_signed, failed.is_signed) == (True, True, True)
 
 
-async def test_declines_voids_and_lapsed_holds_are_told(listening, provider):
+async def test_declines_voids_and_lapsed_holds_are_told(listening: Endpoint, provider: StripeProvider) -> None:
     await authorize(provider, 1, "pm_card_chargeDeclinedInsufficientFunds")
     declined = await listening.next()
     assert (declined.kind, declined.error_code) == ("declined", "insufficient_funds")
     for payment_id in (2, 3):
-        held = await authorize(provider, payment_id)
-        assert isinstance(held, Authorized)
+        held = await hold(provider, payment_id)
         assert (await listening.next()).kind == "authorized"
         if payment_id == 2:
             await provider.void(payment_id=payment_id, provider_id=held.provider_id, key="void")
@@ -126,15 +137,17 @@ async def test_declines_voids_and_lapsed_holds_are_told(listening, provider):
         assert (voided.kind, voided.payment_id, voided.status) == ("voided", payment_id, "canceled")
 
 
-async def test_an_event_that_is_not_taken_comes_again(listening, provider):
+async def test_an_event_that_is_not_taken_comes_again(listening: Endpoint, provider: StripeProvider) -> None:
     listening.failures = 2
     await authorize(provider)
     assert (await listening.next()).kind == "authorized"
     assert listening.failures == 0
 
 
-async def test_an_event_waits_for_an_endpoint_and_outlives_the_sandbox(endpoint, provider):
-    held = await authorize(provider)
+async def test_an_event_waits_for_an_endpoint_and_outlives_the_sandbox(
+    endpoint: Endpoint, provider: StripeProvider
+) -> None:
+    held = await hold(provider)
     endpoint.sandbox.kill()
     runner = await endpoint.listen()
     try:
@@ -144,13 +157,13 @@ async def test_an_event_waits_for_an_endpoint_and_outlives_the_sandbox(endpoint,
         await runner.cleanup()
 
 
-async def test_events_come_twice_and_out_of_order_when_told_to(listening, provider):
+async def test_events_come_twice_and_out_of_order_when_told_to(listening: Endpoint, provider: StripeProvider) -> None:
     listening.sandbox.set_webhooks(copies=2, shuffle=True, seed=1)
     payments = range(1, 11)
     for payment_id in payments:
         await authorize(provider, payment_id)
     events = [await listening.next() for _ in range(20)]
-    order = [event.payment_id for event in events]
+    order = [event.payment_id or 0 for event in events]
     assert sorted(order) == sorted([*payments, *payments])
     assert order != sorted(order)
     assert len({event.id for event in events}) == 10

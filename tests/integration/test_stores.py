@@ -200,7 +200,7 @@ class _SqlContract(_ServerContract):
         """Return once so many of our statements wait for a lock."""
         engine = sql_engine(url)
         with engine.connect() as connection:
-            _until(lambda: connection.execute(text(self.blocked)).scalar() >= count)
+            _until(lambda: connection.execute(text(self.blocked)).scalar_one() >= count)
         engine.dispose()
 
     def kill_connections(self, url: str) -> None:

@@ -18,6 +18,7 @@ from coordinator.lane import transactions as transactions_module
 from coordinator.lane import trying as trying_module
 from coordinator.lane import unit_of_work as work_module
 from coordinator.lane.acknowledger import Acknowledgement, Acknowledger
+from coordinator.lane.basis import Settled
 from coordinator.lane.delivery import Settlement
 from coordinator.lane.identity_map import IdentityMap
 from coordinator.lane.lane import Lane
@@ -25,9 +26,11 @@ from coordinator.lane.parking import ALONE
 from coordinator.lane.pieces import Pieces
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.publisher_progress import PublisherProgress
+from coordinator.lane.refusal import refusal
 from coordinator.lane.runs import Runs
 from coordinator.lane.tenancy import Tenancy
 from coordinator.lane.transactions import Transactions
+from coordinator.lane.trying import tried
 from coordinator.lane.window import Window
 from coordinator.protocol import decoding
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry
@@ -319,7 +322,7 @@ def outcome_recomputed(patches: Patches) -> None:
         entry = basis.known.get(request.message.command_id)
         if entry is None or entry.fingerprint != request.fingerprint or request.command is None:
             return original(basis, request, *others)
-        verdict = settle_module.refusal(basis, request, ALONE, None, None) or settle_module.tried(
+        verdict = refusal(basis, request, ALONE, None, None) or tried(
             basis.work, basis.handlers_work, basis.orders, request
         )
         basis.work.undo()
@@ -330,7 +333,7 @@ def outcome_recomputed(patches: Patches) -> None:
             error_code=verdict.code,
             error_message=verdict.text,
         )
-        return settle_module.Settled(from_log(recomputed, replayed=True))
+        return Settled(from_log(recomputed, replayed=True))
 
     patches.wrap(settle_module, "settle", settle)
 

@@ -26,7 +26,7 @@ from coordinator.stores.port import Changes, Lease
 from coordinator.transports.rabbitmq import incoming as incoming_module
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from tests.simulation import broker as broker_module
-from tests.simulation.database import Pending, SimulatedTransaction
+from tests.simulation.database import Pending, SimulatedTransaction, rows_of
 from tests.simulation.mutant import Mutant, rewritten
 from tests.simulation.patching import Patches
 from tests.simulation.process import Process
@@ -37,11 +37,9 @@ _ALL_HANDED = "sum(len(each.handed) for each in self._windows.values())"
 
 def _letters_apart(changes: Changes) -> tuple[Changes, Changes]:
     """What is about letters, and the rest."""
-    apart = [[], []]
-    for rows in changes.inserts:
-        is_about = type(rows[0]) is DeadLetter
-        apart[is_about].append(rows)
-    return Changes([], [], apart[True]), Changes(changes.deletes, changes.updates, apart[False])
+    letters = [rows for rows in changes.inserts if type(rows[0]) is DeadLetter]
+    others = [rows for rows in changes.inserts if type(rows[0]) is not DeadLetter]
+    return Changes([], [], letters), Changes(changes.deletes, changes.updates, others)
 
 
 def _letter_after_the_commit(patches: Patches) -> None:
@@ -59,8 +57,8 @@ def _letter_after_the_commit(patches: Patches) -> None:
 def _letter_before_the_commit(patches: Patches) -> None:
     def commit(original: Any, self: Any, lease: Lease, sequence: int, changes: Changes) -> None:
         letters, others = _letters_apart(changes)
-        for rows in letters.inserts:
-            self.database.table(DeadLetter).update({row.id: row for row in rows})
+        added = rows_of(DeadLetter, letters.inserts)
+        self.database.table(DeadLetter).update({row.id: row for row in added})
         original(self, lease, sequence, others)
 
     patches.wrap(SimulatedTransaction, "commit", commit)

@@ -10,6 +10,8 @@ from tests.simulation.operator import Operator
 from tests.simulation.schedule import DONE, IDLE, NEVER, Act
 
 if TYPE_CHECKING:
+    from coordinator.protocol.wire import CommandMessage
+    from tests.simulation.client import Client
     from tests.simulation.process import Process
     from tests.simulation.world import World
 
@@ -178,7 +180,7 @@ class Chaos:
                 self.world.trace("the database of %s is away until %.3f", database.lane, database.away_until)
 
 
-def _open(client):
+def _open(client: Client) -> list[list[CommandMessage]]:
     return [
         [client.world.commands[i] for i in issue.message.ids if i in client.world.commands]
         for issue in client.open.values()

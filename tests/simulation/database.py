@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct
 
-from coordinator.service.rows import Row
+from coordinator.service.rows import R, Row
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand
 from coordinator.stores.port import Backlog, BatchFault, Changes, Conflict, Fenced, Lease, Read, StoreUnavailable
 from tests.simulation.letters import Book
@@ -28,6 +28,11 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 INTEGER_MAX = 2**63 - 1
+
+
+def rows_of(model: type[R], groups: Sequence[Sequence[Row]]) -> list[R]:
+    """Those of one model; each group has rows of one."""
+    return [cast("R", row) for rows in groups if type(rows[0]) is model for row in rows]
 
 
 class Crash(BaseException):
@@ -108,10 +113,9 @@ class Database:
                 self.table(type(row)).pop(getattr(row, row.key), None)
         for rows in (*commit.changes.updates, *commit.changes.inserts):
             table = self.tables[type(rows[0])]
-            is_log = type(rows[0]) is LogEntry
             for row in rows:
                 table[getattr(row, row.key)] = row
-                if is_log:
+                if isinstance(row, LogEntry):
                     self.world.ticks += 1
                     self.landed_at.setdefault(row.command_id, self.world.ticks)
                     # What waited for its key had its turn among its publisher's commands when it began to wait.
@@ -124,8 +128,8 @@ class Database:
 
     def _note_waiting(self, changes: Changes) -> list[str]:
         """Those that begin to wait do so behind everything that the same transaction settles."""
-        waiting = [row for rows in changes.inserts if type(rows[0]) is ParkedCommand for row in rows]
-        settled = sum(len(rows) for rows in changes.inserts if type(rows[0]) is LogEntry) if waiting else 0
+        waiting = rows_of(ParkedCommand, changes.inserts)
+        settled = len(rows_of(LogEntry, changes.inserts)) if waiting else 0
         if waiting:
             self.world.wake(self.world.chaos.actor)
         begun = [row for row in waiting if row.error_code is None and row.command_id not in self.waited]
@@ -147,25 +151,25 @@ class Database:
                 raise BatchFault(f"{rows[0].table}: duplicate key")
             if model is DeadLetter:
                 self._refuse_letters(changes, rows)
-        written = [row for rows in (*changes.updates, *changes.inserts) if type(rows[0]) is Account for row in rows]
+        written = rows_of(Account, (*changes.updates, *changes.inserts))
         for row in written:
             if not BALANCE_MIN <= row.balance <= INTEGER_MAX or len(row.note or "") > NOTE_CHARACTERS_MAX:
                 raise BatchFault("accounts: a value out of range")
         if written:
             owners = {key: row.owner for key, row in self.table(Account).items()}
-            for row in (row for rows in changes.deletes for row in rows if type(row) is Account):
+            for row in rows_of(Account, changes.deletes):
                 owners.pop(row.id, None)
             owners.update((row.id, row.owner) for row in written)
             if len(set(owners.values())) < len(owners):
                 raise BatchFault("accounts: duplicate owner")
 
     def _refuse_letters(self, changes: Changes, added: Sequence[Any]) -> None:
-        gone = {row.id for rows in changes.deletes if type(rows[0]) is DeadLetter for row in rows}
+        gone = {row.id for row in rows_of(DeadLetter, changes.deletes)}
         sources = [row.source for row in added]
         sources += [row.source for row in self.table(DeadLetter).values() if row.id not in gone]
         twice = {source for source, number in Counter(sources).items() if number > 1}
         if twice:
-            logged = {row.command_id for rows in changes.inserts if type(rows[0]) is LogEntry for row in rows}
+            logged = {row.command_id for row in rows_of(LogEntry, changes.inserts)}
             # One that is logged with its command may be tried without asking the log; others the lane looks for.
             if twice - logged:
                 self.world.violation(f"{self.lane}: a dead letter is written twice")
@@ -198,7 +202,7 @@ class SimulatedStore:
         rates = self.world.rates
         self._rates = rates["stall"], rates["crash"], rates["unavailable"]
 
-    def check(self, models: Sequence[type[Row]]) -> None:
+    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
         """The tables are dictionaries."""
 
     def take_over(self, holder: str, now: datetime) -> Lease:

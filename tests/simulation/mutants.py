@@ -4,7 +4,8 @@ import argparse
 import sys
 from functools import cache
 
-from tests.simulation.catalogue import MUTANTS, Mutant
+from tests.simulation.catalogue import MUTANTS
+from tests.simulation.mutant import Mutant
 from tests.simulation.patching import Patches
 from tests.simulation.world import World
 

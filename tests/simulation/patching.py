@@ -53,4 +53,7 @@ def _rewritten(function: Callable[..., Any], old: str, new: str) -> CodeType:
     source = textwrap.dedent(inspect.getsource(function))
     if source.count(old) != 1:
         raise LookupError(f"{name} has {source.count(old)} times {old!r}: bring the mutant up to date")
-    return compile(source.replace(old, new), f"<mutant of {name}>", "exec", __future__.annotations.compiler_flag, True)
+    compiled: CodeType = compile(
+        source.replace(old, new), f"<mutant of {name}>", "exec", __future__.annotations.compiler_flag, True
+    )
+    return compiled

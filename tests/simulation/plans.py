@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -79,7 +79,7 @@ def _other(message: CommandMessage) -> CommandMessage:
 
 def _message(world: World, client: Client, command_id: str, sequence: int) -> CommandMessage:
     chance = world.chance
-    options: dict[str, object] = {}
+    options: dict[str, Any] = {}
     if client.has_session:
         options = {"publisher": client.name, "publisher_seq": sequence}
     if chance() < world.rates["deadline"]:

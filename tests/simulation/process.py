@@ -34,6 +34,8 @@ from tests.simulation.schedule import DONE, IDLE, NEVER, Act
 from tests.simulation.services import SERVICES, TARGETS
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from tests.simulation.schedule import Actor
     from tests.simulation.world import World
 
@@ -92,7 +94,7 @@ class Process:
     def __str__(self) -> str:
         return self.name
 
-    def _clock(self):
+    def _clock(self) -> datetime:
         return self.world.wall(self.skew_s)
 
     def crash(self) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.simulation.catalogue import MUTANTS, Mutant
+from tests.simulation.catalogue import MUTANTS
+from tests.simulation.mutant import Mutant
 from tests.simulation.mutants import caught_by
 
 

@@ -31,7 +31,7 @@ class Server:
         self._script_bug = script_bug
         self._runs = itertools.count(1)
         self._registered: dict[str, Any] = {}
-        self._saved: dict[bytes, dict[bytes, bytes]] = {}
+        self._saved: dict[bytes, dict[Any, Any]] = {}
         self._queue: list[Callable[[], object]] = []
         self._late: list[tuple[float, Callable[[], object]]] = []
         # Far ahead of the real clock: nothing expires but by the test's.
@@ -93,11 +93,16 @@ class Server:
         self.is_up = self.is_frozen = False
         self._queue = []
 
+    def crash(self) -> None:
+        """Killed, and back at once with what it had saved."""
+        self.kill()
+        self.restart(with_data=True)
+
     def restart(self, *, with_data: bool) -> None:
         if not self.is_up:
             self.flush()
             for key, fields in self._saved.items() if with_data else ():
-                self._client.hset(key, mapping=cast(Any, fields))
+                self._client.hset(key, mapping=fields)
             self.is_up = True
             self._begin_run()
 
@@ -105,7 +110,9 @@ class Server:
         self._client.set("test:info", f"redis_version:7\r\nrun_id:{next(self._runs):040x}\r\n")
 
     def _keys(self) -> list[bytes]:
-        return [key for key in self._client.keys("*") if not key.startswith(b"test:")]
+        # The client gives bytes, as it decodes no answers.
+        keys = cast(list[bytes], self._client.keys("*"))
+        return [key for key in keys if not key.startswith(b"test:")]
 
     def _run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
         registered = self._registered.get(script)

@@ -309,7 +309,7 @@ class World:
             server.lose_one,
             server.save,
             server.kill,
-            lambda: (server.kill(), server.restart(with_data=True)),
+            server.crash,
             lambda: setattr(server, "is_frozen", server.is_up),
             lambda: setattr(active, "is_cut", not active.is_cut),
             self._take_over,

@@ -18,6 +18,7 @@ from coordinator.runtime.settings import LaneSettings
 from coordinator.service.commands import Command
 from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome
+from coordinator.service.rows import R
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import Counter, DeadLetter, LogEntry, OutboxEntry, ParkedCommand, PublisherPosition
 from coordinator.stores.port import Store
@@ -89,7 +90,7 @@ class LaneUnderTest:
     def do(self, *commands: Command) -> list[Outcome]:
         return self.outcomes(*(delivery(next(_numbers), command) for command in commands))
 
-    def rows(self, model: type[Any]) -> list[Any]:
+    def rows(self, model: type[R]) -> list[R]:
         transaction = self.store.begin()
         rows = transaction.scan(model, 100_000)
         transaction.rollback()
@@ -97,6 +98,12 @@ class LaneUnderTest:
 
     def account(self, key: int) -> Account | None:
         return next((row for row in self.rows(Account) if row.id == key), None)
+
+    def balance(self, key: int) -> int:
+        """Of an account that is there."""
+        account = self.account(key)
+        assert account is not None
+        return account.balance
 
     def log(self) -> list[LogEntry]:
         return sorted(self.rows(LogEntry), key=lambda row: row.sequence)

@@ -47,9 +47,8 @@ class PaymentLane:
 
     def do(self, command: Command, *, number: int | None = None, waits: bool = False) -> Outcome:
         """Apply one; `number` is its id's, to have it applied again."""
-        options = {"continuation": TOLD} if waits else {}
         number = next(self._numbers) if number is None else number
-        settlement = self.lane.settle(delivery(number, command, **options))
+        settlement = self.lane.settle(delivery(number, command, continuation=TOLD if waits else None))
         for entry in settlement.emitted:
             if entry.lane == "effects.payments":
                 self.calls.append(msgspec.json.decode(entry.arguments, type=EFFECTS[entry.type]))

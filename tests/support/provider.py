@@ -1,13 +1,17 @@
 """A payment provider in memory, for the tests: it keeps account of what it holds, took and gave back."""
 
 import random
+from collections.abc import Callable
 from datetime import datetime
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from coordinator.service.outside_calls import EffectRetry
 from shared.payments.provider import Authorized, Captured, Declined, Refunded, Refused, Voided
+
+Answer = TypeVar("Answer", bound=Struct)
 
 
 class Held(Struct):
@@ -30,7 +34,7 @@ class FakeProvider:
 
     def __init__(self, fault_rate: float = 0.0, seed: int = 0) -> None:
         self.payments: dict[str, Held] = {}
-        self._answers: dict[str, object] = {}
+        self._answers: dict[str, Any] = {}
         self._made: dict[str, Authorized] = {}
         self.fault_rate = fault_rate
         self.deaf_to: set[str] = set()
@@ -166,11 +170,11 @@ class FakeProvider:
             self.failures += 1
             raise EffectRetry("503", after_s=0.0, may_have_happened=True)
 
-    def _once(self, action, key, deed):
+    def _once(self, action: str, key: str, deed: Callable[[], Answer]) -> Answer:
         self._fail(action)
         if key not in self._answers:
             self._answers[key] = deed()
-        answer = msgspec.structs.replace(self._answers[key])
+        answer: Answer = msgspec.structs.replace(self._answers[key])
         if self._chance.random() < self.fault_rate / 2:
             self.failures += 1
             raise EffectRetry("the answer was lost", after_s=0.0, may_have_happened=True)

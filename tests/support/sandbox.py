@@ -50,7 +50,7 @@ class RunningSandbox:
         self._program.stop()
 
     def settings(self, **changed: Any) -> StripeSettings:
-        values = {
+        values: dict[str, Any] = {
             "api_key": SecretStr(API_KEY),
             "api_base": self.url,
             "webhook_secret": SecretStr(WEBHOOK_SECRET),

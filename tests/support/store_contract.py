@@ -1,7 +1,7 @@
 """What every store promises, whichever database it is on. Each store's tests inherit this class."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -48,13 +48,11 @@ def entry(number: int, epoch: int = 1) -> LogEntry:
     )
 
 
-def changes(
-    *, inserts: list[Row] | None = None, updates: list[Row] | None = None, deletes: list[Row] | None = None
-) -> Changes:
-    return Changes(*(_by_model(rows or []) for rows in (deletes, updates, inserts)))
+def changes(*, inserts: Sequence[Row] = (), updates: Sequence[Row] = (), deletes: Sequence[Row] = ()) -> Changes:
+    return Changes(*(_by_model(rows) for rows in (deletes, updates, inserts)))
 
 
-def _by_model(rows: list[Row]) -> list[list[Row]]:
+def _by_model(rows: Sequence[Row]) -> list[list[Row]]:
     groups: dict[type[Row], list[Row]] = {}
     for row in rows:
         groups.setdefault(type(row), []).append(row)

@@ -15,8 +15,8 @@ import aiohttp
 import pika
 import redis
 
+from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
-from coordinator.dev.servers.server import free_port
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import APP_SETTING, registry
 from coordinator.runtime.settings import DatabaseSettings

@@ -165,16 +165,16 @@ def test_of_handle(what: str) -> None:
     )
 
 
-@pytest.mark.parametrize("what", {**ERRORS, **REFERENCES})
+@pytest.mark.parametrize("what", ERRORS | REFERENCES)
 def test_of_reads(what: str) -> None:
-    reads = {**ERRORS, **REFERENCES}[what]
+    reads = (ERRORS | REFERENCES)[what]
     assert outcome_of_one(one_of(Handler(Odd, lambda work, command: None, reads=reads))) == "handler_error"
 
 
-@pytest.mark.parametrize("what", {**ERRORS, **REFERENCES})
+@pytest.mark.parametrize("what", ERRORS | REFERENCES)
 @pytest.mark.parametrize("policy", ["park-key", "park"])
 def test_of_target(what: str, policy: Any) -> None:
-    target = {**ERRORS, **REFERENCES}[what]
+    target = (ERRORS | REFERENCES)[what]
 
     def broken(*arguments: Any) -> Any:
         found = target(*arguments)
@@ -244,13 +244,13 @@ def test_of_a_command_s_own_class() -> None:
     ]
 
 
-@pytest.mark.parametrize("what", {**ERRORS, **REFERENCES})
+@pytest.mark.parametrize("what", ERRORS | REFERENCES)
 def test_of_a_command_that_is_delivered_again(what: str) -> None:
     """Its rows are named anew for the projections."""
     is_broken = False
 
     def reads(command: Odd) -> Any:
-        return {**ERRORS, **REFERENCES}[what](command) if is_broken else ()
+        return (ERRORS | REFERENCES)[what](command) if is_broken else ()
 
     lane = one_of(Handler(Odd, lambda work, command: None, reads=reads))
     again = delivery(2, Odd(), redelivered=True)

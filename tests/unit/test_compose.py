@@ -211,7 +211,7 @@ def test_ports_are_published_on_loopback_under_the_numbers_of_coordinator_dev() 
     variables = {}
     for service in WRITTEN["services"].values():
         for published in service.get("ports", []):
-            variable, default = re.fullmatch(r"127\.0\.0\.1:\$\{([A-Z_]+):-(\d+)\}:\d+", published).groups()
+            [(variable, default)] = re.findall(r"^127\.0\.0\.1:\$\{([A-Z_]+):-(\d+)\}:\d+$", published)
             variables[variable] = int(default)
     assert variables.pop("RABBITMQ_MANAGEMENT_PORT") == 15672
     defaults = {f"DEV_{name.upper()}": field.default for name, field in DevSettings.model_fields.items()}
@@ -316,6 +316,7 @@ def test_the_sandbox_is_where_the_payments_processes_look_for_it_and_tells_the_g
     address = urlsplit(COMPOSE_SERVICES["payments-effects"]["environment"]["STRIPE_API_BASE"])
     assert (address.hostname, str(address.port)) == ("sandbox", options["port"])
     gateway = urlsplit(options["webhook-url"])
+    assert gateway.hostname is not None
     assert COMPOSE_SERVICES[gateway.hostname]["command"][-1] == str(gateway.port)
     assert options["webhook-secret"] == COMPOSE_SERVICES[gateway.hostname]["environment"]["STRIPE_WEBHOOK_SECRET"]
     sandbox_command.make_context("sandbox", list(command))
@@ -354,7 +355,8 @@ def test_images_are_pinned_to_versions_that_are_known_to_be_right() -> None:
             assert service["image"] == "write-coordinator:local"
             continue
         _, _, tag = service["image"].partition(":")
-        version = tuple(int(part) for part in re.match(r"\d+(?:\.\d+)*", tag).group().split("."))
+        [numbers] = re.findall(r"^\d+(?:\.\d+)*", tag)
+        version = tuple(int(part) for part in numbers.split("."))
         assert least[name] <= version < (least[name][0] + 1,), name
 
 
@@ -395,13 +397,14 @@ def test_the_image_has_no_build_tools_and_only_what_the_locks_pin() -> None:
 
 
 def test_the_build_backend_is_taken_from_the_lock() -> None:
-    pattern = re.search(r"wanted = /(\S+)/\}", DOCKERFILE).group(1)
+    [pattern] = re.findall(r"wanted = /(\S+)/\}", DOCKERFILE)
     pinned = [
         line.partition("=")[0]
         for line in (ROOT / "requirements-dev.lock").read_text().splitlines()
         if line[:1].isalpha()
     ]
-    names = re.search(r"\(([^)]*)\)", pattern).group(1).split("|")
+    [alternatives] = re.findall(r"\(([^)]*)\)", pattern)
+    names = alternatives.split("|")
     assert "hatchling" in names
     assert set(names) <= set(pinned)
 

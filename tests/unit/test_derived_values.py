@@ -120,7 +120,10 @@ def test_a_user_cannot_have_bought_for_more_than_can_be_told() -> None:
     _finish(work, msgspec.structs.replace(purchase, amount=1))
     assert_fits(list(work.rows.values()), users_metadata)
     widest = total_id(INTEGER_MAX, "EUR")
-    assert len(widest) <= users_metadata.tables["purchase_totals"].c.id.type.length
+    column = users_metadata.tables["purchase_totals"].c.id.type
+    assert isinstance(column, String)
+    assert column.length is not None
+    assert len(widest) <= column.length
 
 
 def test_more_stock_than_can_be_told_is_not_given_back() -> None:

@@ -1,11 +1,13 @@
 """The command lines that Docker is given, seen by a `docker` that is not one."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from coordinator.dev import docker
 from coordinator.dev.docker import DockerServers, engine_answers
+from coordinator.dev.servers import mysql, postgresql
 from coordinator.dev.servers.addresses import ServerPorts, Wanted
 from coordinator.service.errors import ConfigurationError
 
@@ -13,9 +15,11 @@ PORTS = ServerPorts(amqp=1, amqp_dist=2, epmd=3, postgresql=4, mysql=5, mongodb=
 WANTED = Wanted(databases={"users": "postgresql", "items": "mongodb", "payments": "mysql"}, cache=True)
 COMPOSE = "compose --project-name write-coordinator-dev --file /project/compose.yaml"
 
+MakeDocker = Callable[..., None]
+
 
 @pytest.fixture
-def make_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def make_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeDocker:
     """Puts a script on PATH as `docker`; its calls are noted in tmp_path/calls."""
 
     def make(script: str = "exit 0") -> None:
@@ -35,12 +39,14 @@ def calls(tmp_path: Path) -> list[str]:
 def made(monkeypatch: pytest.MonkeyPatch) -> dict[int, tuple[str, ...]]:
     """Where databases are asked for, and which; none is made."""
     asked: dict[int, tuple[str, ...]] = {}
-    for module in (docker.postgresql, docker.mysql):
+    for module in (postgresql, mysql):
         monkeypatch.setattr(module, "make_databases", lambda port, names, **_: asked.update({port: names}))
     return asked
 
 
-def test_servers_are_started_stopped_and_removed_by_compose(tmp_path: Path, make_docker, made) -> None:
+def test_servers_are_started_stopped_and_removed_by_compose(
+    tmp_path: Path, make_docker: MakeDocker, made: dict[int, tuple[str, ...]]
+) -> None:
     make_docker(f"env | grep ^DEV_ | sort > {tmp_path}/environment")
     servers = DockerServers(Path("/project/compose.yaml"), WANTED, PORTS, tmp_path / "docker.log")
     steps: list[str] = []
@@ -65,7 +71,9 @@ def test_servers_are_started_stopped_and_removed_by_compose(tmp_path: Path, make
     assert made == {4: ("users",), 5: ("payments",)}
 
 
-def test_only_the_servers_that_are_wanted_are_started(tmp_path: Path, make_docker, made) -> None:
+def test_only_the_servers_that_are_wanted_are_started(
+    tmp_path: Path, make_docker: MakeDocker, made: dict[int, tuple[str, ...]]
+) -> None:
     make_docker()
     wanted = Wanted(databases={"orders": "postgresql", "accounts": "postgresql"})
     servers = DockerServers(Path("/project/compose.yaml"), wanted, PORTS, tmp_path / "docker.log")
@@ -91,7 +99,7 @@ def test_the_environment_names_the_published_ports(tmp_path: Path) -> None:
     }
 
 
-def test_what_docker_says_when_it_fails_is_passed_on(tmp_path: Path, make_docker) -> None:
+def test_what_docker_says_when_it_fails_is_passed_on(tmp_path: Path, make_docker: MakeDocker) -> None:
     make_docker("echo no such image; exit 3")
     servers = DockerServers(Path("compose.yaml"), WANTED, PORTS, tmp_path / "docker.log")
     with pytest.raises(ConfigurationError, match=r"(?s)exit status 3.*no such image"):
@@ -104,7 +112,7 @@ def test_what_docker_says_when_it_fails_is_passed_on(tmp_path: Path, make_docker
     ids=["running", "no engine", "no compose plugin", "engine hangs"],
 )
 def test_an_engine_answers_if_info_and_the_compose_plugin_do(
-    make_docker, monkeypatch: pytest.MonkeyPatch, script: str, *, answers: bool
+    make_docker: MakeDocker, monkeypatch: pytest.MonkeyPatch, script: str, *, answers: bool
 ) -> None:
     monkeypatch.setattr(docker, "_ANSWER_TIMEOUT_S", 0.5)
     make_docker(script)

@@ -1,6 +1,7 @@
 """What is missing is said exactly, and installed where that is possible."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path.mkdir()
     monkeypatch.setenv("PATH", str(path))
     monkeypatch.setattr(programs, "ROOT", tmp_path)
-    monkeypatch.setattr(programs.sys, "executable", str(tmp_path / "venv" / "bin" / "python"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "bin" / "python"))
     return path
 
 

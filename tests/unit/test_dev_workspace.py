@@ -2,6 +2,7 @@
 
 import stat
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,11 @@ def test_a_directory_that_is_not_of_a_run_is_neither_filled_nor_removed(tmp_path
     (directory / "logs").mkdir(parents=True)
     (directory / "thesis.txt").touch()
     (directory / ".DS_Store").touch()
-    for act in (lambda: supervisor.clean(directory), lambda: Workspace(directory).locked().__enter__()):
+    acts: list[Callable[[], object]] = [
+        lambda: supervisor.clean(directory),
+        lambda: Workspace(directory).locked().__enter__(),
+    ]
+    for act in acts:
         with pytest.raises(ConfigurationError, match=r"home has 'thesis\.txt', which no run of"):
             act()
     assert {path.name for path in directory.iterdir()} == {".DS_Store", "logs", "thesis.txt"}

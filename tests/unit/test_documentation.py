@@ -309,7 +309,7 @@ def test_the_example_for_amqp_tools_is_a_command_of_ours() -> None:
     shell = block("sh")
     headers = dict(re.findall(r'--header "([a-z-]+): ([^"]*)"', shell))
     headers["command-id"] = FULL.command_id
-    body = re.search(r"--body '([^']*)'", shell).group(1)
+    [body] = re.findall(r"--body '([^']*)'", shell)
     [message] = decode(Envelope(content_type="application/json", headers=headers), body.encode())
     assert message.problem is None
     [command] = [handler.command for handler in HANDLERS if handler.command.type == message.type]

@@ -21,10 +21,9 @@ from coordinator.service.commands import Command
 from coordinator.service.outside_calls import Effect, EffectRetry
 from shared.payments.commands import CapturePayment, RefundPayment, ReversePayment
 from shared.payments.effects import PaymentEffects
-from shared.payments.provider import Authorized, Declined, Refused
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, VoidResult
 from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane
-from tests.support.provider import FakeProvider, Held
+from tests.support.provider import Answer, FakeProvider, Held
 
 KEY: Final = "0b0e7b6e-6d4e-8a57-9a5e-3f5d9f3c9b11"
 SEEDS: Final = range(100)
@@ -49,7 +48,7 @@ class Provider(FakeProvider):
         self.turn = 0
         self.done_at: int | None = None
 
-    async def authorize(self, **asked: Any) -> Authorized | Declined | Refused:
+    async def authorize(self, **asked: Any) -> Any:
         asked_at: datetime = asked["asked_at"]
         is_old = self._now() - asked_at.timestamp() > KEY_LIFETIME_S
         return await self._call(super().authorize, **(asked | {"is_repeated": asked["is_repeated"] or is_old}))
@@ -99,10 +98,11 @@ class Provider(FakeProvider):
             raise EffectRetry("the answer was lost", may_have_happened=True)
         return answer
 
-    def _once(self, action, key, deed):
+    def _once(self, action: str, key: str, deed: Callable[[], Answer]) -> Answer:
         if key not in self._answers:
             self._answers[key] = deed()
-        return msgspec.structs.replace(self._answers[key])
+        answer: Answer = msgspec.structs.replace(self._answers[key])
+        return answer
 
 
 class Copy(Struct, frozen=True):

@@ -274,9 +274,8 @@ async def test_what_is_no_effect_is_a_dead_letter_and_no_exception(how: dict[str
 
 async def test_a_stranger_with_the_id_of_an_effect_of_ours_changes_nothing_about_it() -> None:
     delivering = Delivering(Courier([]))
-    ours, stranger = {"type": "courier.lose"}, {"type": "courier.lose", "exchange": ""}
-    for tag, how in enumerate((stranger, ours), start=1):
-        delivering.deliver(tag, timestamp=1_700_000_000, **how)
+    for tag, exchange in enumerate(("", SYSTEM_EXCHANGE), start=1):
+        delivering.deliver(tag, timestamp=1_700_000_000, type="courier.lose", exchange=exchange)
     await delivering.until_done()
     assert [(each.origin, each.command_id) for each in delivering.dead] == [("public", FIRST), ("system", FIRST)]
     first, second = (each.command_id for each in delivering.publisher.published)
@@ -285,7 +284,8 @@ async def test_a_stranger_with_the_id_of_an_effect_of_ours_changes_nothing_about
 
 async def test_copies_of_one_dead_letter_are_one_and_the_failure_of_a_replay_is_another() -> None:
     delivering = Delivering(Courier([]))
-    emitted, replayed = {"timestamp": 1_700_000_000}, {"headers": {HEADER_REPLAYED: True}, "timestamp": 1_700_000_009}
+    emitted: dict[str, Any] = {"timestamp": 1_700_000_000}
+    replayed: dict[str, Any] = {"headers": {HEADER_REPLAYED: True}, "timestamp": 1_700_000_009}
     for tag, how in enumerate((emitted, emitted, replayed), start=1):
         delivering.deliver(tag, type="courier.lose", **how)
         await delivering.until_done()

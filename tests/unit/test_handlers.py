@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
-from coordinator.lane.named_rows import reads
 from msgspec import structs
 
 from coordinator.client import Written
+from coordinator.lane.reading import named_rows
 from coordinator.lane.request import prepare
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
@@ -31,7 +31,7 @@ def test_a_handler_reads_its_target_unless_it_says_more() -> None:
     def read(**changed: Any) -> tuple[list[Ref[Row]], dict[int, str]]:
         assert request.handler is not None
         handler = structs.replace(request.handler, **changed)
-        return reads([structs.replace(request, handler=handler)], RowChecks())
+        return named_rows([structs.replace(request, handler=handler)], RowChecks())
 
     assert read() == ([account], {})
     assert read(reads=lambda each: (by_key(Account, each.id), by_key(Account, 8))) == (

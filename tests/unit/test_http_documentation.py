@@ -27,7 +27,7 @@ from shared.users.purchases.service import PurchaseStep
 ROOT = Path(__file__).parents[2]
 HTTP = (ROOT / "docs" / "HTTP.md").read_text()
 PROTOCOL = (ROOT / "docs" / "PROTOCOL.md").read_text()
-RESOURCES = [
+RESOURCES: list[type[msgspec.Struct]] = [
     *(User, Transfer, Purchase, PurchaseStep, PurchaseTotal),
     *(Item, Reservation, Payment, Refund, SettledCommand),
 ]
@@ -156,15 +156,16 @@ def argument(call: ast.Call, position: int, keyword: str) -> list[ast.expr]:
 
 def status_of(call: ast.Call) -> int:
     """That of a call that refuses a request; for that of a bad command answer_to knows."""
-    return call.args[0].value if isinstance(call.args[0], ast.Constant) else 0
+    status = call.args[0]
+    return status.value if isinstance(status, ast.Constant) and isinstance(status.value, int) else 0
 
 
 def of_requests() -> dict[str, set[int]]:
     """Codes of what is refused or not there, and the statuses of their answers."""
     found: dict[str, set[int]] = defaultdict(set)
     for name, call, named in calls(*REFUSERS):
-        position, status_for = REFUSING.get(name, (None, None))
-        if position is not None:
+        if name in REFUSING:
+            position, status_for = REFUSING[name]
             for code in {text for node in argument(call, position, "code") for text in texts(node, named)}:
                 found[code].add(status_for(call, code))
     away = "".join(

@@ -1,6 +1,7 @@
 """The monolith: lanes and effects in one process, without a broker."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from coordinator.service.commands import Command
 from coordinator.service.errors import BrokerUnavailable, CommandPending, InvalidCommand, OutcomeUnknown
 from coordinator.service.ids import new_command_id, system_command_id
 from coordinator.service.outside_calls import Call, EffectHandler, EffectRetry, GivenUp
+from coordinator.service.rows import R
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
@@ -30,14 +32,14 @@ def writes_on(database: MemoryDatabase, service: Service) -> InProcessWrites:
     return InProcessWrites({service.name: MemoryStore(database)}, [service], clock=lambda: NOW)
 
 
-def rows(database: MemoryDatabase, model):
+def rows(database: MemoryDatabase, model: type[R]) -> list[R]:
     transaction = MemoryStore(database).begin()
     found = transaction.scan(model, 1000)
     transaction.rollback()
     return found
 
 
-async def until(condition) -> None:
+async def until(condition: Callable[[], bool]) -> None:
     await asyncio.to_thread(wait_until, condition, "what the lane does is done")
 
 
@@ -240,7 +242,7 @@ async def test_an_effect_that_meets_a_defect_is_a_dead_letter_and_is_carried_out
     database, courier = MemoryDatabase(), Crashing([])
     async with writes_on(database, service_of(courier)) as writes:
         await execute(writes, SendParcel(), Parcel, WriteOptions())
-        await until(lambda: rows(database, DeadLetter) and not rows(database, OutboxEntry))
+        await until(lambda: bool(rows(database, DeadLetter)) and not rows(database, OutboxEntry))
         (letter,) = rows(database, DeadLetter)
         assert (letter.target, letter.type, letter.code) == ("effects.courier", TakeAway.type, "handler_error")
         assert (letter.command_id, letter.arguments) == (courier.keys[0], b'{"id":1}')

@@ -12,9 +12,9 @@ import pytest
 from coordinator.client.writes import WriteOptions, execute
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import CommandPending, ConfigurationError, OutcomeUnknown, Overloaded
-from coordinator.service.service import Service
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from coordinator.transports.inprocess.journal import FileJournal
+from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX
 from coordinator.worker.inprocess import InProcessWrites
 from tests.support.ledger import LEDGER, Account, OpenAccount
 
@@ -52,9 +52,11 @@ def path(tmp_path: Path) -> str:
     return path
 
 
-def writes_on(path: str, service: Service = LEDGER, **how: int) -> InProcessWrites:
+def writes_on(path: str, queue_bytes_max: int = QUEUE_BYTES_MAX) -> InProcessWrites:
     settings = LaneSettings(retry_delay_s=0.05, retry_delay_s_max=0.1)
-    return InProcessWrites({service.name: SqliteStore(path, service)}, [service], settings, **how)
+    return InProcessWrites(
+        {LEDGER.name: SqliteStore(path, LEDGER)}, [LEDGER], settings, queue_bytes_max=queue_bytes_max
+    )
 
 
 def test_what_was_accepted_is_applied_by_the_next_process(path: str) -> None:

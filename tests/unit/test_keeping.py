@@ -1,6 +1,7 @@
 """How a connection is kept: the pauses between attempts, the lines about them, and the two ways that lead out."""
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
@@ -8,7 +9,6 @@ from structlog.testing import capture_logs
 
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
-from coordinator.transports.rabbitmq import keeping
 from coordinator.transports.rabbitmq.keeping import Kept
 
 SETTINGS = BrokerSettings(reconnect_delay_s=0.25, reconnect_delay_s_max=1.0)
@@ -26,8 +26,8 @@ class Attempts:
         self.pauses_s: list[float] = []
         self._now = 0.0
         self._ends = list(ends)
-        monkeypatch.setattr(keeping.asyncio, "sleep", self._sleep)
-        monkeypatch.setattr(keeping.time, "monotonic", lambda: self._now)
+        monkeypatch.setattr(asyncio, "sleep", self._sleep)
+        monkeypatch.setattr(time, "monotonic", lambda: self._now)
 
     async def _sleep(self, delay_s: float) -> None:
         self.pauses_s.append(delay_s)

@@ -56,6 +56,9 @@ class FailingStore:
         self.fail("renew")
         return self.inner.renew(holder, now, epoch)
 
+    def holds(self, epoch: int) -> bool:
+        return self.inner.holds(epoch)
+
     def begin(self) -> Transaction:
         self.fail("begin")
         return _FailingTransaction(self.inner.begin(), self.fail)

@@ -25,7 +25,7 @@ def emit(lane: LaneUnderTest, count: int) -> list[OutboxEntry]:
     return lane.settle(*_forwards(count)).emitted
 
 
-def _forwards(count: int):
+def _forwards(count: int) -> list[Delivery]:
     return [delivery(next(_numbers), Forward(id=1, amount=1)) for _ in range(count)]
 
 

@@ -15,7 +15,7 @@ from coordinator.service.rows import by_key
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from coordinator.stores.port import StoreUnavailable
+from coordinator.stores.port import Changes, Lease, StoreUnavailable, Transaction
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import LEDGER, Account, Deposit, Fragile, OpenAccount, Remark, Tamper, fragile
 
@@ -91,7 +91,7 @@ def test_later_commands_of_the_key_wait_and_others_do_not(lane: LaneUnderTest) -
     assert len(settlement.tags) == 3
     assert [reply.correlation_id for reply in settlement.replies] == ["12"]
     assert waiting(lane) == [command_id(11), command_id(13)]
-    assert lane.account(1).balance == 0
+    assert lane.balance(1) == 0
 
 
 def test_after_the_replay_they_are_applied_in_their_order_before_anything_later(lane: LaneUnderTest) -> None:
@@ -102,7 +102,7 @@ def test_after_the_replay_they_are_applied_in_their_order_before_anything_later(
     order = [entry.command_id for entry in lane.log()]
     assert order[-5:] == [replay_command_id(command_id(10)), *(command_id(number) for number in (15, 11, 12, 14))]
     assert (waiting(lane), lane.rows(ParkedCommand)) == ([], [])
-    assert lane.account(1).balance == 1 + 11 + 12 + 14
+    assert lane.balance(1) == 1 + 11 + 12 + 14
 
 
 def test_a_released_key_goes_on_without_the_failed_command(lane: LaneUnderTest) -> None:
@@ -110,7 +110,7 @@ def test_a_released_key_goes_on_without_the_failed_command(lane: LaneUnderTest) 
     assert codes(lane.outcomes(release(99))) == ["not_parked"]
     settlement = lane.settle(release(10))
     assert codes(settlement.outcomes) == ["applied", "applied"]
-    assert lane.account(1).balance == 11
+    assert lane.balance(1) == 11
     assert codes(lane.outcomes(release(10))) == ["not_parked"]
 
 
@@ -128,7 +128,7 @@ def test_a_replay_that_fails_again_keeps_the_key_waiting(lane: LaneUnderTest) ->
         tag=again.tag, commands=(type(message)(command_id=second, type=message.type, arguments=message.arguments),)
     )
     assert codes(lane.outcomes(twice)) == ["applied", "applied"]
-    assert lane.account(1).balance == 12
+    assert lane.balance(1) == 12
 
 
 def order_replay(lane: LaneUnderTest, args: bytes | None = None) -> Delivery:
@@ -145,14 +145,14 @@ def test_a_replay_releases_the_key_of_what_it_replays_whatever_its_new_arguments
     outcomes = lane.outcomes(order_replay(lane, b'{"id":2,"amount":7}'))
     assert codes(outcomes) == ["applied", "applied"]
     assert lane.rows(ParkedCommand) == []
-    assert (lane.account(1).balance, lane.account(2).balance) == (11, 7)
+    assert (lane.balance(1), lane.balance(2)) == (11, 7)
     assert codes(lane.outcomes(deposit(12))) == ["applied"]
 
 
 def test_a_replay_with_another_key_that_fails_again_keeps_the_first_one_waiting(lane: LaneUnderTest) -> None:
     lane.settle(deposit(11))
     assert codes(lane.outcomes(order_replay(lane, b'{"id":3,"amount":7}'))) == ["account_not_found", "applied"]
-    assert lane.account(1).balance == 11
+    assert lane.balance(1) == 11
     lane.settle(delivery(20, Fragile(id=1, amount=1)), deposit(21))
     lane.do(Remark(id=2, note="broken"))
     [replayed] = order_replay(lane, b'{"id":2,"amount":7}').commands
@@ -214,7 +214,7 @@ def test_a_repeated_command_that_waits_waits_once(lane: LaneUnderTest) -> None:
     assert waiting(lane) == [command_id(11)]
     mend(lane)
     lane.settle(replay(10))
-    assert lane.account(1).balance == 12
+    assert lane.balance(1) == 12
 
 
 def test_a_successor_lets_them_go_on(lane: LaneUnderTest, database: MemoryDatabase) -> None:
@@ -223,7 +223,7 @@ def test_a_successor_lets_them_go_on(lane: LaneUnderTest, database: MemoryDataba
     successor = LaneUnderTest(MemoryStore(database), "successor")
     assert successor.outcomes(deposit(12)) == []
     assert codes(successor.outcomes(replay(10))) == ["applied"] * 3
-    assert successor.account(1).balance == 1 + 11 + 12
+    assert successor.balance(1) == 1 + 11 + 12
 
 
 class _Failing(MemoryStore):
@@ -231,17 +231,17 @@ class _Failing(MemoryStore):
 
     commits = 10**9
 
-    def begin(self):
+    def begin(self) -> Transaction:
         transaction = super().begin()
         commit = transaction.commit
 
-        def failing(*arguments: object) -> None:
+        def failing(lease: Lease, sequence: int, changes: Changes) -> None:
             self.commits -= 1
             if self.commits == 0:
                 raise StoreUnavailable("gone")
-            commit(*arguments)
+            commit(lease, sequence, changes)
 
-        transaction.commit = failing
+        transaction.commit = failing  # type: ignore[method-assign]
         return transaction
 
 
@@ -259,7 +259,7 @@ def test_what_was_released_is_applied_though_the_database_goes_away_in_between(
     decision = successor.lane.apply([])
     assert isinstance(decision, Settlement)
     assert sorted(codes(decision.outcomes)) == ["applied"] * 4
-    assert successor.account(1).balance == 1 + 11 + 12 + 13
+    assert successor.balance(1) == 1 + 11 + 12 + 13
     assert [entry.command_id for entry in successor.log()][-3:] == [command_id(number) for number in (11, 12, 13)]
 
 
@@ -274,7 +274,7 @@ def test_a_cancelled_command_does_not_wait_any_more(lane: LaneUnderTest, databas
     assert isinstance(decision, Settlement)
     assert codes(decision.outcomes) == ["cancelled"]
     assert codes(lane.outcomes(release(10))) == ["applied", "cancelled", "applied"]
-    assert lane.account(1).balance == 12
+    assert lane.balance(1) == 12
 
 
 def test_a_deadline_passes_while_a_command_waits(lane: LaneUnderTest) -> None:
@@ -282,7 +282,7 @@ def test_a_deadline_passes_while_a_command_waits(lane: LaneUnderTest) -> None:
     lane.settle(delivery(11, Deposit(id=1, amount=1), deadline_ms=deadline_ms), deposit(12))
     lane.now = lane.now.replace(year=lane.now.year + 1)
     assert codes(lane.outcomes(release(10))) == ["applied", "deadline_expired", "applied"]
-    assert lane.account(1).balance == 12
+    assert lane.balance(1) == 12
 
 
 def test_more_than_the_limit_are_rejected(database: MemoryDatabase) -> None:

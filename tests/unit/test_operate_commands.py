@@ -1,7 +1,6 @@
 """The operator's commands without servers: what they take, how they refuse, what they print."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -205,7 +204,7 @@ def test_a_value_that_is_none_of_those_that_there_are_is_told_of_these() -> None
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[str]:
+def database(tmp_path: Path) -> str:
     url = f"sqlite:///{tmp_path}/users.db"
     migrate(registry().service("users"), DatabaseSettings(database_url=url))
     return url

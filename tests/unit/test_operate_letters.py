@@ -208,7 +208,7 @@ def test_any_letter_can_be_shown_and_says_nothing_to_the_terminal(world: World, 
 def test_a_replay_is_sent_once_under_a_derived_id_and_the_log_says_who_ordered_it(world: World) -> None:
     message = world.bury(arguments=b'{"id": 1}', type="users.credit")
     [replayed] = world.json("dead", "replay", message.command_id, "--args", '{"id": 7, "amount": 3}')
-    assert replayed["replayed_as"] == replay_command_id(message.command_id)
+    assert replayed["replayed_as"] == replay_command_id(message.command_id or "")
     assert (replayed["lane"], replayed["letter"], replayed["status"]) == ("users", 1, "applied")
     [entry] = world.emitted
     assert (entry.command_id, entry.arguments) == (replayed["replayed_as"], b'{"id": 7, "amount": 3}')
@@ -226,7 +226,7 @@ def test_a_replay_is_sent_once_under_a_derived_id_and_the_log_says_who_ordered_i
 @pytest.mark.parametrize("is_up", [True, False], ids=["the lane is up", "the lane is down"])
 @pytest.mark.parametrize("kills_after", [1, 2, 3])
 def test_an_operator_that_dies_half_way_may_ask_again(world: World, is_up: bool, kills_after: int) -> None:
-    ids = [world.bury(type="users.credit", arguments=b"[]").command_id for _ in range(3)]
+    ids = [world.bury(type="users.credit", arguments=b"[]").command_id or "" for _ in range(3)]
     world.is_up, world.kills_after = is_up, kills_after
     with pytest.raises(Killed):
         CliRunner().invoke(
@@ -264,7 +264,7 @@ def with_ghosts() -> Service:
     users = registry().service("users")
     credit = next(handler for handler in users.handlers if handler.command.type == "users.credit")
 
-    class Ghost(credit.command, frozen=True, kw_only=True):  # type: ignore[misc,name-defined]
+    class Ghost(credit.command, frozen=True, kw_only=True):  # type: ignore[misc, name-defined, call-arg]
         type = GHOSTS[0]
 
     return msgspec.structs.replace(users, handlers=(*users.handlers, msgspec.structs.replace(credit, command=Ghost)))
@@ -314,7 +314,7 @@ def test_a_mismatch_of_the_systems_own_is_mended_by_its_number(world: World) -> 
         world.json("dead", "replay", "--letter", letter["letter"], "--lane", "users")[0]["replayed_as"]
         for letter in letters
     ]
-    assert len({*replayed, known.command_id, replay_command_id(known.command_id)}) == 4
+    assert len({*replayed, known.command_id, replay_command_id(known.command_id or "")}) == 4
     assert [entry.command_id for entry in world.emitted] == replayed
     assert [outcome.status for outcome in world.sent()] == ["rejected", "rejected"]
     assert world.numbers() == [1]
@@ -463,7 +463,7 @@ def test_a_lane_that_is_away_is_named_and_the_others_are_shown(world: World, tmp
 
 def fill_outbox(world: World, **counts: int) -> None:
     """What a lane emitted whose targets take nothing."""
-    work = []
+    work: list[OutboxEntry] = []
     for target, count in counts.items():
         work += [
             OutboxEntry(

@@ -25,7 +25,7 @@ CAPTURE = CaptureAtProvider(id=1, provider_id="pi_1", amount=1230, currency="KWD
 VOID = VoidAtProvider(id=1, provider_id="pi_1")
 REFUND = RefundAtProvider(id=1, refund_id=2, provider_id="pi_1", amount=30, currency="KWD")
 ASKED_AT = datetime(2026, 11, 26, tzinfo=UTC)
-NO = {"code": "no", "message": "not this one"}
+NO: dict[str, Any] = {"code": "no", "message": "not this one"}
 
 
 class FakeProvider:

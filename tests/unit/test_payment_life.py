@@ -1,5 +1,7 @@
 """What the payments lane does with what is asked of it, what it asks of the provider, and who is told of the end."""
 
+from typing import Any
+
 import pytest
 
 from coordinator.service.commands import Command
@@ -323,11 +325,11 @@ class TestEvents:
         ],
     )
     def test_what_is_of_another_payment_is_refused_and_recorded(
-        self, lane: PaymentLane, changed: dict[str, int], code: str
+        self, lane: PaymentLane, changed: dict[str, Any], code: str
     ) -> None:
         lane.authorized()
         before = lane.payment
-        assert lane.refusal(event("captured", **{"captured": AMOUNT, **changed}))[0] == code  # type: ignore[arg-type]
+        assert lane.refusal(event("captured", **{"captured": AMOUNT, **changed}))[0] == code
         assert lane.payment == before
         assert lane.lane.log()[-1].error_code == code
 

@@ -6,6 +6,7 @@ import pytest
 
 from coordinator.service.commands import Command
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
+from shared.payments.effects import CaptureAtProvider
 from shared.payments.model import Payment
 from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, VoidResult
 from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane, event
@@ -234,7 +235,9 @@ def test_another_system_s_event_with_our_number_and_amount_does_not_bind_our_pay
         assert lane.refusal(told)[0] == "not_ours"
     lane.applied(AUTHORIZED)
     lane.applied(CapturePayment(id=1))
-    assert (lane.payment.provider_id, lane.calls[-1].provider_id) == (PROVIDER_ID, PROVIDER_ID)
+    call = lane.calls[-1]
+    assert isinstance(call, CaptureAtProvider)
+    assert (lane.payment.provider_id, call.provider_id) == (PROVIDER_ID, PROVIDER_ID)
 
 
 def test_an_event_without_our_mark_counts_for_a_payment_that_is_known_to_be_this_one() -> None:

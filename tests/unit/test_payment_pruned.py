@@ -6,11 +6,12 @@ from datetime import timedelta
 from msgspec import structs
 
 from coordinator.effects.attempts import Told
+from coordinator.lane.delivery import Delivery
 from coordinator.lane.outbox import message_of
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry
 from shared.payments.commands import CapturePayment, RefundPayment, ResolvePayment
 from shared.payments.results import CaptureResult, RefundResult
-from tests.support.lane_contract import Delivery, delivery
+from tests.support.lane_contract import delivery
 from tests.support.payment_lane import PaymentLane
 
 _tags = itertools.count(10**6)

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -363,8 +363,9 @@ def test_what_could_not_be_asked_for_in_review_can_be_now(
     lane.applied(resolution)
     lane.applied(asked)
     calls = {CapturePayment: CaptureAtProvider, ReversePayment: VoidAtProvider, RefundPayment: RefundAtProvider}
-    assert isinstance(lane.calls[-1], calls[type(asked)])
-    assert lane.calls[-1].provider_id == PROVIDER_ID
+    call = lane.calls[-1]
+    assert isinstance(call, CaptureAtProvider | VoidAtProvider | RefundAtProvider)
+    assert (type(call), call.provider_id) == (calls[type(asked)], PROVIDER_ID)
 
 
 @pytest.mark.parametrize(
@@ -420,7 +421,7 @@ def test_less_than_is_recorded_was_given_back_only_where_a_refund_came_back(lane
     lane.captured()
     for number in (1, 2):
         lane.applied(RefundPayment(id=1, amount=300))
-        verdict = "refunded" if number == 1 else "answer_lost"
+        verdict: Literal["refunded", "answer_lost"] = "refunded" if number == 1 else "answer_lost"
         lane.applied(RefundResult(id=1, refund_id=number, verdict=verdict, provider_id=f"re_{number}"))
     assert lane.refusal(resolve("captured", AMOUNT, 299))[0] == "amount_mismatch"
     lane.applied(resolve("captured", AMOUNT, 300))

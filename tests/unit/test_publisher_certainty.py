@@ -36,7 +36,7 @@ def sent(publisher: Publisher, *, times: int) -> "asyncio.Future[None]":
     for _ in range(times):
         publisher._by_tag.clear()
         publisher._next_tag = 1
-        publisher._send(Channel(), waiting)  # type: ignore[arg-type]
+        publisher._send(Channel(), waiting)
     return future
 
 

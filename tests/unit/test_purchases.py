@@ -245,7 +245,7 @@ async def test_a_part_that_cannot_be_given_back_is_for_a_person() -> None:
 
 async def order(shop: Shop, command: Command) -> None:
     """As an operator does."""
-    await execute(shop.writes, command, Any, OPTIONS, origin="system")  # type: ignore[arg-type]
+    await execute(shop.writes, command, Any, OPTIONS, origin="system")
 
 
 @pytest.mark.parametrize("end", ["captured", "authorized", "voided"])
@@ -287,8 +287,8 @@ async def test_a_purchase_whose_hold_nobody_knows_of_is_given_the_payment_that_i
         step = max(shop.rows(SagaStep, "users"), key=lambda step: step.number)
         resumption = {"id": 1, "step": step.command_id, "verdict": "done", "reason": "resolved: AL"}
         with pytest.raises(CommandRejected, match="`result` is not what `authorize` returns"):
-            await order(shop, ResumePurchase(**resumption))  # type: ignore[arg-type]
-        await order(shop, ResumePurchase(**resumption, result=msgspec.Raw(b'{"id": 1}')))  # type: ignore[arg-type]
+            await order(shop, ResumePurchase(**resumption))
+        await order(shop, ResumePurchase(**resumption, result=msgspec.Raw(b'{"id": 1}')))
         await shop.rest()
         assert shop.rows(Purchase, "users")[0].status == "completed"
         shop.check(stock=10)

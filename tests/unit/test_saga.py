@@ -13,14 +13,15 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Deferred, continued
-from coordinator.service.outcome import Outcome, OutcomeError
+from coordinator.service.outcome import Outcome, OutcomeError, Status
+from coordinator.service.rows import R
 from coordinator.service.saga import SagaStep, Verdict
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from tests.support.store_contract import NOW
 from tests.support.trips import TRIP, TRIPS, ContinueTrip, OpenTrip, ResumeTrip, Traveller, Trip, Welcome
 
-Answer = tuple[str, str | None]
+Answer = tuple[Status, str | None]
 """What becomes of a step: a status, and the code of an error."""
 
 OK: Answer = ("applied", None)
@@ -52,7 +53,7 @@ class Travel:
         status, code = answer
         emission = continued(
             Deferred(command_id=entry.command_id, type=entry.type, continuation=ContinueTrip.type),
-            status,  # type: ignore[arg-type]
+            status,
             msgspec.json.encode(result) if status == "applied" else None,
             None if code is None else OutcomeError(code=code, message="no"),
         )
@@ -69,7 +70,7 @@ class Travel:
     def resume(self, verdict: Verdict, *, result: str = "null", **changed: Any) -> tuple[list[OutboxEntry], str]:
         """As an operator does, of the last step; what is emitted, and the status, or the code of the refusal."""
         order = {"id": 1, "step": self.steps[-1].command_id, "verdict": verdict, "reason": "seen", **changed}
-        command = ResumeTrip(**order, result=msgspec.Raw(result.encode()))  # type: ignore[arg-type]
+        command = ResumeTrip(**order, result=msgspec.Raw(result.encode()))
         settlement = self._settle(
             CommandMessage(
                 command_id=_id(next(self._numbers)),
@@ -101,7 +102,7 @@ class Travel:
         """A whole trip; `answers` tells what becomes of `book flight`, `cancel car` and so on."""
         return self.go_on(self.do(command), answers, result)
 
-    def rows(self, model):
+    def rows(self, model: type[R]) -> list[R]:
         transaction = self._store.begin()
         found = transaction.scan(model, 1000)
         transaction.rollback()

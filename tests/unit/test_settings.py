@@ -22,7 +22,14 @@ from coordinator.runtime.settings import (
 from coordinator.service.errors import ConfigurationError
 from shared.payments.settings import StripeSettings, check_calls_fit
 
-GROUPS = [BrokerSettings, LaneSettings, EffectSettings, CacheSettings, GatewaySettings, StripeSettings]
+GROUPS: list[type[BaseSettings]] = [
+    BrokerSettings,
+    LaneSettings,
+    EffectSettings,
+    CacheSettings,
+    GatewaySettings,
+    StripeSettings,
+]
 
 
 def floats() -> list[tuple[type[BaseSettings], str]]:

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from coordinator.transports.rabbitmq.streams import FEED_BYTES_MAX, LoopStreams
 
 WITHIN_S = 10.0
 LOOPS = (asyncio.new_event_loop, uvloop.new_event_loop)
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-class Recorder(AbstractStreamProtocol):
+class Recorder(AbstractStreamProtocol):  # type: ignore[misc]  # pika has no types
     """Notes what it is told; `fault` is raised when data comes."""
 
     def __init__(self, fault: Exception | None = None) -> None:
@@ -52,6 +54,10 @@ class Recorder(AbstractStreamProtocol):
         self.lost.set_result(error)
 
 
+def _same(recorder: Recorder) -> Recorder:
+    return recorder
+
+
 async def connected(port: int, recorder: Recorder, context: ssl.SSLContext | None = None) -> None:
     """Link a connected socket, as pika's workflow does."""
     loop = asyncio.get_running_loop()
@@ -66,7 +72,7 @@ async def connected(port: int, recorder: Recorder, context: ssl.SSLContext | Non
 
 
 def run(
-    new_loop: Callable[[], asyncio.AbstractEventLoop],
+    new_loop: NewLoop,
     serve: Serve,
     test: Callable[[int], Awaitable[None]],
     context: ssl.SSLContext | None = None,
@@ -109,7 +115,7 @@ def new_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEve
     return request.param  # type: ignore[no-any-return]
 
 
-def test_bytes_go_both_ways_in_pieces_that_pika_can_parse_fast(new_loop: Any) -> None:
+def test_bytes_go_both_ways_in_pieces_that_pika_can_parse_fast(new_loop: NewLoop) -> None:
     async def test(port: int) -> None:
         recorder = Recorder()
         await connected(port, recorder)
@@ -126,7 +132,7 @@ def test_bytes_go_both_ways_in_pieces_that_pika_can_parse_fast(new_loop: Any) ->
     run(new_loop, echo_and_end, test)
 
 
-def test_an_aborted_stream_is_lost_a_turn_later_and_without_an_error(new_loop: Any) -> None:
+def test_an_aborted_stream_is_lost_a_turn_later_and_without_an_error(new_loop: NewLoop) -> None:
     async def test(port: int) -> None:
         recorder = Recorder()
         await connected(port, recorder)
@@ -137,7 +143,7 @@ def test_an_aborted_stream_is_lost_a_turn_later_and_without_an_error(new_loop: A
     run(new_loop, say_hello_and_wait, test)
 
 
-def test_what_pika_cannot_take_ends_the_stream_and_pika_is_told_why(new_loop: Any) -> None:
+def test_what_pika_cannot_take_ends_the_stream_and_pika_is_told_why(new_loop: NewLoop) -> None:
     async def test(port: int) -> None:
         recorder = Recorder(ValueError("not a frame"))
         await connected(port, recorder)
@@ -148,7 +154,7 @@ def test_what_pika_cannot_take_ends_the_stream_and_pika_is_told_why(new_loop: An
     run(new_loop, say_hello_and_wait, test)
 
 
-def test_a_stream_that_is_not_wanted_any_more_is_not_reported(new_loop: Any) -> None:
+def test_a_stream_that_is_not_wanted_any_more_is_not_reported(new_loop: NewLoop) -> None:
     async def test(port: int) -> None:
         loop = asyncio.get_running_loop()
         for turns in range(6):
@@ -156,7 +162,7 @@ def test_a_stream_that_is_not_wanted_any_more_is_not_reported(new_loop: Any) -> 
             sock.setblocking(False)
             recorder = Recorder()
             reported: list[object] = []
-            linking = LoopStreams(loop).create_streaming_connection(lambda made=recorder: made, sock, reported.append)
+            linking = LoopStreams(loop).create_streaming_connection(partial(_same, recorder), sock, reported.append)
             for _ in range(turns):
                 await asyncio.sleep(0)
             is_cancelled = linking.cancel()
@@ -172,7 +178,7 @@ def test_a_stream_that_is_not_wanted_any_more_is_not_reported(new_loop: Any) -> 
     run(new_loop, say_hello_and_wait, test)
 
 
-def test_tls_is_the_loop_s_and_checks_the_server_s_name(new_loop: Any, tmp_path: Path) -> None:
+def test_tls_is_the_loop_s_and_checks_the_server_s_name(new_loop: NewLoop, tmp_path: Path) -> None:
     serving, trusting = _contexts(tmp_path, "localhost")
 
     async def test(port: int) -> None:
@@ -185,7 +191,7 @@ def test_tls_is_the_loop_s_and_checks_the_server_s_name(new_loop: Any, tmp_path:
     run(new_loop, echo_and_end, test, serving)
 
 
-def test_a_server_of_another_name_is_refused(new_loop: Any, tmp_path: Path) -> None:
+def test_a_server_of_another_name_is_refused(new_loop: NewLoop, tmp_path: Path) -> None:
     serving, trusting = _contexts(tmp_path, "elsewhere")
 
     async def test(port: int) -> None:
@@ -261,7 +267,7 @@ def test_an_attempt_is_gone_whenever_it_is_given_up(new_loop: Callable[[], async
     assert complaints == []
 
 
-def test_what_a_peer_does_not_read_is_counted(new_loop: Any) -> None:
+def test_what_a_peer_does_not_read_is_counted(new_loop: NewLoop) -> None:
     async def test(port: int) -> None:
         recorder = Recorder()
         await connected(port, recorder)

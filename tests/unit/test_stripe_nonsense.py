@@ -142,7 +142,7 @@ def test_a_refusal_with_a_bad_text_is_a_refusal(action: str, text: str) -> None:
     lane = waiting_for(action)
     result = asyncio.run(told(answering((200, b'{"data": [], "has_more": false}', {}), (402, body, {})), lane))
     if action == "authorize":  # it is looked for twice, by search and in the list
-        empty = (200, b'{"data": [], "has_more": false}', {})
+        empty: tuple[int, bytes, dict[str, str]] = (200, b'{"data": [], "has_more": false}', {})
         result = asyncio.run(told(answering(empty, empty, (402, body, {})), lane))
     assert isinstance(result, AuthorizeResult | RefundResult)
     assert len(result.message or "") <= 500

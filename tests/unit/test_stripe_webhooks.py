@@ -2,6 +2,7 @@
 
 import json
 import time
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
@@ -49,7 +50,7 @@ REFUND = {
 }
 
 
-def event(event_type, thing):
+def event(event_type: str, thing: dict[str, Any]) -> bytes:
     return json.dumps(
         {"id": "evt_1", "object": "event", "created": 1790000000, "type": event_type, "data": {"object": thing}}
     ).encode()
@@ -58,15 +59,22 @@ def event(event_type, thing):
 AUTHORIZED = event("payment_intent.amount_capturable_updated", INTENT)
 
 
-def now_s():
+def now_s() -> int:
     return int(time.time())
 
 
-def received(payload, header=None):
+def read(payload: bytes, header: str | None = None) -> ProviderEvent | None:
     return verify_webhook(payload, signature(payload, SECRET, now_s()) if header is None else header, SETTINGS)
 
 
-def test_an_authorization_is_read():
+def received(payload: bytes) -> ProviderEvent:
+    """One that is about a payment of ours."""
+    event = read(payload)
+    assert event is not None
+    return event
+
+
+def test_an_authorization_is_read() -> None:
     assert received(AUTHORIZED) == ProviderEvent(
         id="evt_1",
         type="payment_intent.amount_capturable_updated",
@@ -81,7 +89,7 @@ def test_an_authorization_is_read():
     )
 
 
-def test_every_kind_is_read_with_its_payment_and_its_amounts():
+def test_every_kind_is_read_with_its_payment_and_its_amounts() -> None:
     captured = received(event("payment_intent.succeeded", INTENT | {"status": "succeeded", "amount_received": 1000}))
     assert (captured.kind, captured.amount, captured.amount_captured) == ("captured", 1099, 1000)
     voided = received(event("payment_intent.canceled", INTENT | {"status": "canceled"}))
@@ -110,11 +118,11 @@ def test_every_kind_is_read_with_its_payment_and_its_amounts():
     ids=["none", "of another payment", "of another text", "empty", "not ASCII", "of another deployment"],
 )
 @pytest.mark.parametrize("kind", ["payment_intent.succeeded", "charge.refunded", "refund.failed"])
-def test_what_this_deployment_did_not_mark_is_not_signed(kind, metadata):
+def test_what_this_deployment_did_not_mark_is_not_signed(kind: str, metadata: dict[str, str]) -> None:
     thing = {"payment_intent.succeeded": INTENT, "charge.refunded": CHARGE, "refund.failed": REFUND}[kind]
     assert received(event(kind, thing)).is_signed
-    read = received(event(kind, thing | {"metadata": metadata}))
-    assert read is None or not read.is_signed
+    other = read(event(kind, thing | {"metadata": metadata}))
+    assert other is None or not other.is_signed
 
 
 @pytest.mark.parametrize(
@@ -130,14 +138,16 @@ def test_what_this_deployment_did_not_mark_is_not_signed(kind, metadata):
     ],
     ids=["ours", "of an earlier release", "no number", "of another payment", "without the mark", "alone", "by hand"],
 )
-def test_which_refund_came_back_its_metadata_say_if_they_bear_our_mark(metadata, number):
-    read = received(event("refund.failed", REFUND | {"metadata": metadata}))
-    assert (read.refund_id, read.refund_number) == ("re_1", number)
+def test_which_refund_came_back_its_metadata_say_if_they_bear_our_mark(
+    metadata: dict[str, str] | None, number: int | None
+) -> None:
+    failed = received(event("refund.failed", REFUND | {"metadata": metadata}))
+    assert (failed.refund_id, failed.refund_number) == ("re_1", number)
 
 
-def test_amounts_are_in_minor_units_of_iso_4217():
-    read = received(event("payment_intent.succeeded", INTENT | {"currency": "isk", "amount": 500}))
-    assert (read.amount, read.currency) == (5, "ISK")
+def test_amounts_are_in_minor_units_of_iso_4217() -> None:
+    captured = received(event("payment_intent.succeeded", INTENT | {"currency": "isk", "amount": 500}))
+    assert (captured.amount, captured.currency) == (5, "ISK")
 
 
 @pytest.mark.parametrize(
@@ -150,8 +160,8 @@ def test_amounts_are_in_minor_units_of_iso_4217():
         event("charge.refunded", CHARGE | {"payment_intent": None}),
     ],
 )
-def test_what_is_not_about_a_payment_of_ours_is_ignored(payload):
-    assert received(payload) is None
+def test_what_is_not_about_a_payment_of_ours_is_ignored(payload: bytes) -> None:
+    assert read(payload) is None
 
 
 @pytest.mark.parametrize(
@@ -168,30 +178,30 @@ def test_what_is_not_about_a_payment_of_ours_is_ignored(payload):
     ],
     ids=["tampered", "other secret", "other time", "none", "nonsense", "no signature", "no time", "other scheme"],
 )
-def test_what_is_not_signed_with_our_secret_is_refused(payload, header):
+def test_what_is_not_signed_with_our_secret_is_refused(payload: bytes, header: str | None) -> None:
     with pytest.raises(WebhookRefused, match="Stripe-Signature") as refused:
-        received(payload, header)
+        read(payload, header)
     assert refused.value.code == "bad_signature"
 
 
-def test_no_header_at_all_is_refused():
+def test_no_header_at_all_is_refused() -> None:
     with pytest.raises(WebhookRefused, match="Stripe-Signature"):
         verify_webhook(AUTHORIZED, None, SETTINGS)
 
 
-def test_while_a_secret_is_rolled_one_good_signature_of_two_is_enough():
+def test_while_a_secret_is_rolled_one_good_signature_of_two_is_enough() -> None:
     good = signature(AUTHORIZED, SECRET, now_s()).partition("v1=")[2]
-    assert received(AUTHORIZED, f"t={now_s()},v1={'0' * 64},v1={good}") is not None
+    assert read(AUTHORIZED, f"t={now_s()},v1={'0' * 64},v1={good}") is not None
 
 
 @pytest.mark.parametrize(("age_s", "fresh"), [(290, True), (310, False), (-290, True), (-310, False)])
-def test_an_event_is_believed_for_as_long_as_the_tolerance_lasts(age_s, fresh):
+def test_an_event_is_believed_for_as_long_as_the_tolerance_lasts(age_s: int, fresh: bool) -> None:
     header = signature(AUTHORIZED, SECRET, now_s() - age_s)
     if fresh:
-        assert received(AUTHORIZED, header) is not None
+        assert read(AUTHORIZED, header) is not None
     else:
         with pytest.raises(WebhookRefused, match="STRIPE_WEBHOOK_TOLERANCE_S") as refused:
-            received(AUTHORIZED, header)
+            read(AUTHORIZED, header)
         assert refused.value.code == "stale"
 
 
@@ -210,13 +220,13 @@ def test_an_event_is_believed_for_as_long_as_the_tolerance_lasts(age_s, fresh):
         event("payment_intent.succeeded", INTENT | {"currency": "isk"}),
     ],
 )
-def test_what_is_signed_and_still_no_event_is_refused_as_malformed(payload):
+def test_what_is_signed_and_still_no_event_is_refused_as_malformed(payload: bytes) -> None:
     with pytest.raises(WebhookRefused) as refused:
-        received(payload)
+        read(payload)
     assert refused.value.code == "malformed"
 
 
-def test_without_a_secret_nothing_is_believed():
+def test_without_a_secret_nothing_is_believed() -> None:
     with pytest.raises(ConfigurationError, match="STRIPE_WEBHOOK_SECRET"):
         verify_webhook(AUTHORIZED, signature(AUTHORIZED, "", now_s()), StripeSettings())
     without_key = StripeSettings(webhook_secret=SecretStr(SECRET))

@@ -47,8 +47,9 @@ def metrics() -> dict[str, tuple[str, list[str]]]:
         for node in ast.walk(module):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in kinds:
                 [name] = texts(node.args[0])
-                labels = node.args[2].elts if len(node.args) > 2 else []
-                found[name] = (kinds[node.func.id], [text for label in labels for text in texts(label)])
+                labels = node.args[2] if len(node.args) > 2 else ast.List([], ast.Load())
+                assert isinstance(labels, ast.List | ast.Tuple)
+                found[name] = (kinds[node.func.id], [text for label in labels.elts for text in texts(label)])
     return found
 
 

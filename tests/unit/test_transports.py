@@ -95,7 +95,8 @@ class LocalTransporting:
         await queue.accept(queue.put(message), message)
 
     async def ask(self, message: CommandMessage) -> Outcome:
-        asked = self._asked[message.command_id or ""] = asyncio.get_running_loop().create_future()
+        asked: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._asked[message.command_id or ""] = asked
         self._opened().queue.put(message, message.command_id)
         return await asked
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -31,7 +32,7 @@ class ScriptedLane(Lane):
     decision: Hold | Deposed = HELD
     swept: Hold | None = None
 
-    def apply(self, deliveries: Sequence[Delivery], generation: int) -> Hold | Deposed:
+    def apply(self, deliveries: Sequence[Delivery], generation: int = 0) -> Hold | Deposed:
         del deliveries, generation
         return self.decision
 
@@ -258,9 +259,13 @@ class Broken(Projecting):
 
 def test_a_projection_that_raises_ends_nothing_and_is_counted() -> None:
     with projected(Broken()) as running:
+
+        def has_settled(number: int) -> bool:
+            return len(running.settler.settled) == number
+
         before = PROJECTION_ERRORS.labels("ledger")._value.get()
         for number in (1, 2):
             running.deliver(delivery(number, OpenAccount(owner=f"o{number}")))
-            until(lambda number=number: len(running.settler.settled) == number)
+            until(partial(has_settled, number))
         until(lambda: running.projection.beats > 2)
         assert PROJECTION_ERRORS.labels("ledger")._value.get() - before >= 4

@@ -3,7 +3,7 @@
 import json
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -77,7 +77,7 @@ def run_ceiling(spec: Spec, go: Callable[[], Window]) -> ClientResult:
     insert = _INSERTS[way]
     with psycopg.connect(spec.target, autocommit=True, prepare_threshold=0) as connection:
         last = connection.execute("SELECT coalesce(max(sequence), 0) FROM command_log").fetchone()
-        numbers: Iterator[int] = iter(range(last[0] + 1, 1 << 62))
+        numbers: Iterator[int] = iter(range((last[0] if last else 0) + 1, 1 << 62))
         now = datetime.now(UTC)
         add = "UPDATE accounts SET balance = balance + %s, version = version + %s WHERE id = 1"
 
@@ -95,7 +95,7 @@ def run_ceiling(spec: Spec, go: Callable[[], Window]) -> ClientResult:
         return _timed(apply, go())
 
 
-def _parameters(way: str, rows: list[tuple[object, ...]]) -> list[object]:
+def _parameters(way: str, rows: Sequence[tuple[object, ...]]) -> list[object]:
     if way == "unnest":
         return [list(column) for column in zip(*rows, strict=True)]
     names = [name for name, _ in _LOG_TYPES]

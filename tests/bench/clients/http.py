@@ -146,7 +146,7 @@ def run(spec: Spec, go: Callable[[], Window]) -> ClientResult:
     directory = Path(spec.directory)
     script = directory / "script.lua"
     script.write_text(script_of(addresses))
-    argv = [
+    argv: list[str | Path] = [
         require("wrk"), f"--threads={len(addresses)}", f"--connections={spec.concurrency}", f"--script={script}",
         f"--timeout={ANSWER_TIMEOUT_S}s", f"--duration={_RUN_MAX_S}s", f"http://{addresses[0]}",
     ]  # fmt: skip

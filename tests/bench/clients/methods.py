@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
 from tests.bench.clients.load import Client
 from tests.bench.clients.spec import Spec, Window
@@ -37,10 +38,11 @@ def client_of(spec: Spec) -> Client:
 def blocking(method: str) -> Blocking | None:
     """The function of a method that brings its own loop; None for the others."""
     name = next((name for name in _BLOCKING if method == name or method.startswith(f"{name}:")), None)
-    return None if name is None else _imported(_BLOCKING[name])
+    found: Blocking | None = None if name is None else _imported(_BLOCKING[name])
+    return found
 
 
-def _imported(place: str) -> Callable[..., object]:
+def _imported(place: str) -> Callable[..., Any]:
     module, _, name = place.partition(":")
-    found: Callable[..., object] = getattr(import_module(f"tests.bench.clients.{module}"), name)
+    found: Callable[..., Any] = getattr(import_module(f"tests.bench.clients.{module}"), name)
     return found

@@ -48,11 +48,16 @@ class Refused(Exception):
     """Rolls back; the operation is rejected."""
 
 
+async def one(connection: Connection, query: str, parameters: Sequence[object] | None = None) -> Any:
+    """The row that there is."""
+    return await (await connection.execute(query, parameters)).fetchone()
+
+
 async def naive_credit(connection: Connection, operation: Operation) -> bool:
     """Read, add, write, as it is first written: two transactions at once lose an update."""
     account, amount = operation
     async with connection.transaction():
-        row = await (await connection.execute(_READ, (account,))).fetchone()
+        row = await one(connection, _READ, (account,))
         await connection.execute(_WRITE, (row[0] + amount, row[1] + 1, account))
     return True
 
@@ -60,7 +65,7 @@ async def naive_credit(connection: Connection, operation: Operation) -> bool:
 async def for_update_credit(connection: Connection, operation: Operation) -> bool:
     account, amount = operation
     async with connection.transaction():
-        row = await (await connection.execute(_READ_LOCKED, (account,))).fetchone()
+        row = await one(connection, _READ_LOCKED, (account,))
         if row[0] + amount < 0:
             raise Refused
         await connection.execute(_WRITE, (row[0] + amount, row[1] + 1, account))
@@ -72,7 +77,7 @@ async def for_update_keyed_credit(connection: Connection, operation: Operation) 
     account, amount = operation
     key = f"{random.getrandbits(128):032x}"
     async with connection.transaction():
-        row = await (await connection.execute(_READ_LOCKED, (account,))).fetchone()
+        row = await one(connection, _READ_LOCKED, (account,))
         await connection.execute(
             "INSERT INTO idempotency_keys (key, result) VALUES (%s, %s)", (key, str(row[0] + amount))
         )
@@ -85,7 +90,7 @@ async def for_update_pipelined_credit(connection: Connection, operation: Operati
     account, amount = operation
     async with connection.pipeline():
         await connection.execute("BEGIN")
-        row = await (await connection.execute(_READ_LOCKED, (account,))).fetchone()
+        row = await one(connection, _READ_LOCKED, (account,))
         await connection.execute(_WRITE, (row[0] + amount, row[1] + 1, account))
         await connection.execute("COMMIT")
     return True
@@ -99,7 +104,7 @@ async def atomic_credit(connection: Connection, operation: Operation) -> bool:
 async def optimistic_credit(connection: Connection, operation: Operation) -> bool:
     """Write only to the version that was read."""
     account, amount = operation
-    row = await (await connection.execute(_READ, (account,))).fetchone()
+    row = await one(connection, _READ, (account,))
     written = await connection.execute(_WRITE + " AND version = %s", (row[0] + amount, row[1] + 1, account, row[1]))
     if written.rowcount == 0:
         raise errors.SerializationFailure("another version")
@@ -161,7 +166,7 @@ async def optimistic_transfer(connection: Connection, operation: Operation) -> b
 async def for_update_create(connection: Connection, operation: Operation) -> bool:
     """The counter's row is the lock: a sequence would leave gaps."""
     async with connection.transaction():
-        row = await (await connection.execute(_NEXT)).fetchone()
+        row = await one(connection, _NEXT)
         await connection.execute(_ORDER, (row[0], operation[0]))
     return True
 
@@ -169,9 +174,7 @@ async def for_update_create(connection: Connection, operation: Operation) -> boo
 async def for_update_reserve(connection: Connection, operation: Operation) -> bool:
     item, quantity = operation
     async with connection.transaction():
-        row = await (
-            await connection.execute("SELECT left_over FROM stock WHERE id = %s FOR UPDATE", (item,))
-        ).fetchone()
+        row = await one(connection, "SELECT left_over FROM stock WHERE id = %s FOR UPDATE", (item,))
         if row[0] < quantity:
             raise Refused
         await connection.execute("UPDATE stock SET left_over = %s WHERE id = %s", (row[0] - quantity, item))

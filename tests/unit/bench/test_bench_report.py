@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,8 @@ from tests.bench.rows import Row
 from tests.bench.table import SECTIONS, number, problems_text, ratio_table, section_table
 
 
-def measurement(achieved: float = 100.0, **changes: object) -> Measurement:
-    fields: dict[str, object] = {
+def measurement(achieved: float = 100.0, **changes: Any) -> Measurement:
+    fields: dict[str, Any] = {
         "offered": achieved,
         "achieved": achieved,
         "rejected": 0.0,

@@ -7,7 +7,6 @@ from typing import Any, cast
 import aiohttp
 import pytest
 from aiohttp import web
-from gateway_fakes import ITEM, USER, FakeCache, FakeLog, FakePayments, FakeRows, FakeWrites
 
 import gateways.items
 from coordinator.client.database import close_database, open_database
@@ -19,6 +18,7 @@ from coordinator.runtime.settings import GatewaySettings
 from gateways.items import ITEMS
 from gateways.payments import PAYMENTS
 from gateways.users import USERS
+from tests.unit.gateways.gateway_fakes import ITEM, USER, FakeCache, FakeLog, FakePayments, FakeRows, FakeWrites
 
 # Nothing listens on port 9; connections are made at first use, and no test here has one.
 DATABASES = {
@@ -40,6 +40,16 @@ class RunningGateway:
         self.runner: web.AppRunner
         self.session: aiohttp.ClientSession
         self.port = 0
+
+    @property
+    def app(self) -> web.Application:
+        assert self.runner.app is not None
+        return self.runner.app
+
+    @property
+    def server(self) -> Any:
+        """Ours: aiohttp does not say that its runner has it."""
+        return self.runner.server
 
     async def call(self, method: str, path: str, **options: Any) -> tuple[aiohttp.ClientResponse, Any]:
         """The response, and its JSON where it has a body."""

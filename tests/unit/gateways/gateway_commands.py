@@ -4,6 +4,10 @@ import json
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
+
+from tests.unit.gateways.conftest import RunningGateway
+
 NDJSON = "application/x-ndjson"
 IDS = [str(uuid4()) for _ in range(4)]
 CREATE = {"type": "users.create", "args": {"name": "Ada", "email": "ada@example.org"}}
@@ -13,8 +17,8 @@ MIXED = [CREATE, CREDIT, {"type": "users.transfer", "args": {"from": 7, "to": 8,
 
 
 async def post(
-    gateway: Any, body: Any, content_type: str = "application/json", **headers: str
-) -> tuple[Any, list[Any] | dict[str, Any]]:
+    gateway: RunningGateway, body: Any, content_type: str = "application/json", **headers: str
+) -> tuple[aiohttp.ClientResponse, Any]:
     """Send a body, text or values, as JSON or NDJSON; return the response and what its body holds."""
     if not isinstance(body, bytes):
         is_lines = content_type == NDJSON

@@ -5,9 +5,10 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from gateway_commands import CREATE, CREDIT, IDS, NDJSON, post
 
 from coordinator.runtime.settings import GatewaySettings
+from tests.unit.gateways.conftest import RunningGateway, Start
+from tests.unit.gateways.gateway_commands import CREATE, CREDIT, IDS, NDJSON, post
 
 FULL = {"name": "A", "email": "a@b"}
 
@@ -55,7 +56,7 @@ FULL = {"name": "A", "email": "a@b"}
     ],
 )
 async def test_a_malformed_body_names_what_is_at_fault_and_issues_nothing(
-    users: Any, body: Any, status: int, code: str, field: str
+    users: RunningGateway, body: Any, status: int, code: str, field: str
 ) -> None:
     response, problem = await post(users, body)
     assert response.content_type == "application/problem+json"
@@ -64,14 +65,14 @@ async def test_a_malformed_body_names_what_is_at_fault_and_issues_nothing(
     assert users.writes.issued == []
 
 
-async def test_an_unknown_type_is_answered_with_those_there_are(payments: Any) -> None:
+async def test_an_unknown_type_is_answered_with_those_there_are(payments: RunningGateway) -> None:
     _, problem = await post(payments, [CREDIT])
     assert "'users.credit'" in problem["detail"]
     assert problem["detail"].endswith("there are: payments.open, payments.capture, payments.reverse, payments.refund")
 
 
 @pytest.mark.parametrize("body", [b"%s\n\n  \r\n%s", b"\n%s\r\n%s\r\n", b"%s\n%s"])
-async def test_blank_lines_and_the_ends_of_lines_do_not_matter(users: Any, body: bytes) -> None:
+async def test_blank_lines_and_the_ends_of_lines_do_not_matter(users: RunningGateway, body: bytes) -> None:
     response, outcomes = await post(users, body % ((json.dumps(CREDIT).encode(),) * 2), NDJSON)
     assert (response.status, len(outcomes)) == (200, 2)
 
@@ -87,19 +88,19 @@ async def test_blank_lines_and_the_ends_of_lines_do_not_matter(users: Any, body:
         (b"%s\n" + b"[" * 100_000 + b"%s", 422, "malformed_command", "[1]"),
     ],
 )
-async def test_a_bad_line_is_named(users: Any, lines: bytes, status: int, code: str, field: str) -> None:
+async def test_a_bad_line_is_named(users: RunningGateway, lines: bytes, status: int, code: str, field: str) -> None:
     response, problem = await post(users, lines % ((json.dumps(CREDIT).encode(),) * 2), NDJSON)
     assert (response.status, problem["code"], problem["field"]) == (status, code, field)
     assert users.writes.issued == []
 
 
-async def test_a_body_of_blank_lines_has_no_command(users: Any) -> None:
+async def test_a_body_of_blank_lines_has_no_command(users: RunningGateway) -> None:
     response, problem = await post(users, b"\n \r\n", NDJSON)
     assert (response.status, problem["code"], problem["field"]) == (422, "malformed_commands", "body")
 
 
 @pytest.mark.parametrize("content_type", ["application/json", NDJSON])
-async def test_too_many_commands_are_413_and_told_what_to_do(start: Any, content_type: str) -> None:
+async def test_too_many_commands_are_413_and_told_what_to_do(start: Start, content_type: str) -> None:
     users = await start("users", GatewaySettings(commands_max=3))
     assert (await post(users, [CREDIT] * 3, content_type))[0].status == 200
     users.writes.issued.clear()
@@ -109,7 +110,7 @@ async def test_too_many_commands_are_413_and_told_what_to_do(start: Any, content
     assert users.writes.issued == []
 
 
-async def test_a_body_that_is_too_large_is_told_what_to_do(start: Any) -> None:
+async def test_a_body_that_is_too_large_is_told_what_to_do(start: Start) -> None:
     users = await start("users", GatewaySettings(body_bytes_max=400))
 
     async def pieces() -> Any:
@@ -126,14 +127,14 @@ async def test_a_body_that_is_too_large_is_told_what_to_do(start: Any) -> None:
     assert users.writes.issued == []
 
 
-async def test_a_thousand_commands_of_a_usual_size_fit_in_a_body(users: Any) -> None:
+async def test_a_thousand_commands_of_a_usual_size_fit_in_a_body(users: RunningGateway) -> None:
     args = {"name": "A name of forty characters, more or less", "email": "of.forty.characters.too@mail.example.org"}
     response, outcomes = await post(users, [CREATE | {"id": str(uuid4()), "args": args} for _ in range(1000)])
     assert (response.status, len(outcomes)) == (200, 1000)
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "", "application/merge-patch+json", "application/ndjson"])
-async def test_another_content_type_is_415(users: Any, content_type: str) -> None:
+async def test_another_content_type_is_415(users: RunningGateway, content_type: str) -> None:
     response, problem = await post(users, json.dumps([CREDIT]).encode(), content_type)
     assert (response.status, problem["code"]) == (415, "unsupported_content_type")
     assert all(known in problem["detail"] for known in ("application/json", NDJSON))
@@ -143,13 +144,13 @@ async def test_another_content_type_is_415(users: Any, content_type: str) -> Non
 @pytest.mark.parametrize(
     ("headers", "field"), [({"If_Match": '"3"'}, "If-Match"), ({"Idempotency_Key": "a b"}, "Idempotency-Key")]
 )
-async def test_a_header_that_would_mean_nothing_is_refused(users: Any, headers: Any, field: str) -> None:
+async def test_a_header_that_would_mean_nothing_is_refused(users: RunningGateway, headers: Any, field: str) -> None:
     response, problem = await post(users, [CREDIT], **headers)
     assert (response.status, problem["code"], problem["field"]) == (400, "invalid_header", field)
     assert users.writes.issued == []
 
 
-async def test_a_query_is_refused_and_so_is_another_method(users: Any) -> None:
+async def test_a_query_is_refused_and_so_is_another_method(users: RunningGateway) -> None:
     response, problem = await users.call("POST", "/commands?dry_run=1", json=[CREDIT])
     assert (response.status, problem["field"]) == (400, "dry_run")
     response, _ = await users.call("GET", "/commands")

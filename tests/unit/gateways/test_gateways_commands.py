@@ -6,8 +6,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from gateway_commands import CREATE, CREDIT, DELETE, IDS, MIXED, NDJSON, post
-from gateway_fakes import applied, refused
 from structlog.testing import capture_logs
 
 from coordinator.protocol.wire import CommandMessage, fingerprint_of
@@ -15,14 +13,19 @@ from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown, Overloaded
 from coordinator.service.ids import command_id_for
 from coordinator.service.outcome import Outcome
+from tests.unit.gateways.conftest import RunningGateway, Start
+from tests.unit.gateways.gateway_commands import CREATE, CREDIT, DELETE, IDS, MIXED, NDJSON, post
+from tests.unit.gateways.gateway_fakes import applied, refused
 
 
-def issued(gateway: Any) -> list[CommandMessage]:
+def issued(gateway: RunningGateway) -> list[CommandMessage]:
     return [message for _, message, _ in gateway.writes.issued]
 
 
 @pytest.mark.parametrize("content_type", ["application/json", NDJSON, "Application/JSON; charset=utf-8"])
-async def test_each_command_has_its_outcome_in_the_order_and_form_of_the_request(users: Any, content_type: str) -> None:
+async def test_each_command_has_its_outcome_in_the_order_and_form_of_the_request(
+    users: RunningGateway, content_type: str
+) -> None:
     def answer(message: CommandMessage) -> Outcome:
         return (refused("rejected", "user_not_found") if message.type == "users.transfer" else applied)(message)
 
@@ -51,13 +54,13 @@ async def test_each_command_has_its_outcome_in_the_order_and_form_of_the_request
     assert not {"Command-Id", "Command-Sequence", "Location"} & set(response.headers)
 
 
-async def test_a_replayed_outcome_says_so(users: Any) -> None:
+async def test_a_replayed_outcome_says_so(users: RunningGateway) -> None:
     users.writes.answer = lambda message: applied(message, replayed=message.type == "users.credit")
     _, outcomes = await post(users, [CREATE, CREDIT])
     assert [outcome["replayed"] for outcome in outcomes] == [False, True]
 
 
-async def test_commands_come_to_the_writes_in_order_and_within_one_turn_of_the_loop(users: Any) -> None:
+async def test_commands_come_to_the_writes_in_order_and_within_one_turn_of_the_loop(users: RunningGateway) -> None:
     users.writes.gate.clear()
     ids = [str(uuid4()) for _ in range(300)]
     request = asyncio.create_task(post(users, [CREDIT | {"id": command_id} for command_id in ids]))
@@ -72,14 +75,16 @@ async def test_commands_come_to_the_writes_in_order_and_within_one_turn_of_the_l
     assert [outcome["command_id"] for outcome in outcomes] == ids
 
 
-async def test_the_answer_has_the_order_of_the_request_and_not_that_of_the_outcomes(users: Any) -> None:
+async def test_the_answer_has_the_order_of_the_request_and_not_that_of_the_outcomes(
+    users: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waits_s = iter([0.03, 0.02, 0.01, 0.0])
 
     async def issue(lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
         await asyncio.sleep(next(waits_s))
         return applied(message)
 
-    users.writes.issue = issue
+    monkeypatch.setattr(users.writes, "issue", issue)
     _, outcomes = await post(users, [each | {"id": IDS[at]} for at, each in enumerate(MIXED)])
     assert [outcome["command_id"] for outcome in outcomes] == IDS
 
@@ -92,7 +97,7 @@ async def test_the_answer_has_the_order_of_the_request_and_not_that_of_the_outco
         ("payments", {"type": "payments.open", "args": {"user_id": 7, "amount": 100, "currency": "EUR"}}),
     ],
 )
-async def test_every_gateway_takes_the_commands_of_its_lane(start: Any, service: str, command: Any) -> None:
+async def test_every_gateway_takes_the_commands_of_its_lane(start: Start, service: str, command: Any) -> None:
     gateway = await start(service)
     response, [outcome] = await post(gateway, [command])
     assert (response.status, outcome["status"]) == (200, "applied")
@@ -100,7 +105,7 @@ async def test_every_gateway_takes_the_commands_of_its_lane(start: Any, service:
     assert (lane, message.type, json.loads(message.arguments)) == (service, command["type"], command["args"])
 
 
-async def test_a_command_carries_what_it_was_given(users: Any) -> None:
+async def test_a_command_carries_what_it_was_given(users: RunningGateway) -> None:
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
     full = CREDIT | {"id": IDS[0].upper(), "deadline": 1_900_000_000_000, "expected_version": 3}
     empty = CREDIT | {"id": None, "deadline": None, "expected_version": None}
@@ -108,10 +113,10 @@ async def test_a_command_carries_what_it_was_given(users: Any) -> None:
     first, second = issued(users)
     assert (first.command_id, first.deadline_ms, first.expected_version) == (IDS[0], 1_900_000_000_000, 3)
     assert (second.deadline_ms, second.expected_version) == (None, None)
-    assert first.traceparent.startswith(f"00-{trace_id}-")
+    assert (first.traceparent or "").startswith(f"00-{trace_id}-")
 
 
-async def test_a_command_is_the_same_one_alone_or_among_others(users: Any) -> None:
+async def test_a_command_is_the_same_one_alone_or_among_others(users: RunningGateway) -> None:
     body = b'[{"type":"users.credit", "args": { "amount": 4, "id":7, "amount": 5 }}]'
     await post(users, body)
     await users.call("POST", "/users/7/credit", json={"amount": 5})
@@ -120,7 +125,7 @@ async def test_a_command_is_the_same_one_alone_or_among_others(users: Any) -> No
     assert fingerprint_of(many) == fingerprint_of(one)
 
 
-async def test_without_an_id_or_a_key_every_command_is_a_new_one(users: Any) -> None:
+async def test_without_an_id_or_a_key_every_command_is_a_new_one(users: RunningGateway) -> None:
     _, outcomes = await post(users, [CREDIT, CREDIT | {"id": IDS[0]}, CREDIT])
     ids = [message.command_id for message in issued(users)]
     assert [outcome["command_id"] for outcome in outcomes] == ids
@@ -129,7 +134,7 @@ async def test_without_an_id_or_a_key_every_command_is_a_new_one(users: Any) -> 
     assert [UUID(ids[0]).version, UUID(ids[2]).version] == [7, 7]
 
 
-async def test_a_key_stands_for_an_id_of_each_position_that_has_none(users: Any) -> None:
+async def test_a_key_stands_for_an_id_of_each_position_that_has_none(users: RunningGateway) -> None:
     body = [CREDIT, CREDIT | {"id": IDS[0]}, CREDIT]
     for _ in range(2):
         await post(users, body, Idempotency_Key="import-1")
@@ -147,7 +152,7 @@ async def test_a_key_stands_for_an_id_of_each_position_that_has_none(users: Any)
     [("", 10.0, None), ("wait=3", 3.0, "wait=3"), ("wait=100", 10.0, None), ("respond-async", 0.0, "respond-async")],
 )
 async def test_a_command_that_is_not_settled_in_time_is_pending_and_the_others_are_not(
-    users: Any, preference: str, wait_s: float, preference_applied: str | None
+    users: RunningGateway, preference: str, wait_s: float, preference_applied: str | None
 ) -> None:
     def only_creates_are_settled(message: CommandMessage) -> Outcome:
         if message.type != "users.create":
@@ -172,7 +177,9 @@ async def test_a_command_that_is_not_settled_in_time_is_pending_and_the_others_a
     ("error", "code"),
     [(BrokerUnavailable("the broker is away"), "broker_unavailable"), (Overloaded("enough"), "overloaded")],
 )
-async def test_a_command_that_is_not_handed_over_says_so_among_others(users: Any, error: Exception, code: str) -> None:
+async def test_a_command_that_is_not_handed_over_says_so_among_others(
+    users: RunningGateway, error: Exception, code: str
+) -> None:
     def only_creates_are_taken(message: CommandMessage) -> Outcome:
         if message.type != "users.create":
             raise error
@@ -191,7 +198,7 @@ async def test_a_command_that_is_not_handed_over_says_so_among_others(users: Any
 
 
 @pytest.mark.parametrize("content_type", ["application/json", NDJSON])
-async def test_when_none_is_handed_over_it_is_503_with_the_ids_to_repeat(start: Any, content_type: str) -> None:
+async def test_when_none_is_handed_over_it_is_503_with_the_ids_to_repeat(start: Start, content_type: str) -> None:
     users = await start("users", GatewaySettings(retry_after_s=3))
     users.writes.error = lambda _: BrokerUnavailable("the broker is away")
     response, problem = await post(users, [CREDIT, CREDIT], content_type)
@@ -203,13 +210,15 @@ async def test_when_none_is_handed_over_it_is_503_with_the_ids_to_repeat(start: 
     ]
 
 
-async def test_pending_alone_is_not_unavailable(users: Any) -> None:
-    users.writes.error = lambda message: CommandPending(message.command_id)
+async def test_pending_alone_is_not_unavailable(users: RunningGateway) -> None:
+    users.writes.error = lambda message: CommandPending(message.command_id or "")
     response, outcomes = await post(users, [CREDIT, CREDIT])
     assert (response.status, [each["status"] for each in outcomes]) == (200, ["pending", "pending"])
 
 
-async def test_a_defect_of_one_command_hides_no_outcome_of_the_others(users: Any) -> None:
+async def test_a_defect_of_one_command_hides_no_outcome_of_the_others(
+    users: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settled: list[str] = []
 
     async def issue(lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
@@ -219,7 +228,7 @@ async def test_a_defect_of_one_command_hides_no_outcome_of_the_others(users: Any
         settled.append(message.type or "")
         return applied(message)
 
-    users.writes.issue = issue
+    monkeypatch.setattr(users.writes, "issue", issue)
     response, outcomes = await post(users, [CREATE, CREDIT])
     assert (response.status, settled) == (200, ["users.credit"])
     assert [(each["status"], (each["error"] or {}).get("code")) for each in outcomes] == [
@@ -231,7 +240,7 @@ async def test_a_defect_of_one_command_hides_no_outcome_of_the_others(users: Any
     assert "Retry-After" not in response.headers
 
 
-async def test_of_commands_that_may_be_applied_none_is_said_to_be_nothing(users: Any) -> None:
+async def test_of_commands_that_may_be_applied_none_is_said_to_be_nothing(users: RunningGateway) -> None:
     errors = iter([BrokerUnavailable("away"), OutcomeUnknown("no confirm")] * 2)
     users.writes.error = lambda _: next(errors)
     response, problem = await post(users, [CREATE, CREDIT])
@@ -242,7 +251,7 @@ async def test_of_commands_that_may_be_applied_none_is_said_to_be_nothing(users:
     assert (response.status, response.headers["Retry-After"]) == (503, "1")
 
 
-async def test_a_request_of_several_commands_is_one_line_and_counted(users: Any) -> None:
+async def test_a_request_of_several_commands_is_one_line_and_counted(users: RunningGateway) -> None:
     async def metrics() -> str:
         return str((await users.call("GET", "/metrics"))[1].decode())
 
@@ -269,7 +278,7 @@ async def test_a_request_of_several_commands_is_one_line_and_counted(users: Any)
     assert counted(after, "rejected") - counted(before, "rejected") == 1
 
 
-async def test_the_stages_are_those_of_the_slowest_command(users: Any) -> None:
+async def test_the_stages_are_those_of_the_slowest_command(users: RunningGateway) -> None:
     with capture_logs() as lines:
         users.writes.gate.clear()
         request = asyncio.create_task(post(users, [CREDIT] * 3))

@@ -13,18 +13,18 @@ from typing import Any
 
 import aiohttp
 import pytest
-from gateway_fakes import USER
 from msgspec.structs import replace
 from structlog.testing import capture_logs
-from test_gateways_process import AWAY, ROOT, ended, port_of
 
 import coordinator.http.connections
-import coordinator.http.descriptors
 import coordinator.http.runner
 from coordinator.http.connections import SURPLUS
 from coordinator.http.descriptors import BACKLOG_MAX, OTHERS, make_room_for_connections
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import ConfigurationError
+from tests.unit.gateways.conftest import Start
+from tests.unit.gateways.gateway_fakes import USER
+from tests.unit.gateways.test_gateways_process import AWAY, ROOT, ended, port_of
 
 DEADLINE_S = 20.0
 GET = b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -81,13 +81,13 @@ async def trickle(client: Client, pause_s: float) -> None:
 
 
 class TestEveryStateEnds:
-    async def test_a_head_that_does_not_end(self, start: Any) -> None:
+    async def test_a_head_that_does_not_end(self, start: Start) -> None:
         users = await start("users", GatewaySettings(head_timeout_s=0.3))
         async with connected(users.port) as client:
             client.send(GET[:20])
             assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
 
-    async def test_a_head_that_comes_byte_by_byte(self, start: Any) -> None:
+    async def test_a_head_that_comes_byte_by_byte(self, start: Start) -> None:
         users = await start("users", GatewaySettings(head_timeout_s=0.3))
         with capture_logs() as lines:
             async with connected(users.port) as client:
@@ -97,7 +97,7 @@ class TestEveryStateEnds:
                 slow.cancel()
         assert [line["reason"] for line in lines if line["event"] == "connections_ended"] == ["head_timeout"]
 
-    async def test_the_head_of_a_later_request(self, start: Any) -> None:
+    async def test_the_head_of_a_later_request(self, start: Start) -> None:
         users = await start("users", GatewaySettings(head_timeout_s=0.3))
         async with connected(users.port) as client:
             client.send(GET)
@@ -105,35 +105,35 @@ class TestEveryStateEnds:
             client.send(GET[:20])
             assert (await client.rest()).startswith(b"HTTP/1.1 408 ")
 
-    async def test_a_head_that_begins_behind_another_request(self, start: Any) -> None:
+    async def test_a_head_that_begins_behind_another_request(self, start: Start) -> None:
         users = await start("users", GatewaySettings(head_timeout_s=0.3, idle_timeout_s=0.3))
         async with connected(users.port) as client:
             client.send(GET + GET[:20])
             assert await client.status() == 200
             assert await client.rest() == b""
 
-    async def test_silence_from_the_start(self, start: Any) -> None:
+    async def test_silence_from_the_start(self, start: Start) -> None:
         users = await start("users", GatewaySettings(head_timeout_s=0.3))
         async with connected(users.port) as client:
             assert await client.rest() == b""
 
-    async def test_silence_after_a_request(self, start: Any) -> None:
+    async def test_silence_after_a_request(self, start: Start) -> None:
         users = await start("users", GatewaySettings(idle_timeout_s=0.3, head_timeout_s=60))
         async with connected(users.port) as client:
             client.send(GET)
             assert await client.status() == 200
             assert await client.rest() == b""
 
-    async def test_a_head_without_end(self, start: Any) -> None:
+    async def test_a_head_without_end(self, start: Start) -> None:
         users = await start("users", GatewaySettings(head_bytes_max=1024))
         async with connected(users.port) as client:
             client.send(b"GET / HTTP/1.1\r\nX: " + b"x" * 700)
-            await until(lambda: any(each._head_bytes for each in users.runner.server.connections))
+            await until(lambda: any(each._head_bytes for each in users.server.connections))
             client.send(b"x" * 700)
             assert (await client.rest()).startswith(b"HTTP/1.1 431 ")
 
     @pytest.mark.parametrize("path", [b"/users", b"/nothing", b"/healthz"])
-    async def test_a_body_that_does_not_end(self, start: Any, path: bytes) -> None:
+    async def test_a_body_that_does_not_end(self, start: Start, path: bytes) -> None:
         users = await start("users", GatewaySettings(body_timeout_s=0.3))
         async with connected(users.port) as client:
             head = b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
@@ -141,7 +141,7 @@ class TestEveryStateEnds:
             assert 400 <= await client.status() < 500
             assert await client.rest() == b""
 
-    async def test_a_response_that_nobody_reads(self, start: Any) -> None:
+    async def test_a_response_that_nobody_reads(self, start: Start) -> None:
         users = await start("users", GatewaySettings(send_timeout_s=0.3))
         users.rows.rows = {number: replace(USER, id=number, name="x" * 200) for number in range(1, 201)}
         with socket.socket() as client:
@@ -154,9 +154,9 @@ class TestEveryStateEnds:
                 async with asyncio.timeout(DEADLINE_S):
                     while True:
                         await loop.sock_sendall(client, b"GET /users?limit=200 HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
-            await until(lambda: not users.runner.server.connections)
+            await until(lambda: not users.server.connections)
 
-    async def test_what_a_closed_connection_has_left_to_send(self, start: Any) -> None:
+    async def test_what_a_closed_connection_has_left_to_send(self, start: Start) -> None:
         """To close is to send the rest first: also that ends."""
         users = await start("users", GatewaySettings(send_timeout_s=0.3))
         users.rows.rows = {number: replace(USER, id=number, name="x" * 200) for number in range(1, 201)}
@@ -166,8 +166,8 @@ class TestEveryStateEnds:
             loop = asyncio.get_running_loop()
             await loop.sock_connect(client, ("127.0.0.1", users.port))
             await loop.sock_sendall(client, GET)
-            await until(lambda: users.runner.server.connections)
-            (connection,) = users.runner.server.connections
+            await until(lambda: users.server.connections)
+            (connection,) = users.server.connections
             connection.transport.set_write_buffer_limits(high=100 << 20)
             connection.transport.write(b"x" * (20 << 20))
             connection.force_close()
@@ -181,13 +181,13 @@ async def until(is_so: Any) -> None:
 
 
 class TestTheNumberOfConnections:
-    async def test_whoever_has_been_sending_for_longest_makes_room(self, start: Any) -> None:
+    async def test_whoever_has_been_sending_for_longest_makes_room(self, start: Start) -> None:
         users = await start("users", GatewaySettings(connections_max=3))
         async with AsyncExitStack() as stack:
             slow = [await stack.enter_async_context(connected(users.port)) for _ in range(3)]
             for client in slow:
                 client.send(b"GET /he")
-            await until(lambda: len(users.runner.server.connections) == 3)
+            await until(lambda: len(users.server.connections) == 3)
             await asyncio.sleep(0.2)  # as long as a client is given
             async with connected(users.port) as good:
                 good.send(GET)
@@ -196,11 +196,11 @@ class TestTheNumberOfConnections:
                 slow[2].send(b"althz HTTP/1.1\r\nHost: a\r\n\r\n")
                 assert await slow[2].status() == 200
 
-    async def test_one_that_sends_a_body_slowly_makes_room(self, start: Any) -> None:
+    async def test_one_that_sends_a_body_slowly_makes_room(self, start: Start) -> None:
         users = await start("users", GatewaySettings(connections_max=1))
         async with connected(users.port) as slow:
             slow.send(CREATE[:-1])
-            await until(lambda: users.runner.server.connections)
+            await until(lambda: users.server.connections)
             await asyncio.sleep(0.2)
             async with connected(users.port) as good:
                 good.send(GET)
@@ -209,7 +209,7 @@ class TestTheNumberOfConnections:
         assert users.writes.issued == []
 
     async def test_one_that_is_answered_and_owes_the_rest_of_its_body_makes_room(
-        self, start: Any, monkeypatch: pytest.MonkeyPatch
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(coordinator.http.runner, "LINGERING_S", 3 * DEADLINE_S)
         users = await start("users", GatewaySettings(connections_max=2, body_timeout_s=3 * DEADLINE_S))
@@ -217,7 +217,7 @@ class TestTheNumberOfConnections:
             for client in (first, second):
                 client.send(GET.replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\n"))
                 assert await client.status() == 200
-            await until(lambda: len(users.runner.server._limits._sending) == 2)
+            await until(lambda: len(users.server._limits._sending) == 2)
             second.send(b"x" * 9 + GET)
             assert await second.status() == 200
             await asyncio.sleep(0.2)  # as long as a client is given
@@ -228,7 +228,7 @@ class TestTheNumberOfConnections:
                 second.send(GET)
                 assert await second.status() == 200
 
-    async def test_the_one_that_has_been_idle_for_longest_makes_room(self, start: Any) -> None:
+    async def test_the_one_that_has_been_idle_for_longest_makes_room(self, start: Start) -> None:
         users = await start("users", GatewaySettings(connections_max=2))
         async with connected(users.port) as first, connected(users.port) as second, AsyncExitStack() as stack:
             for client in (first, second):
@@ -242,7 +242,7 @@ class TestTheNumberOfConnections:
             assert await second.status() == 200
 
     async def test_what_is_being_served_is_served_and_health_is_told(
-        self, start: Any, monkeypatch: pytest.MonkeyPatch
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # None of those that have only connected gives way to the next.
         monkeypatch.setattr(coordinator.http.connections, "GRACE_S", 2 * DEADLINE_S)
@@ -264,7 +264,7 @@ class TestTheNumberOfConnections:
                     assert b"Retry-After: 7\r\n" in answer
                     assert b'"code":"overloaded"' in answer
                 surplus = [await stack.enter_async_context(connected(users.port)) for _ in range(SURPLUS)]
-                await until(lambda: len(users.runner.server.connections) == 2 + SURPLUS)
+                await until(lambda: len(users.server.connections) == 2 + SURPLUS)
                 async with connected(users.port) as refused:
                     answer = await refused.rest()
                     assert not answer or answer.startswith(b"HTTP/1.1 503 ")
@@ -276,7 +276,7 @@ class TestTheNumberOfConnections:
         assert len(told) == 1  # of all within a minute
 
     async def test_a_surplus_connection_that_gives_way_makes_no_room_for_another_kind(
-        self, start: Any, monkeypatch: pytest.MonkeyPatch
+        self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         users = await start("users", GatewaySettings(connections_max=2))
         users.writes.gate.clear()
@@ -284,7 +284,7 @@ class TestTheNumberOfConnections:
             for _ in range(2):
                 (await stack.enter_async_context(connected(users.port))).send(CREATE)
             await until(lambda: len(users.writes.issued) == 2)
-            limits = users.runner.server._limits
+            limits = users.server._limits
             for grace_s in (2 * DEADLINE_S, -1.0) * 4:  # nobody gives way, anybody does
                 monkeypatch.setattr(coordinator.http.connections, "GRACE_S", grace_s)
                 seen = set(limits._open)
@@ -293,7 +293,7 @@ class TestTheNumberOfConnections:
                 assert sum(not each.is_surplus for each in limits._open) == 2
             users.writes.gate.set()
 
-    async def test_connections_that_close_leave_their_place(self, start: Any) -> None:
+    async def test_connections_that_close_leave_their_place(self, start: Start) -> None:
         users = await start("users", GatewaySettings(connections_max=2))
         for _ in range(10):
             async with connected(users.port) as client:
@@ -304,8 +304,8 @@ class TestTheNumberOfConnections:
 
 def limits(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int) -> list[tuple[int, int]]:
     changed: list[tuple[int, int]] = []
-    monkeypatch.setattr(coordinator.http.descriptors.resource, "getrlimit", lambda _: (soft, hard))
-    monkeypatch.setattr(coordinator.http.descriptors.resource, "setrlimit", lambda _, both: changed.append(both))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: changed.append(both))
     return changed
 
 
@@ -335,7 +335,7 @@ class TestOpenFiles:
         with pytest.raises(ConfigurationError, match="raise the limit"):
             make_room_for_connections(GatewaySettings(connections_max=1))
 
-    async def test_an_accept_that_fails_is_told_once(self, start: Any) -> None:
+    async def test_an_accept_that_fails_is_told_once(self, start: Start) -> None:
         users = await start("users", GatewaySettings(head_timeout_s=0.4))
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with socket.socket() as client, capture_logs() as lines:

@@ -7,10 +7,8 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from test_gateways_hostile import raw
 
 from coordinator.http.headers import expected_version, idempotency_key, is_unchanged, preferences
 from coordinator.http.requests import command_id_asked
@@ -21,6 +19,8 @@ from gateways.payments import STRIPE
 from shared.payments.settings import StripeSettings
 from shared.payments.stripe_webhooks import verify_webhook
 from tests.support.cost import adversarial, assert_grows_with_length
+from tests.unit.gateways.conftest import RunningGateway
+from tests.unit.gateways.test_gateways_hostile import raw
 
 COST_S_MAX = 0.05
 """Of any request. The largest bodies take a fifth of this on a slow machine."""
@@ -173,7 +173,7 @@ async def cost_s(port: int, request: bytes) -> tuple[float, int]:
 
 
 @pytest.mark.parametrize("case", sorted(HEADS))
-async def test_no_head_costs_much(users: Any, case: str) -> None:
+async def test_no_head_costs_much(users: RunningGateway, case: str) -> None:
     spent_s, status = await cost_s(users.port, HEADS[case])
     assert status < 500
     assert spent_s < COST_S_MAX
@@ -181,7 +181,7 @@ async def test_no_head_costs_much(users: Any, case: str) -> None:
 
 @pytest.mark.parametrize("case", sorted(WRITE_HEADERS))
 @pytest.mark.parametrize("target", ["/users", "/commands"])
-async def test_no_head_of_a_write_costs_much(users: Any, case: str, target: str) -> None:
+async def test_no_head_of_a_write_costs_much(users: RunningGateway, case: str, target: str) -> None:
     body = b'{"name": "Ada", "email": "ada@example.org"}'
     if target == "/commands":
         body = b'[{"type": "users.create", "args": ' + body + b"}]"
@@ -196,7 +196,7 @@ async def test_no_head_of_a_write_costs_much(users: Any, case: str, target: str)
     ("target", "content_type"),
     [("/users", "application/json"), ("/commands", "application/json"), ("/commands", "application/x-ndjson")],
 )
-async def test_no_body_costs_much(users: Any, case: str, target: str, content_type: str) -> None:
+async def test_no_body_costs_much(users: RunningGateway, case: str, target: str, content_type: str) -> None:
     request = head("POST", target, f"Content-Type: {content_type}", body=BODIES[case])
     spent_s, status = await cost_s(users.port, request)
     assert 0 < status < 500
@@ -205,8 +205,10 @@ async def test_no_body_costs_much(users: Any, case: str, target: str, content_ty
     assert spent_s < COST_S_MAX + many * 0.001
 
 
-async def test_no_event_of_the_payment_provider_costs_much(payments: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(payments.runner.app._state, STRIPE, STRIPE_SETTINGS)
+async def test_no_event_of_the_payment_provider_costs_much(
+    payments: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(payments.app._state, STRIPE, STRIPE_SETTINGS)
     for name, body in BODIES.items():
         for signature in ("t=1,v1=" + "0" * 64, "v1=0," * 1500 + "t=1", "t=" + "9" * 4300 + ",v1=0", "=" * LONG):
             fields_ = ("Content-Type: application/json", f"Stripe-Signature: {signature}")
@@ -214,7 +216,7 @@ async def test_no_event_of_the_payment_provider_costs_much(payments: Any, monkey
             assert (status, spent_s < COST_S_MAX) == (400, True), (name, signature[:20], spent_s)
 
 
-async def test_a_costly_request_does_not_keep_others_waiting(users: Any) -> None:
+async def test_a_costly_request_does_not_keep_others_waiting(users: RunningGateway) -> None:
     """Twenty at once of what took 28 s."""
     prefer = "Prefer: a=" + " " * LONG + '"'
     body = json.dumps({"name": "A", "email": "a@x"}).encode()

@@ -5,7 +5,6 @@ from typing import Any, cast
 import msgspec
 import pytest
 from aiohttp import web
-from gateway_fakes import NOW, RESULTS, FakeRows, applied, refused
 from structlog.testing import capture_logs
 
 from coordinator.http.app import Gateway
@@ -21,6 +20,8 @@ from gateways.purchases import PURCHASES
 from gateways.users import USERS
 from shared.users.commands import CreateUser
 from shared.users.purchases.model import Purchase
+from tests.unit.gateways.conftest import RunningGateway, Start
+from tests.unit.gateways.gateway_fakes import NOW, RESULTS, FakeRows, applied, refused
 
 ADA = {"name": "Ada", "email": "ada@example.org"}
 BUY = {"item_id": 5, "quantity": 1, "payment_method": "pm_card_visa"}
@@ -38,21 +39,21 @@ FAILURES = [
 
 
 @pytest.fixture
-async def shop(start: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+async def shop(start: Start, monkeypatch: pytest.MonkeyPatch) -> RunningGateway:
     """A users gateway whose purchases can be read until `rows.error` is set."""
     return await opened(start, monkeypatch, wait_s=0.1)
 
 
-async def opened(start: Any, monkeypatch: pytest.MonkeyPatch, wait_s: float) -> Any:
+async def opened(start: Start, monkeypatch: pytest.MonkeyPatch, wait_s: float) -> RunningGateway:
     monkeypatch.setitem(RESULTS, "users.open_purchase", BEGUN)
     running = await start("users", GatewaySettings(wait_s=wait_s))
     running.rows = FakeRows(BEGUN)
-    running.runner.app[PURCHASES]._purchases = cast(Any, running.rows)
+    running.app[PURCHASES]._purchases = cast(Any, running.rows)
     return running
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=repr)
-async def test_a_purchase_that_was_opened_is_never_said_not_to_be(shop: Any, error: Exception) -> None:
+async def test_a_purchase_that_was_opened_is_never_said_not_to_be(shop: RunningGateway, error: Exception) -> None:
     shop.rows.error = error
     response, body = await shop.call("POST", "/users/7/purchases", json=BUY, headers={"Prefer": "wait=5"})
     assert (response.status, response.headers["Command-Id"]) == (202, shop.writes.last.command_id)
@@ -63,11 +64,18 @@ async def test_a_purchase_that_was_opened_is_never_said_not_to_be(shop: Any, err
         assert response.headers["Location"] == f"/commands/{shop.writes.last.command_id}"
 
 
-async def test_a_purchase_is_found_when_the_database_answers_again(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_purchase_is_found_when_the_database_answers_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A read that fails once is no reason to stop waiting."""
     shop = await opened(start, monkeypatch, wait_s=20.0)
     ended = msgspec.structs.replace(BEGUN, status="completed")
-    seen = [DatabaseUnavailable("away"), NotFound("purchase_not_found", "not yet"), BEGUN, ended]
+    seen: list[Exception | Purchase] = [
+        DatabaseUnavailable("away"),
+        NotFound("purchase_not_found", "not yet"),
+        BEGUN,
+        ended,
+    ]
 
     async def get(_: int) -> Purchase:
         next_seen = seen.pop(0)
@@ -75,9 +83,9 @@ async def test_a_purchase_is_found_when_the_database_answers_again(start: Any, m
             raise next_seen
         return next_seen
 
-    shop.rows.get = get
+    monkeypatch.setattr(shop.rows, "get", get)
     shop.writes.answer = lambda message: applied(message, replayed=True)
-    shop.runner.app[PURCHASES]._purchases = shop.rows
+    shop.app[PURCHASES]._purchases = cast(Any, shop.rows)
     response, body = await shop.call("POST", "/users/7/purchases", json=BUY, headers={"Prefer": "wait=20"})
     assert (response.status, body["status"]) == (201, "completed")
     assert response.headers["Idempotent-Replayed"] == "true"
@@ -96,7 +104,7 @@ async def test_a_purchase_is_found_when_the_database_answers_again(start: Any, m
 )
 @pytest.mark.parametrize("result", [b'{"of":"another release"}', b"[", b'"\xff"', b"[" * 5000])
 async def test_a_result_that_cannot_be_read_is_of_a_command_that_is_applied(
-    users: Any, method: str, path: str, body: Any, result: bytes
+    users: RunningGateway, method: str, path: str, body: Any, result: bytes
 ) -> None:
     def answer(message: CommandMessage) -> Outcome:
         return Outcome(
@@ -116,7 +124,7 @@ async def test_a_result_that_cannot_be_read_is_of_a_command_that_is_applied(
 
 
 @pytest.mark.parametrize("error", FAILURES, ids=repr)
-async def test_whatever_a_route_does_after_its_command_it_was_applied(start: Any, error: Exception) -> None:
+async def test_whatever_a_route_does_after_its_command_it_was_applied(start: Start, error: Exception) -> None:
     async def create_and_fail(request: Any) -> Any:
         command = await read_command(request, CreateUser)
         await issue(request, request.app[USERS].create_user, command)
@@ -129,19 +137,19 @@ async def test_whatever_a_route_does_after_its_command_it_was_applied(start: Any
     assert (response.status, body["command_id"]) == (202, running.writes.last.command_id)
 
 
-async def test_the_outcome_itself_is_told_as_it_is(users: Any) -> None:
+async def test_the_outcome_itself_is_told_as_it_is(users: RunningGateway) -> None:
     for status, code, expected in (("rejected", "email_taken", 409), ("failed", "handler_crashed", 502)):
         users.writes.answer = refused(status, code)
         assert (await users.call("POST", "/users", json=ADA))[0].status == expected
 
 
-async def test_a_hook_that_fails_after_the_outcome_changes_nothing(start: Any) -> None:
+async def test_a_hook_that_fails_after_the_outcome_changes_nothing(start: Start) -> None:
     users = await start("users")
 
     async def fail(*_: Any) -> None:
         raise ZeroDivisionError
 
-    hooks = users.runner.app[HOOKS]
+    hooks = users.app[HOOKS]
     hooks.after_outcome(fail)
     hooks.on_response(fail)
     response, _ = await users.call("POST", "/users", json=ADA)
@@ -151,7 +159,7 @@ async def test_a_hook_that_fails_after_the_outcome_changes_nothing(start: Any) -
 class TestACommandThatWasSentAndNotConfirmed:
     """It may be applied or not: the answer says so, and how to repeat it."""
 
-    async def test_is_503_and_does_not_ask_for_a_repetition(self, users: Any) -> None:
+    async def test_is_503_and_does_not_ask_for_a_repetition(self, users: RunningGateway) -> None:
         users.writes.error = lambda _: OutcomeUnknown("no confirm within 5 s: it may be applied yet")
         response, problem = await users.call("POST", "/users", json=ADA)
         assert (response.status, problem["code"]) == (503, "outcome_unknown")
@@ -161,13 +169,13 @@ class TestACommandThatWasSentAndNotConfirmed:
         assert "may be applied" in problem["detail"]
 
     @pytest.mark.parametrize("name", ["Idempotency-Key", "Command-Id"])
-    async def test_may_be_repeated_if_the_request_names_it(self, users: Any, name: str) -> None:
+    async def test_may_be_repeated_if_the_request_names_it(self, users: RunningGateway, name: str) -> None:
         users.writes.error = lambda _: OutcomeUnknown("no confirm")
         headers = {name: new_command_id()}
         response, _ = await users.call("POST", "/users", json=ADA, headers=headers)
         assert (response.status, response.headers["Retry-After"]) == (503, "1")
 
-    async def test_is_the_same_command_when_it_is_repeated_with_its_id(self, users: Any) -> None:
+    async def test_is_the_same_command_when_it_is_repeated_with_its_id(self, users: RunningGateway) -> None:
         users.writes.error = lambda _: OutcomeUnknown("no confirm")
         _, problem = await users.call("POST", "/users", json=ADA)
         first = users.writes.last
@@ -177,7 +185,7 @@ class TestACommandThatWasSentAndNotConfirmed:
         assert response.status == 201
         assert (users.writes.last.command_id, users.writes.last.arguments) == (first.command_id, first.arguments)
 
-    async def test_is_another_than_one_that_was_not_sent(self, users: Any) -> None:
+    async def test_is_another_than_one_that_was_not_sent(self, users: RunningGateway) -> None:
         users.writes.error = lambda _: BrokerUnavailable("cannot be reached")
         response, problem = await users.call("POST", "/users", json=ADA)
         assert (response.headers["Retry-After"], problem["code"]) == ("1", "broker_unavailable")
@@ -186,13 +194,13 @@ class TestACommandThatWasSentAndNotConfirmed:
 @pytest.mark.parametrize(
     "value", ["", "x", "01890a5d-ac96-774b-bcce-b302099a805", "01890a5d-ac96-874b-bcce-b302099a8057", "[]"]
 )
-async def test_a_command_id_that_is_none_or_the_system_s_is_refused(users: Any, value: str) -> None:
+async def test_a_command_id_that_is_none_or_the_system_s_is_refused(users: RunningGateway, value: str) -> None:
     response, body = await users.call("POST", "/users", json=ADA, headers={"Command-Id": value})
     assert (response.status, body["code"], body["field"]) == (400, "invalid_header", "Command-Id")
     assert users.writes.issued == []
 
 
-async def test_a_command_has_one_name(users: Any) -> None:
+async def test_a_command_has_one_name(users: RunningGateway) -> None:
     headers = {"Command-Id": new_command_id(), "Idempotency-Key": "k"}
     response, body = await users.call("POST", "/users", json=ADA, headers=headers)
     assert (response.status, body["field"]) == (400, "Command-Id")

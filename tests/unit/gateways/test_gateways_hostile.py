@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.users.commands import CreateUser
+from tests.unit.gateways.conftest import RunningGateway
 
 PATHS = ["/users", "/users/7", "/users/7/credit", "/transfers", "/commands", "/commands/x", "/healthz"]
 METHODS = ["GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"]
@@ -85,7 +86,7 @@ def request_of(method: str, target: bytes, headers: list[tuple[str, bytes]], bod
     body=st.binary(max_size=200),
 )
 async def test_odd_headers_are_never_a_500(
-    users: Any, method: str, path: str, headers: list[tuple[str, bytes]], body: bytes
+    users: RunningGateway, method: str, path: str, headers: list[tuple[str, bytes]], body: bytes
 ) -> None:
     status, answer = await raw(users.port, request_of(method, path.encode(), headers, body))
     assert 0 < status < 500, answer
@@ -93,7 +94,9 @@ async def test_odd_headers_are_never_a_500(
 
 @quickly
 @given(method=st.sampled_from(METHODS), tail=line_bytes, query=line_bytes)
-async def test_odd_paths_and_queries_are_never_a_500(users: Any, method: str, tail: bytes, query: bytes) -> None:
+async def test_odd_paths_and_queries_are_never_a_500(
+    users: RunningGateway, method: str, tail: bytes, query: bytes
+) -> None:
     for target in (b"/" + tail, b"/users/" + tail, b"/users?" + query, b"/commands/" + tail, tail):
         status, answer = await raw(users.port, request_of(method, target, [], b""))
         assert 0 < status < 500, answer
@@ -105,7 +108,7 @@ async def test_odd_paths_and_queries_are_never_a_500(users: Any, method: str, ta
     path=st.sampled_from(PATHS),
     body=st.one_of(arguments.map(lambda value: json.dumps(value).encode()), st.binary(max_size=300)),
 )
-async def test_odd_bodies_are_never_a_500(users: Any, method: str, path: str, body: bytes) -> None:
+async def test_odd_bodies_are_never_a_500(users: RunningGateway, method: str, path: str, body: bytes) -> None:
     headers = [("Content-Type", b"application/json")]
     status, answer = await raw(users.port, request_of(method, path.encode(), headers, body))
     assert 0 < status < 500, answer
@@ -120,7 +123,7 @@ async def test_odd_bodies_are_never_a_500(users: Any, method: str, path: str, bo
     at=st.integers(0, 200),
 )
 async def test_odd_bodies_of_several_commands_are_never_a_500(
-    users: Any, found: list[Any], separator: bytes, content_type: bytes, noise: bytes, at: int
+    users: RunningGateway, found: list[Any], separator: bytes, content_type: bytes, noise: bytes, at: int
 ) -> None:
     array = json.dumps(found).encode()
     lines = separator.join(json.dumps(each).encode() for each in found)
@@ -136,7 +139,7 @@ async def test_odd_bodies_of_several_commands_are_never_a_500(
 
 @quickly
 @given(request=st.binary(min_size=1, max_size=300))
-async def test_bytes_that_are_not_http_are_never_a_500(users: Any, request: bytes) -> None:
+async def test_bytes_that_are_not_http_are_never_a_500(users: RunningGateway, request: bytes) -> None:
     # A request follows, so that there is an answer even where the bytes mean nothing.
     status, answer = await raw(users.port, request + request_of("GET", b"/healthz", [], b""))
     assert status < 500, answer
@@ -164,11 +167,11 @@ async def test_bytes_that_are_not_http_are_never_a_500(users: Any, request: byte
         (b"CONNECT a:80 HTTP/1.1|Host: a||", 404),
     ],
 )
-async def test_malformed_http_has_a_status_of_its_own(users: Any, head: bytes, status: int) -> None:
+async def test_malformed_http_has_a_status_of_its_own(users: RunningGateway, head: bytes, status: int) -> None:
     assert (await raw(users.port, head.replace(b"|", b"\r\n")))[0] == status
 
 
-async def test_a_body_that_ends_early_harms_nobody(users: Any) -> None:
+async def test_a_body_that_ends_early_harms_nobody(users: RunningGateway) -> None:
     head = b"POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
     _, writer = await asyncio.open_connection("127.0.0.1", users.port)
     writer.write(head)

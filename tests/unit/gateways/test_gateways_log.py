@@ -3,17 +3,18 @@
 import asyncio
 from typing import Any
 
-from gateway_fakes import refused
 from structlog.testing import capture_logs
 
 from coordinator.service.errors import CommandPending
+from tests.unit.gateways.conftest import RunningGateway
+from tests.unit.gateways.gateway_fakes import refused
 
 ADA = {"name": "Ada", "email": "ada@example.org"}
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE_ID}-00f067aa0ba902b7-01"
 
 
-async def lines_of(gateway: Any, *call: Any, **options: Any) -> list[Any]:
+async def lines_of(gateway: RunningGateway, *call: Any, **options: Any) -> list[Any]:
     """What one request logs. The line is written after the response: another request waits for it."""
     with capture_logs() as lines:
         await gateway.call(*call, **options)
@@ -23,7 +24,7 @@ async def lines_of(gateway: Any, *call: Any, **options: Any) -> list[Any]:
     return [line for line in lines if line.get("path") != "/healthz"]
 
 
-async def test_a_write_is_one_line_from_arrival_to_response(users: Any) -> None:
+async def test_a_write_is_one_line_from_arrival_to_response(users: RunningGateway) -> None:
     (line,) = await lines_of(
         users, "PATCH", "/users/7", json=ADA, headers={"traceparent": TRACEPARENT, "Idempotency-Key": "k"}
     )
@@ -38,29 +39,29 @@ async def test_a_write_is_one_line_from_arrival_to_response(users: Any) -> None:
     assert "error" not in line
 
 
-async def test_a_read_has_no_stages_and_no_command(users: Any) -> None:
+async def test_a_read_has_no_stages_and_no_command(users: RunningGateway) -> None:
     (line,) = await lines_of(users, "GET", "/users/7")
     assert (line["stages"], line["command_id"], line["sequence"]) == ({}, None, None)
 
 
-async def test_a_refused_write_says_why(users: Any) -> None:
+async def test_a_refused_write_says_why(users: RunningGateway) -> None:
     users.writes.answer = refused("rejected", "email_taken")
     (line,) = await lines_of(users, "POST", "/users", json=ADA)
     assert (line["status"], line["error"]) == (409, "CommandRejected: because of email_taken")
 
 
-async def test_a_pending_write_has_its_command(users: Any) -> None:
-    users.writes.error = lambda message: CommandPending(message.command_id)
+async def test_a_pending_write_has_its_command(users: RunningGateway) -> None:
+    users.writes.error = lambda message: CommandPending(message.command_id or "")
     (line,) = await lines_of(users, "POST", "/users", json=ADA)
     assert (line["status"], line["command_id"]) == (202, users.writes.last.command_id)
 
 
-async def test_an_unmatched_path_has_no_route_of_its_own(users: Any) -> None:
+async def test_an_unmatched_path_has_no_route_of_its_own(users: RunningGateway) -> None:
     (line,) = await lines_of(users, "GET", "/wp-admin")
     assert (line["status"], line["route"], line["path"]) == (404, "unmatched", "/wp-admin")
 
 
-async def test_a_defect_is_logged_with_its_traceback(users: Any) -> None:
+async def test_a_defect_is_logged_with_its_traceback(users: RunningGateway) -> None:
     users.rows.error = ZeroDivisionError("seven")
     defect, line = await lines_of(users, "GET", "/users/7", headers={"traceparent": TRACEPARENT})
     assert (defect["event"], defect["log_level"], defect["exc_info"]) == ("internal_error", "error", True)

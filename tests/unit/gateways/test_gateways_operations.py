@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
-from gateway_fakes import NOW
 
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.lane_tables import LogEntry
+from tests.unit.gateways.conftest import RunningGateway
+from tests.unit.gateways.gateway_fakes import NOW
 
 COMMAND_ID = "0198c0de-0000-7000-8000-00000000abcd"
 
@@ -27,7 +28,7 @@ def settled(**changes: Any) -> LogEntry:
     return LogEntry(**values | changes)
 
 
-async def test_an_applied_command_is_shown_with_its_result(users: Any) -> None:
+async def test_an_applied_command_is_shown_with_its_result(users: RunningGateway) -> None:
     users.log.entries[COMMAND_ID] = settled()
     response, body = await users.call("GET", f"/commands/{COMMAND_ID.upper()}")
     assert response.status == 200
@@ -43,7 +44,7 @@ async def test_an_applied_command_is_shown_with_its_result(users: Any) -> None:
     assert (response.headers["Command-Id"], response.headers["Command-Sequence"]) == (COMMAND_ID, "12")
 
 
-async def test_a_rejected_command_is_shown_with_its_reason(users: Any) -> None:
+async def test_a_rejected_command_is_shown_with_its_reason(users: RunningGateway) -> None:
     users.log.entries[COMMAND_ID] = settled(
         status="rejected", result=None, error_code="email_taken", error_message="no"
     )
@@ -52,7 +53,7 @@ async def test_a_rejected_command_is_shown_with_its_reason(users: Any) -> None:
     assert body["error"] == {"code": "email_taken", "message": "no"}
 
 
-async def test_a_command_in_flight_here_is_pending(users: Any) -> None:
+async def test_a_command_in_flight_here_is_pending(users: RunningGateway) -> None:
     users.writes.in_flight.add(COMMAND_ID)
     response, body = await users.call("GET", f"/commands/{COMMAND_ID}")
     assert (response.status, body) == (202, {"command_id": COMMAND_ID, "status": "pending"})
@@ -65,29 +66,29 @@ UNKNOWN_ID = "7b040637-f481-4fbe-86fe-a26763c61218"
 
 
 @pytest.mark.parametrize("command_id", [UNKNOWN_ID, "7", "x" * 300, "%00", "%ff%fe", "%ed%a0%80"])
-async def test_an_unknown_command_is_404(users: Any, command_id: str) -> None:
+async def test_an_unknown_command_is_404(users: RunningGateway, command_id: str) -> None:
     response, body = await users.call("GET", f"/commands/{command_id}")
     assert (response.status, body["code"]) == (404, "command_not_found")
 
 
-async def test_a_command_still_queued_is_said_to_be_unknown(users: Any) -> None:
+async def test_a_command_still_queued_is_said_to_be_unknown(users: RunningGateway) -> None:
     _, body = await users.call("GET", f"/commands/{COMMAND_ID}")
     assert "still queued" in body["detail"]
 
 
-async def test_the_log_may_be_away(users: Any) -> None:
+async def test_the_log_may_be_away(users: RunningGateway) -> None:
     users.log.error = DatabaseUnavailable("away")
     response, _ = await users.call("GET", f"/commands/{COMMAND_ID}")
     assert (response.status, response.headers["Retry-After"]) == (503, "1")
 
 
-async def test_a_process_that_lives_is_healthy_whatever_is_away(users: Any) -> None:
+async def test_a_process_that_lives_is_healthy_whatever_is_away(users: RunningGateway) -> None:
     users.writes.connected = users.database_is_up = False
     response, _ = await users.call("GET", "/healthz")
     assert response.status == 200
 
 
-async def test_a_gateway_is_ready_without_its_cache(items: Any) -> None:
+async def test_a_gateway_is_ready_without_its_cache(items: RunningGateway) -> None:
     response, body = await items.call("GET", "/readyz")
     assert (response.status, body["checks"]) == (200, {"broker": "ok", "database": "ok", "cache": "ok"})
     items.cache.is_up = False
@@ -96,7 +97,7 @@ async def test_a_gateway_is_ready_without_its_cache(items: Any) -> None:
 
 
 @pytest.mark.parametrize("part", ["broker", "database"])
-async def test_a_gateway_is_not_ready_without_its_broker_or_database(users: Any, part: str) -> None:
+async def test_a_gateway_is_not_ready_without_its_broker_or_database(users: RunningGateway, part: str) -> None:
     users.writes.connected = part != "broker"
     users.database_is_up = part != "database"
     response, body = await users.call("GET", "/readyz")
@@ -104,7 +105,7 @@ async def test_a_gateway_is_not_ready_without_its_broker_or_database(users: Any,
     assert [name for name, state in body["checks"].items() if state == "down"] == [part]
 
 
-async def test_metrics_count_by_route_and_not_by_path(payments: Any) -> None:
+async def test_metrics_count_by_route_and_not_by_path(payments: RunningGateway) -> None:
     await payments.call("GET", "/payments/9")
     await payments.call("GET", "/payments/99")
     await payments.call("PROPFIND", "/nowhere")

@@ -10,8 +10,6 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
-from conftest import RunningGateway
-from gateway_fakes import PAYMENT, REFUND, refused
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
@@ -21,6 +19,8 @@ from gateways.payments import IGNORED_EVENTS, PAYMENTS, STRIPE, attach
 from shared.payments.model import Payment
 from shared.payments.settings import StripeSettings
 from shared.payments.stripe_metadata import MetadataKey
+from tests.unit.gateways.conftest import RunningGateway
+from tests.unit.gateways.gateway_fakes import PAYMENT, REFUND, refused
 
 SECRET = "whsec_test"
 SETTINGS = StripeSettings(webhook_secret=SecretStr(SECRET), metadata_key=SecretStr("the key of this deployment"))
@@ -30,8 +30,7 @@ OURS = MetadataKey(SETTINGS).metadata(9, "k")
 @pytest.fixture
 def hooked(payments: RunningGateway) -> RunningGateway:
     """A gateway that knows the secret."""
-    assert payments.runner.app is not None
-    payments.runner.app._state[STRIPE] = SETTINGS
+    payments.app._state[STRIPE] = SETTINGS
     return payments
 
 
@@ -115,8 +114,7 @@ class TestEvents:
         async def get_payment(_: int) -> Payment:
             return msgspec.structs.replace(PAYMENT, provider_id="pi_1")
 
-        assert hooked.runner.app is not None
-        monkeypatch.setattr(hooked.runner.app[PAYMENTS], "get_payment", get_payment)
+        monkeypatch.setattr(hooked.app[PAYMENTS], "get_payment", get_payment)
         assert (await deliver(hooked, intent(metadata={"payment_id": "9"})))[0].status == 200
         assert b"is_signed" not in hooked.writes.last.arguments
 
@@ -125,8 +123,7 @@ class TestEvents:
         self, hooked: RunningGateway, payment_intent: str | None, issued: list[int]
     ) -> None:
         """Made in the provider's dashboard, it has none of our metadata."""
-        assert hooked.runner.app is not None
-        rows = hooked.runner.app[PAYMENTS]._payments
+        rows = hooked.app[PAYMENTS]._payments
         rows.rows[9] = msgspec.structs.replace(PAYMENT, provider_id="pi_9")  # type: ignore[attr-defined]
         refund = {"id": "re_1", "object": "refund", "status": "failed", "metadata": {}, "failure_reason": "unknown"}
         body = intent("refund.failed", **refund, payment_intent=payment_intent)

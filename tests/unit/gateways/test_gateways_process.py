@@ -8,13 +8,13 @@ import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
 import coordinator.http.server
 from coordinator.runtime.settings import GatewaySettings
+from tests.unit.gateways.conftest import RunningGateway, Start
 
 ROOT = Path(__file__).parents[3]
 # Nothing listens on port 9: the broker, the database and the cache are away.
@@ -135,7 +135,7 @@ async def test_a_gateway_imports_nothing_of_what_runs_a_lane() -> None:
 
 
 async def test_a_stop_waits_for_a_request_in_flight_no_longer_than_it_may(
-    start: Any, monkeypatch: pytest.MonkeyPatch
+    start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(coordinator.http.server, "STOP_MARGIN_S", 0.05)
     users = await start("users", GatewaySettings(wait_s=0))
@@ -148,7 +148,7 @@ async def test_a_stop_waits_for_a_request_in_flight_no_longer_than_it_may(
         await request
 
 
-async def test_a_stop_lets_what_is_in_flight_finish(users: Any) -> None:
+async def test_a_stop_lets_what_is_in_flight_finish(users: RunningGateway) -> None:
     users.writes.gate.clear()
     request = asyncio.create_task(users.call("POST", "/users", json=ADA))
     await users.writes.entered.wait()

@@ -4,13 +4,13 @@ import asyncio
 import re
 import tracemalloc
 from contextlib import suppress
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from coordinator.runtime.settings import GatewaySettings
+from tests.unit.gateways.conftest import RunningGateway, Start
 
 QUICK = GatewaySettings(head_timeout_s=0.3, body_timeout_s=0.3, idle_timeout_s=0.3, send_timeout_s=0.3)
 DEADLINE_S = 15.0
@@ -49,7 +49,7 @@ def assert_harmless(answer: bytes) -> None:
 
 
 @pytest.fixture
-async def quick(start: Any) -> Any:
+async def quick(start: Start) -> RunningGateway:
     return await start("users", QUICK)
 
 
@@ -93,7 +93,7 @@ SMUGGLING = {
 
 
 @pytest.mark.parametrize("case", sorted(SMUGGLING))
-async def test_no_second_request_is_smuggled(quick: Any, case: str) -> None:
+async def test_no_second_request_is_smuggled(quick: RunningGateway, case: str) -> None:
     answer = await exchange(quick.port, SMUGGLING[case])
     assert_harmless(answer)
     issued = [message.type for _, message, _ in quick.writes.issued]
@@ -148,13 +148,13 @@ ODD = {
 
 @pytest.mark.parametrize("case", sorted(ODD))
 @pytest.mark.parametrize("is_half_closed", [False, True])
-async def test_odd_requests_are_answered_or_hung_up_on(quick: Any, case: str, is_half_closed: bool) -> None:
+async def test_odd_requests_are_answered_or_hung_up_on(quick: RunningGateway, case: str, is_half_closed: bool) -> None:
     assert_harmless(await exchange(quick.port, ODD[case], is_half_closed=is_half_closed))
     response, _ = await quick.call("GET", "/healthz")
     assert response.status == 200
 
 
-async def test_what_is_expected_is_asked_for_and_answered(quick: Any) -> None:
+async def test_what_is_expected_is_asked_for_and_answered(quick: RunningGateway) -> None:
     answer = await exchange(quick.port, ODD["an expectation that is met"])
     assert statuses(answer) == [100, 201]
     answer = await exchange(quick.port, ODD["another expectation"])
@@ -163,7 +163,7 @@ async def test_what_is_expected_is_asked_for_and_answered(quick: Any) -> None:
 
 
 async def test_whoever_leaves_while_he_is_asked_for_more_leaves_no_traceback(
-    quick: Any, caplog: pytest.LogCaptureFixture
+    quick: RunningGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(20):
         _, writer = await asyncio.open_connection("127.0.0.1", quick.port)
@@ -191,7 +191,7 @@ VALUES = {
 @pytest.mark.parametrize("value", sorted(VALUES))
 @pytest.mark.parametrize("field", FIELDS, ids=bytes.decode)
 async def test_whatever_a_field_holds_is_no_fault_of_the_gateway(
-    quick: Any, field: bytes, value: str, caplog: pytest.LogCaptureFixture
+    quick: RunningGateway, field: bytes, value: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     line = b"%s: %s\r\n" % (field, VALUES[value])
     for start, body in ((b"POST /users", ADA), (b"GET /users/7", b""), (b"GET /nothing", b""), (b"PUT /users/7", b"")):
@@ -205,19 +205,19 @@ async def test_whatever_a_field_holds_is_no_fault_of_the_gateway(
     assert [record for record in caplog.records if record.exc_info] == []
 
 
-async def test_a_thousand_requests_at_once_are_answered_in_order(quick: Any) -> None:
+async def test_a_thousand_requests_at_once_are_answered_in_order(quick: RunningGateway) -> None:
     one = b"GET /users/%d HTTP/1.1\r\nHost: a\r\n\r\n"
     answer = await exchange(quick.port, b"".join(one % (7 if number % 3 else 8) for number in range(1000)))
     assert statuses(answer) == [200 if number % 3 else 404 for number in range(1000)]
 
 
-async def test_a_thousand_writes_at_once_wait_for_each_other(quick: Any) -> None:
+async def test_a_thousand_writes_at_once_wait_for_each_other(quick: RunningGateway) -> None:
     request = post(b"Content-Length: 43", body=ADA)
     assert statuses(await exchange(quick.port, request * 1000)) == [201] * 1000
     assert len(quick.writes.issued) == 1000
 
 
-async def test_what_comes_behind_a_request_that_is_served_does_not_pile_up(start: Any) -> None:
+async def test_what_comes_behind_a_request_that_is_served_does_not_pile_up(start: Start) -> None:
     """Nor does what comes behind an upgrade, or a body that nobody reads: a client sends as much as it likes."""
     users = await start("users", QUICK)
     users.writes.gate.clear()
@@ -265,13 +265,13 @@ pieces = st.sampled_from(
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sent=st.lists(st.lists(pieces, max_size=8).map(b"".join), max_size=4), is_half_closed=st.booleans())
 async def test_whatever_is_put_together_of_http_is_answered_or_hung_up_on(
-    hasty: Any, sent: list[bytes], is_half_closed: bool
+    hasty: RunningGateway, sent: list[bytes], is_half_closed: bool
 ) -> None:
     assert_harmless(await exchange(hasty.port, *sent, is_half_closed=is_half_closed))
 
 
 @pytest.fixture
-async def hasty(start: Any) -> Any:
+async def hasty(start: Start) -> RunningGateway:
     """It gives nobody more than a moment."""
     moment_s = 0.04
     return await start(

@@ -9,6 +9,7 @@ import pytest
 import coordinator.http.requests
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.commands import INTEGER_MAX
+from tests.unit.gateways.conftest import RunningGateway, Start
 
 JSON = {"Content-Type": "application/json"}
 
@@ -39,14 +40,14 @@ JSON = {"Content-Type": "application/json"}
         (b'{"' + b"x" * 5000 + b'": 1}', 422, "invalid_arguments", "x" * 1000),
     ],
 )
-async def test_a_body_at_fault(users: Any, body: bytes, status: int, code: str, field: str | None) -> None:
+async def test_a_body_at_fault(users: RunningGateway, body: bytes, status: int, code: str, field: str | None) -> None:
     response, problem = await users.call("POST", "/users", data=body, headers=JSON)
     assert (response.status, problem["code"], problem.get("field")) == (status, code, field)
     assert len(problem["detail"]) <= 1000
     assert users.writes.issued == []
 
 
-async def test_the_last_of_two_equal_keys_counts(users: Any) -> None:
+async def test_the_last_of_two_equal_keys_counts(users: RunningGateway) -> None:
     body = b'{"name": "A", "email": "a@b", "name": "B"}'
     response, _ = await users.call("POST", "/users", data=body, headers=JSON)
     assert response.status == 201
@@ -69,12 +70,14 @@ async def test_the_last_of_two_equal_keys_counts(users: Any) -> None:
         ("PATCH", "/users/7", {"email": "İ" * 240 + "@x"}, "email"),
     ],
 )
-async def test_an_argument_at_fault_is_named(users: Any, method: str, path: str, body: Any, field: str) -> None:
+async def test_an_argument_at_fault_is_named(
+    users: RunningGateway, method: str, path: str, body: Any, field: str
+) -> None:
     response, problem = await users.call(method, path, json=body)
     assert (response.status, problem["code"], problem["field"]) == (422, "invalid_arguments", field)
 
 
-async def test_of_many_commands_the_one_whose_address_would_not_fit_is_named(users: Any) -> None:
+async def test_of_many_commands_the_one_whose_address_would_not_fit_is_named(users: RunningGateway) -> None:
     commands = [{"type": "users.create", "args": {"name": "A", "email": letter * 240 + "@x"}} for letter in "aİ"]
     response, problem = await users.call("POST", "/commands", json=commands)
     assert (response.status, problem["code"], problem["field"]) == (422, "invalid_arguments", "[1].args.email")
@@ -85,7 +88,7 @@ async def test_of_many_commands_the_one_whose_address_would_not_fit_is_named(use
     "content_type",
     ["text/plain", "", "application/jsonp", "application/json; charset=latin-1", "multipart/form-data"],
 )
-async def test_a_wrong_content_type_is_415(users: Any, content_type: str) -> None:
+async def test_a_wrong_content_type_is_415(users: RunningGateway, content_type: str) -> None:
     response, problem = await users.call("POST", "/users", data=b"{}", headers={"Content-Type": content_type})
     assert (response.status, problem["code"], problem["field"]) == (
         415,
@@ -94,13 +97,13 @@ async def test_a_wrong_content_type_is_415(users: Any, content_type: str) -> Non
     )
 
 
-async def test_a_merge_patch_is_for_patch(users: Any) -> None:
+async def test_a_merge_patch_is_for_patch(users: RunningGateway) -> None:
     headers = {"Content-Type": "application/merge-patch+json"}
     response, _ = await users.call("POST", "/users", data=b"{}", headers=headers)
     assert response.status == 415
 
 
-async def test_a_compressed_body_is_415(users: Any) -> None:
+async def test_a_compressed_body_is_415(users: RunningGateway) -> None:
     for coding in ("gzip", "deflate", "zip", "gzip, identity"):
         response, problem = await users.call(
             "POST",
@@ -115,7 +118,7 @@ async def test_a_compressed_body_is_415(users: Any) -> None:
     assert response.status == 201
 
 
-async def test_a_large_body_is_413_whether_its_length_is_told_or_not(start: Any) -> None:
+async def test_a_large_body_is_413_whether_its_length_is_told_or_not(start: Start) -> None:
     users = await start("users", GatewaySettings(body_bytes_max=1000))
     just_fits = b'{"name": "A", "email": "a@b"}'.ljust(1000)
     response, _ = await users.call("POST", "/users", data=just_fits, headers=JSON)
@@ -150,7 +153,7 @@ async def test_a_large_body_is_413_whether_its_length_is_told_or_not(start: Any)
         ("%00=1", "\x00"),
     ],
 )
-async def test_a_query_at_fault_is_named(users: Any, query: str, field: str) -> None:
+async def test_a_query_at_fault_is_named(users: RunningGateway, query: str, field: str) -> None:
     response, problem = await users.call("GET", f"/users?{query}")
     assert (response.status, problem["code"], problem["field"]) == (400, "invalid_query", field)
 
@@ -165,13 +168,13 @@ async def test_a_query_at_fault_is_named(users: Any, query: str, field: str) -> 
         ("POST", "/transfers"),
     ],
 )
-async def test_a_query_that_would_mean_nothing_is_refused(users: Any, method: str, path: str) -> None:
+async def test_a_query_that_would_mean_nothing_is_refused(users: RunningGateway, method: str, path: str) -> None:
     response, problem = await users.call(method, f"{path}?version=3")
     assert (response.status, problem["field"]) == (400, "version")
     assert users.writes.issued == []
 
 
-async def test_a_payments_user_must_be_an_id(payments: Any) -> None:
+async def test_a_payments_user_must_be_an_id(payments: RunningGateway) -> None:
     for user_id in ("0", "null", str(INTEGER_MAX + 1)):
         response, problem = await payments.call("GET", f"/payments?user_id={user_id}")
         assert (response.status, problem["field"]) == (400, "user_id")
@@ -200,13 +203,13 @@ async def test_a_payments_user_must_be_an_id(payments: Any) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-async def test_a_path_that_holds_no_id_is_404(users: Any, method: str, user_id: str) -> None:
+async def test_a_path_that_holds_no_id_is_404(users: RunningGateway, method: str, user_id: str) -> None:
     response, problem = await users.call(method, f"/users/{user_id}")
     assert (response.status, problem["code"]) in [(404, "user_not_found"), (404, "not_found")]
     assert users.writes.issued == []
 
 
-async def test_a_reservation_is_named_by_what_is_wrong(items: Any) -> None:
+async def test_a_reservation_is_named_by_what_is_wrong(items: RunningGateway) -> None:
     _, problem = await items.call("DELETE", "/items/5/reservations/x")
     assert problem["code"] == "reservation_not_found"
     _, problem = await items.call("DELETE", "/items/x/reservations/5")
@@ -214,18 +217,18 @@ async def test_a_reservation_is_named_by_what_is_wrong(items: Any) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/nothing", "/users/7/", "//users", "/users/7/credit/8", "/items"])
-async def test_an_unknown_path_is_404(users: Any, path: str) -> None:
+async def test_an_unknown_path_is_404(users: RunningGateway, path: str) -> None:
     response, problem = await users.call("GET", path)
     assert (response.status, problem["code"], problem["instance"]) == (404, "not_found", path)
 
 
-async def test_an_unsupported_method_is_405_and_says_which_are(users: Any) -> None:
+async def test_an_unsupported_method_is_405_and_says_which_are(users: RunningGateway) -> None:
     response, problem = await users.call("PUT", "/users/7", json={})
     assert (response.status, problem["code"]) == (405, "method_not_allowed")
     assert response.headers["Allow"] == "DELETE,GET,HEAD,PATCH"
 
 
-async def test_a_body_that_does_not_arrive_is_not_waited_for(start: Any) -> None:
+async def test_a_body_that_does_not_arrive_is_not_waited_for(start: Start) -> None:
     users = await start("users", GatewaySettings(body_timeout_s=0.05))
     answered = asyncio.Event()
 
@@ -238,7 +241,9 @@ async def test_a_body_that_does_not_arrive_is_not_waited_for(start: Any) -> None
     assert (response.status, problem["code"]) == (408, "body_timeout")
 
 
-async def test_a_body_that_came_with_its_headers_is_not_timed(users: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_body_that_came_with_its_headers_is_not_timed(
+    users: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(coordinator.http.requests, "receiving", None)  # to time anything would call it
     body = b'{"amount": 5}'
     reader, writer = await asyncio.open_connection("127.0.0.1", users.port)
@@ -250,7 +255,7 @@ async def test_a_body_that_came_with_its_headers_is_not_timed(users: Any, monkey
     assert answer.startswith(b"HTTP/1.1 200 OK")
 
 
-async def test_a_defect_is_500_without_its_traceback(users: Any) -> None:
+async def test_a_defect_is_500_without_its_traceback(users: RunningGateway) -> None:
     users.rows.error = ZeroDivisionError("the secret of this house")
     response, problem = await users.call("GET", "/users/7")
     assert (response.status, problem["code"]) == (500, "internal_error")

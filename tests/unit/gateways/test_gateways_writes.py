@@ -1,26 +1,26 @@
 """How a write is asked for and what became of it is told: keys, preferences, replays, failures."""
 
-from typing import Any
 from uuid import UUID
 
 import pytest
-from gateway_fakes import applied, refused
 
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, Overloaded
 from coordinator.service.ids import command_id_for
+from tests.unit.gateways.conftest import RunningGateway, Start
+from tests.unit.gateways.gateway_fakes import applied, refused
 
 ADA = {"name": "Ada", "email": "ada@example.org"}
 
 
-async def test_a_key_names_the_command(users: Any) -> None:
+async def test_a_key_names_the_command(users: RunningGateway) -> None:
     key = "8e03978e-40d5-43dd-bc93-6894a57f9324"
     response, _ = await users.call("POST", "/users", json=ADA, headers={"Idempotency-Key": f'"{key}"'})
     expected = command_id_for("users", key)
     assert users.writes.last.command_id == response.headers["Command-Id"] == expected != key
 
 
-async def test_without_a_key_every_request_is_a_command_of_its_own(users: Any) -> None:
+async def test_without_a_key_every_request_is_a_command_of_its_own(users: RunningGateway) -> None:
     first, _ = await users.call("POST", "/users", json=ADA)
     second, _ = await users.call("POST", "/users", json=ADA)
     assert UUID(first.headers["Command-Id"]).version == 7
@@ -32,7 +32,7 @@ async def test_without_a_key_every_request_is_a_command_of_its_own(users: Any) -
     [("POST", "/users", ADA), ("PATCH", "/users/7", {"name": "Eve"}), ("DELETE", "/users/7", None)],
 )
 async def test_what_a_request_says_is_parsed_once(
-    users: Any, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: Any
+    users: RunningGateway, monkeypatch: pytest.MonkeyPatch, method: str, path: str, body: dict[str, str] | None
 ) -> None:
     monkeypatch.setattr("coordinator.client.writes.validated", lambda command: pytest.fail(f"{command} is in order"))
     response, _ = await users.call(method, path, json=body)
@@ -40,13 +40,13 @@ async def test_what_a_request_says_is_parsed_once(
     assert len(users.writes.issued) == 1
 
 
-async def test_a_malformed_key_issues_nothing(users: Any) -> None:
+async def test_a_malformed_key_issues_nothing(users: RunningGateway) -> None:
     response, body = await users.call("POST", "/users", json=ADA, headers={"Idempotency-Key": "a b"})
     assert (response.status, body["code"], body["field"]) == (400, "invalid_header", "Idempotency-Key")
     assert users.writes.issued == []
 
 
-async def test_a_replayed_outcome_says_so_whatever_it_is(users: Any) -> None:
+async def test_a_replayed_outcome_says_so_whatever_it_is(users: RunningGateway) -> None:
     users.writes.answer = lambda message: applied(message, replayed=True)
     created, _ = await users.call("POST", "/users", json=ADA, headers={"Idempotency-Key": "k"})
     assert (created.status, created.headers["Idempotent-Replayed"]) == (201, "true")
@@ -72,7 +72,9 @@ async def test_a_replayed_outcome_says_so_whatever_it_is(users: Any) -> None:
         ("failed", "handler_crashed", 502),
     ],
 )
-async def test_an_outcome_that_is_not_applied_is_a_problem(users: Any, status: str, code: str, expected: int) -> None:
+async def test_an_outcome_that_is_not_applied_is_a_problem(
+    users: RunningGateway, status: str, code: str, expected: int
+) -> None:
     users.writes.answer = refused(status, code)
     response, body = await users.call("POST", "/users/7/credit", json={"amount": 1})
     assert response.status == body["status"] == expected
@@ -101,9 +103,9 @@ async def test_an_outcome_that_is_not_applied_is_a_problem(users: Any, status: s
     ],
 )
 async def test_a_preference_bounds_the_wait_and_202_tells_where_to_look(
-    users: Any, preference: str, wait_s: float, preference_applied: str | None
+    users: RunningGateway, preference: str, wait_s: float, preference_applied: str | None
 ) -> None:
-    users.writes.error = lambda message: CommandPending(message.command_id)
+    users.writes.error = lambda message: CommandPending(message.command_id or "")
     response, body = await users.call("POST", "/users", json=ADA, headers={"Prefer": preference})
     command_id = users.writes.last.command_id
     assert (response.status, body) == (202, {"command_id": command_id, "status": "pending"})
@@ -117,7 +119,7 @@ async def test_a_preference_bounds_the_wait_and_202_tells_where_to_look(
     ("error", "code"),
     [(BrokerUnavailable("the broker is away"), "broker_unavailable"), (Overloaded("enough"), "overloaded")],
 )
-async def test_a_command_not_accepted_is_503_with_retry_after(start: Any, error: Exception, code: str) -> None:
+async def test_a_command_not_accepted_is_503_with_retry_after(start: Start, error: Exception, code: str) -> None:
     users = await start("users", GatewaySettings(retry_after_s=3))
     users.writes.error = lambda _: error
     response, body = await users.call("POST", "/users", json=ADA)
@@ -126,11 +128,12 @@ async def test_a_command_not_accepted_is_503_with_retry_after(start: Any, error:
     assert body["command_id"] == response.headers["Command-Id"] == users.writes.last.command_id
 
 
-async def test_the_callers_trace_goes_on_to_the_lane(users: Any) -> None:
+async def test_the_callers_trace_goes_on_to_the_lane(users: RunningGateway) -> None:
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
     caller = f"00-{trace_id}-00f067aa0ba902b7-01"
     await users.call("POST", "/users", json=ADA, headers={"traceparent": caller})
-    assert users.writes.last.traceparent.startswith(f"00-{trace_id}-")
-    assert users.writes.last.traceparent != caller
+    sent = users.writes.last.traceparent or ""
+    assert sent.startswith(f"00-{trace_id}-")
+    assert sent != caller
     await users.call("POST", "/users", json=ADA, headers={"traceparent": "00-nonsense"})
-    assert trace_id not in users.writes.last.traceparent
+    assert trace_id not in (users.writes.last.traceparent or "none")
