@@ -197,7 +197,10 @@ class Lane:
 
     def _hold(self, error: Exception) -> Hold:
         """Try again later. After a failure whose outcome is not certain the lease is in doubt, to be renewed first."""
-        if not isinstance(error, Conflict | Refusal):
+        if isinstance(error, Blocked):
+            self._doubt()
+            self._tenancy.block()
+        elif not isinstance(error, Conflict | Refusal):
             self._doubt()
             self._tenancy.doubt()
         if isinstance(error, Refusal):

@@ -49,16 +49,22 @@ class Parking:
         self._replays: dict[str, ParkedCommand] = {}
         """The heads by the ids of their replays: what a replay releases is its head, whatever its arguments name."""
         self._waiting: dict[str, int] = {}
+        self._position = 0
+        self._is_shared = False
         for row in sorted(rows, key=lambda row: row.position):
             self._note(row)
 
     def copy(self) -> "Parking":
-        """One to work on."""
+        """One to work on. It shares what it has with this one, which nobody changes any more, until it is changed."""
         twin = Parking()
-        if self.rows:
-            twin.rows, twin._heads, twin._waiting = dict(self.rows), dict(self._heads), dict(self._waiting)
-            twin._replays = dict(self._replays)
+        twin.rows, twin._heads, twin._waiting, twin._replays = self.rows, self._heads, self._waiting, self._replays
+        twin._position, twin._is_shared = self._position, True
         return twin
+
+    def _unshare(self) -> None:
+        if self._is_shared:
+            self.rows, self._heads, self._waiting = dict(self.rows), dict(self._heads), dict(self._waiting)
+            self._replays, self._is_shared = dict(self._replays), False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -113,7 +119,7 @@ class Parking:
     def wait(self, work: BatchWork, request: Request, standing: Standing) -> None:
         """Have a command wait for its key."""
         if standing.key is not None:
-            self._put(work, _row(request, standing.key, self._next_position(), work.now))
+            self._put(work, _row(request, standing.key, self._position + 1, work.now))
 
     def settled(self, work: BatchWork, request: Request, standing: Standing, entry: LogEntry) -> None:
         """A command is settled. If it failed, and is to keep a key waiting, it does: a new one, a replay, or one that
@@ -121,7 +127,7 @@ class Parking:
         key = self._key_to_keep(request, standing, entry) if entry.status == "failed" else None
         self.leave(work, request)
         if key is not None:
-            row = _row(request, key, self._next_position(), work.now)
+            row = _row(request, key, self._position + 1, work.now)
             code, text = entry.error_code or "", entry.error_message or ""
             self._put(work, msgspec.structs.replace(row, error_code=code, error_message=text))
 
@@ -157,15 +163,14 @@ class Parking:
         is_too_many = standing.is_behind and request.parked_key is None
         return standing.key if request.parks_key and not is_too_many else None
 
-    def _next_position(self) -> int:
-        return max((row.position for row in self.rows.values()), default=0) + 1
-
     def _put(self, work: BatchWork, row: ParkedCommand) -> None:
         work.keep(row)
         self._note(row)
 
     def _note(self, row: ParkedCommand) -> None:
+        self._unshare()
         self.rows[row.command_id] = row
+        self._position = max(self._position, row.position)
         if row.error_code is None:
             self._waiting[row.ordering_key] = self._waiting.get(row.ordering_key, 0) + 1
         else:
@@ -174,6 +179,7 @@ class Parking:
 
     def _drop(self, work: BatchWork, row: ParkedCommand) -> None:
         work.drop(row)
+        self._unshare()
         del self.rows[row.command_id]
         if row.error_code is not None:
             del self._heads[row.ordering_key]

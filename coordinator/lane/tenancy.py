@@ -6,7 +6,7 @@ from datetime import datetime
 import msgspec
 
 from coordinator.lane.basis import Blocked
-from coordinator.stores.port import Fenced, Lease, Store, StoreError, StoreUnavailable
+from coordinator.stores.port import Lease, Store, StoreUnavailable
 
 Clock = Callable[[], datetime]
 """The time in UTC, to the millisecond."""
@@ -22,6 +22,8 @@ class Tenancy:
         self.lease: Lease | None = None
         """The right to commit, while it is not in doubt."""
         self._doubted: Lease | None = None
+        self._is_uncertain = False
+        """Whether a commit under the doubted lease may have happened, or may yet: only raising the epoch tells."""
         self.generation: int | None = None
         """The channel from which the lane was taken over; None: it was not, or not yet."""
         self._lost_generation: int | None = None
@@ -40,27 +42,33 @@ class Tenancy:
 
     def is_proved(self) -> bool:
         """Whether the lease is still this consumer's, by a read of the database. Raises StoreError."""
-        return self.lease is not None and self._store.holds(self.lease.epoch)
+        return self.lease is not None and self._still(self.lease) is not None
 
     def claim(self) -> Lease:
-        """Take the lane over, or renew the lease that is in doubt. Raises StoreError.
+        """Take the lane over, or be certain again of the lease that is in doubt. Raises StoreError.
 
-        It stays in doubt until `begin`, once what there is to know under it is read.
+        It stays in doubt until `begin`, once what there is to know under it is read. Raises Blocked where an operator
+        has paused the lane: then nothing is written.
         """
+        doubted = self._doubted
+        current = self._store.current() if doubted is None else self._still(doubted)
+        _check_paused(current)
+        if doubted is not None and current is not None and not self._is_uncertain:
+            self._doubted = current
+            return current
         now = self._clock()
-        if self._doubted is None:
+        if doubted is None:
             lease = self._store.take_over(self._holder, now)
             self.takeovers += 1
         else:
-            lease = self._store.renew(self._holder, now, self._doubted.epoch)
-        self._doubted = lease
+            lease = self._store.renew(self._holder, now, doubted.epoch)
+        self._doubted, self._is_uncertain = lease, False
         return lease
 
     def begin(self, lease: Lease, generation: int) -> None:
         """The claimed lease is certain. Raises Blocked where an operator has paused the lane."""
         self.generation = generation
-        if lease.paused is not None:
-            raise Blocked(f"paused by an operator: {lease.paused}")
+        _check_paused(lease)
         self.lease, self._doubted = lease, None
 
     def committed(self, sequence: int) -> None:
@@ -70,31 +78,42 @@ class Tenancy:
     def doubt(self) -> None:
         """A commit may have happened or not: the lease is to be renewed before anything else."""
         if self.lease is not None:
-            self._doubted, self.lease = self.lease, None
+            self._doubted, self.lease, self._is_uncertain = self.lease, None, True
+
+    def block(self) -> None:
+        """An operator must act first. No commit is uncertain for it: what he has done need only be read."""
+        if self.lease is not None:
+            self._doubted, self.lease, self._is_uncertain = self.lease, None, False
 
     def survives_fence(self) -> bool:
-        """The fence has failed: renew the lease, which an operator has changed; False: another consumer has the lane.
+        """The fence has failed: an operator has changed the lane; False: another consumer has it.
 
-        Raises StoreError, after which the lease is in doubt.
+        The transaction is rolled back, so that nothing is uncertain. Raises StoreError.
         """
         lease, self.lease = self.lease, None
         if lease is None:
             return False
-        try:
-            self._doubted = self._store.renew(self._holder, self._clock(), lease.epoch)
-        except Fenced:
-            return False
-        except StoreError:
-            self._doubted = lease
-            raise
-        return True
+        self._doubted, self._is_uncertain = lease, False
+        return self._still(lease) is not None
 
     def end(self) -> None:
         """Nothing is known of the lane any more."""
         self.generation = None
         self.lease = self._doubted = None
+        self._is_uncertain = False
 
     def lose(self, generation: int) -> None:
         """Another consumer has taken the lane from this channel."""
         self.end()
         self._lost_generation = generation
+
+    def _still(self, lease: Lease) -> Lease | None:
+        """The lease as it is in the database, while it is this consumer's. Raises StoreError."""
+        current = self._store.current()
+        return current if current is not None and current.epoch == lease.epoch else None
+
+
+def _check_paused(lease: Lease | None) -> None:
+    """Raises Blocked."""
+    if lease is not None and lease.paused is not None:
+        raise Blocked(f"paused by an operator: {lease.paused}")

@@ -59,8 +59,11 @@ class MemoryStore:
             raise Fenced(f"epoch {epoch} is over; it is {self._database.epoch} now")
         return self.take_over(holder, now)
 
-    def holds(self, epoch: int) -> bool:
-        return self._database.epoch == epoch
+    def current(self) -> Lease | None:
+        database = self._database
+        if not database.epoch:
+            return None
+        return Lease(database.epoch, database.sequence, database.revision, database.paused)
 
     def begin(self) -> Transaction:
         return MemoryTransaction(self._database)

@@ -147,9 +147,9 @@ class Store(Protocol):
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         """Raise the epoch if it still is `epoch`, likewise. Raises Fenced if it is not."""
 
-    def holds(self, epoch: int) -> bool:
-        """Whether the epoch is still this one, by a read that sees every takeover that has returned. Between
-        transactions only."""
+    def current(self) -> Lease | None:
+        """The lane's lease, whoever has it, by a read that sees every takeover that has returned; None: there is none
+        yet. Between transactions only."""
 
     def begin(self) -> Transaction:
         """Begin a transaction: whether the database is there may only show at the first read, or at the commit."""

@@ -14,6 +14,7 @@ from msgspec import structs
 from coordinator.lane import batch as batch_module
 from coordinator.lane import request as request_module
 from coordinator.lane import settle as settle_module
+from coordinator.lane import tenancy as tenancy_module
 from coordinator.lane import transactions as transactions_module
 from coordinator.lane import trying as trying_module
 from coordinator.lane import unit_of_work as work_module
@@ -276,10 +277,18 @@ def sequence_not_continued(patches: Patches) -> None:
 _rewritten(
     "pause-ignored",
     "a paused lane goes on",
+    tenancy_module,
+    "_check_paused",
+    "lease.paused is not None",
+    "False",
+)
+_rewritten(
+    "doubt-only-read",
+    "a commit that nobody knows of lands after the lease was found to be ours still",
     Tenancy,
-    "begin",
-    "if lease.paused is not None:",
-    "if False:",
+    "claim",
+    "current is not None and not self._is_uncertain",
+    "current is not None",
 )
 
 # The log.

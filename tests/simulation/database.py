@@ -228,9 +228,10 @@ class SimulatedStore:
             raise StoreUnavailable("the answer was lost")
         return lease
 
-    def holds(self, epoch: int) -> bool:
+    def current(self) -> Lease | None:
         self.call("ask whose the lane is")
-        return self.database.epoch == epoch
+        database = self.database
+        return Lease(database.epoch, database.sequence, database.revision, database.paused)
 
     def begin(self) -> SimulatedTransaction:
         self.call("begin")

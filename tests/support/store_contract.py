@@ -213,10 +213,12 @@ class StoreContract:
     def test_an_epoch_is_held_until_another_takes_over(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         lease = store.take_over("one", NOW)
-        assert store.holds(lease.epoch)
+        assert store.current() == lease
         assert other.take_over("other", NOW).epoch == lease.epoch + 1
-        assert not store.holds(lease.epoch)
-        assert other.holds(lease.epoch + 1)
+        taken = store.current()
+        assert taken is not None
+        assert taken.epoch == lease.epoch + 1
+        assert other.current() == taken
 
     def test_a_stale_epoch_cannot_commit(self, open_store: OpenStore) -> None:
         zombie, successor = open_store(), open_store()

@@ -56,8 +56,8 @@ class FailingStore:
         self.fail("renew")
         return self.inner.renew(holder, now, epoch)
 
-    def holds(self, epoch: int) -> bool:
-        return self.inner.holds(epoch)
+    def current(self) -> Lease | None:
+        return self.inner.current()
 
     def begin(self) -> Transaction:
         self.fail("begin")

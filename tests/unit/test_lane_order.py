@@ -197,13 +197,14 @@ def pause(database: MemoryDatabase, reason: str | None) -> None:
 def test_a_paused_lane_commits_nothing_and_goes_on_where_it_was(lane: LaneUnderTest, database: MemoryDatabase) -> None:
     pause(database, "maintenance")
     batch = [delivery(1, Deposit(id=1, amount=5))]
-    sequence = database.sequence
+    before = database.epoch, database.sequence
     decisions = [lane.lane.apply(batch) for _ in range(3)]
     assert isinstance(decisions[-1], Hold)
     assert "paused by an operator: maintenance" in decisions[-1].reason
-    assert database.sequence == sequence
+    assert (database.epoch, database.sequence) == before
     pause(database, None)
     assert codes(lane.outcomes()) == ["applied"]
+    assert database.epoch == before[0], "nothing was uncertain"
     assert codes(lane.outcomes(delivery(2, Deposit(id=1, amount=5)))) == ["applied"]
 
 
@@ -211,8 +212,10 @@ def test_a_consumer_that_takes_a_paused_lane_over_stays_paused(lane: LaneUnderTe
     pause(database, "maintenance")
     successor = LaneUnderTest(MemoryStore(database), "successor")
     batch = [delivery(1, Deposit(id=1, amount=5))]
+    epoch = database.epoch
     assert isinstance(successor.lane.apply(batch), Hold)
     assert isinstance(successor.lane.apply(batch), Hold)
+    assert database.epoch == epoch
     pause(database, None)
     assert codes(successor.outcomes(*batch)) == ["applied"]
 

@@ -79,7 +79,7 @@ class MongoStore(GuardedStore):
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         return self._raise_epoch({"_id": self._lane, "epoch": epoch}, holder, now, upsert=False)
 
-    def holds(self, epoch: int) -> bool:
+    def current(self) -> Lease | None:
         with self.guarded():
             # Any other read may come from a primary that was cut off, and does not know of a takeover.
             leases = self._database()[LEASE_TABLE].with_options(
@@ -87,7 +87,7 @@ class MongoStore(GuardedStore):
             )
             with pymongo.timeout(EPOCH_TIMEOUT_S):
                 lease = leases.find_one({"_id": self._lane})
-        return lease is not None and bool(lease["epoch"] == epoch)
+        return None if lease is None else Lease(lease["epoch"], lease["sequence"], lease["revision"], lease["paused"])
 
     def begin(self) -> Transaction:
         with self.guarded():

@@ -24,7 +24,7 @@ FENCE = (
 BACKLOG = f"SELECT lane, COUNT(*), MIN(created_at) FROM {OutboxEntry.table} GROUP BY lane"  # noqa: S608
 """What waits in the outbox, by target."""
 
-_EPOCH = f"SELECT epoch FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608
+_LEASE = f"SELECT epoch, sequence, revision, paused FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608
 _OTHER_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noqa: S608
 
 C = TypeVar("C")
@@ -80,9 +80,10 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
             raise self.fenced(epoch)
         return Lease(*row)
 
-    def holds(self, epoch: int) -> bool:
+    def current(self) -> Lease | None:
         with self.guarded():
-            return self.first_row(_EPOCH, [self.lane]) == (epoch,)
+            row = self.first_row(_LEASE, [self.lane])
+        return None if row is None else Lease(*row)
 
     def begin(self) -> Transaction:
         with self.guarded():
