@@ -36,8 +36,8 @@ class GatewayWrites(Writes, Protocol):
     def connected(self) -> bool:
         """Whether a command could be handed over now."""
 
-    def pending(self, command_id: str) -> bool:
-        """Whether this process handed this command over and its outcome has not arrived."""
+    def pending(self, command_id: str) -> bool | None:
+        """Whether this process handed this command over and its outcome has not arrived; None: it does not know."""
 
 
 class _Hooked(HookedWrites):
@@ -51,7 +51,7 @@ class _Hooked(HookedWrites):
     def connected(self) -> bool:
         return self._inner.connected
 
-    def pending(self, command_id: str) -> bool:
+    def pending(self, command_id: str) -> bool | None:
         return self._inner.pending(command_id)
 
 
