@@ -282,7 +282,8 @@ class GatewaySettings(BaseSettings, Limits):
     connections_max: int = Field(
         default=1000,
         ge=1,
-        description="Open connections; beyond them the slowest sender or an idle one makes room.",
+        description="Open connections; beyond them the slowest sender or an idle one makes room. Three quarters may "
+        "wait for outcomes; more writes are answered 503.",
     )
     head_bytes_max: int = Field(
         default=32 << 10, ge=1024, description="Bytes of a head that arrives in parts; else 431."
