@@ -180,6 +180,9 @@ class Supervisor:
 
     def _revive(self, member: Member) -> None:
         self._report_death(member)
+        if isinstance(member, programs.Program) and member.status == programs.REFUSED:
+            say(f"{member.title} cannot run as it is configured, and starting it again changes nothing: giving up")
+            raise _GaveUp
         now = time.monotonic()
         deaths = self._deaths.setdefault(member.name, collections.deque(maxlen=DEATHS_MAX + 1))
         deaths.append(now)

@@ -34,7 +34,7 @@ if os.path.exists(sys.argv[2] + "-to-stop"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if os.path.exists(sys.argv[2]):
     print("I cannot live", flush=True)
-    sys.exit(7)
+    sys.exit(int(open(sys.argv[2]).read() or 7))
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -200,6 +200,17 @@ def test_one_that_dies_more_than_three_times_in_a_minute_ends_the_run_with_statu
     assert "I cannot live" in one.said
     assert "lane died 4 times within 60 s: giving up" in one.said
     assert eventually_gone(pids)
+
+
+def test_one_whose_configuration_is_at_fault_is_not_started_again(run: Callable[..., Run]) -> None:
+    one = run()
+    one.wait_for("Ctrl-C stops everything")
+    one.wish.with_name("fail-lane").write_text("2")
+    os.kill(one.pid_of("fail-lane"), signal.SIGKILL)
+    assert one.end() == 1
+    assert one.said.count("lane died: exit status 2") == 1
+    assert one.said.count("lane started again") == 1
+    assert "lane cannot run as it is configured" in one.said
 
 
 def test_a_failed_migration_ends_the_run_with_its_log(run: Callable[..., Run]) -> None:
