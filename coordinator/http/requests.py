@@ -229,5 +229,18 @@ def _object(body: bytes) -> dict[str, Any]:
         return _OBJECT.decode(body)
     except msgspec.ValidationError as error:
         raise InvalidCommand(str(error), code="invalid_arguments") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        at = _not_utf8_at(body, error)
+        text = f"the body is not UTF-8: its byte {at} (the first is 0) cannot be read"
+        raise InvalidCommand(text, code="malformed_json", field="body") from None
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidCommand(f"the body is not valid JSON: {error}", code="malformed_json", field="body") from None
+
+
+def _not_utf8_at(body: bytes, error: UnicodeDecodeError) -> int:
+    """Where in the body: `error` counts from the beginning of the text that it is in."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as whole:
+        return whole.start
+    return error.start

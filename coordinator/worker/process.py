@@ -19,6 +19,7 @@ from coordinator.runtime.clock import utc_now
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.garbage import spare_the_long_lived
 from coordinator.runtime.health import HealthEndpoint, Readiness
+from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, LaneSettings, TelemetrySettings, load
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
@@ -40,6 +41,7 @@ class CoordinatorProcess:
         self._broker = load(BrokerSettings)
         self._settings = load(LaneSettings)
         check_fit(self._broker, self._settings)
+        warn_of_unknown(self._broker, self._settings)
         self._service = service
         self._endpoint = HealthEndpoint(("lane", service.name), self._readiness, load(TelemetrySettings), metrics_port)
         self._store: Store = open_store(database.database_url, service)
