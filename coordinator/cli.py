@@ -114,10 +114,13 @@ def asyncapi() -> None:
 cli.add_command(dev)
 
 
-def main() -> None:
-    """The console script: errors of configuration are one line on standard error and exit status 2."""
+def main(command: str | None = None, program: str | None = None) -> None:
+    """The console script, or one of its commands as a program of its own, called `program`.
+
+    Errors of configuration are one line on standard error and exit status 2.
+    """
     try:
-        cli()
+        (cli if command is None else cli.commands[command]).main(prog_name=program)
     except ConfigurationError as error:
         click.echo(f"coordinator: {error}", err=True)
         sys.exit(EXIT_CONFIGURATION)

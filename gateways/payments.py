@@ -189,7 +189,7 @@ def _verified(request: web.Request, payload: bytes) -> ProviderEvent | None:
     try:
         event = verify_webhook(payload, request.headers.get("Stripe-Signature"), settings)
     except WebhookRefused as error:
-        raise RequestRefused(400, error.code, str(error), field="Stripe-Signature") from None
+        raise RequestRefused(400, error.code, str(error), field=error.field) from None
     return event
 
 

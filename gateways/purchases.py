@@ -17,6 +17,7 @@ from coordinator.http import (
     path_id,
     read_command,
     read_query,
+    wait_as_courtesy,
     written_response,
 )
 from shared.users.purchases.commands import OpenPurchase
@@ -31,7 +32,8 @@ routes = web.RouteTableDef()
 async def open_purchase(request: web.Request) -> web.Response:
     """201 with the purchase as it begins, or, where the request prefers to wait, as it ends.
 
-    202 if it is not known to have ended within that time: it goes on by itself, and is at `Location`.
+    202 if it is not known to have ended within that time, or if too many wait: it goes on by itself, and is at
+    `Location`.
     """
     command = await read_command(request, OpenPurchase, {"user_id": path_id(request, "id", "user_not_found")})
     service = request.app[PURCHASES]
@@ -41,12 +43,14 @@ async def open_purchase(request: web.Request) -> web.Response:
     if asked.wait_s is None:
         return written_response(written, status=201, location=location)
     wait_s = granted_wait_s(asked, request.app[SETTINGS].wait_s)
-    purchase = await service.wait_ended(written.value, wait_s)
+    seen = await wait_as_courtesy(request, lambda: service.wait_ended(written.value, wait_s))
+    purchase = written.value if seen is None else seen
     response = json_response(purchase, status=201 if purchase.status in ENDED else 202)
     response.headers["Location"] = location
     if written.replayed:
         response.headers["Idempotent-Replayed"] = "true"
-    note_preferences(response, asked, request.app[SETTINGS].wait_s)
+    if seen is not None:
+        note_preferences(response, asked, request.app[SETTINGS].wait_s)
     return response
 
 

@@ -13,6 +13,8 @@ from coordinator.dev.plan import PlannedService
 from coordinator.dev.servers.addresses import HOST
 from coordinator.dev.servers.process import Process
 
+REFUSED = "exit status 2"
+"""The status of a program of ours whose configuration is at fault."""
 _COORDINATOR = (sys.executable, "-m", "coordinator")
 _PROBE_TIMEOUT_S = 2.0
 _GATEWAY_STOP_TIMEOUT_S = 15.0

@@ -51,10 +51,15 @@ def run(servers: Literal["auto", "docker", "native"], directory: Path) -> int:
     known = registry()
     workspace = Workspace(directory, kept_names(known))
     with workspace.locked(), Watch() as watch:
-        plan = plan_of(known, settings, workspace.directory, os.environ)
-        in_docker = _use_docker(servers)
-        # In Docker they publish their ports by themselves.
-        check_ports([*([] if in_docker else server_ports(settings, plan.wanted)), *plan.ports])
+        try:
+            plan = plan_of(known, settings, workspace.directory, os.environ)
+            in_docker = _use_docker(servers)
+            # In Docker they publish their ports by themselves.
+            check_ports([*([] if in_docker else server_ports(settings, plan.wanted)), *plan.ports])
+        except ConfigurationError:
+            if workspace.is_new:
+                workspace.remove()
+            raise
         return Supervisor(settings, plan, workspace, watch, in_docker=in_docker).run()
 
 
@@ -126,8 +131,8 @@ class Supervisor:
             self._watched.append(program)
         self._supervise(until_ready=members)
         report(
-            f"{len(self._coordinators)} coordinators, {len(self._workers)} effect workers, "
-            f"{len(self._gateways)} gateways",
+            f"{_counted(self._coordinators, 'coordinator')}, {_counted(self._workers, 'effect worker')}, "
+            f"{_counted(self._gateways, 'gateway')}",
             time.monotonic() - started,
         )
         for program in (*self._gateways, *self._coordinators, *self._workers, *self._helpers):
@@ -180,6 +185,9 @@ class Supervisor:
 
     def _revive(self, member: Member) -> None:
         self._report_death(member)
+        if isinstance(member, programs.Program) and member.status == programs.REFUSED:
+            say(f"{member.title} cannot run as it is configured, and starting it again changes nothing: giving up")
+            raise _GaveUp
         now = time.monotonic()
         deaths = self._deaths.setdefault(member.name, collections.deque(maxlen=DEATHS_MAX + 1))
         deaths.append(now)
@@ -243,6 +251,10 @@ class Supervisor:
             program.kill()
         if self._servers is not None:
             self._servers.kill()
+
+
+def _counted(members: Sequence[Member], what: str) -> str:
+    return f"{len(members)} {what}{'' if len(members) == 1 else 's'}"
 
 
 def _stop_all(members: Iterable[Member]) -> None:

@@ -25,6 +25,8 @@ class Workspace:
         self.logs = self.directory / "logs"
         self.environment_file = self.directory / "env"
         self.docker_log = self.logs / "docker.log"
+        self.is_new = not self.directory.exists()
+        """Nothing was there before this run."""
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

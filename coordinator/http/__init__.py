@@ -18,6 +18,7 @@ from coordinator.http.requests import (
     read_query,
 )
 from coordinator.http.responses import json_response, note_preferences, representation, written_response
+from coordinator.http.waiting import wait_as_courtesy
 
 __all__ = (
     # A gateway
@@ -41,6 +42,7 @@ __all__ = (
     "read_body",
     "read_command",
     "read_query",
+    "wait_as_courtesy",
     # Responses
     "RequestRefused",
     "json_response",

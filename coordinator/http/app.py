@@ -22,6 +22,7 @@ from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.middleware import serve
 from coordinator.http.operations import CHECKS, COMMAND_LOG, PENDING, Check
 from coordinator.http.operations import routes as operation_routes
+from coordinator.http.waiting import WAITING, Waiting
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
@@ -36,8 +37,8 @@ class GatewayWrites(Writes, Protocol):
     def connected(self) -> bool:
         """Whether a command could be handed over now."""
 
-    def pending(self, command_id: str) -> bool:
-        """Whether this process handed this command over and its outcome has not arrived."""
+    def pending(self, command_id: str) -> bool | None:
+        """Whether this process handed this command over and its outcome has not arrived; None: it does not know."""
 
 
 class _Hooked(HookedWrites):
@@ -51,7 +52,7 @@ class _Hooked(HookedWrites):
     def connected(self) -> bool:
         return self._inner.connected
 
-    def pending(self, command_id: str) -> bool:
+    def pending(self, command_id: str) -> bool | None:
         return self._inner.pending(command_id)
 
 
@@ -102,6 +103,7 @@ def create_app(gateway: Gateway, dependencies: Dependencies) -> web.Application:
     dependencies = msgspec.structs.replace(dependencies, writes=_Hooked(dependencies.writes, hooks))
     app[SERVICE_NAME] = gateway.name
     app[SETTINGS] = dependencies.settings
+    app[WAITING] = Waiting(dependencies.settings.connections_max)
     app[COMMAND_LOG] = dependencies.command_log
     app[COMMANDS] = {command.type: command for command in gateway.commands}
     app[WRITES] = dependencies.writes

@@ -6,7 +6,7 @@ aiohttp by itself bounds neither. Whatever a connection does, it is in one of th
 | --- | --- |
 | its request's head is on its way, or the first is awaited | GATEWAY_HEAD_TIMEOUT_S, GATEWAY_HEAD_BYTES_MAX; 408, 431 |
 | its request's body is on its way | GATEWAY_BODY_TIMEOUT_S (coordinator/http/requests.py); 408 |
-| it is being served | whatever its route waits for has a limit |
+| it is being served | what its route waits for has a limit, and so has how many wait (coordinator/http/waiting.py) |
 | its response is not read by the client | GATEWAY_SEND_TIMEOUT_S |
 | it is answered, and the rest of its request's body is read away | LINGERING_S |
 | nothing: kept for the next request | GATEWAY_IDLE_TIMEOUT_S (aiohttp) |
@@ -234,7 +234,7 @@ class Connection(RequestHandler):
     """One connection, with the limits of its states."""
 
     __slots__ = (
-        *("_closing_since_s", "_head_bytes", "_held", "_is_in_head", "_unread_since_s", "_unwanted"),
+        *("_closing_since_s", "_head_bytes", "_held", "_is_in_head", "_lost", "_unread_since_s", "_unwanted"),
         *("is_surplus", "limits"),
     )
 
@@ -243,6 +243,7 @@ class Connection(RequestHandler):
         self.limits = connections
         # aiohttp forgets the transport when it begins to close it, and that may take as long as the client likes.
         self._held: asyncio.Transport | None = None
+        self._lost: asyncio.Future[None] | None = None
         self._is_in_head = True
         self._head_bytes = 0
         self._unread_since_s: float | None = None
@@ -254,6 +255,15 @@ class Connection(RequestHandler):
     def is_idle(self) -> bool:
         """Nothing is on its way in or out."""
         return self._waiter is not None and not self._waiter.done() and not self._is_in_head
+
+    @property
+    def lost(self) -> "asyncio.Future[None]":
+        """Done once its client is gone."""
+        if self._lost is None:
+            self._lost = asyncio.get_running_loop().create_future()
+            if self._held is None:
+                self._lost.set_result(None)
+        return self._lost
 
     def idle_until_s(self) -> float:
         """When aiohttp would close it."""
@@ -274,6 +284,8 @@ class Connection(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self.limits.forget(self)
         self._held = None
+        if self._lost is not None and not self._lost.done():
+            self._lost.set_result(None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -358,6 +370,12 @@ def receiving(request: web.BaseRequest) -> Iterator[None]:
         yield
     finally:
         connection.limits.has_sent(connection)
+
+
+def lost_of(request: web.Request) -> "asyncio.Future[None]":
+    """Done once the client of a request is gone."""
+    connection = request.protocol
+    return connection.lost if isinstance(connection, Connection) else asyncio.get_running_loop().create_future()
 
 
 def _head_of(status: int, retry_after_s: int | None = None) -> bytes:

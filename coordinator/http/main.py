@@ -12,6 +12,7 @@ from coordinator.http.app import Dependencies, Gateway, create_app
 from coordinator.http.server import serve_until_stopped
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.fit import check_fit
+from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import (
     BrokerSettings,
     GatewaySettings,
@@ -48,6 +49,7 @@ def serve(gateway: Gateway, host: str, port: int) -> int:
 async def _serve(gateway: Gateway, host: str, port: int) -> None:
     settings, broker = load(GatewaySettings), load(BrokerSettings)
     check_fit(broker, settings, load(LaneSettings))
+    warn_of_unknown(broker, settings)
     reader = load(ReaderSettings, prefix=f"{gateway.name.upper()}_")
     database = open_database(reader.url(gateway.name), settings.read_pool_max)
     command_log = gateway.open_log(database)

@@ -17,7 +17,7 @@ from coordinator.http.keys import CONTEXT
 from coordinator.http.problems import NotReady
 from coordinator.http.requests import NoQuery, read_query
 from coordinator.http.responses import Accepted, json_response
-from coordinator.service.errors import DatabaseUnavailable, NotFound
+from coordinator.service.errors import DatabaseUnavailable, NotFound, Overloaded
 from coordinator.service.ids import is_uuid
 from coordinator.service.outcome import OutcomeError
 from coordinator.stores.lane_tables import LogEntry
@@ -55,7 +55,7 @@ class Readiness(Struct, frozen=True):
 
 CHECKS: Final = web.AppKey("CHECKS", list[Check])
 COMMAND_LOG: Final = web.AppKey("COMMAND_LOG", CommandLog)
-PENDING: Final[web.AppKey[Callable[[str], bool]]] = web.AppKey("PENDING")
+PENDING: Final[web.AppKey[Callable[[str], bool | None]]] = web.AppKey("PENDING")
 
 routes = web.RouteTableDef()
 
@@ -76,6 +76,10 @@ async def get_command(request: web.Request) -> web.Response:
         return json_response(_settled(entry))
     if is_pending:
         return json_response(Accepted(command_id), status=HTTPStatus.ACCEPTED)
+    if is_pending is None:
+        # A client that is told that there is no such command might issue it again under another id.
+        text = f"so many commands wait that this gateway does not know whether {command_id} is one of them"
+        raise Overloaded(f"{text}: ask again")
     raise NotFound(
         "command_not_found",
         f"no command {command_id} is settled in this service; one that is still queued is not known yet",

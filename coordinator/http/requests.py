@@ -14,6 +14,7 @@ from coordinator.http.connections import receiving
 from coordinator.http.headers import Preferences, expected_version, idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, SETTINGS
 from coordinator.http.problems import RequestRefused
+from coordinator.http.waiting import WAITING
 from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import command_id_for, is_system_id, is_uuid, new_command_id
@@ -106,7 +107,7 @@ def _parsed(request: web.Request, model: type[C], arguments: dict[str, Any]) -> 
 async def issue(
     request: web.Request, method: Callable[[C, WriteOptions], Awaitable[Written[T]]], command: C
 ) -> Written[T]:
-    """Call a service's method as the request's headers ask. Raises what it raises, and RequestRefused."""
+    """Call a service's method as the request's headers ask. Raises what it raises, RequestRefused and Overloaded."""
     context = request[CONTEXT]
     headers = request.headers
     key = idempotency_key(headers.getall("Idempotency-Key", ()))
@@ -119,17 +120,19 @@ async def issue(
     context.is_repeatable = key is not None or given_id is not None
     # Made here, so that whatever becomes of the command, its id can be told.
     command_id = given_id or (new_command_id() if key is None else command_id_for(command.lane(), key))
+    wait_s = granted_wait_s(context.preferences, request.app[SETTINGS].wait_s)
     options = WriteOptions(
         idempotency_key=key,
         command_id=command_id,
         expected_version=version,
-        wait_s=granted_wait_s(context.preferences, request.app[SETTINGS].wait_s),
+        wait_s=wait_s,
         traceparent=context.trace.traceparent,
         parsed=context.parsed,
     )
-    context.stages.command_id = command_id
-    context.stages.end("validate")
-    written = await method(command, options)
+    with request.app[WAITING].for_outcome(wait_s):
+        context.stages.command_id = command_id
+        context.stages.end("validate")
+        written = await method(command, options)
     context.stages.sequence = written.sequence
     return written
 
@@ -226,5 +229,18 @@ def _object(body: bytes) -> dict[str, Any]:
         return _OBJECT.decode(body)
     except msgspec.ValidationError as error:
         raise InvalidCommand(str(error), code="invalid_arguments") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UnicodeDecodeError as error:
+        at = _not_utf8_at(body, error)
+        text = f"the body is not UTF-8: its byte {at} (the first is 0) cannot be read"
+        raise InvalidCommand(text, code="malformed_json", field="body") from None
+    except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidCommand(f"the body is not valid JSON: {error}", code="malformed_json", field="body") from None
+
+
+def _not_utf8_at(body: bytes, error: UnicodeDecodeError) -> int:
+    """Where in the body: `error` counts from the beginning of the text that it is in."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as whole:
+        return whole.start
+    return error.start

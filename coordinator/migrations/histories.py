@@ -7,7 +7,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, MetaData, create_engine, make_url
+from sqlalchemy import Connection, MetaData, create_engine, inspect, make_url
 
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
@@ -33,8 +33,21 @@ def migrate_sql(dialect: Dialect, service: Service, url: str, reader_url: str | 
                     raise ConfigurationError("the reader's address needs a user of its own, that cannot write")
                 dialect.allow_reading(connection, reader, address)
             connection.commit()
+            _check_tables(service, connection)
     finally:
         engine.dispose()
+
+
+def _check_tables(service: Service, connection: Connection) -> None:
+    """A lane would find no table of a model that nobody has made one for, and this is where to say how."""
+    inspector = inspect(connection)
+    missing = [model.table for model in service.models if not inspector.has_table(model.table)]
+    if missing:
+        where = service.migrations or f"a folder that Service(name={service.name!r}) names as its `migrations`"
+        raise ConfigurationError(
+            f"{service.name}: no migration makes the table {', '.join(missing)}: write an Alembic revision that does, "
+            f'in {where} (docs/API.md, "The tables of a service")'
+        )
 
 
 def upgrade(connection: Connection, versions: Path, version_table: str, metadata: MetaData) -> None:

@@ -14,7 +14,10 @@ log = structlog.get_logger("migrate")
 
 
 def migrate(service: Service, settings: DatabaseSettings) -> None:
-    """Migrate one service's database. Raises ConfigurationError when it cannot be reached or refuses."""
+    """Migrate one service's database.
+
+    Raises ConfigurationError when it cannot be reached or refuses, and when a model has no table afterwards.
+    """
     url = settings.migration_url or settings.database_url
     kind = kind_of(url)
     try:

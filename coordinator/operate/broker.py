@@ -1,5 +1,6 @@
 """What the operator's commands ask of RabbitMQ: lengths of queues."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -7,14 +8,16 @@ import pika
 from msgspec import Struct
 from pika.adapters.blocking_connection import BlockingConnection
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
-from pika.exceptions import AMQPError, ChannelClosedByBroker
+from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
 
 from coordinator.operate.output import quiet
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.transports.rabbitmq.refusals import not_connected
 from coordinator.transports.rabbitmq.topology import dead_queue_name, queue_name
 
 _NOT_FOUND = 404
+_CLOSED = re.compile(r"ConnectionClosedByBroker: \((\d+)\) ['\"](.*)['\"]")
 _BLOCKED_TIMEOUT_S = 10
 
 
@@ -80,7 +83,16 @@ def _connect(settings: BrokerSettings) -> BlockingConnection:
     try:
         return BlockingConnection(parameters)
     except (AMQPError, AMQPConnectorException, OSError) as error:
+        refusal = not_connected(parameters, _closed_by_broker(error) or error)
+        if isinstance(refusal, ConfigurationError):
+            raise refusal from None
         raise BrokerUnavailable(f"RabbitMQ cannot be reached: {_reason(error)}") from error
+
+
+def _closed_by_broker(error: BaseException) -> ConnectionClosedByBroker | None:
+    """What the broker said before it closed a connection that was being opened: pika has it as a text by then."""
+    said = _CLOSED.search(_reason(error))
+    return None if said is None else ConnectionClosedByBroker(int(said[1]), said[2])
 
 
 def _reason(error: BaseException) -> str:

@@ -183,7 +183,7 @@ def replay(
 
     orders = _Orders(as_json=as_json)
     orders.give(letters, order, words, wait_s)
-    orders.end(wait_s)
+    orders.end(letters, wait_s)
 
 
 @dead.command()
@@ -216,7 +216,7 @@ def discard(selection: Selection, wait_s: float, *, dry_run: bool, as_json: bool
             wait_s,
             rows,
         )
-    orders.end(wait_s)
+    orders.end(letters, wait_s)
 
 
 class _Orders:
@@ -261,8 +261,10 @@ class _Orders:
                 self._print()
                 raise
 
-    def end(self, wait_s: float) -> None:
+    def end(self, letters: Sequence[Letter], wait_s: float) -> None:
         """Say what is not done, and end with the exit status that says so."""
+        if not letters:
+            click.echo("no dead letter is meant", err=True)
         self._print()
         output.end_orders(self._refused, self._pending, wait_s)
 

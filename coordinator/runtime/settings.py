@@ -122,7 +122,10 @@ class LaneSettings(BaseSettings, Limits):
     batch_commands_max: int = Field(default=500, ge=1, le=10_000, description="Commands in one transaction.")
     batch_bytes_max: int = Field(default=4 << 20, ge=1024, description="Bytes of the messages in one transaction.")
     message_bytes_max: int = Field(
-        default=1 << 20, ge=1024, description="Bytes of one message's body; a larger one is dead-lettered."
+        default=1 << 20,
+        ge=1024,
+        description="Bytes of one message's body; a larger one is dead-lettered. What gateways publish must fit: packs "
+        "of 122,880 bytes, and GATEWAY_BODY_BYTES_MAX and 4,096 more.",
     )
     pack_commands_max: int = Field(
         default=1000, ge=500, le=10_000, description="Commands in one pack; those of a larger one are dead-lettered."
@@ -282,7 +285,8 @@ class GatewaySettings(BaseSettings, Limits):
     connections_max: int = Field(
         default=1000,
         ge=1,
-        description="Open connections; beyond them the slowest sender or an idle one makes room.",
+        description="Open connections; beyond them the slowest sender or an idle one makes room. Three quarters may "
+        "wait for outcomes; more writes are answered 503.",
     )
     head_bytes_max: int = Field(
         default=32 << 10, ge=1024, description="Bytes of a head that arrives in parts; else 431."

@@ -61,6 +61,10 @@ class StoreUnavailable(StoreError):
     """Raised for everything else. The connection is closed; the next call opens another."""
 
 
+class NotAdmitted(StoreUnavailable):
+    """Raised where the server answers, and refuses this user, password or database. At a start, waiting is no use."""
+
+
 class Lease(Struct, frozen=True):
     """The right to write: commits under `epoch` succeed until someone raises it. `sequence` is the last one settled.
 

@@ -79,8 +79,8 @@ class CommandTransport(Writes, Protocol):
     def unready_reason(self) -> str:
         """Why it is not connected."""
 
-    def pending(self, command_id: str) -> bool:
-        """Whether this process issued the command and has not seen its outcome yet (the latest ones only)."""
+    def pending(self, command_id: str) -> bool | None:
+        """Whether this process issued the command and has not seen its outcome yet; None: it does not know."""
 
     async def start(self) -> None:
         """Connect in the background, and again whenever a connection is lost."""

@@ -19,11 +19,12 @@ from coordinator.runtime.clock import utc_now
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.garbage import spare_the_long_lived
 from coordinator.runtime.health import HealthEndpoint, Readiness
+from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, LaneSettings, TelemetrySettings, load
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.open import open_store
-from coordinator.stores.port import Store, StoreError
+from coordinator.stores.port import NotAdmitted, Store, StoreError
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.open import open_transport
 from coordinator.worker.outbox_watch import OutboxWatch
@@ -40,6 +41,7 @@ class CoordinatorProcess:
         self._broker = load(BrokerSettings)
         self._settings = load(LaneSettings)
         check_fit(self._broker, self._settings)
+        warn_of_unknown(self._broker, self._settings)
         self._service = service
         self._endpoint = HealthEndpoint(("lane", service.name), self._readiness, load(TelemetrySettings), metrics_port)
         self._store: Store = open_store(database.database_url, service)
@@ -107,13 +109,18 @@ class CoordinatorProcess:
         self._failure = self._failure or error
 
     async def _wait_for_database(self, stop: asyncio.Event) -> bool:
-        """Check the schema once the database answers. False: stopped before it did."""
+        """Check the schema once the database answers. False: stopped before it did.
+
+        Raises ConfigurationError, also where the database answers that it does not know this user, password or name.
+        """
         delay_s = self._settings.retry_delay_s
         while not stop.is_set():
             try:
                 await asyncio.to_thread(
                     self._store.check, self._service.models, must_sync=not self._settings.allow_unsynced
                 )
+            except NotAdmitted as error:
+                raise ConfigurationError(f"{self._service.name.upper()}_DATABASE_URL: {error}") from None
             except StoreError as error:
                 log.error("database_unavailable", lane=self._service.name, reason=str(error), retry_s=delay_s)
                 self._database_reason = str(error)

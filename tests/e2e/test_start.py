@@ -3,6 +3,7 @@
 import socket
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
@@ -56,6 +57,34 @@ def test_a_wrong_setting_is_named(system: System, tmp_path: Path, setting: str, 
     assert status == 2
     assert setting in error
     assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("lane", ["users", "items", "payments"])
+def test_a_password_or_a_database_that_the_server_does_not_know_is_named(
+    system: System, tmp_path: Path, lane: str
+) -> None:
+    """Whatever the server: waiting would be no use. One that is not there yet is waited for."""
+    system.prepare(lane)
+    setting = f"{lane.upper()}_DATABASE_URL"
+    right = urlsplit(system.environment[setting])
+    host = f"{right.hostname}:{right.port}"
+    wrong = [right._replace(netloc=f"nobody:wrong@{host}")]
+    if lane != "items":  # MongoDB makes a database when it is written to
+        wrong.append(right._replace(path="/nowhere"))
+    for each in wrong:
+        status, error = run(system, tmp_path, "coordinator", "run", lane, **{setting: urlunsplit(each)})
+        assert (status, len(error.splitlines())) == (2, 1), error
+        assert setting in error
+        assert "wrong" not in error
+
+
+@pytest.mark.parametrize("url", ["amqp://guest:wrong@{}/", "amqp://guest:guest@{}/nowhere"])
+def test_an_operator_whom_the_broker_refuses_is_told_the_setting(system: System, tmp_path: Path, url: str) -> None:
+    right = urlsplit(system.environment["AMQP_URL"])
+    command = ["coordinator", "send", "users.credit", '{"id": 1, "amount": 1}']
+    status, error = run(system, tmp_path, *command, AMQP_URL=url.format(f"{right.hostname}:{right.port}"))
+    assert (status, len(error.splitlines())) == (2, 1), error
+    assert "AMQP_URL" in error
 
 
 def test_a_port_in_use_is_named(system: System, tmp_path: Path) -> None:

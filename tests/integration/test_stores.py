@@ -41,11 +41,11 @@ from tests.support.store_contract import (
 
 def _migrate(url: str) -> None:
     service = Service(name="ledger", models=(Account,), handlers=LEDGER.handlers, metadata=metadata)
-    migrate(service, DatabaseSettings(database_url=url))
     if not url.startswith("mongodb"):
         engine = sql_engine(url)
         metadata.create_all(engine)
         engine.dispose()
+    migrate(service, DatabaseSettings(database_url=url))
 
 
 @pytest.fixture(scope="module")

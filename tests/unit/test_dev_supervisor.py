@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -34,7 +35,7 @@ if os.path.exists(sys.argv[2] + "-to-stop"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if os.path.exists(sys.argv[2]):
     print("I cannot live", flush=True)
-    sys.exit(7)
+    sys.exit(int(open(sys.argv[2]).read() or 7))
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -180,6 +181,7 @@ def test_a_process_that_dies_is_reported_and_started_again(run: Callable[..., Ru
     os.kill(one.pid_of("fail-gateway"), signal.SIGKILL)
     one.wait_for(r"gateway died: killed by SIGKILL; the end of \S+gateway.log")
     one.wait_for("gateway started again")
+    assert re.search(r"1 coordinator, 0 effect workers, 1 gateway … ", one.said)
     os.kill(one.pid_of("sleep 1000"), signal.SIGTERM)
     one.wait_for("Sleeper died: killed by SIGTERM")
     one.wait_for("Sleeper started again")
@@ -200,6 +202,17 @@ def test_one_that_dies_more_than_three_times_in_a_minute_ends_the_run_with_statu
     assert "I cannot live" in one.said
     assert "lane died 4 times within 60 s: giving up" in one.said
     assert eventually_gone(pids)
+
+
+def test_one_whose_configuration_is_at_fault_is_not_started_again(run: Callable[..., Run]) -> None:
+    one = run()
+    one.wait_for("Ctrl-C stops everything")
+    one.wish.with_name("fail-lane").write_text("2")
+    os.kill(one.pid_of("fail-lane"), signal.SIGKILL)
+    assert one.end() == 1
+    assert one.said.count("lane died: exit status 2") == 1
+    assert one.said.count("lane started again") == 1
+    assert "lane cannot run as it is configured" in one.said
 
 
 def test_a_failed_migration_ends_the_run_with_its_log(run: Callable[..., Run]) -> None:
@@ -245,6 +258,15 @@ def test_a_second_run_on_the_same_directory_does_not_start(run: Callable[..., Ru
     two = run()
     assert two.end() == 2
     assert f"process {one.process.pid} runs on {one.directory} already" in two.said
+
+
+def test_a_run_that_is_refused_leaves_nothing_behind(run: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("DEV_USERS_METRICS_PORT", str(taken.getsockname()[1]))
+        refused = run()
+        assert refused.end() == 2
+    assert "is in use" in refused.said
+    assert not refused.directory.exists()
 
 
 def test_a_program_that_is_not_ready_in_time_ends_the_run(run: Callable[..., Run]) -> None:

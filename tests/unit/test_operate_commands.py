@@ -20,6 +20,7 @@ from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError, InvalidCommand
 from coordinator.service.ids import system_command_id
+from tests.support.shop.service import SERVICE as SHOP
 
 ID = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"
 
@@ -224,6 +225,14 @@ def test_changes_of_a_lane_that_never_ran(database: str) -> None:
     assert json.loads(cancelled.stdout)["reason"] == "no reason given"
     assert run("cancel", ID, "--lane", "users", **environment).exit_code == 0
     assert "not settled in users" in run("command", str(uuid4()), "--lane", "users", **environment).stderr
+
+
+def test_a_service_whose_tables_nobody_makes_is_not_said_to_be_migrated(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/orders.db"
+    service = msgspec.structs.replace(SHOP, migrations=None)
+    with pytest.raises(ConfigurationError, match=r"no migration makes the table orders: .*Alembic.*`migrations`"):
+        migrate(service, DatabaseSettings(database_url=url))
+    migrate(SHOP, DatabaseSettings(database_url=url))
 
 
 def test_a_database_that_is_not_migrated_is_named(tmp_path: Path) -> None:

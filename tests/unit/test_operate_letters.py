@@ -432,6 +432,11 @@ def test_all_that_are_meant_are_taken_and_no_others(world: World) -> None:
     assert len(world.numbers()) == 30
 
 
+@pytest.mark.parametrize("what", ["replay", "discard"])
+def test_where_no_letter_is_meant_that_is_said(world: World, what: str) -> None:
+    assert world.run("dead", what, "--all", "--lane", "users").stderr == "no dead letter is meant\n"
+
+
 def test_a_broker_that_goes_away_half_way_leaves_what_was_done_told(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ import pytest
 import coordinator.transports.rabbitmq.writes as writes_module
 from coordinator.protocol.outcomes import encode_outcome
 from coordinator.protocol.packing import InFlight
-from coordinator.protocol.wire import CommandMessage
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown, Overloaded
 from coordinator.service.outcome import Outcome
@@ -85,43 +85,110 @@ async def test_an_entry_that_cannot_be_read_lets_nobody_wait_for_ever() -> None:
             await entry.settled
 
 
-async def test_an_outcome_of_a_command_that_is_no_longer_remembered_is_nobody_else_s(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Its id comes again with another content, while more commands wait than are remembered."""
-    monkeypatch.setattr(writes_module, "UNSETTLED_MAX", 2)
-    writes = RabbitWrites(BrokerSettings(), confirm_timeout_s=9, wait_s=9, in_flight_max=9, log=None)
-    published: list[pika.BasicProperties] = []
+class Issuing:
+    """Commands that are issued while more of them wait than are remembered, and what lanes answer."""
 
-    def publish(_: str, __: str, properties: pika.BasicProperties, ___: bytes, **____: Any) -> Any:
-        published.append(properties)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(writes_module, "UNSETTLED_MAX", 2)
+        self.writes = RabbitWrites(BrokerSettings(), confirm_timeout_s=9, wait_s=9, in_flight_max=9, log=None)
+        self.published: list[pika.BasicProperties] = []
+        monkeypatch.setattr(self.writes._publisher, "publish", self._publish)
+        monkeypatch.setattr(type(self.writes._publisher), "is_ready", True)
+
+    def _publish(self, _: str, __: str, properties: pika.BasicProperties, ___: bytes, **____: Any) -> Any:
+        self.published.append(properties)
         confirm = asyncio.get_running_loop().create_future()
         confirm.set_result(None)
         return confirm
 
-    monkeypatch.setattr(writes._publisher, "publish", publish)
-    monkeypatch.setattr(type(writes._publisher), "is_ready", True)
-
-    def issue(command_id: str, wait_s: float | None = None) -> "asyncio.Task[Outcome]":
-        message = CommandMessage(command_id=command_id, type="users.create", arguments=b"{}")
-        return asyncio.create_task(writes.issue("users", message, wait_s))
-
-    def reply(command_id: str, properties: pika.BasicProperties, status: str = "applied") -> None:
-        outcome = Outcome(command_id=command_id, type="users.create", status=status, sequence=1)  # type: ignore[arg-type]
-        told = pika.BasicProperties(correlation_id=properties.correlation_id, content_type="application/json")
-        writes._on_reply(None, None, told, encode_outcome(outcome))
-
-    async with asyncio.timeout(9):
-        for command_id in ("a", "b", "c"):
-            with pytest.raises(CommandPending):
-                await issue(command_id, wait_s=0)
-        again = issue("a")
-        while len(published) < 4:  # noqa: ASYNC110  # it is published in a later turn of the loop
+    async def issue(self, command_id: str, lane: str = "users", wait_s: float | None = None) -> "asyncio.Task[Outcome]":
+        """Issue it, and return when it is published."""
+        before = len(self.published)
+        message = CommandMessage(command_id=command_id, type=f"{lane}.create", arguments=b"{}")
+        task = asyncio.create_task(self.writes.issue(lane, message, wait_s))
+        while len(self.published) == before:  # noqa: ASYNC110  # in a later turn of the loop
             await asyncio.sleep(0)
-        for command_id, properties in zip("abc", published, strict=False):
-            reply(command_id, properties)
+        return task
+
+    async def leave(self, *command_ids: str) -> None:
+        """Issue them, and do not wait for their outcomes."""
+        for command_id in command_ids:
+            with pytest.raises(CommandPending):
+                await (await self.issue(command_id, wait_s=0))
+
+    def reply(
+        self, command_id: str, message: int, status: str = "applied", *, is_pack: bool = False, is_told: bool = True
+    ) -> None:
+        """Its outcome comes; `is_told`: with the correlation of this message."""
+        outcome = Outcome(command_id=command_id, type="users.create", status=status, sequence=1)  # type: ignore[arg-type]
+        properties = pika.BasicProperties(
+            correlation_id=self.published[message].correlation_id if is_told else None,
+            content_type=PACK_CONTENT if is_pack else "application/json",
+        )
+        body = b"[" + encode_outcome(outcome) + b"]" if is_pack else encode_outcome(outcome)
+        self.writes._on_reply(None, None, properties, body)
+
+
+async def test_an_outcome_of_a_command_that_is_no_longer_remembered_is_nobody_else_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its id comes again with another content, while more commands wait than are remembered."""
+    issuing = Issuing(monkeypatch)
+    async with asyncio.timeout(9):
+        await issuing.leave("a", "b", "c")
+        again = await issuing.issue("a")
+        for message, command_id in enumerate("abc"):
+            issuing.reply(command_id, message)
         assert not again.done()
-        reply("a", published[3], "rejected")
+        issuing.reply("a", 3, "rejected")
         assert (await again).status == "rejected"
         # Those that were forgotten have been told: commands travel in packs again.
-        assert not writes._is_expected("d")
+        assert not issuing.writes._is_expected("d")
+
+
+async def test_an_outcome_of_another_lane_ends_no_caution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lanes have no order among them: those that were forgotten of this one may yet be told."""
+    issuing = Issuing(monkeypatch)
+    async with asyncio.timeout(9):
+        await issuing.leave("a", "b", "c")
+        other = await issuing.issue("d", "items")
+        issuing.reply("d", 3)
+        await other
+        assert issuing.writes._is_expected("a")
+        again = await issuing.issue("a")
+        issuing.reply("a", 0, is_pack=True, is_told=False)
+        assert not again.done()
+        issuing.reply("a", 4, "rejected")
+        assert (await again).status == "rejected"
+        assert not issuing.writes._is_expected("e")
+
+
+async def test_an_outcome_of_what_was_parked_is_told_to_its_own_message_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes later than its lane's order has it, when those that were forgotten seem to be told."""
+    issuing = Issuing(monkeypatch)
+    async with asyncio.timeout(9):
+        await issuing.leave("a", "b", "c")
+        other = await issuing.issue("d")
+        issuing.reply("d", 3)
+        await other
+        assert not issuing.writes._is_expected("a")
+        again = await issuing.issue("a")
+        issuing.reply("a", 0)
+        assert not again.done()
+        issuing.reply("a", 4, "rejected")
+        assert (await again).status == "rejected"
+
+
+async def test_a_command_that_is_no_longer_remembered_is_not_said_to_be_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    issuing = Issuing(monkeypatch)
+    async with asyncio.timeout(9):
+        await issuing.leave("a", "b")
+        assert [issuing.writes.pending(each) for each in "abz"] == [True, True, False]
+        await issuing.leave("c")
+        assert [issuing.writes.pending(each) for each in "abcz"] == [None, True, True, None]
+        last = await issuing.issue("d")
+        issuing.reply("d", 3)
+        await last
+        assert issuing.writes.pending("z") is False

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 from pydantic_settings import BaseSettings
+from structlog.testing import capture_logs
 
 from coordinator.protocol.packing import ENVELOPE_BYTES_MAX, PACK_BYTES_MAX
 from coordinator.runtime import settings as all_settings
 from coordinator.runtime.fit import check_fit
+from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import (
     BrokerSettings,
     CacheSettings,
@@ -165,3 +167,15 @@ def test_every_group_is_tried_here() -> None:
     groups = {each for each in vars(all_settings).values() if isinstance(each, type) and issubclass(each, BaseSettings)}
     with_prefix = {group for group in groups if group.model_config.get("env_prefix")}
     assert with_prefix - set(GROUPS) == {all_settings.TelemetrySettings}
+
+
+def test_a_variable_that_is_no_setting_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A misspelt one would be ignored in silence."""
+    for name in ("LANE_PREFTCH", "LANE_PREFETCH", "GATEWAY_PORT", "GATEWAY_WAIT"):
+        monkeypatch.setenv(name, "1000")
+    with capture_logs() as lines:
+        warn_of_unknown(BrokerSettings(), LaneSettings(), GatewaySettings())
+    assert [(line["event"], line["setting"], line["meant"]) for line in lines] == [
+        ("setting_unknown", "LANE_PREFTCH", "LANE_PREFETCH"),
+        ("setting_unknown", "GATEWAY_WAIT", "GATEWAY_WAIT_S"),
+    ]

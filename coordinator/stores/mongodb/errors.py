@@ -4,7 +4,7 @@ from typing import Final
 
 from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError, OperationFailure, PyMongoError
 
-from coordinator.stores.port import BatchFault, BatchRefused, Conflict, StoreError, StoreUnavailable
+from coordinator.stores.port import BatchFault, BatchRefused, Conflict, NotAdmitted, StoreError, StoreUnavailable
 
 _DUPLICATE_KEY: Final = 11000
 _WRITE_CONFLICT: Final = 112
@@ -13,11 +13,11 @@ _LOCK_TIMEOUT: Final = 24
 _FAULTS: Final = {_DUPLICATE_KEY, 52, 56, 57, 121, 257, 10334, 11001, 12582, 17280, 17419, 17420}
 _UNAUTHORIZED: Final = 13
 _NO_COLLECTION: Final = 26
+_NO_SUCH_LOGIN: Final = 18
 # Errors of a server that goes down, is no primary, or has no space left.
 _OUTAGES: Final = {
     6,
     7,
-    18,
     43,
     89,
     91,
@@ -49,6 +49,8 @@ def translated(error: PyMongoError) -> StoreError:  # noqa: PLR0911  # one retur
         return Conflict(str(error))
     if _UNAUTHORIZED in codes:
         return StoreUnavailable(f"MongoDB: {text}: grant the lane's user the role readWrite")
+    if _NO_SUCH_LOGIN in codes:
+        return NotAdmitted(f"MongoDB: {text}")
     if _NO_COLLECTION in codes:
         return StoreUnavailable(f"MongoDB: {text}: run `coordinator migrate`")
     is_of_server = isinstance(error, OperationFailure) and not isinstance(error, ConnectionFailure)

@@ -10,7 +10,7 @@ from typing import Final
 import pymysql
 from pymysql.constants import ER
 
-from coordinator.stores.port import BatchFault, BatchRefused, Conflict, StoreError, StoreUnavailable
+from coordinator.stores.port import BatchFault, BatchRefused, Conflict, NotAdmitted, StoreError, StoreUnavailable
 
 _CONFLICTS: Final = {
     ER.LOCK_DEADLOCK,
@@ -53,8 +53,9 @@ _FAULTS: Final = {
 _OUTAGES: Final = {
     *(1003, 1005, 1010, 1016, 1021, 1026, 1030, 1037, 1038, 1040, 1041, 1042, 1043, 1044, 1045, 1046, 1047, 1049),
     *(1053, 1077, 1078, 1079, 1080, 1114, 1129, 1130, 1135, 1152, 1158, 1159, 1160, 1161, 1180, 1184, 1194, 1195),
-    *(1203, 1226, 1227, 1290, 1372, 1792, 1820, 1836, 1862, 1873, 1874, 1878, 1927, 3100, 3118, 3169),
+    *(1203, 1226, 1227, 1290, 1372, 1698, 1792, 1820, 1836, 1862, 1873, 1874, 1878, 1927, 3100, 3118, 3169),
 }
+_NOT_ADMITTED: Final = {1044, 1045, 1049, 1698}  # this user, password or database
 _NO_RIGHT: Final = {1142, 1143, 1370}
 _SCHEMA: Final = {1054, 1146, 1136}
 _CLIENT_ERRORS: Final = range(2000, 3000)
@@ -86,6 +87,8 @@ def translated(error: pymysql.MySQLError, names: Collection[str]) -> StoreError:
         return Conflict(str(error))
     if number in _FAULTS:
         return BatchFault(text)
+    if number in _NOT_ADMITTED:
+        return NotAdmitted(f"MySQL: {text}")
     if number in _OUTAGES or number in _CLIENT_ERRORS:
         return StoreUnavailable(f"MySQL: {text}")
     if number in _NO_RIGHT and _names(error, names):

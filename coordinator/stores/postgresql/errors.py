@@ -4,17 +4,24 @@ Messages come in the server's language, so nothing here reads them. `context` is
 such as a trigger's; `source_function` names the server's own function.
 """
 
+import re
 from typing import Final
 
 import psycopg
 
-from coordinator.stores.port import BatchFault, BatchRefused, Conflict, StoreError, StoreUnavailable
+from coordinator.stores.port import BatchFault, BatchRefused, Conflict, NotAdmitted, StoreError, StoreUnavailable
 
 _CONFLICTS: Final = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, lock not available
 # Data, integrity, check options, limits, and what the service's own triggers and functions raise.
 _FAULT_CLASSES: Final = {"21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0", "09"}
 # Connection, plans and statements made for what is no more, authorization, resources, operators, the server itself.
-_OUTAGE_CLASSES: Final = {"08", "0A", "25", "26", "28", "3D", "40", "53", "57", "58", "F0"}
+_OUTAGE_CLASSES: Final = {"08", "0A", "25", "26", "40", "53", "57", "58", "F0"}
+_NOT_ADMITTED: Final = {"28", "3D"}  # authorization, no such database
+# libpq tells no SQLSTATE of a connection that is refused. In another language the refusal is taken for an outage.
+_REFUSED_LOGIN: Final = re.compile(
+    r"FATAL: +(password authentication failed|no pg_hba\.conf entry|(role|database) \".*\" does not exist)"
+    r"|no password supplied"
+)
 _QUERY_CANCELED: Final = "57014"
 _NO_RIGHT: Final = "42501"
 _SCHEMA: Final = {"42P01", "42703", "3F000"}  # no such table, column or schema
@@ -35,13 +42,16 @@ def translated(error: psycopg.Error) -> StoreError:  # noqa: PLR0911  # one retu
         # The driver's own: it lost the connection, or could not send what a row holds.
         if isinstance(error, psycopg.DataError | psycopg.NotSupportedError | psycopg.ProgrammingError):
             return BatchFault(text)
-        return StoreUnavailable(f"PostgreSQL: {text}")
+        kind = NotAdmitted if _REFUSED_LOGIN.search(text) else StoreUnavailable
+        return kind(f"PostgreSQL: {text}")
     if state in _CONFLICTS and error.diag.source_function != _RAISED:
         return Conflict(text)
     if _is_fault(error, state):
         return BatchFault(text)
     if state == _QUERY_CANCELED or error.diag.context is not None:
         return BatchRefused(f"PostgreSQL: {text}")
+    if state[:2] in _NOT_ADMITTED:
+        return NotAdmitted(f"PostgreSQL: {text}")
     if state[:2] in _OUTAGE_CLASSES or state in _CORRUPT:
         return StoreUnavailable(f"PostgreSQL: {text}")
     if state == _NO_RIGHT:

@@ -95,11 +95,12 @@ class RabbitWrites:
         self._in_flight = 0
         self._issued: defaultdict[str, list[InFlight]] = defaultdict(list)
         self._by_id: dict[str, InFlight] = {}
-        self._by_correlation: dict[str, InFlight] = {}
-        self._unsettled: dict[str, None] = {}
-        self._unanswered: dict[str, None] = {}
-        # The message by whose number the outcomes of all that was forgotten have come; 0: nothing was.
-        self._forgotten_until = 0
+        self._by_correlation: dict[str, tuple[str, InFlight]] = {}
+        # The ids of those whose outcomes are still to come, and their lanes.
+        self._unsettled: dict[str, str] = {}
+        self._unanswered: dict[str, str] = {}
+        # Of each lane of which some of them were forgotten: the message by whose outcome theirs have come.
+        self._forgotten_until: dict[str, int] = {}
         self._number = 0
         self._task: asyncio.Task[NoReturn] | None = None
         self._publishing: asyncio.Task[NoReturn] | None = None
@@ -120,9 +121,14 @@ class RabbitWrites:
         """Commands that somebody waits for."""
         return self._in_flight
 
-    def pending(self, command_id: str) -> bool:
-        """Whether this process issued the command and has not seen its outcome yet (the latest ones only)."""
-        return command_id in self._unsettled
+    def pending(self, command_id: str) -> bool | None:
+        """Whether this process issued the command and has not seen its outcome yet.
+
+        None: it does not know, since there are more of them than it remembers.
+        """
+        if command_id in self._unsettled:
+            return True
+        return None if self._forgotten_until else False
 
     async def start(self) -> None:
         """Connect in the background, and again whenever a connection is lost."""
@@ -204,7 +210,7 @@ class RabbitWrites:
         try:
             outcome = await entry.settled
         finally:
-            self._forget(entry)
+            self._forget(lane, entry)
             if stages is not None and (entry.confirmed_at is not None or entry.has_outcome):
                 stages.end("publish", entry.confirmed_at)
                 stages.end("apply")
@@ -228,20 +234,21 @@ class RabbitWrites:
     def _is_expected(self, command_id: str) -> bool:
         """Whether the outcome of a command of this id may come, issued just now or given up by whoever waited.
 
-        Of those that were too many to remember it may be any.
+        Of those that were too many to remember it may be any, to whichever lane they went.
         """
-        return self._forgotten_until > 0 or command_id in self._by_id or command_id in self._unanswered
+        return bool(self._forgotten_until) or command_id in self._by_id or command_id in self._unanswered
 
     def _publish(self, lane: str, entries: list[InFlight], *, is_alone: bool) -> None:
         self._number += 1
         correlation_id = str(self._number)
+        for entry in entries:
+            entry.correlation_id = correlation_id
         first = entries[0].message
         is_pack = len(entries) > 1
         headers = {} if is_pack else headers_of(first)
         if is_alone:
             # Its id is under way already, perhaps with another content: the correlation tells their outcomes apart.
-            self._by_correlation[correlation_id] = entries[0]
-            entries[0].correlation_id = correlation_id
+            self._by_correlation[correlation_id] = (lane, entries[0])
         else:
             headers[HEADER_REPLY_PACKS] = True
             for entry in entries:
@@ -254,9 +261,9 @@ class RabbitWrites:
         confirm = self._publisher.publish(exchange, lane, properties, body, repeat_refused=self._session is not None)
         pack = Pack(entries, confirm)
         pack.timers.append(asyncio.get_running_loop().call_later(self._confirm_timeout_s, self._confirm_is_late, pack))
-        confirm.add_done_callback(partial(self._on_confirm, pack))
+        confirm.add_done_callback(partial(self._on_confirm, lane, pack))
 
-    def _on_confirm(self, pack: Pack, confirm: "asyncio.Future[None]") -> None:
+    def _on_confirm(self, lane: str, pack: Pack, confirm: "asyncio.Future[None]") -> None:
         """The commands are safe, or refused."""
         pack.cancel_timers()
         if confirm.cancelled():
@@ -269,9 +276,9 @@ class RabbitWrites:
         loop = asyncio.get_running_loop()
         by_wait: defaultdict[float, list[InFlight]] = defaultdict(list)
         for entry in pack.confirmed():
-            self._unsettled[entry.command_id] = None
+            self._unsettled[entry.command_id] = lane
             by_wait[entry.wait_s].append(entry)
-        _shorten(self._unsettled)
+        self._shorten(self._unsettled)
         for wait_s, entries in by_wait.items():
             if wait_s > 0:
                 pack.timers.append(loop.call_later(wait_s, self._outcome_is_late, entries))
@@ -315,21 +322,25 @@ class RabbitWrites:
         for entry in entries:
             entry.fail(CommandPending(entry.command_id))
 
-    def _forget(self, entry: InFlight) -> None:
+    def _forget(self, lane: str, entry: InFlight) -> None:
         """Nobody waits for this command any more."""
         self._in_flight -= 1
-        if entry.correlation_id is not None:
-            self._by_correlation.pop(entry.correlation_id, None)
-        elif self._by_id.get(entry.command_id) is entry:
+        self._by_correlation.pop(entry.correlation_id or "", None)
+        if self._by_id.get(entry.command_id) is entry:
             del self._by_id[entry.command_id]
         if entry.has_outcome:
             self._unsettled.pop(entry.command_id, None)
         elif entry.pack is not None:
-            self._unanswered[entry.command_id] = None
-            if _shorten(self._unanswered):
-                self._forgotten_until = self._number + 1
+            self._unanswered[entry.command_id] = lane
+            self._shorten(self._unanswered)
         if entry.pack is not None:
             entry.pack.forget()
+
+    def _shorten(self, ids: dict[str, str]) -> None:
+        """Forget the oldest beyond the limit. Their outcomes come before that of what is published from now on."""
+        while len(ids) > UNSETTLED_MAX:
+            lane = ids.pop(next(iter(ids)))
+            self._forgotten_until[lane] = self._number + 1
 
     def _new_reply_queue(self) -> str:
         return f"replies.{self._name}.{uuid4()}"
@@ -358,21 +369,15 @@ class RabbitWrites:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             log.error("outcome_malformed", correlation_id=properties.correlation_id, error=str(error))
             return
-        alone = None if is_pack else self._by_correlation.get(properties.correlation_id or "")
-        if alone is not None and int(properties.correlation_id) >= self._forgotten_until:
-            # Outcomes come in their lane's order.
-            self._forgotten_until = 0
+        correlation_id = properties.correlation_id
+        lane, alone = (None, None) if is_pack else self._by_correlation.get(correlation_id or "", (None, None))
+        if lane in self._forgotten_until and int(correlation_id) >= self._forgotten_until[lane]:
+            # A lane's outcomes come in its order. One of what was parked does not, but tells its message.
+            del self._forgotten_until[lane]
         for outcome in outcomes:
             self._unsettled.pop(outcome.command_id or "", None)
             self._unanswered.pop(outcome.command_id or "", None)
             entry = alone or self._by_id.get(outcome.command_id or "")
-            if entry is not None and not entry.settled.done():
+            is_another_s = entry is not None and correlation_id not in (None, entry.correlation_id)
+            if entry is not None and not is_another_s and not entry.settled.done():
                 entry.settled.set_result(outcome)
-
-
-def _shorten(ids: dict[str, None]) -> bool:
-    """Forget the oldest beyond the limit; return whether there were any."""
-    is_too_long = len(ids) > UNSETTLED_MAX
-    while len(ids) > UNSETTLED_MAX:
-        del ids[next(iter(ids))]
-    return is_too_long

@@ -76,6 +76,18 @@ async def test_a_command_still_queued_is_said_to_be_unknown(users: RunningGatewa
     assert "still queued" in body["detail"]
 
 
+async def test_a_command_that_may_wait_here_is_not_said_to_be_unknown(
+    users: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gateway has forgotten which they are; what is settled it finds all the same."""
+    monkeypatch.setattr(users.writes, "pending", lambda _: None)
+    response, body = await users.call("GET", f"/commands/{COMMAND_ID}")
+    assert (response.status, body["code"], response.headers["Retry-After"]) == (503, "overloaded", "1")
+    users.log.entries[COMMAND_ID] = settled()
+    response, _ = await users.call("GET", f"/commands/{COMMAND_ID}")
+    assert response.status == 200
+
+
 async def test_the_log_may_be_away(users: RunningGateway) -> None:
     users.log.error = DatabaseUnavailable("away")
     response, _ = await users.call("GET", f"/commands/{COMMAND_ID}")

@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import re
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -195,6 +196,7 @@ class TestHostileEvents:
     async def test_what_was_signed_long_ago_is_refused(self, hooked: RunningGateway, age_s: int) -> None:
         response, problem = await deliver(hooked, intent(), signed(intent(), age_s=age_s))
         assert (response.status, problem["code"], hooked.writes.issued) == (400, "stale", [])
+        assert problem["field"] == "Stripe-Signature"
 
     @pytest.mark.parametrize(
         "body",
@@ -215,7 +217,8 @@ class TestHostileEvents:
     )
     async def test_what_is_no_event_is_refused(self, hooked: RunningGateway, body: bytes) -> None:
         response, problem = await deliver(hooked, body)
-        assert (response.status, problem["code"]) == (400, "malformed")
+        assert (response.status, problem["code"], problem["field"]) == (400, "malformed", "body")
+        assert not re.search(r"Error|Traceback|Expecting", problem["detail"])
         assert hooked.writes.issued == []
 
     async def test_what_is_too_large_or_no_json_is_refused_unread(self, hooked: RunningGateway) -> None:

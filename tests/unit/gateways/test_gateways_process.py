@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 from asyncio.subprocess import PIPE, Process
 from pathlib import Path
@@ -163,3 +164,9 @@ async def test_a_stop_lets_what_is_in_flight_finish(users: RunningGateway) -> No
     response, _ = await request
     assert response.status == 201
     await stop
+
+
+def test_the_program_names_itself_as_it_is_called() -> None:
+    command = [sys.executable, "-m", "gateways", "--help"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    assert ran.stdout.startswith("Usage: python -m gateways [OPTIONS] SERVICE\n")

@@ -47,6 +47,12 @@ async def test_a_body_at_fault(users: RunningGateway, body: bytes, status: int, 
     assert users.writes.issued == []
 
 
+async def test_a_body_that_is_not_utf_8_is_told_where(users: RunningGateway) -> None:
+    """In the body, and not in the text that holds it."""
+    _, problem = await users.call("POST", "/users", data=b'{"name": "\xff"}', headers=JSON)
+    assert "its byte 10 (the first is 0)" in problem["detail"]
+
+
 async def test_the_last_of_two_equal_keys_counts(users: RunningGateway) -> None:
     body = b'{"name": "A", "email": "a@b", "name": "B"}'
     response, _ = await users.call("POST", "/users", data=body, headers=JSON)

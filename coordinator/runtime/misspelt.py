@@ -1,0 +1,25 @@
+"""Variables of the environment that look like settings and are none: a misspelt one would be ignored in silence."""
+
+import os
+from difflib import get_close_matches
+from typing import Final
+
+import structlog
+
+from coordinator.runtime.settings import BrokerSettings, GatewaySettings, LaneSettings
+
+OPTIONS: Final = frozenset({"GATEWAY_HOST", "GATEWAY_PORT"})
+"""Those that stand for options of the command line."""
+
+log = structlog.get_logger("settings")
+
+
+def warn_of_unknown(*groups: BrokerSettings | GatewaySettings | LaneSettings) -> None:
+    """Log each variable that begins as those of a group do, and is none of them."""
+    for group in groups:
+        known = {group.shown(field) for field in type(group).model_fields}
+        prefix = group.shown("")
+        for name in sorted(os.environ):
+            if name.upper().startswith(prefix) and name.upper() not in known | OPTIONS:
+                meant = next(iter(get_close_matches(name.upper(), known, 1)), None)
+                log.warning("setting_unknown", setting=name, meant=meant)

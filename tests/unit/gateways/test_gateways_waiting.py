@@ -1,0 +1,114 @@
+"""Requests that wait: however many there are, others are served."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import msgspec
+import pytest
+
+from coordinator.http.waiting import WAITING, Waiting
+from coordinator.runtime.settings import GatewaySettings
+from gateways.purchases import PURCHASES
+from tests.unit.gateways.conftest import RunningGateway, Start
+from tests.unit.gateways.gateway_fakes import RESULTS, FakeRows
+from tests.unit.gateways.test_gateways_connections import connected, until
+from tests.unit.gateways.test_gateways_handed_over import BEGUN, BUY
+
+CONNECTIONS_MAX = 8
+COURTESIES_MAX, OUTCOMES_MAX, CONFIRMS_MAX = 4, 6, 7
+ASYNC = {"Prefer": "respond-async"}
+
+
+@pytest.fixture
+async def shop(start: Start, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[RunningGateway]:
+    """A users gateway whose purchases do not end."""
+    monkeypatch.setitem(RESULTS, "users.open_purchase", BEGUN)
+    running = await start("users", GatewaySettings(connections_max=CONNECTIONS_MAX))
+    running.runner.app[PURCHASES]._purchases = cast(Any, FakeRows(BEGUN))
+    yield running
+    running.writes.gate.set()
+
+
+@asynccontextmanager
+async def calling(shop: RunningGateway, number: int, path: str, **options: Any) -> AsyncIterator[None]:
+    """So many requests that do not end by themselves."""
+    waiting = shop.runner.app[WAITING]
+    before = waiting.number
+    calls = [asyncio.create_task(shop.call("POST", path, **options)) for _ in range(number)]
+    try:
+        await until(lambda: waiting.number == before + number)
+        yield
+    finally:
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+
+def waiting_for_purchases(shop: RunningGateway) -> Any:
+    return calling(shop, COURTESIES_MAX, "/users/7/purchases", json=BUY, headers={"Prefer": "wait=10"})
+
+
+def waiting_for_outcomes(shop: RunningGateway) -> Any:
+    """The lane is held."""
+    shop.writes.gate.clear()
+    return calling(shop, OUTCOMES_MAX, "/users/7/credit", json={"amount": 1})
+
+
+async def test_those_who_wait_for_purchases_keep_nobody_from_writing_or_reading(shop: RunningGateway) -> None:
+    async with waiting_for_purchases(shop):
+        response, body = await shop.call("POST", "/users/7/purchases", json=BUY, headers={"Prefer": "wait=10"})
+        assert (response.status, response.headers["Location"]) == (202, "/purchases/3")
+        assert (body["id"], body["status"]) == (3, "running")
+        assert "Preference-Applied" not in response.headers
+        for _ in range(3):
+            response, _ = await shop.call("POST", "/users/7/credit", json={"amount": 1})
+            assert response.status == 200
+            response, _ = await shop.call("GET", "/users/7")
+            assert response.status == 200
+
+
+async def test_those_who_wait_for_outcomes_keep_nobody_from_reading(shop: RunningGateway) -> None:
+    async with waiting_for_outcomes(shop):
+        issued = len(shop.writes.issued)
+        for path, sent in (
+            ("/users/7/credit", {"amount": 1}),
+            ("/commands", [{"type": "users.credit", "args": {"id": 7, "amount": 1}}]),
+        ):
+            response, body = await shop.call("POST", path, json=sent)
+            assert (response.status, body["code"], response.headers["Retry-After"]) == (503, "overloaded", "1")
+            assert "Command-Id" not in response.headers
+        assert len(shop.writes.issued) == issued
+        response, _ = await shop.call("GET", "/users/7")
+        assert response.status == 200
+
+
+async def test_those_who_do_not_wait_for_outcomes_may_be_more(shop: RunningGateway) -> None:
+    async with (
+        waiting_for_outcomes(shop),
+        calling(shop, CONFIRMS_MAX - OUTCOMES_MAX, "/users/7/credit", json={"amount": 1}, headers=ASYNC),
+    ):
+        response, body = await shop.call("POST", "/users/7/credit", json={"amount": 1}, headers=ASYNC)
+        assert (response.status, body["code"]) == (503, "overloaded")
+
+
+async def test_a_purchase_is_not_waited_for_when_its_client_is_gone(shop: RunningGateway) -> None:
+    """However many come and leave, they wait no longer than they are there."""
+    body = msgspec.json.encode(BUY)
+    head = b"POST /users/7/purchases HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nPrefer: wait=10\r\n"
+    waiting = shop.runner.app[WAITING]
+    async with connected(shop.port) as client:
+        client.send(head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
+        await until(lambda: waiting.number == 1)
+    async with asyncio.timeout(5):
+        await until(lambda: waiting.number == 0)
+
+
+@pytest.mark.parametrize("connections_max", [1, 2, 3, 1000])
+def test_there_is_room_for_one_and_each_leaves_room_for_the_next(connections_max: int) -> None:
+    waiting = Waiting(connections_max)
+    limits = (waiting._courtesies_max, waiting._outcomes_max, waiting._confirms_max)
+    assert limits[0] >= 1
+    assert sorted(limits) == list(limits)
+    assert limits[2] <= connections_max
