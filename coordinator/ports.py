@@ -18,6 +18,8 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
+from coordinator.transports.inbox import Inbox
+from coordinator.transports.port import CommandTransport, EffectTransport, LaneTransport, Transport
 
 __all__ = (
     "Store",
@@ -37,4 +39,9 @@ __all__ = (
     "Tenure",
     "Writes",
     "CommandLog",
+    "Transport",
+    "LaneTransport",
+    "CommandTransport",
+    "EffectTransport",
+    "Inbox",
 )

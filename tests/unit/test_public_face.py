@@ -12,7 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FACES = tuple(
-    f"coordinator{part}" for part in ("", ".client", ".reading", ".http", ".cache", ".dev", ".settings", ".ports")
+    f"coordinator{part}"
+    for part in ("", ".client", ".reading", ".http", ".cache", ".dev", ".settings", ".ports", ".testing")
 )
 PROGRAMS = {
     "coordinator.cli": {"main"},

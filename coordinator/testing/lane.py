@@ -1,0 +1,136 @@
+"""The lane of a service, on a store in memory."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.lane.delivery import Delivery, Deposed, Hold
+from coordinator.lane.lane import Lane
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.commands import Command
+from coordinator.service.ids import new_command_id
+from coordinator.service.options import Origin
+from coordinator.service.outcome import Outcome
+from coordinator.service.rows import R, Row
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import LANE_MODELS
+from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from coordinator.stores.port import Changes, Lease
+from coordinator.stores.row_checks import RowChecks
+
+NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+"""When a lane in memory begins, unless it is told otherwise."""
+T = TypeVar("T")
+
+
+class Emitted(Struct, frozen=True):
+    """A command that a handler emitted, or the outcome that a command continues with. `target`: whose it is."""
+
+    target: str
+    type: str
+    arguments: dict[str, Any]
+
+
+class Tried(Struct, frozen=True):
+    """What became of a command."""
+
+    outcome: Outcome
+    emitted: list[Emitted]
+
+    @property
+    def applied(self) -> bool:
+        """Whether it took effect, now or when it came before."""
+        return self.outcome.status == "applied"
+
+    @property
+    def code(self) -> str | None:
+        """Why it took none; None: it did."""
+        return None if self.outcome.error is None else self.outcome.error.code
+
+    def result(self, model: type[T]) -> T:
+        """What the handler returned, as a `model`. Raises msgspec.ValidationError."""
+        return msgspec.json.decode(self.outcome.result, type=model)
+
+
+class LaneInMemory:
+    """The lane of one service. `now` is what handlers see as the time, and may be set.
+
+    Rows are checked as they are on every database: by the annotations of their models and the columns of their tables.
+    What only a database refuses, such as a trigger or a check, it does not know.
+    """
+
+    def __init__(self, service: Service, *, now: datetime = NOW) -> None:
+        self.now = now
+        self._service = service
+        self._store = MemoryStore(MemoryDatabase())
+        self._tags = 0
+        settings = LaneSettings()
+        self._lane = Lane(service, self._store, lambda: self.now, "test", settings, lambda: 0.0)
+
+    def given(self, *rows: Row) -> None:
+        """Have these rows in the database, before the first command or between two.
+
+        Raises ValueError for one that is not of the service, InvalidRow for one that its database would not take, and
+        BatchFault for one that is there already.
+        """
+        checks = RowChecks()
+        for row in rows:
+            if type(row) not in self._service.models:
+                raise ValueError(f"{type(row).__name__} is no model of service {self._service.name}")
+            checks.of(type(row)).new(row)
+        lease = self._store.current() or Lease(0, 0, 0, None)
+        # A lane keeps nothing of these rows from one transaction to the next.
+        self._store.begin().commit(lease, lease.sequence, Changes([], [], [[row] for row in rows]))
+
+    def apply(
+        self,
+        command: Command,
+        *,
+        command_id: str | None = None,
+        expected_version: int | None = None,
+        deadline: datetime | None = None,
+        continuation: str | None = None,
+        origin: Origin = "system",
+    ) -> Tried:
+        """Apply one command, alone in its batch.
+
+        With a `command_id` that was used before it is a repetition. With the origin `public` it is a stranger's. Raises
+        RuntimeError for one that has no outcome: it blocks the lane, or waits behind one that failed with its key.
+        """
+        message = CommandMessage(
+            command_id=command_id or new_command_id(),
+            type=command.type,
+            arguments=msgspec.json.encode(command),
+            expected_version=expected_version,
+            deadline_ms=None if deadline is None else int(deadline.timestamp() * 1000),
+            continuation=continuation,
+            origin=origin,
+        )
+        self._tags += 1
+        decision = self._lane.apply([Delivery(tag=self._tags, commands=(message,), reply_to="test")], 1)
+        if isinstance(decision, Hold | Deposed):
+            reason = decision.reason if isinstance(decision, Hold) else "it is somebody else's"
+            raise RuntimeError(f"the lane does not go on: {reason}")  # noqa: TRY004  # the command is no wrong type
+        if not decision.outcomes:
+            raise RuntimeError(f"{command.type} waits behind a command that failed, for its key (`park-key`)")
+        return Tried(
+            decision.outcomes[0],
+            [
+                Emitted(entry.lane, entry.type, msgspec.json.decode(entry.arguments, type=dict[str, Any]))
+                for entry in decision.emitted
+            ],
+        )
+
+    def rows(self, model: type[R]) -> Sequence[R]:
+        """All rows of a model, in order of their keys. The lane's own models are among those that may be asked for."""
+        if model not in (*self._service.models, *LANE_MODELS):
+            raise ValueError(f"{model.__name__} is no model of service {self._service.name}")
+        return self._store.begin().scan(model, 1 << 30)
+
+    def row(self, model: type[R], key: int | str) -> R | None:
+        """The row with this key."""
+        return next((row for row in self.rows(model) if getattr(row, model.key) == key), None)
