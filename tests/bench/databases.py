@@ -60,9 +60,9 @@ class SqlDatabase:
         self._engine: Engine = create_engine(sql_address(url), isolation_level="AUTOCOMMIT")
 
     def prepare(self) -> None:
+        metadata.create_all(self._engine)
         # The lane's tables are there for the alternatives too: they number orders with `counters`.
         migrate(service_named(self.lane or "bench"), DatabaseSettings(database_url=self.url))
-        metadata.create_all(self._engine)
         numbers = "generate_series(1, {0}) AS n" if self._is_postgresql else "(SELECT seq AS n FROM seq_1_to_{0}) AS n"
         column = "n" if self._is_postgresql else "n.n"
         with self._engine.connect() as connection:
