@@ -51,7 +51,9 @@ from shared.payments.stripe_webhooks import ProviderEvent, WebhookRefused, verif
 PAYMENTS: Final = web.AppKey("PAYMENTS", PaymentService)
 STRIPE: Final = web.AppKey("STRIPE", StripeSettings)
 IGNORED: Final[web.AppKey["IgnoredEvents"]] = web.AppKey("IGNORED")
-IGNORED_EVENTS: Final = Metric("gateway_events_ignored_total", "Events of Stripe's that are not for us.", ["reason"])
+IGNORED_EVENTS: Final = Metric(
+    "coordinator_gateway_events_ignored_total", "Events of Stripe's that are not for us.", ["reason"]
+)
 _LINE_S: Final = 60.0
 
 log = structlog.get_logger("gateway")

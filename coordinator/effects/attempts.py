@@ -41,9 +41,13 @@ from coordinator.service.ids import derived_command_id
 from coordinator.service.outside_calls import REASON_CHARACTERS_MAX, Call, Effect, EffectHandler, EffectRetry, GivenUp
 from coordinator.service.text import storable, storable_end
 
-RETRIES = Counter("effects_retries_total", "Calls that came to nothing and are made again.", ["service", "type"])
-POSTPONED = Counter("effects_postponed_total", "Attempts without a call: the breaker was open.", ["service", "type"])
-BREAKER_OPEN = Gauge("effects_breaker_open", "1 while the provider is taken to be away.", ["service"])
+RETRIES = Counter(
+    "coordinator_effects_retries_total", "Calls that came to nothing and are made again.", ["service", "type"]
+)
+POSTPONED = Counter(
+    "coordinator_effects_postponed_total", "Attempts without a call: the breaker was open.", ["service", "type"]
+)
+BREAKER_OPEN = Gauge("coordinator_effects_breaker_open", "1 while the provider is taken to be away.", ["service"])
 
 _FACT_POSITION: Final = 0
 _GUESS_POSITION: Final = 1

@@ -31,11 +31,17 @@ from coordinator.service.outside_calls import Effect, EffectHandler, Effects
 from coordinator.transports.dead_effects import dead_effect
 from coordinator.transports.port import EffectDelivery, EffectTransport
 
-CARRIED_OUT = Counter("effects_total", "Effects whose result the lane was told.", ["service", "type", "result"])
-SECONDS = Histogram("effects_seconds", "From the first attempt until the result is safe.", ["service", "type"])
-UNDER_WAY = Gauge("effects_under_way", "Effects that this worker has taken.", ["service"])
+CARRIED_OUT = Counter(
+    "coordinator_effects_total", "Effects whose result the lane was told.", ["service", "type", "result"]
+)
+SECONDS = Histogram(
+    "coordinator_effects_seconds", "From the first attempt until the result is safe.", ["service", "type"]
+)
+UNDER_WAY = Gauge("coordinator_effects_under_way", "Effects that this worker has taken.", ["service"])
 OLDEST = Gauge(
-    "effects_oldest_seconds", "Age of the oldest effect without a result that this worker has had.", ["service"]
+    "coordinator_effects_oldest_seconds",
+    "Age of the oldest effect without a result that this worker has had.",
+    ["service"],
 )
 
 _WAIT_HERE_S_MAX: Final = 2.0

@@ -48,11 +48,11 @@ QUIET_S: Final = 60.0
 """At most one line in this time tells of each kind of connection that was ended."""
 
 ENDED: Final = Counter(
-    "gateway_connections_ended_total",
+    "coordinator_gateway_connections_ended_total",
     "Connections that this gateway ended or refused, by why.",
     ("service", "reason"),
 )
-OPEN: Final = Gauge("gateway_connections", "Open connections.", ("service",))
+OPEN: Final = Gauge("coordinator_gateway_connections", "Open connections.", ("service",))
 
 log = structlog.get_logger("gateway")
 

@@ -16,21 +16,25 @@ from prometheus_client import Counter, Gauge, Histogram
 from coordinator.http.keys import CONTEXT, SERVICE_NAME, RequestContext
 from coordinator.runtime.telemetry import Stage
 
-REQUESTS: Final = Counter("gateway_requests_total", "Requests answered.", ("service", "method", "route", "status"))
+REQUESTS: Final = Counter(
+    "coordinator_gateway_requests_total", "Requests answered.", ("service", "method", "route", "status")
+)
 SECONDS: Final = Histogram(
-    "gateway_request_seconds",
+    "coordinator_gateway_request_seconds",
     "From a request's arrival until its response is written.",
     ("service", "route"),
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 STAGE_SECONDS: Final = Histogram(
-    "gateway_stage_seconds",
+    "coordinator_gateway_stage_seconds",
     "What a write spends in each stage: validate, publish, apply, reply.",
     ("service", "stage"),
     buckets=(0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
-COMMANDS: Final = Counter("gateway_commands_total", "Commands of `POST /commands`, by status.", ("service", "status"))
-IN_FLIGHT: Final = Gauge("gateway_in_flight", "Requests being served.", ("service",))
+COMMANDS: Final = Counter(
+    "coordinator_gateway_commands_total", "Commands of `POST /commands`, by status.", ("service", "status")
+)
+IN_FLIGHT: Final = Gauge("coordinator_gateway_in_flight", "Requests being served.", ("service",))
 
 UNMATCHED: Final = "unmatched"
 ERROR_CHARACTERS_MAX: Final = 500

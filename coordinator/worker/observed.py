@@ -11,25 +11,27 @@ from coordinator.lane.delivery import Hold, Settlement
 from coordinator.service.outcome import Status
 from coordinator.stores.port import Lease
 
-COMMANDS = Counter("lane_commands_total", "Commands settled.", ["lane", "status"])
-REPLAYED = Counter("lane_replayed_total", "Commands whose recorded outcome was returned again.", ["lane"])
-DEAD_LETTERS = Counter("lane_dead_letters_total", "Commands dead-lettered.", ["lane"])
+COMMANDS = Counter("coordinator_lane_commands_total", "Commands settled.", ["lane", "status"])
+REPLAYED = Counter("coordinator_lane_replayed_total", "Commands whose recorded outcome was returned again.", ["lane"])
+DEAD_LETTERS = Counter("coordinator_lane_dead_letters_total", "Commands dead-lettered.", ["lane"])
 DROPPED = Counter(
-    "lane_dead_letters_dropped_total", "Dead letters without a usable id that were one too many.", ["lane"]
+    "coordinator_lane_dead_letters_dropped_total", "Dead letters without a usable id that were one too many.", ["lane"]
 )
-HOLDS = Counter("lane_holds_total", "Batches that had to wait for the database.", ["lane"])
-PROJECTION_ERRORS = Counter("lane_projection_errors_total", "Errors of the lane's projection.", ["lane"])
-TAKEOVERS = Counter("lane_takeovers_total", "Times that this process took the lane over.", ["lane"])
-BATCH_SECONDS = Histogram("lane_batch_seconds", "Time to apply and commit one batch.", ["lane"])
+HOLDS = Counter("coordinator_lane_suspensions_total", "Batches that had to wait for the database.", ["lane"])
+PROJECTION_ERRORS = Counter("coordinator_lane_projection_errors_total", "Errors of the lane's projection.", ["lane"])
+TAKEOVERS = Counter("coordinator_lane_takeovers_total", "Times that this process took the lane over.", ["lane"])
+BATCH_SECONDS = Histogram("coordinator_lane_batch_seconds", "Time to apply and commit one batch.", ["lane"])
 BATCH_COMMANDS = Histogram(
-    "lane_batch_commands",
+    "coordinator_lane_batch_commands",
     "Commands of one batch.",
     ["lane"],
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
 )
-GAPS = Gauge("lane_publisher_gaps", "Missing predecessors of publisher sessions that were given up.", ["lane"])
-SEQUENCE = Gauge("lane_sequence", "The last sequence settled by this process.", ["lane"])
-EPOCH = Gauge("lane_epoch", "The epoch held by this process; 0 while it stands by.", ["lane"])
+GAPS = Gauge(
+    "coordinator_lane_publisher_gaps", "Missing predecessors of publisher sessions that were given up.", ["lane"]
+)
+SEQUENCE = Gauge("coordinator_lane_sequence", "The last sequence settled by this process.", ["lane"])
+EPOCH = Gauge("coordinator_lane_epoch", "The epoch held by this process; 0 while it stands by.", ["lane"])
 
 LOGGED_MAX = 10
 
@@ -86,7 +88,7 @@ class Observed:
     def suspended(self, hold: Hold, *, is_first: bool) -> None:
         self._holds.inc()
         if is_first and hold.delay_s > 0:
-            log.error("lane_held", lane=self._lane, reason=hold.reason, retry_s=hold.delay_s)
+            log.error("lane_suspended", lane=self._lane, reason=hold.reason, retry_s=hold.delay_s)
 
     def deposed(self) -> None:
         log.warning("lane_lost", lane=self._lane, reason="another consumer raised the epoch")

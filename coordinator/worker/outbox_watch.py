@@ -21,8 +21,8 @@ from coordinator.service.ids import system_command_id
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.port import Backlog, Store, StoreError
 
-ROWS = Gauge("lane_outbox_rows", "Emitted commands that the broker has not confirmed.", ["lane", "target"])
-AGE = Gauge("lane_outbox_age_seconds", "How long the oldest of them has waited.", ["lane", "target"])
+ROWS = Gauge("coordinator_lane_outbox_rows", "Emitted commands that the broker has not confirmed.", ["lane", "target"])
+AGE = Gauge("coordinator_lane_outbox_age_seconds", "How long the oldest of them has waited.", ["lane", "target"])
 WARNED_EVERY_S = 60.0
 
 log = structlog.get_logger("outbox")

@@ -238,7 +238,7 @@ async def test_every_request_is_one_log_line_with_its_stages(system: System) -> 
         )
         metrics = session.get(f"{system.urls['users']}/metrics")
         async with metrics as response:
-            assert "gateway_requests_total" in await response.text()
+            assert "coordinator_gateway_requests_total" in await response.text()
 
     def lines() -> list[dict[str, Any]]:
         logged = [json.loads(line) for line in gateway.log_path.read_text().splitlines() if line.startswith("{")]

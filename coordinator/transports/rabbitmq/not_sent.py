@@ -6,7 +6,7 @@ import structlog
 from prometheus_client import Counter
 
 WARNED_EVERY_S = 60.0
-NOT_SENT = Counter("lane_outcomes_not_sent_total", "Messages of outcomes that could not be sent.", ["lane"])
+NOT_SENT = Counter("coordinator_lane_outcomes_not_sent_total", "Messages of outcomes that could not be sent.", ["lane"])
 
 log = structlog.get_logger("consumer")
 

@@ -31,7 +31,7 @@ _STOP_LEAD_S: Final = 0.15
 _RUN_MAX_S: Final = 3600
 
 _MARK: Final = "report: "
-_IN_FLIGHT: Final = re.compile(r"^gateway_in_flight\{.*\} (\S+)$", re.MULTILINE)
+_IN_FLIGHT: Final = re.compile(r"^coordinator_gateway_in_flight\{.*\} (\S+)$", re.MULTILINE)
 
 _SCRIPT: Final = """\
 wrk.method = "POST"

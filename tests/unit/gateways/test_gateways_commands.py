@@ -256,7 +256,7 @@ async def test_a_request_of_several_commands_is_one_line_and_counted(users: Runn
         return str((await users.call("GET", "/metrics"))[1].decode())
 
     def counted(text: str, status: str) -> float:
-        name = f'gateway_commands_total{{service="users",status="{status}"}} '
+        name = f'coordinator_gateway_commands_total{{service="users",status="{status}"}} '
         return sum(float(line.removeprefix(name)) for line in text.splitlines() if line.startswith(name))
 
     def answer(message: CommandMessage) -> Outcome:

@@ -299,7 +299,7 @@ class TestTheNumberOfConnections:
             async with connected(users.port) as client:
                 client.send(GET)
                 assert await client.status() == 200
-        assert "gateway_connections_ended_total" in (await users.call("GET", "/metrics"))[1].decode()
+        assert "coordinator_gateway_connections_ended_total" in (await users.call("GET", "/metrics"))[1].decode()
 
 
 def limits(monkeypatch: pytest.MonkeyPatch, soft: int, hard: int) -> list[tuple[int, int]]:
@@ -396,7 +396,7 @@ async def test_three_hundred_slow_heads_keep_nobody_from_being_served() -> None:
         for attacker in attackers:
             attacker.cancel()
         await asyncio.gather(*attackers, return_exceptions=True)
-        assert 'gateway_connections_ended_total{reason="gave_way"' in text
+        assert 'coordinator_gateway_connections_ended_total{reason="gave_way"' in text
     finally:
         process.send_signal(signal.SIGTERM)
         code, stderr = await ended(process)

@@ -127,11 +127,11 @@ async def test_metrics_count_by_route_and_not_by_path(payments: RunningGateway) 
     text = body.decode()
     assert response.headers["Content-Type"].startswith("text/plain; version=")
     labels = 'method="GET",route="/payments/{id}",service="payments"'
-    assert f'gateway_requests_total{{{labels},status="200"}}' in text
-    assert f'gateway_requests_total{{{labels},status="404"}}' in text
+    assert f'coordinator_gateway_requests_total{{{labels},status="200"}}' in text
+    assert f'coordinator_gateway_requests_total{{{labels},status="404"}}' in text
     assert 'method="other",route="unmatched",service="payments",status="404"' in text
-    assert 'gateway_request_seconds_count{route="/payments/{id}",service="payments"}' in text
+    assert 'coordinator_gateway_request_seconds_count{route="/payments/{id}",service="payments"}' in text
     for stage in ("validate", "publish", "apply", "reply"):
-        assert f'gateway_stage_seconds_count{{service="payments",stage="{stage}"}}' in text
-    assert 'gateway_in_flight{service="payments"} 1.0' in text
+        assert f'coordinator_gateway_stage_seconds_count{{service="payments",stage="{stage}"}}' in text
+    assert 'coordinator_gateway_in_flight{service="payments"} 1.0' in text
     assert "/payments/99" not in text

@@ -22,7 +22,9 @@ from coordinator.transports.rabbitmq.properties import command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
-DEAD = Counter("effects_dead_total", "Messages that are no effect, or met a defect; the lane was told.", ["service"])
+DEAD = Counter(
+    "coordinator_effects_dead_total", "Messages that are no effect, or met a defect; the lane was told.", ["service"]
+)
 
 _PAUSE_S_MAX: Final = 30.0
 _LINE_S: Final = 60.0
