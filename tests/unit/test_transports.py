@@ -26,7 +26,7 @@ from tests.simulation.broker import Broker, Channel, Message
 from tests.simulation.publisher import Publisher
 from tests.simulation.schedule import IDLE, NEVER, Act, Schedule
 from tests.support.consuming import has_any, settlement, take
-from tests.support.transport_contract import COMMAND_BYTES, TransportContract
+from tests.support.transport_contract import COMMAND_BYTES, TransportContract, command
 
 LANE = "ledger"
 ROOM = 5
@@ -124,6 +124,20 @@ class TestInProcess(TransportContract):
         yield transporting
         if transporting.consuming is not None:
             await transporting.consuming.leave()
+
+    async def test_what_is_settled_already_does_not_stay_in_the_journal(self, tmp_path: Path) -> None:
+        transporting = LocalTransporting(tmp_path / "ledger.queue")
+        consumer = await transporting.consumer()
+        queue = consumer.queue
+        message = command(1)
+        number = queue.put(message)
+        await consumer.settle(await consumer.take(1))
+        await asyncio.sleep(0)  # so that the loop has heard of it
+        await queue.accept(number, message)
+        await consumer.leave()
+        journal = FileJournal(transporting.path)
+        assert journal.read() == []
+        journal.close()
 
 
 class Quiet:

@@ -100,8 +100,12 @@ class LocalQueue:
         """Return once a crash does not lose the command any more. Raises OutcomeUnknown if that cannot be had."""
         if self._loop is None or self._journal is None:
             raise OutcomeUnknown(f"command {message.command_id} is under way, and would be lost with this process")
+        with self._lock:
+            if number not in self._sizes:
+                # It is settled meanwhile, and the log has it: in the journal nobody would take it out any more.
+                return
+            self._accepted.add(number)
         written: asyncio.Future[None] = self._loop.create_future()
-        self._accepted.add(number)
         self._adding.append((Accepted(number, message), written))
         self._write_soon()
         await written
