@@ -372,6 +372,7 @@ def test_the_example_of_a_monolith_runs(
     migrate(registry().service("users"), DatabaseSettings(database_url=url))
     monkeypatch.setenv("USERS_DATABASE_URL", url)
     monkeypatch.setenv("USERS_READER_URL", "postgresql://nobody@127.0.0.1:9/users")  # nothing is read
+    monkeypatch.chdir(tmp_path)  # where it keeps a file
     exec(compile(IN_PROCESS, "README.md", "exec"), {})
     assert capsys.readouterr().out.splitlines()[-1] == "1 1"
 
