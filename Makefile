@@ -74,7 +74,7 @@ bench: $(BENCH_STAMP) ## the lane against what one would do without it, in 7 min
 bench-full: $(BENCH_STAMP) ## the same with every row, longer, with larger logs and backlogs (more than an hour)
 	@exec $(BIN)/python -m tests.bench --full $(BENCH_ARGS)
 
-lock: ## pin the dependencies anew (needs uv)
+lock: ## pin the dependencies again (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q --extra reference pyproject.toml -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q --extra reference --extra mongodb-stand-in --extra test -c requirements.lock pyproject.toml -o requirements-dev.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q --extra reference --extra mongodb-stand-in --extra test --extra bench -c requirements-dev.lock pyproject.toml -o requirements-bench.lock

@@ -4,7 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
-from coordinator.cache import ToldLog
+from coordinator.cache import CacheConsistentLog
 from coordinator.http import (
     CHECKS,
     Check,
@@ -98,15 +98,15 @@ def attach(app: web.Application, dependencies: Dependencies) -> None:
 
     async def close(_app: web.Application) -> None:
         await cache.close()
-        if isinstance(dependencies.command_log, ToldLog):
+        if isinstance(dependencies.command_log, CacheConsistentLog):
             await dependencies.command_log.close()
 
     app.on_cleanup.append(close)
 
 
-def open_log(database: Database) -> ToldLog:
+def open_log(database: Database) -> CacheConsistentLog:
     """The command log, which tells nothing that a later read of the cache could contradict."""
-    return ToldLog(open_command_log(database), open_cache(), load(CacheSettings).lease_s)
+    return CacheConsistentLog(open_command_log(database), open_cache(), load(CacheSettings).lease_s)
 
 
 GATEWAY: Final = Gateway(name="items", routes=routes, attach=attach, commands=SERVICE.commands, open_log=open_log)

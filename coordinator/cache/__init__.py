@@ -1,6 +1,6 @@
 """The projection of committed rows to Redis, and reads from it."""
 
-from coordinator.cache.command_log import ToldLog
+from coordinator.cache.command_log import CacheConsistentLog
 from coordinator.cache.connections import AsyncRedisScripts, RedisScripts
 from coordinator.cache.projection import CacheProjection
 from coordinator.cache.reader import RowCache
@@ -12,5 +12,5 @@ __all__ = (
     # For readers
     "RowCache",
     "AsyncRedisScripts",
-    "ToldLog",
+    "CacheConsistentLog",
 )

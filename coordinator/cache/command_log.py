@@ -26,7 +26,7 @@ class Shows(Protocol):
         """Close the connections."""
 
 
-class ToldLog:
+class CacheConsistentLog:
     """Implements `CommandLog`."""
 
     def __init__(

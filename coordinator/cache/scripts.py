@@ -4,7 +4,7 @@
 becomes of Redis: slow, stopped, cut off, killed, restarted with old data or none, flushed, full, failed over.
 
 **The lease.** One key holds a *generation* and the moment until which it lives. A reader believes an entry only if it
-bears the generation of a lease that is alive, which the script that reads the entry checks. A generation is made anew
+bears the generation of a lease that is alive, which the script that reads the entry checks. A generation is made again
 whenever the lane does not know what became of the last one; all older entries are void then. It begins with the
 `run_id` of the Redis process that it was made for: on one that was restarted with what it had saved, or on a replica
 that was promoted, nothing is believed until the lane has claimed a lease there.

@@ -71,7 +71,7 @@ def dev_ports() -> tuple[PlannedPort, ...]:
 
 
 def operating(text: str) -> str:
-    """OPERATING.md with its settings made anew. Raises ValueError where the markers are missing."""
+    """OPERATING.md with its settings made again. Raises ValueError where the markers are missing."""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:

@@ -141,7 +141,7 @@ def _message(
     message = CommandMessage(
         command_id=_command_id(given.id, model.lane(), idempotency_key),
         type=given.type,
-        # Encoded anew, as a request of one command is: the same command has the same fingerprint by either way.
+        # Encoded again, as a request of one command is: the same command has the same fingerprint by either way.
         arguments=msgspec.json.encode(command),
         traceparent=traceparent,
     )

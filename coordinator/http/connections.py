@@ -207,7 +207,7 @@ class Connections:
             self._timer = asyncio.get_running_loop().call_later(self._watch_s, self._watch)
 
     def _check_descriptors(self) -> None:
-        """uvloop says nothing when it cannot accept for want of descriptors: it closes what comes."""
+        """uvloop says nothing when it has no descriptors left to accept with: it closes what comes."""
         try:
             os.close(os.open(os.devnull, os.O_RDONLY))
         except OSError as error:

@@ -114,7 +114,7 @@ class Orders:
         is_whole = letter.size_bytes == len(letter.arguments)
         if command.args is UNSET and not is_whole:
             text = (
-                f"dead letter {letter.id} keeps only a part of its {letter.size_bytes} bytes: give its arguments anew"
+                f"dead letter {letter.id} keeps only a part of its {letter.size_bytes} bytes: give its arguments again"
             )
             raise Rejected("not_replayable", text)
         arguments = letter.arguments if command.args is UNSET else bytes(command.args)

@@ -1,7 +1,7 @@
 """Giving a lane its orders: the commands that act on the lane itself (coordinator/lane/control.py).
 
 An order's id is made of what it says, so that repeating one is safe: it is carried out once, and its outcome is told
-again. One that was refused may be given anew, since the reason may be gone: that is another order, with another id.
+again. One that was refused may be given again, since the reason may be gone: that is another order, with another id.
 """
 
 import asyncio

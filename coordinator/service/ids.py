@@ -1,7 +1,7 @@
 """Command ids, and who may use which.
 
-Version 7 is made anew, version 5 stands for a client's idempotency key. Version 8 is derived by the system, for what it
-says to itself: it is a public function of other ids, so the doors that are open to strangers refuse it
+Version 7 is new each time, version 5 stands for a client's idempotency key. Version 8 is derived by the system, for
+what it says to itself: it is a public function of other ids, so the doors that are open to strangers refuse it
 (`is_system_id`), or whoever used such an id first would take the place of the system's own command.
 """
 

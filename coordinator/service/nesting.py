@@ -33,7 +33,7 @@ def taken_apart(text: bytes, level: int) -> tuple[bytes, dict[bytes, bytes]]:
     """JSON text with a mark in the place of every array and object so many levels down; and those, by the marks.
 
     So what is around them can be read, whatever is wrong with one of them: no parser looks at what is taken out. A mark
-    is JSON text too, an array; nobody who writes the rest can write one, since they are drawn anew for each text.
+    is JSON text too, an array; nobody who writes the rest can write one, since each text has its own, drawn by chance.
     """
     drawn = secrets.token_hex(16).encode()
     taken_out: dict[bytes, bytes] = {}

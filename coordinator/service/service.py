@@ -28,7 +28,7 @@ class Tenure(Protocol):
     def proved_at_s(self) -> float:
         """A moment of the monotonic clock after which the epoch was certainly still current.
 
-        What was committed under it before that moment, and told, nobody else had changed since.
+        Rows committed under this epoch before that moment, and announced, have not been changed by anyone else.
         """
 
     def prove(self) -> bool:

@@ -8,8 +8,8 @@ A store is used by one thread. Its errors say what became of the transaction, an
     │   ├── BatchFault          certainly for what a command wrote: rerunning the same batch would fail again
     │   └── BatchRefused        for a reason that the server does not tell for certain: a time limit, a trigger's error
     ├── Conflict            the database aborted the transaction to resolve a conflict; nothing was committed
-    └── StoreUnavailable    the database is away, or takes nothing, for want of a right, a table or space; a commit may
-                            or may not have happened
+    └── StoreUnavailable    the database is away, or takes nothing, since a right, a table or space is missing; a
+                            commit may or may not have happened
 
 A command is the culprit of a refusal only if its neighbours are committed without it. So what everything would meet
 alike is StoreUnavailable, which says what to do; and what may be either is BatchRefused: the lane finds out.

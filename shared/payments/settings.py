@@ -33,7 +33,7 @@ class StripeSettings(BaseSettings, Limits):
         "of this deployment, 16 characters or more; keep it when other keys are changed.",
     )
     webhook_tolerance_s: int = Field(
-        default=300, ge=1, description="How far an event's time may be from ours; it is signed anew at every delivery."
+        default=300, ge=1, description="How far an event's time may be from ours; it is signed again at every delivery."
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from coordinator.cache import scripts
-from coordinator.cache.command_log import ToldLog
+from coordinator.cache.command_log import CacheConsistentLog
 from coordinator.cache.lease import CacheLease
 from coordinator.cache.projection import CacheProjection
 from tests.simulation.patching import Patches
@@ -124,8 +124,8 @@ BUGS: dict[str, Callable[[Patches], None]] = {
         LaneActor, "prove", "is_current = self.world.epoch == self.epoch", "is_current = True"
     ),
     "rows are written into a lease that was claimed after their commit": _writes_without_proof,
-    "the log does not wait": rewrite(ToldLog, "find", "entry.sequence > self._told", "False"),
-    "the log does not wait where there is no lease": rewrite(ToldLog, "_until_told", "left_s <= 0", "True"),
+    "the log does not wait": rewrite(CacheConsistentLog, "find", "entry.sequence > self._told", "False"),
+    "the log does not wait where there is no lease": rewrite(CacheConsistentLog, "_until_told", "left_s <= 0", "True"),
     "a fill comes from a database that is behind": _reads_a_replica,
 }
 

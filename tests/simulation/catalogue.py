@@ -263,7 +263,7 @@ def renewal_skipped(patches: Patches) -> None:
     patches.rewrite(Lane, "_hold", "not isinstance(error, Conflict | Refusal)", "False")
 
 
-@_mutant("numbering starts anew with every batch")
+@_mutant("numbering starts again with every batch")
 def sequence_not_continued(patches: Patches) -> None:
     for way in ("_take_for_new", "_ask_and_apply"):
         patches.rewrite(

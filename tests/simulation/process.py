@@ -250,7 +250,7 @@ class Process:
         return True
 
     def wake_io(self) -> float:
-        """When the broker's thread has something to do; when a dead process is started anew."""
+        """When the broker's thread has something to do; when a dead process is started again."""
         if self.is_dead:
             return self.world.now if self.restart_at is None else self.restart_at
         if self.world.now < self.frozen_until:

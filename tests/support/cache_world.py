@@ -13,7 +13,7 @@ from typing import Any, cast
 import redis
 from msgspec import Struct
 
-from coordinator.cache.command_log import ToldLog
+from coordinator.cache.command_log import CacheConsistentLog
 from coordinator.cache.projection import CacheProjection
 from coordinator.cache.reader import RowCache
 from coordinator.cache.scripts import Arguments, CacheUnavailable
@@ -163,7 +163,7 @@ class LogReaderActor:
         self.wake_at_s = 0.0
         self.is_over = False
         self._batch = batch
-        log = ToldLog(cast(Any, self), gateway.cache, LEASE_S, lambda: world.now_s, self._sleep)
+        log = CacheConsistentLog(cast(Any, self), gateway.cache, LEASE_S, lambda: world.now_s, self._sleep)
         self._finding = log.find("")
 
     def step(self) -> None:

@@ -246,7 +246,7 @@ def test_of_a_command_s_own_class() -> None:
 
 @pytest.mark.parametrize("what", ERRORS | REFERENCES)
 def test_of_a_command_that_is_delivered_again(what: str) -> None:
-    """Its rows are named anew for the projections."""
+    """Its rows are named again for the projections."""
     is_broken = False
 
     def reads(command: Odd) -> Any:

@@ -130,7 +130,7 @@ def test_outcomes_wait_once_for_the_end_of_the_lease_and_then_no_more(
     cache.now_s += PAUSE_S_MAX
     cache.proved_at_s = cache.now_s
     assert commit(cache, projection) == 0
-    assert cache.scripts()[-3:] == [CLOCK, CLAIM, REFRESH], "a new generation, of a clock read anew"
+    assert cache.scripts()[-3:] == [CLOCK, CLAIM, REFRESH], "a new generation, of a clock read again"
 
 
 def test_a_short_outage_costs_no_more_than_it_lasts(cache: Redis, projection: CacheProjection) -> None:

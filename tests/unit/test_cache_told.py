@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from coordinator.cache.command_log import ToldLog
+from coordinator.cache.command_log import CacheConsistentLog
 from coordinator.stores.lane_tables import LogEntry
 from tests.support.store_contract import entry
 
@@ -40,8 +40,8 @@ class Cache:
         pass
 
 
-def told_log(found: LogEntry | None, cache: Cache) -> ToldLog:
-    return ToldLog(Log(found), cache, LEASE_S, lambda: cache.now_s, cache.sleep)
+def told_log(found: LogEntry | None, cache: Cache) -> CacheConsistentLog:
+    return CacheConsistentLog(Log(found), cache, LEASE_S, lambda: cache.now_s, cache.sleep)
 
 
 async def test_an_outcome_is_told_once_the_cache_shows_it() -> None:

@@ -294,7 +294,7 @@ async def test_copies_of_one_dead_letter_are_one_and_the_failure_of_a_replay_is_
 
 
 async def test_deliveries_without_an_id_are_each_dead_lettered_on_its_own() -> None:
-    """The first is not settled yet when a new channel, whose tags begin anew, brings the second."""
+    """The first is not settled yet when a new channel, whose tags begin again, brings the second."""
     delivering, later = Delivering(Courier([])), FakeChannel()
     delivering.deliver(1, None, b'{"id": 1}')
     delivering.connect(later)

@@ -324,7 +324,7 @@ def test_a_letter_without_an_id_is_replayed_with_new_arguments_and_gets_one(worl
     problem = Problem("missing_command_id", "no id")
     world.bury(command_id=None, type="users.credit", arguments=b"x" * 100_000, problem=problem)
     cut = world.run("dead", "replay", "--letter", 1, "--lane", "users", expect=1)
-    assert "give its arguments anew" in cut.stderr
+    assert "give its arguments again" in cut.stderr
     [replayed] = world.json("dead", "replay", "--letter", 1, "--lane", "users", "--args", '{"id": 1, "amount": 1}')
     assert is_system_id(replayed["replayed_as"])
     assert replayed["command_id"] is None

@@ -1,6 +1,6 @@
 """The statements of one table on MySQL, with the values in them.
 
-The driver looks at the type of every value anew, for longer than the server takes to insert a row. The type of a
+The driver looks at the type of every value again, for longer than the server takes to insert a row. The type of a
 column is known, so one function writes all of its values. What has to be escaped, the driver's own function escapes;
 it takes a backslash for an escape, which the session's sql_mode lets it be.
 """

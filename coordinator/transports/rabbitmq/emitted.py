@@ -73,7 +73,7 @@ class EmittedCommands:
 
     def _send(self, entry: OutboxEntry) -> None:
         if entry.id in self._under_way:
-            # The table was read anew meanwhile. Two of them could not both be called back.
+            # The table was read again meanwhile. Two of them could not both be called back.
             return
         confirm = self._publisher.publish(SYSTEM_EXCHANGE, entry.lane, properties_of(entry), entry.arguments)
         self._under_way[entry.id] = confirm

@@ -26,7 +26,7 @@ class Kept:
     """One connection that is to be there for as long as its process.
 
     However an attempt ends, the next one comes: after a pause that grows from about AMQP_RECONNECT_DELAY_S to
-    AMQP_RECONNECT_DELAY_S_MAX, and begins anew once connected. Two ways lead out: a defect, which is raised, and a
+    AMQP_RECONNECT_DELAY_S_MAX, and begins again once connected. Two ways lead out: a defect, which is raised, and a
     ConfigurationError, as long as the connection has never been there. Later it is an outage like others: the broker
     may be restored, or a right be given back, while ending the process would help nobody.
     """
