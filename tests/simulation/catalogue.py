@@ -29,7 +29,6 @@ from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.publisher_progress import PublisherProgress
 from coordinator.lane.refusal import refusal
 from coordinator.lane.runs import Runs
-from coordinator.lane.tenancy import Tenancy
 from coordinator.lane.transactions import Transactions
 from coordinator.lane.trying import tried
 from coordinator.lane.window import Window
@@ -281,14 +280,6 @@ _rewritten(
     "_check_paused",
     "lease.paused is not None",
     "False",
-)
-_rewritten(
-    "doubt-only-read",
-    "a commit that nobody knows of lands after the lease was found to be ours still",
-    Tenancy,
-    "claim",
-    "current is not None and not self._is_uncertain",
-    "current is not None",
 )
 
 # The log.

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 LOOKS_EVERY_S = 1.0
+TURNS_MAX = 2000
+"""How often a lane may be called without a wait: for each piece of a batch that it looks for culprits in."""
 _CHECKS: dict[str, RowChecks] = {}
 
 
@@ -86,6 +88,7 @@ class Process:
         self.has_ended = False
         self.restart_at: float | None = None
         self.waiting = 0
+        self.turns = 0
         self.io_thread, self.lane_thread = io_thread, lane_thread
         io_thread.step, io_thread.wake = self.step_io, self.wake_io
         lane_thread.step, lane_thread.wake = self.step_lane, self.wake_lane
@@ -275,6 +278,7 @@ class Process:
         if self._is_in_lane or self.is_dead or self.world.now < self.frozen_until or not self._is_due():
             return IDLE
         self._is_in_lane = True
+        self.turns = 0
         try:
             self._wanted = self._running.send(self._answer())
             delay_s = self._wanted.timeout_s if isinstance(self._wanted, Take) else self._wanted.delay_s
@@ -328,6 +332,9 @@ class TracedLane(Lane):
 
     def apply(self, deliveries: Sequence[Delivery], generation: int = 0) -> Decision:
         process, gaps = self.process, self.gaps
+        process.turns += 1
+        if process.turns > TURNS_MAX:
+            raise RuntimeError(f"{process} goes round in circles: the lane is never done with its batch")
         if not self.has_batch or generation != self._tenancy.generation:
             # Now, since its channel may be another by the time that the batch is committed.
             process.waiting = self._order.held + sum(len(delivery.commands) for delivery in deliveries)
