@@ -39,7 +39,7 @@ def test_nobody_sleeps_while_there_is_something_for_him_to_do(monkeypatch: pytes
 def test_the_seeds_reach_every_fault_and_every_outcome() -> None:
     """A simulation in which nothing happens proves nothing."""
     lines: list[str] = []
-    worlds = [World(seed, lines.append) for seed in range(1, 201)]
+    worlds = [World(seed, lines.append) for seed in range(1, 401)]
     for world in worlds:
         world.run()
     text = "\n".join(lines)
