@@ -148,7 +148,8 @@ class InProcessWrites:
                 await asyncio.wait({settled}, timeout=WAIT_S if wait_s is None else wait_s)
             if not settled.done():
                 await _safe(local.queue, number, message, settled)
-                if not settled.done() or wait_s == 0:
+                is_lost = settled.done() and settled.exception() is not None
+                if not settled.done() or (wait_s == 0 and not is_lost):
                     raise CommandPending(message.command_id or "")
             return settled.result()
         finally:

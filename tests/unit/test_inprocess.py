@@ -179,6 +179,21 @@ async def test_whoever_waits_for_a_lane_that_ends_by_a_defect_is_told() -> None:
             assert told.type is kind
 
 
+async def test_nobody_is_told_that_it_is_safe_by_a_lane_that_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before it was written down the lane ended: it is neither settled nor safe."""
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr("coordinator.worker.inprocess.LocalQueue.accept", never)
+    store = Defective(MemoryDatabase())
+    async with InProcessWrites({LEDGER.name: store}, [LEDGER]) as writes, asyncio.timeout(WITHIN_S):
+        await execute(writes, OpenAccount(owner="a"), Account, WriteOptions())
+        store.is_broken = True
+        with pytest.raises(OutcomeUnknown, match="may be applied"):
+            await execute(writes, OpenAccount(owner="b"), Account, WriteOptions(wait_s=0))
+
+
 class AwayAtFirst(MemoryStore):
     """Cannot be reached by its first transaction."""
 
