@@ -184,7 +184,7 @@ class Lane:
         return batch.settlement(self._admission.settled, is_last=is_last)
 
     def _fenced(self, generation: int) -> Hold | Deposed:
-        """Another consumer has the lane, or an operator has changed it: renewing the lease shows which."""
+        """Another consumer has the lane, or an operator has changed it: reading the lease shows which."""
         self._doubt()
         try:
             if self._tenancy.survives_fence():

@@ -13,13 +13,12 @@ from coordinator.lane.delivery import Delivery
 from coordinator.protocol.wire import JSON_CONTENT, CommandMessage
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
 from coordinator.service.outcome import Outcome
-from coordinator.transports.inbox import Inbox
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.consumer import LaneConsumer
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
 from coordinator.transports.rabbitmq.writes import RabbitWrites
-from tests.support.consuming import has_any, settlement, take
+from tests.support.consuming import InboxConsuming, settlement
 from tests.support.servers import Environment, quorum_queues_are_noted
 from tests.support.system import wait_until
 from tests.support.transport_contract import COMMAND_BYTES, TransportContract
@@ -27,28 +26,17 @@ from tests.support.transport_contract import COMMAND_BYTES, TransportContract
 ROOM = 5
 
 
-class RabbitConsuming:
+class RabbitConsuming(InboxConsuming):
     """A LaneConsumer, without a lane behind it."""
 
     def __init__(self, lane: str, broker: BrokerSettings) -> None:
-        self.inbox = Inbox()
+        super().__init__()
         settings = LaneSettings(outbox_watch_s=0.1)
         self.consumer = LaneConsumer(lane, broker, self.inbox, settings=settings, holder=f"test {uuid4()}")
         self.consumer.start(lambda _: None)
 
-    @property
-    def channel(self) -> int:
-        return self.inbox.generation
-
-    @property
-    def has_any(self) -> bool:
-        return has_any(self.inbox)
-
     async def until_consuming(self) -> None:
         await asyncio.to_thread(wait_until, lambda: self.consumer.is_consuming, "it consumes")
-
-    async def take(self, count: int) -> list[Delivery]:
-        return await take(self.inbox, count)
 
     async def settle(self, deliveries: list[Delivery]) -> None:
         self.consumer.settle(self.inbox.generation, settlement(deliveries))

@@ -35,14 +35,24 @@ def settlement(deliveries: Sequence[Delivery]) -> Settlement:
     )
 
 
-async def take(inbox: Inbox, count: int) -> list[Delivery]:
-    """So many deliveries, once they are there, one after the other."""
-    taken: list[Delivery] = []
-    while len(taken) < count:
-        _, deliveries = await asyncio.to_thread(inbox.take, 1, 1, 0.5)
-        taken += deliveries
-    return taken
+class InboxConsuming:
+    """Takes deliveries from the inbox that a transport fills."""
 
+    def __init__(self) -> None:
+        self.inbox = Inbox()
 
-def has_any(inbox: Inbox) -> bool:
-    return bool(inbox._deliveries or inbox._undecoded)
+    @property
+    def channel(self) -> int:
+        return self.inbox.generation
+
+    @property
+    def has_any(self) -> bool:
+        return bool(self.inbox._deliveries or self.inbox._undecoded)
+
+    async def take(self, count: int) -> list[Delivery]:
+        """So many deliveries, once they are there, one after the other."""
+        taken: list[Delivery] = []
+        while len(taken) < count:
+            _, deliveries = await asyncio.to_thread(self.inbox.take, 1, 1, 0.5)
+            taken += deliveries
+        return taken

@@ -18,26 +18,25 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import Overloaded
 from coordinator.service.outcome import Outcome
-from coordinator.transports.inbox import Inbox
 from coordinator.transports.inprocess.journal import FileJournal
 from coordinator.transports.inprocess.queue import LocalQueue
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
 from tests.simulation.broker import Broker, Channel, Message
 from tests.simulation.publisher import Publisher
 from tests.simulation.schedule import IDLE, NEVER, Act, Schedule
-from tests.support.consuming import has_any, settlement, take
+from tests.support.consuming import InboxConsuming, settlement
 from tests.support.transport_contract import COMMAND_BYTES, TransportContract, command
 
 LANE = "ledger"
 ROOM = 5
 
 
-class LocalConsuming:
+class LocalConsuming(InboxConsuming):
     """The lane of the process that has the queue."""
 
     def __init__(self, owner: "LocalTransporting") -> None:
         self._owner = owner
-        self.inbox = Inbox()
+        super().__init__()
         self.queue = LocalQueue(
             LANE,
             self.inbox,
@@ -48,17 +47,6 @@ class LocalConsuming:
             bytes_max=owner.bytes_max,
         )
         self.queue.start(lambda _: None)
-
-    @property
-    def channel(self) -> int:
-        return self.inbox.generation
-
-    @property
-    def has_any(self) -> bool:
-        return has_any(self.inbox)
-
-    async def take(self, count: int) -> list[Delivery]:
-        return await take(self.inbox, count)
 
     async def settle(self, deliveries: list[Delivery]) -> None:
         self.queue.settle(self.channel, settlement(deliveries))

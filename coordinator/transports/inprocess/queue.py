@@ -70,11 +70,6 @@ class LocalQueue:
     def unready_reason(self) -> str | None:
         return None
 
-    @property
-    def is_durable(self) -> bool:
-        """Whether `accept` can be called: whether there is a journal."""
-        return self._journal is not None
-
     def start(self, on_emitted_confirmed: Confirmed) -> None:
         """Within the event loop. What was accepted before comes first, in its order."""
         self._on_emitted_confirmed = on_emitted_confirmed
