@@ -69,10 +69,10 @@ CLAIM: Final = (
     + """
 local now, here = clock(), server()
 if tonumber(ARGV[2]) <= now or string.match(ARGV[1], '^%x+') ~= here then return {0, now, 0} end
-local held = redis.call('HGET', KEYS[1], 'generation')
+local found = redis.call('HGET', KEYS[1], 'generation')
 redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'until', ARGV[2], 'sequence', ARGV[3])
 redis.call('PEXPIREAT', KEYS[1], ARGV[2])
-return {1, now, (held and string.match(held, '^%x+') ~= here) and 1 or 0}
+return {1, now, (found and string.match(found, '^%x+') ~= here) and 1 or 0}
 """
 )
 """(lease; generation, deadline in ms, the lane's sequence) -> whether it is claimed, the time in ms, whether the lease
@@ -89,8 +89,8 @@ end
 local rows = tonumber(ARGV[5])
 for row = 1, rows do
   local key, version, text = KEYS[1 + row], ARGV[4 + 2 * row], ARGV[5 + 2 * row]
-  local held = redis.call('HMGET', key, 'generation', 'version')
-  if held[1] ~= ARGV[1] or not held[2] or tonumber(held[2]) < tonumber(version) then
+  local found = redis.call('HMGET', key, 'generation', 'version')
+  if found[1] ~= ARGV[1] or not found[2] or tonumber(found[2]) < tonumber(version) then
     redis.call('DEL', key)
     redis.call('HSET', key, 'generation', ARGV[1], 'version', version, 'row', text)
     redis.call('EXPIRE', key, ARGV[4])
@@ -110,10 +110,10 @@ READ: Final = (
     + """
 local generation = alive(KEYS[1])
 if not generation then return {} end
-local held = redis.call('HMGET', KEYS[2], 'generation', 'row', 'token')
-if held[1] == generation then
-  if held[2] then return {generation, held[2]} end
-  if held[3] then return {generation, false, held[3]} end
+local found = redis.call('HMGET', KEYS[2], 'generation', 'row', 'token')
+if found[1] == generation then
+  if found[2] then return {generation, found[2]} end
+  if found[3] then return {generation, false, found[3]} end
 end
 redis.call('DEL', KEYS[2])
 redis.call('HSET', KEYS[2], 'generation', generation, 'token', ARGV[1])
@@ -128,8 +128,8 @@ FILL: Final = (
     _COMMON
     + """
 if alive(KEYS[1]) ~= ARGV[1] then return 0 end
-local held = redis.call('HMGET', KEYS[2], 'generation', 'token')
-if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then return 0 end
+local found = redis.call('HMGET', KEYS[2], 'generation', 'token')
+if found[1] ~= ARGV[1] or found[2] ~= ARGV[2] then return 0 end
 redis.call('HDEL', KEYS[2], 'token')
 redis.call('HSET', KEYS[2], 'version', ARGV[3], 'row', ARGV[4])
 redis.call('EXPIRE', KEYS[2], ARGV[5])

@@ -234,7 +234,7 @@ class Connection(RequestHandler):
     """One connection, with the limits of its states."""
 
     __slots__ = (
-        *("_closing_since_s", "_head_bytes", "_held", "_is_in_head", "_lost", "_unread_since_s", "_unwanted"),
+        *("_closing_since_s", "_head_bytes", "_open", "_is_in_head", "_lost", "_unread_since_s", "_unwanted"),
         *("is_surplus", "limits"),
     )
 
@@ -242,7 +242,7 @@ class Connection(RequestHandler):
         super().__init__(manager, **options)
         self.limits = connections
         # aiohttp forgets the transport when it begins to close it, and that may take as long as the client likes.
-        self._held: asyncio.Transport | None = None
+        self._open: asyncio.Transport | None = None
         self._lost: asyncio.Future[None] | None = None
         self._is_in_head = True
         self._head_bytes = 0
@@ -261,7 +261,7 @@ class Connection(RequestHandler):
         """Done once its client is gone."""
         if self._lost is None:
             self._lost = asyncio.get_running_loop().create_future()
-            if self._held is None:
+            if self._open is None:
                 self._lost.set_result(None)
         return self._lost
 
@@ -271,11 +271,11 @@ class Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's is none by inheritance.
-        held = self._held = cast(asyncio.Transport, transport)
+        opened = self._open = cast(asyncio.Transport, transport)
         if not self.limits.admit(self):
             self._force_close = True
-            held.write(_head_of(503, self.limits.settings.retry_after_s))
-            held.close()
+            opened.write(_head_of(503, self.limits.settings.retry_after_s))
+            opened.close()
             return
         super().connection_made(transport)
         if self.is_surplus:
@@ -283,7 +283,7 @@ class Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self.limits.forget(self)
-        self._held = None
+        self._open = None
         if self._lost is not None and not self._lost.done():
             self._lost.set_result(None)
         super().connection_lost(exc)
@@ -330,9 +330,9 @@ class Connection(RequestHandler):
     def check(self, now: float) -> None:
         """End it, if it has been in its state for too long."""
         settings = self.limits.settings
-        if self._held is None:
+        if self._open is None:
             return
-        if self._held.is_closing():
+        if self._open.is_closing():
             self._closing_since_s = self._closing_since_s or now
             if now - self._closing_since_s > settings.send_timeout_s:
                 self.limits.count("send_timeout")
@@ -346,15 +346,15 @@ class Connection(RequestHandler):
     def abort(self) -> None:
         """Close it at once, whatever is on its way."""
         self.limits.forget(self)
-        held = self._held
+        opened = self._open
         self.force_close()
-        if held is not None:
-            held.abort()
+        if opened is not None:
+            opened.abort()
 
     def _end(self, reason: str, status: int | None) -> None:
         self.limits.count(reason)
-        if status is not None and self._held is not None:
-            self._held.write(_head_of(status))
+        if status is not None and self._open is not None:
+            self._open.write(_head_of(status))
         self.force_close()
 
 

@@ -62,7 +62,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     removed: list[Ref[Row]]
 
 
-class Hold(Struct, frozen=True):
+class Suspension(Struct, frozen=True):
     """The database is away or busy, or an operator must act: acknowledge nothing, and offer the same deliveries again
     after the delay."""
 
@@ -74,4 +74,4 @@ class Deposed(Struct, frozen=True):
     """Another consumer has the lane: drop the connection and stand by."""
 
 
-Decision = Settlement | Hold | Deposed
+Decision = Settlement | Suspension | Deposed

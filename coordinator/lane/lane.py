@@ -10,7 +10,7 @@ from coordinator.lane.admission import Admission
 from coordinator.lane.basis import Blocked
 from coordinator.lane.batch import Batch, settlement_of
 from coordinator.lane.control import CONTROL_HANDLERS
-from coordinator.lane.delivery import Decision, Delivery, Deposed, Hold, Settlement
+from coordinator.lane.delivery import Decision, Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.knowledge import Knowledge
 from coordinator.lane.pauses import Pauses
 from coordinator.lane.publisher_order import PublisherOrder
@@ -42,7 +42,7 @@ class Lane:
         self._store = store
         self._elapsed_s = elapsed_s
         self._tenancy = Tenancy(store, holder, clock)
-        self._order = PublisherOrder(settings.held_max, settings.gap_timeout_s)
+        self._order = PublisherOrder(settings.early_max, settings.gap_timeout_s)
         self._admission = Admission(store, self._order, handlers, targets)
         self._knowledge = Knowledge(service, clock, settings, handlers, targets, self._order)
         self._transactions = Transactions(store, clock, settings, self._tenancy, self._knowledge)
@@ -59,7 +59,7 @@ class Lane:
         """How often this consumer has taken the lane over; renewing its own lease does not count."""
         return self._tenancy.takeovers
 
-    def holds_lease(self) -> bool:
+    def is_current(self) -> bool:
         """Whether the lease is still this consumer's, by a read of the database. Raises StoreError."""
         return self._tenancy.is_proved()
 
@@ -97,7 +97,7 @@ class Lane:
 
         A Settlement means that the deliveries of its `tags` are settled and on disk; others are early, or wait in the
         lane's batch (`has_batch`): what is settled is returned before culprits are looked for among the others. After
-        a Hold the same deliveries must be offered again, before any others. Deposed is final for a generation.
+        a Suspension the same deliveries must be offered again, before any others. Deposed is final for a generation.
         """
         if self._tenancy.is_lost(generation):
             return Deposed()
@@ -113,7 +113,7 @@ class Lane:
         except Fenced:
             return self._fenced(generation)
         except (StoreUnavailable, Conflict, Refusal, Blocked) as error:
-            return self._hold(error)
+            return self._suspended(error)
 
     def sweep(self) -> Decision | None:
         """Remove confirmed entries from the outbox now, when there is no batch to do it in.
@@ -129,7 +129,7 @@ class Lane:
         except Fenced:
             return self._fenced(generation)
         except (StoreUnavailable, Conflict, Refusal, Blocked) as error:
-            return self._hold(error)
+            return self._suspended(error)
         return settlement_of([], swept, []) if swept.emitted else None
 
     def _secure_lease(self, generation: int) -> None:
@@ -183,19 +183,19 @@ class Lane:
         self._pauses.succeeded()
         return batch.settlement(self._admission.settled, is_last=is_last)
 
-    def _fenced(self, generation: int) -> Hold | Deposed:
+    def _fenced(self, generation: int) -> Suspension | Deposed:
         """Another consumer has the lane, or an operator has changed it: reading the lease shows which."""
         self._doubt()
         try:
             if self._tenancy.survives_fence():
-                return Hold(0.0, "an operator has changed the lane")
+                return Suspension(0.0, "an operator has changed the lane")
         except (StoreUnavailable, Conflict, Refusal) as error:
-            return self._hold(error)
+            return self._suspended(error)
         self._forget()
         self._tenancy.lose(generation)
         return Deposed()
 
-    def _hold(self, error: Exception) -> Hold:
+    def _suspended(self, error: Exception) -> Suspension:
         """Try again later. After a failure whose outcome is not certain the lease is in doubt, to be renewed first."""
         if isinstance(error, Blocked):
             self._doubt()

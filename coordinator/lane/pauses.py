@@ -1,7 +1,7 @@
 """How long a lane waits before it tries the same deliveries again."""
 
 from coordinator.lane.basis import Blocked
-from coordinator.lane.delivery import Hold
+from coordinator.lane.delivery import Suspension
 from coordinator.runtime.settings import LaneSettings
 from coordinator.stores.port import Refusal, StoreUnavailable
 
@@ -31,14 +31,14 @@ class Pauses:
         """Something was settled, or a conflict is looked into."""
         self._failures = 0
 
-    def after(self, error: Exception) -> Hold:
+    def after(self, error: Exception) -> Suspension:
         """The pause after a failure."""
         if isinstance(error, Blocked):
-            return Hold(_OPERATOR_DELAY_S, str(error))
+            return Suspension(_OPERATOR_DELAY_S, str(error))
         if isinstance(error, StoreUnavailable):
             first_s = self._settings.retry_delay_s
         else:
             first_s = _REFUSAL_DELAY_S if isinstance(error, Refusal) else _CONFLICT_DELAY_S
         delay_s = min(first_s * 2 ** min(self._failures, 16), self._settings.retry_delay_s_max)
         self._failures += 1
-        return Hold(delay_s, f"{type(error).__name__}: {error}")
+        return Suspension(delay_s, f"{type(error).__name__}: {error}")

@@ -40,14 +40,14 @@ class PublisherOrder:
     Strangers choose the names and the numbers: what is kept is bounded, and n deliveries cost O(n log n).
     """
 
-    def __init__(self, held_max: int, gap_timeout_s: float) -> None:
-        self._held_max = held_max
+    def __init__(self, early_max: int, gap_timeout_s: float) -> None:
+        self._early_max = early_max
         self._gap_timeout_s = gap_timeout_s
         # The publisher seen last is the last one.
         self._next: OrderedDict[str, int] = OrderedDict()
         self._rows: dict[str, PublisherPosition | None] = {}
         # By arrival, so that the oldest is the first one.
-        self._held: OrderedDict[int, _Early] = OrderedDict()
+        self._early: OrderedDict[int, _Early] = OrderedDict()
         # By publisher a heap of numbers, each with its arrival: the same command may arrive several times, and each is
         # acknowledged.
         self._waiting: dict[str, list[tuple[int, int]]] = {}
@@ -58,13 +58,13 @@ class PublisherOrder:
         """Begin again: the broker delivers again what was not acknowledged."""
         self._next.clear()
         self._rows.clear()
-        self._held.clear()
+        self._early.clear()
         self._waiting.clear()
 
     @property
-    def held(self) -> int:
+    def early(self) -> int:
         """How many deliveries and parts of deliveries wait for a predecessor."""
-        return len(self._held)
+        return len(self._early)
 
     @property
     def known(self) -> int:
@@ -106,11 +106,11 @@ class PublisherOrder:
                 self._take(delivery, span, ready)
             else:
                 arrival = next(self._arrivals)
-                self._held[arrival] = _Early(delivery, span, now_s)
+                self._early[arrival] = _Early(delivery, span, now_s)
                 heapq.heappush(self._waiting.setdefault(span.publisher, []), (span.first, arrival))
         while (oldest := self._oldest()) is not None and now_s - oldest.since_s >= self._gap_timeout_s:
             self._give_up(oldest.span.publisher, ready)
-        if len(self._held) > self._held_max:
+        if len(self._early) > self._early_max:
             self._relieve(ready)
         self._forget_some()
         return ready
@@ -151,7 +151,7 @@ class PublisherOrder:
         if waiting is None:
             return
         while waiting and waiting[0][0] <= self._next[publisher]:
-            early = self._held.pop(heapq.heappop(waiting)[1])
+            early = self._early.pop(heapq.heappop(waiting)[1])
             ready.append(early.delivery)
             self._next[publisher] = max(self._next[publisher], early.span.last + 1)
         if not waiting:
@@ -160,7 +160,7 @@ class PublisherOrder:
     def _give_up(self, publisher: str, ready: list[Delivery]) -> None:
         """What a publisher's first one waits for is not waited for any longer."""
         self.gaps += 1
-        first = self._held.pop(heapq.heappop(self._waiting[publisher])[1])
+        first = self._early.pop(heapq.heappop(self._waiting[publisher])[1])
         self._take(first.delivery, first.span, ready)
 
     def _relieve(self, ready: list[Delivery]) -> None:
@@ -171,7 +171,7 @@ class PublisherOrder:
         """
         crowd = [(-len(waiting), -min(at for _, at in waiting), name) for name, waiting in self._waiting.items()]
         heapq.heapify(crowd)
-        while len(self._held) > self._held_max:
+        while len(self._early) > self._early_max:
             _, since, publisher = crowd[0]
             self._give_up(publisher, ready)
             waiting = self._waiting.get(publisher)
@@ -191,7 +191,7 @@ class PublisherOrder:
                 self._rows.pop(publisher, None)
 
     def _oldest(self) -> _Early | None:
-        return next(iter(self._held.values())) if self._held else None
+        return next(iter(self._early.values())) if self._early else None
 
 
 def _span(delivery: Delivery) -> _Span | None:

@@ -11,10 +11,10 @@ from coordinator.service.errors import ConfigurationError
 
 
 class Readiness(Struct, frozen=True):
-    """Whether a process does its work now; `held` says what it waits for."""
+    """Whether a process does its work now; `reason` says why it does not."""
 
     is_ready: bool
-    held: str | None = None
+    reason: str | None = None
 
 
 class HealthEndpoint:
@@ -60,7 +60,7 @@ class HealthEndpoint:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         state = self._readiness()
-        body = {"status": "ready" if state.is_ready else "unready", self._kind: self._name, "held": state.held}
+        body = {"status": "ready" if state.is_ready else "unready", self._kind: self._name, "reason": state.reason}
         return web.json_response(body, status=200 if state.is_ready else 503)
 
 

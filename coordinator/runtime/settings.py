@@ -135,7 +135,7 @@ class LaneSettings(BaseSettings, Limits):
     allow_unsynced: bool = Field(
         default=False, description="Run on a database that does not sync its commits: confirmed commands can be lost."
     )
-    held_max: int = Field(
+    early_max: int = Field(
         default=400,
         ge=0,
         description="Messages, and parts of packs, that wait for an earlier of their publisher; below the prefetch.",
@@ -162,7 +162,7 @@ class LaneSettings(BaseSettings, Limits):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         self._check_at_most("retry_delay_s", "retry_delay_s_max")
-        if self.held_max >= self.prefetch:
+        if self.early_max >= self.prefetch:
             raise ValueError(
                 f"{self.shown('held_max')} ({self.held_max}) must be below {self.shown('prefetch')} ({self.prefetch}): "
                 "else what waits for a missing command keeps that command out"

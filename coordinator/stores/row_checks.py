@@ -62,10 +62,10 @@ class RowCheck:
         if not self._is_new_sound(row, row):
             self._explain(row, None)
 
-    def change(self, row: Row, held: Row) -> None:
-        """The same, but for the values that the row held has too."""
-        if not self._is_change_sound(row, held):
-            self._explain(row, held)
+    def change(self, row: Row, before: Row) -> None:
+        """The same, but for the values that the row had before."""
+        if not self._is_change_sound(row, before):
+            self._explain(row, before)
 
     def key(self, column: str, value: object) -> None:
         """Raises InvalidRow unless rows can be found by such a value in this column."""
@@ -80,10 +80,10 @@ class RowCheck:
         if problem is not None:
             raise InvalidRow(f"{self._model.table}.{field.name}: {problem}")
 
-    def _explain(self, row: Row, held: Row | None) -> None:
+    def _explain(self, row: Row, before: Row | None) -> None:
         for field in self._fields:
             value = getattr(row, field.name)
-            if held is not None and value is getattr(held, field.name):
+            if before is not None and value is getattr(before, field.name):
                 continue
             problem = _problem(field, value)
             if problem is not None:
@@ -183,11 +183,11 @@ def _compiled(fields: list[_Field], *, is_compared: bool) -> _Check:
         if field.is_optional:
             sound.insert(0, "value is None")
         if is_compared:
-            parts.append(f"((value := row.{field.name}) is held.{field.name} or {' or '.join(sound)})")
+            parts.append(f"((value := row.{field.name}) is before.{field.name} or {' or '.join(sound)})")
         else:
             parts.append(f"((value := row.{field.name}) is None and {field.is_optional} or {' or '.join(sound)})")
     # The names of fields are code, not input.
-    check: _Check = eval(f"lambda row, held: {' and '.join(parts) or 'True'}", _NAMES)  # noqa: S307
+    check: _Check = eval(f"lambda row, before: {' and '.join(parts) or 'True'}", _NAMES)  # noqa: S307
     return check
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
-from coordinator.lane.delivery import Delivery, Deposed, Hold
+from coordinator.lane.delivery import Delivery, Deposed, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
@@ -112,8 +112,8 @@ class LaneInMemory:
         )
         self._tags += 1
         decision = self._lane.apply([Delivery(tag=self._tags, commands=(message,), reply_to="test")], 1)
-        if isinstance(decision, Hold | Deposed):
-            reason = decision.reason if isinstance(decision, Hold) else "it is somebody else's"
+        if isinstance(decision, Suspension | Deposed):
+            reason = decision.reason if isinstance(decision, Suspension) else "it is somebody else's"
             raise RuntimeError(f"the lane does not go on: {reason}")  # noqa: TRY004  # the command is no wrong type
         if not decision.outcomes:
             raise RuntimeError(f"{command.type} waits behind a command that failed, for its key (`park-key`)")

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from coordinator.lane.delivery import Delivery, Deposed, Hold, Settlement
+from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.service.service import Projection
 from coordinator.stores.lane_tables import OutboxEntry
@@ -60,7 +60,7 @@ class Observer(Protocol):
     def settled(self, settlement: Settlement, gaps: int, sequence: int | None) -> None:
         """A settlement was handed to the transport."""
 
-    def suspended(self, hold: Hold, *, is_first: bool) -> None:
+    def suspended(self, suspension: Suspension, *, is_first: bool) -> None:
         """The same deliveries are to be offered again. `is_first`: since the last settlement."""
 
     def deposed(self) -> None:
@@ -174,12 +174,12 @@ class LaneLoop:
         lease = self._lane.lease
         self._observer.settled(settlement, self._lane.gaps, None if lease is None else lease.sequence)
 
-    def _suspended(self, channel: int, hold: Hold) -> _IsVoid:
+    def _suspended(self, channel: int, suspension: Suspension) -> _IsVoid:
         """Wait before the same deliveries are offered again; True: they are void now, or the process stops."""
-        self._observer.suspended(hold, is_first=self.suspended_reason is None)
-        if hold.delay_s > 0:
-            self.suspended_reason = hold.reason
-        is_void: bool = yield Pause(channel, hold.delay_s)
+        self._observer.suspended(suspension, is_first=self.suspended_reason is None)
+        if suspension.delay_s > 0:
+            self.suspended_reason = suspension.reason
+        is_void: bool = yield Pause(channel, suspension.delay_s)
         if is_void:
             # Nothing waits here any more. A standby gets no batch whose success would say so.
             self.suspended_reason = None
@@ -199,7 +199,7 @@ class LaneLoop:
         self._tenure.note(began_at_s)
         if isinstance(decision, Deposed):
             yield from self._deposed(channel)
-        elif isinstance(decision, Hold):
+        elif isinstance(decision, Suspension):
             self._sweeps_again = not (yield from self._suspended(channel, decision))
         else:
             self.suspended_reason = None

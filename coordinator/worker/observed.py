@@ -7,7 +7,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator.lane.authors import described, traced
-from coordinator.lane.delivery import Hold, Settlement
+from coordinator.lane.delivery import Settlement, Suspension
 from coordinator.service.outcome import Status
 from coordinator.stores.port import Lease
 
@@ -17,7 +17,7 @@ DEAD_LETTERS = Counter("coordinator_lane_dead_letters_total", "Commands dead-let
 DROPPED = Counter(
     "coordinator_lane_dead_letters_dropped_total", "Dead letters without a usable id that were one too many.", ["lane"]
 )
-HOLDS = Counter("coordinator_lane_suspensions_total", "Batches that had to wait for the database.", ["lane"])
+SUSPENSIONS = Counter("coordinator_lane_suspensions_total", "Batches that had to wait for the database.", ["lane"])
 PROJECTION_ERRORS = Counter("coordinator_lane_projection_errors_total", "Errors of the lane's projection.", ["lane"])
 TAKEOVERS = Counter("coordinator_lane_takeovers_total", "Times that this process took the lane over.", ["lane"])
 BATCH_SECONDS = Histogram("coordinator_lane_batch_seconds", "Time to apply and commit one batch.", ["lane"])
@@ -31,7 +31,9 @@ GAPS = Gauge(
     "coordinator_lane_publisher_gaps", "Missing predecessors of publisher sessions that were given up.", ["lane"]
 )
 SEQUENCE = Gauge("coordinator_lane_sequence", "The last sequence settled by this process.", ["lane"])
-EPOCH = Gauge("coordinator_lane_epoch", "The epoch held by this process; 0 while it stands by.", ["lane"])
+EPOCH = Gauge(
+    "coordinator_lane_epoch", "The epoch of this process; 0 while it stands by.", ["lane"]
+)
 
 LOGGED_MAX = 10
 
@@ -50,7 +52,7 @@ class Observed:
         self._epochs = EPOCH.labels(lane)
         self._gaps = GAPS.labels(lane)
         self._sequence = SEQUENCE.labels(lane)
-        self._holds = HOLDS.labels(lane)
+        self._suspensions = SUSPENSIONS.labels(lane)
         self._projection_errors = PROJECTION_ERRORS.labels(lane)
         self._batch_commands = BATCH_COMMANDS.labels(lane)
         self._dead_letters = DEAD_LETTERS.labels(lane)
@@ -85,10 +87,10 @@ class Observed:
         if sequence is not None:
             self._sequence.set(sequence)
 
-    def suspended(self, hold: Hold, *, is_first: bool) -> None:
-        self._holds.inc()
-        if is_first and hold.delay_s > 0:
-            log.error("lane_suspended", lane=self._lane, reason=hold.reason, retry_s=hold.delay_s)
+    def suspended(self, suspension: Suspension, *, is_first: bool) -> None:
+        self._suspensions.inc()
+        if is_first and suspension.delay_s > 0:
+            log.error("lane_suspended", lane=self._lane, reason=suspension.reason, retry_s=suspension.delay_s)
 
     def deposed(self) -> None:
         log.warning("lane_lost", lane=self._lane, reason="another consumer raised the epoch")

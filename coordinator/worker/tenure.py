@@ -42,10 +42,10 @@ class LaneTenure:
         # What was said of an earlier epoch says nothing of one taken over since.
         self.is_over = False
         try:
-            is_held = self._lane.holds_lease()
+            is_current = self._lane.is_current()
         except StoreError:
             return False
-        self.is_over = not is_held
-        if is_held:
+        self.is_over = not is_current
+        if is_current:
             self.proved_at_s = asked_at_s
-        return is_held
+        return is_current

@@ -45,18 +45,18 @@ class Progress:
 
     def __init__(self, work: UnitOfWork, payment: Payment, *, is_new: bool = False) -> None:
         self._work = work
-        self._held: Payment | None = None if is_new else payment
+        self._before: Payment | None = None if is_new else payment
         self.payment = payment
-        self._held_waiters = None if is_new else work.get(Waiters, payment.id)
-        self._waiters = self._held_waiters or Waiters(payment_id=payment.id)
+        self._waiters_before = None if is_new else work.get(Waiters, payment.id)
+        self._waiters = self._waiters_before or Waiters(payment_id=payment.id)
         self._resumed: list[tuple[Deferred, Refund | Rejected | None]] = []
 
     def store(self) -> Payment:
         """Do what is wanted and can be done now; save what changed, and answer those who waited for it."""
         self._go_on()
-        if self._held is None:
+        if self._before is None:
             self.payment = self._work.add(self.payment)
-        elif self.payment != self._held:
+        elif self.payment != self._before:
             self.payment = self._work.save(msgspec.structs.replace(self.payment, updated_at=self._work.now))
         self._store_waiters()
         for deferred, answer in self._resumed:
@@ -73,45 +73,45 @@ class Progress:
         amounts_as_of: datetime | None = None,
     ) -> None:
         """Note what was learnt beside the state; None leaves a value as it is."""
-        held = self.payment
+        payment = self.payment
         self.payment = msgspec.structs.replace(
-            held,
-            provider_id=held.provider_id if provider_id is None else provider_id,
-            captured=held.captured if captured is None else captured,
-            refunded=held.refunded if refunded is None else refunded,
-            reason_code=held.reason_code if reason is None else reason.code,
-            reason=held.reason if reason is None else reason.message,
-            amounts_as_of=held.amounts_as_of if amounts_as_of is None else amounts_as_of,
+            payment,
+            provider_id=payment.provider_id if provider_id is None else provider_id,
+            captured=payment.captured if captured is None else captured,
+            refunded=payment.refunded if refunded is None else refunded,
+            reason_code=payment.reason_code if reason is None else reason.code,
+            reason=payment.reason if reason is None else reason.message,
+            amounts_as_of=payment.amounts_as_of if amounts_as_of is None else amounts_as_of,
         )
 
     def move(self, event: Event, reason: Reason | None = None) -> None:
         """Bring the payment to the state that the event leads to, and end what it ends. Raises Rejected."""
-        held = self.payment
-        status = after(held.id, held.status, event)
-        known = None if held.reason_code is None else Reason(held.reason_code, held.reason or "")
-        if status == held.status and event != "refund_returned":
+        payment = self.payment
+        status = after(payment.id, payment.status, event)
+        known = None if payment.reason_code is None else Reason(payment.reason_code, payment.reason or "")
+        if status == payment.status and event != "refund_returned":
             reason = known  # of a state that stays, what is known stays too, such as an operator's word
         elif status not in _BAD:
             reason = None
         elif reason is None:
             reason = known
         self.payment = msgspec.structs.replace(
-            held,
+            payment,
             status=status,
             reason_code=None if reason is None else reason.code,
             reason=None if reason is None else reason.message,
         )
-        if held.pending_action in _ENDS.get(event, frozenset()):
+        if payment.pending_action in _ENDS.get(event, frozenset()):
             self.end()
 
     def ask(self, action: Action, waiter: Waiter, refund: Refund | None = None) -> None:
         """Have the provider called. Raises Rejected (`action_under_way`)."""
-        held = self.payment
-        if held.pending_action is not None:
-            text = f"payment {held.id}: {held.pending_action} is under way at the provider; ask again when it is known"
-            raise Rejected("action_under_way", text)
+        payment = self.payment
+        if payment.pending_action is not None:
+            under_way = f"payment {payment.id}: {payment.pending_action} is under way at the provider"
+            raise Rejected("action_under_way", f"{under_way}; ask again when it is known")
         self.payment = msgspec.structs.replace(
-            held, pending_action=action, refund_id=held.refund_id if refund is None else refund.id
+            payment, pending_action=action, refund_id=payment.refund_id if refund is None else refund.id
         )
         self._work.emit(effect_for(self.payment, action, refund))
         self._waiters = msgspec.structs.replace(self._waiters, action=_encoded(waiter()))
@@ -122,18 +122,18 @@ class Progress:
         While something is under way it is remembered. Raises Rejected. `is_asked`: the lane itself answers the command
         that asks now, if nothing need be done for it.
         """
-        held = self.payment
-        if held.pending_action is not None:
-            if held.wanted is not None:
-                raise Rejected("action_under_way", f"payment {held.id} is to be reversed already")
-            self.payment = msgspec.structs.replace(held, wanted="reverse")
+        payment = self.payment
+        if payment.pending_action is not None:
+            if payment.wanted is not None:
+                raise Rejected("action_under_way", f"payment {payment.id} is to be reversed already")
+            self.payment = msgspec.structs.replace(payment, wanted="reverse")
             self._waiters = msgspec.structs.replace(self._waiters, reversal=_encoded(waiter()))
-        elif held.status == "authorized":
+        elif payment.status == "authorized":
             self.ask("void", waiter)
-        elif held.status == "captured" and held.captured > held.refunded:
-            self.ask("refund", waiter, new_refund(self._work, held, held.captured - held.refunded))
+        elif payment.status == "captured" and payment.captured > payment.refunded:
+            self.ask("refund", waiter, new_refund(self._work, payment, payment.captured - payment.refunded))
         else:
-            if held.status == "pending":  # nobody was asked for anything
+            if payment.status == "pending":  # nobody was asked for anything
                 self.move("voided")
             if not is_asked:
                 self._resume(waiter(), None)
@@ -224,13 +224,13 @@ class Progress:
             self._resumed.append((waiter, answer))
 
     def _store_waiters(self) -> None:
-        held, waiters = self._held_waiters, self._waiters
-        if held is None:
+        before, waiters = self._waiters_before, self._waiters
+        if before is None:
             if waiters.action is not None or waiters.reversal is not None:
                 self._work.add(waiters)
         elif waiters.action is None and waiters.reversal is None:
-            self._work.remove(held)
-        elif waiters != held:
+            self._work.remove(before)
+        elif waiters != before:
             self._work.save(waiters)
 
 

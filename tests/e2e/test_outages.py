@@ -109,7 +109,7 @@ async def test_a_stopped_coordinator_that_wakes_up_after_a_takeover_cannot_write
     assert active.alive
 
 
-async def test_a_database_outage_holds_the_lane_and_loses_nothing(system: System, native_servers: ServerSet) -> None:
+async def test_a_database_outage_suspends_the_lane_and_loses_nothing(system: System, native_servers: ServerSet) -> None:
     system.start("users")
 
     async def kill_postgresql(_: "asyncio.Task[Any]") -> None:

@@ -30,7 +30,7 @@ class CommitSpotter:
     # Query; COM_QUERY; a command of OP_MSG.
     _PLAIN = re.compile(rb"Q....COMMIT\x00|\x03COMMIT$|\x10commitTransaction\x00", re.DOTALL)
     # Parse, whose name the Binds of later pipelines bear.
-    _PARSE = re.compile(rb"P....([^\x00]+)\x00(?:COMMIT\x00|\s*WITH held AS )", re.DOTALL)
+    _PARSE = re.compile(rb"P....([^\x00]+)\x00(?:COMMIT\x00|\s*WITH current_lease AS )", re.DOTALL)
     _SYNC = b"S\x00\x00\x00\x04"
 
     def __init__(self) -> None:

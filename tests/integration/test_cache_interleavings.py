@@ -46,8 +46,8 @@ def test_no_schedule_makes_a_read_older_than_what_was_acknowledged(client: redis
 # The bugs. Each is a piece of a script, or of a function, and what it is instead.
 
 _FILL_CHECKS = """if alive(KEYS[1]) ~= ARGV[1] then return 0 end
-local held = redis.call('HMGET', KEYS[2], 'generation', 'token')
-if held[1] ~= ARGV[1] or held[2] ~= ARGV[2] then return 0 end
+local found = redis.call('HMGET', KEYS[2], 'generation', 'token')
+if found[1] ~= ARGV[1] or found[2] ~= ARGV[2] then return 0 end
 """
 _FILL_ANY = """local generation = alive(KEYS[1])
 if not generation then return 0 end
@@ -57,11 +57,11 @@ _SETS = "redis.call('HSET', key, 'generation', ARGV[1], 'version', version, 'row
 _REPLACES = f"redis.call('DEL', key)\n    {_SETS}"
 
 SCRIPT_BUGS = {
-    "a fill needs no token": (" or held[2] ~= ARGV[2] then return 0", " then return 0"),
+    "a fill needs no token": (" or found[2] ~= ARGV[2] then return 0", " then return 0"),
     "a fill goes into whatever generation is alive": (_FILL_CHECKS, _FILL_ANY),
     "the lease's end is not looked at": (" and tonumber(lease[2]) > clock()", ""),
     "a restarted Redis is believed": (" and string.match(lease[1], '^%x+') == server()", ""),
-    "an entry is believed whatever its generation": ("if held[1] == generation then", "if held[1] then"),
+    "an entry is believed whatever its generation": ("if found[1] == generation then", "if found[1] then"),
     "a refresh goes into whatever generation is alive": (
         "if alive(KEYS[1]) ~= ARGV[1] then return {0, clock()} end",
         "ARGV[1] = alive(KEYS[1])\nif not ARGV[1] then return {0, clock()} end",

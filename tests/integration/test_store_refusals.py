@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pytest
 from sqlalchemy import make_url, text
 
-from coordinator.lane.delivery import Delivery, Hold, Settlement
+from coordinator.lane.delivery import Delivery, Settlement, Suspension
 from coordinator.stores.open import open_store as open_store_at
 from coordinator.stores.port import BatchRefused, Store
 from tests.integration.test_stores import _OnServer, sql_ledgers  # noqa: F401  # a fixture
@@ -44,7 +44,7 @@ def opened(*owners: str, first: int = 1) -> list[Delivery]:
 
 
 def settled(lane: LaneUnderTest, sent: Sequence[Delivery]) -> Settlement:
-    """Everything, however often the lane has to hold in between."""
+    """Everything, however often the lane is suspended in between."""
     found: list[Settlement] = []
     for _ in range(200):
         decision = lane.lane.apply(sent)
@@ -91,7 +91,7 @@ class _Refusals(_OnServer):
             assert codes(outcomes) == [APPLIED] * 300
             lane.store.close()
 
-    def test_a_missing_right_holds_the_lane_until_it_is_given(self, limited_store: Store, url: str) -> None:
+    def test_a_missing_right_suspends_the_lane_until_it_is_given(self, limited_store: Store, url: str) -> None:
         lane = LaneUnderTest(limited_store)
         assert codes(settled(lane, opened("before")).outcomes) == [APPLIED]
         for rights in ("accounts", "command_log"):
@@ -99,14 +99,14 @@ class _Refusals(_OnServer):
             sent = opened(f"{rights} a", f"{rights} b", first=10 if rights == "accounts" else 20)
             _run(url, [self.revoke.format(**names)])
             for _ in range(8):
-                hold = lane.lane.apply(sent)
-                assert isinstance(hold, Hold)
-                assert "GRANT" in hold.reason
-                assert rights in hold.reason
+                suspension = lane.lane.apply(sent)
+                assert isinstance(suspension, Suspension)
+                assert "GRANT" in suspension.reason
+                assert rights in suspension.reason
             _run(url, [self.grant.format(**names)])
             assert codes(settled(lane, sent).outcomes) == [APPLIED] * 2
 
-    def test_a_table_that_is_missing_holds_the_lane_until_it_is_back(self, open_store: OpenStore, url: str) -> None:
+    def test_a_table_that_is_missing_suspends_the_lane_until_it_is_back(self, open_store: OpenStore, url: str) -> None:
         lane = LaneUnderTest(open_store())
         assert codes(settled(lane, opened("before")).outcomes) == [APPLIED]
         sent = opened("a", "b", first=10)
@@ -114,10 +114,10 @@ class _Refusals(_OnServer):
             url, ["ALTER TABLE accounts RENAME TO accounts_away"], ["ALTER TABLE accounts_away RENAME TO accounts"]
         ):
             for _ in range(8):
-                hold = lane.lane.apply(sent)
-                assert isinstance(hold, Hold)
-                assert "run `coordinator migrate`" in hold.reason
-                assert "accounts" in hold.reason
+                suspension = lane.lane.apply(sent)
+                assert isinstance(suspension, Suspension)
+                assert "run `coordinator migrate`" in suspension.reason
+                assert "accounts" in suspension.reason
         assert codes(settled(lane, sent).outcomes) == [APPLIED] * 2
         assert len(lane.rows(Account)) == 3
 

@@ -208,12 +208,12 @@ class Broker:
         self.world.wake(channel.reader)
         self.world.wake(self.actor)
         channel.outbound.clear()
-        held = channel.unacknowledged.values()
+        taken = channel.unacknowledged.values()
         for queues in (self.queues, self.dead):
             for queue in queues.values():
                 if channel in queue.channels:
                     queue.channels.remove(channel)
-                    queue.requeue([message for message in held if message.queue is queue])
+                    queue.requeue([message for message in taken if message.queue is queue])
                     if queue.is_dead and queue.ready:
                         self.world.wake_lane(queue.lane)
         channel.unacknowledged.clear()
@@ -222,11 +222,11 @@ class Broker:
         """What a nack or a cancel does: what was delivered last comes back ahead of the rest. For mutants."""
         for queue in self.queues.values():
             if channel in queue.channels:
-                held = [message for message in channel.unacknowledged.values() if not message.queue.is_dead]
-                middle = len(held) // 2
-                for message in held:
+                taken = [message for message in channel.unacknowledged.values() if not message.queue.is_dead]
+                middle = len(taken) // 2
+                for message in taken:
                     message.is_redelivered = True
-                queue.ready.extendleft(reversed(held[middle:] + held[:middle]))
+                queue.ready.extendleft(reversed(taken[middle:] + taken[:middle]))
                 self.world.wake(self.actor)
         for queue in self.dead.values():
             queue.requeue([message for message in channel.unacknowledged.values() if message.queue is queue])
@@ -349,7 +349,7 @@ class Broker:
     def _acknowledge(self, channel: Channel) -> None:
         acknowledgement = channel.outbound.popleft()
         tag, window = acknowledgement.tag, channel.unacknowledged
-        tags = [held for held in window if held <= tag] if acknowledgement.multiple else [tag]
+        tags = [each for each in window if each <= tag] if acknowledgement.multiple else [tag]
         if not tags or tag > channel.tag or (tag not in window and not acknowledgement.multiple):
             # RabbitMQ closes the channel: PRECONDITION_FAILED, unknown delivery tag.
             self.world.trace("broker: %s acknowledged the unknown tag %s", channel.name, tag)

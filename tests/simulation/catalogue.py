@@ -84,8 +84,8 @@ def acknowledge_everything(patches: Patches) -> None:
     patches.wrap(Acknowledger, "settled", settled)
 
 
-@_mutant("acknowledges up to the last settled delivery, over the held ones")
-def acknowledge_over_the_held(patches: Patches) -> None:
+@_mutant("acknowledges up to the last settled delivery, over the early ones")
+def acknowledge_over_the_early(patches: Patches) -> None:
     def settled(_: Any, self: Acknowledger, tags: Any) -> list[Acknowledgement]:
         known = [tag for tag in tags if tag in self._is_settled]
         for tag in [tag for tag in self._is_settled if known and tag <= max(known)]:
@@ -108,8 +108,8 @@ def held_deliveries_acknowledged(patches: Patches) -> None:
 
 
 @_mutant("a nack puts messages back in another order")
-def requeue_by_nack_on_hold(patches: Patches) -> None:
-    def suspended(original: Any, self: LaneLoop, number: int, hold: Any) -> Any:
+def requeue_by_nack_on_suspension(patches: Patches) -> None:
+    def suspended(original: Any, self: LaneLoop, number: int, suspension: Any) -> Any:
         process: Any = self._carrier
         channel = process.channel
         if channel is not None and number == process.generation:
@@ -120,7 +120,7 @@ def requeue_by_nack_on_hold(patches: Patches) -> None:
                 process.lane._batch.deliveries.clear()
             process.acknowledger = Acknowledger()
             process.world.broker.requeue_out_of_order(channel)
-        return (yield from original(self, number, hold))
+        return (yield from original(self, number, suspension))
 
     patches.wrap(LaneLoop, "_suspended", suspended)
     patches.rewrite(LaneLoop, "_apply", *_NOT_OFFERED_AGAIN)
@@ -162,11 +162,11 @@ def no_stand_by(patches: Patches) -> None:
 
 
 @_mutant("the batch that had to wait is never settled")
-def hold_drops_the_batch(patches: Patches) -> None:
-    def suspended(original: Any, self: LaneLoop, number: int, hold: Any) -> Any:
+def suspension_drops_the_batch(patches: Patches) -> None:
+    def suspended(original: Any, self: LaneLoop, number: int, suspension: Any) -> Any:
         if self._lane._batch is not None:
             self._lane._batch.deliveries.clear()
-        return (yield from original(self, number, hold))
+        return (yield from original(self, number, suspension))
 
     patches.wrap(LaneLoop, "_suspended", suspended)
     patches.rewrite(LaneLoop, "_apply", *_NOT_OFFERED_AGAIN)
@@ -259,7 +259,7 @@ def renewal_does_not_wait(patches: Patches) -> None:
 @_mutant("after a commit of unknown fate the log is read before the lease is renewed, under a fence by epoch")
 def renewal_skipped(patches: Patches) -> None:
     _fence_without(patches, "sequence")
-    patches.rewrite(Lane, "_hold", "not isinstance(error, Conflict | Refusal)", "False")
+    patches.rewrite(Lane, "_suspended", "not isinstance(error, Conflict | Refusal)", "False")
 
 
 @_mutant("numbering starts again with every batch")
@@ -481,7 +481,7 @@ _rewritten(
 )
 _rewritten(
     "part-acknowledges-its-pack",
-    "a pack is acknowledged while a part of it is held: a crash loses that part",
+    "a pack is acknowledged while a part of it is early: a crash loses that part",
     Runs,
     "settled",
     "if left:",

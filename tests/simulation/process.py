@@ -15,7 +15,7 @@ from msgspec import structs
 
 from coordinator.lane.acknowledger import Acknowledger
 from coordinator.lane.control import Marker
-from coordinator.lane.delivery import Decision, Delivery, Hold, Reply, Settlement
+from coordinator.lane.delivery import Decision, Delivery, Reply, Settlement, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.protocol.outcomes import encode_outcome, encode_outcomes
 from coordinator.service.rows import Ref, Row
@@ -337,7 +337,7 @@ class TracedLane(Lane):
             raise RuntimeError(f"{process} goes round in circles: the lane is never done with its batch")
         if not self.has_batch or generation != self._tenancy.generation:
             # Now, since its channel may be another by the time that the batch is committed.
-            process.waiting = self._order.held + sum(len(delivery.commands) for delivery in deliveries)
+            process.waiting = self._order.early + sum(len(delivery.commands) for delivery in deliveries)
         decision = super().apply(deliveries, generation)
         if self.gaps > gaps:
             process.world.gave_up(process)
@@ -354,11 +354,11 @@ class TracedLane(Lane):
             raise Crash
         return decision
 
-    def holds_lease(self) -> bool:
-        is_held = super().holds_lease()
+    def is_current(self) -> bool:
+        is_current = super().is_current()
         if self.process.is_dead:
             raise Crash
-        return is_held
+        return is_current
 
 
 class Watching:
@@ -376,7 +376,7 @@ class Watching:
     def settled(self, settlement: Settlement, gaps: int, sequence: int | None) -> None:
         pass
 
-    def suspended(self, hold: Hold, *, is_first: bool) -> None:
+    def suspended(self, suspension: Suspension, *, is_first: bool) -> None:
         self._process.world.wake(self._process.world.chaos.actor)
 
     def deposed(self) -> None:

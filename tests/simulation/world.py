@@ -64,14 +64,14 @@ _SETTINGS = [
     LaneSettings(
         prefetch=prefetch,
         batch_commands_max=batch,
-        held_max=held,
+        early_max=early,
         outbox_max=outbox,
         gap_timeout_s=GAP_TIMEOUT_S,
         retry_delay_s=0.05,
         retry_delay_s_max=0.2,
         nameless_dead_max=2,
     ).model_copy(update={"pack_commands_max": PACK_MAX, "message_bytes_max": BYTES_MAX})
-    for prefetch, held, outbox in ((64, 40, 1000), (12, 8, 3), (8, 2, 1))
+    for prefetch, early, outbox in ((64, 40, 1000), (12, 8, 3), (8, 2, 1))
     for batch in (500, 6, 1)
 ]
 
@@ -322,7 +322,7 @@ class World:
     # What the checks are told while it happens.
 
     def taken(self, commit: Pending, command_id: str) -> None:
-        """That a command had its turn is durable: if it overtook a predecessor of its session, it was held before."""
+        """That a command had its turn is durable: if it overtook a predecessor of its session, it was early before."""
         process = commit.process
         message = self.commands.get(command_id)
         if message is None or message.publisher is None or message.publisher_seq is None:
@@ -337,7 +337,7 @@ class World:
             # The gap shows with the first of its successors to arrive.
             received = [process.received_at.get(later) for at, later in session.items() if at is None or at > number]
             waited_s = self.now - min((time for time in received if time is not None), default=self.now)
-            if waited_s < GAP_TIMEOUT_S and commit.waiting <= self.settings.held_max:
+            if waited_s < GAP_TIMEOUT_S and commit.waiting <= self.settings.early_max:
                 self.violation(f"{command_id} overtook {missing} after {waited_s:.3f} s")
             self.given_up.add(missing)
 
@@ -391,10 +391,10 @@ class World:
         result: Any = msgspec.json.decode(outcome.result)
         if result is None:
             return
-        held = self.caches[lane].get(result["id"])
-        if held is None:
+        cached = self.caches[lane].get(result["id"])
+        if cached is None:
             # A gateway that finds nothing reads the database and fills the cache.
             row = self.databases[lane].table(Account).get(result["id"])
             self.projected(lane, [] if row is None else [row], [])
-        if held is not None and held < result["version"]:
-            self.violation(f"the cache has version {held} of account {result['id']}; {result['version']} was told")
+        if cached is not None and cached < result["version"]:
+            self.violation(f"the cache has version {cached} of account {result['id']}; {result['version']} was told")

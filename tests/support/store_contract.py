@@ -210,7 +210,7 @@ class StoreContract:
         assert accounts(store, 1) == []
         commit(store, lease, changes(inserts=[account(1)]))
 
-    def test_an_epoch_is_held_until_another_takes_over(self, open_store: OpenStore) -> None:
+    def test_an_epoch_is_current_until_another_takes_over(self, open_store: OpenStore) -> None:
         store, other = open_store(), open_store()
         lease = store.take_over("one", NOW)
         assert store.current() == lease

@@ -295,8 +295,8 @@ def test_an_outage_that_a_handler_catches_is_an_outage_all_the_same() -> None:
     lane.generation = 1
     lane.settle(delivery(1, OpenAccount(owner="c")))
     store.is_away = True
-    hold = lane.lane.apply([delivery(2, Odd())], 1)
-    assert "gone" in hold.reason  # type: ignore[union-attr]
+    suspension = lane.lane.apply([delivery(2, Odd())], 1)
+    assert "gone" in suspension.reason  # type: ignore[union-attr]
     store.is_away = False
     assert codes(lane.outcomes()) == ["applied"]
 

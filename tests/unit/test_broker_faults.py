@@ -165,14 +165,14 @@ async def test_a_lane_is_ready_again_whatever_the_broker_does_while_it_connects(
 
 
 async def test_a_lane_consumes_once_its_first_outcomes_can_go(broker: FakeBroker, settings: BrokerSettings) -> None:
-    held: list[tuple[Stream, Answer]] = []
-    broker.plan("outcomes", "Channel.Open", lambda stream, _, answer: held.append((stream, answer)))
+    waiting: list[tuple[Stream, Answer]] = []
+    broker.plan("outcomes", "Channel.Open", lambda stream, _, answer: waiting.append((stream, answer)))
     async with lane(settings) as consumer:
-        await until(lambda: bool(held) and any(each.seen["Basic.Qos"] for each in broker.of("consume")), "it waits")
+        await until(lambda: bool(waiting) and any(each.seen["Basic.Qos"] for each in broker.of("consume")), "it waits")
         # Whatever the consuming connection was to send next, it would have sent by the time that this is answered.
         await until(lambda: all(each.seen["Confirm.Select"] for each in broker.of("publish")), "the other is there")
         assert not broker.of("consume")[0].consumers
-        [(stream, answer)] = held
+        [(stream, answer)] = waiting
         stream.send_threadsafe(answer)
         await until(lambda: consumer.unready_reason is None, "the lane is ready")
         assert broker.made == 3

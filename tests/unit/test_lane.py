@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator.lane.delivery import Delivery, Deposed, Hold, Settlement
+from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.service.rows import R, by_key
 from coordinator.stores.lane_tables import Counter
@@ -128,15 +128,15 @@ def lane(database: MemoryDatabase, faults: Faults) -> LaneUnderTest:
 
 
 @pytest.mark.parametrize("point", ["begin", "load", "before commit", "after commit"])
-def test_a_batch_held_by_an_outage_is_applied_once_when_it_is_over(
+def test_a_batch_suspended_by_an_outage_is_applied_once_when_it_is_over(
     lane: LaneUnderTest, faults: Faults, point: str
 ) -> None:
     batch = [delivery(1, Deposit(id=1, amount=5)), delivery(2, Deposit(id=1, amount=6))]
     faults.arm(point, StoreUnavailable("away"))
-    assert isinstance(lane.lane.apply(batch), Hold)
+    assert isinstance(lane.lane.apply(batch), Suspension)
     faults.arm("renew", StoreUnavailable("still away"), times=2)
-    assert isinstance(lane.lane.apply(batch), Hold)
-    assert isinstance(lane.lane.apply(batch), Hold)
+    assert isinstance(lane.lane.apply(batch), Suspension)
+    assert isinstance(lane.lane.apply(batch), Suspension)
     settlement = lane.settle(*batch)
     assert [outcome.sequence for outcome in settlement.outcomes] == [2, 3]
     assert [outcome.replayed for outcome in settlement.outcomes] == [point == "after commit"] * 2
@@ -160,12 +160,12 @@ def test_a_conflict_runs_the_same_batch_again_under_the_same_epoch(
     faults.arm("before commit", Conflict("deadlock"))
     epoch = database.epoch
     batch = [delivery(1, Deposit(id=1, amount=5))]
-    assert isinstance(lane.lane.apply(batch), Hold)
+    assert isinstance(lane.lane.apply(batch), Suspension)
     assert [outcome.sequence for outcome in lane.outcomes(*batch)] == [2]
     assert database.epoch == epoch
 
 
-def test_holding_waits_longer_each_time_and_starts_anew_after_success(lane: LaneUnderTest, faults: Faults) -> None:
+def test_a_suspension_waits_longer_each_time_and_starts_anew_after_success(lane: LaneUnderTest, faults: Faults) -> None:
     batch = [delivery(1, Deposit(id=1, amount=5))]
     faults.arm("begin", StoreUnavailable("away"), times=1)
     first = lane.lane.apply(batch)
@@ -176,7 +176,7 @@ def test_holding_waits_longer_each_time_and_starts_anew_after_success(lane: Lane
     lane.settle(*batch)
     faults.arm("begin", StoreUnavailable("away"))
     again = lane.lane.apply([delivery(2, Deposit(id=1, amount=5))])
-    assert isinstance(again, Hold)
+    assert isinstance(again, Suspension)
     assert again.delay_s == 0.2
 
 
@@ -187,7 +187,7 @@ def test_a_takeover_does_not_wait_for_an_outage_of_long_ago(lane: LaneUnderTest,
     lane.lane.apply(batch)
     faults.arm("renew", StoreUnavailable("away"), times=10)
     for _ in range(10):
-        assert isinstance(lane.lane.apply(batch), Hold)
+        assert isinstance(lane.lane.apply(batch), Suspension)
     faults.arm("take over", StoreUnavailable("the connection was lost"), times=3)
     delays = [lane.lane.apply(batch, generation=1).delay_s for _ in range(3)]  # type: ignore[union-attr]
     assert delays == [0.2, 0.4, 0.8]
@@ -199,7 +199,7 @@ def test_a_consumer_that_was_taken_over_during_an_outage_is_deposed(
 ) -> None:
     faults.arm("before commit", StoreUnavailable("away"))
     batch = [delivery(1, Deposit(id=1, amount=5))]
-    assert isinstance(lane.lane.apply(batch), Hold)
+    assert isinstance(lane.lane.apply(batch), Suspension)
     LaneUnderTest(MemoryStore(database), "successor").settle(*batch)
     assert isinstance(lane.lane.apply(batch), Deposed)
     assert lane.rows(Account)[0].balance == 5
@@ -228,7 +228,7 @@ def test_an_outage_in_the_middle_of_a_bisection_applies_nothing_twice(tmp_path: 
     store.fail = fail
     first = lane.lane.apply(batch)
     assert isinstance(first, Settlement)
-    assert isinstance(lane.lane.apply(batch), Hold)
+    assert isinstance(lane.lane.apply(batch), Suspension)
     settlement = merged([first, lane.settle(*batch)])
     assert lane.rows(Account)[0].balance == 7
     assert sorted(entry.sequence for entry in lane.log()) == list(range(1, 10))
@@ -247,7 +247,7 @@ def test_rows_are_told_again_when_the_answer_to_their_commit_was_lost(lane: Lane
     """Else a cache would keep the version before, though the outcome of the later one is told."""
     batch = [delivery(1, Deposit(id=1, amount=5))]
     faults.arm("after commit", StoreUnavailable("away"))
-    assert isinstance(lane.lane.apply(batch), Hold)
+    assert isinstance(lane.lane.apply(batch), Suspension)
     assert [row.version for row in lane.settle(*batch).saved if isinstance(row, Account)] == [2]
 
 
@@ -275,7 +275,7 @@ def test_a_publisher_s_position_is_read_again_when_the_answer_to_a_commit_was_lo
 ) -> None:
     batch = [delivery(1, Deposit(id=1, amount=5), publisher="p", publisher_seq=1)]
     faults.arm("after commit", StoreUnavailable("away"))
-    assert isinstance(lane.lane.apply(batch), Hold)
+    assert isinstance(lane.lane.apply(batch), Suspension)
     more = [*batch, delivery(2, Deposit(id=1, amount=6), publisher="p", publisher_seq=2)]
     assert lane.settle(*more).tags == [batch[0].tag]
     assert [outcome.sequence for outcome in lane.settle(more[1]).outcomes] == [3]

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from coordinator.lane.acknowledger import Acknowledgement, Acknowledger
 from coordinator.lane.control import Marker
-from coordinator.lane.delivery import Delivery, Hold, Settlement
+from coordinator.lane.delivery import Delivery, Settlement, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.service import Service
@@ -45,7 +45,7 @@ def tags_in_order(lane: LaneUnderTest) -> list[str]:
     return [entry.command_id for entry in lane.log()[1:]]
 
 
-def test_a_command_ahead_of_its_predecessor_is_held_until_that_arrives(lane: LaneUnderTest) -> None:
+def test_a_command_ahead_of_its_predecessor_is_early_until_that_arrives(lane: LaneUnderTest) -> None:
     first, second, third = numbered(1), numbered(2), numbered(3)
     early = lane.settle(third, second)
     assert (early.tags, early.outcomes) == ([], [])
@@ -55,7 +55,7 @@ def test_a_command_ahead_of_its_predecessor_is_held_until_that_arrives(lane: Lan
     assert lane.rows(PublisherPosition)[0].sequence == 3
 
 
-def test_a_held_command_that_arrives_twice_is_acknowledged_twice(lane: LaneUnderTest) -> None:
+def test_an_early_command_that_arrives_twice_is_acknowledged_twice(lane: LaneUnderTest) -> None:
     second, again = numbered(2), numbered(2)
     assert lane.settle(second, again).tags == []
     first = numbered(1)
@@ -118,7 +118,7 @@ def test_a_pack_taken_apart_whose_channel_is_lost_comes_again_whole(lane: LaneUn
     assert sorted(lane.settle(second).tags) == sorted([second.tag, again.tag])
 
 
-def test_holding_one_publisher_holds_no_other(lane: LaneUnderTest) -> None:
+def test_a_publisher_that_is_early_delays_no_other(lane: LaneUnderTest) -> None:
     settlement = lane.settle(numbered(2, "p"), numbered(1, "q"), delivery(9, Deposit(id=1, amount=1)))
     assert len(settlement.tags) == 2
     assert lane.lane.due_in_s() == LaneSettings().gap_timeout_s
@@ -137,10 +137,10 @@ def test_a_gap_that_is_never_filled_is_given_up_and_counted(lane: LaneUnderTest)
     assert codes(lane.outcomes(numbered(5))) == ["applied"]
 
 
-def test_no_more_are_held_than_the_limit(database: MemoryDatabase) -> None:
+def test_no_more_are_early_than_the_limit(database: MemoryDatabase) -> None:
     lane = LaneUnderTest(MemoryStore(database))
     lane.do(OpenAccount(owner="a"))
-    limit = LaneSettings().held_max
+    limit = LaneSettings().early_max
     settlement = lane.settle(*(numbered(number) for number in range(2, limit + 3)))
     assert lane.lane.gaps == 1
     assert len(settlement.tags) == limit + 1
@@ -153,7 +153,7 @@ def test_a_successor_knows_how_far_a_publisher_was(lane: LaneUnderTest, database
     assert [outcome.replayed for outcome in successor.settle(numbered(2), numbered(3)).outcomes] == [True, False, False]
 
 
-def test_what_was_held_on_a_lost_channel_is_forgotten_and_delivered_again(lane: LaneUnderTest) -> None:
+def test_what_was_early_on_a_lost_channel_is_forgotten_and_delivered_again(lane: LaneUnderTest) -> None:
     lane.settle(numbered(2))
     lane.generation = 1
     settlement = lane.settle(numbered(1))
@@ -176,7 +176,7 @@ def test_any_order_of_arrival_gives_the_publisher_s_order(lane: LaneUnderTest) -
         assert lane.lane.gaps == before
 
 
-def test_acknowledgements_go_around_what_is_held() -> None:
+def test_acknowledgements_go_around_what_is_early() -> None:
     acknowledger = Acknowledger()
     for tag in range(1, 7):
         acknowledger.delivered(tag)
@@ -199,7 +199,7 @@ def test_a_paused_lane_commits_nothing_and_goes_on_where_it_was(lane: LaneUnderT
     batch = [delivery(1, Deposit(id=1, amount=5))]
     before = database.epoch, database.sequence
     decisions = [lane.lane.apply(batch) for _ in range(3)]
-    assert isinstance(decisions[-1], Hold)
+    assert isinstance(decisions[-1], Suspension)
     assert "paused by an operator: maintenance" in decisions[-1].reason
     assert (database.epoch, database.sequence) == before
     pause(database, None)
@@ -213,8 +213,8 @@ def test_a_consumer_that_takes_a_paused_lane_over_stays_paused(lane: LaneUnderTe
     successor = LaneUnderTest(MemoryStore(database), "successor")
     batch = [delivery(1, Deposit(id=1, amount=5))]
     epoch = database.epoch
-    assert isinstance(successor.lane.apply(batch), Hold)
-    assert isinstance(successor.lane.apply(batch), Hold)
+    assert isinstance(successor.lane.apply(batch), Suspension)
+    assert isinstance(successor.lane.apply(batch), Suspension)
     assert database.epoch == epoch
     pause(database, None)
     assert codes(successor.outcomes(*batch)) == ["applied"]
@@ -229,7 +229,7 @@ def cancel(database: MemoryDatabase, number: int) -> None:
 def test_a_cancelled_command_is_never_applied(lane: LaneUnderTest, database: MemoryDatabase) -> None:
     cancel(database, 2)
     batch = [delivery(number, Deposit(id=1, amount=number)) for number in (1, 2, 3)]
-    assert isinstance(lane.lane.apply(batch), Hold)
+    assert isinstance(lane.lane.apply(batch), Suspension)
     outcomes = lane.outcomes()
     assert codes(outcomes) == ["applied", "cancelled", "applied"]
     assert [outcome.sequence for outcome in outcomes] == [2, 3, 4]
@@ -252,7 +252,7 @@ def blocking(database: MemoryDatabase) -> LaneUnderTest:
     return lane
 
 
-def test_a_command_that_blocks_holds_what_comes_after_it_and_settles_what_came_before(
+def test_a_command_that_blocks_keeps_back_what_comes_after_it_and_settles_what_came_before(
     blocking: LaneUnderTest, database: MemoryDatabase
 ) -> None:
     batch = [
@@ -264,9 +264,9 @@ def test_a_command_that_blocks_holds_what_comes_after_it_and_settles_what_came_b
     assert isinstance(before, Settlement)
     assert (before.tags, codes(before.outcomes)) == ([batch[0].tag], ["applied"])
     assert blocking.lane.has_batch
-    held = blocking.lane.apply([])
-    assert isinstance(held, Hold)
-    assert f"blocked by command {command_id(2)}" in held.reason
+    blocked = blocking.lane.apply([])
+    assert isinstance(blocked, Suspension)
+    assert f"blocked by command {command_id(2)}" in blocked.reason
     assert blocking.rows(Account)[0].balance == 1
     assert len(blocking.log()) == 2
     assert blocking.rows(DeadLetter) == []
@@ -317,7 +317,7 @@ def test_a_dead_letter_is_not_lost_when_the_answer_to_a_commit_is(
             raise StoreUnavailable("away")
 
     monkeypatch.setattr(memory.MemoryTransaction, "commit", commit_and_fail)
-    assert isinstance(lane.lane.apply([delivery(1, Tamper(id=1, how="crash"))]), Hold)
+    assert isinstance(lane.lane.apply([delivery(1, Tamper(id=1, how="crash"))]), Suspension)
     lane.settle()
     assert [letter.command_id for letter in lane.rows(DeadLetter)] == [command_id(1)]
 

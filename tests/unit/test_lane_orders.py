@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from coordinator.lane.control import ReplayLetter
-from coordinator.lane.delivery import Deposed, Hold
+from coordinator.lane.delivery import Deposed, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import Envelope
@@ -54,7 +54,7 @@ def test_whoever_has_lost_the_lane_is_deposed_though_he_reads_letters_that_are_n
     [_, foreign] = lane.rows(DeadLetter)
     batch = [delivery(3, ReplayLetter(letter=foreign.id)), delivery(4, b"{}", command_type=UNKNOWN)]
     decision = lane.lane.apply(batch, lane.generation)
-    while isinstance(decision, Hold):
+    while isinstance(decision, Suspension):
         decision = lane.lane.apply(batch, lane.generation)
     assert isinstance(decision, Deposed)
     assert [letter.command_id for letter in lane.rows(DeadLetter)] == [command_id(1), command_id(2)]

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from coordinator.lane.control import DiscardLetter, Release, ReplayLetter, WithdrawEmitted
-from coordinator.lane.delivery import Delivery, Hold, Settlement
+from coordinator.lane.delivery import Delivery, Settlement, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
 from coordinator.runtime.settings import LaneSettings
@@ -254,7 +254,7 @@ def test_what_was_released_is_applied_though_the_database_goes_away_in_between(
     successor = LaneUnderTest(store, "successor")
     store.commits = 2
     offered = [replay(10), deposit(13)]
-    assert isinstance(successor.lane.apply(offered), Hold)
+    assert isinstance(successor.lane.apply(offered), Suspension)
     assert successor.lane.has_batch
     decision = successor.lane.apply([])
     assert isinstance(decision, Settlement)
@@ -269,7 +269,7 @@ def test_a_cancelled_command_does_not_wait_any_more(lane: LaneUnderTest, databas
         cancellation = Cancellation(command_id=command_id(number), reason="no", requested_at=lane.now)
         database.tables.setdefault(Cancellation, {})[cancellation.command_id] = cancellation
     database.revision += 1
-    while isinstance(decision := lane.lane.apply([deposit(20)]), Hold):
+    while isinstance(decision := lane.lane.apply([deposit(20)]), Suspension):
         pass
     assert isinstance(decision, Settlement)
     assert codes(decision.outcomes) == ["cancelled"]

@@ -9,7 +9,7 @@ import pytest
 from msgspec import structs
 
 from coordinator.lane.control import Release
-from coordinator.lane.delivery import Delivery, Hold, Settlement
+from coordinator.lane.delivery import Delivery, Settlement, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import Ref, Row, by_key
@@ -139,21 +139,21 @@ def test_a_pack_is_applied_in_transactions_of_the_limit(monkeypatch: pytest.Monk
     assert [outcome.sequence for outcome in merged(settlements).outcomes] == list(range(1, 1051))
 
 
-def held(lane: LaneUnderTest, *sent: Delivery) -> tuple[list[Hold], list[Settlement]]:
-    """Apply until everything is settled, or the lane is held for ten times in a row."""
-    holds: list[Hold] = []
+def suspended(lane: LaneUnderTest, *sent: Delivery) -> tuple[list[Suspension], list[Settlement]]:
+    """Apply until everything is settled, or the lane is suspended ten times in a row."""
+    suspensions: list[Suspension] = []
     settlements: list[Settlement] = []
     in_a_row = 0
     while in_a_row < 10 and (not settlements or lane.lane.has_batch):
         decision = lane.lane.apply(sent)
-        if isinstance(decision, Hold):
-            holds.append(decision)
+        if isinstance(decision, Suspension):
+            suspensions.append(decision)
             in_a_row += 1
         else:
             assert isinstance(decision, Settlement)
             settlements.append(decision)
             in_a_row = 0
-    return holds, settlements
+    return suspensions, settlements
 
 
 class Contended:
@@ -161,7 +161,7 @@ class Contended:
 
     def __init__(self, conflicts: Callable[[Sequence[Row]], bool]) -> None:
         self.now_s = 0.0
-        self.holds: list[Hold] = []
+        self.suspensions: list[Suspension] = []
         self.store = RefusingStore(
             MemoryDatabase(), lambda rows, changes: Conflict("a lock") if conflicts(rows) else None
         )
@@ -173,8 +173,8 @@ class Contended:
         end_s = self.now_s + for_s
         while self.now_s < end_s and (not settlements or self.lane.lane.has_batch):
             decision = self.lane.lane.apply(sent)
-            if isinstance(decision, Hold):
-                self.holds.append(decision)
+            if isinstance(decision, Suspension):
+                self.suspensions.append(decision)
                 self.now_s += decision.delay_s
             else:
                 assert isinstance(decision, Settlement)
@@ -195,7 +195,7 @@ def test_a_command_that_conflicts_for_ever_fails_and_its_neighbours_go_on() -> N
     assert contended.store.sizes[:20] == [8] * 20
     assert contended.store.sizes.count(1) >= 20
     assert 60 < contended.now_s < 600
-    assert "a lock" in contended.holds[0].reason
+    assert "a lock" in contended.suspensions[0].reason
 
 
 def test_adjacent_commands_that_conflict_for_ever_fail_and_their_neighbours_go_on() -> None:
@@ -218,14 +218,14 @@ def test_conflicts_that_end_are_not_looked_into() -> None:
     sent = [delivery(n, OpenAccount(owner=f"o{n}")) for n in range(1, 9)]
     assert codes(merged(contended.settle(*sent)).outcomes) == ["applied"] * 8
     assert contended.store.sizes == [8] * 20
-    assert [hold.delay_s for hold in contended.holds[:4]] == [0.01, 0.02, 0.04, 0.08]
+    assert [suspension.delay_s for suspension in contended.suspensions[:4]] == [0.01, 0.02, 0.04, 0.08]
 
 
-def test_what_conflicts_with_every_command_holds_the_lane_until_it_is_over() -> None:
+def test_what_conflicts_with_every_command_suspends_the_lane_until_it_is_over() -> None:
     is_over = False
     contended = Contended(lambda rows: bool(owners(rows)) and not is_over)
     sent = [delivery(n, OpenAccount(owner=f"o{n}")) for n in range(1, 5)]
-    while not contended.holds or "none of 4 commands is taken" not in contended.holds[-1].reason:
+    while not contended.suspensions or "none of 4 commands is taken" not in contended.suspensions[-1].reason:
         assert contended.settle(*sent, for_s=1e-3) == []
         assert contended.now_s < 3600
     assert contended.lane.log() == []
@@ -257,14 +257,14 @@ def test_what_is_too_much_at_once_is_applied_in_smaller_pieces() -> None:
     store = RefusingStore(MemoryDatabase(), slow)
     lane = LaneUnderTest(store)
     sent = [delivery(n, OpenAccount(owner=f"o{n}")) for n in range(1, 501)]
-    holds, settlements = held(lane, *sent)
-    assert len(holds) <= 2
-    assert f"500 commands, from command {command_id(1)}" in holds[0].reason
-    assert "statement timeout" in holds[0].reason
+    suspensions, settlements = suspended(lane, *sent)
+    assert len(suspensions) <= 2
+    assert f"500 commands, from command {command_id(1)}" in suspensions[0].reason
+    assert "statement timeout" in suspensions[0].reason
     assert set(codes(merged(settlements).outcomes)) == {"applied"}
     store.tried = 0
     again = [delivery(n, OpenAccount(owner=f"o{n}")) for n in range(501, 1001)]
-    assert not held(lane, *again)[0], "and the next batch is not tried whole again"
+    assert not suspended(lane, *again)[0], "and the next batch is not tried whole again"
 
 
 def test_a_command_that_is_refused_for_no_certain_reason_fails_if_its_neighbours_do_not() -> None:
@@ -272,15 +272,15 @@ def test_a_command_that_is_refused_for_no_certain_reason_fails_if_its_neighbours
         return BatchRefused("odd") if bad_owners(rows, changes) else None
 
     lane = LaneUnderTest(RefusingStore(MemoryDatabase(), refuse))
-    holds, settlements = held(
+    suspensions, settlements = suspended(
         lane, *(delivery(n, OpenAccount(owner=f"{'bad' if n in (3, 4) else 'good'} {n}")) for n in range(1, 9))
     )
-    assert 0 < len(holds) < 10
-    assert f"command {command_id(3)} (ledger.open) is refused" in holds[-1].reason
+    assert 0 < len(suspensions) < 10
+    assert f"command {command_id(3)} (ledger.open) is refused" in suspensions[-1].reason
     assert codes(merged(settlements).outcomes) == ["applied"] * 2 + ["database_refused"] * 2 + ["applied"] * 4
 
 
-def test_a_refusal_that_every_command_meets_holds_the_lane_until_it_is_over() -> None:
+def test_a_refusal_that_every_command_meets_suspends_the_lane_until_it_is_over() -> None:
     is_over = False
 
     def refuse(rows: Sequence[Row], changes: Changes) -> Refusal | None:
@@ -289,12 +289,12 @@ def test_a_refusal_that_every_command_meets_holds_the_lane_until_it_is_over() ->
 
     lane = LaneUnderTest(RefusingStore(MemoryDatabase(), refuse))
     sent = [delivery(n, OpenAccount(owner=f"o{n}")) for n in range(1, 9)]
-    holds, settlements = held(lane, *sent)
+    suspensions, settlements = suspended(lane, *sent)
     assert not settlements
-    assert f"none of 8 commands is taken, from command {command_id(1)} (ledger.open) on" in holds[-1].reason
+    assert f"none of 8 commands is taken, from command {command_id(1)} (ledger.open) on" in suspensions[-1].reason
     assert lane.log() == []
     is_over = True
-    assert codes(merged(held(lane)[1]).outcomes) == ["applied"] * 8
+    assert codes(merged(suspended(lane)[1]).outcomes) == ["applied"] * 8
 
 
 def test_a_lone_command_that_is_refused_again_and_again_fails() -> None:
@@ -302,8 +302,8 @@ def test_a_lone_command_that_is_refused_again_and_again_fails() -> None:
         return BatchRefused("odd") if bad_owners(rows, changes) else None
 
     lane = LaneUnderTest(RefusingStore(MemoryDatabase(), refuse))
-    holds, settlements = held(lane, delivery(1, OpenAccount(owner="bad")))
-    assert [hold.delay_s for hold in holds] == [0.05, 0.1, 0.2, 0.4]
+    suspensions, settlements = suspended(lane, delivery(1, OpenAccount(owner="bad")))
+    assert [suspension.delay_s for suspension in suspensions] == [0.05, 0.1, 0.2, 0.4]
     assert codes(merged(settlements).outcomes) == ["database_refused"]
 
 
@@ -357,20 +357,20 @@ def test_a_continuation_with_too_long_a_name_fails_its_command_alone() -> None:
     assert store.tried == 1
 
 
-def test_a_lane_whose_failures_cannot_even_be_logged_is_held_and_says_so() -> None:
+def test_a_lane_whose_failures_cannot_even_be_logged_is_suspended_and_says_so() -> None:
     def refuse(rows: Sequence[Row], changes: Changes) -> Refusal | None:
         is_failure = any(isinstance(row, LogEntry) and row.status == "failed" for row in rows)
         return BatchFault("the log takes no failures") if is_failure else bad_owners(rows, changes)
 
     lane = LaneUnderTest(RefusingStore(MemoryDatabase(), refuse))
-    holds, settlements = held(
+    suspensions, settlements = suspended(
         lane,
         delivery(1, OpenAccount(owner="o")),
         delivery(2, OpenAccount(owner="bad")),
         delivery(3, Forward(id=1, amount=1)),
     )
     assert codes(merged(settlements).outcomes) == ["applied"]
-    assert f"the failure of command {command_id(2)} (ledger.open) cannot be recorded" in holds[-1].reason
+    assert f"the failure of command {command_id(2)} (ledger.open) cannot be recorded" in suspensions[-1].reason
 
 
 def test_rows_of_a_rolled_back_transaction_are_not_believed_after_a_takeover() -> None:
@@ -414,9 +414,9 @@ def test_a_blocking_command_that_waited_blocks_when_its_turn_comes() -> None:
     assert codes(told.outcomes) == ["applied", "applied"]
     assert lane.lane.has_batch
     for _ in range(3):
-        hold = lane.lane.apply([release])
-        assert isinstance(hold, Hold)
-        assert f"blocked by command {command_id(12)} (ledger.tamper)" in hold.reason
+        suspension = lane.lane.apply([release])
+        assert isinstance(suspension, Suspension)
+        assert f"blocked by command {command_id(12)} (ledger.tamper)" in suspension.reason
     assert lane.account(1).balance == 2  # type: ignore[union-attr]
     database.tables[Cancellation][command_id(12)] = Cancellation(
         command_id=command_id(12), reason="no", requested_at=lane.now

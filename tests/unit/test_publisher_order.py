@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.lane import publisher_order
 from coordinator.lane.batch import whole_deliveries
-from coordinator.lane.delivery import Delivery, Hold, Settlement
+from coordinator.lane.delivery import Delivery, Settlement, Suspension
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.runs import Runs
 from coordinator.protocol.wire import CommandMessage
@@ -89,15 +89,15 @@ def admitted(order: PublisherOrder, deliveries: list[Delivery], now_s: float = 0
 @pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("limit", [LIMIT, 1_000_000])
 @pytest.mark.parametrize("make", [of_a_publisher_each, of_one_with_gaps, of_one_downwards, of_a_hundred])
-def test_holding_and_giving_up_cost_as_much_as_there_is(make: Callable[[int], list[Delivery]], limit: int) -> None:
+def test_waiting_and_giving_up_cost_as_much_as_there_is(make: Callable[[int], list[Delivery]], limit: int) -> None:
     def hold_and_give_up(deliveries: list[Delivery]) -> None:
         order, parts = PublisherOrder(limit, TIMEOUT_S), Runs()
         apart = parts.of(deliveries)
         order.learn(order.unknown(apart), [])
         ready = order.admit(apart, 0.0)
-        assert order.held <= limit
+        assert order.early <= limit
         ready += order.admit([], TIMEOUT_S)
-        assert order.held == 0
+        assert order.early == 0
         assert sorted(parts.settled(ready)) == [each.tag for each in deliveries]
 
     hold_and_give_up(make(3000))
@@ -120,7 +120,7 @@ def test_telling_a_batch_piece_by_piece_costs_as_much_as_there_is() -> None:
 def test_the_limit_is_of_parts() -> None:
     order = PublisherOrder(LIMIT, TIMEOUT_S)
     ready = admitted(order, Runs().of(of_a_publisher_each(COMMANDS_OF_PACK)))
-    assert (order.held, len(ready), order.gaps) == (LIMIT, COMMANDS_OF_PACK - LIMIT, COMMANDS_OF_PACK - LIMIT)
+    assert (order.early, len(ready), order.gaps) == (LIMIT, COMMANDS_OF_PACK - LIMIT, COMMANDS_OF_PACK - LIMIT)
 
 
 @pytest.mark.parametrize("make", [of_a_publisher_each, of_one_with_gaps, of_a_hundred])
@@ -131,7 +131,7 @@ def test_strangers_who_come_later_do_not_break_the_order_of_a_publisher(
     assert admitted(order, [single("victim", 2)]) == []
     given = admitted(order, Runs().of(make(4 * COMMANDS_OF_PACK)), 1.0)
     assert "victim" not in {publisher for publisher, _ in given}
-    assert order.held == LIMIT
+    assert order.early == LIMIT
     assert admitted(order, [single("victim", 1)], 2.0) == [("victim", 1), ("victim", 2)]
 
 
@@ -147,18 +147,18 @@ def test_what_is_remembered_of_publishers_is_bounded(monkeypatch: pytest.MonkeyP
     known_max = 50
     monkeypatch.setattr(publisher_order, "KNOWN_MAX", known_max)
     order = PublisherOrder(LIMIT, TIMEOUT_S)
-    admitted(order, [single("held", 2), single("used", 1)])
+    admitted(order, [single("early", 2), single("used", 1)])
     for at in range(4 * known_max):
         admitted(order, [single(f"s{at}", 1), single("used", at + 2)])
         order.advanced([PublisherPosition(name=f"s{at}", sequence=1, seen_at=NOW)], {})
-        assert order.known <= known_max + order.held
+        assert order.known <= known_max + order.early
     assert not order.knows("s0")
-    assert order.unknown([single("s0", 2), single("used", 9), single("held", 1)]) == ["s0"]
+    assert order.unknown([single("s0", 2), single("used", 9), single("early", 1)]) == ["s0"]
     # A commit that is told late does not bring one back.
     order.advanced([PublisherPosition(name="s0", sequence=1, seen_at=NOW)], {"s1": 1})
     assert not order.knows("s0")
-    assert order.known <= known_max + order.held
-    assert admitted(order, [single("held", 1)]) == [("held", 1), ("held", 2)]
+    assert order.known <= known_max + order.early
+    assert admitted(order, [single("early", 1)]) == [("early", 1), ("early", 2)]
 
 
 def test_a_publisher_that_was_forgotten_is_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +187,7 @@ def test_a_stranger_s_singles_do_not_break_the_order_of_a_publisher_in_the_lane(
     assert lane.outcomes(renamed(2, "second")) == []
     strangers = [
         delivery(1000 + at, b"{}", command_type="lane.marker", publisher=f"s{at}", publisher_seq=2)
-        for at in range(LaneSettings().held_max)
+        for at in range(LaneSettings().early_max)
     ]
     assert len(lane.outcomes(*strangers)) == 1
     assert codes(lane.outcomes(renamed(1, "first"))) == ["applied", "applied"]
@@ -214,7 +214,7 @@ def test_whoever_knows_the_name_of_a_session_cannot_have_its_numbers_count_as_se
     # A number from the middle of a gap leaves two.
     assert codes(lane.outcomes(numbered(1000, 21))) == ["too_many_gaps"]
     assert codes(lane.outcomes(numbered(20, 20))) == ["applied"]
-    # The session is where it was: its next number goes on, and one too early is held, not refused at once.
+    # The session is where it was: its next number goes on, and one too early waits, and is not refused at once.
     last = far + 2 * 99
     assert lane.outcomes(numbered(last + 2, 32)) == []
     assert codes(lane.outcomes(numbered(last + 1, 31))) == ["applied", "applied"]
@@ -244,7 +244,7 @@ def test_positions_that_are_pruned_are_forgotten_by_a_lane_that_runs(tmp_path: P
     assert [row.name for row in lane.rows(PublisherPosition)] == ["young"]
     if is_known:
         decision = lane.lane.apply([numbered(3, 4)])
-        assert isinstance(decision, Hold)
+        assert isinstance(decision, Suspension)
         assert "operator" in decision.reason
         assert isinstance(lane.lane.apply([]), Settlement)
     else:

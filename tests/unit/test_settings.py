@@ -66,7 +66,7 @@ def test_the_defaults_fit() -> None:
     [
         (BrokerSettings, "AMQP_RECONNECT_DELAY_S", "AMQP_RECONNECT_DELAY_S_MAX", (2.5, 1.5)),
         (LaneSettings, "LANE_RETRY_DELAY_S", "LANE_RETRY_DELAY_S_MAX", (2.5, 1.5)),
-        (LaneSettings, "LANE_HELD_MAX", "LANE_PREFETCH", (400, 400)),
+        (LaneSettings, "LANE_EARLY_MAX", "LANE_PREFETCH", (400, 400)),
         (EffectSettings, "EFFECTS_RETRY_DELAY_S", "EFFECTS_RETRY_DELAY_S_MAX", (2.5, 1.5)),
         (CacheSettings, "REDIS_TIMEOUT_S", "REDIS_LEASE_S", (2.5, 1.5)),
         (GatewaySettings, "GATEWAY_COMMANDS_MAX", "GATEWAY_IN_FLIGHT_MAX", (11, 10)),

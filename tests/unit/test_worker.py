@@ -1,4 +1,4 @@
-"""The lane's thread: what it says of itself while it is held, and afterwards."""
+"""The lane's thread: what it says of itself while it is suspended, and afterwards."""
 
 import threading
 import time
@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from coordinator.lane.delivery import Delivery, Deposed, Hold, Settlement
+from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import Ref, Row
@@ -23,20 +23,20 @@ from tests.support.ledger import LEDGER, OpenAccount
 from tests.support.store_contract import NOW
 
 WITHIN_S = 10.0
-HELD = Hold(0.01, "the database is away")
+SUSPENDED = Suspension(0.01, "the database is away")
 
 
 class ScriptedLane(Lane):
     """Answers as a test says."""
 
-    decision: Hold | Deposed = HELD
-    swept: Hold | None = None
+    decision: Suspension | Deposed = SUSPENDED
+    swept: Suspension | None = None
 
-    def apply(self, deliveries: Sequence[Delivery], generation: int = 0) -> Hold | Deposed:
+    def apply(self, deliveries: Sequence[Delivery], generation: int = 0) -> Suspension | Deposed:
         del deliveries, generation
         return self.decision
 
-    def sweep(self) -> Hold | None:
+    def sweep(self) -> Suspension | None:
         return self.swept
 
 
@@ -79,8 +79,8 @@ class Running:
         self.thread = threading.Thread(target=self.worker.run)
         self.thread.start()
 
-    def until_held(self) -> None:
-        until(lambda: self.worker.suspended_reason == HELD.reason)
+    def until_suspended(self) -> None:
+        until(lambda: self.worker.suspended_reason == SUSPENDED.reason)
 
     def until_ready(self) -> None:
         until(lambda: self.worker.suspended_reason is None)
@@ -95,29 +95,29 @@ def running() -> Iterator[Running]:
     assert not running.thread.is_alive()
 
 
-def hold(running: Running) -> None:
+def suspend(running: Running) -> None:
     generation = running.inbox.begin_generation()
     running.inbox.put(generation, lambda: delivery(1, OpenAccount(owner="Ada")))
-    running.until_held()
+    running.until_suspended()
 
 
-def test_who_was_held_and_is_deposed_is_ready_as_a_standby(running: Running) -> None:
-    hold(running)
+def test_who_was_suspended_and_is_deposed_is_ready_as_a_standby(running: Running) -> None:
+    suspend(running)
     running.lane.decision = Deposed()
     running.until_ready()
     assert running.settler.stood_by.wait(WITHIN_S)
 
 
-def test_who_was_held_and_lost_the_broker_is_ready_as_a_standby(running: Running) -> None:
-    hold(running)
+def test_who_was_suspended_and_lost_the_broker_is_ready_as_a_standby(running: Running) -> None:
+    suspend(running)
     running.inbox.begin_generation()
     running.until_ready()
 
 
-def test_who_was_held_by_a_sweep_is_ready_after_one_that_succeeds(running: Running) -> None:
-    running.lane.swept = HELD
+def test_who_was_suspended_by_a_sweep_is_ready_after_one_that_succeeds(running: Running) -> None:
+    running.lane.swept = SUSPENDED
     running.inbox.nudge()
-    running.until_held()
+    running.until_suspended()
     running.lane.swept = None
     running.until_ready()
 

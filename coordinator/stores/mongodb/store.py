@@ -116,7 +116,7 @@ class MongoStore(GuardedStore):
         if client is not None:
             client.close()
 
-    def _raise_epoch(self, held: Document, holder: str, now: datetime, *, upsert: bool) -> Lease:
+    def _raise_epoch(self, expected: Document, holder: str, now: datetime, *, upsert: bool) -> Lease:
         """A write outside any transaction waits for a transaction that has changed the document.
 
         A transaction outlives its client's connection by up to a minute, so the last holder's is ended first: its
@@ -124,12 +124,12 @@ class MongoStore(GuardedStore):
         """
         with self.guarded():
             database = self._database()
-            before = database[LEASE_TABLE].find_one(held)
+            before = database[LEASE_TABLE].find_one(expected)
             if before is not None and before.get("session") is not None:
                 database.client.admin.command("killSessions", [{"id": before["session"]}])
             self._session = database.client.start_session(causal_consistency=True)
             lease = database[LEASE_TABLE].find_one_and_update(
-                held,
+                expected,
                 {
                     "$inc": {"epoch": 1},
                     "$set": {"holder": holder, "taken_at": now, "session": self._session.session_id["id"]},

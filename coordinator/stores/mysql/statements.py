@@ -68,9 +68,9 @@ class Statements:
         columns = (self._key, *self._others)
         # Names and no row: what has no key is joined with nothing.
         names = _list(f"NULL AS {_quoted(name)}" for name in columns)
-        opening = f"UPDATE {self._name} AS held JOIN (SELECT {names} UNION ALL SELECT "
-        assignments = _list(f"held.{_quoted(name)} = given.{_quoted(name)}" for name in self._others)
-        ending = f") AS given ON held.{_quoted(self._key)} = given.{_quoted(self._key)} SET {assignments}"
+        opening = f"UPDATE {self._name} AS existing JOIN (SELECT {names} UNION ALL SELECT "
+        assignments = _list(f"existing.{_quoted(name)} = given.{_quoted(name)}" for name in self._others)
+        ending = f") AS given ON existing.{_quoted(self._key)} = given.{_quoted(self._key)} SET {assignments}"
         return _in_statements(opening, self._written(rows, columns), " UNION ALL SELECT ", ending, len(rows))
 
     def _update(self, row: Row) -> str:

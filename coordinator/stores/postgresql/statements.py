@@ -26,7 +26,7 @@ class Statements:
         assignments = _list(f"{_quoted(column)} = {values[column]}" for column in table.others)
         select = f"SELECT {names} FROM {name}"  # noqa: S608  # names of tables and columns are code, not input
         insert = f"INSERT INTO {name} ({names}) SELECT {_list(values.values())} FROM {rows}"  # noqa: S608
-        update = f"UPDATE {name} AS held SET {assignments} FROM {rows} WHERE held.{key} = given.{key}"  # noqa: S608
+        update = f"UPDATE {name} AS existing SET {assignments} FROM {rows} WHERE existing.{key} = given.{key}"  # noqa: S608
         self._key = key
         self._select = select
         self._by = {column: f"{select} WHERE {_among(table, column)}".encode() for column in table.columns}

@@ -47,10 +47,10 @@ _SESSION: Final[dict[str, str | int]] = {
 }
 # Divides by zero unless it finds the row.
 _FENCE = f"""
-    WITH held AS (
+    WITH current_lease AS (
         UPDATE {LEASE_TABLE} SET sequence = $1, batches = batches + 1
         WHERE lane = $2 AND epoch = $3 AND sequence = $4 AND revision = $5 RETURNING 1
-    ) SELECT 1 / count(*) FROM held
+    ) SELECT 1 / count(*) FROM current_lease
 """.encode()  # noqa: S608  # a constant of ours
 _LEASE_TIMEOUT = f"SET LOCAL lock_timeout = {LEASE_TIMEOUT_MS}".encode()
 # Whoever was stopped before the end of its pipeline is `active`: no timeout of idle transactions ends it.

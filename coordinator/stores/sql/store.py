@@ -35,9 +35,9 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
     """Implements `Store`. Statements have `%s` for their arguments, in all stores."""
 
     take_over_statement: ClassVar[str] = f"""
-        INSERT INTO {LEASE_TABLE} AS held (lane, epoch, sequence, batches, revision, holder, taken_at)
+        INSERT INTO {LEASE_TABLE} AS lease (lane, epoch, sequence, batches, revision, holder, taken_at)
         VALUES (%s, 1, 0, 0, 0, %s, %s)
-        ON CONFLICT (lane) DO UPDATE SET epoch = held.epoch + 1, holder = excluded.holder, taken_at = excluded.taken_at
+        ON CONFLICT (lane) DO UPDATE SET epoch = lease.epoch + 1, holder = excluded.holder, taken_at = excluded.taken_at
     """  # noqa: S608
     renew_statement: ClassVar[str] = f"""
         UPDATE {LEASE_TABLE} SET epoch = epoch + 1, holder = %s, taken_at = %s WHERE lane = %s AND epoch = %s

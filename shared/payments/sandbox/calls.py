@@ -72,8 +72,8 @@ class Calls:
             raise ApiError(400, {"type": "invalid_request_error", "message": f"Idempotency-Key: over {_KEY_MAX} long"})
         if call.key in self._keys_in_use:
             raise key_in_use(call.key)
-        held = {call.key} if call.key is not None else set()
-        self._keys_in_use |= held
+        keys = {call.key} if call.key is not None else set()
+        self._keys_in_use |= keys
         try:
             reply = self._execute(call, perform, faults)
             async with self.changed:
@@ -81,7 +81,7 @@ class Calls:
             if "delay" in faults:
                 await asyncio.sleep(self._faults.plan.delay_s)
         finally:
-            self._keys_in_use -= held
+            self._keys_in_use -= keys
         if "lost_answer" in faults:
             raise ConnectionLost
         return reply

@@ -20,8 +20,8 @@ TIMEOUT_S = 30.0
 
 _HOT_FOR_UPDATE = """
 BEGIN;
-SELECT balance AS held, version AS seen FROM accounts WHERE id = 1 FOR UPDATE \\gset
-UPDATE accounts SET balance = :held + 1, version = :seen + 1 WHERE id = 1;
+SELECT balance AS found, version AS seen FROM accounts WHERE id = 1 FOR UPDATE \\gset
+UPDATE accounts SET balance = :found + 1, version = :seen + 1 WHERE id = 1;
 COMMIT;
 """
 _HOT_ATOMIC = """

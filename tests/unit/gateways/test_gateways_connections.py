@@ -171,7 +171,7 @@ class TestEveryStateEnds:
             connection.transport.set_write_buffer_limits(high=100 << 20)
             connection.transport.write(b"x" * (20 << 20))
             connection.force_close()
-            await until(lambda: connection._held is None)
+            await until(lambda: connection._open is None)
 
 
 async def until(is_so: Any) -> None:

@@ -51,7 +51,7 @@ def waiting_for_purchases(shop: RunningGateway) -> Any:
 
 
 def waiting_for_outcomes(shop: RunningGateway) -> Any:
-    """The lane is held."""
+    """The lane is suspended."""
     shop.writes.gate.clear()
     return calling(shop, OUTCOMES_MAX, "/users/7/credit", json={"amount": 1})
 
