@@ -94,7 +94,7 @@ class Hooks(Generic[Exchange]):
                     log.error("hook_refused", hook=_name(hook), reason="it returned another command")
         return message
 
-    async def settled(self, issued: Issued) -> None:
+    async def concluded(self, issued: Issued) -> None:
         """An outcome is there."""
         for hook in self._after_outcome:
             await _contained(hook, issued)
@@ -129,7 +129,7 @@ class HookedWrites:
             issued.outcome = await handed_over
         else:
             issued.outcome = await self._writes.issue(lane, message, wait_s)
-        await self._hooks.settled(issued)
+        await self._hooks.concluded(issued)
         return issued.outcome
 
 

@@ -22,7 +22,7 @@ class Acknowledger:
         """The broker delivered it; tags come in order."""
         self._is_settled[tag] = False
 
-    def settled(self, tags: Iterable[int]) -> list[Acknowledgement]:
+    def acknowledge(self, tags: Iterable[int]) -> list[Acknowledgement]:
         """These deliveries are settled and on disk: the acknowledgements to send."""
         fresh = [tag for tag in tags if tag in self._is_settled]
         for tag in fresh:

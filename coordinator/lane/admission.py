@@ -48,9 +48,9 @@ class Admission:
         ]
         return Batch(admitted, requests)
 
-    def settled(self, deliveries: Sequence[Delivery]) -> list[int]:
+    def completed(self, deliveries: Sequence[Delivery]) -> list[int]:
         """The tags of those of which nothing is left to settle."""
-        return self._runs.settled(deliveries)
+        return self._runs.completed(deliveries)
 
     def _learn(self, publishers: Sequence[str]) -> None:
         """Read how far some publishers are."""

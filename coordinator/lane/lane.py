@@ -181,7 +181,7 @@ class Lane:
         if is_last:
             self._batch = None
         self._pauses.succeeded()
-        return batch.settlement(self._admission.settled, is_last=is_last)
+        return batch.settlement(self._admission.completed, is_last=is_last)
 
     def _fenced(self, generation: int) -> Suspension | Deposed:
         """Another consumer has the lane, or an operator has changed it: reading the lease shows which."""

@@ -12,14 +12,14 @@ from coordinator.stores.lane_tables import PublisherPosition
 
 GAPS_MAX = 100
 """Ranges of missing numbers that are kept for one publisher. A number that would make one more is refused: to forget
-one instead would be to say of numbers that never came that they are settled."""
+one instead would be to say of numbers that never came that they are counted."""
 
 _NO_GAPS = "[]"
 _Gaps = list[tuple[int, int]]
 
 
 class PublisherProgress:
-    """A number is settled once: below its publisher's position only those are taken that never came."""
+    """A number is counted once: below its publisher's position only those are taken that never came."""
 
     def __init__(self, work: BatchWork, order: PublisherOrder, messages: Iterable[CommandMessage]) -> None:
         self._work = work
@@ -34,8 +34,8 @@ class PublisherProgress:
         self.refs = [by_key(PublisherPosition, name) for name in names if not order.knows(name)]
         """The rows that are to be read."""
 
-    def is_settled(self, message: CommandMessage) -> bool:
-        """Whether the number of this command was settled before, whatever its id."""
+    def is_counted(self, message: CommandMessage) -> bool:
+        """Whether the number of this command was counted before, whatever its id."""
         if message.publisher is None or message.publisher_seq is None:
             return False
         row = self._row(message.publisher)
@@ -45,7 +45,7 @@ class PublisherProgress:
         return not any(first <= number <= last for first, last in _gaps(row))
 
     def leaves_too_many_gaps(self, message: CommandMessage) -> bool:
-        """Whether its publisher would have more gaps than are kept, were this command settled."""
+        """Whether its publisher would have more gaps than are kept, were the number of this command counted."""
         name, number = message.publisher, message.publisher_seq
         if name is None or number is None or number < 1:
             return False
@@ -54,7 +54,7 @@ class PublisherProgress:
         return _are_too_many(_gaps_after(sequence, gaps, number), gaps)
 
     def advance(self, message: CommandMessage) -> None:
-        """This command is settled."""
+        """This command is settled: count its number."""
         name, number = message.publisher, message.publisher_seq
         if name is None or number is None or number < 1:
             return
@@ -98,7 +98,7 @@ def _gaps(row: PublisherPosition) -> _Gaps:
 
 
 def _gaps_after(sequence: int, gaps: _Gaps, number: int) -> _Gaps:
-    """The gaps of a publisher that is at a sequence, once this number is settled too."""
+    """The gaps of a publisher that is at a sequence, once this number is counted too."""
     if number > sequence + 1:
         return [*gaps, (sequence + 1, number - 1)]
     return gaps if number > sequence else _without(gaps, number)

@@ -42,7 +42,7 @@ def number_refused(basis: Basis, message: CommandMessage) -> Verdict | None:
     if message.publisher_seq is None:
         return None
     named = f"number {message.publisher_seq} of publisher {message.publisher}"
-    if basis.progress.is_settled(message):
+    if basis.progress.is_counted(message):
         return Verdict("rejected", "publisher_seq_settled", f"{named} is settled already, or below 1")
     if basis.progress.leaves_too_many_gaps(message):
         text = f"{named} leaves too many others out: publish those first, or begin another session"

@@ -35,7 +35,7 @@ class Runs:
             found.extend(msgspec.structs.replace(delivery, commands=run) for run in runs)
         return found
 
-    def settled(self, deliveries: Sequence[Delivery]) -> list[int]:
+    def completed(self, deliveries: Sequence[Delivery]) -> list[int]:
         """The tags of those of which nothing is left."""
         if not self._left:
             return [delivery.tag for delivery in deliveries]

@@ -164,12 +164,12 @@ def _sample(status: LaneStatus, admin: LaneAdmin, since: float, sample_s: float)
     """The lanes are sampled at the same time: only the first one waits."""
     Event().wait(max(0.0, since + sample_s - monotonic()))
     try:
-        settled = admin.sequence() - (status.sequence or 0)
+        counted = admin.sequence() - (status.sequence or 0)
     except Unavailable as error:
         status.errors.append(str(error))
         return
-    status.rate = round(settled / (monotonic() - since), 1)
-    status.sequence = (status.sequence or 0) + settled
+    status.rate = round(counted / (monotonic() - since), 1)
+    status.sequence = (status.sequence or 0) + counted
 
 
 def _estimate_lag(status: LaneStatus) -> None:

@@ -24,14 +24,14 @@ _Raw = msgspec.json.Decoder(msgspec.Raw)
 
 
 class InFlight:
-    """A command that somebody waits for: `settled` is its outcome, or why there is none."""
+    """A command that somebody waits for: `outcome` is its outcome, or why there is none."""
 
-    __slots__ = ("command_id", "confirmed_at", "correlation_id", "message", "pack", "settled", "wait_s")
+    __slots__ = ("command_id", "confirmed_at", "correlation_id", "message", "outcome", "pack", "wait_s")
 
-    def __init__(self, message: CommandMessage, settled: "asyncio.Future[Outcome]", wait_s: float) -> None:
+    def __init__(self, message: CommandMessage, outcome: "asyncio.Future[Outcome]", wait_s: float) -> None:
         self.command_id = message.command_id or ""
         self.message = message
-        self.settled = settled
+        self.outcome = outcome
         self.wait_s = wait_s
         self.confirmed_at: float | None = None
         self.correlation_id: str | None = None
@@ -40,12 +40,12 @@ class InFlight:
     @property
     def has_outcome(self) -> bool:
         """Whether its outcome has come."""
-        return self.settled.done() and not self.settled.cancelled() and self.settled.exception() is None
+        return self.outcome.done() and not self.outcome.cancelled() and self.outcome.exception() is None
 
     def fail(self, error: Exception) -> None:
         """Tell whoever waits, unless it is too late for that."""
-        if not self.settled.done():
-            self.settled.set_exception(error)
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
 
 
 class Pack:
@@ -64,7 +64,7 @@ class Pack:
     def confirmed(self) -> list[InFlight]:
         """The broker has the message: the commands that still have no outcome."""
         now = time.perf_counter()
-        waiting = [entry for entry in self._entries if not entry.settled.done()]
+        waiting = [entry for entry in self._entries if not entry.outcome.done()]
         for entry in waiting:
             entry.confirmed_at = now
         return waiting

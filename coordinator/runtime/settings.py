@@ -164,7 +164,8 @@ class LaneSettings(BaseSettings, Limits):
         self._check_at_most("retry_delay_s", "retry_delay_s_max")
         if self.early_max >= self.prefetch:
             raise ValueError(
-                f"{self.shown('held_max')} ({self.held_max}) must be below {self.shown('prefetch')} ({self.prefetch}): "
+                f"{self.shown('early_max')} ({self.early_max}) must be below "
+                f"{self.shown('prefetch')} ({self.prefetch}): "
                 "else what waits for a missing command keeps that command out"
             )
         return self

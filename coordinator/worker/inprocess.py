@@ -140,21 +140,21 @@ class InProcessWrites:
         check_id(message)
         self._issued += 1
         correlation_id = str(self._issued)
-        settled: asyncio.Future[Outcome] = self._loop.create_future()
-        self._waiting[correlation_id] = _Waiting(lane, message.command_id or "", settled)
+        outcome: asyncio.Future[Outcome] = self._loop.create_future()
+        self._waiting[correlation_id] = _Waiting(lane, message.command_id or "", outcome)
         try:
             number = local.queue.put(message, correlation_id)
             if wait_s != 0:
-                await asyncio.wait({settled}, timeout=WAIT_S if wait_s is None else wait_s)
-            if not settled.done():
-                await _safe(local.queue, number, message, settled)
-                is_lost = settled.done() and settled.exception() is not None
-                if not settled.done() or (wait_s == 0 and not is_lost):
+                await asyncio.wait({outcome}, timeout=WAIT_S if wait_s is None else wait_s)
+            if not outcome.done():
+                await _safe(local.queue, number, message, outcome)
+                is_lost = outcome.done() and outcome.exception() is not None
+                if not outcome.done() or (wait_s == 0 and not is_lost):
                     raise CommandPending(message.command_id or "")
-            return settled.result()
+            return outcome.result()
         finally:
             self._waiting.pop(correlation_id, None)
-            settled.cancel()
+            outcome.cancel()
 
     def deliver_emitted(self, origin: "_LocalLane", entry: OutboxEntry, *, is_inherited: bool) -> None:
         """Hand an emitted command to its lane, or an effect to those who carry it out, if this process has them.
@@ -179,11 +179,11 @@ class InProcessWrites:
                 number = local.queue.put(message, is_bounded=False)
                 self._emitted[lane, number] = origin, entry
 
-    def settled(self, lane: "_LocalLane", settlement: Settlement) -> None:
+    def reply(self, lane: "_LocalLane", settlement: Settlement) -> None:
         """Give outcomes to those who wait for them. Called by a lane's thread."""
         with lane.numbering:
-            settled = [self._emitted.pop((lane.name, tag), None) for tag in settlement.tags]
-        for origin, entry in filter(None, settled):
+            emitted = [self._emitted.pop((lane.name, tag), None) for tag in settlement.tags]
+        for origin, entry in filter(None, emitted):
             origin.queue.confirm_emitted([entry])
         loop = self._loop
         if loop is not None:
@@ -207,13 +207,13 @@ class InProcessWrites:
                 waiting.outcome.set_exception(OutcomeUnknown(text))
 
 
-async def _safe(queue: LocalQueue, number: int, message: CommandMessage, settled: "asyncio.Future[Outcome]") -> None:
+async def _safe(queue: LocalQueue, number: int, message: CommandMessage, outcome: "asyncio.Future[Outcome]") -> None:
     """Return once a crash does not lose it, or once it is settled. Raises OutcomeUnknown if it cannot be made safe."""
     accepting = asyncio.ensure_future(queue.accept(number, message))
-    changes: set[asyncio.Future[Any]] = {accepting, settled}
+    changes: set[asyncio.Future[Any]] = {accepting, outcome}
     try:
         await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
-        if not settled.done():
+        if not outcome.done():
             accepting.result()
     finally:
         accepting.cancel()
@@ -273,7 +273,7 @@ class _LocalLane:
             self.name,
             self._inbox,
             _journal_of(self._store, self.name, self._directory),
-            on_settlement=lambda settlement: self._writes.settled(self, settlement),
+            on_settlement=lambda settlement: self._writes.reply(self, settlement),
             on_emitted=self._emitted,
             on_lost=self._lose,
             bytes_max=self._queue_bytes_max,

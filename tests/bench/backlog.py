@@ -58,7 +58,7 @@ def _drained(database: BenchDatabase, first: int, total: int) -> tuple[float, in
     from_at = from_done = 0.0
     last_done, last_moved = 0, monotonic()
     while True:
-        done, now = database.settled() - first, monotonic()
+        done, now = database.sequence() - first, monotonic()
         if done > last_done:
             last_done, last_moved = done, now
         if not from_at and done >= total * SHARE_FROM:
@@ -69,7 +69,7 @@ def _drained(database: BenchDatabase, first: int, total: int) -> tuple[float, in
         if now - last_moved > STALLED_S:
             return None
         sleep(POLL_S)
-    while database.settled() - first < total:
+    while database.sequence() - first < total:
         if monotonic() - to_at > STALLED_S:
             return None
         sleep(POLL_S)

@@ -39,7 +39,7 @@ class BenchDatabase(Protocol):
     def state(self) -> State:
         """What it holds."""
 
-    def settled(self) -> int:
+    def sequence(self) -> int:
         """How many commands its lane has settled."""
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class SqlDatabase:
                 logged = connection.execute(text("SELECT count(*) FROM command_log")).scalar()
         return structs.replace(State(*(int(value) for value in row)), sequence=sequence, logged=logged)
 
-    def settled(self) -> int:
+    def sequence(self) -> int:
         with self._engine.connect() as connection:
             return int(connection.execute(text(_SETTLED)).scalar() or 0)
 
@@ -131,7 +131,7 @@ class DocumentDatabase:
         stock = self._grouped("stock", sum={"$sum": "$left_over"}, least={"$min": "$left_over"})
         sequence = logged = None
         if self.lane is not None:
-            sequence = self.settled()
+            sequence = self.sequence()
             logged = database["command_log"].count_documents({})
         return State(
             balance_sum=accounts["sum"],
@@ -145,7 +145,7 @@ class DocumentDatabase:
             logged=logged,
         )
 
-    def settled(self) -> int:
+    def sequence(self) -> int:
         lease = self._database["lane_lease"].find_one({"_id": self.lane}) or {}
         return int(lease.get("sequence", 0))
 

@@ -168,8 +168,8 @@ def test_what_the_broker_lets_expire_is_settled_as_expired_and_told(
 
         wait_until(answered, "all four are answered")
         assert channel.queue_declare(dead_queue_name("users"), passive=True).method.message_count == 0
-    settled = {outcome["command_id"]: (outcome["status"], outcome["error"]["code"]) for outcome in told}
-    assert settled == dict.fromkeys(ids, ("expired", "deadline_expired")) | {None: ("failed", "reserved_command_id")}
+    statuses = {outcome["command_id"]: (outcome["status"], outcome["error"]["code"]) for outcome in told}
+    assert statuses == dict.fromkeys(ids, ("expired", "deadline_expired")) | {None: ("failed", "reserved_command_id")}
     assert [letter.origin for letter in dead_letters(system, "users")] == ["public"]
 
 

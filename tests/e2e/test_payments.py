@@ -94,7 +94,7 @@ class Shop:
         output, _ = await process.communicate()
         assert process.returncode == 0, output.decode()
 
-    async def settled(self, payment_id: int, *statuses: str) -> Any:
+    async def reached(self, payment_id: int, *statuses: str) -> Any:
         """The payment, once nothing is under way and it is in one of these states, or in any but `pending`."""
         async with asyncio.timeout(90):
             while True:
@@ -138,25 +138,25 @@ async def shop(system: System, tmp_path: Path) -> AsyncIterator[Shop]:
 async def test_a_payment_is_held_taken_and_given_back(shop: Shop) -> None:
     shop.start_worker()
     first = await shop.open("pm_card_visa", "a")
-    assert (await shop.settled(first))["status"] == "authorized"
+    assert (await shop.reached(first))["status"] == "authorized"
     await shop.write(f"/payments/{first}/capture", "b", status=200)
-    assert (await shop.settled(first, "captured"))["captured"] == AMOUNT
+    assert (await shop.reached(first, "captured"))["captured"] == AMOUNT
     problem = await shop.write(f"/payments/{first}/capture", "c", status=409)
     assert problem["code"] == "impossible_transition"
     refund = await shop.write(f"/payments/{first}/refunds", "d", {"amount": 300})
-    await shop.settled(first, "captured")
+    await shop.reached(first, "captured")
     shown = await shop.get(f"/payments/{first}/refunds/{refund['id']}")
     assert (shown["status"], shown["amount"], shown["provider_id"][:3]) == ("succeeded", 300, "re_")
     await shop.write(f"/payments/{first}/reversal", "e", status=200)
-    assert (await shop.settled(first, "refunded"))["refunded"] == AMOUNT
+    assert (await shop.reached(first, "refunded"))["refunded"] == AMOUNT
     assert [refund["amount"] for refund in (await shop.get(f"/payments/{first}/refunds"))["items"]] == [300, 700]
 
-    declined = await shop.settled(await shop.open("pm_card_chargeDeclinedInsufficientFunds", "f"))
+    declined = await shop.reached(await shop.open("pm_card_chargeDeclinedInsufficientFunds", "f"))
     assert (declined["status"], declined["reason_code"]) == ("declined", "insufficient_funds")
     held = await shop.open("pm_card_visa", "g", amount=1230, currency="KWD")
     await shop.write(f"/payments/{held}/reversal", "h", status=200)
-    assert (await shop.settled(held, "voided"))["captured"] == 0
-    asked_thrice = await shop.settled(await shop.open("pm_sandbox_429_2", "i"))
+    assert (await shop.reached(held, "voided"))["captured"] == 0
+    asked_thrice = await shop.reached(await shop.open("pm_sandbox_429_2", "i"))
     assert (asked_thrice["status"], asked_thrice["reason_code"]) == ("authorized", None)
     await shop.assert_charges_are_the_payments(4)
 
@@ -174,7 +174,7 @@ async def test_when_it_is_given_up_the_payment_says_what_became_of_it(shop: Shop
         "pm_sandbox_500_kept": ("needs_review", "answer_lost"),
     }
     opened = {payment_method: await shop.open(payment_method, payment_method) for payment_method in ends}
-    payments = {payment_method: await shop.settled(payment_id) for payment_method, payment_id in opened.items()}
+    payments = {payment_method: await shop.reached(payment_id) for payment_method, payment_id in opened.items()}
     assert {name: (payment["status"], payment["reason_code"]) for name, payment in payments.items()} == ends
 
 
@@ -183,11 +183,11 @@ async def test_an_operator_ends_the_review_of_a_payment_by_what_the_provider_sho
     await asyncio.to_thread(shop.sandbox.set_webhooks, copies=0)
     shop.start_worker(EFFECTS_GIVE_UP_AFTER_S="2", EFFECTS_BREAKER_PAUSE_S_MAX="1")
     never_held, taken = await shop.open("pm_sandbox_500_kept", "a"), await shop.open("pm_card_visa", "b")
-    await shop.settled(never_held, "needs_review")
-    await shop.settled(taken, "authorized")
+    await shop.reached(never_held, "needs_review")
+    await shop.reached(taken, "authorized")
     await asyncio.to_thread(shop.sandbox.set_faults, lost_answer=1.0)
     await shop.write(f"/payments/{taken}/capture", "c", status=200)
-    await shop.settled(taken, "needs_review")
+    await shop.reached(taken, "needs_review")
     await asyncio.to_thread(shop.sandbox.set_faults)
     by_a_client = {"id": taken, "status": "captured", "captured": AMOUNT, "reason": "trust me"}
     problem = await shop.write("/commands", "d", [{"type": "payments.resolve", "args": by_a_client}], status=422)
@@ -199,25 +199,25 @@ async def test_an_operator_ends_the_review_of_a_payment_by_what_the_provider_sho
     ended = await shop.get(f"/payments/{never_held}")
     assert (ended["status"], ended["reason_code"], ended["reason"]) == ("voided", "resolved", "nothing is held")
     await shop.write(f"/payments/{taken}/refunds", "e", {})
-    assert (await shop.settled(taken, "refunded"))["refunded"] == AMOUNT
+    assert (await shop.reached(taken, "refunded"))["refunded"] == AMOUNT
 
 
 async def test_a_refund_of_the_provider_s_dashboard_that_comes_back_is_reviewed(shop: Shop) -> None:
     """It has none of our metadata: its payment's id at the provider is all that tells whose it is."""
     shop.start_worker()
-    payment = await shop.settled(await shop.open("pm_card_visa", "a"), "authorized")
+    payment = await shop.reached(await shop.open("pm_card_visa", "a"), "authorized")
     await shop.write(f"/payments/{payment['id']}/capture", "b", status=200)
-    await shop.settled(payment["id"], "captured")
+    await shop.reached(payment["id"], "captured")
     refund = await shop.refund_by_hand(payment["provider_id"], 300)
     async with asyncio.timeout(30):
         while (await shop.get(f"/payments/{payment['id']}"))["refunded"] != 300:
             await asyncio.sleep(0.02)
     await asyncio.to_thread(shop.sandbox.fail_refund, refund)
-    reviewed = await shop.settled(payment["id"], "needs_review")
+    reviewed = await shop.reached(payment["id"], "needs_review")
     assert (reviewed["reason_code"], reviewed["refunded"]) == ("refund_returned", 300)
     await shop.resolve(id=payment["id"], status="captured", captured=AMOUNT, refunded=0, reason="it came back")
     await shop.write(f"/payments/{payment['id']}/refunds", "c", {"amount": AMOUNT})
-    await shop.settled(payment["id"], "refunded")
+    await shop.reached(payment["id"], "refunded")
     await shop.assert_charges_are_the_payments(1)
 
 
@@ -232,7 +232,7 @@ async def test_a_call_whose_worker_dies_is_made_again_with_the_same_key(shop: Sh
     assert (await shop.get(f"/payments/{payment_id}"))["status"] == "pending"
     # While the dead worker's call is under way, the provider answers that its key is in use: more than a few times.
     shop.start_worker(**WORKER)
-    assert (await shop.settled(payment_id))["status"] == "authorized"
+    assert (await shop.reached(payment_id))["status"] == "authorized"
     await shop.assert_charges_are_the_payments(1)
 
 
@@ -244,7 +244,7 @@ async def test_without_workers_events_alone_bring_a_payment_on(shop: Shop) -> No
     payment_id = await shop.open("pm_sandbox_delay", "a")
     await asyncio.to_thread(shop.sandbox.charges, at_least=1)
     shop.worker.kill()
-    assert (await shop.settled(payment_id))["status"] == "authorized"
+    assert (await shop.reached(payment_id))["status"] == "authorized"
 
 
 async def test_a_provider_that_fails_for_a_while_leaves_nothing_to_a_person(shop: Shop) -> None:
@@ -256,7 +256,7 @@ async def test_a_provider_that_fails_for_a_while_leaves_nothing_to_a_person(shop
     shop.start_worker(**WORKER)
     held = [await shop.open("pm_card_visa", f"held-{number}") for number in range(IN_OUTAGE // 2)]
     for payment_id in held:
-        await shop.settled(payment_id, "authorized")
+        await shop.reached(payment_id, "authorized")
     await asyncio.to_thread(shop.sandbox.set_faults, search_lag_s=3600, **FAILS_AFTER)
     asked = [await shop.open("pm_card_visa", f"asked-{number}") for number in range(IN_OUTAGE // 2)]
     for payment_id in held:
@@ -270,9 +270,9 @@ async def test_a_provider_that_fails_for_a_while_leaves_nothing_to_a_person(shop
     await asyncio.to_thread(shop.sandbox.forget_keys)
     await asyncio.to_thread(shop.sandbox.set_faults, search_lag_s=3600)
     for payment_id in held:
-        assert (await shop.settled(payment_id, "captured", "needs_review"))["status"] == "captured"
+        assert (await shop.reached(payment_id, "captured", "needs_review"))["status"] == "captured"
     for payment_id in (*asked, *late):
-        assert (await shop.settled(payment_id))["status"] == "authorized"
+        assert (await shop.reached(payment_id))["status"] == "authorized"
     await shop.assert_charges_are_the_payments(len(held) + len(asked) + len(late))
 
 
@@ -299,18 +299,18 @@ async def live(shop: Shop, number: int) -> str:
     path = f"/payments/{payment_id}"
     if kind == 0:
         await shop.write(f"{path}/reversal", f"reverse-{number}", status=200)
-        return str((await shop.settled(payment_id))["status"])
-    payment = await shop.settled(payment_id)
+        return str((await shop.reached(payment_id))["status"])
+    payment = await shop.reached(payment_id)
     if kind == 1 or payment["status"] == "declined":
         return str(payment["status"])
     if kind == 2:
         await shop.write(f"{path}/reversal", f"reverse-{number}", status=200)
-        return str((await shop.settled(payment_id, "voided"))["status"])
+        return str((await shop.reached(payment_id, "voided"))["status"])
     await shop.write(f"{path}/capture", f"capture-{number}", status=200)
-    await shop.settled(payment_id, "captured")
+    await shop.reached(payment_id, "captured")
     await shop.write(f"{path}/refunds", f"refund-{number}", {"amount": 300})
-    payment = await shop.settled(payment_id)
+    payment = await shop.reached(payment_id)
     if kind == 3:
         await shop.write(f"{path}/refunds", f"rest-{number}", {"amount": AMOUNT - payment["refunded"]})
-        payment = await shop.settled(payment_id, "refunded")
+        payment = await shop.reached(payment_id, "refunded")
     return str(payment["status"])

@@ -15,7 +15,7 @@ from tests.faults.clients import Client, DirectPublisher, HttpClient, keep_issui
 from tests.faults.effects import check_effects
 from tests.faults.fleet import Fleet, running_fleet
 from tests.faults.plan import LANES, OF_THE_FILESYSTEM, Kind, plan
-from tests.faults.strangers import Stranger, check_letters, check_strangers, said_to, settled
+from tests.faults.strangers import Stranger, check_letters, check_strangers, logged, said_to
 from tests.faults.strikes import Strikes, striking
 from tests.faults.workload import workloads
 from tests.support.checker import ClientRecord, check
@@ -115,7 +115,7 @@ async def _verdict(fleet: Fleet, clients: dict[str, list[Client]], strangers: Se
     for lane, tables in fleet.tables.items():
         records = _records(clients[lane])
         said = said_to(lane, strangers)
-        log = await asyncio.to_thread(settled, tables, said)
+        log = await asyncio.to_thread(logged, tables, said)
         violations += [f"{lane}: {violation}" for violation in check_strangers(log, said)]
         violations += [
             f"{lane}: {violation}" for violation in await asyncio.to_thread(list, check_letters(log, tables))

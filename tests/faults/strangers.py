@@ -152,7 +152,7 @@ def said_to(lane: str, strangers: Sequence[Stranger]) -> dict[str, Said]:
     }
 
 
-def settled(tables: Tables, said: dict[str, Said]) -> list[LogEntry]:
+def logged(tables: Tables, said: dict[str, Said]) -> list[LogEntry]:
     """The log, once all that is confirmed is in it, or as it is when that takes too long. Blocking."""
     until = monotonic() + SETTLED_TIMEOUT_S
     wanted = {command_id for command_id, each in said.items() if each.is_confirmed}

@@ -43,7 +43,7 @@ def opened(*owners: str, first: int = 1) -> list[Delivery]:
     return [delivery(number, OpenAccount(owner=owner)) for number, owner in enumerate(owners, first)]
 
 
-def settled(lane: LaneUnderTest, sent: Sequence[Delivery]) -> Settlement:
+def applied(lane: LaneUnderTest, sent: Sequence[Delivery]) -> Settlement:
     """Everything, however often the lane is suspended in between."""
     found: list[Settlement] = []
     for _ in range(200):
@@ -82,18 +82,18 @@ class _Refusals(_OnServer):
         for number, (name, (made, undo)) in enumerate(self.rules.items(), 1):
             with altered(url, made, undo):
                 sent = opened(f"{name} a", "forbidden", f"{name} b", first=100 * number)
-                assert codes(settled(lane, sent).outcomes) == [APPLIED, "database_refused", APPLIED], name
+                assert codes(applied(lane, sent).outcomes) == [APPLIED, "database_refused", APPLIED], name
 
     def test_a_batch_that_takes_too_long_is_applied_in_pieces(self, open_store: OpenStore, url: str) -> None:
         with altered(url, *self.slow):
             lane = LaneUnderTest(open_store())
-            outcomes = settled(lane, opened(*(f"o{number}" for number in range(300)))).outcomes
+            outcomes = applied(lane, opened(*(f"o{number}" for number in range(300)))).outcomes
             assert codes(outcomes) == [APPLIED] * 300
             lane.store.close()
 
     def test_a_missing_right_suspends_the_lane_until_it_is_given(self, limited_store: Store, url: str) -> None:
         lane = LaneUnderTest(limited_store)
-        assert codes(settled(lane, opened("before")).outcomes) == [APPLIED]
+        assert codes(applied(lane, opened("before")).outcomes) == [APPLIED]
         for rights in ("accounts", "command_log"):
             names = {"name": self.limited, "table": rights, "database": make_url(url).database}
             sent = opened(f"{rights} a", f"{rights} b", first=10 if rights == "accounts" else 20)
@@ -104,11 +104,11 @@ class _Refusals(_OnServer):
                 assert "GRANT" in suspension.reason
                 assert rights in suspension.reason
             _run(url, [self.grant.format(**names)])
-            assert codes(settled(lane, sent).outcomes) == [APPLIED] * 2
+            assert codes(applied(lane, sent).outcomes) == [APPLIED] * 2
 
     def test_a_table_that_is_missing_suspends_the_lane_until_it_is_back(self, open_store: OpenStore, url: str) -> None:
         lane = LaneUnderTest(open_store())
-        assert codes(settled(lane, opened("before")).outcomes) == [APPLIED]
+        assert codes(applied(lane, opened("before")).outcomes) == [APPLIED]
         sent = opened("a", "b", first=10)
         with altered(
             url, ["ALTER TABLE accounts RENAME TO accounts_away"], ["ALTER TABLE accounts_away RENAME TO accounts"]
@@ -118,7 +118,7 @@ class _Refusals(_OnServer):
                 assert isinstance(suspension, Suspension)
                 assert "run `coordinator migrate`" in suspension.reason
                 assert "accounts" in suspension.reason
-        assert codes(settled(lane, sent).outcomes) == [APPLIED] * 2
+        assert codes(applied(lane, sent).outcomes) == [APPLIED] * 2
         assert len(lane.rows(Account)) == 3
 
 

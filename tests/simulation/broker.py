@@ -356,8 +356,8 @@ class Broker:
             self.world.violation(f"{channel.name} acknowledged tag {tag}, which the broker does not know")
             self.drop_channel(channel)
             return
-        for settled in tags:
-            self.world.acknowledged(window.pop(settled))
+        for each in tags:
+            self.world.acknowledged(window.pop(each))
         self.world.wake(channel.reader)
 
     def _receive(self, link: Link) -> None:

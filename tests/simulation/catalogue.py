@@ -76,23 +76,23 @@ def ack_before_commit(patches: Patches) -> None:
 
 @_mutant("acknowledges all that was delivered, not what is settled")
 def acknowledge_everything(patches: Patches) -> None:
-    def settled(_: Any, self: Acknowledger, tags: Any) -> list[Acknowledgement]:
+    def acknowledge(_: Any, self: Acknowledger, tags: Any) -> list[Acknowledgement]:
         last = max(self._is_settled, default=0)
         self._is_settled.clear()
         return [Acknowledgement(last, multiple=True)] if last else []
 
-    patches.wrap(Acknowledger, "settled", settled)
+    patches.wrap(Acknowledger, "acknowledge", acknowledge)
 
 
 @_mutant("acknowledges up to the last settled delivery, over the early ones")
 def acknowledge_over_the_early(patches: Patches) -> None:
-    def settled(_: Any, self: Acknowledger, tags: Any) -> list[Acknowledgement]:
+    def acknowledge(_: Any, self: Acknowledger, tags: Any) -> list[Acknowledgement]:
         known = [tag for tag in tags if tag in self._is_settled]
         for tag in [tag for tag in self._is_settled if known and tag <= max(known)]:
             del self._is_settled[tag]
         return [Acknowledgement(max(known), multiple=True)] if known else []
 
-    patches.wrap(Acknowledger, "settled", settled)
+    patches.wrap(Acknowledger, "acknowledge", acknowledge)
 
 
 @_mutant("deliveries that wait for their predecessor are acknowledged with the batch")
@@ -483,7 +483,7 @@ _rewritten(
     "part-acknowledges-its-pack",
     "a pack is acknowledged while a part of it is early: a crash loses that part",
     Runs,
-    "settled",
+    "completed",
     "if left:",
     "if False:",
 )

@@ -68,7 +68,7 @@ def mutants() -> Iterator[Mutant]:
         "late-number-refused",
         "a confirmed command that came after its gap was given up is not applied",
         PublisherProgress,
-        "is_settled",
+        "is_counted",
         "return not any(first <= number <= last for first, last in _gaps(row))",
         "return True",
     )

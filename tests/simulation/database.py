@@ -129,13 +129,13 @@ class Database:
     def _note_waiting(self, changes: Changes) -> list[str]:
         """Those that begin to wait do so behind everything that the same transaction settles."""
         waiting = rows_of(ParkedCommand, changes.inserts)
-        settled = len(rows_of(LogEntry, changes.inserts)) if waiting else 0
+        entries = len(rows_of(LogEntry, changes.inserts)) if waiting else 0
         if waiting:
             self.world.wake(self.world.chaos.actor)
         begun = [row for row in waiting if row.error_code is None and row.command_id not in self.waited]
         for row in begun:
             account = int(row.ordering_key.partition("=")[2])
-            self.waited[row.command_id] = (self.world.ticks + settled, len(self.waited) + 1, account)
+            self.waited[row.command_id] = (self.world.ticks + entries, len(self.waited) + 1, account)
         return [row.command_id for row in begun]
 
     def refuse(self, changes: Changes) -> None:

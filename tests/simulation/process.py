@@ -215,7 +215,7 @@ class Process:
             self.send_acknowledgements(channel, tags)
 
     def send_acknowledgements(self, channel: Channel, tags: Sequence[int]) -> None:
-        for acknowledgement in self.acknowledger.settled(tags):
+        for acknowledgement in self.acknowledger.acknowledge(tags):
             if channel.is_open:
                 channel.outbound.append(acknowledgement)
                 self.world.wake(self.world.broker.actor)

@@ -507,12 +507,12 @@ class _Model:
     def __init__(self) -> None:
         self.accounts: dict[int, tuple[str, int]] = {}
         self.last_id = 0
-        self._settled: dict[int, str] = {}
+        self._outcomes: dict[int, str] = {}
 
     def apply(self, number: int, command: Command) -> str:
-        if number not in self._settled:
-            self._settled[number] = self._apply(command)
-        return self._settled[number]
+        if number not in self._outcomes:
+            self._outcomes[number] = self._apply(command)
+        return self._outcomes[number]
 
     def _apply(self, command: Command) -> str:
         if isinstance(command, OpenAccount):

@@ -59,13 +59,13 @@ def _by_model(rows: Sequence[Row]) -> list[list[Row]]:
     return list(groups.values())
 
 
-def commit(store: Store, lease: Lease, change: Changes, settled: int = 1) -> Lease:
+def commit(store: Store, lease: Lease, change: Changes, counted: int = 1) -> Lease:
     transaction = store.begin()
     try:
-        transaction.commit(lease, lease.sequence + settled, change)
+        transaction.commit(lease, lease.sequence + counted, change)
     finally:
         transaction.rollback()
-    return Lease(lease.epoch, lease.sequence + settled)
+    return Lease(lease.epoch, lease.sequence + counted)
 
 
 def accounts(store: Store, *keys: int) -> list[Account]:
@@ -105,7 +105,7 @@ class StoreContract:
         store = open_store()
         lease = store.take_over("first", NOW)
         assert lease == Lease(1, 0)
-        commit(store, lease, changes(), settled=41)
+        commit(store, lease, changes(), counted=41)
         assert open_store().take_over("second", NOW) == Lease(2, 41)
 
     def test_rows_come_back_as_they_were_written(self, open_store: OpenStore) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.transports.rabbitmq.acknowledgements import SETTLED_MAX, Acknowledgements
+from coordinator.transports.rabbitmq.acknowledgements import WAITING_MAX, Acknowledgements
 
 WITHIN_S = 10.0
 
@@ -37,35 +37,35 @@ def acknowledgements(channel: Any, prefetch: int, delivered: int) -> Acknowledge
 
 async def test_what_is_settled_within_a_moment_is_acknowledged_at_once(channel: RecordingChannel) -> None:
     made = acknowledgements(channel, 1000, 5)
-    made.settled([1])
-    made.settled([2, 3])
+    made.acknowledge([1])
+    made.acknowledge([2, 3])
     assert not channel.acknowledged
     async with asyncio.timeout(WITHIN_S):
         await channel.has_acknowledged.wait()
     assert channel.acknowledged == [(3, True)]
     # And the next ones likewise.
     channel.has_acknowledged.clear()
-    made.settled([5])
+    made.acknowledge([5])
     async with asyncio.timeout(WITHIN_S):
         await channel.has_acknowledged.wait()
     assert channel.acknowledged == [(3, True), (5, False)]
 
 
-@pytest.mark.parametrize(("prefetch", "waiting_max"), [(1, 1), (7, 1), (40, 10), (1000, SETTLED_MAX)])
+@pytest.mark.parametrize(("prefetch", "waiting_max"), [(1, 1), (7, 1), (40, 10), (1000, WAITING_MAX)])
 async def test_the_prefetch_never_runs_out_for_waiting(
     channel: RecordingChannel, prefetch: int, waiting_max: int
 ) -> None:
     made = acknowledgements(channel, prefetch, waiting_max)
     for tag in range(1, waiting_max):
-        made.settled([tag])
+        made.acknowledge([tag])
     assert not channel.acknowledged
-    made.settled([waiting_max])
+    made.acknowledge([waiting_max])
     assert channel.acknowledged == [(waiting_max, True)]
 
 
 async def test_what_waits_can_be_flushed_and_is_acknowledged_once(channel: RecordingChannel) -> None:
     made = acknowledgements(channel, 1000, 2)
-    made.settled([1, 2])
+    made.acknowledge([1, 2])
     made.flush()
     made.flush()
     assert channel.acknowledged == [(2, True)]
@@ -73,7 +73,7 @@ async def test_what_waits_can_be_flushed_and_is_acknowledged_once(channel: Recor
 
 async def test_nothing_is_sent_on_a_closed_channel(channel: RecordingChannel) -> None:
     made = acknowledgements(channel, 1000, 1)
-    made.settled([1])
+    made.acknowledge([1])
     channel.is_open = False
     made.flush()
     assert not channel.acknowledged

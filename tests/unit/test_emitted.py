@@ -49,7 +49,7 @@ def entry(number: int, target: str = "ledger") -> OutboxEntry:
     )
 
 
-async def settled() -> None:
+async def idle() -> None:
     """Whatever was done has been told."""
     for _ in range(3):
         await asyncio.sleep(0)
@@ -60,11 +60,11 @@ async def test_what_one_target_refuses_holds_up_no_other(
 ) -> None:
     emitted.publish([entry(1, "archive")])
     publisher.confirms[0].set_exception(Overloaded("full"))
-    await settled()
+    await idle()
     emitted.publish([entry(2, "archive"), entry(3)])
     assert publisher.sent == [("archive", "c1"), ("ledger", "c3")]
     publisher.confirms[1].set_result(None)
-    await settled()
+    await idle()
     assert confirmed == [3]
 
 
@@ -79,13 +79,13 @@ async def test_what_is_withdrawn_is_not_sent_again_whatever_its_answer(
     elif answer == "refused":
         publisher.confirms[0].set_exception(Overloaded("full"))
     emitted.withdraw([1])
-    await settled()
+    await idle()
     assert publisher.confirms[0].cancelled() == (answer == "none")
     # Nothing waits for this target, or the next one would have to.
     emitted.publish([entry(2, "archive")])
     assert publisher.sent == [("archive", "c1"), ("archive", "c2")]
     publisher.confirms[1].set_exception(Overloaded("full"))
-    await settled()
+    await idle()
     assert len(publisher.sent) == 2
 
 
@@ -96,9 +96,9 @@ async def test_what_is_read_anew_while_it_is_under_way_is_called_back_with_it(
     emitted.publish([entry(1)])
     assert len(publisher.sent) == 1
     emitted.withdraw([1])
-    await settled()
+    await idle()
     assert publisher.confirms[0].cancelled()
     emitted.publish([entry(2), entry(2)])
     publisher.confirms[1].set_result(None)
-    await settled()
+    await idle()
     assert confirmed == [2]

@@ -180,13 +180,13 @@ def test_acknowledgements_go_around_what_is_early() -> None:
     acknowledger = Acknowledger()
     for tag in range(1, 7):
         acknowledger.delivered(tag)
-    assert acknowledger.settled([1, 2]) == [Acknowledgement(2, multiple=True)]
-    assert acknowledger.settled([4, 6]) == [Acknowledgement(4, multiple=False), Acknowledgement(6, multiple=False)]
-    assert acknowledger.settled([3]) == [Acknowledgement(3, multiple=True)]
-    assert acknowledger.settled([]) == []
-    assert acknowledger.settled([5]) == [Acknowledgement(5, multiple=True)]
+    assert acknowledger.acknowledge([1, 2]) == [Acknowledgement(2, multiple=True)]
+    assert acknowledger.acknowledge([4, 6]) == [Acknowledgement(4, multiple=False), Acknowledgement(6, multiple=False)]
+    assert acknowledger.acknowledge([3]) == [Acknowledgement(3, multiple=True)]
+    assert acknowledger.acknowledge([]) == []
+    assert acknowledger.acknowledge([5]) == [Acknowledgement(5, multiple=True)]
     # A delivery of an older channel has no meaning on this one.
-    assert acknowledger.settled([99]) == []
+    assert acknowledger.acknowledge([99]) == []
 
 
 def pause(database: MemoryDatabase, reason: str | None) -> None:

@@ -82,7 +82,7 @@ async def test_an_entry_that_cannot_be_read_lets_nobody_wait_for_ever() -> None:
     writes._outcome_is_late([entry])
     async with asyncio.timeout(5):
         with pytest.raises(CommandPending):
-            await entry.settled
+            await entry.outcome
 
 
 class Issuing:

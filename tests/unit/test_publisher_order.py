@@ -98,7 +98,7 @@ def test_waiting_and_giving_up_cost_as_much_as_there_is(make: Callable[[int], li
         assert order.early <= limit
         ready += order.admit([], TIMEOUT_S)
         assert order.early == 0
-        assert sorted(parts.settled(ready)) == [each.tag for each in deliveries]
+        assert sorted(parts.completed(ready)) == [each.tag for each in deliveries]
 
     hold_and_give_up(make(3000))
     assert_grows_with_count(hold_and_give_up, make)

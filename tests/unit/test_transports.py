@@ -41,7 +41,7 @@ class LocalConsuming(InboxConsuming):
             LANE,
             self.inbox,
             FileJournal(owner.path),
-            on_settlement=owner.settled,
+            on_settlement=owner.reply,
             on_emitted=lambda _: None,
             on_lost=lambda _: None,
             bytes_max=owner.bytes_max,
@@ -68,7 +68,7 @@ class LocalTransporting:
     def limit(self) -> None:
         self.bytes_max = ROOM * COMMAND_BYTES
 
-    def settled(self, settlement: Settlement) -> None:
+    def reply(self, settlement: Settlement) -> None:
         for reply in settlement.replies:
             self._asked[reply.correlation_id or ""].set_result(reply.outcomes[0])
 
@@ -206,10 +206,10 @@ class SimulatedConsuming:
         ]
 
     async def settle(self, deliveries: list[Delivery]) -> None:
-        settled = settlement(deliveries)
-        for reply in settled.replies:
+        decided = settlement(deliveries)
+        for reply in decided.replies:
             self._publisher.send((reply.reply_to, reply.correlation_id, False, encode_outcome(reply.outcomes[0])))
-        self._consumed.outbound.extend(self._acknowledger.settled(settled.tags))
+        self._consumed.outbound.extend(self._acknowledger.acknowledge(decided.tags))
         self._world.until_idle()
 
     async def leave(self) -> None:

@@ -45,11 +45,11 @@ class Settler:
 
     def __init__(self) -> None:
         self.stood_by = threading.Event()
-        self.settled: list[Settlement] = []
+        self.settlements: list[Settlement] = []
 
     def settle(self, generation: int, settlement: Settlement) -> None:
         del generation
-        self.settled.append(settlement)
+        self.settlements.append(settlement)
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         raise AssertionError(entries)
@@ -181,7 +181,7 @@ def test_a_predecessor_that_does_not_come_is_given_up_though_nothing_arrives() -
     with projected(settings=LaneSettings(gap_timeout_s=0.05)) as running:
         running.deliver(delivery(2, OpenAccount(owner="Bob"), publisher="p", publisher_seq=1))
         running.deliver(delivery(4, OpenAccount(owner="Cid"), publisher="p", publisher_seq=3))
-        until(lambda: sum(len(settlement.outcomes) for settlement in running.settler.settled) == 2)
+        until(lambda: sum(len(settlement.outcomes) for settlement in running.settler.settlements) == 2)
 
 
 def test_outcomes_wait_for_the_projection() -> None:
@@ -190,12 +190,12 @@ def test_outcomes_wait_for_the_projection() -> None:
         began_at_s = time.monotonic()
         running.deliver(delivery(1, OpenAccount(owner="Ada")))
         until(lambda: len(running.projection.told) > 3)
-        assert running.settler.settled == []
+        assert running.settler.settlements == []
         sequence, proved_at_s = running.projection.told[-1]
         assert sequence == 1
         assert began_at_s <= proved_at_s <= time.monotonic()
         running.projection.wait_s = 0.0
-        until(lambda: len(running.settler.settled) == 1)
+        until(lambda: len(running.settler.settlements) == 1)
 
 
 def test_a_stop_ends_the_wait_and_tells_nothing() -> None:
@@ -203,7 +203,7 @@ def test_a_stop_ends_the_wait_and_tells_nothing() -> None:
         running.projection.wait_s = 600.0
         running.deliver(delivery(1, OpenAccount(owner="Ada")))
         assert running.projection.asked.wait(WITHIN_S)
-    assert running.settler.settled == []
+    assert running.settler.settlements == []
 
 
 def test_a_new_channel_ends_the_wait_and_what_is_delivered_again_is_told() -> None:
@@ -220,8 +220,8 @@ def test_a_new_channel_ends_the_wait_and_what_is_delivered_again_is_told() -> No
         assert running.projection.beats == 0, "something is committed and not told"
         running.projection.wait_s = 0.0
         running.deliver(sent)
-        until(lambda: len(running.settler.settled) == 1)
-        assert running.settler.settled[0].outcomes[0].replayed
+        until(lambda: len(running.settler.settlements) == 1)
+        assert running.settler.settlements[0].outcomes[0].replayed
         until(lambda: running.projection.beats > 0)
 
 
@@ -238,11 +238,11 @@ def test_what_another_may_have_committed_is_not_told_again_by_who_was_taken_over
     with projected() as running:
         sent = delivery(1, OpenAccount(owner="Ada"))
         running.deliver(sent)
-        until(lambda: len(running.settler.settled) == 1)
+        until(lambda: len(running.settler.settlements) == 1)
         MemoryStore(running.database).take_over("another", NOW)
         running.deliver(sent)
         assert running.settler.stood_by.wait(WITHIN_S)
-        assert len(running.settler.settled) == 1
+        assert len(running.settler.settlements) == 1
 
 
 class Broken(Projecting):
@@ -261,7 +261,7 @@ def test_a_projection_that_raises_ends_nothing_and_is_counted() -> None:
     with projected(Broken()) as running:
 
         def has_settled(number: int) -> bool:
-            return len(running.settler.settled) == number
+            return len(running.settler.settlements) == number
 
         before = PROJECTION_ERRORS.labels("ledger")._value.get()
         for number in (1, 2):

@@ -113,7 +113,7 @@ class LocalQueue:
         self._on_emitted(settlement.emitted)
         if self._loop is not None:
             try:
-                self._loop.call_soon_threadsafe(self._settled, settlement.tags)
+                self._loop.call_soon_threadsafe(self._take_out, settlement.tags)
             except RuntimeError:
                 # The loop is closed. What stays in the journal is delivered again, and the command log answers it.
                 log.info("journal_left", lane=self._lane)
@@ -180,7 +180,7 @@ class LocalQueue:
         if self._ids[command_id] <= 0:
             del self._ids[command_id]
 
-    def _settled(self, numbers: Sequence[int]) -> None:
+    def _take_out(self, numbers: Sequence[int]) -> None:
         gone = [number for number in numbers if number in self._accepted]
         if gone:
             self._accepted.difference_update(gone)

@@ -9,7 +9,7 @@ from coordinator.lane.acknowledger import Acknowledger
 
 WITHIN_S = 0.01
 """How long a settled delivery may wait for others to be acknowledged with."""
-SETTLED_MAX = 64
+WAITING_MAX = 64
 """Settled deliveries that do not wait any longer; at a small prefetch a quarter of it."""
 
 
@@ -23,19 +23,19 @@ class Acknowledgements:
 
     def __init__(self, channel: Channel, prefetch: int) -> None:
         self._channel = channel
-        self._settled_max = max(1, min(SETTLED_MAX, prefetch // 4))
+        self._waiting_max = max(1, min(WAITING_MAX, prefetch // 4))
         self._acknowledger = Acknowledger()
-        self._settled: list[int] = []
+        self._waiting: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def delivered(self, tag: int) -> None:
         """The broker delivered it; tags come in order."""
         self._acknowledger.delivered(tag)
 
-    def settled(self, tags: Sequence[int]) -> None:
+    def acknowledge(self, tags: Sequence[int]) -> None:
         """Acknowledge these deliveries soon; at once, when that many wait that the prefetch might run out."""
-        self._settled += tags
-        if len(self._settled) >= self._settled_max:
+        self._waiting += tags
+        if len(self._waiting) >= self._waiting_max:
             self.flush()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(WITHIN_S, self.flush)
@@ -45,7 +45,7 @@ class Acknowledgements:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        settled, self._settled = self._settled, []
-        if settled and self._channel.is_open:
-            for acknowledgement in self._acknowledger.settled(settled):
+        waiting, self._waiting = self._waiting, []
+        if waiting and self._channel.is_open:
+            for acknowledgement in self._acknowledger.acknowledge(waiting):
                 self._channel.basic_ack(acknowledgement.tag, multiple=acknowledgement.multiple)

@@ -286,7 +286,7 @@ class LaneConsumer:
             self._emitted.publish(settlement.emitted)
             acknowledgements = self._acknowledgements
             if acknowledgements is not None and generation == self._generation:
-                acknowledgements.settled(settlement.tags)
+                acknowledgements.acknowledge(settlement.tags)
         except Exception as error:  # noqa: BLE001  # the process ends by it
             # What is not settled here never is: another process must have the deliveries.
             self._failed(error)

@@ -208,7 +208,7 @@ class RabbitWrites:
         if stages is not None:
             stages.command_id = entry.command_id
         try:
-            outcome = await entry.settled
+            outcome = await entry.outcome
         finally:
             self._forget(lane, entry)
             if stages is not None and (entry.confirmed_at is not None or entry.has_outcome):
@@ -223,7 +223,7 @@ class RabbitWrites:
         issued = self._issued.pop(lane)
         if self._session is None:
             # In a session those that nobody waits for any more must come too, or their numbers would be missing.
-            issued = [entry for entry in issued if not entry.settled.done()]
+            issued = [entry for entry in issued if not entry.outcome.done()]
         for entries, is_alone in packs_of(issued, self._is_expected):
             try:
                 self._publish(lane, entries, is_alone=is_alone)
@@ -303,15 +303,15 @@ class RabbitWrites:
         task.add_done_callback(self._lookups.discard)
 
     async def _look_up(self, command_log: CommandLog, entries: list[InFlight]) -> None:
-        waiting = [entry for entry in entries if not entry.settled.done()]
+        waiting = [entry for entry in entries if not entry.outcome.done()]
         try:
             for start in range(0, len(waiting), LOOKUPS_AT_ONCE):
                 some = waiting[start : start + LOOKUPS_AT_ONCE]
                 entries_found = await asyncio.gather(*(command_log.find(entry.command_id) for entry in some))
                 for entry, found in zip(some, entries_found, strict=True):
                     is_same = found is not None and found.fingerprint == fingerprint_of(entry.message)
-                    if found is not None and is_same and not entry.settled.done():
-                        entry.settled.set_result(from_log(found, replayed=False))
+                    if found is not None and is_same and not entry.outcome.done():
+                        entry.outcome.set_result(from_log(found, replayed=False))
         except DatabaseUnavailable:
             pass
         except Exception:  # such as an entry of another release: whoever waits must not wait for ever
@@ -379,5 +379,5 @@ class RabbitWrites:
             self._unanswered.pop(outcome.command_id or "", None)
             entry = alone or self._by_id.get(outcome.command_id or "")
             is_another_s = entry is not None and correlation_id not in (None, entry.correlation_id)
-            if entry is not None and not is_another_s and not entry.settled.done():
-                entry.settled.set_result(outcome)
+            if entry is not None and not is_another_s and not entry.outcome.done():
+                entry.outcome.set_result(outcome)
