@@ -42,7 +42,7 @@ from coordinator.http import (
 from coordinator.settings import load
 from shared.payments import SERVICE
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
-from shared.payments.results import TellOfPayment
+from shared.payments.results import TakeProviderEvent
 from shared.payments.service import PaymentService
 from shared.payments.settings import StripeSettings
 from shared.payments.stripe_metadata import MetadataKey
@@ -174,7 +174,7 @@ async def take_stripe_event(request: web.Request) -> web.Response:
     options = WriteOptions(command_id=command_id, wait_s=0, traceparent=context.trace.traceparent)
     context.stages.end("validate")
     try:
-        await request.app[PAYMENTS].take_event(_told(event, payment_id), options)
+        await request.app[PAYMENTS].take_event(_command_of(event, payment_id), options)
     except CommandPending:
         pass
     except (InvalidCommand, CommandRejected, CommandFailed) as error:
@@ -211,8 +211,8 @@ async def _ours(payments: PaymentService, event: ProviderEvent) -> int | None:
     return payment.id if payment.provider_id == event.provider_id else None
 
 
-def _told(event: ProviderEvent, payment_id: int) -> TellOfPayment:
-    return TellOfPayment(
+def _command_of(event: ProviderEvent, payment_id: int) -> TakeProviderEvent:
+    return TakeProviderEvent(
         event_id=event.id,
         kind=event.kind,
         id=payment_id,

@@ -1,6 +1,6 @@
-"""Reading the command log where there is a cache: an outcome is not told before the cache shows what it did.
+"""Reading the command log where there is a cache: an outcome is not shown before the cache shows what it did.
 
-The lane tells outcomes after it has refreshed the cache; the log has them before. Whoever finds one there waits until
+The lane sends outcomes after it has refreshed the cache; the log has them before. Whoever finds one there waits until
 the lane's lease says that the cache has come so far (`sequence`), and for no longer than a lease: a lane does not
 extend it between a commit and the refresh for it, so by then it has done that refresh, or the lease is over.
 """
@@ -42,20 +42,20 @@ class CacheConsistentLog:
         self._lease_s = lease_s
         self._elapsed_s = elapsed_s
         self._sleep = sleep
-        self._told = 0
+        self._announced = 0
 
     async def find(self, command_id: str) -> LogEntry | None:
         entry = await self._log.find(command_id)
         # Others have changed no rows.
-        if entry is not None and entry.status == "applied" and entry.sequence > self._told:
-            await self._until_told(entry.sequence)
+        if entry is not None and entry.status == "applied" and entry.sequence > self._announced:
+            await self._until_announced(entry.sequence)
         return entry
 
     async def close(self) -> None:
         """Close the cache's connections."""
         await self._cache.close()
 
-    async def _until_told(self, sequence: int) -> None:
+    async def _until_announced(self, sequence: int) -> None:
         until_s = self._elapsed_s() + self._lease_s
         while not await self._cache.shows(sequence):
             left_s = until_s - self._elapsed_s()
@@ -63,4 +63,4 @@ class CacheConsistentLog:
                 break
             await self._sleep(min(POLL_S, left_s))
         # What has a lower sequence was committed before.
-        self._told = max(self._told, sequence)
+        self._announced = max(self._announced, sequence)

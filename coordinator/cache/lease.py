@@ -1,4 +1,4 @@
-"""What the lane knows of its lease in the cache, and when its outcomes may be told. No I/O: it is told the time.
+"""What the lane knows of its lease in the cache, and when its outcomes may be sent. No I/O: it is told the time.
 
 Moments are seconds of the lane's monotonic clock, deadlines are milliseconds of Redis's.
 """
@@ -44,7 +44,7 @@ class CacheLease:
         """Rows may be written under the generation if the epoch was proved later than this."""
 
     def begin(self, epoch: int, now_s: float) -> None:
-        """Under a new epoch there may be commits that this lane was not told of, and the lease of another lane."""
+        """Under a new epoch there may be commits that this lane has not announced, and another lane's lease."""
         if epoch != self._epoch:
             self._epoch = epoch
             self.generation = None
@@ -90,6 +90,6 @@ class CacheLease:
         return self._trusted_until_s
 
     def wait_s(self, now_s: float) -> float:
-        """How long until outcomes may be told: until nobody can believe an entry that is not refreshed."""
+        """How long until outcomes may be sent: until nobody can believe an entry that is not refreshed."""
         until_s = self._trusted_until_s if self.generation is None else self._elsewhere_until_s
         return max(0.0, until_s - now_s)

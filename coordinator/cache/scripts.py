@@ -10,7 +10,7 @@ whenever the lane does not know what became of the last one; all older entries a
 that was promoted, nothing is believed until the lane has claimed a lease there.
 
 **The lane** is the only one that claims and extends. After each commit it refreshes the entries of the changed rows, in
-one script that does nothing unless the lease alive is the lane's own. Only then it tells the outcomes.
+one script that does nothing unless the lease alive is the lane's own. Only then it sends the outcomes.
 
 - A lease may live until `REDIS_LEASE_S` after a moment when the lane's epoch was proved current, by a fenced commit or
   by reading it from the database (`Tenure`). So a lane that was taken over cannot keep its lease alive.
@@ -29,7 +29,7 @@ token is still there and its generation is alive. A refresh, a removal, a flush,
 token away, and a new generation makes it void: so between the read and the fill nothing has changed. Readers that miss
 at the same time share a token.
 
-**The log** has outcomes before the lane tells them. Who finds one there waits until the lease bears its sequence, or
+**The log** has outcomes before the lane sends them. Who finds one there waits until the lease bears its sequence, or
 for the length of a lease (coordinator/cache/command_log.py).
 
 **Assumed**: Redis's clock does not jump back, and runs no more than 1 % slower than the lane's monotonic clock; all

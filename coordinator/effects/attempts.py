@@ -2,18 +2,18 @@
 
 The states of an effect:
 
-    asked ──▶ a call is made ──▶ the other side answered                      told: a fact
+    asked ──▶ a call is made ──▶ the other side answered                      sent: a fact
                  │      ▲
                  ▼      │ after a pause that grows; while the breaker is open, without a call
               no answer ┘
                  │ EFFECTS_GIVE_UP_AFTER_S after the first attempt
                  ▼
-              looked up ──▶ the other side knows it                           told: a fact
+              looked up ──▶ the other side knows it                           sent: a fact
                  ├────────▶ it certainly does not, and every call certainly
-                 │          failed                                            told: it did not happen (a guess)
-                 └────────▶ anything else                                     told: it may have happened (a guess)
+                 │          failed                                            sent: it did not happen (a guess)
+                 └────────▶ anything else                                     sent: it may have happened (a guess)
 
-An answer of which no command can be made that the lane could read is told as one that nobody knows: it may have
+An answer of which no command can be made that the lane could read is sent on as one that nobody knows: it may have
 happened (a guess).
 
 What a crash leaves is delivered again, with the doubt that somebody made a call. A worker that has to wait long puts
@@ -64,8 +64,8 @@ _APART_S: Final = 5.0
 log = structlog.get_logger("effects")
 
 
-class Told(Struct, frozen=True, kw_only=True):
-    """What the lane is to be told. `is_fact`: the other side said so; else the effect is given up."""
+class EffectResult(Struct, frozen=True, kw_only=True):
+    """What its lane is sent. `is_fact`: the other side said so; else the effect is given up."""
 
     command: Command
     is_fact: bool
@@ -109,7 +109,7 @@ class Attempts:
 
     async def attempt(
         self, handler: EffectHandler[Any], effect: Effect, key: str, attempted: Attempted
-    ) -> Told | PutOff:
+    ) -> EffectResult | PutOff:
         """Make the next one, if its time has come. `attempted` takes down what became of it.
 
         Only a cancellation and a defect of the handler's `give_up` get out of this.
@@ -144,30 +144,30 @@ class Attempts:
 
     def unusable(
         self, handler: EffectHandler[Any], effect: Effect, key: str, attempted: Attempted, problem: str
-    ) -> Told:
-        """What to tell instead of an answer that cannot be told: that the call may have had its effect.
+    ) -> EffectResult:
+        """What to send on instead of an answer that cannot be sent: that the call may have had its effect.
 
         Raises what a defect of the handler's `give_up` raises.
         """
         log.error("effect_answer_unusable", type=effect.type, key=key, calls=attempted.calls, problem=problem)
-        return _guess(handler, effect, attempted, f"its answer cannot be told: {problem}", may_have_happened=True)
+        return _guess(handler, effect, attempted, f"its answer cannot be sent on: {problem}", may_have_happened=True)
 
     def _fact(
         self, handler: EffectHandler[Any], effect: Effect, key: str, attempted: Attempted, command: Command
-    ) -> Told:
+    ) -> EffectResult:
         """What the other side answered, if the lane could read it."""
         problem = _problem(command)
         if problem is not None:
             return self.unusable(handler, effect, key, attempted, problem)
-        return Told(command=command, is_fact=True)
+        return EffectResult(command=command, is_fact=True)
 
     async def _perform(self, handler: EffectHandler[Any], effect: Effect, call: Call) -> Command | EffectRetry:
-        """Make the call, and tell the breaker of its end."""
+        """Make the call, and let the breaker know its end."""
         timeout_s = self._settings.call_timeout_s
         is_answered: bool | None = None
         try:
             async with asyncio.timeout(timeout_s):
-                told = await handler.perform(effect, call)
+                result = await handler.perform(effect, call)
         except EffectRetry as retry:
             is_answered = retry.is_about_call
             return retry
@@ -180,7 +180,7 @@ class Attempts:
             return EffectRetry(f"{type(error).__name__}: {error}", may_have_happened=True)
         else:
             is_answered = True
-            return told
+            return result
         finally:
             self._note(is_answered)
 
@@ -195,9 +195,9 @@ class Attempts:
 
     async def _give_up(
         self, handler: EffectHandler[Any], effect: Effect, key: str, attempted: Attempted
-    ) -> Told | PutOff:
+    ) -> EffectResult | PutOff:
         reason = attempted.reason
-        is_told = True
+        is_answered = True
         if handler.look_up is not None:
             try:
                 async with asyncio.timeout(self._settings.call_timeout_s):
@@ -207,14 +207,14 @@ class Attempts:
                 if self._clock() < self._over_at_s(attempted) + longer_s:
                     delay_s = min(self._delay_s(attempted.calls, None), longer_s / _LOOK_UPS)
                     return self._put_off(attempted, delay_s, is_over=True)
-                is_told = False
+                is_answered = False
                 asked = storable(str(error), REASON_CHARACTERS_MAX // 2)
                 reason = f"{storable(reason, REASON_CHARACTERS_MAX // 2)}; and asked what became of it: {asked}"
             else:
                 if known is not None:
                     return self._fact(handler, effect, key, attempted, known)
         # Read last: a copy may have come meanwhile that somebody made a call for.
-        may_have_happened = attempted.may_have_happened or not is_told
+        may_have_happened = attempted.may_have_happened or not is_answered
         log.error(
             "effect_given_up",
             type=effect.type,
@@ -249,17 +249,17 @@ def _call(key: str, attempted: Attempted) -> Call:
 
 def _guess(
     handler: EffectHandler[Any], effect: Effect, attempted: Attempted, reason: str, *, may_have_happened: bool
-) -> Told:
+) -> EffectResult:
     given_up = GivenUp(
         reason=storable(reason, REASON_CHARACTERS_MAX),
         attempts=attempted.calls,
         may_have_happened=may_have_happened,
     )
-    return Told(command=handler.give_up(effect, given_up), is_fact=False)
+    return EffectResult(command=handler.give_up(effect, given_up), is_fact=False)
 
 
 def _problem(command: Command) -> str | None:
-    """Why the lane could make nothing of a result; None: it can be told."""
+    """Why the lane could make nothing of a result; None: it can be sent on."""
     try:
         _, arguments = validated(command)
     except Exception as error:  # noqa: BLE001  # whatever an encoder raises

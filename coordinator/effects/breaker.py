@@ -31,7 +31,7 @@ class Breaker:
         return self._pause_s > 0
 
     def wait_s(self) -> float:
-        """0: a call may be made, whose end must be told. Else: how long to wait before asking again."""
+        """0: a call may be made, whose end must be noted. Else: how long to wait before asking again."""
         if not self.is_open:
             return 0.0
         left_s = self._open_until_s - self._clock()

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from coordinator.effects.attempts import Attempts, Told
+from coordinator.effects.attempts import Attempts, EffectResult
 from coordinator.lane.outbox import message_of
 from coordinator.protocol.attempted import LONG_AGO_S, Attempted
 from coordinator.protocol.wire import CommandMessage, Problem
@@ -24,7 +24,7 @@ from coordinator.transports.dead_effects import dead_effect, dead_effect_id
 
 log = structlog.get_logger("effects")
 
-Tell = Callable[[OutboxEntry, str, str, Command], None]
+Bring = Callable[[OutboxEntry, str, str, Command], None]
 """Hands what came of an effect to its lane: the entry, the lane, and the command with its id."""
 
 
@@ -34,14 +34,14 @@ class LocalEffects:
     What has no result yet stays in the outbox, and is carried out by the next process: that is what makes it durable.
     """
 
-    def __init__(self, services: Sequence[Service], settings: EffectSettings, tell: Tell) -> None:
+    def __init__(self, services: Sequence[Service], settings: EffectSettings, bring: Bring) -> None:
         self._opened = {effects_key(each.name): each.effects() for each in services if each.effects is not None}
         self._handlers: dict[str, EffectHandler[Any]] = {
             handler.effect.type: handler for effects in self._opened.values() for handler in effects.handlers
         }
         self._attempts = {key: Attempts(key.partition(".")[2], settings, random.random) for key in self._opened}
         self._turns = asyncio.Semaphore(settings.concurrency)
-        self._tell = tell
+        self._bring = bring
         self._under_way: set[asyncio.Task[None]] = set()
         self._ids: set[str] = set()
 
@@ -76,14 +76,16 @@ class LocalEffects:
             if isinstance(prepared, Problem):
                 self._bury(entry, prepared, None)
                 return
-            told = await self._told(entry, is_inherited, *prepared)
-            command_id = told.command_id(message_of(entry), int(entry.created_at.timestamp()))
-            self._tell(entry, told.command.lane(), command_id, told.command)
+            result = await self._result(entry, is_inherited, *prepared)
+            command_id = result.command_id(message_of(entry), int(entry.created_at.timestamp()))
+            self._bring(entry, result.command.lane(), command_id, result.command)
         except Exception as error:  # noqa: BLE001  # a defect of the handler's, such as in giving up; another release may do better
             problem = Problem("handler_error", f"{type(error).__name__}: {error}")
             self._bury(entry, problem, traceback.format_exc())
 
-    async def _told(self, entry: OutboxEntry, is_inherited: bool, handler: EffectHandler[Any], effect: Effect) -> Told:
+    async def _result(
+        self, entry: OutboxEntry, is_inherited: bool, handler: EffectHandler[Any], effect: Effect
+    ) -> EffectResult:
         """What came of it, after as many attempts as it takes. A turn is taken for each, and not for the pauses."""
         now_s = time.time()
         is_replayed = Options.decode(entry.options).replayed
@@ -93,7 +95,7 @@ class LocalEffects:
         while True:
             async with self._turns:
                 done = await self._attempts[entry.lane].attempt(handler, effect, entry.command_id, attempted)
-            if isinstance(done, Told):
+            if isinstance(done, EffectResult):
                 return done
             await asyncio.sleep(done.delay_s)
 
@@ -119,4 +121,4 @@ class LocalEffects:
         lane = entry.lane.partition(".")[2]
         copy = str(int(entry.created_at.timestamp() * 1000))
         dead = dead_effect(message, problem, trace)
-        self._tell(entry, lane, dead_effect_id(lane, dead, copy), dead)
+        self._bring(entry, lane, dead_effect_id(lane, dead, copy), dead)

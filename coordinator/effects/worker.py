@@ -21,7 +21,7 @@ from typing import Any, Final
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from coordinator.effects.attempts import Attempts, Told
+from coordinator.effects.attempts import Attempts, EffectResult
 from coordinator.effects.waiting import Waiting
 from coordinator.protocol.wire import CommandMessage, Problem
 from coordinator.runtime.settings import EffectSettings
@@ -32,7 +32,7 @@ from coordinator.transports.dead_effects import dead_effect
 from coordinator.transports.port import EffectDelivery, EffectTransport
 
 CARRIED_OUT = Counter(
-    "coordinator_effects_total", "Effects whose result the lane was told.", ["service", "type", "result"]
+    "coordinator_effects_total", "Effects whose result is with their lane.", ["service", "type", "result"]
 )
 SECONDS = Histogram(
     "coordinator_effects_seconds", "From the first attempt until the result is safe.", ["service", "type"]
@@ -155,7 +155,7 @@ class EffectWorker:
             if isinstance(prepared, Problem):
                 await self._bury(under_way, prepared)
             else:
-                await self._settle(under_way, prepared)
+                await self._finish(under_way, prepared)
         except Stopping:
             log.info("effect_left", command_id=under_way.message.command_id, type=under_way.message.type)
             return
@@ -164,7 +164,7 @@ class EffectWorker:
             self._forget(under_way)
         self._transport.acknowledge(under_way.deliveries)
 
-    async def _settle(self, under_way: _UnderWay, prepared: _Prepared) -> None:
+    async def _finish(self, under_way: _UnderWay, prepared: _Prepared) -> None:
         """Return once the transport has the result, a dead letter, or the effect, put back. Raises Stopping."""
         try:
             await self._carry_out(under_way, *prepared)
@@ -182,11 +182,11 @@ class EffectWorker:
         while True:
             self._waiting.seen(under_way.name, under_way.attempted.asked_at_s, time.time() + _LONGEST_WAIT_S)
             done = await self._attempts.attempt(handler, effect, under_way.name, under_way.attempted)
-            if isinstance(done, Told):
+            if isinstance(done, EffectResult):
                 if not done.is_fact:
                     # A copy that comes from now on may know more: it is looked at by itself.
                     self._forget(under_way)
-                done = await self._tell(under_way, handler, effect, done)
+                done = await self._bring_or_guess(under_way, handler, effect, done)
                 CARRIED_OUT.labels(self._service, effect.type, done.command.type).inc()
                 SECONDS.labels(self._service, effect.type).observe(perf_counter() - began)
                 self._waiting.done(under_way.name)
@@ -202,21 +202,23 @@ class EffectWorker:
                     raise Stopping
             waits += 1
 
-    async def _tell(self, under_way: _UnderWay, handler: EffectHandler[Any], effect: Effect, told: Told) -> Told:
+    async def _bring_or_guess(
+        self, under_way: _UnderWay, handler: EffectHandler[Any], effect: Effect, result: EffectResult
+    ) -> EffectResult:
         """Bring it to the lane, or, where the transport refuses it for what it is, that there was such an answer."""
         try:
-            await self._bring(told, under_way.first)
+            await self._bring(result, under_way.first)
         except InvalidCommand as error:
-            if not told.is_fact:
+            if not result.is_fact:
                 raise
             self._forget(under_way)
-            told = self._attempts.unusable(handler, effect, under_way.name, under_way.attempted, str(error))
-            await self._bring(told, under_way.first)
-        return told
+            result = self._attempts.unusable(handler, effect, under_way.name, under_way.attempted, str(error))
+            await self._bring(result, under_way.first)
+        return result
 
-    async def _bring(self, told: Told, effect: EffectDelivery) -> None:
-        command_id = told.command_id(effect.message, effect.emitted_at_s)
-        await self._transport.bring(told.command, command_id, told.command.lane())
+    async def _bring(self, result: EffectResult, effect: EffectDelivery) -> None:
+        command_id = result.command_id(effect.message, effect.emitted_at_s)
+        await self._transport.bring(result.command, command_id, result.command.lane())
 
     async def _bury(self, under_way: _UnderWay, problem: Problem, trace: str | None = None) -> None:
         await self._transport.bury(dead_effect(under_way.message, problem, trace), under_way.first.copy)
@@ -235,7 +237,7 @@ class EffectWorker:
             effect: Effect = parse(handler.effect, message.arguments)
         except InvalidCommand as error:
             return Problem(error.code, str(error))
-        except Exception as error:  # noqa: BLE001  # whatever a parser does, the message is settled
+        except Exception as error:  # noqa: BLE001  # whatever a parser does, the effect gets an answer
             return Problem("malformed_effect", f"its arguments cannot be read: {type(error).__name__}: {error}")
         return handler, effect
 

@@ -57,7 +57,7 @@ class UnavailableCommand(Struct, frozen=True, kw_only=True):
     error: OutcomeError
 
 
-Told = Outcome | PendingCommand | UnavailableCommand
+CommandAnswer = Outcome | PendingCommand | UnavailableCommand
 """What an answer says of one command."""
 
 
@@ -99,9 +99,9 @@ def decode_commands(
     return messages
 
 
-def encode_told(told: Sequence[Told], media_type: str) -> bytes:
-    """What is told of each command, as a JSON array or as NDJSON."""
-    return msgspec.json.Encoder().encode_lines(told) if media_type == NDJSON else msgspec.json.encode(told)
+def encode_answers(answers: Sequence[CommandAnswer], media_type: str) -> bytes:
+    """The answer to each command, as a JSON array or as NDJSON."""
+    return msgspec.json.Encoder().encode_lines(answers) if media_type == NDJSON else msgspec.json.encode(answers)
 
 
 def _array(body: bytes) -> Sequence[bytes]:

@@ -15,11 +15,11 @@ from aiohttp import web
 from coordinator.client.writes import Writes
 from coordinator.http.command_bodies import (
     NDJSON,
+    CommandAnswer,
     PendingCommand,
-    Told,
     UnavailableCommand,
     decode_commands,
-    encode_told,
+    encode_answers,
 )
 from coordinator.http.headers import idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, SETTINGS
@@ -48,13 +48,13 @@ async def issue_commands(request: web.Request) -> web.Response:
     wait_s = granted_wait_s(context.preferences, settings.wait_s)
     with request.app[WAITING].for_outcome(wait_s):
         context.stages.end("validate")
-        told = await _issue(request, messages, wait_s)
-    context.statuses = dict(Counter(each.status for each in told))
-    unavailable = [each for each in told if isinstance(each, UnavailableCommand)]
-    if len(unavailable) == len(told):
+        answers = await _issue(request, messages, wait_s)
+    context.statuses = dict(Counter(each.status for each in answers))
+    unavailable = [each for each in answers if isinstance(each, UnavailableCommand)]
+    if len(unavailable) == len(answers):
         raise _nothing_issued(unavailable)
     form = media_type(request)
-    response = web.Response(body=encode_told(told, form), content_type=form)
+    response = web.Response(body=encode_answers(answers, form), content_type=form)
     if "pending" in context.statuses:
         note_preferences(response, context.preferences, settings.wait_s)
     return response
@@ -85,20 +85,20 @@ async def _read_messages(request: web.Request) -> list[CommandMessage]:
     )
 
 
-async def _issue(request: web.Request, messages: list[CommandMessage], wait_s: float) -> list[Told]:
-    """Issue all, and return what is to be told of each, in order.
+async def _issue(request: web.Request, messages: list[CommandMessage], wait_s: float) -> list[CommandAnswer]:
+    """Issue all, and return the answer to each, in order.
 
     The tasks start in the order in which they are made, and before the loop does anything else: so the commands come to
     the writes in their order, and within one turn of the loop.
     """
     writes = request.app[WRITES]
-    done = await asyncio.gather(*(_told(writes, message, wait_s) for message in messages))
+    done = await asyncio.gather(*(_answer(writes, message, wait_s) for message in messages))
     request[CONTEXT].stages.end_issued(stages for _, stages in done)
-    return [told for told, _ in done]
+    return [answer for answer, _ in done]
 
 
-async def _told(writes: Writes, message: CommandMessage, wait_s: float) -> tuple[Told, Stages]:
-    """What is to be told of one command. Its stages are its own: the others' end at other times."""
+async def _answer(writes: Writes, message: CommandMessage, wait_s: float) -> tuple[CommandAnswer, Stages]:
+    """The answer to one command. Its stages are its own: the others' end at other times."""
     command_id, command_type = message.command_id or "", message.type or ""
     with measured() as stages:
         try:
@@ -114,9 +114,9 @@ async def _told(writes: Writes, message: CommandMessage, wait_s: float) -> tuple
         return UnavailableCommand(command_id=command_id, type=command_type, error=reason), stages
 
 
-def _nothing_issued(told: list[UnavailableCommand]) -> NothingIssued:
+def _nothing_issued(answers: list[UnavailableCommand]) -> NothingIssued:
     """The worst reason of all is that of the request: one that may be applied must not be taken for one that is not."""
-    reason = next((each.error for each in told if each.error.code == OutcomeUnknown.code), told[0].error)
+    reason = next((each.error for each in answers if each.error.code == OutcomeUnknown.code), answers[0].error)
     known = "is known to be safe" if reason.code == OutcomeUnknown.code else "was handed over"
-    text = f"none of the {len(told)} commands {known}, repeat them with the ids in `outcomes`: {reason.message}"
-    return NothingIssued(reason.code, text, told)
+    text = f"none of the {len(answers)} commands {known}, repeat them with the ids in `outcomes`: {reason.message}"
+    return NothingIssued(reason.code, text, answers)

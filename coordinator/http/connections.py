@@ -74,7 +74,7 @@ class Connections:
         self._idle: deque[Connection] = deque()
         self._idle_since_s = 0.0
         self._quiet_until_s: dict[str, float] = {}
-        self._untold: dict[str, int] = {}
+        self._unlogged: dict[str, int] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._handle_others: Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object] | None = None
         self._gauge = OPEN.labels(self._service)
@@ -132,13 +132,13 @@ class Connections:
         self._sending.pop(connection, None)
 
     def count(self, reason: str, *, error: str | None = None) -> None:
-        """A connection was ended, or refused: counted always, and told at most once a minute."""
+        """A connection was ended, or refused: counted always, and logged at most once a minute."""
         ENDED.labels(self._service, reason).inc()
-        self._untold[reason] = self._untold.get(reason, 0) + 1
+        self._unlogged[reason] = self._unlogged.get(reason, 0) + 1
         now = monotonic()
         if now >= self._quiet_until_s.get(reason, 0.0):
             self._quiet_until_s[reason] = now + QUIET_S
-            times = self._untold.pop(reason)
+            times = self._unlogged.pop(reason)
             log.warning("connections_ended", reason=reason, times=times, open=len(self._open), error=error)
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -156,7 +156,7 @@ class Connections:
             return self._problem(request, error)
 
     async def serve_surplus(self, request: web.BaseRequest) -> web.StreamResponse:
-        """What a connection beyond the limit is told."""
+        """What a connection beyond the limit is answered."""
         if request.path in HEALTH_PATHS:
             response = await self.serve(request)
         else:

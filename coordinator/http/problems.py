@@ -101,7 +101,7 @@ class NotReady(Unavailable):
 
 
 class NothingIssued(Unavailable):
-    """Raised when none of a request's commands could be handed over, with what is to be told of each."""
+    """Raised when none of a request's commands could be handed over, with the answer to each."""
 
     def __init__(self, code: str, message: str, outcomes: Sequence[Struct]) -> None:
         super().__init__(message)

@@ -118,7 +118,7 @@ async def issue(
         text = "Idempotency-Key and Command-Id both name the command: send one of them"
         raise RequestRefused(400, "invalid_header", text, field="Command-Id")
     context.is_repeatable = key is not None or given_id is not None
-    # Made here, so that whatever becomes of the command, its id can be told.
+    # Made here, so that whatever becomes of the command, its id can be answered.
     command_id = given_id or (new_command_id() if key is None else command_id_for(command.lane(), key))
     wait_s = granted_wait_s(context.preferences, request.app[SETTINGS].wait_s)
     options = WriteOptions(
@@ -138,7 +138,7 @@ async def issue(
 
 
 def command_id_asked(values: Sequence[str]) -> str | None:
-    """The id of `Command-Id`: that of an answer which could not tell what became of the command, to repeat it.
+    """The id of `Command-Id`: that of an answer which could not say what became of the command, to repeat it.
 
     Raises RequestRefused (400), also for an id of the form that the system gives its own commands.
     """

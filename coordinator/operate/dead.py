@@ -220,7 +220,7 @@ def discard(selection: Selection, wait_s: float, *, dry_run: bool, as_json: bool
 
 
 class _Orders:
-    """What became of each letter for which an order is given, told as it is known."""
+    """What became of each letter for which an order is given, printed as it is known."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -240,7 +240,7 @@ class _Orders:
         for lane, its in itertools.groupby(letters, lambda letter: letter.lane):
             here = list(its)
 
-            def tell(answer: Answer, here: list[Letter] = here) -> None:
+            def on_answer(answer: Answer, here: list[Letter] = here) -> None:
                 letter, outcome = here[answer.position], answer.outcome
                 if self._as_json:
                     row = None if rows is None else rows[letter.lane, letter.summary.id]
@@ -255,9 +255,9 @@ class _Orders:
                     click.echo(f"{letter.lane}: {letter.name} {words(outcome)}")
 
             try:
-                give(lane, [order(letter) for letter in here], wait_s, tell)
+                give(lane, [order(letter) for letter in here], wait_s, on_answer)
             except Unavailable:
-                # What is done is told, whatever ends it.
+                # What is done is printed, whatever ends it.
                 self._print()
                 raise
 

@@ -1,6 +1,6 @@
 """Giving a lane its orders: the commands that act on the lane itself (coordinator/lane/control.py).
 
-An order's id is made of what it says, so that repeating one is safe: it is carried out once, and its outcome is told
+An order's id is made of what it says, so that repeating one is safe: it is carried out once, and its outcome is sent
 again. One that was refused may be given again, since the reason may be gone: that is another order, with another id.
 """
 
@@ -48,8 +48,8 @@ def issue(lane: str, message: CommandMessage, wait_s: float) -> Outcome | None:
     return asyncio.run(once())
 
 
-def give(lane: str, orders: Sequence[Command], wait_s: float, tell: Callable[[Answer], None]) -> None:
-    """Give a lane orders, some at once, and tell what became of each. Raises Unavailable once those are told.
+def give(lane: str, orders: Sequence[Command], wait_s: float, on_answer: Callable[[Answer], None]) -> None:
+    """Give a lane orders, some at once, and pass on what became of each. Raises Unavailable after that.
 
     It waits so long for all their outcomes together.
     """
@@ -65,7 +65,7 @@ def give(lane: str, orders: Sequence[Command], wait_s: float, tell: Callable[[An
                 )
                 for position, outcome in enumerate(outcomes, start):
                     if not isinstance(outcome, BaseException):
-                        tell(Answer(position, outcome))
+                        on_answer(Answer(position, outcome))
                 for outcome in outcomes:
                     if isinstance(outcome, BaseException):
                         raise outcome

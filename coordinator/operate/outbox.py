@@ -123,7 +123,7 @@ def _withdraw(lane: str, entries: list[EmittedSummary], wait_s: float) -> tuple[
     refused: list[str] = []
     pending = 0
 
-    def tell(answer: Answer) -> None:
+    def on_answer(answer: Answer) -> None:
         nonlocal pending
         outcome = answer.outcome
         if outcome is None:
@@ -134,7 +134,7 @@ def _withdraw(lane: str, entries: list[EmittedSummary], wait_s: float) -> tuple[
             refused.append(f"{lane}: {outcome.error.code}: {outcome.error.message}" if outcome.error else lane)
 
     by = output.as_user()
-    give(lane, [WithdrawEmitted(entries=[entry.id for entry in page], by=by) for page in pages], wait_s, tell)
+    give(lane, [WithdrawEmitted(entries=[entry.id for entry in page], by=by) for page in pages], wait_s, on_answer)
     return withdrawn, refused, pending
 
 

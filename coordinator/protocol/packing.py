@@ -89,7 +89,7 @@ class Pack:
 
 
 def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> Iterator[tuple[list[InFlight], bool]]:
-    """Put commands into messages, in their order; with each, whether its outcome can be told by its correlation only.
+    """Put commands into messages, in their order; with each, whether its outcome can be known by its correlation only.
 
     That is so if the outcome of another command with its id may yet come: it then travels alone. So does one whose
     arguments are not JSON, since it would make the whole pack unreadable. Those of one pack are of one origin, since

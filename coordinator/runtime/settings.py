@@ -319,7 +319,7 @@ class TelemetrySettings(BaseSettings, Limits):
     metrics_host: str = Field(default="127.0.0.1", description="Where a coordinator serves /metrics.")
 
 
-def _told(problem: ErrorDetails, prefix: str) -> str:
+def _described(problem: ErrorDetails, prefix: str) -> str:
     text = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:
         # Of several settings that do not fit: it names them.
@@ -348,5 +348,5 @@ def load(group: type[_Read], *, prefix: str | None = None) -> _Read:
     try:
         return group(_env_prefix=shown_prefix)
     except ValidationError as error:
-        lines = [_told(problem, shown_prefix.upper()) for problem in error.errors()]
+        lines = [_described(problem, shown_prefix.upper()) for problem in error.errors()]
         raise ConfigurationError("; ".join(lines)) from None

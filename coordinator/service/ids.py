@@ -47,7 +47,7 @@ def derived_command_id(parent: str, position: int, content: bytes) -> str:
 
 
 def continuation_command_id(command: str) -> str:
-    """The id of the command that the outcome of a command becomes, however often it is told; named likewise."""
+    """The id of the command that the outcome of a command becomes, however often it is sent; named likewise."""
     return system_command_id(command, "continuation")
 
 

@@ -4,7 +4,7 @@ A handler emits an effect as it emits a command, in the transaction of what it c
 them and concurrently, make the call, with the effect's id as the idempotency key, and bring what came of it back as a
 command of the service's lane. A call whose answer was lost is made again with the same key.
 
-What the lane is told is either a fact, what the other side answered, or a guess: no more attempts are made. Copies of
+What the lane gets is either a fact, what the other side answered, or a guess: no more attempts are made. Copies of
 an effect may be under way at several workers; a fact and a guess have ids of their own, so that a guess takes no fact's
 place, and the lane's handlers let a fact overrule a guess.
 """
@@ -38,7 +38,7 @@ class EffectRetry(CoordinatorError):
 
     `may_have_happened`: it may have had its effect outside, though no answer says so. `is_about_call`: the other side
     answered, and others' calls may succeed; without it, many of these in a row mean that it is away.
-    The reason may be a third party's: of it is kept what can be told and stored.
+    The reason may be a third party's: of it is kept what can be sent and stored.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ E = TypeVar("E", bound=Effect)
 class EffectHandler(Struct, Generic[E], frozen=True):
     """How effects of one type are made.
 
-    `perform` makes the call and returns the command that tells the lane; it raises EffectRetry where another attempt is
-    worth while. `give_up` makes the command that tells the lane that there will be no more.
-    `look_up` asks the other side what it knows of the effect, and changes nothing: the command that tells the lane, or
-    None where it certainly knows of none; EffectRetry where that cannot be told. It is asked before an effect is given
-    up. Without it only the attempts themselves tell whether something may have happened.
+    `perform` makes the call and returns the command with the result, for the lane; it raises EffectRetry where another
+    attempt is worth while. `give_up` makes the command that says to the lane that there will be no more.
+    `look_up` asks the other side what it knows of the effect, and changes nothing: the command with it, or
+    None where it certainly knows of none; EffectRetry where that is not known. It is asked before an effect is given
+    up. Without it only the attempts themselves say whether something may have happened.
     """
 
     effect: type[E]

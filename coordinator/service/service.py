@@ -18,11 +18,11 @@ class Tenure(Protocol):
 
     @property
     def epoch(self) -> int:
-        """The lane's. With a new one there may be commits that no projection of this process was told of."""
+        """The lane's. With a new one there may be commits that were announced to no projection of this process."""
 
     @property
     def sequence(self) -> int:
-        """The last that is settled. What was committed up to it, a projection was told of or is being told."""
+        """The last that is settled. What was committed up to it was announced to the projection, or is being announced."""
 
     @property
     def proved_at_s(self) -> float:
@@ -39,7 +39,7 @@ class Projection(Protocol):
     """A copy of committed rows elsewhere, such as a cache. Told of every batch after its commit, before its outcomes.
 
     Used by the lane's thread. It must not raise: what it cannot do it makes up for itself. What it raises nevertheless
-    is logged (`projection_failed`) and counted, and the outcomes are told without it.
+    is logged (`projection_failed`) and counted, and the outcomes are sent without it.
     """
 
     beat_s: float
@@ -48,12 +48,12 @@ class Projection(Protocol):
     def committed(self, tenure: Tenure, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
         """Take in the rows as they are now, and the keys of those that are no more.
 
-        Returns 0 when their outcomes may be told. Otherwise they must wait, and this is to be called again, with the
+        Returns 0 when their outcomes may be sent. Otherwise they must wait, and this is to be called again, with the
         same rows, after so many seconds. The sum of such waits is bounded.
         """
 
     def beat(self, tenure: Tenure) -> None:
-        """The lane is idle: nothing is committed that was not told."""
+        """The lane is idle: nothing is committed that was not announced."""
 
     def close(self) -> None:
         """Release what it holds."""

@@ -10,7 +10,7 @@ from coordinator.service.text import storable, storable_end
 
 
 def dead_effect(message: CommandMessage, problem: Problem, traceback: str | None = None) -> DeadEffect:
-    """What the lane is told of an effect that nothing could be made of; its text as far as it fits."""
+    """What the lane gets of an effect that nothing could be made of; its text as far as it fits."""
     body = message.arguments.decode("utf-8", "backslashreplace")[:EFFECT_TEXT_CHARACTERS_MAX]
     return DeadEffect(
         command_id=message.command_id,
@@ -25,7 +25,7 @@ def dead_effect(message: CommandMessage, problem: Problem, traceback: str | None
 
 
 def dead_effect_id(service: str, dead: DeadEffect, copy: str) -> str:
-    """The id of the command that tells the lane. `copy` tells the deliveries of one copy from those of a replay."""
+    """The id of that command. `copy` tells the deliveries of one copy from those of a replay."""
     name = dead.command_id or hashlib.sha256(f"{dead.effect_type}\n{dead.body}".encode()).hexdigest()
     # A stranger may say any id, and any headers that a copy is known by.
     parts = (name, "dead", copy) if dead.origin == "system" else (name, dead.origin, "dead", copy)

@@ -129,7 +129,7 @@ class EffectTransport(Protocol):
         """Deliver, and go on whenever a connection is lost. What it returns never ends but by a failure, for good."""
 
     async def bring(self, command: Command, command_id: str, lane: str) -> None:
-        """Bring a result to its lane; return once it is safe. Raises InvalidCommand if no lane could be told it."""
+        """Bring a result to its lane; return once it is safe. Raises InvalidCommand if no lane could read it."""
 
     async def bury(self, dead: DeadEffect, copy: str) -> None:
         """Bring to the lane what nothing could be made of; return once it is safe."""

@@ -98,7 +98,7 @@ class InProcessWrites:
         """Run the lanes. Raises ConfigurationError where another process has a lane's journal."""
         self._loop = asyncio.get_running_loop()
         here = [service for service in self._services if service.name in self._lanes]
-        self._effects = LocalEffects(here, self._effect_settings, self._tell_lane)
+        self._effects = LocalEffects(here, self._effect_settings, self._bring)
         try:
             for lane in self._lanes.values():
                 lane.open()
@@ -167,9 +167,9 @@ class InProcessWrites:
             return
         self._deliver(origin, entry, entry.lane, message_of(entry))
 
-    def _tell_lane(self, entry: OutboxEntry, lane: str, command_id: str, told: Command) -> None:
+    def _bring(self, entry: OutboxEntry, lane: str, command_id: str, result: Command) -> None:
         """Bring what came of an effect to its lane."""
-        message = CommandMessage(command_id=command_id, type=told.type, arguments=told.arguments(), origin="system")
+        message = CommandMessage(command_id=command_id, type=result.type, arguments=result.arguments(), origin="system")
         self._deliver(self._origins.pop(entry.command_id), entry, lane, message)
 
     def _deliver(self, origin: "_LocalLane", entry: OutboxEntry, lane: str, message: CommandMessage) -> None:
@@ -187,9 +187,9 @@ class InProcessWrites:
             origin.queue.confirm_emitted([entry])
         loop = self._loop
         if loop is not None:
-            loop.call_soon_threadsafe(self._tell, settlement)
+            loop.call_soon_threadsafe(self._set_outcomes, settlement)
 
-    def _tell(self, settlement: Settlement) -> None:
+    def _set_outcomes(self, settlement: Settlement) -> None:
         for reply in settlement.replies:
             waiting = self._waiting.get(reply.correlation_id or "")
             if waiting is not None and not waiting.outcome.done():

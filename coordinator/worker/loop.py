@@ -208,7 +208,7 @@ class LaneLoop:
         self._beat()
 
     def _beat(self) -> None:
-        """Not while something may be committed that the projection was not told of."""
+        """Not while something may be committed that was not announced to the projection."""
         if self._projection is not None and self._is_all_announced:
             try:
                 self._projection.beat(self._tenure)

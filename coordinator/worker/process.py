@@ -103,7 +103,7 @@ class CoordinatorProcess:
             self._failed("lane_failed", error)
 
     def _failed(self, event: str, error: Exception) -> None:
-        """Something ended that must not: so does the process. A configuration is told in one line, at its end."""
+        """Something ended that must not: so does the process. A configuration is logged in one line, at its end."""
         if not isinstance(error, ConfigurationError):
             log.error(event, lane=self._service.name, exc_info=error)
         self._failure = self._failure or error

@@ -110,7 +110,7 @@ class PaymentEffects:
             asked_at=call.asked_at,
             is_repeated=call.is_repeated,
         )
-        return _authorization_told(effect, answer)
+        return _authorize_result(effect, answer)
 
     async def _look_up_authorization(self, effect: AuthorizeAtProvider, call: Call) -> Command | None:
         answer = await self._provider.look_up_authorization(
@@ -120,7 +120,7 @@ class PaymentEffects:
             key=call.key,
             asked_at=call.asked_at,
         )
-        return None if answer is None else _authorization_told(effect, answer)
+        return None if answer is None else _authorize_result(effect, answer)
 
     async def _capture(self, effect: CaptureAtProvider, call: Call) -> Command:
         answer = await self._provider.capture(
@@ -130,19 +130,19 @@ class PaymentEffects:
             currency=effect.currency,
             key=call.key,
         )
-        return _capture_told(effect, answer)
+        return _capture_result(effect, answer)
 
     async def _look_up_capture(self, effect: CaptureAtProvider, call: Call) -> Command | None:  # noqa: ARG002
         answer = await self._provider.look_up_capture(payment_id=effect.id, provider_id=effect.provider_id)
-        return None if answer is None else _capture_told(effect, answer)
+        return None if answer is None else _capture_result(effect, answer)
 
     async def _void(self, effect: VoidAtProvider, call: Call) -> Command:
         answer = await self._provider.void(payment_id=effect.id, provider_id=effect.provider_id, key=call.key)
-        return _void_told(effect, answer)
+        return _void_result(effect, answer)
 
     async def _look_up_void(self, effect: VoidAtProvider, call: Call) -> Command | None:  # noqa: ARG002
         answer = await self._provider.look_up_void(payment_id=effect.id, provider_id=effect.provider_id)
-        return None if answer is None else _void_told(effect, answer)
+        return None if answer is None else _void_result(effect, answer)
 
     async def _refund(self, effect: RefundAtProvider, call: Call) -> Command:
         answer = await self._provider.refund(
@@ -154,16 +154,16 @@ class PaymentEffects:
             key=call.key,
             is_repeated=call.is_repeated,
         )
-        return _refund_told(effect, answer)
+        return _refund_result(effect, answer)
 
     async def _look_up_refund(self, effect: RefundAtProvider, call: Call) -> Command | None:
         answer = await self._provider.look_up_refund(
             payment_id=effect.id, refund_id=effect.refund_id, provider_id=effect.provider_id, key=call.key
         )
-        return None if answer is None else _refund_told(effect, answer)
+        return None if answer is None else _refund_result(effect, answer)
 
 
-def _authorization_told(effect: AuthorizeAtProvider, answer: Authorized | Declined | Refused) -> Command:
+def _authorize_result(effect: AuthorizeAtProvider, answer: Authorized | Declined | Refused) -> Command:
     if isinstance(answer, Authorized):
         return AuthorizeResult(id=effect.id, verdict="authorized", provider_id=answer.provider_id)
     return AuthorizeResult(
@@ -174,7 +174,7 @@ def _authorization_told(effect: AuthorizeAtProvider, answer: Authorized | Declin
     )
 
 
-def _capture_told(effect: CaptureAtProvider, answer: Captured | Refused) -> Command:
+def _capture_result(effect: CaptureAtProvider, answer: Captured | Refused) -> Command:
     if isinstance(answer, Captured):
         return CaptureResult(id=effect.id, verdict="captured", amount=answer.amount)
     return CaptureResult(
@@ -185,7 +185,7 @@ def _capture_told(effect: CaptureAtProvider, answer: Captured | Refused) -> Comm
     )
 
 
-def _void_told(effect: VoidAtProvider, answer: Voided | Captured | Refused) -> Command:
+def _void_result(effect: VoidAtProvider, answer: Voided | Captured | Refused) -> Command:
     if isinstance(answer, Voided):
         return VoidResult(id=effect.id, verdict="voided")
     if isinstance(answer, Captured):
@@ -193,7 +193,7 @@ def _void_told(effect: VoidAtProvider, answer: Voided | Captured | Refused) -> C
     return VoidResult(id=effect.id, verdict="void_failed", code=answer.code, message=answer.message)
 
 
-def _refund_told(effect: RefundAtProvider, answer: Refunded | Refused) -> Command:
+def _refund_result(effect: RefundAtProvider, answer: Refunded | Refused) -> Command:
     if isinstance(answer, Refunded):
         return RefundResult(
             id=effect.id,

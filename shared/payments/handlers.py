@@ -5,12 +5,12 @@ from collections.abc import Iterable
 from coordinator import Handler, Ref, Rejected, Row, UnitOfWork, by_key, by_unique
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.currencies import minor_unit_digits
+from shared.payments.from_provider import authorize_result, capture_result, provider_event, refund_result, void_result
 from shared.payments.model import Payment, Refund, Waiters
 from shared.payments.progress import Progress, captured_in_part, new_refund
-from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, TellOfPayment, VoidResult
+from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, TakeProviderEvent, VoidResult
 from shared.payments.review import resolve_payment
 from shared.payments.states import after
-from shared.payments.told import authorize_result, capture_result, provider_event, refund_result, void_result
 
 
 def open_payment(work: UnitOfWork, command: OpenPayment) -> Payment:
@@ -81,7 +81,7 @@ _Named = (
     | CaptureResult
     | VoidResult
     | RefundResult
-    | TellOfPayment
+    | TakeProviderEvent
 )
 
 
@@ -100,7 +100,7 @@ def _refund_reads(command: RefundResult) -> Iterable[Ref[Row]]:
         yield by_unique(Refund, "provider_id", command.provider_id)
 
 
-def _event_reads(command: TellOfPayment) -> Iterable[Ref[Row]]:
+def _event_reads(command: TakeProviderEvent) -> Iterable[Ref[Row]]:
     yield from _reads(command)
     if command.refund_id is not None:
         yield by_unique(Refund, "provider_id", command.refund_id)
@@ -118,5 +118,5 @@ HANDLERS = (
     Handler(CaptureResult, capture_result, reads=_reads, target=_target, is_internal=True),
     Handler(VoidResult, void_result, reads=_reads, target=_target, is_internal=True),
     Handler(RefundResult, refund_result, reads=_refund_reads, target=_target, is_internal=True),
-    Handler(TellOfPayment, provider_event, reads=_event_reads, target=_target, is_internal=True),
+    Handler(TakeProviderEvent, provider_event, reads=_event_reads, target=_target, is_internal=True),
 )

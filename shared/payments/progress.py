@@ -1,4 +1,4 @@
-"""One payment on its way, within one command: what is asked of the provider, what it told, and who is told of that.
+"""One payment on its way, within one command: what is asked of the provider, what it answered, and who gets that.
 
 The provider is asked for one thing at a time. What ends it, the call's own result or an event that overtakes it,
 answers the command that waits for it; a result that comes after that is old news. `store` makes it all take effect.
@@ -192,9 +192,9 @@ class Progress:
         return refund is not None and refund.status in {"succeeded", "failed"}
 
     def _answer(self, action: Action, waiter: Deferred | None, refund: Refund | None) -> Refund | Rejected | None:
-        """What to tell who waited; None: the payment.
+        """The answer to who waited; None: the payment.
 
-        The state is not all of it: whoever asks for an amount is told that it went well if that amount moved, and no
+        The state is not all of it: whoever asks for an amount is answered that it went well if that amount moved, and no
         less. Others may have moved a part of it, such as in the provider's dashboard.
         """
         payment = self.payment
@@ -235,7 +235,7 @@ class Progress:
 
 
 def captured_in_part(payment: Payment) -> Rejected | None:
-    """What is told whoever asks that all be taken; None: it was, or nothing yet."""
+    """The answer to whoever asks that all be taken; None: it was, or nothing yet."""
     if not 0 < payment.captured < payment.amount:
         return None
     text = f"of payment {payment.id} {payment.captured} {payment.currency} were captured (minor units)"

@@ -4,7 +4,7 @@ Amounts are integers in minor units of the currency (ISO 4217); what a provider 
 converts. Every call takes an idempotency key. Repeated with the same key and arguments it has its effect once; and a
 capture, a void or a refund that was made already is reported as made, even when the provider has forgotten the key.
 
-What the provider says is fit to be told and stored where it comes from here: a text is short and any database takes
+What the provider says is fit to be sent and stored where it comes from here: a text is short and any database takes
 it, an id is a `ProviderId`, an amount a `Total`.
 
 What the provider decides is a result. EffectRetry is raised where it decided nothing that we know of:
@@ -13,12 +13,12 @@ What the provider decides is a result. EffectRetry is raised where it decided no
     no answer in time, the connection was lost, a fault of its own (5xx);
     an earlier call with the same key is still under way (409)                   may_have_happened is True
 
-A key may have been used for another payment, when the log has forgotten its command: what a call is told of is this
+A key may have been used for another payment, when the log has forgotten its command: what a call is answered is of this
 payment's, or it is EffectRetry.
 
 A `look_up_…` asks what became of such calls, and changes nothing. None: the provider certainly knows of none that had
 its effect, by what it shows to whoever reads what he wrote a moment ago, and by no search that lags. EffectRetry is
-raised where that cannot be told.
+raised where that is not known.
 """
 
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""The commands that tell the payments lane what the provider did: results of our calls, and its own events.
+"""The commands that bring to the payments lane what the provider did: results of our calls, and its own events.
 
 They are the system's own; gateways do not take them from clients.
 """
@@ -78,13 +78,13 @@ class RefundResult(Command, frozen=True, kw_only=True, omit_defaults=True):
     message: str | None = None
 
 
-class TellOfPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
+class TakeProviderEvent(Command, frozen=True, kw_only=True, omit_defaults=True):
     """An event of the provider's. Amounts are in minor units; those captured and refunded are everything so far.
 
     `is_signed`: what it is about bears the mark that only this deployment makes. Without it, as of payments that an
     earlier release made, it counts only for a payment that is known to be this one at the provider. `created_s` is when
     it happened, by the provider's clock: events come in any order. `refund_id` is the provider's of a refund that came
-    back, and `refund_number` ours, where its metadata tell. A gateway of an earlier release tells neither that nor
+    back, and `refund_number` ours, where its metadata say so. A gateway of an earlier release sends neither that nor
     `created_s`.
     Rejected: `payment_not_found`; `other_payment`, when it is about another payment at the provider than the one that
     ours is, or ours was never sent there; `not_ours`, when nothing tells that it is about ours; `currency_mismatch` and

@@ -6,9 +6,9 @@ import msgspec
 
 from coordinator import Rejected, UnitOfWork
 from shared.payments.commands import ResolvePayment
+from shared.payments.from_provider import AMOUNT_MISMATCH, REFUND_RETURNED, check_same, payment_of, sum_without
 from shared.payments.model import Payment, Reason, Refund
 from shared.payments.progress import Progress
-from shared.payments.told import AMOUNT_MISMATCH, REFUND_RETURNED, check_same, payment_of, sum_without
 
 RESOLVED: Final = "resolved"
 

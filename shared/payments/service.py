@@ -7,7 +7,7 @@ from coordinator.client import DEFAULT_OPTIONS, WriteOptions, Writes, Written, e
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
 from shared.payments.model import Payment, Refund
 from shared.payments.repository import PaymentRepository
-from shared.payments.results import TellOfPayment
+from shared.payments.results import TakeProviderEvent
 
 
 class PaymentService:
@@ -75,6 +75,6 @@ class PaymentService:
         """Have a part of what was taken given back, or all that is left of it."""
         return await execute(self._writes, command, Refund, options)
 
-    async def take_event(self, command: TellOfPayment, options: WriteOptions = DEFAULT_OPTIONS) -> Written[Payment]:
+    async def take_event(self, command: TakeProviderEvent, options: WriteOptions = DEFAULT_OPTIONS) -> Written[Payment]:
         """Bring the payment to what the provider tells of it. The caller has made sure that the provider did."""
         return await execute(self._writes, command, Payment, options, origin="system")

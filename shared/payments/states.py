@@ -50,7 +50,7 @@ TRANSITIONS: Final[Mapping[Event, Mapping[Status, Status]]] = {
         "captured": "captured",
         "refunded": "refunded",
         "voided": "voided",
-        # Everybody was told that it failed: the hold is let go, not used.
+        # Everybody was answered that it failed: the hold is let go, not used.
         "failed": "failed",
         "needs_review": "authorized",
     },

@@ -1,4 +1,4 @@
-"""What is read of Stripe's answers, made fit to be told and stored where it is read.
+"""What is read of Stripe's answers, made fit to be sent and stored where it is read.
 
 Nobody behind this has to doubt it: texts are short, and any database and any message takes them; an id is one, and an
 amount is a whole number that a command may carry. An answer without such an id or amount tells nothing that could be

@@ -80,7 +80,7 @@ class StripeLookUp:
         return intent
 
     async def refund_with(self, provider_id: str, key: str, payment_id: int, refund_id: int) -> stripe.Refund | None:
-        """The refund of a payment that was made with this key. An earlier release told not which refund it was."""
+        """The refund of a payment that was made with this key. An earlier release did not mark which refund it was."""
         for refund in self._of(payment_id, key, await self.refunds(provider_id)):
             if self.may_be(refund, refund_id):
                 return refund

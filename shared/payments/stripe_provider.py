@@ -101,7 +101,7 @@ class StripeProvider:
             try:
                 return await self._look_up.intent_with(key, payment_id, stripe_amount, currency, asked_at)
             except StripeRefused as error:  # that decides nothing about the payment
-                raise _untold(error) from None
+                raise _unknown(error) from None
 
         try:
             # A copy that comes when Stripe has forgotten the key may be of a call that was made long ago.
@@ -191,7 +191,7 @@ class StripeProvider:
         except AmountNotChargeable as error:
             return Refused(code=error.code, message=str(error))
         except StripeRefused as error:
-            raise _untold(error) from None
+            raise _unknown(error) from None
         return None if intent is None else _authorization(intent)
 
     async def look_up_capture(self, *, payment_id: int, provider_id: str) -> Captured | Refused | None:
@@ -216,7 +216,7 @@ class StripeProvider:
         try:
             refund = await self._look_up.refund_with(provider_id, key, payment_id, refund_id)
         except StripeRefused as error:
-            raise _untold(error) from None
+            raise _unknown(error) from None
         return None if refund is None else await self._refunded(provider_id, refund)
 
     async def close(self) -> None:
@@ -314,7 +314,7 @@ def _may_have_happened() -> Iterator[None]:
         ) from None
 
 
-def _untold(error: StripeRefused) -> EffectRetry:
+def _unknown(error: StripeRefused) -> EffectRetry:
     return EffectRetry(f"Stripe does not say: {error}", is_about_call=True)
 
 

@@ -28,7 +28,7 @@ KINDS: Final[dict[str, Kind]] = {
     "charge.refunded": "refunded",
     "refund.failed": "refund_failed",
 }
-"""The events that tell something; an endpoint at Stripe needs no others."""
+"""The events that say something; an endpoint at Stripe needs no others."""
 
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
 
@@ -50,9 +50,9 @@ class ProviderEvent(Struct, frozen=True, kw_only=True):
     """What the provider tells of one payment. Amounts are in minor units of ISO 4217.
 
     `type`, `status` and `error_code` are Stripe's words. `amount` is the payment's, or that of the refund which failed;
-    `amount_captured` and `amount_refunded` are everything so far, and 0 where the event does not tell.
+    `amount_captured` and `amount_refunded` are everything so far, and 0 where the event does not say.
     `refund_id` names the refund that failed; `refund_number` is ours of it, from the metadata, if it bears our mark. An
-    earlier release told none.
+    earlier release sent none.
     `created_s` is when it happened, in seconds since the Unix epoch. `payment_id` is from the metadata; None: a refund
     that somebody else made has none of ours, and `provider_id` alone tells whose it is. `is_signed`: so is the digest
     that only this deployment makes. Without it the event may be another system's that numbers its payments as we do, so

@@ -138,7 +138,7 @@ def test_hostile_messages_are_dead_lettered_and_the_lane_goes_on(
     assert "Traceback" not in log
 
 
-def test_what_the_broker_lets_expire_is_settled_as_expired_and_told(
+def test_what_the_broker_lets_expire_is_settled_as_expired_and_replied(
     system: System, publish: Callable[[pika.BasicProperties, bytes], None]
 ) -> None:
     """Also where nobody is the active consumer yet, and whatever its headers claim of an earlier death."""

@@ -36,7 +36,7 @@ def test_no_schedule_makes_a_read_older_than_what_was_acknowledged(client: redis
         world = World(client, seed)
         world.run()
         results.update(world.results)
-        results["acknowledged"] += len(world.history) - len(world.untold)
+        results["acknowledged"] += len(world.history) - len(world.unannounced)
     # Else they would prove nothing.
     assert results["hit"] > SEEDS
     assert results["stored"] > SEEDS
@@ -124,8 +124,10 @@ BUGS: dict[str, Callable[[Patches], None]] = {
         LaneActor, "prove", "is_current = self.world.epoch == self.epoch", "is_current = True"
     ),
     "rows are written into a lease that was claimed after their commit": _writes_without_proof,
-    "the log does not wait": rewrite(CacheConsistentLog, "find", "entry.sequence > self._told", "False"),
-    "the log does not wait where there is no lease": rewrite(CacheConsistentLog, "_until_told", "left_s <= 0", "True"),
+    "the log does not wait": rewrite(CacheConsistentLog, "find", "entry.sequence > self._announced", "False"),
+    "the log does not wait where there is no lease": rewrite(
+        CacheConsistentLog, "_until_announced", "left_s <= 0", "True"
+    ),
     "a fill comes from a database that is behind": _reads_a_replica,
 }
 

@@ -173,7 +173,7 @@ def suspension_drops_the_batch(patches: Patches) -> None:
 
 
 @_mutant("the cache keeps an older version than the one a client was told")
-def projection_not_told(patches: Patches) -> None:
+def projection_not_announced(patches: Patches) -> None:
     patches.rewrite(LaneLoop, "_announced", "if projection is None:", "if True:")
 
 

@@ -229,7 +229,7 @@ def _of_origin() -> Iterator[Mutant]:
         "is_ours = False",
     )
     yield rewritten(
-        "mismatch-not-told",
+        "mismatch-not-reported",
         "who waits for a system command whose id was taken waits for ever",
         repetition_module,
         "mismatched",

@@ -81,7 +81,7 @@ class Client:
         if (link is None or link.inbound or not link.is_open) and publisher.step():
             act = DONE
         if self.replies:
-            self._told(*self.replies.popleft())
+            self._take_reply(*self.replies.popleft())
             return DONE
         if self.plan and self._has_room():
             if world.is_calm or world.chance() < self.pace:
@@ -205,14 +205,14 @@ class Client:
             else:
                 issue.resend_at = world.now + 0.05 + world.chance() * 0.5
 
-    def _told(self, key: str | None, is_packed: bool, body: bytes) -> None:
+    def _take_reply(self, key: str | None, is_packed: bool, body: bytes) -> None:
         for outcome in _decode_outcomes(body) if is_packed else [decode_outcome(body)]:
             issue = self.issues[int(str(key).rpartition(".")[2])]
             self._note(issue, outcome)
 
     def _note(self, issue: Issue, outcome: Outcome) -> None:
         world = self.world
-        world.told(self.lane, outcome)
+        world.replied(self.lane, outcome)
         for record in issue.records:
             if record.command_id != (outcome.command_id or "") or record.type != outcome.type:
                 continue

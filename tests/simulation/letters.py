@@ -184,7 +184,7 @@ def replayed(letter: DeadLetter, order: dict[str, Any]) -> tuple[str, CommandMes
     )
 
 
-def told_of_mismatch(letter: DeadLetter) -> CommandMessage | None:
+def continuation_of_mismatch(letter: DeadLetter) -> CommandMessage | None:
     """What the continuation of a command is told whose id was taken, of the system's own."""
     options = Options.decode(letter.options)
     if letter.code != MISMATCH or options.continuation is None:

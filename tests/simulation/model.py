@@ -35,7 +35,7 @@ class Model:
         self.database = database
         self.accounts: dict[int, dict[str, Any]] = {}
         self.notes: dict[int, tuple[int, int]] = {}
-        self.told: list[tuple[str, str, str | None]] = []
+        self.reports: list[tuple[str, str, str | None]] = []
         self.remarks: dict[int, str | None] = {}
         self.deferred: dict[int, CommandMessage | None] = {}
         self.last_id = 0
@@ -84,11 +84,11 @@ class Model:
         got = entry.error_code or entry.status
         if got != expected:
             return f"is {got}, and should be {expected}", False
-        for position, (command_type, command, told) in enumerate(emitted):
+        for position, (command_type, command, reports) in enumerate(emitted):
             body = msgspec.json.encode(command)
             command_id = emitted_id((entry.type, entry.command_id), position, command_type, body)
             child = CommandMessage(
-                command_id=command_id, type=command_type, arguments=body, continuation=told, origin="system"
+                command_id=command_id, type=command_type, arguments=body, continuation=reports, origin="system"
             )
             self._emit(entry.command_id, command_type.partition(".")[0], child)
         recorded = None if entry.result is None else msgspec.json.decode(entry.result)
@@ -138,7 +138,7 @@ class Model:
         if message.expected_version is not None and account and account["version"] != message.expected_version:
             raise Refusal("version_conflict")
         if name in ("noted", "heard", "audited"):
-            return self._tell(given)
+            return self._report(given)
         if name == "postpone":
             return self._postpone(given, message)
         if name == "resume":
@@ -163,11 +163,11 @@ class Model:
                 self._emit(message.command_id or "", target, child)
         return expected
 
-    def _tell(self, given: dict[str, Any]) -> Any:
+    def _report(self, given: dict[str, Any]) -> Any:
         error = given.get("error")
         about = f"{given['command_type']} {given['command_id']}"
-        self.told.append((about, given["status"], None if error is None else error["code"]))
-        return {"id": len(self.told), "about": about}
+        self.reports.append((about, given["status"], None if error is None else error["code"]))
+        return {"id": len(self.reports), "about": about}
 
     def _postpone(self, given: dict[str, Any], message: CommandMessage) -> Any:
         account = self._account(given["id"])

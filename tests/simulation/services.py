@@ -27,10 +27,10 @@ class Note(Row, frozen=True, kw_only=True):
     amount: int
 
 
-class Told(Row, frozen=True, kw_only=True):
-    """What somebody was told of another command."""
+class Report(Row, frozen=True, kw_only=True):
+    """What was reported to somebody of another command."""
 
-    table: ClassVar[str] = "told"
+    table: ClassVar[str] = "reports"
     key: ClassVar[str] = "id"
 
     id: int
@@ -113,10 +113,10 @@ def write_note(work: UnitOfWork, command: WriteNote) -> Note:
     return note
 
 
-def tell(work: UnitOfWork, command: Continuation) -> Told:
+def report(work: UnitOfWork, command: Continuation) -> Report:
     code = None if command.error is None else command.error.code
     about = f"{command.command_type} {command.command_id}"
-    return work.add(Told(id=work.next_id("told"), about=about, status=command.status, code=code))
+    return work.add(Report(id=work.next_id("reports"), about=about, status=command.status, code=code))
 
 
 def grant(work: UnitOfWork, command: Grant) -> Account:
@@ -208,14 +208,14 @@ LEDGER_LANE = Service(
         Handler(Strict, strict, reads=lambda command: (by_key(Account, command.id),), on_failure="block"),
         Handler(Grant, grant, target=lambda command: by_key(Account, command.id), is_internal=True),
         Handler(Keep, keep),
-        Handler(Noted, tell, is_internal=True),
-        Handler(Heard, tell),
+        Handler(Noted, report, is_internal=True),
+        Handler(Heard, report),
     ),
 )
 JOURNAL_LANE = Service(
     name="journal",
     models=(Note,),
-    handlers=(Handler(WriteNote, write_note), Handler(Audited, tell, is_internal=True)),
+    handlers=(Handler(WriteNote, write_note), Handler(Audited, report, is_internal=True)),
 )
 SINKS = ("archive", effects_key("ledger"))
 """Whoever consumes these is not simulated."""

@@ -9,7 +9,7 @@ from coordinator.protocol.wire import CommandMessage, fingerprint_of
 from coordinator.stores.lane_tables import Counter, LogEntry, OutboxEntry
 from tests.simulation import letters, parked
 from tests.simulation.model import Model
-from tests.simulation.services import SINKS, Note, Told
+from tests.simulation.services import SINKS, Note, Report
 from tests.support.checker import check
 from tests.support.ledger import Account
 
@@ -83,7 +83,7 @@ def _replay(world: World, models: dict[str, Model], commands: dict[str, CommandM
     ]
     for lane, database in world.databases.items():
         for letter in database.book.ever.values():
-            child = letters.told_of_mismatch(letter)
+            child = letters.continuation_of_mismatch(letter)
             if child is not None:
                 target = (child.type or "").partition(".")[0]
                 models[lane].emitted[child.command_id or ""] = (letter.command_id or "", target, child)
@@ -175,9 +175,9 @@ def _state(database: Database, model: Model) -> list[str]:
     notes = {row.id: (row.account, row.amount) for row in database.table(Note).values()}
     if notes != model.notes:
         found.append(f"the notes are {notes}, and should be {model.notes}")
-    told = [(row.about, row.status, row.code) for _, row in sorted(database.table(Told).items())]
-    if told != model.told:
-        found.append(f"was told {told}, and should have been told {model.told}")
+    reports = [(row.about, row.status, row.code) for _, row in sorted(database.table(Report).items())]
+    if reports != model.reports:
+        found.append(f"reported {reports}, and should have reported {model.reports}")
     series = "accounts" if model.lane == "ledger" else "notes"
     counter = database.table(Counter).get(series)
     if (counter.value if counter else 0) != model.last_id:

@@ -384,7 +384,7 @@ class World:
             if ref.model is Account:
                 cache.pop(ref.value, None)
 
-    def told(self, lane: str, outcome: Outcome) -> None:
+    def replied(self, lane: str, outcome: Outcome) -> None:
         """A client has an outcome: the cache must not hold what is older."""
         if lane != "ledger" or outcome.status != "applied":
             return
@@ -397,4 +397,4 @@ class World:
             row = self.databases[lane].table(Account).get(result["id"])
             self.projected(lane, [] if row is None else [row], [])
         if cached is not None and cached < result["version"]:
-            self.violation(f"the cache has version {cached} of account {result['id']}; {result['version']} was told")
+            self.violation(f"the cache has version {cached} of account {result['id']}; {result['version']} was replied")

@@ -91,7 +91,7 @@ class LaneActor:
     def _run(self) -> Iterator[None]:
         world = self.world
         # Delivered again, since whoever committed it has told nobody.
-        for batch in list(world.untold):
+        for batch in list(world.unannounced):
             yield from self._replay(batch)
         while not self.is_over:
             yield
@@ -109,17 +109,17 @@ class LaneActor:
                 world.interlude(self)
                 self.proved_at_s, self.sequence = began_at_s, batch.sequence
                 world.interlude(self)
-                yield from self._tell(batch, *world.rows(batch.versions))
+                yield from self._announce(batch, *world.rows(batch.versions))
 
     def _replay(self, batch: Batch) -> Iterator[None]:
         rows = self.world.rows(batch.versions)
         self.world.interlude(self)
         if self.prove():
-            yield from self._tell(batch, *rows)
+            yield from self._announce(batch, *rows)
         else:
             self.is_over = True
 
-    def _tell(self, batch: Batch, saved: list[Row], removed: list[Ref[Row]]) -> Iterator[None]:
+    def _announce(self, batch: Batch, saved: list[Row], removed: list[Ref[Row]]) -> Iterator[None]:
         while (wait_s := self._projection.committed(self, saved, removed)) > 0:
             self.wake_at_s = self.world.now_s + wait_s
             yield
@@ -171,7 +171,7 @@ class LogReaderActor:
             self._finding.send(None)
         except StopIteration:
             self.is_over = True
-            self.world.acknowledge(self._batch, is_told=False)
+            self.world.acknowledge(self._batch, is_announced=False)
 
     def close(self) -> None:
         self._finding.close()
@@ -229,7 +229,7 @@ class World:
         self.epoch = 0
         self.versions = {1: 1, 2: 1}
         self.acknowledged = dict(self.versions)
-        self.untold: list[Batch] = []
+        self.unannounced: list[Batch] = []
         self.history: list[Batch] = []
         self.results: dict[str, int] = {}
         self._on_stack: list[LaneActor] = []
@@ -270,9 +270,9 @@ class World:
             self._mend()
         if len(self._readers) < 4 and self.chance() < 0.3:
             self._readers.append(ReaderActor(self, self.random.choice(self._gateways)))
-        if self.untold and len(self._readers) < 5 and self.chance() < 0.1:
+        if self.unannounced and len(self._readers) < 5 and self.chance() < 0.1:
             gateway = self.random.choice(self._gateways)
-            self._readers.append(LogReaderActor(self, gateway, self.random.choice(self.untold)))
+            self._readers.append(LogReaderActor(self, gateway, self.random.choice(self.unannounced)))
         self._readers = [reader for reader in self._readers if not reader.is_over]
         actors = [*self._readers, *(lane for lane in self._lanes if lane not in self._on_stack)]
         ready = [actor for actor in actors if actor.wake_at_s <= self.now_s]
@@ -287,7 +287,7 @@ class World:
         else:
             self.versions[item_id] += 1
         batch = Batch({item_id: self.versions[item_id]}, len(self.history) + 1)
-        self.untold.append(batch)
+        self.unannounced.append(batch)
         self.history.append(batch)
         return batch
 
@@ -295,9 +295,9 @@ class World:
         saved = [item(key, self.versions[key]) for key in ids if self.versions[key] != REMOVED]
         return cast(list[Row], saved), [by_key(cast(Any, Item), key) for key in ids if self.versions[key] == REMOVED]
 
-    def acknowledge(self, batch: Batch, *, is_told: bool = True) -> None:
-        if is_told and batch in self.untold:
-            self.untold.remove(batch)
+    def acknowledge(self, batch: Batch, *, is_announced: bool = True) -> None:
+        if is_announced and batch in self.unannounced:
+            self.unannounced.remove(batch)
         for key, version in batch.versions.items():
             self.acknowledged[key] = max(version, self.acknowledged.get(key, 0))
 

@@ -19,15 +19,15 @@ class Parcel(VersionedRow, frozen=True, kw_only=True):
 
     id: int
     state: str = "waiting"
-    times_told: int = 0
+    results: int = 0
 
 
 class SendParcel(Command, frozen=True, kw_only=True):
     type: ClassVar[str] = "courier.send"
 
 
-class ParcelTold(Command, frozen=True, kw_only=True):
-    type: ClassVar[str] = "courier.told"
+class ParcelResult(Command, frozen=True, kw_only=True):
+    type: ClassVar[str] = "courier.result"
     id: Id
     state: str
 
@@ -43,11 +43,11 @@ def send_parcel(work: UnitOfWork, command: SendParcel) -> Parcel:
     return parcel
 
 
-def parcel_told(work: UnitOfWork, command: ParcelTold) -> Parcel:
+def parcel_result(work: UnitOfWork, command: ParcelResult) -> Parcel:
     parcel = work.get(Parcel, command.id)
     if parcel is None:
         raise Rejected("parcel_not_found", f"there is no parcel {command.id}")
-    return work.save(msgspec.structs.replace(parcel, state=command.state, times_told=parcel.times_told + 1))
+    return work.save(msgspec.structs.replace(parcel, state=command.state, results=parcel.results + 1))
 
 
 class Courier:
@@ -85,7 +85,7 @@ class Courier:
         self.looked_up += 1
         if self.look_ups:
             raise self.look_ups.pop(0)
-        return ParcelTold(id=effect.id, state="taken") if call.key in self.taken else None
+        return ParcelResult(id=effect.id, state="taken") if call.key in self.taken else None
 
     async def _take_away(self, effect: TakeAway, call: Call) -> Command:
         self.calls.append(call)
@@ -94,10 +94,10 @@ class Courier:
         if self.failures:
             raise self.failures.pop(0)
         self.taken.add(call.key)
-        return ParcelTold(id=effect.id, state="taken")
+        return ParcelResult(id=effect.id, state="taken")
 
     def _give_up(self, effect: TakeAway, given_up: GivenUp) -> Command:
-        return ParcelTold(id=effect.id, state="unsure" if given_up.may_have_happened else "left")
+        return ParcelResult(id=effect.id, state="unsure" if given_up.may_have_happened else "left")
 
 
 def service_of(courier: Courier) -> Service:
@@ -106,7 +106,7 @@ def service_of(courier: Courier) -> Service:
         models=(Parcel,),
         handlers=(
             Handler(SendParcel, send_parcel),
-            Handler(ParcelTold, parcel_told, reads=lambda command: (by_key(Parcel, command.id),)),
+            Handler(ParcelResult, parcel_result, reads=lambda command: (by_key(Parcel, command.id),)),
         ),
         effects=lambda: courier,
     )

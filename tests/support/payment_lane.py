@@ -15,7 +15,7 @@ from shared.payments import SERVICE
 from shared.payments.commands import CapturePayment, OpenPayment
 from shared.payments.effects import AuthorizeAtProvider, CaptureAtProvider, RefundAtProvider, VoidAtProvider
 from shared.payments.model import Payment, Refund, Waiters
-from shared.payments.results import AuthorizeResult, CaptureResult, Kind, TellOfPayment
+from shared.payments.results import AuthorizeResult, CaptureResult, Kind, TakeProviderEvent
 from tests.support.lane_contract import LaneUnderTest, delivery
 
 AMOUNT = 1000
@@ -23,10 +23,10 @@ PROVIDER_ID = "pi_1"
 EFFECTS: dict[str, type[Effect]] = {
     effect.type: effect for effect in (AuthorizeAtProvider, CaptureAtProvider, VoidAtProvider, RefundAtProvider)
 }
-TOLD = "shop.told"
+REPLIED = "shop.replied"
 
 
-class Told(Struct, frozen=True):
+class Reply(Struct, frozen=True):
     """What came to whoever waited for a command: `code` is `applied`, or why not; `message` says more of that."""
 
     command: str
@@ -42,13 +42,13 @@ class PaymentLane:
         self.database = MemoryDatabase()
         self.lane = LaneUnderTest(MemoryStore(self.database), service=SERVICE)
         self.calls: list[Effect] = []
-        self.told: list[Told] = []
+        self.replies: list[Reply] = []
         self._numbers = itertools.count(1)
 
     def do(self, command: Command, *, number: int | None = None, waits: bool = False) -> Outcome:
         """Apply one; `number` is its id's, to have it applied again."""
         number = next(self._numbers) if number is None else number
-        settlement = self.lane.settle(delivery(number, command, continuation=TOLD if waits else None))
+        settlement = self.lane.settle(delivery(number, command, continuation=REPLIED if waits else None))
         for entry in settlement.emitted:
             if entry.lane == "effects.payments":
                 self.calls.append(msgspec.json.decode(entry.arguments, type=EFFECTS[entry.type]))
@@ -56,7 +56,7 @@ class PaymentLane:
                 told = msgspec.json.decode(entry.arguments, type=Continuation)
                 code = told.status if told.error is None else told.error.code
                 message = "" if told.error is None else told.error.message
-                self.told.append(Told(told.command_type, code, msgspec.json.decode(told.result), message))
+                self.replies.append(Reply(told.command_type, code, msgspec.json.decode(told.result), message))
         return settlement.outcomes[0]
 
     def applied(self, command: Command, *, waits: bool = False) -> None:
@@ -84,9 +84,9 @@ class PaymentLane:
         return self.lane.rows(Waiters)
 
     @property
-    def codes_told(self) -> list[tuple[str, str]]:
+    def codes_replied(self) -> list[tuple[str, str]]:
         """Of which command, and what came of it."""
-        return [(told.command.removeprefix("payments."), told.code) for told in self.told]
+        return [(told.command.removeprefix("payments."), told.code) for told in self.replies]
 
     def opened(self, *, waits: bool = True) -> None:
         self.applied(OpenPayment(user_id=1, amount=AMOUNT, currency="EUR", payment_method="pm_card_visa"), waits=waits)
@@ -101,7 +101,7 @@ class PaymentLane:
         self.applied(CaptureResult(id=1, verdict="captured", amount=AMOUNT))
 
 
-def event(kind: Kind, *, captured: int = 0, refunded: int = 0, **changed: Any) -> TellOfPayment:
+def event(kind: Kind, *, captured: int = 0, refunded: int = 0, **changed: Any) -> TakeProviderEvent:
     """An event of the first payment's."""
     parts: dict[str, Any] = {
         "event_id": "evt_1",
@@ -114,4 +114,4 @@ def event(kind: Kind, *, captured: int = 0, refunded: int = 0, **changed: Any) -
         "amount_captured": captured,
         "amount_refunded": refunded,
     }
-    return TellOfPayment(**(parts | changed))
+    return TakeProviderEvent(**(parts | changed))

@@ -194,7 +194,7 @@ def test_a_breaker_lets_one_try_after_each_pause_and_the_pauses_grow() -> None:
     assert breaker.admits(now_s)
 
 
-def test_a_row_that_cannot_be_written_is_not_told_while_an_older_one_is_believed(cache: Redis) -> None:
+def test_a_row_that_cannot_be_written_is_not_announced_while_an_older_one_is_believed(cache: Redis) -> None:
     """A function of the service's author names the keys, and may raise anything."""
     is_broken = False
 

@@ -169,7 +169,7 @@ async def test_of_an_old_channel_outcomes_are_sent_and_nothing_is_acknowledged(b
         assert broker.did == [("outcome", "to 1")]
 
 
-async def test_outcomes_that_cannot_be_sent_are_counted_and_told_once_a_minute(
+async def test_outcomes_that_cannot_be_sent_are_counted_and_logged_once_a_minute(
     broker: FakeBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [1000.0]

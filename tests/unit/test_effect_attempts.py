@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from coordinator.effects.attempts import Attempts, PutOff, Told
+from coordinator.effects.attempts import Attempts, EffectResult, PutOff
 from coordinator.protocol.attempted import Attempted, attempted_of
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.outside_calls import EffectHandler, EffectRetry, GivenUp
-from tests.support.courier import Courier, ParcelTold, TakeAway
+from tests.support.courier import Courier, ParcelResult, TakeAway
 
 EFFECT = TakeAway(id=7)
 STEPS_MAX = 1000
@@ -36,7 +36,7 @@ class Trying:
         self.attempts = Attempts("courier", EffectSettings(**given), lambda: chance, self.clock, self.clock)  # type: ignore[arg-type]
         (self.handler,) = courier.handlers
 
-    async def step(self) -> Told | PutOff:
+    async def step(self) -> EffectResult | PutOff:
         done = await self.attempts.attempt(self.handler, EFFECT, "key", self.attempted)
         if isinstance(done, PutOff):
             self.pauses.append(done.delay_s)
@@ -47,8 +47,8 @@ class Trying:
         """What the lane is told, and whether that is a fact."""
         for _ in range(STEPS_MAX):
             done = await self.step()
-            if isinstance(done, Told):
-                assert isinstance(done.command, ParcelTold)
+            if isinstance(done, EffectResult):
+                assert isinstance(done.command, ParcelResult)
                 return done.command.state, done.is_fact
         raise AssertionError("it does not end")
 
@@ -148,9 +148,9 @@ async def test_what_is_told_of_an_effect_that_is_given_up_is_short_and_can_be_st
     given: list[GivenUp] = []
     (handler,) = courier.handlers
 
-    def give_up(effect: TakeAway, given_up: GivenUp) -> ParcelTold:
+    def give_up(effect: TakeAway, given_up: GivenUp) -> ParcelResult:
         given.append(given_up)
-        return ParcelTold(id=effect.id, state="unsure")
+        return ParcelResult(id=effect.id, state="unsure")
 
     trying.handler = EffectHandler(TakeAway, handler.perform, give_up, handler.look_up)
     assert await trying.end() == ("unsure", False)
@@ -239,7 +239,7 @@ async def test_one_answer_ends_the_pause_for_all() -> None:
     assert len(trying.courier.keys) == 3
     trying.clock.now_s += 2
     told = [await trying.attempts.attempt(trying.handler, EFFECT, "key", each) for each in effects]
-    assert all(isinstance(each, Told) for each in told)
+    assert all(isinstance(each, EffectResult) for each in told)
 
 
 async def test_what_is_about_one_call_says_nothing_of_the_provider() -> None:

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from msgspec import Struct
 
-from coordinator.effects.attempts import Attempts, Told
+from coordinator.effects.attempts import Attempts, EffectResult
 from coordinator.protocol.attempted import Attempted, attempted_of
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import EffectSettings
@@ -129,7 +129,7 @@ class World:
             Attempts("payments", settings, self.chance.random, lambda: self.now_s, lambda: self.now_s) for _ in range(2)
         ]
         self.queue = [Copy()] * self.chance.choice([1, 1, 2])
-        self.told: dict[str, Command] = {}
+        self.replies: dict[str, Command] = {}
         self.facts: list[Command] = []
         self.crashes_left = self.chance.choice([0, 2, 10])
 
@@ -176,8 +176,8 @@ class World:
         if self._crashes():
             self.queue.append(again)
             return
-        if isinstance(done, Told):
-            self._tell(done, began)
+        if isinstance(done, EffectResult):
+            self._bring(done, began)
         else:
             self.queue.append(Copy(attempted.headers()))
         if self._crashes():  # before the acknowledgement
@@ -189,29 +189,29 @@ class World:
             return True
         return False
 
-    def _tell(self, told: Told, began: int) -> None:
+    def _bring(self, result: EffectResult, began: int) -> None:
         """The lane takes the first of each id; with other content it is a dead letter, which must be no fact.
 
         `began`: the turn of the provider's when the attempt began.
         """
-        verdict = getattr(told.command, "verdict", "")
-        if not told.is_fact and verdict in FAILED:
+        verdict = getattr(result.command, "verdict", "")
+        if not result.is_fact and verdict in FAILED:
             was_done = self.provider.done_at is not None and self.provider.done_at <= began
             assert not was_done, "it was told that it did not happen, and it had"
-        if told.is_fact:
-            self.facts.append(told.command)
-        command_id = told.command_id(CommandMessage(command_id=KEY, type=self.effect.type, arguments=b"{}"), None)
-        known = self.told.setdefault(command_id, told.command)
-        if known is told.command:
-            self.lane.do(told.command)
-        elif told.is_fact:
-            assert known == told.command, "two facts"
+        if result.is_fact:
+            self.facts.append(result.command)
+        command_id = result.command_id(CommandMessage(command_id=KEY, type=self.effect.type, arguments=b"{}"), None)
+        known = self.replies.setdefault(command_id, result.command)
+        if known is result.command:
+            self.lane.do(result.command)
+        elif result.is_fact:
+            assert known == result.command, "two facts"
 
     def check(self) -> None:
         has_done = self.provider.has_done(self.action)
         holds = len(self.provider.payments)
         assert holds <= 1, "held twice"
-        assert self.told, "nothing was told"
+        assert self.replies, "nothing was told"
         payment = self.lane.payment
         if not has_done:
             assert payment.captured in {0, AMOUNT if self.action == "refund" else 0}
@@ -240,7 +240,7 @@ def test_whatever_happens_it_happens_once_at_most_and_nothing_wrong_is_told(acti
             world.check()
         except AssertionError as error:
             raise AssertionError(f"{action}, seed {seed}: {error}") from error
-        ends |= {str(getattr(command, "verdict", "")) for command in world.told.values()}
+        ends |= {str(getattr(command, "verdict", "")) for command in world.result.values()}
     # The histories reach every end.
     assert len(ends) == 3, ends
 
@@ -281,7 +281,7 @@ def _fact_of(world: World) -> Command:
         while True:
             done = await world.workers[0].attempt(world.handler, world.effect, KEY, attempted)
             world.now_s += 700.0
-            if isinstance(done, Told):
+            if isinstance(done, EffectResult):
                 assert done.is_fact
                 return done.command
 

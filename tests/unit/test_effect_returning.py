@@ -13,6 +13,7 @@ from coordinator.lane.control import DeadEffect
 from coordinator.protocol.attempted import HEADER_CALLS, HEADER_DOUBT, Attempted
 from coordinator.protocol.wire import JSON_CONTENT, CommandMessage
 from coordinator.service.errors import InvalidCommand
+from coordinator.transports.rabbitmq.effects.bringing import Bringing
 from coordinator.transports.rabbitmq.effects.retry_queues import (
     DELAYS_S,
     HEADER_PUT_BACK_AT,
@@ -21,7 +22,6 @@ from coordinator.transports.rabbitmq.effects.retry_queues import (
     wait_s,
 )
 from coordinator.transports.rabbitmq.effects.returning import Returning
-from coordinator.transports.rabbitmq.effects.telling import Telling
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
 from tests.support.courier import TakeAway
 from tests.support.effect_fakes import FakeChannel, FakePublisher
@@ -54,8 +54,8 @@ class Held:
         self.is_due = asyncio.Event()
         self.defects: list[BaseException] = []
         fake: Any = self.publisher
-        telling = Telling("courier", fake, 0.001)
-        self.returning = Returning("courier", telling, self.defects.append, lambda: self.now_s, self._pause)
+        bringing = Bringing("courier", fake, 0.001)
+        self.returning = Returning("courier", bringing, self.defects.append, lambda: self.now_s, self._pause)
 
     async def _pause(self, delay_s: float) -> None:
         self.pauses_s.append(delay_s)
@@ -244,7 +244,7 @@ async def test_what_is_put_back_says_when() -> None:
     fake: Any = publisher
     message = CommandMessage(command_id=EFFECT_ID, type=TakeAway.type, arguments=BODY)
     before_s = time.time()
-    assert await Telling("courier", fake, 0.001).put_back(message, KNOWN, 1_700_000_001, 15.0)
+    assert await Bringing("courier", fake, 0.001).put_back(message, KNOWN, 1_700_000_001, 15.0)
     [back] = publisher.published
     assert back.target == retry_key("courier", 15.0)
     assert before_s - 1 <= back.headers[HEADER_PUT_BACK_AT] / 1000 <= time.time()

@@ -19,7 +19,7 @@ from coordinator.service.ids import derived_command_id, is_system_id
 from coordinator.service.outside_calls import Call, EffectHandler, EffectRetry, GivenUp
 from coordinator.transports.rabbitmq.effects.transport import RabbitEffects
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
-from tests.support.courier import Courier, ParcelTold, TakeAway
+from tests.support.courier import Courier, ParcelResult, TakeAway
 from tests.support.effect_fakes import FakeChannel, FakePublisher
 
 FIRST = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"
@@ -41,7 +41,7 @@ class Crashing(Courier):
         raise ValueError(f"\ud800 {effect.id}")
 
 
-class Untellable(Courier):
+class Unreadable(Courier):
     """A courier to whose calls a third party answers what no lane can be told: `state`, in a parcel of `number`."""
 
     def __init__(self, state: str, number: int = 7) -> None:
@@ -49,7 +49,7 @@ class Untellable(Courier):
         self.state, self.number = state, number
 
     async def _take_away(self, effect: TakeAway, call: Call) -> Command:
-        return ParcelTold(id=self.number, state=self.state)
+        return ParcelResult(id=self.number, state=self.state)
 
 
 class Delivering:
@@ -91,9 +91,9 @@ class Delivering:
     @property
     def told(self) -> list[tuple[str | None, str]]:
         """The ids and the states that the lane was told."""
-        told = [each for each in self.publisher.published if each.type == ParcelTold.type]
+        told = [each for each in self.publisher.published if each.type == ParcelResult.type]
         assert {each.target for each in told} <= {"courier"}
-        return [(each.command_id, msgspec.json.decode(each.body, type=ParcelTold).state) for each in told]
+        return [(each.command_id, msgspec.json.decode(each.body, type=ParcelResult).state) for each in told]
 
     @property
     def dead(self) -> list[DeadEffect]:
@@ -205,18 +205,18 @@ async def test_an_effect_that_meets_a_defect_becomes_a_dead_letter_with_its_trac
     [("\ud800", 7), ("x" * BODY_BYTES_MAX, 7), ("taken", -1), ("taken", 1 << 70)],
     ids=["half a surrogate pair", "too large", "no id", "no integer of JSON"],
 )
-async def test_an_answer_that_no_lane_can_read_is_told_as_one_that_nobody_knows(state: str, number: int) -> None:
+async def test_an_answer_that_no_lane_can_read_is_sent_on_as_one_that_nobody_knows(state: str, number: int) -> None:
     """It would be nothing, or a command that fails, while somebody waits for what came of the call."""
-    delivering = Delivering(Untellable(state, number))
+    delivering = Delivering(Unreadable(state, number))
     delivering.deliver(1)
     await delivering.until_done()
     assert (delivering.told, delivering.dead) == ([(GUESS, "unsure")], [])
     assert delivering.channel.acknowledged == [1]
 
 
-async def test_what_the_broker_refuses_for_its_size_is_told_as_one_that_nobody_knows() -> None:
+async def test_what_the_broker_refuses_for_its_size_is_sent_on_as_one_that_nobody_knows() -> None:
     """Its limit (`max_message_size`) may be below ours."""
-    delivering = Delivering(Untellable("x" * 1000))
+    delivering = Delivering(Unreadable("x" * 1000))
     delivering.publisher.bytes_max = 500
     delivering.deliver(1)
     await delivering.until_done()

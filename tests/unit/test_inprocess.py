@@ -20,7 +20,7 @@ from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import StoreUnavailable, Transaction
 from coordinator.worker.inprocess import InProcessWrites
-from tests.support.courier import Courier, Parcel, ParcelTold, SendParcel, TakeAway, service_of
+from tests.support.courier import Courier, Parcel, ParcelResult, SendParcel, TakeAway, service_of
 from tests.support.ledger import LEDGER, Account, Forward, OpenAccount
 from tests.support.store_contract import NOW
 from tests.support.system import wait_until
@@ -77,7 +77,7 @@ async def test_an_effect_is_carried_out_and_its_result_applied_once() -> None:
     async with writes_on(database, service_of(courier)) as writes:
         await execute(writes, SendParcel(), Parcel, WriteOptions())
         await until(lambda: rows(database, Parcel)[0].state == "taken" and not rows(database, OutboxEntry))
-    assert rows(database, Parcel)[0].times_told == 1
+    assert rows(database, Parcel)[0].results == 1
     assert len(set(courier.keys)) == 1 < len(courier.keys)
     assert courier.is_closed
 
@@ -223,17 +223,17 @@ async def test_an_id_of_the_system_s_own_is_not_a_caller_s_to_use() -> None:
             await execute(writes, OpenAccount(owner="a"), Account, options)
 
 
-class Untellable(Courier):
+class Unreadable(Courier):
     """Somebody answers to its calls what no lane can be told, until that is mended."""
 
     is_mended = False
 
     async def _take_away(self, effect: TakeAway, call: Call) -> Command:
         told = await super()._take_away(effect, call)
-        return told if self.is_mended else ParcelTold(id=effect.id, state="\ud800")
+        return told if self.is_mended else ParcelResult(id=effect.id, state="\ud800")
 
 
-class Crashing(Untellable):
+class Crashing(Unreadable):
     """And it has a defect of its own."""
 
     @property
@@ -244,9 +244,9 @@ class Crashing(Untellable):
         raise ValueError(f"{effect.id}: {given_up.reason}")
 
 
-async def test_an_answer_that_no_lane_can_be_told_is_told_as_one_that_nobody_knows() -> None:
+async def test_an_answer_that_no_lane_can_read_is_sent_on_as_one_that_nobody_knows() -> None:
     database = MemoryDatabase()
-    async with writes_on(database, service_of(Untellable([]))) as writes:
+    async with writes_on(database, service_of(Unreadable([]))) as writes:
         await execute(writes, SendParcel(), Parcel, WriteOptions())
         await until(lambda: rows(database, Parcel)[0].state == "unsure" and not rows(database, OutboxEntry))
     assert rows(database, DeadLetter) == []

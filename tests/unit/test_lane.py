@@ -243,7 +243,7 @@ def test_replayed_batches_need_no_commit(lane: LaneUnderTest, faults: Faults) ->
     assert isinstance(lane.lane.apply([again]), Settlement)
 
 
-def test_rows_are_told_again_when_the_answer_to_their_commit_was_lost(lane: LaneUnderTest, faults: Faults) -> None:
+def test_rows_are_announced_again_when_the_answer_to_their_commit_was_lost(lane: LaneUnderTest, faults: Faults) -> None:
     """Else a cache would keep the version before, though the outcome of the later one is told."""
     batch = [delivery(1, Deposit(id=1, amount=5))]
     faults.arm("after commit", StoreUnavailable("away"))
@@ -251,7 +251,7 @@ def test_rows_are_told_again_when_the_answer_to_their_commit_was_lost(lane: Lane
     assert [row.version for row in lane.settle(*batch).saved if isinstance(row, Account)] == [2]
 
 
-def test_rows_are_told_again_when_their_command_is_delivered_again(
+def test_rows_are_announced_again_when_their_command_is_delivered_again(
     lane: LaneUnderTest, database: MemoryDatabase
 ) -> None:
     lane.settle(delivery(1, Deposit(id=1, amount=5)))
@@ -260,7 +260,7 @@ def test_rows_are_told_again_when_their_command_is_delivered_again(
     assert [row.version for row in settlement.saved if isinstance(row, Account)] == [2]
 
 
-def test_a_removed_row_is_told_again_when_its_command_is_delivered_again(
+def test_a_removed_row_is_announced_again_when_its_command_is_delivered_again(
     lane: LaneUnderTest, database: MemoryDatabase
 ) -> None:
     """Who removed it may have died before it told anybody."""

@@ -117,7 +117,7 @@ def test_few_transactions_find_the_culprits_and_the_log_is_read_once(seed: int) 
     assert len(lane.rows(DeadLetter)) == len(bad)
 
 
-def test_what_is_settled_is_told_before_a_culprit_is_looked_for() -> None:
+def test_what_is_settled_is_replied_before_a_culprit_is_looked_for() -> None:
     store = RefusingStore(MemoryDatabase(), bad_owners)
     lane = LaneUnderTest(store)
     sent = [delivery(n, OpenAccount(owner="bad" if n == 64 else f"good {n}")) for n in range(1, 65)]

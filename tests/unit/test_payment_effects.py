@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.effects.attempts import Attempts, Told
+from coordinator.effects.attempts import Attempts, EffectResult
 from coordinator.protocol.attempted import Attempted
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command
@@ -76,7 +76,7 @@ class FakeProvider:
         return self.answer
 
 
-async def told(provider: FakeProvider, effect: Effect) -> Told:
+async def result_of(provider: FakeProvider, effect: Effect) -> EffectResult:
     """Until it is told; a minute passes by pauses alone."""
     effects: Effects = PaymentEffects(provider)
     (handler,) = (each for each in effects.handlers if each.effect is type(effect))
@@ -85,7 +85,7 @@ async def told(provider: FakeProvider, effect: Effect) -> Told:
     attempted = Attempted(asked_at_s=now_s, first_at_s=now_s)
     while True:
         done = await attempts.attempt(handler, effect, "key", attempted)
-        if isinstance(done, Told):
+        if isinstance(done, EffectResult):
             return done
         now_s += done.delay_s
 
@@ -112,7 +112,7 @@ async def told(provider: FakeProvider, effect: Effect) -> Told:
 )
 async def test_an_answer_becomes_a_command(effect: Effect, answer: Any, result: Command) -> None:
     provider = FakeProvider(answer)
-    assert await told(provider, effect) == Told(command=result, is_fact=True)
+    assert await result_of(provider, effect) == EffectResult(command=result, is_fact=True)
     ((_, asked),) = provider.calls
     assert asked["key"] == "key"
 
@@ -136,7 +136,7 @@ async def test_an_answer_becomes_a_command(effect: Effect, answer: Any, result: 
 async def test_what_the_provider_knows_in_the_end_is_the_result(effect: Effect, known: Any, result: Command) -> None:
     provider = FakeProvider(EffectRetry("status 503", may_have_happened=True))
     provider.known = known
-    assert await told(provider, effect) == Told(command=result, is_fact=True)
+    assert await result_of(provider, effect) == EffectResult(command=result, is_fact=True)
     assert provider.calls[-1][0].startswith("look up")
 
 
@@ -163,7 +163,7 @@ async def test_when_it_is_given_up_the_lane_is_told_whether_money_may_have_moved
 ) -> None:
     provider = FakeProvider(EffectRetry("status 503", may_have_happened=may_have_happened))
     provider.known = known
-    done = await told(provider, effect)
+    done = await result_of(provider, effect)
     result: Any = done.command
     assert not done.is_fact
     assert result.verdict == ("answer_lost" if is_lost else failed)
@@ -176,7 +176,7 @@ async def test_when_it_is_given_up_the_lane_is_told_whether_money_may_have_moved
 
 async def test_the_provider_is_asked_for_what_the_effect_says() -> None:
     provider = FakeProvider(Authorized(provider_id="pi_1"))
-    await told(provider, AUTHORIZE)
+    await result_of(provider, AUTHORIZE)
     asked = {"payment_id": 1, "amount": 1230, "currency": "KWD", "payment_method": "pm_x", "key": "key"}
     assert provider.calls == [("authorize", asked | {"asked_at": ASKED_AT, "is_repeated": False})]
     await PaymentEffects(provider).close()

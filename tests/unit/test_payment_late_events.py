@@ -7,7 +7,7 @@ import pytest
 
 from coordinator.service.commands import Command
 from shared.payments.commands import RefundPayment, ResolvePayment, ReversePayment
-from shared.payments.results import RefundResult, TellOfPayment, VoidResult
+from shared.payments.results import RefundResult, TakeProviderEvent, VoidResult
 from tests.support.payment_lane import AMOUNT, PaymentLane, event
 from tests.support.store_contract import NOW
 
@@ -20,11 +20,11 @@ def at(second: int) -> int:
     return int(NOW.timestamp()) + second
 
 
-def refunded(total: int, second: int | None) -> TellOfPayment:
+def refunded(total: int, second: int | None) -> TakeProviderEvent:
     return event("refunded", captured=AMOUNT, refunded=total, created_s=None if second is None else at(second))
 
 
-def returned(second: int, refund_id: str = "re_1", refund_number: int | None = None) -> TellOfPayment:
+def returned(second: int, refund_id: str = "re_1", refund_number: int | None = None) -> TakeProviderEvent:
     return event(
         "refund_failed",
         amount=500,
@@ -89,7 +89,7 @@ def test_a_late_total_does_not_make_a_refund_that_is_under_way(lane: PaymentLane
     resolve(lane)
     lane.applied(ReversePayment(id=1), waits=True)
     lane.applied(refunded(AMOUNT, 1))
-    assert (lane.refunds[-1].status, lane.payment.pending_action, lane.told) == ("pending", "refund", [])
+    assert (lane.refunds[-1].status, lane.payment.pending_action, lane.replies) == ("pending", "refund", [])
 
 
 def test_what_is_given_back_later_counts(lane: PaymentLane) -> None:

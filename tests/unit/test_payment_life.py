@@ -26,7 +26,7 @@ class TestOpening:
     def test_without_a_payment_method_nobody_is_asked(self, lane: PaymentLane) -> None:
         lane.applied(OpenPayment(user_id=1, amount=5, currency="JPY"), waits=True)
         assert (lane.payment.status, lane.payment.pending_action, lane.calls) == ("pending", None, [])
-        assert lane.codes_told == [("open", "applied")]
+        assert lane.codes_replied == [("open", "applied")]
 
     @pytest.mark.parametrize("currency", ["EUR", "JPY", "KWD"])
     def test_the_provider_is_asked_for_minor_units_as_they_are(self, lane: PaymentLane, currency: str) -> None:
@@ -65,16 +65,16 @@ class TestOpening:
         self, lane: PaymentLane, result: Command, status: str, told: str
     ) -> None:
         lane.opened()
-        assert (lane.payment.pending_action, lane.told) == ("authorize", [])
+        assert (lane.payment.pending_action, lane.replies) == ("authorize", [])
         lane.applied(result)
         assert (lane.payment.status, lane.payment.pending_action) == (status, None)
-        assert lane.codes_told == [("open", told)]
+        assert lane.codes_replied == [("open", told)]
         assert lane.waiters == []
 
     def test_who_waits_is_told_of_the_payment_as_it_is_stored(self, lane: PaymentLane) -> None:
         lane.opened()
         lane.applied(AUTHORIZED)
-        told = lane.told[0].result
+        told = lane.replies[0].result
         assert (told["version"], told["status"]) == (lane.payment.version, "authorized")
         assert told["provider_id"] == PROVIDER_ID
 
@@ -94,20 +94,20 @@ class TestCapturing:
         code, text = lane.refusal(CAPTURE)
         assert (code, "capture" in text) == ("action_under_way", True)
         lane.applied(CAPTURED)
-        assert lane.codes_told == [("capture", "applied")]
+        assert lane.codes_replied == [("capture", "applied")]
         assert lane.refusal(CAPTURE)[0] == "impossible_transition"
 
     def test_a_capture_that_had_no_effect_fails_the_payment_and_lets_go_of_the_hold(self, lane: PaymentLane) -> None:
         lane.authorized()
         lane.applied(CAPTURE, waits=True)
         lane.applied(CaptureResult(id=1, verdict="capture_failed", code="provider_unavailable", message="429"))
-        assert lane.codes_told == [("capture", "payment_failed")]
+        assert lane.codes_replied == [("capture", "payment_failed")]
         assert lane.calls[-1] == VoidAtProvider(id=1, provider_id=PROVIDER_ID)
         assert (lane.payment.status, lane.payment.pending_action) == ("failed", "void")
         lane.applied(REVERSE, waits=True)
         lane.applied(VoidResult(id=1, verdict="voided"))
         assert (lane.payment.status, lane.payment.pending_action) == ("failed", None)
-        assert lane.codes_told[1:] == [("reverse", "applied")]
+        assert lane.codes_replied[1:] == [("reverse", "applied")]
 
     def test_a_hold_that_could_not_be_let_go_needs_a_review(self, lane: PaymentLane) -> None:
         lane.authorized()
@@ -134,7 +134,7 @@ class TestCapturing:
         lane.applied(CAPTURE, waits=True)
         lane.applied(CaptureResult(id=1, verdict="captured", amount=AMOUNT + 1))
         assert (lane.payment.status, lane.payment.reason_code) == ("needs_review", "amount_mismatch")
-        assert lane.codes_told == [("capture", "payment_needs_review")]
+        assert lane.codes_replied == [("capture", "payment_needs_review")]
 
     @pytest.mark.parametrize("request_", [CAPTURE, RefundPayment(id=1), REVERSE])
     def test_what_needs_a_review_takes_nothing(self, lane: PaymentLane, request_: Command) -> None:
@@ -147,16 +147,16 @@ class TestReversing:
     def test_nothing_held_and_nothing_taken_is_voided_at_once(self, lane: PaymentLane) -> None:
         lane.applied(OpenPayment(user_id=1, amount=5, currency="EUR"))
         lane.applied(REVERSE, waits=True)
-        assert (lane.payment.status, lane.calls, lane.codes_told) == ("voided", [], [("reverse", "applied")])
+        assert (lane.payment.status, lane.calls, lane.codes_replied) == ("voided", [], [("reverse", "applied")])
 
     def test_what_is_held_is_let_go(self, lane: PaymentLane) -> None:
         lane.authorized()
         lane.applied(REVERSE, waits=True)
-        assert lane.told == []
+        assert lane.replies == []
         lane.applied(VoidResult(id=1, verdict="voided"))
-        assert (lane.payment.status, lane.codes_told) == ("voided", [("reverse", "applied")])
+        assert (lane.payment.status, lane.codes_replied) == ("voided", [("reverse", "applied")])
         lane.applied(REVERSE, waits=True)
-        assert lane.codes_told[1:] == [("reverse", "applied")]
+        assert lane.codes_replied[1:] == [("reverse", "applied")]
 
     def test_what_was_taken_and_not_given_back_is_refunded(self, lane: PaymentLane) -> None:
         lane.captured()
@@ -168,7 +168,7 @@ class TestReversing:
         )
         lane.applied(RefundResult(id=1, refund_id=2, verdict="refunded", provider_id="re_2"))
         assert (lane.payment.status, lane.payment.refunded) == ("refunded", AMOUNT)
-        assert lane.told[0].result["status"] == "refunded"
+        assert lane.replies[0].result["status"] == "refunded"
 
     def test_while_something_is_under_way_it_is_remembered(self, lane: PaymentLane) -> None:
         lane.opened()
@@ -177,9 +177,9 @@ class TestReversing:
         assert len(lane.calls) == 1
         lane.applied(AUTHORIZED)
         assert (lane.calls[1:], lane.payment.wanted) == ([VoidAtProvider(id=1, provider_id=PROVIDER_ID)], None)
-        assert lane.codes_told == [("open", "applied")]
+        assert lane.codes_replied == [("open", "applied")]
         lane.applied(VoidResult(id=1, verdict="voided"))
-        assert lane.codes_told == [("open", "applied"), ("reverse", "applied")]
+        assert lane.codes_replied == [("open", "applied"), ("reverse", "applied")]
 
     @pytest.mark.parametrize("verdict", ["declined", "authorize_failed"])
     def test_where_it_turns_out_that_nothing_was_held_there_is_nothing_to_do(
@@ -188,13 +188,13 @@ class TestReversing:
         lane.opened(waits=False)
         lane.applied(REVERSE, waits=True)
         lane.do(AuthorizeResult(id=1, verdict=verdict, code="x"))  # type: ignore[arg-type]
-        assert (lane.codes_told, len(lane.calls)) == ([("reverse", "applied")], 1)
+        assert (lane.codes_replied, len(lane.calls)) == ([("reverse", "applied")], 1)
 
     def test_where_the_answer_is_lost_it_stays_wanted(self, lane: PaymentLane) -> None:
         lane.opened(waits=False)
         lane.applied(REVERSE, waits=True)
         lane.applied(LOST)
-        assert lane.codes_told == [("reverse", "payment_needs_review")]
+        assert lane.codes_replied == [("reverse", "payment_needs_review")]
         lane.applied(event("authorized"))
         assert lane.calls[-1] == VoidAtProvider(id=1, provider_id=PROVIDER_ID)
 
@@ -202,9 +202,9 @@ class TestReversing:
         lane.authorized()
         lane.applied(REVERSE, waits=True)
         lane.applied(VoidResult(id=1, verdict="captured", amount=AMOUNT))
-        assert lane.told == []
+        assert lane.replies == []
         lane.applied(REFUNDED)
-        assert (lane.payment.status, lane.codes_told) == ("refunded", [("reverse", "applied")])
+        assert (lane.payment.status, lane.codes_replied) == ("refunded", [("reverse", "applied")])
 
     def test_of_what_was_taken_before_no_more_is_given_back_than_that(self, lane: PaymentLane) -> None:
         """Somebody took a part of it in the provider's dashboard; his event is late."""
@@ -231,7 +231,7 @@ class TestReversing:
         lane.applied(RefundResult(id=1, refund_id=1, verdict="refund_failed", code="insufficient_funds", message="no"))
         assert (lane.payment.status, lane.payment.refund_id) == ("captured", None)
         assert (lane.refunds[0].status, lane.refunds[0].reason_code) == ("failed", "insufficient_funds")
-        assert lane.codes_told == [("reverse", "refund_failed")]
+        assert lane.codes_replied == [("reverse", "refund_failed")]
         lane.applied(REVERSE)
         assert isinstance(lane.calls[-1], RefundAtProvider)
 
@@ -245,7 +245,7 @@ class TestRefunding:
         assert lane.refusal(RefundPayment(id=1, amount=400))[0] == "action_under_way"
         lane.applied(REFUNDED)
         assert (lane.payment.status, lane.payment.refunded) == ("captured", 400)
-        assert lane.told[0].result | {"created_at": ""} == {
+        assert lane.replies[0].result | {"created_at": ""} == {
             "id": 1,
             "payment_id": 1,
             "amount": 400,
@@ -268,7 +268,7 @@ class TestRefunding:
         lane.applied(RefundPayment(id=1, amount=400), waits=True)
         lane.applied(RefundResult(id=1, refund_id=1, verdict="answer_lost", code="answer_lost", message="?"))
         assert (lane.payment.status, lane.payment.refund_id) == ("needs_review", 1)
-        assert lane.codes_told == [("refund", "payment_needs_review")]
+        assert lane.codes_replied == [("refund", "payment_needs_review")]
         # Whether it is a part of what went back, no amount tells, unless all of it did.
         for total in (100, 400, 500):
             lane.applied(event("refunded", captured=AMOUNT, refunded=total))
@@ -290,10 +290,10 @@ class TestRefunding:
         lane.captured()
         lane.applied(RefundPayment(id=1, amount=300), waits=True)
         lane.applied(event("refunded", captured=AMOUNT, refunded=600))
-        assert (lane.told, lane.refunds[0].status, lane.payment.refunded) == ([], "pending", 600)
+        assert (lane.replies, lane.refunds[0].status, lane.payment.refunded) == ([], "pending", 600)
         lane.applied(result)
         assert (lane.refunds[0].status, lane.payment.refunded, lane.payment.status) == (status, refunded, "captured")
-        assert len(lane.told) == 1
+        assert len(lane.replies) == 1
 
     def test_a_refund_that_the_bank_sends_back_needs_a_review_that_no_event_ends(self, lane: PaymentLane) -> None:
         lane.captured()

@@ -29,7 +29,7 @@ def test_a_capture_of_a_part_is_none_and_the_payment_keeps_what_was_taken(
     lane.applied(CAPTURE, waits=True)
     for message in order:
         lane.applied(message)
-    assert lane.codes_told == [("capture", "captured_in_part")]
+    assert lane.codes_replied == [("capture", "captured_in_part")]
     assert (lane.payment.status, lane.payment.captured, lane.payment.refunded) == ("captured", PART, 0)
 
 
@@ -37,8 +37,8 @@ def test_whoever_waits_for_a_capture_hears_how_much_was_taken(lane: PaymentLane)
     lane.authorized()
     lane.applied(CAPTURE, waits=True)
     lane.applied(TAKEN_IN_PART)
-    assert str(PART) in lane.told[0].message
-    assert str(AMOUNT) in lane.told[0].message
+    assert str(PART) in lane.replies[0].message
+    assert str(AMOUNT) in lane.replies[0].message
 
 
 @pytest.mark.parametrize(("refunded", "status"), [(0, "captured"), (100, "captured"), (PART, "refunded")])
@@ -56,7 +56,7 @@ def test_what_was_captured_in_part_and_given_back_before_the_answer_is_no_captur
     lane.authorized()
     lane.applied(CAPTURE, waits=True)
     lane.applied(event("refunded", captured=PART, refunded=PART))
-    assert lane.codes_told == [("capture", "captured_in_part")]
+    assert lane.codes_replied == [("capture", "captured_in_part")]
     assert lane.payment.status == "refunded"
 
 
@@ -76,7 +76,7 @@ def test_the_reversal_of_what_was_captured_in_part_gives_back_that_part(lane: Pa
     assert isinstance(call, RefundAtProvider)
     assert call.amount == PART
     lane.applied(RefundResult(id=1, refund_id=1, verdict="refunded", provider_id="re_1", total=PART))
-    assert lane.codes_told[1:] == [("reverse", "applied")]
+    assert lane.codes_replied[1:] == [("reverse", "applied")]
     assert (lane.payment.status, lane.payment.captured, lane.payment.refunded) == ("refunded", PART, PART)
 
 
@@ -85,7 +85,7 @@ def test_a_reversal_that_is_wanted_meanwhile_gives_back_that_part_at_once(lane: 
     lane.applied(CAPTURE, waits=True)
     lane.applied(REVERSE, waits=True)
     lane.applied(TAKEN_IN_PART)
-    assert lane.codes_told == [("capture", "captured_in_part")]
+    assert lane.codes_replied == [("capture", "captured_in_part")]
     call = lane.calls[-1]
     assert isinstance(call, RefundAtProvider)
     assert call.amount == PART
@@ -95,8 +95,8 @@ def test_who_opens_a_payment_of_which_a_part_is_taken_hears_of_the_payment(lane:
     """Without its number he could not reverse it."""
     lane.opened()
     lane.applied(TOLD_IN_PART)
-    assert lane.codes_told == [("open", "applied")]
-    told = lane.told[0].result
+    assert lane.codes_replied == [("open", "applied")]
+    told = lane.replies[0].result
     assert (told["status"], told["captured"], told["amount"]) == ("captured", PART, AMOUNT)
     assert lane.refusal(CAPTURE)[0] == "captured_in_part"
 
@@ -120,9 +120,9 @@ def given_back_in_part(lane: PaymentLane) -> None:
 def test_a_reversal_after_which_a_part_is_still_taken_is_none(lane: PaymentLane) -> None:
     given_back_in_part(lane)
     lane.applied(RefundResult(id=1, refund_id=2, verdict="refunded", provider_id="re_2", total=700))
-    assert lane.codes_told == [("reverse", "refunded_in_part")]
-    assert "700" in lane.told[0].message
-    assert str(AMOUNT) in lane.told[0].message
+    assert lane.codes_replied == [("reverse", "refunded_in_part")]
+    assert "700" in lane.replies[0].message
+    assert str(AMOUNT) in lane.replies[0].message
     assert (lane.payment.status, lane.payment.refunded) == ("captured", 700)
     lane.applied(REVERSE)
     call = lane.calls[-1]
@@ -134,7 +134,7 @@ def test_a_reversal_while_an_earlier_refund_comes_back_needs_a_review(lane: Paym
     given_back_in_part(lane)
     lane.applied(event("refund_failed", refund_id="re_1", code="x"))
     lane.applied(RefundResult(id=1, refund_id=2, verdict="refunded", provider_id="re_2", total=700))
-    assert lane.codes_told == [("reverse", "payment_needs_review")]
+    assert lane.codes_replied == [("reverse", "payment_needs_review")]
 
 
 def test_a_refund_that_was_made_was_made_though_another_came_back(lane: PaymentLane) -> None:
@@ -144,4 +144,4 @@ def test_a_refund_that_was_made_was_made_though_another_came_back(lane: PaymentL
     lane.applied(RefundPayment(id=1, amount=200), waits=True)
     lane.applied(event("refund_failed", refund_id="re_1", code="x"))
     lane.applied(RefundResult(id=1, refund_id=2, verdict="refunded", provider_id="re_2", total=200))
-    assert lane.codes_told == [("refund", "applied")]
+    assert lane.codes_replied == [("refund", "applied")]

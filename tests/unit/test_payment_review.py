@@ -15,7 +15,7 @@ from coordinator.service.errors import InvalidCommand
 from shared.payments import SERVICE
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.effects import CaptureAtProvider, RefundAtProvider, VoidAtProvider
-from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, TellOfPayment, VoidResult
+from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, TakeProviderEvent, VoidResult
 from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane, event
 from tests.support.store_contract import NOW
 
@@ -173,7 +173,7 @@ class AtProvider:
         self.lane.lane.now = NOW + timedelta(seconds=second)
         return int(NOW.timestamp()) + second
 
-    def make(self, number: int | None, amount: int) -> TellOfPayment:
+    def make(self, number: int | None, amount: int) -> TakeProviderEvent:
         """`number` is that of ours; None: in the dashboard."""
         self.made[f"re_{len(self.made) + 1}"] = number, amount
         return event("refunded", captured=AMOUNT, refunded=self.total, created_s=self.tick())
@@ -190,7 +190,7 @@ class AtProvider:
             self.lane.applied(RefundResult(refund_id=number, **LOST))
             self.resolve()
 
-    def send_back(self, refund: str) -> TellOfPayment:
+    def send_back(self, refund: str) -> TakeProviderEvent:
         self.returned.add(refund)
         number, amount = self.made[refund]
         return event(
@@ -276,7 +276,7 @@ def test_a_refund_that_comes_back_before_its_answer_is_known_and_told(lane: Paym
     lane.captured()
     lane.applied(RefundPayment(id=1, amount=300), waits=True)
     lane.applied(event("refund_failed", amount=300, refund_id="re_1", refund_number=1, code="lost_or_stolen_card"))
-    assert lane.codes_told == [("refund", "refund_failed")]
+    assert lane.codes_replied == [("refund", "refund_failed")]
     before = (lane.payment, lane.refunds)
     assert (lane.payment.status, lane.payment.pending_action, lane.payment.refund_id) == ("needs_review", None, None)
     lane.applied(RefundResult(id=1, refund_id=1, verdict="refunded", provider_id="re_1", total=300))
@@ -383,11 +383,11 @@ def test_a_reversal_that_is_wanted_since_before_the_review_is_done_then(
     lane.applied(CapturePayment(id=1))
     lane.applied(ReversePayment(id=1), waits=True)
     lane.applied(CaptureResult(**LOST))
-    assert lane.codes_told == [("reverse", "payment_needs_review")]
+    assert lane.codes_replied == [("reverse", "payment_needs_review")]
     lane.applied(resolution)
     assert (lane.payment.status, lane.payment.wanted) == (status, None)
     assert type(lane.calls[-1]) is call
-    assert len(lane.codes_told) == 1
+    assert len(lane.codes_replied) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from coordinator.service.commands import Command
 from coordinator.service.errors import Rejected
 from shared.payments.commands import CapturePayment, RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.model import Payment, Refund
-from shared.payments.results import AuthorizeResult, CaptureResult, Kind, RefundResult, TellOfPayment, VoidResult
+from shared.payments.results import AuthorizeResult, CaptureResult, Kind, RefundResult, TakeProviderEvent, VoidResult
 from shared.payments.states import EVENTS, STATUSES, Event, Status, after
-from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane, Told, event
+from tests.support.payment_lane import AMOUNT, PROVIDER_ID, PaymentLane, Reply, event
 from tests.support.store_contract import NOW
 
 # One column a state, in the order of STATUSES: where the event leads; `.` stays; `-` is impossible.
@@ -119,7 +119,7 @@ AFTER = {"declined": {"declined"}, "voided": {"voided", "captured", "needs_revie
 """What little may come after: money that was taken after all, a late hold that cannot be let go."""
 
 
-def is_true(told: Told) -> bool:
+def is_true(told: Reply) -> bool:
     """Who is told that it went well has what he asked for."""
     if told.code != "applied":
         return True
@@ -132,14 +132,14 @@ def is_true(told: Told) -> bool:
 
 def is_late(command: Command, payment: Payment, refunds: list[Refund]) -> bool:
     """Whether it tells of what was before an operator said what the amounts are."""
-    if not isinstance(command, TellOfPayment) or payment.amounts_as_of is None:
+    if not isinstance(command, TakeProviderEvent) or payment.amounts_as_of is None:
         return False
     if any(is_of(command, refund) and refund.created_at >= payment.amounts_as_of for refund in refunds):
         return False
     return command.created_s is not None and command.created_s <= payment.amounts_as_of.timestamp()
 
 
-def is_of(command: TellOfPayment, refund: Refund) -> bool:
+def is_of(command: TakeProviderEvent, refund: Refund) -> bool:
     """Whether it may tell of this refund: its row alone may change by that, if it is old."""
     if command.kind != "refund_failed":
         return False
@@ -147,7 +147,7 @@ def is_of(command: TellOfPayment, refund: Refund) -> bool:
 
 
 def assert_nothing_changed(lane: PaymentLane, command: Command, payment: Payment, refunds: list[Refund]) -> None:
-    assert isinstance(command, TellOfPayment)
+    assert isinstance(command, TakeProviderEvent)
     assert lane.payment == payment
     for was, refund in zip(refunds, lane.refunds, strict=True):
         assert refund.refunded_without == was.refunded_without
@@ -181,12 +181,12 @@ def test_whatever_happens_the_money_adds_up(begun: str, history: list[tuple[Comm
         assert payment.version - before.version in {0, 1}
         if is_late(command, before, refunds):
             assert_nothing_changed(lane, command, before, refunds)
-        assert all(is_true(told) for told in lane.told)
+        assert all(is_true(told) for told in lane.replies)
         before, refunds = payment, lane.refunds
         waiting += waits
     # Nobody waits in vain: who has not been told is still in the row, and nobody is told twice.
     still = [text for row in lane.waiters for text in (row.action, row.reversal) if text is not None]
-    assert len(lane.told) + len(still) == waiting
+    assert len(lane.replies) + len(still) == waiting
 
 
 TOTALS = st.builds(

@@ -163,7 +163,9 @@ async def test_an_outcome_of_another_lane_ends_no_caution(monkeypatch: pytest.Mo
         assert not issuing.writes._is_expected("e")
 
 
-async def test_an_outcome_of_what_was_parked_is_told_to_its_own_message_only(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_outcome_of_what_was_parked_goes_to_its_own_message_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """It comes later than its lane's order has it, when those that were forgotten seem to be told."""
     issuing = Issuing(monkeypatch)
     async with asyncio.timeout(9):

@@ -198,7 +198,7 @@ def test_outcomes_wait_for_the_projection() -> None:
         until(lambda: len(running.settler.settlements) == 1)
 
 
-def test_a_stop_ends_the_wait_and_tells_nothing() -> None:
+def test_a_stop_ends_the_wait_and_settles_nothing() -> None:
     with projected() as running:
         running.projection.wait_s = 600.0
         running.deliver(delivery(1, OpenAccount(owner="Ada")))
@@ -206,7 +206,7 @@ def test_a_stop_ends_the_wait_and_tells_nothing() -> None:
     assert running.settler.settlements == []
 
 
-def test_a_new_channel_ends_the_wait_and_what_is_delivered_again_is_told() -> None:
+def test_a_new_channel_ends_the_wait_and_what_is_delivered_again_is_settled() -> None:
     with projected() as running:
         running.projection.wait_s = 600.0
         sent = delivery(1, OpenAccount(owner="Ada"))
@@ -234,7 +234,7 @@ def test_an_idle_lane_beats_and_can_prove_its_epoch_until_another_takes_over() -
         until(lambda: running.projection.could_prove is False)
 
 
-def test_what_another_may_have_committed_is_not_told_again_by_who_was_taken_over() -> None:
+def test_what_another_may_have_committed_is_not_replied_again_by_who_was_taken_over() -> None:
     with projected() as running:
         sent = delivery(1, OpenAccount(owner="Ada"))
         running.deliver(sent)

@@ -1,7 +1,7 @@
 """One lane's queue within a process.
 
-A command goes to the lane at once. It is written to the journal where somebody is to be told that it is safe, and has
-no outcome to be told instead: until then whoever issued it waits in this very process, and learns of a crash by it.
+A command goes to the lane at once. It is written to the journal where somebody is to learn that it is safe, and has
+no outcome to learn instead: until then whoever issued it waits in this very process, and learns of a crash by it.
 """
 
 import asyncio

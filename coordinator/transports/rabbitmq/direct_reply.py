@@ -1,4 +1,4 @@
-"""RabbitMQ's direct reply-to, by which a client that may declare nothing is told its outcomes.
+"""RabbitMQ's direct reply-to, by which a client that may declare nothing is sent its outcomes.
 
 The client consumes `amq.rabbitmq.reply-to`, which is no queue, and names it as `reply_to`; RabbitMQ puts an address in
 its place: this prefix, the number of the client's channel process on its node, a key that nobody else knows.

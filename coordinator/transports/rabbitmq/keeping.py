@@ -38,8 +38,8 @@ class Kept:
         self._delay_s = settings.reconnect_delay_s
         self._was_connected = False
         self._failures = 0
-        self._is_told = False
-        self._told: dict[str, float] = {}
+        self._is_logged = False
+        self._logged_at: dict[str, float] = {}
         self.connected = asyncio.Event()
         self.reason = "it has not been connected yet"
         """Why it is not connected, while it is not."""
@@ -61,31 +61,31 @@ class Kept:
             finally:
                 was_up = self.connected.is_set()
                 self.connected.clear()
-            self._tell(str(reason), was_up=was_up)
+            self._log_loss(str(reason), was_up=was_up)
             # Not all at once, when a broker comes back.
             await asyncio.sleep(self._delay_s * (0.5 + 0.5 * self._chance()))
             self._delay_s = min(self._delay_s * 2, max(self._delay_s, self._settings.reconnect_delay_s_max))
 
     def is_up(self) -> None:
         """It is connected now."""
-        if self._is_told:
-            self._is_told = False
+        if self._is_logged:
+            self._is_logged = False
             log.info("broker_connected", connection=self._name, failures=self._failures)
         self._failures = 0
         self._was_connected = True
         self._delay_s = self._settings.reconnect_delay_s
         self.connected.set()
 
-    def _tell(self, reason: str, *, was_up: bool) -> None:
+    def _log_loss(self, reason: str, *, was_up: bool) -> None:
         """Log a change at once, and what goes on in the same way once a minute."""
         self.reason = reason
         self._failures += 1
         now = time.monotonic()
-        if now - self._told.get(reason, -math.inf) < (LOST_LINE_S if was_up else REPEATED_LINE_S):
+        if now - self._logged_at.get(reason, -math.inf) < (LOST_LINE_S if was_up else REPEATED_LINE_S):
             return
-        if len(self._told) >= _REASONS_MAX:
-            del self._told[next(iter(self._told))]
-        self._told[reason] = now
-        self._is_told = True
+        if len(self._logged_at) >= _REASONS_MAX:
+            del self._logged_at[next(iter(self._logged_at))]
+        self._logged_at[reason] = now
+        self._is_logged = True
         event = "broker_connection_lost" if was_up else "broker_unavailable"
         log.warning(event, connection=self._name, error=reason, failures=self._failures)

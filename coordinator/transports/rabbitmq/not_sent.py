@@ -1,4 +1,4 @@
-"""Outcomes that could not be sent: counted always, and told once a minute, since there may be thousands a second."""
+"""Outcomes that could not be sent: counted always, and logged once a minute, since there may be thousands a second."""
 
 from time import monotonic
 
@@ -17,15 +17,15 @@ class NotSent:
     def __init__(self, lane: str) -> None:
         self._lane = lane
         self._counter = NOT_SENT.labels(lane)
-        self._untold = 0
+        self._unlogged = 0
         self._warned_at_s: float | None = None
 
     def count(self, reply_to: str) -> None:
         """One more; `reply_to` is where it should have gone."""
         self._counter.inc()
-        self._untold += 1
+        self._unlogged += 1
         now_s = monotonic()
         if self._warned_at_s is None or now_s - self._warned_at_s >= WARNED_EVERY_S:
             self._warned_at_s = now_s
-            log.warning("outcome_not_sent", lane=self._lane, reply_to=reply_to, times=self._untold)
-            self._untold = 0
+            log.warning("outcome_not_sent", lane=self._lane, reply_to=reply_to, times=self._unlogged)
+            self._unlogged = 0

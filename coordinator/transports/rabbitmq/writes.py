@@ -227,7 +227,7 @@ class RabbitWrites:
         for entries, is_alone in packs_of(issued, self._is_expected):
             try:
                 self._publish(lane, entries, is_alone=is_alone)
-            except Exception as error:  # noqa: BLE001  # whoever issued it is told, as by a call
+            except Exception as error:  # noqa: BLE001  # whoever issued it gets it, as by a call
                 for entry in entries:
                     entry.fail(error)
 

@@ -241,7 +241,7 @@ class TestTheNumberOfConnections:
             second.send(GET)
             assert await second.status() == 200
 
-    async def test_what_is_being_served_is_served_and_health_is_told(
+    async def test_what_is_being_served_is_served_and_health_is_answered(
         self, start: Start, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # None of those that have only connected gives way to the next.
@@ -335,7 +335,7 @@ class TestOpenFiles:
         with pytest.raises(ConfigurationError, match="raise the limit"):
             make_room_for_connections(GatewaySettings(connections_max=1))
 
-    async def test_an_accept_that_fails_is_told_once(self, start: Start) -> None:
+    async def test_an_accept_that_fails_is_logged_once(self, start: Start) -> None:
         users = await start("users", GatewaySettings(head_timeout_s=0.4))
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         with socket.socket() as client, capture_logs() as lines:

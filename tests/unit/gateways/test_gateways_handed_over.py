@@ -137,7 +137,7 @@ async def test_whatever_a_route_does_after_its_command_it_was_applied(start: Sta
     assert (response.status, body["command_id"]) == (202, running.writes.last.command_id)
 
 
-async def test_the_outcome_itself_is_told_as_it_is(users: RunningGateway) -> None:
+async def test_the_outcome_itself_is_answered_as_it_is(users: RunningGateway) -> None:
     for status, code, expected in (("rejected", "email_taken", 409), ("failed", "handler_crashed", 502)):
         users.writes.answer = refused(status, code)
         assert (await users.call("POST", "/users", json=ADA))[0].status == expected

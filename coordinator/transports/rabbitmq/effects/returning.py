@@ -21,9 +21,9 @@ from coordinator.protocol.wire import Problem
 from coordinator.service.errors import InvalidCommand
 from coordinator.transports.dead_effects import dead_effect
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
+from coordinator.transports.rabbitmq.effects.bringing import Bringing
 from coordinator.transports.rabbitmq.effects.reading import effect_of, emitted_at_s, headers_of, known_of
 from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, declare_retry_queues, retry_key, wait_s
-from coordinator.transports.rabbitmq.effects.telling import Telling
 
 _HELD_MAX: Final = 100
 """How many deliveries of one queue a worker holds. Those behind them are due later."""
@@ -40,13 +40,13 @@ class Returning:
     def __init__(
         self,
         service: str,
-        telling: Telling,
+        bringing: Bringing,
         on_defect: Callable[[BaseException], None],
         clock: Callable[[], float] = time.time,
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._service = service
-        self._telling = telling
+        self._bringing = bringing
         self._on_defect = on_defect
         self._clock = clock
         self._pause = pause
@@ -97,13 +97,13 @@ class Returning:
         # Who held it before has made no call.
         attempted, copy = known_of(properties, is_again=False)
         if message.problem is not None:
-            await self._telling.bury(dead_effect(message, message.problem), copy)
+            await self._bringing.bury(dead_effect(message, message.problem), copy)
         else:
             await self._pause(wait_s(headers_of(properties), length_s, self._clock()))
             try:
-                await self._telling.bring_again(message, attempted, emitted_at_s(properties))
+                await self._bringing.bring_again(message, attempted, emitted_at_s(properties))
             except InvalidCommand as error:
-                await self._telling.bury(dead_effect(message, Problem(error.code, str(error))), copy)
+                await self._bringing.bury(dead_effect(message, Problem(error.code, str(error))), copy)
         if channel.raw.is_open:
             try:
                 channel.raw.basic_ack(method.delivery_tag)

@@ -15,9 +15,9 @@ from coordinator.service.errors import BrokerUnavailable
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.port import EffectDelivery
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
+from coordinator.transports.rabbitmq.effects.bringing import Bringing
 from coordinator.transports.rabbitmq.effects.reading import effect_of, emitted_at_s, known_of
 from coordinator.transports.rabbitmq.effects.returning import Returning
-from coordinator.transports.rabbitmq.effects.telling import Telling
 from coordinator.transports.rabbitmq.keeping import Kept
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, queue_name
@@ -35,7 +35,7 @@ class RabbitEffects:
         self._publisher = publisher or Publisher(
             broker, f"effects {service} publish", (SYSTEM_EXCHANGE,), declares=True
         )
-        self._telling = Telling(service, self._publisher, broker.reconnect_delay_s)
+        self._bringing = Bringing(service, self._publisher, broker.reconnect_delay_s)
         self._returning: Returning | None = None
         self._take: Callable[[EffectDelivery], None] | None = None
         self._channel: AmqpChannel | None = None
@@ -52,18 +52,18 @@ class RabbitEffects:
         self, take: Callable[[EffectDelivery], None], on_defect: Callable[[BaseException], None]
     ) -> Sequence["asyncio.Future[Any]"]:
         self._take = take
-        self._returning = Returning(self._service, self._telling, on_defect)
+        self._returning = Returning(self._service, self._bringing, on_defect)
         self._consuming = asyncio.create_task(self._kept.keep(self._consume), name=f"effects of {self._service}")
         return [self._publisher.start(), self._consuming]
 
     async def bring(self, command: Command, command_id: str, lane: str) -> None:
-        await self._telling.bring(command, command_id, lane)
+        await self._bringing.bring(command, command_id, lane)
 
     async def bury(self, dead: DeadEffect, copy: str) -> None:
-        await self._telling.bury(dead, copy)
+        await self._bringing.bury(dead, copy)
 
     async def put_back(self, delivery: EffectDelivery, delay_s: float) -> bool:
-        return await self._telling.put_back(delivery.message, delivery.attempted, delivery.emitted_at_s, delay_s)
+        return await self._bringing.put_back(delivery.message, delivery.attempted, delivery.emitted_at_s, delay_s)
 
     def acknowledge(self, deliveries: Sequence[EffectDelivery]) -> None:
         for delivery in deliveries:

@@ -1,4 +1,4 @@
-"""What the command log has is told when the cache shows it, or after a lease."""
+"""What the command log has is shown when the cache shows it, or after a lease."""
 
 from collections.abc import Sequence
 
@@ -40,13 +40,13 @@ class Cache:
         pass
 
 
-def told_log(found: LogEntry | None, cache: Cache) -> CacheConsistentLog:
+def consistent_log(found: LogEntry | None, cache: Cache) -> CacheConsistentLog:
     return CacheConsistentLog(Log(found), cache, LEASE_S, lambda: cache.now_s, cache.sleep)
 
 
-async def test_an_outcome_is_told_once_the_cache_shows_it() -> None:
+async def test_an_outcome_is_shown_once_the_cache_shows_it() -> None:
     cache = Cache([False, False, True])
-    log = told_log(entry(7), cache)
+    log = consistent_log(entry(7), cache)
     assert await log.find("id") == entry(7)
     assert cache.asked == 3
     assert await log.find("id") == entry(7)
@@ -55,13 +55,13 @@ async def test_an_outcome_is_told_once_the_cache_shows_it() -> None:
 
 async def test_an_outcome_waits_no_longer_than_a_lease() -> None:
     cache = Cache([])
-    assert await told_log(entry(7), cache).find("id") == entry(7)
+    assert await consistent_log(entry(7), cache).find("id") == entry(7)
     assert 10.0 + LEASE_S <= cache.now_s < 10.0 + LEASE_S + 0.1
 
 
-async def test_what_changed_nothing_is_told_at_once() -> None:
+async def test_what_changed_nothing_is_shown_at_once() -> None:
     cache = Cache([])
     rejected = msgspec.structs.replace(entry(7), status="rejected")
-    assert await told_log(rejected, cache).find("id") == rejected
-    assert await told_log(None, cache).find("id") is None
+    assert await consistent_log(rejected, cache).find("id") == rejected
+    assert await consistent_log(None, cache).find("id") is None
     assert cache.asked == 0

@@ -1,4 +1,4 @@
-"""How the payments lane applies what the provider tells: answers to our calls, and events.
+"""How the payments lane applies what comes from the provider: answers to our calls, and events.
 
 Both come late, twice and in any order; an event may overtake the answer to the call that caused it. So each is applied
 as what is true now and not as a step: what is known already changes nothing. A guess, made of a call that got no
@@ -17,7 +17,7 @@ import msgspec
 from coordinator import Rejected, UnitOfWork
 from shared.payments.model import Action, Payment, Reason, Refund, reason_of
 from shared.payments.progress import Progress
-from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, TellOfPayment, VoidResult
+from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult, TakeProviderEvent, VoidResult
 from shared.payments.states import Guess
 
 REFUND_RETURNED: Final = "refund_returned"
@@ -83,10 +83,10 @@ def refund_result(work: UnitOfWork, command: RefundResult) -> Payment:
     return progress.store()
 
 
-def provider_event(work: UnitOfWork, command: TellOfPayment) -> Payment:
+def provider_event(work: UnitOfWork, command: TakeProviderEvent) -> Payment:
     progress = Progress(work, payment_of(work, command.id))
     _check_about(progress.payment, command)
-    refund = _refund_told_of(work, command)
+    refund = _refund_sent_back(work, command)
     is_news = refund is None or _note_returned(work, refund, command)
     if not is_news or _is_in_the_amounts(progress.payment, command, refund):
         return progress.store()
@@ -116,11 +116,11 @@ def _authorized(progress: Progress, provider_id: str) -> None:
         return
     progress.note(provider_id=provider_id)
     if progress.payment.captured:
-        # It is past that, by what an event told first.
+        # It is past that, by an event that came first.
         return
     progress.move("authorized")
     if progress.payment.status in {"failed", "voided"}:
-        # Everybody was told that nothing is held: by a guess, or by an operator who saw nothing yet.
+        # Everybody was answered that nothing is held: by a guess, or by an operator who saw nothing yet.
         progress.let_go()
 
 
@@ -158,8 +158,8 @@ def _guess(progress: Progress, action: Action, guess: Guess, reason: Reason) -> 
         progress.let_go()
 
 
-def _refund_made(work: UnitOfWork, progress: Progress, refund: Refund, told: RefundResult) -> None:
-    provider_id = told.provider_id
+def _refund_made(work: UnitOfWork, progress: Progress, refund: Refund, result: RefundResult) -> None:
+    provider_id = result.provider_id
     # Where the provider says that somebody else gave all of it back, that refund may have a row already.
     is_new = provider_id is not None and work.find(Refund, "provider_id", provider_id) is None
     known_id = provider_id if is_new else refund.provider_id
@@ -169,13 +169,13 @@ def _refund_made(work: UnitOfWork, progress: Progress, refund: Refund, told: Ref
     if refund.status == "succeeded":  # an event said so before
         return
     payment = progress.payment
-    # An event may have told of it before, as a part of all that went back.
-    total = max(payment.refunded, told.total or sum_without(payment, refund) + refund.amount)
+    # An event may have counted it before, as a part of all that went back.
+    total = max(payment.refunded, result.total or sum_without(payment, refund) + refund.amount)
     _note_refunded(progress, min(payment.captured, total))
     progress.end_refund(refund.id)
 
 
-def _refunded_in_all(work: UnitOfWork, progress: Progress, command: TellOfPayment) -> None:
+def _refunded_in_all(work: UnitOfWork, progress: Progress, command: TakeProviderEvent) -> None:
     """All that was given back, by us and by others.
 
     Whether a refund that we wait for is a part of it the answer to its call tells, unless nothing is left to give.
@@ -219,7 +219,7 @@ def sum_without(payment: Payment, refund: Refund) -> int:
     return payment.refunded if refund.refunded_without is None else refund.refunded_without
 
 
-def _is_in_the_amounts(payment: Payment, command: TellOfPayment, refund: Refund | None) -> bool:
+def _is_in_the_amounts(payment: Payment, command: TakeProviderEvent, refund: Refund | None) -> bool:
     """Whether it happened before an operator said what the amounts are, or in the same second, which is all it tells.
 
     A refund of that second that he has not seen may be missing then. The provider refuses to give back more than was
@@ -240,8 +240,8 @@ def _note_refunded(progress: Progress, total: int) -> None:
         progress.move("refunded_in_full" if total == payment.captured else "refunded_in_part")
 
 
-def _refund_told_of(work: UnitOfWork, command: TellOfPayment) -> Refund | None:
-    """The refund of ours that came back: by its id at the provider or, where no answer told that, by our number."""
+def _refund_sent_back(work: UnitOfWork, command: TakeProviderEvent) -> Refund | None:
+    """The refund of ours that came back: by its id at the provider or, where no answer had that, by our number."""
     if command.kind != "refund_failed":
         return None
     refund = None if command.refund_id is None else work.find(Refund, "provider_id", command.refund_id)
@@ -252,8 +252,8 @@ def _refund_told_of(work: UnitOfWork, command: TellOfPayment) -> Refund | None:
     return refund if refund is not None and refund.payment_id == command.id else None
 
 
-def _note_returned(work: UnitOfWork, refund: Refund, command: TellOfPayment) -> bool:
-    """Note with the refund itself that it came back, which is true whenever it is told. False: that is known.
+def _note_returned(work: UnitOfWork, refund: Refund, command: TakeProviderEvent) -> bool:
+    """Note with the refund itself that it came back, which is true whenever that comes. False: that is known.
 
     One that failed with no such id was not known to be made, and may be in the total: somebody has to look.
     """
@@ -272,7 +272,7 @@ def _note_returned(work: UnitOfWork, refund: Refund, command: TellOfPayment) -> 
     return True
 
 
-def _refund_returned(work: UnitOfWork, progress: Progress, command: TellOfPayment, refund: Refund | None) -> None:
+def _refund_returned(work: UnitOfWork, progress: Progress, command: TakeProviderEvent, refund: Refund | None) -> None:
     _take_out(work, progress.payment, refund, command)
     reason = _why_returned(command)
     progress.move("refund_returned", reason_of(REFUND_RETURNED, f"{reason.message}: {reason.code}"))
@@ -280,11 +280,11 @@ def _refund_returned(work: UnitOfWork, progress: Progress, command: TellOfPaymen
         progress.end_refund(refund.id)
 
 
-def _why_returned(command: TellOfPayment) -> Reason:
+def _why_returned(command: TakeProviderEvent) -> Reason:
     return reason_of(command.code, f"the payer's bank did not take refund {command.refund_id}")
 
 
-def _take_out(work: UnitOfWork, payment: Payment, returned: Refund | None, command: TellOfPayment) -> None:
+def _take_out(work: UnitOfWork, payment: Payment, returned: Refund | None, command: TakeProviderEvent) -> None:
     """What came back is no part any more of what is given back without the refund that is not known yet.
 
     It may be that very refund if it bears our mark and no number, as those of an earlier release, and is of its amount.
@@ -316,7 +316,7 @@ def check_same(payment: Payment, provider_id: str) -> None:
         raise Rejected("other_payment", text)
 
 
-def _check_about(payment: Payment, command: TellOfPayment) -> None:
+def _check_about(payment: Payment, command: TakeProviderEvent) -> None:
     """Raises Rejected where nothing tells that the event is about our payment, or its amounts say that it is not."""
     check_same(payment, command.provider_id)
     if payment.provider_id is None and not command.is_signed:
@@ -332,7 +332,7 @@ def _check_about(payment: Payment, command: TellOfPayment) -> None:
         raise Rejected(AMOUNT_MISMATCH, text)
 
 
-def _is_of_amount(payment: Payment, command: TellOfPayment) -> bool:
+def _is_of_amount(payment: Payment, command: TakeProviderEvent) -> bool:
     if command.kind == "refund_failed":
         return command.amount <= payment.amount
     captured = command.amount_captured

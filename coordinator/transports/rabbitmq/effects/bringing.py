@@ -23,7 +23,7 @@ from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
 DEAD = Counter(
-    "coordinator_effects_dead_total", "Messages that are no effect, or met a defect; the lane was told.", ["service"]
+    "coordinator_effects_dead_total", "Messages that are no effect, or met a defect; their lane has them.", ["service"]
 )
 
 _PAUSE_S_MAX: Final = 30.0
@@ -32,7 +32,7 @@ _LINE_S: Final = 60.0
 log = structlog.get_logger("effects")
 
 
-class Telling:
+class Bringing:
     """Publishes for the effects of one service. Each message waits by itself for a queue that takes it."""
 
     def __init__(self, service: str, publisher: Publisher, pause_s: float) -> None:
