@@ -73,13 +73,13 @@ class Lane:
         """How many missing predecessors of publisher sessions were given up."""
         return self._order.gaps
 
-    def due_in_s(self, generation: int = 0) -> float | None:
+    def due_in_s(self, channel_number: int = 0) -> float | None:
         """When `apply` is to be called though nothing arrives: a predecessor that does not come is given up then.
 
-        None for a generation that has delivered nothing yet: what was early on the one before is void, and to apply
+        None for a channel that has delivered nothing yet: what was early on the one before is void, and to apply
         nothing would take the lane over from whoever the broker delivers to now.
         """
-        return self._order.due_in_s(self._elapsed_s()) if generation == self._tenancy.generation else None
+        return self._order.due_in_s(self._elapsed_s()) if channel_number == self._tenancy.channel_number else None
 
     def confirm(self, entries: Sequence[OutboxEntry]) -> None:
         """The broker has these emitted commands: the next transaction removes them from the outbox."""
@@ -89,29 +89,29 @@ class Lane:
         """Whether an emitted command is older than the lease: then it may have been handed out before."""
         return entry.id <= self._transactions.inherited
 
-    def apply(self, deliveries: Sequence[Delivery], generation: int = 0) -> Decision:
+    def apply(self, deliveries: Sequence[Delivery], channel_number: int = 0) -> Decision:
         """Apply the commands of some deliveries, in order.
 
-        `generation` counts the channels that deliveries came from. With a new one the lane is taken over: the broker
+        `channel_number` says from which channel the deliveries came. With a new one the lane is taken over: the broker
         delivers to one consumer at a time, and forgets what it delivered on a channel that is gone.
 
         A Settlement means that the deliveries of its `tags` are settled and on disk; others are early, or wait in the
         lane's batch (`has_batch`): what is settled is returned before culprits are looked for among the others. After
-        a Suspension the same deliveries must be offered again, before any others. Deposed is final for a generation.
+        a Suspension the same deliveries must be offered again, before any others. Deposed is final for a channel.
         """
-        if self._tenancy.is_lost(generation):
+        if self._tenancy.is_lost(channel_number):
             return Deposed()
-        self._pauses.offered(generation)
-        if generation != self._tenancy.generation:
+        self._pauses.offered(channel_number)
+        if channel_number != self._tenancy.channel_number:
             self._forget()
         try:
-            self._secure_lease(generation)
+            self._secure_lease(channel_number)
             if self._batch is None:
                 self._batch = self._admission.batch(deliveries, self._elapsed_s())
             self._settle(self._batch)
             return self._settlement(self._batch)
         except Fenced:
-            return self._fenced(generation)
+            return self._fenced(channel_number)
         except (StoreUnavailable, Conflict, Refusal, Blocked) as error:
             return self._suspended(error)
 
@@ -120,19 +120,19 @@ class Lane:
 
         A Settlement has only emitted commands to publish, for which there is room now.
         """
-        generation = self._tenancy.generation
-        if not self._transactions.outbox.confirmed or self._batch is not None or generation is None:
+        channel_number = self._tenancy.channel_number
+        if not self._transactions.outbox.confirmed or self._batch is not None or channel_number is None:
             return None
         try:
-            self._secure_lease(generation)
+            self._secure_lease(channel_number)
             swept = self._transactions.sweep()
         except Fenced:
-            return self._fenced(generation)
+            return self._fenced(channel_number)
         except (StoreUnavailable, Conflict, Refusal, Blocked) as error:
             return self._suspended(error)
         return settlement_of([], swept, []) if swept.emitted else None
 
-    def _secure_lease(self, generation: int) -> None:
+    def _secure_lease(self, channel_number: int) -> None:
         """Have a lease that is not in doubt, and know what an operator has ordered."""
         if self._tenancy.lease is None:
             lease = self._tenancy.claim()
@@ -140,7 +140,7 @@ class Lane:
             if self._batch is not None:
                 # They are read again.
                 self._batch.committed.emitted = []
-            self._tenancy.begin(lease, generation)
+            self._tenancy.begin(lease, channel_number)
 
     def _settle(self, batch: Batch) -> None:
         """Settle the batch, or as much of it as comes before a command that blocks the lane, or is looked for."""
@@ -183,7 +183,7 @@ class Lane:
         self._pauses.succeeded()
         return batch.settlement(self._admission.completed, is_last=is_last)
 
-    def _fenced(self, generation: int) -> Suspension | Deposed:
+    def _fenced(self, channel_number: int) -> Suspension | Deposed:
         """Another consumer has the lane, or an operator has changed it: reading the lease shows which."""
         self._doubt()
         try:
@@ -192,7 +192,7 @@ class Lane:
         except (StoreUnavailable, Conflict, Refusal) as error:
             return self._suspended(error)
         self._forget()
-        self._tenancy.lose(generation)
+        self._tenancy.lose(channel_number)
         return Deposed()
 
     def _suspended(self, error: Exception) -> Suspension:

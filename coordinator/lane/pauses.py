@@ -16,15 +16,15 @@ class Pauses:
     def __init__(self, settings: LaneSettings) -> None:
         self._settings = settings
         self._failures = 0
-        self._generation: int | None = None
+        self._channel_number: int | None = None
 
-    def offered(self, generation: int) -> None:
+    def offered(self, channel_number: int) -> None:
         """Deliveries of this channel are to be applied.
 
         How long the database was away under an earlier one says nothing: a takeover must not wait for it.
         """
-        if generation != self._generation:
-            self._generation = generation
+        if channel_number != self._channel_number:
+            self._channel_number = channel_number
             self._failures = 0
 
     def succeeded(self) -> None:

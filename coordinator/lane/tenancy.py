@@ -24,9 +24,9 @@ class Tenancy:
         self._doubted: Lease | None = None
         self._is_uncertain = False
         """Whether a commit under the doubted lease may have happened, or may yet: only raising the epoch tells."""
-        self.generation: int | None = None
+        self.channel_number: int | None = None
         """The channel from which the lane was taken over; None: it was not, or not yet."""
-        self._lost_generation: int | None = None
+        self._lost_channel_number: int | None = None
         self.takeovers = 0
         """How often the lane was taken over; renewing its own lease does not count."""
 
@@ -36,9 +36,9 @@ class Tenancy:
             raise StoreUnavailable("the lane has no lease")
         return self.lease
 
-    def is_lost(self, generation: int) -> bool:
+    def is_lost(self, channel_number: int) -> bool:
         """Whether another consumer has taken the lane from this channel."""
-        return generation == self._lost_generation
+        return channel_number == self._lost_channel_number
 
     def is_proved(self) -> bool:
         """Whether the lease is still this consumer's, by a read of the database. Raises StoreError."""
@@ -65,9 +65,9 @@ class Tenancy:
         self._doubted, self._is_uncertain = lease, False
         return lease
 
-    def begin(self, lease: Lease, generation: int) -> None:
+    def begin(self, lease: Lease, channel_number: int) -> None:
         """The claimed lease is certain. Raises Blocked where an operator has paused the lane."""
-        self.generation = generation
+        self.channel_number = channel_number
         _check_paused(lease)
         self.lease, self._doubted = lease, None
 
@@ -98,14 +98,14 @@ class Tenancy:
 
     def end(self) -> None:
         """Nothing is known of the lane any more."""
-        self.generation = None
+        self.channel_number = None
         self.lease = self._doubted = None
         self._is_uncertain = False
 
-    def lose(self, generation: int) -> None:
+    def lose(self, channel_number: int) -> None:
         """Another consumer has taken the lane from this channel."""
         self.end()
-        self._lost_generation = generation
+        self._lost_channel_number = channel_number
 
     def _still(self, lease: Lease) -> Lease | None:
         """The lease as it is in the database, while it is this consumer's. Raises StoreError."""

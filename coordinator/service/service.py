@@ -22,7 +22,7 @@ class Tenure(Protocol):
 
     @property
     def sequence(self) -> int:
-        """The last that is settled. What was committed up to it was announced to the projection, or is being announced."""
+        """The last that is settled. What was committed up to it is announced to the projection, or about to be."""
 
     @property
     def proved_at_s(self) -> float:

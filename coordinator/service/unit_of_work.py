@@ -75,8 +75,8 @@ class Handler(Struct, Generic[C], frozen=True):
 
     `reads` names the rows that the handler will look at, so that a batch fetches them in one query per kind; a row it
     does not name is fetched when asked for. Without `reads` that is its `target`. When a command that is settled
-    already is delivered again, these rows are announced to projections again; so name the rows that the handler changes, and
-    by their keys those that it removes.
+    already is delivered again, these rows are announced to projections again; so name the rows that the handler
+    changes, and by their keys those that it removes.
     `target` names the row that `expected-version` is about; without it a command that carries an expected version is
     rejected (`expected_version_unsupported`).
     `on_failure` says what a command of this type that fails does to the lane: `park` dead-letters it and the lane goes

@@ -14,7 +14,7 @@ Decode = Callable[[], Delivery]
 
 
 class Inbox:
-    """Deliveries in order, by channel generation. A new generation makes what came before it void.
+    """Deliveries in order, of one channel. A new channel makes what came before it void.
 
     Whoever puts a message in decodes those whose turn is near; the others wait as bytes, so that a long backlog, of
     which the broker hands out a window of packs, takes little memory.
@@ -27,31 +27,31 @@ class Inbox:
         self._deliveries: deque[Delivery] = deque()
         self._undecoded: deque[Decode] = deque()
         self._decoded_commands = 0
-        self._generation = 0
+        self._channel_number = 0
         self._is_closed = False
         self._is_nudged = False
         # While the taker is busy, which under load it is, there is nobody to notify.
         self._waiters = 0
 
     @property
-    def generation(self) -> int:
+    def channel_number(self) -> int:
         """Counts the channels that deliveries came from."""
-        return self._generation
+        return self._channel_number
 
-    def begin_generation(self) -> int:
+    def begin_channel(self) -> int:
         """The broker will deliver again, on another channel, what was not acknowledged: forget it here."""
         with self._lock:
-            self._generation += 1
+            self._channel_number += 1
             self._deliveries.clear()
             self._undecoded.clear()
             self._decoded_commands = 0
             self._wake()
-            return self._generation
+            return self._channel_number
 
-    def put(self, generation: int, decode: Decode) -> None:
-        """Add a message of the present generation; others are void."""
+    def put(self, channel_number: int, decode: Decode) -> None:
+        """Add a message of the present channel; others are void."""
         with self._lock:
-            if generation == self._generation:
+            if channel_number == self._channel_number:
                 self._undecoded.append(decode)
                 self._decode_next()
                 self._wake()
@@ -91,12 +91,12 @@ class Inbox:
                     break
                 taken.append(self._deliveries.popleft())
                 self._decoded_commands -= len(taken[-1].commands)
-            return self._generation, taken
+            return self._channel_number, taken
 
-    def wait_void(self, generation: int, timeout_s: float) -> bool:
-        """Wait out a pause; True when it ended early, because the generation is void or the inbox closed."""
+    def wait_void(self, channel_number: int, timeout_s: float) -> bool:
+        """Wait out a pause; True when it ended early, because the channel is void or the inbox closed."""
         with self._lock:
-            return self._wait_for(lambda: self._is_closed or self._generation != generation, timeout_s)
+            return self._wait_for(lambda: self._is_closed or self._channel_number != channel_number, timeout_s)
 
     def _wait_for(self, predicate: Callable[[], bool], timeout_s: float | None) -> bool:
         self._waiters += 1

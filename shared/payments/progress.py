@@ -194,7 +194,7 @@ class Progress:
     def _answer(self, action: Action, waiter: Deferred | None, refund: Refund | None) -> Refund | Rejected | None:
         """The answer to who waited; None: the payment.
 
-        The state is not all of it: whoever asks for an amount is answered that it went well if that amount moved, and no
+        The state is not all of it: whoever asks for an amount gets that it went well if that amount moved, and no
         less. Others may have moved a part of it, such as in the provider's dashboard.
         """
         payment = self.payment

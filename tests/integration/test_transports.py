@@ -39,7 +39,7 @@ class RabbitConsuming(InboxConsuming):
         await asyncio.to_thread(wait_until, lambda: self.consumer.is_consuming, "it consumes")
 
     async def settle(self, deliveries: list[Delivery]) -> None:
-        self.consumer.settle(self.inbox.generation, settlement(deliveries))
+        self.consumer.settle(self.inbox.channel_number, settlement(deliveries))
 
     async def leave(self) -> None:
         assert await asyncio.to_thread(self.consumer.stop, 10.0)

@@ -67,9 +67,9 @@ _NOT_OFFERED_AGAIN = "self._suspended(channel, decision)):", "self._suspended(ch
 
 @_mutant("a crash loses what was acknowledged and not yet committed")
 def ack_before_commit(patches: Patches) -> None:
-    def apply(original: Any, self: TracedLane, deliveries: Any, generation: int) -> Any:
-        self.process.acknowledge(generation, [delivery.tag for delivery in deliveries])
-        return original(self, deliveries, generation)
+    def apply(original: Any, self: TracedLane, deliveries: Any, channel_number: int) -> Any:
+        self.process.acknowledge(channel_number, [delivery.tag for delivery in deliveries])
+        return original(self, deliveries, channel_number)
 
     patches.wrap(TracedLane, "apply", apply)
 
@@ -97,8 +97,8 @@ def acknowledge_over_the_early(patches: Patches) -> None:
 
 @_mutant("deliveries that wait for their predecessor are acknowledged with the batch")
 def held_deliveries_acknowledged(patches: Patches) -> None:
-    def apply(original: Any, self: TracedLane, deliveries: Any, generation: int) -> Any:
-        decision = original(self, deliveries, generation)
+    def apply(original: Any, self: TracedLane, deliveries: Any, channel_number: int) -> Any:
+        decision = original(self, deliveries, channel_number)
         if isinstance(decision, Settlement):
             tags = {*decision.tags, *(delivery.tag for delivery in deliveries)}
             return structs.replace(decision, tags=sorted(tags))
@@ -112,7 +112,7 @@ def requeue_by_nack_on_suspension(patches: Patches) -> None:
     def suspended(original: Any, self: LaneLoop, number: int, suspension: Any) -> Any:
         process: Any = self._carrier
         channel = process.channel
-        if channel is not None and number == process.generation:
+        if channel is not None and number == process.channel_number:
             channel.inbound.clear()
             process.inbox._deliveries.clear()
             process.inbox._undecoded.clear()
@@ -138,7 +138,7 @@ def cancel_before_close(patches: Patches) -> None:
 
 @_mutant("acknowledges other messages that have the same tags on the new channel")
 def zombie_settles_on_the_new_channel(patches: Patches) -> None:
-    patches.rewrite(Process, "acknowledge", "channel is not None and generation == self.generation", "channel")
+    patches.rewrite(Process, "acknowledge", "channel is not None and channel_number == self.channel_number", "channel")
 
 
 @_mutant("an emitted command that the broker refuses once is forgotten")
@@ -158,7 +158,7 @@ def outbox_confirmed_at_once(patches: Patches) -> None:
 
 @_mutant("who has lost the lane keeps its connection, and the messages with it")
 def no_stand_by(patches: Patches) -> None:
-    patches.replace(Process, "stand_by", lambda self, generation: None)
+    patches.replace(Process, "stand_by", lambda self, channel_number: None)
 
 
 @_mutant("the batch that had to wait is never settled")
@@ -178,8 +178,8 @@ def projection_not_announced(patches: Patches) -> None:
 
 
 @_mutant("deliveries of a lost channel are applied with the tags of the next one")
-def old_generation_kept(patches: Patches) -> None:
-    patches.rewrite(Inbox, "begin_generation", "self._deliveries.clear()", "pass")
+def old_channel_kept(patches: Patches) -> None:
+    patches.rewrite(Inbox, "begin_channel", "self._deliveries.clear()", "pass")
 
 
 # The fence and the lease.

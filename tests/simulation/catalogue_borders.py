@@ -84,7 +84,7 @@ def _expired_acknowledged(patches: Patches) -> None:
             original(self, tag, message, is_redelivered)
             return
         self.acknowledger.delivered(tag)
-        self.acknowledge(self.generation, [tag])
+        self.acknowledge(self.channel_number, [tag])
 
     patches.wrap(Process, "on_message", on_message)
 

@@ -68,7 +68,7 @@ class Process:
         self.publisher = Publisher(world, name, io_thread)
         self.acknowledger = Acknowledger()
         self.channel: Channel | None = None
-        self.generation = 0
+        self.channel_number = 0
         self.connect_at = 0.0
         self.settlements: deque[tuple[int, Settlement]] = deque()
         self.confirmed: list[OutboxEntry] = []
@@ -160,9 +160,9 @@ class Process:
         return DONE if moved else IDLE
 
     def connect(self) -> None:
-        self.generation = self.inbox.begin_generation()
+        self.channel_number = self.inbox.begin_channel()
         self.world.wake(self.lane_thread)
-        self.channel = self.world.broker.consume(self.lane_name, f"{self.name}/{self.generation}", self.io_thread)
+        self.channel = self.world.broker.consume(self.lane_name, f"{self.name}/{self.channel_number}", self.io_thread)
         self.acknowledger = Acknowledger()
         self.is_active = self.consumes_dead = False
         self.look_at = self.world.now + LOOKS_EVERY_S * self.world.chance()
@@ -192,11 +192,11 @@ class Process:
         for command in delivery.commands:
             self.received_at.setdefault(command.command_id, self.world.now)
         self.acknowledger.delivered(tag)
-        self.inbox.put(self.generation, lambda: delivery)
+        self.inbox.put(self.channel_number, lambda: delivery)
 
     def _settle_all(self) -> Iterator[bool]:
         while True:
-            generation, settlement = self.settlements[0]
+            channel_number, settlement = self.settlements[0]
             for reply in settlement.replies:
                 self._send_reply(reply)
             if settlement.withdrawn:
@@ -205,13 +205,13 @@ class Process:
                 yield True
                 self.publish_emitted(settlement.emitted)
             yield True
-            self.acknowledge(generation, settlement.tags)
+            self.acknowledge(channel_number, settlement.tags)
             self.settlements.popleft()
             yield True
 
-    def acknowledge(self, generation: int, tags: Sequence[int]) -> None:
+    def acknowledge(self, channel_number: int, tags: Sequence[int]) -> None:
         channel = self.channel
-        if channel is not None and generation == self.generation:
+        if channel is not None and channel_number == self.channel_number:
             self.send_acknowledgements(channel, tags)
 
     def send_acknowledgements(self, channel: Channel, tags: Sequence[int]) -> None:
@@ -240,8 +240,8 @@ class Process:
         self.inbox.nudge()
         self.world.wake(self.lane_thread)
 
-    def stand_by(self, generation: int) -> None:
-        if generation == self.generation and self.channel is not None:
+    def stand_by(self, channel_number: int) -> None:
+        if channel_number == self.channel_number and self.channel is not None:
             self.world.broker.drop_channel(self.channel)
 
     def finish(self, channel: Channel | None) -> bool:
@@ -302,12 +302,12 @@ class Process:
             return True
         if isinstance(wanted, Take):
             return bool(inbox._deliveries or inbox._is_nudged)
-        return inbox.generation != wanted.channel
+        return inbox.channel_number != wanted.channel
 
     def _answer(self) -> Taken | bool | None:
         wanted, inbox = self._wanted, self.inbox
         if isinstance(wanted, Pause):
-            return inbox.is_closed or inbox.generation != wanted.channel
+            return inbox.is_closed or inbox.channel_number != wanted.channel
         if wanted is None:
             return None
         settings = self.world.settings
@@ -330,15 +330,15 @@ class TracedLane(Lane):
 
     process: Process
 
-    def apply(self, deliveries: Sequence[Delivery], generation: int = 0) -> Decision:
+    def apply(self, deliveries: Sequence[Delivery], channel_number: int = 0) -> Decision:
         process, gaps = self.process, self.gaps
         process.turns += 1
         if process.turns > TURNS_MAX:
             raise RuntimeError(f"{process} goes round in circles: the lane is never done with its batch")
-        if not self.has_batch or generation != self._tenancy.generation:
+        if not self.has_batch or channel_number != self._tenancy.channel_number:
             # Now, since its channel may be another by the time that the batch is committed.
             process.waiting = self._order.early + sum(len(delivery.commands) for delivery in deliveries)
-        decision = super().apply(deliveries, generation)
+        decision = super().apply(deliveries, channel_number)
         if self.gaps > gaps:
             process.world.gave_up(process)
         if process.world.is_tracing:

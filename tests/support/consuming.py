@@ -43,7 +43,7 @@ class InboxConsuming:
 
     @property
     def channel(self) -> int:
-        return self.inbox.generation
+        return self.inbox.channel_number
 
     @property
     def has_any(self) -> bool:

@@ -65,7 +65,7 @@ class LaneUnderTest:
         self.store = store
         self.now = NOW
         self.elapsed_s = 0.0
-        self.generation = 0
+        self.channel_number = 0
         self.lane = Lane(service, store, self._clock, holder, LaneSettings(), lambda: self.elapsed_s)
 
     def _clock(self) -> datetime:
@@ -79,7 +79,7 @@ class LaneUnderTest:
         """One after the other, as the lane's thread asks for them."""
         found: list[Settlement] = []
         while not found or self.lane.has_batch:
-            decision = self.lane.apply(deliveries, self.generation)
+            decision = self.lane.apply(deliveries, self.channel_number)
             assert isinstance(decision, Settlement), decision
             found.append(decision)
         return found
@@ -411,7 +411,7 @@ class LaneContract:
         assert new.rows(Account)[0].balance == 5
         # A deposed consumer that the broker delivers to again, on another channel, takes over again.
         assert isinstance(old.lane.apply([redelivered]), Deposed)
-        old.generation = 1
+        old.channel_number = 1
         assert [outcome.replayed for outcome in old.outcomes(redelivered)] == [True]
         assert isinstance(new.lane.apply([delivery(3, Deposit(id=1, amount=7))]), Deposed)
 

@@ -292,7 +292,7 @@ def test_an_outage_that_a_handler_catches_is_an_outage_all_the_same() -> None:
     database = MemoryDatabase()
     store = Away(database)
     lane = one_of(Handler(Odd, careless), store)
-    lane.generation = 1
+    lane.channel_number = 1
     lane.settle(delivery(1, OpenAccount(owner="c")))
     store.is_away = True
     suspension = lane.lane.apply([delivery(2, Odd())], 1)

@@ -23,7 +23,7 @@ from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from tests.support.store_contract import NOW
 
 WITHIN_S = 10.0
-GENERATION = 2
+CHANNEL_NUMBER = 2
 PREFETCH = 100
 
 
@@ -98,7 +98,7 @@ class Consumer(LaneConsumer):
         self._loop = asyncio.get_running_loop()
         self._publisher = self._outcomes = self._connection = self._channel = broker
         self._emitted = EmittedCommands(broker, self._emitted_are_confirmed, 1.0)
-        self._generation = GENERATION
+        self._channel_number = CHANNEL_NUMBER
         self._acknowledgements = Acknowledgements(broker.raw, prefetch)
         for tag in range(1, prefetch + 1):
             self._acknowledgements.delivered(tag)
@@ -107,9 +107,9 @@ class Consumer(LaneConsumer):
     async def _keep_consuming(self) -> None:
         await asyncio.Event().wait()
 
-    def carry_out(self, settlement: Settlement, generation: int = GENERATION) -> None:
+    def carry_out(self, settlement: Settlement, channel_number: int = CHANNEL_NUMBER) -> None:
         """As the lane's thread has it done."""
-        self._carry_out(generation, settlement)
+        self._carry_out(channel_number, settlement)
 
     def begin_to_stop(self) -> None:
         self._stop.set()
@@ -165,7 +165,7 @@ async def test_an_outcome_is_sent_and_what_is_emitted_published_before_the_deliv
 
 async def test_of_an_old_channel_outcomes_are_sent_and_nothing_is_acknowledged(broker: FakeBroker) -> None:
     async with consuming(broker, prefetch=1) as consumer:
-        consumer.carry_out(settlement(1), GENERATION - 1)
+        consumer.carry_out(settlement(1), CHANNEL_NUMBER - 1)
         assert broker.did == [("outcome", "to 1")]
 
 

@@ -240,7 +240,7 @@ def test_whatever_happens_it_happens_once_at_most_and_nothing_wrong_is_told(acti
             world.check()
         except AssertionError as error:
             raise AssertionError(f"{action}, seed {seed}: {error}") from error
-        ends |= {str(getattr(command, "verdict", "")) for command in world.result.values()}
+        ends |= {str(getattr(command, "verdict", "")) for command in world.told.values()}
     # The histories reach every end.
     assert len(ends) == 3, ends
 

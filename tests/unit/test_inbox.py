@@ -25,10 +25,10 @@ class Decoded:
 
 def filled(deliveries: int) -> tuple[Inbox, Decoded, int]:
     inbox, decoded = Inbox(), Decoded()
-    generation = inbox.begin_generation()
+    channel_number = inbox.begin_channel()
     for tag in range(1, deliveries + 1):
-        inbox.put(generation, decoded.message(tag))
-    return inbox, decoded, generation
+        inbox.put(channel_number, decoded.message(tag))
+    return inbox, decoded, channel_number
 
 
 def test_of_a_long_backlog_only_what_comes_next_is_decoded() -> None:
@@ -50,18 +50,18 @@ def test_a_batch_larger_than_what_is_decoded_is_full_all_the_same() -> None:
 
 
 def test_what_arrives_has_those_before_it_decoded_as_soon_as_there_is_room() -> None:
-    inbox, decoded, generation = filled(deliveries=10)
+    inbox, decoded, channel_number = filled(deliveries=10)
     inbox.take(1000, 1 << 20, 0)
     assert decoded.tags == [1, 2, 3, 4]
-    inbox.put(generation, decoded.message(11))
+    inbox.put(channel_number, decoded.message(11))
     assert decoded.tags == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_new_channel_makes_what_was_not_decoded_void_too() -> None:
     inbox, decoded, old = filled(deliveries=10)
-    generation = inbox.begin_generation()
-    assert inbox.take(10_000, 1 << 20, 0) == (generation, [])
+    channel_number = inbox.begin_channel()
+    assert inbox.take(10_000, 1 << 20, 0) == (channel_number, [])
     inbox.put(old, decoded.message(11))
-    inbox.put(generation, decoded.message(1))
+    inbox.put(channel_number, decoded.message(1))
     assert [delivery.tag for delivery in inbox.take(10_000, 1 << 20, 0)[1]] == [1]
     assert decoded.tags == [1, 2, 3, 4, 1]

@@ -189,9 +189,9 @@ def test_a_takeover_does_not_wait_for_an_outage_of_long_ago(lane: LaneUnderTest,
     for _ in range(10):
         assert isinstance(lane.lane.apply(batch), Suspension)
     faults.arm("take over", StoreUnavailable("the connection was lost"), times=3)
-    delays = [lane.lane.apply(batch, generation=1).delay_s for _ in range(3)]  # type: ignore[union-attr]
+    delays = [lane.lane.apply(batch, channel_number=1).delay_s for _ in range(3)]  # type: ignore[union-attr]
     assert delays == [0.2, 0.4, 0.8]
-    assert isinstance(lane.lane.apply(batch, generation=1), Settlement)
+    assert isinstance(lane.lane.apply(batch, channel_number=1), Settlement)
 
 
 def test_a_consumer_that_was_taken_over_during_an_outage_is_deposed(

@@ -111,7 +111,7 @@ def test_a_number_twice_in_a_pack_is_settled_once(lane: LaneUnderTest) -> None:
 def test_a_pack_taken_apart_whose_channel_is_lost_comes_again_whole(lane: LaneUnderTest) -> None:
     pack = packed(numbered(1), numbered(3))
     assert lane.settle(pack).tags == []
-    lane.generation += 1
+    lane.channel_number += 1
     again = structs.replace(pack, redelivered=True)
     assert lane.settle(again).tags == []
     second = numbered(2)
@@ -155,7 +155,7 @@ def test_a_successor_knows_how_far_a_publisher_was(lane: LaneUnderTest, database
 
 def test_what_was_early_on_a_lost_channel_is_forgotten_and_delivered_again(lane: LaneUnderTest) -> None:
     lane.settle(numbered(2))
-    lane.generation = 1
+    lane.channel_number = 1
     settlement = lane.settle(numbered(1))
     assert len(settlement.tags) == 1
     assert codes(lane.outcomes(numbered(2))) == ["applied"]

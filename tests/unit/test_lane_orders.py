@@ -53,8 +53,8 @@ def test_whoever_has_lost_the_lane_is_deposed_though_he_reads_letters_that_are_n
     successor.settle(delivery(2, b"{}", command_type=UNKNOWN))
     [_, foreign] = lane.rows(DeadLetter)
     batch = [delivery(3, ReplayLetter(letter=foreign.id)), delivery(4, b"{}", command_type=UNKNOWN)]
-    decision = lane.lane.apply(batch, lane.generation)
+    decision = lane.lane.apply(batch, lane.channel_number)
     while isinstance(decision, Suspension):
-        decision = lane.lane.apply(batch, lane.generation)
+        decision = lane.lane.apply(batch, lane.channel_number)
     assert isinstance(decision, Deposed)
     assert [letter.command_id for letter in lane.rows(DeadLetter)] == [command_id(1), command_id(2)]

@@ -384,7 +384,7 @@ def test_rows_of_a_rolled_back_transaction_are_not_believed_after_a_takeover() -
     successor = LaneUnderTest(MemoryStore(database), "successor")
     successor.settle(*sent[2:])
     assert type(lane.lane.apply(sent)).__name__ == "Deposed"
-    lane.generation = 1
+    lane.channel_number = 1
     outcomes = merged(lane.settlements(*sent)).outcomes
     assert codes(outcomes) == ["applied", "database_refused", "applied", "applied"]
     assert [outcome.replayed for outcome in outcomes] == [True, False, True, True]

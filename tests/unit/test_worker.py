@@ -32,8 +32,8 @@ class ScriptedLane(Lane):
     decision: Suspension | Deposed = SUSPENDED
     swept: Suspension | None = None
 
-    def apply(self, deliveries: Sequence[Delivery], generation: int = 0) -> Suspension | Deposed:
-        del deliveries, generation
+    def apply(self, deliveries: Sequence[Delivery], channel_number: int = 0) -> Suspension | Deposed:
+        del deliveries, channel_number
         return self.decision
 
     def sweep(self) -> Suspension | None:
@@ -47,15 +47,15 @@ class Settler:
         self.stood_by = threading.Event()
         self.settlements: list[Settlement] = []
 
-    def settle(self, generation: int, settlement: Settlement) -> None:
-        del generation
+    def settle(self, channel_number: int, settlement: Settlement) -> None:
+        del channel_number
         self.settlements.append(settlement)
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         raise AssertionError(entries)
 
-    def stand_by(self, generation: int) -> None:
-        del generation
+    def stand_by(self, channel_number: int) -> None:
+        del channel_number
         self.stood_by.set()
 
 
@@ -96,8 +96,8 @@ def running() -> Iterator[Running]:
 
 
 def suspend(running: Running) -> None:
-    generation = running.inbox.begin_generation()
-    running.inbox.put(generation, lambda: delivery(1, OpenAccount(owner="Ada")))
+    channel_number = running.inbox.begin_channel()
+    running.inbox.put(channel_number, lambda: delivery(1, OpenAccount(owner="Ada")))
     running.until_suspended()
 
 
@@ -110,7 +110,7 @@ def test_who_was_suspended_and_is_deposed_is_ready_as_a_standby(running: Running
 
 def test_who_was_suspended_and_lost_the_broker_is_ready_as_a_standby(running: Running) -> None:
     suspend(running)
-    running.inbox.begin_generation()
+    running.inbox.begin_channel()
     running.until_ready()
 
 
@@ -159,10 +159,10 @@ class Projected:
         lane = Lane(LEDGER, MemoryStore(self.database), lambda: NOW, "test", settings, time.monotonic)
         worker = LaneWorker("ledger", lane, self.inbox, self.settler, self.projection, settings)
         self.thread = threading.Thread(target=worker.run)
-        self.generation = self.inbox.begin_generation()
+        self.channel_number = self.inbox.begin_channel()
 
     def deliver(self, sent: Delivery) -> None:
-        self.inbox.put(self.generation, lambda: sent)
+        self.inbox.put(self.channel_number, lambda: sent)
 
 
 @contextmanager
@@ -212,7 +212,7 @@ def test_a_new_channel_ends_the_wait_and_what_is_delivered_again_is_settled() ->
         sent = delivery(1, OpenAccount(owner="Ada"))
         running.deliver(sent)
         assert running.projection.asked.wait(WITHIN_S)
-        running.generation = running.inbox.begin_generation()
+        running.channel_number = running.inbox.begin_channel()
         for _ in range(3):
             # Whoever has taken two of these has swept, and would have beaten, in between.
             running.inbox.nudge()

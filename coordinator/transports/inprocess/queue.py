@@ -74,7 +74,7 @@ class LocalQueue:
         """Within the event loop. What was accepted before comes first, in its order."""
         self._on_emitted_confirmed = on_emitted_confirmed
         self._loop = asyncio.get_running_loop()
-        self._channel = self._inbox.begin_generation()
+        self._channel = self._inbox.begin_channel()
         for number, message in [] if self._journal is None else self._journal.read():
             self._accepted.add(number)
             self._number = max(self._number, number)

@@ -79,7 +79,7 @@ class LaneConsumer:
         self._kept = Kept(f"{holder} consume", broker)
         self._connection: AmqpConnection | None = None
         self._channel: AmqpChannel | None = None
-        self._generation = 0
+        self._channel_number = 0
         self._acknowledgements: Acknowledgements | None = None
         self._is_active = asyncio.Event()
         self._stop: asyncio.Event = asyncio.Event()
@@ -107,9 +107,9 @@ class LaneConsumer:
         self._on_emitted_confirmed = on_emitted_confirmed
         self._thread.start()
 
-    def settle(self, generation: int, settlement: Settlement) -> None:
+    def settle(self, channel_number: int, settlement: Settlement) -> None:
         """Carry out a settlement, in the order of the calls. Called by the lane's thread."""
-        self._loop.call_soon_threadsafe(self._carry_out, generation, settlement)
+        self._loop.call_soon_threadsafe(self._carry_out, channel_number, settlement)
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """Publish commands that handlers emitted. Called by the lane's thread."""
@@ -120,9 +120,9 @@ class LaneConsumer:
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._publish_marker, command_id)
 
-    def stand_by(self, generation: int) -> None:
-        """Drop the connection of this generation and queue up behind the other consumers."""
-        self._loop.call_soon_threadsafe(self._abort, generation)
+    def stand_by(self, channel_number: int) -> None:
+        """Drop the connection of this channel and queue up behind the other consumers."""
+        self._loop.call_soon_threadsafe(self._abort, channel_number)
 
     def stop(self, timeout_s: float) -> bool:
         """Finish the settlements that were given, then abort. False: that took longer than the timeout."""
@@ -184,14 +184,14 @@ class LaneConsumer:
                 await channel.declare_effects(self._lane, self._broker.queue_bytes_max)
             await channel.call(channel.raw.basic_qos, prefetch_count=self._settings.prefetch)
             await self._wait_for_outcomes(connection)
-            generation = self._inbox.begin_generation()
+            channel_number = self._inbox.begin_channel()
             self._is_active.clear()
-            self._connection, self._channel, self._generation = connection, channel, generation
+            self._connection, self._channel, self._channel_number = connection, channel, channel_number
             acknowledgements = self._acknowledgements = Acknowledgements(channel.raw, self._settings.prefetch)
-            await channel.consume(queue_name(self._lane), partial(self._on_message, generation, acknowledgements))
+            await channel.consume(queue_name(self._lane), partial(self._on_message, channel_number, acknowledgements))
             self._kept.is_up()
-            log.info("consuming", lane=self._lane, generation=generation)
-            await self._take_in_dead_letters(connection, channel, generation, acknowledgements)
+            log.info("consuming", lane=self._lane, channel_number=channel_number)
+            await self._take_in_dead_letters(connection, channel, channel_number, acknowledgements)
             return await asyncio.shield(connection.lost)
         finally:
             self._channel = None
@@ -210,7 +210,7 @@ class LaneConsumer:
         self,
         connection: AmqpConnection,
         channel: AmqpChannel,
-        generation: int,
+        channel_number: int,
         acknowledgements: Acknowledgements,
     ) -> None:
         """Consume them too, once this is the lane's active consumer; until then see to it that somebody is."""
@@ -234,7 +234,7 @@ class LaneConsumer:
         await channel.call(channel.raw.basic_qos, prefetch_count=DEAD_PREFETCH)
         for target in targets:
             await channel.consume(
-                dead_queue_name(target), partial(self._on_dead_message, target, generation, acknowledgements)
+                dead_queue_name(target), partial(self._on_dead_message, target, channel_number, acknowledgements)
             )
 
     async def _any_waits(self, channel: AmqpChannel, targets: Sequence[str]) -> bool:
@@ -246,7 +246,7 @@ class LaneConsumer:
 
     def _on_message(
         self,
-        generation: int,
+        channel_number: int,
         acknowledgements: Acknowledgements,
         _: Any,
         method: Any,
@@ -255,12 +255,12 @@ class LaneConsumer:
     ) -> None:
         self._is_active.set()
         acknowledgements.delivered(method.delivery_tag)
-        self._put(generation, partial(delivery_of, method, properties, body, self._settings), body)
+        self._put(channel_number, partial(delivery_of, method, properties, body, self._settings), body)
 
     def _on_dead_message(
         self,
         target: str,
-        generation: int,
+        channel_number: int,
         acknowledgements: Acknowledgements,
         _: Any,
         method: Any,
@@ -268,24 +268,24 @@ class LaneConsumer:
         body: bytes,
     ) -> None:
         acknowledgements.delivered(method.delivery_tag)
-        self._put(generation, partial(dead_delivery_of, target, method, properties, body, self._settings), body)
+        self._put(channel_number, partial(dead_delivery_of, target, method, properties, body, self._settings), body)
 
-    def _put(self, generation: int, decode: Callable[[], Delivery], body: bytes) -> None:
+    def _put(self, channel_number: int, decode: Callable[[], Delivery], body: bytes) -> None:
         if len(body) > self._settings.message_bytes_max:
             # Until its turn comes only what is kept of it waits: there may be as many of them as the prefetch allows.
             delivery = decode()
-            self._inbox.put(generation, lambda: delivery)
+            self._inbox.put(channel_number, lambda: delivery)
         else:
-            self._inbox.put(generation, decode)
+            self._inbox.put(channel_number, decode)
 
-    def _carry_out(self, generation: int, settlement: Settlement) -> None:
+    def _carry_out(self, channel_number: int, settlement: Settlement) -> None:
         """Outcomes first, since somebody waits for them."""
         try:
             self._send_replies(settlement.replies)
             self._emitted.withdraw(settlement.withdrawn)
             self._emitted.publish(settlement.emitted)
             acknowledgements = self._acknowledgements
-            if acknowledgements is not None and generation == self._generation:
+            if acknowledgements is not None and channel_number == self._channel_number:
                 acknowledgements.acknowledge(settlement.tags)
         except Exception as error:  # noqa: BLE001  # the process ends by it
             # What is not settled here never is: another process must have the deliveries.
@@ -339,8 +339,8 @@ class LaneConsumer:
         # Whether it arrived shows at the next look.
         confirm.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def _abort(self, generation: int) -> None:
-        if generation == self._generation and self._connection is not None:
+    def _abort(self, channel_number: int) -> None:
+        if channel_number == self._channel_number and self._connection is not None:
             self._connection.abort()
 
 

@@ -50,14 +50,14 @@ def run_lane(spec: Spec, go: Callable[[], Window]) -> ClientResult:
     lane = Lane(service, store, utc_now, "benchmark", settings, time.monotonic)
     stream = map(command_maker(service.name, spec.workload.kind), operations(spec.workload, spec.seed, spec.run))
     window = go()
-    generation = time.monotonic_ns()
+    channel_number = time.monotonic_ns()
     tags = iter(range(1, 1 << 62))
 
     def apply() -> int:
         deliveries = [Delivery(tag=next(tags), commands=(message,)) for message in islice(stream, spec.batch)]
         settled = 0
         while True:
-            decision = lane.apply(deliveries, generation)
+            decision = lane.apply(deliveries, channel_number)
             if not isinstance(decision, Settlement):
                 raise RuntimeError(f"the lane is not applying: {decision}")  # noqa: TRY004 - not a type's fault
             settled += sum(outcome.status == "applied" for outcome in decision.outcomes)
