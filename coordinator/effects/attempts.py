@@ -143,22 +143,22 @@ class Attempts:
         return put_off
 
     def unusable(
-        self, handler: EffectHandler[Any], effect: Effect, key: str, attempted: Attempted, problem: str
+        self, handler: EffectHandler[Any], effect: Effect, key: str, attempted: Attempted, reason: str
     ) -> EffectResult:
         """What to send on instead of an answer that cannot be sent: that the call may have had its effect.
 
         Raises what a defect of the handler's `give_up` raises.
         """
-        log.error("effect_answer_unusable", type=effect.type, key=key, calls=attempted.calls, problem=problem)
-        return _guess(handler, effect, attempted, f"its answer cannot be sent on: {problem}", may_have_happened=True)
+        log.error("effect_answer_unusable", type=effect.type, key=key, calls=attempted.calls, reason=reason)
+        return _guess(handler, effect, attempted, f"its answer cannot be sent on: {reason}", may_have_happened=True)
 
     def _fact(
         self, handler: EffectHandler[Any], effect: Effect, key: str, attempted: Attempted, command: Command
     ) -> EffectResult:
         """What the other side answered, if the lane could read it."""
-        problem = _problem(command)
-        if problem is not None:
-            return self.unusable(handler, effect, key, attempted, problem)
+        reason = _unusable_for(command)
+        if reason is not None:
+            return self.unusable(handler, effect, key, attempted, reason)
         return EffectResult(command=command, is_fact=True)
 
     async def _perform(self, handler: EffectHandler[Any], effect: Effect, call: Call) -> Command | EffectRetry:
@@ -258,7 +258,7 @@ def _guess(
     return EffectResult(command=handler.give_up(effect, given_up), is_fact=False)
 
 
-def _problem(command: Command) -> str | None:
+def _unusable_for(command: Command) -> str | None:
     """Why the lane could make nothing of a result; None: it can be sent on."""
     try:
         _, arguments = validated(command)

@@ -12,7 +12,7 @@ import structlog
 from coordinator.effects.attempts import Attempts, EffectResult
 from coordinator.lane.outbox import message_of
 from coordinator.protocol.attempted import LONG_AGO_S, Attempted
-from coordinator.protocol.wire import CommandMessage, Problem
+from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command, parse
 from coordinator.service.errors import InvalidCommand
@@ -73,15 +73,15 @@ class LocalEffects:
     async def _carry_out(self, entry: OutboxEntry, is_inherited: bool) -> None:
         try:
             prepared = self._prepared(entry)
-            if isinstance(prepared, Problem):
+            if isinstance(prepared, Defect):
                 self._bury(entry, prepared, None)
                 return
             result = await self._result(entry, is_inherited, *prepared)
             command_id = result.command_id(message_of(entry), int(entry.created_at.timestamp()))
             self._bring(entry, result.command.lane(), command_id, result.command)
         except Exception as error:  # noqa: BLE001  # a defect of the handler's, such as in giving up; another release may do better
-            problem = Problem("handler_error", f"{type(error).__name__}: {error}")
-            self._bury(entry, problem, traceback.format_exc())
+            defect = Defect("handler_error", f"{type(error).__name__}: {error}")
+            self._bury(entry, defect, traceback.format_exc())
 
     async def _result(
         self, entry: OutboxEntry, is_inherited: bool, handler: EffectHandler[Any], effect: Effect
@@ -99,26 +99,24 @@ class LocalEffects:
                 return done
             await asyncio.sleep(done.delay_s)
 
-    def _prepared(self, entry: OutboxEntry) -> tuple[EffectHandler[Any], Effect] | Problem:
+    def _prepared(self, entry: OutboxEntry) -> tuple[EffectHandler[Any], Effect] | Defect:
         handler = self._handlers.get(entry.type)
         if handler is None:
             known = ", ".join(sorted(self._handlers))
-            return Problem("unknown_effect_type", f"there is no effect type {entry.type!r} here; there are {known}")
+            return Defect("unknown_effect_type", f"there is no effect type {entry.type!r} here; there are {known}")
         try:
             effect: Effect = parse(handler.effect, entry.arguments)
         except InvalidCommand as error:
-            return Problem(error.code, str(error))
+            return Defect(error.code, str(error))
         return handler, effect
 
-    def _bury(self, entry: OutboxEntry, problem: Problem, trace: str | None) -> None:
+    def _bury(self, entry: OutboxEntry, defect: Defect, trace: str | None) -> None:
         """Its lane makes a dead letter of it."""
-        log.error(
-            "effect_dead", command_id=entry.command_id, type=entry.type, code=problem.code, reason=problem.message
-        )
+        log.error("effect_dead", command_id=entry.command_id, type=entry.type, code=defect.code, reason=defect.message)
         message = CommandMessage(
             command_id=entry.command_id, type=entry.type, arguments=entry.arguments, origin="system"
         )
         lane = entry.lane.partition(".")[2]
         copy = str(int(entry.created_at.timestamp() * 1000))
-        dead = dead_effect(message, problem, trace)
+        dead = dead_effect(message, defect, trace)
         self._bring(entry, lane, dead_effect_id(lane, dead, copy), dead)

@@ -23,7 +23,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator.effects.attempts import Attempts, EffectResult
 from coordinator.effects.waiting import Waiting
-from coordinator.protocol.wire import CommandMessage, Problem
+from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import parse
 from coordinator.service.errors import InvalidCommand
@@ -125,7 +125,7 @@ class EffectWorker:
             return
         message = delivery.message
         # One without an id must not be taken for another.
-        name = message.command_id if message.problem is None and message.command_id else f"no. {next(self._nameless)}"
+        name = message.command_id if message.defect is None and message.command_id else f"no. {next(self._nameless)}"
         under_way = self._known.get(name)
         if under_way is not None:
             under_way.attempted.join(delivery.attempted)
@@ -152,7 +152,7 @@ class EffectWorker:
         UNDER_WAY.labels(self._service).inc()
         try:
             prepared = self._prepared(under_way.message)
-            if isinstance(prepared, Problem):
+            if isinstance(prepared, Defect):
                 await self._bury(under_way, prepared)
             else:
                 await self._finish(under_way, prepared)
@@ -173,8 +173,8 @@ class EffectWorker:
         except Exception as error:
             # Left as it is, its delivery would keep a place of the prefetch until the next start, and fail again then.
             log.exception("effect_failed", command_id=under_way.message.command_id, type=under_way.message.type)
-            problem = Problem("handler_error", f"{type(error).__name__}: {error}")
-            await self._bury(under_way, problem, traceback.format_exc())
+            defect = Defect("handler_error", f"{type(error).__name__}: {error}")
+            await self._bury(under_way, defect, traceback.format_exc())
 
     async def _carry_out(self, under_way: _UnderWay, handler: EffectHandler[Any], effect: Effect) -> None:
         """Raises Stopping, and whatever a defect of the handler's raises."""
@@ -220,25 +220,23 @@ class EffectWorker:
         command_id = result.command_id(effect.message, effect.emitted_at_s)
         await self._transport.bring(result.command, command_id, result.command.lane())
 
-    async def _bury(self, under_way: _UnderWay, problem: Problem, trace: str | None = None) -> None:
-        await self._transport.bury(dead_effect(under_way.message, problem, trace), under_way.first.copy)
+    async def _bury(self, under_way: _UnderWay, defect: Defect, trace: str | None = None) -> None:
+        await self._transport.bury(dead_effect(under_way.message, defect, trace), under_way.first.copy)
         self._waiting.done(under_way.name)
 
-    def _prepared(self, message: CommandMessage) -> _Prepared | Problem:
-        if message.problem is not None:
-            return message.problem
+    def _prepared(self, message: CommandMessage) -> _Prepared | Defect:
+        if message.defect is not None:
+            return message.defect
         handler = self._handlers.get(message.type or "")
         if handler is None:
             known = ", ".join(sorted(self._handlers))
-            return Problem(
-                "unknown_effect_type", f"{self._service} has no effect type {message.type!r}; it has {known}"
-            )
+            return Defect("unknown_effect_type", f"{self._service} has no effect type {message.type!r}; it has {known}")
         try:
             effect: Effect = parse(handler.effect, message.arguments)
         except InvalidCommand as error:
-            return Problem(error.code, str(error))
+            return Defect(error.code, str(error))
         except Exception as error:  # noqa: BLE001  # whatever a parser does, the effect gets an answer
-            return Problem("malformed_effect", f"its arguments cannot be read: {type(error).__name__}: {error}")
+            return Defect("malformed_effect", f"its arguments cannot be read: {type(error).__name__}: {error}")
         return handler, effect
 
     def _forget(self, under_way: _UnderWay) -> None:

@@ -7,7 +7,7 @@ from msgspec import Struct
 from coordinator.lane.basis import Settled
 from coordinator.lane.request import Request
 from coordinator.service.rows import Ref, Row, by_key
-from coordinator.stores.lane_tables import LANE_MODELS, Counter, OutboxEntry
+from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, Series
 from coordinator.stores.port import Changes
 
 
@@ -40,10 +40,10 @@ class Committed(Struct):
         return withdrawn
 
 
-def counters_in(changes: Changes) -> dict[str, Counter]:
-    """The counters that a transaction has written: the lane is their only writer, and need not read them again."""
-    written = [rows for rows in (*changes.updates, *changes.inserts) if isinstance(rows[0], Counter)]
-    return {row.name: row for rows in written for row in rows if isinstance(row, Counter)}
+def series_in(changes: Changes) -> dict[str, Series]:
+    """The series that a transaction has written: the lane is their only writer, and need not read them again."""
+    written = [rows for rows in (*changes.updates, *changes.inserts) if isinstance(rows[0], Series)]
+    return {row.name: row for rows in written for row in rows if isinstance(row, Series)}
 
 
 def emitted_by(changes: Changes) -> list[OutboxEntry]:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from coordinator.lane.basis import Basis
-from coordinator.lane.committed import counters_in
+from coordinator.lane.committed import series_in
 from coordinator.lane.letters import Letters
 from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking, prepared
@@ -16,7 +16,7 @@ from coordinator.lane.unit_of_work import BatchWork, HandlerWork
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import R, Ref, Row
 from coordinator.service.service import Service
-from coordinator.stores.lane_tables import Cancellation, Counter, ParkedCommand, PublisherPosition
+from coordinator.stores.lane_tables import Cancellation, ParkedCommand, PublisherPosition, Series
 from coordinator.stores.port import Changes, Lease, Transaction
 from coordinator.stores.row_checks import RowChecks
 
@@ -24,7 +24,7 @@ _PAGE_ROWS = 5000
 
 
 class Knowledge:
-    """What operators have ordered, which commands are parked, how far counters and publishers are."""
+    """What operators have ordered, which commands are parked, how far series and publishers are."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class Knowledge:
         self.checks = RowChecks(service.metadata)
         self._cancelled: dict[str, Cancellation] = {}
         self._parking = Parking()
-        self._counters: dict[str, Counter] = {}
+        self._series: dict[str, Series] = {}
 
     def read(self, transaction: Transaction) -> None:
         """Read what others, or lost commits of this consumer, have left."""
         cancelled = _all(transaction, Cancellation)
         self._parking = Parking(_all(transaction, ParkedCommand))
         self._cancelled = {cancellation.command_id: cancellation for cancellation in cancelled}
-        self._counters = {}
+        self._series = {}
 
     @property
     def has_parked(self) -> bool:
@@ -73,8 +73,8 @@ class Knowledge:
     ) -> tuple[Basis, list[Ref[Row]]]:
         """What requests are settled on, once the rows are read that are returned with it."""
         work = BatchWork(transaction, self._clock(), self._targets, self.checks)
-        for counter in self._counters.values():
-            work.adopt(Counter, counter.name, counter)
+        for series in self._series.values():
+            work.adopt(Series, series.name, series)
         progress = PublisherProgress(work, self._order, [request.message for request in requests])
         named, misread = named_rows(requests[culprits:], self.checks)
         parking = self._parking.copy()
@@ -99,7 +99,7 @@ class Knowledge:
         """A transaction is committed: what it knew is so."""
         self._order.advanced(positions, basis.progress.refused())
         self._parking = basis.parking
-        self._counters.update(counters_in(changes))
+        self._series.update(series_in(changes))
 
 
 def _all(transaction: Transaction, model: type[R]) -> list[R]:

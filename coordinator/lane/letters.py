@@ -11,10 +11,10 @@ import msgspec
 from coordinator.lane.control import DeadEffect
 from coordinator.lane.delivery import OldLetter
 from coordinator.lane.unit_of_work import BatchWork
-from coordinator.protocol.wire import CommandMessage, Problem, options_of
+from coordinator.protocol.wire import CommandMessage, Defect, options_of
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.text import storable, storable_end
-from coordinator.stores.lane_tables import Counter, DeadLetter
+from coordinator.stores.lane_tables import DeadLetter, Series
 
 ARGUMENTS_BYTES_MAX = 1 << 20
 NAMELESS_BYTES_MAX = 1 << 16
@@ -34,27 +34,27 @@ class Letters:
         self._nameless_max = nameless_max
 
     def failed(
-        self, message: CommandMessage, problem: Problem, traceback: str | None, sequence: int | None
+        self, message: CommandMessage, defect: Defect, traceback: str | None, sequence: int | None
     ) -> DeadLetter:
         """The letter of a command that failed, which happens once to a command."""
-        return self._add(message.command_id or "", message, problem, traceback, sequence)
+        return self._add(message.command_id or "", message, defect, traceback, sequence)
 
-    def mismatched(self, message: CommandMessage, fingerprint: str, problem: Problem) -> DeadLetter | None:
+    def mismatched(self, message: CommandMessage, fingerprint: str, defect: Defect) -> DeadLetter | None:
         """The letter of a command of the system's whose id is that of another; None: there is one already."""
         source = f"{message.command_id} {fingerprint}"
         if self._work.find(DeadLetter, "source", source) is not None:
             return None
-        return self._add(source, message, problem, None, None)
+        return self._add(source, message, defect, None, None)
 
-    def nameless(self, message: CommandMessage, problem: Problem, target: str | None = None) -> DeadLetter | None:
+    def nameless(self, message: CommandMessage, defect: Defect, target: str | None = None) -> DeadLetter | None:
         """The letter of a message without a usable id; None: there are too many of them, and it is dropped."""
-        source = source_of_nameless(message, problem, target or self._lane)
+        source = source_of_nameless(message, defect, target or self._lane)
         known = self._work.find(DeadLetter, "source", source)
         if known is not None:
             return self._work.save(msgspec.structs.replace(known, copies=known.copies + 1))
         if not self._has_room(message.origin):
             return None
-        return self._add(source, message, problem, None, None, target)
+        return self._add(source, message, defect, None, None, target)
 
     def taken_in(
         self, message: CommandMessage, letter: OldLetter, *, is_borne_out: bool
@@ -63,14 +63,14 @@ class Letters:
 
         One that nothing here bears out anybody may have written: it is kept like a message without an id.
         """
-        problem = Problem(letter.code, letter.reason)
+        defect = Defect(letter.code, letter.reason)
         if message.command_id is None or not is_borne_out:
-            row = self.nameless(msgspec.structs.replace(message, command_id=None), problem, letter.target)
+            row = self.nameless(msgspec.structs.replace(message, command_id=None), defect, letter.target)
             return row, row is None
         source = f"{letter.target} {message.command_id}" if letter.target != self._lane else message.command_id
         if self._work.find(DeadLetter, "source", source) is not None:
             return None, False
-        return self._add(source, message, problem, letter.traceback, letter.sequence, letter.target), False
+        return self._add(source, message, defect, letter.traceback, letter.sequence, letter.target), False
 
     def of_effect(self, command: DeadEffect) -> DeadLetter | None:
         """The letter of an effect; None: there are too many without an id. What was known of it, this overrules."""
@@ -81,9 +81,9 @@ class Letters:
             arguments=command.body.encode("utf-8", "replace"),
             origin=command.origin,
         )
-        problem = Problem(command.code, command.reason)
+        defect = Defect(command.code, command.reason)
         if message.command_id is None:
-            return self.nameless(message, problem, target)
+            return self.nameless(message, defect, target)
         # A stranger who uses the id of an effect of ours changes nothing about that one's letter.
         claimed = "" if command.origin == "system" else f" {command.origin}"
         source = f"{target} {message.command_id}{claimed}"
@@ -92,14 +92,14 @@ class Letters:
             return self._work.save(
                 msgspec.structs.replace(
                     known,
-                    code=storable(problem.code, _CODE_CHARACTERS_MAX),
-                    reason=storable(problem.message, REASON_CHARACTERS_MAX),
+                    code=storable(defect.code, _CODE_CHARACTERS_MAX),
+                    reason=storable(defect.message, REASON_CHARACTERS_MAX),
                     traceback=_end(command.traceback),
                     copies=known.copies + 1,
                     dead_at=self._work.now,
                 )
             )
-        return self._add(source, message, problem, command.traceback, None, target, command.size_bytes)
+        return self._add(source, message, defect, command.traceback, None, target, command.size_bytes)
 
     def remove(self, letter: DeadLetter) -> None:
         """A letter is gone for good."""
@@ -111,7 +111,7 @@ class Letters:
         self,
         source: str,
         message: CommandMessage,
-        problem: Problem,
+        defect: Defect,
         traceback: str | None,
         sequence: int | None,
         target: str | None = None,
@@ -126,8 +126,8 @@ class Letters:
                 command_id=message.command_id,
                 type=message.type,
                 origin=message.origin,
-                code=storable(problem.code, _CODE_CHARACTERS_MAX),
-                reason=storable(problem.message, REASON_CHARACTERS_MAX),
+                code=storable(defect.code, _CODE_CHARACTERS_MAX),
+                reason=storable(defect.message, REASON_CHARACTERS_MAX),
                 traceback=_end(traceback),
                 sequence=sequence,
                 arguments=message.arguments[:bytes_max],
@@ -140,24 +140,24 @@ class Letters:
 
     def _has_room(self, origin: str) -> bool:
         """Count one more without an id. Strangers' fill up no room but their own."""
-        counter = self._work.get(Counter, _NAMELESS[origin])
-        if counter is not None and counter.value >= self._nameless_max:
+        series = self._work.get(Series, _NAMELESS[origin])
+        if series is not None and series.value >= self._nameless_max:
             return False
         self._count_nameless(origin, 1)
         return True
 
     def _count_nameless(self, origin: str, change: int) -> None:
         name = _NAMELESS[origin]
-        counter = self._work.get(Counter, name)
-        if counter is None:
-            self._work.add(Counter(name=name, value=max(0, change)))
+        series = self._work.get(Series, name)
+        if series is None:
+            self._work.add(Series(name=name, value=max(0, change)))
         else:
-            self._work.save(Counter(name=name, value=max(0, counter.value + change)))
+            self._work.save(Series(name=name, value=max(0, series.value + change)))
 
 
-def source_of_nameless(message: CommandMessage, problem: Problem | None, target: str) -> str:
+def source_of_nameless(message: CommandMessage, defect: Defect | None, target: str) -> str:
     """What makes two messages without an id the same letter."""
-    code = None if problem is None else problem.code
+    code = None if defect is None else defect.code
     # Of two that differ in a condition, only one would be sent again.
     conditions = (message.deadline_ms, message.expected_version, message.continuation)
     parts = (target, message.type, message.origin, code, *conditions)

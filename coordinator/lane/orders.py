@@ -18,7 +18,7 @@ from coordinator.lane.parking import Parking
 from coordinator.lane.request import Handlers, prepare
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.decoding import INVALID_HEADER, MALFORMED_COMMAND, UNREAD_PACK
-from coordinator.protocol.wire import CommandMessage, Problem
+from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Emission
 from coordinator.service.errors import Rejected
@@ -162,13 +162,13 @@ class Orders:
             arguments=emission.arguments,
             origin=emission.options.origin,
         )
-        problem = prepare(message, self._handlers, redelivered=False).problem
+        defect = prepare(message, self._handlers, redelivered=False).defect
         if len(message.arguments) > self._bytes_max:
             text = f"its arguments have {len(message.arguments)} bytes; at most {self._bytes_max} are taken"
-            problem = problem or Problem("message_too_large", text)
-        if problem is not None:
-            code = problem.code if problem.code == "forbidden_command_type" else "not_replayable"
-            raise Rejected(code, f"the command of dead letter {letter.id} would fail again: {problem.message}")
+            defect = defect or Defect("message_too_large", text)
+        if defect is not None:
+            code = defect.code if defect.code == "forbidden_command_type" else "not_replayable"
+            raise Rejected(code, f"the command of dead letter {letter.id} would fail again: {defect.message}")
 
 
 def _is_unanswered(letter: DeadLetter) -> bool:

@@ -58,7 +58,7 @@ def _listed(given: Iterable[Ref[Row]]) -> list[Ref[Row]]:
 def letter_refs(requests: Iterable[Request], lane: str) -> list[Ref[Row]]:
     """The dead letters that requests without an id may be copies of."""
     return [
-        by_unique(DeadLetter, "source", source_of_nameless(request.message, request.problem, lane))
+        by_unique(DeadLetter, "source", source_of_nameless(request.message, request.defect, lane))
         for request in requests
         if request.message.command_id is None and request.letter is None
     ]

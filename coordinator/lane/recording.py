@@ -5,7 +5,7 @@ from coordinator.lane.follow_up import follow_up
 from coordinator.lane.parking import Standing
 from coordinator.lane.request import Request
 from coordinator.lane.trying import Verdict
-from coordinator.protocol.wire import Problem
+from coordinator.protocol.wire import Defect
 from coordinator.service.text import storable
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from coordinator.stores.outcomes import from_log
@@ -32,8 +32,8 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
         if request.handler is not None and request.handler.on_failure == "block":
             return Settled(None, entry=entry, blocks=True)
         if basis.spared < BARE:
-            problem = Problem(verdict.code or "", text or "")
-            letter = basis.letters.failed(message, problem, verdict.traceback, sequence)
+            defect = Defect(verdict.code or "", text or "")
+            letter = basis.letters.failed(message, defect, verdict.traceback, sequence)
     if (basis.parking.rows or request.parks_key) and basis.spared < BARE:
         basis.parking.settled(basis.work, request, standing, entry)
     outcome = from_log(entry, replayed=False)

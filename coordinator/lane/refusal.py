@@ -24,8 +24,8 @@ def refusal(  # noqa: PLR0911  # one return for each answer of the protocol
         return Verdict("rejected", "cancelled", f"cancelled by an operator: {cancellation.reason}")
     if message.publisher_seq is not None and (refused := number_refused(basis, message)) is not None:
         return refused
-    if request.problem is not None:
-        return Verdict("failed", request.problem.code, request.problem.message)
+    if request.defect is not None:
+        return Verdict("failed", request.defect.code, request.defect.message)
     if standing.is_behind and request.parked_key is None:
         text = f"{len(basis.parking)} commands wait behind failed ones already"
         return Verdict("rejected", "too_many_parked", text)

@@ -6,7 +6,7 @@ from coordinator.lane.basis import Basis, Settled
 from coordinator.lane.follow_up import continuation_of
 from coordinator.lane.parking import Standing
 from coordinator.lane.request import Request
-from coordinator.protocol.wire import Problem
+from coordinator.protocol.wire import Defect
 from coordinator.service.continuation import continued
 from coordinator.service.ids import system_command_id
 from coordinator.service.outcome import Outcome, OutcomeError
@@ -26,8 +26,8 @@ def repeated(basis: Basis, request: Request, standing: Standing, entry: LogEntry
 def mismatched(basis: Basis, request: Request, known: str) -> Settled:
     """The id means another command: a stranger learns it. For the system's own somebody waits: it is never silent."""
     message = request.message
-    problem = Problem("idempotency_mismatch", f"the id is that of another command: {known}")
-    error = OutcomeError(code=problem.code, message=problem.message)
+    defect = Defect("idempotency_mismatch", f"the id is that of another command: {known}")
+    error = OutcomeError(code=defect.code, message=defect.message)
     is_ours = message.origin == "system"
     outcome = Outcome(
         command_id=message.command_id,
@@ -36,7 +36,7 @@ def mismatched(basis: Basis, request: Request, known: str) -> Settled:
         sequence=None,
         error=error,
     )
-    letter = basis.letters.mismatched(message, request.fingerprint, problem) if is_ours else None
+    letter = basis.letters.mismatched(message, request.fingerprint, defect) if is_ours else None
     deferred = continuation_of(message)
     if letter is not None and deferred is not None:
         emission = continued(deferred, "failed", None, error)

@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from coordinator.lane.authors import described
 from coordinator.lane.delivery import OldLetter
-from coordinator.protocol.wire import CommandMessage, Problem, fingerprint_of
+from coordinator.protocol.wire import CommandMessage, Defect, fingerprint_of
 from coordinator.service.commands import Command, parse
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.unit_of_work import Handler
@@ -17,7 +17,7 @@ Handlers = Mapping[str, Handler[Any]]
 
 
 class Request(Struct, frozen=True, kw_only=True):
-    """One command of a batch. Either `command` and `handler` are there, or `problem` says why they cannot be.
+    """One command of a batch. Either `command` and `handler` are there, or `defect` says why they cannot be.
 
     `parked_key`: it waited in the database for that key, and no delivery brings it. `parks_key`: if it fails, others
     wait. `letter`: it is the dead letter of an older release, and is only kept.
@@ -28,7 +28,7 @@ class Request(Struct, frozen=True, kw_only=True):
     fingerprint: str
     command: Command | None = None
     handler: Handler[Any] | None = None
-    problem: Problem | None = None
+    defect: Defect | None = None
     reply_to: str | None = None
     correlation_id: str | None = None
     parked_key: str | None = None
@@ -52,34 +52,34 @@ def prepare(
     `targets` are the lanes that a continuation may name; None: any.
     """
     fingerprint = fingerprint_of(message)
-    problem = message.problem
+    defect = message.defect
     if message.continuation is not None:
         refusal = _refused_continuation(message, message.continuation, handlers, targets)
         if refusal is not None:
             # It is not sent anywhere, not even with the outcome that says so.
-            message, problem = msgspec.structs.replace(message, continuation=None), problem or refusal
+            message, defect = msgspec.structs.replace(message, continuation=None), defect or refusal
     handler = command = None
-    if problem is None:
+    if defect is None:
         handler = handlers.get(message.type or "")
         if handler is None or not _may_issue(message, handler):
-            problem = _refused_type(message, handler, handlers)
-    if handler is not None and problem is None:
+            defect = _refused_type(message, handler, handlers)
+    if handler is not None and defect is None:
         try:
             command = parse(handler.command, message.arguments)
         except InvalidCommand as error:
-            problem = Problem(error.code, str(error))
+            defect = Defect(error.code, str(error))
         except BaseException as error:  # noqa: BLE001  # of the command's own class
-            problem = Problem("handler_error", described(error))
+            defect = Defect("handler_error", described(error))
     return Request(
         message=message,
         redelivered=redelivered,
         fingerprint=fingerprint,
         command=command,
-        handler=handler if problem is None else None,
+        handler=handler if defect is None else None,
         # Behind a key's first failure order is kept whatever the types of the others.
         parks_key=parked_key is not None
-        or (handler is not None and handler.on_failure == "park-key" and problem is None),
-        problem=problem,
+        or (handler is not None and handler.on_failure == "park-key" and defect is None),
+        defect=defect,
         reply_to=reply_to,
         correlation_id=correlation_id,
         parked_key=parked_key,
@@ -87,11 +87,11 @@ def prepare(
     )
 
 
-def _refused_type(message: CommandMessage, handler: Handler[Any] | None, handlers: Handlers) -> Problem:
+def _refused_type(message: CommandMessage, handler: Handler[Any] | None, handlers: Handlers) -> Defect:
     if handler is None:
         known = ", ".join(sorted(name for name, each in handlers.items() if _may_issue(message, each)))
-        return Problem("unknown_command_type", f"this lane has no command type {message.type!r}; it has {known}")
-    return Problem(
+        return Defect("unknown_command_type", f"this lane has no command type {message.type!r}; it has {known}")
+    return Defect(
         "forbidden_command_type",
         f"{message.type} is the system's own or an operator's, and is taken from the exchange writes.system only",
     )
@@ -99,16 +99,16 @@ def _refused_type(message: CommandMessage, handler: Handler[Any] | None, handler
 
 def _refused_continuation(
     message: CommandMessage, continuation: str, handlers: Handlers, targets: Collection[str] | None
-) -> Problem | None:
+) -> Defect | None:
     """Whoever names a continuation must be one who may issue it; of other lanes' types those lanes see to that."""
     lane = continuation.partition(".")[0]
     if targets is not None and lane not in targets:
         # Effects are targets too, and no lanes: no command goes there.
         known = ", ".join(sorted(target for target in targets if "." not in target))
-        return Problem("unknown_lane", f"continuation {continuation}: there is no lane {lane!r}; there are {known}")
+        return Defect("unknown_lane", f"continuation {continuation}: there is no lane {lane!r}; there are {known}")
     handler = handlers.get(continuation)
     if handler is not None and not _may_issue(message, handler):
-        return Problem(
+        return Defect(
             "forbidden_command_type", f"continuation {continuation}: it is the system's own, or an operator's"
         )
     return None

@@ -18,7 +18,7 @@ from coordinator.lane.unit_of_work import OUTBOX_SERIES, BatchWork
 from coordinator.lane.window import Window, WindowSize
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import ConfigurationError
-from coordinator.stores.lane_tables import Counter, OutboxEntry, PublisherPosition
+from coordinator.stores.lane_tables import OutboxEntry, PublisherPosition, Series
 from coordinator.stores.port import BatchFault, BatchRefused, Changes, Read, Refusal, Store, StoreError, Transaction
 
 
@@ -76,11 +76,11 @@ class Transactions:
         try:
             self._knowledge.read(transaction)
             backlog = transaction.backlog()
-            (emitted,) = transaction.load([Read(Counter, Counter.key, [OUTBOX_SERIES])])
+            (emitted,) = transaction.load([Read(Series, Series.key, [OUTBOX_SERIES])])
         finally:
             transaction.rollback()
         self._asks_log = True
-        self.inherited = sum(counter.value for counter in emitted)
+        self.inherited = sum(series.value for series in emitted)
         self.outbox.begin_again(each.target for each in backlog)
 
     def advance(self, window: Window, into: Committed) -> None:

@@ -81,7 +81,7 @@ def _failure(error: BaseException) -> Verdict:
 def _handle(work: BatchWork, handlers: HandlerWork, request: Request) -> Struct | None:
     handler: Handler[Any] | None = request.handler
     if handler is None or request.command is None:
-        raise TypeError("a request without a problem has a handler and a command")
+        raise TypeError("a request without a defect has a handler and a command")
     expected = request.message.expected_version
     if expected is not None:
         if handler.target is None:

@@ -3,7 +3,7 @@
 from coordinator.lane.basis import BARE, ERROR_CHARACTERS_MAX, Basis, Settled
 from coordinator.lane.delivery import OldLetter
 from coordinator.lane.request import Request
-from coordinator.protocol.wire import Problem
+from coordinator.protocol.wire import Defect
 from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.service.text import storable
@@ -15,7 +15,7 @@ def kept(basis: Basis, request: Request) -> Settled:
         return Settled(None, is_dropped=True)
     if request.letter is not None:
         return _taken_in(basis, request, request.letter)
-    return _nameless(basis, request, request.problem or Problem("missing_command_id", "a command needs an id"))
+    return _nameless(basis, request, request.defect or Defect("missing_command_id", "a command needs an id"))
 
 
 def _taken_in(basis: Basis, request: Request, letter: OldLetter) -> Settled:
@@ -31,9 +31,9 @@ def _taken_in(basis: Basis, request: Request, letter: OldLetter) -> Settled:
     return Settled(None, row, is_dropped=is_dropped)
 
 
-def _nameless(basis: Basis, request: Request, problem: Problem) -> Settled:
+def _nameless(basis: Basis, request: Request, defect: Defect) -> Settled:
     """A message without an id cannot be deduplicated, so it is not applied and not logged."""
-    letter = basis.letters.nameless(request.message, problem)
-    error = OutcomeError(code=problem.code, message=storable(problem.message, ERROR_CHARACTERS_MAX))
+    letter = basis.letters.nameless(request.message, defect)
+    error = OutcomeError(code=defect.code, message=storable(defect.message, ERROR_CHARACTERS_MAX))
     outcome = Outcome(command_id=None, type=request.message.type, status="failed", sequence=None, error=error)
     return Settled(outcome, letter, is_dropped=letter is None)

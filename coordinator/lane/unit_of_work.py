@@ -15,7 +15,7 @@ from coordinator.service.ids import derived_command_id
 from coordinator.service.options import NO_OPTIONS
 from coordinator.service.outcome import OutcomeError
 from coordinator.service.rows import R, Row
-from coordinator.stores.lane_tables import Counter, OutboxEntry
+from coordinator.stores.lane_tables import OutboxEntry, Series
 from coordinator.stores.port import StoreUnavailable, Transaction
 from coordinator.stores.row_checks import InvalidRow, RowChecks
 
@@ -56,11 +56,11 @@ class BatchWork(IdentityMap):
 
     def next_id(self, name: str) -> int:
         """The next number of the series `name`."""
-        before = self.get(Counter, name)
+        before = self.get(Series, name)
         if before is None:
-            return self.add(Counter(name=name, value=1)).value
+            return self.add(Series(name=name, value=1)).value
         value = before.value + 1
-        self.replace(Counter(name=name, value=value))
+        self.replace(Series(name=name, value=value))
         return value
 
     def add_numbered(self, row: R) -> R:

@@ -15,10 +15,10 @@ from coordinator.protocol.wire import (
     PACK_COMMANDS_MAX,
     PACK_CONTENT,
     CommandMessage,
+    Defect,
     Envelope,
     Packed,
     PackedBase,
-    Problem,
 )
 from coordinator.service.ids import is_system_id
 from coordinator.service.nesting import taken_apart
@@ -35,7 +35,7 @@ MESSAGE_TOO_LARGE: Final = "message_too_large"
 PACK_TOO_LARGE: Final = "pack_too_large"
 MALFORMED_COMMAND: Final = "malformed_command"
 UNREAD_PACK: Final = frozenset({MESSAGE_TOO_LARGE, PACK_TOO_LARGE})
-"""Of a pack with one of these problems the commands are found by their ids, and no more of them is read."""
+"""Of a pack with one of these defects the commands are found by their ids, and no more of them is read."""
 
 
 class _NamedBase(Struct):
@@ -62,48 +62,48 @@ _WITHIN: Final = 2
 def decode(
     envelope: Envelope, body: bytes, bytes_max: int = BODY_BYTES_MAX, commands_max: int = PACK_COMMANDS_MAX
 ) -> tuple[CommandMessage, ...]:
-    """The commands of one message, in order: at least one. Never raises: what is wrong is each command's `problem`."""
+    """The commands of one message, in order: at least one. Never raises: what is wrong is each command's `defect`."""
     try:
         return _decoded(envelope, body, bytes_max, commands_max)
     except Exception as error:  # noqa: BLE001  # whatever strangers make a parser do, the message is settled
-        problem = Problem("malformed_message", f"it cannot be read: {type(error).__name__}: {str(error)[:500]}")
-        return (_unreadable(envelope, body, problem),)
+        defect = Defect("malformed_message", f"it cannot be read: {type(error).__name__}: {str(error)[:500]}")
+        return (_unreadable(envelope, body, defect),)
 
 
 def _decoded(envelope: Envelope, body: bytes, bytes_max: int, commands_max: int) -> tuple[CommandMessage, ...]:
     headers = envelope.headers
     if HEADER_MALFORMED in headers:
         text = f"the AMQP properties cannot be decoded: {str(headers[HEADER_MALFORMED])[:1000]}"
-        return (_unreadable(envelope, body, Problem("malformed_properties", text)),)
+        return (_unreadable(envelope, body, Defect("malformed_properties", text)),)
     if envelope.content_type == PACK_CONTENT:
         return _decoded_pack(envelope, body, bytes_max, commands_max)
-    values, problem = _checked(headers.items())
+    values, defect = _checked(headers.items())
     message = _message(
         envelope,
         envelope.message_id if envelope.message_id is not None else headers.get(ID.header),
         envelope.type if envelope.type is not None else headers.get(TYPE.header),
         body,
         values,
-        problem,
+        defect,
         None,
     )
-    if len(body) > bytes_max and message.problem is None:
-        problem = Problem(MESSAGE_TOO_LARGE, f"the body has {len(body)} bytes; at most {bytes_max} are taken")
-        message = msgspec.structs.replace(message, problem=problem)
+    if len(body) > bytes_max and message.defect is None:
+        defect = Defect(MESSAGE_TOO_LARGE, f"the body has {len(body)} bytes; at most {bytes_max} are taken")
+        message = msgspec.structs.replace(message, defect=defect)
     return (_cut(message),)
 
 
 def _cut(message: CommandMessage) -> CommandMessage:
     size_bytes = len(message.arguments)
-    if message.problem is None or size_bytes <= KEPT_BYTES_MAX:
+    if message.defect is None or size_bytes <= KEPT_BYTES_MAX:
         return message
     return msgspec.structs.replace(message, arguments=message.arguments[:KEPT_BYTES_MAX], size_bytes=size_bytes)
 
 
 def _decoded_pack(envelope: Envelope, body: bytes, bytes_max: int, commands_max: int) -> tuple[CommandMessage, ...]:
     if len(body) > bytes_max:
-        problem = Problem(MESSAGE_TOO_LARGE, f"the pack has {len(body)} bytes; at most {bytes_max} are taken")
-        return _refused_pack(envelope, body, problem)
+        defect = Defect(MESSAGE_TOO_LARGE, f"the pack has {len(body)} bytes; at most {bytes_max} are taken")
+        return _refused_pack(envelope, body, defect)
     try:
         elements = _PACK.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -112,7 +112,7 @@ def _decoded_pack(envelope: Envelope, body: bytes, bytes_max: int, commands_max:
     if len(elements) > commands_max:
         return _refused_pack(envelope, body, _too_many(len(elements), commands_max))
     if not elements:
-        return (_unreadable(envelope, body, Problem("malformed_pack", "a pack holds at least one command")),)
+        return (_unreadable(envelope, body, Defect("malformed_pack", "a pack holds at least one command")),)
     return tuple(_of_packed(envelope, packed) for packed in elements)
 
 
@@ -120,8 +120,8 @@ def _decoded_elements(envelope: Envelope, body: bytes, commands_max: int) -> tup
     try:
         elements = _elements(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        problem = Problem("malformed_pack", f"the body of a pack must be a JSON array of objects: {error}")
-        return (_unreadable(envelope, body, problem),)
+        defect = Defect("malformed_pack", f"the body of a pack must be a JSON array of objects: {error}")
+        return (_unreadable(envelope, body, defect),)
     if len(elements) > commands_max:
         return _refused_pack(envelope, body, _too_many(len(elements), commands_max))
     return tuple(_decode_packed(envelope, element) for element in elements)
@@ -136,34 +136,34 @@ def _elements(body: bytes) -> list[bytes]:
     return [taken_out.get(element, element) for element in map(bytes, _ELEMENTS.decode(text))]
 
 
-def _refused_pack(envelope: Envelope, body: bytes, problem: Problem) -> tuple[CommandMessage, ...]:
+def _refused_pack(envelope: Envelope, body: bytes, defect: Defect) -> tuple[CommandMessage, ...]:
     """The commands of a pack that is not taken, by their ids, without what they carry: whoever sent them hears of it.
 
     Those without an id of their own are one message, the pack.
     """
     if len(body) > UNPACKED_BYTES_MAX:
-        return (_unreadable(envelope, body, problem),)
+        return (_unreadable(envelope, body, defect),)
     try:
         elements = _elements(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return (_unreadable(envelope, body, problem),)
+        return (_unreadable(envelope, body, defect),)
     named: list[CommandMessage] = []
     for element in elements[:UNPACKED_COMMANDS_MAX]:
-        message = _named(envelope, element, problem)
+        message = _named(envelope, element, defect)
         if message is not None:
             named.append(message)
-    whole = [] if len(named) == len(elements) > 0 else [_unreadable(envelope, body, problem)]
+    whole = [] if len(named) == len(elements) > 0 else [_unreadable(envelope, body, defect)]
     return (*named, *whole)
 
 
-def _named(envelope: Envelope, element: bytes, problem: Problem, *, kept: bytes = b"") -> CommandMessage | None:
+def _named(envelope: Envelope, element: bytes, defect: Defect, *, kept: bytes = b"") -> CommandMessage | None:
     """A command that is not taken, by its id; None: it has no usable one."""
     try:
         each = _name_of(element)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
     values, _ = _checked((field.header, getattr(each, field.name, None)) for field in OPTIONS)
-    message = _message(envelope, each.id, each.type, kept, values, problem, each.origin)
+    message = _message(envelope, each.id, each.type, kept, values, defect, each.origin)
     return None if message.command_id is None else _cut(message)
 
 
@@ -174,13 +174,13 @@ def _name_of(element: bytes) -> _NamedBase:
         return _NAMED.decode(taken_apart(element, _WITHIN)[0])
 
 
-def _too_many(commands: int, commands_max: int) -> Problem:
-    return Problem(PACK_TOO_LARGE, f"the pack has {commands} commands; at most {commands_max} are taken")
+def _too_many(commands: int, commands_max: int) -> Defect:
+    return Defect(PACK_TOO_LARGE, f"the pack has {commands} commands; at most {commands_max} are taken")
 
 
-def _unreadable(envelope: Envelope, body: bytes, problem: Problem) -> CommandMessage:
+def _unreadable(envelope: Envelope, body: bytes, defect: Defect) -> CommandMessage:
     origin = _origin(envelope, None)
-    return _cut(CommandMessage(command_id=None, type=None, arguments=body, origin=origin, problem=problem))
+    return _cut(CommandMessage(command_id=None, type=None, arguments=body, origin=origin, defect=defect))
 
 
 def _origin(envelope: Envelope, said: object) -> Origin:
@@ -199,34 +199,34 @@ def _decode_packed(envelope: Envelope, element: bytes) -> CommandMessage:
     try:
         message = _of_unchecked(envelope, _UNCHECKED.decode(text))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        problem = Problem(MALFORMED_COMMAND, f"not the JSON object that a command of a pack is: {error}")
-        return _named(envelope, element, problem, kept=element) or _unreadable(envelope, element, problem)
+        defect = Defect(MALFORMED_COMMAND, f"not the JSON object that a command of a pack is: {error}")
+        return _named(envelope, element, defect, kept=element) or _unreadable(envelope, element, defect)
     return _cut(msgspec.structs.replace(message, arguments=taken_out.get(message.arguments, message.arguments)))
 
 
-def _of_packed(envelope: Envelope, packed: PackedBase, problem: Problem | None = None) -> CommandMessage:
-    """Of options that are checked; `problem` is what is wrong with one of them."""
+def _of_packed(envelope: Envelope, packed: PackedBase, defect: Defect | None = None) -> CommandMessage:
+    """Of options that are checked; `defect` is what is wrong with one of them."""
     command_id, command_type, arguments, origin, *values = astuple(packed)
-    return _message(envelope, command_id, command_type, bytes(arguments), values, problem, origin)
+    return _message(envelope, command_id, command_type, bytes(arguments), values, defect, origin)
 
 
 def _of_unchecked(envelope: Envelope, packed: PackedBase) -> CommandMessage:
-    values, problem = _checked(zip(HEADERS, astuple(packed)[len(PackedBase.__struct_fields__) :], strict=True))
-    return _message(envelope, packed.id, packed.type, bytes(packed.args), values, problem, packed.origin)
+    values, defect = _checked(zip(HEADERS, astuple(packed)[len(PackedBase.__struct_fields__) :], strict=True))
+    return _message(envelope, packed.id, packed.type, bytes(packed.args), values, defect, packed.origin)
 
 
-def _checked(given: Iterable[tuple[str, object]]) -> tuple[list[Any], Problem | None]:
+def _checked(given: Iterable[tuple[str, object]]) -> tuple[list[Any], Defect | None]:
     """What can be read of the options among some headers, in the order of their table; also what is wrong with one."""
     values: list[Any] = [None] * len(OPTIONS)
-    problem: Problem | None = None
+    defect: Defect | None = None
     for header, value in given:
         known = _PLACES.get(header)
         if known is not None and value is not None:
             place, check = known
             values[place] = checked = check(value)
             if checked is None:
-                problem = _wrong_option(OPTIONS[place], value) or problem
-    return values, problem
+                defect = _wrong_option(OPTIONS[place], value) or defect
+    return values, defect
 
 
 def _message(
@@ -235,46 +235,46 @@ def _message(
     command_type: object,
     arguments: bytes,
     values: list[Any],
-    problem: Problem | None,
+    defect: Defect | None,
     origin: object,
 ) -> CommandMessage:
-    """A command of its parts. `problem` is what is wrong with its options.
+    """A command of its parts. `defect` is what is wrong with its options.
 
     That hides whatever else is wrong with it: without its conditions it is another command.
     """
-    if problem is None and (values[_PUBLISHER] is None) != (values[_PUBLISHER_SEQ] is None):
-        problem = Problem(INVALID_HEADER, f"{HEADERS[_PUBLISHER]} and {HEADERS[_PUBLISHER_SEQ]} belong together")
+    if defect is None and (values[_PUBLISHER] is None) != (values[_PUBLISHER_SEQ] is None):
+        defect = Defect(INVALID_HEADER, f"{HEADERS[_PUBLISHER]} and {HEADERS[_PUBLISHER_SEQ]} belong together")
     clean_id: str | None = _check_id(command_id)
     if clean_id is None:
-        problem = problem or _wrong_id(command_id)
+        defect = defect or _wrong_id(command_id)
     elif not envelope.is_system and is_system_id(clean_id):
         text = f"ids of UUID version 8 are the system's own: choose another version than that of {clean_id}"
-        problem, clean_id = problem or Problem("reserved_command_id", text), None
+        defect, clean_id = defect or Defect("reserved_command_id", text), None
     clean_type: str | None = _check_type(command_type)
     if clean_type is None:
         text = f"a command needs a type, {TYPE.form.words}, as property type or header {TYPE.header}"
-        problem = problem or Problem("missing_command_type", text)
+        defect = defect or Defect("missing_command_type", text)
     return CommandMessage(
         clean_id,
         clean_type,
         arguments,
         _origin(envelope, origin) if envelope.is_system else "public",
-        problem,
+        defect,
         *values,
     )
 
 
-def _wrong_id(command_id: object) -> Problem:
+def _wrong_id(command_id: object) -> Defect:
     if command_id is None:
         text = f"a command needs an id, {ID.form.words}, as message_id or header {ID.header}"
-        return Problem("missing_command_id", text)
-    return Problem("invalid_command_id", f"the command id must be {ID.form.words}: {_shown(command_id)}")
+        return Defect("missing_command_id", text)
+    return Defect("invalid_command_id", f"the command id must be {ID.form.words}: {_shown(command_id)}")
 
 
-def _wrong_option(field: Field, value: object) -> Problem | None:
+def _wrong_option(field: Field, value: object) -> Defect | None:
     if field.form.words is None:
         return None
-    return Problem(INVALID_HEADER, f"{field.header} must be {field.form.words}: {_shown(value)}")
+    return Defect(INVALID_HEADER, f"{field.header} must be {field.form.words}: {_shown(value)}")
 
 
 def _shown(value: object) -> str:

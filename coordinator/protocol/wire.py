@@ -37,7 +37,7 @@ class Envelope(Struct, frozen=True, kw_only=True):
     is_system: bool = False
 
 
-class Problem(Struct, frozen=True):
+class Defect(Struct, frozen=True):
     """Why a message cannot be taken as a command."""
 
     code: str
@@ -50,14 +50,14 @@ class CommandMessage(Struct, frozen=True):
     `continuation` is the type of the command that its outcome is to become (coordinator/service/continuation.py).
     `origin` is who says it, by the way on which it came; it stays with the command wherever that goes.
 
-    With a `problem` the rest is what could be read of it.
+    With a `defect` the rest is what could be read of it.
     """
 
     command_id: str | None
     type: str | None
     arguments: bytes
     origin: Origin = "public"
-    problem: Problem | None = None
+    defect: Defect | None = None
     deadline_ms: int | None = None
     expected_version: int | None = None
     publisher: str | None = None
@@ -105,7 +105,7 @@ def fingerprint_of(message: CommandMessage) -> str:
     """
     content = message.arguments
     # What is nested too deep is refused, and must not be read differently wherever the stack is nearer to its end.
-    if message.problem is None and not is_too_deep(content):
+    if message.defect is None and not is_too_deep(content):
         try:
             content = msgspec.json.encode(msgspec.json.decode(content), order="deterministic")
         except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):

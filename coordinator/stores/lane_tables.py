@@ -1,6 +1,6 @@
 """The tables that the coordinator keeps in every database beside the service's own.
 
-The command log and the counters are the public record: gateways and operators read them.
+The command log and the series are the public record: gateways and operators read them.
 """
 
 from datetime import datetime
@@ -53,7 +53,7 @@ class LogEntry(Row, frozen=True, kw_only=True):
     settled_at: datetime
 
 
-class Counter(Row, frozen=True, kw_only=True):
+class Series(Row, frozen=True, kw_only=True):
     """The last number given out of one gapless series."""
 
     table: ClassVar[str] = "counters"
@@ -162,7 +162,7 @@ class DeadLetter(Row, frozen=True, kw_only=True):
 
 LANE_MODELS: tuple[type[Row], ...] = (
     LogEntry,
-    Counter,
+    Series,
     OutboxEntry,
     PublisherPosition,
     Cancellation,
@@ -201,7 +201,7 @@ Table(
 )
 
 Table(
-    Counter.table,
+    Series.table,
     metadata,
     Column("name", _Ascii, primary_key=True),
     Column("value", BigInteger, nullable=False),

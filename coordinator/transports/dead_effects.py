@@ -4,12 +4,12 @@ import hashlib
 
 from coordinator.lane.control import EFFECT_TEXT_CHARACTERS_MAX, DeadEffect
 from coordinator.lane.letters import REASON_CHARACTERS_MAX, TRACEBACK_CHARACTERS_MAX
-from coordinator.protocol.wire import CommandMessage, Problem
+from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.service.ids import system_command_id
 from coordinator.service.text import storable, storable_end
 
 
-def dead_effect(message: CommandMessage, problem: Problem, traceback: str | None = None) -> DeadEffect:
+def dead_effect(message: CommandMessage, defect: Defect, traceback: str | None = None) -> DeadEffect:
     """What the lane gets of an effect that nothing could be made of; its text as far as it fits."""
     body = message.arguments.decode("utf-8", "backslashreplace")[:EFFECT_TEXT_CHARACTERS_MAX]
     return DeadEffect(
@@ -17,8 +17,8 @@ def dead_effect(message: CommandMessage, problem: Problem, traceback: str | None
         effect_type=message.type,
         body=body,
         size_bytes=None if body.encode() == message.arguments else len(message.arguments),
-        code=problem.code,
-        reason=storable(problem.message, REASON_CHARACTERS_MAX),
+        code=defect.code,
+        reason=storable(defect.message, REASON_CHARACTERS_MAX),
         traceback=None if traceback is None else storable_end(traceback, TRACEBACK_CHARACTERS_MAX),
         origin=message.origin,
     )

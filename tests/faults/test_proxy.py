@@ -10,7 +10,7 @@ import pytest
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
-from coordinator.stores.lane_tables import Counter
+from coordinator.stores.lane_tables import Series
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Lease, Read, StoreUnavailable
 from tests.faults.fleet import through
@@ -87,7 +87,7 @@ class Struck:
                 lease = await asyncio.to_thread(store.take_over, "holder", NOW)
                 strike = asyncio.create_task(proxy.strike_at_commit(what, STRIKE_TIMEOUT_S, late_s=late_s))
                 await asyncio.sleep(0)
-                change = changes(inserts=[Counter(name="n", value=1)])
+                change = changes(inserts=[Series(name="n", value=1)])
                 committing = asyncio.create_task(asyncio.to_thread(commit, store, lease, change))
                 assert await strike, "no commit was seen"
                 yield committing
@@ -102,7 +102,7 @@ class Struck:
     def counters(self) -> int:
         transaction = self.successor.begin()
         try:
-            (rows,) = transaction.load([Read(Counter, "name", ["n"])])
+            (rows,) = transaction.load([Read(Series, "name", ["n"])])
         finally:
             transaction.rollback()
         return len(rows)

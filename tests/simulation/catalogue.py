@@ -401,7 +401,7 @@ _rewritten(
     IdentityMap,
     "undo",
     "if previous is _ABSENT:",
-    "if type(slots.get(key)).__name__ == 'Counter':\n            pass\n        elif previous is _ABSENT:",
+    "if type(slots.get(key)).__name__ == 'Series':\n            pass\n        elif previous is _ABSENT:",
 )
 _rewritten(
     "piece-drops-a-command",
@@ -532,7 +532,7 @@ def emission_not_undone(patches: Patches) -> None:
         IdentityMap,
         "undo",
         "if previous is _ABSENT:",
-        "kind = type(slots.get(key)).__name__\n        if kind == 'OutboxEntry' or kind == 'Counter' "
+        "kind = type(slots.get(key)).__name__\n        if kind == 'OutboxEntry' or kind == 'Series' "
         "and key == 'outbox':\n            pass\n        elif previous is _ABSENT:",
     )
 

@@ -255,7 +255,7 @@ def _of_letters() -> Iterator[Mutant]:
         settle_module,
         "recorded",
         "return Settled(None, entry=entry, blocks=True)",
-        "letter = basis.letters.failed(message, Problem('x', ''), None, None)\n"
+        "letter = basis.letters.failed(message, Defect('x', ''), None, None)\n"
         "            return Settled(None, letter, entry, blocks=True)",
     )
     yield rewritten(
@@ -263,7 +263,7 @@ def _of_letters() -> Iterator[Mutant]:
         "strangers fill the table with letters without an id",
         Letters,
         "_has_room",
-        "if counter is not None and counter.value >= self._nameless_max:",
+        "if series is not None and series.value >= self._nameless_max:",
         "if False:",
     )
     yield rewritten(

@@ -10,7 +10,7 @@ import msgspec
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.ids import continuation_command_id, replay_command_id, system_command_id
 from coordinator.service.options import Options
-from coordinator.stores.lane_tables import Counter, DeadLetter, LogEntry, OutboxEntry
+from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry, Series
 from tests.simulation.services import TARGETS
 
 if TYPE_CHECKING:
@@ -130,13 +130,13 @@ class Book:
         most = self.world.settings.nameless_dead_max
         for origin, name in _NAMELESS.items():
             nameless = sum(each.command_id is None and each.origin == origin for each in letters.values())
-            counter = database.table(Counter).get(name)
+            counter = database.table(Series).get(name)
             if nameless != (0 if counter is None else counter.value):
                 self._alarm(f"{nameless} letters of {origin} origin have no id, and the counter says {counter}")
             if nameless > most:
                 self._alarm(f"{nameless} letters of {origin} origin without an id are kept; at most {most} may be")
             self.was_full = self.was_full or nameless == most
-        series = database.table(Counter).get("dead_letters")
+        series = database.table(Series).get("dead_letters")
         if len(self.ever) != (0 if series is None else series.value):
             self._alarm(f"there were {len(self.ever)} letters, and the counter says {series}")
 

@@ -300,8 +300,8 @@ _CONTROL = _OPERATORS | {"lane.marker", "lane.dead_effect"}
 
 def refusal_of(lane: str, message: CommandMessage) -> str | None:
     """Why a command is not even tried: who may say what comes before whether it makes sense."""
-    if message.problem is not None:
-        return message.problem.code
+    if message.defect is not None:
+        return message.defect.code
     if message.continuation is not None:
         refused = _is_refused(lane, message, message.continuation)
         if refused is not None:

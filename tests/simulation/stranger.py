@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pika
 
-from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Problem, encode_pack
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Defect, encode_pack
 from coordinator.service.ids import continuation_command_id, replay_command_id
 from coordinator.worker.outbox_watch import marker_id
 from tests.simulation.broker import DEAD, Message, public_message
@@ -153,13 +153,13 @@ class Stranger:
         for _ in range(PACK_MAX + 1 + int(self.world.chance() * 3)):
             _, command_type, arguments = self._public("ledger")
             commands.append(CommandMessage(command_id=self._id(), type=command_type, arguments=arguments))
-        problem = Problem("pack_too_large", "")
+        defect = Defect("pack_too_large", "")
         ids: list[str | None] = []
         for place, command in enumerate(commands):
             if self.world.chance() < 0.2:
                 commands[place] = msgspec.structs.replace(command, command_id=None)
                 continue
-            expected = msgspec.structs.replace(command, arguments=b"", problem=problem)
+            expected = msgspec.structs.replace(command, arguments=b"", defect=defect)
             ids.append(self._expected("ledger", expected))
         if len(ids) < len(commands):
             ids.append(None)
@@ -207,7 +207,7 @@ class Stranger:
             self.world.expired.add(command_id)
         else:
             headers |= {"reason": "handler_error", "error": "forged", "sequence": 1}
-            message = msgspec.structs.replace(message, problem=Problem("dead_lettered", ""))
+            message = msgspec.structs.replace(message, defect=Defect("dead_lettered", ""))
         self._expected(lane, message)
         properties = pika.BasicProperties(message_id=command_id, type=command_type, headers=headers)
         self._publish(f"{lane}{DEAD}", public_message(properties, arguments, (command_id,), exchange=""))
@@ -219,7 +219,7 @@ class Stranger:
             command_id=self._id(),
             type="ledger.open",
             arguments=arguments,
-            problem=Problem("message_too_large", ""),
+            defect=Defect("message_too_large", ""),
         )
         self._expected("ledger", message)
         properties = pika.BasicProperties(message_id=message.command_id, type=message.type)
@@ -229,7 +229,7 @@ class Stranger:
         """Ahead of everybody, where the broker lets him."""
         lane, command_type, arguments = self._public()
         message = CommandMessage(
-            command_id=self._id(), type=command_type, arguments=arguments, problem=Problem("priority_not_taken", "")
+            command_id=self._id(), type=command_type, arguments=arguments, defect=Defect("priority_not_taken", "")
         )
         self._expected(lane, message)
         properties = pika.BasicProperties(message_id=message.command_id, type=command_type, priority=9)

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from coordinator.protocol.wire import CommandMessage, fingerprint_of
-from coordinator.stores.lane_tables import Counter, LogEntry, OutboxEntry
+from coordinator.stores.lane_tables import LogEntry, OutboxEntry, Series
 from tests.simulation import letters, parked
 from tests.simulation.model import Model
 from tests.simulation.services import SINKS, Note, Report
@@ -94,7 +94,7 @@ def _replay(world: World, models: dict[str, Model], commands: dict[str, CommandM
             found.append(f"{entry.command_id} ({entry.type}) is in the log of {lane}: nobody sent it before that")
             continue
         # Of one that was refused as it came, not all was read.
-        is_read = message.problem is None
+        is_read = message.defect is None
         if is_read and _fingerprint(message.type, message.expected_version, message.arguments) != entry.fingerprint:
             found.append(f"{entry.command_id} is in the log with another content")
         wrong = models[lane].check(entry, message, world.databases[lane].cancelled)
@@ -179,7 +179,7 @@ def _state(database: Database, model: Model) -> list[str]:
     if reports != model.reports:
         found.append(f"reported {reports}, and should have reported {model.reports}")
     series = "accounts" if model.lane == "ledger" else "notes"
-    counter = database.table(Counter).get(series)
+    counter = database.table(Series).get(series)
     if (counter.value if counter else 0) != model.last_id:
         found.append(f"the counter {series} is {counter}, and should be {model.last_id}")
     return found

@@ -371,7 +371,7 @@ class World:
             for command in message.delivered(self.settings).commands:
                 if command.command_id is not None:
                     continue
-                if not book.is_kept(source_of_nameless(command, command.problem, database.lane)):
+                if not book.is_kept(source_of_nameless(command, command.defect, database.lane)):
                     self.violation(f"a message without an id was acknowledged, and is nowhere: {command}")
 
     def projected(self, lane: str, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> None:

@@ -20,7 +20,7 @@ from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome
 from coordinator.service.rows import R
 from coordinator.service.service import Service
-from coordinator.stores.lane_tables import Counter, DeadLetter, LogEntry, OutboxEntry, ParkedCommand, PublisherPosition
+from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry, ParkedCommand, PublisherPosition, Series
 from coordinator.stores.port import Store
 from tests.support.ledger import LEDGER, Account, Close, Deposit, Forward, Fragile, OpenAccount, Remark, Rename, Tamper
 from tests.support.store_contract import NOW, OpenStore
@@ -483,7 +483,7 @@ class LaneContract:
             position += size
         assert {row.id: (row.owner, row.balance) for row in lane.rows(Account)} == model.accounts
         assert [entry.sequence for entry in lane.log()] == list(range(1, len({number for number, _ in stream}) + 1))
-        counters = {row.name: row.value for row in lane.rows(Counter)}
+        counters = {row.name: row.value for row in lane.rows(Series)}
         assert counters.get("accounts", 0) == model.last_id
 
 

@@ -9,11 +9,11 @@ from coordinator.lane.control import DeadEffect, DiscardLetter, ReplayLetter, Wi
 from coordinator.lane.delivery import Delivery, OldLetter
 from coordinator.lane.outbox import message_of
 from coordinator.protocol.decoding import decode
-from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, Problem
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Defect, Envelope
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.ids import replay_command_id
 from coordinator.service.options import Options
-from coordinator.stores.lane_tables import Counter, DeadLetter, OutboxEntry
+from coordinator.stores.lane_tables import DeadLetter, OutboxEntry, Series
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import Deposit, Forward, Fragile, OpenAccount, Remark, Tamper
 from tests.support.store_contract import OpenStore
@@ -74,7 +74,7 @@ class LetterContract:
         assert successor.settle(pack(b'{"type":"t9"}')).dropped == 1
         successor.do(DiscardLetter(letter=successor.rows(DeadLetter)[0].id))
         assert successor.settle(pack(b'{"type":"t9"}')).dropped == 0
-        assert [row.value for row in successor.rows(Counter) if row.name == "dead_letters.nameless"] == [3]
+        assert [row.value for row in successor.rows(Series) if row.name == "dead_letters.nameless"] == [3]
 
     def test_strangers_letters_take_no_room_of_the_system_s(
         self, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
@@ -83,7 +83,7 @@ class LetterContract:
         lane = LaneUnderTest(open_store())
         lane.settle(pack(b"0", b"1", b"2", b"3"))
         ours = CommandMessage(
-            command_id=None, type="t", arguments=b"", origin="system", problem=Problem("malformed_properties", "x")
+            command_id=None, type="t", arguments=b"", origin="system", defect=Defect("malformed_properties", "x")
         )
         assert lane.settle(Delivery(tag=1, commands=(ours,))).dropped == 0
         effects = [

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import asdict
 
 from coordinator.service.rows import Row
-from coordinator.stores.lane_tables import Counter, LogEntry
+from coordinator.stores.lane_tables import LogEntry, Series
 from coordinator.stores.port import (
     BatchFault,
     Changes,
@@ -193,10 +193,10 @@ class StoreContract:
     def test_rows_with_text_keys_are_updated(self, open_store: OpenStore) -> None:
         store = open_store()
         lease = store.take_over("holder", NOW)
-        lease = commit(store, lease, changes(inserts=[Counter(name="a", value=1), Counter(name="A", value=1)]))
-        commit(store, lease, changes(updates=[Counter(name="a", value=9)]))
+        lease = commit(store, lease, changes(inserts=[Series(name="a", value=1), Series(name="A", value=1)]))
+        commit(store, lease, changes(updates=[Series(name="a", value=9)]))
         transaction = store.begin()
-        values = {row.name: row.value for row in _loaded(transaction, Counter, "name", "a", "A")}
+        values = {row.name: row.value for row in _loaded(transaction, Series, "name", "a", "A")}
         transaction.rollback()
         assert values == {"a": 9, "A": 1}
 

@@ -22,7 +22,7 @@ def test_the_commands_of_a_pack_that_is_too_large_are_found_by_their_ids() -> No
         assert [(each.command_id, each.type, each.continuation) for each in found] == [
             (each.command_id, each.type, each.continuation) for each in messages
         ]
-        assert {each.problem.code for each in found if each.problem is not None} == {code}
+        assert {each.defect.code for each in found if each.defect is not None} == {code}
     nameless = decode(pack, b"[" + b",".join([b"{}"] * 300_000) + b"]")
     assert len(nameless) == 1
 
@@ -69,7 +69,7 @@ def test_a_command_that_is_nested_too_deep_hides_no_other_of_its_pack(
         if place == "args":
             assert found[1].arguments == found[4].arguments == deep.encode()
             assert is_too_deep(found[1].arguments) == (depth > 100)
-        codes.append([None if each.problem is None else each.problem.code for each in found])
+        codes.append([None if each.defect is None else each.defect.code for each in found])
     assert codes[0] == codes[1]
     assert {each.command_id for each in at(800, commands_max=2)} == {*known}
 
@@ -140,7 +140,7 @@ def test_whatever_is_wrong_with_one_command_s_arguments_hides_no_other_of_its_pa
     parts = [f'{{"id":"{each}","type":"t.t","args":{text}}}' for each, text in zip(ids, texts, strict=True)]
     body = ("[" + ",".join(parts) + "]").encode()
     found = decode(Envelope(content_type=PACK_CONTENT), body)
-    assert [(each.command_id, each.arguments.decode(), each.problem) for each in found] == [
+    assert [(each.command_id, each.arguments.decode(), each.defect) for each in found] == [
         (each, text, None) for each, text in zip(ids, texts, strict=True)
     ]
     assert {each.command_id for each in decode(Envelope(content_type=PACK_CONTENT), body, commands_max=2)} == {*ids}
@@ -161,9 +161,9 @@ def test_a_member_that_no_command_has_is_named_and_hides_no_other_command() -> N
     body = f'[{{{parts[0]}}},{{{parts[1]},"deadline_ms":5}},{{{parts[2]}}}]'.encode()
     found = decode(Envelope(content_type=PACK_CONTENT), body)
     assert [each.command_id for each in found] == ids
-    assert [each.problem is not None for each in found] == [False, True, False]
-    assert found[1].problem is not None
-    assert (found[1].problem.code, "`deadline_ms`" in found[1].problem.message) == ("malformed_command", True)
+    assert [each.defect is not None for each in found] == [False, True, False]
+    assert found[1].defect is not None
+    assert (found[1].defect.code, "`deadline_ms`" in found[1].defect.message) == ("malformed_command", True)
 
 
 @pytest.mark.parametrize(
@@ -171,8 +171,8 @@ def test_a_member_that_no_command_has_is_named_and_hides_no_other_command() -> N
 )
 def test_half_a_place_in_a_session_is_refused(headers: dict[str, object]) -> None:
     (message,) = decode(Envelope(message_id=new_command_id(), type="t.t", headers=headers), b"{}")
-    assert message.problem is not None
-    assert message.problem.code == "invalid_header"
+    assert message.defect is not None
+    assert message.defect.code == "invalid_header"
 
 
 def test_in_a_pack_that_is_too_large_what_is_wrong_with_one_command_hides_no_other() -> None:
@@ -182,7 +182,7 @@ def test_in_a_pack_that_is_too_large_what_is_wrong_with_one_command_hides_no_oth
         body = b"[" + b",".join([*elements[:700], odd, *elements[700:]]) + b"]"
         found = decode(Envelope(content_type=PACK_CONTENT), body)
         assert [each.command_id for each in found] == [*ids, None]
-        assert {each.problem.code for each in found if each.problem is not None} == {"pack_too_large"}
+        assert {each.defect.code for each in found if each.defect is not None} == {"pack_too_large"}
 
 
 @pytest.mark.parametrize("content_type", [None, PACK_CONTENT])

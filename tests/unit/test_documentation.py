@@ -268,7 +268,7 @@ def codes_of_the_lane() -> set[str]:
         named = dict(re.findall(r'^([A-Z_]+): Final = "([a-z_]+)"$', text, re.MULTILINE))
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                first = node.args[:1] if node.func.id in ("Problem", "Rejected") else []
+                first = node.args[:1] if node.func.id in ("Defect", "Rejected") else []
                 given = [word.value for word in node.keywords if word.arg == "code"]
                 for argument in (*first, *given):
                     if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
@@ -311,7 +311,7 @@ def test_the_example_for_amqp_tools_is_a_command_of_ours() -> None:
     headers["command-id"] = FULL.command_id
     [body] = re.findall(r"--body '([^']*)'", shell)
     [message] = decode(Envelope(content_type="application/json", headers=headers), body.encode())
-    assert message.problem is None
+    assert message.defect is None
     [command] = [handler.command for handler in HANDLERS if handler.command.type == message.type]
     parse(command, message.arguments)
     assert f"--exchange {WRITES_EXCHANGE} --routing-key {command.lane()}" in shell
@@ -351,7 +351,7 @@ def test_the_example_in_python_is_a_command_of_ours_and_prints_its_outcome(
     assert [(queue, auto_ack) for queue, _, auto_ack in consumers] == [(properties.reply_to, True)]
     envelope = Envelope(message_id=properties.message_id, type=properties.type, content_type=properties.content_type)
     [message] = decode(envelope, sent["body"].encode())
-    assert message.problem is None
+    assert message.defect is None
     [command] = [handler.command for handler in HANDLERS if handler.command.type == message.type]
     parse(command, message.arguments)
     assert (sent["exchange"], sent["routing_key"], sent["mandatory"]) == (WRITES_EXCHANGE, command.lane(), True)

@@ -67,7 +67,7 @@ def test_an_option_is_read_alike_by_itself_and_in_a_pack(field: Field) -> None:
         assert alone == packed, value
         is_taken = value in GOOD[field.header] or value in IN_OTHER_WORDS.get(field.header, [])
         if is_taken and not isinstance(value, bool | float):
-            assert (alone.problem, getattr(alone, field.attribute) is not None) == (None, True), value
+            assert (alone.defect, getattr(alone, field.attribute) is not None) == (None, True), value
 
 
 def test_an_option_that_is_said_in_another_way_hides_no_other_command() -> None:
@@ -75,7 +75,7 @@ def test_an_option_that_is_said_in_another_way_hides_no_other_command() -> None:
     commands = [{"id": each, "type": "t.t", "args": {}, "deadline": 7} for each in ids]
     commands[1]["deadline"] = "7"
     found = decode(Envelope(content_type=PACK_CONTENT), msgspec.json.encode(commands))
-    assert [(each.command_id, each.deadline_ms, each.problem) for each in found] == [(each, 7, None) for each in ids]
+    assert [(each.command_id, each.deadline_ms, each.defect) for each in found] == [(each, 7, None) for each in ids]
 
 
 def test_what_is_written_is_read_as_it_was() -> None:

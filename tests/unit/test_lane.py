@@ -11,7 +11,7 @@ import pytest
 from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.service.rows import R, by_key
-from coordinator.stores.lane_tables import Counter
+from coordinator.stores.lane_tables import Series
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Backlog, Changes, Conflict, Lease, Read, StoreUnavailable, Transaction
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
@@ -325,7 +325,7 @@ def test_a_row_that_was_added_and_undone_is_read_as_it_is(lane: LaneUnderTest, d
 
 def test_a_row_that_the_database_has_already_fails_its_command(lane: LaneUnderTest, database: MemoryDatabase) -> None:
     """The counter was lost, say by a restored backup: the number is taken."""
-    del database.tables[Counter]["accounts"]
+    del database.tables[Series]["accounts"]
     successor = LaneUnderTest(MemoryStore(database), "successor")
     assert codes(successor.do(OpenAccount(owner="b"), OpenAccount(owner="c"))) == ["database_refused"] * 2
     assert codes(successor.do(Deposit(id=1, amount=5))) == ["applied"]

@@ -12,7 +12,7 @@ from coordinator.lane.delivery import Delivery, Settlement, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.service import Service
-from coordinator.stores.lane_tables import Cancellation, Counter, DeadLetter, PublisherPosition
+from coordinator.stores.lane_tables import Cancellation, DeadLetter, PublisherPosition, Series
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import LEDGER, Account, Deposit, OpenAccount, Tamper
@@ -270,7 +270,7 @@ def test_a_command_that_blocks_keeps_back_what_comes_after_it_and_settles_what_c
     assert blocking.rows(Account)[0].balance == 1
     assert len(blocking.log()) == 2
     assert blocking.rows(DeadLetter) == []
-    assert blocking.rows(Counter) == [Counter(name="accounts", value=1)]
+    assert blocking.rows(Series) == [Series(name="accounts", value=1)]
     cancel(database, 2)
     after: Settlement = blocking.settle()
     assert (after.tags, codes(after.outcomes)) == ([batch[1].tag, batch[2].tag], ["cancelled", "applied"])

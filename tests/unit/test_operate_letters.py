@@ -21,7 +21,7 @@ from coordinator.operate import orders
 from coordinator.operate.letters import SHOWN_CHARACTERS_MAX
 from coordinator.operate.orders import ORDERS_AT_ONCE, message_of
 from coordinator.operate.output import as_user
-from coordinator.protocol.wire import CommandMessage, Problem
+from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending
@@ -132,8 +132,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 def test_letters_are_found_by_what_they_are(world: World) -> None:
     first = world.bury(arguments=b'{"name": "na\\u00efve"}')
     world.bury(type=GHOSTS[1], origin="system")
-    world.bury(command_id=None, problem=Problem("missing_command_id", "no id"), arguments=b"%_\\naked\xff")
-    world.bury(command_id=None, problem=Problem("missing_command_id", "no id"), arguments=b"%_\\naked\xff")
+    world.bury(command_id=None, defect=Defect("missing_command_id", "no id"), arguments=b"%_\\naked\xff")
+    world.bury(command_id=None, defect=Defect("missing_command_id", "no id"), arguments=b"%_\\naked\xff")
     world.bury(type="users.credit", arguments=b'{"id": 0}')
     assert world.numbers() == [1, 2, 3, 4]
     for options, expected in (
@@ -188,8 +188,8 @@ HOSTILE = {
 @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
 @pytest.mark.parametrize("is_named", [True, False])
 def test_any_letter_can_be_shown_and_says_nothing_to_the_terminal(world: World, body: bytes, is_named: bool) -> None:
-    problem = Problem("invalid_header", f"bad \x1b[2J {body[:20]!r} \x9b")
-    world.bury(arguments=body, problem=problem, **({} if is_named else {"command_id": None}))
+    defect = Defect("invalid_header", f"bad \x1b[2J {body[:20]!r} \x9b")
+    world.bury(arguments=body, defect=defect, **({} if is_named else {"command_id": None}))
     for command in (("dead", "list", "users"), ("dead", "show", "--letter", 1, "--lane", "users")):
         for form in ((), ("--json",)):
             out = world.run(*command, *form).stdout
@@ -321,8 +321,8 @@ def test_a_mismatch_of_the_systems_own_is_mended_by_its_number(world: World) -> 
 
 
 def test_a_letter_without_an_id_is_replayed_with_new_arguments_and_gets_one(world: World) -> None:
-    problem = Problem("missing_command_id", "no id")
-    world.bury(command_id=None, type="users.credit", arguments=b"x" * 100_000, problem=problem)
+    defect = Defect("missing_command_id", "no id")
+    world.bury(command_id=None, type="users.credit", arguments=b"x" * 100_000, defect=defect)
     cut = world.run("dead", "replay", "--letter", 1, "--lane", "users", expect=1)
     assert "give its arguments again" in cut.stderr
     [replayed] = world.json("dead", "replay", "--letter", 1, "--lane", "users", "--args", '{"id": 1, "amount": 1}')

@@ -82,7 +82,7 @@ async def test_arguments_that_are_no_json_spoil_no_pack(arguments: bytes) -> Non
     packs = list(packs_of(entries, lambda _: False))
     assert numbers(packs) == [([1], False), ([2], False), ([3, 4], False)]
     body = encode_pack([entry.message for entry in packs[2][0]])
-    assert [command.problem for command in decode(Envelope(content_type=PACK_CONTENT), body)] == [None, None]
+    assert [command.defect for command in decode(Envelope(content_type=PACK_CONTENT), body)] == [None, None]
 
 
 async def test_an_id_whose_outcome_is_expected_travels_alone() -> None:

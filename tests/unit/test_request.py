@@ -27,10 +27,10 @@ TARGETS = targets_of(registry().services)
 USERS_HANDLERS = {handler.command.type: handler for handler in USERS.handlers}
 
 
-def problem_of(service: Service, message: CommandMessage) -> str | None:
+def defect_of(service: Service, message: CommandMessage) -> str | None:
     handlers = {handler.command.type: handler for handler in (*service.handlers, *CONTROL_HANDLERS)}
-    problem = prepare(message, handlers, redelivered=False, targets=TARGETS).problem
-    return None if problem is None else problem.code
+    defect = prepare(message, handlers, redelivered=False, targets=TARGETS).defect
+    return None if defect is None else defect.code
 
 
 def message(command_type: str, origin: Origin, **options: Any) -> CommandMessage:
@@ -46,14 +46,14 @@ def hidden(service: Service) -> list[str]:
 def test_of_every_service_strangers_may_issue_the_public_types_and_no_others(service: Service) -> None:
     assert {"lane.replay", "lane.discard", "lane.withdraw", "lane.release", "lane.dead_effect"} <= set(hidden(service))
     for command_type in hidden(service):
-        assert problem_of(service, message(command_type, "public")) == "forbidden_command_type"
-        assert problem_of(service, message(command_type, "system")) != "forbidden_command_type"
+        assert defect_of(service, message(command_type, "public")) == "forbidden_command_type"
+        assert defect_of(service, message(command_type, "system")) != "forbidden_command_type"
     for handler in service.public_handlers:
-        assert problem_of(service, message(handler.command.type, "public")) != "forbidden_command_type"
+        assert defect_of(service, message(handler.command.type, "public")) != "forbidden_command_type"
 
 
 @pytest.mark.parametrize(
-    ("origin", "continuation", "problem"),
+    ("origin", "continuation", "defect"),
     [
         ("public", "users.continue_purchase", "forbidden_command_type"),
         ("system", "users.continue_purchase", None),
@@ -64,17 +64,17 @@ def test_of_every_service_strangers_may_issue_the_public_types_and_no_others(ser
         ("public", "effects.payments", "unknown_lane"),
     ],
 )
-def test_a_continuation_goes_to_a_lane_that_there_is(origin: Origin, continuation: str, problem: str | None) -> None:
+def test_a_continuation_goes_to_a_lane_that_there_is(origin: Origin, continuation: str, defect: str | None) -> None:
     asked = message("lane.marker", origin, continuation=continuation)
-    assert problem_of(USERS, asked) == problem
+    assert defect_of(USERS, asked) == defect
     refused = prepare(asked, {}, redelivered=False, targets=TARGETS).message.continuation
-    assert refused == (None if problem == "unknown_lane" else continuation)
+    assert refused == (None if defect == "unknown_lane" else continuation)
 
 
 def test_effects_are_not_told_of_as_lanes() -> None:
-    problem = prepare(message("lane.marker", "public", continuation="nolane.x"), {}, redelivered=False, targets=TARGETS)
-    assert problem.problem is not None
-    assert problem.problem.message.endswith("there is no lane 'nolane'; there are items, payments, users")
+    defect = prepare(message("lane.marker", "public", continuation="nolane.x"), {}, redelivered=False, targets=TARGETS)
+    assert defect.defect is not None
+    assert defect.defect.message.endswith("there is no lane 'nolane'; there are items, payments, users")
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_effects_are_not_told_of_as_lanes() -> None:
 )
 def test_what_is_no_json_is_not_told_of_its_fields(arguments: bytes, code: str, told: str) -> None:
     asked = msgspec.structs.replace(message("users.create", "public"), arguments=arguments)
-    problem = prepare(asked, USERS_HANDLERS, redelivered=False).problem
-    assert problem is not None
-    assert (problem.code, told in problem.message) == (code, True)
+    defect = prepare(asked, USERS_HANDLERS, redelivered=False).defect
+    assert defect is not None
+    assert (defect.code, told in defect.message) == (code, True)
 
 
 def test_a_command_that_is_refused_for_its_continuation_sends_nothing_to_it() -> None:

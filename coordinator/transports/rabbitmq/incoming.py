@@ -7,7 +7,7 @@ import pika
 
 from coordinator.lane.delivery import Delivery, OldLetter
 from coordinator.protocol.decoding import decode
-from coordinator.protocol.wire import HEADER_REPLY_PACKS, JSON_CONTENT, CommandMessage, Envelope, Problem
+from coordinator.protocol.wire import HEADER_REPLY_PACKS, JSON_CONTENT, CommandMessage, Defect, Envelope
 from coordinator.runtime.settings import LaneSettings
 from coordinator.transports.rabbitmq.properties import envelope_of
 from coordinator.transports.rabbitmq.topology import DEAD_EXCHANGE
@@ -25,8 +25,8 @@ def delivery_of(method: Any, properties: pika.BasicProperties, body: bytes, sett
     commands = decode(envelope, body, settings.message_bytes_max, settings.pack_commands_max)
     priority = properties.priority
     if isinstance(priority, int) and priority >= OVERTAKING_PRIORITY:
-        problem = Problem("priority_not_taken", f"priority {priority} would overtake what was confirmed before it")
-        commands = _refused(commands, problem)
+        defect = Defect("priority_not_taken", f"priority {priority} would overtake what was confirmed before it")
+        commands = _refused(commands, defect)
     return _delivery(method, properties, envelope, body, commands)
 
 
@@ -49,13 +49,13 @@ def dead_delivery_of(
     if reason == _EXPIRED:
         dead = tuple(msgspec.structs.replace(command, deadline_ms=_LONG_AGO_MS) for command in commands)
     else:
-        problem = Problem("dead_lettered", f"the broker took it out of its queue: {reason}")
-        dead = _refused(commands, problem)
+        defect = Defect("dead_lettered", f"the broker took it out of its queue: {reason}")
+        dead = _refused(commands, defect)
     return _delivery(method, properties, envelope, body, dead)
 
 
-def _refused(commands: tuple[CommandMessage, ...], problem: Problem) -> tuple[CommandMessage, ...]:
-    return tuple(msgspec.structs.replace(command, problem=command.problem or problem) for command in commands)
+def _refused(commands: tuple[CommandMessage, ...], defect: Defect) -> tuple[CommandMessage, ...]:
+    return tuple(msgspec.structs.replace(command, defect=command.defect or defect) for command in commands)
 
 
 def _reason_of(deaths: object) -> str:

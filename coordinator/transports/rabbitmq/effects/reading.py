@@ -8,7 +8,7 @@ import pika
 
 from coordinator.protocol.attempted import Attempted, attempted_of
 from coordinator.protocol.decoding import decode
-from coordinator.protocol.wire import HEADER_REPLAYED, CommandMessage, Problem
+from coordinator.protocol.wire import HEADER_REPLAYED, CommandMessage, Defect
 from coordinator.transports.rabbitmq.properties import envelope_of
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
 
@@ -16,7 +16,7 @@ _TIME_S_MAX = 1 << 40
 
 
 def effect_of(method: Any, properties: pika.BasicProperties, body: bytes) -> CommandMessage:
-    """One effect; what is wrong with the message is its `problem`."""
+    """One effect; what is wrong with the message is its `defect`."""
     if method.exchange != SYSTEM_EXCHANGE:
         # Only lanes ask for effects, and they do it there. The id and the type are whatever a stranger says they are.
         # An operator may know better, since earlier releases sent effects through `writes`.
@@ -24,7 +24,7 @@ def effect_of(method: Any, properties: pika.BasicProperties, body: bytes) -> Com
         exchange = f"the exchange {str(method.exchange)[:100]!r}" if method.exchange else "the default exchange"
         text = f"{claimed} came through {exchange}, effects do through {SYSTEM_EXCHANGE}"
         message = _decoded(properties, method.exchange, body)
-        return msgspec.structs.replace(message, origin="public", problem=Problem("not_from_system", text))
+        return msgspec.structs.replace(message, origin="public", defect=Defect("not_from_system", text))
     return _decoded(properties, method.exchange, body)
 
 
@@ -62,8 +62,8 @@ def _decoded(properties: pika.BasicProperties, exchange: str, body: bytes) -> Co
         messages = decode(envelope_of(properties, exchange), body)
     except Exception as error:  # noqa: BLE001  # whatever a decoder does, the message is settled
         text = f"it cannot be read: {type(error).__name__}: {error}"
-        return CommandMessage(command_id=None, type=None, arguments=body, problem=Problem("malformed_effect", text))
+        return CommandMessage(command_id=None, type=None, arguments=body, defect=Defect("malformed_effect", text))
     if len(messages) == 1:
         return messages[0]
-    problem = Problem("malformed_effect", "an effect travels alone, and not in a pack")
-    return CommandMessage(command_id=None, type=None, arguments=body, problem=problem)
+    defect = Defect("malformed_effect", "an effect travels alone, and not in a pack")
+    return CommandMessage(command_id=None, type=None, arguments=body, defect=defect)

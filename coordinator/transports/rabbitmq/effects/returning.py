@@ -17,7 +17,7 @@ import pika
 import structlog
 from pika.exceptions import AMQPError
 
-from coordinator.protocol.wire import Problem
+from coordinator.protocol.wire import Defect
 from coordinator.service.errors import InvalidCommand
 from coordinator.transports.dead_effects import dead_effect
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
@@ -96,14 +96,14 @@ class Returning:
         message = effect_of(method, properties, body)
         # Who held it before has made no call.
         attempted, copy = known_of(properties, is_again=False)
-        if message.problem is not None:
-            await self._bringing.bury(dead_effect(message, message.problem), copy)
+        if message.defect is not None:
+            await self._bringing.bury(dead_effect(message, message.defect), copy)
         else:
             await self._pause(wait_s(headers_of(properties), length_s, self._clock()))
             try:
                 await self._bringing.bring_again(message, attempted, emitted_at_s(properties))
             except InvalidCommand as error:
-                await self._bringing.bury(dead_effect(message, Problem(error.code, str(error))), copy)
+                await self._bringing.bury(dead_effect(message, Defect(error.code, str(error))), copy)
         if channel.raw.is_open:
             try:
                 channel.raw.basic_ack(method.delivery_tag)
