@@ -6,7 +6,7 @@ PAUSE_S: Final = 0.1
 PAUSE_S_MAX: Final = 5.0
 
 
-class Breaker:
+class CacheBreaker:
     """After a failure nothing is tried for a pause, which doubles with each further try, up to PAUSE_S_MAX.
 
     Moments are seconds of a monotonic clock.

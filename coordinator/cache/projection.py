@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 import structlog
 
-from coordinator.cache.breaker import Breaker
+from coordinator.cache.breaker import CacheBreaker
 from coordinator.cache.lease import Anchor, CacheLease, new_generation
 from coordinator.cache.scripts import CLAIM, CLOCK, REFRESH, CacheUnavailable, Scripts
 from coordinator.service.rows import Ref, Row, VersionedRow
@@ -41,7 +41,7 @@ class CacheProjection:
         self._ttl_s = ttl_s
         self._elapsed_s = elapsed_s
         self._lease = CacheLease(lease_s)
-        self._breaker = Breaker()
+        self._breaker = CacheBreaker()
         self.beat_s = lease_s / 3
 
     def committed(self, tenure: Tenure, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:

@@ -36,7 +36,7 @@ apt-get install --no-install-recommends -y "$@" || {
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class NeededProgram:
     """One that a server needs; the first of `names` that is found will do."""
 
     names: tuple[str, ...]
@@ -46,21 +46,21 @@ class Program:
 
 
 PROGRAMS = (
-    Program(("rabbitmq-server",), "rabbitmq-server", "rabbitmq"),
-    Program(("epmd",), "rabbitmq-server", "rabbitmq"),
-    Program(("postgres",), "postgresql", "postgresql"),
-    Program(("mariadbd", "mysqld"), "mariadb-server", "mysql"),
-    Program(("redis-server", "valkey-server"), "redis-server", "redis"),
-    Program(("mongod", STAND_IN), None, "mongodb"),  # Debian has neither; the stand-in is a Python package
+    NeededProgram(("rabbitmq-server",), "rabbitmq-server", "rabbitmq"),
+    NeededProgram(("epmd",), "rabbitmq-server", "rabbitmq"),
+    NeededProgram(("postgres",), "postgresql", "postgresql"),
+    NeededProgram(("mariadbd", "mysqld"), "mariadb-server", "mysql"),
+    NeededProgram(("redis-server", "valkey-server"), "redis-server", "redis"),
+    NeededProgram(("mongod", STAND_IN), None, "mongodb"),  # Debian has neither; the stand-in is a Python package
 )
 
 
-def needed(wanted: Wanted) -> tuple[Program, ...]:
+def needed(wanted: Wanted) -> tuple[NeededProgram, ...]:
     """Those of the servers that are wanted."""
     return tuple(program for program in PROGRAMS if program.server in ("rabbitmq", *wanted.kinds))
 
 
-def missing(programs: Sequence[Program] = PROGRAMS) -> list[Program]:
+def missing(programs: Sequence[NeededProgram] = PROGRAMS) -> list[NeededProgram]:
     """What is not installed, neither on PATH nor where Debian puts it."""
     return [program for program in programs if find(*program.names) is None]
 
@@ -68,7 +68,9 @@ def missing(programs: Sequence[Program] = PROGRAMS) -> list[Program]:
 class Installation:
     """Installs what is missing with apt, as root or by a sudo that asks for no password."""
 
-    def __init__(self, say: Callable[[str], None], log_path: Path, programs: Sequence[Program] = PROGRAMS) -> None:
+    def __init__(
+        self, say: Callable[[str], None], log_path: Path, programs: Sequence[NeededProgram] = PROGRAMS
+    ) -> None:
         self._say = say
         self._programs = programs
         self._log_path = log_path
@@ -105,7 +107,7 @@ class Installation:
                 self._apt.stop(signal.SIGTERM, _TERMINATE_TIMEOUT_S)
 
 
-def _packages(absent: list[Program]) -> list[str]:
+def _packages(absent: list[NeededProgram]) -> list[str]:
     return sorted({program.package for program in absent if program.package})
 
 
@@ -119,7 +121,7 @@ def _become_root() -> list[str] | None:
     return None
 
 
-def _advice(absent: list[Program]) -> str:
+def _advice(absent: list[NeededProgram]) -> str:
     lines = [f"not installed: {', '.join(' or '.join(program.names) for program in absent)}"]
     packages = _packages(absent)
     if packages:

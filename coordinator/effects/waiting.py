@@ -8,7 +8,7 @@ _KNOWN_MAX: Final = 10_000
 _SPARE_S: Final = 60.0
 
 
-class Waiting:
+class EffectsWithoutResult:
     """Those under way here, and those put back lately; another worker may have brought them to their end meanwhile.
 
     An effect that was put back is forgotten `remember_s` after it was due.

@@ -22,7 +22,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator.effects.attempts import Attempts, EffectResult
-from coordinator.effects.waiting import Waiting
+from coordinator.effects.waiting import EffectsWithoutResult
 from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import parse
@@ -85,7 +85,7 @@ class EffectWorker:
         self._transport = transport
         self._settings = settings
         self._attempts = Attempts(service, settings, chance)
-        self._waiting = Waiting()
+        self._waiting = EffectsWithoutResult()
         self._nameless = itertools.count(1)
         self._known: dict[str, _UnderWay] = {}
         self._under_way: set[asyncio.Task[None]] = set()

@@ -46,7 +46,7 @@ class SettledCommand(Struct, frozen=True, kw_only=True):
     settled_at: datetime
 
 
-class Readiness(Struct, frozen=True):
+class GatewayReadiness(Struct, frozen=True):
     """What each part said: `ok` or `down`."""
 
     status: str
@@ -98,7 +98,7 @@ async def readyz(request: web.Request) -> web.Response:
     states = {check.name: "ok" if is_up else "down" for check, is_up in zip(checks, answers, strict=True)}
     if not all(is_up or not check.required for check, is_up in zip(checks, answers, strict=True)):
         raise NotReady(states)
-    return json_response(Readiness("ready", states))
+    return json_response(GatewayReadiness("ready", states))
 
 
 @routes.get("/metrics")

@@ -23,7 +23,7 @@ _ABSENT = _Absent()
 _Slots = dict[Any, Any]
 
 
-class _Kind:
+class _ModelRows:
     """The rows of one model: as the database has them, as they are now, and by their unique columns."""
 
     def __init__(self, model: type[Row], check: RowCheck) -> None:
@@ -37,15 +37,15 @@ class _Kind:
             self.unique[column] = {}
 
 
-class _Kinds(dict[type[Row], _Kind]):
+class _Models(dict[type[Row], _ModelRows]):
     """What the batch knows of each model it has met."""
 
     def __init__(self, checks: RowChecks) -> None:
         super().__init__()
         self._checks = checks
 
-    def __missing__(self, model: type[Row]) -> _Kind:
-        kind = self[model] = _Kind(model, self._checks.of(model))
+    def __missing__(self, model: type[Row]) -> _ModelRows:
+        kind = self[model] = _ModelRows(model, self._checks.of(model))
         return kind
 
 
@@ -56,7 +56,7 @@ class IdentityMap:
         self.interruption: BaseException | None = None
         """What a read from the database raised: whoever caught it, the commands of the batch cannot be settled now."""
         self._transaction = transaction
-        self.kinds = _Kinds(checks or RowChecks())
+        self.kinds = _Models(checks or RowChecks())
         """By model. Others only ask whose it is."""
         self._journal: list[tuple[_Slots, Any, Any]] = []
 

@@ -17,14 +17,14 @@ PAGES_AT_ONCE = 4
 """Targets of which one transaction reads more."""
 
 
-class Page(Struct, frozen=True):
+class OutboxPage(Struct, frozen=True):
     """What is to be read: the entries of one target with ids above `after`."""
 
     target: str
     after: int
 
 
-class _Window:
+class _TargetWindow:
     """One target: what is handed out, how far the table is read, and whether there is more in it."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Outbox:
     def __init__(self, window_max: int) -> None:
         self._window_max = window_max
         self.page_rows = (window_max + 1) // 2
-        self._windows: dict[str, _Window] = {}
+        self._windows: dict[str, _TargetWindow] = {}
         self._confirmed: dict[int, OutboxEntry] = {}
 
     def begin_again(self, targets: Iterable[str]) -> None:
@@ -47,7 +47,7 @@ class Outbox:
 
         Of that, what is known to be confirmed is not handed out again.
         """
-        self._windows = {target: _Window() for target in targets}
+        self._windows = {target: _TargetWindow() for target in targets}
         for window in self._windows.values():
             window.is_behind = True
 
@@ -74,10 +74,10 @@ class Outbox:
             for window in self._windows.values():
                 window.handed.discard(number)
 
-    def pages(self) -> list[Page]:
+    def pages(self) -> list[OutboxPage]:
         """What the next transaction is to read: there is more, and room for it."""
         pages = [
-            Page(target, window.last)
+            OutboxPage(target, window.last)
             for target, window in self._windows.items()
             if window.is_behind and len(window.handed) <= self._window_max - self.page_rows
         ]
@@ -105,13 +105,15 @@ class Outbox:
                 handed += self._hand(window, its, its)
         return handed
 
-    def _window(self, target: str) -> _Window:
+    def _window(self, target: str) -> _TargetWindow:
         window = self._windows.get(target)
         if window is None:
-            window = self._windows[target] = _Window()
+            window = self._windows[target] = _TargetWindow()
         return window
 
-    def _hand(self, window: _Window, entries: Sequence[OutboxEntry], seen: Sequence[OutboxEntry]) -> list[OutboxEntry]:
+    def _hand(
+        self, window: _TargetWindow, entries: Sequence[OutboxEntry], seen: Sequence[OutboxEntry]
+    ) -> list[OutboxEntry]:
         window.last = max((entry.id for entry in seen), default=window.last)
         window.handed.update(entry.id for entry in entries)
         return list(entries)

@@ -9,7 +9,7 @@ from msgspec import Struct
 from coordinator.lane.basis import Basis, Settled
 from coordinator.lane.committed import Committed, emitted_by
 from coordinator.lane.knowledge import Knowledge
-from coordinator.lane.outbox import Outbox, Page
+from coordinator.lane.outbox import Outbox, OutboxPage
 from coordinator.lane.reading import announced_again, known_entries
 from coordinator.lane.request import Request
 from coordinator.lane.settle import settle_in_order
@@ -45,13 +45,13 @@ class _Begun:
             raise BatchFault(f"{type(error).__name__}: {error}") from error
 
 
-class _Written(Struct, frozen=True):
+class _InTransaction(Struct, frozen=True):
     """What a transaction has committed, beside what became of its requests."""
 
     changes: Changes
     positions: list[PublisherPosition]
     confirmed: list[OutboxEntry]
-    pages: list[tuple[Page, list[OutboxEntry]]]
+    pages: list[tuple[OutboxPage, list[OutboxEntry]]]
 
 
 class Transactions:
@@ -125,7 +125,7 @@ class Transactions:
         """
         size = window.size()
         requests, culprits = window.piece(size)
-        written: _Written | None = None
+        written: _InTransaction | None = None
         try:
             with _Begun(self._store.begin()) as transaction:
                 lease = self._tenancy.certain()
@@ -193,7 +193,9 @@ class Transactions:
             transaction.rollback()
         return bool(window.known)
 
-    def _commit(self, transaction: Transaction, basis: Basis, settled: Sequence[Settled], sequence: int) -> _Written:
+    def _commit(
+        self, transaction: Transaction, basis: Basis, settled: Sequence[Settled], sequence: int
+    ) -> _InTransaction:
         """Write what the requests have come to, and read more of the outbox in the same transaction."""
         positions = basis.progress.save()
         entries = [done.entry for done in settled if done.entry is not None]
@@ -209,7 +211,7 @@ class Transactions:
             transaction.commit(basis.lease, sequence, written)
         else:
             transaction.rollback()
-        return _Written(changes, positions, confirmed, pages)
+        return _InTransaction(changes, positions, confirmed, pages)
 
     def _note(
         self,
@@ -217,7 +219,7 @@ class Transactions:
         requests: Sequence[Request],
         settled: Sequence[Settled],
         sequence: int,
-        written: _Written,
+        written: _InTransaction,
         into: Committed,
     ) -> None:
         """Know what a transaction has done, now that it is committed."""

@@ -28,10 +28,10 @@ from coordinator.operate.letters import (
     whole,
 )
 from coordinator.operate.open import lane_admin
-from coordinator.operate.orders import Answer, give
+from coordinator.operate.orders import OrderAnswer, give
 from coordinator.operate.output import (
     EXIT_REFUSED,
-    Refused,
+    CommandRefused,
     json_option,
     json_text,
     print_json,
@@ -164,7 +164,7 @@ def replay(
     args = UNSET if arguments is None else _object(arguments)
     letters = found(selection)
     if args is not UNSET and len(letters) != 1:
-        raise Refused(f"--args is for one letter, and {len(letters)} are meant")
+        raise CommandRefused(f"--args is for one letter, and {len(letters)} are meant")
     if dry_run:
         _print_dry(letters, "replay", as_json=as_json)
         return
@@ -181,7 +181,7 @@ def replay(
     def words(outcome: Outcome) -> str:
         return f"replayed as {msgspec.json.decode(outcome.result, type=Replayed).replayed_as}"
 
-    orders = _Orders(as_json=as_json)
+    orders = _OrderResults(as_json=as_json)
     orders.give(letters, order, words, wait_s)
     orders.end(letters, wait_s)
 
@@ -201,7 +201,7 @@ def discard(selection: Selection, wait_s: float, *, dry_run: bool, as_json: bool
     if dry_run:
         _print_dry(letters, "discard", as_json=as_json)
         return
-    orders = _Orders(as_json=as_json)
+    orders = _OrderResults(as_json=as_json)
     for start in range(0, len(letters), _DISCARDED_AT_ONCE):
         rows = {(letter.lane, row.id): row for letter, row in whole(letters[start : start + _DISCARDED_AT_ONCE])}
         there = [each for each in letters[start : start + _DISCARDED_AT_ONCE] if (each.lane, each.summary.id) in rows]
@@ -219,7 +219,7 @@ def discard(selection: Selection, wait_s: float, *, dry_run: bool, as_json: bool
     orders.end(letters, wait_s)
 
 
-class _Orders:
+class _OrderResults:
     """What became of each letter for which an order is given, printed as it is known."""
 
     def __init__(self, *, as_json: bool) -> None:
@@ -240,7 +240,7 @@ class _Orders:
         for lane, its in itertools.groupby(letters, lambda letter: letter.lane):
             here = list(its)
 
-            def on_answer(answer: Answer, here: list[Letter] = here) -> None:
+            def on_answer(answer: OrderAnswer, here: list[Letter] = here) -> None:
                 letter, outcome = here[answer.position], answer.outcome
                 if self._as_json:
                     row = None if rows is None else rows[letter.lane, letter.summary.id]
@@ -289,14 +289,14 @@ def _answered(letter: Letter, row: DeadLetter | None, outcome: Outcome | None) -
 def _object(text: str) -> msgspec.Raw | UnsetType:
     raw = (sys.stdin.read() if text == "-" else text).strip().encode(errors="surrogateescape")
     if len(raw) > ARGUMENTS_BYTES_MAX:
-        raise Refused(f"--args has {len(raw)} bytes; an order carries {ARGUMENTS_BYTES_MAX} at most")
+        raise CommandRefused(f"--args has {len(raw)} bytes; an order carries {ARGUMENTS_BYTES_MAX} at most")
     if is_too_deep(raw):
-        raise Refused(f"--args is nested deeper than {NESTING_MAX} levels")
+        raise CommandRefused(f"--args is nested deeper than {NESTING_MAX} levels")
     try:
         raw.decode()
         msgspec.json.decode(raw, type=dict[str, object])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Refused(f"--args must be a JSON object: {error}") from None
+        raise CommandRefused(f"--args must be a JSON object: {error}") from None
     return msgspec.Raw(raw)
 
 

@@ -9,7 +9,7 @@ from coordinator.arguments import LANE
 from coordinator.operate import output
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
-    Refused,
+    CommandRefused,
     json_option,
     now,
     print_fields,
@@ -73,7 +73,7 @@ def cancel(command_id: str, lane: str, reason: str, *, as_json: bool) -> None:
     with lane_admin(lane) as admin:
         settled = admin.cancel(command_id, reason, now())
     if settled is not None:
-        raise Refused(
+        raise CommandRefused(
             f"command {command_id} is settled already, as {settled.status} with sequence {settled.sequence}: "
             "it cannot be cancelled any more"
         )
@@ -93,11 +93,11 @@ def show_command(command_id: str, lane: str | None, *, as_json: bool) -> None:
     found, away = find_logged(command_id, lane)
     if not found:
         if away:
-            raise Refused(f"command {command_id} is not found where it can be looked for; {'; '.join(away)}")
+            raise CommandRefused(f"command {command_id} is not found where it can be looked for; {'; '.join(away)}")
         waits = [wait for wait in (_wait_of(command_id, name) for name in _named(lane)) if wait is not None]
         if waits:
-            raise Refused(waits[0])
-        raise Refused(
+            raise CommandRefused(waits[0])
+        raise CommandRefused(
             f"command {command_id} is not settled in {lane or 'any lane'}: it waits in a queue, was never published, "
             "or is older than the log"
         )
@@ -184,7 +184,7 @@ def prune(lane: str, older_than: timedelta, batch_rows: int, *, dry_run: bool, f
     or backup may repeat a command: 7d is a good value.
     """
     if older_than < OLDER_THAN_MIN and not force:
-        raise Refused(
+        raise CommandRefused(
             f"--older-than {older_than} would forget commands that may still be repeated, and would then be applied "
             "again: name at least 2d (better 7d), or --force"
         )

@@ -12,7 +12,7 @@ from msgspec import Struct
 from coordinator.arguments import Named
 from coordinator.operate import output
 from coordinator.operate.open import lane_admin
-from coordinator.operate.output import Refused
+from coordinator.operate.output import CommandRefused
 from coordinator.protocol.fields import OPTIONS
 from coordinator.protocol.wire import HEADER_REPLAYED
 from coordinator.registry import registry
@@ -147,7 +147,7 @@ def found(selection: Selection) -> list[Letter]:
     if selection.query.command_id is not None and not letters:
         missing = f"; not looked into: {'; '.join(away)}" if away else ""
         where = ", ".join(selection.sources) or "any lane"
-        raise Refused(f"no dead letter of command {selection.query.command_id} in {where}{missing}")
+        raise CommandRefused(f"no dead letter of command {selection.query.command_id} in {where}{missing}")
     return letters
 
 
@@ -166,7 +166,7 @@ def _in(lane: str, query: LetterQuery, numbers: tuple[int, ...]) -> list[Letter]
             by_number[number] = next(iter(admin.letters(query, number - 1, 1)), None)
     missing = [number for number, each in by_number.items() if each is None or each.id != number]
     if missing:
-        raise Refused(f"there is no dead letter {', '.join(map(str, missing))} of {query.target or lane}")
+        raise CommandRefused(f"there is no dead letter {', '.join(map(str, missing))} of {query.target or lane}")
     return [Letter(lane, summary) for summary in by_number.values() if summary is not None]
 
 

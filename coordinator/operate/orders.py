@@ -16,7 +16,7 @@ from msgspec import Struct
 from coordinator.client.command_log import CommandLog, open_command_log
 from coordinator.client.database import close_database, open_database
 from coordinator.operate.broker import broker
-from coordinator.operate.output import Refused, quiet
+from coordinator.operate.output import CommandRefused, quiet
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, load
 from coordinator.service.commands import Command
@@ -30,7 +30,7 @@ CONFIRM_TIMEOUT_S = 10.0
 ORDERS_AT_ONCE = 200
 
 
-class Answer(Struct, frozen=True):
+class OrderAnswer(Struct, frozen=True):
     """What became of the order at this place; `outcome` is None where that is not known yet: it is safe, and comes."""
 
     position: int
@@ -48,7 +48,7 @@ def issue(lane: str, message: CommandMessage, wait_s: float) -> Outcome | None:
     return asyncio.run(once())
 
 
-def give(lane: str, orders: Sequence[Command], wait_s: float, on_answer: Callable[[Answer], None]) -> None:
+def give(lane: str, orders: Sequence[Command], wait_s: float, on_answer: Callable[[OrderAnswer], None]) -> None:
     """Give a lane orders, some at once, and pass on what became of each. Raises Unavailable after that.
 
     It waits so long for all their outcomes together.
@@ -65,7 +65,7 @@ def give(lane: str, orders: Sequence[Command], wait_s: float, on_answer: Callabl
                 )
                 for position, outcome in enumerate(outcomes, start):
                     if not isinstance(outcome, BaseException):
-                        on_answer(Answer(position, outcome))
+                        on_answer(OrderAnswer(position, outcome))
                 for outcome in outcomes:
                     if isinstance(outcome, BaseException):
                         raise outcome
@@ -101,7 +101,9 @@ def _require_queue(lane: str) -> None:
     quiet()
     with broker(load(BrokerSettings)) as connected:
         if connected.lane_depth(lane) is None:
-            raise Refused(f"there is no queue of lane {lane}: start its coordinator, which declares it, and send again")
+            raise CommandRefused(
+                f"there is no queue of lane {lane}: start its coordinator, which declares it, and send again"
+            )
 
 
 @asynccontextmanager

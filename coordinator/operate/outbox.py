@@ -10,10 +10,10 @@ from coordinator.lane.control import WITHDRAWN_MAX, WithdrawEmitted, Withdrawn
 from coordinator.operate import output
 from coordinator.operate.dead import wait_option
 from coordinator.operate.open import lane_admin
-from coordinator.operate.orders import Answer, give
+from coordinator.operate.orders import OrderAnswer, give
 from coordinator.operate.output import (
     EXIT_REFUSED,
-    Refused,
+    CommandRefused,
     json_option,
     print_json,
     print_table,
@@ -123,7 +123,7 @@ def _withdraw(lane: str, entries: list[EmittedSummary], wait_s: float) -> tuple[
     refused: list[str] = []
     pending = 0
 
-    def on_answer(answer: Answer) -> None:
+    def on_answer(answer: OrderAnswer) -> None:
         nonlocal pending
         outcome = answer.outcome
         if outcome is None:
@@ -146,7 +146,9 @@ def _meant(lane: str, target: str | None, numbers: tuple[int, ...]) -> list[Emit
                 entries += [entry for entry in admin.emitted(None, number - 1, 1) if entry.id == number]
             missing = sorted(set(numbers) - {entry.id for entry in entries})
             if missing:
-                raise Refused(f"the outbox of {lane} has no entry {', '.join(map(str, missing))}: sent meanwhile?")
+                raise CommandRefused(
+                    f"the outbox of {lane} has no entry {', '.join(map(str, missing))}: sent meanwhile?"
+                )
             return entries
         while True:
             page = admin.emitted(target, entries[-1].id if entries else 0, PAGE_ENTRIES)

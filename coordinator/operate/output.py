@@ -36,7 +36,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Refused(click.ClickException):
+class CommandRefused(click.ClickException):
     """Raised by a command that cannot do what was asked; the message names the value and what to do."""
 
     exit_code = EXIT_REFUSED
@@ -53,7 +53,7 @@ def refusing(command: Callable[P, T]) -> Callable[P, T]:
         try:
             return command(*arguments, **options)
         except (Unavailable, InvalidCommand) as error:
-            raise Refused(str(error)) from error
+            raise CommandRefused(str(error)) from error
 
     return wrapped
 

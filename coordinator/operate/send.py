@@ -15,7 +15,7 @@ from coordinator.operate.orders import issue
 from coordinator.operate.output import (
     EXIT_PENDING,
     EXIT_REFUSED,
-    Refused,
+    CommandRefused,
     json_option,
     print_fields,
     print_json,
@@ -63,7 +63,7 @@ def send(
     printed too: exit status 0 applied; 1 rejected, failed or expired; 3 not settled yet.
     """
     if command_id is not None and is_system_id(command_id):
-        raise Refused(
+        raise CommandRefused(
             f"ids of UUID version 8, such as {command_id}, are derived by the system for commands of its own, whose "
             "place this one would take: choose another, or leave --id out"
         )
@@ -110,7 +110,7 @@ def drain(lane: str, timeout_s: float, *, as_json: bool) -> None:
         sys.exit(EXIT_PENDING)
     if outcome.status != "applied" or outcome.sequence is None:
         code = outcome.error.code if outcome.error is not None else outcome.status
-        raise Refused(f"the coordinator of lane {lane} does not settle markers ({code}): upgrade it")
+        raise CommandRefused(f"the coordinator of lane {lane} does not settle markers ({code}): upgrade it")
     if as_json:
         print_json({"lane": lane, "sequence": outcome.sequence, "command_id": outcome.command_id})
     else:
@@ -148,7 +148,7 @@ def _refuse_paused(lane: str) -> None:
     except (Unavailable, ConfigurationError):
         return
     if lease is not None and lease.paused is not None:
-        raise Refused(
+        raise CommandRefused(
             f"lane {lane} is paused ({lease.paused}), so it will not drain: `coordinator resume {lane}` first"
         )
 

@@ -38,7 +38,7 @@ class FailedCommand(Struct, frozen=True, kw_only=True):
     settled_at: datetime
 
 
-class Waiting(Struct, frozen=True, kw_only=True):
+class OutboxStatus(Struct, frozen=True, kw_only=True):
     """What waits in a lane's outbox for one target."""
 
     target: str
@@ -67,7 +67,7 @@ class LaneStatus(Struct, kw_only=True):
     consumers: int | None = None
     dead_letters: int | None = None
     dead_in_broker: int | None = None
-    outbox: list[Waiting] | None = None
+    outbox: list[OutboxStatus] | None = None
     last_settled_at: datetime | None = None
     rate: float | None = None
     lag_s: float | None = None
@@ -130,7 +130,9 @@ def _take(status: LaneStatus, state: LaneState) -> None:
     else:
         status.sequence, status.is_paused = 0, False
     status.dead_letters = state.dead_letters
-    status.outbox = [Waiting(target=each.target, entries=each.rows, oldest_at=each.oldest_at) for each in state.outbox]
+    status.outbox = [
+        OutboxStatus(target=each.target, entries=each.rows, oldest_at=each.oldest_at) for each in state.outbox
+    ]
     if state.last_settled is not None:
         status.last_settled_at = state.last_settled.settled_at
     failed = state.last_failed

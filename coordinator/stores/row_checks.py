@@ -31,7 +31,7 @@ class InvalidRow(ValueError):
     """Raised for a row that no database would take as it is; it names the column, and the kind of the value."""
 
 
-class _Field(Struct, frozen=True):
+class _FieldCheck(Struct, frozen=True):
     """What one field may hold; `kinds` is empty where that is left to the database."""
 
     name: str
@@ -130,13 +130,13 @@ def _hints(model: type[Row]) -> dict[str, Any]:
         return {}
 
 
-def _field(name: str, hint: Any, column: Column[Any] | None) -> _Field:
+def _field(name: str, hint: Any, column: Column[Any] | None) -> _FieldCheck:
     kinds, is_optional = _kinds(hint)
     kind = None if column is None else column.type
     bits = INTEGER_BITS
     if isinstance(kind, Integer) and not getattr(kind, "unsigned", False):
         bits = 16 if isinstance(kind, SmallInteger) else INTEGER_BITS if isinstance(kind, BigInteger) else 32
-    return _Field(
+    return _FieldCheck(
         name=name,
         kinds=kinds,
         is_optional=is_optional and (column is None or column.nullable is not False),
@@ -171,7 +171,7 @@ def _kinds(hint: Any) -> tuple[tuple[type, ...], bool]:
     return ((hint,), False) if hint in _CHECKED else ((), True)
 
 
-def _compiled(fields: list[_Field], *, is_compared: bool) -> _Check:
+def _compiled(fields: list[_FieldCheck], *, is_compared: bool) -> _Check:
     """One expression for all fields: what it does not find to be sound at once, `_problem` looks at closely."""
     parts: list[str] = []
     for field in fields:
@@ -191,14 +191,14 @@ def _compiled(fields: list[_Field], *, is_compared: bool) -> _Check:
     return check
 
 
-def _key_compiled(field: _Field) -> Callable[[Any], bool]:
+def _key_compiled(field: _FieldCheck) -> Callable[[Any], bool]:
     # However long: what does not fit the column is not found in it.
     sound = [_sound(msgspec.structs.replace(field, width=None), kind) for kind in field.kinds]
     check: Callable[[Any], bool] = eval(f"lambda value: {' or '.join(sound) or 'False'}", _NAMES)  # noqa: S307
     return check
 
 
-def _sound(field: _Field, kind: type) -> str:
+def _sound(field: _FieldCheck, kind: type) -> str:
     if kind is int:
         return f"type(value) is int and {field.low} <= value <= {field.high}"
     if kind is str:
@@ -210,7 +210,7 @@ def _sound(field: _Field, kind: type) -> str:
     return "type(value) is datetime and value.tzinfo is utc"
 
 
-class _Wanted:
+class _KindWords:
     """How a kind of value is called in messages."""
 
     names: ClassVar[dict[type, str]] = {
@@ -221,14 +221,14 @@ class _Wanted:
     }
 
 
-def _problem(field: _Field, value: object) -> str | None:  # noqa: PLR0911  # one return for each kind of problem
+def _problem(field: _FieldCheck, value: object) -> str | None:  # noqa: PLR0911  # one return for each kind of problem
     """What is wrong with a value; None: nothing."""
     if value is None:
         return None if field.is_optional else "it is None, and must not be"
     if not field.kinds:
         return None
     if isinstance(value, bool) or not isinstance(value, field.kinds):
-        wanted = " or ".join(_Wanted.names[kind] for kind in field.kinds)
+        wanted = " or ".join(_KindWords.names[kind] for kind in field.kinds)
         return f"{_article(type(value).__name__)} where {wanted} belongs"
     if isinstance(value, int) and not field.low <= value <= field.high:
         return f"an integer out of range: {field.low} to {field.high}"
@@ -240,7 +240,7 @@ def _problem(field: _Field, value: object) -> str | None:  # noqa: PLR0911  # on
     return _time_problem(value) if isinstance(value, datetime) else None
 
 
-def _text_problem(field: _Field, value: str) -> str | None:
+def _text_problem(field: _FieldCheck, value: str) -> str | None:
     if "\0" in value:
         return "text with a NUL character"
     if field.is_ascii and not value.isascii():

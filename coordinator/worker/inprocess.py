@@ -77,7 +77,7 @@ class InProcessWrites:
             for service in services
             if service.name in stores
         }
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting: dict[str, _Issuer] = {}
         self._issued = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -141,7 +141,7 @@ class InProcessWrites:
         self._issued += 1
         correlation_id = str(self._issued)
         outcome: asyncio.Future[Outcome] = self._loop.create_future()
-        self._waiting[correlation_id] = _Waiting(lane, message.command_id or "", outcome)
+        self._waiting[correlation_id] = _Issuer(lane, message.command_id or "", outcome)
         try:
             number = local.queue.put(message, correlation_id)
             if wait_s != 0:
@@ -220,7 +220,7 @@ async def _safe(queue: LocalQueue, number: int, message: CommandMessage, outcome
         await asyncio.gather(accepting, return_exceptions=True)
 
 
-class _Waiting(NamedTuple):
+class _Issuer(NamedTuple):
     """Somebody who waits for the outcome of a command that was handed to a lane."""
 
     lane: str

@@ -40,7 +40,7 @@ class StripeRefused(CoordinatorError):
         self.by_issuer = by_issuer
 
 
-class _Answer(Struct, frozen=True):
+class _ErrorParts(Struct, frozen=True):
     """The parts of an error answer that decide."""
 
     status: int
@@ -60,7 +60,7 @@ def translated(error: Exception) -> EffectRetry | StripeRefused:
     return _decided(error, _answer(error))
 
 
-def _decided(error: stripe.StripeError, answer: _Answer) -> EffectRetry | StripeRefused:
+def _decided(error: stripe.StripeError, answer: _ErrorParts) -> EffectRetry | StripeRefused:
     shown = f"Stripe answered {answer.status} {answer.code}: {answer.message}"
     if isinstance(error, stripe.RateLimitError):
         return EffectRetry(shown, after_s=answer.retry_after_s)
@@ -81,14 +81,14 @@ def _decided(error: stripe.StripeError, answer: _Answer) -> EffectRetry | Stripe
     )
 
 
-def _answer(error: stripe.StripeError) -> _Answer:
+def _answer(error: stripe.StripeError) -> _ErrorParts:
     body = error.json_body
     found = body.get("error") if isinstance(body, dict) else None
     details: dict[str, object] = found if isinstance(found, dict) else {}
     headers = {name.lower(): value for name, value in (error.headers or {}).items()}
     # The bank's reason is more precise than `card_declined`.
     code = details.get("decline_code") or details.get("code") or details.get("type") or "no_code"
-    return _Answer(
+    return _ErrorParts(
         status=error.http_status or 0,
         code=known_code(code),
         message=text_of(details.get("message") or error.user_message),

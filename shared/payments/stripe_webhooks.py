@@ -76,7 +76,7 @@ class ProviderEvent(Struct, frozen=True, kw_only=True):
     error_code: str | None = None
 
 
-class _Kind(Struct):
+class _EventType(Struct):
     type: str
 
 
@@ -148,7 +148,7 @@ def _check_signature(payload: bytes, header: str, secret: str, tolerance_s: int)
 
 def _event(body: Any, metadata_key: MetadataKey) -> ProviderEvent | None:
     try:
-        type_ = msgspec.convert(body, _Kind).type
+        type_ = msgspec.convert(body, _EventType).type
         kind = KINDS.get(type_)
         return None if kind is None else _read(type_, kind, msgspec.convert(body, _Event), metadata_key)
     except (EffectRetry, msgspec.ValidationError) as error:  # EffectRetry: of an id or an amount that is none

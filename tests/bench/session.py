@@ -12,7 +12,7 @@ from shutil import rmtree
 from signal import SIGTERM
 from time import monotonic, sleep
 
-from coordinator.dev.install import PROGRAMS, Installation, Program
+from coordinator.dev.install import PROGRAMS, Installation, NeededProgram
 from coordinator.dev.servers import Server, ServerSet, remove_data
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
@@ -150,7 +150,7 @@ def _answers(url: str) -> bool:
 
 
 @contextmanager
-def running_session(programs: Sequence[Program] = ()) -> Iterator[Session]:
+def running_session(programs: Sequence[NeededProgram] = ()) -> Iterator[Session]:
     """The servers of a benchmark of its own; nothing of them is left afterwards.
 
     `programs` are installed beside the servers'. Raises ConfigurationError when one cannot be had.

@@ -10,7 +10,7 @@ from pathlib import Path
 from shutil import rmtree
 
 from coordinator.dev.docker import engine_answers
-from coordinator.dev.install import Installation, Program
+from coordinator.dev.install import Installation, NeededProgram
 from coordinator.dev.plan import wanted_of
 from coordinator.dev.servers import Server, ServerSet, remove_data
 from coordinator.dev.servers.programs import find
@@ -34,13 +34,13 @@ def quorum_queues_are_noted(broker: Server) -> bool:
 
 def install_amqp_tools(log_path: Path) -> str:
     """The path of `amqp-publish`, a client that is not ours."""
-    Installation(print, log_path, (Program(("amqp-publish",), "amqp-tools"),)).run()
+    Installation(print, log_path, (NeededProgram(("amqp-publish",), "amqp-tools"),)).run()
     program = find("amqp-publish")
     assert program is not None
     return str(program)
 
 
-WRK = Program(("wrk",), "wrk")
+WRK = NeededProgram(("wrk",), "wrk")
 """The load generator of the benchmark's HTTP rows."""
 
 

@@ -170,6 +170,16 @@ def test_no_two_modules_import_each_other() -> None:
         reached(name, ())
 
 
+def test_no_two_modules_define_a_class_of_the_same_name() -> None:
+    """One word for one idea. A leading underscore makes no other word of it."""
+    defined: dict[str, list[str]] = {}
+    for path in ALL:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                defined.setdefault(node.name.lstrip("_"), []).append(str(path.relative_to(ROOT)))
+    assert {name: paths for name, paths in defined.items() if len(paths) > 1} == {}
+
+
 def test_the_lane_does_no_io() -> None:
     wrong = [
         f"{path.relative_to(ROOT)} imports {name}"

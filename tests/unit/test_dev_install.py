@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.dev import install
-from coordinator.dev.install import Installation, Program, missing
+from coordinator.dev.install import Installation, NeededProgram, missing
 from coordinator.dev.servers import programs
 from coordinator.service.errors import ConfigurationError
 
@@ -48,7 +48,7 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(bare: Path, 
 @pytest.mark.usefixtures("bare")
 def test_for_a_program_that_is_no_server_there_is_no_container_to_advise(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        Installation(print, tmp_path / "apt.log", (Program(("wrk",), "wrk"),)).run()
+        Installation(print, tmp_path / "apt.log", (NeededProgram(("wrk",), "wrk"),)).run()
     assert str(caught.value).splitlines() == [
         "not installed: wrk",
         "on Debian or Ubuntu, as root: apt-get update && apt-get install --no-install-recommends -y wrk",

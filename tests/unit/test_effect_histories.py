@@ -129,7 +129,7 @@ class World:
             Attempts("payments", settings, self.chance.random, lambda: self.now_s, lambda: self.now_s) for _ in range(2)
         ]
         self.queue = [Copy()] * self.chance.choice([1, 1, 2])
-        self.replies: dict[str, Command] = {}
+        self.brought: dict[str, Command] = {}
         self.facts: list[Command] = []
         self.crashes_left = self.chance.choice([0, 2, 10])
 
@@ -201,7 +201,7 @@ class World:
         if result.is_fact:
             self.facts.append(result.command)
         command_id = result.command_id(CommandMessage(command_id=KEY, type=self.effect.type, arguments=b"{}"), None)
-        known = self.replies.setdefault(command_id, result.command)
+        known = self.brought.setdefault(command_id, result.command)
         if known is result.command:
             self.lane.do(result.command)
         elif result.is_fact:
@@ -211,7 +211,7 @@ class World:
         has_done = self.provider.has_done(self.action)
         holds = len(self.provider.payments)
         assert holds <= 1, "held twice"
-        assert self.replies, "nothing was told"
+        assert self.brought, "nothing was brought"
         payment = self.lane.payment
         if not has_done:
             assert payment.captured in {0, AMOUNT if self.action == "refund" else 0}
@@ -240,7 +240,7 @@ def test_whatever_happens_it_happens_once_at_most_and_nothing_wrong_is_told(acti
             world.check()
         except AssertionError as error:
             raise AssertionError(f"{action}, seed {seed}: {error}") from error
-        ends |= {str(getattr(command, "verdict", "")) for command in world.told.values()}
+        ends |= {str(getattr(command, "verdict", "")) for command in world.brought.values()}
     # The histories reach every end.
     assert len(ends) == 3, ends
 

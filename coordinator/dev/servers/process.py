@@ -30,7 +30,7 @@ _spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class OsAccount:
     """The user that a child runs as."""
 
     name: str
@@ -62,7 +62,7 @@ class Process:
         log_path: Path,
         environment: Mapping[str, str] | None = None,
         directory: Path | None = None,
-        account: Account | None = None,
+        account: OsAccount | None = None,
         death_signal: signal.Signals = signal.SIGKILL,
     ) -> None:
         """Start it: output appended to `log_path`, `environment` in place of ours, dead when we are.

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from coordinator.dev.servers.addresses import HOST
 from coordinator.dev.servers.ports import free_port, port_is_free
-from coordinator.dev.servers.process import Account, Process
+from coordinator.dev.servers.process import OsAccount, Process
 from coordinator.service.errors import ConfigurationError
 
 _PROBE_INTERVAL_S = 0.05
@@ -158,8 +158,8 @@ class Server(ABC):
         del log_tail
         return False
 
-    def _account(self) -> Account | None:
-        return Account.instead_of_root(self.account_name) if self.account_name else None
+    def _account(self) -> OsAccount | None:
+        return OsAccount.instead_of_root(self.account_name) if self.account_name else None
 
     def _make_directory(self) -> None:
         make_passable(self.directory)
@@ -231,7 +231,7 @@ def make_passable(directory: Path) -> None:
             missing.chmod(0o755)
 
 
-def _can_enter(account: Account, directory: Path) -> bool:
+def _can_enter(account: OsAccount, directory: Path) -> bool:
     """Whether the account may pass through every directory on the way; those to be made are ours to open."""
     for parent in (directory, *directory.parents):
         with contextlib.suppress(FileNotFoundError):

@@ -27,7 +27,7 @@ STATEMENT_CHARACTERS_MAX: Final = 1_000_000
 _Writer = Callable[[Any], str]
 
 
-class Statements:
+class MysqlStatements:
     """Makes them. Rows and values are of the table's model, and at least one."""
 
     def __init__(self, table: TableOf) -> None:

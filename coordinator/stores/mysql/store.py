@@ -17,7 +17,7 @@ from coordinator.service.rows import R
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.mysql.errors import depends_on_more, is_of_schema, is_signaled, translated
-from coordinator.stores.mysql.statements import Statements
+from coordinator.stores.mysql.statements import MysqlStatements
 from coordinator.stores.port import (
     Backlog,
     BatchFault,
@@ -80,7 +80,7 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
     def __init__(self, url: str, service: Service) -> None:
         super().__init__(service)
         self._address = make_url(url)
-        self.statements = ByModel(self.schema, Statements)
+        self.statements = ByModel(self.schema, MysqlStatements)
 
     def meaning(self, error: Exception) -> StoreError | None:
         return translated(error, self.schema.names) if isinstance(error, pymysql.MySQLError) else None
@@ -122,7 +122,7 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
 
     def _missing(self, table: TableOf) -> str | None:
         try:
-            self.first_row(f"{Statements(table).select} LIMIT 0")
+            self.first_row(f"{MysqlStatements(table).select} LIMIT 0")
         except pymysql.MySQLError as error:
             if not is_of_schema(error):
                 raise

@@ -22,7 +22,7 @@ _DONE = (ExecStatus.COMMAND_OK, ExecStatus.TUPLES_OK)
 _DISCONNECTED = select.POLLERR | select.POLLHUP
 
 
-class Refused(Exception):
+class StatementRefused(Exception):
     """Raised when the server refuses a statement: `position` says which, `error` is psycopg's for it.
 
     Those before it are rolled back, and those after it were skipped. The connection is ready for more.
@@ -69,7 +69,7 @@ class Pipeline:
         pgconn.pipeline_sync()
         self._flush()
         results: list[PGresult] = []
-        refused: Refused | None = None
+        refused: StatementRefused | None = None
         for position, (sql, _) in enumerate(statements):
             if position in fresh:
                 prepared = self._answer()
@@ -91,7 +91,7 @@ class Pipeline:
         self._transformer.set_pgresult(result)
         return self._transformer.load_rows(0, result.ntuples, tuple)
 
-    def _end(self, position: int, refused: Refused | None) -> Refused | None:
+    def _end(self, position: int, refused: StatementRefused | None) -> StatementRefused | None:
         """Read up to the synchronization point: the commit itself may be refused, for a deferred constraint say."""
         while (result := self._next()) is None or result.status != ExecStatus.PIPELINE_SYNC:
             if result is not None and result.status == ExecStatus.FATAL_ERROR:
@@ -123,8 +123,8 @@ class Pipeline:
             if any(event & (select.POLLIN | _DISCONNECTED) for _, event in ready):
                 pgconn.consume_input()
 
-    def _refused(self, position: int, result: PGresult) -> Refused:
+    def _refused(self, position: int, result: PGresult) -> StatementRefused:
         if result.error_field(DiagnosticField.SQLSTATE) is None:
             # Of libpq and not of the server: the connection is lost.
             raise psycopg.OperationalError(result.get_error_message())
-        return Refused(position, errors.error_from_result(result))
+        return StatementRefused(position, errors.error_from_result(result))

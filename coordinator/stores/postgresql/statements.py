@@ -11,7 +11,7 @@ from coordinator.stores.postgresql.pipeline import Statement
 from coordinator.stores.sql.schema import TableOf
 
 
-class Statements:
+class PostgresqlStatements:
     """Made once. Rows and values are of the table's model, and at least one.
 
     Sets of rows travel as one JSON parameter: the driver would spend more time on arrays than the server on the rest.

@@ -20,8 +20,8 @@ from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.port import Backlog, Changes, Lease, Read, StoreError, Transaction
 from coordinator.stores.postgresql.errors import is_of_schema, translated
-from coordinator.stores.postgresql.pipeline import Pipeline, Refused, Statement
-from coordinator.stores.postgresql.statements import Statements, parameter
+from coordinator.stores.postgresql.pipeline import Pipeline, Statement, StatementRefused
+from coordinator.stores.postgresql.statements import PostgresqlStatements, parameter
 from coordinator.stores.sql.schema import ByModel, TableOf
 from coordinator.stores.sql.store import BACKLOG, SqlStore, SqlTransaction
 
@@ -72,11 +72,11 @@ class PostgresStore(SqlStore[_Connection]):
         super().__init__(service)
         self._url = url
         self._application = f"lane {self.lane}"
-        self.statements = ByModel(self.schema, Statements)
+        self.statements = ByModel(self.schema, PostgresqlStatements)
         self._pipeline: Pipeline | None = None
 
     def meaning(self, error: Exception) -> StoreError | None:
-        refused = error.error if isinstance(error, Refused) else error
+        refused = error.error if isinstance(error, StatementRefused) else error
         return translated(refused) if isinstance(refused, psycopg.Error) else None
 
     def first_row(self, statement: str, arguments: Sequence[Any] = ()) -> tuple[Any, ...] | None:
@@ -110,8 +110,8 @@ class PostgresStore(SqlStore[_Connection]):
 
     def _missing(self, table: TableOf) -> str | None:
         try:
-            self.pipeline(self.connection()).run([Statements(table).first(0, None)])
-        except Refused as refused:
+            self.pipeline(self.connection()).run([PostgresqlStatements(table).first(0, None)])
+        except StatementRefused as refused:
             if not is_of_schema(refused.error):
                 raise
             return str(refused).splitlines()[0]
@@ -176,7 +176,7 @@ class PostgresTransaction(SqlTransaction[_Connection]):
                         *(of[type(rows[0])].insert(rows) for rows in changes.inserts),
                     ]
                 )
-            except Refused as refused:
+            except StatementRefused as refused:
                 if refused.position == 0 and isinstance(refused.error, errors.DivisionByZero):
                     raise self._store.fenced(lease.epoch) from None
                 raise
@@ -190,7 +190,7 @@ class PostgresTransaction(SqlTransaction[_Connection]):
         self._is_spoiled = True
         try:
             results = self._pipeline.run(statements)
-        except Refused:
+        except StatementRefused:
             self._is_spoiled = False
             raise
         self._is_spoiled = False

@@ -19,7 +19,7 @@ _encode = msgspec.msgpack.encode
 _decoder = msgspec.msgpack.Decoder(CommandMessage)
 
 
-class Accepted(NamedTuple):
+class JournalEntry(NamedTuple):
     """A command, and its place in its lane's queue."""
 
     number: int
@@ -33,10 +33,10 @@ class JournalUnavailable(Exception):
 class Journal(Protocol):
     """The accepted commands of one lane. Used by any thread."""
 
-    def read(self) -> list[Accepted]:
+    def read(self) -> list[JournalEntry]:
         """All that is in it, in order of the numbers."""
 
-    def write(self, added: Sequence[Accepted], removed: Sequence[int]) -> None:
+    def write(self, added: Sequence[JournalEntry], removed: Sequence[int]) -> None:
         """Return once it is on disk, all or nothing. Raises JournalUnavailable."""
 
     def close(self) -> None:
@@ -46,10 +46,10 @@ class Journal(Protocol):
 class MemoryJournal:
     """For stores that keep nothing over a crash either."""
 
-    def read(self) -> list[Accepted]:
+    def read(self) -> list[JournalEntry]:
         return []
 
-    def write(self, added: Sequence[Accepted], removed: Sequence[int]) -> None:
+    def write(self, added: Sequence[JournalEntry], removed: Sequence[int]) -> None:
         """There is nothing to outlive."""
 
     def close(self) -> None:
@@ -80,12 +80,12 @@ class FileJournal:
             why = "another process has it: one runs a lane" if is_busy else str(error)
             raise ConfigurationError(f"the file of accepted commands, {path}: {why}") from error
 
-    def read(self) -> list[Accepted]:
+    def read(self) -> list[JournalEntry]:
         with self._lock:
             rows = self._connection.execute("SELECT number, message FROM accepted ORDER BY number").fetchall()
-        return [Accepted(number, _decoder.decode(message)) for number, message in rows]
+        return [JournalEntry(number, _decoder.decode(message)) for number, message in rows]
 
-    def write(self, added: Sequence[Accepted], removed: Sequence[int]) -> None:
+    def write(self, added: Sequence[JournalEntry], removed: Sequence[int]) -> None:
         with self._lock:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")

@@ -17,7 +17,7 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import OutcomeUnknown, Overloaded
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
-from coordinator.transports.inprocess.journal import Accepted, Journal, JournalUnavailable
+from coordinator.transports.inprocess.journal import Journal, JournalEntry, JournalUnavailable
 from coordinator.transports.port import Confirmed
 
 QUEUE_BYTES_MAX = 64 << 20
@@ -61,7 +61,7 @@ class LocalQueue:
         self._bytes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._accepted: set[int] = set()
-        self._adding: list[tuple[Accepted, asyncio.Future[None]]] = []
+        self._adding: list[tuple[JournalEntry, asyncio.Future[None]]] = []
         self._removing: list[int] = []
         self._writing: asyncio.Task[None] | None = None
         self.failure: Exception | None = None
@@ -101,7 +101,7 @@ class LocalQueue:
                 return
             self._accepted.add(number)
         written: asyncio.Future[None] = self._loop.create_future()
-        self._adding.append((Accepted(number, message), written))
+        self._adding.append((JournalEntry(number, message), written))
         self._write_soon()
         await written
 

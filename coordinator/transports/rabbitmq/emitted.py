@@ -27,7 +27,7 @@ WARNED_EVERY_S = 60.0
 log = structlog.get_logger("outbox")
 
 
-class _Waiting:
+class _WaitingTarget:
     """What waits for one target, in order, and when it is asked again."""
 
     def __init__(self, delay_s: float) -> None:
@@ -45,7 +45,7 @@ class EmittedCommands:
         self._publisher = publisher
         self._on_confirmed = on_confirmed
         self._retry_delay_s = retry_delay_s
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting: dict[str, _WaitingTarget] = {}
         self._under_way: dict[int, asyncio.Future[None]] = {}
         self._is_stopped = False
 
@@ -100,21 +100,21 @@ class EmittedCommands:
     def _wait(self, entry: OutboxEntry, error: BaseException) -> None:
         waiting = self._waiting.get(entry.lane)
         if waiting is None:
-            waiting = self._waiting[entry.lane] = _Waiting(self._retry_delay_s)
+            waiting = self._waiting[entry.lane] = _WaitingTarget(self._retry_delay_s)
             self._ask_later(entry.lane, waiting)
         waiting.entries[entry.id] = entry
         self._warn(entry, error, waiting)
 
-    def _ask_later(self, target: str, waiting: _Waiting) -> None:
+    def _ask_later(self, target: str, waiting: _WaitingTarget) -> None:
         asyncio.get_running_loop().call_later(waiting.delay_s, self._ask_again, target, waiting)
 
-    def _warn(self, entry: OutboxEntry, error: BaseException, waiting: _Waiting) -> None:
+    def _warn(self, entry: OutboxEntry, error: BaseException, waiting: _WaitingTarget) -> None:
         now_s = monotonic()
         if waiting.warned_at_s is None or now_s - waiting.warned_at_s >= WARNED_EVERY_S:
             waiting.warned_at_s = now_s
             log.error("emitted_commands_not_taken", target=entry.lane, command_id=entry.command_id, error=str(error))
 
-    def _ask_again(self, target: str, waiting: _Waiting) -> None:
+    def _ask_again(self, target: str, waiting: _WaitingTarget) -> None:
         if self._is_stopped or self._waiting.get(target) is not waiting:
             return
         waiting.delay_s = min(waiting.delay_s * 2, RETRY_DELAY_S_MAX)

@@ -16,23 +16,23 @@ from msgspec import Struct
 from shared.payments.sandbox import cards
 from shared.payments.sandbox.errors import invalid_request, wrong_state
 from shared.payments.sandbox.objects import (
-    Form,
+    CallForm,
     Intent,
-    Refund,
+    SandboxRefund,
     missing,
     shown_charge,
     shown_intent,
     shown_list,
     shown_refund,
 )
-from shared.payments.sandbox.store import Store
+from shared.payments.sandbox.store import SandboxStore
 from shared.payments.stripe_amounts import AmountNotChargeable, from_stripe, to_stripe
 
 _AMOUNT_MAX: Final = 99_999_999
 _PAGE_MAX: Final = 100
 _QUERY: Final = re.compile(r"metadata\['(\w+)'\]:'([^']*)'")
 
-_Thing = TypeVar("_Thing", Intent, Refund)
+_Thing = TypeVar("_Thing", Intent, SandboxRefund)
 
 Emit = Callable[[str, dict[str, Any]], None]
 """Takes an event's type and its object."""
@@ -45,14 +45,14 @@ class Result(Struct, frozen=True):
     body: dict[str, Any]
 
 
-class Account:
+class SandboxAccount:
     """The one account of the sandbox."""
 
-    def __init__(self, store: Store, emit: Emit) -> None:
+    def __init__(self, store: SandboxStore, emit: Emit) -> None:
         self._store = store
         self._emit = emit
 
-    def authorize(self, form: Form) -> Result:
+    def authorize(self, form: CallForm) -> Result:
         """Hold the amount, or decline. Only a payment that is confirmed at once and captured later can be made."""
         for name, only in (("confirm", "true"), ("capture_method", "manual")):
             if form.values.get(name, "").lower() != only:
@@ -76,7 +76,7 @@ class Account:
         self._changed(intent, "payment_intent.payment_failed")
         return Result(402, {"error": {**intent.error, "payment_intent": shown_intent(intent)}})
 
-    def capture(self, name: str, form: Form) -> Result:
+    def capture(self, name: str, form: CallForm) -> Result:
         """Take what is held or a part of it."""
         intent = self._intent(name)
         amount = form.amount("amount_to_capture", intent.amount)
@@ -99,7 +99,7 @@ class Account:
         self._changed(intent, "payment_intent.canceled")
         return Result(200, shown_intent(intent))
 
-    def refund(self, form: Form) -> Result:
+    def refund(self, form: CallForm) -> Result:
         """Give back what was captured or a part of it."""
         intent = self._intent(form.text("payment_intent"), "payment_intent")
         left = intent.captured - intent.refunded
@@ -110,8 +110,8 @@ class Account:
             raise wrong_state("charge_already_refunded", f"Charge {intent.charge} has already been refunded.")
         if amount > left:
             raise wrong_state("amount_too_large", f"{amount} is greater than unrefunded amount {left}", param="amount")
-        refund = Refund(
-            id=_new_id(Refund.prefix),
+        refund = SandboxRefund(
+            id=_new_id(SandboxRefund.prefix),
             created=int(time.time()),
             amount=amount,
             currency=intent.currency,
@@ -125,7 +125,7 @@ class Account:
         self._emit("charge.refunded", shown_charge(intent))
         return Result(200, shown_refund(refund))
 
-    def retrieve(self, name: str, form: Form) -> Result:
+    def retrieve(self, name: str, form: CallForm) -> Result:
         intent = self._intent(name)
         expanded = form.under("expand").values()
         if intent.charge is None or not any(path.startswith("latest_charge") for path in expanded):
@@ -133,13 +133,13 @@ class Account:
         refunds = self._store.refunds(name)[:10] if "latest_charge.refunds" in expanded else None
         return Result(200, shown_intent(intent, shown_charge(intent, refunds)))
 
-    def list_intents(self, form: Form) -> Result:
+    def list_intents(self, form: CallForm) -> Result:
         """Those created since a time, the latest first. Without a lag, as Stripe's."""
         since = form.under("created").get("gte", "0")
         intents = [intent for intent in reversed(self._store.intents()) if intent.created >= int(since)]
         return Result(200, _page(intents, form, shown_intent, "/v1/payment_intents"))
 
-    def search(self, form: Form, search_lag_s: float) -> Result:
+    def search(self, form: CallForm, search_lag_s: float) -> Result:
         """By one pair of the metadata; that is all that the sandbox can. What is younger than the lag is not found."""
         query = _QUERY.fullmatch(form.text("query"))
         if query is None:
@@ -153,19 +153,19 @@ class Account:
         ]
         return Result(200, {**shown_list(found, "/v1/payment_intents/search"), "object": "search_result"})
 
-    def list_refunds(self, form: Form) -> Result:
+    def list_refunds(self, form: CallForm) -> Result:
         refunds = self._store.refunds(form.text("payment_intent"))
         return Result(200, _page(refunds, form, shown_refund, "/v1/refunds"))
 
     def retrieve_refund(self, name: str) -> Result:
-        refund = self._store.get(Refund, name)
+        refund = self._store.get(SandboxRefund, name)
         if refund is None:
             raise missing("refund", name, "id")
         return Result(200, shown_refund(refund))
 
     def fail_refund(self, name: str) -> None:
         """As when the payer's account is closed: the money comes back to us, some days after."""
-        refund = self._store.get(Refund, name)
+        refund = self._store.get(SandboxRefund, name)
         if refund is None:
             raise missing("refund", name, "id")
         if refund.status != "succeeded":
@@ -188,7 +188,7 @@ class Account:
         return intent
 
 
-def charged(intent: Intent, refunds: list[Refund]) -> dict[str, Any]:
+def charged(intent: Intent, refunds: list[SandboxRefund]) -> dict[str, Any]:
     """A line of `GET /sandbox/charges`, with Stripe's amounts: what was ever held, taken, let go of, given back."""
     return {
         "payment_intent": intent.id,
@@ -221,7 +221,7 @@ def _unexpected(intent: Intent, what: str) -> Exception:
     )
 
 
-def _page(things: list[_Thing], form: Form, shown: Callable[[_Thing], dict[str, Any]], url: str) -> dict[str, Any]:
+def _page(things: list[_Thing], form: CallForm, shown: Callable[[_Thing], dict[str, Any]], url: str) -> dict[str, Any]:
     """https://docs.stripe.com/api/pagination"""
     after = form.values.get("starting_after")
     if after is not None:

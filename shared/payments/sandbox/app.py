@@ -20,12 +20,12 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from shared.payments.sandbox.account import Account, Result, charged
-from shared.payments.sandbox.calls import Call, Calls, ConnectionLost
+from shared.payments.sandbox.account import Result, SandboxAccount, charged
+from shared.payments.sandbox.calls import Calls, ConnectionLost, SandboxCall
 from shared.payments.sandbox.errors import ApiError, invalid_request, unauthorized
 from shared.payments.sandbox.faults import Action, Faults
-from shared.payments.sandbox.objects import Form
-from shared.payments.sandbox.store import Store
+from shared.payments.sandbox.objects import CallForm
+from shared.payments.sandbox.store import SandboxStore
 from shared.payments.sandbox.webhooks import Webhooks
 
 _WAIT_S: Final = 10.0
@@ -44,16 +44,16 @@ _CREATE: Final = frozenset(
     )
 )
 
-_Perform = Callable[[Account], Result]
+_Perform = Callable[[SandboxAccount], Result]
 
 
 class Sandbox:
     """The parts, wired together."""
 
     def __init__(self, data: Path | None, *, api_key: str, webhook_url: str | None, webhook_secret: str) -> None:
-        self.store = Store(data)
+        self.store = SandboxStore(data)
         self.webhooks = Webhooks(self.store, webhook_url, webhook_secret)
-        self.account = Account(self.store, self.webhooks.emit)
+        self.account = SandboxAccount(self.store, self.webhooks.emit)
         self.faults = Faults()
         self.calls = Calls(self.store, self.account, self.faults)
         self._api_key = api_key
@@ -136,18 +136,18 @@ class Sandbox:
         name = request.match_info["id"]
         return await self._answer(request, "read", form, lambda account: account.retrieve_refund(name))
 
-    async def _form(self, request: web.Request, allowed: frozenset[str]) -> Form:
+    async def _form(self, request: web.Request, allowed: frozenset[str]) -> CallForm:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer" or key != self._api_key:
             raise unauthorized(key)
         given = request.query if request.method == "GET" else await request.post()
-        return Form({name: str(value) for name, value in given.items()}, allowed)
+        return CallForm({name: str(value) for name, value in given.items()}, allowed)
 
     async def _answer(
-        self, request: web.Request, action: Action, form: Form, perform: _Perform, intent: str | None = None
+        self, request: web.Request, action: Action, form: CallForm, perform: _Perform, intent: str | None = None
     ) -> web.StreamResponse:
         key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
-        call = Call(method=request.method, path=request.path, action=action, form=form, key=key, intent=intent)
+        call = SandboxCall(method=request.method, path=request.path, action=action, form=form, key=key, intent=intent)
         try:
             reply = await self.calls.make(call, perform)
         except ConnectionLost:

@@ -12,22 +12,22 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from shared.payments.sandbox.account import Account, Result
+from shared.payments.sandbox.account import Result, SandboxAccount
 from shared.payments.sandbox.errors import ApiError, key_in_use, other_parameters, rate_limited, server_error
 from shared.payments.sandbox.faults import Action, Fault, Faults
-from shared.payments.sandbox.objects import Form, Intent
-from shared.payments.sandbox.store import Answer, Store
+from shared.payments.sandbox.objects import CallForm, Intent
+from shared.payments.sandbox.store import RememberedAnswer, SandboxStore
 
 _KEY_MAX: Final = 255
 
 
-class Call(Struct, frozen=True, kw_only=True):
+class SandboxCall(Struct, frozen=True, kw_only=True):
     """`intent` is the PaymentIntent that it is about, where the path or the parameters name one."""
 
     method: str
     path: str
     action: Action
-    form: Form
+    form: CallForm
     key: str | None
     intent: str | None
 
@@ -37,7 +37,7 @@ class Call(Struct, frozen=True, kw_only=True):
         return hashlib.sha256(f"{self.method} {self.path}\n{parameters}".encode()).hexdigest()
 
 
-class Reply(Struct, frozen=True):
+class SandboxReply(Struct, frozen=True):
     """What is answered. `replayed`: it was, before, to the same key."""
 
     status: int
@@ -52,14 +52,14 @@ class ConnectionLost(Exception):
 class Calls:
     """Makes them. `changed` is notified when something was."""
 
-    def __init__(self, store: Store, account: Account, faults: Faults) -> None:
+    def __init__(self, store: SandboxStore, account: SandboxAccount, faults: Faults) -> None:
         self._store = store
         self._account = account
         self._faults = faults
         self._keys_in_use: set[str] = set()
         self.changed = asyncio.Condition()
 
-    async def make(self, call: Call, perform: Callable[[Account], Result]) -> Reply:
+    async def make(self, call: SandboxCall, perform: Callable[[SandboxAccount], Result]) -> SandboxReply:
         """Raises ApiError and ConnectionLost."""
         faults = self._faults_of(call)
         if "429" in faults:
@@ -86,21 +86,23 @@ class Calls:
             raise ConnectionLost
         return reply
 
-    def _faults_of(self, call: Call) -> set[Fault]:
+    def _faults_of(self, call: SandboxCall) -> set[Fault]:
         intent = self._store.get(Intent, call.intent) if call.intent else None
         method = intent.payment_method if intent else call.form.values.get("payment_method")
         name = call.key or call.path
         payment = call.intent or call.form.values.get("metadata[payment_id]") or name
         return self._faults.next(call.action, method, payment, name)
 
-    def _execute(self, call: Call, perform: Callable[[Account], Result], faults: set[Fault]) -> Reply:
+    def _execute(
+        self, call: SandboxCall, perform: Callable[[SandboxAccount], Result], faults: set[Fault]
+    ) -> SandboxReply:
         """The effect and its answer are one transaction: no crash parts them."""
         with self._store.transaction():
             known = self._store.answer(call.key) if call.key is not None else None
             if known is not None and call.key is not None:
                 if known.fingerprint != call.fingerprint:
                     raise other_parameters(call.key)
-                return Reply(known.status, known.body, replayed=True)
+                return SandboxReply(known.status, known.body, replayed=True)
             try:
                 if "500_kept" in faults:
                     raise server_error(begun=True)
@@ -113,8 +115,8 @@ class Calls:
                 result = Result(500, server_error(begun=True).body)
             body = _json(result.body)
             if call.key is not None:
-                self._store.remember(call.key, Answer(call.fingerprint, result.status, body))
-            return Reply(result.status, body)
+                self._store.remember(call.key, RememberedAnswer(call.fingerprint, result.status, body))
+            return SandboxReply(result.status, body)
 
 
 def _json(body: dict[str, Any]) -> bytes:

@@ -33,7 +33,7 @@ FAULTY_METHOD: Final = re.compile(
 )
 
 
-class Plan(Struct, frozen=True, forbid_unknown_fields=True):
+class FaultPlan(Struct, frozen=True, forbid_unknown_fields=True):
     """What `POST /sandbox/faults` sets. Rates are from 0 to 1; the search misses what is younger than its lag."""
 
     rates: dict[Fault, float] = {}
@@ -47,13 +47,13 @@ class Faults:
     """Says of each call how it fails. What it counts does not outlive the process."""
 
     def __init__(self) -> None:
-        self.plan = Plan()
+        self.plan = FaultPlan()
         self._counts: Counter[str] = Counter()
 
-    def set_plan(self, body: bytes) -> Plan:
+    def set_plan(self, body: bytes) -> FaultPlan:
         """Raises ApiError for what is no plan."""
         try:
-            plan = msgspec.json.decode(body, type=Plan)
+            plan = msgspec.json.decode(body, type=FaultPlan)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             raise invalid_request("invalid_plan", f"not a plan of faults: {error}") from None
         wrong = {name: rate for name, rate in plan.rates.items() if not 0 <= rate <= 1}

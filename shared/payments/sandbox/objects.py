@@ -30,7 +30,7 @@ class Intent(Struct, kw_only=True):
         return self.amount if self.status == "requires_capture" else 0
 
 
-class Refund(Struct, kw_only=True):
+class SandboxRefund(Struct, kw_only=True):
     prefix: ClassVar[str] = "re"
 
     id: str
@@ -67,7 +67,7 @@ def shown_intent(intent: Intent, charge: dict[str, Any] | None = None) -> dict[s
     }
 
 
-def shown_charge(intent: Intent, refunds: list[Refund] | None = None) -> dict[str, Any]:
+def shown_charge(intent: Intent, refunds: list[SandboxRefund] | None = None) -> dict[str, Any]:
     """https://docs.stripe.com/api/charges/object; `refunds` where they were asked to be expanded, the latest first."""
     shown = {
         "id": intent.charge,
@@ -94,7 +94,7 @@ def shown_charge(intent: Intent, refunds: list[Refund] | None = None) -> dict[st
     return shown
 
 
-def shown_refund(refund: Refund) -> dict[str, Any]:
+def shown_refund(refund: SandboxRefund) -> dict[str, Any]:
     """https://docs.stripe.com/api/refunds/object."""
     return {
         "id": refund.id,
@@ -115,7 +115,7 @@ def shown_list(shown: list[dict[str, Any]], url: str, *, has_more: bool = False)
     return {"object": "list", "data": shown, "has_more": has_more, "url": url}
 
 
-class Form:
+class CallForm:
     """The parameters of a call: `amount`, `metadata[payment_id]`, `expand[0]`."""
 
     def __init__(self, values: dict[str, str], allowed: frozenset[str]) -> None:

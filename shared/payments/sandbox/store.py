@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
-from shared.payments.sandbox.objects import Intent, Refund
+from shared.payments.sandbox.objects import Intent, SandboxRefund
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -25,10 +25,10 @@ CREATE TABLE IF NOT EXISTS deliveries (
 CREATE INDEX IF NOT EXISTS deliveries_due ON deliveries (due_s);
 """
 
-_Object = TypeVar("_Object", Intent, Refund)
+_Object = TypeVar("_Object", Intent, SandboxRefund)
 
 
-class Answer(Struct, frozen=True):
+class RememberedAnswer(Struct, frozen=True):
     """An answer that is remembered; `fingerprint` tells the call's parameters."""
 
     fingerprint: str
@@ -36,7 +36,7 @@ class Answer(Struct, frozen=True):
     body: bytes
 
 
-class Delivery(Struct, frozen=True):
+class WebhookDelivery(Struct, frozen=True):
     """One event on its way to the one endpoint."""
 
     position: int
@@ -45,7 +45,7 @@ class Delivery(Struct, frozen=True):
     due_s: float
 
 
-class Store:
+class SandboxStore:
     """A SQLite file, synced at every commit; or, without a path, memory."""
 
     def __init__(self, path: Path | None) -> None:
@@ -74,7 +74,7 @@ class Store:
         ).fetchone()
         return None if row is None else msgspec.json.decode(row[0], type=kind)
 
-    def put(self, thing: Intent | Refund) -> None:
+    def put(self, thing: Intent | SandboxRefund) -> None:
         """Add it, or replace what has its id."""
         self._database.execute(
             "INSERT INTO objects (id, kind, parent, body) VALUES (?, ?, ?, ?)"
@@ -82,7 +82,7 @@ class Store:
             (
                 thing.id,
                 thing.prefix,
-                thing.payment_intent if isinstance(thing, Refund) else None,
+                thing.payment_intent if isinstance(thing, SandboxRefund) else None,
                 msgspec.json.encode(thing),
             ),
         )
@@ -92,18 +92,18 @@ class Store:
         rows = self._database.execute("SELECT body FROM objects WHERE kind = ? ORDER BY position", (Intent.prefix,))
         return [msgspec.json.decode(body, type=Intent) for (body,) in rows]
 
-    def refunds(self, payment_intent: str) -> list[Refund]:
+    def refunds(self, payment_intent: str) -> list[SandboxRefund]:
         """Of one payment, the latest first, as Stripe lists them."""
         rows = self._database.execute(
             "SELECT body FROM objects WHERE parent = ? ORDER BY position DESC", (payment_intent,)
         )
-        return [msgspec.json.decode(body, type=Refund) for (body,) in rows]
+        return [msgspec.json.decode(body, type=SandboxRefund) for (body,) in rows]
 
-    def answer(self, key: str) -> Answer | None:
+    def answer(self, key: str) -> RememberedAnswer | None:
         row = self._database.execute("SELECT fingerprint, status, body FROM answers WHERE key = ?", (key,)).fetchone()
-        return None if row is None else Answer(*row)
+        return None if row is None else RememberedAnswer(*row)
 
-    def remember(self, key: str, answer: Answer) -> None:
+    def remember(self, key: str, answer: RememberedAnswer) -> None:
         self._database.execute(
             "INSERT INTO answers VALUES (?, ?, ?, ?)", (key, answer.fingerprint, answer.status, answer.body)
         )
@@ -115,18 +115,18 @@ class Store:
     def add_delivery(self, body: bytes, due_s: float) -> None:
         self._database.execute("INSERT INTO deliveries (body, due_s) VALUES (?, ?)", (body, due_s))
 
-    def next_delivery(self) -> Delivery | None:
+    def next_delivery(self) -> WebhookDelivery | None:
         """The one that is due first."""
         row = self._database.execute(
             "SELECT position, body, attempts, due_s FROM deliveries ORDER BY due_s, position LIMIT 1"
         ).fetchone()
-        return None if row is None else Delivery(*row)
+        return None if row is None else WebhookDelivery(*row)
 
-    def delivered(self, delivery: Delivery) -> None:
+    def delivered(self, delivery: WebhookDelivery) -> None:
         """It was taken, or is given up."""
         self._database.execute("DELETE FROM deliveries WHERE position = ?", (delivery.position,))
 
-    def put_off(self, delivery: Delivery, due_s: float) -> None:
+    def put_off(self, delivery: WebhookDelivery, due_s: float) -> None:
         self._database.execute(
             "UPDATE deliveries SET attempts = attempts + 1, due_s = ? WHERE position = ?", (due_s, delivery.position)
         )

@@ -19,7 +19,7 @@ import structlog
 from msgspec import Struct
 
 from shared.payments.sandbox.errors import invalid_request
-from shared.payments.sandbox.store import Delivery, Store
+from shared.payments.sandbox.store import SandboxStore, WebhookDelivery
 
 log = structlog.get_logger("sandbox")
 
@@ -42,7 +42,7 @@ class DeliveryPlan(Struct, frozen=True, forbid_unknown_fields=True):
 class Webhooks:
     """One endpoint; without a URL events are dropped."""
 
-    def __init__(self, store: Store, url: str | None, secret: str) -> None:
+    def __init__(self, store: SandboxStore, url: str | None, secret: str) -> None:
         self._store = store
         self._url = url
         self._secret = secret
@@ -94,7 +94,7 @@ class Webhooks:
                 else:
                     await self._deliver(session, self._url, delivery)
 
-    async def _deliver(self, session: aiohttp.ClientSession, url: str, delivery: Delivery) -> None:
+    async def _deliver(self, session: aiohttp.ClientSession, url: str, delivery: WebhookDelivery) -> None:
         headers = {
             "Content-Type": "application/json; charset=utf-8",
             "Stripe-Signature": signature(delivery.body, self._secret, int(time.time())),
