@@ -2,7 +2,7 @@
 
 from coordinator.client.command_log import CommandLog
 from coordinator.client.writes import Writes
-from coordinator.service.service import Projection, Tenure
+from coordinator.service.service import LeaseProof, Projection
 from coordinator.stores.port import (
     Backlog,
     BatchFault,
@@ -36,7 +36,7 @@ __all__ = (
     "BatchFault",
     "BatchRefused",
     "Projection",
-    "Tenure",
+    "LeaseProof",
     "Writes",
     "CommandLog",
     "Transport",

@@ -10,7 +10,7 @@ from coordinator.cache.breaker import CacheBreaker
 from coordinator.cache.lease import Anchor, CacheLease, new_generation
 from coordinator.cache.scripts import CLAIM, CLOCK, REFRESH, CacheUnavailable, Scripts
 from coordinator.service.rows import Ref, Row, VersionedRow
-from coordinator.service.service import Tenure
+from coordinator.service.service import LeaseProof
 
 _RETRY_S = 0.01
 
@@ -44,45 +44,45 @@ class CacheProjection:
         self._breaker = CacheBreaker()
         self.beat_s = lease_s / 3
 
-    def committed(self, tenure: Tenure, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
+    def committed(self, proof: LeaseProof, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
         """One round trip; three more to claim a lease first, and a read of the database."""
         rows = [row for row in saved if isinstance(row, self._model)]
         gone = [ref.value for ref in removed if ref.model is self._model]
         now_s = self._elapsed_s()
-        self._lease.begin(tenure.epoch, now_s)
+        self._lease.begin(proof.epoch, now_s)
         if rows or gone or self._lease.is_due(now_s):
-            if not self._lease.can_go_on(tenure.proved_at_s, now_s) and not self._breaker.is_open:
+            if not self._lease.can_go_on(proof.proved_at_s, now_s) and not self._breaker.is_open:
                 # After a long batch. Only once, since each new proof lets a lease that may be claimed live longer.
-                tenure.prove()
-            self._ask(tenure, rows, gone)
-        return self._wait_s(tenure)
+                proof.prove()
+            self._ask(proof, rows, gone)
+        return self._wait_s(proof)
 
-    def beat(self, tenure: Tenure) -> None:
+    def beat(self, proof: LeaseProof) -> None:
         """Extend the lease, or claim one, if the epoch is still the lane's."""
         now_s = self._elapsed_s()
-        self._lease.begin(tenure.epoch, now_s)
-        if self._lease.is_due(now_s) and now_s >= self._breaker.try_at_s and tenure.prove():
-            self._ask(tenure, [], [])
+        self._lease.begin(proof.epoch, now_s)
+        if self._lease.is_due(now_s) and now_s >= self._breaker.try_at_s and proof.prove():
+            self._ask(proof, [], [])
 
     def close(self) -> None:
         """Close the connection. The lease ends by itself."""
         self._scripts.close()
 
-    def _wait_s(self, tenure: Tenure) -> float:
+    def _wait_s(self, proof: LeaseProof) -> float:
         now_s = self._elapsed_s()
         wait_s, try_at_s = self._lease.wait_s(now_s), max(self._breaker.try_at_s, now_s + _RETRY_S)
-        if self._lease.generation is None and self._lease.can_go_on(tenure.proved_at_s, try_at_s):
+        if self._lease.generation is None and self._lease.can_go_on(proof.proved_at_s, try_at_s):
             return min(wait_s, try_at_s - now_s)
         return wait_s
 
-    def _ask(self, tenure: Tenure, rows: Sequence[VersionedRow], gone: Sequence[int | str]) -> None:
+    def _ask(self, proof: LeaseProof, rows: Sequence[VersionedRow], gone: Sequence[int | str]) -> None:
         now_s = self._elapsed_s()
-        if not self._lease.can_go_on(tenure.proved_at_s, now_s) or not self._breaker.admits(now_s):
+        if not self._lease.can_go_on(proof.proved_at_s, now_s) or not self._breaker.admits(now_s):
             # What is not refreshed must not be believed: without a generation, outcomes wait for that.
             self._lease.lost()
             return
         try:
-            self._refresh(tenure, rows, gone)
+            self._refresh(proof, rows, gone)
         except Exception as error:  # noqa: BLE001  # whatever it is, what is not refreshed must not be believed
             # Another server may answer next.
             self._lease.lost()
@@ -91,27 +91,27 @@ class CacheProjection:
         else:
             self._breaker.worked()
 
-    def _refresh(self, tenure: Tenure, rows: Sequence[VersionedRow], gone: Sequence[int | str]) -> None:
+    def _refresh(self, proof: LeaseProof, rows: Sequence[VersionedRow], gone: Sequence[int | str]) -> None:
         if self._lease.generation is not None:
-            if self._write(tenure, rows, gone):
+            if self._write(proof, rows, gone):
                 return
             log.warning("cache_lease_lost", lease=self._lease_key)
-        if not self._lease.can_go_on(tenure.proved_at_s, self._elapsed_s()) and not tenure.prove():
+        if not self._lease.can_go_on(proof.proved_at_s, self._elapsed_s()) and not proof.prove():
             raise CacheUnavailable("the epoch was not proved, so that no lease may be claimed")
-        self._claim(tenure)
+        self._claim(proof)
         # Every entry is void now: this makes the new ones, which readers would do too.
-        if rows and tenure.prove() and not self._write(tenure, rows, gone):
+        if rows and proof.prove() and not self._write(proof, rows, gone):
             raise CacheUnavailable("the lease was gone as soon as it was claimed")
 
-    def _write(self, tenure: Tenure, rows: Sequence[VersionedRow], gone: Sequence[int | str]) -> bool:
+    def _write(self, proof: LeaseProof, rows: Sequence[VersionedRow], gone: Sequence[int | str]) -> bool:
         """Refresh and extend; False: the lease is not this one any more."""
         keys = [self._key(getattr(row, row.key)) for row in rows]
-        if tenure.proved_at_s < self._lease.claimed_at_s:
+        if proof.proved_at_s < self._lease.claimed_at_s:
             # Since they were committed another lane may have changed them: readers are to look for themselves.
             rows = ()
         anchor = self._anchor()
-        deadline_ms = self._lease.deadline_ms(anchor, tenure.proved_at_s)
-        arguments: list[str | bytes | int] = [self._lease.generation or "", deadline_ms, tenure.sequence, self._ttl_s]
+        deadline_ms = self._lease.deadline_ms(anchor, proof.proved_at_s)
+        arguments: list[str | bytes | int] = [self._lease.generation or "", deadline_ms, proof.sequence, self._ttl_s]
         arguments.append(len(rows))
         for row in rows:
             arguments += [row.version, msgspec.json.encode(row)]
@@ -123,11 +123,11 @@ class CacheProjection:
             self._lease.lost()
         return bool(is_ours)
 
-    def _claim(self, tenure: Tenure) -> None:
+    def _claim(self, proof: LeaseProof) -> None:
         anchor = self._anchor()
         trusted_until_s = self._lease.trusted_until_s
-        generation, deadline_ms = new_generation(anchor.server), self._lease.deadline_ms(anchor, tenure.proved_at_s)
-        arguments: list[str | bytes | int] = [generation, deadline_ms, tenure.sequence]
+        generation, deadline_ms = new_generation(anchor.server), self._lease.deadline_ms(anchor, proof.proved_at_s)
+        arguments: list[str | bytes | int] = [generation, deadline_ms, proof.sequence]
         is_claimed, now_ms, was_elsewhere = self._scripts.run(CLAIM, [self._lease_key], arguments)
         if not is_claimed:
             raise CacheUnavailable("the lease was over before it was claimed, or Redis is another one")

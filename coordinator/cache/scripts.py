@@ -13,7 +13,7 @@ that was promoted, nothing is believed until the lane has claimed a lease there.
 one script that does nothing unless the lease alive is the lane's own. Only then it sends the outcomes.
 
 - A lease may live until `REDIS_LEASE_S` after a moment when the lane's epoch was proved current, by a fenced commit or
-  by reading it from the database (`Tenure`). So a lane that was taken over cannot keep its lease alive.
+  by reading it from the database (`LeaseProof`). So a lane that was taken over cannot keep its lease alive.
 - When a refresh fails, or Redis cannot be reached, outcomes wait until no lease can be alive any more: until the
   deadline of the last attempt to extend it, and after a takeover until `REDIS_LEASE_S` after it, for the lane before.
   Or until a new generation is claimed, if that is sooner. From then on nothing waits while Redis stays away.

@@ -114,7 +114,7 @@ class HookedWrites:
     def __init__(self, writes: Writes, hooks: Hooks[Any]) -> None:
         self._writes = writes
         self._hooks = hooks
-        self._turn = asyncio.Lock()
+        self._handing_over = asyncio.Lock()
 
     async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
         issued = Issued(lane, message)
@@ -123,7 +123,7 @@ class HookedWrites:
             observed.append(issued)
         if self._hooks.has_before_issue:
             # One after the other: however long a hook takes, commands are handed over in the order of the calls.
-            async with self._turn:
+            async with self._handing_over:
                 issued.message = await self._hooks.issuing(lane, message)
                 handed_over = asyncio.ensure_future(self._writes.issue(lane, issued.message, wait_s))
             issued.outcome = await handed_over

@@ -40,7 +40,7 @@ class LocalEffects:
             handler.effect.type: handler for effects in self._opened.values() for handler in effects.handlers
         }
         self._attempts = {key: Attempts(key.partition(".")[2], settings, random.random) for key in self._opened}
-        self._turns = asyncio.Semaphore(settings.concurrency)
+        self._slots = asyncio.Semaphore(settings.concurrency)
         self._bring = bring
         self._under_way: set[asyncio.Task[None]] = set()
         self._ids: set[str] = set()
@@ -86,14 +86,14 @@ class LocalEffects:
     async def _result(
         self, entry: OutboxEntry, is_inherited: bool, handler: EffectHandler[Any], effect: Effect
     ) -> EffectResult:
-        """What came of it, after as many attempts as it takes. A turn is taken for each, and not for the pauses."""
+        """What came of it, after as many attempts as it takes. A slot is taken for each, and not for the pauses."""
         now_s = time.time()
         is_replayed = Options.decode(entry.options).replayed
         asked_at_s = now_s - LONG_AGO_S if is_replayed else min(entry.created_at.timestamp(), now_s)
         is_again = is_replayed or is_inherited
         attempted = Attempted(asked_at_s=asked_at_s, first_at_s=now_s, may_have_happened=is_again)
         while True:
-            async with self._turns:
+            async with self._slots:
                 done = await self._attempts[entry.lane].attempt(handler, effect, entry.command_id, attempted)
             if isinstance(done, EffectResult):
                 return done

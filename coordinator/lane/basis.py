@@ -47,7 +47,7 @@ class Basis(Struct, frozen=True):
     handlers_work: HandlerWork
     lease: Lease
     known: dict[str, LogEntry]
-    """What the log has of their ids; empty at first where they are taken for new."""
+    """What the log has of their ids; empty at first where they are assumed to be new."""
     cancelled: Mapping[str, Cancellation]
     parking: Parking
     letters: Letters

@@ -45,7 +45,7 @@ class _Begun:
             raise BatchFault(f"{type(error).__name__}: {error}") from error
 
 
-class _InTransaction(Struct, frozen=True):
+class _Commit(Struct, frozen=True):
     """What a transaction has committed, beside what became of its requests."""
 
     changes: Changes
@@ -90,7 +90,7 @@ class Transactions:
         the same transaction tried again, after a pause; StoreError.
         """
         if window.known is None and self._are_most_likely_new(window.requests):
-            self._take_for_new(window, into)
+            self._assume_new(window, into)
         else:
             self._ask_and_apply(window, into)
 
@@ -118,14 +118,14 @@ class Transactions:
             or any(request.redelivered or request.letter for request in requests)
         )
 
-    def _take_for_new(self, window: Window, into: Committed) -> None:
+    def _assume_new(self, window: Window, into: Committed) -> None:
         """Apply the next commands without asking the log for their ids.
 
         If it has one, its database refuses the second entry, and with it the whole transaction.
         """
         size = window.size()
         requests, culprits = window.piece(size)
-        written: _InTransaction | None = None
+        written: _Commit | None = None
         try:
             with _Begun(self._store.begin()) as transaction:
                 lease = self._tenancy.certain()
@@ -193,9 +193,7 @@ class Transactions:
             transaction.rollback()
         return bool(window.known)
 
-    def _commit(
-        self, transaction: Transaction, basis: Basis, settled: Sequence[Settled], sequence: int
-    ) -> _InTransaction:
+    def _commit(self, transaction: Transaction, basis: Basis, settled: Sequence[Settled], sequence: int) -> _Commit:
         """Write what the requests have come to, and read more of the outbox in the same transaction."""
         positions = basis.progress.save()
         entries = [done.entry for done in settled if done.entry is not None]
@@ -211,7 +209,7 @@ class Transactions:
             transaction.commit(basis.lease, sequence, written)
         else:
             transaction.rollback()
-        return _InTransaction(changes, positions, confirmed, pages)
+        return _Commit(changes, positions, confirmed, pages)
 
     def _note(
         self,
@@ -219,7 +217,7 @@ class Transactions:
         requests: Sequence[Request],
         settled: Sequence[Settled],
         sequence: int,
-        written: _InTransaction,
+        written: _Commit,
         into: Committed,
     ) -> None:
         """Know what a transaction has done, now that it is committed."""

@@ -13,7 +13,7 @@ from coordinator.service.rows import Ref, Row
 from coordinator.service.unit_of_work import Handler
 
 
-class Tenure(Protocol):
+class LeaseProof(Protocol):
     """That the database is the lane's to change, and how that is known."""
 
     @property
@@ -45,14 +45,14 @@ class Projection(Protocol):
     beat_s: float
     """How often it wants to be called at least, while the lane has its lease and is idle."""
 
-    def committed(self, tenure: Tenure, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
+    def committed(self, proof: LeaseProof, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
         """Take in the rows as they are now, and the keys of those that are no more.
 
         Returns 0 when their outcomes may be sent. Otherwise they must wait, and this is to be called again, with the
         same rows, after so many seconds. The sum of such waits is bounded.
         """
 
-    def beat(self, tenure: Tenure) -> None:
+    def beat(self, proof: LeaseProof) -> None:
         """The lane is idle: nothing is committed that was not announced."""
 
     def close(self) -> None:

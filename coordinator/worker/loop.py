@@ -15,7 +15,7 @@ from coordinator.service.service import Projection
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.port import Lease
 from coordinator.transports.port import Carrier
-from coordinator.worker.tenure import LaneTenure
+from coordinator.worker.lease_proof import LaneLeaseProof
 
 DEPOSED_S = 60.0
 """Nothing of a channel that was lost is worth a try: wait for the transport's next one."""
@@ -78,14 +78,14 @@ class LaneLoop:
         lane: Lane,
         carrier: Carrier,
         projection: Projection | None,
-        tenure: LaneTenure,
+        proof: LaneLeaseProof,
         observer: Observer,
         retry_delay_s: float,
     ) -> None:
         self._lane = lane
         self._carrier = carrier
         self._projection = projection
-        self._tenure = tenure
+        self._proof = proof
         self._observer = observer
         self._retry_delay_s = retry_delay_s
         self._is_all_announced = False
@@ -121,10 +121,10 @@ class LaneLoop:
         """Have the lane apply them, however long it has to wait for its database."""
         self._is_all_announced = False
         while True:
-            began_at_s = self._tenure.now_s()
+            began_at_s = self._proof.now_s()
             decision = self._lane.apply(deliveries, channel)
-            self._observer.decided(self._tenure.now_s() - began_at_s)
-            self._tenure.note(began_at_s)
+            self._observer.decided(self._proof.now_s() - began_at_s)
+            self._proof.note(began_at_s)
             self._observer.has_lease(self._lane.lease, self._lane.takeovers)
             if isinstance(decision, Settlement):
                 if (yield from self._announced(channel, decision)):
@@ -149,8 +149,8 @@ class LaneLoop:
             return False
         # What is replayed may be another's commit, which a projection of his does not show yet: unlike a commit of
         # ours, reading the log proves nothing. Where the epoch is ours still, there has been no other.
-        while any(outcome.replayed for outcome in settlement.outcomes) and not self._tenure.prove():
-            if self._tenure.is_over:
+        while any(outcome.replayed for outcome in settlement.outcomes) and not self._proof.prove():
+            if self._proof.is_over:
                 yield from self._deposed(channel)
                 return True
             if (yield Pause(channel, self._retry_delay_s)):
@@ -163,7 +163,7 @@ class LaneLoop:
     def _wait_s(self, projection: Projection, settlement: Settlement) -> float:
         """How long the outcomes must wait for the projection. For one that raises, against its contract, not at all."""
         try:
-            return float(projection.committed(self._tenure, settlement.saved, settlement.removed))
+            return float(projection.committed(self._proof, settlement.saved, settlement.removed))
         except BaseException as error:  # noqa: BLE001  # a function of the service's author
             self._observer.projection_failed(error)
             return 0.0
@@ -194,9 +194,9 @@ class LaneLoop:
     def _sweep(self, channel: int) -> Waits:
         """Without a batch to do it in: empty the outbox of what is confirmed, and let the projection keep its lease."""
         self._sweeps_again = False
-        began_at_s = self._tenure.now_s()
+        began_at_s = self._proof.now_s()
         decision = self._lane.sweep()
-        self._tenure.note(began_at_s)
+        self._proof.note(began_at_s)
         if isinstance(decision, Deposed):
             yield from self._deposed(channel)
         elif isinstance(decision, Suspension):
@@ -211,6 +211,6 @@ class LaneLoop:
         """Not while something may be committed that was not announced to the projection."""
         if self._projection is not None and self._is_all_announced:
             try:
-                self._projection.beat(self._tenure)
+                self._projection.beat(self._proof)
             except BaseException as error:  # noqa: BLE001  # a function of the service's author
                 self._observer.projection_failed(error)

@@ -10,9 +10,9 @@ from coordinator.service.service import Projection
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.port import Carrier
+from coordinator.worker.lease_proof import LaneLeaseProof
 from coordinator.worker.loop import LaneLoop, Pause, Take, Taken
 from coordinator.worker.observed import Observed
-from coordinator.worker.tenure import LaneTenure
 
 
 class LaneWorker:
@@ -31,7 +31,7 @@ class LaneWorker:
         self._settings = settings
         self._confirmed_lock = threading.Lock()
         self._confirmed: list[OutboxEntry] = []
-        self._loop = LaneLoop(lane, carrier, projection, LaneTenure(lane), Observed(name), settings.retry_delay_s)
+        self._loop = LaneLoop(lane, carrier, projection, LaneLeaseProof(lane), Observed(name), settings.retry_delay_s)
 
     @property
     def suspended_reason(self) -> str | None:

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from coordinator.lane.control import Marker
 from tests.faults.clients import Client, DirectPublisher, HttpClient, keep_issuing
-from tests.faults.effects import check_effects
+from tests.faults.expected_rows import check_rows
 from tests.faults.fleet import Fleet, running_fleet
 from tests.faults.plan import LANES, OF_THE_FILESYSTEM, Kind, plan
 from tests.faults.strangers import Stranger, check_letters, check_strangers, logged, said_to
@@ -127,7 +127,7 @@ async def _verdict(fleet: Fleet, clients: dict[str, list[Client]], strangers: Se
             if record.outcome is None
         ]
         own = [entry for entry in log if entry.command_id not in said and entry.type != Marker.type]
-        violations += await asyncio.to_thread(check_effects, lane, records, own, tables)
+        violations += await asyncio.to_thread(check_rows, lane, records, own, tables)
     return violations + await asyncio.to_thread(fleet.stop)
 
 

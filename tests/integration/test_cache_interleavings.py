@@ -103,8 +103,8 @@ def _reads_a_replica(patches: Patches) -> None:
 
 
 def _writes_without_proof(patches: Patches) -> None:
-    patches.rewrite(CacheProjection, "_write", "if tenure.proved_at_s < self._lease.claimed_at_s:", "if False:")
-    patches.rewrite(CacheProjection, "_refresh", "if rows and tenure.prove() and not", "if rows and not")
+    patches.rewrite(CacheProjection, "_write", "if proof.proved_at_s < self._lease.claimed_at_s:", "if False:")
+    patches.rewrite(CacheProjection, "_refresh", "if rows and proof.prove() and not", "if rows and not")
 
 
 BUGS: dict[str, Callable[[Patches], None]] = {

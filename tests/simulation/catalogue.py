@@ -264,7 +264,7 @@ def renewal_skipped(patches: Patches) -> None:
 
 @_mutant("numbering starts again with every batch")
 def sequence_not_continued(patches: Patches) -> None:
-    for way in ("_take_for_new", "_ask_and_apply"):
+    for way in ("_assume_new", "_ask_and_apply"):
         patches.rewrite(
             Transactions,
             way,

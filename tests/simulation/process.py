@@ -19,13 +19,13 @@ from coordinator.lane.delivery import Decision, Delivery, Reply, Settlement, Sus
 from coordinator.lane.lane import Lane
 from coordinator.protocol.outcomes import encode_outcome, encode_outcomes
 from coordinator.service.rows import Ref, Row
-from coordinator.service.service import Tenure
+from coordinator.service.service import LeaseProof
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.port import Lease
 from coordinator.stores.row_checks import RowChecks
 from coordinator.transports.inbox import Inbox
+from coordinator.worker.lease_proof import LaneLeaseProof
 from coordinator.worker.loop import LaneLoop, Pause, Take, Taken
-from coordinator.worker.tenure import LaneTenure
 from tests.simulation.broker import Channel, Message, system_message
 from tests.simulation.database import Crash, SimulatedStore
 from tests.simulation.emitted import SimulatedEmitted
@@ -79,8 +79,8 @@ class Process:
         self.look_at = 0.0
         self.received_at: dict[str | None, float] = {}
         self._settling = self._settle_all()
-        tenure = LaneTenure(self.lane, lambda: world.now)
-        self._loop = LaneLoop(self.lane, self, Following(self), tenure, Watching(self), world.settings.retry_delay_s)
+        proof = LaneLeaseProof(self.lane, lambda: world.now)
+        self._loop = LaneLoop(self.lane, self, Following(self), proof, Watching(self), world.settings.retry_delay_s)
         self._running = self._loop.run()
         self._wanted: Take | Pause | None = None
         self._until = NEVER
@@ -394,11 +394,11 @@ class Following:
     def __init__(self, process: Process) -> None:
         self._process = process
 
-    def committed(self, tenure: Tenure, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
+    def committed(self, proof: LeaseProof, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
         self._process.world.projected(self._process.lane_name, saved, removed)
         return 0.0
 
-    def beat(self, tenure: Tenure) -> None:
+    def beat(self, proof: LeaseProof) -> None:
         """There is nothing that it would have to keep."""
 
     def close(self) -> None:

@@ -63,7 +63,7 @@ class LaneActor:
         next(self._running, None)
 
     def prove(self) -> bool:
-        """Implements `Tenure`."""
+        """Implements `LeaseProof`."""
         asked_at_s = self.world.now_s
         self.world.interlude(self)
         is_current = self.world.epoch == self.epoch

@@ -17,7 +17,7 @@ ONE: Sequence[Row] = [item(1, 1)]
 
 
 class Redis:
-    """Implements `Scripts` and `Tenure`: answers everything at once, unless it is away."""
+    """Implements `Scripts` and `LeaseProof`: answers everything at once, unless it is away."""
 
     def __init__(self) -> None:
         self.now_s = 100.0

@@ -12,7 +12,7 @@ from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import Ref, Row
-from coordinator.service.service import Tenure
+from coordinator.service.service import LeaseProof
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.transports.inbox import Inbox
@@ -129,19 +129,19 @@ class Projecting:
 
     def __init__(self) -> None:
         self.wait_s = 0.0
-        self.told: list[tuple[int, float]] = []
+        self.announced: list[tuple[int, float]] = []
         self.asked = threading.Event()
         self.beats = 0
         self.could_prove: bool | None = None
 
-    def committed(self, tenure: Tenure, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
+    def committed(self, proof: LeaseProof, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
         del saved, removed
-        self.told.append((tenure.sequence, tenure.proved_at_s))
+        self.announced.append((proof.sequence, proof.proved_at_s))
         self.asked.set()
         return self.wait_s
 
-    def beat(self, tenure: Tenure) -> None:
-        self.could_prove = tenure.prove()
+    def beat(self, proof: LeaseProof) -> None:
+        self.could_prove = proof.prove()
         self.beats += 1
 
     def close(self) -> None:
@@ -189,9 +189,9 @@ def test_outcomes_wait_for_the_projection() -> None:
         running.projection.wait_s = 0.01
         began_at_s = time.monotonic()
         running.deliver(delivery(1, OpenAccount(owner="Ada")))
-        until(lambda: len(running.projection.told) > 3)
+        until(lambda: len(running.projection.announced) > 3)
         assert running.settler.settlements == []
-        sequence, proved_at_s = running.projection.told[-1]
+        sequence, proved_at_s = running.projection.announced[-1]
         assert sequence == 1
         assert began_at_s <= proved_at_s <= time.monotonic()
         running.projection.wait_s = 0.0
@@ -248,12 +248,12 @@ def test_what_another_may_have_committed_is_not_replied_again_by_who_was_taken_o
 class Broken(Projecting):
     """Raises, against its contract."""
 
-    def committed(self, tenure: Tenure, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
-        super().committed(tenure, saved, removed)
+    def committed(self, proof: LeaseProof, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
+        super().committed(proof, saved, removed)
         raise SystemExit("a projection's own bug")
 
-    def beat(self, tenure: Tenure) -> None:
-        super().beat(tenure)
+    def beat(self, proof: LeaseProof) -> None:
+        super().beat(proof)
         raise RuntimeError("another")
 
 

@@ -16,7 +16,7 @@ OF_THE_LANE = frozenset({"outbox", "dead_letters", "dead_letters.nameless", "dea
 """Counters that no command of a service counts."""
 
 
-def check_effects(lane: str, records: Sequence[ClientRecord], log: Sequence[LogEntry], tables: Tables) -> list[str]:
+def check_rows(lane: str, records: Sequence[ClientRecord], log: Sequence[LogEntry], tables: Tables) -> list[str]:
     """The violations, in words. The log must be in order, and the records must know every command in it."""
     arguments = {record.command_id: record.arguments for record in records}
     unknown = [entry.command_id for entry in log if entry.command_id not in arguments]

@@ -7,8 +7,8 @@ from coordinator.lane.lane import Lane
 from coordinator.stores.port import StoreError
 
 
-class LaneTenure:
-    """Implements `Tenure`. Used by the lane's thread."""
+class LaneLeaseProof:
+    """Implements `LeaseProof`. Used by the lane's thread."""
 
     def __init__(self, lane: Lane, elapsed_s: Callable[[], float] = time.monotonic) -> None:
         self._lane = lane
