@@ -169,7 +169,7 @@ class Progress:
         self.reverse(lambda: waiter, is_asked=False)
 
     def end_refund(self, refund_id: int) -> None:
-        """This refund is known: end what is under way, or settle what was in question, if that is this one."""
+        """This refund is known: end what is under way, or decide what was in question, if that is this one."""
         payment = self.payment
         if payment.refund_id != refund_id:
             return

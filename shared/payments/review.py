@@ -27,7 +27,7 @@ def resolve_payment(work: UnitOfWork, command: ResolvePayment) -> Payment:
     progress = Progress(work, payment)
     reason = Reason(RESOLVED, command.reason)
     if command.status == "captured":
-        _settle_refund(work, progress, command.refunded, reason)
+        _decide_refund(work, progress, command.refunded, reason)
         # The only word that may lower them: else an event that is late, of what was undone since, would raise them.
         progress.note(captured=command.captured, refunded=command.refunded, amounts_as_of=work.now)
     progress.note(provider_id=command.provider_id)
@@ -66,7 +66,7 @@ def _check(payment: Payment, command: ResolvePayment) -> None:
         raise Rejected(AMOUNT_MISMATCH, text)
 
 
-def _settle_refund(work: UnitOfWork, progress: Progress, total: int, reason: Reason) -> None:
+def _decide_refund(work: UnitOfWork, progress: Progress, total: int, reason: Reason) -> None:
     """The refund in question, if there is one, was made if the total has room for it beside what it is not a part of.
 
     What events have added to the payment's own sum since it was asked for may be this very refund.

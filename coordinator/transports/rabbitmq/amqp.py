@@ -107,7 +107,7 @@ class AmqpConnection:
         """Open a channel. Raises BrokerUnavailable when it is not to be had."""
         opened = _future()
         try:
-            raw = self._raw.channel(on_open_callback=lambda _: _settle(opened, None))
+            raw = self._raw.channel(on_open_callback=lambda _: _resolve(opened, None))
         except AMQPError as error:
             raise self.lost_because(error) from error
         channel = AmqpChannel(raw, self, opened)
@@ -170,18 +170,18 @@ class AmqpConnection:
         return connection_lost(self.parameters, error)
 
     def _on_open(self, _: Any) -> None:
-        _settle(self._opened, None)
+        _resolve(self._opened, None)
 
     def _on_open_error(self, _: Any, error: BaseException | str) -> None:
         refusal = not_connected(self.parameters, self._raw.closed_by_broker or error)
         if not self._opened.done():
             self._opened.set_exception(refusal)
-        _settle(self.lost, BrokerUnavailable(str(refusal)))
+        _resolve(self.lost, BrokerUnavailable(str(refusal)))
 
     def _on_close(self, _: Any, error: BaseException) -> None:
         why = self._why
         if why is None or isinstance(why, BrokerUnavailable):
-            _settle(self.lost, why or connection_lost(self.parameters, error))
+            _resolve(self.lost, why or connection_lost(self.parameters, error))
         elif not self.lost.done():
             self.lost.set_exception(why)
 
@@ -211,7 +211,7 @@ class AmqpChannel:
         answer = self._waiting = _future()
         self._method = method.__name__
         try:
-            method(*arguments, callback=lambda frame: _settle(answer, frame), **options)
+            method(*arguments, callback=lambda frame: _resolve(answer, frame), **options)
             return await self._connection.answer(answer, self._method)
         except AMQPError as error:
             raise self._connection.lost_because(error) from error
@@ -242,7 +242,7 @@ class AmqpChannel:
         Raises as `call`.
         """
         returned = _future()
-        on_return = self._connection.guarded(lambda _, __, properties, ___: _settle(returned, properties.reply_to))
+        on_return = self._connection.guarded(lambda _, __, properties, ___: _resolve(returned, properties.reply_to))
         self.raw.add_on_return_callback(on_return)
         await self.consume(DIRECT_REPLY, _ignore, auto_ack=True)
         properties = pika.BasicProperties(reply_to=DIRECT_REPLY)
@@ -331,6 +331,6 @@ def _future() -> "asyncio.Future[Any]":
     return future
 
 
-def _settle(future: "asyncio.Future[Any]", value: Any) -> None:
+def _resolve(future: "asyncio.Future[Any]", value: Any) -> None:
     if not future.done():
         future.set_result(value)
