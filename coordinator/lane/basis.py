@@ -24,18 +24,17 @@ class Blocked(Exception):
     """Raised where an operator must act first: the lane is paused, or a command blocks it."""
 
 
-class Settled(Struct, frozen=True):
+class Fate(Struct, frozen=True):
     """What became of one request.
 
     `letter` is its dead letter, as it is in the database now; one that `is_dropped` would have been one too many.
-    `entry` is its new entry in the log. One that `waits` for its key has no outcome yet. One that `blocks` the lane
-    has an entry that says why, which is not written.
+    `entry` is its new entry in the log. One that waits for its key has no outcome yet. One that `blocks` the lane has
+    an entry that says why, which is not written.
     """
 
     outcome: Outcome | None
     letter: DeadLetter | None = None
     entry: LogEntry | None = None
-    waits: bool = False
     is_dropped: bool = False
     blocks: bool = False
 

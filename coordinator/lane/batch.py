@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
-from coordinator.lane.basis import Settled
+from coordinator.lane.basis import Fate
 from coordinator.lane.committed import Committed
 from coordinator.lane.delivery import Delivery, Reply, Settlement
 from coordinator.lane.request import Request
@@ -55,7 +55,7 @@ class Batch:
     def has_news(self) -> bool:
         """Whether there is something for a settlement: a whole delivery, or a command that had waited."""
         committed = self.committed
-        is_whole = bool(self.deliveries) and len(self.deliveries[0].commands) <= len(committed.settled)
+        is_whole = bool(self.deliveries) and len(self.deliveries[0].commands) <= len(committed.fates)
         return is_whole or bool(committed.released)
 
     def settlement(self, tags_of: Callable[[Sequence[Delivery]], list[int]], *, is_last: bool) -> Settlement:
@@ -63,14 +63,14 @@ class Batch:
         committed = self.committed
         deliveries: Sequence[Delivery] = self.deliveries
         if not is_last:
-            deliveries = whole_deliveries(self.deliveries, len(committed.settled))
+            deliveries = whole_deliveries(self.deliveries, len(committed.fates))
             count = sum(len(delivery.commands) for delivery in deliveries)
             self._in_settlements += count
-            self.committed = Committed(settled=committed.settled[count:])
+            self.committed = Committed(fates=committed.fates[count:])
         return settlement_of(deliveries, committed, tags_of(deliveries))
 
     def _settled_requests(self) -> int:
-        return self._in_settlements + len(self.committed.settled)
+        return self._in_settlements + len(self.committed.fates)
 
 
 def whole_deliveries(batch: deque[Delivery], commands: int) -> list[Delivery]:
@@ -86,29 +86,29 @@ def whole_deliveries(batch: deque[Delivery], commands: int) -> list[Delivery]:
 
 def settlement_of(deliveries: Sequence[Delivery], committed: Committed, tags: list[int]) -> Settlement:
     """Put the outcomes back together by delivery; `tags` are those to acknowledge."""
-    settled = committed.settled
+    fates = committed.fates
     replies: list[Reply] = []
     position = 0
     for delivery in deliveries:
         after = position + len(delivery.commands)
         if delivery.reply_to is not None:
-            outcomes = [done.outcome for done in settled[position:after] if done.outcome is not None]
+            outcomes = [fate.outcome for fate in fates[position:after] if fate.outcome is not None]
             if outcomes:
                 replies.append(Reply(delivery.reply_to, delivery.correlation_id, delivery.reply_packs, outcomes))
         position = after
-    for request, done in committed.released:
-        if request.reply_to is not None and done.outcome is not None:
-            replies.append(Reply(request.reply_to, request.correlation_id, packed=False, outcomes=[done.outcome]))
-    everything: list[Settled] = [*settled[:position], *(done for _, done in committed.released)]
+    for request, fate in committed.released:
+        if request.reply_to is not None and fate.outcome is not None:
+            replies.append(Reply(request.reply_to, request.correlation_id, packed=False, outcomes=[fate.outcome]))
+    everything: list[Fate] = [*fates[:position], *(fate for _, fate in committed.released)]
     # Their page of the outbox may have been read by the very transaction that removed them.
     withdrawn = set(committed.withdrawn)
     emitted = [entry for entry in committed.emitted if entry.id not in withdrawn] if withdrawn else committed.emitted
     return Settlement(
         tags=tags,
-        outcomes=[done.outcome for done in everything if done.outcome is not None],
+        outcomes=[fate.outcome for fate in everything if fate.outcome is not None],
         replies=replies,
-        dead_letters=[done.letter for done in everything if done.letter is not None],
-        dropped=sum(done.is_dropped for done in everything),
+        dead_letters=[fate.letter for fate in everything if fate.letter is not None],
+        dropped=sum(fate.is_dropped for fate in everything),
         emitted=emitted,
         withdrawn=committed.withdrawn,
         saved=committed.saved,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from coordinator.lane.basis import Settled
+from coordinator.lane.basis import Fate
 from coordinator.lane.request import Request
 from coordinator.service.rows import Ref, Row, by_key
 from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, Series
@@ -14,21 +14,21 @@ from coordinator.stores.port import Changes
 class Committed(Struct):
     """`released` are commands that no delivery of the batch brought: they had waited for their key."""
 
-    settled: list[Settled] = []
-    released: list[tuple[Request, Settled]] = []
+    fates: list[Fate] = []
+    released: list[tuple[Request, Fate]] = []
     emitted: list[OutboxEntry] = []
     withdrawn: list[int] = []
     saved: list[Row] = []
     removed: list[Ref[Row]] = []
 
-    def add(self, requests: Sequence[Request], settled: Sequence[Settled], changes: Changes) -> list[int]:
+    def add(self, requests: Sequence[Request], fates: Sequence[Fate], changes: Changes) -> list[int]:
         """Note what a transaction has done, once it is committed; return which emitted commands it has withdrawn."""
         withdrawn: list[int] = []
-        for request, done in zip(requests, settled, strict=False):
+        for request, fate in zip(requests, fates, strict=False):
             if request.parked_key is not None:
-                self.released.append((request, done))
+                self.released.append((request, fate))
             else:
-                self.settled.append(done)
+                self.fates.append(fate)
         for rows in (*changes.updates, *changes.inserts):
             if not isinstance(rows[0], LANE_MODELS):
                 self.saved += rows

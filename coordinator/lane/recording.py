@@ -1,6 +1,6 @@
 """Recording what a command has come to: in the log, and where it failed, for those who look after it or wait."""
 
-from coordinator.lane.basis import BARE, ERROR_CHARACTERS_MAX, NO_FOLLOW_UP, Basis, Settled
+from coordinator.lane.basis import BARE, ERROR_CHARACTERS_MAX, NO_FOLLOW_UP, Basis, Fate
 from coordinator.lane.follow_up import follow_up
 from coordinator.lane.parking import Standing
 from coordinator.lane.request import Request
@@ -11,7 +11,7 @@ from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from coordinator.stores.outcomes import from_log
 
 
-def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, verdict: Verdict) -> Settled:
+def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, verdict: Verdict) -> Fate:
     """Write its dead letter, what waits for it, and what it continues with; return its entry for the log."""
     message = request.message
     text = None if verdict.text is None else storable(verdict.text, ERROR_CHARACTERS_MAX)
@@ -30,7 +30,7 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
     letter: DeadLetter | None = None
     if verdict.status == "failed":
         if request.handler is not None and request.handler.on_failure == "block":
-            return Settled(None, entry=entry, blocks=True)
+            return Fate(None, entry=entry, blocks=True)
         if basis.spared < BARE:
             defect = Defect(verdict.code or "", text or "")
             letter = basis.letters.failed(message, defect, verdict.traceback, sequence)
@@ -39,4 +39,4 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
     outcome = from_log(entry, replayed=False)
     if message.continuation is not None and not verdict.is_deferred and basis.spared < NO_FOLLOW_UP:
         follow_up(basis.work, message, outcome)
-    return Settled(outcome, letter, entry)
+    return Fate(outcome, letter, entry)

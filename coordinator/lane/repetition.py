@@ -2,7 +2,7 @@
 
 import msgspec
 
-from coordinator.lane.basis import Basis, Settled
+from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.follow_up import continuation_of
 from coordinator.lane.parking import Standing
 from coordinator.lane.request import Request
@@ -14,16 +14,16 @@ from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.outcomes import from_log
 
 
-def repeated(basis: Basis, request: Request, standing: Standing, entry: LogEntry) -> Settled:
+def repeated(basis: Basis, request: Request, standing: Standing, entry: LogEntry) -> Fate:
     """The log has an entry of this id."""
     if request.parked_key is not None and standing.waiting is not None:
         basis.parking.leave(basis.work, request)
     if entry.fingerprint != request.fingerprint:
         return mismatched(basis, request, f"{entry.command_id}, settled with sequence {entry.sequence}")
-    return Settled(from_log(entry, replayed=True))
+    return Fate(from_log(entry, replayed=True))
 
 
-def mismatched(basis: Basis, request: Request, known: str) -> Settled:
+def mismatched(basis: Basis, request: Request, known: str) -> Fate:
     """The id means another command: a stranger learns it. For the system's own somebody waits: it is never silent."""
     message = request.message
     defect = Defect("idempotency_mismatch", f"the id is that of another command: {known}")
@@ -43,4 +43,4 @@ def mismatched(basis: Basis, request: Request, known: str) -> Settled:
         # The command that has this id may have one of its own.
         own_id = system_command_id(emission.command_id, "mismatch", request.fingerprint)
         basis.work.send_out(msgspec.structs.replace(emission, command_id=own_id))
-    return Settled(outcome, letter)
+    return Fate(outcome, letter)

@@ -7,7 +7,7 @@ or tried is recorded (`recording`).
 
 from collections.abc import Sequence
 
-from coordinator.lane.basis import BARE, Basis, Blocked, Settled
+from coordinator.lane.basis import BARE, Basis, Blocked, Fate
 from coordinator.lane.parking import ALONE
 from coordinator.lane.recording import recorded
 from coordinator.lane.refusal import refusal
@@ -21,29 +21,29 @@ from coordinator.stores.port import Refusal
 
 def settle_in_order(
     basis: Basis, requests: Sequence[Request], sequence: int, culprits: Sequence[Refusal] = ()
-) -> tuple[list[Settled], int, Blocked | None]:
+) -> tuple[list[Fate], int, Blocked | None]:
     """Settle requests one after the other; also the last sequence, and what blocks the lane before the rest, if so.
 
     Of the first of them the database refused what they wrote, each alone: `culprits` says how.
     """
-    settled: list[Settled] = []
+    fates: list[Fate] = []
     faults: dict[int, Refusal | str] = {**basis.misread, **dict(enumerate(culprits))}
     for place, request in enumerate(requests):
-        done = settle(basis, request, sequence + 1, faults.get(place) if faults else None)
-        entry = done.entry
+        fate = settle(basis, request, sequence + 1, faults.get(place) if faults else None)
+        entry = fate.entry
         if entry is not None:
-            if done.blocks:
+            if fate.blocks:
                 text = f"blocked by command {entry.command_id} ({entry.type}): {entry.error_message}"
-                return settled, sequence, Blocked(text)
+                return fates, sequence, Blocked(text)
             sequence += 1
             basis.known[entry.command_id] = entry
-        settled.append(done)
+        fates.append(fate)
         if request.message.publisher_seq is not None and basis.spared < BARE:
             basis.progress.advance(request.message)
-    return settled, sequence, None
+    return fates, sequence, None
 
 
-def settle(basis: Basis, request: Request, sequence: int, fault: Refusal | str | None) -> Settled:
+def settle(basis: Basis, request: Request, sequence: int, fault: Refusal | str | None) -> Fate:
     """Apply one request, or find out why not.
 
     `fault` is what the database said of it when it was tried alone, or what its handler's `reads` did wrong.

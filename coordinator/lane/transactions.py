@@ -6,7 +6,7 @@ from types import TracebackType
 import msgspec
 from msgspec import Struct
 
-from coordinator.lane.basis import Basis, Settled
+from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.committed import Committed, emitted_by
 from coordinator.lane.knowledge import Knowledge
 from coordinator.lane.outbox import Outbox, OutboxPage
@@ -131,9 +131,9 @@ class Transactions:
                 lease = self._tenancy.certain()
                 basis, refs = self._knowledge.basis(transaction, lease, requests, len(culprits), window.spared)
                 basis.work.prefetch(refs)
-                settled, sequence, blocked = settle_in_order(basis, requests, lease.sequence, culprits)
+                fates, sequence, blocked = settle_in_order(basis, requests, lease.sequence, culprits)
                 if blocked is None and not basis.parking.has_waiting:
-                    written = self._commit(transaction, basis, settled, sequence)
+                    written = self._commit(transaction, basis, fates, sequence)
                 else:
                     # What has to wait, or blocks the lane, may be settled already.
                     transaction.rollback()
@@ -144,7 +144,7 @@ class Transactions:
         if written is None:
             self._ask_log(window)
             return
-        self._note(basis, requests, settled, sequence, written, into)
+        self._note(basis, requests, fates, sequence, written, into)
         window.committed(size)
 
     def _ask_and_apply(self, window: Window, into: Committed) -> None:
@@ -161,18 +161,18 @@ class Transactions:
                     basis.work.prefetch(refs)
                 basis.known.update(window.known)
                 saved, removed = announced_again(basis.work, requests, basis.known, self._knowledge.checks)
-                settled, sequence, blocked = settle_in_order(basis, requests, lease.sequence, culprits)
-                written = self._commit(transaction, basis, settled, sequence)
+                fates, sequence, blocked = settle_in_order(basis, requests, lease.sequence, culprits)
+                written = self._commit(transaction, basis, fates, sequence)
         except Refusal as refusal:
             self._refused(window, size, refusal)
             return
-        window.known.update((done.entry.command_id, done.entry) for done in settled if done.entry is not None)
+        window.known.update((fate.entry.command_id, fate.entry) for fate in fates if fate.entry is not None)
         if requests:
-            window.repeats = window.repeats or any(done.entry is None for done in settled)
+            window.repeats = window.repeats or any(fate.entry is None for fate in fates)
             self._asks_log = window.repeats
         into.saved += saved
         into.removed += removed
-        self._note(basis, requests, settled, sequence, written, into)
+        self._note(basis, requests, fates, sequence, written, into)
         window.committed(size)
         if blocked is not None:
             raise blocked
@@ -193,10 +193,10 @@ class Transactions:
             transaction.rollback()
         return bool(window.known)
 
-    def _commit(self, transaction: Transaction, basis: Basis, settled: Sequence[Settled], sequence: int) -> _Commit:
+    def _commit(self, transaction: Transaction, basis: Basis, fates: Sequence[Fate], sequence: int) -> _Commit:
         """Write what the requests have come to, and read more of the outbox in the same transaction."""
         positions = basis.progress.save()
-        entries = [done.entry for done in settled if done.entry is not None]
+        entries = [fate.entry for fate in fates if fate.entry is not None]
         basis.work.insert_new(entries)
         changes = basis.work.changes()
         confirmed = self.outbox.confirmed
@@ -215,7 +215,7 @@ class Transactions:
         self,
         basis: Basis,
         requests: Sequence[Request],
-        settled: Sequence[Settled],
+        fates: Sequence[Fate],
         sequence: int,
         written: _Commit,
         into: Committed,
@@ -226,5 +226,5 @@ class Transactions:
         self.outbox.deleted(written.confirmed)
         for page, found in written.pages:
             into.emitted += self.outbox.read(page.target, found)
-        self.outbox.withdrawn(into.add(requests, settled, written.changes))
+        self.outbox.withdrawn(into.add(requests, fates, written.changes))
         into.emitted += self.outbox.emitted(emitted_by(written.changes))

@@ -1,6 +1,6 @@
 """Messages that are kept as dead letters and never applied: letters of an older release, and messages without an id."""
 
-from coordinator.lane.basis import BARE, ERROR_CHARACTERS_MAX, Basis, Settled
+from coordinator.lane.basis import BARE, ERROR_CHARACTERS_MAX, Basis, Fate
 from coordinator.lane.delivery import OldLetter
 from coordinator.lane.request import Request
 from coordinator.protocol.wire import Defect
@@ -9,16 +9,16 @@ from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.service.text import storable
 
 
-def kept(basis: Basis, request: Request) -> Settled:
+def kept(basis: Basis, request: Request) -> Fate:
     """Keep such a message, unless the database has refused that already."""
     if basis.spared >= BARE:
-        return Settled(None, is_dropped=True)
+        return Fate(None, is_dropped=True)
     if request.letter is not None:
         return _taken_in(basis, request, request.letter)
     return _nameless(basis, request, request.defect or Defect("missing_command_id", "a command needs an id"))
 
 
-def _taken_in(basis: Basis, request: Request, letter: OldLetter) -> Settled:
+def _taken_in(basis: Basis, request: Request, letter: OldLetter) -> Fate:
     """A letter of an older release: of a command that is known as failed, with this content, or of an effect."""
     command_id, fingerprint = request.message.command_id or "", request.fingerprint
     entry = basis.known.get(command_id)
@@ -28,12 +28,12 @@ def _taken_in(basis: Basis, request: Request, letter: OldLetter) -> Settled:
         or letter.target.startswith(EFFECTS_PREFIX)
     )
     row, is_dropped = basis.letters.taken_in(request.message, letter, is_borne_out=is_known)
-    return Settled(None, row, is_dropped=is_dropped)
+    return Fate(None, row, is_dropped=is_dropped)
 
 
-def _nameless(basis: Basis, request: Request, defect: Defect) -> Settled:
+def _nameless(basis: Basis, request: Request, defect: Defect) -> Fate:
     """A message without an id cannot be deduplicated, so it is not applied and not logged."""
     letter = basis.letters.nameless(request.message, defect)
     error = OutcomeError(code=defect.code, message=storable(defect.message, ERROR_CHARACTERS_MAX))
     outcome = Outcome(command_id=None, type=request.message.type, status="failed", sequence=None, error=error)
-    return Settled(outcome, letter, is_dropped=letter is None)
+    return Fate(outcome, letter, is_dropped=letter is None)

@@ -1,16 +1,16 @@
 """A command that has to wait behind others with its key."""
 
-from coordinator.lane.basis import Basis, Settled
+from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.parking import Standing
 from coordinator.lane.refusal import number_refused
 from coordinator.lane.repetition import mismatched
 from coordinator.lane.request import Request
 from coordinator.stores.lane_tables import Cancellation
 
-_WAITS = Settled(None, waits=True)
+_WAITS = Fate(None)
 
 
-def waits(basis: Basis, request: Request, standing: Standing, cancellation: Cancellation | None) -> Settled | None:
+def waits(basis: Basis, request: Request, standing: Standing, cancellation: Cancellation | None) -> Fate | None:
     """Have a command wait if it must; None: it need not, or there is no room for it."""
     if request.parked_key is not None:
         return _WAITS if standing.is_behind and cancellation is None else None

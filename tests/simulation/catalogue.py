@@ -19,7 +19,7 @@ from coordinator.lane import transactions as transactions_module
 from coordinator.lane import trying as trying_module
 from coordinator.lane import unit_of_work as work_module
 from coordinator.lane.acknowledger import Acknowledgement, Acknowledger
-from coordinator.lane.basis import Settled
+from coordinator.lane.basis import Fate
 from coordinator.lane.delivery import Settlement
 from coordinator.lane.identity_map import IdentityMap
 from coordinator.lane.lane import Lane
@@ -333,7 +333,7 @@ def outcome_recomputed(patches: Patches) -> None:
             error_code=verdict.code,
             error_message=verdict.text,
         )
-        return Settled(from_log(recomputed, replayed=True))
+        return Fate(from_log(recomputed, replayed=True))
 
     patches.wrap(settle_module, "settle", settle)
 

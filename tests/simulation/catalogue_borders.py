@@ -254,9 +254,9 @@ def _of_letters() -> Iterator[Mutant]:
         "the command at which the lane stops has a dead letter, and can never be settled",
         settle_module,
         "recorded",
-        "return Settled(None, entry=entry, blocks=True)",
+        "return Fate(None, entry=entry, blocks=True)",
         "letter = basis.letters.failed(message, Defect('x', ''), None, None)\n"
-        "            return Settled(None, letter, entry, blocks=True)",
+        "            return Fate(None, letter, entry, blocks=True)",
     )
     yield rewritten(
         "nameless-unbounded",
