@@ -257,7 +257,7 @@ def test_every_code_of_the_services_is_documented() -> None:
         if name in ("Refused", "Declined", "refused", "declined", "Reason", "AmountNotChargeable", "Rejected"):
             found |= {text for node in argument(call, 0, "code") for text in texts(node, named)}
     for name, call, named in calls("coordinator/effects", "coordinator/transports/rabbitmq/effects"):
-        if name == "Problem":
+        if name == "Defect":
             found |= texts(call.args[0], named)
     text = "".join(path.read_text() for path in (ROOT / "shared" / "payments").glob("*.py"))
     found |= set(re.findall(r' or "([a-z_]+)"', text))
