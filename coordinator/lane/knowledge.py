@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 
 from coordinator.lane.basis import Basis
 from coordinator.lane.committed import series_in
+from coordinator.lane.high_water import HighWater
 from coordinator.lane.letters import Letters
 from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking, prepared
@@ -34,6 +35,7 @@ class Knowledge:
         handlers: Handlers,
         targets: Collection[str] | None,
         order: PublisherOrder,
+        high_water: HighWater,
     ) -> None:
         self._name = service.name
         self._clock = clock
@@ -41,6 +43,7 @@ class Knowledge:
         self._handlers = handlers
         self._targets = targets
         self._order = order
+        self._high_water = high_water
         self.checks = RowChecks(service.metadata)
         self._cancelled: dict[str, Cancellation] = {}
         self._parking = Parking()
@@ -99,7 +102,9 @@ class Knowledge:
         """A transaction is committed: what it knew is so."""
         self._order.advanced(positions, basis.progress.refused())
         self._parking = basis.parking
-        self._series.update(series_in(changes))
+        written = series_in(changes)
+        self._series.update(written)
+        self._high_water.given_out(written.values())
 
 
 def _all(transaction: Transaction, model: type[R]) -> list[R]:

@@ -11,6 +11,7 @@ from coordinator.lane.basis import Blocked
 from coordinator.lane.batch import Batch, settlement_of
 from coordinator.lane.control import CONTROL_HANDLERS
 from coordinator.lane.delivery import Decision, Delivery, Deposed, Settlement, Suspension
+from coordinator.lane.high_water import HighWater, Mark
 from coordinator.lane.knowledge import Knowledge
 from coordinator.lane.pauses import Pauses
 from coordinator.lane.publisher_order import PublisherOrder
@@ -41,10 +42,11 @@ class Lane:
         handlers: Handlers = {each.command.type: each for each in (*service.handlers, *CONTROL_HANDLERS)}
         self._store = store
         self._elapsed_s = elapsed_s
-        self._tenancy = Tenancy(store, holder, clock)
+        self._high_water = HighWater(service.name)
+        self._tenancy = Tenancy(store, holder, clock, self._high_water)
         self._order = PublisherOrder(settings.early_max, settings.gap_timeout_s)
         self._admission = Admission(store, self._order, handlers, targets)
-        self._knowledge = Knowledge(service, clock, settings, handlers, targets, self._order)
+        self._knowledge = Knowledge(service, clock, settings, handlers, targets, self._order, self._high_water)
         self._transactions = Transactions(store, clock, settings, self._tenancy, self._knowledge)
         self._pauses = Pauses(settings)
         self._batch: Batch | None = None
@@ -62,6 +64,24 @@ class Lane:
     def is_current(self) -> bool:
         """Whether the lease is still this consumer's, by a read of the database. Raises StoreError."""
         return self._tenancy.is_proved()
+
+    @property
+    def sequence(self) -> int:
+        """The highest sequence that the lane is known to have come to."""
+        return self._high_water.sequence
+
+    def mark(self) -> Mark:
+        """How far the lane is known to have come."""
+        return self._high_water.mark()
+
+    def learn(self, mark: Mark) -> None:
+        """Another process of the lane knew this."""
+        self._high_water.learn(mark)
+
+    def watch(self) -> None:
+        """While another consumer has the lane: see how far it has come. Raises StoreError."""
+        if self._tenancy.channel_number is None:
+            self._tenancy.watch()
 
     @property
     def has_batch(self) -> bool:
@@ -141,6 +161,8 @@ class Lane:
                 # They are read again.
                 self._batch.committed.emitted = []
             self._tenancy.begin(lease, channel_number)
+            if self._high_water.is_above(lease):
+                self._transactions.go_above(self._high_water)
 
     def _settle(self, batch: Batch) -> None:
         """Settle the batch, or as much of it as comes before a command that blocks the lane, or is looked for."""
@@ -189,7 +211,7 @@ class Lane:
         try:
             if self._tenancy.survives_fence():
                 return Suspension(0.0, "an operator has changed the lane")
-        except (StoreUnavailable, Conflict, Refusal) as error:
+        except (StoreUnavailable, Conflict, Refusal, Blocked) as error:
             return self._suspended(error)
         self._forget()
         self._tenancy.lose(channel_number)

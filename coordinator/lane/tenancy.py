@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import TypeGuard
 
 import msgspec
 
 from coordinator.lane.basis import Blocked
+from coordinator.lane.high_water import HighWater
 from coordinator.stores.port import Lease, Store, StoreUnavailable
 
 Clock = Callable[[], datetime]
@@ -15,10 +17,11 @@ Clock = Callable[[], datetime]
 class Tenancy:
     """This consumer's right to the lane. A channel's number tells one tenancy from the next."""
 
-    def __init__(self, store: Store, holder: str, clock: Clock) -> None:
+    def __init__(self, store: Store, holder: str, clock: Clock, high_water: HighWater) -> None:
         self._store = store
         self._holder = holder
         self._clock = clock
+        self._high_water = high_water
         self.lease: Lease | None = None
         """The right to commit, while it is not in doubt."""
         self._doubted: Lease | None = None
@@ -42,23 +45,27 @@ class Tenancy:
 
     def is_proved(self) -> bool:
         """Whether the lease is still this consumer's, by a read of the database. Raises StoreError."""
-        return self.lease is not None and self._still(self.lease) is not None
+        if self.lease is None:
+            return False
+        current = self._store.current()
+        return _is_same(current, self.lease) and not self._high_water.is_above(current)
 
     def claim(self) -> Lease:
         """Take the lane over, or be certain again of the lease that is in doubt. Raises StoreError.
 
         It stays in doubt until `begin`, once what there is to know under it is read. Raises Blocked where an operator
-        has paused the lane: then nothing is written.
+        has paused the lane, or must say first what is to become of commits that its database has lost: then nothing is
+        written.
         """
         doubted = self._doubted
-        current = self._store.current() if doubted is None else self._still(doubted)
+        current = self._current()
         _check_paused(current)
-        if doubted is not None and current is not None and not self._is_uncertain:
+        if _is_same(current, doubted) and not self._is_uncertain:
             self._doubted = current
             return current
         now = self._clock()
         if doubted is None:
-            lease = self._store.take_over(self._holder, now)
+            lease = self._store.take_over(self._holder, now, self._high_water.epoch)
             self.takeovers += 1
         else:
             lease = self._store.renew(self._holder, now, doubted.epoch)
@@ -69,11 +76,13 @@ class Tenancy:
         """The claimed lease is certain. Raises Blocked where an operator has paused the lane."""
         self.channel_number = channel_number
         _check_paused(lease)
+        self._high_water.rise(lease.sequence, lease.epoch)
         self.lease, self._doubted = lease, None
 
     def committed(self, sequence: int) -> None:
         """A transaction was committed under the lease."""
-        self.lease = msgspec.structs.replace(self.certain(), sequence=sequence)
+        self.lease = lease = msgspec.structs.replace(self.certain(), sequence=sequence)
+        self._high_water.rise(sequence, lease.epoch)
 
     def doubt(self) -> None:
         """A commit may have happened or not: the lease is to be renewed before anything else."""
@@ -88,13 +97,14 @@ class Tenancy:
     def survives_fence(self) -> bool:
         """The fence has failed: an operator has changed the lane; False: another consumer has it.
 
-        The transaction is rolled back, so that nothing is uncertain. Raises StoreError.
+        The transaction is rolled back, so that nothing is uncertain. Raises StoreError, and Blocked where what was
+        changed is that commits are lost.
         """
         lease, self.lease = self.lease, None
         if lease is None:
             return False
         self._doubted, self._is_uncertain = lease, False
-        return self._still(lease) is not None
+        return _is_same(self._current(), lease)
 
     def end(self) -> None:
         """Nothing is known of the lane any more."""
@@ -107,10 +117,22 @@ class Tenancy:
         self.end()
         self._lost_channel_number = channel_number
 
-    def _still(self, lease: Lease) -> Lease | None:
-        """The lease as it is in the database, while it is this consumer's. Raises StoreError."""
+    def watch(self) -> None:
+        """See how far the lane is in the database, whoever has it. Raises StoreError."""
         current = self._store.current()
-        return current if current is not None and current.epoch == lease.epoch else None
+        if current is not None:
+            self._high_water.rise(current.sequence, current.epoch)
+
+    def _current(self) -> Lease | None:
+        """The lease as it is in the database, whoever has it. Raises StoreError, and Blocked where commits are lost."""
+        current = self._store.current()
+        self._high_water.check(current)
+        return current
+
+
+def _is_same(current: Lease | None, lease: Lease | None) -> TypeGuard[Lease]:
+    """Whether what the database has is this lease, but for what an operator has changed."""
+    return lease is not None and current is not None and current.epoch == lease.epoch
 
 
 def _check_paused(lease: Lease | None) -> None:

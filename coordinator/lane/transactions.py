@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.committed import Committed, emitted_by
+from coordinator.lane.high_water import HighWater
 from coordinator.lane.knowledge import Knowledge
 from coordinator.lane.outbox import Outbox, OutboxPage
 from coordinator.lane.reading import announced_again, known_entries
@@ -100,6 +101,17 @@ class Transactions:
             # It may be too much for a time limit.
             self.window_size.shrink(size)
         window.refused(size, refusal)
+
+    def go_above(self, high_water: HighWater) -> None:
+        """An operator has accepted that commits are lost: no sequence and no id that they had is given out again."""
+        with _Begun(self._store.begin()) as transaction:
+            names = high_water.series_names
+            read = [Read(Series, Series.key, names)] if names else []
+            found = [row for rows in transaction.load(read) for row in rows]
+            behind, missing = high_water.series_above(found)
+            changes = Changes([], [behind] if behind else [], [missing] if missing else [])
+            transaction.commit(self._tenancy.certain(), high_water.sequence, changes)
+        self._tenancy.committed(high_water.sequence)
 
     def sweep(self) -> Committed:
         """Remove confirmed entries from the outbox, and read what there is room for."""

@@ -3,7 +3,7 @@
 import click
 
 from coordinator.operate.dead import dead
-from coordinator.operate.lanes import cancel, log_group, pause, resume, show_command
+from coordinator.operate.lanes import accept_loss, cancel, log_group, pause, resume, show_command
 from coordinator.operate.outbox import outbox
 from coordinator.operate.parked import parked
 from coordinator.operate.send import drain, send
@@ -18,6 +18,7 @@ COMMANDS: tuple[click.Command, ...] = (
     parked,
     pause,
     resume,
+    accept_loss,
     cancel,
     drain,
     log_group,

@@ -58,6 +58,30 @@ def resume(lane: str, *, as_json: bool) -> None:
         click.echo(f"{lane} was not paused" if reason is None else f"{lane} goes on (it was paused: {reason})")
 
 
+@click.command("accept-loss")
+@click.argument("lane", type=LANE)
+@click.option("--at", "sequence", required=True, type=click.IntRange(0), help="Where its database ends.")
+@json_option
+@refusing
+def accept_loss(lane: str, sequence: int, *, as_json: bool) -> None:
+    """Let LANE go on though its database has lost acknowledged commands: those after the sequence `--at`.
+
+    A lane that finds its database behind what was acknowledged stops, and says from which sequence to which. With this
+    it goes on above the last one: no sequence and no id that was lost is given out again. What was lost stays lost,
+    unless its publishers send it again.
+    """
+    with lane_admin(lane) as admin:
+        found = admin.accept_loss(sequence, now())
+    if found != sequence:
+        raise CommandRefused(
+            f"the database of {lane} ends at sequence {found}, not at {sequence}: nothing was accepted"
+        )
+    if as_json:
+        print_json({"lane": lane, "sequence": found})
+    else:
+        click.echo(f"{lane} may go on, though what came after sequence {found} is lost")
+
+
 @click.command()
 @click.argument("command_id", metavar="ID", type=output.command_id)
 @click.option("--lane", required=True, type=LANE)

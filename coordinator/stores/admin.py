@@ -136,6 +136,9 @@ class LaneAdmin(Protocol):
     def resume(self, now: datetime) -> str | None:
         """Let the lane go on; return the reason for which it was paused, None if it was not."""
 
+    def accept_loss(self, sequence: int, now: datetime) -> int:
+        """Let the lane go on though commits are lost, if its database ends at this sequence; return where it ends."""
+
     def cancel(self, command_id: str, reason: str, now: datetime) -> LogEntry | None:
         """See to it that the command is never applied; or return its log entry, if it is settled already.
 

@@ -180,6 +180,7 @@ Table(
     Column("batches", BigInteger, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("paused", String(500)),
+    Column("loss_accepted", BigInteger),
     Column("holder", String(200), nullable=False),
     Column("taken_at", _Time, nullable=False),
 )

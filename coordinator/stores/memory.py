@@ -33,6 +33,7 @@ class MemoryDatabase:
         self.sequence = 0
         self.revision = 0
         self.paused: str | None = None
+        self.loss_accepted: int | None = None
 
     def rows(self, model: type[R]) -> list[R]:
         """All rows of a model, in order of their keys."""
@@ -49,10 +50,9 @@ class MemoryStore:
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
         """Anything can be kept in memory."""
 
-    def take_over(self, holder: str, now: datetime) -> Lease:  # noqa: ARG002
-        self._database.epoch += 1
-        database = self._database
-        return Lease(database.epoch, database.sequence, database.revision, database.paused)
+    def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:  # noqa: ARG002
+        self._database.epoch = max(self._database.epoch, above) + 1
+        return self._lease()
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         if self._database.epoch != epoch:
@@ -60,16 +60,17 @@ class MemoryStore:
         return self.take_over(holder, now)
 
     def current(self) -> Lease | None:
-        database = self._database
-        if not database.epoch:
-            return None
-        return Lease(database.epoch, database.sequence, database.revision, database.paused)
+        return self._lease() if self._database.epoch or self._database.revision else None
 
     def begin(self) -> Transaction:
         return MemoryTransaction(self._database)
 
     def close(self) -> None:
         """Nothing to close."""
+
+    def _lease(self) -> Lease:
+        database = self._database
+        return Lease(database.epoch, database.sequence, database.revision, database.paused, database.loss_accepted)
 
 
 class MemoryTransaction:

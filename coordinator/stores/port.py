@@ -69,13 +69,15 @@ class Lease(Struct, frozen=True):
     """The right to write: commits under `epoch` succeed until someone raises it. `sequence` is the last one settled.
 
     `revision` counts an operator's changes to the lane: a commit under an older one is Fenced too, and renewing the
-    lease shows what has changed. `paused` says why the lane must not go on, if it must not.
+    lease shows what has changed. `paused` says why the lane must not go on, if it must not. `loss_accepted` is the
+    sequence at which an operator has seen the database end, and accepted that what came after it is lost.
     """
 
     epoch: int
     sequence: int
     revision: int = 0
     paused: str | None = None
+    loss_accepted: int | None = None
 
 
 class Changes(Struct, frozen=True):
@@ -145,8 +147,8 @@ class Store(Protocol):
         """Raises ConfigurationError unless the schema holds the models' tables and the lane's own, in tables that know
         transactions, in a database that serves no other lane and, with `must_sync`, syncs its commits to disk."""
 
-    def take_over(self, holder: str, now: datetime) -> Lease:
-        """Raise the epoch, whoever holds it, once no transaction under the old one is in flight."""
+    def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
+        """Raise the epoch above this one, and whoever's is there, once no transaction under that is in flight."""
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         """Raise the epoch if it still is `epoch`, likewise. Raises Fenced if it is not."""

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable
 
 from coordinator.lane.delivery import Delivery
+from coordinator.lane.high_water import Mark
 
 DECODED_COMMANDS_MAX = 2000
 """Commands that wait decoded: enough for the next batches. A command takes several times the memory of its bytes."""
@@ -30,6 +31,7 @@ class Inbox:
         self._channel_number = 0
         self._is_closed = False
         self._is_nudged = False
+        self._mark: Mark | None = None
         # While the taker is busy, which under load it is, there is nobody to notify.
         self._waiters = 0
 
@@ -55,6 +57,17 @@ class Inbox:
                 self._undecoded.append(decode)
                 self._decode_next()
                 self._wake()
+
+    def learn(self, mark: Mark) -> None:
+        """So far the lane has come, as the transport knows. To be called ahead of the deliveries that it is about."""
+        with self._lock:
+            self._mark = mark
+
+    def take_mark(self) -> Mark | None:
+        """What `learn` was told since the last call. To be called after `take`."""
+        with self._lock:
+            mark, self._mark = self._mark, None
+            return mark
 
     def nudge(self) -> None:
         """Wake the taker, though nothing arrived."""

@@ -15,6 +15,7 @@ from msgspec import Struct
 from coordinator.client.writes import Writes
 from coordinator.lane.control import DeadEffect
 from coordinator.lane.delivery import Settlement
+from coordinator.lane.high_water import Mark
 from coordinator.protocol.attempted import Attempted
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
@@ -37,6 +38,12 @@ class Carrier(Protocol):
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """Publish emitted commands."""
+
+    def keep(self, channel: int, mark: Mark) -> None:
+        """Keep how far the lane has come, for its next process: apart from its database, and on disk if there is one.
+
+        A process gets it, by its inbox, before the first delivery of a channel.
+        """
 
     def stand_by(self, channel: int) -> None:
         """Give the lane up, and queue up behind its other consumers."""

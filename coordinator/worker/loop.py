@@ -5,18 +5,22 @@ production (worker.py), and the simulation of the tests, on a clock of its own. 
 """
 
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
+from coordinator.lane.high_water import Mark
 from coordinator.lane.lane import Lane
 from coordinator.service.service import Projection
 from coordinator.stores.lane_tables import OutboxEntry
-from coordinator.stores.port import Lease
+from coordinator.stores.port import Lease, StoreError
 from coordinator.transports.port import Carrier
 from coordinator.worker.lease_proof import LaneLeaseProof
 
+KEEP_EVERY_S = 1.0
+WATCH_EVERY_S = 5.0
 DEPOSED_S = 60.0
 """Nothing of a channel that was lost is worth a try: wait for the transport's next one."""
 
@@ -28,12 +32,16 @@ class Take(Struct, frozen=True):
 
 
 class Taken(Struct, frozen=True):
-    """What has arrived, and on which channel; and the emitted commands that the transport has safe by now."""
+    """What has arrived, and on which channel; and the emitted commands that the transport has safe by now.
+
+    `mark`: how far the lane has come, as the transport knows from its process before.
+    """
 
     channel: int
     deliveries: list[Delivery]
     confirmed: Sequence[OutboxEntry]
     is_closed: bool
+    mark: Mark | None = None
 
 
 class Pause(Struct, frozen=True):
@@ -90,6 +98,8 @@ class LaneLoop:
         self._retry_delay_s = retry_delay_s
         self._is_all_announced = False
         self._sweeps_again = False
+        self._kept = 0
+        self._kept_at_s = float("-inf")
         self.suspended_reason: str | None = None
         """Why the lane has to wait for its database, or for an operator; None: it does not."""
 
@@ -99,23 +109,33 @@ class LaneLoop:
         while True:
             taken: Taken = yield Take(self._due_in_s(channel))
             channel = taken.channel
+            if taken.mark is not None:
+                self._lane.learn(taken.mark)
+                self._kept = max(self._kept, taken.mark.sequence)
             if taken.confirmed:
                 self._lane.confirm(taken.confirmed)
             if taken.is_closed:
+                self._keep(channel)
                 return
             if taken.deliveries or self._lane.due_in_s(channel) == 0:
                 yield from self._apply(channel, taken.deliveries)
             else:
+                self._watch()
                 yield from self._sweep(channel)
+            self._keep_now_and_then(channel)
 
     def _due_in_s(self, channel: int) -> float | None:
         """When there is something to do though nothing arrives."""
         if self._sweeps_again:
             return 0.0
-        due_in_s = self._lane.due_in_s(channel)
-        if self._projection is None or not self._is_all_announced:
-            return due_in_s
-        return self._projection.beat_s if due_in_s is None else min(due_in_s, self._projection.beat_s)
+        due_in_s = [] if (early_in_s := self._lane.due_in_s(channel)) is None else [early_in_s]
+        if self._projection is not None and self._is_all_announced:
+            due_in_s.append(self._projection.beat_s)
+        if self._has_news:
+            due_in_s.append(max(0.0, self._kept_at_s + KEEP_EVERY_S - self._proof.now_s()))
+        if self._lane.lease is None:
+            due_in_s.append(WATCH_EVERY_S)
+        return min(due_in_s, default=None)
 
     def _apply(self, channel: int, deliveries: list[Delivery]) -> Waits:
         """Have the lane apply them, however long it has to wait for its database."""
@@ -173,6 +193,7 @@ class LaneLoop:
         self._carrier.settle(channel, settlement)
         lease = self._lane.lease
         self._observer.settled(settlement, self._lane.gaps, None if lease is None else lease.sequence)
+        self._keep_now_and_then(channel)
 
     def _suspended(self, channel: int, suspension: Suspension) -> _IsVoid:
         """Wait before the same deliveries are offered again; True: they are void now, or the process stops."""
@@ -184,6 +205,29 @@ class LaneLoop:
             # Nothing waits here any more. A standby gets no batch whose success would say so.
             self.suspended_reason = None
         return is_void
+
+    @property
+    def _has_news(self) -> bool:
+        """Whether the lane has come further than the transport knows."""
+        return self._lane.lease is not None and self._lane.sequence > self._kept
+
+    def _keep_now_and_then(self, channel: int) -> None:
+        if self._proof.now_s() >= self._kept_at_s + KEEP_EVERY_S:
+            self._keep(channel)
+
+    def _keep(self, channel: int) -> None:
+        """Have the transport keep how far the lane has come, where that is news."""
+        if self._has_news:
+            self._carrier.keep(channel, self._lane.mark())
+            self._kept = self._lane.sequence
+            self._kept_at_s = self._proof.now_s()
+
+    def _watch(self) -> None:
+        """A standby sees how far the lane is: if the database loses some of it, that can still be told."""
+        if self._lane.lease is None:
+            # What is away now is read the next time.
+            with suppress(StoreError):
+                self._lane.watch()
 
     def _deposed(self, channel: int) -> Waits:
         self._observer.deposed()

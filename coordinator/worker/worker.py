@@ -61,7 +61,7 @@ class LaneWorker:
         )
         with self._confirmed_lock:
             confirmed, self._confirmed = self._confirmed, []
-        return Taken(channel, deliveries, confirmed, self._inbox.is_closed)
+        return Taken(channel, deliveries, confirmed, self._inbox.is_closed, self._inbox.take_mark())
 
     def _is_void(self, wanted: Pause) -> bool:
         return self._inbox.wait_void(wanted.channel, wanted.delay_s)

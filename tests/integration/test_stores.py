@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any, ClassVar
 
 import pytest
@@ -15,6 +16,7 @@ from coordinator.migrations.migrate import migrate
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
+from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.lane_tables import metadata as lane_metadata
 from coordinator.stores.open import open_store as open_store_at
@@ -24,6 +26,7 @@ from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.lane_contract import LaneContract
 from tests.support.ledger import LEDGER, Account, metadata
 from tests.support.letter_contract import LetterContract
+from tests.support.loss_contract import AcceptLoss, LossContract
 from tests.support.origin_contract import OriginContract
 from tests.support.servers import Environment
 from tests.support.store_contract import (
@@ -390,15 +393,22 @@ class TestMongoStore(_ServerContract):
     has_lengths = False
 
 
-class TestPostgresLane(_OnServer, LaneContract, ContinuationContract, OriginContract, LetterContract):
+class _LaneOnServer(_OnServer):
+    @pytest.fixture
+    def accept_loss(self, url: str) -> Iterator[AcceptLoss]:
+        with closing(kind_of(url).open_admin(url, LEDGER.name)) as admin:
+            yield lambda sequence: admin.accept_loss(sequence, NOW)
+
+
+class TestPostgresLane(_LaneOnServer, LaneContract, ContinuationContract, OriginContract, LetterContract, LossContract):
     setting = "USERS_DATABASE_URL"
 
 
-class TestMysqlLane(_OnServer, LaneContract, ContinuationContract, OriginContract, LetterContract):
+class TestMysqlLane(_LaneOnServer, LaneContract, ContinuationContract, OriginContract, LetterContract, LossContract):
     setting = "PAYMENTS_DATABASE_URL"
 
 
-class TestMongoLane(_OnServer, LaneContract, ContinuationContract, OriginContract, LetterContract):
+class TestMongoLane(_LaneOnServer, LaneContract, ContinuationContract, OriginContract, LetterContract, LossContract):
     setting = "ITEMS_DATABASE_URL"
 
 

@@ -10,13 +10,14 @@ import pytest
 
 from coordinator.dev.servers import ServerSet
 from coordinator.lane.delivery import Delivery
+from coordinator.lane.high_water import Mark, decode_mark
 from coordinator.protocol.wire import JSON_CONTENT, CommandMessage
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
 from coordinator.service.outcome import Outcome
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.consumer import LaneConsumer
 from coordinator.transports.rabbitmq.publisher import Publisher
-from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
+from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE, mark_queue_name
 from coordinator.transports.rabbitmq.writes import RabbitWrites
 from tests.support.consuming import InboxConsuming, settlement
 from tests.support.servers import Environment, quorum_queues_are_noted
@@ -31,6 +32,7 @@ class RabbitConsuming(InboxConsuming):
 
     def __init__(self, lane: str, broker: BrokerSettings) -> None:
         super().__init__()
+        self._lane, self._broker = lane, broker
         settings = LaneSettings(outbox_watch_s=0.1)
         self.consumer = LaneConsumer(lane, broker, self.inbox, settings=settings, holder=f"test {uuid4()}")
         self.consumer.start(lambda _: None)
@@ -40,6 +42,19 @@ class RabbitConsuming(InboxConsuming):
 
     async def settle(self, deliveries: list[Delivery]) -> None:
         self.consumer.settle(self.inbox.channel_number, settlement(deliveries))
+
+    async def keep(self, mark: Mark) -> None:
+        self.consumer.keep(self.channel, mark)
+        while (await self._kept())[-1:] != [mark]:  # noqa: ASYNC110  # the broker offers no event
+            await asyncio.sleep(0.01)
+
+    async def _kept(self) -> list[Mark]:
+        connection = await AmqpConnection.open(self._broker, "contract")
+        try:
+            channel = await connection.channel()
+            return [decode_mark(body) for body in await channel.peek(mark_queue_name(self._lane))]
+        finally:
+            await connection.close()
 
     async def leave(self) -> None:
         assert await asyncio.to_thread(self.consumer.stop, 10.0)

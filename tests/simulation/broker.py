@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pika
 
 from coordinator.lane.delivery import Delivery
+from coordinator.lane.high_water import Mark
 from coordinator.runtime.settings import LaneSettings
 from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
 from coordinator.transports.rabbitmq.topology import DEAD_EXCHANGE, SYSTEM_EXCHANGE, WRITES_EXCHANGE
@@ -173,6 +174,7 @@ class Broker:
         self.prefetch = prefetch
         self.queues = {lane: Queue(lane) for lane in lanes}
         self.dead = {lane: Queue(lane, is_dead=True) for lane in lanes}
+        self.marks: defaultdict[str, Mark] = defaultdict(Mark)
         self.is_missing: set[str] = set()
         self.links: list[Link] = []
         self.replies: defaultdict[str, deque[tuple[str | None, bool, bytes]]] = defaultdict(deque)

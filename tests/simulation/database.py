@@ -63,6 +63,7 @@ class Database:
         self.sequence = 0
         self.revision = 0
         self.paused: str | None = None
+        self.loss_accepted: int | None = None
         self.pending: Pending | None = None
         self.away_until = 0.0
         self.landed_at: dict[str, int] = {}
@@ -71,6 +72,9 @@ class Database:
         self.waited: dict[str, tuple[int, int, int]] = {}
         self.book = Book(world, lane)
         self.withdrawn: set[str] = set()
+
+    def lease(self) -> Lease:
+        return Lease(self.epoch, self.sequence, self.revision, self.paused, self.loss_accepted)
 
     def table(self, model: type[Row]) -> dict[Any, Any]:
         return self.tables[model]
@@ -205,11 +209,12 @@ class SimulatedStore:
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
         """The tables are dictionaries."""
 
-    def take_over(self, holder: str, now: datetime) -> Lease:
+    def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
         self.call("take over")
         if not self.process.was_active:
             self.world.violation(f"{self.process} takes the lane over, and was never its active consumer")
         self.database.wait_for_commit()
+        self.database.epoch = max(self.database.epoch, above)
         return self._raise_epoch()
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
@@ -223,15 +228,14 @@ class SimulatedStore:
         database = self.database
         database.epoch += 1
         self.world.trace("%s raises the epoch to %s", self.process, database.epoch)
-        lease = Lease(database.epoch, database.sequence, database.revision, database.paused)
+        lease = database.lease()
         if self.world.happens("answer_lost"):
             raise StoreUnavailable("the answer was lost")
         return lease
 
     def current(self) -> Lease | None:
         self.call("ask whose the lane is")
-        database = self.database
-        return Lease(database.epoch, database.sequence, database.revision, database.paused)
+        return self.database.lease()
 
     def begin(self) -> SimulatedTransaction:
         self.call("begin")

@@ -16,6 +16,7 @@ from msgspec import structs
 from coordinator.lane.acknowledger import Acknowledger
 from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Decision, Delivery, Reply, Settlement, Suspension
+from coordinator.lane.high_water import Mark
 from coordinator.lane.lane import Lane
 from coordinator.protocol.outcomes import encode_outcome, encode_outcomes
 from coordinator.service.rows import Ref, Row
@@ -25,7 +26,7 @@ from coordinator.stores.port import Lease
 from coordinator.stores.row_checks import RowChecks
 from coordinator.transports.inbox import Inbox
 from coordinator.worker.lease_proof import LaneLeaseProof
-from coordinator.worker.loop import LaneLoop, Pause, Take, Taken
+from coordinator.worker.loop import WATCH_EVERY_S, LaneLoop, Pause, Take, Taken
 from tests.simulation.broker import Channel, Message, system_message
 from tests.simulation.database import Crash, SimulatedStore
 from tests.simulation.emitted import SimulatedEmitted
@@ -186,6 +187,8 @@ class Process:
 
     def on_message(self, tag: int, message: Message, is_redelivered: bool) -> None:
         if not message.queue.is_dead:
+            if not self.is_active:
+                self.inbox.learn(self.world.broker.marks[self.lane_name])
             self.is_active = self.was_active = True
         delivered = message.delivery or message.delivered(self.world.settings)
         delivery = structs.replace(delivered, tag=tag, redelivered=is_redelivered)
@@ -235,6 +238,10 @@ class Process:
         self.emitted.publish(entries)
         self.world.wake(self.io_thread)
 
+    def keep(self, channel: int, mark: Mark) -> None:
+        if channel == self.channel_number:
+            self.world.broker.marks[self.lane_name] = mark
+
     def _emitted_are_confirmed(self, entries: Sequence[OutboxEntry]) -> None:
         self.confirmed.extend(entries)
         self.inbox.nudge()
@@ -282,7 +289,9 @@ class Process:
         try:
             self._wanted = self._running.send(self._answer())
             delay_s = self._wanted.timeout_s if isinstance(self._wanted, Take) else self._wanted.delay_s
-            self._until = NEVER if delay_s is None else self.world.now + delay_s
+            # Once all is healed, a standby that only watches has nothing to do.
+            is_over = delay_s is None or (self.world.is_calm and delay_s == WATCH_EVERY_S)
+            self._until = NEVER if delay_s is None or is_over else self.world.now + delay_s
         except StopIteration:
             self.has_ended = True
         except Crash:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from coordinator.lane.delivery import Delivery, Reply, Settlement
+from coordinator.lane.high_water import Mark
 from coordinator.service.outcome import Outcome
 from coordinator.transports.inbox import Inbox
 
@@ -44,6 +45,10 @@ class InboxConsuming:
     @property
     def channel(self) -> int:
         return self.inbox.channel_number
+
+    @property
+    def mark(self) -> Mark | None:
+        return self.inbox.take_mark()
 
     @property
     def has_any(self) -> bool:

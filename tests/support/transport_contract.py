@@ -7,6 +7,7 @@ import asyncio
 from typing import Protocol
 
 from coordinator.lane.delivery import Delivery
+from coordinator.lane.high_water import Mark
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import ConfigurationError, Overloaded
 from coordinator.service.options import Origin
@@ -33,6 +34,13 @@ class Consuming(Protocol):
 
     async def settle(self, deliveries: list[Delivery]) -> None:
         """As the lane does: each is applied, and its outcome goes to whoever published it."""
+
+    @property
+    def mark(self) -> Mark | None:
+        """What it was told, once, of how far the lane has come."""
+
+    async def keep(self, mark: Mark) -> None:
+        """Return once that is safe."""
 
     async def leave(self) -> None:
         """It ends; what it settled is acknowledged."""
@@ -154,6 +162,23 @@ class TransportContract:
             second = await transporting.consumer()
             await second.take(1)
             assert second is not first or second.channel != channel
+
+    async def test_how_far_the_lane_has_come_is_known_before_its_next_commands(
+        self, transporting: Transporting
+    ) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            await transporting.publish(command(1))
+            first = await transporting.consumer()
+            taken = await first.take(1)
+            assert first.mark is None
+            await first.keep(Mark(sequence=6, epoch=2, series={"accounts": 3}))
+            await first.keep(Mark(sequence=7, epoch=2, series={"accounts": 4}))
+            await first.settle(taken)
+            await first.leave()
+            second = await transporting.consumer()
+            await transporting.publish(command(2))
+            assert numbers(await second.take(1)) == [2]
+            assert second.mark == Mark(sequence=7, epoch=2, series={"accounts": 4})
 
     async def test_public_and_system_are_told_apart(self, transporting: Transporting) -> None:
         async with asyncio.timeout(WITHIN_S):

@@ -1,6 +1,7 @@
 """The lane without servers: its contract in memory and on SQLite, and what it does when the store fails."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.service.rows import R, by_key
+from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import Series
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Backlog, Changes, Conflict, Lease, Read, StoreUnavailable, Transaction
@@ -19,23 +21,46 @@ from tests.support.continuation_contract import ContinuationContract
 from tests.support.lane_contract import LaneContract, LaneUnderTest, codes, delivery, merged
 from tests.support.ledger import LEDGER, Account, Close, Deposit, OpenAccount
 from tests.support.letter_contract import LetterContract
+from tests.support.loss_contract import AcceptLoss, LossContract
 from tests.support.origin_contract import OriginContract
-from tests.support.store_contract import OpenStore
+from tests.support.store_contract import NOW, OpenStore
 
 
-class TestLaneInMemory(LaneContract, ContinuationContract, OriginContract, LetterContract):
+class TestLaneInMemory(LaneContract, ContinuationContract, OriginContract, LetterContract, LossContract):
     @pytest.fixture
-    def open_store(self) -> OpenStore:
-        database = MemoryDatabase()
+    def database(self) -> MemoryDatabase:
+        return MemoryDatabase()
+
+    @pytest.fixture
+    def open_store(self, database: MemoryDatabase) -> OpenStore:
         return lambda: MemoryStore(database)
 
-
-class TestLaneOnSqlite(LaneContract, ContinuationContract, OriginContract, LetterContract):
     @pytest.fixture
-    def open_store(self, tmp_path: Path) -> OpenStore:
+    def accept_loss(self, database: MemoryDatabase) -> AcceptLoss:
+        def accept(sequence: int) -> int:
+            if database.sequence == sequence:
+                database.loss_accepted = sequence
+                database.revision += 1
+            return database.sequence
+
+        return accept
+
+
+class TestLaneOnSqlite(LaneContract, ContinuationContract, OriginContract, LetterContract, LossContract):
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> str:
         path = str(tmp_path / "ledger.db")
         create_schema(path, LEDGER)
+        return path
+
+    @pytest.fixture
+    def open_store(self, path: str) -> OpenStore:
         return lambda: SqliteStore(path, LEDGER)
+
+    @pytest.fixture
+    def accept_loss(self, path: str) -> Iterator[AcceptLoss]:
+        with closing(kind_of(f"sqlite:///{path}").open_admin(f"sqlite:///{path}", LEDGER.name)) as admin:
+            yield lambda sequence: admin.accept_loss(sequence, NOW)
 
 
 class FailingStore:
@@ -48,9 +73,9 @@ class FailingStore:
     def check(self, models: Sequence[Any], *, must_sync: bool = True) -> None:
         self.inner.check(models, must_sync=must_sync)
 
-    def take_over(self, holder: str, now: datetime) -> Lease:
+    def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
         self.fail("take over")
-        return self.inner.take_over(holder, now)
+        return self.inner.take_over(holder, now, above)
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         self.fail("renew")

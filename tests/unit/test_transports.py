@@ -13,6 +13,7 @@ import pytest
 
 from coordinator.lane.acknowledger import Acknowledger
 from coordinator.lane.delivery import Delivery, Settlement
+from coordinator.lane.high_water import Mark
 from coordinator.protocol.outcomes import decode_outcome, encode_outcome
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
@@ -50,6 +51,9 @@ class LocalConsuming(InboxConsuming):
 
     async def settle(self, deliveries: list[Delivery]) -> None:
         self.queue.settle(self.channel, settlement(deliveries))
+
+    async def keep(self, mark: Mark) -> None:
+        self.queue.keep(self.channel, mark)
 
     async def leave(self) -> None:
         self.queue.stop(1.0)
@@ -211,6 +215,13 @@ class SimulatedConsuming:
             self._publisher.send((reply.reply_to, reply.correlation_id, False, encode_outcome(reply.outcomes[0])))
         self._consumed.outbound.extend(self._acknowledger.acknowledge(decided.tags))
         self._world.until_idle()
+
+    @property
+    def mark(self) -> Mark | None:
+        return self._world.broker.marks.get(LANE)
+
+    async def keep(self, mark: Mark) -> None:
+        self._world.broker.marks[LANE] = mark
 
     async def leave(self) -> None:
         self._world.broker.drop_channel(self._consumed)

@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 
 from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
+from coordinator.lane.high_water import Mark
 from coordinator.lane.lane import Lane
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import Ref, Row
@@ -46,6 +47,7 @@ class Settler:
     def __init__(self) -> None:
         self.stood_by = threading.Event()
         self.settlements: list[Settlement] = []
+        self.marks: list[Mark] = []
 
     def settle(self, channel_number: int, settlement: Settlement) -> None:
         del channel_number
@@ -53,6 +55,10 @@ class Settler:
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         raise AssertionError(entries)
+
+    def keep(self, channel: int, mark: Mark) -> None:
+        del channel
+        self.marks.append(mark)
 
     def stand_by(self, channel_number: int) -> None:
         del channel_number

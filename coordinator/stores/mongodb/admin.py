@@ -153,6 +153,17 @@ class MongoAdmin:
         before = self._change({"paused": None}, now, ReturnDocument.BEFORE)
         return None if before is None else before.get("paused")
 
+    def accept_loss(self, sequence: int, now: datetime) -> int:
+        def transact(session: ClientSession) -> int:
+            leases = self._database[LEASE_TABLE]
+            ends_here = {"_id": self._lane, "sequence": sequence}
+            leases.update_one(ends_here, {"$set": {"loss_accepted": sequence}}, session=session)
+            lease = leases.find_one({"_id": self._lane}, session=session)
+            return 0 if lease is None else int(lease["sequence"])
+
+        found = self.sequence()
+        return self._changing(transact, now) if found == sequence else found
+
     def cancel(self, command_id: str, reason: str, now: datetime) -> LogEntry | None:
         def transact(session: ClientSession) -> LogEntry | None:
             settled = self._find(command_id, session)

@@ -41,6 +41,9 @@ COMMIT_TIMEOUT_MS = 10_000
 _DURABLE: WriteConcern = WriteConcern(w="majority", j=True)
 
 
+_FRESH: Document = {"sequence": 0, "batches": 0, "revision": 0, "paused": None}
+
+
 class MongoStore(GuardedStore):
     """Implements `Store`."""
 
@@ -73,7 +76,12 @@ class MongoStore(GuardedStore):
                 f"the database of {setting} is that of lane {foreign['_id']}: a lane needs its own"
             )
 
-    def take_over(self, holder: str, now: datetime) -> Lease:
+    def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
+        if above:
+            with self.guarded():
+                self._database()[LEASE_TABLE].update_one(
+                    {"_id": self._lane}, {"$max": {"epoch": above}, "$setOnInsert": _FRESH}, upsert=True
+                )
         return self._raise_epoch({"_id": self._lane}, holder, now, upsert=True)
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
@@ -87,7 +95,7 @@ class MongoStore(GuardedStore):
             )
             with pymongo.timeout(EPOCH_TIMEOUT_S):
                 lease = leases.find_one({"_id": self._lane})
-        return None if lease is None else Lease(lease["epoch"], lease["sequence"], lease["revision"], lease["paused"])
+        return None if lease is None else _lease_of(lease)
 
     def begin(self) -> Transaction:
         with self.guarded():
@@ -133,7 +141,7 @@ class MongoStore(GuardedStore):
                 {
                     "$inc": {"epoch": 1},
                     "$set": {"holder": holder, "taken_at": now, "session": self._session.session_id["id"]},
-                    "$setOnInsert": {"sequence": 0, "batches": 0, "revision": 0, "paused": None},
+                    "$setOnInsert": _FRESH,
                 },
                 upsert=upsert,
                 return_document=ReturnDocument.AFTER,
@@ -141,7 +149,7 @@ class MongoStore(GuardedStore):
         if lease is None:
             raise Fenced(f"the epoch of lane {self._lane} was raised by another consumer")
         self._epoch = lease["epoch"]
-        return Lease(lease["epoch"], lease["sequence"], lease["revision"], lease["paused"])
+        return _lease_of(lease)
 
     def _database(self) -> Database[Document]:
         if self._client is None:
@@ -156,6 +164,10 @@ class MongoStore(GuardedStore):
                 journal=True,
             )
         return self._client.get_default_database()
+
+
+def _lease_of(lease: Document) -> Lease:
+    return Lease(lease["epoch"], lease["sequence"], lease["revision"], lease["paused"], lease.get("loss_accepted"))
 
 
 class MongoTransaction:

@@ -73,8 +73,10 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
     title = "MySQL"
     take_over_statement = f"""
         INSERT INTO {LEASE_TABLE} (lane, epoch, sequence, batches, revision, holder, taken_at)
-        VALUES (%s, 1, 0, 0, 0, %s, %s)
-        ON DUPLICATE KEY UPDATE epoch = epoch + 1, holder = VALUES(holder), taken_at = VALUES(taken_at)
+        VALUES (%s, %s, 0, 0, 0, %s, %s)
+        ON DUPLICATE KEY UPDATE
+            epoch = CASE WHEN epoch < VALUES(epoch) THEN VALUES(epoch) ELSE epoch + 1 END,
+            holder = VALUES(holder), taken_at = VALUES(taken_at)
     """  # noqa: S608  # a constant of ours
 
     def __init__(self, url: str, service: Service) -> None:

@@ -137,6 +137,17 @@ class SqlAdmin:
             connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(paused=None))
         return None if lease is None else lease.paused
 
+    def accept_loss(self, sequence: int, now: datetime) -> int:
+        found = self.sequence()
+        if found != sequence:
+            return found
+        with self._changing(now) as connection:
+            lease = _lease_of(connection, self._lane)
+            found = 0 if lease is None else lease.sequence
+            if found == sequence:
+                connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(loss_accepted=found))
+        return found
+
     def cancel(self, command_id: str, reason: str, now: datetime) -> LogEntry | None:
         logged = select(_LOG).where(_LOG.c.command_id == command_id)
         with self._transaction() as connection:

@@ -16,7 +16,8 @@ from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
 from coordinator.stores.port import BatchFault, Fenced, Lease, StoreUnavailable, Transaction
 from coordinator.stores.sql.schema import Schema, TableOf, row_of
 
-LEASE = f"SELECT epoch, sequence, revision, paused FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608  # a constant of ours
+_LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted"
+LEASE = f"SELECT {_LEASE_COLUMNS} FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608  # constants of ours
 FENCE = (
     f"UPDATE {LEASE_TABLE} SET sequence = %s, batches = batches + 1 "  # noqa: S608
     "WHERE lane = %s AND epoch = %s AND sequence = %s AND revision = %s"
@@ -24,7 +25,6 @@ FENCE = (
 BACKLOG = f"SELECT lane, COUNT(*), MIN(created_at) FROM {OutboxEntry.table} GROUP BY lane"  # noqa: S608
 """What waits in the outbox, by target."""
 
-_LEASE = f"SELECT epoch, sequence, revision, paused FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608
 _OTHER_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noqa: S608
 
 C = TypeVar("C")
@@ -36,8 +36,10 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
 
     take_over_statement: ClassVar[str] = f"""
         INSERT INTO {LEASE_TABLE} AS lease (lane, epoch, sequence, batches, revision, holder, taken_at)
-        VALUES (%s, 1, 0, 0, 0, %s, %s)
-        ON CONFLICT (lane) DO UPDATE SET epoch = lease.epoch + 1, holder = excluded.holder, taken_at = excluded.taken_at
+        VALUES (%s, %s, 0, 0, 0, %s, %s)
+        ON CONFLICT (lane) DO UPDATE SET
+            epoch = CASE WHEN lease.epoch < excluded.epoch THEN excluded.epoch ELSE lease.epoch + 1 END,
+            holder = excluded.holder, taken_at = excluded.taken_at
     """  # noqa: S608
     renew_statement: ClassVar[str] = f"""
         UPDATE {LEASE_TABLE} SET epoch = epoch + 1, holder = %s, taken_at = %s WHERE lane = %s AND epoch = %s
@@ -68,8 +70,8 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         if other is not None:
             raise ConfigurationError(f"the database of {setting} is that of lane {other[0]}: a lane needs its own")
 
-    def take_over(self, holder: str, now: datetime) -> Lease:
-        row = self._lease(self.take_over_statement, [self.lane, holder, now])
+    def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
+        row = self._lease(self.take_over_statement, [self.lane, above + 1, holder, now])
         if row is None:
             raise StoreUnavailable(f"{self.title} returned no lease")
         return Lease(*row)
@@ -82,7 +84,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
 
     def current(self) -> Lease | None:
         with self.guarded():
-            row = self.first_row(_LEASE, [self.lane])
+            row = self.first_row(LEASE, [self.lane])
         return None if row is None else Lease(*row)
 
     def begin(self) -> Transaction:
@@ -140,7 +142,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
 
         On a server, it does not wait for long for whoever has the lease row locked.
         """
-        return self.first_row(f"{statement} RETURNING epoch, sequence, revision, paused", arguments)
+        return self.first_row(f"{statement} RETURNING {_LEASE_COLUMNS}", arguments)
 
     def _is_lock_timeout(self, error: Exception) -> bool:  # noqa: ARG002
         return False

@@ -2,16 +2,19 @@
 
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
+from coordinator.lane.high_water import Mark, decode_mark, encode_mark
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import ConfigurationError
 
 _TABLE: Final = "CREATE TABLE IF NOT EXISTS accepted (number INTEGER PRIMARY KEY, message BLOB NOT NULL)"
+_MARK_TABLE: Final = "CREATE TABLE IF NOT EXISTS mark (one INTEGER PRIMARY KEY CHECK (one = 1), mark BLOB NOT NULL)"
 _BUSY_S: Final = 0.2
 """Whoever has the file keeps it: there is nothing to wait for, but for a process that is just ending."""
 
@@ -39,6 +42,12 @@ class Journal(Protocol):
     def write(self, added: Sequence[JournalEntry], removed: Sequence[int]) -> None:
         """Return once it is on disk, all or nothing. Raises JournalUnavailable."""
 
+    def mark(self) -> Mark | None:
+        """The mark that was kept last."""
+
+    def keep(self, mark: Mark) -> None:
+        """Return once it is on disk. Raises JournalUnavailable."""
+
     def close(self) -> None:
         """Let go of it: another process may have it now."""
 
@@ -50,6 +59,12 @@ class MemoryJournal:
         return []
 
     def write(self, added: Sequence[JournalEntry], removed: Sequence[int]) -> None:
+        """There is nothing to outlive."""
+
+    def mark(self) -> Mark | None:
+        return None
+
+    def keep(self, mark: Mark) -> None:
         """There is nothing to outlive."""
 
     def close(self) -> None:
@@ -73,6 +88,7 @@ class FileJournal:
             # In this mode a lock is kept once it was needed.
             self._connection.execute("BEGIN EXCLUSIVE")
             self._connection.execute(_TABLE)
+            self._connection.execute(_MARK_TABLE)
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._connection.close()
@@ -86,19 +102,34 @@ class FileJournal:
         return [JournalEntry(number, _decoder.decode(message)) for number, message in rows]
 
     def write(self, added: Sequence[JournalEntry], removed: Sequence[int]) -> None:
+        with self._transaction():
+            self._connection.executemany(
+                "INSERT INTO accepted VALUES (?, ?)", [(number, _encode(message)) for number, message in added]
+            )
+            self._connection.executemany("DELETE FROM accepted WHERE number = ?", [(each,) for each in removed])
+
+    def mark(self) -> Mark | None:
+        with self._lock:
+            found = self._connection.execute("SELECT mark FROM mark").fetchone()
+        return None if found is None else decode_mark(found[0])
+
+    def keep(self, mark: Mark) -> None:
+        with self._transaction():
+            self._connection.execute("INSERT OR REPLACE INTO mark VALUES (1, ?)", [encode_mark(mark)])
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Raises JournalUnavailable."""
         with self._lock:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
-                self._connection.executemany(
-                    "INSERT INTO accepted VALUES (?, ?)", [(number, _encode(message)) for number, message in added]
-                )
-                self._connection.executemany("DELETE FROM accepted WHERE number = ?", [(each,) for each in removed])
+                yield
                 self._connection.execute("COMMIT")
             except sqlite3.Error as error:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise JournalUnavailable(str(error)) from error
-
-    def close(self) -> None:
-        with self._lock:
-            self._connection.close()

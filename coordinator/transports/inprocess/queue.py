@@ -13,6 +13,7 @@ import structlog
 
 from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Delivery, Settlement
+from coordinator.lane.high_water import Mark
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import OutcomeUnknown, Overloaded
 from coordinator.stores.lane_tables import OutboxEntry
@@ -75,6 +76,9 @@ class LocalQueue:
         self._on_emitted_confirmed = on_emitted_confirmed
         self._loop = asyncio.get_running_loop()
         self._channel = self._inbox.begin_channel()
+        mark = None if self._journal is None else self._journal.mark()
+        if mark is not None:
+            self._inbox.learn(mark)
         for number, message in [] if self._journal is None else self._journal.read():
             self._accepted.add(number)
             self._number = max(self._number, number)
@@ -120,6 +124,13 @@ class LocalQueue:
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         self._on_emitted(entries)
+
+    def keep(self, channel: int, mark: Mark) -> None:  # noqa: ARG002  # there is one only
+        if self._journal is not None:
+            try:
+                self._journal.keep(mark)
+            except JournalUnavailable as error:
+                log.error("journal_unavailable", lane=self._lane, reason=str(error))  # it says it all
 
     def confirm_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """These are settled where they were sent."""

@@ -31,6 +31,8 @@ from coordinator.transports.rabbitmq.topology import (
     dead_queue_arguments,
     dead_queue_name,
     effects_queue_arguments,
+    mark_queue_arguments,
+    mark_queue_name,
     queue_arguments,
     queue_name,
 )
@@ -235,6 +237,31 @@ class AmqpChannel:
             consumer_tag=queue,
         )
 
+    async def peek(self, queue: str) -> list[bytes]:
+        """The messages of a queue, which stay in it: this channel has them until it is closed. Raises as `call`."""
+        bodies: list[bytes] = []
+        while True:
+            answer = self._waiting = _future()
+            self._method = "basic_get"
+            empty = self._connection.guarded(lambda _, answer=answer: _resolve(answer, None))
+            self.raw.add_callback(empty, [pika.spec.Basic.GetEmpty])
+            try:
+                self.raw.basic_get(queue, lambda *got, answer=answer: _resolve(answer, got[3]), auto_ack=False)
+            except AMQPError as error:
+                raise self._connection.lost_because(error) from error
+            body = await self._connection.answer(answer, self._method)
+            if body is None:
+                return bodies
+            bodies.append(body)
+
+    async def close(self) -> None:
+        """Have the broker take back what was not acknowledged. Its connection stays."""
+        if self.raw.is_open:
+            closed = _future()
+            self.raw.add_on_close_callback(lambda *_: _resolve(closed, None))
+            self.raw.close()
+            await self._connection.answer(closed, "channel.close")
+
     async def direct_replies(self) -> DirectReplies:
         """How to know direct reply-to addresses of this connection's node.
 
@@ -281,6 +308,7 @@ class AmqpChannel:
         await self._declare_queue(dead_queue_name(lane), dead_queue_arguments(), (DEAD_EXCHANGE,), lane)
         arguments = queue_arguments(lane, bytes_max)
         await self._declare_queue(queue_name(lane), arguments, (WRITES_EXCHANGE, SYSTEM_EXCHANGE), lane)
+        await self._declare_queue(mark_queue_name(lane), mark_queue_arguments(), (), lane)
 
     async def declare_effects(self, service: str, bytes_max: int) -> None:
         """Declare the exchanges and queues of a service's effects, which only the system may ask for.

@@ -4,8 +4,9 @@ Three connections: one consumes and acknowledges, the others publish emitted com
 strangers choose. A broker under an alarm stops reading from connections that publish. The consumer's connection ends by
 being aborted, never by a cancel, a nack or a close: those would reorder the queue (docs/ARCHITECTURE.md).
 
-With its first delivery a consumer is the lane's active one. It then takes in what is in the queues of dead letters too:
-what the broker let expire, and the letters of older releases.
+With its first delivery a consumer is the lane's active one. It first reads how far the lane has come, from the queue of
+one message in which the active consumer keeps that. It then takes in what is in the queues of dead letters too: what
+the broker let expire, and the letters of older releases.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ import structlog
 
 from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Delivery, Reply, Settlement
+from coordinator.lane.high_water import Mark, decode_mark, encode_mark
 from coordinator.protocol.outcomes import encode_outcome, encode_outcomes
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.event_loop import new_event_loop
@@ -36,9 +38,15 @@ from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
 from coordinator.transports.rabbitmq.keeping import Kept
 from coordinator.transports.rabbitmq.not_sent import NotSent
-from coordinator.transports.rabbitmq.properties import command_properties, outcome_properties
+from coordinator.transports.rabbitmq.properties import command_properties, mark_properties, outcome_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
-from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, dead_queue_name, queue_name, takes_outcomes
+from coordinator.transports.rabbitmq.topology import (
+    SYSTEM_EXCHANGE,
+    dead_queue_name,
+    mark_queue_name,
+    queue_name,
+    takes_outcomes,
+)
 
 REPLY_OUTCOMES_MAX = 500
 REPLY_BYTES_MAX = 1 << 20
@@ -82,6 +90,8 @@ class LaneConsumer:
         self._channel_number = 0
         self._acknowledgements: Acknowledgements | None = None
         self._is_active = asyncio.Event()
+        self._first: list[Callable[[], None]] | None = None
+        """Deliveries that wait until the mark is read; None: it is."""
         self._stop: asyncio.Event = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name=f"broker {lane}", daemon=True)
         self.failure: Exception | None = None
@@ -114,6 +124,10 @@ class LaneConsumer:
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """Publish commands that handlers emitted. Called by the lane's thread."""
         self._loop.call_soon_threadsafe(self._emitted.publish, list(entries))
+
+    def keep(self, channel: int, mark: Mark) -> None:
+        """Keep how far the lane has come. Called by the lane's thread."""
+        self._loop.call_soon_threadsafe(self._send_mark, channel, mark)
 
     def wake(self, command_id: str) -> None:
         """Have a marker of this id delivered to whichever consumer of the lane is the active one."""
@@ -186,12 +200,16 @@ class LaneConsumer:
             await self._wait_for_outcomes(connection)
             channel_number = self._inbox.begin_channel()
             self._is_active.clear()
+            self._first = []
             self._connection, self._channel, self._channel_number = connection, channel, channel_number
             acknowledgements = self._acknowledgements = Acknowledgements(channel.raw, self._settings.prefetch)
             await channel.consume(queue_name(self._lane), partial(self._on_message, channel_number, acknowledgements))
             self._kept.is_up()
             log.info("consuming", lane=self._lane, channel_number=channel_number)
-            await self._take_in_dead_letters(connection, channel, channel_number, acknowledgements)
+            await self._look_until_active(connection, channel)
+            if not connection.lost.done():
+                await self._take_in_mark(connection, channel_number)
+                await self._take_in_dead_letters(channel, channel_number, acknowledgements)
             return await asyncio.shield(connection.lost)
         finally:
             self._channel = None
@@ -206,19 +224,30 @@ class LaneConsumer:
         finally:
             ready.cancel()
 
-    async def _take_in_dead_letters(
-        self,
-        connection: AmqpConnection,
-        channel: AmqpChannel,
-        channel_number: int,
-        acknowledgements: Acknowledgements,
-    ) -> None:
-        """Consume them too, once this is the lane's active consumer; until then see to it that somebody is."""
-        targets = [self._lane, *([effects_key(self._lane)] if self._has_effects else [])]
+    async def _take_in_mark(self, connection: AmqpConnection, channel_number: int) -> None:
+        """Have the lane know how far it has come, and then what was delivered meanwhile."""
+        channel = await connection.channel()
+        for body in await channel.peek(mark_queue_name(self._lane)):
+            try:
+                self._inbox.learn(decode_mark(body))
+            except ValueError as error:
+                log.warning("mark_unreadable", lane=self._lane, reason=str(error))
+        await channel.close()
+        waiting, self._first = self._first or [], None
+        if channel_number == self._channel_number:
+            for put in waiting:
+                put()
+
+    @property
+    def _dead_letter_targets(self) -> list[str]:
+        return [self._lane, *([effects_key(self._lane)] if self._has_effects else [])]
+
+    async def _look_until_active(self, connection: AmqpConnection, channel: AmqpChannel) -> None:
+        """Return once this is the lane's active consumer; until then see to it that somebody takes in dead letters."""
         becoming_active = asyncio.create_task(self._is_active.wait())
         try:
             while not self._is_active.is_set() and not connection.lost.done():
-                if await self._any_waits(channel, targets):
+                if await self._any_waits(channel, self._dead_letter_targets):
                     self._publish_marker(new_command_id())
                 changes: set[asyncio.Future[Any]] = {becoming_active, connection.lost}
                 await asyncio.wait(
@@ -228,11 +257,13 @@ class LaneConsumer:
                 )
         finally:
             becoming_active.cancel()
-        if connection.lost.done():
-            return
+
+    async def _take_in_dead_letters(
+        self, channel: AmqpChannel, channel_number: int, acknowledgements: Acknowledgements
+    ) -> None:
         # They may be as large as messages can be: not so many of them in memory at once.
         await channel.call(channel.raw.basic_qos, prefetch_count=DEAD_PREFETCH)
-        for target in targets:
+        for target in self._dead_letter_targets:
             await channel.consume(
                 dead_queue_name(target), partial(self._on_dead_message, target, channel_number, acknowledgements)
             )
@@ -274,9 +305,11 @@ class LaneConsumer:
         if len(body) > self._settings.message_bytes_max:
             # Until its turn comes only what is kept of it waits: there may be as many of them as the prefetch allows.
             delivery = decode()
-            self._inbox.put(channel_number, lambda: delivery)
-        else:
+            decode = lambda: delivery  # noqa: E731
+        if self._first is None:
             self._inbox.put(channel_number, decode)
+        else:
+            self._first.append(partial(self._inbox.put, channel_number, decode))
 
     def _carry_out(self, channel_number: int, settlement: Settlement) -> None:
         """Outcomes first, since somebody waits for them."""
@@ -328,6 +361,11 @@ class LaneConsumer:
         properties = outcome_properties(correlation_id, is_pack=is_pack)
         if not (takes_outcomes(reply_to) and self._outcomes.send(reply_to, properties, body)):
             self._not_sent.count(reply_to)
+
+    def _send_mark(self, channel_number: int, mark: Mark) -> None:
+        """Without a confirm: the next one follows soon. A channel that is gone has a successor, which knows more."""
+        if channel_number == self._channel_number:
+            self._outcomes.send(mark_queue_name(self._lane), mark_properties(), encode_mark(mark))
 
     def _emitted_are_confirmed(self, entries: Sequence[OutboxEntry]) -> None:
         self._on_emitted_confirmed(entries)

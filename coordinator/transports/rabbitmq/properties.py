@@ -53,6 +53,11 @@ def command_properties(
     )
 
 
+def mark_properties() -> pika.BasicProperties:
+    """Those of what says how far a lane has come."""
+    return pika.BasicProperties(content_type=JSON_CONTENT, delivery_mode=PERSISTENT)
+
+
 def outcome_properties(correlation_id: str | None, *, is_pack: bool) -> pika.BasicProperties:
     """Those of an outcome, or of a pack of them: whoever misses it finds it in the command log."""
     return pika.BasicProperties(

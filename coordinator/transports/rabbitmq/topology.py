@@ -31,6 +31,11 @@ def dead_queue_name(key: str) -> str:
     return f"{queue_name(key)}.dead"
 
 
+def mark_queue_name(lane: str) -> str:
+    """The queue of one message, which says how far the lane has come."""
+    return f"{queue_name(lane)}.mark"
+
+
 def takes_outcomes(queue: str) -> bool:
     """Whether outcomes may be sent to a queue of this name, which whoever sent the command has chosen.
 
@@ -64,6 +69,11 @@ def queue_arguments(lane: str, bytes_max: int) -> dict[str, str | int | bool]:
         "x-dead-letter-routing-key": lane,
         "x-dead-letter-strategy": "at-least-once",
     }
+
+
+def mark_queue_arguments() -> dict[str, str | int | bool]:
+    """The arguments of a lane's mark queue: it keeps the last message."""
+    return {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "drop-head", "x-delivery-limit": DELIVERY_LIMIT}
 
 
 def dead_queue_arguments() -> dict[str, str | int | bool]:

@@ -1,0 +1,114 @@
+"""How far a lane is known to have come: its database must not fall behind that.
+
+A database does when acknowledged commits are lost: a backup was restored, a standby was promoted that lagged, or the
+address names another server. Whoever went on there would give sequences and ids out for a second time.
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.lane.basis import Blocked
+from coordinator.stores.lane_tables import Series
+from coordinator.stores.port import Lease
+
+SERIES_MAX = 1_000
+"""Series of ids of which the last one given out is remembered: those that were used last."""
+
+
+class Mark(Struct, frozen=True):
+    """The last sequence that was acknowledged, the epoch, and the last id of each series.
+
+    `is_partial`: there were more than `SERIES_MAX` series.
+    """
+
+    sequence: int = 0
+    epoch: int = 0
+    series: dict[str, int] = {}
+    is_partial: bool = False
+
+
+class CommitsLost(Blocked):
+    """Raised where the database is behind the mark, and no operator has accepted it."""
+
+
+class HighWater:
+    """The highest that a consumer has seen of its lane: in its own commits, in the database, and from the transport."""
+
+    def __init__(self, lane: str) -> None:
+        self._lane = lane
+        self.sequence = 0
+        self.epoch = 0
+        self._series: dict[str, int] = {}
+        self._is_partial = False
+
+    def mark(self) -> Mark:
+        """All of it, as it is now."""
+        return Mark(self.sequence, self.epoch, dict(self._series), self._is_partial)
+
+    def learn(self, mark: Mark) -> None:
+        """What another process knew of the lane."""
+        self.rise(mark.sequence, mark.epoch)
+        self._is_partial = self._is_partial or mark.is_partial
+        for name, value in mark.series.items():
+            self._count(name, value)
+
+    def rise(self, sequence: int, epoch: int) -> None:
+        """This much is committed."""
+        self.sequence = max(self.sequence, sequence)
+        self.epoch = max(self.epoch, epoch)
+
+    def given_out(self, rows: Iterable[Series]) -> None:
+        """These ids are committed."""
+        for row in rows:
+            self._count(row.name, row.value)
+
+    def is_above(self, lease: Lease | None) -> bool:
+        """Whether a database that has this lease has lost commits."""
+        return self.sequence > (0 if lease is None else lease.sequence)
+
+    def check(self, lease: Lease | None) -> None:
+        """Raises CommitsLost where the database has lost commits, and no operator has accepted just that."""
+        found = 0 if lease is None else lease.sequence
+        if found < self.sequence and (lease is None or lease.loss_accepted != found):
+            raise CommitsLost(
+                f"its database has lost acknowledged commands: it ends at sequence {found}, and {self.sequence} was "
+                f"acknowledged. Is this the right database, and its newest copy? If {found + 1} to {self.sequence} are "
+                f"lost for good: `coordinator accept-loss {self._lane} --at {found}`"
+            )
+
+    def series_above(self, found: Iterable[Series]) -> tuple[list[Series], list[Series]]:
+        """The series of the database that are behind, and those that are missing there, as they must be."""
+        values = {row.name: row.value for row in found}
+        above = [Series(name=name, value=value) for name, value in self._series.items()]
+        return (
+            [each for each in above if values.get(each.name, each.value) < each.value],
+            [each for each in above if each.name not in values],
+        )
+
+    @property
+    def series_names(self) -> list[str]:
+        """Of the series that are remembered."""
+        return list(self._series)
+
+    def _count(self, name: str, value: int) -> None:
+        # Put at the end: the first is the one that was used longest ago.
+        known = self._series.pop(name, 0)
+        self._series[name] = max(known, value)
+        if len(self._series) > SERIES_MAX:
+            del self._series[next(iter(self._series))]
+            self._is_partial = True
+
+
+_decoder = msgspec.json.Decoder(Mark)
+
+
+def encode_mark(mark: Mark) -> bytes:
+    """As JSON."""
+    return msgspec.json.encode(mark)
+
+
+def decode_mark(body: bytes) -> Mark:
+    """Raises ValueError for what is no mark."""
+    return _decoder.decode(body)

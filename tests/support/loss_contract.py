@@ -1,0 +1,112 @@
+"""What a lane promises where its database has lost commits that were acknowledged, on every store."""
+
+from collections.abc import Callable
+
+import pytest
+
+from coordinator.lane.delivery import Settlement, Suspension
+from coordinator.lane.high_water import Mark
+from coordinator.stores.lane_tables import LogEntry, Series
+from coordinator.stores.port import Lease
+from tests.support.lane_contract import LaneUnderTest, codes, delivery
+from tests.support.ledger import Account, Deposit, OpenAccount
+from tests.support.store_contract import NOW, OpenStore
+
+AcceptLoss = Callable[[int], int]
+"""What an operator has: `LaneAdmin.accept_loss`."""
+
+AHEAD = Mark(sequence=12, epoch=40, series={"accounts": 7, "invoices": 3})
+
+
+class LossContract:
+    @pytest.fixture
+    def accept_loss(self) -> AcceptLoss:
+        """Of the store of `open_store`."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def behind(self, open_store: OpenStore) -> LaneUnderTest:
+        """A lane of two accounts, whose next process knows that it had come to sequence 12."""
+        LaneUnderTest(open_store()).do(OpenAccount(owner="a"), OpenAccount(owner="b"))
+        lane = LaneUnderTest(open_store(), "next")
+        lane.lane.learn(AHEAD)
+        return lane
+
+    def test_a_lane_whose_database_is_behind_stops_and_says_from_which_to_which(self, behind: LaneUnderTest) -> None:
+        before = behind.store.current()
+        suspended = behind.lane.apply([delivery(1, Deposit(id=1, amount=5))])
+        assert isinstance(suspended, Suspension)
+        assert "ends at sequence 2, and 12 was acknowledged" in suspended.reason
+        assert "coordinator accept-loss ledger --at 2" in suspended.reason
+        assert behind.store.current() == before
+        assert behind.balance(1) == 0
+
+    def test_a_database_without_a_lane_is_behind_too(self, open_store: OpenStore) -> None:
+        lane = LaneUnderTest(open_store())
+        lane.lane.learn(AHEAD)
+        suspended = lane.lane.apply([delivery(1, OpenAccount(owner="a"))])
+        assert isinstance(suspended, Suspension)
+        assert "ends at sequence 0, and 12 was acknowledged" in suspended.reason
+        assert lane.rows(LogEntry) == []
+
+    def test_once_accepted_nothing_that_was_given_out_is_given_out_again(
+        self, behind: LaneUnderTest, accept_loss: AcceptLoss
+    ) -> None:
+        assert accept_loss(2) == 2
+        assert [outcome.sequence for outcome in behind.do(Deposit(id=1, amount=5), OpenAccount(owner="c"))] == [13, 14]
+        assert behind.lane.lease is not None
+        assert behind.lane.lease.epoch == 41
+        assert [row.id for row in behind.rows(Account)] == [1, 2, 8]
+        assert {row.name: row.value for row in behind.rows(Series)}["invoices"] == 3
+
+    def test_an_empty_database_is_accepted_as_one(self, open_store: OpenStore, accept_loss: AcceptLoss) -> None:
+        assert accept_loss(0) == 0
+        lane = LaneUnderTest(open_store())
+        lane.lane.learn(AHEAD)
+        (outcome,) = lane.do(OpenAccount(owner="a"))
+        assert outcome.sequence == 13
+        assert [row.id for row in lane.rows(Account)] == [8]
+
+    def test_only_what_was_seen_is_accepted(self, behind: LaneUnderTest, accept_loss: AcceptLoss) -> None:
+        assert accept_loss(1) == 2
+        assert isinstance(behind.lane.apply([delivery(1, Deposit(id=1, amount=5))]), Suspension)
+
+    def test_a_loss_that_is_accepted_is_not_the_next_one(
+        self, open_store: OpenStore, behind: LaneUnderTest, accept_loss: AcceptLoss
+    ) -> None:
+        accept_loss(2)
+        behind.do(Deposit(id=1, amount=5))
+        later = LaneUnderTest(open_store(), "later")
+        later.lane.learn(Mark(sequence=20, epoch=41))
+        assert isinstance(later.lane.apply([delivery(1, Deposit(id=1, amount=5))]), Suspension)
+
+    def test_what_was_lost_is_applied_when_it_is_sent_again(
+        self, behind: LaneUnderTest, accept_loss: AcceptLoss
+    ) -> None:
+        accept_loss(2)
+        lost = delivery(99, OpenAccount(owner="lost"), redelivered=True)
+        assert codes(behind.outcomes(lost)) == ["applied"]
+        assert codes(behind.outcomes(lost)) == ["applied"]
+        assert [row.owner for row in behind.rows(Account)] == ["a", "b", "lost"]
+
+    def test_a_consumer_that_has_the_lane_notices_too(self, open_store: OpenStore) -> None:
+        """Its connection was lost, and leads to another copy now."""
+        lane = LaneUnderTest(open_store())
+        lane.do(OpenAccount(owner="a"))
+        lane.lane.learn(AHEAD)
+        lane.store.close()
+        lane.lane._tenancy.doubt()
+        assert isinstance(lane.lane.apply([delivery(1, OpenAccount(owner="b"))]), Suspension)
+        assert not lane.lane.is_current()
+
+    def test_a_standby_knows_how_far_the_lane_was(self, open_store: OpenStore) -> None:
+        LaneUnderTest(open_store()).do(OpenAccount(owner="a"), OpenAccount(owner="b"))
+        standby = LaneUnderTest(open_store(), "standby")
+        standby.lane.watch()
+        assert standby.lane.sequence == 2
+        assert isinstance(standby.lane.apply([delivery(1, OpenAccount(owner="c"))]), Settlement)
+
+    def test_taking_over_goes_above_an_epoch(self, open_store: OpenStore) -> None:
+        assert open_store().take_over("first", NOW, 6) == Lease(7, 0)
+        assert open_store().take_over("second", NOW, 3) == Lease(8, 0)
+        assert open_store().take_over("third", NOW, 9) == Lease(10, 0)
