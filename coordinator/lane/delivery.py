@@ -64,10 +64,11 @@ class Settlement(Struct, frozen=True, kw_only=True):
 
 class Suspension(Struct, frozen=True):
     """The database is away or busy, or an operator must act: acknowledge nothing, and offer the same deliveries again
-    after the delay."""
+    after the delay. `is_blocked`: an operator must act."""
 
     delay_s: float
     reason: str
+    is_blocked: bool = False
 
 
 class Deposed(Struct, frozen=True):

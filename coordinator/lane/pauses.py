@@ -34,7 +34,7 @@ class Pauses:
     def after(self, error: Exception) -> Suspension:
         """The pause after a failure."""
         if isinstance(error, Blocked):
-            return Suspension(_OPERATOR_DELAY_S, str(error))
+            return Suspension(_OPERATOR_DELAY_S, str(error), is_blocked=True)
         if isinstance(error, StoreUnavailable):
             first_s = self._settings.retry_delay_s
         else:

@@ -69,7 +69,7 @@ class Observer(Protocol):
         """A settlement was handed to the transport."""
 
     def suspended(self, suspension: Suspension, *, is_first: bool) -> None:
-        """The same deliveries are to be offered again. `is_first`: since the last settlement."""
+        """The same deliveries are to be offered again. `is_first`: for this reason, since the last settlement."""
 
     def deposed(self) -> None:
         """Another consumer has the lane."""
@@ -197,7 +197,8 @@ class LaneLoop:
 
     def _suspended(self, channel: int, suspension: Suspension) -> _IsVoid:
         """Wait before the same deliveries are offered again; True: they are void now, or the process stops."""
-        self._observer.suspended(suspension, is_first=self.suspended_reason is None)
+        is_another = suspension.is_blocked and suspension.reason != self.suspended_reason
+        self._observer.suspended(suspension, is_first=self.suspended_reason is None or is_another)
         if suspension.delay_s > 0:
             self.suspended_reason = suspension.reason
         is_void: bool = yield Pause(channel, suspension.delay_s)

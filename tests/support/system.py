@@ -27,6 +27,7 @@ from coordinator.transports.rabbitmq.topology import (
     SYSTEM_EXCHANGE,
     WRITES_EXCHANGE,
     dead_queue_name,
+    mark_queue_name,
     queue_name,
 )
 from shared.payments.sandbox.defaults import METADATA_KEY
@@ -64,6 +65,7 @@ class System:
                 for key in (service.name, effects_key(service.name)):
                     channel.queue_delete(queue_name(key))
                     channel.queue_delete(dead_queue_name(key))
+                channel.queue_delete(mark_queue_name(service.name))
                 for length_s in DELAYS_S.values():
                     channel.queue_delete(retry_key(service.name, length_s))
             channel.exchange_delete(WRITES_EXCHANGE)
@@ -84,13 +86,13 @@ class System:
 
     def start_coordinator(self, lane: str, **settings: str) -> Process:
         """Return once it consumes, or stands by."""
-        process, url = self._launch_coordinator(lane, settings)
+        process, url = self.launch_coordinator(lane, settings)
         wait_ready(url, process)
         return process
 
     def start_coordinators(self, *lanes: str) -> None:
         """All at once; return when each consumes, or stands by."""
-        for process, url in [self._launch_coordinator(lane, {}) for lane in lanes]:
+        for process, url in [self.launch_coordinator(lane, {}) for lane in lanes]:
             wait_ready(url, process)
 
     def start_gateway(self, service: str, **settings: str) -> Process:
@@ -102,7 +104,7 @@ class System:
     def start(self, service: str) -> None:
         """Prepare, and start a coordinator and a gateway, in this order in `processes`, at once."""
         self.prepare(service)
-        for process, url in (self._launch_coordinator(service, {}), self.launch_gateway(service, {})):
+        for process, url in (self.launch_coordinator(service, {}), self.launch_gateway(service, {})):
             wait_ready(url, process)
 
     def stop(self) -> None:
@@ -150,7 +152,8 @@ class System:
         self.named[name] = self._launch(name, module, settings)
         wait_ready(url, self.named[name])
 
-    def _launch_coordinator(self, lane: str, settings: dict[str, str]) -> tuple[Process, str]:
+    def launch_coordinator(self, lane: str, settings: dict[str, str]) -> tuple[Process, str]:
+        """Without waiting; and where it says whether it is ready."""
         port = free_port()
         module = ["coordinator", "run", lane, "--metrics-port", str(port)]
         url = f"http://127.0.0.1:{port}/readyz"

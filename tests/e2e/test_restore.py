@@ -1,0 +1,127 @@
+"""A database that has lost acknowledged commits: its lane says so, and gives nothing out a second time."""
+
+import asyncio
+import json
+import signal
+import urllib.error
+import urllib.request
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import make_url, text
+
+from coordinator.cli import cli
+from coordinator.dev.servers.process import Process
+from tests.support.databases import sql_engine
+from tests.support.system import System, wait_until, write_all
+
+BEFORE = 20
+AFTER = 30
+
+
+class Backup:
+    """A copy of the users' database, while nobody uses it."""
+
+    def __init__(self, system: System) -> None:
+        self._address = make_url(system.environment["USERS_DATABASE_URL"])
+        self._admin = self._address.set(database="postgres").render_as_string(hide_password=False)
+
+    def take(self) -> None:
+        name = self._address.database
+        self._run(f"CREATE DATABASE {name}_backup TEMPLATE {name}")
+
+    def restore(self) -> None:
+        name = self._address.database
+        self._run(f"DROP DATABASE {name} WITH (FORCE)", f"ALTER DATABASE {name}_backup RENAME TO {name}")
+
+    def _run(self, *statements: str) -> None:
+        engine = sql_engine(self._admin)
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+        engine.dispose()
+
+
+def query(system: System, statement: str) -> list[tuple[Any, ...]]:
+    engine = sql_engine(system.environment["USERS_DATABASE_URL"])
+    with engine.connect() as connection:
+        rows = [tuple(row) for row in connection.execute(text(statement)).all()]
+    engine.dispose()
+    return rows
+
+
+def stopped(process: Process, system: System) -> None:
+    process.stop(signal.SIGTERM, 20)
+    assert process.exit_status == 0, process.log_tail(30)
+    system.processes.remove(process)
+
+
+def reason(url: str) -> str:
+    """Why the coordinator is not ready; nothing where it is."""
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return ""
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize("is_running", [False, True], ids=["restarted", "running"])
+async def test_after_a_restore_the_lane_goes_on_above_what_was_acknowledged(system: System, is_running: bool) -> None:
+    system.prepare("users")
+    backup = Backup(system)
+    coordinator = system.start_coordinator("users")
+    gateway = system.start_gateway("users")
+    url = system.urls["users"]
+    created = await write_all(url, "/users", {"name": "Ada", "email": "ada@example.org"}, 1, 1, "ada")
+    assert [status for status, _ in created] == [201]
+    await write_all(url, "/users/1/credit", {"amount": 1}, BEFORE, 4, "before")
+    for process in (coordinator, gateway):
+        await asyncio.to_thread(stopped, process, system)
+    await asyncio.to_thread(backup.take)
+    coordinator, ready_at = system.launch_coordinator("users", {})
+    gateway = system.start_gateway("users")
+    url = system.urls["users"]
+    await write_all(url, "/users", {"name": "Bob", "email": "bob@example.org"}, 1, 1, "bob")
+    await write_all(url, "/users/1/credit", {"amount": 1}, AFTER, 4, "after")
+    in_backup, at_end = 1 + BEFORE, 1 + BEFORE + 1 + AFTER
+    if not is_running:
+        for process in (coordinator, gateway):
+            await asyncio.to_thread(stopped, process, system)
+    await asyncio.to_thread(backup.restore)
+    if not is_running:
+        coordinator, ready_at = system.launch_coordinator("users", {})
+        gateway = system.start_gateway("users")
+        url = system.urls["users"]
+
+    writing = asyncio.create_task(
+        write_all(url, "/users", {"name": "Cy", "email": "cy@example.org"}, 1, 1, "cy"), name="the next user"
+    )
+    said = f"ends at sequence {in_backup}, and {at_end} was acknowledged"
+    await asyncio.to_thread(wait_until, lambda: said in reason(ready_at), "the coordinator says what is lost")
+    assert said in coordinator.log_tail(50)
+    assert query(system, "SELECT sequence FROM lane_lease") == [(in_backup,)]
+    arguments = ["accept-loss", "users", "--at", str(in_backup)]
+    accepted = CliRunner().invoke(cli, arguments, env=system.environment)
+    assert accepted.exit_code == 0, accepted.output
+
+    ((status, cy),) = await writing
+    assert status == 201, cy
+    assert cy["id"] == 3, "the second user's number is not given out again"
+    assert query(system, "SELECT max(sequence) FROM command_log") == [(at_end + 1,)]
+    # Whoever repeats what was lost has it applied.
+    ((status, bob),) = await write_all(url, "/users", {"name": "Bob", "email": "bob@example.org"}, 1, 1, "bob")
+    assert status == 201
+    assert bob["id"] == 4
+    assert query(system, "SELECT credit FROM users WHERE id = 1") == [(BEFORE,)]
+
+
+def test_what_is_accepted_must_be_what_is_there(system: System) -> None:
+    system.prepare("users")
+    refused = CliRunner().invoke(cli, ["accept-loss", "users", "--at", "7", "--json"], env=system.environment)
+    assert refused.exit_code == 1
+    assert "ends at sequence 0, not at 7" in refused.output
+    accepted = CliRunner().invoke(cli, ["accept-loss", "users", "--at", "0", "--json"], env=system.environment)
+    assert json.loads(accepted.output) == {"lane": "users", "sequence": 0}
