@@ -102,6 +102,9 @@ class InProcessWrites:
         try:
             for lane in self._lanes.values():
                 lane.open()
+            # A lane emits to others as soon as it runs: what they have accepted before must be in their queues by then.
+            for lane in self._lanes.values():
+                lane.deliver()
             for lane in self._lanes.values():
                 lane.start()
         except BaseException:
@@ -279,9 +282,12 @@ class _LocalLane:
             bytes_max=self._queue_bytes_max,
         )
 
-    def start(self) -> None:
+    def deliver(self) -> None:
+        """Have the queue deliver: what was accepted before comes first."""
         self._worker = LaneWorker(self.name, self._lane, self._inbox, self.queue, self._projection, self._settings)
         self.queue.start(self._worker.confirm_emitted)
+
+    def start(self) -> None:
         self._thread.start()
 
     def _run(self) -> None:

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from coordinator.lane.high_water import Mark
 from coordinator.protocol.outcomes import decode_outcome, encode_outcome
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
-from coordinator.service.errors import Overloaded
+from coordinator.service.errors import BrokerUnavailable, Overloaded
 from coordinator.service.outcome import Outcome
-from coordinator.transports.inprocess.journal import FileJournal
+from coordinator.transports.inbox import Inbox
+from coordinator.transports.inprocess.journal import FileJournal, JournalEntry
 from coordinator.transports.inprocess.queue import LocalQueue
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
 from tests.simulation.broker import Broker, Channel, Message
@@ -130,6 +131,42 @@ class TestInProcess(TransportContract):
         journal = FileJournal(transporting.path)
         assert journal.read() == []
         journal.close()
+
+    async def test_what_comes_while_it_starts_does_not_take_the_place_of_what_was_accepted(
+        self, tmp_path: Path
+    ) -> None:
+        transporting = LocalTransporting(tmp_path / "ledger.queue")
+        await transporting.publish(command(1))
+        await transporting.publish(command(2))
+        await transporting.crash()
+        journal = Interrupted(transporting.path)
+        inbox = Inbox()
+        queue = LocalQueue(
+            LANE, inbox, journal, on_settlement=lambda _: None, on_emitted=lambda _: None, on_lost=lambda _: None
+        )
+        early: list[int] = []
+
+        def emit() -> None:
+            with suppress(BrokerUnavailable):
+                early.append(queue.put(command(3), is_bounded=False))
+
+        journal.meanwhile = emit
+        queue.start(lambda _: None)
+        assert early == []
+        assert queue.put(command(3), is_bounded=False) == 3
+        _, deliveries = inbox.take(10, 1 << 20, 0)
+        assert [delivery.tag for delivery in deliveries] == [1, 2, 3]
+        await queue.close()
+
+
+class Interrupted(FileJournal):
+    """Another thread acts while it is read."""
+
+    meanwhile: Callable[[], None]
+
+    def read(self) -> list[JournalEntry]:
+        self.meanwhile()
+        return super().read()
 
 
 class Quiet:

@@ -15,7 +15,7 @@ from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.high_water import Mark
 from coordinator.protocol.wire import CommandMessage
-from coordinator.service.errors import OutcomeUnknown, Overloaded
+from coordinator.service.errors import BrokerUnavailable, OutcomeUnknown, Overloaded
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.inprocess.journal import Journal, JournalEntry, JournalUnavailable
@@ -75,18 +75,25 @@ class LocalQueue:
         """Within the event loop. What was accepted before comes first, in its order."""
         self._on_emitted_confirmed = on_emitted_confirmed
         self._loop = asyncio.get_running_loop()
-        self._channel = self._inbox.begin_channel()
-        mark = None if self._journal is None else self._journal.mark()
-        if mark is not None:
-            self._inbox.learn(mark)
-        for number, message in [] if self._journal is None else self._journal.read():
-            self._accepted.add(number)
-            self._number = max(self._number, number)
-            self._deliver(number, message, None, is_redelivered=True)
+        mark, accepted = (None, []) if self._journal is None else (self._journal.mark(), self._journal.read())
+        # Under the lock: whatever is put in meanwhile gets a higher number, and comes behind.
+        with self._lock:
+            self._channel = self._inbox.begin_channel()
+            if mark is not None:
+                self._inbox.learn(mark)
+            for number, message in accepted:
+                self._accepted.add(number)
+                self._number = number
+                self._deliver(number, message, None, is_redelivered=True)
 
     def put(self, message: CommandMessage, correlation_id: str | None = None, *, is_bounded: bool = True) -> int:
-        """Hand a command to the lane; return its number. Raises Overloaded, and then it is not in the queue."""
+        """Hand a command to the lane; return its number.
+
+        Raises Overloaded, and BrokerUnavailable before `start`: then it is not in the queue.
+        """
         with self._lock:
+            if self._channel == 0:
+                raise BrokerUnavailable(f"lane {self._lane} is not started")
             if is_bounded and self._bytes + len(message.arguments) > self._bytes_max:
                 raise Overloaded(f"the commands that wait for lane {self._lane} have {self._bytes} bytes already")
             self._number += 1
