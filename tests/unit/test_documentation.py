@@ -120,7 +120,7 @@ PER_SERVICE = [f"{service.name.upper()}_" for service in registry().services]
 
 @pytest.mark.parametrize("text", [PROTOCOL, OPERATING, HTTP], ids=["PROTOCOL.md", "OPERATING.md", "HTTP.md"])
 def test_commands_that_are_named_exist(text: str) -> None:
-    named = set(re.findall(r"`(?:python -m )?coordinator ([a-z]+)", text))
+    named = set(re.findall(r"`(?:python -m )?coordinator ([a-z-]+)", text))
     assert named <= set(cli.list_commands(click.Context(cli)))
 
 
