@@ -13,13 +13,15 @@ aiohttp by itself bounds neither. Whatever a connection does, it is in one of th
 | it is being closed, and the client does not read the rest | GATEWAY_SEND_TIMEOUT_S |
 
 At GATEWAY_CONNECTIONS_MAX a new one takes the place of the one whose client has been sending for longest, or that has
-been idle for longest: nothing was handed over for either. If there is none, all are being served: a few more are taken
-for the health endpoints, and whatever else they ask for is answered 503.
+been idle for longest, or that has not read its response for longest: nothing was handed over for the first two, and
+the third is answered. If there is none, all are being served: a few more are taken for the health endpoints, and
+whatever else they ask for is answered 503.
 """
 
 import asyncio
 import errno
 import os
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +44,10 @@ HEALTH_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 CONTINUE: Final = "100-continue"
 GRACE_S: Final = 0.002
 """A client that has been sending for less than this does not make room for another: it has hardly been read."""
+READING_S: Final = 1.0
+"""A client that has not read for this long makes room for another: its network may only be slow until then."""
+SEND_BUFFER_BYTES: Final = 128 << 10
+"""Of the kernel, for each connection; it takes twice as much. By itself it buffers up to 4 MB for who does not read."""
 IDLE_ORDER_S: Final = 0.1
 """How often the idle ones are put in order, when there is need of room."""
 QUIET_S: Final = 60.0
@@ -70,6 +76,8 @@ class Connections:
         self._open: dict[Connection, None] = {}
         # Those whose clients are in the middle of sending, and since when: the one that began first is the first.
         self._sending: dict[Connection, float] = {}
+        # Those whose clients do not read their responses, and since when, likewise.
+        self._unread: dict[Connection, float] = {}
         self._surplus = 0
         self._idle: deque[Connection] = deque()
         self._idle_since_s = 0.0
@@ -114,6 +122,7 @@ class Connections:
     def forget(self, connection: "Connection") -> None:
         """It is closed, or as good as that."""
         self.has_sent(connection)
+        self.has_read(connection)
         if connection in self._open:
             del self._open[connection]
             self._surplus -= connection.is_surplus
@@ -130,6 +139,18 @@ class Connections:
     def has_sent(self, connection: "Connection") -> None:
         """And has sent it all."""
         self._sending.pop(connection, None)
+
+    def reads_late(self, connection: "Connection") -> None:
+        """Its client does not read its response."""
+        self._unread[connection] = monotonic()
+
+    def unread_for_s(self, connection: "Connection", now: float) -> float:
+        """For how long."""
+        return now - self._unread.get(connection, now)
+
+    def has_read(self, connection: "Connection") -> None:
+        """And goes on reading."""
+        self._unread.pop(connection, None)
 
     def count(self, reason: str, *, error: str | None = None) -> None:
         """A connection was ended, or refused: counted always, and logged at most once a minute."""
@@ -180,7 +201,7 @@ class Connections:
         now = monotonic()
         first = next(iter(self._sending), None)
         if first is None or now - self._sending[first] < GRACE_S:
-            first = self._longest_idle(now)
+            first = self._longest_idle(now) or self._longest_unread(now)
         if first is not None:
             self.count("gave_way")
             first.abort()
@@ -196,6 +217,10 @@ class Connections:
             if first in self._open and first.is_idle:
                 return first
         return None
+
+    def _longest_unread(self, now: float) -> "Connection | None":
+        first = next(iter(self._unread), None)
+        return first if first is not None and self.unread_for_s(first, now) >= READING_S else None
 
     def _watch(self) -> None:
         try:
@@ -234,7 +259,7 @@ class Connection(RequestHandler):
     """One connection, with the limits of its states."""
 
     __slots__ = (
-        *("_closing_since_s", "_head_bytes", "_open", "_is_in_head", "_lost", "_unread_since_s", "_unwanted"),
+        *("_closing_since_s", "_head_bytes", "_open", "_is_in_head", "_lost", "_unwanted"),
         *("is_surplus", "limits"),
     )
 
@@ -246,7 +271,6 @@ class Connection(RequestHandler):
         self._lost: asyncio.Future[None] | None = None
         self._is_in_head = True
         self._head_bytes = 0
-        self._unread_since_s: float | None = None
         self._closing_since_s: float | None = None
         self._unwanted: StreamReader | None = None
         self.is_surplus = False
@@ -272,6 +296,7 @@ class Connection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's is none by inheritance.
         opened = self._open = cast(asyncio.Transport, transport)
+        opened.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         if not self.limits.admit(self):
             self._force_close = True
             opened.write(_head_of(503, self.limits.settings.retry_after_s))
@@ -321,11 +346,11 @@ class Connection(RequestHandler):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread_since_s = monotonic()
+        self.limits.reads_late(self)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._unread_since_s = None
+        self.limits.has_read(self)
 
     def check(self, now: float) -> None:
         """End it, if it has been in its state for too long."""
@@ -337,7 +362,7 @@ class Connection(RequestHandler):
             if now - self._closing_since_s > settings.send_timeout_s:
                 self.limits.count("send_timeout")
                 self.abort()
-        elif self._unread_since_s is not None and now - self._unread_since_s > settings.send_timeout_s:
+        elif self.limits.unread_for_s(self, now) > settings.send_timeout_s:
             self.limits.count("send_timeout")
             self.abort()
         elif self._is_in_head and self.limits.sends_for_s(self, now) > settings.head_timeout_s:

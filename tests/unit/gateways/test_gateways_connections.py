@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 import coordinator.http.connections
 import coordinator.http.runner
-from coordinator.http.connections import SURPLUS
+from coordinator.http.connections import SEND_BUFFER_BYTES, SURPLUS
 from coordinator.http.descriptors import BACKLOG_MAX, OTHERS, make_room_for_connections
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import ConfigurationError
@@ -156,6 +156,15 @@ class TestEveryStateEnds:
                         await loop.sock_sendall(client, b"GET /users?limit=200 HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
             await until(lambda: not users.server.connections)
 
+    async def test_what_the_kernel_keeps_for_who_does_not_read_is_bounded(self, start: Start) -> None:
+        users = await start("users", GatewaySettings())
+        async with connected(users.port) as client:
+            client.send(GET)
+            await client.status()
+            (connection,) = users.server.connections
+            opened = connection.transport.get_extra_info("socket")
+            assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) <= 2 * SEND_BUFFER_BYTES
+
     async def test_what_a_closed_connection_has_left_to_send(self, start: Start) -> None:
         """To close is to send the rest first: also that ends."""
         users = await start("users", GatewaySettings(send_timeout_s=0.3))
@@ -181,6 +190,24 @@ async def until(is_so: Any) -> None:
 
 
 class TestTheNumberOfConnections:
+    async def test_whoever_does_not_read_makes_room(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(coordinator.http.connections, "READING_S", 0.1)
+        users = await start("users", GatewaySettings(connections_max=2, send_timeout_s=60))
+        users.rows.rows = {number: replace(USER, id=number, name="x" * 200) for number in range(1, 201)}
+        loop = asyncio.get_running_loop()
+        with socket.socket() as one, socket.socket() as other:
+            for client in (one, other):
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.setblocking(False)
+                await loop.sock_connect(client, ("127.0.0.1", users.port))
+                await loop.sock_sendall(client, b"GET /users?limit=200 HTTP/1.1\r\nHost: a\r\n\r\n" * 60)
+            limits = next(iter(users.server.connections)).limits
+            await until(lambda: len(limits._unread) == 2)
+            await asyncio.sleep(0.1)  # so long a slow network may take
+            async with connected(users.port) as honest:
+                honest.send(CREATE)
+                assert await honest.status() == 201
+
     async def test_whoever_has_been_sending_for_longest_makes_room(self, start: Start) -> None:
         users = await start("users", GatewaySettings(connections_max=3))
         async with AsyncExitStack() as stack:
