@@ -140,7 +140,7 @@ class _SqlContract(_ServerContract):
         committing.join()
         taking_over.join()
         engine.dispose()
-        assert taken == [Lease(2, 2)]
+        assert taken == [Lease(2, 2, holder="successor")]
         assert accounts(successor, 1)[0].balance == 5
 
     def test_a_row_that_somebody_else_keeps_locked_is_a_conflict(
@@ -175,7 +175,7 @@ class _SqlContract(_ServerContract):
                 break
             except Conflict:
                 assert time.monotonic() < deadline_s
-        assert taken == Lease(2, 1)
+        assert taken == Lease(2, 1, holder="successor")
         with pytest.raises((StoreUnavailable, Fenced)):
             transaction.commit(lease, 2, changes(updates=[account(1, balance=5)]))
         transaction.rollback()

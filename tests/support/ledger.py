@@ -20,6 +20,7 @@ Table(
     metadata,
     Column("id", BigInteger, primary_key=True, autoincrement=False),
     Column("owner", String(20), nullable=False, unique=True),
+    Column("reference", String(20), unique=True),
     Column("balance", BigInteger, CheckConstraint("balance >= -1000"), nullable=False),
     Column("note", String(50)),
     Column("data", LargeBinary),
@@ -37,10 +38,11 @@ Table(
 class Account(VersionedRow, frozen=True, kw_only=True):
     table: ClassVar[str] = "accounts"
     key: ClassVar[str] = "id"
-    unique: ClassVar[tuple[str, ...]] = ("owner",)
+    unique: ClassVar[tuple[str, ...]] = ("owner", "reference")
 
     id: int
     owner: str
+    reference: str | None = None
     balance: int = 0
     note: str | None = None
     data: bytes | None = None

@@ -107,6 +107,6 @@ class LossContract:
         assert isinstance(standby.lane.apply([delivery(1, OpenAccount(owner="c"))]), Settlement)
 
     def test_taking_over_goes_above_an_epoch(self, open_store: OpenStore) -> None:
-        assert open_store().take_over("first", NOW, 6) == Lease(7, 0)
-        assert open_store().take_over("second", NOW, 3) == Lease(8, 0)
-        assert open_store().take_over("third", NOW, 9) == Lease(10, 0)
+        assert open_store().take_over("first", NOW, 6) == Lease(7, 0, holder="first")
+        assert open_store().take_over("second", NOW, 3) == Lease(8, 0, holder="second")
+        assert open_store().take_over("third", NOW, 9) == Lease(10, 0, holder="third")

@@ -104,9 +104,9 @@ class StoreContract:
     def test_taking_over_raises_the_epoch_and_keeps_the_sequence(self, open_store: OpenStore) -> None:
         store = open_store()
         lease = store.take_over("first", NOW)
-        assert lease == Lease(1, 0)
+        assert lease == Lease(1, 0, holder="first")
         commit(store, lease, changes(), counted=41)
-        assert open_store().take_over("second", NOW) == Lease(2, 41)
+        assert open_store().take_over("second", NOW) == Lease(2, 41, holder="second")
 
     def test_rows_come_back_as_they_were_written(self, open_store: OpenStore) -> None:
         store = open_store()
@@ -263,10 +263,23 @@ class StoreContract:
         store, other = open_store(), open_store()
         lease = store.take_over("holder", NOW)
         renewed = store.renew("holder", NOW, lease.epoch)
-        assert renewed == Lease(2, 0)
+        assert renewed == Lease(2, 0, holder="holder")
+        assert other.current() == renewed
         other.take_over("other", NOW)
         with pytest.raises(Fenced):
             store.renew("holder", NOW, renewed.epoch)
+
+    def test_any_number_of_rows_have_no_value_in_a_unique_column(self, open_store: OpenStore) -> None:
+        store = open_store()
+        lease = commit(store, store.take_over("holder", NOW), changes(inserts=[account(1), account(2)]))
+        named = [account(number, reference=f"r{number}") for number in (2, 3)]
+        lease = commit(store, lease, changes(updates=named[:1], inserts=[named[1], account(4)]))
+        transaction = store.begin()
+        found = _loaded(transaction, Account, "reference", "r3", "r2")
+        transaction.rollback()
+        assert sorted(found, key=lambda row: row.id) == named
+        with pytest.raises(BatchFault):
+            commit(store, lease, changes(inserts=[account(5, reference="r2")]))
 
     def test_a_violated_unique_column_is_the_batch_s_fault(self, open_store: OpenStore) -> None:
         store = open_store()

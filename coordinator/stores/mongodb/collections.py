@@ -1,10 +1,12 @@
 """Collections and unique indexes: MongoDB has no other schema."""
 
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from pymongo import MongoClient
+from pymongo.collection import Collection
 from pymongo.errors import CollectionInvalid, OperationFailure
 
+from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, DeadLetter, LogEntry, OutboxEntry
 from coordinator.stores.mongodb.documents import Document
@@ -27,9 +29,24 @@ def make_collections(service: Service, url: str) -> None:
         database[DeadLetter.table].create_index("command_id", name="dead_letters_command")
         for model in (*LANE_MODELS, *service.models):
             for column in model.unique:
-                database[model.table].create_index(column, unique=True, name=f"{model.table}_{column}_unique")
+                _make_unique(database[model.table], model, column)
     finally:
         client.close()
+
+
+def _make_unique(collection: Collection[Document], model: type[Row], column: str) -> None:
+    """As on every kind of database, any number of rows may have no value."""
+    name = f"{model.table}_{column}_unique"
+    if type(None) not in get_args(get_type_hints(model)[column]):
+        collection.create_index(column, unique=True, name=name)
+        return
+    # Not by the type of a value: the server would not see that a query for one value needs no other rows.
+    is_text = str in get_args(get_type_hints(model)[column])
+    has_value = {column: {"$gte": "" if is_text else -(2**63)}}
+    collection.create_index(column, unique=True, name=f"{name}_values", partialFilterExpression=has_value)
+    if name in collection.index_information():
+        # Of earlier releases. The other one is there by now: there is no moment without.
+        collection.drop_index(name)
 
 
 def _create(database: Any, name: str) -> None:
