@@ -100,7 +100,7 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
     size_bytes = 0
     for entry in issued:
         is_alone = entry.command_id in ids or is_expected(entry.command_id)
-        entry_bytes = _packed_bytes(entry.message)
+        entry_bytes = packed_bytes(entry.message)
         is_json = _is_json(entry.message.arguments)
         is_full = len(pack) >= PACK_COMMANDS_MAX or size_bytes + entry_bytes > PACK_BYTES_MAX
         is_other = bool(pack) and pack[0].message.origin != entry.message.origin
@@ -120,7 +120,7 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
         yield pack, False
 
 
-def _packed_bytes(message: CommandMessage) -> int:
+def packed_bytes(message: CommandMessage) -> int:
     """How many bytes a command takes in a pack, or more: JSON writes no character of a text with more than six."""
     size_bytes = len(message.arguments) + 6 * len(message.type or "") + _FRAME_BYTES
     for value in values_of(message):

@@ -8,12 +8,14 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import structlog
 
 from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.high_water import Mark
+from coordinator.protocol.packing import packed_bytes
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import BrokerUnavailable, OutcomeUnknown, Overloaded
 from coordinator.stores.lane_tables import OutboxEntry
@@ -23,6 +25,9 @@ from coordinator.transports.port import Confirmed
 
 QUEUE_BYTES_MAX = 64 << 20
 """Of the commands that wait for a lane: they are in memory."""
+
+COMMAND_BYTES: Final = 1024
+"""What a command takes in memory, at least, with all that is kept of it while it waits."""
 
 log = structlog.get_logger("inprocess")
 
@@ -94,7 +99,7 @@ class LocalQueue:
         with self._lock:
             if self._channel == 0:
                 raise BrokerUnavailable(f"lane {self._lane} is not started")
-            if is_bounded and self._bytes + len(message.arguments) > self._bytes_max:
+            if is_bounded and self._bytes + _size_of(message) > self._bytes_max:
                 raise Overloaded(f"the commands that wait for lane {self._lane} have {self._bytes} bytes already")
             self._number += 1
             number = self._number
@@ -178,8 +183,8 @@ class LocalQueue:
     def _deliver(
         self, number: int, message: CommandMessage, correlation_id: str | None, *, is_redelivered: bool
     ) -> None:
-        self._sizes[number] = len(message.arguments)
-        self._bytes += len(message.arguments)
+        self._sizes[number] = size_bytes = _size_of(message)
+        self._bytes += size_bytes
         self._id_of[number] = message.command_id or ""
         self._ids[message.command_id or ""] += 1
         delivery = Delivery(
@@ -230,3 +235,7 @@ class LocalQueue:
             for _, written in adding:
                 if not written.done():
                     written.set_result(None)
+
+
+def _size_of(message: CommandMessage) -> int:
+    return COMMAND_BYTES + packed_bytes(message)
