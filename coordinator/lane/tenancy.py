@@ -18,6 +18,7 @@ class Tenancy:
     """This consumer's right to the lane. A channel's number tells one tenancy from the next."""
 
     def __init__(self, store: Store, holder: str, clock: Clock, high_water: HighWater) -> None:
+        """`holder` is this consumer's alone, of all that there ever are."""
         self._store = store
         self._holder = holder
         self._clock = clock
@@ -27,6 +28,8 @@ class Tenancy:
         self._doubted: Lease | None = None
         self._is_uncertain = False
         """Whether a commit under the doubted lease may have happened, or may yet: only raising the epoch tells."""
+        self._is_renewing = False
+        """Whether a renewal of the doubted lease may have happened."""
         self.channel_number: int | None = None
         """The channel from which the lane was taken over; None: it was not, or not yet."""
         self._lost_channel_number: int | None = None
@@ -60,6 +63,9 @@ class Tenancy:
         doubted = self._doubted
         current = self._current()
         _check_paused(current)
+        if self._is_own_renewal(current):
+            # Its answer was lost. It is not another consumer's: ours go on.
+            doubted = self._doubted = current
         if _is_same(current, doubted) and not self._is_uncertain:
             self._doubted = current
             return current
@@ -68,8 +74,9 @@ class Tenancy:
             lease = self._store.take_over(self._holder, now, self._high_water.epoch)
             self.takeovers += 1
         else:
+            self._is_renewing = True
             lease = self._store.renew(self._holder, now, doubted.epoch)
-        self._doubted, self._is_uncertain = lease, False
+        self._doubted, self._is_uncertain, self._is_renewing = lease, False, False
         return lease
 
     def begin(self, lease: Lease, channel_number: int) -> None:
@@ -95,14 +102,16 @@ class Tenancy:
             self._doubted, self.lease, self._is_uncertain = self.lease, None, False
 
     def survives_fence(self) -> bool:
-        """The fence has failed: an operator has changed the lane; False: another consumer has it.
+        """The fence has failed: an operator has changed the lane, or a renewal took effect and its answer was lost.
+
+        False: another consumer has the lane.
 
         The transaction is rolled back, so that nothing is uncertain. Raises StoreError, and Blocked where what was
         changed is that commits are lost.
         """
         lease, self.lease = self.lease, None
         if lease is None:
-            return False
+            return self._is_own_renewal(self._current())
         self._doubted, self._is_uncertain = lease, False
         return _is_same(self._current(), lease)
 
@@ -110,7 +119,7 @@ class Tenancy:
         """Nothing is known of the lane any more."""
         self.channel_number = None
         self.lease = self._doubted = None
-        self._is_uncertain = False
+        self._is_uncertain = self._is_renewing = False
 
     def lose(self, channel_number: int) -> None:
         """Another consumer has taken the lane from this channel."""
@@ -122,6 +131,14 @@ class Tenancy:
         current = self._store.current()
         if current is not None:
             self._high_water.rise(current.sequence, current.epoch)
+
+    def _is_own_renewal(self, current: Lease | None) -> bool:
+        return (
+            self._is_renewing
+            and self._doubted is not None
+            and current is not None
+            and (current.epoch, current.holder) == (self._doubted.epoch + 1, self._holder)
+        )
 
     def _current(self) -> Lease | None:
         """The lease as it is in the database, whoever has it. Raises StoreError, and Blocked where commits are lost."""

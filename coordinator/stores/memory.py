@@ -34,6 +34,7 @@ class MemoryDatabase:
         self.revision = 0
         self.paused: str | None = None
         self.loss_accepted: int | None = None
+        self.holder = ""
 
     def rows(self, model: type[R]) -> list[R]:
         """All rows of a model, in order of their keys."""
@@ -52,6 +53,7 @@ class MemoryStore:
 
     def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:  # noqa: ARG002
         self._database.epoch = max(self._database.epoch, above) + 1
+        self._database.holder = holder
         return self._lease()
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
@@ -69,8 +71,8 @@ class MemoryStore:
         """Nothing to close."""
 
     def _lease(self) -> Lease:
-        database = self._database
-        return Lease(database.epoch, database.sequence, database.revision, database.paused, database.loss_accepted)
+        of = self._database
+        return Lease(of.epoch, of.sequence, of.revision, of.paused, of.loss_accepted, of.holder)
 
 
 class MemoryTransaction:

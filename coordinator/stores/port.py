@@ -70,7 +70,8 @@ class Lease(Struct, frozen=True):
 
     `revision` counts an operator's changes to the lane: a commit under an older one is Fenced too, and renewing the
     lease shows what has changed. `paused` says why the lane must not go on, if it must not. `loss_accepted` is the
-    sequence at which an operator has seen the database end, and accepted that what came after it is lost.
+    sequence at which an operator has seen the database end, and accepted that what came after it is lost. `holder` is
+    whoever raised the epoch last.
     """
 
     epoch: int
@@ -78,6 +79,7 @@ class Lease(Struct, frozen=True):
     revision: int = 0
     paused: str | None = None
     loss_accepted: int | None = None
+    holder: str = ""
 
 
 class Changes(Struct, frozen=True):

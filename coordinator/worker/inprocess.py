@@ -34,6 +34,7 @@ from coordinator.stores.port import OnDisk, Store
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.inprocess.journal import FileJournal, Journal, MemoryJournal
 from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX, LocalQueue
+from coordinator.worker.holder import holder_name
 from coordinator.worker.outbox_watch import left_in_outbox, marker_id
 from coordinator.worker.worker import LaneWorker
 
@@ -257,7 +258,9 @@ class _LocalLane:
         self._settings = settings
         self._inbox = Inbox()
         self._projection = service.projection() if service.projection is not None else None
-        self._lane = Lane(service, store, clock, f"in-process {service.name}", settings, time.monotonic, targets)
+        self._lane = Lane(
+            service, store, clock, holder_name("in-process", service.name), settings, time.monotonic, targets
+        )
         self._thread = threading.Thread(target=self._run, name=f"lane {service.name}", daemon=True)
         self._queue: LocalQueue | None = None
 

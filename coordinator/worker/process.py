@@ -7,7 +7,6 @@ lane.
 import asyncio
 import os
 import signal
-import socket
 import threading
 import time
 
@@ -27,6 +26,7 @@ from coordinator.stores.open import open_store
 from coordinator.stores.port import NotAdmitted, Store, StoreError
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.open import open_transport
+from coordinator.worker.holder import holder_name
 from coordinator.worker.outbox_watch import OutboxWatch
 from coordinator.worker.worker import LaneWorker
 
@@ -47,7 +47,7 @@ class CoordinatorProcess:
         self._store: Store = open_store(database.database_url, service)
         self._projection = service.projection() if service.projection is not None else None
         self._inbox = Inbox()
-        holder = f"coordinator {service.name} {socket.gethostname()}:{os.getpid()}"
+        holder = holder_name("coordinator", service.name)
         lane = Lane(service, self._store, utc_now, holder, self._settings, time.monotonic, registry().targets(service))
         self._transport = open_transport(self._broker).lane(
             service.name, self._inbox, self._settings, holder=holder, has_effects=service.effects is not None

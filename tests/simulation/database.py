@@ -64,6 +64,7 @@ class Database:
         self.revision = 0
         self.paused: str | None = None
         self.loss_accepted: int | None = None
+        self.holder = ""
         self.pending: Pending | None = None
         self.away_until = 0.0
         self.landed_at: dict[str, int] = {}
@@ -74,7 +75,7 @@ class Database:
         self.withdrawn: set[str] = set()
 
     def lease(self) -> Lease:
-        return Lease(self.epoch, self.sequence, self.revision, self.paused, self.loss_accepted)
+        return Lease(self.epoch, self.sequence, self.revision, self.paused, self.loss_accepted, self.holder)
 
     def table(self, model: type[Row]) -> dict[Any, Any]:
         return self.tables[model]
@@ -227,6 +228,7 @@ class SimulatedStore:
     def _raise_epoch(self) -> Lease:
         database = self.database
         database.epoch += 1
+        database.holder = self.process.name
         self.world.trace("%s raises the epoch to %s", self.process, database.epoch)
         lease = database.lease()
         if self.world.happens("answer_lost"):

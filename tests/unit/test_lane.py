@@ -79,7 +79,9 @@ class FailingStore:
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
         self.fail("renew")
-        return self.inner.renew(holder, now, epoch)
+        renewed = self.inner.renew(holder, now, epoch)
+        self.fail("after renew")
+        return renewed
 
     def current(self) -> Lease | None:
         return self.inner.current()
@@ -150,6 +152,45 @@ def lane(database: MemoryDatabase, faults: Faults) -> LaneUnderTest:
     lane = LaneUnderTest(FailingStore(database, faults))
     lane.do(OpenAccount(owner="a"))
     return lane
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_renewal_whose_answer_is_lost_is_no_takeover(lane: LaneUnderTest, faults: Faults, times: int) -> None:
+    batch = [delivery(1, Deposit(id=1, amount=5))]
+    faults.arm("after commit", StoreUnavailable("away"))
+    assert isinstance(lane.lane.apply(batch), Suspension)
+    faults.arm("after renew", StoreUnavailable("still away"), times)
+    for _ in range(times):
+        assert isinstance(lane.lane.apply(batch), Suspension)
+    assert codes(lane.settle(*batch).outcomes) == ["applied"]
+    assert lane.balance(1) == 5
+    assert lane.lane.takeovers == 1
+
+
+def test_a_renewal_that_lands_late_is_no_takeover(
+    lane: LaneUnderTest, faults: Faults, database: MemoryDatabase
+) -> None:
+    """The one before it was given up, and takes effect just before the next is asked for."""
+    batch = [delivery(1, Deposit(id=1, amount=5))]
+    faults.arm("after commit", StoreUnavailable("away"))
+    assert isinstance(lane.lane.apply(batch), Suspension)
+    faults.arm("renew", StoreUnavailable("given up"))
+    assert isinstance(lane.lane.apply(batch), Suspension)
+
+    current = lane.lane._tenancy._store.current
+    seen: list[int] = []
+
+    def then_it_lands() -> Lease | None:
+        found = current()
+        if not seen:
+            seen.append(1)
+            MemoryStore(database).renew("test", NOW, database.epoch)
+        return found
+
+    lane.lane._tenancy._store.current = then_it_lands  # type: ignore[method-assign]
+    assert isinstance(lane.lane.apply(batch), Suspension)
+    assert codes(lane.settle(*batch).outcomes) == ["applied"]
+    assert lane.balance(1) == 5
 
 
 @pytest.mark.parametrize("point", ["begin", "load", "before commit", "after commit"])

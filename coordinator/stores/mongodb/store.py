@@ -167,7 +167,14 @@ class MongoStore(GuardedStore):
 
 
 def _lease_of(lease: Document) -> Lease:
-    return Lease(lease["epoch"], lease["sequence"], lease["revision"], lease["paused"], lease.get("loss_accepted"))
+    return Lease(
+        lease["epoch"],
+        lease["sequence"],
+        lease["revision"],
+        lease["paused"],
+        lease.get("loss_accepted"),
+        lease["holder"],
+    )
 
 
 class MongoTransaction:

@@ -16,7 +16,7 @@ from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
 from coordinator.stores.port import BatchFault, Fenced, Lease, StoreUnavailable, Transaction
 from coordinator.stores.sql.schema import Schema, TableOf, row_of
 
-_LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted"
+_LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted, holder"
 LEASE = f"SELECT {_LEASE_COLUMNS} FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608  # constants of ours
 FENCE = (
     f"UPDATE {LEASE_TABLE} SET sequence = %s, batches = batches + 1 "  # noqa: S608
