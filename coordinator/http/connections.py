@@ -35,6 +35,7 @@ from prometheus_client import Counter, Gauge
 
 from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.problems import RequestRefused, problem_response
+from coordinator.http.since import Since
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import Overloaded
 
@@ -74,10 +75,10 @@ class Connections:
         self._serve = serve
         self._service = app[SERVICE_NAME]
         self._open: dict[Connection, None] = {}
-        # Those whose clients are in the middle of sending, and since when: the one that began first is the first.
-        self._sending: dict[Connection, float] = {}
-        # Those whose clients do not read their responses, and since when, likewise.
-        self._unread: dict[Connection, float] = {}
+        self.sending: Since[Connection] = Since()
+        """Those whose clients are in the middle of sending something."""
+        self.unread: Since[Connection] = Since()
+        """Those whose clients do not read their responses."""
         self._surplus = 0
         self._idle: deque[Connection] = deque()
         self._idle_since_s = 0.0
@@ -116,41 +117,17 @@ class Connections:
             self._surplus += connection.is_surplus
         self._open[connection] = None
         self._gauge.set(len(self._open))
-        self.sends(connection)
+        self.sending.begin(connection)
         return True
 
     def forget(self, connection: "Connection") -> None:
         """It is closed, or as good as that."""
-        self.has_sent(connection)
-        self.has_read(connection)
+        self.sending.end(connection)
+        self.unread.end(connection)
         if connection in self._open:
             del self._open[connection]
             self._surplus -= connection.is_surplus
             self._gauge.set(len(self._open))
-
-    def sends(self, connection: "Connection") -> None:
-        """Its client has begun to send something."""
-        self._sending[connection] = monotonic()
-
-    def sends_for_s(self, connection: "Connection", now: float) -> float:
-        """For how long."""
-        return now - self._sending.get(connection, now)
-
-    def has_sent(self, connection: "Connection") -> None:
-        """And has sent it all."""
-        self._sending.pop(connection, None)
-
-    def reads_late(self, connection: "Connection") -> None:
-        """Its client does not read its response."""
-        self._unread[connection] = monotonic()
-
-    def unread_for_s(self, connection: "Connection", now: float) -> float:
-        """For how long."""
-        return now - self._unread.get(connection, now)
-
-    def has_read(self, connection: "Connection") -> None:
-        """And goes on reading."""
-        self._unread.pop(connection, None)
 
     def count(self, reason: str, *, error: str | None = None) -> None:
         """A connection was ended, or refused: counted always, and logged at most once a minute."""
@@ -199,9 +176,7 @@ class Connections:
     def _make_room(self) -> "Connection | None":
         """End the connection that can be spared most; None: none can."""
         now = monotonic()
-        first = next(iter(self._sending), None)
-        if first is None or now - self._sending[first] < GRACE_S:
-            first = self._longest_idle(now) or self._longest_unread(now)
+        first = self.sending.longest(now, GRACE_S) or self._longest_idle(now) or self.unread.longest(now, READING_S)
         if first is not None:
             self.count("gave_way")
             first.abort()
@@ -217,10 +192,6 @@ class Connections:
             if first in self._open and first.is_idle:
                 return first
         return None
-
-    def _longest_unread(self, now: float) -> "Connection | None":
-        first = next(iter(self._unread), None)
-        return first if first is not None and self.unread_for_s(first, now) >= READING_S else None
 
     def _watch(self) -> None:
         try:
@@ -319,20 +290,20 @@ class Connection(RequestHandler):
         if self._request_count != heads:
             if self._is_in_head:
                 self._is_in_head = False
-                self.limits.has_sent(self)
+                self.limits.sending.end(self)
         elif data and (self._is_in_head or (self._waiter is not None and not self._waiter.done())):
             # The first bytes may come before the task that waits for them has begun.
             if not self._is_in_head:
                 self._is_in_head = True
                 self._head_bytes = 0
-                self.limits.sends(self)
+                self.limits.sending.begin(self)
             self._head_bytes += len(data)
             if self._head_bytes > self.limits.settings.head_bytes_max:
                 self._end("head_too_large", 431)
 
         if self._unwanted is not None and self._unwanted.is_eof():
             self._unwanted = None
-            self.limits.has_sent(self)
+            self.limits.sending.end(self)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -341,16 +312,16 @@ class Connection(RequestHandler):
         if not request.content.is_eof():
             # Nothing is lost with the rest of its body: it may give way.
             self._unwanted = request.content
-            self.limits.sends(self)
+            self.limits.sending.begin(self)
         return finished
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self.limits.reads_late(self)
+        self.limits.unread.begin(self)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.limits.has_read(self)
+        self.limits.unread.end(self)
 
     def check(self, now: float) -> None:
         """End it, if it has been in its state for too long."""
@@ -362,10 +333,10 @@ class Connection(RequestHandler):
             if now - self._closing_since_s > settings.send_timeout_s:
                 self.limits.count("send_timeout")
                 self.abort()
-        elif self.limits.unread_for_s(self, now) > settings.send_timeout_s:
+        elif self.limits.unread.for_s(self, now) > settings.send_timeout_s:
             self.limits.count("send_timeout")
             self.abort()
-        elif self._is_in_head and self.limits.sends_for_s(self, now) > settings.head_timeout_s:
+        elif self._is_in_head and self.limits.sending.for_s(self, now) > settings.head_timeout_s:
             self._end("head_timeout", 408 if self._head_bytes else None)
 
     def abort(self) -> None:
@@ -390,11 +361,11 @@ def receiving(request: web.BaseRequest) -> Iterator[None]:
     if not isinstance(connection, Connection):
         yield
         return
-    connection.limits.sends(connection)
+    connection.limits.sending.begin(connection)
     try:
         yield
     finally:
-        connection.limits.has_sent(connection)
+        connection.limits.sending.end(connection)
 
 
 def lost_of(request: web.Request) -> "asyncio.Future[None]":

@@ -14,7 +14,7 @@ from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import CommandPending, ConfigurationError, OutcomeUnknown, Overloaded
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from coordinator.transports.inprocess.journal import FileJournal
-from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX
+from coordinator.transports.inprocess.queue import COMMAND_BYTES, QUEUE_BYTES_MAX
 from coordinator.worker.inprocess import InProcessWrites
 from tests.support.ledger import LEDGER, Account, OpenAccount
 
@@ -98,7 +98,7 @@ async def test_a_lane_s_journal_is_one_process_s(path: str) -> None:
 async def test_a_queue_that_is_full_refuses(path: str) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as somebody:
         somebody.execute("BEGIN EXCLUSIVE")
-        async with asyncio.timeout(WITHIN_S), writes_on(path, queue_bytes_max=20) as writes:
+        async with asyncio.timeout(WITHIN_S), writes_on(path, queue_bytes_max=2 * COMMAND_BYTES) as writes:
             with pytest.raises(CommandPending):
                 await execute(writes, OpenAccount(owner="a"), Account, WriteOptions(wait_s=0))
             with pytest.raises(Overloaded, match="wait for lane ledger"):

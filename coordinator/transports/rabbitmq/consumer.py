@@ -21,7 +21,7 @@ import structlog
 
 from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Delivery, Reply, Settlement
-from coordinator.lane.high_water import Mark, decode_mark, encode_mark
+from coordinator.lane.high_water import Mark
 from coordinator.protocol.outcomes import encode_outcome, encode_outcomes
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.event_loop import new_event_loop
@@ -37,13 +37,13 @@ from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
 from coordinator.transports.rabbitmq.keeping import Kept
+from coordinator.transports.rabbitmq.marks import read_mark, send_mark
 from coordinator.transports.rabbitmq.not_sent import NotSent
-from coordinator.transports.rabbitmq.properties import command_properties, mark_properties, outcome_properties
+from coordinator.transports.rabbitmq.properties import command_properties, outcome_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import (
     SYSTEM_EXCHANGE,
     dead_queue_name,
-    mark_queue_name,
     queue_name,
     takes_outcomes,
 )
@@ -226,13 +226,9 @@ class LaneConsumer:
 
     async def _take_in_mark(self, connection: AmqpConnection, channel_number: int) -> None:
         """Have the lane know how far it has come, and then what was delivered meanwhile."""
-        channel = await connection.channel()
-        for body in await channel.peek(mark_queue_name(self._lane)):
-            try:
-                self._inbox.learn(decode_mark(body))
-            except ValueError as error:
-                log.warning("mark_unreadable", lane=self._lane, reason=str(error))
-        await channel.close()
+        mark = await read_mark(connection, self._lane)
+        if mark is not None:
+            self._inbox.learn(mark)
         waiting, self._first = self._first or [], None
         if channel_number == self._channel_number:
             for put in waiting:
@@ -363,9 +359,9 @@ class LaneConsumer:
             self._not_sent.count(reply_to)
 
     def _send_mark(self, channel_number: int, mark: Mark) -> None:
-        """Without a confirm: the next one follows soon. A channel that is gone has a successor, which knows more."""
+        # A channel that is gone has a successor, which knows more.
         if channel_number == self._channel_number:
-            self._outcomes.send(mark_queue_name(self._lane), mark_properties(), encode_mark(mark))
+            send_mark(self._outcomes, self._lane, mark)
 
     def _emitted_are_confirmed(self, entries: Sequence[OutboxEntry]) -> None:
         self._on_emitted_confirmed(entries)

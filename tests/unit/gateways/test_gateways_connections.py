@@ -202,7 +202,7 @@ class TestTheNumberOfConnections:
                 await loop.sock_connect(client, ("127.0.0.1", users.port))
                 await loop.sock_sendall(client, b"GET /users?limit=200 HTTP/1.1\r\nHost: a\r\n\r\n" * 60)
             limits = next(iter(users.server.connections)).limits
-            await until(lambda: len(limits._unread) == 2)
+            await until(lambda: len(limits.unread) == 2)
             await asyncio.sleep(0.1)  # so long a slow network may take
             async with connected(users.port) as honest:
                 honest.send(CREATE)
@@ -244,7 +244,7 @@ class TestTheNumberOfConnections:
             for client in (first, second):
                 client.send(GET.replace(b"\r\n\r\n", b"\r\nContent-Length: 9\r\n\r\n"))
                 assert await client.status() == 200
-            await until(lambda: len(users.server._limits._sending) == 2)
+            await until(lambda: len(users.server._limits.sending) == 2)
             second.send(b"x" * 9 + GET)
             assert await second.status() == 200
             await asyncio.sleep(0.2)  # as long as a client is given
