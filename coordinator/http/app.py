@@ -4,9 +4,7 @@ Nothing here opens a connection.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
-import msgspec
 from aiohttp import web
 from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -20,7 +18,7 @@ from coordinator.http.commands import routes as command_routes
 from coordinator.http.hooks import HOOKS, GatewayHooks
 from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.middleware import serve
-from coordinator.http.operations import CHECKS, COMMAND_LOG, PENDING, Check
+from coordinator.http.operations import CHECKS, COMMAND_LOG, TRANSPORT, Check
 from coordinator.http.operations import routes as operation_routes
 from coordinator.http.waiting import WAITING, Waiting
 from coordinator.runtime.settings import GatewaySettings
@@ -28,39 +26,14 @@ from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.kinds import Database
 from coordinator.stores.mongodb.documents import Documents
-
-
-class GatewayWrites(Writes, Protocol):
-    """The port for writes, and what operations ask of it."""
-
-    @property
-    def connected(self) -> bool:
-        """Whether a command could be handed over now."""
-
-    def pending(self, command_id: str) -> bool | None:
-        """Whether this process handed this command over and its outcome has not arrived; None: it does not know."""
-
-
-class _Hooked(HookedWrites):
-    """A gateway's writes with its hooks."""
-
-    def __init__(self, writes: GatewayWrites, hooks: GatewayHooks) -> None:
-        super().__init__(writes, hooks)
-        self._inner = writes
-
-    @property
-    def connected(self) -> bool:
-        return self._inner.connected
-
-    def pending(self, command_id: str) -> bool | None:
-        return self._inner.pending(command_id)
+from coordinator.transports.port import CommandTransport
 
 
 class Dependencies(Struct, frozen=True, kw_only=True):
-    """What a gateway is given."""
+    """What a gateway's service is made of. `writes` has the hooks of its application."""
 
     database: Database
-    writes: GatewayWrites
+    writes: Writes
     command_log: CommandLog
     settings: GatewaySettings
 
@@ -92,35 +65,42 @@ class Gateway(Struct, frozen=True, kw_only=True):
     is_system: bool = False
 
 
-def create_app(gateway: Gateway, dependencies: Dependencies) -> web.Application:
+def create_app(
+    gateway: Gateway,
+    *,
+    transport: CommandTransport,
+    database: Database,
+    command_log: CommandLog,
+    settings: GatewaySettings,
+) -> web.Application:
     """The application of one service, with hooks under HOOKS. It closes what `attach` opened, and nothing else.
 
-    Raises ConfigurationError for dependencies that are not this service's.
+    Raises ConfigurationError for a database that is not of this service's kind.
     """
-    app = web.Application(middlewares=[serve], client_max_size=dependencies.settings.body_bytes_max)
+    app = web.Application(middlewares=[serve], client_max_size=settings.body_bytes_max)
     hooks: GatewayHooks = Hooks()
+    writes = HookedWrites(transport, hooks)
     app[HOOKS] = hooks
-    dependencies = msgspec.structs.replace(dependencies, writes=_Hooked(dependencies.writes, hooks))
     app[SERVICE_NAME] = gateway.name
-    app[SETTINGS] = dependencies.settings
-    app[WAITING] = Waiting(dependencies.settings.connections_max)
-    app[COMMAND_LOG] = dependencies.command_log
+    app[SETTINGS] = settings
+    app[WAITING] = Waiting(settings.connections_max)
+    app[COMMAND_LOG] = command_log
     app[COMMANDS] = {command.type: command for command in gateway.commands}
-    app[WRITES] = dependencies.writes
-    app[PENDING] = dependencies.writes.pending
+    app[WRITES] = writes
+    app[TRANSPORT] = transport
     app[CHECKS] = [
-        Check("broker", lambda: _is_connected(dependencies.writes)),
-        Check("database", lambda: _answers(dependencies.database)),
+        Check("broker", lambda: _is_connected(transport)),
+        Check("database", lambda: _answers(database)),
     ]
-    gateway.attach(app, dependencies)
+    gateway.attach(app, Dependencies(database=database, writes=writes, command_log=command_log, settings=settings))
     app.add_routes(gateway.routes)
     app.add_routes(command_routes)
     app.add_routes(operation_routes)
     return app
 
 
-async def _is_connected(writes: GatewayWrites) -> bool:
-    return writes.connected
+async def _is_connected(transport: CommandTransport) -> bool:
+    return transport.connected
 
 
 async def _answers(database: Database) -> bool:

@@ -8,7 +8,7 @@ import structlog
 from aiohttp import web
 
 from coordinator.client.database import close_database, open_database
-from coordinator.http.app import Dependencies, Gateway, create_app
+from coordinator.http.app import Gateway, create_app
 from coordinator.http.server import serve_until_stopped
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.fit import check_fit
@@ -53,7 +53,7 @@ async def _serve(gateway: Gateway, host: str, port: int) -> None:
     reader = load(ReaderSettings, prefix=f"{gateway.name.upper()}_")
     database = open_database(reader.url(gateway.name), settings.read_pool_max)
     command_log = gateway.open_log(database)
-    writes = open_transport(broker).commands(
+    transport = open_transport(broker).commands(
         f"gateway.{gateway.name}",
         confirm_timeout_s=settings.confirm_timeout_s,
         wait_s=settings.wait_s,
@@ -63,16 +63,13 @@ async def _serve(gateway: Gateway, host: str, port: int) -> None:
     )
 
     async def connections(_app: web.Application) -> AsyncIterator[None]:
-        await writes.start()
+        await transport.start()
         yield
         try:
-            await writes.close()
+            await transport.close()
         finally:
             await close_database(database)
 
-    app = create_app(
-        gateway,
-        Dependencies(database=database, writes=writes, command_log=command_log, settings=settings),
-    )
+    app = create_app(gateway, transport=transport, database=database, command_log=command_log, settings=settings)
     app.cleanup_ctx.append(connections)
-    await serve_until_stopped(app, host, port, writes.failed)
+    await serve_until_stopped(app, host, port, transport.failed)

@@ -21,6 +21,7 @@ from coordinator.service.errors import DatabaseUnavailable, NotFound, Overloaded
 from coordinator.service.ids import is_uuid
 from coordinator.service.outcome import OutcomeError
 from coordinator.stores.lane_tables import LogEntry
+from coordinator.transports.port import CommandTransport
 
 READY_TIMEOUT_S: Final = 2.0
 """A part that has not answered by then counts as down."""
@@ -55,7 +56,7 @@ class GatewayReadiness(Struct, frozen=True):
 
 CHECKS: Final = web.AppKey("CHECKS", list[Check])
 COMMAND_LOG: Final = web.AppKey("COMMAND_LOG", CommandLog)
-PENDING: Final[web.AppKey[Callable[[str], bool | None]]] = web.AppKey("PENDING")
+TRANSPORT: Final = web.AppKey("TRANSPORT", CommandTransport)
 
 routes = web.RouteTableDef()
 
@@ -69,7 +70,7 @@ async def get_command(request: web.Request) -> web.Response:
         raise NotFound("command_not_found", f"no command has the id {text[:40]!a}: command ids are UUIDs")
     request[CONTEXT].stages.command_id = command_id
     # Asked before the log is read: a command that is settled in between is then found there.
-    is_pending = request.app[PENDING](command_id)
+    is_pending = request.app[TRANSPORT].pending(command_id)
     entry = await request.app[COMMAND_LOG].find(command_id)
     if entry is not None:
         request[CONTEXT].stages.sequence = entry.sequence

@@ -118,8 +118,8 @@ async def serve(mode: str, lane: str, port: int) -> None:
         await (writes.close() if mode == "lane" else pool.close())
         await close_database(database)
 
-    dependencies = Dependencies(database=database, writes=writes, command_log=command_log, settings=settings)
-    app = create_app(gateway_of(lane, credit), dependencies)
+    gateway = gateway_of(lane, credit)
+    app = create_app(gateway, transport=writes, database=database, command_log=command_log, settings=settings)
     app.cleanup_ctx.append(connections)
     await serve_until_stopped(app, "127.0.0.1", port, writes.failed)
 

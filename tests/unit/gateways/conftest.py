@@ -10,7 +10,7 @@ from aiohttp import web
 
 import gateways.items
 from coordinator.client.database import close_database, open_database
-from coordinator.http.app import Dependencies, Gateway, create_app
+from coordinator.http.app import Gateway, create_app
 from coordinator.http.operations import CHECKS, Check
 from coordinator.http.server import create_runner
 from coordinator.registry import registry
@@ -74,12 +74,10 @@ async def start(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Start]:
             stack.push_async_callback(close_database, database)
             app = create_app(
                 gateway,
-                Dependencies(
-                    database=database,
-                    writes=cast(Any, running.writes),
-                    command_log=running.log,
-                    settings=settings or GatewaySettings(),
-                ),
+                transport=cast(Any, running.writes),
+                database=database,
+                command_log=running.log,
+                settings=settings or GatewaySettings(),
             )
             replace_reads(app, gateway.name, running)
             running.runner = create_runner(app)
