@@ -138,17 +138,16 @@ def _message(
     except InvalidCommand as error:
         field = "args" if error.field is None else f"args.{error.field}"
         raise InvalidCommand(str(error), code=error.code, field=field) from None
-    message = CommandMessage(
+    values = _values_of(given)
+    options = {} if values == _NO_VALUES else dict(zip(_ATTRIBUTES, values, strict=True))
+    return CommandMessage(
         command_id=_command_id(given.id, model.lane(), idempotency_key),
         type=given.type,
         # Encoded again, as a request of one command is: the same command has the same fingerprint by either way.
         arguments=msgspec.json.encode(command),
         traceparent=traceparent,
+        **options,
     )
-    values = _values_of(given)
-    if values == _NO_VALUES:
-        return message
-    return msgspec.structs.replace(message, **dict(zip(_ATTRIBUTES, values, strict=True)))
 
 
 def _command_id(given: str | None, lane: str, idempotency_key: str | None) -> str:

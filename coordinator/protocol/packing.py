@@ -95,6 +95,10 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
     arguments are not JSON, since it would make the whole pack unreadable. Those of one pack are of one origin, since
     what the system says goes another way.
     """
+    if len(issued) == 1:
+        # In no pack it spoils none, and needs no room in one.
+        yield list(issued), is_expected(issued[0].command_id)
+        return
     pack: list[InFlight] = []
     ids: set[str] = set()
     size_bytes = 0

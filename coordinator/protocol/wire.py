@@ -85,6 +85,7 @@ Packed = with_fields("Packed", PackedBase, OPTIONS, is_checked=True)
 values_of: Final[Callable[[CommandMessage], tuple[Any, ...]]] = attrgetter(*(field.attribute for field in OPTIONS))
 """The options of a command, in the order of their table; None where it has none of that kind."""
 HEADERS: Final = tuple(field.header for field in OPTIONS)
+_HEADER_OF: Final = tuple((field.attribute, field.header) for field in OPTIONS)
 _KEPT: Final = tuple(name for name in Options.__struct_fields__ if name in CommandMessage.__struct_fields__)
 
 
@@ -120,7 +121,11 @@ def headers_of(message: CommandMessage, *, is_lowered: bool = False) -> dict[str
 
     `is_lowered`: through `writes.system`, though it is a stranger's.
     """
-    headers = {header: value for header, value in zip(HEADERS, values_of(message), strict=False) if value is not None}
+    headers: dict[str, str | int] = {}
+    for attribute, header in _HEADER_OF:
+        value = getattr(message, attribute)
+        if value is not None:
+            headers[header] = value
     if is_lowered:
         headers[ORIGIN.header] = message.origin
     return headers

@@ -1,6 +1,5 @@
 """AMQP properties: of what was received, as the wire protocol's envelope, and of what is published."""
 
-from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 import pika
@@ -34,13 +33,16 @@ def envelope_of(properties: Properties, exchange: str = "") -> Envelope:
 
 def command_properties(
     message: CommandMessage | None,
-    headers: Mapping[str, Any],
+    headers: dict[str, Any],
     *,
     reply_to: str | None = None,
     correlation_id: str | None = None,
     timestamp: int | None = None,
 ) -> pika.BasicProperties:
-    """Those of a message that the broker must not lose: a command, an effect, or a pack of commands (None)."""
+    """Those of a message that the broker must not lose: a command, an effect, or a pack of commands (None).
+
+    The message keeps the headers, and its publisher adds to them.
+    """
     return pika.BasicProperties(
         message_id=None if message is None else message.command_id,
         type=None if message is None else message.type,
@@ -49,7 +51,7 @@ def command_properties(
         reply_to=reply_to,
         correlation_id=correlation_id,
         timestamp=timestamp,
-        headers=dict(headers),
+        headers=headers,
     )
 
 
