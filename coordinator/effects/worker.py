@@ -221,6 +221,7 @@ class EffectWorker:
         await self._transport.bring(result.command, command_id, result.command.lane())
 
     async def _bury(self, under_way: _UnderWay, defect: Defect, trace: str | None = None) -> None:
+        self._forget(under_way)  # its letter may be replayed as soon as the lane has it
         await self._transport.bury(dead_effect(under_way.message, defect, trace), under_way.first.copy)
         self._waiting.done(under_way.name)
 

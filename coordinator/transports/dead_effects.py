@@ -2,11 +2,20 @@
 
 import hashlib
 
+import structlog
+from prometheus_client import Counter
+
 from coordinator.lane.control import EFFECT_TEXT_CHARACTERS_MAX, DeadEffect
 from coordinator.lane.letters import REASON_CHARACTERS_MAX, TRACEBACK_CHARACTERS_MAX
 from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.service.ids import system_command_id
 from coordinator.service.text import storable, storable_end
+
+DEAD = Counter(
+    "coordinator_effects_dead_total", "Messages that are no effect, or met a defect; their lane has them.", ["service"]
+)
+
+log = structlog.get_logger("effects")
 
 
 def dead_effect(message: CommandMessage, defect: Defect, traceback: str | None = None) -> DeadEffect:
@@ -30,3 +39,8 @@ def dead_effect_id(service: str, dead: DeadEffect, copy: str) -> str:
     # A stranger may say any id, and any headers that a copy is known by.
     parts = (name, "dead", copy) if dead.origin == "system" else (name, dead.origin, "dead", copy)
     return system_command_id(service, *parts)
+
+
+def log_dead(dead: DeadEffect) -> None:
+    """A line for an operator, who finds it among the dead letters."""
+    log.error("effect_dead", command_id=dead.command_id, type=dead.effect_type, code=dead.code, reason=dead.reason)

@@ -7,7 +7,8 @@ journal (coordinator/transports/inprocess), and is applied by the next process.
 import asyncio
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn, Self
 import structlog
 
 from coordinator.client.writes import check_id
-from coordinator.effects.inprocess import LocalEffects
+from coordinator.effects.worker import EffectWorker
 from coordinator.lane.delivery import Settlement
 from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
@@ -23,15 +24,16 @@ from coordinator.lane.tenancy import Clock
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.clock import utc_now
 from coordinator.runtime.settings import EffectSettings, LaneSettings
-from coordinator.service.commands import Command
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown
 from coordinator.service.ids import new_command_id
 from coordinator.service.outcome import Outcome
+from coordinator.service.outside_calls import Effects, effects_key
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryStore
 from coordinator.stores.port import OnDisk, Store
 from coordinator.transports.inbox import Inbox
+from coordinator.transports.inprocess.effects import LocalEffects
 from coordinator.transports.inprocess.journal import FileJournal, Journal, MemoryJournal
 from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX, LocalQueue
 from coordinator.worker.holder import holder_name
@@ -68,9 +70,10 @@ class InProcessWrites:
         self._settings = settings or LaneSettings()
         self._services = services
         self._effect_settings = effect_settings or EffectSettings()
-        self._effects: LocalEffects | None = None
-        self._emitted: dict[tuple[str, int], tuple[_LocalLane, OutboxEntry]] = {}
-        self._origins: dict[str, _LocalLane] = {}
+        self._effects: dict[str, LocalEffects] = {}
+        self._workers: list[asyncio.Task[bool]] = []
+        self._opened: list[Effects] = []
+        self._on_settled: dict[tuple[str, int], Callable[[], object]] = {}
         self._lanes = {
             service.name: _LocalLane(
                 self, service, stores[service.name], self._settings, clock, targets, directory, queue_bytes_max
@@ -98,9 +101,10 @@ class InProcessWrites:
     async def start(self) -> None:
         """Run the lanes. Raises ConfigurationError where another process has a lane's journal."""
         self._loop = asyncio.get_running_loop()
-        here = [service for service in self._services if service.name in self._lanes]
-        self._effects = LocalEffects(here, self._effect_settings, self._bring)
         try:
+            for service in self._services:
+                if service.name in self._lanes and service.effects is not None:
+                    self._work(service.name, service.effects())
             for lane in self._lanes.values():
                 lane.open()
             # A lane emits to others as soon as it runs: what they have accepted before must be in their queues by then.
@@ -113,13 +117,24 @@ class InProcessWrites:
             raise
 
     async def failed(self) -> NoReturn:
-        """A lane that is lost does not end the others: `connected` says so. This never returns."""
+        """Raise the defect that ended the worker of a service's effects.
+
+        A lane that is lost does not end the others: `connected` says so.
+        """
+        if self._workers:
+            done, _ = await asyncio.wait(self._workers, return_when=asyncio.FIRST_COMPLETED)
+            for worker in done:
+                await worker
         await asyncio.Event().wait()
         raise AssertionError("nobody sets it")
 
     async def close(self) -> None:
-        if self._effects is not None:
-            await self._effects.close()
+        """Calls under way are left: the next process makes them again, with the same keys."""
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        for effects in self._opened:
+            await effects.close()
         for lane in self._lanes.values():
             await asyncio.to_thread(lane.stop, self._settings.stop_timeout_s)
         for lane in self._lanes.values():
@@ -161,34 +176,49 @@ class InProcessWrites:
             outcome.cancel()
 
     def deliver_emitted(self, origin: "_LocalLane", entry: OutboxEntry, *, is_inherited: bool) -> None:
-        """Hand an emitted command to its lane, or an effect to those who carry it out, if this process has them.
+        """Hand an emitted command to its lane, or an effect to its worker, if this process has them.
 
         It leaves the outbox once it is settled there: until then a crash would lose it.
         """
-        if self._effects is not None and self._loop is not None and self._effects.has(entry.lane):
-            self._origins[entry.command_id] = origin
-            self._loop.call_soon_threadsafe(self._effects.begin, entry, is_inherited)
-            return
-        self._deliver(origin, entry, entry.lane, message_of(entry))
+        is_done = partial(origin.queue.confirm_emitted, [entry])
+        effects, local = self._effects.get(entry.lane), self._lanes.get(entry.lane)
+        if effects is not None and self._loop is not None:
+            put = partial(effects.put, origin.name, entry, is_done, is_inherited=is_inherited)
+            self._loop.call_soon_threadsafe(put)
+        elif local is not None:
+            self._put(local, message_of(entry), is_done)
 
-    def _bring(self, entry: OutboxEntry, lane: str, command_id: str, result: Command) -> None:
-        """Bring what came of an effect to its lane."""
-        message = CommandMessage(command_id=command_id, type=result.type, arguments=result.arguments(), origin="system")
-        self._deliver(self._origins.pop(entry.command_id), entry, lane, message)
+    def _put(self, local: "_LocalLane", message: CommandMessage, on_settled: Callable[[], object]) -> None:
+        """Hand to a lane what the system says; `on_settled` is called by the lane's thread."""
+        with local.numbering:
+            number = local.queue.put(message, is_bounded=False)
+            self._on_settled[local.name, number] = on_settled
 
-    def _deliver(self, origin: "_LocalLane", entry: OutboxEntry, lane: str, message: CommandMessage) -> None:
+    def _work(self, service: str, effects: Effects) -> None:
+        """Have the effects of a service carried out."""
+        self._opened.append(effects)
+        settings = self._effect_settings
+        transport = self._effects[effects_key(service)] = LocalEffects(service, settings.concurrency, self._bring)
+        worker = EffectWorker(service, effects, transport, settings)
+        self._workers.append(asyncio.create_task(worker.run(asyncio.Event()), name=f"effects of {service}"))
+
+    async def _bring(self, lane: str, message: CommandMessage) -> None:
+        """Bring what came of an effect to its lane. Return once it is settled there."""
+        loop = asyncio.get_running_loop()
+        settled = asyncio.Event()
         local = self._lanes.get(lane)
-        if local is not None:
-            with local.numbering:
-                number = local.queue.put(message, is_bounded=False)
-                self._emitted[lane, number] = origin, entry
+        if local is None:
+            log.error("result_not_taken", target=lane, command_id=message.command_id, type=message.type)
+        else:
+            self._put(local, message, lambda: loop.call_soon_threadsafe(settled.set))
+        await settled.wait()
 
     def reply(self, lane: "_LocalLane", settlement: Settlement) -> None:
         """Give outcomes to those who wait for them. Called by a lane's thread."""
         with lane.numbering:
-            emitted = [self._emitted.pop((lane.name, tag), None) for tag in settlement.tags]
-        for origin, entry in filter(None, emitted):
-            origin.queue.confirm_emitted([entry])
+            settled = [self._on_settled.pop((lane.name, tag), None) for tag in settlement.tags]
+        for on_settled in filter(None, settled):
+            on_settled()
         loop = self._loop
         if loop is not None:
             loop.call_soon_threadsafe(self._set_outcomes, settlement)

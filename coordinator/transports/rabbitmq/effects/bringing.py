@@ -8,7 +8,6 @@ from typing import Final
 
 import pika
 import structlog
-from prometheus_client import Counter
 
 from coordinator.lane.control import DeadEffect
 from coordinator.protocol.attempted import Attempted
@@ -16,15 +15,11 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command
 from coordinator.service.errors import Unavailable
 from coordinator.service.outside_calls import effects_key
-from coordinator.transports.dead_effects import dead_effect_id
+from coordinator.transports.dead_effects import DEAD, dead_effect_id, log_dead
 from coordinator.transports.rabbitmq.effects.retry_queues import HEADER_PUT_BACK_AT, retry_key
 from coordinator.transports.rabbitmq.properties import command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE
-
-DEAD = Counter(
-    "coordinator_effects_dead_total", "Messages that are no effect, or met a defect; their lane has them.", ["service"]
-)
 
 _PAUSE_S_MAX: Final = 30.0
 _LINE_S: Final = 60.0
@@ -43,7 +38,7 @@ class Bringing:
 
     async def bury(self, dead: DeadEffect, copy: str) -> None:
         """Bring to the lane what nothing could be made of. `copy` tells its deliveries from those of a replay."""
-        log.error("effect_dead", command_id=dead.command_id, type=dead.effect_type, code=dead.code, reason=dead.reason)
+        log_dead(dead)
         await self.bring(dead, dead_effect_id(self._service, dead, copy), self._service)
         DEAD.labels(self._service).inc()
 
