@@ -3,9 +3,8 @@
 Pure functions. What is at fault is named by its place: `[3].args.amount` is of the fourth command.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from operator import attrgetter
-from typing import Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -34,9 +33,7 @@ class ElementBase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 CommandElement = with_fields("CommandElement", ElementBase, _OPTIONS, is_checked=True)
 """One command of a body: as one of a pack, by the same names, with the options that a client of HTTP may say."""
-_ATTRIBUTES: Final = [field.attribute for field in _OPTIONS]
-_NO_VALUES: Final = (None,) * len(_OPTIONS)
-_values_of: Final[Callable[[ElementBase], tuple[Any, ...]]] = attrgetter(*(field.name for field in _OPTIONS))
+_OPTION_OF: Final = tuple((field.attribute, field.name) for field in _OPTIONS)
 
 
 class PendingCommand(Struct, frozen=True, kw_only=True):
@@ -138,8 +135,11 @@ def _message(
     except InvalidCommand as error:
         field = "args" if error.field is None else f"args.{error.field}"
         raise InvalidCommand(str(error), code=error.code, field=field) from None
-    values = _values_of(given)
-    options = {} if values == _NO_VALUES else dict(zip(_ATTRIBUTES, values, strict=True))
+    options = {}
+    for attribute, name in _OPTION_OF:
+        value = getattr(given, name)
+        if value is not None:
+            options[attribute] = value
     return CommandMessage(
         command_id=_command_id(given.id, model.lane(), idempotency_key),
         type=given.type,
