@@ -208,7 +208,7 @@ class InProcessWrites:
         settled = asyncio.Event()
         local = self._lanes.get(lane)
         if local is None:
-            log.error("result_not_taken", target=lane, command_id=message.command_id, type=message.type)
+            log.warning("result_not_taken", target=lane, command_id=message.command_id, type=message.type)
         else:
             self._put(local, message, lambda: loop.call_soon_threadsafe(settled.set))
         await settled.wait()

@@ -1,0 +1,204 @@
+"""What every transport promises the workers of a service's effects. The tests of each inherit this class."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Protocol
+
+from coordinator.lane.control import DeadEffect
+from coordinator.protocol.wire import CommandMessage, Defect
+from coordinator.service.commands import Command
+from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.transports.dead_effects import dead_effect
+from coordinator.transports.port import EffectDelivery, EffectTransport
+from tests.support.lane_contract import command_id
+
+WITHIN_S = 20.0
+PREFETCH = 3
+DELAY_S = 1.0
+"""The shortest pause that a transport has to keep."""
+
+
+class CallResult(Command, frozen=True, kw_only=True):
+    """What came of an effect."""
+
+    type: ClassVar[str] = "contract.result"
+    number: int
+
+
+class Effecting(Protocol):
+    """One service's effects on their way through a transport."""
+
+    service: str
+
+    async def emit(self, entry: OutboxEntry) -> None:
+        """As its lane does."""
+
+    async def transport(self, prefetch: int) -> EffectTransport:
+        """Another one, of a worker that begins when the one before it has ended."""
+
+    async def brought(self) -> CommandMessage:
+        """The next command that comes to the lane, once it is there."""
+
+
+class Working:
+    """A worker that does nothing with what it takes but what the test says."""
+
+    def __init__(self, transport: EffectTransport) -> None:
+        self.transport = transport
+        self._taken: asyncio.Queue[EffectDelivery] = asyncio.Queue()
+        self._lasting: Sequence[asyncio.Future[Any]] = transport.start(self._taken.put_nowait, _defect)
+
+    async def take(self, count: int) -> list[EffectDelivery]:
+        return [await self._taken.get() for _ in range(count)]
+
+    async def has_another(self) -> bool:
+        """Also after a while."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DELAY_S / 2):
+                await self._taken.get()
+                return True
+        return False
+
+    async def put_back(self, delivery: EffectDelivery) -> None:
+        """Once that can be: a transport may not be quite there yet when the first effect comes."""
+        while not await self.transport.put_back(delivery, DELAY_S):
+            await asyncio.sleep(0.05)
+
+    async def end(self) -> None:
+        self.transport.stop()
+        await self.transport.close()
+
+
+def _defect(error: BaseException) -> None:
+    raise error
+
+
+def numbers(deliveries: Sequence[EffectDelivery]) -> list[int]:
+    return [int((delivery.message.command_id or "")[-12:]) for delivery in deliveries]
+
+
+class EffectContract:
+    """`effecting` is a fixture of the subclass."""
+
+    async def _emit(self, effecting: Effecting, *of: int) -> None:
+        for number in of:
+            entry = OutboxEntry(
+                id=number,
+                lane=f"effects.{effecting.service}",
+                command_id=command_id(number),
+                type=f"{effecting.service}.call",
+                arguments=b'{"id":%d}' % number,
+                created_at=datetime.now(UTC),
+            )
+            await effecting.emit(entry)
+
+    async def _worker(self, effecting: Effecting) -> Working:
+        return Working(await effecting.transport(PREFETCH))
+
+    async def test_an_effect_comes_as_its_lane_asked_for_it(self, effecting: Effecting) -> None:
+        before_s = int(time.time())
+        async with asyncio.timeout(WITHIN_S):
+            worker = await self._worker(effecting)
+            await self._emit(effecting, 1)
+            (delivery,) = await worker.take(1)
+            await worker.end()
+        message, attempted = delivery.message, delivery.attempted
+        assert (message.command_id, message.type, message.arguments, message.origin, message.defect) == (
+            *(command_id(1), f"{effecting.service}.call", b'{"id":1}'),
+            *("system", None),
+        )
+        assert (attempted.calls, attempted.may_have_happened) == (0, False)
+        assert delivery.emitted_at_s is not None
+        assert before_s <= delivery.emitted_at_s <= attempted.first_at_s <= time.time()
+
+    async def test_a_worker_has_as_many_at_a_time_as_it_wants(self, effecting: Effecting) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            worker = await self._worker(effecting)
+            await self._emit(effecting, 1, 2, 3, 4, 5)
+            taken = await worker.take(PREFETCH)
+            assert not await worker.has_another()
+            worker.transport.acknowledge(taken[:1])
+            taken += await worker.take(1)
+            await worker.end()
+        assert numbers(taken) == [1, 2, 3, 4]
+
+    async def test_what_was_not_acknowledged_comes_again_and_may_have_happened(self, effecting: Effecting) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            worker = await self._worker(effecting)
+            await self._emit(effecting, 1, 2)
+            taken = await worker.take(2)
+            worker.transport.acknowledge(taken[:1])
+            await asyncio.sleep(0.1)  # an acknowledgement may be lost with its connection
+            await worker.end()
+            other = await self._worker(effecting)
+            again = await other.take(1)
+            assert not await other.has_another()
+            await other.end()
+        assert numbers(again) == [2]
+        assert again[0].attempted.may_have_happened
+
+    async def test_what_is_put_back_comes_again_later_with_what_is_known(self, effecting: Effecting) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            worker = await self._worker(effecting)
+            await self._emit(effecting, 1)
+            (first,) = await worker.take(1)
+            first.attempted.calls, first.attempted.reason = 2, "busy"
+            began_s = time.monotonic()
+            await worker.put_back(first)
+            worker.transport.acknowledge([first])
+            (again,) = await worker.take(1)
+            passed_s = time.monotonic() - began_s
+            worker.transport.acknowledge([again])
+            assert not await worker.has_another()
+            await worker.end()
+        assert passed_s > DELAY_S / 2
+        assert (again.message, again.emitted_at_s) == (first.message, first.emitted_at_s)
+        assert (again.attempted.calls, again.attempted.reason) == (2, "busy")
+
+    async def test_what_is_put_back_makes_room_for_others_and_outlives_its_worker(self, effecting: Effecting) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            worker = await self._worker(effecting)
+            await self._emit(effecting, *range(1, PREFETCH + 2))
+            taken = await worker.take(PREFETCH)
+            await worker.put_back(taken[0])
+            worker.transport.acknowledge(taken[:1])
+            taken += await worker.take(1)
+            worker.transport.acknowledge(taken[1:])
+            await asyncio.sleep(0.1)  # as above
+            await worker.end()
+            other = await self._worker(effecting)
+            assert numbers(await other.take(1)) == [1]
+            await other.end()
+
+    async def test_a_result_comes_to_the_lane_as_what_the_system_says(self, effecting: Effecting) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            worker = await self._worker(effecting)
+            await worker.transport.bring(CallResult(number=7), command_id(9), effecting.service)
+            brought = await effecting.brought()
+            await worker.end()
+        assert (brought.command_id, brought.type, brought.arguments, brought.origin) == (
+            *(command_id(9), CallResult.type),
+            *(b'{"number":7}', "system"),
+        )
+
+    async def test_what_is_no_effect_becomes_a_dead_letter_once_for_each_copy(self, effecting: Effecting) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            worker = await self._worker(effecting)
+            await self._emit(effecting, 1)
+            (delivery,) = await worker.take(1)
+            dead = dead_effect(delivery.message, Defect("unknown_effect_type", "it has none"))
+            ids = set()
+            for copy in (delivery.copy, delivery.copy, "a replay"):
+                await worker.transport.bury(dead, copy)
+                brought = await effecting.brought()
+                assert (brought.type, brought.origin, brought.arguments) == (
+                    DeadEffect.type,
+                    "system",
+                    dead.arguments(),
+                )
+                ids.add(brought.command_id)
+            await worker.end()
+        assert len(ids) == 2
