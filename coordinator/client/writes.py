@@ -1,7 +1,7 @@
 """The port through which services issue commands, and how an outcome becomes a value or an error.
 
-Two adapters implement it: `RabbitWrites` (coordinator/transports/rabbitmq/writes.py) where there is a broker, and
-`InProcessWrites` (coordinator/worker/inprocess.py) in a monolith and in tests.
+Two adapters implement it (coordinator/writing.py): `RabbitWrites` where there is a broker, and `InProcessWrites` in a
+monolith and in tests.
 """
 
 from datetime import datetime

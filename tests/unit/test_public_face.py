@@ -10,18 +10,26 @@ from pathlib import Path
 
 import pytest
 
+from coordinator import writing
+
 ROOT = Path(__file__).parents[2]
 FACES = tuple(
     f"coordinator{part}"
-    for part in ("", ".client", ".reading", ".http", ".cache", ".dev", ".settings", ".ports", ".testing")
+    for part in ("", ".client", ".writing", ".reading", ".http", ".cache", ".dev", ".settings", ".ports", ".testing")
 )
-PROGRAMS = {
-    "coordinator.cli": {"main"},
-    "coordinator.stores.open": {"open_store"},
-    "coordinator.worker.inprocess": {"InProcessWrites"},
-    "coordinator.transports.rabbitmq.writes": {"RabbitWrites"},
-}
-"""Modules of which these names are public too: they load drivers, which packages are not to do for whoever looks in."""
+PROGRAMS = {"coordinator.cli": {"main"}}
+"""Modules of which these names are public too."""
+HEAVY = {"aiohttp", "alembic", "pika", "psycopg", "pymongo", "pymysql", "redis", "prometheus_client", "stripe"}
+"""Drivers, clients and servers."""
+
+
+def loaded(statement: str) -> set[str]:
+    """The modules of a process that runs a statement."""
+    program = f"{statement}; import sys; print(*sys.modules)"
+    run = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(run.stdout.split())
 
 
 def documented(face: str) -> dict[str, str]:
@@ -67,9 +75,18 @@ def test_applications_use_only_public_names(package: str) -> None:
 
 
 def test_importing_the_framework_loads_no_driver_no_client_and_no_server() -> None:
-    loads = "import sys, coordinator; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", loads], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    ).stdout.split()
-    heavy = {"aiohttp", "alembic", "pika", "psycopg", "pymongo", "pymysql", "redis", "prometheus_client", "stripe"}
-    assert heavy & set(loaded) == set()
+    assert HEAVY & loaded("import coordinator") == set()
+
+
+def test_each_way_to_write_loads_its_own_client_and_no_other() -> None:
+    assert HEAVY & loaded("import coordinator.writing") == set()
+    assert "pika" in loaded("from coordinator.writing import RabbitWrites")
+    in_process = loaded("from coordinator.writing import InProcessWrites, open_store")
+    assert HEAVY & in_process == {"prometheus_client"}
+
+
+def test_what_is_listed_of_the_ways_to_write_is_there() -> None:
+    for name in writing.__all__:
+        assert getattr(writing, name).__name__ == name
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = writing.nothing

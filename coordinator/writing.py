@@ -1,0 +1,30 @@
+"""What issues the commands of a program: through RabbitMQ, or to lanes in the program's own process.
+
+Each loads what it needs when it is asked for: a monolith loads no client of a broker.
+"""
+
+import importlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from coordinator.stores.open import open_store
+    from coordinator.transports.rabbitmq.writes import RabbitWrites
+    from coordinator.worker.inprocess import InProcessWrites
+
+__all__ = (
+    "InProcessWrites",
+    "RabbitWrites",
+    "open_store",
+)
+
+_MODULES = {
+    "RabbitWrites": "coordinator.transports.rabbitmq.writes",
+    "InProcessWrites": "coordinator.worker.inprocess",
+    "open_store": "coordinator.stores.open",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
