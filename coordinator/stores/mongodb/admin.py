@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TypeVar
 
-from pymongo import MongoClient, ReturnDocument, WriteConcern
+from pymongo import ReturnDocument, WriteConcern
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import DuplicateKeyError, PyMongoError
@@ -33,14 +33,13 @@ from coordinator.stores.lane_tables import (
     ParkedCommand,
     PublisherPosition,
 )
+from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
 from coordinator.stores.port import Backlog
 from coordinator.stores.times import utc
 
 T = TypeVar("T")
 
-CONNECT_TIMEOUT_MS = 3000
-SOCKET_TIMEOUT_MS = 30_000
 _PAGE_DOCUMENTS = 100
 
 
@@ -50,18 +49,8 @@ class MongoAdmin:
     def __init__(self, url: str, lane: str) -> None:
         self._lane = lane
         try:
-            self._client: MongoClient[Document] = MongoClient(
-                url,
-                tz_aware=True,
-                appname=f"operator of lane {lane}",
-                serverSelectionTimeoutMS=CONNECT_TIMEOUT_MS,
-                connectTimeoutMS=CONNECT_TIMEOUT_MS,
-                socketTimeoutMS=SOCKET_TIMEOUT_MS,
-                w="majority",
-                journal=True,
-                readConcernLevel="majority",
-            )
-            self._database: Database[Document] = self._client.get_default_database()
+            self._client = open_client(url, f"operator of lane {lane}")
+            self._database: Database[Document] = self._client.get_default_database(read_concern=ReadConcern("majority"))
         except PyMongoError as error:
             raise ConfigurationError(f"{lane.upper()}_DATABASE_URL is no MongoDB address: {error}") from None
 

@@ -29,12 +29,11 @@ from coordinator.service.rows import R, Row
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
+from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
 from coordinator.stores.mongodb.errors import translated
 from coordinator.stores.port import Backlog, BatchFault, Changes, Fenced, Lease, Read, StoreError, Transaction
 
-SERVER_SELECTION_TIMEOUT_MS = 3000
-SOCKET_TIMEOUT_MS = 30_000
 EPOCH_TIMEOUT_S = 3
 COMMIT_TIMEOUT_MS = 10_000
 
@@ -153,16 +152,7 @@ class MongoStore(GuardedStore):
 
     def _database(self) -> Database[Document]:
         if self._client is None:
-            self._client = MongoClient(
-                self._url,
-                tz_aware=True,
-                appname=f"lane {self._lane}",
-                serverSelectionTimeoutMS=SERVER_SELECTION_TIMEOUT_MS,
-                connectTimeoutMS=SERVER_SELECTION_TIMEOUT_MS,
-                socketTimeoutMS=SOCKET_TIMEOUT_MS,
-                w="majority",
-                journal=True,
-            )
+            self._client = open_client(self._url, f"lane {self._lane}")
         return self._client.get_default_database()
 
 
