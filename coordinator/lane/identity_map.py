@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from coordinator.service.rows import R, Ref, Row, VersionedRow
-from coordinator.stores.lane_tables import LANE_MODELS
 from coordinator.stores.port import Changes, Read, Transaction
 from coordinator.stores.row_checks import RowCheck, RowChecks
 
@@ -28,13 +27,10 @@ class _ModelRows:
 
     def __init__(self, model: type[Row], check: RowCheck) -> None:
         self.check = check
-        self.is_the_lanes = issubclass(model, LANE_MODELS)
-        """Whether its rows are the lane's own, such as the log's."""
+        self.is_the_lanes = check.is_the_lanes
         self.original: dict[int | str, Any] = {}
         self.current: dict[int | str, Any] = {}
-        self.unique: dict[str, dict[int | str, int | str | None]] = {}
-        for column in model.unique:
-            self.unique[column] = {}
+        self.unique: dict[str, dict[int | str, int | str | None]] = {column: {} for column in model.unique}
 
 
 class _Models(dict[type[Row], _ModelRows]):

@@ -48,6 +48,8 @@ class RowCheck:
 
     def __init__(self, model: type[Row], columns: Mapping[str, Column[Any]]) -> None:
         self._model = model
+        self.is_the_lanes = issubclass(model, lane_tables.LANE_MODELS)
+        """Whether the model's rows are the lane's own, such as the log's."""
         hints = _hints(model)
         self._fields = [_field(name, hints.get(name, Any), columns.get(name)) for name in model.__struct_fields__]
         self._keys = {
