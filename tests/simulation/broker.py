@@ -24,6 +24,7 @@ from coordinator.runtime.settings import LaneSettings
 from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
 from coordinator.transports.rabbitmq.topology import DEAD_EXCHANGE, SYSTEM_EXCHANGE, WRITES_EXCHANGE
 from tests.simulation.schedule import DONE, IDLE, NEVER, PASSED, Act
+from tests.simulation.services import SINKS
 
 if TYPE_CHECKING:
     from coordinator.lane.acknowledger import Acknowledgement
@@ -175,6 +176,9 @@ class Broker:
         self.queues = {lane: Queue(lane) for lane in lanes}
         self.dead = {lane: Queue(lane, is_dead=True) for lane in lanes}
         self.marks: defaultdict[str, Mark] = defaultdict(Mark)
+        # Those of the sinks have no consumers.
+        self._consumed = [queue for lane, queue in self.queues.items() if lane not in SINKS]
+        self._consumed_dead = [queue for lane, queue in self.dead.items() if lane not in SINKS]
         self.is_missing: set[str] = set()
         self.links: list[Link] = []
         self.replies: defaultdict[str, deque[tuple[str | None, bool, bytes]]] = defaultdict(deque)
@@ -264,7 +268,7 @@ class Broker:
             return self.up_at
         if self._is_waiting():
             return now + 0.01
-        heads = [queue.ready[0] for queue in self.queues.values() if queue.ready and queue.channels]
+        heads = [queue.ready[0] for queue in self._consumed if queue.ready and queue.channels]
         return min([head.expires_at for head in heads], default=NEVER)
 
     def _is_waiting(self) -> bool:
@@ -272,7 +276,7 @@ class Broker:
         for link in self.links:
             if link.outbound:
                 return True
-        for queue in self.queues.values():
+        for queue in self._consumed:
             for channel in queue.channels:
                 if channel.outbound:
                     return True
@@ -284,16 +288,14 @@ class Broker:
             return IDLE
         chance = world.chance
         moved = False
-        for queue in self.queues.values():
-            if not queue.channels:
-                continue
+        for queue in self._consumed:
             for channel in queue.channels:
                 if channel.outbound and (chance() < 0.6 or world.is_calm):
                     self._acknowledge(channel)
                     moved = True
             if queue.ready and queue.channels and self._deliver(queue, queue.channels[0]):
                 moved = True
-        for queue in self.dead.values():
+        for queue in self._consumed_dead:
             if queue.ready and queue.channels:
                 channel = queue.channels[int(chance() * len(queue.channels))]
                 if self._deliver(queue, channel):
