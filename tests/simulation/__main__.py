@@ -1,10 +1,43 @@
 """`python -m tests.simulation`: run seeds; a failing one prints the command that replays it with a trace."""
 
 import argparse
+import os
 import sys
 import time
 
+from msgspec import Struct
+
+from tests.simulation.spreading import spread
 from tests.simulation.world import World
+
+BLOCK = 100
+"""Seeds that one process runs before it reports."""
+
+
+class Report(Struct):
+    """What became of some seeds."""
+
+    seeds: int = 0
+    commands: int = 0
+    stranded: int = 0
+    failed: dict[int, list[str]] = {}
+    """The violations by seed."""
+
+
+def report_of(seeds: range) -> Report:
+    """Run these seeds."""
+    return _run(seeds, is_traced=False)
+
+
+def _run(seeds: range, *, is_traced: bool) -> Report:
+    report = Report()
+    for world, found in World.run_many(seeds, print if is_traced else None):
+        report.seeds += 1
+        report.stranded += world.stranded
+        report.commands += sum(database.sequence for database in world.databases.values())
+        if found:
+            report.failed[world.seed] = found
+    return report
 
 
 def main() -> int:
@@ -14,28 +47,36 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="run this one only")
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     parser.add_argument("--keep-going", action="store_true", help="run all seeds, whatever is found")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="among which to divide them")
     given = parser.parse_args()
-    seeds = range(given.first_seed, given.first_seed + given.seeds) if given.seed is None else [given.seed]
-    started = time.process_time()
-    failed = commands = ran = stranded = 0
-    for world, found in World.run_many(seeds, print if given.trace else None):
-        seed = world.seed
-        ran += 1
-        stranded += world.stranded
-        commands += sum(database.sequence for database in world.databases.values())
-        if found:
-            failed += 1
+    first, seeds = (given.first_seed, given.seeds) if given.seed is None else (given.seed, 1)
+    blocks = [range(at, min(at + BLOCK, first + seeds)) for at in range(first, first + seeds, BLOCK)]
+    began_at_s = time.monotonic()
+    reports = map(_traced, blocks) if given.trace else spread(report_of, blocks, given.processes)
+    total = Report()
+    for report in reports:
+        total.seeds += report.seeds
+        total.commands += report.commands
+        total.stranded += report.stranded
+        total.failed |= report.failed
+        for seed, found in report.failed.items():
             print(f"seed {seed}: {len(found)} violations")
             for text in found[:10]:
                 print(f"  {text}")
             print(f"  replay: python -m tests.simulation --seed {seed} --trace")
-            if not given.keep_going:
-                break
-    processor_s = time.process_time() - started
-    print(f"{ran} seeds, {commands} commands, {failed} failed, {ran / processor_s:.0f} seeds/s of one core")
-    if stranded:
-        print(f"{stranded} times an idle lane had to be sent a marker before it published what a dead process left")
-    return 1 if failed else 0
+        if total.failed and not given.keep_going:
+            break
+    rate = total.seeds / (time.monotonic() - began_at_s)
+    print(f"{total.seeds} seeds, {total.commands} commands, {len(total.failed)} failed, {rate:.0f} seeds/s")
+    if total.stranded:
+        print(
+            f"{total.stranded} times an idle lane had to be sent a marker before it published what a dead process left"
+        )
+    return 1 if total.failed else 0
+
+
+def _traced(seeds: range) -> Report:
+    return _run(seeds, is_traced=True)
 
 
 if __name__ == "__main__":
