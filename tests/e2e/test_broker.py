@@ -10,7 +10,7 @@ import pytest
 from coordinator.dev.servers import ServerSet
 from coordinator.dev.servers.process import Process
 from coordinator.transports.rabbitmq.topology import queue_name
-from tests.support.rabbitmqctl import add_user, close_connections, evaluate
+from tests.support.rabbitmqctl import Rights, close_connections, evaluate, set_users
 from tests.support.system import System, wait_ready, wait_until, write_all
 
 ADA = {"name": "Ada", "email": "ada@example.org"}
@@ -20,7 +20,6 @@ DELETE_REPLY_QUEUES = """
 """
 NOTHING = "^$"
 EVERYTHING = ".*"
-REPLIES = r"^replies\\\\..*"
 
 
 async def test_queues_that_are_deleted_are_declared_and_consumed_again(
@@ -62,9 +61,9 @@ async def test_no_confirmed_command_is_lost_while_connections_are_closed_again_a
 def refused(system: System, native_servers: ServerSet, tmp_path: Path) -> Any:
     """Start a process as a user with these rights; its exit status and what it says outside its log."""
 
-    def start(argv: list[str], rights: tuple[str, str, str] | None, **settings: str) -> tuple[int | None, str]:
+    def start(argv: list[str], rights: Rights | None, **settings: str) -> tuple[int | None, str]:
         if rights is not None:
-            add_user(native_servers.rabbitmq, "poor", *rights)
+            set_users(native_servers.rabbitmq, {"poor": rights})
             url = system.environment["AMQP_URL"].replace("guest:guest@", "poor:poor@")
             settings = {"AMQP_URL": url, **settings}
         process = Process(
@@ -74,8 +73,6 @@ def refused(system: System, native_servers: ServerSet, tmp_path: Path) -> Any:
             assert process.wait(30), process.log_tail(30)
         finally:
             process.kill()
-            if rights is not None:
-                evaluate(native_servers.rabbitmq, 'rabbit_auth_backend_internal:delete_user(<<"poor">>, <<"test">>).')
         lines = [line for line in process.log_tail(50).splitlines() if not line.startswith("{")]
         assert len(lines) == 1, "\n".join(lines)
         return process.exit_status, lines[0]
@@ -100,7 +97,7 @@ LANE = ["coordinator", "run", "users"]
     ],
 )
 def test_a_right_that_is_missing_is_named(
-    system: System, refused: Any, argv: list[str], rights: tuple[str, str, str], named: list[str]
+    system: System, refused: Any, argv: list[str], rights: Rights, named: list[str]
 ) -> None:
     system.prepare("users")
     with system.broker() as channel:

@@ -4,7 +4,6 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,11 +30,12 @@ from coordinator.transports.rabbitmq.topology import (
     queue_name,
 )
 from tests.support.databases import sql_engine
+from tests.support.rabbitmqctl import delete_users, set_users
 from tests.support.system import System, wait_until
 
 OPERATING = (Path(__file__).parents[2] / "docs" / "OPERATING.md").read_text()
-LINES = re.findall(r"^rabbitmqctl (set_permissions) -p (/) (\S+) +'(\S+)' +'(\S+)' +'(\S+)'$", OPERATING, re.MULTILINE)
-ROLES = [line[2] for line in LINES]
+LINES = re.findall(r"^rabbitmqctl set_permissions -p / (\S+) +'(\S+)' +'(\S+)' +'(\S+)'$", OPERATING, re.MULTILINE)
+ROLES = [role for role, *_ in LINES]
 ACCESS_REFUSED = 403
 
 
@@ -43,14 +43,10 @@ ACCESS_REFUSED = 403
 def urls(native_servers: ServerSet) -> Iterator[dict[str, str]]:
     """The broker's address as each of them has it."""
     broker = native_servers.rabbitmq
-    with ThreadPoolExecutor(3) as threads:
-        list(threads.map(lambda role: broker.control("add_user", role, "secret"), ROLES))
-        list(threads.map(lambda line: broker.control(line[0], "-p", *line[1:]), LINES))
-        address = urlsplit(broker.url)
-        yield {
-            role: address._replace(netloc=f"{role}:secret@{address.hostname}:{address.port}").geturl() for role in ROLES
-        }
-        list(threads.map(lambda role: broker.control("delete_user", role), ROLES))
+    set_users(broker, {role: (configure, write, read) for role, configure, write, read in LINES})
+    address = urlsplit(broker.url)
+    yield {role: address._replace(netloc=f"{role}:{role}@{address.hostname}:{address.port}").geturl() for role in ROLES}
+    delete_users(broker, ROLES)
 
 
 def operate(system: System, url: str, *arguments: object) -> Any:
