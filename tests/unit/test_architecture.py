@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,9 +66,14 @@ def sources(package: str) -> Iterator[Path]:
     return (path for path in sorted((ROOT / package).rglob("*.py")) if "__pycache__" not in path.parts)
 
 
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path) -> Iterator[str]:
     """The modules that a file imports, wherever it does so."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -174,7 +180,7 @@ def test_no_two_modules_define_a_class_of_the_same_name() -> None:
     """One word for one idea. A leading underscore makes no other word of it."""
     defined: dict[str, list[str]] = {}
     for path in ALL:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(_parsed(path)):
             if isinstance(node, ast.ClassDef):
                 defined.setdefault(node.name.lstrip("_"), []).append(str(path.relative_to(ROOT)))
     assert {name: paths for name, paths in defined.items() if len(paths) > 1} == {}
@@ -292,16 +298,14 @@ def test_every_package_says_what_it_is() -> None:
     silent = [
         str(path.relative_to(ROOT))
         for path in ALL
-        if path.name == "__init__.py" and not ast.get_docstring(ast.parse(path.read_text()))
+        if path.name == "__init__.py" and not ast.get_docstring(_parsed(path))
     ]
     assert silent == []
 
 
 def test_every_module_says_what_it_is() -> None:
     silent = [
-        str(path.relative_to(ROOT))
-        for path in ALL
-        if path.stat().st_size and not ast.get_docstring(ast.parse(path.read_text()))
+        str(path.relative_to(ROOT)) for path in ALL if path.stat().st_size and not ast.get_docstring(_parsed(path))
     ]
     assert silent == []
 
