@@ -41,16 +41,16 @@ from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.worker.loop import LaneLoop
 from tests.simulation import catalogue_borders, catalogue_parking
 from tests.simulation.database import Database, Pending, SimulatedStore, SimulatedTransaction
-from tests.simulation.mutant import Mutant, rewritten
+from tests.simulation.mutant import RARE_SEEDS_MAX, SEEDS_MAX, Mutant, rewritten
 from tests.simulation.patching import Patches
 from tests.simulation.process import Process, TracedLane
 
 MUTANTS: list[Mutant] = []
 
 
-def _mutant(why: str) -> Callable[[Callable[[Patches], None]], Callable[[Patches], None]]:
+def _mutant(why: str, seeds_max: int = SEEDS_MAX) -> Callable[[Callable[[Patches], None]], Callable[[Patches], None]]:
     def add(plant: Callable[[Patches], None]) -> Callable[[Patches], None]:
-        MUTANTS.append(Mutant(plant.__name__.replace("_", "-"), why, plant))
+        MUTANTS.append(Mutant(plant.__name__.replace("_", "-"), why, plant, seeds_max))
         return plant
 
     return add
@@ -489,7 +489,7 @@ _rewritten(
 )
 
 
-@_mutant("a predecessor that never comes stops its publisher for ever")
+@_mutant("a predecessor that never comes stops its publisher for ever", RARE_SEEDS_MAX)
 def gap_never_given_up(patches: Patches) -> None:
     patches.replace(PublisherOrder, "due_in_s", lambda self, now_s: None)
     patches.rewrite(PublisherOrder, "admit", ">= self._gap_timeout_s", ">= 1e9")

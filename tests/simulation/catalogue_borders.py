@@ -27,7 +27,7 @@ from coordinator.transports.rabbitmq import incoming as incoming_module
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from tests.simulation import broker as broker_module
 from tests.simulation.database import Pending, SimulatedTransaction, rows_of
-from tests.simulation.mutant import Mutant, rewritten
+from tests.simulation.mutant import RARE_SEEDS_MAX, Mutant, rewritten
 from tests.simulation.patching import Patches
 from tests.simulation.process import Process
 
@@ -162,6 +162,7 @@ def _of_origin() -> Iterator[Mutant]:
         "encode",
         'return text if self.origin == "system" else f"{text} {self.origin}"',
         "return text",
+        RARE_SEEDS_MAX,
     )
     yield rewritten(
         "origin-forgotten-in-letters",
@@ -274,7 +275,12 @@ def _of_letters() -> Iterator[Mutant]:
         "if known is not None:",
         "if False:",
     )
-    yield Mutant("nameless-not-counted-down", "removed letters take the place of new ones", _nameless_counted_wrongly)
+    yield Mutant(
+        "nameless-not-counted-down",
+        "removed letters take the place of new ones",
+        _nameless_counted_wrongly,
+        RARE_SEEDS_MAX,
+    )
     yield rewritten(
         "old-letter-taken-in-twice",
         "a letter of an older release that comes twice is written twice",
@@ -325,7 +331,12 @@ def _of_the_outbox() -> Iterator[Mutant]:
         "self._waiting.get(entry.lane)",
         "next(iter(self._waiting.values()), None)",
     )
-    yield Mutant("withdrawal-ignored", "a withdrawn command that waits to be sent is sent", _withdrawal_ignored)
+    yield Mutant(
+        "withdrawal-ignored",
+        "a withdrawn command that waits to be sent is sent",
+        _withdrawal_ignored,
+        RARE_SEEDS_MAX,
+    )
     yield Mutant(
         "withdrawn-page-sent",
         "a command is sent that was read by the transaction that withdrew it",

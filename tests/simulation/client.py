@@ -213,9 +213,11 @@ class Client:
     def _note(self, issue: Issue, outcome: Outcome) -> None:
         world = self.world
         world.replied(self.lane, outcome)
+        is_about_it = False
         for record in issue.records:
             if record.command_id != (outcome.command_id or "") or record.type != outcome.type:
                 continue
+            is_about_it = True
             if record.outcome is None:
                 record.outcome = outcome
                 record.outcome_at = world.now
@@ -226,6 +228,8 @@ class Client:
             if _content(record.outcome) != _content(outcome):
                 world.violation(f"{outcome.command_id}: told {record.outcome}, and then {outcome}")
             break
+        if not is_about_it:
+            world.violation(f"the reply to {issue.message.ids} is the outcome of something else: {outcome}")
         self._close_if_done(issue)
 
     def _close_if_done(self, issue: Issue) -> None:

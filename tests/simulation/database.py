@@ -68,6 +68,8 @@ class Database:
         self.pending: Pending | None = None
         self.away_until = 0.0
         self.landed_at: dict[str, int] = {}
+        self.holders: dict[int, Process] = {}
+        """Who has committed in which epoch."""
         self.cancelled: set[str] = set()
         # By id, of commands that wait for their key: when that was committed, their place, and the account.
         self.waited: dict[str, tuple[int, int, int]] = {}
@@ -108,10 +110,7 @@ class Database:
 
     def land(self, commit: Pending) -> None:
         """Make a commit durable, and note what no commit may do."""
-        if commit.lease.epoch != self.epoch:
-            self.world.violation(f"a commit of epoch {commit.lease.epoch} landed in epoch {self.epoch}")
-        if self.paused is not None:
-            self.world.violation("a commit landed while the lane was paused")
+        self._check_right(commit)
         waiting = self._note_waiting(commit.changes)
         for rows in commit.changes.deletes:
             for row in rows:
@@ -130,6 +129,16 @@ class Database:
             self.world.taken(commit, command_id)
         self.sequence = commit.sequence
         self.book.note(self, commit.changes)
+
+    def _check_right(self, commit: Pending) -> None:
+        """Only the holder of the present epoch commits, and not while the lane is paused."""
+        if commit.lease.epoch != self.epoch:
+            self.world.violation(f"a commit of epoch {commit.lease.epoch} landed in epoch {self.epoch}")
+        holder = self.holders.setdefault(self.epoch, commit.process)
+        if holder is not commit.process:
+            self.world.violation(f"{commit.process} committed in epoch {self.epoch}, which is that of {holder}")
+        if self.paused is not None:
+            self.world.violation("a commit landed while the lane was paused")
 
     def _note_waiting(self, changes: Changes) -> list[str]:
         """Those that begin to wait do so behind everything that the same transaction settles."""

@@ -80,7 +80,12 @@ class Book:
 
     def _check_failed(self, added: list[DeadLetter], failed: dict[str, LogEntry]) -> None:
         """What fails has its letter in the same transaction: no crash comes between, and none is there twice."""
-        named = {letter.source: letter for letter in added if letter.sequence is not None}
+        named: dict[str, DeadLetter] = {}
+        for each in added:
+            if each.sequence is not None:
+                named[each.source] = each
+            elif each.source == each.command_id and each.source not in self.world.old_letters:
+                self._alarm(f"{each.source} has a dead letter, and its transaction did not settle it")
         for command_id, entry in failed.items():
             letter = named.pop(command_id, None)
             if letter is None:
@@ -118,6 +123,17 @@ class Book:
                 letter = self.ever.get(number)
                 if letter is None or (letter.code not in REFUSED_AGAIN and letter.target in TARGETS):
                     self._alarm(f"{entry.command_id} was refused: letter {number} is not replayable: {letter}")
+            elif entry.error_code == "replay_of_parked" and not self._names_replay(entry, changes):
+                self._alarm(f"{entry.command_id} was refused, and names no replay")
+
+    def _names_replay(self, entry: LogEntry, changes: Changes) -> bool:
+        """Whether an order to withdraw names what was emitted to replay a command of this lane."""
+        replays = {replay_command_id(each.command_id) for each in self.ever.values() if each.command_id is not None}
+        order = self.world.commands[entry.command_id]
+        named = msgspec.json.decode(order.arguments)["entries"]
+        outbox = self.world.databases[self.lane].table(OutboxEntry).values()
+        emitted = [*outbox, *_rows(changes.deletes, OutboxEntry)]
+        return any(row.command_id in replays for row in emitted if row.id in named)
 
     def _ordered(self, entry: LogEntry) -> int:
         """Which letter an order is about; 0: it was a dead letter itself, and is replayed."""

@@ -19,7 +19,7 @@ REFUSABLE = ("constraint", "too long")
 _OPERATORS = frozenset({"lane.release", "lane.replay", "lane.discard", "lane.withdraw"})
 _INTERNAL = frozenset({"ledger.note", "ledger.noted", "ledger.grant", "journal.audited", "lane.dead_effect"})
 _REJECTED_ORDERS = frozenset(
-    {"not_parked", "letter_not_found", "not_replayable", "forbidden_command_type", "deadline_over"}
+    {"not_parked", "letter_not_found", "not_replayable", "forbidden_command_type", "deadline_over", "replay_of_parked"}
 )
 
 

@@ -1,28 +1,41 @@
 """`python -m tests.simulation.mutants`: plant each bug, run seeds until it is caught, and print a table."""
 
 import argparse
+import os
 import sys
 from functools import cache
 
 from tests.simulation.catalogue import MUTANTS
 from tests.simulation.mutant import Mutant
 from tests.simulation.patching import Patches
+from tests.simulation.spreading import spread
 from tests.simulation.world import World
 
-SEEDS_MAX = 6000
+Caught = tuple[int, str]
+"""The seed that catches a mutant, and what it says."""
 
 
-def caught_by(mutant: Mutant, seeds_max: int = SEEDS_MAX) -> tuple[int, str] | None:
-    """The first seed that catches a mutant, and what it says; None: it survives."""
-    for seed in range(1, seeds_max + 1):
-        with Patches() as patches:
-            mutant.plant(patches)
-            try:
-                found = World(seed).run()
-            except Exception as error:  # noqa: BLE001  # a mutant that breaks the code is caught as well
-                found = [f"{type(error).__name__}: {error}"]
-        if found and is_sound(seed):
-            return seed, found[0]
+def caught_by(mutant: Mutant) -> Caught | None:
+    """The first seed that catches a mutant; None: it survives as many as it may."""
+    first = 1
+    while (caught := _found_by(mutant, range(first, mutant.seeds_max + 1))) is not None:
+        if is_sound(caught[0]):
+            return caught
+        first = caught[0] + 1
+    return None
+
+
+def _found_by(mutant: Mutant, seeds: range) -> Caught | None:
+    seed = seeds.start
+    with Patches() as patches:
+        mutant.plant(patches)
+        try:
+            for world, found in World.run_many(seeds):
+                if found:
+                    return world.seed, found[0]
+                seed = world.seed + 1
+        except Exception as error:  # noqa: BLE001  # a mutant that breaks the code is caught as well
+            return seed, f"{type(error).__name__}: {error}"
     return None
 
 
@@ -32,19 +45,24 @@ def is_sound(seed: int) -> bool:
     return not World(seed).run()
 
 
+def _caught_by_number(number: int) -> Caught | None:
+    # A mutant holds functions that cannot be sent to another process.
+    return caught_by(MUTANTS[number])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=SEEDS_MAX, help="how many seeds a mutant may survive")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="among which to divide them")
     parser.add_argument("names", nargs="*", help="only these")
     given = parser.parse_args()
-    mutants = [mutant for mutant in MUTANTS if not given.names or mutant.name in given.names]
+    numbers = [n for n, mutant in enumerate(MUTANTS) if not given.names or mutant.name in given.names]
     survivors = 0
-    for mutant in mutants:
-        caught = caught_by(mutant, given.seeds)
+    for number, caught in zip(numbers, spread(_caught_by_number, numbers, given.processes), strict=True):
+        mutant = MUTANTS[number]
         survivors += caught is None
-        seed, text = caught or ("-", "SURVIVES")
+        seed, text = caught or ("-", f"SURVIVES {mutant.seeds_max} seeds")
         print(f"{mutant.name:36} {seed:>5}  {mutant.why}\n{'':43} {text[:150]}", flush=True)
-    print(f"{len(mutants) - survivors}/{len(mutants)} caught")
+    print(f"{len(numbers) - survivors}/{len(numbers)} caught")
     return 1 if survivors else 0
 
 

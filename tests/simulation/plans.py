@@ -106,9 +106,10 @@ def _journal(world: World) -> Command:
 
 def _ledger(world: World) -> Command:
     chance = world.chance
-    key = 1 + int(chance() * _ACCOUNTS)
-    kind = chance()
     rates = world.rates
+    # Where commands wait for their key there must be many of one key.
+    key = 1 + int(chance() * (_ACCOUNTS if rates["fragile"] == 0.0 else _ACCOUNTS // 2))
+    kind = chance()
     owner = _OWNERS[int(chance() * len(_OWNERS))]
     amount = int(chance() * 20)
     for share, make in _SHARES:

@@ -13,4 +13,4 @@ def test_there_are_at_least_25_mutants() -> None:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_planted_bug_is_caught(mutant: Mutant) -> None:
-    assert caught_by(mutant) is not None, f"{mutant.name} survives: {mutant.why}"
+    assert caught_by(mutant) is not None, f"{mutant.name} survives {mutant.seeds_max} seeds: {mutant.why}"

@@ -34,6 +34,8 @@ GAP_TIMEOUT_S = 0.8
 STEPS_MAX = 5_000
 BORDERS_SHARE = 0.25
 """Of the seeds, that have what comes over the borders, of each kind."""
+CROWDS_SHARE = 0.3
+"""Of the seeds, that begin with large batches."""
 STRANDED_MAX = 8
 COLLECT_EVERY = 1000
 FAULTS = (
@@ -76,6 +78,23 @@ _SETTINGS = [
 ]
 
 
+def _rates(chance: Callable[[], float]) -> dict[str, float]:
+    """How often what happens. A swarm: each seed has its own few faults, and its own mixture of commands."""
+    rates = {name: _RATES_MAX[name] * chance() if chance() < 0.4 else 0.0 for name in FAULTS}
+    for name in ("pack", "reuse", "deadline", "malformed", "expected", "strict", "tamper", "fragile", "muddle"):
+        rates[name] = chance() * 0.3 if chance() < 0.4 else 0.0
+    rates["strict"] *= 0.4
+    if rates["muddle"]:
+        # It is packs that are muddled.
+        rates["pack"] = max(rates["pack"], rates["muddle"])
+    rates["fragile"] *= 2
+    rates["remark"] = rates["fragile"] / 2
+    rates["tamper"] *= 0.5
+    for name in ("expires", "continued", "archive", "postponed", "strangers", "orders", "past"):
+        rates[name] = chance() * 0.4 if chance() < BORDERS_SHARE else 0.0
+    return rates
+
+
 class World:
     """Everything of one run. `chance` is its only source of randomness, `now` its only time."""
 
@@ -89,16 +108,7 @@ class World:
         self.wall_offset_s = 0.0
         self.violations: list[str] = []
         self.is_calm = False
-        # A swarm: each seed has its own few faults, and its own mixture of commands.
-        self.rates = {name: _RATES_MAX[name] * chance() if chance() < 0.4 else 0.0 for name in FAULTS}
-        for name in ("pack", "reuse", "deadline", "malformed", "expected", "strict", "tamper", "fragile", "muddle"):
-            self.rates[name] = chance() * 0.3 if chance() < 0.4 else 0.0
-        self.rates["strict"] *= 0.4
-        self.rates["fragile"] *= 2
-        self.rates["remark"] = self.rates["fragile"] / 2
-        self.rates["tamper"] *= 0.5
-        for name in ("expires", "continued", "archive", "postponed", "strangers", "orders", "past"):
-            self.rates[name] = chance() * 0.4 if chance() < BORDERS_SHARE else 0.0
+        self.rates = _rates(chance)
         self.settings = _SETTINGS[int(chance() * len(_SETTINGS))]
         self.schedule = Schedule(chance)
         self.wake = self.schedule.wake
@@ -132,12 +142,21 @@ class World:
             for number in range(1, 1 + (int(1 + chance() * 2) if self.rates["strangers"] else 0))
         ]
         self.chaos = Chaos(self)
+        if chance() < CROWDS_SHARE:
+            self._gather_crowds()
         if self.rates["past"]:
             plant_past(self)
         self._depth = 0
         self.stranded = 0
         self._taken = 0
         self._markers = 0
+
+    def _gather_crowds(self) -> None:
+        """Whatever is in a batch has neighbours: the clients wait for nobody, and the lanes for their databases."""
+        for client in self.clients:
+            client.window, client.pace = 12, 0.9
+        for database in self.databases.values():
+            database.away_until = 0.1 + self.chance() * 0.4
 
     def _shut_sinks(self) -> None:
         """Queues that are missing, for a while or for ever, or until an operator has withdrawn what is for them."""
@@ -229,9 +248,10 @@ class World:
         """Whether there are no more faults to come, and no more commands worth waiting for."""
         if self.now > 6.0:
             return True
-        if any(stranger.plan for stranger in self.strangers):
-            return False
-        return not [client for client in self.clients if client.plan or client.open]
+        for client in self.clients:
+            if client.plan or client.open:
+                return False
+        return not any(stranger.plan for stranger in self.strangers)
 
     def _act(self) -> bool:
         """Some actor acts, or time passes until one can. False: nobody has anything to do, ever."""
@@ -389,12 +409,16 @@ class World:
         if lane != "ledger" or outcome.status != "applied":
             return
         result: Any = msgspec.json.decode(outcome.result)
-        if result is None:
-            return
-        cached = self.caches[lane].get(result["id"])
-        if cached is None:
-            # A gateway that finds nothing reads the database and fills the cache.
-            row = self.databases[lane].table(Account).get(result["id"])
-            self.projected(lane, [] if row is None else [row], [])
-        if cached is not None and cached < result["version"]:
-            self.violation(f"the cache has version {cached} of account {result['id']}; {result['version']} was replied")
+        match result:
+            case None:
+                pass
+            case {"id": account, "version": version}:
+                cached = self.caches[lane].get(account)
+                if cached is None:
+                    # A gateway that finds nothing reads the database and fills the cache.
+                    row = self.databases[lane].table(Account).get(account)
+                    self.projected(lane, [] if row is None else [row], [])
+                elif cached < version:
+                    self.violation(f"the cache has version {cached} of account {account}; {version} was replied")
+            case _:
+                self.violation(f"{outcome.command_id}: {result} was replied, which is no account")
