@@ -10,6 +10,7 @@ import redis.asyncio.retry
 import redis.backoff
 import redis.retry
 
+from coordinator.cache.address import connection_of
 from coordinator.cache.scripts import Arguments, CacheUnavailable
 from coordinator.runtime.settings import CacheSettings
 
@@ -18,8 +19,8 @@ class RedisScripts:
     """Implements `Scripts`. Connects on first use."""
 
     def __init__(self, settings: CacheSettings) -> None:
-        self._client = redis.Redis.from_url(
-            settings.url,
+        self._client = redis.Redis(
+            **connection_of(settings),
             socket_timeout=settings.timeout_s,
             socket_connect_timeout=settings.timeout_s,
             retry=redis.retry.Retry(redis.backoff.NoBackoff(), 0),
@@ -44,8 +45,8 @@ class AsyncRedisScripts:
 
     def __init__(self, settings: CacheSettings) -> None:
         self._timeout_s = settings.timeout_s
-        self._client = redis.asyncio.Redis.from_url(
-            settings.url,
+        self._client = redis.asyncio.Redis(
+            **connection_of(settings),
             socket_timeout=settings.timeout_s,
             socket_connect_timeout=settings.timeout_s,
             retry=redis.asyncio.retry.Retry(redis.backoff.NoBackoff(), 0),

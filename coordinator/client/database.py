@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from coordinator.runtime.addresses import parse_address
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.rows import R
 from coordinator.stores.kinds import Database, driver_errors, kind_of
@@ -18,7 +19,8 @@ READ_TIMEOUT_MS = 5000
 
 def open_database(url: str, pool_max: int = 8) -> Database:
     """Open whichever database the address names, for reads; connects on first use. Raises ConfigurationError."""
-    return kind_of(url).open_reader(url, pool_max, READ_TIMEOUT_MS)
+    address = parse_address(url)
+    return kind_of(address).open_reader(address, pool_max, READ_TIMEOUT_MS)
 
 
 async def close_database(database: Database) -> None:

@@ -10,6 +10,7 @@ from aiohttp import web
 from coordinator.client.database import close_database, open_database
 from coordinator.http.app import Gateway, create_app
 from coordinator.http.server import serve_until_stopped
+from coordinator.runtime.addresses import address_of
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.misspelt import warn_of_unknown
@@ -51,7 +52,9 @@ async def _serve(gateway: Gateway, host: str, port: int) -> None:
     check_fit(broker, settings, load(LaneSettings))
     warn_of_unknown(broker, settings)
     reader = load(ReaderSettings, prefix=f"{gateway.name.upper()}_")
-    database = open_database(reader.url(gateway.name), settings.read_pool_max)
+    url = reader.url(gateway.name)
+    with address_of(reader.setting(gateway.name)):
+        database = open_database(url, settings.read_pool_max)
     command_log = gateway.open_log(database)
     transport = open_transport(broker).commands(
         f"gateway.{gateway.name}",

@@ -5,37 +5,57 @@ There are two, each with a version table of its own: the lane's, which is the sa
 
 from pathlib import Path
 
+import structlog
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, MetaData, create_engine, inspect, make_url
+from sqlalchemy import Connection, MetaData, inspect
+from sqlalchemy.exc import DBAPIError
 
+from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.sql.dialect import Dialect
 
 ENVIRONMENT = Path(__file__).parent
-CONNECT_TIMEOUT_S = 5
+
+log = structlog.get_logger("migrate")
 
 
-def migrate_sql(dialect: Dialect, service: Service, url: str, reader_url: str | None) -> None:
-    """Run both up to their heads, and let the reader's role read. Raises SQLAlchemyError and ConfigurationError."""
-    address = dialect.address(url)
-    engine = create_engine(address, connect_args=dialect.connect_limits(CONNECT_TIMEOUT_S))
+def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Address, reader: Address | None) -> None:
+    """Run both up to their heads, and give the lane's role and the reader's their rights.
+
+    Raises SQLAlchemyError and ConfigurationError.
+    """
+    engine = dialect.engine(owner)
     try:
-        with engine.connect() as connection, dialect.alone(connection):
+        with engine.connect() as connection, dialect.alone(connection, owner.database):
             upgrade(connection, ENVIRONMENT / "versions", "lane_schema_version", lane_tables.metadata)
             if service.migrations is not None and service.metadata is not None:
                 upgrade(connection, service.migrations, f"{service.name}_schema_version", service.metadata)
-            if reader_url is not None:
-                reader = make_url(reader_url)
-                if not reader.username or reader.username == address.username:
-                    raise ConfigurationError("the reader's address needs a user of its own, that cannot write")
-                dialect.allow_reading(connection, reader, address)
+            connection.commit()
+            if lane.user not in (None, owner.user):
+                _allow_lane(dialect, connection, service, lane)
+            if reader is not None:
+                if reader.user in (None, lane.user, owner.user):
+                    raise ConfigurationError(
+                        f"{service.name.upper()}_READER_URL: it needs a user of its own, that cannot write"
+                    )
+                dialect.allow(connection, reader, owner.database, writes=False)
             connection.commit()
             _check_tables(service, connection)
     finally:
         engine.dispose()
+
+
+def _allow_lane(dialect: Dialect, connection: Connection, service: Service, lane: Address) -> None:
+    """Where whoever migrates may give no rights, somebody else has: the lane looks at its start."""
+    try:
+        dialect.allow(connection, lane, lane.database, writes=True)
+        connection.commit()
+    except DBAPIError as error:
+        connection.rollback()
+        log.warning("rights_not_given", service=service.name, role=lane.user, error=" ".join(str(error.orig).split()))
 
 
 def _check_tables(service: Service, connection: Connection) -> None:
@@ -58,8 +78,10 @@ def upgrade(connection: Connection, versions: Path, version_table: str, metadata
 def alembic_config(connection: Connection, versions: Path, version_table: str, metadata: MetaData) -> Config:
     """Alembic's configuration of one history, for `alembic.command`."""
     config = Config()
-    config.set_main_option("script_location", str(ENVIRONMENT))
-    config.set_main_option("version_locations", str(versions))
-    config.set_main_option("path_separator", "os")
+    for name, folder in (("script_location", ENVIRONMENT), ("version_locations", versions)):
+        # A % begins an interpolation there.
+        config.set_main_option(name, str(folder).replace("%", "%%"))
+    # The only one that no folder of ours can have: the operating system's is a colon.
+    config.set_main_option("path_separator", "newline")
     config.attributes.update(connection=connection, version_table=version_table, metadata=metadata)
     return config

@@ -3,8 +3,11 @@
 Running it again, or from several places at once, does no harm.
 """
 
+from typing import Literal
+
 import structlog
 
+from coordinator.runtime.addresses import Address, address_of, parse_address
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
@@ -18,11 +21,23 @@ def migrate(service: Service, settings: DatabaseSettings) -> None:
 
     Raises ConfigurationError when it cannot be reached or refuses, and when a model has no table afterwards.
     """
-    url = settings.migration_url or settings.database_url
-    kind = kind_of(url)
+    owner = _address(service, "MIGRATION" if settings.migration_url else "DATABASE", settings)
+    lane = _address(service, "DATABASE", settings)
+    reader = _address(service, "READER", settings) if settings.reader_url else None
+    kind = kind_of(owner)
     try:
-        kind.migrate(service, url, settings.reader_url)
+        kind.migrate(service, owner, lane, reader)
     except kind.errors as error:
-        detail = str(getattr(error, "orig", None) or error).strip()
-        raise ConfigurationError(f"{service.name}: the database cannot be migrated: {detail}") from error
+        # Without the statement, which may hold a role's password.
+        detail = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise ConfigurationError(f"{service.name}: the database cannot be migrated: {detail}") from None
     log.info("migrated", service=service.name)
+
+
+def _address(service: Service, name: Literal["DATABASE", "READER", "MIGRATION"], settings: DatabaseSettings) -> Address:
+    with address_of(f"{service.name.upper()}_{name}_URL"):
+        address = parse_address(getattr(settings, f"{name.lower()}_url"))
+        if address.folder != parse_address(settings.database_url).folder:
+            raise ConfigurationError("it is of another kind of database than the lane's")
+        kind_of(address).check_address(address)
+    return address

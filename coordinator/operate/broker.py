@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pika
 from msgspec import Struct
 from pika.adapters.blocking_connection import BlockingConnection
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
@@ -13,6 +12,7 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedBy
 from coordinator.operate.output import quiet
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.transports.rabbitmq.address import broker_parameters
 from coordinator.transports.rabbitmq.refusals import not_connected
 from coordinator.transports.rabbitmq.topology import dead_queue_name, queue_name
 
@@ -71,14 +71,9 @@ def broker(settings: BrokerSettings) -> Iterator[Broker]:
 
 
 def _connect(settings: BrokerSettings) -> BlockingConnection:
-    try:
-        parameters = pika.URLParameters(settings.url)
-    except (ValueError, TypeError, AMQPError) as error:
-        raise ConfigurationError(f"AMQP_URL is not an AMQP address: {error}") from None
+    parameters = broker_parameters(settings, "operator")
     parameters.socket_timeout = parameters.stack_timeout = settings.connect_timeout_s
-    parameters.connection_attempts = 1
     parameters.blocked_connection_timeout = _BLOCKED_TIMEOUT_S
-    parameters.client_properties = {"connection_name": "operator"}
     quiet()
     try:
         return BlockingConnection(parameters)

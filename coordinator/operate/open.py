@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from coordinator.registry import registry
+from coordinator.runtime.addresses import address_of, parse_address
 from coordinator.runtime.settings import DatabaseSettings, load
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.kinds import kind_of
@@ -12,8 +13,10 @@ from coordinator.stores.kinds import kind_of
 @contextmanager
 def lane_admin(lane: str) -> Iterator[LaneAdmin]:
     """The database of a lane, from `<LANE>_DATABASE_URL`; connects on first use. Raises ConfigurationError."""
-    url = load(DatabaseSettings, prefix=f"{registry().service(lane).name.upper()}_").database_url
-    admin = kind_of(url).open_admin(url, lane)
+    prefix = f"{registry().service(lane).name.upper()}_"
+    address = parse_address(load(DatabaseSettings, prefix=prefix).database_url)
+    with address_of(f"{prefix}DATABASE_URL"):
+        admin = kind_of(address).open_admin(address, lane)
     try:
         yield admin
     finally:

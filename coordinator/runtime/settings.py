@@ -6,13 +6,12 @@ capitals: `LaneSettings.batch_commands_max` is `LANE_BATCH_COMMANDS_MAX`. docs/O
 
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self, TypeVar
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER
+from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER, parse_address
 from coordinator.service.errors import ConfigurationError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -27,6 +26,35 @@ _DATABASE_URL = _address_of(FOLDERS)
 _SERVER_URL = _address_of(scheme for scheme in FOLDERS if scheme not in WITHOUT_SERVER)
 
 
+def _checked(url: str) -> str:
+    try:
+        parse_address(url)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+    return url
+
+
+def _names_a_database(url: str) -> str:
+    if not parse_address(_checked(url)).database:
+        raise ValueError("it must name a database, behind the host and a /")
+    return url
+
+
+def _broker(url: str) -> str:
+    address = parse_address(_checked(url))
+    if len(address.hosts) != 1:
+        raise ValueError("it must have one host and, if any, one port")
+    if (address.user is None) != (address.password is None):
+        raise ValueError("it must have a user and a password, or neither")
+    return url
+
+
+Url = Annotated[str, AfterValidator(_checked)]
+"""An address, which may hold a password: a field of this type is left out of its group's repr."""
+DatabaseUrl = Annotated[str, AfterValidator(_names_a_database)]
+BrokerUrl = Annotated[str, AfterValidator(_broker)]
+
+
 SECONDS_MAX = 10_000_000
 """What a time may be at most, about four months: beyond that an operating system's clocks overflow."""
 
@@ -34,7 +62,7 @@ SECONDS_MAX = 10_000_000
 class Limits(BaseModel):
     """What all groups have in common: no times that are infinite or no numbers, and limits that fit each other."""
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
 
     @classmethod
     def shown(cls, field: str) -> str:
@@ -60,7 +88,8 @@ class BrokerSettings(BaseSettings, Limits):
 
     model_config = SettingsConfigDict(env_prefix="AMQP_")
 
-    url: str = Field(
+    url: BrokerUrl = Field(
+        repr=False,
         default="amqp://guest:guest@127.0.0.1:5672/%2F",
         pattern=r"^amqps?://",
         description="The broker's address.",
@@ -80,27 +109,6 @@ class BrokerSettings(BaseSettings, Limits):
         ge=1024,
         description="Bytes of a lane's queue above which new commands are refused; at least LANE_MESSAGE_BYTES_MAX.",
     )
-
-    @field_validator("url")
-    @classmethod
-    def _is_address(cls, url: str) -> str:
-        """Messages show nothing of it: what looks like a port may be a password."""
-        try:
-            parts = urlsplit(url)
-            host, port = parts.hostname, parts.port
-        except ValueError:
-            host, port = None, None
-            parts = urlsplit("")
-        encode = "must be written as %XX: @ as %40, : as %3A, / as %2F, # as %23, ? as %3F"
-        if not host or port == 0:
-            raise ValueError(f"it must have one host and, if any, one port; in user and password these {encode}")
-        if any(character.isspace() for character in url) or parts.fragment or "@" in parts.path + parts.query:
-            raise ValueError(f"in user, password and vhost these {encode}; spaces as %20")
-        if "/" in parts.path[1:]:
-            raise ValueError("it must have one vhost: a / in its name is written as %2F")
-        if (parts.username is None) != (parts.password is None):
-            raise ValueError("it must have a user and a password, or neither")
-        return url
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -213,17 +221,20 @@ class DatabaseSettings(BaseSettings, Limits):
 
     model_config = SettingsConfigDict(extra="ignore")
 
-    database_url: str = Field(
+    database_url: DatabaseUrl = Field(
+        repr=False,
         pattern=_DATABASE_URL,
         description="For the lane: may write. sqlite:// is a file, for tests and for lanes within one process: no "
         "gateway reads it.",
     )
-    reader_url: str | None = Field(
+    reader_url: DatabaseUrl | None = Field(
+        repr=False,
         default=None,
         pattern=_SERVER_URL,
         description="For the gateways: a role that cannot write. `coordinator migrate` creates it.",
     )
-    migration_url: str | None = Field(
+    migration_url: DatabaseUrl | None = Field(
+        repr=False,
         default=None,
         pattern=_DATABASE_URL,
         description="For `coordinator migrate`, where it needs more rights than the lane has.",
@@ -235,12 +246,15 @@ class ReaderSettings(BaseSettings, Limits):
 
     model_config = SettingsConfigDict(extra="ignore")
 
-    reader_url: str | None = Field(
+    reader_url: DatabaseUrl | None = Field(
+        repr=False,
         default=None,
         pattern=_SERVER_URL,
         description="A role that cannot write, on the kind of server that the gateway reads: an SQL one, or MongoDB.",
     )
-    database_url: str | None = Field(default=None, pattern=_SERVER_URL, description="Used where no reader is set.")
+    database_url: DatabaseUrl | None = Field(
+        repr=False, default=None, pattern=_SERVER_URL, description="Used where no reader is set."
+    )
 
     def url(self, service: str) -> str:
         """The address to read from. Raises ConfigurationError when neither is set."""
@@ -249,13 +263,19 @@ class ReaderSettings(BaseSettings, Limits):
             raise ConfigurationError(f"{service.upper()}_READER_URL: the gateway needs the database's address")
         return url
 
+    def setting(self, service: str) -> str:
+        """Which setting that address is of."""
+        return f"{service.upper()}_{'READER' if self.reader_url else 'DATABASE'}_URL"
+
 
 class CacheSettings(BaseSettings, Limits):
     """The cache of a service's rows."""
 
     model_config = SettingsConfigDict(env_prefix="REDIS_")
 
-    url: str = Field(default="redis://127.0.0.1:6379/0", pattern=r"^rediss?://", description="The cache's address.")
+    url: Url = Field(
+        repr=False, default="redis://127.0.0.1:6379/0", pattern=r"^rediss?://", description="The cache's address."
+    )
     timeout_s: float = Field(default=0.25, gt=0, description="A cache slower than this is not waited for.")
     ttl_s: int = Field(default=300, ge=1, description="How long a row stays in the cache.")
     lease_s: float = Field(

@@ -1,5 +1,6 @@
 """Which store serves which address."""
 
+from coordinator.runtime.addresses import parse_address
 from coordinator.service.service import Service
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.port import Store
@@ -7,4 +8,5 @@ from coordinator.stores.port import Store
 
 def open_store(url: str, service: Service) -> Store:
     """The store for a database's address; connects on first use. Raises ConfigurationError."""
-    return kind_of(url).open_store(url, service)
+    address = parse_address(url)
+    return kind_of(address).open_store(address, service)

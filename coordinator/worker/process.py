@@ -14,6 +14,7 @@ import structlog
 
 from coordinator.lane.lane import Lane
 from coordinator.registry import registry
+from coordinator.runtime.addresses import address_of
 from coordinator.runtime.clock import utc_now
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.garbage import spare_the_long_lived
@@ -44,7 +45,9 @@ class CoordinatorProcess:
         warn_of_unknown(self._broker, self._settings)
         self._service = service
         self._endpoint = HealthEndpoint(("lane", service.name), self._readiness, load(TelemetrySettings), metrics_port)
-        self._store: Store = open_store(database.database_url, service)
+        self._setting = f"{service.name.upper()}_DATABASE_URL"
+        with address_of(self._setting):
+            self._store: Store = open_store(database.database_url, service)
         self._projection = service.projection() if service.projection is not None else None
         self._inbox = Inbox()
         holder = holder_name("coordinator", service.name)
@@ -120,7 +123,7 @@ class CoordinatorProcess:
                     self._store.check, self._service.models, must_sync=not self._settings.allow_unsynced
                 )
             except NotAdmitted as error:
-                raise ConfigurationError(f"{self._service.name.upper()}_DATABASE_URL: {error}") from None
+                raise ConfigurationError(f"{self._setting}: {error}") from None
             except StoreError as error:
                 log.error("database_unavailable", lane=self._service.name, reason=str(error), retry_s=delay_s)
                 self._database_reason = str(error)

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import psycopg
 from msgspec import structs
 from pymongo import MongoClient
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
 from coordinator.migrations.migrate import migrate
@@ -13,7 +13,7 @@ from coordinator.runtime.addresses import scheme_of
 from coordinator.runtime.settings import DatabaseSettings
 from tests.bench.invariants import State
 from tests.bench.service import ACCOUNTS, BALANCE, ITEMS, STOCK, metadata, service_named
-from tests.support.databases import sql_address
+from tests.support.databases import sql_engine
 
 _SUMS = """
     SELECT a.balance, a.version, a.least, o.made, o.number, s.left_over, s.least
@@ -57,7 +57,7 @@ class SqlDatabase:
         self.url = url
         self.lane = lane
         self._is_postgresql = scheme_of(url) == "postgresql"
-        self._engine: Engine = create_engine(sql_address(url), isolation_level="AUTOCOMMIT")
+        self._engine: Engine = sql_engine(url)
 
     def prepare(self) -> None:
         metadata.create_all(self._engine)

@@ -5,13 +5,13 @@ from typing import Any
 
 import msgspec
 from pymongo import MongoClient
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
 from coordinator.runtime.addresses import scheme_of
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.times import utc
-from tests.support.databases import sql_address
+from tests.support.databases import sql_engine
 
 _TIMEOUT_S = 5
 
@@ -38,13 +38,7 @@ class Tables:
                 socketTimeoutMS=_TIMEOUT_S * 1000,
             )
         else:
-            self._engine = create_engine(
-                sql_address(url),
-                isolation_level="AUTOCOMMIT",
-                connect_args={"connect_timeout": _TIMEOUT_S},
-                pool_pre_ping=True,
-                pool_size=4,
-            )
+            self._engine = sql_engine(url, pool_pre_ping=True, pool_size=4)
 
     def lease(self) -> LeaseRow | None:
         """None: nobody has taken the lane yet."""

@@ -3,12 +3,13 @@
 import itertools
 import os
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from sqlalchemy import URL, create_engine, text
+from sqlalchemy import text
 from sqlalchemy.engine import Engine
 
-from coordinator.runtime.addresses import scheme_of
+from coordinator.runtime.addresses import parse_address, scheme_of
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.sql.kind import SqlKind
 from tests.support.servers import Environment
@@ -57,16 +58,12 @@ class FreshDatabases:
         self._drops.append(lambda: _run(url, f"DROP DATABASE {name}{force}"))
 
 
-def sql_engine(url: str) -> Engine:
+def sql_engine(url: str, **options: Any) -> Engine:
     """A plain connection for a test's own looks into a database."""
-    return create_engine(sql_address(url), isolation_level="AUTOCOMMIT")
-
-
-def sql_address(url: str) -> URL:
-    """The address as SQLAlchemy reads it, with its driver."""
-    kind = kind_of(url)
+    address = parse_address(url)
+    kind = kind_of(address)
     assert isinstance(kind, SqlKind)
-    return kind.dialect.address(url)
+    return kind.dialect.engine(address, isolation_level="AUTOCOMMIT", **options)
 
 
 def _with_name(url: str, name: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from coordinator.client.database import open_database
 from coordinator.reading import Database, Documents
-from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER
+from coordinator.runtime.addresses import FOLDERS, WITHOUT_SERVER, parse_address
 from coordinator.runtime.settings import DatabaseSettings, ReaderSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.kinds import kind_of
@@ -36,8 +36,8 @@ NEEDS = {
     "sqlite": set[str](),
 }
 OPENS = {
-    "a lane": "from coordinator.worker import process; kind.open_store(url, LEDGER).close()",
-    "an operator": "from coordinator.operate import cli; kind.open_admin(url, 'ledger').close()",
+    "a lane": "from coordinator.worker import process; kind.open_store(address, LEDGER).close()",
+    "an operator": "from coordinator.operate import cli; kind.open_admin(address, 'ledger').close()",
     "a gateway": "from coordinator.http import main; from coordinator.reading import open_database; open_database(url)",
 }
 
@@ -48,16 +48,17 @@ def url_of(scheme: str) -> str:
 
 @pytest.mark.parametrize("scheme", FOLDERS)
 def test_every_scheme_has_a_kind_that_opens_what_is_asked_of_it_without_connecting(scheme: str) -> None:
-    kind = kind_of(url_of(scheme))
-    kind.open_store(url_of(scheme), LEDGER).close()
-    kind.open_admin(url_of(scheme), "ledger").close()
+    address = parse_address(url_of(scheme))
+    kind = kind_of(address)
+    kind.open_store(address, LEDGER).close()
+    kind.open_admin(address, "ledger").close()
     if scheme not in WITHOUT_SERVER:
         open_database(url_of(scheme))
 
 
 def test_an_unknown_scheme_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(ConfigurationError, match=r"'oracle'.*postgresql, mysql, mariadb, mongodb or sqlite"):
-        kind_of("oracle://localhost/here")
+        kind_of(parse_address("oracle://localhost/here"))
 
 
 @pytest.mark.parametrize("scheme", WITHOUT_SERVER)
@@ -91,10 +92,12 @@ def test_settings_take_the_schemes_that_have_a_kind(scheme: str) -> None:
 def test_a_process_loads_the_driver_of_its_database_and_no_migrations(scheme: str, process: str) -> None:
     program = f"""
 import sys
+from coordinator.runtime.addresses import parse_address
 from coordinator.stores.kinds import kind_of
 from tests.support.ledger import LEDGER
 url = {url_of(scheme)!r}
-kind = kind_of(url)
+address = parse_address(url)
+kind = kind_of(address)
 {OPENS[process]}
 print(*sys.modules)
 """

@@ -14,6 +14,7 @@ from coordinator.lane.delivery import Delivery, Settlement, Suspension
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.runs import Runs
 from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import LaneSettings
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import LogEntry, PublisherPosition
@@ -236,7 +237,8 @@ def test_positions_that_are_pruned_are_forgotten_by_a_lane_that_runs(tmp_path: P
     lane.outcomes(numbered(1, 1), numbered(2, 2), *(numbered(1, 100 + at, f"q{at}") for at in range(5)))
     lane.now = NOW + timedelta(days=1)
     lane.outcomes(numbered(1, 3, "young"))
-    admin = kind_of(f"sqlite:///{path}").open_admin(f"sqlite:///{path}", LEDGER.name)
+    address = parse_address(f"sqlite:///{path}")
+    admin = kind_of(address).open_admin(address, LEDGER.name)
     cutoff = NOW + timedelta(hours=1)
     assert admin.silent_publishers(cutoff) == 6
     assert list(admin.forget_publishers(cutoff, lane.now, 4)) == [4, 2]

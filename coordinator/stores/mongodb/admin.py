@@ -13,7 +13,8 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.synchronous.database import Database
 
-from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
+from coordinator.runtime.addresses import Address
+from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.ids import replay_command_id
 from coordinator.stores.admin import (
     FAILED_AMONG,
@@ -33,6 +34,7 @@ from coordinator.stores.lane_tables import (
     ParkedCommand,
     PublisherPosition,
 )
+from coordinator.stores.mongodb.address import connection_of
 from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
 from coordinator.stores.port import Backlog
@@ -46,13 +48,12 @@ _PAGE_DOCUMENTS = 100
 class MongoAdmin:
     """Implements `LaneAdmin`. Connects on first use. Raises ConfigurationError for an address it cannot read."""
 
-    def __init__(self, url: str, lane: str) -> None:
+    def __init__(self, address: Address, lane: str) -> None:
         self._lane = lane
-        try:
-            self._client = open_client(url, f"operator of lane {lane}")
-            self._database: Database[Document] = self._client.get_default_database(read_concern=ReadConcern("majority"))
-        except PyMongoError as error:
-            raise ConfigurationError(f"{lane.upper()}_DATABASE_URL is no MongoDB address: {error}") from None
+        self._client = open_client(connection_of(address), f"operator of lane {lane}")
+        self._database: Database[Document] = self._client.get_database(
+            address.database, read_concern=ReadConcern("majority")
+        )
 
     def state(self) -> LaneState:
         with self._translated():

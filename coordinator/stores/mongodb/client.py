@@ -1,6 +1,7 @@
 """The connections of lanes and operators: what is acknowledged to them a majority has on disk."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from pymongo import MongoClient
 
@@ -10,10 +11,10 @@ CONNECT_TIMEOUT_MS: Final = 3000
 SOCKET_TIMEOUT_MS: Final = 30_000
 
 
-def open_client(url: str, application: str) -> MongoClient[Document]:
-    """Connects on first use. `application` is the name that the server shows. Raises PyMongoError for no address."""
+def open_client(connection: Mapping[str, Any], application: str) -> MongoClient[Document]:
+    """Connects on first use. `connection` is what `address.py` made; `application` the name that the server shows."""
     return MongoClient(
-        url,
+        **connection,
         tz_aware=True,
         appname=application,
         serverSelectionTimeoutMS=CONNECT_TIMEOUT_MS,

@@ -6,20 +6,22 @@ from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import CollectionInvalid, OperationFailure
 
+from coordinator.runtime.addresses import Address
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, DeadLetter, LogEntry, OutboxEntry
+from coordinator.stores.mongodb.address import connection_of
 from coordinator.stores.mongodb.documents import Document
 
 _CONNECT_TIMEOUT_MS = 5000
 _NAMESPACE_EXISTS = 48
 
 
-def make_collections(service: Service, url: str) -> None:
+def make_collections(service: Service, address: Address) -> None:
     """Make those that are missing, and their indexes."""
-    client: MongoClient[Document] = MongoClient(url, serverSelectionTimeoutMS=_CONNECT_TIMEOUT_MS)
+    client: MongoClient[Document] = MongoClient(**connection_of(address), serverSelectionTimeoutMS=_CONNECT_TIMEOUT_MS)
     try:
-        database = client.get_default_database()
+        database = client[address.database]
         existing = set(database.list_collection_names())
         for name in (LEASE_TABLE, *(model.table for model in (*LANE_MODELS, *service.models))):
             if name not in existing:

@@ -5,10 +5,11 @@ from typing import ClassVar
 from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 
-from coordinator.service.errors import ConfigurationError
+from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.kinds import Database, Kind
+from coordinator.stores.mongodb.address import connection_of
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.port import Store
 
@@ -22,35 +23,36 @@ class _MongoKind:
 
     errors: ClassVar[tuple[type[Exception], ...]] = (PyMongoError,)
 
-    def open_store(self, url: str, service: Service) -> Store:
+    def check_address(self, address: Address) -> None:
+        connection_of(address)
+
+    def open_store(self, address: Address, service: Service) -> Store:
         from coordinator.stores.mongodb.store import MongoStore
 
-        return MongoStore(url, service)
+        return MongoStore(address, service)
 
-    def open_admin(self, url: str, lane: str) -> LaneAdmin:
+    def open_admin(self, address: Address, lane: str) -> LaneAdmin:
         from coordinator.stores.mongodb.admin import MongoAdmin
 
-        return MongoAdmin(url, lane)
+        return MongoAdmin(address, lane)
 
-    def open_reader(self, url: str, pool_max: int, timeout_ms: int) -> Database:
+    def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
         """By majority: what a read shows can no longer be rolled back."""
         client: AsyncMongoClient[Document] = AsyncMongoClient(
-            url,
+            **connection_of(address),
             tz_aware=True,
             maxPoolSize=pool_max,
             serverSelectionTimeoutMS=CONNECT_TIMEOUT_S * 1000,
             socketTimeoutMS=timeout_ms,
             readConcernLevel="majority",
         )
-        try:
-            return client.get_default_database()
-        except PyMongoError as error:
-            raise ConfigurationError(f"a MongoDB address needs a database's name: {error}") from None
+        return client[address.database]
 
-    def migrate(self, service: Service, url: str, reader_url: str | None) -> None:  # noqa: ARG002
+    def migrate(self, service: Service, owner: Address, lane: Address, reader: Address | None) -> None:  # noqa: ARG002
+        """Rights are its administrator's to give."""
         from coordinator.stores.mongodb.collections import make_collections
 
-        make_collections(service, url)
+        make_collections(service, owner)
 
 
 KIND: Kind = _MongoKind()

@@ -24,11 +24,13 @@ from pymongo.errors import PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.synchronous.database import Database
 
+from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import R, Row
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
+from coordinator.stores.mongodb.address import connection_of
 from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
 from coordinator.stores.mongodb.errors import translated
@@ -48,8 +50,9 @@ class MongoStore(GuardedStore):
 
     title = "MongoDB"
 
-    def __init__(self, url: str, service: Service) -> None:
-        self._url = url
+    def __init__(self, address: Address, service: Service) -> None:
+        self._arguments = connection_of(address)
+        self._name = address.database
         self._lane = service.name
         self._session: ClientSession | None = None
         self._epoch = 0
@@ -152,8 +155,8 @@ class MongoStore(GuardedStore):
 
     def _database(self) -> Database[Document]:
         if self._client is None:
-            self._client = open_client(self._url, f"lane {self._lane}")
-        return self._client.get_default_database()
+            self._client = open_client(self._arguments, f"lane {self._lane}")
+        return self._client[self._name]
 
 
 def _lease_of(lease: Document) -> Lease:

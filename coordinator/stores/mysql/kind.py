@@ -1,13 +1,17 @@
 """MySQL and MariaDB, as the framework asks for them."""
 
+import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from sqlalchemy import URL, ColumnElement, Connection, func, text
+from sqlalchemy import ColumnElement, Connection, func, text
 
+from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
+from coordinator.stores.mysql.address import connection_of, reading_connection_of
 from coordinator.stores.mysql.errors import is_of_schema
 from coordinator.stores.mysql.store import MysqlStore
 from coordinator.stores.port import Store
@@ -15,6 +19,7 @@ from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
 
 _MIGRATION_TIMEOUT_S = 60
+_LOCK_CHARACTERS_MAX = 64
 
 
 class _Mysql(Dialect):
@@ -23,11 +28,19 @@ class _Mysql(Dialect):
     # Not the server's default, whose gap locks would hold up the lane's inserts into the log.
     admin_isolation: ClassVar[str | None] = "READ COMMITTED"
 
-    def open_store(self, url: str, service: Service) -> Store:
-        return MysqlStore(url, service)
+    def open_store(self, address: Address, service: Service) -> Store:
+        return MysqlStore(address, service)
 
-    def lock_limits(self, lock_timeout_s: int) -> dict[str, Any]:
-        return {"init_command": f"SET SESSION innodb_lock_wait_timeout={lock_timeout_s}"}
+    def connection(self, address: Address) -> dict[str, Any]:
+        return connection_of(address)
+
+    def reading_connection(self, address: Address) -> dict[str, Any]:
+        from coordinator.stores.mysql.reading import connect  # noqa: PLC0415  # a lane needs no asynchronous driver
+
+        return {**reading_connection_of(address), "async_creator_fn": connect}
+
+    def limited(self, connection: dict[str, Any], lock_timeout_s: int) -> dict[str, Any]:
+        return {**connection, "init_command": f"SET SESSION innodb_lock_wait_timeout={lock_timeout_s}"}
 
     def is_of_schema(self, error: BaseException) -> bool:
         return is_of_schema(error)
@@ -36,22 +49,32 @@ class _Mysql(Dialect):
         return func.locate(part, column)
 
     @contextmanager
-    def alone(self, connection: Connection) -> Iterator[None]:
-        lock = {"name": f"migrate {connection.engine.url.database}"}
+    def alone(self, connection: Connection, database: str) -> Iterator[None]:
+        lock = {"name": _lock_name(database)}
         waiting = lock | {"timeout": _MIGRATION_TIMEOUT_S}
         if connection.execute(text("SELECT GET_LOCK(:name, :timeout)"), waiting).scalar() != 1:
             raise ConfigurationError(f"another migration of this database has run for {_MIGRATION_TIMEOUT_S} s")
         yield
         connection.execute(text("SELECT RELEASE_LOCK(:name)"), lock)
 
-    def allow_reading(self, connection: Connection, reader: URL, owner: URL) -> None:
-        quote = connection.dialect.identifier_preparer.quote_identifier
-        connection.execute(
-            text("CREATE USER IF NOT EXISTS :name@'%' IDENTIFIED BY :password"),
-            {"name": reader.username, "password": reader.password or ""},
-        )
-        grant = f"GRANT SELECT ON {quote(str(owner.database))}.* TO :name@'%'"
-        connection.execute(text(grant), {"name": reader.username})
+    def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:
+        password = role.plain_password or ""
+        connection.exec_driver_sql("CREATE USER IF NOT EXISTS %s@'%%' IDENTIFIED BY %s", (role.user, password))
+        rights = "SELECT, INSERT, UPDATE, DELETE" if writes else "SELECT"
+        pattern = _pattern(database).replace("%", "%%")
+        connection.exec_driver_sql(f"GRANT {rights} ON {pattern}.* TO %s@'%%'", (role.user,))
+
+
+def _pattern(database: str) -> str:
+    """A database as a GRANT takes it, where _ and % stand for other characters."""
+    escaped = re.sub(r"([_%])", r"\\\1", database)
+    return f"`{escaped.replace('`', '``')}`"
+
+
+def _lock_name(database: str) -> str:
+    """MySQL takes 64 characters."""
+    name = f"migrate {database}"
+    return name if len(name) <= _LOCK_CHARACTERS_MAX else hashlib.sha256(name.encode()).hexdigest()
 
 
 KIND = SqlKind(_Mysql())

@@ -10,12 +10,13 @@ from typing import Any
 
 import pymysql
 from pymysql.constants import COMMAND, ER
-from sqlalchemy import make_url
 
+from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import R
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
+from coordinator.stores.mysql.address import connection_of
 from coordinator.stores.mysql.errors import depends_on_more, is_of_schema, is_signaled, translated
 from coordinator.stores.mysql.statements import MysqlStatements
 from coordinator.stores.port import (
@@ -38,7 +39,6 @@ CONNECT_TIMEOUT_S = 5
 IO_TIMEOUT_S = 30
 LOCK_TIMEOUT_S = 5
 LEASE_TIMEOUT_S = 2
-PORT = 3306
 
 _LOCK_TIMEOUT = "SET SESSION innodb_lock_wait_timeout = {}"
 _SESSION = (
@@ -79,9 +79,9 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
             holder = VALUES(holder), taken_at = VALUES(taken_at)
     """  # noqa: S608  # a constant of ours
 
-    def __init__(self, url: str, service: Service) -> None:
+    def __init__(self, address: Address, service: Service) -> None:
         super().__init__(service)
-        self._address = make_url(url)
+        self._arguments = connection_of(address)
         self.statements = ByModel(self.schema, MysqlStatements)
 
     def meaning(self, error: Exception) -> StoreError | None:
@@ -94,14 +94,8 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
         return row
 
     def _connect(self) -> "pymysql.Connection[Any]":
-        address = self._address
         connection = pymysql.connect(
-            host=address.host or "127.0.0.1",
-            port=address.port or PORT,
-            user=address.username or "",
-            password=address.password or "",
-            database=address.database,
-            charset="utf8mb4",
+            **self._arguments,
             autocommit=True,
             connect_timeout=CONNECT_TIMEOUT_S,
             read_timeout=IO_TIMEOUT_S,

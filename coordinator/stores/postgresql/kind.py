@@ -4,30 +4,41 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from sqlalchemy import URL, ColumnElement, Connection, func, text
+from sqlalchemy import ColumnElement, Connection, func, select, text
 
+from coordinator.runtime.addresses import Address
+from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.port import Store
+from coordinator.stores.postgresql.address import connection_of, with_session
 from coordinator.stores.postgresql.errors import is_of_schema
+from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.store import PostgresStore
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
 
 _MIGRATION_LOCK = 0x77726974
+READ_TIMEOUT_S = 5
 
 
 class _Postgresql(Dialect):
     driver = "postgresql+psycopg"
     reading_driver: ClassVar[str | None] = "postgresql+psycopg"
 
-    def open_store(self, url: str, service: Service) -> Store:
-        return PostgresStore(url, service)
+    def open_store(self, address: Address, service: Service) -> Store:
+        return PostgresStore(address, service)
 
-    def lock_limits(self, lock_timeout_s: int) -> dict[str, Any]:
-        return {"options": f"-c lock_timeout={lock_timeout_s}s -c timezone=UTC"}
+    def connection(self, address: Address) -> dict[str, Any]:
+        return connection_of(address)
 
-    def read_limits(self, timeout_ms: int) -> dict[str, Any]:
-        return {"options": f"-c statement_timeout={timeout_ms}"}
+    def reading_connection(self, address: Address) -> dict[str, Any]:
+        """Nothing that stays on the server, where PgBouncer may give each transaction another session: no statement is
+        prepared, and no parameter set but those of the address. A read that takes too long is cancelled by the gateway.
+        """
+        return {**connection_of(address), "prepare_threshold": None}
+
+    def limited(self, connection: dict[str, Any], lock_timeout_s: int) -> dict[str, Any]:
+        return with_session(connection, {"lock_timeout": f"{lock_timeout_s}s", "timezone": "UTC"})
 
     def is_of_schema(self, error: BaseException) -> bool:
         return is_of_schema(error)
@@ -36,28 +47,49 @@ class _Postgresql(Dialect):
         return func.pg_catalog.position(column, part)
 
     @contextmanager
-    def alone(self, connection: Connection) -> Iterator[None]:
+    def alone(self, connection: Connection, database: str) -> Iterator[None]:  # noqa: ARG002
+        driver: Any = connection.connection.driver_connection
+        if (problem := pooler_between(driver)) is not None:
+            raise ConfigurationError(problem)
         connection.execute(text("SELECT pg_advisory_lock(:number)"), {"number": _MIGRATION_LOCK})
         connection.commit()
         yield
         connection.execute(text("SELECT pg_advisory_unlock(:number)"), {"number": _MIGRATION_LOCK})
         connection.commit()
 
-    def allow_reading(self, connection: Connection, reader: URL, owner: URL) -> None:
-        quote = connection.dialect.identifier_preparer.quote_identifier
-        name = str(reader.username)
+    def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:  # noqa: ARG002
+        name = str(role.user)
         exists = connection.execute(text("SELECT 1 FROM pg_roles WHERE rolname = :name"), {"name": name}).scalar()
         if exists is None:
-            password = {"password": reader.password or ""}
-            literal = connection.execute(text("SELECT quote_literal(:password)"), password).scalar()
-            connection.exec_driver_sql(f"CREATE ROLE {quote(name)} LOGIN PASSWORD {literal}")
-        for statement in (
-            f"GRANT CONNECT ON DATABASE {quote(str(owner.database))} TO {quote(name)}",
-            f"GRANT USAGE ON SCHEMA public TO {quote(name)}",
-            f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {quote(name)}",
-            f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO {quote(name)}",
-        ):
-            connection.exec_driver_sql(statement)
+            _run(connection, "CREATE ROLE %I LOGIN PASSWORD %L", name, _verifier(connection, role))
+            if not writes:
+                # The server's own limit, should the gateway not be there any more to cancel a read.
+                _run(connection, "ALTER ROLE %I SET statement_timeout = %L", name, f"{READ_TIMEOUT_S}s")
+        schema = connection.execute(text("SELECT current_schema()")).scalar()
+        if schema is None:
+            raise ConfigurationError("the database has no schema of those in search_path: create it")
+        rights = "SELECT, INSERT, UPDATE, DELETE" if writes else "SELECT"
+        here = connection.execute(text("SELECT current_database()")).scalar_one()
+        _run(connection, "GRANT CONNECT ON DATABASE %I TO %I", here, name)
+        _run(connection, "GRANT USAGE ON SCHEMA %I TO %I", schema, name)
+        _run(connection, f"GRANT {rights} ON ALL TABLES IN SCHEMA %I TO %I", schema, name)
+        _run(connection, f"ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT {rights} ON TABLES TO %I", schema, name)
+        if writes:
+            _run(connection, "GRANT USAGE ON ALL SEQUENCES IN SCHEMA %I TO %I", schema, name)
+            _run(connection, "ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT USAGE ON SEQUENCES TO %I", schema, name)
+
+
+def _run(connection: Connection, statement: str, *values: str) -> None:
+    """The server puts the names (`%I`) and texts (`%L`) in, and the driver then takes no % of theirs for its own."""
+    written = connection.execute(select(func.format(statement, *values))).scalar_one()
+    connection.exec_driver_sql(written, execution_options={"no_parameters": True})
+
+
+def _verifier(connection: Connection, role: Address) -> str:
+    """What the server keeps of a password: so that the password itself is in no log of statements."""
+    driver: Any = connection.connection.driver_connection
+    made: bytes = driver.pgconn.encrypt_password((role.plain_password or "").encode(), str(role.user).encode())
+    return made.decode()
 
 
 KIND = SqlKind(_Postgresql())

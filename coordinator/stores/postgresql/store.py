@@ -15,12 +15,15 @@ import psycopg
 from psycopg import errors
 from psycopg.pq.abc import PGresult
 
+from coordinator.runtime.addresses import Address
 from coordinator.service.rows import R
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
-from coordinator.stores.port import Backlog, Changes, Lease, Read, StoreError, Transaction
+from coordinator.stores.port import Backlog, Changes, Lease, NotAdmitted, Read, StoreError, Transaction
+from coordinator.stores.postgresql.address import connection_of, with_session
 from coordinator.stores.postgresql.errors import is_of_schema, translated
 from coordinator.stores.postgresql.pipeline import Pipeline, Statement, StatementRefused
+from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.statements import PostgresqlStatements, parameter
 from coordinator.stores.sql.schema import ByModel, TableOf
 from coordinator.stores.sql.store import BACKLOG, SqlStore, SqlTransaction
@@ -68,9 +71,9 @@ class PostgresStore(SqlStore[_Connection]):
 
     title = "PostgreSQL"
 
-    def __init__(self, url: str, service: Service) -> None:
+    def __init__(self, address: Address, service: Service) -> None:
         super().__init__(service)
-        self._url = url
+        self._arguments = with_session(connection_of(address), _SESSION)
         self._application = f"lane {self.lane}"
         self.statements = ByModel(self.schema, PostgresqlStatements)
         self._pipeline: Pipeline | None = None
@@ -89,18 +92,26 @@ class PostgresStore(SqlStore[_Connection]):
         return self._pipeline
 
     def _connect(self) -> _Connection:
-        return psycopg.connect(
-            self._url,
+        connection: _Connection = psycopg.connect(
+            **self._arguments,
             autocommit=True,
             connect_timeout=CONNECT_TIMEOUT_S,
             application_name=self._application,
-            options=" ".join(f"-c {name}={_escaped(value)}" for name, value in _SESSION.items()),
             keepalives_idle=5,
             keepalives_interval=2,
             keepalives_count=3,
             tcp_user_timeout=TCP_USER_TIMEOUT_MS,
             prepare_threshold=0,
         )
+        try:
+            problem = pooler_between(connection)
+        except BaseException:
+            connection.close()
+            raise
+        if problem is not None:
+            connection.close()
+            raise NotAdmitted(problem)
+        return connection
 
     def _disconnect(self, connection: _Connection) -> None:
         connection.close()
@@ -130,11 +141,6 @@ class PostgresStore(SqlStore[_Connection]):
 
     def _end_stuck(self, connection: _Connection) -> None:
         connection.execute(_END_STUCK, [self._application])
-
-
-def _escaped(value: str | int) -> str:
-    """A value among libpq's options, which are apart by spaces."""
-    return str(value).replace(" ", r"\ ")
 
 
 class PostgresTransaction(SqlTransaction[_Connection]):

@@ -12,7 +12,6 @@ from sqlalchemy import (
     LargeBinary,
     Select,
     and_,
-    create_engine,
     delete,
     exists,
     func,
@@ -23,6 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.service.ids import replay_command_id
 from coordinator.stores.admin import (
@@ -63,10 +63,10 @@ _HAS_LETTER = exists().where(_LETTERS.c.source == _LOG.c.command_id)
 class SqlAdmin:
     """Implements `LaneAdmin`. Connects on first use. Raises ConfigurationError for an address it cannot read."""
 
-    def __init__(self, dialect: Dialect, url: str, lane: str) -> None:
+    def __init__(self, dialect: Dialect, address: Address, lane: str) -> None:
         self._dialect = dialect
         self._lane = lane
-        self._engine = _open(dialect, url)
+        self._engine = _open(dialect, address)
 
     def state(self) -> LaneState:
         newest = select(_LOG).order_by(_LOG.c.sequence.desc()).limit(1)
@@ -259,10 +259,11 @@ class SqlAdmin:
             raise DatabaseUnavailable(f"the database of lane {self._lane}: {detail}") from error
 
 
-def _open(dialect: Dialect, url: str) -> Engine:
-    limits = dialect.connect_limits(CONNECT_TIMEOUT_S) | dialect.lock_limits(LOCK_TIMEOUT_S)
+def _open(dialect: Dialect, address: Address) -> Engine:
     isolation = {} if dialect.admin_isolation is None else {"isolation_level": dialect.admin_isolation}
-    return create_engine(dialect.address(url), pool_size=1, connect_args=limits, **isolation)
+    return dialect.engine(
+        address, connect_timeout_s=CONNECT_TIMEOUT_S, lock_timeout_s=LOCK_TIMEOUT_S, pool_size=1, **isolation
+    )
 
 
 def _replayed(connection: Connection, old: ColumnElement[bool]) -> list[str]:

@@ -4,12 +4,14 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
-from sqlalchemy import URL, ColumnElement, Connection, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine
 
+from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.port import Store
+
+CONNECT_TIMEOUT_S = 5
 
 
 class Dialect(ABC):
@@ -23,20 +25,20 @@ class Dialect(ABC):
     """Of an operator's transactions; None: there is but one."""
 
     @abstractmethod
-    def open_store(self, url: str, service: Service) -> Store:
+    def open_store(self, address: Address, service: Service) -> Store:
         """For the service's lane."""
 
-    def connect_limits(self, connect_timeout_s: int) -> dict[str, Any]:
-        """Arguments of the driver's: how long connecting may take."""
-        return {"connect_timeout": connect_timeout_s}
+    @abstractmethod
+    def connection(self, address: Address) -> dict[str, Any]:
+        """Arguments of the driver's. Raises ConfigurationError, which names an option that has none."""
 
-    def lock_limits(self, lock_timeout_s: int) -> dict[str, Any]:  # noqa: ARG002
-        """Arguments of the driver's: how long a statement waits for a row that is locked."""
-        return {}
+    def reading_connection(self, address: Address) -> dict[str, Any]:
+        """The same for the asynchronous driver."""
+        return self.connection(address)
 
-    def read_limits(self, timeout_ms: int) -> dict[str, Any]:  # noqa: ARG002
-        """Arguments of the asynchronous driver's: how long a statement may take, where it can be told."""
-        return {}
+    def limited(self, connection: dict[str, Any], lock_timeout_s: int) -> dict[str, Any]:  # noqa: ARG002
+        """The same arguments, where a statement waits no longer than this for a row that is locked."""
+        return connection
 
     @abstractmethod
     def is_of_schema(self, error: BaseException) -> bool:
@@ -46,27 +48,35 @@ class Dialect(ABC):
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         """Where within bytes others are, from 1; 0: nowhere."""
 
-    def alone(self, connection: Connection) -> AbstractContextManager[None]:  # noqa: ARG002
+    def alone(self, connection: Connection, database: str) -> AbstractContextManager[None]:  # noqa: ARG002
         """One migration of a database at a time; others wait."""
         return nullcontext()
 
     @abstractmethod
-    def allow_reading(self, connection: Connection, reader: URL, owner: URL) -> None:
-        """Let the reader's role read every table and write none; create it if it does not exist."""
+    def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:
+        """Let a role read every table, and write them or not; create it if it does not exist."""
 
-    def address(self, url: str) -> URL:
-        """The address with the name of the driver. Raises ConfigurationError."""
-        return _with_driver(url, self.driver)
+    def engine(
+        self,
+        address: Address,
+        *,
+        connect_timeout_s: int = CONNECT_TIMEOUT_S,
+        lock_timeout_s: int | None = None,
+        **options: Any,
+    ) -> Engine:
+        """For operators and migrations. What SQLAlchemy is given as an address names the driver only.
 
-    def reading_address(self, url: str) -> URL:
-        """The same for the asynchronous driver."""
+        Raises ConfigurationError.
+        """
+        arguments = self.connection(address) | {"connect_timeout": connect_timeout_s}
+        if lock_timeout_s is not None:
+            arguments = self.limited(arguments, lock_timeout_s)
+        # Its errors would show the parameters of a statement, and so what rows hold.
+        return create_engine(URL.create(self.driver), connect_args=arguments, hide_parameters=True, **options)
+
+    def reading(self, address: Address, connect_timeout_s: int) -> tuple[URL, dict[str, Any]]:
+        """The asynchronous driver's name, and its arguments. Raises ConfigurationError."""
         if self.reading_driver is None:
-            raise ConfigurationError(f"no gateway reads a database of {url.partition('://')[0]}: it has no server")
-        return _with_driver(url, self.reading_driver)
-
-
-def _with_driver(url: str, driver: str) -> URL:
-    try:
-        return make_url(url).set(drivername=driver)
-    except ArgumentError as error:
-        raise ConfigurationError(f"not a database address: {error}") from None
+            raise ConfigurationError(f"no gateway reads a database of {address.scheme}: it has no server")
+        arguments = self.reading_connection(address) | {"connect_timeout": connect_timeout_s}
+        return URL.create(self.reading_driver), arguments

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.kinds import Database
@@ -23,29 +24,34 @@ class SqlKind:
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
 
-    def open_store(self, url: str, service: Service) -> Store:
-        return self.dialect.open_store(url, service)
+    def check_address(self, address: Address) -> None:
+        self.dialect.connection(address)
 
-    def open_admin(self, url: str, lane: str) -> LaneAdmin:
+    def open_store(self, address: Address, service: Service) -> Store:
+        return self.dialect.open_store(address, service)
+
+    def open_admin(self, address: Address, lane: str) -> LaneAdmin:
         from coordinator.stores.sql.admin import SqlAdmin
 
-        return SqlAdmin(self.dialect, url, lane)
+        return SqlAdmin(self.dialect, address, lane)
 
-    def open_reader(self, url: str, pool_max: int, timeout_ms: int) -> Database:
+    def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
         from sqlalchemy.ext.asyncio import create_async_engine
 
+        url, arguments = self.dialect.reading(address, CONNECT_TIMEOUT_S)
         return create_async_engine(
-            self.dialect.reading_address(url),
+            url,
             pool_size=pool_max,
             max_overflow=0,
             pool_timeout=timeout_ms / 1000,
             pool_pre_ping=True,
+            hide_parameters=True,
             # Reads are single statements: a transaction around each would cost two more round trips.
             isolation_level="AUTOCOMMIT",
-            connect_args=self.dialect.connect_limits(CONNECT_TIMEOUT_S) | self.dialect.read_limits(timeout_ms),
+            connect_args=arguments,
         )
 
-    def migrate(self, service: Service, url: str, reader_url: str | None) -> None:
+    def migrate(self, service: Service, owner: Address, lane: Address, reader: Address | None) -> None:
         from coordinator.migrations.histories import migrate_sql
 
-        migrate_sql(self.dialect, service, url, reader_url)
+        migrate_sql(self.dialect, service, owner, lane, reader)

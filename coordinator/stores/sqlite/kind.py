@@ -2,8 +2,9 @@
 
 from typing import Any, ClassVar
 
-from sqlalchemy import URL, ColumnElement, Connection, func
+from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, func
 
+from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
 from coordinator.stores.port import Store
 from coordinator.stores.sql.dialect import Dialect
@@ -16,11 +17,16 @@ class _Sqlite(Dialect):
     reading_driver: ClassVar[str | None] = None
     admin_isolation: ClassVar[str | None] = None
 
-    def open_store(self, url: str, service: Service) -> Store:
-        return SqliteStore(url.partition(":///")[2], service)
+    def open_store(self, address: Address, service: Service) -> Store:
+        return SqliteStore(address.database, service)
 
-    def connect_limits(self, connect_timeout_s: int) -> dict[str, Any]:  # noqa: ARG002
+    def connection(self, address: Address) -> dict[str, Any]:  # noqa: ARG002  # it has a path and nothing else
         return {}
+
+    def engine(self, address: Address, **options: Any) -> Engine:
+        for limit in ("connect_timeout_s", "lock_timeout_s"):
+            options.pop(limit, None)
+        return create_engine(URL.create(self.driver, database=address.database), hide_parameters=True, **options)
 
     def is_of_schema(self, error: BaseException) -> bool:
         return str(error).startswith("no such ")
@@ -28,7 +34,7 @@ class _Sqlite(Dialect):
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         return func.instr(column, part)
 
-    def allow_reading(self, connection: Connection, reader: URL, owner: URL) -> None:
+    def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:
         """A file has no roles."""
 
 

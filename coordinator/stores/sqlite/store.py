@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import DateTime, create_engine
+from sqlalchemy import URL, DateTime, create_engine
 
 from coordinator.service.rows import R
 from coordinator.service.service import Service
@@ -33,7 +33,7 @@ _MISSING = re.compile(r"(?:no such table: (?:main\.)?|no such column: (?:\w+\.)?
 
 def create_schema(path: str, service: Service) -> None:
     """Create the tables of a service and of its lane, where they are missing."""
-    engine = create_engine(f"sqlite:///{path}")
+    engine = create_engine(URL.create("sqlite", database=path))
     for metadata in (lane_metadata, service.metadata):
         if metadata is not None:
             metadata.create_all(engine)

@@ -1,30 +1,69 @@
 """Where the broker is: AMQP_URL as pika's parameters, and as errors and logs show it."""
 
-import pika
-from pika.exceptions import AMQPError
+import ssl
+from typing import Final
 
+import pika
+
+from coordinator.runtime.addresses import Address, Host, address_of, parse_address
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import ConfigurationError
 
+_TLS: Final = ("cacertfile", "certfile", "keyfile", "password", "verify", "server_name_indication")
+"""As RabbitMQ's own clients name them: https://www.rabbitmq.com/docs/uri-query-parameters."""
+_OURS: Final = frozenset({"heartbeat", "connection_timeout", "connection_attempts", "socket_timeout", "stack_timeout"})
+_VERIFY: Final = ("verify_peer", "verify_none")
 
-def broker_parameters(settings: BrokerSettings, name: str) -> pika.URLParameters:
+
+def broker_parameters(settings: BrokerSettings, name: str) -> pika.ConnectionParameters:
     """How to connect; `name` shows in RabbitMQ's management. Raises ConfigurationError, which shows no password."""
-    try:
-        parameters = pika.URLParameters(settings.url)
-    except (ValueError, TypeError, AttributeError, LookupError, SyntaxError, OSError, AMQPError) as error:
-        # Its text may hold a part of the password.
-        raise ConfigurationError(
-            f"AMQP_URL: pika cannot make sense of this address or of its options ({type(error).__name__})"
-        ) from None
-    parameters.heartbeat = settings.heartbeat_s
-    # One limit for all of it, which is ours: pika's own timers would go on after an attempt was given up.
-    parameters.socket_timeout = parameters.stack_timeout = None
-    parameters.connection_attempts = 1
-    parameters.client_properties = {"connection_name": name}
-    return parameters
+    with address_of("AMQP_URL"):
+        address = parse_address(settings.url)
+        is_tls = address.scheme == "amqps"
+        address.check_options(_TLS if is_tls else (), _OURS)
+        host = address.one_host() or Host("127.0.0.1")
+        credentials = {}
+        if address.user is not None:
+            credentials["credentials"] = pika.PlainCredentials(address.user, address.plain_password or "")
+        return pika.ConnectionParameters(
+            host=host.name,
+            port=host.port or (5671 if is_tls else 5672),
+            virtual_host=address.database or "/",
+            ssl_options=_tls(address, host.name) if is_tls else None,
+            heartbeat=settings.heartbeat_s,
+            # One limit for all of it, which is ours: pika's own timers would go on after an attempt was given up.
+            socket_timeout=None,
+            stack_timeout=None,
+            connection_attempts=1,
+            client_properties={"connection_name": name},
+            **credentials,
+        )
 
 
-def broker_address(parameters: pika.URLParameters) -> str:
+def broker_address(parameters: pika.ConnectionParameters) -> str:
     """Host and port, for errors and logs."""
     host = str(parameters.host)
     return f"[{host}]:{parameters.port}" if ":" in host else f"{host}:{parameters.port}"
+
+
+def _tls(address: Address, host: str) -> pika.SSLOptions:
+    verify = address.option("verify") or "verify_peer"
+    if verify not in _VERIFY:
+        raise ConfigurationError(f"its option 'verify' must be one of {', '.join(_VERIFY)}")
+    certificate, key = address.option("certfile"), address.option("keyfile")
+    if key is not None and certificate is None:
+        raise ConfigurationError("its option 'keyfile' needs 'certfile'")
+    try:
+        context = ssl.create_default_context(cafile=address.option("cacertfile"))
+        if certificate is not None:
+            # Never asked for at a terminal.
+            context.load_cert_chain(certificate, key, password=address.option("password") or "")
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise ConfigurationError(
+            "its options 'cacertfile', 'certfile', 'keyfile' and 'password' name no certificates, or not the key to "
+            f"one ({type(error).__name__})"
+        ) from None
+    if verify == "verify_none":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return pika.SSLOptions(context, address.option("server_name_indication") or host)

@@ -54,7 +54,7 @@ class AmqpConnection:
     is a defect, which another connection would meet too.
     """
 
-    def __init__(self, parameters: pika.URLParameters) -> None:
+    def __init__(self, parameters: pika.ConnectionParameters) -> None:
         if _PIKA_LOG.level == logging.NOTSET:
             # It tells of every loss at length, at several places; ours says it once, with what is done about it.
             _PIKA_LOG.setLevel(logging.CRITICAL)

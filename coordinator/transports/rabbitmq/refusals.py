@@ -52,7 +52,7 @@ class ClosedByBroker(BrokerUnavailable):
 
 
 def channel_closed(
-    parameters: pika.URLParameters, error: ChannelClosedByBroker, channel_number: int
+    parameters: pika.ConnectionParameters, error: ChannelClosedByBroker, channel_number: int
 ) -> BrokerUnavailable:
     """Why a channel that was in use is closed."""
     code, text = error.reply_code, str(error.reply_text)
@@ -60,7 +60,7 @@ def channel_closed(
     return ClosedByBroker(message, code, text, channel_number)
 
 
-def refused(parameters: pika.URLParameters, error: ChannelClosedByBroker, method: str) -> Exception:
+def refused(parameters: pika.ConnectionParameters, error: ChannelClosedByBroker, method: str) -> Exception:
     """Why `method` was not answered. A ConfigurationError where repeating it would make no difference."""
     code, text = error.reply_code, str(error.reply_text)
     where = f"RabbitMQ at {broker_address(parameters)}"
@@ -78,7 +78,7 @@ def refused(parameters: pika.URLParameters, error: ChannelClosedByBroker, method
     return ClosedByBroker(f"{where} refuses {method}: {text} ({code})", code, text)
 
 
-def not_connected(parameters: pika.URLParameters, error: BaseException | str) -> Exception:
+def not_connected(parameters: pika.ConnectionParameters, error: BaseException | str) -> Exception:
     """Why a connection could not be opened. A ConfigurationError where another attempt makes no difference."""
     where = f"RabbitMQ at {broker_address(parameters)}"
     cause = innermost(error)
@@ -99,7 +99,7 @@ def not_connected(parameters: pika.URLParameters, error: BaseException | str) ->
     return BrokerUnavailable(f"{where} cannot be reached: {reason(error)}")
 
 
-def connection_lost(parameters: pika.URLParameters, error: BaseException) -> BrokerUnavailable:
+def connection_lost(parameters: pika.ConnectionParameters, error: BaseException) -> BrokerUnavailable:
     """Why a connection that was open is open no more."""
     where = f"RabbitMQ at {broker_address(parameters)}"
     if isinstance(error, ConnectionClosedByBroker):

@@ -1,0 +1,81 @@
+"""The address of a MongoDB as pymongo's arguments: the same for the lane, for reads, for operators and migrations."""
+
+import os
+import warnings
+from typing import Any, Final
+from urllib.parse import quote
+
+from pymongo import MongoClient, uri_parser
+from pymongo.errors import PyMongoError
+
+from coordinator.runtime.addresses import Address
+from coordinator.service.errors import ConfigurationError
+
+_PORT: Final = 27017
+_OURS: Final = frozenset(
+    {
+        *("appname", "wtimeoutms", "timeoutms", "readconcernlevel", "tz_aware", "uuidrepresentation", "maxpoolsize"),
+        *("connecttimeoutms", "sockettimeoutms", "serverselectiontimeoutms", "waitqueuetimeoutms"),
+    }
+)
+_AS_WE_DO: Final = {"w": "majority", "journal": "true", "j": "true"}
+"""Options that many addresses have, and which may only say what the coordinator does anyway."""
+_FILES: Final = ("tlscafile", "tlscertificatekeyfile", "tlscrlfile")
+_NOT_IN_NAMES: Final = frozenset('/\\. "$')
+
+
+def connection_of(address: Address) -> dict[str, Any]:
+    """pymongo's arguments. Raises ConfigurationError, which names an option that has none."""
+    if not address.hosts:
+        raise ConfigurationError("it must have a host")
+    if not address.database or _NOT_IN_NAMES & set(address.database):
+        raise ConfigurationError(r'it must name a database, without / \ . " $ or a space')
+    if address.scheme.endswith("+srv"):
+        if address.one_host() is None or address.hosts[0].port is not None:
+            raise ConfigurationError("with +srv it must have one host and no port")
+        hosts = address.hosts[0].name
+    else:
+        hosts = ",".join(str(each) if each.port else f"{each}:{_PORT}" for each in address.hosts)
+    found: dict[str, Any] = {"host": f"{address.scheme}://{hosts}/?{_options(address)}"}
+    if address.user is not None:
+        # As arguments, since an error of pymongo's may show the address.
+        found |= {"username": address.user, "password": address.plain_password}
+        if "authsource" not in map(str.lower, address.options):
+            found["authSource"] = address.database
+    if not address.scheme.endswith("+srv"):  # which looks its hosts up at once
+        _check_together(found)
+    return found
+
+
+def _options(address: Address) -> str:
+    checked = []
+    for name in address.options:
+        value, known = address.option(name) or "", name.lower()
+        if known in _OURS or (known in _AS_WE_DO and value != _AS_WE_DO[known]):
+            raise ConfigurationError(f"its option {name!r} is one that the coordinator sets itself: leave it out")
+        if known in _FILES and not os.access(value, os.R_OK):
+            raise ConfigurationError(f"its option {name!r} names a file that cannot be read")
+        if known not in _AS_WE_DO:
+            checked.append(f"{name}={quote(value, safe=':,')}")
+            _check(name, checked[-1])
+    return "&".join(checked)
+
+
+def _check_together(found: dict[str, Any]) -> None:
+    """Options that pymongo does not take with each other, and files that are not what they must be."""
+    try:
+        MongoClient(**found, connect=False).close()
+    except (PyMongoError, OSError, ValueError, TypeError) as error:
+        raise ConfigurationError(
+            f"pymongo does not take this user with these options, or one with another ({type(error).__name__})"
+        ) from None
+
+
+def _check(name: str, option: str) -> None:
+    try:
+        with warnings.catch_warnings():
+            # What pymongo does not know it would pass over.
+            warnings.simplefilter("error")
+            uri_parser.split_options(option, validate=True, warn=False)
+    except (PyMongoError, Warning, ValueError, TypeError):
+        raise ConfigurationError(f"its option {name!r} is not supported, or not with this value") from None

@@ -1,0 +1,28 @@
+"""aiomysql's connections, for reads."""
+
+from typing import Any
+
+from aiomysql import Connection
+from pymysql.constants import CLIENT, CR
+from pymysql.err import OperationalError
+
+
+class ReadingConnection(Connection):  # type: ignore[misc]  # aiomysql has no types
+    """One that stays without TLS only where that was allowed: aiomysql asks for it, and goes on without."""
+
+    def __init__(self, *, requires_tls: bool = False, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._requires_tls = requires_tls
+
+    async def _request_authentication(self) -> None:
+        """Before the password is sent."""
+        if self._requires_tls and not self.server_capabilities & CLIENT.SSL:
+            raise OperationalError(CR.CR_SSL_CONNECTION_ERROR, "TLS is asked for, and the server offers none")
+        await super()._request_authentication()
+
+
+async def connect(**arguments: Any) -> ReadingConnection:
+    """Open one."""
+    connection = ReadingConnection(**arguments)
+    await connection._connect()  # noqa: SLF001  # as aiomysql's own `connect`
+    return connection
