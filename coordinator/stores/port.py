@@ -62,7 +62,8 @@ class StoreUnavailable(StoreError):
 
 
 class NotAdmitted(StoreUnavailable):
-    """Raised where the server answers, and refuses this user, password or database. At a start, waiting is no use."""
+    """Raised where the server answers, and refuses this user, password, database or use of a table. At a start, waiting
+    is no use."""
 
 
 class Lease(Struct, frozen=True):

@@ -1,15 +1,20 @@
 """What is not as it must be is refused at the start, in one line that says what to do; nothing is left running."""
 
+import json
 import socket
 import sys
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
+from urllib.request import urlopen
 
 import pytest
+from sqlalchemy import Connection
 
 from coordinator.dev.servers.process import Process
 from coordinator.transports.rabbitmq.topology import queue_name
-from tests.support.system import System
+from tests.support.databases import sql_engine
+from tests.support.system import System, wait_until
 
 
 def run(system: System, directory: Path, *arguments: str, **settings: str) -> tuple[int | None, str]:
@@ -76,6 +81,78 @@ def test_a_password_or_a_database_that_the_server_does_not_know_is_named(
         assert (status, len(error.splitlines())) == (2, 1), error
         assert setting in error
         assert "wrong" not in error
+
+
+RIGHTS = {
+    "users": ("REVOKE INSERT ON command_log FROM {role}", "GRANT INSERT ON command_log TO {role}"),
+    "payments": (
+        r"REVOKE INSERT ON `{pattern}`.* FROM {role}@'%'",
+        r"GRANT INSERT ON `{pattern}`.* TO {role}@'%'",
+    ),
+}
+"""What takes a right from a lane's role, and gives it back."""
+
+
+@pytest.mark.parametrize("lane", RIGHTS)
+def test_a_role_that_migrate_made_does_for_a_lane_and_what_it_lacks_is_named(
+    system: System, tmp_path: Path, lane: str
+) -> None:
+    """At the start the process ends; later the lane waits, and says for what."""
+    setting = f"{lane.upper()}_DATABASE_URL"
+    owner = system.environment[setting]
+    address = urlsplit(owner)
+    role = f"lane_of_{lane}"
+    system.environment[setting] = address._replace(netloc=f"{role}:secret@{address.hostname}:{address.port}").geturl()
+    system.prepare()
+    migration = {setting.replace("DATABASE", "MIGRATION"): owner}
+    status, said = run(system, tmp_path, "coordinator", "migrate", lane, **migration)
+    assert status == 0, said
+    pattern = address.path[1:].replace("_", r"\_")
+    revoke, grant = (statement.format(role=role, pattern=pattern) for statement in RIGHTS[lane])
+    engine = sql_engine(owner)
+    with engine.connect() as connection:
+        try:
+            coordinator = system.start_coordinator(lane)
+            execute(connection, revoke)
+            status, said = run(system, tmp_path, "coordinator", "run", lane)
+            assert (status, len(said.splitlines())) == (2, 1), said
+            for part in (setting, "denied", "GRANT", "command_log"):
+                assert part in said or (part == "command_log" and lane == "payments")
+            if lane == "users":  # MySQL looks at them again when a session chooses its database
+                send = ("coordinator", "send", "users.create", '{"name": "Ada", "email": "ada@example.org"}')
+                assert run(system, tmp_path, *send)[0] == 0
+                wait_until(lambda: "denied for table command_log" in (held(system) or ""), "it says what it lacks")
+                assert "denied for table command_log" in coordinator.log_path.read_text()
+            execute(connection, grant)
+            wait_until(lambda: held(system) is None, "the lane goes on")
+            execute(connection, "ALTER TABLE lane_lease RENAME TO lane_lease_away")
+            status, said = run(system, tmp_path, "coordinator", "run", lane)
+            assert (status, len(said.splitlines())) == (2, 1), said
+            assert "lane_lease" in said
+            assert "coordinator migrate" in said
+            execute(connection, "ALTER TABLE lane_lease_away RENAME TO lane_lease")
+        finally:
+            system.stop()
+            if lane == "users":
+                execute(connection, f"DROP OWNED BY {role}")
+            execute(connection, f"DROP {'ROLE' if lane == 'users' else 'USER'} {role}")
+    engine.dispose()
+
+
+def execute(connection: Connection, statement: str) -> None:
+    connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
+
+
+def held(system: System) -> str | None:
+    """What the only coordinator says in /readyz that it waits for."""
+    (url,) = (url for _, _, url in system._starts.values())
+    try:
+        with urlopen(url, timeout=10) as response:
+            body = response.read()
+    except HTTPError as unready:
+        body = unready.read()
+    reason: str | None = json.loads(body)["held"]
+    return reason
 
 
 @pytest.mark.parametrize("url", ["amqp://guest:wrong@{}/", "amqp://guest:guest@{}/nowhere"])

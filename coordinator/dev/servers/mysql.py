@@ -32,6 +32,8 @@ class MySQL(Server):
     title = "MySQL"
     account_name = "mysql"
     not_ready: ClassVar[tuple[type[Exception], ...]] = (pymysql.err.OperationalError,)
+    options: Sequence[str] = ()
+    """More of them, for a test."""
 
     def __init__(self, directory: Path, databases: Sequence[str], port: int | None = None) -> None:
         super().__init__(directory, port)
@@ -92,6 +94,7 @@ class MySQL(Server):
             f"--sql-mode={_SQL_MODE}",
             "--max-connections=200",
         ]
+        options += self.options
         if not _is_mariadb():
             options.append("--mysqlx=OFF")  # a second listener that nobody asked for
         return Process(

@@ -48,7 +48,7 @@ def translated(error: PyMongoError) -> StoreError:  # noqa: PLR0911  # one retur
     if codes & {_WRITE_CONFLICT, _LOCK_TIMEOUT}:
         return Conflict(str(error))
     if _UNAUTHORIZED in codes:
-        return StoreUnavailable(f"MongoDB: {text}: grant the lane's user the role readWrite")
+        return NotAdmitted(f"MongoDB: {text}: grant the lane's user the role readWrite")
     if _NO_SUCH_LOGIN in codes:
         return NotAdmitted(f"MongoDB: {text}")
     if _NO_COLLECTION in codes:

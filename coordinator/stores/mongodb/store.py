@@ -72,11 +72,19 @@ class MongoStore(GuardedStore):
                     raise ConfigurationError(
                         f"collection {model.table} is missing in the database of {setting}: run `coordinator migrate`"
                     )
+                self._check_rights(database[model.table])
+            self._check_rights(database[LEASE_TABLE])
             foreign = database[LEASE_TABLE].find_one({"_id": {"$ne": self._lane}})
         if foreign is not None:
             raise ConfigurationError(
                 f"the database of {setting} is that of lane {foreign['_id']}: a lane needs its own"
             )
+
+    def _check_rights(self, collection: Collection[Document]) -> None:
+        """Raises where this user may not write it; there is no document that it would change."""
+        nothing: Document = {"_id": {"$in": []}}
+        collection.update_many(nothing, {"$set": {"checked": True}})
+        collection.delete_many(nothing)
 
     def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
         if above:

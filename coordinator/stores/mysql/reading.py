@@ -24,5 +24,11 @@ class ReadingConnection(Connection):  # type: ignore[misc]  # aiomysql has no ty
 async def connect(**arguments: Any) -> ReadingConnection:
     """Open one."""
     connection = ReadingConnection(**arguments)
-    await connection._connect()  # noqa: SLF001  # as aiomysql's own `connect`
+    try:
+        await connection._connect()  # noqa: SLF001  # as aiomysql's own `connect`
+    except OperationalError as error:
+        if error.__cause__ is None:
+            raise
+        # aiomysql's text leaves out why, such as a certificate that is not the server's.
+        raise OperationalError(error.args[0], f"{error.args[1]}: {error.__cause__}") from error
     return connection

@@ -32,7 +32,7 @@ from coordinator.stores.port import (
     Transaction,
 )
 from coordinator.stores.sql.schema import ByModel, TableOf
-from coordinator.stores.sql.store import BACKLOG, FENCE, LEASE, SqlStore, SqlTransaction, check_written
+from coordinator.stores.sql.store import BACKLOG, FENCE, LEASE, SqlStore, SqlTransaction, check_written, writes
 from coordinator.stores.times import utc
 
 CONNECT_TIMEOUT_S = 5
@@ -133,6 +133,12 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
                 f"table {name} in the database of {setting} has the engine {engine}, which knows no transactions: "
                 f"ALTER TABLE {name} ENGINE = InnoDB"
             )
+
+    def _explained_writes(self, table: TableOf) -> Sequence[str]:
+        return writes(table, "`")
+
+    def _explain(self, statement: str) -> None:
+        self.first_row(f"EXPLAIN {statement}")
 
     def _unsynced(self) -> str | None:
         flush = self.first_row("SELECT @@GLOBAL.innodb_flush_log_at_trx_commit")

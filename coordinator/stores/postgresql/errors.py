@@ -55,9 +55,7 @@ def translated(error: psycopg.Error) -> StoreError:  # noqa: PLR0911  # one retu
     if state[:2] in _OUTAGE_CLASSES or state in _CORRUPT:
         return StoreUnavailable(f"PostgreSQL: {text}")
     if state == _NO_RIGHT:
-        return StoreUnavailable(
-            f"PostgreSQL: {text}: GRANT the lane's role what it needs, or run `coordinator migrate`"
-        )
+        return NotAdmitted(f"PostgreSQL: {text}: GRANT the lane's role what it needs, or run `coordinator migrate`")
     if state[:2] == "42" or is_of_schema(error):
         return StoreUnavailable(f"PostgreSQL: {text}: the schema is not as it must be, run `coordinator migrate`")
     return BatchRefused(f"PostgreSQL: {text}")

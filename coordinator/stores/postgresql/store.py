@@ -26,7 +26,7 @@ from coordinator.stores.postgresql.pipeline import Pipeline, Statement, Statemen
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.statements import PostgresqlStatements, parameter
 from coordinator.stores.sql.schema import ByModel, TableOf
-from coordinator.stores.sql.store import BACKLOG, SqlStore, SqlTransaction
+from coordinator.stores.sql.store import BACKLOG, SqlStore, SqlTransaction, writes
 
 CONNECT_TIMEOUT_S = 5
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
@@ -127,6 +127,13 @@ class PostgresStore(SqlStore[_Connection]):
                 raise
             return str(refused).splitlines()[0]
         return None
+
+    def _explained_writes(self, table: TableOf) -> Sequence[str]:
+        return writes(table, '"')
+
+    def _explain(self, statement: str) -> None:
+        # Not prepared: it would stay so on the lane's connection.
+        self.connection().execute(f"EXPLAIN {statement}".encode(), prepare=False)
 
     def _unsynced(self) -> str | None:
         return None if self.first_row("SHOW fsync") == ("on",) else "fsync is off"

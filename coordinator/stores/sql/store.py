@@ -12,8 +12,8 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import R, Row
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
-from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
-from coordinator.stores.port import BatchFault, Fenced, Lease, StoreUnavailable, Transaction
+from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry, metadata
+from coordinator.stores.port import BatchFault, Fenced, Lease, Refusal, StoreUnavailable, Transaction
 from coordinator.stores.sql.schema import Schema, TableOf, row_of
 
 _LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted, holder"
@@ -26,6 +26,9 @@ BACKLOG = f"SELECT lane, COUNT(*), MIN(created_at) FROM {OutboxEntry.table} GROU
 """What waits in the outbox, by target."""
 
 _OTHER_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noqa: S608
+_LEASE_ROWS = TableOf(
+    LEASE_TABLE, "lane", tuple(metadata.tables[LEASE_TABLE].columns.keys()), metadata.tables[LEASE_TABLE]
+)
 
 C = TypeVar("C")
 """A connection of the driver's."""
@@ -53,7 +56,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
         setting = f"{self.lane.upper()}_DATABASE_URL"
         with self.guarded():
-            tables = [self.schema.of(model) for model in (*models, *LANE_MODELS)]
+            tables = [_LEASE_ROWS, *(self.schema.of(model) for model in (*models, *LANE_MODELS))]
             for table in tables:
                 if (problem := self._missing(table)) is not None:
                     raise ConfigurationError(
@@ -61,6 +64,8 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
                         f"run `coordinator migrate` ({problem})"
                     )
             self._check_transactions(tables, setting)
+            for table in tables:
+                self._check_rights(table)
             if must_sync and (problem := self._unsynced()) is not None:
                 raise ConfigurationError(
                     f"the database of {setting} does not sync its commits to disk: {problem}; change it, or accept "
@@ -69,6 +74,17 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
             other = self.first_row(_OTHER_LANES, [self.lane])
         if other is not None:
             raise ConfigurationError(f"the database of {setting} is that of lane {other[0]}: a lane needs its own")
+
+    def _check_rights(self, table: TableOf) -> None:
+        """Raise NotAdmitted where this role may not write a table; nothing is written by that."""
+        for statement in self._explained_writes(table):
+            try:
+                self._explain(statement)
+            except Exception as error:
+                meaning = self.meaning(error)
+                # A view may not be explained, and written all the same.
+                if not isinstance(meaning, Refusal):
+                    raise
 
     def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
         row = self._lease(self.take_over_statement, [self.lane, above + 1, holder, now])
@@ -130,6 +146,13 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
     def _missing(self, table: TableOf) -> str | None:
         """What the server says where this table, or a column of it, is missing."""
 
+    def _explained_writes(self, table: TableOf) -> Sequence[str]:  # noqa: ARG002
+        """Statements that write a table: of what this role may not run there is no plan. Empty: there are no roles."""
+        return ()
+
+    def _explain(self, statement: str) -> None:
+        """Have the server make a plan."""
+
     @abstractmethod
     def _unsynced(self) -> str | None:
         """Why a commit may be lost with the machine's power, if it may be."""
@@ -168,6 +191,17 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
                     # Its session may wait for locks as briefly as a takeover does.
                     self.close()
                 raise
+
+
+def writes(table: TableOf, quote: str) -> Sequence[str]:
+    """Whatever a lane does to a table but reading it."""
+    name, key = f"{quote}{table.name}{quote}", f"{quote}{table.key}{quote}"
+    columns = ", ".join(f"{quote}{column}{quote}" for column in table.columns)
+    return (
+        f"INSERT INTO {name} ({columns}) SELECT {columns} FROM {name}",  # noqa: S608  # names are code, not input
+        f"UPDATE {name} SET {key} = {key}",  # noqa: S608
+        f"DELETE FROM {name}",  # noqa: S608
+    )
 
 
 class SqlTransaction(ABC, Generic[C]):
