@@ -17,16 +17,25 @@ from coordinator.service.errors import ConfigurationError
 
 _TIMEOUT_S = 900.0
 _TERMINATE_TIMEOUT_S = 5.0
-# A package's scripts start its server unless a policy forbids it; a policy that is there already is not ours.
+# A package's scripts start its server unless a policy forbids it; a policy that is there already is not ours. And they
+# have it start at boot, of a new package unless a preset says otherwise: of what was there before nothing is changed.
+# The preset is for services and sockets, since a timer (logrotate's) may be for others too. Its folder may be missing.
 _SCRIPT = """\
 set -e
+PATH="$PATH:/usr/sbin:/usr/bin:/sbin:/bin"
 policy=/usr/sbin/policy-rc.d
+preset=/etc/systemd/system-preset/00-write-coordinator.preset
+made=""
+trap 'rm -f $made; rmdir "${preset%/*}" 2> /dev/null || true' EXIT
+trap 'exit 1' HUP INT TERM
 if [ ! -e "$policy" ]; then
-    trap 'rm -f "$policy"' EXIT
-    trap 'exit 1' HUP INT TERM
+    made="$policy"
     printf '#!/bin/sh\\nexit 101\\n' > "$policy"
     chmod 755 "$policy"
 fi
+mkdir -p "${preset%/*}"
+made="$made $preset"
+printf 'disable *.service\\ndisable *.socket\\n' > "$preset"
 export DEBIAN_FRONTEND=noninteractive
 apt-get install --no-install-recommends -y "$@" || {
     apt-get update

@@ -20,6 +20,15 @@ def make_program(folder: Path, name: str, script: str = "") -> Path:
     return program
 
 
+PRESET = "00-write-coordinator.preset"
+
+
+def _script(directory: Path, policy: Path) -> str:
+    """The real one, with this policy, and presets below this directory."""
+    script = install._SCRIPT.replace("/usr/sbin/policy-rc.d", str(policy))
+    return script.replace("/etc/systemd/system-preset", str(directory / "preset"))
+
+
 @pytest.fixture
 def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine where nothing is installed; the folder that is its PATH."""
@@ -83,7 +92,7 @@ def test_apt_installs_what_is_missing_after_an_update_of_empty_lists(
         f"> {bare}/postgres; {os.path.realpath('/bin/chmod')} 755 {bare}/postgres;; esac",
     )
     monkeypatch.setattr(install, "_become_root", list)
-    monkeypatch.setattr(install, "_SCRIPT", install._SCRIPT.replace("/usr/sbin/policy-rc.d", str(calls.parent)))
+    monkeypatch.setattr(install, "_SCRIPT", _script(tmp_path, calls.parent))
     Installation(print, tmp_path / "apt.log").run()
     wanted = "noninteractive install --no-install-recommends -y postgresql"
     assert calls.read_text().splitlines() == [wanted, "noninteractive update", wanted]
@@ -95,23 +104,29 @@ def test_an_installation_that_does_not_help_is_told_with_the_end_of_its_log(
 ) -> None:
     make_program(bare, "apt-get", "echo E: Unable to locate package; exit 100")
     monkeypatch.setattr(install, "_become_root", list)
-    monkeypatch.setattr(install, "_SCRIPT", install._SCRIPT.replace("/usr/sbin/policy-rc.d", str(tmp_path)))
+    monkeypatch.setattr(install, "_SCRIPT", _script(tmp_path, tmp_path))
     with pytest.raises(ConfigurationError, match="Unable to locate package"):
         Installation(print, tmp_path / "apt.log").run()
 
 
 @pytest.mark.parametrize("there_before", [True, False])
-def test_no_service_is_started_and_a_policy_is_left_as_it_was(
+def test_no_service_is_started_now_or_at_boot_and_all_is_left_as_it_was(
     tmp_path: Path, bare: Path, monkeypatch: pytest.MonkeyPatch, *, there_before: bool
 ) -> None:
     monkeypatch.setenv("PATH", f"{bare}:/usr/bin:/bin")
     policy = tmp_path / "policy-rc.d"
+    presets = tmp_path / "preset"
     if there_before:
         policy.write_text("theirs\n")
-    make_program(bare, "apt-get", f"cat {policy} > {tmp_path}/seen")
+        presets.mkdir()
+        (presets / "90-theirs.preset").write_text("enable *\n")
+    make_program(bare, "apt-get", f"cat {policy} > {tmp_path}/seen; cat {presets}/{PRESET} > {tmp_path}/preset-seen")
     monkeypatch.setattr(install, "_become_root", list)
-    monkeypatch.setattr(install, "_SCRIPT", install._SCRIPT.replace("/usr/sbin/policy-rc.d", str(policy)))
+    monkeypatch.setattr(install, "_SCRIPT", _script(tmp_path, policy))
     with pytest.raises(ConfigurationError):
         Installation(print, tmp_path / "apt.log").run()
     assert (tmp_path / "seen").read_text() == ("theirs\n" if there_before else "#!/bin/sh\nexit 101\n")
     assert policy.exists() == there_before
+    assert (tmp_path / "preset-seen").read_text() == "disable *.service\ndisable *.socket\n"
+    assert [path.name for path in presets.glob("*")] == (["90-theirs.preset"] if there_before else [])
+    assert presets.exists() == there_before
