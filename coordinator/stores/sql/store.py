@@ -56,7 +56,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
         setting = f"{self.lane.upper()}_DATABASE_URL"
         with self.guarded():
-            tables = [_LEASE_ROWS, *(self.schema.of(model) for model in (*models, *LANE_MODELS))]
+            tables = [*(self.schema.of(model) for model in (*models, *LANE_MODELS)), _LEASE_ROWS]
             for table in tables:
                 if (problem := self._missing(table)) is not None:
                     raise ConfigurationError(
