@@ -206,6 +206,17 @@ class TestPostgresql(_Sql):
         ):
             store.check(LEDGER.models)
 
+    def test_the_server_ends_a_read_too_should_its_gateway_be_gone(
+        self, server: Address, names: tuple[str, str, str, str]
+    ) -> None:
+        database, *roles = names
+        urls = [url_of(self.scheme, str(server.hosts[0]), role, f"{HOSTILE}{role}", database) for role in roles]
+        everybody(*urls)[0]()
+        engine = sql_engine(urls[2])
+        with engine.connect() as connection:
+            assert connection.execute(text("SHOW statement_timeout")).scalar() == "5s"
+        engine.dispose()
+
     def test_tls_that_the_server_does_not_offer_is_asked_for_by_all(
         self, server: Address, names: tuple[str, str, str, str]
     ) -> None:

@@ -11,6 +11,11 @@ import psycopg
 
 from coordinator.stores.port import BatchFault, BatchRefused, Conflict, NotAdmitted, StoreError, StoreUnavailable
 
+POOLER: Final = (
+    "PostgreSQL: a pooler (PgBouncer or the like) stands between, and a lane needs a session of its own: give the "
+    "address of the server itself, or of a proxy for TCP; only a gateway may read through a pooler"
+)
+
 _CONFLICTS: Final = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, lock not available
 # Data, integrity, check options, limits, and what the service's own triggers and functions raise.
 _FAULT_CLASSES: Final = {"21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0", "09"}
@@ -22,6 +27,8 @@ _REFUSED_LOGIN: Final = re.compile(
     r"FATAL: +(password authentication failed|no pg_hba\.conf entry|(role|database) \".*\" does not exist)"
     r"|no password supplied"
 )
+# What a pooler says of what a lane sets for its session; PostgreSQL itself takes it.
+_POOLED: Final = re.compile(r"unsupported startup parameter|unrecognized startup parameter")
 _QUERY_CANCELED: Final = "57014"
 _NO_RIGHT: Final = "42501"
 _SCHEMA: Final = {"42P01", "42703", "3F000"}  # no such table, column or schema
@@ -39,11 +46,7 @@ def translated(error: psycopg.Error) -> StoreError:  # noqa: PLR0911  # one retu
     """The port's error for one of the driver's."""
     state, text = error.sqlstate, f"{type(error).__name__}: {' '.join(str(error).split())}"
     if state is None:
-        # The driver's own: it lost the connection, or could not send what a row holds.
-        if isinstance(error, psycopg.DataError | psycopg.NotSupportedError | psycopg.ProgrammingError):
-            return BatchFault(text)
-        kind = NotAdmitted if _REFUSED_LOGIN.search(text) else StoreUnavailable
-        return kind(f"PostgreSQL: {text}")
+        return _of_no_server(error, text)
     if state in _CONFLICTS and error.diag.source_function != _RAISED:
         return Conflict(text)
     if _is_fault(error, state):
@@ -59,6 +62,16 @@ def translated(error: psycopg.Error) -> StoreError:  # noqa: PLR0911  # one retu
     if state[:2] == "42" or is_of_schema(error):
         return StoreUnavailable(f"PostgreSQL: {text}: the schema is not as it must be, run `coordinator migrate`")
     return BatchRefused(f"PostgreSQL: {text}")
+
+
+def _of_no_server(error: psycopg.Error, text: str) -> StoreError:
+    """The driver's own: it got no connection or lost it, or could not send what a row holds."""
+    if isinstance(error, psycopg.DataError | psycopg.NotSupportedError | psycopg.ProgrammingError):
+        return BatchFault(text)
+    if _POOLED.search(text):
+        return NotAdmitted(f"{POOLER} ({text})")
+    kind = NotAdmitted if _REFUSED_LOGIN.search(text) else StoreUnavailable
+    return kind(f"PostgreSQL: {text}")
 
 
 def _is_fault(error: psycopg.Error, state: str) -> bool:

@@ -10,13 +10,12 @@ from typing import Any
 
 import psycopg
 
+from coordinator.stores.postgresql.errors import POOLER
+
 
 def pooler_between(connection: "psycopg.Connection[Any]") -> str | None:
     """Why the connection is no session of the server's; None: it is one."""
     answered = connection.execute("SELECT pg_backend_pid()").fetchone()
     if answered is None or answered[0] == connection.info.backend_pid:
         return None
-    return (
-        "PostgreSQL: a pooler (PgBouncer or the like) stands between, and a lane needs a session of its own: give the "
-        "address of the server itself, or of a proxy for TCP; only a gateway may read through a pooler"
-    )
+    return POOLER

@@ -1,0 +1,87 @@
+"""Behind PgBouncer in transaction mode gateways read what they ask for, and a lane refuses to write."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
+from typing import Any
+
+import pytest
+from sqlalchemy import literal, select
+
+from coordinator.client.database import close_database, fetch, open_database
+from coordinator.dev.install import Installation
+from coordinator.migrations.migrate import migrate
+from coordinator.runtime.addresses import parse_address
+from coordinator.runtime.event_loop import new_event_loop
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.errors import ConfigurationError
+from coordinator.stores.open import open_store
+from coordinator.stores.port import NotAdmitted
+from tests.integration.test_stores import _migrate
+from tests.support.databases import FreshDatabases
+from tests.support.ledger import LEDGER, Account, metadata
+from tests.support.pgbouncer import PGBOUNCER, PgBouncer
+from tests.support.store_contract import NOW, account, changes, commit
+
+ACCOUNTS = metadata.tables["accounts"]
+ROWS = 20
+
+
+@pytest.fixture(params=["", "options,extra_float_digits"], ids=["that refuses options", "that ignores options"])
+def pooled(request: pytest.FixtureRequest, databases: FreshDatabases) -> Iterator[str]:
+    """The address, through PgBouncer, of a database with some accounts."""
+    url = databases.new("USERS_DATABASE_URL")
+    _migrate(url)
+    with closing(open_store(url, LEDGER)) as store:
+        commit(
+            store, store.take_over("holder", NOW), changes(inserts=[account(number) for number in range(1, ROWS + 1)])
+        )
+    address = parse_address(url)
+    directory = Path(mkdtemp(prefix="write-coordinator-pooler-"))
+    directory.chmod(0o755)
+    Installation(print, directory / "install.log", (PGBOUNCER,)).run()
+    users = {str(address.user): str(address.plain_password)}
+    pooler = PgBouncer(
+        directory / "pgbouncer", address.hosts[0].port or 0, users, address.database, ignored=request.param
+    )
+    pooler.start()
+    yield pooler.url
+    pooler.stop()
+    rmtree(directory, ignore_errors=True)
+
+
+def test_each_read_gets_its_own_rows(pooled: str) -> None:
+    """Several gateways share one session of the server's, whose statements no gateway may take for its own."""
+
+    async def read_all() -> None:
+        gateways: list[Any] = [open_database(pooled, pool_max=3) for _ in range(3)]
+
+        async def read(number: int, turn: int) -> None:
+            # Of several forms, each used often enough to be prepared by a driver that does so.
+            columns = [literal(turn % 3).label("form")] * (turn % 3)
+            query = select(*ACCOUNTS.columns, *columns).where(ACCOUNTS.c.id == number)
+            [found] = await fetch(gateways[turn % len(gateways)], query, Account)
+            assert found.id == number
+
+        try:
+            for turn in range(40):
+                await asyncio.gather(*(read(number, turn + number) for number in range(1, ROWS + 1)))
+        finally:
+            for gateway in gateways:
+                await close_database(gateway)
+
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(read_all())
+
+
+def test_a_lane_says_that_it_needs_a_session_of_its_own(pooled: str) -> None:
+    with closing(open_store(pooled, LEDGER)) as store, pytest.raises(NotAdmitted, match=r"pooler .* stands between"):
+        store.check(LEDGER.models)
+
+
+def test_so_does_a_migration(pooled: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"pooler .* stands between"):
+        migrate(LEDGER, DatabaseSettings(database_url=pooled))
