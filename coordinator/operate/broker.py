@@ -1,24 +1,26 @@
-"""What the operator's commands ask of RabbitMQ: lengths of queues."""
+"""What the operator's commands ask of RabbitMQ: lengths of queues, and the end of one that is empty."""
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from msgspec import Struct
-from pika.adapters.blocking_connection import BlockingConnection
+from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
 from pika.adapters.utils.connection_workflow import AMQPConnectorException
 from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedByBroker
 
 from coordinator.operate.output import quiet
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.transports.rabbitmq.address import broker_parameters
 from coordinator.transports.rabbitmq.refusals import not_connected
-from coordinator.transports.rabbitmq.topology import dead_queue_name, queue_name
+from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE, dead_queue_name, queue_name
 
 _NOT_FOUND = 404
 _CLOSED = re.compile(r"ConnectionClosedByBroker: \((\d+)\) ['\"](.*)['\"]")
 _BLOCKED_TIMEOUT_S = 10
+_ARRIVAL_S = 1.0
 
 
 class QueueDepth(Struct, frozen=True, kw_only=True):
@@ -40,9 +42,8 @@ class Broker:
     def depth(self, queue: str) -> QueueDepth | None:
         """None: there is no such queue."""
         try:
-            channel = self._connection.channel()
-            declared = channel.queue_declare(queue, passive=True).method
-            channel.close()
+            with self._channel() as channel:
+                declared = channel.queue_declare(queue, passive=True).method
         except ChannelClosedByBroker as error:
             if error.reply_code == _NOT_FOUND:
                 return None
@@ -55,6 +56,57 @@ class Broker:
     def dead_depth(self, key: str) -> QueueDepth | None:
         """What the broker itself has dead-lettered of a lane, or of a service's effects."""
         return self.depth(dead_queue_name(key))
+
+    def delete_unused(self, key: str) -> str | None:
+        """Delete the queue of a lane, or of a service's effects, if it is empty and nobody consumes it.
+
+        Why not, if not: it is as it was then. RabbitMQ checks nothing of that itself for a quorum queue. So its
+        publishers are cut off first, by its bindings, and what was on its way has time to arrive.
+        """
+        queue = queue_name(key)
+        problem = self._used(queue)
+        if problem is not None:
+            return problem
+        with self._channel() as channel:
+            for exchange in (WRITES_EXCHANGE, SYSTEM_EXCHANGE):
+                channel.queue_unbind(queue, exchange, key)
+        try:
+            self._connection.sleep(_ARRIVAL_S)
+            problem = self._used(queue)
+            if problem is None:
+                with self._channel() as channel:
+                    channel.queue_delete(queue)
+        except BaseException:
+            self._bind(queue, key)
+            raise
+        if problem is not None:
+            self._bind(queue, key)
+        return problem
+
+    def _used(self, queue: str) -> str | None:
+        """Why a queue may not be deleted."""
+        found = self.depth(queue)
+        if found is None:
+            return f"there is no queue {queue}"
+        if found.consumers:
+            return f"queue {queue} has consumers: stop its processes first"
+        if found.ready:
+            return f"queue {queue} holds {found.ready} messages, which are nowhere else: have them applied first"
+        return None
+
+    def _bind(self, queue: str, key: str) -> None:
+        """As its processes do, at their start too: so it is no harm if this cannot be done."""
+        exchanges = (SYSTEM_EXCHANGE,) if key.startswith(EFFECTS_PREFIX) else (WRITES_EXCHANGE, SYSTEM_EXCHANGE)
+        with suppress(AMQPError), self._channel() as channel:
+            for exchange in exchanges:
+                channel.queue_bind(queue, exchange, key)
+
+    @contextmanager
+    def _channel(self) -> Iterator[BlockingChannel]:
+        """One of its own for each question: the broker closes it where it refuses."""
+        channel = self._connection.channel()
+        yield channel
+        channel.close()
 
 
 @contextmanager

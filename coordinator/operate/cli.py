@@ -6,6 +6,7 @@ from coordinator.operate.dead import dead
 from coordinator.operate.lanes import accept_loss, cancel, log_group, pause, resume, show_command
 from coordinator.operate.outbox import outbox
 from coordinator.operate.parked import parked
+from coordinator.operate.queue import queue_group
 from coordinator.operate.send import drain, send
 from coordinator.operate.status import status
 
@@ -22,4 +23,5 @@ COMMANDS: tuple[click.Command, ...] = (
     cancel,
     drain,
     log_group,
+    queue_group,
 )
