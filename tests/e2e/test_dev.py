@@ -19,7 +19,7 @@ from coordinator.dev.servers.process import Process
 from coordinator.registry import APP_SETTING
 from tests.support.system import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 ROOT = Path(__file__).parents[2]
 APP = "tests.support.shop:APP"
@@ -30,25 +30,42 @@ PORTS = {
 PLACED = 3
 
 
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """One that PostgreSQL's own user can enter, unlike pytest's."""
+AWKWARD = "feature%2Fx it's \"#ü$HOME; :é"
+"""A branch's name as a folder's, and what else a name may have."""
+
+
+@pytest.fixture(params=["checkout", AWKWARD], ids=["as_it_is", "below_an_awkward_folder"])
+def checkout(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A copy of this one, where PostgreSQL's own user can enter, unlike in pytest's."""
     path = Path(tempfile.mkdtemp(prefix="write-coordinator-dev-"))
     path.chmod(0o755)
-    yield path / "run"
+    copy: Path = path / request.param
+    copy.mkdir()
+    for package in ("coordinator", "tests"):
+        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    yield copy
     shutil.rmtree(path)
+
+
+@pytest.fixture
+def directory(checkout: Path) -> Path:
+    return checkout / ".dev"
 
 
 def command(directory: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "coordinator", "dev", "--app", APP, "--dir", str(directory), *options]
 
 
-def test_somebody_else_s_service_comes_up_with_what_it_declares_and_nothing_else(directory: Path) -> None:
+def test_somebody_else_s_service_comes_up_with_what_it_declares_and_nothing_else(
+    checkout: Path, directory: Path
+) -> None:
     environment = {name: value for name, value in os.environ.items() if name != APP_SETTING} | PORTS
     log_path = directory.parent / "dev.log"
-    run = Process(command(directory, "--servers", "native"), log_path=log_path, environment=environment)
+    run = Process(
+        command(directory, "--servers", "native"), log_path=log_path, environment=environment, directory=checkout
+    )
     try:
-        wait_until(lambda: not run.alive or "Ctrl-C stops everything" in log_path.read_text(), "all of it", run, 120)
+        wait_until(lambda: not run.alive or "Ctrl-C stops everything" in log_path.read_text(), "all of it", run, 240)
         assert run.alive, log_path.read_text()
         outcomes = place_orders(f"http://127.0.0.1:{PORTS['DEV_ORDERS_PORT']}")
         assert [(outcome["status"], outcome["sequence"]) for outcome in outcomes] == [
@@ -72,7 +89,7 @@ def test_somebody_else_s_service_comes_up_with_what_it_declares_and_nothing_else
         "CARRIER_URL": f"http://127.0.0.1:{PORTS['DEV_CARRIER_PORT']}",
         "CARRIER_TELLS": f"http://127.0.0.1:{PORTS['DEV_ORDERS_PORT']}/carrier",
     }
-    subprocess.run(command(directory, "--clean"), env=environment, cwd=ROOT, check=True)
+    subprocess.run(command(directory, "--clean"), env=environment, cwd=checkout, check=True)
     assert not directory.exists()
 
 

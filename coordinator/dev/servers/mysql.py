@@ -80,7 +80,7 @@ class MySQL(Server):
     def _launch(self) -> Process:
         options = [
             f"--datadir={self.data}",
-            f"--tmpdir={self._temporary}",
+            f"--tmpdir=../{self._temporary.name}",  # relative: a colon in the path would begin another
             f"--init-file={self._first_statements}",
             f"--bind-address={HOST}",
             f"--port={self.port}",

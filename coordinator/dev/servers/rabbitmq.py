@@ -16,7 +16,7 @@ from coordinator.dev.servers.addresses import HOST, amqp_url
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.programs import require
-from coordinator.dev.servers.rabbitmq_home import without_plugins
+from coordinator.dev.servers.rabbitmq_home import is_plain, without_plugins
 from coordinator.dev.servers.server import Server
 
 _CONFIGURATION = """\
@@ -147,6 +147,12 @@ class RabbitMQ(Server):
             directory=self.directory,
         )
 
+    @property
+    def _data_as_it_is_told(self) -> str:
+        """RabbitMQ looks how much room is left there by a shell's command, and escapes nothing: a # or a quote in a
+        folder's name would keep it waiting for ever. So it is told of it as a folder of its working directory."""
+        return str(self.data) if is_plain(self.data) else f"/proc/self/cwd/{self.data.name}"
+
     def _environment(self) -> dict[str, str]:
         return {
             "HOME": str(self.directory),  # the Erlang cookie's place
@@ -154,7 +160,7 @@ class RabbitMQ(Server):
             "RUNNING_UNDER_SYSTEMD": "true",
             "RABBITMQ_NODENAME": _NODE,
             "RABBITMQ_DIST_PORT": str(self.dist_port),
-            "RABBITMQ_MNESIA_BASE": str(self.data),
+            "RABBITMQ_MNESIA_BASE": self._data_as_it_is_told,
             "RABBITMQ_LOG_BASE": str(self.directory),
             "RABBITMQ_LOGS": "-",
             "RABBITMQ_PID_FILE": str(self.directory / "rabbitmq.pid"),
