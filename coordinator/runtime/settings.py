@@ -5,9 +5,9 @@ capitals: `LaneSettings.batch_commands_max` is `LANE_BATCH_COMMANDS_MAX`. docs/O
 """
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -339,13 +339,20 @@ class TelemetrySettings(BaseSettings, Limits):
     metrics_host: str = Field(default="127.0.0.1", description="Where a coordinator serves /metrics.")
 
 
-def _described(problem: ErrorDetails, prefix: str) -> str:
+def _is_secret(group: type[BaseSettings], field: str) -> bool:
+    known = group.model_fields.get(field)
+    return known is not None and SecretStr in (known.annotation, *get_args(known.annotation))
+
+
+def _described(problem: ErrorDetails, prefix: str, group: type[BaseSettings]) -> str:
     text = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:
         # Of several settings that do not fit: it names them.
         return text
     name = str(problem["loc"][0]).upper()
     if problem["type"] == "missing":
+        return f"{prefix}{name}: {text}"
+    if _is_secret(group, name.lower()):
         return f"{prefix}{name}: {text}"
     value = str(problem["input"])
     shown = repr(value)
@@ -368,5 +375,5 @@ def load(group: type[_Read], *, prefix: str | None = None) -> _Read:
     try:
         return group(_env_prefix=shown_prefix)
     except ValidationError as error:
-        lines = [_described(problem, shown_prefix.upper()) for problem in error.errors()]
+        lines = [_described(problem, shown_prefix.upper(), group) for problem in error.errors()]
         raise ConfigurationError("; ".join(lines)) from None

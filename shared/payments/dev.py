@@ -19,11 +19,10 @@ def _webhook_secret(place: Place) -> str:
 
 
 def _command(place: Place) -> list[str]:
-    """What it charged is kept in the directory."""
+    """What it charged is kept in the directory. Its secret is in its environment, where `ps` does not show it."""
     command = [sys.executable, "-m", "shared.payments.sandbox"]
     command += ["--port", str(place.port), "--data", str(place.directory / "sandbox.db")]
     command += ["--webhook-url", f"{place.gateway_url}{WEBHOOK_PATH}"]
-    command += ["--webhook-secret", _webhook_secret(place)]
     return command
 
 

@@ -318,7 +318,8 @@ def test_the_sandbox_is_where_the_payments_processes_look_for_it_and_tells_the_g
     gateway = urlsplit(options["webhook-url"])
     assert gateway.hostname is not None
     assert COMPOSE_SERVICES[gateway.hostname]["command"][-1] == str(gateway.port)
-    assert options["webhook-secret"] == COMPOSE_SERVICES[gateway.hostname]["environment"]["STRIPE_WEBHOOK_SECRET"]
+    secret = COMPOSE_SERVICES[gateway.hostname]["environment"]["STRIPE_WEBHOOK_SECRET"]
+    assert COMPOSE_SERVICES["sandbox"]["environment"] == {"STRIPE_WEBHOOK_SECRET": secret}
     sandbox_command.make_context("sandbox", list(command))
 
 

@@ -147,6 +147,12 @@ def test_an_address_of_a_broker_that_is_none_is_refused_without_showing_it(
     assert re.search(r"secret|cret|ret@", text) is None
 
 
+def test_a_setting_that_is_a_secret_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = refusal(monkeypatch, StripeSettings, STRIPE_METADATA_KEY="hunter2")
+    assert said.startswith("STRIPE_METADATA_KEY: ")
+    assert "hunter2" not in said
+
+
 @pytest.mark.parametrize(
     "url",
     ["amqp://h", "amqp://g:p@h", "amqps://g:p@h:1/", "amqp://g:p%40ss%25@h:1/my%2Fvhost", "amqp://g:p@[::1]:5673/%2F"],

@@ -15,7 +15,14 @@ from shared.payments.sandbox.defaults import API_KEY, PORT, WEBHOOK_SECRET
 @click.option("--data", type=click.Path(path_type=Path, dir_okay=False), help="A SQLite file; without it, memory.")
 @click.option("--api-key", default=API_KEY, show_default=True, help="The only key that is accepted.")
 @click.option("--webhook-url", help="Where events go; without it, nowhere.")
-@click.option("--webhook-secret", default=WEBHOOK_SECRET, show_default=True, help="What events are signed with.")
+@click.option(
+    "--webhook-secret",
+    default=WEBHOOK_SECRET,
+    envvar="STRIPE_WEBHOOK_SECRET",
+    show_envvar=True,
+    show_default=True,
+    help="What events are signed with.",
+)
 def main(host: str, port: int, data: Path | None, api_key: str, webhook_url: str | None, webhook_secret: str) -> None:
     """A payment provider that charges nobody, and speaks the part of Stripe's API that we use."""
     if data is not None:
