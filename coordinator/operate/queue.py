@@ -4,7 +4,7 @@ import click
 
 from coordinator.arguments import LANE
 from coordinator.operate.broker import broker
-from coordinator.operate.output import Refused, json_option, print_json, refusing
+from coordinator.operate.output import CommandRefused, json_option, print_json, refusing
 from coordinator.registry import registry
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.outside_calls import effects_key
@@ -34,7 +34,7 @@ def delete(lane: str, *, is_of_effects: bool, as_json: bool) -> None:
     with broker(load(BrokerSettings)) as connected:
         problem = connected.delete_unused(key)
     if problem is not None:
-        raise Refused(problem)
+        raise CommandRefused(problem)
     if as_json:
         print_json({"lane": lane, "key": key, "deleted": True})
     else:

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from coordinator.migrations.migrate import migrate
+from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
@@ -396,7 +397,8 @@ class TestMongoStore(_ServerContract):
 class _LaneOnServer(_OnServer):
     @pytest.fixture
     def accept_loss(self, url: str) -> Iterator[AcceptLoss]:
-        with closing(kind_of(url).open_admin(url, LEDGER.name)) as admin:
+        address = parse_address(url)
+        with closing(kind_of(address).open_admin(address, LEDGER.name)) as admin:
             yield lambda sequence: admin.accept_loss(sequence, NOW)
 
 

@@ -6,13 +6,13 @@ from typing import ClassVar
 
 import psycopg
 
-from coordinator.dev.install import Program
+from coordinator.dev.install import NeededProgram
 from coordinator.dev.servers.addresses import HOST
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.programs import require
 from coordinator.dev.servers.server import Server
 
-PGBOUNCER = Program(("pgbouncer",), "pgbouncer")
+PGBOUNCER = NeededProgram(("pgbouncer",), "pgbouncer")
 
 
 class PgBouncer(Server):

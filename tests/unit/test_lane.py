@@ -11,6 +11,7 @@ import pytest
 
 from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.unit_of_work import BatchWork
+from coordinator.runtime.addresses import parse_address
 from coordinator.service.rows import R, by_key
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import Series
@@ -59,7 +60,8 @@ class TestLaneOnSqlite(LaneContract, ContinuationContract, OriginContract, Lette
 
     @pytest.fixture
     def accept_loss(self, path: str) -> Iterator[AcceptLoss]:
-        with closing(kind_of(f"sqlite:///{path}").open_admin(f"sqlite:///{path}", LEDGER.name)) as admin:
+        address = parse_address(f"sqlite:///{path}")
+        with closing(kind_of(address).open_admin(address, LEDGER.name)) as admin:
             yield lambda sequence: admin.accept_loss(sequence, NOW)
 
 
