@@ -23,6 +23,9 @@ FOLDERS: Final = {
 }
 """By the scheme of an address: the folder of `coordinator/stores` in which its kind of database is."""
 
+_BY_SERVICE_RECORD: Final = {"mongodb+srv": "mongodb"}
+"""The same, where the hosts stand in the DNS."""
+
 WITHOUT_SERVER: Final = frozenset({"sqlite"})
 """Of these schemes, those of a file: no process of another machine reads it."""
 
@@ -86,11 +89,11 @@ class Address(Struct, frozen=True, kw_only=True):
     @property
     def folder(self) -> str:
         """Which folder of `coordinator/stores` has its kind of database. Raises ConfigurationError for none."""
-        scheme = self.scheme.removesuffix("+srv")
-        if scheme not in FOLDERS:
+        folder = FOLDERS.get(self.scheme) or _BY_SERVICE_RECORD.get(self.scheme)
+        if folder is None:
             *others, last = FOLDERS
-            raise ConfigurationError(f"no kind of database for {scheme!r}: use {', '.join(others)} or {last}")
-        return FOLDERS[scheme]
+            raise ConfigurationError(f"no kind of database for {self.scheme!r}: use {', '.join(others)} or {last}")
+        return folder
 
     @property
     def plain_password(self) -> str | None:

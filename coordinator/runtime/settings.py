@@ -35,7 +35,13 @@ def _checked(url: str) -> str:
 
 
 def _names_a_database(url: str) -> str:
-    if not parse_address(_checked(url)).database:
+    try:
+        address = parse_address(url)
+        # Raises where there is no such kind.
+        _ = address.folder
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from None
+    if not address.database:
         raise ValueError("it must name a database, behind the host and a /")
     return url
 

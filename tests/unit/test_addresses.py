@@ -96,6 +96,7 @@ WRONG = {
     "mongodb://u:hunter2@h/": "must name a database",
     "sqlite://": "sqlite:///",
     "sqlite:///": "names no file",
+    "postgresql+srv://u:hunter2@h/d": "no kind of database for 'postgresql+srv'",
     "postgres://u:hunter2@h/d": "postgresql",
     "postgresql+psycopg://u:hunter2@h/d": "postgresql",
     "hunter2": "no address",
