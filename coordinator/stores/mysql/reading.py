@@ -1,10 +1,13 @@
 """aiomysql's connections, for reads."""
 
-from typing import Any
+import asyncio
+from typing import Any, Final
 
 from aiomysql import Connection
 from pymysql.constants import CLIENT, CR
 from pymysql.err import OperationalError
+
+_END_TIMEOUT_S: Final = 1.0
 
 
 class ReadingConnection(Connection):  # type: ignore[misc]  # aiomysql has no types
@@ -18,7 +21,25 @@ class ReadingConnection(Connection):  # type: ignore[misc]  # aiomysql has no ty
         """Before the password is sent."""
         if self._requires_tls and not self.server_capabilities & CLIENT.SSL:
             raise OperationalError(CR.CR_SSL_CONNECTION_ERROR, "TLS is asked for, and the server offers none")
-        await super()._request_authentication()
+        try:
+            await super()._request_authentication()
+        except BaseException:
+            # aiomysql's way to close it would wait for the server to end TLS, and nobody waits for that.
+            if self._writer is not None:
+                self._writer.transport.abort()
+            raise
+
+    async def ensure_closed(self) -> None:
+        """Take leave, and return once the connection is gone: aiomysql would leave the end of TLS to the loop."""
+        writer = self._writer
+        await super().ensure_closed()
+        if writer is None:
+            return
+        try:
+            async with asyncio.timeout(_END_TIMEOUT_S):
+                await writer.wait_closed()
+        except (OSError, TimeoutError):
+            writer.transport.abort()
 
 
 async def connect(**arguments: Any) -> ReadingConnection:
