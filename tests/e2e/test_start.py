@@ -151,7 +151,7 @@ def held(system: System) -> str | None:
             body = response.read()
     except HTTPError as unready:
         body = unready.read()
-    reason: str | None = json.loads(body)["held"]
+    reason: str | None = json.loads(body)["reason"]
     return reason
 
 
