@@ -12,8 +12,8 @@ from msgspec import Struct
 
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command, encoded, validated
-from coordinator.service.errors import CommandFailed, CommandRejected, InvalidCommand, OutcomeUnreadable
-from coordinator.service.ids import command_id_for, is_system_id, new_command_id
+from coordinator.service.errors import CommandFailed, CommandRejected, OutcomeUnreadable
+from coordinator.service.ids import command_id_for, new_command_id
 from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome
 
@@ -27,14 +27,15 @@ class Writes(Protocol):
         `wait_s` bounds the wait for it (None: the adapter's own limit; 0: return as soon as the command is safe).
         Raises CommandPending when the command is safe but not settled yet, Unavailable when it was not accepted, and
         OutcomeUnknown, which is one, when that is not known: issued again with the same id it is applied once at most.
-        InvalidCommand for a stranger's command with an id of the system's own.
+        InvalidCommand for an id that is no UUID, or is of the system's own form in a stranger's command, and for a type
+        or an option that no message can have (coordinator/protocol/issuing.py).
         """
 
 
 class WriteOptions(Struct, frozen=True, kw_only=True):
     """How one command is issued.
 
-    `idempotency_key` (or `command_id`, a UUID) makes repeating safe across processes: the same key with the same
+    `idempotency_key` (or `command_id`, a UUID in either case) makes repeating safe across processes: the same key with the same
     content returns the first outcome. `expected_version` applies the command only to that version of its target.
     After `deadline` it is not applied. `wait_s` as in `Writes.issue`. `parsed` is a command that `parse` has made: if
     that is the one that is issued, it is not checked again.
@@ -63,14 +64,6 @@ class Written(Struct, Generic[T], frozen=True):
     replayed: bool
 
 
-def check_id(message: CommandMessage) -> None:
-    """Raises InvalidCommand for a stranger's command with an id of the form that only the system's own have."""
-    command_id = message.command_id or ""
-    if message.origin == "public" and is_system_id(command_id):
-        text = f"ids of UUID version 8 are the system's own: choose another version than that of {command_id}"
-        raise InvalidCommand(text, code="reserved_command_id", field="command_id")
-
-
 async def execute(
     writes: Writes, command: Command, result: type[T], options: WriteOptions, *, origin: Origin = "public"
 ) -> Written[T]:
@@ -81,7 +74,8 @@ async def execute(
     arguments = encoded(command) if command is options.parsed else validated(command)[1]
     lane = command.lane()
     if options.command_id is not None:
-        command_id = options.command_id
+        # As whoever carries it spells it.
+        command_id = options.command_id.lower()
     elif options.idempotency_key is not None:
         command_id = command_id_for(lane, options.idempotency_key)
     else:
@@ -95,7 +89,6 @@ async def execute(
         traceparent=options.traceparent,
         origin=origin,
     )
-    check_id(message)
     return value_of(await writes.issue(lane, message, options.wait_s), command_id, result)
 
 

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct, defstruct
 
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.ids import is_uuid
+from coordinator.service.text import is_encodable
 
 TYPE_CHARACTERS_MAX: Final = 100
 LANE_CHARACTERS_MAX: Final = 64
@@ -78,7 +79,10 @@ def _name(value: object) -> str | None:
 
 
 def _short_text(value: object) -> str | None:
-    return value if isinstance(value, str) and len(value) <= TYPE_CHARACTERS_MAX else None
+    if not isinstance(value, str) or len(value) > TYPE_CHARACTERS_MAX:
+        return None
+    # JSON cannot say half of a pair, and nothing could encode it.
+    return value if value.isascii() or is_encodable(value) else None
 
 
 def _other_type(value: object) -> str | None:

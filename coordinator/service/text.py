@@ -9,3 +9,12 @@ def storable(text: str, characters_max: int) -> str:
 def storable_end(text: str, characters_max: int) -> str:
     """The end of a text, likewise: of a traceback it says most."""
     return storable(text[-characters_max:], characters_max)
+
+
+def is_encodable(text: str) -> bool:
+    """Whether it has no half of a surrogate pair: UTF-8 has none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

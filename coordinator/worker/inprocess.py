@@ -15,12 +15,12 @@ from typing import Any, NamedTuple, NoReturn, Self
 
 import structlog
 
-from coordinator.client.writes import check_id
 from coordinator.effects.worker import EffectWorker
 from coordinator.lane.delivery import Settlement
 from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
 from coordinator.lane.tenancy import Clock
+from coordinator.protocol.issuing import issuable
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.clock import utc_now
 from coordinator.runtime.settings import EffectSettings, LaneSettings
@@ -152,11 +152,11 @@ class InProcessWrites:
 
     async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
         local = self._lanes.get(lane)
+        message = issuable(message)
         if local is None or self._loop is None:
             raise BrokerUnavailable(f"this process runs no lane {lane!r}")
         if local.lost_reason is not None:
             raise BrokerUnavailable(local.lost_reason)
-        check_id(message)
         self._issued += 1
         correlation_id = str(self._issued)
         outcome: asyncio.Future[Outcome] = self._loop.create_future()

@@ -17,6 +17,8 @@ from coordinator.service.outcome import Outcome
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.writes import RabbitWrites
 
+A, B, C, D, E = (f"00000000-0000-7000-8000-00000000000{number}" for number in range(5))
+
 
 class Channel:
     """Takes everything."""
@@ -77,7 +79,7 @@ class UnreadableLog:
 async def test_an_entry_that_cannot_be_read_lets_nobody_wait_for_ever() -> None:
     log: Any = UnreadableLog()
     writes = RabbitWrites(BrokerSettings(), confirm_timeout_s=1, wait_s=1, in_flight_max=9, log=log)
-    message = CommandMessage(command_id="a", type="users.create", arguments=b"{}")
+    message = CommandMessage(command_id=A, type="users.create", arguments=b"{}")
     entry = InFlight(message, asyncio.get_running_loop().create_future(), 1.0)
     writes._outcome_is_late([entry])
     async with asyncio.timeout(5):
@@ -135,32 +137,32 @@ async def test_an_outcome_of_a_command_that_is_no_longer_remembered_is_nobody_el
     """Its id comes again with another content, while more commands wait than are remembered."""
     issuing = Issuing(monkeypatch)
     async with asyncio.timeout(9):
-        await issuing.leave("a", "b", "c")
-        again = await issuing.issue("a")
+        await issuing.leave(A, B, C)
+        again = await issuing.issue(A)
         for message, command_id in enumerate("abc"):
             issuing.reply(command_id, message)
         assert not again.done()
-        issuing.reply("a", 3, "rejected")
+        issuing.reply(A, 3, "rejected")
         assert (await again).status == "rejected"
         # Those that were forgotten have been told: commands travel in packs again.
-        assert not issuing.writes._is_expected("d")
+        assert not issuing.writes._is_expected(D)
 
 
 async def test_an_outcome_of_another_lane_ends_no_caution(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lanes have no order among them: those that were forgotten of this one may yet be told."""
     issuing = Issuing(monkeypatch)
     async with asyncio.timeout(9):
-        await issuing.leave("a", "b", "c")
-        other = await issuing.issue("d", "items")
-        issuing.reply("d", 3)
+        await issuing.leave(A, B, C)
+        other = await issuing.issue(D, "items")
+        issuing.reply(D, 3)
         await other
-        assert issuing.writes._is_expected("a")
-        again = await issuing.issue("a")
-        issuing.reply("a", 0, is_pack=True, is_told=False)
+        assert issuing.writes._is_expected(A)
+        again = await issuing.issue(A)
+        issuing.reply(A, 0, is_pack=True, is_told=False)
         assert not again.done()
-        issuing.reply("a", 4, "rejected")
+        issuing.reply(A, 4, "rejected")
         assert (await again).status == "rejected"
-        assert not issuing.writes._is_expected("e")
+        assert not issuing.writes._is_expected(E)
 
 
 async def test_an_outcome_of_what_was_parked_goes_to_its_own_message_only(
@@ -169,15 +171,15 @@ async def test_an_outcome_of_what_was_parked_goes_to_its_own_message_only(
     """It comes later than its lane's order has it, when those that were forgotten seem to be told."""
     issuing = Issuing(monkeypatch)
     async with asyncio.timeout(9):
-        await issuing.leave("a", "b", "c")
-        other = await issuing.issue("d")
-        issuing.reply("d", 3)
+        await issuing.leave(A, B, C)
+        other = await issuing.issue(D)
+        issuing.reply(D, 3)
         await other
-        assert not issuing.writes._is_expected("a")
-        again = await issuing.issue("a")
-        issuing.reply("a", 0)
+        assert not issuing.writes._is_expected(A)
+        again = await issuing.issue(A)
+        issuing.reply(A, 0)
         assert not again.done()
-        issuing.reply("a", 4, "rejected")
+        issuing.reply(A, 4, "rejected")
         assert (await again).status == "rejected"
 
 
@@ -186,11 +188,11 @@ async def test_a_command_that_is_no_longer_remembered_is_not_said_to_be_unknown(
 ) -> None:
     issuing = Issuing(monkeypatch)
     async with asyncio.timeout(9):
-        await issuing.leave("a", "b")
-        assert [issuing.writes.pending(each) for each in "abz"] == [True, True, False]
-        await issuing.leave("c")
+        await issuing.leave(A, B)
+        assert [issuing.writes.pending(each) for each in (A, B, E)] == [True, True, False]
+        await issuing.leave(C)
         assert [issuing.writes.pending(each) for each in "abcz"] == [None, True, True, None]
-        last = await issuing.issue("d")
-        issuing.reply("d", 3)
+        last = await issuing.issue(D)
+        issuing.reply(D, 3)
         await last
         assert issuing.writes.pending("z") is False

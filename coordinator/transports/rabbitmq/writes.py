@@ -12,7 +12,7 @@ import pika
 import structlog
 
 from coordinator.client.command_log import CommandLog
-from coordinator.client.writes import check_id
+from coordinator.protocol.issuing import issuable
 from coordinator.protocol.outcomes import decode_outcome, decode_outcomes
 from coordinator.protocol.packing import InFlight, Pack, packs_of
 from coordinator.protocol.wire import (
@@ -189,7 +189,7 @@ class RabbitWrites:
         await self._publisher.close()
 
     async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
-        check_id(message)
+        message = issuable(message)
         if self._in_flight >= self._in_flight_max:
             raise Overloaded(f"{self._in_flight_max} commands are under way here already")
         if not self._publisher.is_ready:

@@ -1,0 +1,47 @@
+"""What every door checks of a command before it is issued, whatever carries it.
+
+A lane that gets messages of strangers from a broker checks them again (`decoding.py`): there, whatever is wrong becomes
+the outcome.
+"""
+
+from typing import Any, Final
+
+import msgspec
+
+from coordinator.protocol.fields import ID, OPTIONS, TYPE
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.errors import InvalidCommand
+from coordinator.service.ids import is_system_id
+
+_check_id, _check_type = ID.form.check, TYPE.form.check
+_CHECKS: Final = tuple((field.attribute, field.form.check, field) for field in OPTIONS)
+
+
+def issuable(message: CommandMessage) -> CommandMessage:
+    """The command as it is issued: its id in small letters, so that it is one command in each spelling.
+
+    An option that is wrong, and of no weight, is left out. Raises InvalidCommand for what is wrong beside, and for a
+    stranger's command with an id of the form that only the system's own have.
+    """
+    command_id: str | None = _check_id(message.command_id)
+    if command_id is None:
+        raise _invalid("invalid_command_id", ID.attribute, ID.form.words, message.command_id)
+    if message.origin == "public" and is_system_id(command_id):
+        text = f"ids of UUID version 8 are the system's own: choose another version than that of {command_id}"
+        raise InvalidCommand(text, code="reserved_command_id", field=ID.attribute)
+    if _check_type(message.type) is None:
+        raise _invalid("missing_command_type", TYPE.attribute, TYPE.form.words, message.type)
+    if (message.publisher is None) != (message.publisher_seq is None):
+        raise InvalidCommand("publisher and publisher_seq belong together", code="invalid_header", field="publisher")
+    changes: dict[str, Any] = {} if command_id == message.command_id else {ID.attribute: command_id}
+    for name, check, field in _CHECKS:
+        value = getattr(message, name)
+        if value is not None and (checked := check(value)) != value:
+            if checked is None and field.form.words is not None:
+                raise _invalid("invalid_header", name, field.form.words, value)
+            changes[name] = checked
+    return msgspec.structs.replace(message, **changes) if changes else message
+
+
+def _invalid(code: str, name: str, words: str | None, value: object) -> InvalidCommand:
+    return InvalidCommand(f"{name} must be {words}, not {str(value)[:100]!a}", code=code, field=name)
