@@ -35,7 +35,7 @@ class Writes(Protocol):
 class WriteOptions(Struct, frozen=True, kw_only=True):
     """How one command is issued.
 
-    `idempotency_key` (or `command_id`, a UUID in either case) makes repeating safe across processes: the same key with the same
+    `idempotency_key` (or `command_id`, a UUID) makes repeating safe across processes: the same key with the same
     content returns the first outcome. `expected_version` applies the command only to that version of its target.
     After `deadline` it is not applied. `wait_s` as in `Writes.issue`. `parsed` is a command that `parse` has made: if
     that is the one that is issued, it is not checked again.

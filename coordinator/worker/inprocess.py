@@ -87,13 +87,14 @@ class InProcessWrites:
 
     @property
     def connected(self) -> bool:
-        """Whether every lane of this process takes commands."""
-        return self._loop is not None and all(lane.lost_reason is None for lane in self._lanes.values())
+        """Whether every lane of this process takes commands, and gets on with them."""
+        return not self.unready_reason
 
     @property
     def unready_reason(self) -> str:
-        reasons = [lane.lost_reason for lane in self._lanes.values() if lane.lost_reason is not None]
-        return reasons[0] if reasons else "" if self._loop is not None else "it is not started"
+        if self._loop is None:
+            return "it is not started"
+        return next((reason for lane in self._lanes.values() if (reason := lane.unready_reason) is not None), "")
 
     def pending(self, command_id: str) -> bool:
         return any(lane.pending(command_id) for lane in self._lanes.values())
@@ -151,8 +152,8 @@ class InProcessWrites:
         await self.close()
 
     async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
-        local = self._lanes.get(lane)
         message = issuable(message)
+        local = self._lanes.get(lane)
         if local is None or self._loop is None:
             raise BrokerUnavailable(f"this process runs no lane {lane!r}")
         if local.lost_reason is not None:
@@ -293,12 +294,21 @@ class _LocalLane:
         )
         self._thread = threading.Thread(target=self._run, name=f"lane {service.name}", daemon=True)
         self._queue: LocalQueue | None = None
+        self._worker: LaneWorker | None = None
 
     @property
     def queue(self) -> LocalQueue:
         if self._queue is None:
             raise BrokerUnavailable(f"lane {self.name} is not started")
         return self._queue
+
+    @property
+    def unready_reason(self) -> str | None:
+        """Why its commands are not safe, or do not get their outcomes; None: they are, and do."""
+        if self.lost_reason is not None or self._queue is None or self._worker is None:
+            return self.lost_reason
+        suspended = self._worker.suspended_reason
+        return self._queue.unready_reason if suspended is None else f"lane {self.name} is suspended: {suspended}"
 
     def pending(self, command_id: str) -> bool:
         return self._queue is not None and self._queue.pending(command_id)
@@ -316,9 +326,10 @@ class _LocalLane:
         )
 
     def deliver(self) -> None:
-        """Have the queue deliver: what was accepted before comes first."""
-        self._worker = LaneWorker(self.name, self._lane, self._inbox, self.queue, self._projection, self._settings)
-        self.queue.start(self._worker.confirm_emitted)
+        """Have the queue deliver: what was accepted before comes first. Raises ConfigurationError."""
+        worker = LaneWorker(self.name, self._lane, self._inbox, self.queue, self._projection, self._settings)
+        self.queue.start(worker.confirm_emitted)
+        self._worker = worker
 
     def start(self) -> None:
         self._thread.start()
@@ -331,7 +342,8 @@ class _LocalLane:
                 # With a delivery the lane takes over, and so publishes what the process before it left. If the database
                 # is away there may be something: the lane waits for it.
                 self.queue.wake(marker_id(oldest_id))
-            self._worker.run()
+            if self._worker is not None:
+                self._worker.run()
         except Exception as error:
             log.exception("lane_failed", lane=self.name)
             self._lose(

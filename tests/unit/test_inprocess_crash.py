@@ -13,10 +13,11 @@ from coordinator.client.writes import WriteOptions, execute
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import CommandPending, ConfigurationError, OutcomeUnknown, Overloaded
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
-from coordinator.transports.inprocess.journal import FileJournal
+from coordinator.transports.inprocess.journal import FileJournal, JournalUnavailable
 from coordinator.transports.inprocess.queue import COMMAND_BYTES, QUEUE_BYTES_MAX
 from coordinator.worker.inprocess import InProcessWrites
 from tests.support.ledger import LEDGER, Account, OpenAccount
+from tests.support.system import wait_until
 
 ROOT = Path(__file__).parents[2]
 WITHIN_S = 20.0
@@ -111,3 +112,30 @@ async def test_who_cannot_be_told_that_it_is_safe_is_told_so(path: str, monkeypa
     async with asyncio.timeout(WITHIN_S), writes_on(path) as writes:
         with pytest.raises(OutcomeUnknown, match="would be lost with this process"):
             await execute(writes, OpenAccount(owner="a"), Account, WriteOptions(wait_s=0))
+
+
+async def test_a_lane_that_is_suspended_or_cannot_write_its_journal_is_not_connected(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as somebody:
+        async with asyncio.timeout(WITHIN_S), writes_on(path) as writes:
+            await execute(writes, OpenAccount(owner="a"), Account, WriteOptions())
+            assert (writes.connected, writes.unready_reason) == (True, "")
+            somebody.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(CommandPending):
+                await execute(writes, OpenAccount(owner="b"), Account, WriteOptions(wait_s=0))
+            await asyncio.to_thread(wait_until, lambda: not writes.connected, "it is suspended")
+            assert "lane ledger is suspended: " in writes.unready_reason
+            somebody.execute("ROLLBACK")
+            await asyncio.to_thread(wait_until, lambda: writes.connected, "it goes on")
+            monkeypatch.setattr(FileJournal, "write", _full)
+            somebody.execute("BEGIN EXCLUSIVE")
+            with pytest.raises(OutcomeUnknown, match="not safe"):
+                await execute(writes, OpenAccount(owner="c"), Account, WriteOptions(wait_s=0))
+            somebody.execute("ROLLBACK")
+            await execute(writes, OpenAccount(owner="d"), Account, WriteOptions())
+            assert writes.unready_reason == "the journal of lane ledger cannot be written: the disk is full"
+
+
+def _full(*_: object) -> None:
+    raise JournalUnavailable("the disk is full")

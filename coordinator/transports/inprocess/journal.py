@@ -1,24 +1,45 @@
-"""What a process has accepted and not settled yet, so that a crash does not lose it."""
+"""What a process has accepted and not settled yet, so that a crash does not lose it.
 
+A disk that it has filled is emptied again as its commands are settled. To delete takes room itself, so a reserve stands
+beside the file: it is given up first, and until the disk has room for it again nothing is added.
+"""
+
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
 from coordinator.lane.high_water import Mark, decode_mark, encode_mark
+from coordinator.protocol.issuing import issuable
 from coordinator.protocol.wire import CommandMessage
-from coordinator.service.errors import ConfigurationError
+from coordinator.service.commands import INTEGER_MAX
+from coordinator.service.errors import ConfigurationError, InvalidCommand
+from coordinator.transports.inprocess.reserve import Reserve
+
+WRITE_BYTES_MAX: Final = 1 << 20
+"""Of what is added in one go, unless it is one command."""
+RESERVE_BYTES: Final = 4 << 20
+"""Enough to empty the write-ahead log into the file, and so to delete."""
 
 _TABLE: Final = "CREATE TABLE IF NOT EXISTS accepted (number INTEGER PRIMARY KEY, message BLOB NOT NULL)"
 _MARK_TABLE: Final = "CREATE TABLE IF NOT EXISTS mark (one INTEGER PRIMARY KEY CHECK (one = 1), mark BLOB NOT NULL)"
 _BUSY_S: Final = 0.2
 """Whoever has the file keeps it: there is nothing to wait for, but for a process that is just ending."""
+_WAL_PAGES: Final = 256
+"""SQLite empties the write-ahead log when it has so many, where it can."""
+_WAL_BYTES_MAX: Final = 3 << 20
+"""More are in it only where it could not: the reserve must do."""
+_VACUUM_PAGES: Final = 64
+"""Given back to the disk at a time: each needs room in the write-ahead log."""
+_FULL: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+"""What SQLite says where a disk, or a quota, is full."""
 
-_encode = msgspec.msgpack.encode
+encode_message = msgspec.msgpack.encode
 _decoder = msgspec.msgpack.Decoder(CommandMessage)
 
 
@@ -30,17 +51,21 @@ class JournalEntry(NamedTuple):
 
 
 class JournalUnavailable(Exception):
-    """Raised where nothing can be written now: no space, or no right."""
+    """Raised where nothing can be added now: no space, or no right."""
 
 
 class Journal(Protocol):
     """The accepted commands of one lane. Used by any thread."""
 
     def read(self) -> list[JournalEntry]:
-        """All that is in it, in order of the numbers."""
+        """All that is in it, in order of the numbers. Raises ConfigurationError for what this release cannot read."""
 
-    def write(self, added: Sequence[JournalEntry], removed: Sequence[int]) -> None:
-        """Return once it is on disk, all or nothing. Raises JournalUnavailable."""
+    def write(self, added: Sequence[tuple[int, bytes]], removed: Sequence[int]) -> None:
+        """Return once it is on disk, all or nothing. What is added is a number and a message (`encode_message`).
+
+        Raises JournalUnavailable, also where nothing is to be added and nothing could be. Then nothing is added; to be
+        removed once more does no harm.
+        """
 
     def mark(self) -> Mark | None:
         """The mark that was kept last."""
@@ -58,7 +83,7 @@ class MemoryJournal:
     def read(self) -> list[JournalEntry]:
         return []
 
-    def write(self, added: Sequence[JournalEntry], removed: Sequence[int]) -> None:
+    def write(self, added: Sequence[tuple[int, bytes]], removed: Sequence[int]) -> None:
         """There is nothing to outlive."""
 
     def mark(self) -> Mark | None:
@@ -72,19 +97,23 @@ class MemoryJournal:
 
 
 class FileJournal:
-    """An SQLite file, which one process has at a time."""
+    """An SQLite file, which one process has at a time, and whoever may read the process's own files."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reserve_bytes: int = RESERVE_BYTES) -> None:
         """Raises ConfigurationError for a file that cannot be had."""
+        self._path = path
         self._lock = threading.Lock()
         try:
+            _make_private(path)
             self._connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise ConfigurationError(f"the file of accepted commands, {path}, cannot be opened: {error}") from error
         try:
             self._connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
             # In this mode a lock is kept once it was needed.
             self._connection.execute("BEGIN EXCLUSIVE")
             self._connection.execute(_TABLE)
@@ -95,41 +124,124 @@ class FileJournal:
             is_busy = getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
             why = "another process has it: one runs a lane" if is_busy else str(error)
             raise ConfigurationError(f"the file of accepted commands, {path}: {why}") from error
+        self._reserve = Reserve(Path(f"{path}-reserve"), reserve_bytes)
+        self._reserve.keep()
 
     def read(self) -> list[JournalEntry]:
-        with self._lock:
+        with self._lock, self._readable():
             rows = self._connection.execute("SELECT number, message FROM accepted ORDER BY number").fetchall()
-        return [JournalEntry(number, _decoder.decode(message)) for number, message in rows]
+        return [self._entry(number, message) for number, message in rows]
 
-    def write(self, added: Sequence[JournalEntry], removed: Sequence[int]) -> None:
-        with self._transaction():
-            self._connection.executemany(
-                "INSERT INTO accepted VALUES (?, ?)", [(number, _encode(message)) for number, message in added]
-            )
-            self._connection.executemany("DELETE FROM accepted WHERE number = ?", [(each,) for each in removed])
+    def write(self, added: Sequence[tuple[int, bytes]], removed: Sequence[int]) -> None:
+        with self._lock:
+            if not self._reserve.is_kept:
+                self._make_room(removed)
+            with self._transaction():
+                self._connection.executemany("INSERT INTO accepted VALUES (?, ?)", added)
+                self._remove(removed)
+            if self._wal.stat().st_size > _WAL_BYTES_MAX:
+                try:
+                    self._checkpoint()
+                except sqlite3.Error:
+                    self._reserve.give_up()
 
     def mark(self) -> Mark | None:
-        with self._lock:
+        with self._lock, self._readable():
             found = self._connection.execute("SELECT mark FROM mark").fetchone()
-        return None if found is None else decode_mark(found[0])
+            return None if found is None else decode_mark(found[0])
 
     def keep(self, mark: Mark) -> None:
-        with self._transaction():
+        with self._lock, self._transaction():
             self._connection.execute("INSERT OR REPLACE INTO mark VALUES (1, ?)", [encode_mark(mark)])
 
     def close(self) -> None:
         with self._lock:
+            self._reserve.give_up()
             self._connection.close()
+
+    @property
+    def _wal(self) -> Path:
+        return Path(f"{self._path}-wal")
+
+    def _entry(self, number: int, message: bytes) -> JournalEntry:
+        if not 0 < number <= INTEGER_MAX:
+            raise self._unreadable(f"no command has the number of its row {number}")
+        try:
+            return JournalEntry(number, issuable(_decoder.decode(message)))
+        except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, InvalidCommand) as error:
+            raise self._unreadable(f"its row {number} is no command of this release: {error}") from error
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Raises ConfigurationError."""
+        try:
+            yield
+        except (sqlite3.Error, msgspec.MsgspecError, TypeError) as error:
+            raise self._unreadable(str(error)) from error
+
+    def _unreadable(self, why: str) -> ConfigurationError:
+        return ConfigurationError(
+            f"the file of accepted commands, {self._path}, cannot be read: {why}. Run the release that wrote it, or "
+            "move the file away: the commands in it are then lost, but for those that the command log has"
+        )
+
+    def _make_room(self, removed: Sequence[int]) -> None:
+        """Delete, give back to the disk what is free, and have the reserve again. Raises JournalUnavailable."""
+        # So that the deletions have room; where it has none either, they may themselves make it.
+        with suppress(sqlite3.Error):
+            self._checkpoint()
+        with self._transaction():
+            self._remove(removed)
+        try:
+            self._shrink()
+        except sqlite3.Error as error:
+            raise JournalUnavailable(str(error)) from error
+        if not self._reserve.keep():
+            raise JournalUnavailable(f"the disk of {self._path} is full: it has no reserve any more")
+
+    def _shrink(self) -> None:
+        free, before = self._free_pages(), None
+        while free and free != before:
+            self._connection.execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+            self._checkpoint()
+            free, before = self._free_pages(), free
+        self._checkpoint()
+
+    def _free_pages(self) -> int:
+        return int(self._connection.execute("PRAGMA freelist_count").fetchone()[0])
+
+    def _checkpoint(self) -> None:
+        """Empty the write-ahead log into the file. Raises sqlite3.Error."""
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def _remove(self, numbers: Sequence[int]) -> None:
+        self._connection.executemany("DELETE FROM accepted WHERE number = ?", [(each,) for each in numbers])
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Raises JournalUnavailable."""
-        with self._lock:
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
-                yield
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise JournalUnavailable(str(error)) from error
+        """Raises JournalUnavailable. Whatever else is raised leaves no transaction open either."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _FULL:
+                self._reserve.give_up()
+            raise JournalUnavailable(str(error)) from error
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+
+def _make_private(path: Path) -> None:
+    """Nobody else may read what is in it, nor in what SQLite puts beside it. Raises OSError."""
+    if not path.exists():
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    elif path.is_file():
+        with suppress(PermissionError):
+            path.chmod(0o600)

@@ -6,9 +6,9 @@ no outcome to learn instead: until then whoever issued it waits in this very pro
 
 import asyncio
 import threading
-from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple
 
 import structlog
 
@@ -20,7 +20,7 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import BrokerUnavailable, OutcomeUnknown, Overloaded
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
-from coordinator.transports.inprocess.journal import Journal, JournalEntry, JournalUnavailable
+from coordinator.transports.inprocess.journal import WRITE_BYTES_MAX, Journal, JournalUnavailable, encode_message
 from coordinator.transports.port import Confirmed
 
 QUEUE_BYTES_MAX = 64 << 20
@@ -28,8 +28,23 @@ QUEUE_BYTES_MAX = 64 << 20
 
 COMMAND_BYTES: Final = 1024
 """What a command takes in memory, at least, with all that is kept of it while it waits."""
+RETRY_S: Final = 1.0
+"""After which a journal that could not be written is tried again, whether anything is accepted meanwhile or not."""
 
 log = structlog.get_logger("inprocess")
+
+
+class _Accepted(NamedTuple):
+    """A command that is to be written down, for somebody who waits until it is."""
+
+    number: int
+    command_id: str
+    message: bytes
+    written: "asyncio.Future[None]"
+
+    def fail(self, why: str) -> None:
+        if not self.written.done():
+            self.written.set_exception(OutcomeUnknown(f"command {self.command_id} is under way, and not safe: {why}"))
 
 
 class LocalQueue:
@@ -67,14 +82,13 @@ class LocalQueue:
         self._bytes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._accepted: set[int] = set()
-        self._adding: list[tuple[JournalEntry, asyncio.Future[None]]] = []
+        self._adding: deque[_Accepted] = deque()
         self._removing: list[int] = []
         self._writing: asyncio.Task[None] | None = None
+        self._retry: asyncio.TimerHandle | None = None
         self.failure: Exception | None = None
-
-    @property
-    def unready_reason(self) -> str | None:
-        return None
+        self.unready_reason: str | None = None
+        """Why nothing can be made safe; None: it can."""
 
     def start(self, on_emitted_confirmed: Confirmed) -> None:
         """Within the event loop. What was accepted before comes first, in its order."""
@@ -109,15 +123,21 @@ class LocalQueue:
 
     async def accept(self, number: int, message: CommandMessage) -> None:
         """Return once a crash does not lose the command any more. Raises OutcomeUnknown if that cannot be had."""
-        if self._loop is None or self._journal is None:
+        if self._loop is None or self._journal is None or self.failure is not None:
             raise OutcomeUnknown(f"command {message.command_id} is under way, and would be lost with this process")
+        # It is written with others: here it fails alone.
+        try:
+            encoded = encode_message(message)
+        except (TypeError, ValueError, OverflowError) as error:
+            text = f"command {message.command_id} is under way, and cannot be written down: {error}"
+            raise OutcomeUnknown(text) from error
         with self._lock:
             if number not in self._sizes:
                 # It is settled meanwhile, and the log has it: in the journal nobody would take it out any more.
                 return
             self._accepted.add(number)
         written: asyncio.Future[None] = self._loop.create_future()
-        self._adding.append((JournalEntry(number, message), written))
+        self._adding.append(_Accepted(number, message.command_id or "", encoded, written))
         self._write_soon()
         await written
 
@@ -175,8 +195,12 @@ class LocalQueue:
         """Once the lane's thread has ended: write down what is settled, and let go of the journal."""
         # What the thread has settled last.
         await asyncio.sleep(0)
+        if self._retry is not None:
+            self._retry.cancel()
         while self._writing is not None and not self._writing.done():
             await self._writing
+            if self._retry is not None:
+                self._retry.cancel()
         if self._journal is not None:
             await asyncio.to_thread(self._journal.close)
 
@@ -211,30 +235,57 @@ class LocalQueue:
             self._write_soon()
 
     def _write_soon(self) -> None:
-        if self._writing is None or self._writing.done():
+        if self.failure is None and (self._writing is None or self._writing.done()):
             self._writing = asyncio.create_task(self._write(), name=f"journal of {self._lane}")
 
     async def _write(self) -> None:
         """Everything that came while the last of it was written, in one go."""
-        journal = self._journal
-        while journal is not None and (self._adding or self._removing):
-            adding, self._adding = self._adding, []
-            removing, self._removing = self._removing, []
-            try:
-                await asyncio.to_thread(journal.write, [accepted for accepted, _ in adding], removing)
-            except JournalUnavailable as error:
-                log.error("journal_unavailable", lane=self._lane, reason=str(error))  # it says it all
-                for accepted, written in adding:
-                    self._accepted.discard(accepted.number)
-                    if not written.done():
-                        text = f"command {accepted.message.command_id} is under way, and not safe: {error}"
-                        written.set_exception(OutcomeUnknown(text))
-                # With the next that is written; delivered again, the command log answers it.
-                self._removing = [*removing, *self._removing]
-                return
-            for _, written in adding:
-                if not written.done():
-                    written.set_result(None)
+        journal, adding = self._journal, list[_Accepted]()
+        try:
+            while journal is not None and (self._adding or self._removing or self.unready_reason is not None):
+                adding = self._next_added()
+                removing, self._removing = self._removing, []
+                try:
+                    added = [(accepted.number, accepted.message) for accepted in adding]
+                    await asyncio.to_thread(journal.write, added, removing)
+                except JournalUnavailable as error:
+                    self._removing = [*removing, *self._removing]
+                    self._try_later(str(error), adding)
+                    return
+                self.unready_reason = None
+                for accepted in adding:
+                    if not accepted.written.done():
+                        accepted.written.set_result(None)
+        except Exception as error:
+            log.exception("journal_failed", lane=self._lane)
+            self._end(error, adding)
+
+    def _next_added(self) -> list[_Accepted]:
+        added: list[_Accepted] = []
+        size_bytes = 0
+        while self._adding and (not added or size_bytes + len(self._adding[0].message) <= WRITE_BYTES_MAX):
+            size_bytes += len(self._adding[0].message)
+            added.append(self._adding.popleft())
+        return added
+
+    def _try_later(self, why: str, adding: Iterable[_Accepted]) -> None:
+        """Of what could not be added, something may be on disk all the same: it is taken out once it is settled."""
+        if self.unready_reason is None:
+            log.error("journal_unavailable", lane=self._lane, reason=why)
+        self.unready_reason = f"the journal of lane {self._lane} cannot be written: {why}"
+        for accepted in (*adding, *self._adding):
+            accepted.fail(why)
+        self._adding.clear()
+        self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._write_soon)
+
+    def _end(self, error: Exception, adding: Iterable[_Accepted]) -> None:
+        """Nothing can be written down any more: whoever waits for that is told, and the lane ends."""
+        self.failure = error
+        why = f"its journal has ended by a defect, {type(error).__name__}: {error}"
+        for accepted in (*adding, *self._adding):
+            accepted.fail(why)
+        self._adding.clear()
+        self._on_lost(f"lane {self._lane}: {why}; once the process has been restarted, issue the command again")
 
 
 def _size_of(message: CommandMessage) -> int:

@@ -1,0 +1,43 @@
+"""Room on a disk that is given up when the disk is full: whatever frees room needs some itself."""
+
+import os
+import sys
+from pathlib import Path
+
+
+class Reserve:
+    """A file without content. Used within one thread at a time."""
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        self._path = path
+        self._size_bytes = size_bytes
+        self.is_kept = path.is_file() and path.stat().st_size == size_bytes
+
+    def keep(self) -> bool:
+        """Have it, where the disk has room for twice as much; whether it is there.
+
+        Twice, or what was freed by giving it up would be taken away at once from whoever needed that.
+        """
+        if not self.is_kept:
+            try:
+                self._allocate()
+                self.is_kept = True
+            except OSError:
+                self.give_up()
+        return self.is_kept
+
+    def give_up(self) -> None:
+        self.is_kept = False
+        self._path.unlink(missing_ok=True)
+
+    def _allocate(self) -> None:
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if sys.platform == "linux":
+                os.posix_fallocate(file, 0, 2 * self._size_bytes)
+            else:
+                os.write(file, bytes(2 * self._size_bytes))
+            os.ftruncate(file, self._size_bytes)
+            os.fsync(file)
+        finally:
+            os.close(file)
