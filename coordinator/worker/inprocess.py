@@ -74,6 +74,8 @@ class InProcessWrites:
         self._workers: list[asyncio.Task[bool]] = []
         self._opened: list[Effects] = []
         self._on_settled: dict[tuple[str, int], Callable[[], object]] = {}
+        self._under_way: set[tuple[str, int]] = set()
+        """Of the lanes' outboxes, what is in another's queue: a lane whose lease was in doubt emits it again."""
         self._lanes = {
             service.name: _LocalLane(
                 self, service, stores[service.name], self._settings, clock, targets, directory, queue_bytes_max
@@ -186,8 +188,13 @@ class InProcessWrites:
         if effects is not None and self._loop is not None:
             put = partial(effects.put, origin.name, entry, is_done, is_inherited=is_inherited)
             self._loop.call_soon_threadsafe(put)
-        elif local is not None:
-            self._put(local, message_of(entry), is_done)
+        elif local is not None and (key := (origin.name, entry.id)) not in self._under_way:
+            self._under_way.add(key)
+            self._put(local, message_of(entry), partial(self._emitted_is_settled, key, is_done))
+
+    def _emitted_is_settled(self, key: tuple[str, int], is_done: Callable[[], None]) -> None:
+        is_done()
+        self._under_way.discard(key)
 
     def _put(self, local: "_LocalLane", message: CommandMessage, on_settled: Callable[[], object]) -> None:
         """Hand to a lane what the system says; `on_settled` is called by the lane's thread."""

@@ -1,6 +1,7 @@
 """The monolith: lanes and effects in one process, without a broker."""
 
 import asyncio
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -142,6 +143,44 @@ async def test_an_effect_that_is_handed_out_again_while_it_is_carried_out_is_cal
         courier.may_go.set()
         await until(lambda: rows(database, Parcel)[0].state == "taken" and not rows(database, OutboxEntry))
     assert len(courier.keys) == 1
+
+
+async def test_a_command_that_is_emitted_again_while_it_waits_for_its_lane_is_there_once() -> None:
+    """As by a lane that renews its lease, again and again, while the other lane is held."""
+    database = MemoryDatabase()
+    store = Held(database)
+    async with InProcessWrites({LEDGER.name: store}, [LEDGER], clock=lambda: NOW) as writes:
+        await execute(writes, OpenAccount(owner="a"), Account, WriteOptions())
+        store.may_go.clear()
+        entry = OutboxEntry(
+            id=10**6,
+            command_id=new_command_id(),
+            lane=LEDGER.name,
+            type=OpenAccount.type,
+            arguments=b'{"owner":"b"}',
+            created_at=NOW,
+        )
+        lane = writes._lanes[LEDGER.name]
+        for _ in range(3):
+            writes.deliver_emitted(lane, entry, is_inherited=False)
+        assert len(lane.queue._sizes) == 1
+        store.may_go.set()
+        await until(lambda: len(rows(database, Account)) == 2 and not lane.queue._sizes)
+        writes.deliver_emitted(lane, entry, is_inherited=False)
+        await until(lambda: not lane.queue._sizes and not writes._under_way)
+
+
+class Held(MemoryStore):
+    """Answers nothing for a while."""
+
+    def __init__(self, database: MemoryDatabase) -> None:
+        super().__init__(database)
+        self.may_go = threading.Event()
+        self.may_go.set()
+
+    def begin(self) -> Transaction:
+        self.may_go.wait(WITHIN_S)
+        return super().begin()
 
 
 async def test_whoever_waits_for_a_lane_that_another_process_took_over_is_told() -> None:
