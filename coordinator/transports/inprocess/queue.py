@@ -34,7 +34,7 @@ RETRY_S: Final = 1.0
 log = structlog.get_logger("inprocess")
 
 
-class _Accepted(NamedTuple):
+class _Unwritten(NamedTuple):
     """A command that is to be written down, for somebody who waits until it is."""
 
     number: int
@@ -82,7 +82,7 @@ class LocalQueue:
         self._bytes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._accepted: set[int] = set()
-        self._adding: deque[_Accepted] = deque()
+        self._adding: deque[_Unwritten] = deque()
         self._removing: list[int] = []
         self._writing: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
@@ -137,7 +137,7 @@ class LocalQueue:
                 return
             self._accepted.add(number)
         written: asyncio.Future[None] = self._loop.create_future()
-        self._adding.append(_Accepted(number, message.command_id or "", encoded, written))
+        self._adding.append(_Unwritten(number, message.command_id or "", encoded, written))
         self._write_soon()
         await written
 
@@ -240,7 +240,7 @@ class LocalQueue:
 
     async def _write(self) -> None:
         """Everything that came while the last of it was written, in one go."""
-        journal, adding = self._journal, list[_Accepted]()
+        journal, adding = self._journal, list[_Unwritten]()
         try:
             while journal is not None and (self._adding or self._removing or self.unready_reason is not None):
                 adding = self._next_added()
@@ -260,15 +260,15 @@ class LocalQueue:
             log.exception("journal_failed", lane=self._lane)
             self._end(error, adding)
 
-    def _next_added(self) -> list[_Accepted]:
-        added: list[_Accepted] = []
+    def _next_added(self) -> list[_Unwritten]:
+        added: list[_Unwritten] = []
         size_bytes = 0
         while self._adding and (not added or size_bytes + len(self._adding[0].message) <= WRITE_BYTES_MAX):
             size_bytes += len(self._adding[0].message)
             added.append(self._adding.popleft())
         return added
 
-    def _try_later(self, why: str, adding: Iterable[_Accepted]) -> None:
+    def _try_later(self, why: str, adding: Iterable[_Unwritten]) -> None:
         """Of what could not be added, something may be on disk all the same: it is taken out once it is settled."""
         if self.unready_reason is None:
             log.error("journal_unavailable", lane=self._lane, reason=why)
@@ -278,7 +278,7 @@ class LocalQueue:
         self._adding.clear()
         self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._write_soon)
 
-    def _end(self, error: Exception, adding: Iterable[_Accepted]) -> None:
+    def _end(self, error: Exception, adding: Iterable[_Unwritten]) -> None:
         """Nothing can be written down any more: whoever waits for that is told, and the lane ends."""
         self.failure = error
         why = f"its journal has ended by a defect, {type(error).__name__}: {error}"
