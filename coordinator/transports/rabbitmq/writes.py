@@ -45,6 +45,8 @@ REPLY_QUEUE_EXPIRES_MS = 60_000
 UNSETTLED_MAX = 100_000
 """Commands of which this process remembers that their outcomes are still to come."""
 LOOKUPS_AT_ONCE = 8
+LOOKUPS_S = 1.0
+"""How long the log is asked for the outcomes of one message, however many there are: their time to wait is over."""
 CONNECT_TIMEOUT_S = 15.0
 """How long `wait_connected` waits: for two or three attempts, and for a broker that is just starting."""
 
@@ -305,14 +307,15 @@ class RabbitWrites:
     async def _look_up(self, command_log: CommandLog, entries: list[InFlight]) -> None:
         waiting = [entry for entry in entries if not entry.outcome.done()]
         try:
-            for start in range(0, len(waiting), LOOKUPS_AT_ONCE):
-                some = waiting[start : start + LOOKUPS_AT_ONCE]
-                entries_found = await asyncio.gather(*(command_log.find(entry.command_id) for entry in some))
-                for entry, found in zip(some, entries_found, strict=True):
-                    is_same = found is not None and found.fingerprint == fingerprint_of(entry.message)
-                    if found is not None and is_same and not entry.outcome.done():
-                        entry.outcome.set_result(from_log(found, replayed=False))
-        except DatabaseUnavailable:
+            async with asyncio.timeout(LOOKUPS_S):
+                for start in range(0, len(waiting), LOOKUPS_AT_ONCE):
+                    some = waiting[start : start + LOOKUPS_AT_ONCE]
+                    entries_found = await asyncio.gather(*(command_log.find(entry.command_id) for entry in some))
+                    for entry, found in zip(some, entries_found, strict=True):
+                        is_same = found is not None and found.fingerprint == fingerprint_of(entry.message)
+                        if found is not None and is_same and not entry.outcome.done():
+                            entry.outcome.set_result(from_log(found, replayed=False))
+        except (TimeoutError, DatabaseUnavailable):
             pass
         except Exception:  # such as an entry of another release: whoever waits must not wait for ever
             log.exception("log_unreadable")
