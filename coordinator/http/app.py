@@ -83,7 +83,7 @@ def create_app(
     app[HOOKS] = hooks
     app[SERVICE_NAME] = gateway.name
     app[SETTINGS] = settings
-    app[WAITING] = Waiting(settings.connections_max)
+    app[WAITING] = Waiting(settings.connections_max, settings.in_flight_max)
     app[COMMAND_LOG] = command_log
     app[COMMANDS] = {command.type: command for command in gateway.commands}
     app[WRITES] = writes

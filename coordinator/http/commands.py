@@ -46,7 +46,7 @@ async def issue_commands(request: web.Request) -> web.Response:
     messages = await _read_messages(request)
     context, settings = request[CONTEXT], request.app[SETTINGS]
     wait_s = granted_wait_s(context.preferences, settings.wait_s)
-    with request.app[WAITING].for_outcome(wait_s):
+    with request.app[WAITING].for_outcome(wait_s, len(messages)):
         context.stages.end("validate")
         answers = await _issue(request, messages, wait_s)
     context.statuses = dict(Counter(each.status for each in answers))

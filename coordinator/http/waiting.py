@@ -1,15 +1,17 @@
 """Requests that wait: so many at once that the others are served meanwhile.
 
-A request that waits keeps its connection, and of those a gateway has GATEWAY_CONNECTIONS_MAX. The more a client needs
-the wait, the larger is the share of them that may wait:
+A request that waits keeps its connection, and of those a gateway has GATEWAY_CONNECTIONS_MAX. What it issues is under
+way, and of such commands a gateway has GATEWAY_IN_FLIGHT_MAX. The more a client needs the wait, the larger is the share
+of both that may be taken:
 
 | what a request waits for | they may be | and beyond that |
 | --- | --- | --- |
-| what it could read later, such as the end of a saga | half of all | it is answered at once |
-| the outcome of what it issues | three quarters | 503, before anything is issued |
-| that the broker has what it issues (`respond-async`) | seven eighths | 503, before anything is issued |
+| what it could read later, such as the end of a saga | half of all connections | it is answered at once |
+| the outcome of what it issues | three quarters of both | 503, before anything is issued |
+| that the broker has what it issues (`respond-async`) | seven eighths of both | 503, before anything is issued |
 
 Each counts all that wait, so that those who wait out of courtesy leave room for those who write, and these for reads.
+Requests of several commands have no more than half of the commands among them, so that they leave room for others.
 """
 
 import asyncio
@@ -26,25 +28,44 @@ T = TypeVar("T")
 
 
 class Waiting:
-    """How many requests of a gateway wait."""
+    """How many requests of a gateway wait, and how many commands they have issued."""
 
-    def __init__(self, connections_max: int) -> None:
+    def __init__(self, connections_max: int, in_flight_max: int) -> None:
         self.number = 0
         self._courtesies_max = _share(1, 2, connections_max)
         self._outcomes_max = _share(3, 4, connections_max)
         self._confirms_max = _share(7, 8, connections_max)
+        self._commands = 0
+        self._of_several = 0
+        self._of_several_max = _share(1, 2, in_flight_max)
+        self._commands_max = _share(3, 4, in_flight_max)
+        self._commands_to_confirm_max = _share(7, 8, in_flight_max)
+        self._in_flight_max = in_flight_max
 
     @contextmanager
-    def for_outcome(self, wait_s: float) -> Iterator[None]:
-        """While a request waits so long for the outcome of what it issues. Raises Overloaded where too many wait."""
-        most = self._outcomes_max if wait_s > 0 else self._confirms_max
-        if self.number >= most:
+    def for_outcome(self, wait_s: float, commands: int = 1) -> Iterator[None]:
+        """While a request waits so long for the outcomes of what it issues. Raises Overloaded where too many wait."""
+        if self.number >= (self._outcomes_max if wait_s > 0 else self._confirms_max):
             raise Overloaded(f"{self.number} requests wait here already (a share of GATEWAY_CONNECTIONS_MAX)")
+        if not self._has_room(wait_s, commands):
+            raise Overloaded(f"{self._commands} commands are under way here already (a share of GATEWAY_IN_FLIGHT_MAX)")
+        of_several = commands if commands > 1 else 0
         self.number += 1
+        self._commands += commands
+        self._of_several += of_several
         try:
             yield
         finally:
             self.number -= 1
+            self._commands -= commands
+            self._of_several -= of_several
+
+    def _has_room(self, wait_s: float, commands: int) -> bool:
+        if commands > 1:
+            # Alone among its like it may issue as many as a request may.
+            is_share = not self._of_several or self._of_several + commands <= self._of_several_max
+            return is_share and self._commands + commands <= self._in_flight_max
+        return self._commands < (self._commands_max if wait_s > 0 else self._commands_to_confirm_max)
 
     @contextmanager
     def as_courtesy(self) -> Iterator[bool]:
@@ -76,6 +97,6 @@ async def wait_as_courtesy(request: web.Request, wait: Callable[[], Awaitable[T]
             waited.cancel()
 
 
-def _share(part: int, of: int, connections_max: int) -> int:
+def _share(part: int, of: int, limit: int) -> int:
     """Rounded up, so that there is room for one at least."""
-    return -(-connections_max * part // of)
+    return -(-limit * part // of)

@@ -306,7 +306,11 @@ class GatewaySettings(BaseSettings, Limits):
     commands_max: int = Field(default=1000, ge=1, le=10_000, description="Commands in one `POST /commands`.")
     wait_s: float = Field(default=10.0, ge=0, description="How long a write waits for its outcome before 202.")
     confirm_timeout_s: float = Field(default=5.0, gt=0, description="How long a write waits for the broker before 503.")
-    in_flight_max: int = Field(default=2000, ge=1, description="Commands under way; more are answered 503.")
+    in_flight_max: int = Field(
+        default=4000,
+        ge=1,
+        description="Commands under way; more are answered 503. Half may be of requests with several commands.",
+    )
     retry_after_s: int = Field(default=1, ge=1, description="The `Retry-After` of a 503.")
     read_pool_max: int = Field(default=8, ge=1, description="Database connections of one gateway, for reads.")
     connections_max: int = Field(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any, cast
 
 import msgspec
@@ -10,6 +10,7 @@ import pytest
 
 from coordinator.http.waiting import WAITING, Waiting
 from coordinator.runtime.settings import GatewaySettings
+from coordinator.service.errors import Overloaded
 from gateways.purchases import PURCHASES
 from tests.unit.gateways.conftest import RunningGateway, Start
 from tests.unit.gateways.gateway_fakes import RESULTS, FakeRows
@@ -107,8 +108,42 @@ async def test_a_purchase_is_not_waited_for_when_its_client_is_gone(shop: Runnin
 
 @pytest.mark.parametrize("connections_max", [1, 2, 3, 1000])
 def test_there_is_room_for_one_and_each_leaves_room_for_the_next(connections_max: int) -> None:
-    waiting = Waiting(connections_max)
+    waiting = Waiting(connections_max, 1)
     limits = (waiting._courtesies_max, waiting._outcomes_max, waiting._confirms_max)
     assert limits[0] >= 1
     assert sorted(limits) == list(limits)
     assert limits[2] <= connections_max
+
+
+def test_requests_of_many_commands_leave_room_for_those_of_one() -> None:
+    waiting = Waiting(1000, 2000)
+    with ExitStack() as stack:
+        stack.enter_context(waiting.for_outcome(10.0, 1000))
+        for wait_s, commands in ((10.0, 1000), (0.0, 1000), (10.0, 2)):
+            with pytest.raises(Overloaded, match="1000 commands are under way"):
+                stack.enter_context(waiting.for_outcome(wait_s, commands))
+        for _ in range(500):
+            stack.enter_context(waiting.for_outcome(10.0))
+        with pytest.raises(Overloaded, match="a share of GATEWAY_IN_FLIGHT_MAX"):
+            stack.enter_context(waiting.for_outcome(10.0))
+        for _ in range(250):
+            stack.enter_context(waiting.for_outcome(0.0))
+        with pytest.raises(Overloaded):
+            stack.enter_context(waiting.for_outcome(0.0))
+    with waiting.for_outcome(10.0), waiting.for_outcome(10.0, 1000):
+        """All that ended has left its room."""
+
+
+@pytest.mark.parametrize("in_flight_max", [1, 2, 3, 1000])
+def test_a_request_of_as_many_commands_as_there_may_be_is_taken(in_flight_max: int) -> None:
+    waiting = Waiting(1000, in_flight_max)
+    with waiting.for_outcome(10.0, in_flight_max), ExitStack() as stack, pytest.raises(Overloaded):
+        stack.enter_context(waiting.for_outcome(10.0))
+
+
+async def test_a_request_of_many_commands_for_which_there_is_no_room_is_refused_whole(shop: RunningGateway) -> None:
+    with shop.runner.app[WAITING].for_outcome(10.0, 3999):
+        commands = [{"type": "users.credit", "args": {"id": 7, "amount": 1}}] * 2
+        response, body = await shop.call("POST", "/commands", json=commands)
+        assert (response.status, body["code"]) == (503, "overloaded")
+        assert "outcomes" not in body
