@@ -17,7 +17,7 @@ from coordinator.service.errors import ConfigurationError
     type=click.Choice(["auto", "docker", "native"]),
     default="auto",
     show_default=True,
-    help="Where RabbitMQ and the databases run; auto: in Docker if it answers, else as plain processes.",
+    help="Where RabbitMQ and the databases run; auto: in Docker, if it answers and is new enough.",
 )
 @click.option(
     "--dir",

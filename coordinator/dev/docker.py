@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -18,16 +19,22 @@ SERVICES: Final = {"postgresql": "postgres", "mysql": "mysql", "mongodb": "mongo
 """What compose.yaml calls each kind of server. The broker is its `rabbitmq`."""
 # Not the project of `docker compose up`: `make clean` may remove these volumes, and none of those.
 PROJECT = "write-coordinator-dev"
+# Docker 25: `start_interval` of a health check. An older engine refuses the whole file.
+_API_LEAST = (1, 44)
+# The content of `configs`, and several mappings merged into one.
+_COMPOSE_LEAST = (2, 24)
 _ANSWER_TIMEOUT_S = 5.0
 _UP_TIMEOUT_S = 900.0  # the first time, images are pulled
 _STOP_TIMEOUT_S = 60.0
 
 
 def engine_answers() -> bool:
-    """Whether Docker's engine and its compose plugin answer within 5 s."""
+    """Whether Docker's engine and its compose plugin answer within 5 s, and are new enough for compose.yaml."""
     docker = shutil.which("docker")
-    return docker is not None and all(
-        _succeeds([docker, *arguments]) for arguments in (["info"], ["compose", "version"])
+    return (
+        docker is not None
+        and _version([docker, "version", "--format", "{{.Server.APIVersion}}"]) >= _API_LEAST
+        and _version([docker, "compose", "version", "--short"]) >= _COMPOSE_LEAST
     )
 
 
@@ -100,8 +107,11 @@ class DockerServers:
             raise ConfigurationError(f"{' '.join(command)}: {status}\n{self._command.log_tail()}")
 
 
-def _succeeds(command: list[str]) -> bool:
+def _version(command: list[str]) -> tuple[int, ...]:
+    """What a command prints as a version, such as `v2.26.1-4`. Empty, and so lower than any, if it does not."""
     try:
-        return subprocess.run(command, capture_output=True, check=False, timeout=_ANSWER_TIMEOUT_S).returncode == 0
+        done = subprocess.run(command, capture_output=True, check=False, text=True, timeout=_ANSWER_TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        return False
+        return ()
+    printed = re.match(r"v?(\d+)\.(\d+)", done.stdout)
+    return tuple(int(part) for part in printed.groups()) if printed and done.returncode == 0 else ()

@@ -269,7 +269,7 @@ def _use_docker(servers: Literal["auto", "docker", "native"]) -> bool:
     answers = COMPOSE_FILE.exists() and docker.engine_answers()
     if servers == "docker" and not answers:
         raise ConfigurationError(
-            f"Docker does not answer, or has no compose plugin, or there is no {COMPOSE_FILE}; "
-            "start it, or use --servers native"
+            "Docker does not answer or is older than 25, or its compose plugin is missing or older than 2.24, or there "
+            f"is no {COMPOSE_FILE}; start it, or use --servers native"
         )
     return answers

@@ -106,12 +106,25 @@ def test_what_docker_says_when_it_fails_is_passed_on(tmp_path: Path, make_docker
         servers.start()
 
 
+def versions(api: str, compose: str) -> str:
+    return f"case $1 in version) echo {api};; compose) echo {compose};; esac"
+
+
 @pytest.mark.parametrize(
     ("script", "answers"),
-    [("exit 0", True), ("exit 1", False), ("[ $1 = info ]", False), ("exec sleep 60", False)],
-    ids=["running", "no engine", "no compose plugin", "engine hangs"],
+    [
+        (versions("1.44", "2.24.0"), True),
+        (versions("1.51", "v2.40.3-desktop.1"), True),
+        (versions("2.0", "10.0"), True),
+        (versions("1.41", "2.26.1-4"), False),
+        (versions("1.47", "2.9.0"), False),
+        (versions("1.47", "") + "; [ $1 = version ]", False),
+        ("exit 1", False),
+        ("exec sleep 60", False),
+    ],
+    ids=["the least", "newer", "much newer", "old engine", "old compose", "no compose", "no engine", "engine hangs"],
 )
-def test_an_engine_answers_if_info_and_the_compose_plugin_do(
+def test_an_engine_answers_if_it_and_the_compose_plugin_are_there_and_new_enough(
     make_docker: MakeDocker, monkeypatch: pytest.MonkeyPatch, script: str, *, answers: bool
 ) -> None:
     monkeypatch.setattr(docker, "_ANSWER_TIMEOUT_S", 0.5)
