@@ -1,7 +1,9 @@
 """The composition root: one gateway, its database, its broker, its port, all from the environment."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
+from typing import Final
 
 import click
 import structlog
@@ -23,8 +25,14 @@ from coordinator.runtime.settings import (
     load,
 )
 from coordinator.runtime.telemetry import configure_logging
-from coordinator.service.errors import ConfigurationError
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.transports.open import open_transport
+
+FIRST_CONNECTION_WAIT_S: Final = 3.0
+"""How long a gateway waits for the broker before it listens: whoever finds the port open finds writes taken, too.
+
+It listens then in any case. What it can say of a broker that is away, and what it can read meanwhile, is of use.
+"""
 
 log = structlog.get_logger("gateway")
 
@@ -67,11 +75,15 @@ async def _serve(gateway: Gateway, host: str, port: int) -> None:
 
     async def connections(_app: web.Application) -> AsyncIterator[None]:
         await transport.start()
-        yield
         try:
-            await transport.close()
+            with contextlib.suppress(BrokerUnavailable):
+                await transport.wait_connected(FIRST_CONNECTION_WAIT_S)
+            yield
         finally:
-            await close_database(database)
+            try:
+                await transport.close()
+            finally:
+                await close_database(database)
 
     app = create_app(gateway, transport=transport, database=database, command_log=command_log, settings=settings)
     app.cleanup_ctx.append(connections)

@@ -92,6 +92,9 @@ class CommandTransport(Writes, Protocol):
     async def start(self) -> None:
         """Connect in the background, and again whenever a connection is lost."""
 
+    async def wait_connected(self, timeout_s: float) -> None:
+        """Return once commands can be issued. Raises BrokerUnavailable after that time, and what `failed` does."""
+
     async def failed(self) -> NoReturn:
         """Raise what ended it for good: a ConfigurationError, or a defect. The process is to end then."""
 

@@ -119,6 +119,11 @@ class InProcessWrites:
             await self.close()
             raise
 
+    async def wait_connected(self, timeout_s: float) -> None:  # noqa: ARG002
+        """There is nothing to wait for: its lanes run once it is started, or are lost for good."""
+        if not self.connected:
+            raise BrokerUnavailable(self.unready_reason)
+
     async def failed(self) -> NoReturn:
         """Raise the defect that ended the worker of a service's effects.
 

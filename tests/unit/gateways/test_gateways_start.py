@@ -1,0 +1,97 @@
+"""When a gateway begins to listen: a proxy that finds its port open sends it requests at once."""
+
+import asyncio
+import os
+import signal
+from types import SimpleNamespace
+from typing import Any, ClassVar, NoReturn, cast
+
+import aiohttp
+import pytest
+
+from coordinator.dev.servers.ports import free_port
+from coordinator.http import main
+from coordinator.registry import registry
+from coordinator.service.errors import BrokerUnavailable
+
+
+class Connecting:
+    """Writes whose connection is there when a test says so."""
+
+    connected: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        self.may_connect = asyncio.Event()
+        self.is_asked = asyncio.Event()
+        self.is_closed = False
+
+    def commands(self, _name: str, **_: Any) -> "Connecting":
+        return self
+
+    def pending(self, command_id: str) -> bool:
+        return False
+
+    async def start(self) -> None:
+        pass
+
+    async def wait_connected(self, timeout_s: float) -> None:
+        self.is_asked.set()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.may_connect.wait()
+        except TimeoutError:
+            raise BrokerUnavailable("not connected") from None
+
+    async def failed(self) -> NoReturn:
+        await asyncio.Event().wait()
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+@pytest.fixture
+def starting(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    writes, port = Connecting(), free_port()
+    monkeypatch.setenv("USERS_READER_URL", "postgresql://nobody@127.0.0.1:9/users")
+    monkeypatch.setattr(main, "open_transport", lambda _: cast(Any, writes))
+
+    def begin() -> "asyncio.Task[None]":
+        return asyncio.create_task(main._serve(registry().gateway("users"), "127.0.0.1", port))
+
+    return SimpleNamespace(writes=writes, port=port, begin=begin)
+
+
+async def health(port: int) -> int:
+    async with aiohttp.ClientSession() as session:
+        while True:
+            try:
+                async with session.get(f"http://127.0.0.1:{port}/healthz") as response:
+                    return response.status
+            except aiohttp.ClientConnectionError:
+                await asyncio.sleep(0.01)
+
+
+async def stop(serving: "asyncio.Task[None]", writes: Connecting) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(serving, 10)
+    assert writes.is_closed
+
+
+async def test_nobody_can_connect_before_the_broker_takes_commands(starting: SimpleNamespace) -> None:
+    serving = starting.begin()
+    await asyncio.wait_for(starting.writes.is_asked.wait(), 10)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", starting.port)
+    starting.writes.may_connect.set()
+    assert await asyncio.wait_for(health(starting.port), 10) == 200
+    await stop(serving, starting.writes)
+
+
+async def test_a_broker_that_is_away_holds_it_up_only_for_a_while(
+    starting: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "FIRST_CONNECTION_WAIT_S", 0.05)
+    serving = starting.begin()
+    assert await asyncio.wait_for(health(starting.port), 10) == 200
+    await stop(serving, starting.writes)
