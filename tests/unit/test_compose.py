@@ -377,6 +377,14 @@ def test_configurations_are_used_and_declared_and_not_put_into_a_read_only_conta
     assert not any(COMPOSE_SERVICES[name].get("read_only") for name, _ in used)
 
 
+def test_a_changed_configuration_makes_a_new_container() -> None:
+    for name, service in COMPOSE_SERVICES.items():
+        for config in service.get("configs", []):
+            if config["source"] != "mysql-rights":  # read once, by an empty volume
+                labels = service["labels"]
+                assert labels["write-coordinator.configuration"] == COMPOSE["configs"][config["source"]]["content"], name
+
+
 def last_stage() -> str:
     return DOCKERFILE.rpartition("\nFROM ")[2]
 
