@@ -223,7 +223,7 @@ def test_ports_are_published_on_loopback_under_the_numbers_of_coordinator_dev() 
 
 def test_the_proxy_has_the_port_of_every_gateway() -> None:
     content = COMPOSE["configs"]["proxy"]["content"]
-    listens = dict(re.findall(r"bind :(\d+)\n  server-template gateway \S+ (\S+)", content))
+    listens = dict(re.findall(r"bind :(\d+)\n  http-request .*\n  server-template gateway \S+ (\S+)", content))
     for position, name in enumerate(GATEWAYS):
         command = COMPOSE_SERVICES[name]["command"]
         assert listens[str(8081 + position)] == f"{name}:{command[command.index('--port') + 1]}"
@@ -383,6 +383,13 @@ def test_a_changed_configuration_makes_a_new_container() -> None:
             if config["source"] != "mysql-rights":  # read once, by an empty volume
                 labels = service["labels"]
                 assert labels["write-coordinator.configuration"] == COMPOSE["configs"][config["source"]]["content"], name
+
+
+def test_the_proxy_repeats_only_what_may_be_repeated() -> None:
+    proxies = COMPOSE["configs"]["proxy"]["content"].split("\nlisten ")[1:]
+    assert len(proxies) == len(GATEWAYS)
+    for proxy in proxies:
+        assert "disable-l7-retry if !{ method GET HEAD } !{ req.hdr(idempotency-key) -m found }" in proxy
 
 
 def last_stage() -> str:
