@@ -46,6 +46,7 @@ COORDINATORS = tuple(f"{name}-coordinator" for name in NAMES)
 GATEWAYS = tuple(f"{name}-gateway" for name in NAMES)
 WORKERS = tuple(f"{service.name}-effects" for service in registry().services if service.effects is not None)
 OURS = ("migrate", *COORDINATORS, *WORKERS, *GATEWAYS)
+OF_OUR_IMAGE = (*OURS, "operator", "sandbox")
 VARIABLE = re.compile(r"(?<!\$)\$\{([A-Z_]+):-([^}]*)\}")
 PER_SERVICE = {f"{name.upper()}_{field.upper()}" for name in NAMES for field in DatabaseSettings.model_fields}
 
@@ -255,7 +256,7 @@ def test_commands_are_taken_by_the_command_lines(name: str) -> None:
         assert rest[:1] == ([] if name == "migrate" else [name.partition("-")[0]])
 
 
-@pytest.mark.parametrize("name", sorted(set(COMPOSE_SERVICES) - {"migrate"}))
+@pytest.mark.parametrize("name", sorted(set(COMPOSE_SERVICES) - {"migrate", "operator"}))
 def test_every_service_has_a_health_check_that_speaks_to_it(name: str) -> None:
     health = COMPOSE_SERVICES[name]["healthcheck"]
     assert {"test", "interval", "timeout", "retries", "start_period", "start_interval"} <= set(health)
@@ -332,7 +333,23 @@ def test_who_marks_payments_and_who_takes_events_have_the_same_key() -> None:
 
 
 def test_everything_starts_again_but_the_migrations() -> None:
-    assert {name for name, service in COMPOSE_SERVICES.items() if service["restart"] != "unless-stopped"} == {"migrate"}
+    once = {name for name, service in COMPOSE_SERVICES.items() if service["restart"] != "unless-stopped"}
+    assert once == {"migrate", "operator"}
+
+
+def test_the_operator_has_every_address_and_waits_for_nothing() -> None:
+    operator = COMPOSE_SERVICES["operator"]
+    elsewhere = {
+        setting: value
+        for name in (*COORDINATORS, *WORKERS)
+        for setting, value in COMPOSE_SERVICES[name]["environment"].items()
+    } | dict(COMPOSE_SERVICES["migrate"]["environment"])
+    elsewhere.pop("TELEMETRY_METRICS_HOST")
+    assert elsewhere.items() <= operator["environment"].items()
+    # Not started by `up`. Its command line is a whole one: `docker compose run --rm operator coordinator status`.
+    assert operator["profiles"] == ["operator"]
+    assert operator["entrypoint"] == []
+    assert "depends_on" not in operator
 
 
 def test_volumes_are_declared_and_used() -> None:
@@ -352,7 +369,7 @@ def test_images_are_pinned_to_versions_that_are_known_to_be_right() -> None:
         "proxy": (3, 0),
     }
     for name, service in COMPOSE_SERVICES.items():
-        if name in (*OURS, "sandbox"):
+        if name in OF_OUR_IMAGE:
             assert service["image"] == "write-coordinator:local"
             continue
         _, _, tag = service["image"].partition(":")
@@ -382,7 +399,9 @@ def test_a_changed_configuration_makes_a_new_container() -> None:
         for config in service.get("configs", []):
             if config["source"] != "mysql-rights":  # read once, by an empty volume
                 labels = service["labels"]
-                assert labels["write-coordinator.configuration"] == COMPOSE["configs"][config["source"]]["content"], name
+                assert labels["write-coordinator.configuration"] == COMPOSE["configs"][config["source"]]["content"], (
+                    name
+                )
 
 
 def test_the_proxy_repeats_only_what_may_be_repeated() -> None:
