@@ -352,6 +352,18 @@ def test_the_operator_has_every_address_and_waits_for_nothing() -> None:
     assert "depends_on" not in operator
 
 
+@pytest.mark.parametrize("name", sorted(COMPOSE_SERVICES))
+def test_no_container_may_take_all_of_the_machine(name: str) -> None:
+    service = COMPOSE_SERVICES[name]
+    limits = service["deploy"]["resources"]["limits"]
+    assert re.fullmatch(r"\d+[mg]", limits["memory"])
+    assert limits["pids"] > 0
+    # A process of ours has one core's worth of work, and Docker refuses more than there are.
+    assert limits.get("cpus") == ("1" if name in OF_OUR_IMAGE else None)
+    assert service["logging"]["driver"] == "json-file"
+    assert {"max-size", "max-file"} <= set(service["logging"]["options"])
+
+
 def test_volumes_are_declared_and_used() -> None:
     used = [volume.partition(":")[0] for service in COMPOSE_SERVICES.values() for volume in service.get("volumes", [])]
     assert sorted(used) == sorted(COMPOSE["volumes"])
