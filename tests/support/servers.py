@@ -5,7 +5,7 @@ Nothing here skips: a server that cannot be had fails the run.
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
 
@@ -53,7 +53,10 @@ def reference_servers(directory: Path) -> ServerSet:
 def running_servers() -> Iterator[tuple[Environment, ServerSet | None]]:
     """The addresses of all servers, as settings; and the processes, where they are ours to kill."""
     if engine_answers():
-        with _containers() as environment:
+        # Docker's client is loaded only where there is an engine.
+        from tests.support.containers import running_containers
+
+        with running_containers() as environment:
             yield environment, None
         return
     # Not under pytest's own folder, which other users, PostgreSQL's among them, cannot enter.
@@ -68,39 +71,3 @@ def running_servers() -> Iterator[tuple[Environment, ServerSet | None]]:
         servers.stop()
         remove_data(directory)
         rmtree(directory, ignore_errors=True)
-
-
-@contextmanager
-def _containers() -> Iterator[Environment]:
-    from testcontainers.mongodb import MongoDbContainer
-    from testcontainers.mysql import MySqlContainer
-    from testcontainers.postgres import PostgresContainer
-    from testcontainers.rabbitmq import RabbitMqContainer
-    from testcontainers.redis import RedisContainer
-
-    with ExitStack() as stack:
-        rabbitmq = stack.enter_context(RabbitMqContainer("rabbitmq:4.2.6"))
-        postgres = stack.enter_context(
-            PostgresContainer("postgres:17", username="coordinator", password="coordinator", dbname="users")
-        )
-        mysql = stack.enter_context(
-            MySqlContainer("mysql:8.4", username="root", password="coordinator", dbname="payments")
-        )
-        mongodb = MongoDbContainer("mongo:8.0", username="", password="").with_command("--replSet rs0")
-        stack.enter_context(mongodb)
-        mongodb.exec(["mongosh", "--quiet", "--eval", "rs.initiate()"])
-        redis = stack.enter_context(RedisContainer("redis:7"))
-        pg = f"{postgres.get_container_host_ip()}:{postgres.get_exposed_port(5432)}"
-        my = f"{mysql.get_container_host_ip()}:{mysql.get_exposed_port(3306)}"
-        mongo = f"{mongodb.get_container_host_ip()}:{mongodb.get_exposed_port(27017)}"
-        amqp = f"{rabbitmq.get_container_host_ip()}:{rabbitmq.get_exposed_port(5672)}"
-        yield {
-            "AMQP_URL": f"amqp://guest:guest@{amqp}/%2F",
-            "USERS_DATABASE_URL": f"postgresql://coordinator:coordinator@{pg}/users",
-            "USERS_READER_URL": f"postgresql://users_reader:users_reader@{pg}/users",
-            "PAYMENTS_DATABASE_URL": f"mysql://root:coordinator@{my}/payments",
-            "PAYMENTS_READER_URL": f"mysql://payments_reader:payments_reader@{my}/payments",
-            "ITEMS_DATABASE_URL": f"mongodb://{mongo}/items?directConnection=true",
-            "ITEMS_READER_URL": f"mongodb://{mongo}/items?directConnection=true",
-            "REDIS_URL": f"redis://{redis.get_container_host_ip()}:{redis.get_exposed_port(6379)}/0",
-        }

@@ -38,6 +38,7 @@ from coordinator.runtime.settings import (
 from coordinator.stores.open import open_store
 from shared.payments.sandbox.__main__ import main as sandbox_command
 from shared.payments.settings import StripeSettings
+from tests.support.compose_file import COMPOSE_FILE, VARIABLE, interpolated
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = Path(__file__).parent / "schemas" / "compose-spec.json"
@@ -47,20 +48,10 @@ GATEWAYS = tuple(f"{name}-gateway" for name in NAMES)
 WORKERS = tuple(f"{service.name}-effects" for service in registry().services if service.effects is not None)
 OURS = ("migrate", *COORDINATORS, *WORKERS, *GATEWAYS)
 OF_OUR_IMAGE = (*OURS, "operator", "sandbox")
-VARIABLE = re.compile(r"(?<!\$)\$\{([A-Z_]+):-([^}]*)\}")
 PER_SERVICE = {f"{name.upper()}_{field.upper()}" for name in NAMES for field in DatabaseSettings.model_fields}
 
 
-def interpolated(value: Any) -> Any:
-    """As Compose does with none of the variables set."""
-    if isinstance(value, dict):
-        return {key: interpolated(element) for key, element in value.items()}
-    if isinstance(value, list):
-        return [interpolated(element) for element in value]
-    return VARIABLE.sub(r"\2", value).replace("$$", "$") if isinstance(value, str) else value
-
-
-TEXT = (ROOT / "compose.yaml").read_text()
+TEXT = COMPOSE_FILE.read_text()
 WRITTEN: dict[str, Any] = yaml.safe_load(TEXT)
 COMPOSE: dict[str, Any] = interpolated(WRITTEN)
 COMPOSE_SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]

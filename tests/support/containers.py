@@ -1,0 +1,58 @@
+"""The servers of compose.yaml, each in a container of its own that lives as long as a test session.
+
+Everything of them is compose.yaml's: image, command, accounts, configuration, and the health check that is waited for.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.wait_strategies import ExecWaitStrategy
+
+from tests.support.compose_file import read_compose_file
+
+_PORTS: Final = {"rabbitmq": 5672, "postgres": 5432, "mysql": 3306, "mongodb": 27017, "redis": 6379}
+
+
+@contextmanager
+def running_containers() -> Iterator[dict[str, str]]:
+    """Start them all, and yield the addresses of the servers as settings."""
+    compose = read_compose_file()
+    containers = {name: _container(name, compose) for name in _PORTS}
+    with ExitStack() as stack:
+        for container in containers.values():
+            stack.callback(container.stop)
+        with ThreadPoolExecutor(len(containers)) as threads:
+            list(threads.map(lambda container: container.start(), containers.values()))
+        at = {
+            name: f"{container.get_container_host_ip()}:{container.get_exposed_port(_PORTS[name])}"
+            for name, container in containers.items()
+        }
+        # Tests make databases, which in MySQL's image only root may.
+        root = f"root:{compose['services']['mysql']['environment']['MYSQL_ROOT_PASSWORD']}"
+        yield {
+            "AMQP_URL": f"amqp://guest:guest@{at['rabbitmq']}/%2F",
+            "USERS_DATABASE_URL": f"postgresql://coordinator:coordinator@{at['postgres']}/users",
+            "USERS_READER_URL": f"postgresql://users_reader:users_reader@{at['postgres']}/users",
+            "PAYMENTS_DATABASE_URL": f"mysql://{root}@{at['mysql']}/payments",
+            "PAYMENTS_READER_URL": f"mysql://payments_reader:payments_reader@{at['mysql']}/payments",
+            "ITEMS_DATABASE_URL": f"mongodb://{at['mongodb']}/items?directConnection=true",
+            "ITEMS_READER_URL": f"mongodb://{at['mongodb']}/items?directConnection=true",
+            "REDIS_URL": f"redis://{at['redis']}/0",
+        }
+
+
+def _container(name: str, compose: dict[str, Any]) -> DockerContainer:
+    service = compose["services"][name]
+    container = DockerContainer(service["image"], env=dict(service.get("environment", {})), ports=[_PORTS[name]])
+    container.with_kwargs(hostname=name)
+    if "command" in service:
+        container.with_command(service["command"])
+    for config in service.get("configs", []):
+        content = compose["configs"][config["source"]]["content"]
+        container.with_copy_into_container(content.encode(), config["target"])
+    how, *check = service["healthcheck"]["test"]
+    container.waiting_for(ExecWaitStrategy(["sh", "-c", *check] if how == "CMD-SHELL" else check))
+    return container
