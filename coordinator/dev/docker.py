@@ -17,8 +17,6 @@ from coordinator.service.errors import ConfigurationError
 
 SERVICES: Final = {"postgresql": "postgres", "mysql": "mysql", "mongodb": "mongodb", "redis": "redis"}
 """What compose.yaml calls each kind of server. The broker is its `rabbitmq`."""
-# Not the project of `docker compose up`: `make clean` may remove these volumes, and none of those.
-PROJECT = "write-coordinator-dev"
 # Docker 25: `start_interval` of a health check. An older engine refuses the whole file.
 _API_LEAST = (1, 44)
 # The content of `configs`, and several mappings merged into one.
@@ -44,8 +42,9 @@ class DockerServers:
     servers: tuple[Server, ...] = ()
     notes: tuple[str, ...] = ()
 
-    def __init__(self, compose_file: Path, wanted: Wanted, ports: ServerPorts, log_path: Path) -> None:
+    def __init__(self, compose_file: Path, project: str, wanted: Wanted, ports: ServerPorts, log_path: Path) -> None:
         self._compose_file = compose_file
+        self._project = project
         self._wanted = wanted
         self._services = ("rabbitmq", *(SERVICES[kind] for kind in wanted.kinds))
         self._ports = ports
@@ -95,7 +94,7 @@ class DockerServers:
             "docker",
             "compose",
             "--project-name",
-            PROJECT,
+            self._project,
             "--file",
             str(self._compose_file),
             *arguments,

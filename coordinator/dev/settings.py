@@ -19,6 +19,12 @@ class DevSettings(BaseSettings):
 
     directory: Path = Field(default=Path(".dev"), description="Data, logs and addresses of a run.")
     host: str = Field(default="127.0.0.1", description="Where the gateways listen; the servers are on loopback.")
+    docker_project: str = Field(
+        # Not that of `docker compose up`: `make clean` may remove these volumes, and none of those.
+        default="write-coordinator-dev",
+        description="What Compose calls the servers where they run in Docker: runs with data of their own need others.",
+        pattern=r"^[a-z0-9][a-z0-9_-]*$",
+    )
     amqp_port: Port = Field(default=5673, description="RabbitMQ.")
     amqp_dist_port: Port = Field(default=25673, description="RabbitMQ's Erlang distribution.")
     epmd_port: Port = Field(default=4370, description="RabbitMQ's Erlang port mapper.")

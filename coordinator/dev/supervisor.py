@@ -73,8 +73,14 @@ def clean(directory: Path) -> None:
     workspace = Workspace(directory, kept)
     with workspace.locked():
         if workspace.docker_log.exists() and docker.engine_answers():
-            ports = load_settings().server_ports()
-            docker.DockerServers(COMPOSE_FILE, Wanted(databases={}), ports, workspace.docker_log).remove()
+            settings = load_settings()
+            docker.DockerServers(
+                COMPOSE_FILE,
+                settings.docker_project,
+                Wanted(databases={}),
+                settings.server_ports(),
+                workspace.docker_log,
+            ).remove()
         remove_data(workspace.servers)
         workspace.remove()
 
@@ -143,7 +149,9 @@ class Supervisor:
     def _make_servers(self) -> Servers:
         ports, wanted = self._settings.server_ports(), self._plan.wanted
         if self._in_docker:
-            return docker.DockerServers(COMPOSE_FILE, wanted, ports, self._workspace.docker_log)
+            return docker.DockerServers(
+                COMPOSE_FILE, self._settings.docker_project, wanted, ports, self._workspace.docker_log
+            )
         installation = install.Installation(say, self._workspace.logs / "apt.log", install.needed(wanted))
         self._aside(installation.run, installation.kill)
         return ServerSet.native(self._workspace.servers, wanted, ports)

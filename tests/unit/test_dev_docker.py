@@ -13,7 +13,7 @@ from coordinator.service.errors import ConfigurationError
 
 PORTS = ServerPorts(amqp=1, amqp_dist=2, epmd=3, postgresql=4, mysql=5, mongodb=6, redis=7)
 WANTED = Wanted(databases={"users": "postgresql", "items": "mongodb", "payments": "mysql"}, cache=True)
-COMPOSE = "compose --project-name write-coordinator-dev --file /project/compose.yaml"
+COMPOSE = "compose --project-name of-a-run --file /project/compose.yaml"
 
 MakeDocker = Callable[..., None]
 
@@ -48,7 +48,7 @@ def test_servers_are_started_stopped_and_removed_by_compose(
     tmp_path: Path, make_docker: MakeDocker, made: dict[int, tuple[str, ...]]
 ) -> None:
     make_docker(f"env | grep ^DEV_ | sort > {tmp_path}/environment")
-    servers = DockerServers(Path("/project/compose.yaml"), WANTED, PORTS, tmp_path / "docker.log")
+    servers = DockerServers(Path("/project/compose.yaml"), "of-a-run", WANTED, PORTS, tmp_path / "docker.log")
     steps: list[str] = []
     servers.start(lambda what, _seconds: steps.append(what))
     servers.stop()
@@ -76,7 +76,7 @@ def test_only_the_servers_that_are_wanted_are_started(
 ) -> None:
     make_docker()
     wanted = Wanted(databases={"orders": "postgresql", "accounts": "postgresql"})
-    servers = DockerServers(Path("/project/compose.yaml"), wanted, PORTS, tmp_path / "docker.log")
+    servers = DockerServers(Path("/project/compose.yaml"), "of-a-run", wanted, PORTS, tmp_path / "docker.log")
     servers.start()
     assert calls(tmp_path) == [f"{COMPOSE} up --detach --wait rabbitmq postgres"]
     assert made == {4: ("orders", "accounts")}
@@ -87,7 +87,7 @@ def test_only_the_servers_that_are_wanted_are_started(
 
 
 def test_the_environment_names_the_published_ports(tmp_path: Path) -> None:
-    assert DockerServers(Path("compose.yaml"), WANTED, PORTS, tmp_path / "log").environment() == {
+    assert DockerServers(Path("compose.yaml"), "of-a-run", WANTED, PORTS, tmp_path / "log").environment() == {
         "AMQP_URL": "amqp://guest:guest@127.0.0.1:1/%2F",
         "USERS_DATABASE_URL": "postgresql://coordinator:coordinator@127.0.0.1:4/users",
         "USERS_READER_URL": "postgresql://users_reader:users_reader@127.0.0.1:4/users",
@@ -101,7 +101,7 @@ def test_the_environment_names_the_published_ports(tmp_path: Path) -> None:
 
 def test_what_docker_says_when_it_fails_is_passed_on(tmp_path: Path, make_docker: MakeDocker) -> None:
     make_docker("echo no such image; exit 3")
-    servers = DockerServers(Path("compose.yaml"), WANTED, PORTS, tmp_path / "docker.log")
+    servers = DockerServers(Path("compose.yaml"), "of-a-run", WANTED, PORTS, tmp_path / "docker.log")
     with pytest.raises(ConfigurationError, match=r"(?s)exit status 3.*no such image"):
         servers.start()
 
