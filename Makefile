@@ -16,10 +16,10 @@ BENCH_ARGS ?=
 # The application that everything here runs: the reference system.
 export COORDINATOR_APP ?= gateways.app:APP
 
-.PHONY: help install run clean lint format test unit simulate mutants chaos bench bench-full lock up down
+.PHONY: help install run clean lint format test test-compose unit simulate mutants chaos bench bench-full lock up down
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; $$($(PYTHON) --version) is what PYTHON=$(PYTHON) names"; exit 1; }
@@ -53,6 +53,10 @@ unit: $(STAMP) ## the tests that need no server
 # `loadgroup` gives each process one test after the other; each has servers of its own.
 test: $(STAMP) ## all tests, against real servers
 	@$(BIN)/pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
+
+# WITHOUT_ENGINE=allow: no failure where there is no engine and none can be made. ENGINE_DIRECTORY: where one is made.
+test-compose: $(STAMP) ## compose.yaml and the tests' containers on a real Docker engine, made here if there is none
+	@$(BIN)/python -m tests.engine $(BIN)/pytest tests/compose $(PYTEST_ARGS)
 
 simulate: $(STAMP) ## run SEEDS random histories through the simulation (SEEDS=10000)
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)

@@ -1,0 +1,70 @@
+"""`python -m tests.engine COMMAND…` runs a command where `docker compose` works, and all images are there.
+
+Where no engine answers, one is made and stopped again. Where none can be made that is a failure, unless
+WITHOUT_ENGINE=allow is set.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Final
+
+from coordinator.dev.docker import engine_answers
+from coordinator.service.errors import ConfigurationError
+from tests.engine.debian import Commands
+from tests.engine.images import provide_images
+from tests.engine.made import made_engine
+
+_NO_ENGINE: Final = 3
+
+
+def main(command: list[str]) -> int:
+    """Return the command's exit status, or 3 if there is no engine."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(os.environ.get("ENGINE_DIRECTORY") or Path(home) / "write-coordinator-engine").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    commands = Commands(folder / "commands.log", _say)
+    with ExitStack() as stack:
+        try:
+            environment = stack.enter_context(_engine(folder, commands))
+        except ConfigurationError as error:
+            return _without(error)
+        try:
+            if provide_images(environment, folder, commands):
+                # Testcontainers' watchdog is one more image.
+                environment = {**environment, "TESTCONTAINERS_RYUK_DISABLED": "true"}
+        except ConfigurationError as error:
+            _say(f"not all images are to be had: {error}")
+            return 1
+        return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _without(error: ConfigurationError) -> int:
+    _say(f"nothing is tested in containers: {error}")
+    if os.environ.get("WITHOUT_ENGINE") == "allow":
+        _say("WITHOUT_ENGINE=allow says that this is no failure")
+        return 0
+    _say("set WITHOUT_ENGINE=allow where that is to be no failure")
+    return _NO_ENGINE
+
+
+@contextmanager
+def _engine(folder: Path, commands: Commands) -> Iterator[Mapping[str, str]]:
+    if engine_answers():
+        _say("the engine of this machine answers")
+        yield dict(os.environ)
+        return
+    _say(f"no engine answers (Docker 25 and Compose 2.24 or newer): one is made in {folder}")
+    with made_engine(folder, commands) as environment:
+        yield environment
+
+
+def _say(line: str) -> None:
+    print(f"engine: {line}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,58 @@
+"""`python -m tests.engine`, as far as it can be checked without an engine."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from coordinator.service.errors import ConfigurationError
+from tests.engine import __main__ as engine
+from tests.engine import images
+
+STAND_INS = Path(engine.__file__).parent / "stand_ins"
+
+
+def refuse(*_: object) -> None:
+    raise ConfigurationError("no rights to make it")
+
+
+@pytest.fixture
+def without_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """None answers, and none can be made. A command that is run all the same makes this file."""
+    monkeypatch.setenv("ENGINE_DIRECTORY", str(tmp_path / "engine"))
+    monkeypatch.delenv("WITHOUT_ENGINE", raising=False)
+    monkeypatch.setattr(engine, "engine_answers", lambda: False)
+    monkeypatch.setattr(engine, "made_engine", refuse)
+    return tmp_path / "ran"
+
+
+def test_tests_that_cannot_run_fail_and_say_why(without_engine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert engine.main(["touch", str(without_engine)]) == 3
+    assert "no rights to make it" in capsys.readouterr().out
+    assert not without_engine.exists()
+
+
+def test_only_a_setting_lets_them_be_left_out_and_that_is_said(
+    without_engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WITHOUT_ENGINE", "allow")
+    assert engine.main(["touch", str(without_engine)]) == 0
+    assert "nothing is tested in containers" in capsys.readouterr().out
+    assert not without_engine.exists()
+
+
+def test_an_image_that_cannot_be_had_is_a_failure_in_any_case(
+    without_engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WITHOUT_ENGINE", "allow")
+    monkeypatch.setattr(engine, "engine_answers", lambda: True)
+    monkeypatch.setattr(engine, "provide_images", refuse)
+    assert engine.main(["touch", str(without_engine)]) == 1
+    assert not without_engine.exists()
+
+
+def test_every_image_has_a_stand_in() -> None:
+    targets = re.findall(r"^FROM \S+ AS (\S+)$", (STAND_INS / "Dockerfile").read_text(), re.MULTILINE)
+    wanted = images.wanted_images()
+    assert {"python:3.13-slim", "postgres:17"} <= set(wanted)
+    assert {image.partition(":")[0] for image in wanted} <= set(targets)
