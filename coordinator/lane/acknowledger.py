@@ -1,4 +1,4 @@
-"""Which acknowledgements to send: one for all deliveries before the first that is not settled, single ones beyond."""
+"""Which acknowledgements to send: one for all deliveries before the first unsettled one, single ones beyond it."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Which deliveries may be applied now, and what of them is to be applied."""
+"""Which deliveries may be applied now, and which of their commands."""
 
 from collections.abc import Collection, Sequence
 
@@ -24,12 +24,12 @@ class Admission:
         self._runs = Runs()
 
     def forget(self) -> None:
-        """Begin again: the broker delivers again what was not acknowledged."""
+        """Begin again: the broker delivers unacknowledged messages again."""
         self._order.forget()
         self._runs.forget()
 
     def batch(self, deliveries: Sequence[Delivery], now_s: float) -> Batch:
-        """Those that come next for their publishers, early ones of before among them. Raises StoreError."""
+        """The deliveries that come next for their publishers, earlier early ones included. Raises StoreError."""
         runs = self._runs.of(deliveries)
         self._learn(self._order.unknown(runs))
         admitted = self._order.admit(runs, now_s)
@@ -49,7 +49,7 @@ class Admission:
         return Batch(admitted, requests)
 
     def completed(self, deliveries: Sequence[Delivery]) -> list[int]:
-        """The tags of those of which nothing is left to settle."""
+        """The tags of the deliveries of which every command is settled."""
         return self._runs.completed(deliveries)
 
     def _learn(self, publishers: Sequence[str]) -> None:

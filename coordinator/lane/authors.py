@@ -1,4 +1,4 @@
-"""What the functions of a service's author leave behind, whatever they do: made fit to be recorded. Never raises."""
+"""Makes the results and errors of a service author's functions fit to be recorded, whatever they are. Never raises."""
 
 import inspect
 import traceback
@@ -10,7 +10,7 @@ DESCRIPTION_CHARACTERS_MAX = 1000
 
 
 def described(thing: object, *, with_type: bool = True) -> str:
-    """An error, or a value, in words; also one whose own words raise an error."""
+    """An error, or a value, as text; also one whose own `str` raises an error."""
     name = type(thing).__name__
     try:
         text = str(thing)[:DESCRIPTION_CHARACTERS_MAX] + ""
@@ -20,7 +20,7 @@ def described(thing: object, *, with_type: bool = True) -> str:
 
 
 def reference(given: object) -> Ref[Row]:
-    """What a handler's `target` returned. Raises TypeError for what is no reference."""
+    """The result of a handler's `target`. Raises TypeError if it is not a reference."""
     if not isinstance(given, Ref):
         abandon(given)
         raise TypeError(f"target returns a reference, and no {type(given).__name__}")
@@ -28,7 +28,7 @@ def reference(given: object) -> Ref[Row]:
 
 
 def attribute(thing: object, name: str) -> object:
-    """What an object has under this name; None for one that has nothing, or raises."""
+    """The attribute of an object; None if it has none, or raises."""
     try:
         return getattr(thing, name, None)
     except BaseException:  # noqa: BLE001  # the same
@@ -44,7 +44,7 @@ def traced(error: BaseException) -> str:
 
 
 def abandon(result: object) -> None:
-    """A handler's result is none: if it is a generator, or a coroutine that nobody will await, it ends here."""
+    """Close a handler's result that is a generator, or a coroutine that nobody will await."""
     if inspect.isgenerator(result) or inspect.iscoroutine(result):
         with suppress(BaseException):
             result.close()

@@ -1,4 +1,4 @@
-"""What the commands of one transaction are settled on, and what becomes of each."""
+"""What is known when the commands of one transaction are settled, and the fate of each command."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ from coordinator.stores.port import Lease
 NO_FOLLOW_UP = 1
 """A failure is recorded without the command that it continues with."""
 BARE = 2
-"""A failure is recorded as an entry of the log, and nothing else."""
+"""A failure is recorded only as an entry of the log."""
 ERROR_CHARACTERS_MAX = 2000
 
 
@@ -25,11 +25,11 @@ class Blocked(Exception):
 
 
 class Fate(Struct, frozen=True):
-    """What became of one request.
+    """The end of one request within a transaction.
 
-    `letter` is its dead letter, as it is in the database now; one that `is_dropped` would have been one too many.
-    `entry` is its new entry in the log. One that waits for its key has no outcome yet. One that `blocks` the lane has
-    an entry that says why, which is not written.
+    `letter` is its dead letter, as it is in the database now; `is_dropped`: there was no room for the letter.
+    `entry` is its new entry in the log. A request that waits for its key has no outcome yet. One that `blocks` the
+    lane has an entry that says why; that entry is not written.
     """
 
     outcome: Outcome | None
@@ -46,7 +46,7 @@ class Basis(Struct, frozen=True):
     handlers_work: HandlerWork
     lease: Lease
     known: dict[str, LogEntry]
-    """What the log has of their ids; empty at first where they are assumed to be new."""
+    """The log's entries of their ids; empty at first where they are assumed to be new."""
     cancelled: Mapping[str, Cancellation]
     parking: Parking
     letters: Letters
@@ -54,6 +54,6 @@ class Basis(Struct, frozen=True):
     progress: PublisherProgress
     parked_max: int
     misread: Mapping[int, str] = {}
-    """By place among the requests: what is wrong with what a handler's `reads` returned, or raised."""
+    """By place among the requests: the fault in what a handler's `reads` returned, or its error."""
     spared: int = 0
-    """What is not written of a failure, since the database refused it with that: see `NO_FOLLOW_UP`, `BARE`."""
+    """The parts of a failure that are left out, since the database refused them: see `NO_FOLLOW_UP`, `BARE`."""

@@ -1,4 +1,4 @@
-"""One batch: how far its requests are settled, and what of it goes into the next settlement."""
+"""One batch: how far its requests are settled, and which of them go into the next settlement."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -19,13 +19,13 @@ class Batch:
         self.deliveries = deque(deliveries)
         self.requests = requests
         self.committed = Committed()
-        """What is done and not in a settlement yet."""
+        """Settled work that is not in a settlement yet."""
         self.window: Window | None = None
         self._begins_with_one = False
         self._in_settlements = 0
 
     def open_window(self, ready: Sequence[Request], commands_max: int) -> Window | None:
-        """The next commands to try; None: there are none. Those `ready` waited for their key: others wait behind."""
+        """The next commands to try; None: there are none. `ready` ones waited for their key: they go first."""
         start = self._settled_requests()
         requests = ready or self.requests[start : start + commands_max]
         if requests:
@@ -34,11 +34,11 @@ class Batch:
         return self.window
 
     def blocked(self) -> None:
-        """A command blocks the lane: once that is over it is tried alone."""
+        """A command blocks the lane: once the block is over it is tried alone."""
         self.window, self._begins_with_one = None, True
 
     def doubt(self) -> None:
-        """What is under way may be committed or not: the log is to be asked for it."""
+        """The commands under way may be committed or not: the log is to be asked for them."""
         start = self._settled_requests()
         self.requests[start:] = [
             msgspec.structs.replace(request, redelivered=True) for request in self.requests[start:]
@@ -59,7 +59,7 @@ class Batch:
         return is_whole or bool(committed.released)
 
     def settlement(self, tags_of: Callable[[Sequence[Delivery]], list[int]], *, is_last: bool) -> Settlement:
-        """What the transactions since the last settlement have done, of whole deliveries."""
+        """The work of the transactions since the last settlement, for whole deliveries."""
         committed = self.committed
         deliveries: Sequence[Delivery] = self.deliveries
         if not is_last:
@@ -74,7 +74,7 @@ class Batch:
 
 
 def whole_deliveries(batch: deque[Delivery], commands: int) -> list[Delivery]:
-    """Take out of a batch the deliveries that so many settled commands complete."""
+    """Take the deliveries out of a batch that this number of settled commands completes."""
     complete = 0
     for delivery in batch:
         commands -= len(delivery.commands)

@@ -1,4 +1,4 @@
-"""What the transactions of a batch have done so far: what a settlement is made of."""
+"""The work of a batch's transactions so far; a settlement is made from it."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from coordinator.stores.port import Changes
 
 
 class Committed(Struct):
-    """`released` are commands that no delivery of the batch brought: they had waited for their key."""
+    """`released` are commands that waited for their key; no delivery of the batch brought them."""
 
     fates: list[Fate] = []
     released: list[tuple[Request, Fate]] = []
@@ -22,7 +22,7 @@ class Committed(Struct):
     removed: list[Ref[Row]] = []
 
     def add(self, requests: Sequence[Request], fates: Sequence[Fate], changes: Changes) -> list[int]:
-        """Note what a transaction has done, once it is committed; return which emitted commands it has withdrawn."""
+        """Note the work of a committed transaction; return the emitted commands that it has withdrawn."""
         withdrawn: list[int] = []
         for request, fate in zip(requests, fates, strict=False):
             if request.parked_key is not None:
@@ -41,7 +41,7 @@ class Committed(Struct):
 
 
 def series_in(changes: Changes) -> dict[str, Series]:
-    """The series that a transaction has written: the lane is their only writer, and need not read them again."""
+    """The series that a transaction has written. The lane is their only writer, so it need not read them again."""
     written = [rows for rows in (*changes.updates, *changes.inserts) if isinstance(rows[0], Series)]
     return {row.name: row for rows in written for row in rows if isinstance(row, Series)}
 

@@ -1,6 +1,6 @@
 """The commands that every lane has: they act on the lane itself, in their turn (coordinator/lane/orders.py).
 
-What they change is a row like others, in the transaction that settles them: so an operator's order is carried out once,
+They change rows like other commands, in the transaction that settles them. So an operator's order is carried out once,
 whatever crashes, and its entry in the command log says what was done.
 """
 
@@ -18,7 +18,7 @@ WITHDRAWN_MAX = 1000
 EFFECT_TEXT_CHARACTERS_MAX = 1 << 16
 
 By = Annotated[str, Meta(max_length=200, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
-"""Who gave the order, as he says: it is kept in the log."""
+"""The operator's name, as given with the order: it is kept in the log."""
 
 
 class Marker(Command, frozen=True, kw_only=True):
@@ -39,8 +39,8 @@ class Release(Command, frozen=True, kw_only=True):
 class ReplayLetter(Command, frozen=True, kw_only=True, omit_defaults=True):
     """Have a dead letter's command sent once more, and the letter removed.
 
-    `args` takes the place of what the letter has. `as_system` lets a stranger's command do what only the system
-    may. Rejected: `letter_not_found`, `not_replayable`, `forbidden_command_type`, `deadline_over`.
+    `args` replaces the letter's arguments. `as_system` gives a stranger's command the rights of the system. Rejected:
+    `letter_not_found`, `not_replayable`, `forbidden_command_type`, `deadline_over`.
     """
 
     type: ClassVar[str] = "lane.replay"
@@ -53,7 +53,7 @@ class ReplayLetter(Command, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class DiscardLetter(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """Remove a dead letter for good; what waits behind its command goes on. Rejected: `letter_not_found`."""
+    """Remove a dead letter for good; the commands behind its command go on. Rejected: `letter_not_found`."""
 
     type: ClassVar[str] = "lane.discard"
 
@@ -62,7 +62,7 @@ class DiscardLetter(Command, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class WithdrawEmitted(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """Remove emitted commands from the outbox, which are then not sent any more, unless they were already.
+    """Remove emitted commands from the outbox. They are then no longer sent, unless they already were.
 
     Rejected: `replay_of_parked`.
     """
@@ -74,9 +74,10 @@ class WithdrawEmitted(Command, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class DeadEffect(Command, frozen=True, kw_only=True):
-    """An effect worker could make nothing of a message. `body` is its text; or its beginning, of so many bytes in all.
+    """A message that an effect worker could not read. `body` is its text, or the beginning of its
+    `size_bytes` bytes.
 
-    With the origin `public` its id and type are what a stranger says they are.
+    With the origin `public` its id and type are a stranger's, and prove nothing.
     """
 
     type: ClassVar[str] = "lane.dead_effect"
@@ -92,7 +93,7 @@ class DeadEffect(Command, frozen=True, kw_only=True):
 
 
 class Replayed(Struct, frozen=True, kw_only=True):
-    """A dead letter that was sent once more: to whom, under which id, and by whose order."""
+    """A dead letter that was sent once more: its target, its new id, and the operator."""
 
     letter: int
     target: str
@@ -102,7 +103,7 @@ class Replayed(Struct, frozen=True, kw_only=True):
 
 
 class Discarded(Struct, frozen=True, kw_only=True):
-    """A dead letter that was removed, and by whose order."""
+    """A dead letter that was removed, and the operator."""
 
     letter: int
     target: str
@@ -111,7 +112,7 @@ class Discarded(Struct, frozen=True, kw_only=True):
 
 
 class Withdrawn(Struct, frozen=True, kw_only=True):
-    """The ids of the emitted commands that were removed from the outbox, and by whose order."""
+    """The ids of the emitted commands that were removed from the outbox, and the operator."""
 
     command_ids: list[str]
     by: str

@@ -1,4 +1,4 @@
-"""What goes into a lane and what comes out of it."""
+"""The inputs and the outputs of a lane."""
 
 from msgspec import Struct
 
@@ -9,7 +9,7 @@ from coordinator.stores.lane_tables import DeadLetter, OutboxEntry
 
 
 class OldLetter(Struct, frozen=True, kw_only=True):
-    """A dead letter as releases before this one published it: why its command could not be applied, and for whom."""
+    """A dead letter as earlier releases published it: why its command could not be applied, and its target."""
 
     target: str
     code: str
@@ -35,7 +35,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
 
 
 class Reply(Struct, frozen=True):
-    """The outcomes of one delivery, for whoever published it."""
+    """The outcomes of one delivery, for its publisher."""
 
     reply_to: str
     correlation_id: str | None
@@ -47,8 +47,8 @@ class Settlement(Struct, frozen=True, kw_only=True):
     """What to do now that a batch is committed, in this order.
 
     Announce the rows to the projections; send the replies; publish the emitted commands, and forget those with an id of
-    `withdrawn`; soon, acknowledge every delivery of `tags`. `dead_letters` are in the lane's database already, but for
-    so many that were `dropped`.
+    `withdrawn`; soon, acknowledge every delivery of `tags`. `dead_letters` are in the lane's database already;
+    `dropped` counts those that had no room there.
     """
 
     tags: list[int]

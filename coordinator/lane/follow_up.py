@@ -1,4 +1,4 @@
-"""What a settled command continues with."""
+"""The continuation of a settled command."""
 
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.wire import CommandMessage
@@ -7,7 +7,7 @@ from coordinator.service.outcome import Outcome
 
 
 def continuation_of(message: CommandMessage) -> Deferred | None:
-    """What a command names as its continuation, if it names any."""
+    """The continuation that a command names, if any."""
     if message.continuation is None or message.command_id is None:
         return None
     return Deferred(
@@ -19,7 +19,7 @@ def continuation_of(message: CommandMessage) -> Deferred | None:
 
 
 def follow_up(work: BatchWork, message: CommandMessage, outcome: Outcome) -> None:
-    """Have the continuation of a settled command go on with its outcome, if there can be such a command."""
+    """Emit the continuation of a settled command with its outcome, if there can be such a command."""
     deferred = continuation_of(message)
     if deferred is not None:
         try:

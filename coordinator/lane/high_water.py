@@ -1,7 +1,7 @@
 """How far a lane is known to have come: its database must not fall behind that.
 
-A database does when acknowledged commits are lost: a backup was restored, a standby was promoted that lagged, or the
-address names another server. Whoever went on there would give sequences and ids out for a second time.
+A database falls behind when acknowledged commits are lost: a backup was restored, a standby was promoted that lagged,
+or the address names another server. A lane that went on there would give sequences and ids out a second time.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from coordinator.stores.lane_tables import Series
 from coordinator.stores.port import Lease
 
 SERIES_MAX = 1_000
-"""Series of ids of which the last one given out is remembered: those that were used last."""
+"""How many series of ids are remembered, with the last id of each: those that were used last."""
 
 
 class Mark(Struct, frozen=True):
@@ -34,7 +34,7 @@ class CommitsLost(Blocked):
 
 
 class HighWater:
-    """The highest that a consumer has seen of its lane: in its own commits, in the database, and from the transport."""
+    """The highest position that a consumer has seen: in its own commits, in the database, and from the transport."""
 
     def __init__(self, lane: str) -> None:
         self._lane = lane
@@ -44,11 +44,11 @@ class HighWater:
         self._is_partial = False
 
     def mark(self) -> Mark:
-        """All of it, as it is now."""
+        """The mark as it is now."""
         return Mark(self.sequence, self.epoch, dict(self._series), self._is_partial)
 
     def learn(self, mark: Mark) -> None:
-        """What another process knew of the lane."""
+        """Take in the mark of another process of the lane."""
         self.rise(mark.sequence, mark.epoch)
         self._is_partial = self._is_partial or mark.is_partial
         for name, value in mark.series.items():
@@ -79,7 +79,7 @@ class HighWater:
             )
 
     def series_above(self, found: Iterable[Series]) -> tuple[list[Series], list[Series]]:
-        """The series of the database that are behind, and those that are missing there, as they must be."""
+        """The series that are behind in the database or missing there, with the values that they must have."""
         values = {row.name: row.value for row in found}
         above = [Series(name=name, value=value) for name, value in self._series.items()]
         return (
@@ -89,11 +89,11 @@ class HighWater:
 
     @property
     def series_names(self) -> list[str]:
-        """Of the series that are remembered."""
+        """The names of the remembered series."""
         return list(self._series)
 
     def _count(self, name: str, value: int) -> None:
-        # Put at the end: the first is the one that was used longest ago.
+        # Put it at the end: the first series is the one that was used longest ago.
         known = self._series.pop(name, 0)
         self._series[name] = max(known, value)
         if len(self._series) > SERIES_MAX:
@@ -110,5 +110,5 @@ def encode_mark(mark: Mark) -> bytes:
 
 
 def decode_mark(body: bytes) -> Mark:
-    """Raises ValueError for what is no mark."""
+    """Raises ValueError if the text is not a mark."""
     return _decoder.decode(body)

@@ -46,14 +46,14 @@ class _Models(dict[type[Row], _ModelRows]):
 
 
 class IdentityMap:
-    """Rows as a batch has read and changed them. `get` to `remove` do what `UnitOfWork` says of them, to any row."""
+    """Rows as a batch has read and changed them. `get` to `remove` work as in `UnitOfWork`, on any row."""
 
     def __init__(self, transaction: Transaction, checks: RowChecks | None = None) -> None:
         self.interruption: BaseException | None = None
-        """What a read from the database raised: whoever caught it, the commands of the batch cannot be settled now."""
+        """The error of a read from the database. Even if a handler caught it, the batch cannot be settled now."""
         self._transaction = transaction
         self.kinds = _Models(checks or RowChecks())
-        """By model. Others only ask whose it is."""
+        """By model. Other classes only ask for a model's kind."""
         self._journal: list[tuple[_Slots, Any, Any]] = []
 
     def undo(self) -> None:
@@ -66,7 +66,7 @@ class IdentityMap:
         self._journal.clear()
 
     def prefetch(self, refs: Iterable[Ref[Row]], *others: Read) -> list[list[Any]]:
-        """Read the rows in one go, and with them what is only returned. `RowCheck.key` has passed the references."""
+        """Read the rows in one go; the rows of `others` are only returned. `RowCheck.key` has passed the references."""
         wanted: dict[tuple[type[Row], str], dict[int | str, None]] = {}
         for ref in refs:
             wanted.setdefault((ref.model, ref.column), {})[ref.value] = None
@@ -98,7 +98,7 @@ class IdentityMap:
         kind.check.new(row)
         key = _key(row)
         if key not in kind.current:
-            # Taken on trust, since asking would cost a round trip a row: the database refuses what it has already.
+            # Trust that the row is new: asking would cost a round trip a row, and the database refuses one that it has.
             self._set(kind.original, key, None)
             self._set(kind.current, key, None)
         elif kind.current[key] is not None:
@@ -126,7 +126,7 @@ class IdentityMap:
         self._put(model, _key(row), None)
 
     def known(self, row: R) -> R | None:
-        """What the map has under the key of this row, without a look at the database."""
+        """The row that the map has under the key of this one, without a look at the database."""
         found: R | None = self.kinds[type(row)].current.get(_key(row))
         return found
 
@@ -135,11 +135,11 @@ class IdentityMap:
         self.kinds[type(row)].check.new(row)
 
     def replace(self, row: Row) -> None:
-        """Put a row into the place of one that was read; its fields are known to be sound."""
+        """Replace a row that was read; the new row's fields are known to be sound."""
         self._put(type(row), _key(row), row)
 
     def adopt(self, model: type[Row], key: int | str, row: Row | None) -> None:
-        """Take a row, or its absence, as read: the lane knows it, being the only writer."""
+        """Take a row, or its absence, as read: the lane knows it, since it is the only writer."""
         kind = self.kinds[model]
         kind.original[key] = kind.current[key] = row
 
@@ -188,7 +188,7 @@ class IdentityMap:
         return Changes(deletes, updates, inserts)
 
     def _load(self, wanted: Sequence[Read], others: Sequence[Read] = ()) -> list[list[Any]]:
-        """Read rows into the map, but for the others, which are returned."""
+        """Read rows into the map; the rows of `others` are returned instead."""
         reads = [read for read in map(self._missing, wanted) if read.values]
         if not reads and not others:
             return []
@@ -202,7 +202,7 @@ class IdentityMap:
         return found[len(reads) :]
 
     def _missing(self, read: Read) -> Read:
-        """As much of a read as the map does not have."""
+        """The part of a read that the map does not have."""
         kind = self.kinds[read.model]
         known: Collection[int | str] = kind.current if read.column == read.model.key else kind.unique[read.column]
         if not known:
@@ -210,7 +210,7 @@ class IdentityMap:
         return Read(read.model, read.column, [value for value in read.values if value not in known])
 
     def _take(self, read: Read, rows: Sequence[Row]) -> None:
-        """Put what was read into the map. What the map has already is newer than the database, and wins."""
+        """Put the rows that were read into the map. A row that the map has already is newer, and wins."""
         model, column, kind = read.model, read.column, self.kinds[read.model]
         for row in rows:
             key = _key(row)

@@ -1,4 +1,4 @@
-"""What a lane knows under its lease, and need not read again for each transaction."""
+"""A lane's knowledge under its lease, which it need not read again for each transaction."""
 
 from collections.abc import Collection, Sequence
 
@@ -25,7 +25,7 @@ _PAGE_ROWS = 5000
 
 
 class Knowledge:
-    """What operators have ordered, which commands are parked, how far series and publishers are."""
+    """The orders of operators, the parked commands, and how far series and publishers are."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Knowledge:
         self._series: dict[str, Series] = {}
 
     def read(self, transaction: Transaction) -> None:
-        """Read what others, or lost commits of this consumer, have left."""
+        """Read the rows that other consumers, or this consumer's own uncertain commits, have left."""
         cancelled = _all(transaction, Cancellation)
         self._parking = Parking(_all(transaction, ParkedCommand))
         self._cancelled = {cancellation.command_id: cancellation for cancellation in cancelled}
@@ -63,7 +63,7 @@ class Knowledge:
 
     @property
     def has_ready(self) -> bool:
-        """Whether there are commands that need not wait for their key any more."""
+        """Whether there are commands that no longer need to wait for their key."""
         return bool(self._parking.ready())
 
     def ready(self, commands_max: int) -> list[Request]:
@@ -74,7 +74,7 @@ class Knowledge:
     def basis(
         self, transaction: Transaction, lease: Lease, requests: Sequence[Request], culprits: int = 0, spared: int = 0
     ) -> tuple[Basis, list[Ref[Row]]]:
-        """What requests are settled on, once the rows are read that are returned with it."""
+        """The basis on which requests are settled, once the rows are read that are returned with it."""
         work = BatchWork(transaction, self._clock(), self._targets, self.checks)
         for series in self._series.values():
             work.adopt(Series, series.name, series)
@@ -99,7 +99,7 @@ class Knowledge:
         return basis, [*progress.refs, *letter_refs(requests, self._name), *named]
 
     def committed(self, basis: Basis, positions: Sequence[PublisherPosition], changes: Changes) -> None:
-        """A transaction is committed: what it knew is so."""
+        """A transaction is committed: its knowledge becomes the lane's."""
         self._order.advanced(positions, basis.progress.refused())
         self._parking = basis.parking
         written = series_in(changes)
@@ -108,7 +108,7 @@ class Knowledge:
 
 
 def _all(transaction: Transaction, model: type[R]) -> list[R]:
-    """Every row of a model: one that was left out would be one forgotten."""
+    """Every row of a model; the lane would forget a row that was left out."""
     rows: list[R] = []
     while True:
         page = transaction.scan(model, _PAGE_ROWS, getattr(rows[-1], model.key) if rows else None)

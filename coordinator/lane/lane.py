@@ -38,7 +38,7 @@ class Lane:
         elapsed_s: Callable[[], float],
         targets: Collection[str] | None = None,
     ) -> None:
-        """`targets` are the lanes and effects to which anything can be emitted; None: nobody here knows them all."""
+        """`targets` are the lanes and effects to which commands can be emitted; None: they are not all known here."""
         handlers: Handlers = {each.command.type: each for each in (*service.handlers, *CONTROL_HANDLERS)}
         self._store = store
         self._elapsed_s = elapsed_s
@@ -67,7 +67,7 @@ class Lane:
 
     @property
     def sequence(self) -> int:
-        """The highest sequence that the lane is known to have come to."""
+        """The highest sequence that the lane is known to have reached."""
         return self._high_water.sequence
 
     def mark(self) -> Mark:
@@ -75,7 +75,7 @@ class Lane:
         return self._high_water.mark()
 
     def learn(self, mark: Mark) -> None:
-        """Another process of the lane knew this."""
+        """Take in the mark of another process of the lane."""
         self._high_water.learn(mark)
 
     def watch(self) -> None:
@@ -85,7 +85,7 @@ class Lane:
 
     @property
     def has_batch(self) -> bool:
-        """Whether deliveries that were given are not settled yet, so that `apply` is to be called again."""
+        """Whether some of the given deliveries are still unsettled, so that `apply` is to be called again."""
         return self._batch is not None
 
     @property
@@ -94,10 +94,10 @@ class Lane:
         return self._order.gaps
 
     def due_in_s(self, channel_number: int = 0) -> float | None:
-        """When `apply` is to be called though nothing arrives: a predecessor that does not come is given up then.
+        """When to call `apply` even if nothing arrives: a predecessor that does not come is given up then.
 
-        None for a channel that has delivered nothing yet: what was early on the one before is void, and to apply
-        nothing would take the lane over from whoever the broker delivers to now.
+        None for a channel that has delivered nothing yet. Early deliveries of the channel before are void, and a call
+        without deliveries would take the lane over from the consumer to which the broker delivers now.
         """
         return self._order.due_in_s(self._elapsed_s()) if channel_number == self._tenancy.channel_number else None
 
@@ -115,9 +115,9 @@ class Lane:
         `channel_number` says from which channel the deliveries came. With a new one the lane is taken over: the broker
         delivers to one consumer at a time, and forgets what it delivered on a channel that is gone.
 
-        A Settlement means that the deliveries of its `tags` are settled and on disk; others are early, or wait in the
-        lane's batch (`has_batch`): what is settled is returned before culprits are looked for among the others. After
-        a Suspension the same deliveries must be offered again, before any others. Deposed is final for a channel.
+        A Settlement means that the deliveries of its `tags` are settled and on disk. Others are early, or wait in the
+        lane's batch (`has_batch`): settled deliveries are returned before the lane looks for culprits among the others.
+        After a Suspension the same deliveries must be offered again, before any others. Deposed is final for a channel.
         """
         if self._tenancy.is_lost(channel_number):
             return Deposed()
@@ -153,19 +153,19 @@ class Lane:
         return settlement_of([], swept, []) if swept.emitted else None
 
     def _secure_lease(self, channel_number: int) -> None:
-        """Have a lease that is not in doubt, and know what an operator has ordered."""
+        """Make sure of the lease, and of what an operator has ordered."""
         if self._tenancy.lease is None:
             lease = self._tenancy.claim()
             self._transactions.begin_again()
             if self._batch is not None:
-                # They are read again.
+                # The new lease reads them again.
                 self._batch.committed.emitted = []
             self._tenancy.begin(lease, channel_number)
             if self._high_water.is_above(lease):
                 self._transactions.go_above(self._high_water)
 
     def _settle(self, batch: Batch) -> None:
-        """Settle the batch, or as much of it as comes before a command that blocks the lane, or is looked for."""
+        """Settle the batch, or the part before a command that blocks the lane or is looked for as a culprit."""
         transactions = self._transactions
         applied = 0
         while (window := batch.window or self._next_window(batch)) is not None:
@@ -218,7 +218,7 @@ class Lane:
         return Deposed()
 
     def _suspended(self, error: Exception) -> Suspension:
-        """Try again later. After a failure whose outcome is not certain the lease is in doubt, to be renewed first."""
+        """Try again later. After a failure with an uncertain outcome the lease is in doubt, and is renewed first."""
         if isinstance(error, Blocked):
             self._doubt()
             self._tenancy.block()
@@ -226,18 +226,18 @@ class Lane:
             self._doubt()
             self._tenancy.doubt()
         if isinstance(error, Refusal):
-            # What is refused may be so for the connection's sake, such as a plan that was made for another schema.
+            # The connection may be the reason for a refusal, such as a plan that was made for another schema.
             self._store.close()
         return self._pauses.after(error)
 
     def _doubt(self) -> None:
-        """The last transaction may be committed or not, and operators may have deleted positions that are old."""
+        """The last transaction may be committed or not, and operators may have deleted old positions."""
         if self._batch is not None:
             self._batch.doubt()
         self._order.doubt()
 
     def _forget(self) -> None:
-        """Begin again with a channel: what the one before delivered is void."""
+        """Begin again with a channel: the deliveries of the one before are void."""
         self._tenancy.end()
         self._admission.forget()
         self._batch = None

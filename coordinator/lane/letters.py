@@ -1,7 +1,7 @@
-"""Dead letters: rows of the lane's database, written in the transaction that settles what they are about.
+"""Dead letters: rows of the lane's database, written in the transaction that settles their commands.
 
-So none is lost and none is there twice. What has no id of its own cannot be deduplicated by it: messages that are alike
-are one letter, which counts them, and of such letters there are so many at most.
+So none is lost and none is there twice. Messages without an id cannot be deduplicated by it: identical ones are one
+letter, which counts them, and the number of such letters is limited.
 """
 
 import hashlib
@@ -36,11 +36,11 @@ class Letters:
     def failed(
         self, message: CommandMessage, defect: Defect, traceback: str | None, sequence: int | None
     ) -> DeadLetter:
-        """The letter of a command that failed, which happens once to a command."""
+        """The letter of a command that failed; a command fails once."""
         return self._add(message.command_id or "", message, defect, traceback, sequence)
 
     def mismatched(self, message: CommandMessage, fingerprint: str, defect: Defect) -> DeadLetter | None:
-        """The letter of a command of the system's whose id is that of another; None: there is one already."""
+        """The letter of a command of the system's with another command's id; None: there is one already."""
         source = f"{message.command_id} {fingerprint}"
         if self._work.find(DeadLetter, "source", source) is not None:
             return None
@@ -61,7 +61,7 @@ class Letters:
     ) -> tuple[DeadLetter | None, bool]:
         """A letter of an older release becomes a row, once; also whether there were too many, and it is dropped.
 
-        One that nothing here bears out anybody may have written: it is kept like a message without an id.
+        If nothing here confirms a letter, anybody may have written it: it is kept like a message without an id.
         """
         defect = Defect(letter.code, letter.reason)
         if message.command_id is None or not is_borne_out:
@@ -73,7 +73,7 @@ class Letters:
         return self._add(source, message, defect, letter.traceback, letter.sequence, letter.target), False
 
     def of_effect(self, command: DeadEffect) -> DeadLetter | None:
-        """The letter of an effect; None: there are too many without an id. What was known of it, this overrules."""
+        """The letter of an effect; None: there are too many without an id. It replaces an earlier one of the effect."""
         target = effects_key(self._lane)
         message = CommandMessage(
             command_id=command.command_id,
@@ -84,7 +84,7 @@ class Letters:
         defect = Defect(command.code, command.reason)
         if message.command_id is None:
             return self.nameless(message, defect, target)
-        # A stranger who uses the id of an effect of ours changes nothing about that one's letter.
+        # A stranger that uses the id of one of our effects cannot change that effect's letter.
         claimed = "" if command.origin == "system" else f" {command.origin}"
         source = f"{target} {message.command_id}{claimed}"
         known = self._work.find(DeadLetter, "source", source)
@@ -102,7 +102,7 @@ class Letters:
         return self._add(source, message, defect, command.traceback, None, target, command.size_bytes)
 
     def remove(self, letter: DeadLetter) -> None:
-        """A letter is gone for good."""
+        """Remove a letter for good."""
         self._work.remove(letter)
         if letter.command_id is None:
             self._count_nameless(letter.origin, -1)
@@ -139,7 +139,7 @@ class Letters:
         )
 
     def _has_room(self, origin: str) -> bool:
-        """Count one more without an id. Strangers' fill up no room but their own."""
+        """Count one more without an id. Strangers' letters have a room of their own, and fill up only that."""
         series = self._work.get(Series, _NAMELESS[origin])
         if series is not None and series.value >= self._nameless_max:
             return False
@@ -156,9 +156,9 @@ class Letters:
 
 
 def source_of_nameless(message: CommandMessage, defect: Defect | None, target: str) -> str:
-    """What makes two messages without an id the same letter."""
+    """The source of a message without an id: two messages with the same source are one letter."""
     code = None if defect is None else defect.code
-    # Of two that differ in a condition, only one would be sent again.
+    # If messages with different conditions were one letter, only one of them would be sent again.
     conditions = (message.deadline_ms, message.expected_version, message.continuation)
     parts = (target, message.type, message.origin, code, *conditions)
     digest = hashlib.blake2b("".join(f"{part}\n" for part in parts).encode(), digest_size=16)

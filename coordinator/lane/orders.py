@@ -32,7 +32,7 @@ class Orders:
     """Carries them out within one transaction."""
 
     def __init__(self, work: BatchWork, parking: Parking, letters: Letters, handlers: Handlers, bytes_max: int) -> None:
-        """`bytes_max`: of more bytes the lane takes no message."""
+        """`bytes_max` is the largest message that the lane takes."""
         self._work = work
         self._parking = parking
         self._letters = letters
@@ -40,7 +40,7 @@ class Orders:
         self._bytes_max = bytes_max
 
     def carry_out(self, command: Command) -> Struct | None:
-        """Do what one command asks; return its result. Raises Rejected."""
+        """Carry one command out and return its result. Raises Rejected."""
         match command:
             case Release():
                 self._release(command)
@@ -69,7 +69,7 @@ class Orders:
         try:
             self._work.send_out(emission)
         except ValueError as error:
-            # Such as to effects that this application no longer has.
+            # Such as a letter to effects that this application no longer has.
             raise Rejected("not_replayable", f"dead letter {letter.id} cannot be sent: {error}") from None
         return Replayed(
             letter=letter.id,
@@ -107,7 +107,7 @@ class Orders:
         return letter
 
     def _emission_of(self, letter: DeadLetter, command: ReplayLetter) -> Emission:
-        """What is sent once more. Raises Rejected where it would only fail again, or mean something else."""
+        """The command to send once more. Raises Rejected if it would only fail again, or mean something else."""
         unread = _unread(letter)
         if unread is not None:
             raise Rejected("not_replayable", f"dead letter {letter.id} {unread}")
@@ -123,7 +123,7 @@ class Orders:
             if letter.origin != "system" and not command.as_system:
                 text = f"dead letter {letter.id} is a stranger's, and only lanes ask for effects"
                 raise Rejected("forbidden_command_type", text)
-            # Its id is the idempotency key at the other side, so it keeps it.
+            # The effect keeps its id, since that is the idempotency key at the other side.
             return Emission(
                 lane=letter.target,
                 command_id=letter.command_id or system_command_id("letter", letter.target, str(letter.id)),
@@ -136,7 +136,7 @@ class Orders:
         elif options.deadline_ms is not None and options.deadline_ms < self._work.now.timestamp() * 1000:
             text = f"the deadline of the command of dead letter {letter.id} is over: it would only expire"
             raise Rejected("deadline_over", text)
-        # Whoever waited for the old id has got its outcome; of the new one he knows nothing.
+        # A client that waited for the old id has got its outcome; it does not know the new id.
         options = msgspec.structs.replace(
             options,
             continuation=options.continuation if _is_unanswered(letter) else None,
@@ -155,7 +155,7 @@ class Orders:
         return emission
 
     def _check(self, letter: DeadLetter, emission: Emission) -> None:
-        """Raises Rejected for a command that this lane, as it is, would not even try."""
+        """Raises Rejected for a command that this lane, in its present state, would not even try."""
         message = CommandMessage(
             command_id=emission.command_id,
             type=emission.type,
@@ -172,12 +172,12 @@ class Orders:
 
 
 def _is_unanswered(letter: DeadLetter) -> bool:
-    """Whether nobody ever got an outcome of its command: it never came as far as the log."""
+    """Whether its command never had an outcome, since it never came as far as the log."""
     return letter.command_id is not None and letter.sequence is None and letter.source == letter.command_id
 
 
 def _unread(letter: DeadLetter) -> str | None:
-    """What of its command nobody could read, if without it that would be another one, with whatever arguments."""
+    """The unreadable part of its command, if the command would be another one without it, whatever its arguments."""
     if letter.type is None:
         return "would fail again: nobody knows its type"
     if letter.code == INVALID_HEADER:

@@ -1,7 +1,7 @@
 """Which emitted commands are on their way to the broker: for each target a window over the outbox table, by its ids.
 
-What does not fit a window stays in the table and is read later, so that a queue that takes nothing for long costs rows,
-not memory, and delays nobody else: each target has a window of its own.
+Entries that do not fit into a window stay in the table and are read later. So a queue that takes nothing for long costs
+rows, not memory, and does not delay other targets: each target has a window of its own.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,18 +14,18 @@ from coordinator.service.options import Options
 from coordinator.stores.lane_tables import OutboxEntry
 
 PAGES_AT_ONCE = 4
-"""Targets of which one transaction reads more."""
+"""How many targets one transaction reads more entries of."""
 
 
 class OutboxPage(Struct, frozen=True):
-    """What is to be read: the entries of one target with ids above `after`."""
+    """A page to read: the entries of one target with ids above `after`."""
 
     target: str
     after: int
 
 
 class _TargetWindow:
-    """One target: what is handed out, how far the table is read, and whether there is more in it."""
+    """One target: the entries that are handed out, how far the table is read, and whether it has more."""
 
     def __init__(self) -> None:
         self.handed: set[int] = set()
@@ -34,7 +34,7 @@ class _TargetWindow:
 
 
 class Outbox:
-    """What this consumer has handed out to be published, and how far it has read the table."""
+    """The entries that this consumer has handed out for publishing, and how far it has read the table."""
 
     def __init__(self, window_max: int) -> None:
         self._window_max = window_max
@@ -43,39 +43,39 @@ class Outbox:
         self._confirmed: dict[int, OutboxEntry] = {}
 
     def begin_again(self, targets: Iterable[str]) -> None:
-        """The lease is new, or was in doubt: what the table has for these targets is read again.
+        """The lease is new, or was in doubt: the entries of these targets are read again.
 
-        Of that, what is known to be confirmed is not handed out again.
+        Entries that are known to be confirmed are not handed out again.
         """
         self._windows = {target: _TargetWindow() for target in targets}
         for window in self._windows.values():
             window.is_behind = True
 
     def confirm(self, entries: Iterable[OutboxEntry]) -> None:
-        """The broker has these."""
+        """The broker has these entries."""
         for entry in entries:
             self._window(entry.lane).handed.discard(entry.id)
             self._confirmed[entry.id] = entry
 
     @property
     def confirmed(self) -> list[OutboxEntry]:
-        """What the next transaction is to delete."""
+        """The entries that the next transaction is to delete."""
         return list(self._confirmed.values())
 
     def deleted(self, entries: Iterable[OutboxEntry]) -> None:
-        """These are gone from the table."""
+        """These entries are gone from the table."""
         for entry in entries:
             self._confirmed.pop(entry.id, None)
 
     def withdrawn(self, ids: Iterable[int]) -> None:
-        """An operator had these removed from the table."""
+        """An operator had these entries removed from the table."""
         for number in ids:
             self._confirmed.pop(number, None)
             for window in self._windows.values():
                 window.handed.discard(number)
 
     def pages(self) -> list[OutboxPage]:
-        """What the next transaction is to read: there is more, and room for it."""
+        """The pages that the next transaction is to read: there are more entries, and room for them."""
         pages = [
             OutboxPage(target, window.last)
             for target, window in self._windows.items()
@@ -86,13 +86,13 @@ class Outbox:
     def read(self, target: str, page: Sequence[OutboxEntry]) -> list[OutboxEntry]:
         """Note a page that was read; return the entries to publish."""
         window = self._windows.pop(target)
-        # Those of whom a page was read stand behind the others.
+        # Targets of which a page was read go behind the others.
         self._windows[target] = window
         window.is_behind = len(page) == self.page_rows
         return self._hand(window, [entry for entry in page if entry.id not in self._confirmed], page)
 
     def emitted(self, entries: Sequence[OutboxEntry]) -> list[OutboxEntry]:
-        """Note entries that are new in the table; return those to publish now. The others are read later."""
+        """Note new entries of the table; return those to publish now. The others are read later."""
         by_target: dict[str, list[OutboxEntry]] = {}
         for entry in entries:
             by_target.setdefault(entry.lane, []).append(entry)

@@ -1,8 +1,8 @@
 """Commands that wait for their key: behind one that failed under the policy `park-key`.
 
-The failed one is settled, and dead-lettered; those behind it are kept in the lane's database, without a sequence and
-without an outcome. Once the failed one is replayed, or released by an operator, they are applied, in the order in
-which they came, before anything else.
+The failed command is settled and dead-lettered. The commands behind it are kept in the lane's database, without a
+sequence and without an outcome. Once the failed one is replayed, or an operator releases its key, they are applied in
+the order in which they came, before anything else.
 """
 
 import hashlib
@@ -26,8 +26,8 @@ ADDRESS_CHARACTERS_MAX = 255
 class Standing(Struct, frozen=True):
     """Where a command stands among those that wait for its key.
 
-    `fault` says what is wrong with its handler's `target`, which then names no key. `waiting` is what waits already
-    under its id. One that `is_behind` has to wait: behind one that failed, or, if no delivery brings it, once more.
+    `fault` is the fault of its handler's `target`, which then names no key. `waiting` is the command that already waits
+    under its id. A command that `is_behind` waits behind a failed one; if no delivery brings it, it keeps waiting.
     """
 
     key: str | None = None
@@ -40,14 +40,14 @@ ALONE = Standing()
 
 
 class Parking:
-    """The parked commands of one lane. A transaction works on a copy, which takes the place of it once committed."""
+    """The parked commands of one lane. A transaction works on a copy, which replaces it after the commit."""
 
     def __init__(self, rows: Iterable[ParkedCommand] = ()) -> None:
         self.rows: dict[str, ParkedCommand] = {}
-        """By command id, in the order in which they came. Others only look at it."""
+        """By command id, in the order in which they came. Other classes only read it."""
         self._heads: dict[str, ParkedCommand] = {}
         self._replays: dict[str, ParkedCommand] = {}
-        """The heads by the ids of their replays: what a replay releases is its head, whatever its arguments name."""
+        """The heads by the ids of their replays: a replay releases its head, whatever its arguments name."""
         self._waiting: dict[str, int] = {}
         self._position = 0
         self._is_shared = False
@@ -55,7 +55,7 @@ class Parking:
             self._note(row)
 
     def copy(self) -> "Parking":
-        """One to work on. It shares what it has with this one, which nobody changes any more, until it is changed."""
+        """A copy to work on. It shares its contents with this one until it is changed; this one stays as it is."""
         twin = Parking()
         twin.rows, twin._heads, twin._waiting, twin._replays = self.rows, self._heads, self._waiting, self._replays
         twin._position, twin._is_shared = self._position, True
@@ -74,7 +74,7 @@ class Parking:
         return self._heads.get(key)
 
     def replayed(self, command_id: str) -> ParkedCommand | None:
-        """The failed command whose replay has this id: that of its own, once the log knows that one no more."""
+        """The failed command whose replay has this id; or the one with this id, once the log has forgotten it."""
         head = self._replays.get(command_id)
         if head is None:
             row = self.rows.get(command_id)
@@ -82,7 +82,7 @@ class Parking:
         return head
 
     def has_failed(self, command_id: str, fingerprint: str) -> bool:
-        """Whether this command, with this content, failed and keeps its key waiting."""
+        """Whether this command, with this content, failed and makes its key wait."""
         row = self.rows.get(command_id)
         return row is not None and row.error_code is not None and row.fingerprint == fingerprint
 
@@ -99,7 +99,7 @@ class Parking:
         return Standing(key, None, self._waits_as(request), is_behind)
 
     def must_wait(self, key: str, command_id: str) -> bool:
-        """Whether a command has to wait for this key: all do but the replay of the one that failed."""
+        """Whether a command has to wait for this key: all do except the replay of the failed one."""
         head = self._heads.get(key)
         if head is None:
             return key in self._waiting
@@ -111,7 +111,7 @@ class Parking:
         return bool(self._waiting)
 
     def ready(self) -> list[ParkedCommand]:
-        """Those that need not wait any more, in order."""
+        """The commands that no longer need to wait, in order."""
         if not self._waiting or all(key in self._heads for key in self._waiting):
             return []
         return [row for row in self.rows.values() if row.ordering_key not in self._heads]
@@ -122,7 +122,7 @@ class Parking:
             self._put(work, _row(request, standing.key, self._position + 1, work.now))
 
     def settled(self, work: BatchWork, request: Request, standing: Standing, entry: LogEntry) -> None:
-        """A command is settled. If it failed, and is to keep a key waiting, it does: a new one, a replay, or one that
+        """A command is settled. If it failed under `park-key`, its key waits: be it new, a replay, or a command that
         waited itself."""
         key = self._key_to_keep(request, standing, entry) if entry.status == "failed" else None
         self.leave(work, request)
@@ -132,34 +132,34 @@ class Parking:
             self._put(work, msgspec.structs.replace(row, error_code=code, error_message=text))
 
     def leave(self, work: BatchWork, request: Request) -> None:
-        """A command is settled: it waits no more, and neither does anything behind what it was the replay of."""
+        """A command is settled: it no longer waits. After a replay, nothing waits behind the failed command either."""
         for row in (self._waits_as(request), self.replayed(request.message.command_id or "")):
             if row is not None:
                 self._drop(work, row)
 
     def release(self, work: BatchWork, key: str) -> None:
-        """Nothing keeps this key waiting any more."""
+        """Let the commands with this key go on."""
         head = self._heads.get(key)
         if head is not None:
             self._drop(work, head)
 
     def release_behind(self, work: BatchWork, command_id: str) -> None:
-        """Nothing waits behind this failed command any more."""
+        """Let the commands behind this failed one go on."""
         head = self.rows.get(command_id)
         if head is not None and head.error_code is not None:
             self._drop(work, head)
 
     def _waits_as(self, request: Request) -> ParkedCommand | None:
-        """The command of its id, if it waits."""
+        """The waiting command with its id, if there is one."""
         row = self.rows.get(request.message.command_id or "")
         return row if row is not None and row.error_code is None else None
 
     def _key_to_keep(self, request: Request, standing: Standing, entry: LogEntry) -> str | None:
-        """What waits for a command that failed: of a replay the key that it was to release, whatever it names now."""
+        """The key that waits for a failed command. For a replay, the key that it was to release, whatever it names."""
         head = self.replayed(entry.command_id)
         if head is not None:
             return head.ordering_key
-        # One too many is behind what failed, and does not wait.
+        # A command that had no room to wait stands behind the failed one, and does not wait.
         is_too_many = standing.is_behind and request.parked_key is None
         return standing.key if request.parks_key and not is_too_many else None
 
@@ -191,8 +191,8 @@ class Parking:
 
 
 def message_of(row: ParkedCommand) -> CommandMessage:
-    """A parked command as it came, but for its publisher session, which has gone on."""
-    # Its limits were kept when it came.
+    """A parked command as it came, except for its publisher session, which has gone on."""
+    # Its limits were checked when it came.
     [message] = decode(Envelope(content_type=PACK_CONTENT, is_system=True), row.message, len(row.message))
     return message
 
@@ -211,7 +211,7 @@ def prepared(row: ParkedCommand, handlers: Handlers, targets: Collection[str] | 
 
 
 def _ordering_key(request: Request) -> str | None:
-    """The row that a command is about, as text; None for one that names none."""
+    """The row that a command is about, as text; None if it names none."""
     if request.parked_key is not None:
         return request.parked_key
     handler, command = request.handler, request.command
@@ -242,5 +242,5 @@ def _row(request: Request, key: str, position: int, now: datetime) -> ParkedComm
 
 
 def _short(text: str | None) -> str | None:
-    """A short text that every database takes; an address with anything else in it leads nowhere."""
+    """The text if every database takes it, else None: any other address leads nowhere anyway."""
     return text if text is not None and text.isprintable() and len(text) <= ADDRESS_CHARACTERS_MAX else None

@@ -21,14 +21,14 @@ class Pauses:
     def offered(self, channel_number: int) -> None:
         """Deliveries of this channel are to be applied.
 
-        How long the database was away under an earlier one says nothing: a takeover must not wait for it.
+        An outage under an earlier channel does not count: a takeover must not wait for it.
         """
         if channel_number != self._channel_number:
             self._channel_number = channel_number
             self._failures = 0
 
     def succeeded(self) -> None:
-        """Something was settled, or a conflict is looked into."""
+        """A batch made progress, or a conflict is looked into."""
         self._failures = 0
 
     def after(self, error: Exception) -> Suspension:

@@ -1,14 +1,14 @@
 """Which of a batch's commands to try together next, so that few transactions find those that the database refuses.
 
-The commands are decided in their order. What is refused is halved: if its first half commits, the second is suspected
-without being tried as a whole. A command that was refused alone is a culprit; it is *carried*, to be recorded in the
-transaction that tries what comes after it. So k culprits among n commands cost at most min(2n, 2k·log2(n) + 1)
-transactions, and one more among fewer than six: what is left of a refused batch is tried alone before it is called the
-culprit, since commands may be refused for their company only, as when two rows swap a unique value.
+The commands are decided in their order. A refused piece is halved: if its first half commits, the second is suspected
+without being tried as a whole. A command that was refused alone is a culprit; it is *carried*, and is recorded in the
+transaction that tries the commands after it. So k culprits among n commands cost at most min(2n, 2k·log2(n) + 1)
+transactions, and one more among fewer than six. A command that is left of a refused batch is tried alone before it is
+called the culprit, since commands may be refused only because of their company, as when two rows swap a unique value.
 """
 
 CARRIED_MAX = 16
-"""Culprits that wait to be recorded with others, as long as the refusal of each is certain."""
+"""How many culprits wait to be recorded together, as long as the refusal of each is certain."""
 
 
 class Pieces:
@@ -24,11 +24,11 @@ class Pieces:
         self._tried = 0
         self._found = 0
         self.carried = 0
-        """How many culprits, in front of those that are left, are to be recorded with the next transaction."""
+        """How many culprits, in front of the commands that are left, the next transaction is to record."""
 
     @property
     def left(self) -> int:
-        """How many commands are not decided."""
+        """How many commands are undecided."""
         return self._left
 
     @property
@@ -42,17 +42,17 @@ class Pieces:
         return not self._was_refused
 
     def size(self, *, records_first: bool = False) -> int:
-        """How many commands to try, beside the culprits that are carried; 0: only record those."""
+        """How many commands to try, beside the carried culprits; 0: only record those."""
         if not self._left or records_first:
             return 0
         size = self._suspected // 2 if self._suspected else min(self._stride, self._left, self._limit)
-        # One by one, what is left costs as many transactions as there are commands, and one for the last record.
+        # One by one, the rest costs one transaction for each command, and one for the last record.
         if size > 1 and self._tried and self._tried + 1 + self._left + 1 > 2 * self._count:
             return 1
         return max(1, size)
 
     def committed(self, size: int) -> None:
-        """Those of that size are settled, and what was carried is recorded."""
+        """The commands of that size are settled, and the carried culprits are recorded."""
         self._tried += 1
         self.carried = 0
         self._left -= size
@@ -62,9 +62,9 @@ class Pieces:
             self._stride *= 2
 
     def refused(self, size: int, *, is_certain: bool = True) -> bool:
-        """Those of that size are not; True: it was a single command, which is carried from now on.
+        """The commands of that size are refused; True: it was a single command, which is carried from now on.
 
-        If that is not certainly their fault, so many may just be too many, until one of them is found to be a culprit.
+        If the reason is uncertain, the piece may just be too large, until one of its commands is found to be a culprit.
         """
         self._tried += 1
         self._was_refused = True
@@ -81,7 +81,7 @@ class Pieces:
         return True
 
     def release(self) -> None:
-        """Of the culprits that are carried, all but the first are to be tried again."""
+        """Try all carried culprits but the first again."""
         self._left += self.carried - 1
         self._suspected = 0
         self._stride = max(1, self._left // max(1, self._found))

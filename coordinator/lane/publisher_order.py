@@ -1,5 +1,6 @@
-"""Publisher sessions: commands that carry `publisher` and `publisher-seq` are applied in that order, whatever the
-broker does. A delivery that arrives ahead of its predecessor is early: it waits, unacknowledged, for that one.
+"""Publisher sessions: the commands of a `publisher` are applied by `publisher-seq`, whatever the broker does.
+
+A delivery that arrives ahead of its predecessor is early: it waits for the predecessor, unacknowledged.
 """
 
 import heapq
@@ -15,7 +16,7 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.stores.lane_tables import PublisherPosition
 
 KNOWN_MAX: Final = 10_000
-"""Publishers whose position is remembered; that of another is read again. Anybody can make up names."""
+"""How many publishers' positions are remembered; others are read again. Anybody can make up names."""
 
 
 class _Span(Struct, frozen=True):
@@ -35,9 +36,9 @@ class _Early(Struct, frozen=True):
 
 
 class PublisherOrder:
-    """Decides which deliveries may be applied now. What it knows ends with the lease: a successor reads it again.
+    """Decides which deliveries may be applied now. Its knowledge ends with the lease: a successor reads it again.
 
-    Strangers choose the names and the numbers: what is kept is bounded, and n deliveries cost O(n log n).
+    Strangers choose the names and the numbers, so the memory is bounded, and n deliveries cost O(n log n).
     """
 
     def __init__(self, early_max: int, gap_timeout_s: float) -> None:
@@ -48,14 +49,14 @@ class PublisherOrder:
         self._rows: dict[str, PublisherPosition | None] = {}
         # By arrival, so that the oldest is the first one.
         self._early: OrderedDict[int, _Early] = OrderedDict()
-        # By publisher a heap of numbers, each with its arrival: the same command may arrive several times, and each is
-        # acknowledged.
+        # By publisher a heap of numbers, each with its arrival: the same command may arrive several times, and each
+        # arrival is acknowledged.
         self._waiting: dict[str, list[tuple[int, int]]] = {}
         self._arrivals = itertools.count()
         self.gaps = 0
 
     def forget(self) -> None:
-        """Begin again: the broker delivers again what was not acknowledged."""
+        """Begin again: the broker delivers unacknowledged messages again."""
         self._next.clear()
         self._rows.clear()
         self._early.clear()
@@ -68,7 +69,7 @@ class PublisherOrder:
 
     @property
     def known(self) -> int:
-        """Of how many publishers the position is remembered."""
+        """How many publishers' positions are remembered."""
         return len(self._next)
 
     def unknown(self, deliveries: Sequence[Delivery]) -> list[str]:
@@ -81,7 +82,7 @@ class PublisherOrder:
         return list(found)
 
     def learn(self, publishers: Iterable[str], rows: Iterable[PublisherPosition]) -> None:
-        """The positions of some publishers; those without a row have published nothing yet."""
+        """Take in the positions of some publishers; those without a row have published nothing yet."""
         for publisher in publishers:
             self._rows[publisher] = None
             self._next[publisher] = 1
@@ -93,7 +94,7 @@ class PublisherOrder:
         """The deliveries to apply now, in their order; the others are early, and wait.
 
         A predecessor that does not come within the timeout, or before too many wait, is given up: `gaps` counts it,
-        and it is applied when it comes after all.
+        and it is applied if it comes after all.
         """
         ready: list[Delivery] = []
         for delivery in deliveries:
@@ -121,7 +122,7 @@ class PublisherOrder:
         return None if oldest is None else max(0.0, oldest.since_s + self._gap_timeout_s - now_s)
 
     def doubt(self) -> None:
-        """A commit may have happened or not, or rows were deleted: they must be read again."""
+        """A commit may have happened or not, or rows were deleted: the positions must be read again."""
         self._rows.clear()
 
     def knows(self, publisher: str) -> bool:
@@ -133,7 +134,7 @@ class PublisherOrder:
         return self._rows.get(publisher)
 
     def advanced(self, rows: Iterable[PublisherPosition], refused: Mapping[str, int]) -> None:
-        """These rows are committed. Numbers of some publishers were refused: they are still at the ones given."""
+        """These rows are committed. Publishers of whom a number was refused are still at the positions given."""
         for row in rows:
             if row.name in self._next:
                 self._rows[row.name] = row
@@ -143,7 +144,7 @@ class PublisherOrder:
                 self._next[publisher] = number + 1
 
     def _take(self, delivery: Delivery, span: _Span, ready: list[Delivery]) -> None:
-        """Apply this one, and then all that waited for it."""
+        """Admit this delivery, and then all that waited for it."""
         ready.append(delivery)
         publisher = span.publisher
         self._next[publisher] = max(self._next[publisher], span.last + 1)
@@ -158,16 +159,16 @@ class PublisherOrder:
             del self._waiting[publisher]
 
     def _give_up(self, publisher: str, ready: list[Delivery]) -> None:
-        """What a publisher's first one waits for is not waited for any longer."""
+        """Give up the predecessor of a publisher's first early delivery."""
         self.gaps += 1
         first = self._early.pop(heapq.heappop(self._waiting[publisher])[1])
         self._take(first.delivery, first.span, ready)
 
     def _relieve(self, ready: list[Delivery]) -> None:
-        """Have no more wait than the limit.
+        """Let no more deliveries wait than the limit.
 
-        Whoever has the most waiting gives up first, and of those with as many the one who came last: nobody loses the
-        order of his commands to strangers who came after him, or who fill the room.
+        The publisher that has the most waiting gives up first, and among equals the one that came last. So strangers
+        that come later, or that fill the room, cannot cost a publisher the order of its commands.
         """
         crowd = [(-len(waiting), -min(at for _, at in waiting), name) for name, waiting in self._waiting.items()]
         heapq.heapify(crowd)
@@ -181,7 +182,7 @@ class PublisherOrder:
                 heapq.heapreplace(crowd, (-len(waiting), since, publisher))
 
     def _forget_some(self) -> None:
-        """Remember no more publishers than the limit, and those of whom something is early."""
+        """Remember as many publishers as the limit, and those that have something early."""
         for _ in range(len(self._next) - KNOWN_MAX):
             publisher = next(iter(self._next))
             if publisher in self._waiting:

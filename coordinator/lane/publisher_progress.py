@@ -11,15 +11,15 @@ from coordinator.service.rows import by_key
 from coordinator.stores.lane_tables import PublisherPosition
 
 GAPS_MAX = 100
-"""Ranges of missing numbers that are kept for one publisher. A number that would make one more is refused: to forget
-one instead would be to say of numbers that never came that they are counted."""
+"""How many ranges of missing numbers are kept for one publisher. A number that would make one more is refused: if a
+range were forgotten instead, its numbers, which never came, would count as settled."""
 
 _NO_GAPS = "[]"
 _Gaps = list[tuple[int, int]]
 
 
 class PublisherProgress:
-    """A number is counted once: below its publisher's position only those are taken that never came."""
+    """Counts each number once: below its publisher's position, only numbers that never came are taken."""
 
     def __init__(self, work: BatchWork, order: PublisherOrder, messages: Iterable[CommandMessage]) -> None:
         self._work = work
@@ -45,7 +45,7 @@ class PublisherProgress:
         return not any(first <= number <= last for first, last in _gaps(row))
 
     def leaves_too_many_gaps(self, message: CommandMessage) -> bool:
-        """Whether its publisher would have more gaps than are kept, were the number of this command counted."""
+        """Whether counting the number of this command would give its publisher more gaps than are kept."""
         name, number = message.publisher, message.publisher_seq
         if name is None or number is None or number < 1:
             return False
@@ -74,12 +74,12 @@ class PublisherProgress:
         )
 
     def refused(self) -> dict[str, int]:
-        """How far those publishers are of whom a number was refused."""
+        """How far the publishers are that had a number refused."""
         rows = {name: self._row(name) for name in self._refused}
         return {name: 0 if row is None else row.sequence for name, row in rows.items()}
 
     def save(self) -> list[PublisherPosition]:
-        """Write what has moved."""
+        """Write the positions that have moved."""
         for row in self._moved.values():
             if self._work.get(PublisherPosition, row.name) is None:
                 self._work.add(row)
@@ -105,7 +105,7 @@ def _gaps_after(sequence: int, gaps: _Gaps, number: int) -> _Gaps:
 
 
 def _are_too_many(after: _Gaps, before: _Gaps) -> bool:
-    # There may be more already: earlier releases did not count those that a number in the middle of one leaves.
+    # There may be more already: a number in the middle of a gap leaves two, which earlier releases did not count.
     return len(after) > max(GAPS_MAX, len(before))
 
 

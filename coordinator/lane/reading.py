@@ -1,4 +1,4 @@
-"""What a transaction reads before its first command is applied, in as few round trips as the database can."""
+"""The reads of a transaction before its first command is applied, in as few round trips as the database can."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -16,11 +16,11 @@ from coordinator.stores.port import Read
 from coordinator.stores.row_checks import RowChecks
 
 READS_MAX = 10_000
-"""Rows that one command may name."""
+"""How many rows one command may name."""
 
 
 def named_rows(requests: Sequence[Request], checks: RowChecks) -> tuple[list[Ref[Row]], dict[int, str]]:
-    """The rows that the commands of some requests name; also, by place, what is wrong with what others name."""
+    """The rows that the commands of some requests name; also, by place, the faults in what others name."""
     refs: list[Ref[Row]] = []
     misread: dict[int, str] = {}
     for place, request in enumerate(requests):
@@ -41,14 +41,14 @@ def named_rows(requests: Sequence[Request], checks: RowChecks) -> tuple[list[Ref
 
 
 def _named_by(handler: Handler[Any], command: Command | None) -> Iterable[Ref[Row]]:
-    """What a handler says that it reads: its target, if nothing else. Raises an error of any kind."""
+    """The rows that a handler says it reads; by default its target. Raises an error of any kind."""
     if handler.reads is not None:
         return handler.reads(command)
     return () if handler.target is None else (reference(handler.target(command)),)
 
 
 def _listed(given: Iterable[Ref[Row]]) -> list[Ref[Row]]:
-    """What an author's function names, however it does. Raises an error of any kind."""
+    """The rows that an author's function names, in any form. Raises an error of any kind."""
     refs = list(islice(given, READS_MAX + 1))
     if len(refs) > READS_MAX:
         raise ValueError(f"more than {READS_MAX} rows")
@@ -65,7 +65,7 @@ def letter_refs(requests: Iterable[Request], lane: str) -> list[Ref[Row]]:
 
 
 def known_entries(work: BatchWork, requests: Sequence[Request], refs: Iterable[Ref[Row]]) -> dict[str, LogEntry]:
-    """What the log says about the ids of a batch; the rows that it names are read in the same round trip."""
+    """The log's entries for the ids of a batch; the rows that it names are read in the same round trip."""
     ids = list({request.message.command_id: None for request in requests if request.message.command_id is not None})
     log = [Read(LogEntry, LogEntry.key, ids)] if ids else []
     return {entry.command_id: entry for entries in work.prefetch(refs, *log) for entry in entries}
@@ -74,9 +74,9 @@ def known_entries(work: BatchWork, requests: Sequence[Request], refs: Iterable[R
 def announced_again(
     work: BatchWork, requests: Sequence[Request], known: Mapping[str, LogEntry], checks: RowChecks
 ) -> tuple[list[Row], list[Ref[Row]]]:
-    """The rows that commands name which are settled already, as they are now, and those that are gone.
+    """The rows that already settled commands name, as they are now, and those that are gone.
 
-    Whoever settled them may have died, or lost its database, after the commit and before the projections knew.
+    The process that settled them may have died, or lost its database, after the commit and before the announcement.
     """
     saved: list[Row] = []
     removed: list[Ref[Row]] = []

@@ -1,4 +1,4 @@
-"""Recording what a command has come to: in the log, and where it failed, for those who look after it or wait."""
+"""Recording the result of a command: in the log and, if it failed, for operators and for commands that wait."""
 
 from coordinator.lane.basis import BARE, ERROR_CHARACTERS_MAX, NO_FOLLOW_UP, Basis, Fate
 from coordinator.lane.follow_up import follow_up
@@ -12,7 +12,7 @@ from coordinator.stores.outcomes import from_log
 
 
 def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, verdict: Verdict) -> Fate:
-    """Write its dead letter, what waits for it, and what it continues with; return its entry for the log."""
+    """Write its dead letter, its parked key and its continuation; return its entry for the log."""
     message = request.message
     text = None if verdict.text is None else storable(verdict.text, ERROR_CHARACTERS_MAX)
     entry = LogEntry(

@@ -16,7 +16,7 @@ def refusal(  # noqa: PLR0911  # one return for each answer of the protocol
     cancellation: Cancellation | None,
     fault: Refusal | str | None,
 ) -> Verdict | None:
-    """What is said of a command without a try; None: it is to be tried."""
+    """The answer to a command without a try; None: it is to be tried."""
     message = request.message
     if cancellation is not None:
         if basis.spared < BARE:
@@ -38,7 +38,7 @@ def refusal(  # noqa: PLR0911  # one return for each answer of the protocol
 
 
 def number_refused(basis: Basis, message: CommandMessage) -> Verdict | None:
-    """Why the number of its publisher's session keeps a command from being applied, and from waiting to be."""
+    """Why its number in the publisher's session keeps a command from being applied, and from waiting."""
     if message.publisher_seq is None:
         return None
     named = f"number {message.publisher_seq} of publisher {message.publisher}"

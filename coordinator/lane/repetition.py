@@ -24,7 +24,7 @@ def repeated(basis: Basis, request: Request, standing: Standing, entry: LogEntry
 
 
 def mismatched(basis: Basis, request: Request, known: str) -> Fate:
-    """The id means another command: a stranger learns it. For the system's own somebody waits: it is never silent."""
+    """The id means another command. A stranger is told so; one of the system's own fails, since somebody waits."""
     message = request.message
     defect = Defect("idempotency_mismatch", f"the id is that of another command: {known}")
     error = OutcomeError(code=defect.code, message=defect.message)
@@ -40,7 +40,7 @@ def mismatched(basis: Basis, request: Request, known: str) -> Fate:
     deferred = continuation_of(message)
     if letter is not None and deferred is not None:
         emission = continued(deferred, "failed", None, error)
-        # The command that has this id may have one of its own.
+        # The command that has this id may have a letter of its own.
         own_id = system_command_id(emission.command_id, "mismatch", request.fingerprint)
         basis.work.send_out(msgspec.structs.replace(emission, command_id=own_id))
     return Fate(outcome, letter)

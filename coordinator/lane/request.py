@@ -19,8 +19,8 @@ Handlers = Mapping[str, Handler[Any]]
 class Request(Struct, frozen=True, kw_only=True):
     """One command of a batch. Either `command` and `handler` are there, or `defect` says why they cannot be.
 
-    `parked_key`: it waited in the database for that key, and no delivery brings it. `parks_key`: if it fails, others
-    wait. `letter`: it is the dead letter of an older release, and is only kept.
+    `parked_key`: it waited in the database for that key, and no delivery brings it. `parks_key`: if it fails, commands
+    with its key wait. `letter`: it is the dead letter of an older release, and is only kept.
     """
 
     message: CommandMessage
@@ -56,7 +56,7 @@ def prepare(
     if message.continuation is not None:
         refusal = _refused_continuation(message, message.continuation, handlers, targets)
         if refusal is not None:
-            # It is not sent anywhere, not even with the outcome that says so.
+            # The continuation is not sent anywhere, not even with the outcome that refuses it.
             message, defect = msgspec.structs.replace(message, continuation=None), defect or refusal
     handler = command = None
     if defect is None:
@@ -76,7 +76,7 @@ def prepare(
         fingerprint=fingerprint,
         command=command,
         handler=handler if defect is None else None,
-        # Behind a key's first failure order is kept whatever the types of the others.
+        # Behind a key's first failure, order is kept among commands of all types.
         parks_key=parked_key is not None
         or (handler is not None and handler.on_failure == "park-key" and defect is None),
         defect=defect,
@@ -100,10 +100,10 @@ def _refused_type(message: CommandMessage, handler: Handler[Any] | None, handler
 def _refused_continuation(
     message: CommandMessage, continuation: str, handlers: Handlers, targets: Collection[str] | None
 ) -> Defect | None:
-    """Whoever names a continuation must be one who may issue it; of other lanes' types those lanes see to that."""
+    """A sender must have the right to issue the continuation that it names; other lanes check their own types."""
     lane = continuation.partition(".")[0]
     if targets is not None and lane not in targets:
-        # Effects are targets too, and no lanes: no command goes there.
+        # Effects are targets too, but they are not lanes: no command goes there.
         known = ", ".join(sorted(target for target in targets if "." not in target))
         return Defect("unknown_lane", f"continuation {continuation}: there is no lane {lane!r}; there are {known}")
     handler = handlers.get(continuation)

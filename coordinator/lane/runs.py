@@ -1,8 +1,8 @@
-"""Deliveries taken apart: a pack whose numbers are not one publisher's, one after the other.
+"""Takes deliveries apart: a pack is whole only if its numbers are one publisher's, one after the other.
 
-The commands of a publisher session are applied in the order of their numbers, also where one message holds them in
-another, or leaves out a number that comes in the next. Each run of numbers is then a delivery of its own to the lane,
-and may be early, and wait, while the others are applied. The message is acknowledged with the last of them.
+The commands of a publisher session are applied in the order of their numbers, even if a message has them in another
+order, or leaves out a number that comes in the next message. Each run of numbers is then a delivery of its own to the
+lane, and may be early, and wait, while the others are applied. The message is acknowledged with the last of its runs.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ class Runs:
         self._left: dict[int, int] = {}
 
     def forget(self) -> None:
-        """The broker delivers again what was not acknowledged."""
+        """Begin again: the broker delivers unacknowledged messages again."""
         self._left.clear()
 
     def of(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
@@ -36,7 +36,7 @@ class Runs:
         return found
 
     def completed(self, deliveries: Sequence[Delivery]) -> list[int]:
-        """The tags of those of which nothing is left."""
+        """The tags of the messages of which every run is done."""
         if not self._left:
             return [delivery.tag for delivery in deliveries]
         tags: list[int] = []
@@ -51,7 +51,7 @@ class Runs:
 
 
 def _runs(commands: tuple[CommandMessage, ...]) -> list[tuple[CommandMessage, ...]]:
-    """The commands in their order, cut where the next number is not the one that follows, or is another publisher's.
+    """The commands in their order, cut where the next number does not follow, or is another publisher's.
 
     A command without a number belongs to the run that it stands in.
     """

@@ -1,8 +1,8 @@
 """The way of a command through its transaction: pure decisions, in the order that the protocol gives them.
 
-Each answer has a room of its own: a message that is only kept (`unapplied`), an id that the log knows (`repetition`), a
-key that others wait for (`waiting`), a refusal (`refusal`). What is none of these is tried (`trying`). What is refused
-or tried is recorded (`recording`).
+Each answer has a module of its own: a message that is only kept (`unapplied`), an id that the log knows (`repetition`),
+a key that others wait for (`waiting`), a refusal (`refusal`). Any other command is tried (`trying`). Refused and tried
+commands are recorded (`recording`).
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ from coordinator.stores.port import Refusal
 def settle_in_order(
     basis: Basis, requests: Sequence[Request], sequence: int, culprits: Sequence[Refusal] = ()
 ) -> tuple[list[Fate], int, Blocked | None]:
-    """Settle requests one after the other; also the last sequence, and what blocks the lane before the rest, if so.
+    """Settle requests one after the other; returns also the last sequence, and the block that stops before the rest.
 
-    Of the first of them the database refused what they wrote, each alone: `culprits` says how.
+    The first requests are culprits, each of which the database refused alone: `culprits` has its refusals.
     """
     fates: list[Fate] = []
     faults: dict[int, Refusal | str] = {**basis.misread, **dict(enumerate(culprits))}
@@ -46,7 +46,7 @@ def settle_in_order(
 def settle(basis: Basis, request: Request, sequence: int, fault: Refusal | str | None) -> Fate:
     """Apply one request, or find out why not.
 
-    `fault` is what the database said of it when it was tried alone, or what its handler's `reads` did wrong.
+    `fault` is the database's refusal when the request was tried alone, or the fault of its handler's `reads`.
     """
     command_id, parking = request.message.command_id, basis.parking
     if request.letter is not None or command_id is None:

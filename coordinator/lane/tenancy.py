@@ -1,4 +1,4 @@
-"""Whose the lane is: the lease that this consumer has, has lost, or is not certain of."""
+"""Who has the lane: the lease that this consumer has, has lost, or is uncertain of."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -18,7 +18,7 @@ class Tenancy:
     """This consumer's right to the lane. A channel's number tells one tenancy from the next."""
 
     def __init__(self, store: Store, holder: str, clock: Clock, high_water: HighWater) -> None:
-        """`holder` is this consumer's alone, of all that there ever are."""
+        """`holder` names this consumer, and no other that ever exists."""
         self._store = store
         self._holder = holder
         self._clock = clock
@@ -31,13 +31,13 @@ class Tenancy:
         self._is_renewing = False
         """Whether a renewal of the doubted lease may have happened."""
         self.channel_number: int | None = None
-        """The channel from which the lane was taken over; None: it was not, or not yet."""
+        """The channel from which the lane was taken over; None: it has not been taken over."""
         self._lost_channel_number: int | None = None
         self.takeovers = 0
         """How often the lane was taken over; renewing its own lease does not count."""
 
     def certain(self) -> Lease:
-        """The lease. Raises StoreUnavailable where there is none that is not in doubt."""
+        """The lease. Raises StoreUnavailable if there is none, or if it is in doubt."""
         if self.lease is None:
             raise StoreUnavailable("the lane has no lease")
         return self.lease
@@ -54,17 +54,16 @@ class Tenancy:
         return _is_same(current, self.lease) and not self._high_water.is_above(current)
 
     def claim(self) -> Lease:
-        """Take the lane over, or be certain again of the lease that is in doubt. Raises StoreError.
+        """Take the lane over, or make sure of the lease that is in doubt. Raises StoreError.
 
-        It stays in doubt until `begin`, once what there is to know under it is read. Raises Blocked where an operator
-        has paused the lane, or must say first what is to become of commits that its database has lost: then nothing is
-        written.
+        The lease stays in doubt until `begin`, which follows once everything is read that must be known under it.
+        Raises Blocked, and writes nothing, if an operator has paused the lane, or must first accept lost commits.
         """
         doubted = self._doubted
         current = self._current()
         _check_paused(current)
         if self._is_own_renewal(current):
-            # Its answer was lost. It is not another consumer's: ours go on.
+            # The answer of our renewal was lost. The epoch is ours, and our commits go on.
             doubted = self._doubted = current
         if _is_same(current, doubted) and not self._is_uncertain:
             self._doubted = current
@@ -97,7 +96,7 @@ class Tenancy:
             self._doubted, self.lease, self._is_uncertain = self.lease, None, True
 
     def block(self) -> None:
-        """An operator must act first. No commit is uncertain for it: what he has done need only be read."""
+        """An operator must act first. This makes no commit uncertain: the operator's change need only be read."""
         if self.lease is not None:
             self._doubted, self.lease, self._is_uncertain = self.lease, None, False
 
@@ -106,8 +105,8 @@ class Tenancy:
 
         False: another consumer has the lane.
 
-        The transaction is rolled back, so that nothing is uncertain. Raises StoreError, and Blocked where what was
-        changed is that commits are lost.
+        The transaction is rolled back, so nothing is uncertain. Raises StoreError, and Blocked if the row changed
+        because the database has lost commits.
         """
         lease, self.lease = self.lease, None
         if lease is None:
@@ -116,7 +115,7 @@ class Tenancy:
         return _is_same(self._current(), lease)
 
     def end(self) -> None:
-        """Nothing is known of the lane any more."""
+        """Forget the lane."""
         self.channel_number = None
         self.lease = self._doubted = None
         self._is_uncertain = self._is_renewing = False
@@ -127,7 +126,7 @@ class Tenancy:
         self._lost_channel_number = channel_number
 
     def watch(self) -> None:
-        """See how far the lane is in the database, whoever has it. Raises StoreError."""
+        """See how far the lane is in the database, whichever consumer has it. Raises StoreError."""
         current = self._store.current()
         if current is not None:
             self._high_water.rise(current.sequence, current.epoch)
@@ -141,14 +140,14 @@ class Tenancy:
         )
 
     def _current(self) -> Lease | None:
-        """The lease as it is in the database, whoever has it. Raises StoreError, and Blocked where commits are lost."""
+        """The lease in the database, whichever consumer has it. Raises StoreError, and Blocked if commits are lost."""
         current = self._store.current()
         self._high_water.check(current)
         return current
 
 
 def _is_same(current: Lease | None, lease: Lease | None) -> TypeGuard[Lease]:
-    """Whether what the database has is this lease, but for what an operator has changed."""
+    """Whether the database has this lease, apart from an operator's changes."""
     return lease is not None and current is not None and current.epoch == lease.epoch
 
 

@@ -1,4 +1,4 @@
-"""The transactions of a lane: the next commands of a window, tried together, and what follows from the answer."""
+"""The transactions of a lane: the next commands of a window are tried together, and the answer decides what follows."""
 
 from collections.abc import Sequence
 from types import TracebackType
@@ -41,8 +41,8 @@ class _Begun:
             return
         self._transaction.rollback()
         if isinstance(error, Exception) and not isinstance(error, StoreError | ConfigurationError):
-            # Whatever it is that the lane itself cannot make of one of them, such as a row of its own: that one is the
-            # culprit, is recorded with less, and ends nothing.
+            # The lane itself cannot make something of one of the commands, such as a row of its own. That command is
+            # the culprit; it is recorded with less, and the lane goes on.
             raise BatchFault(f"{type(error).__name__}: {error}") from error
 
 
@@ -56,7 +56,7 @@ class _Commit(Struct, frozen=True):
 
 
 class Transactions:
-    """How a lane commits, and what it then hands out of its outbox."""
+    """How a lane commits, and which entries of its outbox it then hands out."""
 
     def __init__(
         self, store: Store, clock: Clock, settings: LaneSettings, tenancy: Tenancy, knowledge: Knowledge
@@ -72,7 +72,7 @@ class Transactions:
         """The last emitted command that is older than the lease."""
 
     def begin_again(self) -> None:
-        """The lease is new, or was in doubt: read what there is to know, and the outbox from its beginning."""
+        """The lease is new, or was in doubt: read the lane's knowledge, and the outbox from its beginning."""
         transaction = self._store.begin()
         try:
             self._knowledge.read(transaction)
@@ -87,8 +87,8 @@ class Transactions:
     def advance(self, window: Window, into: Committed) -> None:
         """Try one transaction, and draw the conclusions.
 
-        Raises Blocked at a command that blocks the lane, once what comes before it is committed; BatchRefused to have
-        the same transaction tried again, after a pause; StoreError.
+        Raises Blocked at a command that blocks the lane, once the commands before it are committed; BatchRefused to
+        have the same transaction tried again, after a pause; StoreError.
         """
         if window.known is None and self._are_most_likely_new(window.requests):
             self._assume_new(window, into)
@@ -96,14 +96,14 @@ class Transactions:
             self._ask_and_apply(window, into)
 
     def search(self, window: Window, size: int, refusal: Refusal) -> None:
-        """Try less of what is refused next, or name the culprit."""
+        """The transaction was refused: try fewer commands next, or name the culprit."""
         if isinstance(refusal, BatchRefused) and size > 1:
-            # It may be too much for a time limit.
+            # The transaction may be too large for a time limit.
             self.window_size.shrink(size)
         window.refused(size, refusal)
 
     def go_above(self, high_water: HighWater) -> None:
-        """An operator has accepted that commits are lost: no sequence and no id that they had is given out again."""
+        """An operator has accepted that commits are lost: none of their sequences and ids is given out again."""
         with _Begun(self._store.begin()) as transaction:
             names = high_water.series_names
             read = [Read(Series, Series.key, names)] if names else []
@@ -114,7 +114,7 @@ class Transactions:
         self._tenancy.committed(high_water.sequence)
 
     def sweep(self) -> Committed:
-        """Remove confirmed entries from the outbox, and read what there is room for."""
+        """Remove confirmed entries from the outbox, and read as many as there is room for."""
         swept = Committed()
         with _Begun(self._store.begin()) as transaction:
             basis, _ = self._knowledge.basis(transaction, self._tenancy.certain(), ())
@@ -133,7 +133,7 @@ class Transactions:
     def _assume_new(self, window: Window, into: Committed) -> None:
         """Apply the next commands without asking the log for their ids.
 
-        If it has one, its database refuses the second entry, and with it the whole transaction.
+        If the log has one, the database refuses the second entry, and with it the whole transaction.
         """
         size = window.size()
         requests, culprits = window.piece(size)
@@ -147,7 +147,7 @@ class Transactions:
                 if blocked is None and not basis.parking.has_waiting:
                     written = self._commit(transaction, basis, fates, sequence)
                 else:
-                    # What has to wait, or blocks the lane, may be settled already.
+                    # A command that has to wait, or that blocks the lane, may be settled already.
                     transaction.rollback()
         except Refusal as refusal:
             if not (isinstance(refusal, BatchFault) and self._ask_log(window)):
@@ -160,7 +160,7 @@ class Transactions:
         window.committed(size)
 
     def _ask_and_apply(self, window: Window, into: Committed) -> None:
-        """Apply the next commands of which the log has none, and answer the others from it."""
+        """Apply those of the next commands that the log does not have, and answer the others from it."""
         size = window.size()
         requests, culprits = window.piece(size)
         try:
@@ -196,7 +196,7 @@ class Transactions:
         self.search(window, size, refusal)
 
     def _ask_log(self, window: Window) -> bool:
-        """Whether the log has the ids of a window, which was not asked so far."""
+        """Ask the log for the ids of a window, which it was not asked for so far; whether it has one."""
         self._asks_log = True
         transaction = self._store.begin()
         try:
@@ -206,7 +206,7 @@ class Transactions:
         return bool(window.known)
 
     def _commit(self, transaction: Transaction, basis: Basis, fates: Sequence[Fate], sequence: int) -> _Commit:
-        """Write what the requests have come to, and read more of the outbox in the same transaction."""
+        """Write the fates of the requests, and read more of the outbox in the same transaction."""
         positions = basis.progress.save()
         entries = [fate.entry for fate in fates if fate.entry is not None]
         basis.work.insert_new(entries)
@@ -232,7 +232,7 @@ class Transactions:
         written: _Commit,
         into: Committed,
     ) -> None:
-        """Know what a transaction has done, now that it is committed."""
+        """Take in the work of a transaction, now that it is committed."""
         self._tenancy.committed(sequence)
         self._knowledge.committed(basis, written.positions, written.changes)
         self.outbox.deleted(written.confirmed)

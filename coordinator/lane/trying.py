@@ -1,4 +1,4 @@
-"""Trying a command: what its handler makes of it, and what that means."""
+"""Trying a command: running its handler, and the verdict that follows."""
 
 import re
 from typing import Any
@@ -20,12 +20,12 @@ from coordinator.stores.row_checks import InvalidRow
 
 CODE_CHARACTERS_MAX = 100
 RESULT_BYTES_MAX = BODY_BYTES_MAX - 4096
-"""It leaves room for the rest of an outcome, and of the command that this becomes."""
+"""The limit of a result. It leaves room for the rest of an outcome, and of the command that the outcome becomes."""
 _CODE = re.compile(rf"[!-~]{{1,{CODE_CHARACTERS_MAX}}}")
 
 
 class Verdict(Struct, frozen=True):
-    """A status with what goes with it."""
+    """A status with its result or error."""
 
     status: str
     code: str | None = None
@@ -36,7 +36,7 @@ class Verdict(Struct, frozen=True):
 
 
 def tried(work: BatchWork, handlers: HandlerWork, orders: Orders, request: Request) -> Verdict:
-    """What the handler makes of a command, whatever it does."""
+    """Run the handler of a command, and judge whatever it does."""
     message = request.message
     continuation = None if message.continuation is None else continuation_of(message)
     work.begin_command(message.command_id or "", message.type or "", continuation)
@@ -54,13 +54,13 @@ def tried(work: BatchWork, handlers: HandlerWork, orders: Orders, request: Reque
         work.undo()
         abandon(done)
     if work.interruption is not None:
-        # The handler caught it, or raised another one: it has not seen the rows as they are.
+        # The handler caught the error, or raised another: it has not seen the rows as they are.
         raise work.interruption
     return verdict
 
 
 def _encoded(done: Struct | None) -> bytes:
-    """What a handler returned, as the log keeps it and an outcome has it."""
+    """A handler's result, as the log and the outcome have it."""
     result = msgspec.json.encode(done)
     if len(result) > RESULT_BYTES_MAX:
         raise ValueError(f"the result has {len(result)} bytes; at most {RESULT_BYTES_MAX} can be returned")
@@ -68,7 +68,7 @@ def _encoded(done: Struct | None) -> bytes:
 
 
 def _failure(error: BaseException) -> Verdict:
-    """What an error of a handler's means: it refuses the command, or is at fault."""
+    """The verdict for a handler's error: it refuses the command, or is a fault."""
     if isinstance(error, Rejected):
         code, text = attribute(error, "code"), described(error, with_type=False)
         if isinstance(code, str) and _CODE.fullmatch(code):
@@ -92,7 +92,7 @@ def _handle(work: BatchWork, handlers: HandlerWork, request: Request) -> Struct 
 
 def _check_version(work: BatchWork, target: Ref[Row], expected: int) -> None:
     row = work.find(target.model, target.column, target.value)
-    # A row that is not there is the handler's to refuse, in its own words.
+    # It is up to the handler to refuse a command for a missing row, in its own words.
     if isinstance(row, VersionedRow) and row.version != expected:
         raise Rejected(
             "version_conflict",

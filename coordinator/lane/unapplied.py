@@ -10,7 +10,7 @@ from coordinator.service.text import storable
 
 
 def kept(basis: Basis, request: Request) -> Fate:
-    """Keep such a message, unless the database has refused that already."""
+    """Keep such a message as a dead letter, unless the database has already refused to."""
     if basis.spared >= BARE:
         return Fate(None, is_dropped=True)
     if request.letter is not None:
@@ -19,7 +19,7 @@ def kept(basis: Basis, request: Request) -> Fate:
 
 
 def _taken_in(basis: Basis, request: Request, letter: OldLetter) -> Fate:
-    """A letter of an older release: of a command that is known as failed, with this content, or of an effect."""
+    """Take in a letter of an older release: of an effect, or of a command known as failed with this content."""
     command_id, fingerprint = request.message.command_id or "", request.fingerprint
     entry = basis.known.get(command_id)
     is_known = (

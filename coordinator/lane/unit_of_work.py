@@ -1,4 +1,4 @@
-"""The unit of work of a batch, as the lane has it, and as its handlers have it."""
+"""The unit of work of a batch, in the form for the lane and in the form for handlers."""
 
 from collections.abc import Collection
 from datetime import datetime
@@ -23,7 +23,7 @@ OUTBOX_SERIES = "outbox"
 
 
 class BatchWork(IdentityMap):
-    """The rows of a batch, the command that is being applied to them, and what goes into the outbox."""
+    """The rows of a batch, the command that is being applied to them, and the emitted commands."""
 
     def __init__(
         self,
@@ -32,21 +32,21 @@ class BatchWork(IdentityMap):
         targets: Collection[str] | None = None,
         checks: RowChecks | None = None,
     ) -> None:
-        """`targets` are those to whom anything can be emitted; None: nobody knows them."""
+        """`targets` are the lanes and effects to which commands can be emitted; None: they are not known."""
         super().__init__(transaction, checks)
         self.now = now
         self.command_id = ""
         self.command_type = ""
         self.continuation: Deferred | None = None
-        """What the command that is being applied continues with."""
+        """The continuation of the command that is being applied."""
         self.is_deferred = False
-        """Whether it has put that off."""
+        """Whether the command has put it off."""
         self.emitted = 0
-        """How many commands it has emitted."""
+        """How many commands the command has emitted."""
         self._targets = targets
 
     def begin_command(self, command_id: str, command_type: str, continuation: Deferred | None = None) -> None:
-        """What follows belongs to this command, and `undo` takes it back."""
+        """The changes that follow belong to this command, and `undo` takes them back."""
         self.command_id = command_id
         self.command_type = command_type
         self.continuation = continuation
@@ -66,31 +66,31 @@ class BatchWork(IdentityMap):
     def add_numbered(self, row: R) -> R:
         """Add a row of the lane's own under the next number of its series.
 
-        Raises StoreUnavailable where there is such a row: another consumer has written it, since a lane knows its own.
+        Raises StoreUnavailable if that row exists: another consumer has written it, since a lane knows its own rows.
         """
         there = self.known(row)
         if there is not None:
             text = f"{row.table} has a row {getattr(row, row.key)!r} that this consumer did not write"
-            # Whatever a handler makes of it.
+            # Whatever a handler does with the error.
             self.interruption = StoreUnavailable(text)
             raise self.interruption
         return self.add(row)
 
     def send_out(self, emission: Emission) -> None:
-        """Put a command into the outbox. Raises ValueError for one to nobody, InvalidRow for one that does not fit."""
+        """Put a command into the outbox. Raises ValueError for an unknown target, InvalidRow if it does not fit."""
         entry = self._entry_of(emission)
         self.add_numbered(msgspec.structs.replace(entry, id=self.next_id(OUTBOX_SERIES)))
 
     def check_continuation(self, deferred: Deferred) -> None:
-        """Raises ValueError for a continuation that can never be put into the outbox."""
+        """Raises ValueError for a continuation that the outbox can never take."""
         self._entry_of(continued(deferred, "applied", None, None))
 
     def _entry_of(self, emission: Emission) -> OutboxEntry:
-        """Checked before it takes a number."""
+        """The entry, checked before it takes a number."""
         if self._targets is not None and emission.lane not in self._targets:
             raise ValueError(f"{emission.type}: there is no lane {emission.lane!r} here")
         if len(emission.arguments) > BODY_BYTES_MAX:
-            # No lane takes it, and where the broker does not either, it would keep others from that target.
+            # No lane takes it; and if the broker does not take it either, it would hold up the commands behind it.
             text = f"its arguments have {len(emission.arguments)} bytes; at most {BODY_BYTES_MAX} can be sent"
             raise ValueError(f"{emission.type}: {text}")
         entry = OutboxEntry(
@@ -108,13 +108,13 @@ class BatchWork(IdentityMap):
 
 
 class HandlerWork:
-    """Implements `coordinator.service.unit_of_work.UnitOfWork`: what handlers have of a batch, and nothing else."""
+    """Implements `coordinator.service.unit_of_work.UnitOfWork`: the part of a batch that handlers may use."""
 
     __slots__ = ("_batch", "find", "get", "next_id")
 
     def __init__(self, batch: BatchWork) -> None:
         self._batch = batch
-        # The same for handlers as for the lane: to pass each call on would cost as much as the call.
+        # These are the batch's own methods: a method that passes the call on would cost as much as the call itself.
         self.get = batch.get
         self.find = batch.find
         self.next_id = batch.next_id

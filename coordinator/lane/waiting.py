@@ -11,7 +11,7 @@ _WAITS = Fate(None)
 
 
 def waits(basis: Basis, request: Request, standing: Standing, cancellation: Cancellation | None) -> Fate | None:
-    """Have a command wait if it must; None: it need not, or there is no room for it."""
+    """Have a command wait if it must; None: it need not wait, or there is no room for it."""
     if request.parked_key is not None:
         return _WAITS if standing.is_behind and cancellation is None else None
     if standing.waiting is not None:

@@ -1,6 +1,6 @@
 """The commands that a lane is applying, and what it has found out about them: as many as one transaction takes.
 
-What is known of the log, and which commands are culprits, holds as long as the lease does: a lane that has to renew it
+The window's knowledge of the log and of culprits holds as long as the lease does: a lane that has to renew the lease
 begins the window again.
 """
 
@@ -15,17 +15,17 @@ from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.port import BatchFault, BatchRefused, Refusal, StoreUnavailable
 
 BATCH_TRIES_MAX = 3
-"""How often a batch is tried that is refused for no certain reason, before it is halved."""
+"""How often a batch that is refused for an uncertain reason is tried, before it is halved."""
 COMMAND_TRIES_MAX = 5
-"""And the first command that is refused alone, before it is called the culprit."""
+"""How often the first command that is refused alone is tried, before it is called the culprit."""
 BATCH_CONFLICTS_MAX = 20
-"""How often a batch is tried that conflicts, before it is halved: ordinary conflicts are over by then."""
+"""How often a batch that conflicts is tried, before it is halved: ordinary conflicts are over by then."""
 PIECE_CONFLICTS_MAX = 3
-"""And a part of it: one that is halved for no reason is applied all the same."""
+"""How often a part of a batch that conflicts is tried. If it is halved without need, it is applied all the same."""
 COMMAND_CONFLICTS_S = 60.0
-"""And for how long a command that conflicts alone, at least `BATCH_CONFLICTS_MAX` times, before it is the culprit."""
+"""How long a command that conflicts alone is tried, at least `BATCH_CONFLICTS_MAX` times, before it is the culprit."""
 FIRST_CONFLICTS_S = 300.0
-"""And one before which nothing was applied: as long as that, somebody may have locked everything."""
+"""The same for a command before which nothing was applied: somebody may have locked everything."""
 WINDOWS_BEFORE_LARGER = 64
 
 
@@ -35,7 +35,7 @@ class Window:
     def __init__(self, requests: Sequence[Request] = (), *, begins_with_one: bool = False) -> None:
         self.requests = requests
         self.known: dict[str, LogEntry] | None = None
-        """What the log had of their ids, once it was asked."""
+        """The log's entries of their ids, once it was asked."""
         self.repeats = False
         """Whether it had any of them."""
         self.spared = 0
@@ -51,7 +51,7 @@ class Window:
         self._none_was_taken = False
 
     def begun_again(self) -> "Window":
-        """The same for what is not settled, of which nothing is known: it may even be committed."""
+        """A new window for the unsettled commands. Nothing is known of them: they may even be committed."""
         again = Window([structs.replace(request, redelivered=True) for request in self.pending])
         again._none_was_taken = self._none_was_taken
         return again
@@ -63,12 +63,12 @@ class Window:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing was refused."""
+        """Whether no transaction was refused."""
         return self._pieces.is_whole
 
     @property
     def pending(self) -> Sequence[Request]:
-        """Those that are not settled."""
+        """The unsettled requests."""
         return self.requests[len(self.requests) - self._pieces.left - self._pieces.carried :]
 
     def size(self) -> int:
@@ -77,9 +77,9 @@ class Window:
         return self._pieces.size(records_first=self._is_to_record or is_full)
 
     def piece(self, size: int) -> tuple[Sequence[Request], Sequence[Refusal]]:
-        """The requests of that transaction. The first of them are culprits, refused as the others say.
+        """The requests of that transaction, and the refusals of the culprits, which are the first of them.
 
-        Raises StoreUnavailable if it could only record that no command at all was taken, for no certain reason.
+        Raises StoreUnavailable if it could only record that every command was refused for an uncertain reason.
         """
         if not size and not (self._is_certain or self._has_applied) and len(self.requests) > 1:
             self._none_was_taken = True
@@ -97,7 +97,7 @@ class Window:
         self._tries = self._conflicts = 0
 
     def refused(self, size: int, refusal: Refusal) -> None:
-        """It was refused. Raises StoreUnavailable if not even a bare failure can be recorded."""
+        """That transaction was refused. Raises StoreUnavailable if not even a bare failure can be recorded."""
         self._tries = self._conflicts = 0
         if size:
             is_certain = isinstance(refusal, BatchFault)
@@ -105,7 +105,7 @@ class Window:
                 self._culprits.append(refusal)
                 self._is_certain = self._is_certain and is_certain
             return
-        # What one of the failures brings with it is refused, so that only the first culprit is known for one.
+        # The record of some failure is refused, so only the first culprit is certain to be one.
         self._is_to_record = True
         if len(self._culprits) > 1:
             self._culprits = self._culprits[:1]
@@ -127,9 +127,9 @@ class Window:
         return self._tries < tries_max
 
     def conflicts_for_ever(self, size: int, now_s: float) -> bool:
-        """Whether what is being tried has met so many conflicts that it is to be asked what goes on without it.
+        """Whether the commands under trial have met so many conflicts that the others are to be tried without them.
 
-        A row may be locked for ever, or a trigger may say so of it. A mere record of failures is tried for ever.
+        A row may be locked for ever, or a trigger may pretend that it is. A mere record of failures is tried for ever.
         """
         if not self._conflicts:
             self._in_conflict_since_s = now_s
@@ -140,7 +140,7 @@ class Window:
         return size > 0 and self._conflicts >= BATCH_CONFLICTS_MAX and now_s - self._in_conflict_since_s >= least_s
 
     def described(self, size: int) -> str:
-        """What is being tried, in words."""
+        """The commands that are being tried, in words."""
         pending = self.pending[self._pieces.carried :]
         if not pending or not size:
             return "a record of failures"
@@ -148,20 +148,20 @@ class Window:
 
 
 class WindowSize:
-    """How many commands a window takes: fewer after a refusal that may be a time limit's, and by and by more again."""
+    """How many commands a window takes: fewer after a refusal that may be a time limit's, then gradually more again."""
 
     def __init__(self, commands_max: int) -> None:
         self.commands_max = commands_max
-        """Of a lane whose transactions are never too much."""
+        """The size for a lane whose transactions are never too large."""
         self._taken_whole = 0
         self.commands = commands_max
 
     def shrink(self, refused: int) -> None:
-        """So many were refused."""
+        """This many commands were refused."""
         self.commands = max(1, refused // 2)
 
     def taken(self, window: Window) -> None:
-        """All of a window is settled: it grows once so many were not refused."""
+        """A whole window is settled: the size grows after enough commands without a refusal."""
         if self.commands < self.commands_max:
             self._taken_whole = self._taken_whole + 1 if window.is_whole else 0
             if self._taken_whole >= WINDOWS_BEFORE_LARGER:
