@@ -1,1 +1,1 @@
-"""What a service is written with."""
+"""The parts from which a service is written."""

@@ -1,4 +1,4 @@
-"""Commands: validated value objects, one class per command type, and what their arguments may be."""
+"""Commands: validated value objects, one class per command type, and the types of their arguments."""
 
 import re
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -18,7 +18,7 @@ AMOUNT_MAX = 10**12
 Id = Annotated[int, Meta(ge=1, le=INTEGER_MAX)]
 Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
 Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
-# PostgreSQL stores no NUL in text, and control characters in names serve nobody.
+# PostgreSQL stores no NUL in text, and control characters in names are of no use.
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
 
 
@@ -33,7 +33,7 @@ class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return cls.type.partition(".")[0]
 
     def arguments(self) -> bytes:
-        """What it carries, as JSON text."""
+        """Its arguments, as JSON text."""
         return msgspec.json.encode(self)
 
 
@@ -45,7 +45,7 @@ _NAMED = re.compile(r"(?:unknown|required) field `([^`]*+)`")
 
 
 def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
-    """Make a command of its arguments, as JSON text or as plain objects.
+    """Make a command from its arguments, given as JSON text or as plain objects.
 
     Raises InvalidCommand, which names the argument at fault.
     """
@@ -70,7 +70,7 @@ def _too_deep() -> InvalidCommand:
 
 
 def _check_json(arguments: bytes) -> None:
-    """The decoder gives up at the first thing that is wrong. Raises InvalidCommand where the rest is no JSON either."""
+    """The decoder stops at the first fault. Raises InvalidCommand if the rest of the text is not JSON."""
     try:
         msgspec.json.decode(arguments, type=msgspec.Raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -83,12 +83,12 @@ def _malformed(arguments: bytes | dict[str, Any], error: Exception) -> InvalidCo
 
 
 def _choices(model: type[Command], field: str | None, error: msgspec.ValidationError) -> str:
-    """The values that there are, where the error is about one that is none of them."""
+    """The allowed values, if the error is about a value that is not one of them."""
     if not str(error).startswith("Invalid enum value"):
         return ""
     values = [
         str(value)
-        for each in msgspec.inspect.type_info(model).fields  # type: ignore[attr-defined]  # of a Struct there are some
+        for each in msgspec.inspect.type_info(model).fields  # type: ignore[attr-defined]  # a Struct has them
         if each.encode_name == field and isinstance(each.type, msgspec.inspect.LiteralType)
         for value in each.type.values
     ]
@@ -98,7 +98,7 @@ def _choices(model: type[Command], field: str | None, error: msgspec.ValidationE
 def encoded(command: Command) -> bytes:
     """The arguments of a command that `parse` has made, as JSON text.
 
-    Raises InvalidCommand for what JSON text cannot say, or says with more levels than it may have.
+    Raises InvalidCommand if JSON text cannot express them, or only with more levels than it may have.
     """
     arguments = _json(command)
     if is_too_deep(arguments):
@@ -123,15 +123,16 @@ def _json(command: Command) -> bytes:
 
 
 def at_fault(field: str, message: str) -> ValueError:
-    """What a command's `__post_init__` raises to refuse what no type can express; it names the argument at fault.
+    """The error that a command's `__post_init__` raises for a fault that no type can express; it names the argument.
 
-    Whatever a handler stores that is derived of an argument has limits too: check them there, so that every door does.
+    If a handler stores a value derived from an argument, that value has limits too: check them there, so that every
+    door does.
     """
     return ValueError(f"{message} - at `$.{field}`")
 
 
 def field_at_fault(error: msgspec.ValidationError) -> str | None:
-    """The path of the field that the error is about, such as `amount`; None where it is about the whole."""
+    """The path of the field that the error is about, such as `amount`; None if it is about the whole."""
     text = str(error)
     found = _FIELD.search(text) or _NAMED.search(text)
     return found.group(1) if found else None

@@ -1,9 +1,10 @@
 """Continuations: commands that the outcomes of other commands become.
 
-A command may name a *continuation*, a command type. When its lane has settled it, whatever the outcome, a command of
-that type is in the lane's outbox, in the same transaction: so a flow across several databases goes on, and can neither
-stop half-way nor be lost. Its id is derived from that of the settled command, so it is applied once. It may say no more
-than whoever named it: a stranger's continuation has a stranger's origin, and an internal type is refused to it.
+A command may name a *continuation*, a command type. When its lane settles it, whatever the outcome, it puts a command
+of that type into its outbox, in the same transaction. So a flow across several databases goes on, and cannot stop
+half-way or be lost. The new command's id is derived from that of the settled one, so it is applied once. A continuation
+has the rights of the sender that named it: a stranger's continuation has a stranger's origin, and may not be of an
+internal type.
 
 A handler whose result comes later, such as an order that waits for a carrier, defers: `UnitOfWork.defer` takes the
 continuation from the lane, the handler keeps it in a row, and a later handler resumes it (`UnitOfWork.resume`).
@@ -19,7 +20,7 @@ from coordinator.service.outcome import NO_RESULT, OutcomeError, Status
 
 
 class Continuation(Command, frozen=True, kw_only=True):
-    """The base of commands that outcomes become. `result` is JSON text, what the handler returned; null for none."""
+    """The base of commands that outcomes become. `result` is the handler's result as JSON text, or null."""
 
     command_id: str
     command_type: str
@@ -40,7 +41,7 @@ class Emission(Struct, frozen=True, kw_only=True):
 
 
 class Deferred(Struct, frozen=True, kw_only=True):
-    """A command whose continuation has been put off. `encode` makes it a text for a row, of 256 characters at most."""
+    """A command whose continuation has been put off. `encode` makes a text of at most 256 characters for a row."""
 
     command_id: str
     type: str
@@ -54,7 +55,7 @@ class Deferred(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def decode(cls, text: str) -> "Deferred":
-        """What `encode` made a text of."""
+        """The inverse of `encode`."""
         command_id, command_type, continuation, *rest = text.split(" ")
         origin: Origin = "public" if "public" in rest else "system"
         return cls(command_id=command_id, type=command_type, continuation=continuation, origin=origin)
@@ -76,7 +77,7 @@ def continued(
     }
     return Emission(
         lane=deferred.continuation.partition(".")[0],
-        # The type too: commands of two lanes may have the same id, and name the same continuation.
+        # The id includes the type: commands of two lanes may have the same id, and name the same continuation.
         command_id=continuation_command_id(f"{deferred.type} {deferred.command_id}"),
         type=deferred.continuation,
         arguments=msgspec.json.encode(outcome),

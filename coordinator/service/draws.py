@@ -1,4 +1,4 @@
-"""Random bytes of the system, drawn many at a time: for a few of them the call costs more than they do."""
+"""Random bytes of the system, drawn many at a time: the call costs more than the few bytes that are needed."""
 
 import os
 from typing import Final
@@ -7,7 +7,7 @@ AT_ONCE: Final = 128
 
 
 class Draws:
-    """Draws of `size_bytes` each, none of which is given out twice, be it to another thread or a forked process."""
+    """Draws of `size_bytes` each. None is given out twice, in any thread or forked process."""
 
     def __init__(self, size_bytes: int) -> None:
         self._size_bytes = size_bytes

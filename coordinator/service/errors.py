@@ -1,22 +1,22 @@
 """Every error that the library raises on purpose.
 
     CoordinatorError
-    ├── ConfigurationError     a setting, argument or server is not as it must be; the process cannot start
+    ├── ConfigurationError     a setting, argument or server is unfit; the process cannot start
     ├── InvalidCommand         a command's type, arguments or options are malformed; nothing was issued
     ├── Rejected               raised in a handler, to refuse a command for a reason of the business
     ├── NotFound               a read names a row that does not exist
-    ├── CommandRejected        the command's outcome is `rejected`: what the caller of a service sees of Rejected
+    ├── CommandRejected        the command's outcome is `rejected`: the caller's side of Rejected
     ├── CommandFailed          the command's outcome is `failed` (dead-lettered) or `expired`
     ├── CommandPending         the outcome has not arrived in time; the command is accepted and will be settled
-    │   └── OutcomeUnreadable      the outcome is there, and this release cannot read it
-    └── Unavailable            try again later; but for OutcomeUnknown, nothing was done
+    │   └── OutcomeUnreadable      the outcome is there, but this release cannot read it
+    └── Unavailable            try again later; except for OutcomeUnknown, nothing was done
         ├── BrokerUnavailable      the broker is away, blocked, or refuses the command
-        │   └── OutcomeUnknown         the broker has the command or not: it may be applied
+        │   └── OutcomeUnknown         the broker may have the command: it may be applied
         ├── Overloaded             this process has as many commands under way as it may
         └── DatabaseUnavailable    a read found no database
 
-Of the same root, and beside what raises it: EffectRetry (`outside_calls.py`), for a call to the outside that is to be
-made again. The lane's own errors, which never leave it, are in coordinator/stores/port.py.
+EffectRetry has the same root and is in `outside_calls.py`: it asks for a call to the outside to be made again. The
+lane's own errors, which never leave it, are in coordinator/stores/port.py.
 """
 
 
@@ -25,11 +25,11 @@ class CoordinatorError(Exception):
 
 
 class ConfigurationError(CoordinatorError):
-    """Raised at a process's start, naming the setting and what to do."""
+    """Raised when a process starts; it names the setting and says what to do."""
 
 
 class InvalidCommand(CoordinatorError):
-    """Raised before anything is issued. `field` names the argument at fault, where there is one."""
+    """Raised before anything is issued. `field` names the argument at fault, if there is one."""
 
     def __init__(self, message: str, *, code: str = "invalid_command", field: str | None = None) -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class InvalidCommand(CoordinatorError):
 class Rejected(CoordinatorError):
     """Raised by a handler to refuse a command; becomes the outcome `rejected` with this code and message.
 
-    What the handler changed before is undone. The code is stable: clients branch on it.
+    The handler's changes are undone. The code is stable: clients branch on it.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -57,9 +57,9 @@ class NotFound(CoordinatorError):
 
 
 class CommandRejected(CoordinatorError):
-    """Raised when a command's outcome is `rejected`: it was in order, and the state did not allow it.
+    """Raised when a command's outcome is `rejected`: it was well-formed, but the state did not allow it.
 
-    `replayed` tells that the outcome is that of an earlier delivery of the same command.
+    `replayed`: the outcome is that of an earlier delivery of the same command.
     """
 
     def __init__(self, command_id: str, code: str, message: str, *, replayed: bool = False) -> None:
@@ -80,7 +80,7 @@ class CommandFailed(CoordinatorError):
 
 
 class CommandPending(CoordinatorError):
-    """Raised when the outcome is not there within the wait. The command is confirmed: it will be settled."""
+    """Raised when the outcome does not arrive within the wait. The command is confirmed: it will be settled."""
 
     def __init__(self, command_id: str) -> None:
         super().__init__(f"command {command_id} is accepted; its outcome is not known yet")
@@ -88,7 +88,7 @@ class CommandPending(CoordinatorError):
 
 
 class OutcomeUnreadable(CommandPending):
-    """Raised when the command is applied and its result cannot be read here: it is of another release."""
+    """Raised when the command is applied, but its result is of another release and cannot be read here."""
 
     def __init__(self, command_id: str, reason: str) -> None:
         super().__init__(command_id)
@@ -108,16 +108,16 @@ class BrokerUnavailable(Unavailable):
 
 
 class OutcomeUnknown(BrokerUnavailable):
-    """Raised when a command was sent and not confirmed: it may be applied, now or later, or never.
+    """Raised when a command was sent but not confirmed: it may be applied now, later or never.
 
-    Repeated with the same id it is applied once at most; with another one it may be applied twice.
+    Repeated with the same id it is applied once at most; with another id it may be applied twice.
     """
 
     code = "outcome_unknown"
 
 
 class Overloaded(Unavailable):
-    """Raised when a bound is reached: commands under way, or the length of the lane's queue."""
+    """Raised when a limit is reached: commands under way, or the length of the lane's queue."""
 
     code = "overloaded"
 

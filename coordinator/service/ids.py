@@ -1,8 +1,8 @@
-"""Command ids, and who may use which.
+"""Command ids, and the rights to use them.
 
-Version 7 is new each time, version 5 stands for a client's idempotency key. Version 8 is derived by the system, for
-what it says to itself: it is a public function of other ids, so the doors that are open to strangers refuse it
-(`is_system_id`), or whoever used such an id first would take the place of the system's own command.
+Version 7 is new each time, version 5 stands for a client's idempotency key. The system derives version 8 for its own
+commands. Anybody can compute these ids from other ids, so the doors that are open to strangers refuse them
+(`is_system_id`): a stranger that used such an id first would take the place of the system's own command.
 """
 
 import hashlib
@@ -30,29 +30,29 @@ def command_id_for(lane: str, idempotency_key: str) -> str:
 
 
 def system_command_id(*parts: str) -> str:
-    """The id of a command of the system's own that these parts name, however often it is issued."""
+    """The id of one of the system's own commands, made from these parts. The same parts always give the same id."""
     digest = hashlib.sha1("\n".join(parts).encode(), usedforsecurity=False).digest()
     return _versioned(int.from_bytes(digest[:16]), 8)
 
 
 def derived_command_id(parent: str, position: int, content: bytes) -> str:
-    """The id of what `parent` said at `position` (0, 1, …): the same, however often it says the same.
+    """The id of the command that `parent` emitted at `position` (0, 1, …): the same content always has the same id.
 
     The parent is named by its type and id, since commands of two lanes may have the same id. The content is a part of
-    it, since a lane may forget the parent (`log prune`) and apply it again: what it then says of other rows is another
-    command to whoever remembers the first.
+    the id, since a lane may forget the parent (`log prune`) and apply it again: if it then emits other content, a lane
+    that remembers the first command must take it for another one.
     """
     digest = hashlib.sha1(f"{parent}\n{position}\n".encode() + content, usedforsecurity=False).digest()
     return _versioned(int.from_bytes(digest[:16]), 8)
 
 
 def continuation_command_id(command: str) -> str:
-    """The id of the command that the outcome of a command becomes, however often it is sent; named likewise."""
+    """The id of the command that an outcome becomes, the same however often it is sent; made in the same way."""
     return system_command_id(command, "continuation")
 
 
 def replay_command_id(command_id: str) -> str:
-    """The id under which a failed command is replayed: the same however often. A replay that fails has its own."""
+    """The id of a failed command's replay, the same however often. A replay that fails is replayed under another id."""
     return system_command_id(command_id, "replay")
 
 

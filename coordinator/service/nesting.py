@@ -1,4 +1,4 @@
-"""The nesting of JSON text, found out without a parser: the limit of one is that of the stack where it runs."""
+"""The nesting of JSON text, found without a parser: a parser's limit depends on the stack where it runs."""
 
 import re
 import secrets
@@ -7,7 +7,7 @@ from typing import Final
 NESTING_MAX: Final = 100
 """How deep arguments may be nested."""
 
-# One that stays open is text to the end: the next quotation mark must not be taken for a beginning, and read again.
+# An open string is text to the end: the next quotation mark must not be taken for a beginning, and read again.
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?'
 _STRINGS = re.compile(_STRING, re.DOTALL)
 _TOKENS = re.compile(_STRING + rb"|[\[{]++|[\]}]++", re.DOTALL)
@@ -30,10 +30,10 @@ def is_too_deep(text: bytes) -> bool:
 
 
 def taken_apart(text: bytes, level: int) -> tuple[bytes, dict[bytes, bytes]]:
-    """JSON text with a mark in the place of every array and object so many levels down; and those, by the marks.
+    """JSON text with a mark in place of every array and object so many levels down; and these parts, by their marks.
 
-    So what is around them can be read, whatever is wrong with one of them: no parser looks at what is taken out. A mark
-    is JSON text too, an array; nobody who writes the rest can write one, since each text has its own, drawn by chance.
+    So the text around them can be read even if one of them is malformed: no parser looks at the parts. A mark is JSON
+    text too, an array. The writer of the text cannot write a mark, since each text has random ones of its own.
     """
     drawn = secrets.token_hex(16).encode()
     taken_out: dict[bytes, bytes] = {}

@@ -1,4 +1,4 @@
-"""What a command travels with beside its id, type and arguments, as a row of the lane keeps it."""
+"""The options of a command, beside its id, type and arguments, as a row of the lane keeps them."""
 
 from typing import Literal
 
@@ -6,12 +6,12 @@ import msgspec
 from msgspec import Struct
 
 Origin = Literal["public", "system"]
-"""Who says it: somebody who may publish to `writes`, or the system and its operators, who alone may to
-`writes.system`. Only those may issue internal types and operators' types."""
+"""The side that a command comes from: `public` for anybody who may publish to `writes`; `system` for the system and its
+operators, since only they may publish to `writes.system`, and issue internal types and operators' types."""
 
 
 class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`replayed`: an operator has had it sent once more."""
+    """`replayed`: an operator has had the command sent once more."""
 
     origin: Origin = "system"
     deadline_ms: int | None = None
@@ -26,7 +26,7 @@ class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def decode(cls, text: str | None) -> "Options":
-        """Of JSON text; None stands for none of them."""
+        """The options in JSON text; None stands for no options."""
         return cls() if text is None else msgspec.json.decode(text, type=cls)
 
 

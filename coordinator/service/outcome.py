@@ -1,4 +1,4 @@
-"""Outcomes: what became of a command."""
+"""Outcomes: the ends of commands."""
 
 from typing import Literal
 
@@ -18,10 +18,10 @@ class OutcomeError(Struct, frozen=True, kw_only=True):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What became of one command.
+    """The end of one command.
 
-    `sequence` is its place in the lane's total order; it is None for a command that got none: one without an id, or
-    one whose id was taken by a command with other content. `result` is JSON text.
+    `sequence` is its place in the lane's total order. It is None for a command without an id, and for one whose id
+    belongs to a command with other content. `result` is JSON text.
     """
 
     command_id: str | None

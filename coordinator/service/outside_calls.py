@@ -1,11 +1,11 @@
 """Effects: calls to the outside, made outside every lane.
 
-A handler emits an effect as it emits a command, in the transaction of what it changed. Effect workers, any number of
-them and concurrently, make the call, with the effect's id as the idempotency key, and bring what came of it back as a
-command of the service's lane. A call whose answer was lost is made again with the same key.
+A handler emits an effect as it emits a command, in the transaction of its changes. Effect workers, any number of them
+and concurrently, make the call, with the effect's id as the idempotency key, and bring the result back as a command of
+the service's lane. A call whose answer was lost is made again with the same key.
 
-What the lane gets is either a fact, what the other side answered, or a guess: no more attempts are made. Copies of
-an effect may be under way at several workers; a fact and a guess have ids of their own, so that a guess takes no fact's
+The lane gets either a fact, which is the other side's answer, or a guess, once no more attempts are made. Copies of an
+effect may be under way at several workers. A fact and a guess have different ids, so that a guess cannot take a fact's
 place, and the lane's handlers let a fact overrule a guess.
 """
 
@@ -21,7 +21,7 @@ from coordinator.service.text import storable
 
 EFFECTS_PREFIX: Final = "effects."
 REASON_CHARACTERS_MAX: Final = 500
-"""Of a reason why a call came to nothing: it is logged, goes with the effect, and comes to a row."""
+"""The length of a reason why a call failed: it is logged, travels with the effect, and ends in a row."""
 
 
 class Effect(Command, frozen=True, kw_only=True):
@@ -29,16 +29,16 @@ class Effect(Command, frozen=True, kw_only=True):
 
     @classmethod
     def lane(cls) -> str:
-        """The routing key of the service's effects; no lane, since nothing orders them."""
+        """The routing key of the service's effects. It is not a lane, since effects have no order."""
         return effects_key(cls.type.partition(".")[0])
 
 
 class EffectRetry(CoordinatorError):
-    """Raised by an effect's handler: the call is to be made again, `after_s` seconds from now if given.
+    """Raised by an effect's handler to have the call made again, `after_s` seconds from now if given.
 
-    `may_have_happened`: it may have had its effect outside, though no answer says so. `is_about_call`: the other side
-    answered, and others' calls may succeed; without it, many of these in a row mean that it is away.
-    The reason may be a third party's: of it is kept what can be sent and stored.
+    `may_have_happened`: the call may have had its effect outside, though no answer says so. `is_about_call`: the other
+    side answered, and other calls may succeed; without it, many of these errors in a row mean that the other side is
+    away. The reason may be a third party's: the part of it that can be sent and stored is kept.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Call(Struct, frozen=True, kw_only=True):
 
 
 class GivenUp(Struct, frozen=True, kw_only=True):
-    """Why a call is not made again. `may_have_happened`: it cannot be ruled out that it had its effect."""
+    """Why a call is not made again. `may_have_happened`: it may have had its effect."""
 
     reason: str
     attempts: int
@@ -81,11 +81,12 @@ E = TypeVar("E", bound=Effect)
 class EffectHandler(Struct, Generic[E], frozen=True):
     """How effects of one type are made.
 
-    `perform` makes the call and returns the command with the result, for the lane; it raises EffectRetry where another
-    attempt is worth while. `give_up` makes the command that says to the lane that there will be no more.
-    `look_up` asks the other side what it knows of the effect, and changes nothing: the command with it, or
-    None where it certainly knows of none; EffectRetry where that is not known. It is asked before an effect is given
-    up. Without it only the attempts themselves say whether something may have happened.
+    `perform` makes the call and returns the command with the result, for the lane; it raises EffectRetry if another
+    attempt is worthwhile. `give_up` makes the command that tells the lane that there will be no more attempts.
+    `look_up` asks the other side what it knows of the effect, and changes nothing. It returns the command with the
+    answer, or None if the other side certainly knows nothing of it, and raises EffectRetry if that is uncertain. It is
+    called before an effect is given up. Without it only the attempts themselves show whether the call may have
+    happened.
     """
 
     effect: type[E]
@@ -95,7 +96,7 @@ class EffectHandler(Struct, Generic[E], frozen=True):
 
 
 class Effects(Protocol):
-    """What makes the calls of one service."""
+    """The object that makes the calls of one service."""
 
     @property
     def handlers(self) -> tuple[EffectHandler[Any], ...]:

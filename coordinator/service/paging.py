@@ -13,13 +13,13 @@ R = TypeVar("R", bound=Row)
 
 
 class Page(Struct, Generic[R], frozen=True):
-    """Some rows in order of their ids. `next` is the `after` of the next page; None: this is the last."""
+    """Some rows in order of their ids. `next` is the `after` of the next page, or None on the last one."""
 
     items: list[R]
     next: int | None
 
 
 def page_of(rows: list[R], limit: int) -> Page[R]:
-    """A page of `limit + 1` rows asked for: the one too many tells that there is a next page."""
+    """A page, from a query for `limit + 1` rows: one row too many shows that there is a next page."""
     shown = rows[:limit]
     return Page(shown, getattr(shown[-1], shown[-1].key) if len(rows) > limit else None)

@@ -1,7 +1,7 @@
 """Rows: immutable records of one table (or collection), and references to them.
 
-A row's class names its table, its key and its unique columns; nothing else about storage. The lane's stores and the
-repositories map it to SQL columns or to document fields of the same names (in MongoDB the key is `_id`).
+A row's class names its table, its key and its unique columns, and says nothing else about storage. The lane's stores
+and the repositories map it to SQL columns or to document fields of the same names (in MongoDB the key is `_id`).
 """
 
 from datetime import datetime
@@ -10,7 +10,7 @@ from typing import ClassVar, Generic, TypeVar
 from msgspec import Struct
 
 Scalar = int | str | bytes | datetime | None
-"""What a field of a row may hold. Datetimes are UTC with a resolution of one millisecond."""
+"""The types of a row's fields. Datetimes are UTC with a resolution of one millisecond."""
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -22,7 +22,7 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 class VersionedRow(Row, frozen=True, kw_only=True):
-    """A row that clients may change on the condition of its version. The unit of work counts the version up."""
+    """A row that clients may change if it has a given version. The unit of work counts the version up."""
 
     version: int = 1
 

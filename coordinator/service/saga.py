@@ -2,12 +2,12 @@
 
 No transaction spans two databases. A saga is a row in the database of the service that owns the flow, and a table of
 steps. Each step is a command of some lane, emitted with a continuation, so that its outcome comes back as a command:
-the handler of that looks at the row and emits the next. If a step is refused, those that were done are undone, the
-last one first, each awaited. Every transition is one command of the owner's lane, applied once, in one transaction with
-what it emits: a crash anywhere repeats nothing and forgets nothing.
+the handler of that command looks at the row and emits the next step. If a step is refused, the steps that were done are
+undone, the last one first, each awaited. Every transition is one command of the owner's lane, applied once, in one
+transaction with the commands that it emits: a crash anywhere repeats nothing and forgets nothing.
 
-Where it is not known whether a step was done, or a step cannot be taken back, the saga ends in `needs_review`: nothing
-is guessed. Once a person knows, `resume` takes it up again where it stopped.
+If nobody knows whether a step was done, or if a step cannot be taken back, the saga ends in `needs_review`: it does not
+guess. Once a person knows, `resume` takes it up again where it stopped.
 
 A service declares `Saga(...)`, gives the row the fields of `SagaRow`, calls `begin` in the handler that opens the flow,
 `go_on` in the handler of the continuation, and `resume` in that of an operator's command.
@@ -30,12 +30,12 @@ from coordinator.service.rows import Row, VersionedRow
 from coordinator.service.unit_of_work import UnitOfWork
 
 SagaStatus = Literal["running", "compensating", "completed", "compensated", "needs_review"]
-"""`compensated`: taken back, for the `reason`. `needs_review`: what was done could not be taken back, or it is not
-known whether anything was done; a person has to look."""
+"""`compensated`: taken back, for the `reason`. `needs_review`: a step could not be taken back, or nobody knows whether
+it was done; a person has to look."""
 
 Verdict = Literal["again", "done", "not_done"]
-"""What a person knows of the step at which a saga stopped: it is to be asked for again; it was done, or undone; it was
-not done, and the saga is to be taken back."""
+"""A person's verdict on the step at which a saga stopped: try it again; it was done, or undone; it was not done, and
+the saga is to be taken back."""
 
 ENDED: Final = frozenset({"completed", "compensated", "needs_review"})
 REASON_CHARACTERS_MAX: Final = 500
@@ -43,7 +43,7 @@ CODE_CHARACTERS_MAX: Final = 100
 
 
 class SagaRow(VersionedRow, frozen=True, kw_only=True):
-    """What the row of every saga holds.
+    """The fields that the row of every saga has.
 
     `position` counts the steps that are done and not undone, `emitted` the commands of its steps.
     """
@@ -61,10 +61,10 @@ S = TypeVar("S", bound=SagaRow)
 
 
 class SagaStep(Row, frozen=True, kw_only=True):
-    """One command that a saga has emitted, and what became of it. `status` is an outcome's, `waiting`, or `given_up`.
+    """One command that a saga has emitted, and its outcome. `status` is an outcome's, `waiting`, or `given_up`.
 
-    With the direction `resume`, what a person said instead: the command is the operator's, `status` the verdict, and
-    `error_message` why.
+    With the direction `resume` it is a person's verdict instead: the command is the operator's, `status` the verdict,
+    and `error_message` the reason.
     """
 
     table: ClassVar[str] = "saga_steps"
@@ -85,12 +85,12 @@ class SagaStep(Row, frozen=True, kw_only=True):
 
 
 class Resumption(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """The base of operators' commands that take a saga up again that is in `needs_review`, or waits in vain.
+    """The base of operators' commands that take up a saga that is in `needs_review`, or that waits in vain.
 
-    `step` is the `command_id` of the step at which it stopped, the last of its timeline. `result` is what that step
-    returns, where it is `done` and the saga takes something of it. `reason` is kept in the timeline. With
-    `even_if_running` the step waits for an outcome that never comes, such as that of a step which the other lane did
-    before this database was restored from a backup.
+    `step` is the `command_id` of the step at which it stopped, the last of its timeline. `result` is that step's
+    result, if it is `done` and the saga takes something from it. `reason` is kept in the timeline. `even_if_running` is
+    for a step that waits for an outcome that never comes, such as a step that the other lane did before this database
+    was restored from a backup.
     """
 
     id: Id
@@ -104,10 +104,10 @@ class Resumption(Command, frozen=True, kw_only=True, omit_defaults=True):
 class Step(Struct, Generic[S], frozen=True, kw_only=True):
     """One step.
 
-    `do` makes its command of the saga's row, or None: there is nothing to do. `took` notes in the row what the command
-    returned (JSON text); it may raise Rejected, and the flow is taken back. `undo` makes the command that takes the
-    step back; without it there is nothing to take back. A refusal with a code of `review` means that it is not known
-    what was done: the saga then ends in `needs_review`.
+    `do` makes its command from the saga's row, or None if there is nothing to do. `took` notes the command's result
+    (JSON text) in the row; if it raises Rejected, the flow is taken back. `undo` makes the command that takes the step
+    back; without it there is nothing to take back. A refusal with a code of `review` means that nobody knows what was
+    done: the saga then ends in `needs_review`.
     """
 
     name: str
@@ -118,9 +118,9 @@ class Step(Struct, Generic[S], frozen=True, kw_only=True):
 
 
 class Saga(Generic[S]):
-    """A declared flow. `finish` is its last step, in the owner's own database, and the one that cannot be undone.
+    """A declared flow. `finish` is its last step. It runs in the owner's own database and cannot be undone.
 
-    `finish` may raise Rejected before it has changed anything: the flow is taken back.
+    If `finish` raises Rejected before it has changed anything, the flow is taken back.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class Saga(Generic[S]):
         return self._forward(work, work.add(row))
 
     def go_on(self, work: UnitOfWork, outcome: Continuation) -> S:
-        """Note what became of a step, and emit what comes next. Raises Rejected for a step that is not of this saga."""
+        """Note the outcome of a step, and emit the next one. Raises Rejected for a step of another saga."""
         step = work.get(SagaStep, outcome.command_id)
         row = None if step is None or step.saga != self._name else work.get(self._model, step.saga_id)
         if step is None or row is None or step.status != "waiting":
@@ -171,10 +171,10 @@ class Saga(Generic[S]):
         return self._forward(work, row)
 
     def resume(self, work: UnitOfWork, order: Resumption) -> S:
-        """Take up a saga in `needs_review` at the step where it stopped, or one whose step waits for what never comes.
+        """Take up a saga in `needs_review`, or one that waits in vain, at the step where it stopped.
 
         Raises Rejected: `<saga>_not_found`, `not_in_review`, `other_step`, `impossible_verdict`, `invalid_result`, and
-        what `took` raises for a result of no use.
+        the refusal of `took` if the result is of no use.
         """
         row = work.get(self._model, order.id)
         if row is None:
@@ -186,7 +186,7 @@ class Saga(Generic[S]):
             text = f"that is not the step at which {self._name} {row.id} stopped: see the last of its timeline"
             raise Rejected("other_step", text)
         if step.status == "waiting":
-            # If its outcome comes after all, nobody waits for it.
+            # If its outcome comes after all, the saga no longer waits for it.
             work.save(msgspec.structs.replace(step, status="given_up", ended_at=work.now))
         declared = self._steps[row.position]
         row = self._noted(work, row, declared, order)
@@ -200,7 +200,7 @@ class Saga(Generic[S]):
         return self._forward(work, row)
 
     def _taken(self, row: S, declared: Step[S], result: msgspec.Raw) -> S:
-        """With what a person says that the step returned. Raises Rejected."""
+        """The saga with the step's result as a person gives it. Raises Rejected."""
         try:
             return row if declared.took is None else declared.took(row, result)
         except msgspec.ValidationError as error:
@@ -217,7 +217,7 @@ class Saga(Generic[S]):
         return self._back(work, row)
 
     def _noted(self, work: UnitOfWork, row: S, declared: Step[S], order: Resumption) -> S:
-        """The person's word, as a line of the timeline."""
+        """The person's verdict, as a line of the timeline."""
         row = msgspec.structs.replace(row, emitted=row.emitted + 1, ended_at=None)
         work.add(
             SagaStep(
@@ -237,7 +237,7 @@ class Saga(Generic[S]):
         return row
 
     def _forward(self, work: UnitOfWork, row: S) -> S:
-        """Emit the next step that there is something to do for, or finish."""
+        """Emit the next step that has something to do, or finish."""
         try:
             while row.position < len(self._steps):
                 step = self._steps[row.position]
@@ -265,7 +265,7 @@ class Saga(Generic[S]):
         return self._back(work, row)
 
     def _back(self, work: UnitOfWork, row: S, *, is_unsure: bool = False) -> S:
-        """Emit what undoes the last step that is done, or end."""
+        """Emit the command that undoes the last step that is done, or end."""
         if is_unsure:
             return self._ended(work, row, "needs_review")
         row = msgspec.structs.replace(row, status="compensating")
@@ -321,7 +321,7 @@ def saga_steps(metadata: MetaData) -> Table:
 
 
 def _because(row: S, code: str, text: str) -> S:
-    """The row with this reason, as much of it as has room."""
+    """The row with this reason, cut to the room that it has."""
     return msgspec.structs.replace(row, reason_code=code[:CODE_CHARACTERS_MAX], reason=_short(text))
 
 

@@ -1,4 +1,4 @@
-"""What a service tells the coordinator about itself."""
+"""A service's declaration of itself to the coordinator."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,15 +14,15 @@ from coordinator.service.unit_of_work import Handler
 
 
 class LeaseProof(Protocol):
-    """That the database is the lane's to change, and how that is known."""
+    """The proof that this lane may change the database, and how old it is."""
 
     @property
     def epoch(self) -> int:
-        """The lane's. With a new one there may be commits that were announced to no projection of this process."""
+        """The lane's epoch. Under a new one there may be commits that no projection of this process was told of."""
 
     @property
     def sequence(self) -> int:
-        """The last that is settled. What was committed up to it is announced to the projection, or about to be."""
+        """The last settled one. All commits up to it are announced to the projection, or about to be."""
 
     @property
     def proved_at_s(self) -> float:
@@ -32,38 +32,39 @@ class LeaseProof(Protocol):
         """
 
     def prove(self) -> bool:
-        """Ask the database, and move `proved_at_s` up if the epoch is still current; False: it is not, or who knows."""
+        """Ask the database, and move `proved_at_s` up if the epoch is still current; False: it may not be."""
 
 
 class Projection(Protocol):
-    """A copy of committed rows elsewhere, such as a cache. Told of every batch after its commit, before its outcomes.
+    """A copy of committed rows elsewhere, such as a cache.
 
-    Used by the lane's thread. It must not raise: what it cannot do it makes up for itself. What it raises nevertheless
-    is logged (`projection_failed`) and counted, and the outcomes are sent without it.
+    Every batch is announced to it after its commit and before its outcomes, by the lane's thread. It must not raise: it
+    makes up for its own failures. If it raises nevertheless, the error is logged (`projection_failed`) and counted, and
+    the outcomes are sent without it.
     """
 
     beat_s: float
-    """How often it wants to be called at least, while the lane has its lease and is idle."""
+    """The longest time between two calls of `beat`, while the lane has its lease and is idle."""
 
     def committed(self, proof: LeaseProof, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
-        """Take in the rows as they are now, and the keys of those that are no more.
+        """Take in the rows as they are now, and the keys of the rows that are gone.
 
-        Returns 0 when their outcomes may be sent. Otherwise they must wait, and this is to be called again, with the
-        same rows, after so many seconds. The sum of such waits is bounded.
+        Returns 0 when their outcomes may be sent. Otherwise the outcomes must wait, and this is to be called again,
+        with the same rows, after the returned number of seconds. The sum of such waits is bounded.
         """
 
     def beat(self, proof: LeaseProof) -> None:
-        """The lane is idle: nothing is committed that was not announced."""
+        """The lane is idle: every commit was announced."""
 
     def close(self) -> None:
-        """Release what it holds."""
+        """Release connections."""
 
 
 class Service(Struct, frozen=True, kw_only=True):
     """One service: its lane is `writes.<name>`, its settings are `<NAME>_DATABASE_URL` and so on.
 
-    `metadata` holds its tables where its database is an SQL one; `migrations` is a folder of Alembic revisions.
-    `effects` opens what makes its calls to the outside, in the processes of `coordinator effects`.
+    `metadata` holds its tables if its database is an SQL one; `migrations` is a folder of Alembic revisions.
+    `effects` opens the object that makes its calls to the outside, in the processes of `coordinator effects`.
     """
 
     name: str
@@ -76,12 +77,12 @@ class Service(Struct, frozen=True, kw_only=True):
 
     @property
     def public_handlers(self) -> tuple[Handler[Any], ...]:
-        """Those of commands that anybody may issue."""
+        """The handlers of commands that anybody may issue."""
         return tuple(handler for handler in self.operator_handlers if not handler.is_operators)
 
     @property
     def operator_handlers(self) -> tuple[Handler[Any], ...]:
-        """Those, and the ones of commands that only an operator may issue."""
+        """The public handlers, and those of commands that only an operator may issue."""
         return tuple(handler for handler in self.handlers if not handler.is_internal)
 
     @property

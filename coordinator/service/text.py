@@ -2,12 +2,12 @@
 
 
 def storable(text: str, characters_max: int) -> str:
-    """The beginning of a text: no NUL, which PostgreSQL does not take, and no half of a surrogate pair."""
+    """The beginning of a text, without NULs, which PostgreSQL does not take, and without halves of surrogate pairs."""
     return text[:characters_max].replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
 
 
 def storable_end(text: str, characters_max: int) -> str:
-    """The end of a text, likewise: of a traceback it says most."""
+    """The end of a text, made fit in the same way: it is the most useful part of a traceback."""
     return storable(text[-characters_max:], characters_max)
 
 

@@ -1,7 +1,7 @@
-"""What handlers are written against: the unit of work, and the table of handlers.
+"""The unit of work, against which handlers are written, and the table of handlers.
 
 A handler is a plain function of a unit of work and one command. It reads and changes rows in memory; the lane writes
-what remains of a whole batch in one transaction. Handlers call nothing outside: no clock, no network, no randomness.
+the changes of a whole batch in one transaction. Handlers call nothing outside: no clock, no network, no randomness.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ C = TypeVar("C", bound=Command)
 
 
 class UnitOfWork(Protocol):
-    """The database as one command sees it: everything earlier commands did, nothing later ones will do."""
+    """The database as one command sees it: with the changes of all earlier commands, and none of later ones."""
 
     @property
     def now(self) -> datetime:
@@ -50,7 +50,7 @@ class UnitOfWork(Protocol):
         """The next number of the series `name`: 1, 2, 3 … in command order, without gaps."""
 
     def emit(self, command: Command, *, continuation: type[Continuation] | None = None) -> str:
-        """Have a command of another lane, or an effect, published once this one is committed; return its id.
+        """Publish a command to another lane, or an effect, once this command is committed; return its id.
 
         With a `continuation` its outcome comes back as a command of that type.
         """
@@ -58,11 +58,11 @@ class UnitOfWork(Protocol):
     def defer(self) -> Deferred | None:
         """Put the continuation of this command off, until `resume`; None: it has none.
 
-        If the command is rejected or fails after all, it goes on at once, as if nothing had been put off.
+        If the command is rejected or fails after all, the continuation goes on at once, as if it had not been put off.
         """
 
     def resume(self, deferred: Deferred, outcome: Struct | Rejected | None) -> None:
-        """Let what was put off go on, with a result, or with a refusal. However often, it goes on once."""
+        """Let a continuation that was put off go on, with a result or a refusal. It goes on once."""
 
 
 FailurePolicy = Literal["park", "park-key", "block"]
@@ -73,18 +73,18 @@ Handle = Callable[[UnitOfWork, C], Struct | None]
 class Handler(Struct, Generic[C], frozen=True):
     """How one command type is applied.
 
-    `reads` names the rows that the handler will look at, so that a batch fetches them in one query per kind; a row it
-    does not name is fetched when asked for. Without `reads` that is its `target`. When a command that is settled
-    already is delivered again, these rows are announced to projections again; so name the rows that the handler
-    changes, and by their keys those that it removes.
+    `reads` names the rows that the handler will look at, so that a batch fetches them in one query per kind; other rows
+    are fetched when asked for. By default `reads` is the `target`. When a command that is already settled is delivered
+    again, these rows are announced to projections again. So name the rows that the handler changes, and name the rows
+    that it removes by their keys.
     `target` names the row that `expected-version` is about; without it a command that carries an expected version is
     rejected (`expected_version_unsupported`).
-    `on_failure` says what a command of this type that fails does to the lane: `park` dead-letters it and the lane goes
-    on; `park-key` does that too, and has the later commands with the same `target`, of whatever type, wait behind it,
-    in order, until it is replayed or discarded; `block` stops the lane, with nothing of that command recorded, until an
-    operator cancels the command or a mended release applies it.
+    `on_failure` says how a failed command of this type affects the lane. With `park` it is dead-lettered and the lane
+    goes on. With `park-key` it is dead-lettered too, and later commands with the same `target`, of any type, wait
+    behind it, in order, until it is replayed or discarded. With `block` the lane stops, with nothing of that command
+    recorded, until an operator cancels the command or a mended release applies it.
     `is_internal`: the command is the system's own, such as a continuation; gateways do not take it from clients.
-    `is_operators`: nor do they take this one, which an operator issues with `coordinator send`.
+    `is_operators`: an operator issues the command with `coordinator send`; gateways do not take it from clients.
 
     Raises TypeError for `park-key` without a `target`.
     """
@@ -103,7 +103,7 @@ class Handler(Struct, Generic[C], frozen=True):
 
     @property
     def result(self) -> type[Struct] | None:
-        """What an applied command returns, as `handle` is annotated; None: nothing. Raises TypeError without that."""
+        """The type of an applied command's result, from the annotation of `handle`. Raises TypeError if it has none."""
         hints = get_type_hints(self.handle)
         if "return" not in hints:
             raise TypeError(f"{self.command.type}: its handler does not say what it returns")
