@@ -1,1 +1,1 @@
-"""The wire format: messages as bytes, and bytes as messages. No database, no broker."""
+"""The wire format: turns messages into bytes and bytes into messages. No database, no broker."""

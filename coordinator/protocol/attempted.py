@@ -1,4 +1,4 @@
-"""What is known of the attempts at one effect. It travels with the effect, from a worker to the next."""
+"""The record of the attempts at one effect. It travels with the effect, from one worker to the next."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -16,16 +16,16 @@ HEADER_NOT_BEFORE: Final = "not-before-ms"
 HEADER_REASON: Final = "reason"
 
 LONG_AGO_S: Final = 30 * 86_400
-"""An effect whose age is not known is taken to be so old."""
+"""The age that an effect of unknown age is taken to have."""
 _TIME_MS_MAX: Final = 1 << 50
 
 
 class Attempted(Struct, kw_only=True):
     """Times are in seconds since the Unix epoch.
 
-    `asked_at_s`: nobody made a call before. `first_at_s`: when a worker first took the effect up; the time after which
-    it is given up counts from there. `calls`: how many were made. `may_have_happened`: one of them may have had its
-    effect, or somebody else may have made one. `reason`: why the last one came to nothing.
+    `asked_at_s`: there was no call before it. `first_at_s`: when a worker first took the effect up; the time after
+    which it is given up counts from there. `calls`: how many calls were made. `may_have_happened`: one of them may have
+    had its effect, or somebody else may have made one. `reason`: why the last call failed.
     """
 
     asked_at_s: float
@@ -36,7 +36,7 @@ class Attempted(Struct, kw_only=True):
     reason: str = ""
 
     def join(self, other: "Attempted") -> None:
-        """Another copy of the effect is known: whatever either of them leaves in doubt is in doubt."""
+        """Take in another copy of the effect: a doubt in either copy is a doubt in both."""
         self.asked_at_s = min(self.asked_at_s, other.asked_at_s)
         self.first_at_s = min(self.first_at_s, other.first_at_s)
         self.calls = max(self.calls, other.calls)
@@ -58,10 +58,10 @@ class Attempted(Struct, kw_only=True):
 def attempted_of(
     headers: Mapping[str, Any], now_s: float, *, published_at_s: float | None, is_again: bool
 ) -> Attempted:
-    """What a delivery says. `published_at_s`: when its lane emitted it.
+    """The record that a delivery carries. `published_at_s`: when its lane emitted it.
 
-    `is_again`: it was delivered before, or an operator has had it sent once more; whoever had it may have made a call.
-    What is not said, or makes no sense, is taken for the worst.
+    `is_again`: it was delivered before, or an operator has had it sent once more; an earlier worker may have made a
+    call. A value that is missing, or makes no sense, is taken for the worst.
     """
     first_at_s = _seconds(headers.get(HEADER_FIRST_AT))
     asked_at_s = _seconds(headers.get(HEADER_ASKED_AT)) or published_at_s or now_s - LONG_AGO_S
@@ -77,7 +77,7 @@ def attempted_of(
 
 
 def _seconds(milliseconds: object) -> float | None:
-    """A time of a header, if it is one."""
+    """A header's value, if it is a time."""
     if isinstance(milliseconds, int) and 0 < milliseconds < _TIME_MS_MAX:
         return milliseconds / 1000
     return None

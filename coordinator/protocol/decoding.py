@@ -1,4 +1,4 @@
-"""Decoding command messages: total, so that whatever is published becomes commands, each with what is wrong with it."""
+"""Decoding command messages. It is total: any message becomes commands, each with its defect if it has one."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -25,21 +25,21 @@ from coordinator.service.nesting import taken_apart
 from coordinator.service.options import Origin
 
 UNPACKED_BYTES_MAX: Final = 4 << 20
-"""Into a pack that is larger nobody looks, not even for the ids of its commands."""
+"""A larger pack is not read, not even for the ids of its commands."""
 UNPACKED_COMMANDS_MAX: Final = 10_000
-"""Nor for more of them."""
+"""How many commands of a refused pack are read for their ids."""
 KEPT_BYTES_MAX: Final = 1 << 20
-"""Of a body that is not taken no more is kept: it may be as large as the broker lets messages be."""
+"""How much of a refused body is kept: it may be as large as the broker lets messages be."""
 INVALID_HEADER: Final = "invalid_header"
 MESSAGE_TOO_LARGE: Final = "message_too_large"
 PACK_TOO_LARGE: Final = "pack_too_large"
 MALFORMED_COMMAND: Final = "malformed_command"
 UNREAD_PACK: Final = frozenset({MESSAGE_TOO_LARGE, PACK_TOO_LARGE})
-"""Of a pack with one of these defects the commands are found by their ids, and no more of them is read."""
+"""A pack with one of these defects is read only for the ids and options of its commands."""
 
 
 class _NamedBase(Struct):
-    """As much of a command in a pack as says which it is, beside the options that are read of it."""
+    """The part of a command in a refused pack that identifies it, beside the options that are read of it."""
 
     id: Any = None
     type: Any = None
@@ -62,10 +62,10 @@ _WITHIN: Final = 2
 def decode(
     envelope: Envelope, body: bytes, bytes_max: int = BODY_BYTES_MAX, commands_max: int = PACK_COMMANDS_MAX
 ) -> tuple[CommandMessage, ...]:
-    """The commands of one message, in order: at least one. Never raises: what is wrong is each command's `defect`."""
+    """The commands of one message, in order: at least one. Never raises: a fault is its command's `defect`."""
     try:
         return _decoded(envelope, body, bytes_max, commands_max)
-    except Exception as error:  # noqa: BLE001  # whatever strangers make a parser do, the message is settled
+    except Exception as error:  # noqa: BLE001  # strangers may make a parser fail in any way; the message is settled
         defect = Defect("malformed_message", f"it cannot be read: {type(error).__name__}: {str(error)[:500]}")
         return (_unreadable(envelope, body, defect),)
 
@@ -107,7 +107,7 @@ def _decoded_pack(envelope: Envelope, body: bytes, bytes_max: int, commands_max:
     try:
         elements = _PACK.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        # Something in it is wrong, or is said in another way (a number as text): each element by itself shows what.
+        # Some element is malformed, or in another form (a number as text): decode each element by itself.
         return _decoded_elements(envelope, body, commands_max)
     if len(elements) > commands_max:
         return _refused_pack(envelope, body, _too_many(len(elements), commands_max))
@@ -128,7 +128,7 @@ def _decoded_elements(envelope: Envelope, body: bytes, commands_max: int) -> tup
 
 
 def _elements(body: bytes) -> list[bytes]:
-    """The elements of a pack as they came, whatever is wrong with some. Raises an error of msgspec's for no array."""
+    """The elements of a pack as they came, malformed ones too. Raises an error of msgspec's if it is not an array."""
     try:
         return [bytes(element) for element in _ELEMENTS.decode(body)]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -137,9 +137,9 @@ def _elements(body: bytes) -> list[bytes]:
 
 
 def _refused_pack(envelope: Envelope, body: bytes, defect: Defect) -> tuple[CommandMessage, ...]:
-    """The commands of a pack that is not taken, by their ids, without what they carry: whoever sent them hears of it.
+    """The commands of a refused pack, by their ids, without their arguments, so that each gets an outcome.
 
-    Those without an id of their own are one message, the pack.
+    The commands without a usable id are one message, the pack.
     """
     if len(body) > UNPACKED_BYTES_MAX:
         return (_unreadable(envelope, body, defect),)
@@ -157,7 +157,7 @@ def _refused_pack(envelope: Envelope, body: bytes, defect: Defect) -> tuple[Comm
 
 
 def _named(envelope: Envelope, element: bytes, defect: Defect, *, kept: bytes = b"") -> CommandMessage | None:
-    """A command that is not taken, by its id; None: it has no usable one."""
+    """A refused command, by its id; None: it has no usable one."""
     try:
         each = _name_of(element)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -184,7 +184,7 @@ def _unreadable(envelope: Envelope, body: bytes, defect: Defect) -> CommandMessa
 
 
 def _origin(envelope: Envelope, said: object) -> Origin:
-    """The way on which a message came decides. What came through `writes.system` may say that it is only public."""
+    """The exchange decides. A message that came through `writes.system` may say that it is only public."""
     if not envelope.is_system or "public" in (said, envelope.headers.get(ORIGIN.header)):
         return "public"
     return "system"
@@ -194,7 +194,7 @@ def _decode_packed(envelope: Envelope, element: bytes) -> CommandMessage:
     try:
         return _of_unchecked(envelope, _UNCHECKED.decode(element))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        # Where only its arguments are wrong, it is a command whose arguments are.
+        # If only its arguments are malformed, it is a command with malformed arguments.
         text, taken_out = taken_apart(element, _WITHIN)
     try:
         message = _of_unchecked(envelope, _UNCHECKED.decode(text))
@@ -205,7 +205,7 @@ def _decode_packed(envelope: Envelope, element: bytes) -> CommandMessage:
 
 
 def _of_packed(envelope: Envelope, packed: PackedBase, defect: Defect | None = None) -> CommandMessage:
-    """Of options that are checked; `defect` is what is wrong with one of them."""
+    """A command of a pack with checked options; `defect` is the fault of one of them."""
     command_id, command_type, arguments, origin, *values = astuple(packed)
     return _message(envelope, command_id, command_type, bytes(arguments), values, defect, origin)
 
@@ -216,7 +216,7 @@ def _of_unchecked(envelope: Envelope, packed: PackedBase) -> CommandMessage:
 
 
 def _checked(given: Iterable[tuple[str, object]]) -> tuple[list[Any], Defect | None]:
-    """What can be read of the options among some headers, in the order of their table; also what is wrong with one."""
+    """The readable options among some headers, in the order of their table; also the defect of one of them."""
     values: list[Any] = [None] * len(OPTIONS)
     defect: Defect | None = None
     for header, value in given:
@@ -238,9 +238,9 @@ def _message(
     defect: Defect | None,
     origin: object,
 ) -> CommandMessage:
-    """A command of its parts. `defect` is what is wrong with its options.
+    """A command made from its parts. `defect` is the fault of its options.
 
-    That hides whatever else is wrong with it: without its conditions it is another command.
+    It hides any other fault: without its conditions the command is another one.
     """
     if defect is None and (values[_PUBLISHER] is None) != (values[_PUBLISHER_SEQ] is None):
         defect = Defect(INVALID_HEADER, f"{HEADERS[_PUBLISHER]} and {HEADERS[_PUBLISHER_SEQ]} belong together")
@@ -278,5 +278,5 @@ def _wrong_option(field: Field, value: object) -> Defect | None:
 
 
 def _shown(value: object) -> str:
-    """A value at fault, as an error names it; what is nested may be nested deeper than it can be written."""
+    """A value at fault, as an error names it; a nested value may be too deep to be written."""
     return f"{str(value)[:100]!r}" if isinstance(value, str | int | float) else f"a {type(value).__name__}"

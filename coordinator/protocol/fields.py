@@ -1,7 +1,7 @@
 """The fields of a command: one table for all the forms in which a command travels.
 
 It is read where messages and packs are decoded and encoded (`decoding.py`, `wire.py`, `packing.py`), by
-`POST /commands`, and by the AsyncAPI document. The arguments are not in it: they are what the fields go with.
+`POST /commands`, and by the AsyncAPI document. The arguments are not in it: the fields go with the arguments.
 """
 
 import re
@@ -23,11 +23,11 @@ _OTHER_TYPE = re.compile(rf"(?=[!-~]{{3,{TYPE_CHARACTERS_MAX}}}\Z)[^.]{{1,{LANE_
 
 
 class Form(Struct, frozen=True):
-    """What a value may be.
+    """The allowed values of a field.
 
-    `type` says it to msgspec, for JSON that is decoded and for JSON Schema. `check` returns the value of whatever
-    somebody sent, or None where it is no such value; it never raises. `words` is what an error says that it must be;
-    without them a wrong value is ignored.
+    `type` describes them to msgspec, for JSON that is decoded and for JSON Schema. `check` returns the value of
+    anything that somebody sent, or None if it is not allowed; it never raises. `words` describe the allowed values in
+    errors; without them a wrong value is ignored.
     """
 
     type: Any
@@ -38,8 +38,8 @@ class Form(Struct, frozen=True):
 class Field(Struct, frozen=True):
     """One field: an attribute of CommandMessage, and the header of a message of its own.
 
-    `is_in_requests`: a client of `POST /commands` may say it. `is_read_unread`: it is read even of a command that is
-    refused unread, since its session and whoever waits for it must go on.
+    `is_in_requests`: a client of `POST /commands` may give it. `is_read_unread`: it is read even of a command that is
+    refused unread, since its session, and the clients that wait for it, must go on.
     """
 
     attribute: str
@@ -51,7 +51,7 @@ class Field(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """In a pack, and in `POST /commands`."""
+        """The field's name in a pack, and in `POST /commands`."""
         return self.header.replace("-", "_")
 
 
@@ -62,7 +62,7 @@ def _integer(least: int, value: object) -> int | None:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(INTEGER_MAX)):
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and least <= value <= INTEGER_MAX:
-        # pika has an int of its own for the long ones, which no encoder knows.
+        # pika has an int class of its own for long ones, which no encoder knows.
         return int(value)
     return None
 
@@ -74,7 +74,7 @@ def _command_id(value: object) -> str | None:
 def _name(value: object) -> str | None:
     if not isinstance(value, str) or not 0 < len(value) <= TYPE_CHARACTERS_MAX:
         return None
-    # As the pattern says, in half the time.
+    # This checks the same as the pattern, in half the time.
     return value if value.isascii() and value.isprintable() and " " not in value else None
 
 
@@ -143,23 +143,23 @@ OPTIONS: Final = (
         is_read_unread=True,
     ),
 )
-"""What a command may carry beside its id and its type."""
+"""The fields that a command may carry beside its id and its type."""
 ORIGIN: Final = Field(
     "origin",
     "origin",
     Form(Literal["public"], _public),
     "Through the system exchange: it is a stranger's all the same. Elsewhere it says nothing new.",
 )
-"""It only lowers what the way on which a command came says of it (`decoding.py`)."""
+"""It can only lower the origin that the exchange gives to a command (`decoding.py`)."""
 FIELDS: Final = (ID, TYPE, *OPTIONS, ORIGIN)
 
 B = TypeVar("B", bound=Struct)
 
 
 def with_fields(name: str, base: type[B], fields: Iterable[Field], *, is_checked: bool) -> type[B]:
-    """A struct with what its base has and with these fields, none of which is required.
+    """A struct with the fields of its base and these optional fields.
 
-    `is_checked`: of their types, so that reading it checks them; otherwise of any.
+    `is_checked`: they have their types, so that reading checks them; otherwise they take any value.
     """
     added = [(field.name, field.form.type | None if is_checked else Any, None) for field in fields]
     return cast("type[B]", defstruct(name, added, bases=(base,)))

@@ -1,4 +1,4 @@
-"""Outcomes as bytes, and bytes as outcomes."""
+"""Turns outcomes into bytes and bytes into outcomes."""
 
 import msgspec
 
@@ -18,7 +18,7 @@ def encode_outcome(outcome: Outcome) -> bytes:
 
 
 def decode_outcomes(body: bytes) -> list[Outcome]:
-    """The outcomes in a message's body that are packed. Raises msgspec.MsgspecError."""
+    """The packed outcomes in a message's body. Raises msgspec.MsgspecError."""
     return _OUTCOMES.decode(body)
 
 

@@ -1,4 +1,4 @@
-"""Commands under way, and how those that were issued together are put into messages."""
+"""Commands under way, and how commands that were issued together are put into messages."""
 
 import asyncio
 import time
@@ -11,20 +11,20 @@ from coordinator.service.outcome import Outcome
 
 PACK_COMMANDS_MAX = 500
 PACK_BYTES_MAX = 120 << 10
-"""Bytes of the message of one pack: a queue's consumer holds a number of messages, whatever their size."""
+"""The most bytes of one pack's message: a queue's prefetch counts messages, whatever their size."""
 ENVELOPE_BYTES_MAX = 4096
-"""Bytes at most that a command's message has beyond what a client sent: defaults, and other ways to write a value."""
+"""The most bytes that a command's message adds to the client's: defaults, and other ways to write a value."""
 
 _FRAME_BYTES = 70
-"""Of `{"id":"","type":"","args":},` and an id."""
+"""The bytes of `{"id":"","type":"","args":},` and an id."""
 _OPTION_BYTES = 40
-"""Of an option: its name, and a number of at most 2^53, or the quotation marks of a text."""
+"""The bytes of an option: its name, and a number of at most 2^53, or the quotation marks of a text."""
 
 _Raw = msgspec.json.Decoder(msgspec.Raw)
 
 
 class InFlight:
-    """A command that somebody waits for: `outcome` is its outcome, or why there is none."""
+    """A command that a caller waits for: `outcome` is its outcome, or the error why there is none."""
 
     __slots__ = ("command_id", "confirmed_at", "correlation_id", "message", "outcome", "pack", "wait_s")
 
@@ -43,13 +43,13 @@ class InFlight:
         return self.outcome.done() and not self.outcome.cancelled() and self.outcome.exception() is None
 
     def fail(self, error: Exception) -> None:
-        """Tell whoever waits, unless it is too late for that."""
+        """Give the error to the caller that waits, unless it is too late for that."""
         if not self.outcome.done():
             self.outcome.set_exception(error)
 
 
 class Pack:
-    """The commands of one message, from its publishing until nobody waits for any of them."""
+    """The commands of one message, from its publishing until no caller waits for any of them."""
 
     __slots__ = ("_confirm", "_entries", "_remaining", "timers")
 
@@ -70,30 +70,30 @@ class Pack:
         return waiting
 
     def fail(self, error: Callable[[InFlight], Exception]) -> None:
-        """Tell all who wait."""
+        """Give the error to all callers that wait."""
         for entry in self._entries:
             entry.fail(error(entry))
 
     def forget(self) -> None:
-        """One of them is not waited for any more; after the last one the message is not published again."""
+        """No caller waits for this command any more; after the last one the message is not published again."""
         self._remaining -= 1
         if self._remaining == 0:
             self.cancel_timers()
             self._confirm.cancel()
 
     def cancel_timers(self) -> None:
-        """None of them is needed any more."""
+        """Cancel the timers of all commands."""
         for timer in self.timers:
             timer.cancel()
         self.timers.clear()
 
 
 def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> Iterator[tuple[list[InFlight], bool]]:
-    """Put commands into messages, in their order; with each, whether its outcome can be known by its correlation only.
+    """Put commands into messages, in their order; with each, whether only the correlation id identifies its outcome.
 
-    That is so if the outcome of another command with its id may yet come: it then travels alone. So does one whose
-    arguments are not JSON, since it would make the whole pack unreadable. Those of one pack are of one origin, since
-    what the system says goes another way.
+    That is so if the outcome of another command with the same id may yet come: the command then travels alone. So does
+    a command whose arguments are not JSON, since it would make the whole pack unreadable. The commands of one pack have
+    one origin, since the system's own go through another exchange.
     """
     if len(issued) == 1:
         # In no pack it spoils none, and needs no room in one.
@@ -125,7 +125,7 @@ def packs_of(issued: Sequence[InFlight], is_expected: Callable[[str], bool]) -> 
 
 
 def packed_bytes(message: CommandMessage) -> int:
-    """How many bytes a command takes in a pack, or more: JSON writes no character of a text with more than six."""
+    """An upper bound of a command's bytes in a pack: JSON writes a character of a text with at most six."""
     size_bytes = len(message.arguments) + 6 * len(message.type or "") + _FRAME_BYTES
     for value in values_of(message):
         if value is not None:

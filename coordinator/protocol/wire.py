@@ -21,7 +21,7 @@ PACK_CONTENT: Final = "application/vnd.write-coordinator.pack+json"
 HEADER_REPLY_PACKS: Final = "reply-packs"
 HEADER_REPLAYED: Final = "replayed"
 HEADER_MALFORMED: Final = "x-malformed-properties"
-"""The only header of a message whose properties could not be decoded: they themselves, as hexadecimal digits."""
+"""The only header of a message whose properties could not be decoded: its value is the properties in hexadecimal."""
 
 BODY_BYTES_MAX: Final = 1 << 20
 PACK_COMMANDS_MAX: Final = 1000
@@ -48,9 +48,9 @@ class CommandMessage(Struct, frozen=True):
     """One command as it travels. `arguments` is JSON text; its content is not checked here.
 
     `continuation` is the type of the command that its outcome is to become (coordinator/service/continuation.py).
-    `origin` is who says it, by the way on which it came; it stays with the command wherever that goes.
+    `origin` is the side that it comes from, by the exchange; it stays with the command wherever that goes.
 
-    With a `defect` the rest is what could be read of it.
+    With a `defect` the other fields are the parts that could be read.
     """
 
     command_id: str | None
@@ -65,14 +65,14 @@ class CommandMessage(Struct, frozen=True):
     traceparent: str | None = None
     continuation: str | None = None
     size_bytes: int | None = None
-    """Of the arguments as they came, where only their beginning is kept."""
+    """The size of the arguments as they came, if only their beginning is kept."""
 
 
 NO_ARGUMENTS = msgspec.Raw(b"")
 
 
 class PackedBase(Struct, omit_defaults=True, forbid_unknown_fields=True):
-    """What a pack has of each command beside its options. Whatever somebody wrote is taken, and checked later."""
+    """A command in a pack without its options. It takes any values; they are checked later."""
 
     id: Any = None
     type: Any = None
@@ -83,29 +83,29 @@ class PackedBase(Struct, omit_defaults=True, forbid_unknown_fields=True):
 Packed = with_fields("Packed", PackedBase, OPTIONS, is_checked=True)
 """A command in a pack."""
 values_of: Final[Callable[[CommandMessage], tuple[Any, ...]]] = attrgetter(*(field.attribute for field in OPTIONS))
-"""The options of a command, in the order of their table; None where it has none of that kind."""
+"""The options of a command, in the order of their table; None for an option that it does not have."""
 HEADERS: Final = tuple(field.header for field in OPTIONS)
 _HEADER_OF: Final = tuple((field.attribute, field.header) for field in OPTIONS)
 _KEPT: Final = tuple(name for name in Options.__struct_fields__ if name in CommandMessage.__struct_fields__)
 
 
 def options_of(message: CommandMessage) -> Options:
-    """What a row of the lane keeps of a message. Its publisher session has gone on by then."""
+    """The options of a message that a row of the lane keeps. Its publisher session has gone on by then."""
     return Options(**{name: getattr(message, name) for name in _KEPT})
 
 
 def with_options(message: CommandMessage, options: Options) -> CommandMessage:
-    """A message again as it was kept."""
+    """A message with the options that a row kept."""
     return msgspec.structs.replace(message, **{name: getattr(options, name) for name in _KEPT})
 
 
 def fingerprint_of(message: CommandMessage) -> str:
-    """What must be the same for a repeated id to mean the same command: type, arguments and expected version.
+    """A digest of what makes a command the same under a repeated id: type, arguments and expected version.
 
     Spacing and the order of keys in the JSON text do not matter.
     """
     content = message.arguments
-    # What is nested too deep is refused, and must not be read differently wherever the stack is nearer to its end.
+    # Text that is nested too deep is refused; the verdict must not depend on how much stack is left.
     if message.defect is None and not is_too_deep(content):
         try:
             content = msgspec.json.encode(msgspec.json.decode(content), order="deterministic")
@@ -132,7 +132,7 @@ def headers_of(message: CommandMessage, *, is_lowered: bool = False) -> dict[str
 
 
 def encode_pack(messages: list[CommandMessage], *, with_origin: bool = False) -> bytes:
-    """The body of a pack. The origin of its commands is the way on which it travels, or stands with each of them."""
+    """The body of a pack. The exchange gives the origin of its commands, or each of them carries it."""
     return msgspec.json.encode(
         [
             Packed(
