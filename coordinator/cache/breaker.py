@@ -1,4 +1,4 @@
-"""Spares whoever needs Redis the wait for one that does not answer."""
+"""Spares the users of Redis the wait while Redis does not answer."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ PAUSE_S_MAX: Final = 5.0
 
 
 class CacheBreaker:
-    """After a failure nothing is tried for a pause, which doubles with each further try, up to PAUSE_S_MAX.
+    """After a failure there is a pause without tries. It doubles with each further failed try, up to PAUSE_S_MAX.
 
     Moments are seconds of a monotonic clock.
     """
@@ -15,7 +15,7 @@ class CacheBreaker:
     def __init__(self) -> None:
         self._pause_s = 0.0
         self.try_at_s = float("-inf")
-        """Before this moment nothing is tried."""
+        """The end of the pause."""
 
     @property
     def is_open(self) -> bool:
@@ -23,7 +23,7 @@ class CacheBreaker:
         return self._pause_s > 0
 
     def admits(self, now_s: float) -> bool:
-        """Whether to try. After a pause it is one that tries; the others follow when that has worked."""
+        """Whether to try. After a pause one caller tries; the others follow when that has worked."""
         if now_s < self.try_at_s:
             return False
         if self._pause_s:
@@ -31,7 +31,7 @@ class CacheBreaker:
         return True
 
     def failed(self, now_s: float) -> bool:
-        """Begin a pause; whether this is news. Of what was under way together only the first that fails counts."""
+        """Begin a pause; whether this is news. Of tries that were under way together only the first failure counts."""
         if now_s < self.try_at_s:
             return False
         self._begin_pause(now_s)

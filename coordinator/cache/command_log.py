@@ -1,8 +1,8 @@
-"""Reading the command log where there is a cache: an outcome is not shown before the cache shows what it did.
+"""Reading the command log beside a cache: an outcome is shown only once the cache shows its changes.
 
-The lane sends outcomes after it has refreshed the cache; the log has them before. Whoever finds one there waits until
-the lane's lease says that the cache has come so far (`sequence`), and for no longer than a lease: a lane does not
-extend it between a commit and the refresh for it, so by then it has done that refresh, or the lease is over.
+The lane sends outcomes after it has refreshed the cache; the log has them before. A reader that finds one there waits
+until the lane's lease shows that the cache has come so far (`sequence`), and for no longer than a lease. A lane does
+not extend its lease between a commit and the refresh for it, so by then the refresh is done, or the lease is over.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ POLL_S: Final = 0.02
 
 
 class Shows(Protocol):
-    """The part of a cache that is needed here."""
+    """The part of a cache that this module needs."""
 
     async def shows(self, sequence: int) -> bool:
-        """Whether readers of the cache see what was committed up to this sequence; False too where that is unknown."""
+        """Whether readers of the cache see all commits up to this sequence; False too if that is unknown."""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -46,7 +46,7 @@ class CacheConsistentLog:
 
     async def find(self, command_id: str) -> LogEntry | None:
         entry = await self._log.find(command_id)
-        # Others have changed no rows.
+        # Commands with other statuses have changed no rows.
         if entry is not None and entry.status == "applied" and entry.sequence > self._announced:
             await self._until_announced(entry.sequence)
         return entry
@@ -62,5 +62,5 @@ class CacheConsistentLog:
             if left_s <= 0:
                 break
             await self._sleep(min(POLL_S, left_s))
-        # What has a lower sequence was committed before.
+        # Commands with a lower sequence were committed before.
         self._announced = max(self._announced, sequence)

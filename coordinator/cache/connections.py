@@ -1,4 +1,4 @@
-"""Scripts over real connections to Redis. Nothing is sent twice: a script that was sent may still run."""
+"""Scripts over real connections to Redis. No script is sent twice: one that was sent may still run."""
 
 import asyncio
 from collections.abc import Sequence
@@ -58,7 +58,8 @@ class AsyncRedisScripts:
         if registered is None:
             registered = self._registered[script] = self._client.register_script(script)
         try:
-            # All of it: connecting, and sending a script that Redis does not know yet, are several round trips.
+            # The limit is for all of it: connecting, and sending a script that is new to Redis, are several round
+            # trips.
             async with asyncio.timeout(self._timeout_s):
                 return await registered(keys=keys, args=arguments)
         except TimeoutError as error:

@@ -1,4 +1,4 @@
-"""What the lane knows of its lease in the cache, and when its outcomes may be sent. No I/O: it is told the time.
+"""The lane's knowledge of its lease in the cache, and when its outcomes may be sent. No I/O: it is told the time.
 
 Moments are seconds of the lane's monotonic clock, deadlines are milliseconds of Redis's.
 """
@@ -9,13 +9,13 @@ from typing import Final
 from msgspec import Struct
 
 CLOCK_RATE: Final = 0.99
-"""A deadline counts on a Redis whose clock runs slower than ours by up to 1 %."""
+"""Deadlines allow for a Redis whose clock runs slower than ours by up to 1 %."""
 
 _NEVER: Final = float("-inf")
 
 
 class Anchor(Struct, frozen=True):
-    """What one Redis process said the time was, and the moment when its answer had arrived."""
+    """The time that one Redis process gave, and the moment when its answer had arrived."""
 
     server: str
     now_ms: int
@@ -23,12 +23,12 @@ class Anchor(Struct, frozen=True):
 
 
 def new_generation(server: str) -> str:
-    """One that was never there, of a server."""
+    """A new generation for a server, which never existed before."""
     return f"{server}:{secrets.token_hex(8)}"
 
 
 class CacheLease:
-    """One lane's lease of one cache. Says of itself only what is certain."""
+    """One lane's lease of one cache. It states only certain facts about itself."""
 
     def __init__(self, lease_s: float) -> None:
         self._lease_s = lease_s
@@ -39,7 +39,7 @@ class CacheLease:
         self._server: str | None = None
         self.anchor: Anchor | None = None
         self.generation: str | None = None
-        """The lane's own, which nobody else had replaced when Redis last answered; None: it has to claim one."""
+        """The lane's own generation, still in place when Redis last answered; None: it has to claim one."""
         self.claimed_at_s = _NEVER
         """Rows may be written under the generation if the epoch was proved later than this."""
 
@@ -60,18 +60,18 @@ class CacheLease:
         return may_be_alive or proved_at_s + self._lease_s / 2 > now_s
 
     def deadline_ms(self, anchor: Anchor, proved_at_s: float) -> int:
-        """Until when a lease may live by this proof. Who calls this asks Redis for it: it may come true, even late."""
+        """Until when a lease may live by this proof. The caller asks Redis for it, which may set it even late."""
         until_s = proved_at_s + self._lease_s
         self._asked_s = proved_at_s
         self._trusted_until_s = max(self._trusted_until_s, until_s)
-        # Redis said its time before the answer arrived, so that the deadline is rather too early.
+        # Redis gave its time before the answer arrived, so the deadline errs on the early side.
         return anchor.now_ms + int((until_s - anchor.at_s) * 1000 * CLOCK_RATE)
 
     def claimed(self, generation: str, anchor: Anchor, *, was_elsewhere: bool, trusted_until_s: float) -> None:
-        """The generation is alive, and every other on that server is over.
+        """The generation is alive, and every other generation on that server is over.
 
-        Not so on another server: one that failed over may still answer readers. `trusted_until_s` is what that was
-        before the claim.
+        That is not so on another server: one that failed over may still answer readers. `trusted_until_s` is the value
+        from before the claim.
         """
         if was_elsewhere or self._server not in (None, anchor.server):
             self._elsewhere_until_s = max(self._elsewhere_until_s, trusted_until_s)
@@ -81,15 +81,15 @@ class CacheLease:
         self.anchor = anchor
 
     def lost(self) -> None:
-        """Nothing is known of the lease: another may be alive, or this one with entries that are not refreshed."""
+        """The state of the lease is unknown: another may be alive, or this one with stale entries."""
         self.generation = self.anchor = None
 
     @property
     def trusted_until_s(self) -> float:
-        """The last moment at which any lease may be alive, wherever."""
+        """The last moment at which any lease may be alive on any server."""
         return self._trusted_until_s
 
     def wait_s(self, now_s: float) -> float:
-        """How long until outcomes may be sent: until nobody can believe an entry that is not refreshed."""
+        """How long until outcomes may be sent: until no reader can believe a stale entry."""
         until_s = self._trusted_until_s if self.generation is None else self._elsewhere_until_s
         return max(0.0, until_s - now_s)

@@ -1,4 +1,4 @@
-"""The lane's side of the cache: refreshes the entries of changed rows, and holds the lease by which they count."""
+"""The lane's side of the cache: refreshes the entries of changed rows, and keeps the lease that makes them count."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from coordinator.service.service import LeaseProof
 _RETRY_S = 0.01
 
 Key = Callable[[int | str], str]
-"""Where the row with a key is kept."""
+"""The cache key of the row with a key."""
 
 log = structlog.get_logger("cache")
 
@@ -52,7 +52,8 @@ class CacheProjection:
         self._lease.begin(proof.epoch, now_s)
         if rows or gone or self._lease.is_due(now_s):
             if not self._lease.can_go_on(proof.proved_at_s, now_s) and not self._breaker.is_open:
-                # After a long batch. Only once, since each new proof lets a lease that may be claimed live longer.
+                # This happens after a long batch. Try once only: each new proof extends the life of a lease that may be
+                # claimed.
                 proof.prove()
             self._ask(proof, rows, gone)
         return self._wait_s(proof)
@@ -78,13 +79,13 @@ class CacheProjection:
     def _ask(self, proof: LeaseProof, rows: Sequence[VersionedRow], gone: Sequence[int | str]) -> None:
         now_s = self._elapsed_s()
         if not self._lease.can_go_on(proof.proved_at_s, now_s) or not self._breaker.admits(now_s):
-            # What is not refreshed must not be believed: without a generation, outcomes wait for that.
+            # Readers must not believe stale entries: without a generation, outcomes wait until no reader can.
             self._lease.lost()
             return
         try:
             self._refresh(proof, rows, gone)
-        except Exception as error:  # noqa: BLE001  # whatever it is, what is not refreshed must not be believed
-            # Another server may answer next.
+        except Exception as error:  # noqa: BLE001  # after any error, readers must not believe stale entries
+            # The next answer may come from another server.
             self._lease.lost()
             if self._breaker.failed(self._elapsed_s()):
                 log.warning("cache_unavailable", lease=self._lease_key, error=str(error))
@@ -99,15 +100,15 @@ class CacheProjection:
         if not self._lease.can_go_on(proof.proved_at_s, self._elapsed_s()) and not proof.prove():
             raise CacheUnavailable("the epoch was not proved, so that no lease may be claimed")
         self._claim(proof)
-        # Every entry is void now: this makes the new ones, which readers would do too.
+        # Every entry is void now: this makes new ones, as readers would do too.
         if rows and proof.prove() and not self._write(proof, rows, gone):
             raise CacheUnavailable("the lease was gone as soon as it was claimed")
 
     def _write(self, proof: LeaseProof, rows: Sequence[VersionedRow], gone: Sequence[int | str]) -> bool:
-        """Refresh and extend; False: the lease is not this one any more."""
+        """Refresh and extend; False: this lease is gone."""
         keys = [self._key(getattr(row, row.key)) for row in rows]
         if proof.proved_at_s < self._lease.claimed_at_s:
-            # Since they were committed another lane may have changed them: readers are to look for themselves.
+            # Another lane may have changed these rows since the commit: readers are to look for themselves.
             rows = ()
         anchor = self._anchor()
         deadline_ms = self._lease.deadline_ms(anchor, proof.proved_at_s)

@@ -1,4 +1,4 @@
-"""The readers' side of the cache: believes what bears the generation of the live lease, and fills what is missing."""
+"""The readers' side of the cache: believes entries with the generation of the live lease, and fills missing ones."""
 
 import secrets
 import time
@@ -23,21 +23,21 @@ log = structlog.get_logger("cache")
 
 
 class Ticket(Struct, frozen=True):
-    """The right to fill an entry with what is read from the database from now on, unless it is changed meanwhile."""
+    """The right to fill an entry with a row that is read from now on, unless the entry is changed meanwhile."""
 
     generation: bytes
     token: bytes
 
 
 class Lookup(Struct, Generic[V], frozen=True):
-    """What the cache answered: the row; or a ticket to fill it in; or neither, where the lane has no lease."""
+    """The cache's answer: the row; or a ticket to fill it in; or neither, if the lane has no lease."""
 
     row: V | None
     ticket: Ticket | None = None
 
 
 class RowCache(Generic[V]):
-    """Rows of one model. Never raises: a cache that is away costs a read of the database."""
+    """Rows of one model. Never raises: while the cache is away, a read goes to the database."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class RowCache(Generic[V]):
         self._breaker = CacheBreaker()
 
     async def get(self, key: int | str) -> Lookup[V] | None:
-        """None: the cache did not answer, or was not asked since it lately did not."""
+        """None: the cache did not answer, or was not asked because it has lately failed to answer."""
         if not self._breaker.admits(self._elapsed_s()):
             return None
         answer = await self._run(READ, self._keys(key), [secrets.token_hex(8), TOKEN_MS])
@@ -72,7 +72,7 @@ class RowCache(Generic[V]):
         return None
 
     async def fill(self, row: V, ticket: Ticket) -> bool:
-        """Keep a row that was read after the ticket was got, if nothing has changed since; whether it is kept.
+        """Keep a row that was read after the ticket was got, if the entry has not changed since; whether it is kept.
 
         The read must have seen every commit that was acknowledged before it began.
         """
@@ -80,7 +80,7 @@ class RowCache(Generic[V]):
         return bool(await self._run(FILL, self._keys(getattr(row, row.key)), arguments))
 
     async def shows(self, sequence: int) -> bool:
-        """Whether readers see what was committed up to this sequence; False too where the cache does not answer."""
+        """Whether readers see all commits up to this sequence; False too if the cache does not answer."""
         if not self._breaker.admits(self._elapsed_s()):
             return False
         return bool(await self._run(SHOWS, [self._lease_key], [sequence]))

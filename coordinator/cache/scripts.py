@@ -1,40 +1,40 @@
 """The protocol of the cache, and the scripts that are its steps in Redis. Each is atomic, and one round trip.
 
-**The promise.** A read that begins after a version of a row was acknowledged to anybody returns no older one, whatever
-becomes of Redis: slow, stopped, cut off, killed, restarted with old data or none, flushed, full, failed over.
+**The promise.** A read that begins after a version of a row was acknowledged to anybody returns no older one, even if
+Redis is slow, stopped, cut off, killed, restarted with old data or none, flushed, full or failed over.
 
 **The lease.** One key holds a *generation* and the moment until which it lives. A reader believes an entry only if it
-bears the generation of a lease that is alive, which the script that reads the entry checks. A generation is made again
-whenever the lane does not know what became of the last one; all older entries are void then. It begins with the
-`run_id` of the Redis process that it was made for: on one that was restarted with what it had saved, or on a replica
-that was promoted, nothing is believed until the lane has claimed a lease there.
+has the generation of a lease that is alive, which the script that reads the entry checks. The lane makes a new
+generation whenever it is unsure about the last one; all older entries are void then. A generation begins with the
+`run_id` of the Redis process that it was made for. So on a Redis that was restarted with its saved data, or on a
+replica that was promoted, readers believe nothing until the lane has claimed a lease there.
 
-**The lane** is the only one that claims and extends. After each commit it refreshes the entries of the changed rows, in
-one script that does nothing unless the lease alive is the lane's own. Only then it sends the outcomes.
+**The lane** alone claims and extends the lease. After each commit it refreshes the entries of the changed rows, in
+one script that does nothing unless the live lease is the lane's own. Only then it sends the outcomes.
 
 - A lease may live until `REDIS_LEASE_S` after a moment when the lane's epoch was proved current, by a fenced commit or
   by reading it from the database (`LeaseProof`). So a lane that was taken over cannot keep its lease alive.
 - When a refresh fails, or Redis cannot be reached, outcomes wait until no lease can be alive any more: until the
-  deadline of the last attempt to extend it, and after a takeover until `REDIS_LEASE_S` after it, for the lane before.
-  Or until a new generation is claimed, if that is sooner. From then on nothing waits while Redis stays away.
-- Deadlines are absolute, on Redis's own clock: what it said the time was, and what has passed here since it answered.
-  A command that Redis executes late, because it was stopped or the network held it, finds its deadline over.
-- Rows are written under a generation only when the epoch was proved after that generation was claimed. So whoever was
-  taken over between its commit and its refresh cannot bring an old version, or a removed row, back: the lease is
-  another's or none, and under one that it claims itself it must prove its epoch before it writes.
+  deadline of the last attempt to extend it and, after a takeover, until `REDIS_LEASE_S` after it, because of the lane
+  before. They stop waiting sooner if a new generation is claimed. From then on no outcome waits while Redis stays away.
+- Deadlines are absolute, on Redis's own clock: the time that it gave, plus the time that has passed here since its
+  answer. A command that Redis executes late, because it was stopped or the network held it, finds its deadline over.
+- Rows are written under a generation only when the epoch was proved after that generation was claimed. So a lane that
+  was taken over between its commit and its refresh cannot bring an old version, or a removed row, back: the lease is
+  another lane's or gone, and under a lease that it claims itself it must prove its epoch before it writes.
 
-**A reader** that misses has left a random *token* at the entry, in the same script. It reads the database, such that
-it sees every commit before the token (majority and linearizable, from the primary), and stores the row only if that
+**A reader** that misses leaves a random *token* at the entry, in the same script. It then reads the database in a way
+that sees every commit before the token (majority and linearizable, from the primary), and stores the row only if that
 token is still there and its generation is alive. A refresh, a removal, a flush, an eviction and an expiry all take the
-token away, and a new generation makes it void: so between the read and the fill nothing has changed. Readers that miss
-at the same time share a token.
+token away, and a new generation makes it void. So the row has not changed between the read and the fill. Readers that
+miss at the same time share a token.
 
-**The log** has outcomes before the lane sends them. Who finds one there waits until the lease bears its sequence, or
-for the length of a lease (coordinator/cache/command_log.py).
+**The log** has outcomes before the lane sends them. A reader that finds one there waits until the lease shows its
+sequence, or for the length of a lease (coordinator/cache/command_log.py).
 
 **Assumed**: Redis's clock does not jump back, and runs no more than 1 % slower than the lane's monotonic clock; all
 coordinators of a lane have the same `REDIS_LEASE_S`; lane and readers use the same Redis, or after a failover its
-replica; nobody else writes these keys. Redis 5 or newer, not a cluster; where it has ACLs, its user may call INFO.
+replica; no other program writes these keys. Redis 5 or newer, not a cluster; where it has ACLs, its user may call INFO.
 """
 
 from collections.abc import Sequence
@@ -151,14 +151,14 @@ Arguments = Sequence[str | bytes | int]
 
 
 class CacheUnavailable(Exception):
-    """Raised when Redis did not answer in time, or refused. The script may have run, or may still run."""
+    """Raised when Redis did not answer in time, or refused. The script may have run, or may yet run."""
 
 
 class Scripts(Protocol):
     """Runs scripts, for the lane."""
 
     def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
-        """What the script returned. Raises CacheUnavailable, within a bounded time."""
+        """The result of the script. Raises CacheUnavailable, within a bounded time."""
 
     def close(self) -> None:
         """Close the connection; the next run opens another."""
@@ -168,7 +168,7 @@ class AsyncScripts(Protocol):
     """Runs scripts, for readers."""
 
     async def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
-        """What the script returned. Raises CacheUnavailable, within a bounded time."""
+        """The result of the script. Raises CacheUnavailable, within a bounded time."""
 
     async def ping(self) -> bool:
         """Whether Redis answers."""
