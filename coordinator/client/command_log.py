@@ -1,4 +1,4 @@
-"""Reading the command log: what became of a command, by its id."""
+"""Reading the command log: the outcome of a command, by its id."""
 
 from typing import Protocol
 
@@ -43,5 +43,5 @@ class DocumentCommandLog:
 
 
 def open_command_log(database: Database) -> CommandLog:
-    """The command log of whichever database this is."""
+    """The command log of a database of any kind."""
     return SqlCommandLog(database) if isinstance(database, AsyncEngine) else DocumentCommandLog(database)

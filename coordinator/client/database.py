@@ -1,4 +1,4 @@
-"""Connections for reads: gateways read, only lanes write."""
+"""Connections for reads: gateways only read, and only lanes write."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ READ_TIMEOUT_MS = 5000
 
 
 def open_database(url: str, pool_max: int = 8) -> Database:
-    """Open whichever database the address names, for reads; connects on first use. Raises ConfigurationError."""
+    """Open the database that the address names, for reads; connects on first use. Raises ConfigurationError."""
     address = parse_address(url)
     return kind_of(address).open_reader(address, pool_max, READ_TIMEOUT_MS)
 

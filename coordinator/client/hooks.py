@@ -1,12 +1,12 @@
-"""Hooks on the life cycle of a write, for whoever exposes the library: an HTTP application, a script, a test.
+"""Hooks on the life cycle of a write, for programs that expose the library: an HTTP application, a script, a test.
 
-    before_issue    a command is about to be handed over; what it travels with may be changed
-    after_outcome   its outcome is there, whatever it is
+    before_issue    a command is about to be handed over; its options may be changed
+    after_outcome   its outcome has arrived, whatever it is
     on_rejection    its outcome is `rejected`
     on_response     the answer to the request that issued it is about to be sent
 
 Hooks are coroutine functions, called in the order of their registration, each when the one before has returned. A hook
-that raises, or takes longer than HOOK_TIMEOUT_S, is logged and changes nothing: a write does not fail for it.
+that raises, or takes longer than HOOK_TIMEOUT_S, is logged and changes nothing: a write never fails because of a hook.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ log = structlog.get_logger("hooks")
 
 
 class Issued(Struct):
-    """One command of a request, and its outcome once that is there."""
+    """One command of a request, and its outcome once it has arrived."""
 
     lane: str
     message: CommandMessage
@@ -35,13 +35,13 @@ class Issued(Struct):
 
 
 BeforeIssue = Callable[[str, CommandMessage], Awaitable[CommandMessage | None]]
-"""Given the lane and the message. A message that it returns takes the other's place; it must be the same command: only
+"""Takes the lane and the message. A message that it returns replaces the given one. It must be the same command: only
 its deadline, expected version and trace context may differ."""
 OnOutcome = Callable[[Issued], Awaitable[None]]
 
 Exchange = TypeVar("Exchange")
 OnResponse = Callable[[Exchange, Sequence[Issued]], Awaitable[None]]
-"""Given the application's own request and response, and the commands that were issued in between."""
+"""Takes the application's own request and response, and the commands that were issued in between."""
 
 
 class Hooks(Generic[Exchange]):
@@ -75,16 +75,16 @@ class Hooks(Generic[Exchange]):
 
     @property
     def has_before_issue(self) -> bool:
-        """Whether anything is to be called before a command is handed over."""
+        """Whether there is a hook to call before a command is handed over."""
         return bool(self._before_issue)
 
     @property
     def has_on_response(self) -> bool:
-        """Whether anything is to be called before a response is sent."""
+        """Whether there is a hook to call before a response is sent."""
         return bool(self._on_response)
 
     async def issuing(self, lane: str, message: CommandMessage) -> CommandMessage:
-        """The message as the hooks want it."""
+        """The message as the hooks return it."""
         for hook in self._before_issue:
             changed = await _contained(hook, lane, message)
             if changed is not None and changed is not message:
@@ -95,7 +95,7 @@ class Hooks(Generic[Exchange]):
         return message
 
     async def concluded(self, issued: Issued) -> None:
-        """An outcome is there."""
+        """An outcome has arrived."""
         for hook in self._after_outcome:
             await _contained(hook, issued)
         if issued.outcome is not None and issued.outcome.status == "rejected":
@@ -122,7 +122,8 @@ class HookedWrites:
         if observed is not None:
             observed.append(issued)
         if self._hooks.has_before_issue:
-            # One after the other: however long a hook takes, commands are handed over in the order of the calls.
+            # One after the other, so that commands are handed over in the order of the calls, however long a hook
+            # takes.
             async with self._handing_over:
                 issued.message = await self._hooks.issuing(lane, message)
                 handed_over = asyncio.ensure_future(self._writes.issue(lane, issued.message, wait_s))
@@ -137,7 +138,7 @@ _observed: ContextVar[list[Issued] | None] = ContextVar("issued", default=None)
 
 
 def begin_observing() -> list[Issued]:
-    """The commands that the task that runs, and those that it starts, issue from here on, in their order."""
+    """The commands that the current task, and the tasks that it starts, issue from here on, in their order."""
     issued: list[Issued] = []
     _observed.set(issued)
     return issued
@@ -147,7 +148,7 @@ async def _contained(hook: Callable[..., Awaitable[Any]], *arguments: Any) -> An
     try:
         async with asyncio.timeout(HOOK_TIMEOUT_S):
             return await hook(*arguments)
-    except Exception:  # whatever a hook does must not fail the write
+    except Exception:  # no error of a hook may fail the write
         log.exception("hook_failed", hook=_name(hook))
         return None
 

@@ -26,9 +26,9 @@ class Writes(Protocol):
 
         `wait_s` bounds the wait for it (None: the adapter's own limit; 0: return as soon as the command is safe).
         Raises CommandPending when the command is safe but not settled yet, Unavailable when it was not accepted, and
-        OutcomeUnknown, which is one, when that is not known: issued again with the same id it is applied once at most.
-        InvalidCommand for an id that is no UUID, or is of the system's own form in a stranger's command, and for a type
-        or an option that no message can have (coordinator/protocol/issuing.py).
+        OutcomeUnknown (an Unavailable) when it may have been accepted: issued again with the same id it is applied once
+        at most. Raises InvalidCommand for an id that is not a UUID, or has the system's own form in a stranger's command,
+        and for a type or an option that no message can have (coordinator/protocol/issuing.py).
         """
 
 
@@ -56,7 +56,7 @@ DEFAULT_OPTIONS = WriteOptions()
 
 
 class Written(Struct, Generic[T], frozen=True):
-    """An applied command's result, and where it stands in its lane's order."""
+    """An applied command's result, and its place in its lane's order."""
 
     value: T
     command_id: str
@@ -67,7 +67,7 @@ class Written(Struct, Generic[T], frozen=True):
 async def execute(
     writes: Writes, command: Command, result: type[T], options: WriteOptions, *, origin: Origin = "public"
 ) -> Written[T]:
-    """Issue a command and return its result as `result`. What the system itself says has the origin `system`.
+    """Issue a command and return its result as `result`. Commands of the system itself have the origin `system`.
 
     Raises InvalidCommand, CommandRejected, CommandFailed, CommandPending, Unavailable.
     """
@@ -95,7 +95,7 @@ async def execute(
 def value_of(outcome: Outcome, command_id: str, result: type[T]) -> Written[T]:
     """The result of an applied command. Raises CommandRejected and CommandFailed for the other outcomes.
 
-    Raises OutcomeUnreadable for a result that is not a `result`: what is applied is not an error of the caller's.
+    Raises OutcomeUnreadable for a result that is not a `result`: the command is applied, so the caller is not at fault.
     """
     if outcome.status == "applied":
         try:
