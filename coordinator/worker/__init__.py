@@ -1,1 +1,1 @@
-"""What runs a lane: the process, its inbox, its loop."""
+"""The process that runs a lane: its wiring, its thread, its loop."""

@@ -1,4 +1,4 @@
-"""What a process calls itself as the holder of a lane's lease."""
+"""The name of a process as the holder of a lane's lease."""
 
 import os
 import secrets
@@ -6,5 +6,5 @@ import socket
 
 
 def holder_name(kind: str, lane: str) -> str:
-    """No other process ever has it: in a container each has the same host and number as the one before."""
+    """A name that no other process ever has. Host and process number are not enough: containers repeat them."""
     return f"{kind} {lane} {socket.gethostname()}:{os.getpid()} {secrets.token_hex(4)}"

@@ -1,4 +1,4 @@
-"""What a lane's projection may know of the lane's epoch: that it was current, and when that was proved."""
+"""A projection's proof of its lane's epoch: that it was current, and when that was proved."""
 
 import time
 from collections.abc import Callable
@@ -27,11 +27,11 @@ class LaneLeaseProof:
         return self._noted[1]
 
     def now_s(self) -> float:
-        """A moment, for `note`."""
+        """The present moment, for `note`."""
         return self._elapsed_s()
 
     def note(self, began_at_s: float) -> None:
-        """The lane was called at that moment, and has returned. What it committed, or took over, is a proof."""
+        """The lane was called at that moment, and has returned. A commit or a takeover is a proof."""
         lease = self._lane.lease
         if lease is not None and (lease.epoch, lease.sequence) != self._noted:
             self._noted = (lease.epoch, lease.sequence)
@@ -39,7 +39,7 @@ class LaneLeaseProof:
 
     def prove(self) -> bool:
         asked_at_s = self._elapsed_s()
-        # What was said of an earlier epoch says nothing of one taken over since.
+        # An answer about an earlier epoch does not count for an epoch that was taken over since.
         self.is_over = False
         try:
             is_current = self._lane.is_current()

@@ -1,7 +1,7 @@
 """The loop of one lane: take what has arrived, let the lane decide, have its decisions carried out.
 
-It is a generator that yields what it waits for, and is sent the answer. Whoever drives it does the waiting: a thread in
-production (worker.py), and the simulation of the tests, on a clock of its own. So what is simulated is what runs.
+It is a generator that yields what it waits for, and is sent the answer. Its driver does the waiting: a thread in
+production (worker.py), and in tests the simulation, on a clock of its own. So the simulation runs the production code.
 """
 
 from collections.abc import Generator, Sequence
@@ -26,13 +26,13 @@ DEPOSED_S = 60.0
 
 
 class Take(Struct, frozen=True):
-    """Wait for deliveries, so long at most; None: until there is something. Answered with `Taken`."""
+    """Wait for deliveries, at most this long; None: until there are some. Answered with `Taken`."""
 
     timeout_s: float | None
 
 
 class Taken(Struct, frozen=True):
-    """What has arrived, and on which channel; and the emitted commands that the transport has safe by now.
+    """The deliveries that have arrived, and their channel; and the emitted commands that the transport has made safe.
 
     `mark`: how far the lane has come, as the transport knows from its process before.
     """
@@ -45,7 +45,7 @@ class Taken(Struct, frozen=True):
 
 
 class Pause(Struct, frozen=True):
-    """Wait so long, while `channel` is the present one. Answered with whether it ended early: it is void, or closed."""
+    """Wait this long while `channel` is current. Answered with whether it ended early: it is void, or closed."""
 
     channel: int
     delay_s: float
@@ -57,13 +57,13 @@ _IsVoid = Generator[Take | Pause, Any, bool]
 
 
 class Observer(Protocol):
-    """Is told what the loop does: for metrics, log lines, and traces."""
+    """Watches the loop, for metrics, log lines and traces."""
 
     def has_lease(self, lease: Lease | None, takeovers: int) -> None:
-        """The lane was called. It has this lease now, and has taken over so many times in all."""
+        """The lane was called. It now has this lease, and this is how often it has taken over in all."""
 
     def decided(self, seconds: float) -> None:
-        """The lane took so long to apply a batch, or to find that it could not."""
+        """How long the lane took to apply a batch, or to find that it could not."""
 
     def settled(self, settlement: Settlement, gaps: int, sequence: int | None) -> None:
         """A settlement was handed to the transport."""
@@ -79,7 +79,7 @@ class Observer(Protocol):
 
 
 class LaneLoop:
-    """One lane, from the transport's deliveries to what it is to carry out."""
+    """One lane, from the transport's deliveries to the decisions that the transport carries out."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class LaneLoop:
         """Why the lane has to wait for its database, or for an operator; None: it does not."""
 
     def run(self) -> Waits:
-        """Until the transport's inbox is closed; the batch in flight is finished first."""
+        """Run until the transport's inbox is closed; the batch in flight is finished first."""
         channel = 0
         while True:
             taken: Taken = yield Take(self._due_in_s(channel))
@@ -125,7 +125,7 @@ class LaneLoop:
             self._keep_now_and_then(channel)
 
     def _due_in_s(self, channel: int) -> float | None:
-        """When there is something to do though nothing arrives."""
+        """When there is something to do even if no delivery arrives."""
         if self._sweeps_again:
             return 0.0
         due_in_s = [] if (early_in_s := self._lane.due_in_s(channel)) is None else [early_in_s]
@@ -138,7 +138,7 @@ class LaneLoop:
         return min(due_in_s, default=None)
 
     def _apply(self, channel: int, deliveries: list[Delivery]) -> Waits:
-        """Have the lane apply them, however long it has to wait for its database."""
+        """Have the lane apply the deliveries, however long it has to wait for its database."""
         self._is_all_announced = False
         while True:
             began_at_s = self._proof.now_s()
@@ -160,15 +160,16 @@ class LaneLoop:
                 return
 
     def _announced(self, channel: int, settlement: Settlement) -> _IsVoid:
-        """Have the projection follow, however long the outcomes must wait for it.
+        """Announce the rows to the projection, however long the outcomes must wait for it.
 
-        True: nothing of it is to be said, since the deliveries are void, the process stops, or the lane is another's.
+        True: no outcome is to be sent, since the deliveries are void, the process stops, or another consumer has the
+        lane.
         """
         projection = self._projection
         if projection is None:
             return False
-        # What is replayed may be another's commit, which a projection of his does not show yet: unlike a commit of
-        # ours, reading the log proves nothing. Where the epoch is ours still, there has been no other.
+        # A replayed outcome may be of another consumer's commit, which its projection does not show yet. Unlike a
+        # commit of ours, reading the log proves nothing. If the epoch is still ours, there was no other consumer.
         while any(outcome.replayed for outcome in settlement.outcomes) and not self._proof.prove():
             if self._proof.is_over:
                 yield from self._deposed(channel)
@@ -181,7 +182,7 @@ class LaneLoop:
         return False
 
     def _wait_s(self, projection: Projection, settlement: Settlement) -> float:
-        """How long the outcomes must wait for the projection. For one that raises, against its contract, not at all."""
+        """How long the outcomes must wait for the projection: not at all if it raises, against its contract."""
         try:
             return float(projection.committed(self._proof, settlement.saved, settlement.removed))
         except BaseException as error:  # noqa: BLE001  # a function of the service's author
@@ -203,7 +204,7 @@ class LaneLoop:
             self.suspended_reason = suspension.reason
         is_void: bool = yield Pause(channel, suspension.delay_s)
         if is_void:
-            # Nothing waits here any more. A standby gets no batch whose success would say so.
+            # The wait is over. A standby gets no batch whose success would end the suspension.
             self.suspended_reason = None
         return is_void
 
@@ -217,16 +218,16 @@ class LaneLoop:
             self._keep(channel)
 
     def _keep(self, channel: int) -> None:
-        """Have the transport keep how far the lane has come, where that is news."""
+        """Have the transport keep how far the lane has come, if that is news."""
         if self._has_news:
             self._carrier.keep(channel, self._lane.mark())
             self._kept = self._lane.sequence
             self._kept_at_s = self._proof.now_s()
 
     def _watch(self) -> None:
-        """A standby sees how far the lane is: if the database loses some of it, that can still be told."""
+        """A standby sees how far the lane is, so that it can tell if the database loses commits later."""
         if self._lane.lease is None:
-            # What is away now is read the next time.
+            # If the database is away now, it is read the next time.
             with suppress(StoreError):
                 self._lane.watch()
 
@@ -237,7 +238,7 @@ class LaneLoop:
         yield Pause(channel, DEPOSED_S)
 
     def _sweep(self, channel: int) -> Waits:
-        """Without a batch to do it in: empty the outbox of what is confirmed, and let the projection keep its lease."""
+        """When there is no batch: remove confirmed entries of the outbox, and let the projection keep its lease."""
         self._sweeps_again = False
         began_at_s = self._proof.now_s()
         decision = self._lane.sweep()
@@ -253,7 +254,7 @@ class LaneLoop:
         self._beat()
 
     def _beat(self) -> None:
-        """Not while something may be committed that was not announced to the projection."""
+        """Call the projection's `beat`, unless there may be a commit that was not announced to it."""
         if self._projection is not None and self._is_all_announced:
             try:
                 self._projection.beat(self._proof)

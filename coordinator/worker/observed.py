@@ -1,4 +1,4 @@
-"""What is seen of a lane from outside: its metrics, and its lines in the log."""
+"""The view of a lane from outside: its metrics, and its lines in the log."""
 
 from collections import Counter as Counts
 from typing import get_args
@@ -98,7 +98,7 @@ class Observed:
         log.error("projection_failed", lane=self._lane, reason=described(error), traceback=traced(error))
 
     def _log_dead(self, settlement: Settlement) -> None:
-        """A line for each, but not for thousands at once: they can be read in the database."""
+        """Log a line for each, up to a limit: thousands at once can be read in the database."""
         for letter in settlement.dead_letters[:LOGGED_MAX]:
             log.warning(
                 "dead_lettered",

@@ -1,9 +1,9 @@
-"""Watches the outbox: what waits in it is measured, and what nobody publishes wakes its lane.
+"""Watches the outbox: measures the entries that wait, and wakes the lane if no process publishes them.
 
-What a dead process left in the outbox is published by its successor; but on an idle lane nobody learns that he is the
-successor, since the broker tells a consumer that it is the active one only by delivering to it. So every process of a
-lane, standbys too, looks into the outbox now and then, and publishes a marker into the lane if the same entry is
-there twice: whoever gets it takes the lane over, and publishes what it finds.
+A successor publishes the entries that a dead process left in the outbox. But on an idle lane no process learns that it
+is the successor, since the broker tells a consumer that it is active only by delivering to it. So every process of a
+lane, standbys too, looks into the outbox now and then, and publishes a marker into the lane if the same entry is there
+twice: the consumer that gets it takes the lane over, and publishes the entries that it finds.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ log = structlog.get_logger("outbox")
 
 
 class Left(Struct, frozen=True):
-    """What is in an outbox: by target, and the id of the oldest command; None where there is none."""
+    """The entries of an outbox, by target, and the id of the oldest command; None if there is none."""
 
     backlog: list[Backlog]
     oldest_id: str | None
@@ -81,7 +81,7 @@ class OutboxWatch:
 
 
 def left_in_outbox(store: Store) -> Left | None:
-    """What is in the outbox; None where the database is away."""
+    """The entries in the outbox; None if the database is away."""
     try:
         transaction = store.begin()
         try:
@@ -100,5 +100,5 @@ def marker_of(command_id: str) -> CommandMessage:
 
 
 def marker_id(command_id: str) -> str:
-    """The same for every process that finds this command left, and however often: the log takes one row for it."""
+    """The id of the marker, the same from every process that finds this command: the log takes one row for it."""
     return system_command_id(command_id, "left in the outbox")

@@ -102,11 +102,11 @@ class CoordinatorProcess:
     def _run_lane(self) -> None:
         try:
             self._worker.run()
-        except Exception as error:  # noqa: BLE001  # the process ends by it
+        except Exception as error:  # noqa: BLE001  # it ends the process
             self._failed("lane_failed", error)
 
     def _failed(self, event: str, error: Exception) -> None:
-        """Something ended that must not: so does the process. A configuration is logged in one line, at its end."""
+        """A task ended that must run for ever, so the process ends. It logs a wrong configuration in one line, at its end."""
         if not isinstance(error, ConfigurationError):
             log.error(event, lane=self._service.name, exc_info=error)
         self._failure = self._failure or error
@@ -149,7 +149,7 @@ class CoordinatorProcess:
         if isinstance(failure, ConfigurationError):
             raise failure
         if self._thread.is_alive() or not is_drained:
-            # Nothing is lost: what is not acknowledged is delivered again, what is committed is in the log.
+            # Nothing is lost: unacknowledged commands are delivered again, and committed ones are in the log.
             log.error("stopped_hard", lane=self._service.name, after_s=timeout_s)
             os._exit(1)
         self._store.close()
@@ -157,7 +157,7 @@ class CoordinatorProcess:
         return 0 if expected and failure is None else 1
 
     def _readiness(self) -> Readiness:
-        """Ready: consuming (or standing by), able to publish, and not suspended for the sake of the database."""
+        """Ready: consuming (or standing by), able to publish, and not suspended because of the database."""
         reason = self._database_reason or self._worker.suspended_reason or self._transport.unready_reason
         return Readiness(reason is None, reason)
 

@@ -39,7 +39,7 @@ class LaneWorker:
         return self._loop.suspended_reason
 
     def confirm_emitted(self, entries: Sequence[OutboxEntry]) -> None:
-        """The transport has these commands safe. Called from any thread."""
+        """The transport has made these commands safe. Called from any thread."""
         with self._confirmed_lock:
             self._confirmed.extend(entries)
         self._inbox.nudge()
