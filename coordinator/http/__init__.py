@@ -1,4 +1,4 @@
-"""What gateways are built from: aiohttp applications whose routes issue commands and show rows."""
+"""Parts for gateways: aiohttp applications whose routes issue commands and show rows."""
 
 from coordinator.http.app import Dependencies, Gateway, create_app
 from coordinator.http.hooks import HOOKS, server_timing

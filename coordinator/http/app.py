@@ -1,6 +1,6 @@
-"""Applications: what a gateway consists of, and the factory that puts one together.
+"""Applications: the parts of a gateway, and the factory that puts one together.
 
-Nothing here opens a connection.
+This module opens no connection.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,13 +38,13 @@ class Dependencies(Struct, frozen=True, kw_only=True):
     settings: GatewaySettings
 
     def sql(self) -> AsyncEngine:
-        """The database, where it is an SQL one. Raises ConfigurationError."""
+        """The SQL database. Raises ConfigurationError if it is of another kind."""
         if not isinstance(self.database, AsyncEngine):
             raise ConfigurationError("this service needs an SQL database, not MongoDB: see its DATABASE_URL")
         return self.database
 
     def documents(self) -> Documents:
-        """The database, where it is MongoDB. Raises ConfigurationError."""
+        """The MongoDB database. Raises ConfigurationError if it is of another kind."""
         if isinstance(self.database, AsyncEngine):
             raise ConfigurationError("this service needs MongoDB, not an SQL database: see its DATABASE_URL")
         return self.database
@@ -53,8 +53,8 @@ class Dependencies(Struct, frozen=True, kw_only=True):
 class Gateway(Struct, frozen=True, kw_only=True):
     """One service's gateway.
 
-    `attach` makes the service of the dependencies and puts it under the key that its routes use. `commands` are those
-    that `POST /commands` takes; `open_log` opens what `GET /commands/…` reads.
+    `attach` makes the service from the dependencies and puts it under the key that its routes use. `POST /commands`
+    takes `commands`; `open_log` opens the log that `GET /commands/…` reads.
     """
 
     name: str
@@ -73,7 +73,7 @@ def create_app(
     command_log: CommandLog,
     settings: GatewaySettings,
 ) -> web.Application:
-    """The application of one service, with hooks under HOOKS. It closes what `attach` opened, and nothing else.
+    """The application of one service, with hooks under HOOKS. It closes only what `attach` opened.
 
     Raises ConfigurationError for a database that is not of this service's kind.
     """

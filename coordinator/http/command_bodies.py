@@ -1,6 +1,6 @@
 """Bodies of several commands: JSON arrays and NDJSON as commands, checked, before any is issued; outcomes as either.
 
-Pure functions. What is at fault is named by its place: `[3].args.amount` is of the fourth command.
+Pure functions. A fault is named by its place: `[3].args.amount` belongs to the fourth command.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ _OPTIONS: Final = tuple(field for field in OPTIONS if field.is_in_requests)
 
 
 class ElementBase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a body has of each command, beside its options."""
+    """A command in a body, without its options."""
 
     id: str | None = None
     type: str
@@ -32,7 +32,7 @@ class ElementBase(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 CommandElement = with_fields("CommandElement", ElementBase, _OPTIONS, is_checked=True)
-"""One command of a body: as one of a pack, by the same names, with the options that a client of HTTP may say."""
+"""One command of a body, like one of a pack, with the same names, and the options that a client of HTTP may give."""
 _OPTION_OF: Final = tuple((field.attribute, field.name) for field in _OPTIONS)
 
 
@@ -55,7 +55,7 @@ class UnavailableCommand(Struct, frozen=True, kw_only=True):
 
 
 CommandAnswer = Outcome | PendingCommand | UnavailableCommand
-"""What an answer says of one command."""
+"""The answer to one command."""
 
 
 def decode_commands(
@@ -67,9 +67,9 @@ def decode_commands(
     idempotency_key: str | None,
     traceparent: str,
 ) -> list[CommandMessage]:
-    """The commands of a body, in its order; `known` are those that may be there, by type.
+    """The commands of a body, in its order; `known` are the allowed commands, by type.
 
-    A command without an id gets a new one, or with an idempotency key the one that key and position stand for.
+    A command without an id gets a new one or, with an idempotency key, the one made from key and position.
     Raises InvalidCommand for the first that is at fault, and RequestRefused (413) for too many.
     """
     elements = _lines(body) if media_type == NDJSON else _array(body)
@@ -85,7 +85,7 @@ def decode_commands(
         )
     messages = []
     for position, element in enumerate(elements):
-        # No key has a line break, so that no other key, nor this one for a request of one command, stands for that id.
+        # No key has a line break, so no other request can have that id: with another key, or of one command.
         own_key = None if idempotency_key is None else f"{idempotency_key}\n{position}"
         try:
             messages.append(_message(element, known, own_key, traceparent))
@@ -102,7 +102,7 @@ def encode_answers(answers: Sequence[CommandAnswer], media_type: str) -> bytes:
 
 
 def _array(body: bytes) -> Sequence[bytes]:
-    """The elements, not copied: there may be many more than are wanted."""
+    """The elements, without a copy: there may be many more than are allowed."""
     try:
         return msgspec.json.decode(body, type=list[Raw])
     except msgspec.ValidationError as error:
@@ -143,7 +143,7 @@ def _message(
     return CommandMessage(
         command_id=_command_id(given.id, model.lane(), idempotency_key),
         type=given.type,
-        # Encoded again, as a request of one command is: the same command has the same fingerprint by either way.
+        # Encode it again, as for a request of one command: so the same command has the same fingerprint in both.
         arguments=msgspec.json.encode(command),
         traceparent=traceparent,
         **options,

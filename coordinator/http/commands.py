@@ -1,7 +1,7 @@
 """Several commands in one request: `POST /commands`.
 
-Every command has an outcome of its own; the request is no transaction. Nothing is issued before all of its commands are
-found to be in order.
+Every command has an outcome of its own; the request is not a transaction. No command is issued before all are found to
+be valid.
 """
 
 import asyncio
@@ -88,8 +88,8 @@ async def _read_messages(request: web.Request) -> list[CommandMessage]:
 async def _issue(request: web.Request, messages: list[CommandMessage], wait_s: float) -> list[CommandAnswer]:
     """Issue all, and return the answer to each, in order.
 
-    The tasks start in the order in which they are made, and before the loop does anything else: so the commands come to
-    the writes in their order, and within one turn of the loop.
+    The tasks start in the order in which they are made, before the loop does anything else. So the commands reach the
+    writes in their order, within one turn of the loop.
     """
     writes = request.app[WRITES]
     done = await asyncio.gather(*(_answer(writes, message, wait_s) for message in messages))
@@ -98,7 +98,7 @@ async def _issue(request: web.Request, messages: list[CommandMessage], wait_s: f
 
 
 async def _answer(writes: Writes, message: CommandMessage, wait_s: float) -> tuple[CommandAnswer, Stages]:
-    """The answer to one command. Its stages are its own: the others' end at other times."""
+    """The answer to one command. It has stages of its own, since other commands end at other times."""
     command_id, command_type = message.command_id or "", message.type or ""
     with measured() as stages:
         try:
@@ -108,14 +108,14 @@ async def _answer(writes: Writes, message: CommandMessage, wait_s: float) -> tup
             return PendingCommand(command_id=command_id, type=command_type, location=location), stages
         except Unavailable as error:
             reason = OutcomeError(code=error.code, message=str(error))
-        except Exception:  # a defect of ours; of the others each has its own outcome
+        except Exception:  # a defect of ours; the other commands have their own outcomes
             log.exception("internal_error", command_id=command_id)
             reason = OutcomeError(code="internal_error", message="a defect of this service; its log has the details")
         return UnavailableCommand(command_id=command_id, type=command_type, error=reason), stages
 
 
 def _nothing_issued(answers: list[UnavailableCommand]) -> NothingIssued:
-    """The worst reason of all is that of the request: one that may be applied must not be taken for one that is not."""
+    """The request has the worst reason of all: a command that may be applied must not look like one that is not."""
     reason = next((each.error for each in answers if each.error.code == OutcomeUnknown.code), answers[0].error)
     known = "is known to be safe" if reason.code == OutcomeUnknown.code else "was handed over"
     text = f"none of the {len(answers)} commands {known}, repeat them with the ids in `outcomes`: {reason.message}"

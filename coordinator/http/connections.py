@@ -1,21 +1,21 @@
-"""Connections to a gateway: how many there may be, and how long each may take over what it does.
+"""Connections to a gateway: how many there may be, and how long each may stay in a state.
 
-aiohttp by itself bounds neither. Whatever a connection does, it is in one of these states, and each ends in time:
+aiohttp by itself bounds neither. A connection is always in one of these states, and each ends in time:
 
 | state | limit |
 | --- | --- |
 | its request's head is on its way, or the first is awaited | GATEWAY_HEAD_TIMEOUT_S, GATEWAY_HEAD_BYTES_MAX; 408, 431 |
 | its request's body is on its way | GATEWAY_BODY_TIMEOUT_S (coordinator/http/requests.py); 408 |
-| it is being served | what its route waits for has a limit, and so has how many wait (coordinator/http/waiting.py) |
+| it is being served | its route waits for a limited time, and a limited number waits (coordinator/http/waiting.py) |
 | its response is not read by the client | GATEWAY_SEND_TIMEOUT_S |
 | it is answered, and the rest of its request's body is read away | LINGERING_S |
-| nothing: kept for the next request | GATEWAY_IDLE_TIMEOUT_S (aiohttp) |
+| it is idle, kept for the next request | GATEWAY_IDLE_TIMEOUT_S (aiohttp) |
 | it is being closed, and the client does not read the rest | GATEWAY_SEND_TIMEOUT_S |
 
-At GATEWAY_CONNECTIONS_MAX a new one takes the place of the one whose client has been sending for longest, or that has
-been idle for longest, or that has not read its response for longest: nothing was handed over for the first two, and
-the third is answered. If there is none, all are being served: a few more are taken for the health endpoints, and
-whatever else they ask for is answered 503.
+At GATEWAY_CONNECTIONS_MAX a new connection takes the place of the one whose client has been sending for longest, or
+that has been idle for longest, or that has not read its response for longest. For the first two no command was handed
+over, and the third is answered. If there is none, all are being served. Then a few more are taken for the health
+endpoints; any other request of theirs is answered 503.
 """
 
 import asyncio
@@ -40,19 +40,19 @@ from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import Overloaded
 
 SURPLUS: Final = 8
-"""Connections beyond the limit that are taken for the health endpoints."""
+"""How many connections beyond the limit are taken for the health endpoints."""
 HEALTH_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 CONTINUE: Final = "100-continue"
 GRACE_S: Final = 0.002
-"""A client that has been sending for less than this does not make room for another: it has hardly been read."""
+"""A client that has been sending for less than this does not make room for another: it has just begun."""
 READING_S: Final = 1.0
 """A client that has not read for this long makes room for another: its network may only be slow until then."""
 SEND_BUFFER_BYTES: Final = 128 << 10
-"""Of the kernel, for each connection; it takes twice as much. By itself it buffers up to 4 MB for who does not read."""
+"""The kernel's send buffer for each connection; it takes twice as much. By default it buffers up to 4 MB."""
 IDLE_ORDER_S: Final = 0.1
-"""How often the idle ones are put in order, when there is need of room."""
+"""How often the idle connections are put in order, when room is needed."""
 QUIET_S: Final = 60.0
-"""At most one line in this time tells of each kind of connection that was ended."""
+"""At most one log line in this time for each kind of connection that was ended."""
 
 ENDED: Final = Counter(
     "coordinator_gateway_connections_ended_total",
@@ -76,9 +76,9 @@ class Connections:
         self._service = app[SERVICE_NAME]
         self._open: dict[Connection, None] = {}
         self.sending: Since[Connection] = Since()
-        """Those whose clients are in the middle of sending something."""
+        """The connections whose clients are in the middle of sending something."""
         self.unread: Since[Connection] = Since()
-        """Those whose clients do not read their responses."""
+        """The connections whose clients do not read their responses."""
         self._surplus = 0
         self._idle: deque[Connection] = deque()
         self._idle_since_s = 0.0
@@ -91,14 +91,14 @@ class Connections:
         self._watch_s = min(1.0, *(limit / 4 for limit in limits))
 
     def start(self) -> None:
-        """Watch over the connections until `stop`."""
+        """Watch the connections until `stop`."""
         loop = asyncio.get_running_loop()
         self._handle_others = loop.get_exception_handler()
         loop.set_exception_handler(self._on_loop_error)
         self._timer = loop.call_later(self._watch_s, self._watch)
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -112,7 +112,7 @@ class Connections:
                 self.count("refused")
                 if self._surplus >= SURPLUS:
                     return False
-            # A surplus one that gives way leaves the place that it had.
+            # A surplus connection that gives way frees a surplus place.
             connection.is_surplus = spared is None or spared.is_surplus
             self._surplus += connection.is_surplus
         self._open[connection] = None
@@ -121,7 +121,7 @@ class Connections:
         return True
 
     def forget(self, connection: "Connection") -> None:
-        """It is closed, or as good as that."""
+        """The connection is closed, or as good as closed."""
         self.sending.end(connection)
         self.unread.end(connection)
         if connection in self._open:
@@ -140,21 +140,21 @@ class Connections:
             log.warning("connections_ended", reason=reason, times=times, open=len(self._open), error=error)
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        """What every request goes through: what aiohttp does before the middlewares is answered as a problem too."""
+        """Serve one request. Errors that aiohttp raises before the middlewares are answered as problems too."""
         if request.headers.get("Expect", CONTINUE).lower() != CONTINUE:
             refused = RequestRefused(417, "expectation_failed", f"Expect: {CONTINUE} is all that can be expected")
             return self._problem(request, refused)
         try:
             return await self._serve(request)
         except ConnectionError:
-            # The client is gone; whatever a handler does has become a problem by now.
+            # The client is gone; any error of a handler has become a problem by now.
             raise
         except Exception as error:  # the boundary, as in the middleware
             log.exception("internal_error", path=request.rel_url.raw_path)
             return self._problem(request, error)
 
     async def serve_surplus(self, request: web.BaseRequest) -> web.StreamResponse:
-        """What a connection beyond the limit is answered."""
+        """Answer a connection beyond the limit."""
         if request.path in HEALTH_PATHS:
             response = await self.serve(request)
         else:
@@ -164,7 +164,7 @@ class Connections:
         return response
 
     def _problem(self, request: web.BaseRequest, error: Exception) -> web.Response:
-        """Of a request for which nothing was issued."""
+        """The problem of a request that issued nothing."""
         return problem_response(
             cast(web.Request, request),  # the application makes them
             error,
@@ -174,7 +174,7 @@ class Connections:
         )
 
     def _make_room(self) -> "Connection | None":
-        """End the connection that can be spared most; None: none can."""
+        """End the connection that is most easily spared; None: none can be spared."""
         now = monotonic()
         first = self.sending.longest(now, GRACE_S) or self._longest_idle(now) or self.unread.longest(now, READING_S)
         if first is not None:
@@ -203,14 +203,14 @@ class Connections:
             self._timer = asyncio.get_running_loop().call_later(self._watch_s, self._watch)
 
     def _check_descriptors(self) -> None:
-        """uvloop says nothing when it has no descriptors left to accept with: it closes what comes."""
+        """Without descriptors, uvloop closes new connections and reports nothing; so check here."""
         try:
             os.close(os.open(os.devnull, os.O_RDONLY))
         except OSError as error:
             self._cannot_accept(error)
 
     def _on_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """asyncio says it here, and accepts again after a second."""
+        """asyncio reports here that it has no descriptors, and accepts again after a second."""
         error = context.get("exception")
         if "socket" in context and isinstance(error, OSError) and error.errno in _OUT_OF_RESOURCES:
             self._cannot_accept(error)
@@ -248,7 +248,7 @@ class Connection(RequestHandler):
 
     @property
     def is_idle(self) -> bool:
-        """Nothing is on its way in or out."""
+        """Whether nothing is on its way in or out."""
         return self._waiter is not None and not self._waiter.done() and not self._is_in_head
 
     @property
@@ -261,11 +261,11 @@ class Connection(RequestHandler):
         return self._lost
 
     def idle_until_s(self) -> float:
-        """When aiohttp would close it."""
+        """When aiohttp would close the idle connection."""
         return self._next_keepalive_close_time
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's is none by inheritance.
+        # uvloop's transport does not inherit from asyncio's.
         opened = self._open = cast(asyncio.Transport, transport)
         opened.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         if not self.limits.admit(self):
@@ -292,7 +292,7 @@ class Connection(RequestHandler):
                 self._is_in_head = False
                 self.limits.sending.end(self)
         elif data and (self._is_in_head or (self._waiter is not None and not self._waiter.done())):
-            # The first bytes may come before the task that waits for them has begun.
+            # The first bytes may come before the task that waits for them has started.
             if not self._is_in_head:
                 self._is_in_head = True
                 self._head_bytes = 0
@@ -310,7 +310,7 @@ class Connection(RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         finished = await super().finish_response(request, resp, start_time)
         if not request.content.is_eof():
-            # Nothing is lost with the rest of its body: it may give way.
+            # The rest of its body is not needed: it may give way.
             self._unwanted = request.content
             self.limits.sending.begin(self)
         return finished
@@ -324,7 +324,7 @@ class Connection(RequestHandler):
         self.limits.unread.end(self)
 
     def check(self, now: float) -> None:
-        """End it, if it has been in its state for too long."""
+        """End the connection if it has been in its state for too long."""
         settings = self.limits.settings
         if self._open is None:
             return
@@ -340,7 +340,7 @@ class Connection(RequestHandler):
             self._end("head_timeout", 408 if self._head_bytes else None)
 
     def abort(self) -> None:
-        """Close it at once, whatever is on its way."""
+        """Close the connection at once, even in the middle of a request."""
         self.limits.forget(self)
         opened = self._open
         self.force_close()

@@ -1,4 +1,4 @@
-"""Open files: a gateway's connections must fit beside whatever else it opens."""
+"""Open files: a gateway's connections must fit beside its other open files."""
 
 import resource
 from typing import Final
@@ -15,8 +15,8 @@ OTHERS: Final = 48
 def backlog_of(connections_max: int) -> int:
     """How many connections the kernel holds for us. A loop accepts all of them before it looks at the first.
 
-    So they need open files too; and they are fewer than there may be, or those that come at once would take each
-    other's place before any of them is read.
+    So they need open files too. They must be fewer than the connections that there may be: otherwise connections that
+    come at once would take each other's place before any of them is read.
     """
     return max(1, min(BACKLOG_MAX, connections_max // 4))
 
@@ -24,7 +24,7 @@ def backlog_of(connections_max: int) -> int:
 def make_room_for_connections(settings: GatewaySettings) -> None:
     """Raise this process's limit of open files as far as it needs, and no further.
 
-    Raises ConfigurationError where the hard limit is below that.
+    Raises ConfigurationError if the hard limit is too low.
     """
     needed = _needed(settings.connections_max, settings)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

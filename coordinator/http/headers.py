@@ -1,10 +1,10 @@
 """Request headers as values: idempotency keys, entity tags, preferences. Pure functions of text.
 
-A header that changes what a write does is taken exactly or refused (RequestRefused, naming it). One that is
-only a wish (`Prefer`, `If-None-Match`) is ignored where it is malformed, as its RFC asks.
+A header that changes the effect of a write is taken exactly, or refused (RequestRefused, naming it). A malformed header
+that is only a wish (`Prefer`, `If-None-Match`) is ignored, as its RFC asks.
 
-What clients send is read in time that grows with its length: every repetition of a pattern here is possessive (`*+`),
-so that nothing is ever read twice. A test measures it.
+The time to read a header grows linearly with its length: every repetition of a pattern here is possessive (`*+`), so
+that no character is read twice. A test measures it.
 """
 
 import re
@@ -18,11 +18,11 @@ from coordinator.service.commands import INTEGER_MAX
 
 KEY_CHARACTERS_MAX: Final = 255
 PREFERENCES_MAX: Final = 32
-# Every one of them escaped, in quotes.
+# Every character escaped, in quotes.
 _QUOTED_KEY_CHARACTERS_MAX: Final = 2 * KEY_CHARACTERS_MAX + 2
 
 _QUOTED_KEY = re.compile(r'"((?:[!#-\[\]-~]|\\["\\])*+)"')
-# Visible ASCII without what would end or join a structured field's item.
+# Visible ASCII without the characters that end or join items of a structured field.
 _BARE_KEY = re.compile(r"[!#-+\--:<-\[\]-~]++")
 
 _TAG = r'(?:W/)?"[^\x00-\x20"\x7f]*+"'
@@ -74,9 +74,9 @@ def idempotency_key(values: Sequence[str]) -> str | None:
 def expected_version(values: Sequence[str]) -> int | None:
     """The version that `If-Match` asks for (RFC 9110, section 13.1.1); None for no header and for `*`.
 
-    Raises RequestRefused: 412 when nothing can match (the comparison is strong: a weak tag never does, nor
-    does a tag that is not a version); 400 for what is not an entity tag, and for several of them, since a
-    command is applied on the condition of one version.
+    Raises RequestRefused. 412 if no version can match: the comparison is strong, so a weak tag never matches, and
+    neither does a tag that is not a version. 400 if it is not an entity tag, and for several tags, since a command
+    has one expected version.
     """
     if not values:
         return None
@@ -117,8 +117,8 @@ def entity_tag(version: int) -> str:
 def preferences(values: Sequence[str]) -> Preferences:
     """What `Prefer` asks for.
 
-    Unknown and malformed preferences are ignored, of repeated ones all but the first, and what comes after the first
-    PREFERENCES_MAX.
+    Unknown and malformed preferences are ignored, and so are all but the first of repeated ones, and all after the
+    first PREFERENCES_MAX.
     """
     if not values:
         return NO_PREFERENCES

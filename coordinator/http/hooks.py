@@ -22,9 +22,9 @@ HOOKS: Final[web.AppKey[GatewayHooks]] = web.AppKey("HOOKS")
 
 
 async def server_timing(exchange: Exchange, issued: Sequence[Issued]) -> None:
-    """Tell the client how long its write spent where: `Server-Timing` (W3C), in milliseconds.
+    """Tell the client how its write spent its time: `Server-Timing` (W3C), in milliseconds.
 
-    Shown by a browser's developer tools; `publish` is the broker's confirm, `apply` the queue and the lane.
+    A browser's developer tools show it; `publish` is the broker's confirm, `apply` the queue and the lane.
     """
     if issued:
         spent_ms = exchange.request[CONTEXT].stages.spent_ms

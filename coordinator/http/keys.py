@@ -1,4 +1,4 @@
-"""Where an application and a request keep what belongs to them: typed keys, so that mypy knows the values."""
+"""Typed keys, under which an application and a request keep their values, so that mypy knows the types."""
 
 from typing import Final
 
@@ -11,7 +11,7 @@ from coordinator.service.commands import Command
 
 
 class RequestContext:
-    """What is learnt of one request while it is served; the log line and the response's headers show it."""
+    """Facts about one request, learnt while it is served, for the log line and the response's headers."""
 
     __slots__ = ("arrived_s", "error", "is_repeatable", "parsed", "preferences", "stages", "statuses", "trace")
 
@@ -20,12 +20,12 @@ class RequestContext:
         self.trace = trace
         self.stages = stages
         self.preferences = NO_PREFERENCES
-        # What the body and the path were read as. It is in order as it is.
+        # The command that was read from the body and the path. It is valid.
         self.parsed: Command | None = None
         self.error: Exception | None = None
-        # Whether the request as it is, sent again, is the same command.
+        # Whether the same request, sent again, is the same command.
         self.is_repeatable = False
-        # Of a request of several commands: how many have each status.
+        # For a request of several commands: how many have each status.
         self.statuses: dict[str, int] | None = None
 
 

@@ -1,4 +1,4 @@
-"""The composition root: one gateway, its database, its broker, its port, all from the environment."""
+"""The composition root: one gateway with its database, its broker and its port, all from the environment."""
 
 import asyncio
 import contextlib

@@ -20,10 +20,10 @@ log = structlog.get_logger("gateway")
 
 @web.middleware
 async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Serve one request. Only a cancellation leaves here: the worst is a 500 that shows no traceback."""
+    """Serve one request. It raises only a cancellation; the worst answer is a 500 that shows no traceback."""
     traceparents = request.headers.getall("traceparent", ())
     trace = trace_from(traceparents[0] if len(traceparents) == 1 else None)
-    # aiohttp serves every request in a task, and so a context, of its own: nothing need be unbound.
+    # aiohttp serves every request in a task, and so in a context, of its own: there is no need to unbind.
     structlog.contextvars.bind_contextvars(trace_id=trace.trace_id)
     stages, issued = begin_stages(), begin_observing()
     context = request[CONTEXT] = RequestContext(trace, stages)
@@ -53,7 +53,7 @@ async def _answered(
         if isinstance(pending, OutcomeUnreadable):
             context.error = pending
         return accepted_response(pending.command_id, context.preferences, settings.wait_s)
-    except Exception as error:  # the boundary: whatever it is, the client gets a problem
+    except Exception as error:  # the boundary: the client gets a problem for any error
         context.error = error
         if answer_to(error).status == web.HTTPInternalServerError.status_code:
             log.exception("internal_error", path=request.rel_url.raw_path)
@@ -70,5 +70,5 @@ async def _answered(
 
 
 def _settled_id(issued: Sequence[Issued]) -> str | None:
-    """The command of the request that has its outcome: whatever failed after it, that nothing was done is not so."""
+    """The request's command if it has its outcome: after that, no answer may say that nothing was done."""
     return next((each.message.command_id for each in issued if each.outcome is not None), None)

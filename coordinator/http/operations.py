@@ -1,4 +1,4 @@
-"""What every gateway answers beside its service's methods: commands by id, health, readiness, metrics."""
+"""The routes of every gateway, beside its service's methods: commands by id, health, readiness, metrics."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -24,11 +24,11 @@ from coordinator.stores.lane_tables import LogEntry
 from coordinator.transports.port import CommandTransport
 
 READY_TIMEOUT_S: Final = 2.0
-"""A part that has not answered by then counts as down."""
+"""A part that has not answered within this time counts as down."""
 
 
 class Check(Struct, frozen=True):
-    """A part of the process that readiness asks. What is not `required` is shown, no more."""
+    """A part of the process that readiness asks. A check that is not `required` is only shown."""
 
     name: str
     answers: Callable[[], Awaitable[bool]]
@@ -36,7 +36,7 @@ class Check(Struct, frozen=True):
 
 
 class SettledCommand(Struct, frozen=True, kw_only=True):
-    """What the command log holds of a command."""
+    """A command as the command log has it."""
 
     command_id: str
     type: str
@@ -48,7 +48,7 @@ class SettledCommand(Struct, frozen=True, kw_only=True):
 
 
 class GatewayReadiness(Struct, frozen=True):
-    """What each part said: `ok` or `down`."""
+    """The state of each part: `ok` or `down`."""
 
     status: str
     checks: dict[str, str]
@@ -69,7 +69,7 @@ async def get_command(request: web.Request) -> web.Response:
     if not is_uuid(text):
         raise NotFound("command_not_found", f"no command has the id {text[:40]!a}: command ids are UUIDs")
     request[CONTEXT].stages.command_id = command_id
-    # Asked before the log is read: a command that is settled in between is then found there.
+    # Ask before the log is read: a command that is settled in between is then found in the log.
     is_pending = request.app[TRANSPORT].pending(command_id)
     entry = await request.app[COMMAND_LOG].find(command_id)
     if entry is not None:
@@ -78,7 +78,7 @@ async def get_command(request: web.Request) -> web.Response:
     if is_pending:
         return json_response(Accepted(command_id), status=HTTPStatus.ACCEPTED)
     if is_pending is None:
-        # A client that is told that there is no such command might issue it again under another id.
+        # A client that gets a 404 might issue the command again under another id.
         text = f"so many commands wait that this gateway does not know whether {command_id} is one of them"
         raise Overloaded(f"{text}: ask again")
     raise NotFound(

@@ -2,22 +2,22 @@
 
 | error | status |
 | --- | --- |
-| RequestRefused | its own: the request is not what HTTP or this API takes |
+| RequestRefused | its own: HTTP or this API does not take the request |
 | InvalidCommand | 400 `malformed_json`, else 422 |
 | NotFound | 404 |
 | CommandRejected | by its code: STATUSES; 404 for `*_not_found`; 422 for `unknown_*`; 409 for every other reason |
-| CommandFailed | by its code: STATUSES; else 502: what is behind this gateway could not do it |
-| OutcomeUnknown | 503; with `Retry-After` only if the request, repeated as it is, is the same command |
+| CommandFailed | by its code: STATUSES; else 502: the lane behind this gateway could not apply it |
+| OutcomeUnknown | 503; with `Retry-After` only if the same request, repeated, is the same command |
 | Unavailable | 503 with `Retry-After` |
 | web.HTTPException | its own: 404, 405 with `Allow` |
 | anything else | 500 `internal_error`: a defect of ours, whose traceback is logged and not shown |
 
-A failed command is recorded, and repeating it under the same key returns the same failure: hence 502 and not
-503, which would ask for a repetition. Where its code is that of a bad command, the lane refused what this
-gateway let through (one of them is of another release), and the request is at fault as it would be here: 422.
+A failed command is recorded, and repeating it under the same key returns the same failure. So the status is 502 and
+not 503, which would ask for a repetition. If the code is that of a malformed command, the lane refused a command that
+this gateway let through (one of them is of another release): the request is at fault, and the status is 422.
 
-Once a command has its outcome, only that outcome is answered as an error: whatever else fails then, the middleware
-answers 202 with where the outcome is.
+Once a command has its outcome, only that outcome may be an error: if anything else fails then, the middleware answers
+202 with the place of the outcome.
 """
 
 from collections.abc import Sequence
@@ -49,12 +49,12 @@ HOW_TO_REPEAT: Final = (
 )
 
 UNCERTAIN: Final = frozenset({OutcomeUnknown.code, "internal_error"})
-"""Codes of those who may have done what they were asked: repeating them blindly may do it twice."""
+"""Codes after which the command may be applied: repeating it blindly may apply it twice."""
 
 STATUSES: Final = {
     "version_conflict": 412,
     "idempotency_mismatch": 422,
-    # The condition cannot be checked for this type of command: the request must be made without it.
+    # This type of command cannot have the condition: the request must be made without it.
     "expected_version_unsupported": 400,
     "deadline_expired": 504,
     "expired": 504,
@@ -62,7 +62,7 @@ STATUSES: Final = {
     "invalid_command": 422,
     "malformed_json": 400,
 }
-"""Statuses of those codes that do not follow the rule of their error's class."""
+"""The statuses of codes that do not follow the rule of their error's class."""
 
 
 class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -80,8 +80,8 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     outcomes: Sequence[Struct] | UnsetType = UNSET
 
 
-class RequestRefused(CoordinatorError):  # it is the client's, as coordinator.service.errors.Rejected
-    """Raised for a request that this API does not take as it is. Nothing was issued."""
+class RequestRefused(CoordinatorError):  # named for the client's request, like coordinator.service.errors.Rejected
+    """Raised for a request that this API does not accept. Nothing was issued."""
 
     def __init__(self, status: int, code: str, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
@@ -91,7 +91,7 @@ class RequestRefused(CoordinatorError):  # it is the client's, as coordinator.se
 
 
 class NotReady(Unavailable):
-    """Raised by the readiness check, with what each part of the process said."""
+    """Raised by the readiness check, with the state of each part of the process."""
 
     code = "not_ready"
 
@@ -110,7 +110,7 @@ class NothingIssued(Unavailable):
 
 
 class Answer(Struct, frozen=True):
-    """How an error is answered, but for what only the request knows."""
+    """The answer to an error, except for the parts that only the request knows."""
 
     status: int
     code: str
@@ -124,7 +124,7 @@ class Answer(Struct, frozen=True):
 
 
 def answer_to(error: Exception) -> Answer:  # noqa: PLR0911  # one line an error
-    """How this error is answered. Never raises; what is not known is a 500."""
+    """The answer to this error. Never raises; an unknown error is a 500."""
     match error:
         case RequestRefused():
             return Answer(error.status, error.code, str(error), error.field)
@@ -145,7 +145,7 @@ def answer_to(error: Exception) -> Answer:  # noqa: PLR0911  # one line an error
 
 
 def _of_rejection(code: str) -> int:
-    """The status of a reason of the business: what is not there, what cannot be, and what cannot be now."""
+    """The status of a rejection: a thing that does not exist, that can never be, or that cannot be now."""
     if code.endswith("_not_found"):
         return 404
     return 422 if code.startswith("unknown_") else 409
@@ -157,7 +157,7 @@ def _settled(error: CommandRejected | CommandFailed, fallback: int) -> Answer:
 
 
 def _unavailable(error: Unavailable) -> Answer:
-    # A database error's text is the driver's, with addresses and statements: for the log only.
+    # The text of a database error is the driver's, with addresses and statements: it goes to the log only.
     detail = "the database cannot be read now" if isinstance(error, DatabaseUnavailable) else str(error)
     if isinstance(error, OutcomeUnknown):
         detail = f"{detail}. {HOW_TO_REPEAT}"
@@ -179,9 +179,9 @@ def _of_http(error: web.HTTPException) -> Answer:
 def problem_response(
     request: web.Request, error: Exception, *, command_id: str | None, is_repeatable: bool, retry_after_s: int
 ) -> web.Response:
-    """The response for an error; `command_id` is that of the command under way, where there was one.
+    """The response for an error; `command_id` is that of the command under way, if there was one.
 
-    `is_repeatable`: the request, sent again as it is, is the same command.
+    `is_repeatable`: the same request, sent again, is the same command.
     """
     answer = answer_to(error)
     known_id = answer.command_id or command_id
@@ -210,12 +210,12 @@ def problem_response(
 
 
 def _title(answer: Answer) -> str:
-    """Of the type, not of the occurrence: RFC 9457, section 3.1.3."""
+    """The title of the type, not of the occurrence: RFC 9457, section 3.1.3."""
     if answer.code == "internal_error":
         return HTTPStatus(500).phrase
     return answer.code.replace("_", " ").capitalize()
 
 
 def _clean(text: str) -> str:
-    """Text that can be encoded: what clients send in paths and headers may hold bytes that are not UTF-8."""
+    """Text that can be encoded: clients may send bytes in paths and headers that are not UTF-8."""
     return text[:DETAIL_CHARACTERS_MAX].encode("utf-8", "replace").decode()

@@ -1,7 +1,7 @@
 """One log line and the metrics of every request, once its response is written.
 
-aiohttp calls this in place of its access log, also for what never reached the application, such as bytes that
-are not HTTP.
+aiohttp calls this in place of its access log, even for requests that never reached the application, such as bytes
+that are not HTTP.
 """
 
 from functools import cache
@@ -38,7 +38,7 @@ IN_FLIGHT: Final = Gauge("coordinator_gateway_in_flight", "Requests being served
 
 UNMATCHED: Final = "unmatched"
 ERROR_CHARACTERS_MAX: Final = 500
-# A label for every method that somebody makes up would be a metric for each.
+# A label for every made-up method would be a metric for each.
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 log = structlog.get_logger("gateway")
@@ -52,7 +52,7 @@ class RequestLog(AbstractAccessLogger):
         service, route, context = _whereabouts(request)
         method = request.method if request.method in METHODS else "other"
         if context is not None:
-            # uvloop's clock, which `time` comes from, counts whole milliseconds.
+            # `time` comes from uvloop's clock, which counts whole milliseconds.
             time = perf_counter() - context.arrived_s
         _requests(service, method, route, response.status).inc()
         _seconds(service, route).observe(time)

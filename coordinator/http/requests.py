@@ -1,4 +1,4 @@
-"""What a request asks for: path ids, query, command, options; checked before anything is issued."""
+"""Reading requests: path ids, query, command and options are checked before anything is issued."""
 
 import asyncio
 import re
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class NoQuery(Struct, frozen=True, forbid_unknown_fields=True):
-    """No query parameter is taken."""
+    """For routes without query parameters."""
 
 
 class PageQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -81,9 +81,9 @@ def read_query(request: web.Request, model: type[Q]) -> Q:
 
 
 async def read_command(request: web.Request, model: type[C], path: dict[str, int] | None = None) -> C:
-    """The command that the body and the ids of the path make up. Raises RequestRefused and InvalidCommand.
+    """A command made from the body and the ids of the path. Raises RequestRefused and InvalidCommand.
 
-    A body cannot name what the path names.
+    A body must not have the fields that are in the path.
     """
     read_query(request, NoQuery)
     arguments = _object(await read_body(request, PATCH_TYPES if request.method == "PATCH" else JSON_TYPES))
@@ -94,7 +94,7 @@ async def read_command(request: web.Request, model: type[C], path: dict[str, int
 
 
 def path_command(request: web.Request, model: type[C], path: dict[str, int]) -> C:
-    """The command that the ids of the path make up alone. Raises RequestRefused and InvalidCommand."""
+    """A command made from the ids of the path alone. Raises RequestRefused and InvalidCommand."""
     read_query(request, NoQuery)
     return _parsed(request, model, path)
 
@@ -107,7 +107,7 @@ def _parsed(request: web.Request, model: type[C], arguments: dict[str, Any]) -> 
 async def issue(
     request: web.Request, method: Callable[[C, WriteOptions], Awaitable[Written[T]]], command: C
 ) -> Written[T]:
-    """Call a service's method as the request's headers ask. Raises what it raises, RequestRefused and Overloaded."""
+    """Call a service's method as the request's headers ask. Raises the method's errors, RequestRefused and Overloaded."""
     context = request[CONTEXT]
     headers = request.headers
     key = idempotency_key(headers.getall("Idempotency-Key", ()))
@@ -118,7 +118,7 @@ async def issue(
         text = "Idempotency-Key and Command-Id both name the command: send one of them"
         raise RequestRefused(400, "invalid_header", text, field="Command-Id")
     context.is_repeatable = key is not None or given_id is not None
-    # Made here, so that whatever becomes of the command, its id can be answered.
+    # Make the id here, so that the answer can give it whatever happens to the command.
     command_id = given_id or (new_command_id() if key is None else command_id_for(command.lane(), key))
     wait_s = granted_wait_s(context.preferences, request.app[SETTINGS].wait_s)
     options = WriteOptions(
@@ -138,9 +138,9 @@ async def issue(
 
 
 def command_id_asked(values: Sequence[str]) -> str | None:
-    """The id of `Command-Id`: that of an answer which could not say what became of the command, to repeat it.
+    """The id of `Command-Id`: a client repeats a command by it, after an answer that could not give the outcome.
 
-    Raises RequestRefused (400), also for an id of the form that the system gives its own commands.
+    Raises RequestRefused (400), also for an id of the form that is the system's own.
     """
     if not values:
         return None
@@ -152,14 +152,14 @@ def command_id_asked(values: Sequence[str]) -> str | None:
 
 
 def granted_wait_s(asked: Preferences, wait_s_max: float) -> float:
-    """How many seconds to wait for an outcome: as asked, `wait_s_max` at most."""
+    """How many seconds to wait for an outcome: as the client asks, at most `wait_s_max`."""
     if asked.wait_s is not None:
         return min(float(asked.wait_s), wait_s_max)
     return 0.0 if asked.respond_async else wait_s_max
 
 
 async def read_body(request: web.Request, types: tuple[str, ...], content: str = "a JSON object") -> bytes:
-    """The body, of one of these media types and not empty; `content` is what errors say is needed.
+    """The body, which must have one of these media types and not be empty; `content` names the needed body in errors.
 
     Raises RequestRefused: 400, 408, 413, 415.
     """
@@ -176,7 +176,7 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
         raise _too_large(bytes_max)
     try:
         if request.content.is_eof():
-            # It arrived with the headers, as small ones do: a timer would cost more than the reading.
+            # The body arrived with the headers, as small ones do: a timer would cost more than the reading.
             body = await request.read()
         else:
             async with asyncio.timeout(timeout_s):
@@ -194,7 +194,7 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
 
 
 def media_type(request: web.Request) -> str:
-    """`Content-Type` without its parameters, in small letters; empty where there is none."""
+    """`Content-Type` without its parameters, in small letters; empty if there is none."""
     return request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
 
 
@@ -238,7 +238,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _not_utf8_at(body: bytes, error: UnicodeDecodeError) -> int:
-    """Where in the body: `error` counts from the beginning of the text that it is in."""
+    """The place in the body: `error` counts from the beginning of the text that it is in."""
     try:
         body.decode()
     except UnicodeDecodeError as whole:

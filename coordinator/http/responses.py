@@ -1,4 +1,4 @@
-"""Responses: representations with entity tags, what was written, what was accepted."""
+"""Responses: representations with entity tags, written rows, accepted commands."""
 
 from http import HTTPStatus
 from typing import Any, Final
@@ -43,9 +43,9 @@ def written_response(
     location: str | None = None,
     content_location: str | None = None,
 ) -> web.Response:
-    """What an applied command made of its target; 204 where nothing is left to show.
+    """The target as an applied command left it; 204 where no row is left to show.
 
-    `location` is that of what was created; `content_location` that of the row shown, if not the request's.
+    `location` is the path of a new row; `content_location` that of the shown row, if it is not the request's.
     """
     if written.value is None:
         response = web.Response(status=HTTPStatus.NO_CONTENT)
@@ -63,7 +63,7 @@ def written_response(
 
 
 def accepted_response(command_id: str, asked: Preferences, wait_s_max: float) -> web.Response:
-    """202: the outcome will be at `Location`. A wait longer than `wait_s_max` was not granted."""
+    """202: the outcome will be at `Location`. A wait longer than `wait_s_max` is not granted."""
     response = json_response(Accepted(command_id), status=HTTPStatus.ACCEPTED)
     response.headers["Location"] = command_location(command_id)
     note_preferences(response, asked, wait_s_max)
@@ -71,12 +71,12 @@ def accepted_response(command_id: str, asked: Preferences, wait_s_max: float) ->
 
 
 def command_location(command_id: str) -> str:
-    """Where the outcome of a command is, once it is settled."""
+    """The path of a command's outcome, once it is settled."""
     return f"/commands/{command_id}"
 
 
 def note_preferences(response: web.Response, asked: Preferences, wait_s_max: float) -> None:
-    """Say which preferences were applied. A wait longer than `wait_s_max` was not granted."""
+    """Say which preferences were applied. A wait longer than `wait_s_max` is not granted."""
     applied = []
     if asked.respond_async:
         applied.append("respond-async")

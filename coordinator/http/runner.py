@@ -1,4 +1,4 @@
-"""How an application is served: through connections that have limits."""
+"""Serving an application through connections that have limits."""
 
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ LINE_BYTES_MAX: Final = 8190
 FIELD_BYTES_MAX: Final = 8190
 FIELDS_MAX: Final = 64
 LINGERING_S: Final = 2.0
-"""How long what is left of a body that nobody wants is read away, so that the client reads the response."""
+"""How long the rest of an unwanted body is read away, so that the client reads the response."""
 
 
 class LimitedServer(web.Server):

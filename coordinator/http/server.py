@@ -18,19 +18,19 @@ from coordinator.runtime.garbage import spare_the_long_lived
 from coordinator.service.errors import ConfigurationError
 
 STOP_MARGIN_S: Final = 2.0
-"""Beyond the longest wait for an outcome: time to write the response."""
+"""Time to write the response, beyond the longest wait for an outcome."""
 
 log = structlog.get_logger("gateway")
 
 
 def create_runner(app: web.Application) -> LimitedRunner:
-    """The runner that serves it, with our log line and limits. Its cleanup lets requests in flight finish, bounded."""
+    """The runner for an application, with our log line and limits. Its cleanup lets requests in flight finish, bounded."""
     return LimitedRunner(
         app,
         access_log_class=RequestLog,
         shutdown_timeout=app[SETTINGS].wait_s + STOP_MARGIN_S,
         logger=_server_logger(),
-        # Bodies are small: a compressed one is refused, and cannot swell in here.
+        # Bodies are small: a compressed one is refused, so it cannot swell in here.
         auto_decompress=False,
     )
 
@@ -38,10 +38,10 @@ def create_runner(app: web.Application) -> LimitedRunner:
 async def serve_until_stopped(
     app: web.Application, host: str, port: int, failed: Callable[[], Awaitable[NoReturn]]
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then accept nothing more, finish what is in flight, and clean up.
+    """Serve until SIGTERM or SIGINT; then stop accepting, finish the requests in flight, and clean up.
 
-    Raises ConfigurationError when the port cannot be had. `failed` is awaited meanwhile: it raises once a part of the
-    process has ended that must not, and so does this.
+    Raises ConfigurationError if the port is not available. `failed` is awaited meanwhile: it raises once a part of the
+    process has ended that must run for ever, and then this raises too.
     """
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -76,7 +76,7 @@ async def serve_until_stopped(
 
 
 def _server_logger() -> logging.Logger:
-    """aiohttp's logger, without the traceback that it logs for every client that does not speak HTTP, or is gone."""
+    """aiohttp's logger, without the tracebacks for clients that do not speak HTTP, or are gone."""
     logger = logging.getLogger("gateways.http")
     if not logger.filters:
         logger.addFilter(lambda record: not _is_clients_fault(record))
@@ -85,5 +85,5 @@ def _server_logger() -> logging.Logger:
 
 def _is_clients_fault(record: logging.LogRecord) -> bool:
     error = None if record.exc_info is None else record.exc_info[1]
-    # What a handler makes of a lost connection of its own is a problem before it gets here.
+    # A handler's error about a lost connection of its own has become a problem before it gets here.
     return isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)

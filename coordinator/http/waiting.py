@@ -1,10 +1,10 @@
-"""Requests that wait: so many at once that the others are served meanwhile.
+"""Requests that wait: their number is limited, so that other requests are served meanwhile.
 
 A request that waits keeps its connection, and of those a gateway has GATEWAY_CONNECTIONS_MAX. What it issues is under
 way, and of such commands a gateway has GATEWAY_IN_FLIGHT_MAX. The more a client needs the wait, the larger is the share
 of both that may be taken:
 
-| what a request waits for | they may be | and beyond that |
+| the request waits for | share | beyond that |
 | --- | --- | --- |
 | what it could read later, such as the end of a saga | half of all connections | it is answered at once |
 | the outcome of what it issues | three quarters of both | 503, before anything is issued |
@@ -69,7 +69,7 @@ class Waiting:
 
     @contextmanager
     def as_courtesy(self) -> Iterator[bool]:
-        """While a request waits for what its client could read later; False: too many wait, and it must not."""
+        """Held while a request waits for something that its client could read later; False: too many wait, do not wait."""
         if self.number >= self._courtesies_max:
             yield False
             return
@@ -84,7 +84,7 @@ WAITING: Final = web.AppKey("WAITING", Waiting)
 
 
 async def wait_as_courtesy(request: web.Request, wait: Callable[[], Awaitable[T]]) -> T | None:
-    """What `wait` returns. None: its client is gone, or too many requests wait, and the answer is to be given now."""
+    """The result of `wait`. None if its client is gone, or if too many requests wait: answer now."""
     with request.app[WAITING].as_courtesy() as may_wait:
         if not may_wait:
             return None
