@@ -107,7 +107,7 @@ def _parsed(request: web.Request, model: type[C], arguments: dict[str, Any]) -> 
 async def issue(
     request: web.Request, method: Callable[[C, WriteOptions], Awaitable[Written[T]]], command: C
 ) -> Written[T]:
-    """Call a service's method as the request's headers ask. Raises the method's errors, RequestRefused and Overloaded."""
+    """Call a service's method as the request's headers ask. Raises its errors, RequestRefused and Overloaded."""
     context = request[CONTEXT]
     headers = request.headers
     key = idempotency_key(headers.getall("Idempotency-Key", ()))

@@ -24,7 +24,7 @@ log = structlog.get_logger("gateway")
 
 
 def create_runner(app: web.Application) -> LimitedRunner:
-    """The runner for an application, with our log line and limits. Its cleanup lets requests in flight finish, bounded."""
+    """The runner for an application, with our log line and limits. Its cleanup gives requests in flight time to end."""
     return LimitedRunner(
         app,
         access_log_class=RequestLog,

@@ -69,7 +69,7 @@ class Waiting:
 
     @contextmanager
     def as_courtesy(self) -> Iterator[bool]:
-        """Held while a request waits for something that its client could read later; False: too many wait, do not wait."""
+        """Held while a request waits for something that it could read later; False: too many wait, do not wait."""
         if self.number >= self._courtesies_max:
             yield False
             return

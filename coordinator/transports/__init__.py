@@ -1,1 +1,1 @@
-"""What carries commands to lanes and outcomes back."""
+"""Transports carry commands to lanes, and outcomes and effects back."""

@@ -1,4 +1,4 @@
-"""Effects that nothing could be made of: their lane makes dead letters of them."""
+"""Effects that workers cannot read: their lane makes dead letters of them."""
 
 import hashlib
 
@@ -19,7 +19,7 @@ log = structlog.get_logger("effects")
 
 
 def dead_effect(message: CommandMessage, defect: Defect, traceback: str | None = None) -> DeadEffect:
-    """What the lane gets of an effect that nothing could be made of; its text as far as it fits."""
+    """The command to the lane for an unreadable effect, with as much of its text as fits."""
     body = message.arguments.decode("utf-8", "backslashreplace")[:EFFECT_TEXT_CHARACTERS_MAX]
     return DeadEffect(
         command_id=message.command_id,
@@ -36,7 +36,7 @@ def dead_effect(message: CommandMessage, defect: Defect, traceback: str | None =
 def dead_effect_id(service: str, dead: DeadEffect, copy: str) -> str:
     """The id of that command. `copy` tells the deliveries of one copy from those of a replay."""
     name = dead.command_id or hashlib.sha256(f"{dead.effect_type}\n{dead.body}".encode()).hexdigest()
-    # A stranger may say any id, and any headers that a copy is known by.
+    # A stranger may write any id, and any headers by which a copy is known.
     parts = (name, "dead", copy) if dead.origin == "system" else (name, dead.origin, "dead", copy)
     return system_command_id(service, *parts)
 

@@ -1,4 +1,4 @@
-"""Where the broker's thread hands deliveries to the lane's thread."""
+"""The place where the broker's thread hands deliveries to the lane's thread."""
 
 import threading
 from collections import deque
@@ -8,17 +8,17 @@ from coordinator.lane.delivery import Delivery
 from coordinator.lane.high_water import Mark
 
 DECODED_COMMANDS_MAX = 2000
-"""Commands that wait decoded: enough for the next batches. A command takes several times the memory of its bytes."""
+"""How many commands wait decoded: enough for the next batches. A command takes several times its bytes in memory."""
 
 Decode = Callable[[], Delivery]
-"""Makes a delivery of the bytes of a message. Never raises."""
+"""Makes a delivery from the bytes of a message. Never raises."""
 
 
 class Inbox:
-    """Deliveries in order, of one channel. A new channel makes what came before it void.
+    """Deliveries in order, of one channel. A new channel makes earlier deliveries void.
 
-    Whoever puts a message in decodes those whose turn is near; the others wait as bytes, so that a long backlog, of
-    which the broker hands out a window of packs, takes little memory.
+    The caller of `put` also decodes the messages whose turn is near; the others wait as bytes, so that a long backlog,
+    of which the broker hands out a window of packs, takes little memory.
     """
 
     def __init__(self) -> None:
@@ -32,16 +32,16 @@ class Inbox:
         self._is_closed = False
         self._is_nudged = False
         self._mark: Mark | None = None
-        # While the taker is busy, which under load it is, there is nobody to notify.
+        # While the taker is busy, as under load, there is nobody to notify.
         self._waiters = 0
 
     @property
     def channel_number(self) -> int:
-        """Counts the channels that deliveries came from."""
+        """Counts the channels."""
         return self._channel_number
 
     def begin_channel(self) -> int:
-        """The broker will deliver again, on another channel, what was not acknowledged: forget it here."""
+        """The broker will deliver unacknowledged messages again, on another channel: forget them here."""
         with self._lock:
             self._channel_number += 1
             self._deliveries.clear()
@@ -59,24 +59,24 @@ class Inbox:
                 self._wake()
 
     def learn(self, mark: Mark) -> None:
-        """So far the lane has come, as the transport knows. To be called ahead of the deliveries that it is about."""
+        """Take in the mark that the transport has kept. To be called ahead of the channel's deliveries."""
         with self._lock:
             self._mark = mark
 
     def take_mark(self) -> Mark | None:
-        """What `learn` was told since the last call. To be called after `take`."""
+        """The mark that `learn` was given since the last call. To be called after `take`."""
         with self._lock:
             mark, self._mark = self._mark, None
             return mark
 
     def nudge(self) -> None:
-        """Wake the taker, though nothing arrived."""
+        """Wake the taker without a delivery."""
         with self._lock:
             self._is_nudged = True
             self._wake()
 
     def close(self) -> None:
-        """Nothing is taken any more."""
+        """End the inbox: `take` returns no more deliveries."""
         with self._lock:
             self._is_closed = True
             self._wake()
@@ -87,9 +87,9 @@ class Inbox:
         return self._is_closed
 
     def take(self, commands_max: int, bytes_max: int, timeout_s: float | None = None) -> tuple[int, list[Delivery]]:
-        """What has arrived, up to a number of commands and bytes but at least one delivery.
+        """The deliveries that have arrived, up to a number of commands and bytes, but at least one.
 
-        Waits while there is nothing; returns an empty list when nudged or closed, or after the timeout.
+        Waits while there are none; returns an empty list when nudged or closed, or after the timeout.
         """
         with self._lock:
             if not self._deliveries:
@@ -123,7 +123,7 @@ class Inbox:
             self._changed.notify_all()
 
     def _decode_next(self) -> bool:
-        """Decode what is next, as far as there is room; whether that made any delivery."""
+        """Decode the next messages, as far as there is room; whether that made any delivery."""
         is_any = False
         while self._undecoded and self._decoded_commands < DECODED_COMMANDS_MAX:
             delivery = self._undecoded.popleft()()

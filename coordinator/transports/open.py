@@ -1,4 +1,4 @@
-"""Which transport serves which address. Each brings its client, which only who uses it needs."""
+"""Finds the transport for an address. A transport imports its client, so it is imported only when it is used."""
 
 from coordinator.runtime.addresses import scheme_of
 from coordinator.runtime.settings import BrokerSettings

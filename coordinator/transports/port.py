@@ -1,4 +1,4 @@
-"""What a transport is: it carries commands to their lanes, and outcomes and effects back.
+"""The port for transports: a transport carries commands to their lanes, and outcomes and effects back.
 
 A transport makes each lane the promises of docs/ARCHITECTURE.md ("The transport"), which
 `tests/support/transport_contract.py` checks on each of them. A delivery's tag is opaque and ordered within its channel.
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from coordinator.client.command_log import CommandLog
 
 Confirmed = Callable[[Sequence[OutboxEntry]], None]
-"""Is told of emitted commands that the transport has safe. May be called from any thread."""
+"""Takes the emitted commands that the transport has made safe. May be called from any thread."""
 
 
 class Carrier(Protocol):
-    """Carries out what a lane decided. Called by the lane's thread."""
+    """Carries out a lane's decisions. Called by the lane's thread."""
 
     def settle(self, channel: int, settlement: Settlement) -> None:
-        """Send the outcomes, publish what was emitted, and acknowledge: in the order of the calls."""
+        """Send the outcomes, publish the emitted commands, and acknowledge: in the order of the calls."""
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """Publish emitted commands."""
@@ -42,7 +42,7 @@ class Carrier(Protocol):
     def keep(self, channel: int, mark: Mark) -> None:
         """Keep how far the lane has come, for its next process: apart from its database, and on disk if there is one.
 
-        A process gets it, by its inbox, before the first delivery of a channel.
+        A process gets it through its inbox, before the first delivery of a channel.
         """
 
     def stand_by(self, channel: int) -> None:
@@ -52,24 +52,24 @@ class Carrier(Protocol):
 class LaneTransport(Carrier, Protocol):
     """Delivers one lane's commands to one consumer at a time, in order, into an `Inbox`.
 
-    What was not acknowledged on a channel that ended is delivered again, in its order, on the next one.
+    Deliveries that were unacknowledged when a channel ended come again, in their order, on the next one.
     """
 
     failure: Exception | None
-    """What ended it: a ConfigurationError, or a defect."""
+    """The error that ended it: a ConfigurationError, or a defect."""
 
     @property
     def unready_reason(self) -> str | None:
-        """Why the lane's commands do not come, or their outcomes do not go; None: they do."""
+        """Why the lane's commands do not arrive, or their outcomes do not leave; None: they do."""
 
     def start(self, on_emitted_confirmed: Confirmed) -> None:
         """Deliver, and go on whenever a connection is lost, until `stop`."""
 
     def wake(self, command_id: str) -> None:
-        """Have a marker of this id delivered to whichever consumer of the lane is the active one."""
+        """Have a marker of this id delivered to the active consumer of the lane."""
 
     def stop(self, timeout_s: float) -> bool:
-        """Carry out what was given, and deliver no more. False: that took longer than the timeout."""
+        """Carry out the decisions that were given, and stop delivering. False: that took longer than the timeout."""
 
 
 class CommandTransport(Writes, Protocol):
@@ -80,7 +80,7 @@ class CommandTransport(Writes, Protocol):
 
     @property
     def connected(self) -> bool:
-        """Whether commands are taken, and outcomes come."""
+        """Whether commands are taken, and outcomes arrive."""
 
     @property
     def unready_reason(self) -> str:
@@ -96,10 +96,10 @@ class CommandTransport(Writes, Protocol):
         """Return once commands can be issued. Raises BrokerUnavailable after that time, and what `failed` does."""
 
     async def failed(self) -> NoReturn:
-        """Raise what ended it for good: a ConfigurationError, or a defect. The process is to end then."""
+        """Raise the error that ended it for good: a ConfigurationError, or a defect. The process is to end then."""
 
     async def close(self) -> None:
-        """Disconnect. What was accepted is settled all the same; nobody here learns of it."""
+        """Disconnect. Accepted commands are settled all the same; this process does not learn of it."""
 
     async def __aenter__(self) -> Self: ...
 
@@ -109,10 +109,10 @@ class CommandTransport(Writes, Protocol):
 
 
 class EffectDelivery(Struct, frozen=True):
-    """One effect as it was delivered, with what is known of the attempts at it.
+    """One effect as it was delivered, with the record of the attempts at it.
 
-    `emitted_at_s`: when its lane emitted it, in whole seconds since the Unix epoch; None: that is not known. `copy`
-    tells its dead letter from that of a later replay. `receipt` is the transport's, for the acknowledgement.
+    `emitted_at_s`: when its lane emitted it, in whole seconds since the Unix epoch; None: unknown. `copy` tells its
+    dead letter from that of a later replay. `receipt` is the transport's, for the acknowledgement.
     """
 
     message: CommandMessage
@@ -123,42 +123,42 @@ class EffectDelivery(Struct, frozen=True):
 
 
 class EffectTransport(Protocol):
-    """Delivers a service's effects to its workers, each to one of them, and brings what came of them to its lane.
+    """Delivers a service's effects to its workers, each to one of them, and brings the results to its lane.
 
-    Used within one event loop. What was not acknowledged is delivered again, to any worker. All that it brings waits,
-    however long, for a queue that takes it.
+    Used within one event loop. Unacknowledged effects are delivered again, to any worker. A result waits, however long,
+    for a queue that takes it.
     """
 
     @property
     def unready_reason(self) -> str | None:
-        """Why effects do not come, or their results do not go; None: they do."""
+        """Why effects do not arrive, or their results do not leave; None: they do."""
 
     def start(
         self, take: Callable[[EffectDelivery], None], on_defect: Callable[[BaseException], None]
     ) -> Sequence["asyncio.Future[Any]"]:
-        """Deliver, and go on whenever a connection is lost. What it returns never ends but by a failure, for good."""
+        """Deliver, and go on whenever a connection is lost. The returned task ends only by a failure, for good."""
 
     async def bring(self, command: Command, command_id: str, lane: str) -> None:
         """Bring a result to its lane; return once it is safe. Raises InvalidCommand if no lane could read it."""
 
     async def bury(self, dead: DeadEffect, copy: str) -> None:
-        """Bring to the lane what nothing could be made of; return once it is safe."""
+        """Bring an unreadable effect to the lane; return once it is safe."""
 
     async def put_back(self, delivery: EffectDelivery, delay_s: float) -> bool:
-        """Have the effect come again, about so much later, and to any worker. False: that cannot be now."""
+        """Have the effect come again after about this delay, to any worker. False: that is impossible now."""
 
     def acknowledge(self, deliveries: Sequence[EffectDelivery]) -> None:
-        """They need not come again. Those of a connection that is gone do all the same."""
+        """These effects need not come again. Those of a connection that is gone come again all the same."""
 
     def stop(self) -> None:
-        """Leave to other workers what waits here for its next attempt."""
+        """Leave the effects that wait here for their next attempt to other workers."""
 
     async def close(self) -> None:
         """Disconnect."""
 
 
 class Transport(Protocol):
-    """Everything that the processes of an application need of one. `open_transport` makes it of an address."""
+    """Everything that the processes of an application need of one. `open_transport` makes it from an address."""
 
     def lane(
         self, lane: str, inbox: Inbox, settings: LaneSettings, *, holder: str, has_effects: bool = False
@@ -175,11 +175,11 @@ class Transport(Protocol):
         log: "CommandLog | None",
         is_system: bool = False,
     ) -> CommandTransport:
-        """For whoever issues commands. `name` names the process where the transport shows its clients.
+        """For issuers of commands. `name` names the process where the transport shows its clients.
 
-        `wait_s`: how long `issue` waits for an outcome by default; `confirm_timeout_s`: until a command is safe.
-        At most `in_flight_max` are under way. An outcome that is lost is read from `log`. With `is_system` also what
-        only the system says may be issued.
+        `issue` waits `wait_s` for an outcome by default, and `confirm_timeout_s` until a command is safe.
+        At most `in_flight_max` commands are under way. A lost outcome is read from `log`. With `is_system` the system's
+        own commands may be issued too.
         """
 
     def effects(self, service: str, prefetch: int) -> EffectTransport:

@@ -106,7 +106,7 @@ class CoordinatorProcess:
             self._failed("lane_failed", error)
 
     def _failed(self, event: str, error: Exception) -> None:
-        """A task ended that must run for ever, so the process ends. It logs a wrong configuration in one line, at its end."""
+        """A task ended that must run for ever: end the process, which logs a wrong configuration in one line."""
         if not isinstance(error, ConfigurationError):
             log.error(event, lane=self._service.name, exc_info=error)
         self._failure = self._failure or error

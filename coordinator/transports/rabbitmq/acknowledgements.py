@@ -10,15 +10,15 @@ from coordinator.lane.acknowledger import Acknowledger
 WITHIN_S = 0.01
 """How long a settled delivery may wait for others to be acknowledged with."""
 WAITING_MAX = 64
-"""Settled deliveries that do not wait any longer; at a small prefetch a quarter of it."""
+"""How many settled deliveries wait at most; with a small prefetch, a quarter of it."""
 
 
 class Acknowledgements:
     """The acknowledgements of one channel. Used within the loop of its connection.
 
-    To a quorum queue each of them is one more entry of its log, synced to disk like a message: one for every command
-    would hold up the next one's publish. Nobody waits for it: the outcome has been sent, and if the acknowledgement is
-    lost, the command log answers what is delivered again.
+    To a quorum queue each acknowledgement is one more entry of its log, synced to disk like a message: one for every
+    command would hold up the next command's publish. It may be late: the outcome has been sent, and if the
+    acknowledgement is lost, the command log answers the repeated delivery.
     """
 
     def __init__(self, channel: Channel, prefetch: int) -> None:
@@ -41,7 +41,7 @@ class Acknowledgements:
             self._timer = asyncio.get_running_loop().call_later(WITHIN_S, self.flush)
 
     def flush(self) -> None:
-        """Acknowledge now what is settled; nothing is sent on a channel that is closed."""
+        """Acknowledge the settled deliveries now; a closed channel sends nothing."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

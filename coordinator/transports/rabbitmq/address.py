@@ -1,4 +1,4 @@
-"""Where the broker is: AMQP_URL as pika's parameters, and as errors and logs show it."""
+"""The broker's address: AMQP_URL as pika's parameters, and as errors and logs show it."""
 
 import ssl
 from typing import Final
@@ -31,7 +31,7 @@ def broker_parameters(settings: BrokerSettings, name: str) -> pika.ConnectionPar
             virtual_host=address.database or "/",
             ssl_options=_tls(address, host.name) if is_tls else None,
             heartbeat=settings.heartbeat_s,
-            # One limit for all of it, which is ours: pika's own timers would go on after an attempt was given up.
+            # Our own limit covers the whole attempt: pika's timers would go on after it was given up.
             socket_timeout=None,
             stack_timeout=None,
             connection_attempts=1,

@@ -1,10 +1,10 @@
 """pika's asyncio adapter, awaitable: connections, channels, consumers and declarations.
 
 A consumer of a lane never closes its connection in the protocol's way and never cancels, nacks or rejects: RabbitMQ
-would put what it has not acknowledged back in another order. It ends by `abort`, which leaves the socket as a crash
+would put its unacknowledged messages back in another order. It ends by `abort`, which leaves the socket as a crash
 would; the broker then requeues in order.
 
-However a connection ends, a channel or a consumer of it, `lost` says so: nothing here can be closed and look open.
+`lost` is done however a connection ends, or a channel or a consumer of it: a closed connection never looks open.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ from coordinator.transports.rabbitmq.topology import (
 ANSWER_TIMEOUT_S = 30.0
 """How long the broker may take to answer one method, such as the declaration of a queue on a busy cluster."""
 NOBODY = "nobody.consumes.this"
-"""The routing key of what is published to see whether it may be."""
+"""The routing key of a message that is published only to see whether this user may publish."""
 _END_TIMEOUT_S = 1.0
 _PIKA_LOG = logging.getLogger("pika")
 
@@ -48,15 +48,15 @@ Callback = Callable[..., Any]
 
 
 class AmqpConnection:
-    """One open connection. `lost` is done once it is open no more.
+    """One open connection. `lost` is done once it is no longer open.
 
-    Its result is the reason, a BrokerUnavailable in words. It raises what a callback of ours raised unforeseen: that
-    is a defect, which another connection would meet too.
+    Its result is the reason, a BrokerUnavailable. It raises the unforeseen error of a callback of ours: that is a
+    defect, which another connection would meet too.
     """
 
     def __init__(self, parameters: pika.ConnectionParameters) -> None:
         if _PIKA_LOG.level == logging.NOTSET:
-            # It tells of every loss at length, at several places; ours says it once, with what is done about it.
+            # pika logs every loss at length, at several places; we log it once, with our reaction.
             _PIKA_LOG.setLevel(logging.CRITICAL)
         self.parameters = parameters
         self.is_blocked = False
@@ -78,7 +78,7 @@ class AmqpConnection:
     async def open(cls, settings: BrokerSettings, name: str) -> "AmqpConnection":
         """Connect; `name` shows in RabbitMQ's management. An attempt that is given up leaves nothing behind.
 
-        Raises BrokerUnavailable, and ConfigurationError where another attempt would end in the same way.
+        Raises BrokerUnavailable, and ConfigurationError if another attempt would end in the same way.
         """
         connection = cls(broker_parameters(settings, name))
         try:
@@ -97,16 +97,16 @@ class AmqpConnection:
 
     @property
     def unsent_bytes(self) -> int:
-        """What was given to it and not yet to the socket."""
+        """How many bytes the connection was given that are not yet in the socket."""
         return self._raw.unsent_bytes
 
     @property
     def server_version(self) -> str:
-        """What the broker says of itself."""
+        """The broker's version, by its own account."""
         return str((self._raw.server_properties or {}).get("version", ""))
 
     async def channel(self) -> "AmqpChannel":
-        """Open a channel. Raises BrokerUnavailable when it is not to be had."""
+        """Open a channel. Raises BrokerUnavailable if that fails."""
         opened = _future()
         try:
             raw = self._raw.channel(on_open_callback=lambda _: _resolve(opened, None))
@@ -117,7 +117,7 @@ class AmqpConnection:
         return channel
 
     def abort(self) -> None:
-        """Drop the socket: what was not acknowledged is requeued in order."""
+        """Drop the socket: unacknowledged messages are requeued in order."""
         if not self.lost.done():
             self._raw.abort()
 
@@ -145,7 +145,7 @@ class AmqpConnection:
             await self.end()
 
     def guarded(self, callback: Callback) -> Callback:
-        """A callback for pika: what it raises ends this connection as a defect, and not as a lost stream."""
+        """A callback for pika: its errors end this connection as a defect, and not as a lost stream."""
 
         def call(*arguments: Any) -> None:
             try:
@@ -156,7 +156,7 @@ class AmqpConnection:
         return call
 
     async def answer(self, answer: "asyncio.Future[Any]", what: str) -> Any:
-        """The broker's answer, or BrokerUnavailable if the connection is lost before it comes, or it does not come."""
+        """The broker's answer. Raises BrokerUnavailable if it does not come, or if the connection is lost first."""
         await asyncio.wait({answer, self.lost}, timeout=ANSWER_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         if answer.done():
             return answer.result()
@@ -166,7 +166,7 @@ class AmqpConnection:
         raise BrokerUnavailable(f"RabbitMQ at {where} did not answer {what} within {ANSWER_TIMEOUT_S:g} s")
 
     def lost_because(self, error: BaseException) -> BrokerUnavailable:
-        """Why it is lost, where pika says only that something cannot be sent."""
+        """Why the connection is lost, if pika says only that a frame cannot be sent."""
         if self.lost.done() and self.lost.exception() is None:
             return self.lost.result()
         return connection_lost(self.parameters, error)
@@ -208,7 +208,7 @@ class AmqpChannel:
     async def call(self, method: Callback, *arguments: Any, **options: Any) -> Any:
         """Call a method of `raw` that takes a callback, and wait for its answer.
 
-        Raises ConfigurationError when the broker refuses for good, BrokerUnavailable otherwise.
+        Raises ConfigurationError if the broker refuses for good, BrokerUnavailable otherwise.
         """
         answer = self._waiting = _future()
         self._method = method.__name__
@@ -228,7 +228,7 @@ class AmqpChannel:
         if not self._is_consuming:
             self._is_consuming = True
             self.raw.add_on_cancel_callback(self._on_cancel)
-        # The name is what the broker says of a consumer that it ends.
+        # The broker gives this name when it ends a consumer.
         await self.call(
             self.raw.basic_consume,
             queue,
@@ -255,7 +255,7 @@ class AmqpChannel:
             bodies.append(body)
 
     async def close(self) -> None:
-        """Have the broker take back what was not acknowledged. Its connection stays."""
+        """Have the broker take back unacknowledged messages. The connection stays."""
         if self.raw.is_open:
             closed = _future()
             self.raw.add_on_close_callback(lambda *_: _resolve(closed, None))
@@ -263,10 +263,10 @@ class AmqpChannel:
             await self._connection.answer(closed, "channel.close")
 
     async def direct_replies(self) -> DirectReplies:
-        """How to know direct reply-to addresses of this connection's node.
+        """The way to know direct reply-to addresses of this connection's node.
 
-        By publishing something that nobody gets and that comes back: the broker has put an address of our own into it.
-        Raises as `call`.
+        This publishes a message that no queue takes and that comes back: the broker has put an address of our own into
+        it. Raises as `call`.
         """
         returned = _future()
         on_return = self._connection.guarded(lambda _, __, properties, ___: _resolve(returned, properties.reply_to))
@@ -282,9 +282,9 @@ class AmqpChannel:
         return DirectReplies(own, self._connection.server_version)
 
     async def confirm_publishes(self, exchanges: Sequence[str], on_confirm: Callback) -> None:
-        """Have publishes confirmed; make sure first that these exchanges are there and take what this user publishes.
+        """Have publishes confirmed; make sure first that these exchanges exist, and that this user may publish to them.
 
-        By publishing something that nobody gets, since nothing else asks for that right: where it is refused, the
+        This publishes a message that no queue takes, since no other method checks that right: if it is refused, the
         broker closes the channel instead of answering. Raises as `call`.
         """
         try:
@@ -295,12 +295,12 @@ class AmqpChannel:
         await self.call(self.raw.confirm_delivery, self._connection.guarded(on_confirm))
 
     async def declare_exchanges(self) -> None:
-        """Declare the exchanges of the whole system: whoever comes first finds them."""
+        """Declare the exchanges of the whole system, so that any process may start first."""
         for exchange in (WRITES_EXCHANGE, SYSTEM_EXCHANGE, DEAD_EXCHANGE):
             await self.call(self.raw.exchange_declare, exchange=exchange, exchange_type="direct", durable=True)
 
     async def declare_lane(self, lane: str, bytes_max: int) -> None:
-        """Declare the exchanges and queues of a lane, which takes what is said publicly and what the system says.
+        """Declare the exchanges and queues of a lane, which takes public commands and the system's own.
 
         Raises ConfigurationError when one exists with other arguments.
         """
@@ -311,7 +311,7 @@ class AmqpChannel:
         await self._declare_queue(mark_queue_name(lane), mark_queue_arguments(), (), lane)
 
     async def declare_effects(self, service: str, bytes_max: int) -> None:
-        """Declare the exchanges and queues of a service's effects, which only the system may ask for.
+        """Declare the exchanges and queues of a service's effects, which only the system may emit.
 
         Raises ConfigurationError when one exists with other arguments.
         """
@@ -340,7 +340,7 @@ class AmqpChannel:
 
     def _on_close(self, _: Any, error: BaseException) -> None:
         if not isinstance(error, ChannelClosedByBroker):
-            # Its connection is lost, which says why itself.
+            # The connection is lost, and gives the reason itself.
             return
         parameters = self._connection.parameters
         if not self._waiting.done():
@@ -353,7 +353,7 @@ def _ignore(*_: Any) -> None:
 
 
 def _future() -> "asyncio.Future[Any]":
-    """One whose exception may stay unseen: whoever waited for it may have been cancelled."""
+    """A future whose exception may stay unseen: its waiter may have been cancelled."""
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
     return future

@@ -4,9 +4,9 @@ Three connections: one consumes and acknowledges, the others publish emitted com
 strangers choose. A broker under an alarm stops reading from connections that publish. The consumer's connection ends by
 being aborted, never by a cancel, a nack or a close: those would reorder the queue (docs/ARCHITECTURE.md).
 
-With its first delivery a consumer is the lane's active one. It first reads how far the lane has come, from the queue of
-one message in which the active consumer keeps that. It then takes in what is in the queues of dead letters too: what
-the broker let expire, and the letters of older releases.
+With its first delivery a consumer becomes the lane's active one. It first reads how far the lane has come, from the
+queue of one message in which the active consumer keeps that. Then it also takes in the messages in the queues of dead
+letters: those that the broker let expire, and the letters of older releases.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ from coordinator.transports.rabbitmq.topology import (
 
 REPLY_OUTCOMES_MAX = 500
 REPLY_BYTES_MAX = 1 << 20
-"""Of outcomes that are packed: the broker ends the connection of whoever sends what is too large for it."""
+"""The most bytes of packed outcomes: the broker ends a connection that sends too large a message."""
 DEAD_PREFETCH = 50
 OUTCOMES_WAIT_S = 10.0
 
@@ -79,8 +79,8 @@ class LaneConsumer:
         self._on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None] = _ignore
         self._loop = new_event_loop()
         self._publisher = Publisher(broker, f"{holder} publish", (SYSTEM_EXCHANGE,), declares=True)
-        # Outcomes go through the default exchange, to queues that strangers name: whatever the broker makes of such a
-        # name, it is not to hold up what the system says.
+        # Outcomes go through the default exchange, to queues that strangers name: the broker's reaction to such a name
+        # must not hold up the system's own messages.
         self._outcomes = Publisher(broker, f"{holder} outcomes", ("",), answers=True)
         self._not_sent = NotSent(lane)
         self._emitted = EmittedCommands(self._publisher, self._emitted_are_confirmed, broker.reconnect_delay_s)
@@ -91,20 +91,20 @@ class LaneConsumer:
         self._acknowledgements: Acknowledgements | None = None
         self._is_active = asyncio.Event()
         self._first: list[Callable[[], None]] | None = None
-        """Deliveries that wait until the mark is read; None: it is."""
+        """Deliveries that wait until the mark is read; None: it has been read."""
         self._stop: asyncio.Event = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name=f"broker {lane}", daemon=True)
         self.failure: Exception | None = None
-        """What ended it: a ConfigurationError, or a defect."""
+        """The error that ended it: a ConfigurationError, or a defect."""
 
     @property
     def is_consuming(self) -> bool:
-        """The lane's commands come, or would if this consumer were the active one."""
+        """Whether the lane's commands arrive, or would if this consumer were the active one."""
         return self._kept.connected.is_set()
 
     @property
     def unready_reason(self) -> str | None:
-        """Why the lane's commands do not come, or their outcomes do not go; None: they do."""
+        """Why the lane's commands do not arrive, or their outcomes do not leave; None: they do."""
         if not self.is_consuming:
             return self._kept.reason
         return next((each.unready_reason for each in (self._publisher, self._outcomes) if not each.is_ready), None)
@@ -112,7 +112,7 @@ class LaneConsumer:
     def start(self, on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None]) -> None:
         """Connect, consume, and connect again whenever a connection is lost.
 
-        `on_emitted_confirmed` is called, by the broker's thread, with emitted commands that the broker has safe.
+        The broker's thread calls `on_emitted_confirmed` with emitted commands that the broker has made safe.
         """
         self._on_emitted_confirmed = on_emitted_confirmed
         self._thread.start()
@@ -130,7 +130,7 @@ class LaneConsumer:
         self._loop.call_soon_threadsafe(self._send_mark, channel, mark)
 
     def wake(self, command_id: str) -> None:
-        """Have a marker of this id delivered to whichever consumer of the lane is the active one."""
+        """Have a marker of this id delivered to the active consumer of the lane."""
         if self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._publish_marker, command_id)
 
@@ -155,7 +155,7 @@ class LaneConsumer:
             self._inbox.close()
 
     async def _serve(self) -> None:
-        """Until `stop` is called, or one of the tasks ends, which none does but by a failure."""
+        """Run until `stop` is called, or one of the tasks ends; a task ends only by a failure."""
         publishing, answering = self._publisher.start(), self._outcomes.start()
         consuming = asyncio.create_task(self._keep_consuming(), name=f"consumer of {self._lane}")
         stopping = asyncio.create_task(self._stop.wait())
@@ -179,7 +179,7 @@ class LaneConsumer:
             self._inbox.close()
 
     def _failed(self, error: Exception) -> None:
-        """The process is to end, and says why: one line for a configuration, a traceback for a defect."""
+        """End the process and log why: one line for a configuration, a traceback for a defect."""
         if not isinstance(error, ConfigurationError):
             log.error("consumer_failed", lane=self._lane, exc_info=error)
         self.failure = self.failure or error
@@ -188,13 +188,13 @@ class LaneConsumer:
         await self._kept.keep(self._consume)
 
     async def _consume(self) -> BrokerUnavailable:
-        """Consume until the connection is lost; declare first what may have been deleted meanwhile."""
+        """Consume until the connection is lost; first declare the queues again, which may have been deleted."""
         connection = await AmqpConnection.open(self._broker, f"{self._holder} consume")
         try:
             channel = await connection.channel()
             await channel.declare_lane(self._lane, self._broker.queue_bytes_max)
             if self._has_effects:
-                # Their first may be emitted before any worker has been there.
+                # The first effect may be emitted before any worker has started.
                 await channel.declare_effects(self._lane, self._broker.queue_bytes_max)
             await channel.call(channel.raw.basic_qos, prefetch_count=self._settings.prefetch)
             await self._wait_for_outcomes(connection)
@@ -216,7 +216,7 @@ class LaneConsumer:
             await connection.end()
 
     async def _wait_for_outcomes(self, connection: AmqpConnection) -> None:
-        """After the broker was away, see that the first outcomes can go; commands do not wait for it for ever."""
+        """After the broker was away, wait until outcomes can leave, but not for ever: then commands go on without."""
         ready = asyncio.create_task(self._outcomes.wait_ready())
         changes: set[asyncio.Future[Any]] = {ready, connection.lost}
         try:
@@ -225,7 +225,7 @@ class LaneConsumer:
             ready.cancel()
 
     async def _take_in_mark(self, connection: AmqpConnection, channel_number: int) -> None:
-        """Have the lane know how far it has come, and then what was delivered meanwhile."""
+        """Tell the lane how far it has come, and then give it the deliveries that arrived meanwhile."""
         mark = await read_mark(connection, self._lane)
         if mark is not None:
             self._inbox.learn(mark)
@@ -239,7 +239,7 @@ class LaneConsumer:
         return [self._lane, *([effects_key(self._lane)] if self._has_effects else [])]
 
     async def _look_until_active(self, connection: AmqpConnection, channel: AmqpChannel) -> None:
-        """Return once this is the lane's active consumer; until then see to it that somebody takes in dead letters."""
+        """Return once this is the lane's active consumer; until then see that one of them takes in dead letters."""
         becoming_active = asyncio.create_task(self._is_active.wait())
         try:
             while not self._is_active.is_set() and not connection.lost.done():
@@ -257,7 +257,7 @@ class LaneConsumer:
     async def _take_in_dead_letters(
         self, channel: AmqpChannel, channel_number: int, acknowledgements: Acknowledgements
     ) -> None:
-        # They may be as large as messages can be: not so many of them in memory at once.
+        # They may be as large as messages can be, so few of them are in memory at once.
         await channel.call(channel.raw.basic_qos, prefetch_count=DEAD_PREFETCH)
         for target in self._dead_letter_targets:
             await channel.consume(
@@ -299,7 +299,7 @@ class LaneConsumer:
 
     def _put(self, channel_number: int, decode: Callable[[], Delivery], body: bytes) -> None:
         if len(body) > self._settings.message_bytes_max:
-            # Until its turn comes only what is kept of it waits: there may be as many of them as the prefetch allows.
+            # Until its turn comes only the kept part of it waits: there may be as many of them as the prefetch allows.
             delivery = decode()
             decode = lambda: delivery  # noqa: E731
         if self._first is None:
@@ -308,7 +308,7 @@ class LaneConsumer:
             self._first.append(partial(self._inbox.put, channel_number, decode))
 
     def _carry_out(self, channel_number: int, settlement: Settlement) -> None:
-        """Outcomes first, since somebody waits for them."""
+        """Carry out a settlement; outcomes first, since clients wait for them."""
         try:
             self._send_replies(settlement.replies)
             self._emitted.withdraw(settlement.withdrawn)
@@ -317,15 +317,15 @@ class LaneConsumer:
             if acknowledgements is not None and channel_number == self._channel_number:
                 acknowledgements.acknowledge(settlement.tags)
         except Exception as error:  # noqa: BLE001  # the process ends by it
-            # What is not settled here never is: another process must have the deliveries.
+            # This process cannot settle these deliveries any more: another one must get them.
             self._failed(error)
             self._stop.set()
 
     async def _flush_acknowledgements(self) -> None:
         """Give the acknowledgements time to arrive: the channel answers after it has read them.
 
-        Whether the queue has taken them too, the answer does not prove. One that is lost means that a settled command
-        is delivered again, which the command log answers.
+        The answer does not prove that the queue has taken them. If one is lost, a settled command is delivered again,
+        and the command log answers it.
         """
         channel, acknowledgements = self._channel, self._acknowledgements
         if channel is not None and acknowledgements is not None:
@@ -337,7 +337,7 @@ class LaneConsumer:
                 log.warning("acknowledgements_unsure", lane=self._lane)
 
     def _send_replies(self, replies: Sequence[Reply]) -> None:
-        """Outcomes are sent once and without a confirm: whoever misses one finds it in the command log."""
+        """Send outcomes once and without a confirm: a client that misses one finds it in the command log."""
         packs: defaultdict[str, list[Reply]] = defaultdict(list)
         for reply in replies:
             if reply.packed:
@@ -347,7 +347,7 @@ class LaneConsumer:
                 self._send_reply(reply.reply_to, reply.correlation_id, encode_outcome(outcome), is_pack=False)
         for reply_to, several in packs.items():
             outcomes = [outcome for reply in several for outcome in reply.outcomes]
-            # Of several messages, the ids tell whose each outcome is.
+            # With several messages, the ids tell to which each outcome belongs.
             correlation_id = several[0].correlation_id if len(several) == 1 else None
             for start in range(0, len(outcomes), REPLY_OUTCOMES_MAX):
                 for body in bodies_of(outcomes[start : start + REPLY_OUTCOMES_MAX]):
@@ -359,7 +359,7 @@ class LaneConsumer:
             self._not_sent.count(reply_to)
 
     def _send_mark(self, channel_number: int, mark: Mark) -> None:
-        # A channel that is gone has a successor, which knows more.
+        # If the channel is gone, its successor knows better.
         if channel_number == self._channel_number:
             send_mark(self._outcomes, self._lane, mark)
 
@@ -370,7 +370,7 @@ class LaneConsumer:
         marker = CommandMessage(command_id, Marker.type, b"{}")
         properties = command_properties(marker, {})
         confirm = self._publisher.publish(SYSTEM_EXCHANGE, self._lane, properties, marker.arguments)
-        # Whether it arrived shows at the next look.
+        # The next look shows whether it arrived.
         confirm.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _abort(self, channel_number: int) -> None:
@@ -390,4 +390,4 @@ def bodies_of(outcomes: list[Outcome]) -> Iterator[bytes]:
 
 
 def _ignore(_: Sequence[OutboxEntry]) -> None:
-    """Before the start nothing is emitted."""
+    """A stand-in before the start, when no command is emitted."""

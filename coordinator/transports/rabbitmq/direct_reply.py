@@ -1,13 +1,13 @@
-"""RabbitMQ's direct reply-to, by which a client that may declare nothing is sent its outcomes.
+"""RabbitMQ's direct reply-to, by which outcomes reach a client that has no right to declare a queue.
 
-The client consumes `amq.rabbitmq.reply-to`, which is no queue, and names it as `reply_to`; RabbitMQ puts an address in
-its place: this prefix, the number of the client's channel process on its node, a key that nobody else knows.
+The client consumes `amq.rabbitmq.reply-to`, which is not a queue, and names it as `reply_to`. RabbitMQ replaces it by
+an address: this prefix, the number of the client's channel process on its node, and a key that only the client knows.
 
-Whoever publishes may write any address. RabbitMQ 3.10 decodes what comes after the prefix, and closes the connection
-that publishes to it (INTERNAL_ERROR) where that is not the number of a process, names a node that is not there, or has
-a number that no process of this node can have. So an address is taken only if it is like one of our own connection,
-which its node has made: all the same but the process's number, in its range, and the key. What is left names a channel,
-or nothing, and then the message is gone, at no cost.
+Any publisher may write any address. RabbitMQ 3.10 decodes the part after the prefix. If that is not the number of a
+process, names a node that is not there, or has a number that no process of this node can have, RabbitMQ closes the
+connection that publishes to it (INTERNAL_ERROR). So we take an address only if it is like one that the node has made
+for our own connection: the same except for the process's number, within its range, and the key. Such an address names a
+channel, or nothing at all, and then the message is dropped at no cost.
 """
 
 import base64
@@ -21,11 +21,11 @@ DIRECT_REPLY_PREFIX: Final = f"{DIRECT_REPLY}."
 _ADDRESS = re.compile(r"amq\.rabbitmq\.reply-to\.([A-Za-z0-9+/]{8,160}={0,2})\.[A-Za-z0-9+/]{22}==")
 _NUMBER = struct.Struct(">II")
 _CREATION_BYTES = 4
-"""What tells one run of a node from the next, behind the number."""
+"""The part behind the number, which tells one run of a node from the next."""
 ID_MAX, SERIAL_MAX = (1 << 15) - 1, (1 << 13) - 1
-"""The two parts of the number, of processes of Erlang's before 26. Wider ones crash the channel of RabbitMQ 3.10."""
+"""The two parts of a process's number in Erlang before 26. Wider ones crash the channel of RabbitMQ 3.10."""
 FORGIVING: Final = (4, 1)
-"""The RabbitMQ from which on an address that cannot be decoded is nobody's; its processes may have wider numbers."""
+"""From this RabbitMQ on, an address that cannot be decoded does no harm; processes may have wider numbers."""
 
 
 class DirectReplies:
@@ -39,7 +39,7 @@ class DirectReplies:
         self._is_wide = _release(version) >= FORGIVING
 
     def takes(self, name: str) -> bool:
-        """Whether something may be published to this address, which anybody may have written."""
+        """Whether it is safe to publish to this address, which anybody may have written."""
         process = _process(name)
         if not self._head or len(process) != self._size:
             return False
@@ -50,7 +50,7 @@ class DirectReplies:
 
 
 def _process(name: str | None) -> bytes:
-    """The process that an address names, as Erlang writes it; nothing: it is no address."""
+    """The process that an address names, as Erlang writes it; empty if it is not an address."""
     found = _ADDRESS.fullmatch(name or "")
     if found is None:
         return b""
@@ -58,7 +58,7 @@ def _process(name: str | None) -> bytes:
         process = base64.b64decode(found.group(1), validate=True)
     except binascii.Error:
         return b""
-    # Nothing that two decoders could read in two ways.
+    # Refuse text that two decoders could read in two ways.
     return process if base64.b64encode(process).decode() == found.group(1) else b""
 
 

@@ -1,7 +1,7 @@
-"""Publishing what handlers emitted, until the broker has it.
+"""Publishing emitted commands, until the broker has them.
 
-A target that takes nothing, since its queue is missing or full, is asked again with one command after pauses that grow;
-the others of its commands wait behind that one, and those of other targets do not.
+A target that takes nothing, because its queue is missing or full, is asked again with one command, after pauses that
+grow. Its other commands wait behind that one; commands for other targets do not.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ log = structlog.get_logger("outbox")
 
 
 class _WaitingTarget:
-    """What waits for one target, in order, and when it is asked again."""
+    """The commands that wait for one target, in order, and when it is asked again."""
 
     def __init__(self, delay_s: float) -> None:
         self.entries: dict[int, OutboxEntry] = {}
@@ -50,7 +50,7 @@ class EmittedCommands:
         self._is_stopped = False
 
     def publish(self, entries: Iterable[OutboxEntry]) -> None:
-        """Publish them, however long it takes."""
+        """Publish these commands, however long it takes."""
         for entry in entries:
             waiting = self._waiting.get(entry.lane)
             if waiting is None:
@@ -59,7 +59,7 @@ class EmittedCommands:
                 waiting.entries[entry.id] = entry
 
     def withdraw(self, ids: Iterable[int]) -> None:
-        """An operator does not want these sent any more."""
+        """Stop sending these commands: an operator has withdrawn them."""
         for number in ids:
             confirm = self._under_way.pop(number, None)
             if confirm is not None:
@@ -68,12 +68,12 @@ class EmittedCommands:
                 waiting.entries.pop(number, None)
 
     def stop(self) -> None:
-        """What is not confirmed stays in the outbox."""
+        """Stop publishing. Unconfirmed commands stay in the outbox."""
         self._is_stopped = True
 
     def _send(self, entry: OutboxEntry) -> None:
         if entry.id in self._under_way:
-            # The table was read again meanwhile. Two of them could not both be called back.
+            # The table was read again meanwhile. If the command were sent twice, it could not be withdrawn.
             return
         confirm = self._publisher.publish(SYSTEM_EXCHANGE, entry.lane, properties_of(entry), entry.arguments)
         self._under_way[entry.id] = confirm
@@ -81,7 +81,7 @@ class EmittedCommands:
 
     def _on_done(self, entry: OutboxEntry, confirm: "asyncio.Future[None]") -> None:
         if self._under_way.get(entry.id) is not confirm:
-            # Withdrawn, even if its answer was there already; what waits behind it for its target goes on.
+            # It is withdrawn, even if its answer had arrived; the commands behind it for its target go on.
             self._go_on(entry.lane)
             return
         del self._under_way[entry.id]
@@ -133,6 +133,6 @@ def properties_of(entry: OutboxEntry) -> pika.BasicProperties:
     headers = headers_of(message, is_lowered=message.origin == "public")
     if Options.decode(entry.options).replayed:
         headers[HEADER_REPLAYED] = True
-    # An effect's age tells its worker what the other side may have forgotten.
+    # From an effect's age its worker knows what the other side may have forgotten.
     timestamp = int(entry.created_at.timestamp()) if entry.lane.startswith(EFFECTS_PREFIX) else None
     return command_properties(message, headers, timestamp=timestamp)

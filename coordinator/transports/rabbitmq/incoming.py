@@ -1,4 +1,4 @@
-"""What the broker delivers, as deliveries of the lane. Nothing here raises, whatever strangers publish."""
+"""Turns the broker's messages into deliveries of the lane. No function here raises, whatever strangers publish."""
 
 from typing import Any
 
@@ -33,12 +33,12 @@ def delivery_of(method: Any, properties: pika.BasicProperties, body: bytes, sett
 def dead_delivery_of(
     target: str, method: Any, properties: pika.BasicProperties, body: bytes, settings: LaneSettings
 ) -> Delivery:
-    """A message of a queue of dead letters: what the broker let expire, or the letter of an older release.
+    """A message of a queue of dead letters: one that the broker let expire, or the letter of an older release.
 
-    What expired is settled as `expired`, like a command whose deadline is over. None of it may say that it is the
-    system's own, however it came: the headers are those of whoever published it, also where they look like a letter's,
-    and the exchange is the broker's. (A header that is there twice RabbitMQ and pika read differently, so that even
-    what RabbitMQ adds proves nothing.) A letter is believed as far as the lane's log bears it out.
+    An expired message is settled as `expired`, like a command whose deadline is over. No message from here counts as
+    the system's own, however it came: its publisher wrote the headers, even if they look like a letter's, and the
+    exchange is the broker's. (RabbitMQ and pika read a header that is there twice differently, so even the headers that
+    RabbitMQ adds prove nothing.) A letter is believed as far as the lane's log confirms it.
     """
     envelope = envelope_of(properties)
     deaths = envelope.headers.get(_DEATHS)
@@ -104,5 +104,5 @@ def _delivery(
 
 
 def _text(value: object) -> str | None:
-    """pika leaves text that is not UTF-8 as bytes: that names no queue of anybody's."""
+    """The value if it is text. pika leaves text that is not UTF-8 as bytes, which cannot name a queue."""
     return value if isinstance(value, str) else None

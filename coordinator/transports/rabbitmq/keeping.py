@@ -15,7 +15,7 @@ from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 REPEATED_LINE_S = 60.0
 """How often an outage that lasts is logged again."""
 LOST_LINE_S = 1.0
-"""How often the loss of a connection is logged, when it comes and goes for the same reason."""
+"""How often the loss of a connection is logged, if it comes and goes for the same reason."""
 
 _REASONS_MAX = 10
 
@@ -23,12 +23,12 @@ log = structlog.get_logger("broker")
 
 
 class Kept:
-    """One connection that is to be there for as long as its process.
+    """One connection that is kept up for as long as its process runs.
 
-    However an attempt ends, the next one comes: after a pause that grows from about AMQP_RECONNECT_DELAY_S to
-    AMQP_RECONNECT_DELAY_S_MAX, and begins again once connected. Two ways lead out: a defect, which is raised, and a
-    ConfigurationError, as long as the connection has never been there. Later it is an outage like others: the broker
-    may be restored, or a right be given back, while ending the process would help nobody.
+    However an attempt ends, the next one follows after a pause. The pause grows from about AMQP_RECONNECT_DELAY_S to
+    AMQP_RECONNECT_DELAY_S_MAX, and starts over once connected. Only two errors end it: a defect, and a
+    ConfigurationError before the first connection. A later ConfigurationError is an outage like others: the broker may
+    be restored, or a right be given back, and to end the process would not help.
     """
 
     def __init__(self, name: str, settings: BrokerSettings, chance: Callable[[], float] = random.random) -> None:
@@ -47,7 +47,7 @@ class Kept:
     async def keep(self, attempt: Callable[[], Awaitable[BrokerUnavailable]]) -> NoReturn:
         """Attempt for ever. An attempt calls `is_up` when it is connected, and returns why that ended.
 
-        Raises ConfigurationError (see above), and whatever else than BrokerUnavailable an attempt raises.
+        Raises ConfigurationError (see above), and every other error of an attempt but BrokerUnavailable.
         """
         while True:
             try:
@@ -62,7 +62,7 @@ class Kept:
                 was_up = self.connected.is_set()
                 self.connected.clear()
             self._log_loss(str(reason), was_up=was_up)
-            # Not all at once, when a broker comes back.
+            # Processes must not all connect at once when a broker comes back.
             await asyncio.sleep(self._delay_s * (0.5 + 0.5 * self._chance()))
             self._delay_s = min(self._delay_s * 2, max(self._delay_s, self._settings.reconnect_delay_s_max))
 
@@ -77,7 +77,7 @@ class Kept:
         self.connected.set()
 
     def _log_loss(self, reason: str, *, was_up: bool) -> None:
-        """Log a change at once, and what goes on in the same way once a minute."""
+        """Log a change at once, and a lasting state once a minute."""
         self.reason = reason
         self._failures += 1
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""Where RabbitMQ keeps how far a lane has come: a queue of one message, the newest."""
+"""How RabbitMQ keeps how far a lane has come: in a queue of one message, the newest."""
 
 import structlog
 
@@ -25,5 +25,5 @@ async def read_mark(connection: AmqpConnection, lane: str) -> Mark | None:
 
 
 def send_mark(publisher: Publisher, lane: str, mark: Mark) -> None:
-    """Put the mark in the place of the one before. Without a confirm: the next one follows soon."""
+    """Replace the mark, without a confirm: the next one follows soon."""
     publisher.send(mark_queue_name(lane), mark_properties(), encode_mark(mark))

@@ -12,7 +12,7 @@ log = structlog.get_logger("consumer")
 
 
 class NotSent:
-    """Of one lane. Whoever waits finds his outcome in the command log."""
+    """Counts the unsent outcomes of one lane. Clients that wait find theirs in the command log."""
 
     def __init__(self, lane: str) -> None:
         self._lane = lane
@@ -21,7 +21,7 @@ class NotSent:
         self._warned_at_s: float | None = None
 
     def count(self, reply_to: str) -> None:
-        """One more; `reply_to` is where it should have gone."""
+        """Count one outcome; `reply_to` is where it should have gone."""
         self._counter.inc()
         self._unlogged += 1
         now_s = monotonic()

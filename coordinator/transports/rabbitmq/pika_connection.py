@@ -1,4 +1,4 @@
-"""pika's asyncio connection, and what we have to do otherwise."""
+"""pika's asyncio connection, with the parts that must work differently."""
 
 import struct
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from coordinator.protocol.wire import HEADER_MALFORMED
 _CONTENT = (pika.frame.Header, pika.frame.Body)
 _FRAME_BYTES = pika.spec.FRAME_HEADER_SIZE + pika.spec.FRAME_END_SIZE
 ADDED_BYTES_MAX = 1 << 16
-"""What the broker may add to the properties of a message, `x-delivery-count` or `x-death`. It divides them among no
-frames, so that those which were as large as one may be are a larger one when the message is delivered again."""
+"""How much the broker may add to the properties of a message, such as `x-delivery-count` or `x-death`. Properties are
+always one frame, so properties that just fitted into a frame exceed it when the message is delivered again."""
 
 
 class FrameTooLarge(ValueError):
@@ -27,16 +27,16 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika has no ty
     """One connection of pika's on the event loop's own transports."""
 
     closed_by_broker: ConnectionClosedByBroker | None = None
-    """What the broker said when it closed the connection. pika keeps it as text only, while it is opening."""
+    """The broker's reason for closing the connection. While the connection is opening, pika keeps it as text only."""
     _is_aborted = False
 
     @property
     def unsent_bytes(self) -> int:
-        """What the transport has not yet given to the socket."""
+        """How many bytes the transport has not yet given to the socket."""
         return 0 if self._transport is None else int(self._transport.get_write_buffer_size())
 
     def abort(self) -> None:
-        """Drop the socket without a word, or give the attempt up, whatever it waits for: pika would go on with it."""
+        """Drop the socket silently, or give the attempt up at any point: pika would go on with it."""
         if self._is_aborted or (self._transport is None and self._connection_workflow is None):
             return
         self._is_aborted = True
@@ -44,7 +44,7 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika has no ty
         self._terminate_stream(StreamLostError("aborted by us"))
 
     def _read_frame(self) -> tuple[int, Any]:
-        """A frame; one of properties that pika cannot decode becomes one that says so.
+        """Read a frame. If pika cannot decode its properties, the frame gets properties that say so.
 
         Anybody may publish, and pika raises on some headers that AMQP allows (an infinite float, a date beyond year
         9999, a type it does not know). The exception would end this connection and each one after it, at the same
@@ -68,14 +68,14 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika has no ty
         return read
 
     def _check_size(self) -> None:
-        """Not to wait for the rest of what is no frame: pika would, until no heartbeat has come for long enough."""
+        """Refuse an impossible frame size at once: pika would wait for the rest, until the heartbeat timeout."""
         kind, _, size = struct.unpack_from(">BHL", self._frame_buffer)
         added = ADDED_BYTES_MAX if kind == pika.spec.FRAME_HEADER else 0
         if size + _FRAME_BYTES > self.params.frame_max + added and not self._frame_buffer.startswith(b"AMQP"):
             raise InvalidFrameError(f"a frame of {size} bytes was announced; {self.params.frame_max} were agreed")
 
     def _process_frame(self, frame_value: Any) -> None:
-        """A frame of a message goes to its channel at once: pika would first look for callbacks that none can have."""
+        """Give a message's frame to its channel at once: pika would first look for callbacks, and there can be none."""
         if isinstance(frame_value, _CONTENT) or isinstance(
             getattr(frame_value, "method", None), pika.spec.Basic.Deliver
         ):
@@ -87,7 +87,7 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika has no ty
     def _output_marshaled_frames(self, marshaled_frames: Sequence[bytes]) -> None:
         """Hand the frames of one message over as one, so that no loop sends them one by one."""
         if len(marshaled_frames) > 1:
-            # The first is the method, the second the properties, which nothing divides among frames.
+            # The first is the method, the second the properties, which are always one frame.
             size = len(marshaled_frames[1])
             if size > self.params.frame_max:
                 raise FrameTooLarge(f"its properties take {size} bytes, and a frame {self.params.frame_max}")
@@ -98,7 +98,7 @@ class PikaConnection(AsyncioConnection):  # type: ignore[misc]  # pika has no ty
         super()._on_connection_close_from_broker(method_frame)
 
     def _proto_connection_lost(self, error: BaseException | None) -> None:
-        """pika takes a stream that ends without an error for one that it ended itself, and asserts its own reason."""
+        """Give a stream that ends without an error a reason: pika would assume that it ended the stream itself."""
         if error is None and not self._got_eof and self._error is None:
             error = ConnectionResetError("it ended without a word")
         super()._proto_connection_lost(error)

@@ -1,4 +1,4 @@
-"""AMQP properties: of what was received, as the wire protocol's envelope, and of what is published."""
+"""AMQP properties: those of received messages, as the wire protocol's envelope, and those of published ones."""
 
 from typing import Any, Final, Protocol
 
@@ -12,7 +12,7 @@ _TRANSIENT: Final = 1
 
 
 class Properties(Protocol):
-    """What an AMQP library makes of a message's properties."""
+    """A message's properties in the form of an AMQP library."""
 
     message_id: Any
     type: Any
@@ -21,7 +21,7 @@ class Properties(Protocol):
 
 
 def envelope_of(properties: Properties, exchange: str = "") -> Envelope:
-    """The properties that the protocol uses, whatever is in them, of a message that came through an exchange."""
+    """The properties that the protocol uses, unchecked, of a message that came through an exchange."""
     return Envelope(
         message_id=properties.message_id,
         type=properties.type,
@@ -56,12 +56,12 @@ def command_properties(
 
 
 def mark_properties() -> pika.BasicProperties:
-    """Those of what says how far a lane has come."""
+    """The properties of a mark."""
     return pika.BasicProperties(content_type=JSON_CONTENT, delivery_mode=PERSISTENT)
 
 
 def outcome_properties(correlation_id: str | None, *, is_pack: bool) -> pika.BasicProperties:
-    """Those of an outcome, or of a pack of them: whoever misses it finds it in the command log."""
+    """The properties of one or several outcomes: a client that misses one finds it in the command log."""
     return pika.BasicProperties(
         content_type=PACK_CONTENT if is_pack else JSON_CONTENT,
         correlation_id=correlation_id,

@@ -1,11 +1,11 @@
-"""A publisher that keeps itself connected, waits for confirms, and repeats in order what was not confirmed.
+"""A publisher that keeps itself connected, waits for confirms, and repeats unconfirmed messages in order.
 
 Its connection only publishes: a broker under a memory or disk alarm stops reading from connections that publish, and
 acknowledgements on the same one would stop with them.
 
 A message that makes the broker close the channel would do so again on each new connection, and take all others with
-it. So after such an end what waits is sent one by one, until the message that stood alone is known to be the cause: it
-fails, and the others go through.
+it. So after such an end the waiting messages are sent one by one, until the one that stood alone is known to be the
+cause: it fails, and the others go through.
 """
 
 import asyncio
@@ -29,8 +29,8 @@ from coordinator.transports.rabbitmq.refusals import ACCESS_REFUSED, BLAMED, NOT
 REFUSED_DELAY_S = 0.05
 """Pause before a message that a full queue refused is sent again."""
 UNSENT_BYTES_MAX = 16 << 20
-"""What is sent without a confirm is refused while so much waits for the broker to read on, as it does where a queue is
-slower than we are. Much more than a settlement's outcomes have as a rule, and little for a process."""
+"""Messages without a confirm are refused while this many bytes wait for the broker to read, as they do if a queue is
+slower than we are. This is much more than a settlement's outcomes usually have, and little for a process."""
 
 
 class _Unconfirmed:
@@ -63,14 +63,14 @@ class _Unconfirmed:
         self.times_sent = 0
 
     def refused(self, error: Exception) -> Exception:
-        """Why it was refused. If it was sent before, on a connection that was lost, the broker may have that one."""
+        """Why the message was refused. If it was sent before, on a lost connection, the broker may have that copy."""
         return error if self.times_sent <= 1 else OutcomeUnknown(f"{error}; sent before, it may have been taken")
 
 
 class Publisher:
     """Publishes persistent messages with confirms, and others without. Used within one event loop.
 
-    It is ready only while `exchanges` are there and take what it publishes; with `declares` it declares them itself.
+    It is ready only while `exchanges` exist and take its messages; with `declares` it declares them itself.
     With `answers` it also sends to RabbitMQ's direct reply-to.
     """
 
@@ -83,7 +83,7 @@ class Publisher:
         declares: bool = False,
         answers: bool = False,
     ) -> None:
-        # Whether or not the broker can be reached, an address that is none ends the process.
+        # A malformed address ends the process, whether or not the broker can be reached.
         self._address = broker_address(broker_parameters(settings, name))
         self._settings = settings
         self._name = name
@@ -105,12 +105,12 @@ class Publisher:
 
     @property
     def is_ready(self) -> bool:
-        """Connected, and the broker takes messages."""
+        """Whether it is connected, and the broker takes messages."""
         return self._confirmed is not None and self._connection is not None and not self._connection.is_blocked
 
     @property
     def is_blocked(self) -> bool:
-        """Connected, but the broker is under a memory or disk alarm and takes nothing."""
+        """Whether it is connected, but the broker is under a memory or disk alarm and takes nothing."""
         return self._connection is not None and self._connection.is_blocked
 
     @property
@@ -123,8 +123,7 @@ class Publisher:
     def start(self) -> "asyncio.Task[NoReturn]":
         """Connect in the background, and again whenever the connection is lost.
 
-        The task ends by a defect, or by a ConfigurationError: then nothing is published any more, and its process must
-        end too.
+        The task ends by a defect, or by a ConfigurationError: then it publishes no more, and its process must end too.
         """
         self._task = asyncio.create_task(self._kept.keep(self._serve), name=f"publisher {self._name}")
         return self._task
@@ -134,7 +133,7 @@ class Publisher:
         await self._kept.connected.wait()
 
     async def close(self) -> None:
-        """Disconnect. What is not confirmed fails with OutcomeUnknown, what was not sent with BrokerUnavailable."""
+        """Disconnect. Unconfirmed messages fail with OutcomeUnknown, unsent ones with BrokerUnavailable."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -154,12 +153,12 @@ class Publisher:
     ) -> "asyncio.Future[None]":
         """Publish; the future is done when the broker has the message safe on disk.
 
-        While there is no connection the message waits for one; it is sent again, in order, after a lost connection,
-        so that it may arrive twice. Cancelling the future stops that. The future fails with BrokerUnavailable when no
-        queue takes the message, with Overloaded when the queue is full, with OutcomeUnknown where an earlier sending
+        While there is no connection the message waits for one. It is sent again, in order, after a lost connection,
+        so it may arrive twice. Cancelling the future stops that. The future fails with BrokerUnavailable when no
+        queue takes the message, with Overloaded when the queue is full, with OutcomeUnknown if an earlier sending
         may have been taken; with `repeat_refused` the message is sent again instead, until the future is cancelled. It
-        fails with BrokerUnavailable when the exchange is not there or not ours to write to, and with InvalidCommand
-        when it cannot be put into a message or the broker refuses it.
+        fails with BrokerUnavailable if the exchange does not exist or we may not write to it, and with InvalidCommand
+        if it cannot be put into a message or the broker refuses it.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         waiting = _Unconfirmed(
@@ -177,8 +176,8 @@ class Publisher:
     def send(self, routing_key: str, properties: pika.BasicProperties, body: bytes) -> bool:
         """Publish to a queue by its name, without a confirm. Never raises.
 
-        False: nothing was sent. There is no connection, or the broker reads too slowly from it, or not at all; or this
-        makes no message, or the name is none to publish to: a stranger may have chosen it.
+        False: nothing was sent. There is no connection, or the broker reads too slowly from it, or not at all; or the
+        body or the name, which a stranger may have chosen, cannot be published.
         """
         connection = self._connection
         if self._plain is None or connection is None:
@@ -215,7 +214,7 @@ class Publisher:
         self._next_tag += 1
 
     def _send_next(self) -> None:
-        """While the cause of a closed channel is looked for: the next one, once the one before is confirmed."""
+        """Send the next message once the one before is confirmed, while the cause of a closed channel is looked for."""
         while self._one_by_one is not None and self._confirmed is not None and not self._by_tag:
             if not self._one_by_one:
                 self._one_by_one = None
@@ -227,7 +226,7 @@ class Publisher:
                 self._send(self._confirmed, waiting)
 
     async def _serve(self) -> BrokerUnavailable:
-        """Connect, repeat what was not confirmed, and stay until the connection is lost."""
+        """Connect, repeat unconfirmed messages, and stay until the connection is lost."""
         connection = await AmqpConnection.open(self._settings, self._name)
         try:
             await self._begin(connection)
@@ -262,7 +261,7 @@ class Publisher:
         self._repeat_all(confirmed.raw)
 
     def _repeat_all(self, confirmed: Channel) -> None:
-        """What was not confirmed, in order."""
+        """Repeat the unconfirmed messages, in order."""
         for waiting in [waiting for waiting in self._waiting.values() if waiting.future.cancelled()]:
             del self._waiting[waiting.number]
         if self._must_find_cause:
@@ -274,9 +273,9 @@ class Publisher:
                 self._send(confirmed, waiting)
 
     def _blame(self, reason: ClosedByBroker) -> None:
-        """The broker closed the channel or the connection: find out which message was the cause."""
+        """The broker closed the channel or the connection: find the message that was the cause."""
         if reason.reply_code in (ACCESS_REFUSED, NOT_FOUND) and reason.exchange is not None:
-            # What was sent before the one that was refused may have been taken.
+            # Messages that were sent before the refused one may have been taken.
             is_certain = len(self._by_tag) == 1
             for waiting in [each for each in self._waiting.values() if each.exchange == reason.exchange]:
                 kind = BrokerUnavailable if is_certain and waiting.times_sent <= 1 else OutcomeUnknown
@@ -286,7 +285,7 @@ class Publisher:
                     kind(f"nothing can be published to exchange {reason.exchange}: {reason}"),
                 )
         elif reason.reply_code in BLAMED:
-            # What is sent without a confirm may have ended the connection, but not this channel.
+            # A message without a confirm may have ended the connection, but not this channel.
             is_sure = reason.channel_number is not None or self._one_by_one is not None
             if len(self._by_tag) == 1 and is_sure:
                 self._refuse(next(iter(self._by_tag.values())), str(reason))
@@ -294,7 +293,7 @@ class Publisher:
                 self._must_find_cause = True
 
     def _fail_all(self, error: Exception) -> None:
-        """The broker does not let us publish: nobody is to wait for that to change."""
+        """The broker does not let us publish: fail all messages, since that will not change."""
         for waiting in self._waiting.values():
             kind = OutcomeUnknown if waiting.times_sent else BrokerUnavailable
             _fail(waiting.future, kind(str(error)))

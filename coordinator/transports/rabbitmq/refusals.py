@@ -1,4 +1,4 @@
-"""What the broker says when it ends a channel or a connection, as errors of ours."""
+"""Turns the broker's reasons for ending a channel or a connection into our errors."""
 
 import re
 import ssl
@@ -19,12 +19,12 @@ NOT_IMPLEMENTED: Final = 540
 BLAMED: Final = frozenset(
     {311, ACCESS_REFUSED, NOT_FOUND, PRECONDITION_FAILED, 501, 502, 503, 504, 505, NOT_IMPLEMENTED}
 )
-"""Reply codes that answer something that was sent, and would answer it again."""
+"""Reply codes that answer a message that was sent, and would answer it again."""
 
 _RIGHTS = {
     ("exchange_declare", "exchange"): "configure",
     ("queue_declare", "queue"): "configure",
-    # Of the exchange for the queue's dead letters.
+    # The right to the exchange for the queue's dead letters.
     ("queue_declare", "exchange"): "write to",
     ("queue_bind", "queue"): "write to",
     ("queue_bind", "exchange"): "read from",
@@ -33,14 +33,14 @@ _RIGHTS = {
     ("basic_consume", "queue"): "read from",
     ("confirm_delivery", "exchange"): "write to",
 }
-"""Which right a refused method needs of what was refused: RabbitMQ names it from 3.13 on only."""
+"""The right that a refused method needs: RabbitMQ names it only from 3.13 on."""
 
 _RESOURCE = re.compile(r"(queue|exchange) '([^']*)'")
 
 
 class ClosedByBroker(BrokerUnavailable):
     """The broker ended a channel, or the connection, and said why. `exchange` is the one that it named, if any;
-    without a `channel_number` it was the connection."""
+    without a `channel_number` the connection was ended."""
 
     def __init__(self, message: str, reply_code: int, text: str, channel_number: int | None = None) -> None:
         super().__init__(message)
@@ -61,7 +61,7 @@ def channel_closed(
 
 
 def refused(parameters: pika.ConnectionParameters, error: ChannelClosedByBroker, method: str) -> Exception:
-    """Why `method` was not answered. A ConfigurationError where repeating it would make no difference."""
+    """Why `method` was not answered. A ConfigurationError if repeating it would make no difference."""
     code, text = error.reply_code, str(error.reply_text)
     where = f"RabbitMQ at {broker_address(parameters)}"
     if code == ACCESS_REFUSED:
@@ -79,7 +79,7 @@ def refused(parameters: pika.ConnectionParameters, error: ChannelClosedByBroker,
 
 
 def not_connected(parameters: pika.ConnectionParameters, error: BaseException | str) -> Exception:
-    """Why a connection could not be opened. A ConfigurationError where another attempt makes no difference."""
+    """Why a connection could not be opened. A ConfigurationError if another attempt would make no difference."""
     where = f"RabbitMQ at {broker_address(parameters)}"
     cause = innermost(error)
     if isinstance(cause, ConnectionClosedByBroker):
@@ -100,7 +100,7 @@ def not_connected(parameters: pika.ConnectionParameters, error: BaseException | 
 
 
 def connection_lost(parameters: pika.ConnectionParameters, error: BaseException) -> BrokerUnavailable:
-    """Why a connection that was open is open no more."""
+    """Why a connection that was open is no longer open."""
     where = f"RabbitMQ at {broker_address(parameters)}"
     if isinstance(error, ConnectionClosedByBroker):
         code, text = error.reply_code, str(error.reply_text)
@@ -109,7 +109,7 @@ def connection_lost(parameters: pika.ConnectionParameters, error: BaseException)
 
 
 def innermost(error: BaseException | str) -> BaseException | str:
-    """pika nests the reason; the innermost one says most."""
+    """The innermost reason: pika nests them, and this one says most."""
     if isinstance(error, BaseException):
         nested = [*error.args, getattr(error, "exception", None), *getattr(error, "exceptions", ())]
         inner = [each for each in nested if isinstance(each, BaseException)]

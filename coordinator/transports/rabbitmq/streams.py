@@ -15,7 +15,7 @@ from pika.adapters.asyncio_connection import _AsyncioIOServicesAdapter
 from pika.adapters.utils.nbio_interface import AbstractIOReference, AbstractStreamProtocol, AbstractStreamTransport
 
 FEED_BYTES_MAX = 4096
-"""pika is given so much at a time, as by its own transport: it copies what it has not parsed once per frame."""
+"""How many bytes pika is given at a time, as by its own transport: it copies unparsed bytes once per frame."""
 
 _OnDone = Callable[[Any], None]
 _Linked = tuple[AbstractStreamTransport, AbstractStreamProtocol]
@@ -24,14 +24,14 @@ _Linked = tuple[AbstractStreamTransport, AbstractStreamProtocol]
 class LoopStreams(_AsyncioIOServicesAdapter):  # type: ignore[misc]  # pika has no types
     """pika's I/O services on the running loop, with another transport. To be given as `custom_ioloop`.
 
-    One for each connection. Once it is given up nothing of it goes on: what pika cancels may be done already and about
-    to say so, and pika would then go on to connect for nobody.
+    There is one for each connection. Once it is given up, all of it stops: a step that pika cancels may be done already
+    and about to call back, and pika would then go on to connect for nobody.
     """
 
     _is_given_up = False
 
     def give_up(self) -> None:
-        """Say no more of what is done from here on."""
+        """Stop all callbacks from here on."""
         self._is_given_up = True
 
     def getaddrinfo(self, *arguments: Any, on_done: _OnDone, **options: Any) -> AbstractIOReference:
@@ -57,7 +57,7 @@ class LoopStreams(_AsyncioIOServicesAdapter):  # type: ignore[misc]  # pika has 
         ssl_context: ssl.SSLContext | None = None,
         server_hostname: str | None = None,
     ) -> AbstractIOReference:
-        """Put a transport, with TLS if there is a context, on a connected socket, which is its own from now on."""
+        """Put a transport, with TLS if there is a context, on a connected socket, which it owns from now on."""
         host = server_hostname if ssl_context is not None else None
         return _Linking(_link(protocol_factory(), sock, ssl_context, host), sock, on_done)
 
@@ -72,7 +72,7 @@ async def _link(
     await asyncio.get_running_loop().create_connection(
         lambda: stream, sock=sock, ssl=ssl_context, server_hostname=server_hostname
     )
-    # Not before, so that the first answer finds a caller who knows of the stream.
+    # Begin only now, so that the first answer finds a caller that knows the stream.
     try:
         stream.begin()
     except BaseException:
@@ -91,7 +91,7 @@ class _Stream(asyncio.Protocol, AbstractStreamTransport):  # type: ignore[misc]
         self._error: BaseException | None = None
 
     def begin(self) -> None:
-        """Have pika speak first, as AMQP's clients do. Raises OSError when the connection is gone already."""
+        """Have pika speak first, as AMQP's clients do. Raises OSError if the connection is gone already."""
         if self._transport is None:
             raise ConnectionResetError("the connection was lost at once") from self._error
         self._has_begun = True
@@ -113,7 +113,7 @@ class _Stream(asyncio.Protocol, AbstractStreamTransport):  # type: ignore[misc]
     def eof_received(self) -> None:
         if self._has_begun:
             self._protocol.eof_received()
-        # Not left to the loop, which would first send what it has buffered.
+        # Close the socket ourselves: the loop would first send its buffer.
         self.abort()
 
     def connection_lost(self, error: BaseException | None) -> None:
@@ -123,7 +123,7 @@ class _Stream(asyncio.Protocol, AbstractStreamTransport):  # type: ignore[misc]
             self._protocol.connection_lost(self._error)
 
     def abort(self) -> None:
-        """Drop the socket without a word; pika learns of it in a later turn of the loop."""
+        """Drop the socket silently; pika learns of it in a later turn of the loop."""
         if self._transport is not None:
             self._transport.abort()
 
@@ -154,7 +154,7 @@ class _Linking(AbstractIOReference):  # type: ignore[misc]
         self._task.add_done_callback(self._finish)
 
     def cancel(self) -> bool:
-        """Have nothing of it; False: it is too late for that."""
+        """Cancel the setup; False: it is too late for that."""
         if self._is_over:
             return False
         self._is_over = True
@@ -165,7 +165,7 @@ class _Linking(AbstractIOReference):  # type: ignore[misc]
         error = None if task.cancelled() else task.exception()
         is_linked = error is None and not task.cancelled()
         if not is_linked:
-            # No transport closes it, least of all when the task was cancelled before its first step.
+            # No transport has it yet to close it, for example when the task was cancelled before its first step.
             self._sock.close()
         if self._is_over:
             if is_linked:

@@ -2,7 +2,7 @@
 
 - A quorum queue is replicated and synced to disk before it confirms.
 - Single active consumer: RabbitMQ delivers to one consumer and moves on to a standby when that one is gone.
-- `reject-publish` refuses what the queue cannot hold instead of dropping its oldest commands.
+- `reject-publish` refuses commands that the queue has no room for, instead of dropping its oldest ones.
 - The delivery limit must be a very large number: `-1` drops deliveries on RabbitMQ 3.10 at the first crash, unset moves
   a returned delivery to the end of the queue there, and 4.x defaults to 20 and then drops.
 """
@@ -13,16 +13,16 @@ from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY_PREFIX
 
 WRITES_EXCHANGE: Final = "writes"
-"""Open to whoever may write at all."""
+"""The exchange for everybody who may write at all."""
 SYSTEM_EXCHANGE: Final = "writes.system"
-"""What the system says to itself, and what operators say. Its write permission makes the difference."""
+"""The exchange for the system's own commands, and for operators'. Its write permission makes the difference."""
 DEAD_EXCHANGE: Final = "writes.dead"
 QUEUE_PREFIX: Final = "writes."
 DELIVERY_LIMIT: Final = 1_000_000_000
 
 
 def queue_name(key: str) -> str:
-    """The queue of what is published with a routing key: a lane's commands, or a service's effects."""
+    """The queue for a routing key: for a lane's commands, or for a service's effects."""
     return key if key.startswith(EFFECTS_PREFIX) else f"{QUEUE_PREFIX}{key}"
 
 
@@ -37,10 +37,10 @@ def mark_queue_name(lane: str) -> str:
 
 
 def takes_outcomes(queue: str) -> bool:
-    """Whether outcomes may be sent to a queue of this name, which whoever sent the command has chosen.
+    """Whether outcomes may be sent to a queue of this name, which the sender of the command has chosen.
 
-    They are sent with the lane's rights: not to the queues of lanes and effects, and of the names that RabbitMQ itself
-    reads only to those of its direct reply-to, which the publisher looks at.
+    They are sent with the lane's rights. So none goes to the queues of lanes and effects. Among the names that RabbitMQ
+    itself reads, only those of its direct reply-to are allowed; the publisher checks them.
     """
     return queue.startswith(DIRECT_REPLY_PREFIX) or not queue.startswith(
         (QUEUE_PREFIX, EFFECTS_PREFIX, "amq.rabbitmq.")
@@ -48,7 +48,7 @@ def takes_outcomes(queue: str) -> bool:
 
 
 def effects_queue_arguments(bytes_max: int) -> dict[str, str | int | bool]:
-    """The arguments of a queue of effects. Nothing orders them, so any number of workers consume it."""
+    """The arguments of a queue of effects. Effects have no order, so any number of workers consume it."""
     return {
         "x-queue-type": "quorum",
         "x-overflow": "reject-publish",

@@ -43,7 +43,7 @@ from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXC
 
 REPLY_QUEUE_EXPIRES_MS = 60_000
 UNSETTLED_MAX = 100_000
-"""Commands of which this process remembers that their outcomes are still to come."""
+"""How many commands this process remembers whose outcomes are still to come."""
 LOOKUPS_AT_ONCE = 8
 LOOKUPS_S = 1.0
 """How long the log is asked for the outcomes of one message, however many there are: their time to wait is over."""
@@ -58,16 +58,16 @@ class RabbitWrites:
 
     Commands that are issued in the same turn of the event loop travel as one message, in their order. Outcomes come to
     a queue of this process's own. It outlives a lost connection by a minute; an outcome that is lost all the same is
-    read from the command log, where `log` is given.
+    read from the command log, if `log` is given.
 
     With `in_order` this is a publisher session: commands of one lane are applied in the order in which they were
-    issued here, even when the broker refused one and took the next, or the connection was lost in between. Should one
-    not be confirmed in time (OutcomeUnknown), those after it wait for the lane to give it up.
+    issued here, even if the broker refused one and took the next, or the connection was lost in between. If one is not
+    confirmed in time (OutcomeUnknown), the commands after it wait for the lane to give it up.
 
-    `async with RabbitWrites(...) as writes:` starts it, waits until it is connected, and closes it. A gateway, which is
-    to live without a broker too, calls `start`, and ends when `failed` does.
+    `async with RabbitWrites(...) as writes:` starts it, waits until it is connected, and closes it. A gateway, which
+    must also live without a broker, calls `start`, and ends when `failed` does.
 
-    With `is_system` it may also issue what only the system says, and is ready only where it has the right to.
+    With `is_system` it may also issue the system's own commands, and is ready only if it has the right to.
     """
 
     def __init__(
@@ -98,10 +98,10 @@ class RabbitWrites:
         self._issued: defaultdict[str, list[InFlight]] = defaultdict(list)
         self._by_id: dict[str, InFlight] = {}
         self._by_correlation: dict[str, tuple[str, InFlight]] = {}
-        # The ids of those whose outcomes are still to come, and their lanes.
+        # The ids of commands whose outcomes are still to come, and their lanes.
         self._unsettled: dict[str, str] = {}
         self._unanswered: dict[str, str] = {}
-        # Of each lane of which some of them were forgotten: the message by whose outcome theirs have come.
+        # By lane, if some were forgotten: when this message has its outcome, the forgotten ones have theirs.
         self._forgotten_until: dict[str, int] = {}
         self._number = 0
         self._task: asyncio.Task[NoReturn] | None = None
@@ -110,7 +110,7 @@ class RabbitWrites:
 
     @property
     def connected(self) -> bool:
-        """The broker takes commands and returns outcomes."""
+        """Whether the broker takes commands and returns outcomes."""
         return self._publisher.is_ready and self._replies.connected.is_set()
 
     @property
@@ -120,13 +120,13 @@ class RabbitWrites:
 
     @property
     def in_flight(self) -> int:
-        """Commands that somebody waits for."""
+        """How many commands callers wait for."""
         return self._in_flight
 
     def pending(self, command_id: str) -> bool | None:
         """Whether this process issued the command and has not seen its outcome yet.
 
-        None: it does not know, since there are more of them than it remembers.
+        None: it does not know, since it has issued more of them than it remembers.
         """
         if command_id in self._unsettled:
             return True
@@ -141,7 +141,7 @@ class RabbitWrites:
         """Return once commands can be issued.
 
         Raises BrokerUnavailable after that time, with the last reason, and ConfigurationError as soon as the broker
-        says what more attempts would not change.
+        gives a reason that more attempts would not change.
         """
         connected = asyncio.ensure_future(self._wait_connected())
         failed = asyncio.ensure_future(self.failed())
@@ -157,7 +157,7 @@ class RabbitWrites:
             await asyncio.gather(connected, failed, return_exceptions=True)
 
     async def failed(self) -> NoReturn:
-        """Raise what ended a connection for good: a ConfigurationError, or a defect. The process is to end then."""
+        """Raise the error that ended a connection for good: a ConfigurationError, or a defect. End the process then."""
         tasks = [task for task in (self._publishing, self._task) if task is not None]
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
@@ -183,7 +183,7 @@ class RabbitWrites:
         await self.close()
 
     async def close(self) -> None:
-        """Disconnect. Commands that are confirmed are settled all the same; nobody here learns of it."""
+        """Disconnect. Confirmed commands are settled all the same; this process does not learn of it."""
         tasks = [task for task in (self._task, *self._lookups) if task is not None]
         for task in tasks:
             task.cancel()
@@ -221,22 +221,22 @@ class RabbitWrites:
         return outcome
 
     def _publish_issued(self, lane: str) -> None:
-        """Publish what was issued since the loop's last turn."""
+        """Publish the commands that were issued since the loop's last turn."""
         issued = self._issued.pop(lane)
         if self._session is None:
-            # In a session those that nobody waits for any more must come too, or their numbers would be missing.
+            # In a session, commands that no caller waits for any more must come too, or their numbers would be missing.
             issued = [entry for entry in issued if not entry.outcome.done()]
         for entries, is_alone in packs_of(issued, self._is_expected):
             try:
                 self._publish(lane, entries, is_alone=is_alone)
-            except Exception as error:  # noqa: BLE001  # whoever issued it gets it, as by a call
+            except Exception as error:  # noqa: BLE001  # its issuer gets the error, as from a call
                 for entry in entries:
                     entry.fail(error)
 
     def _is_expected(self, command_id: str) -> bool:
-        """Whether the outcome of a command of this id may come, issued just now or given up by whoever waited.
+        """Whether the outcome of a command with this id may come, issued just now or given up by its caller.
 
-        Of those that were too many to remember it may be any, to whichever lane they went.
+        If some were forgotten because there were too many, it may be any of those, of any lane.
         """
         return bool(self._forgotten_until) or command_id in self._by_id or command_id in self._unanswered
 
@@ -249,7 +249,7 @@ class RabbitWrites:
         is_pack = len(entries) > 1
         headers = {} if is_pack else headers_of(first)
         if is_alone:
-            # Its id is under way already, perhaps with another content: the correlation tells their outcomes apart.
+            # The id is under way already, perhaps with other content: the correlation id tells their outcomes apart.
             self._by_correlation[correlation_id] = (lane, entries[0])
         else:
             headers[HEADER_REPLY_PACKS] = True
@@ -317,7 +317,7 @@ class RabbitWrites:
                             entry.outcome.set_result(from_log(found, replayed=False))
         except (TimeoutError, DatabaseUnavailable):
             pass
-        except Exception:  # such as an entry of another release: whoever waits must not wait for ever
+        except Exception:  # such as an entry of another release: the caller must not wait for ever
             log.exception("log_unreadable")
         self._give_up(waiting)
 
@@ -326,7 +326,7 @@ class RabbitWrites:
             entry.fail(CommandPending(entry.command_id))
 
     def _forget(self, lane: str, entry: InFlight) -> None:
-        """Nobody waits for this command any more."""
+        """No caller waits for this command any more."""
         self._in_flight -= 1
         self._by_correlation.pop(entry.correlation_id or "", None)
         if self._by_id.get(entry.command_id) is entry:
@@ -340,7 +340,7 @@ class RabbitWrites:
             entry.pack.forget()
 
     def _shorten(self, ids: dict[str, str]) -> None:
-        """Forget the oldest beyond the limit. Their outcomes come before that of what is published from now on."""
+        """Forget the oldest beyond the limit. Their outcomes come before those of later commands."""
         while len(ids) > UNSETTLED_MAX:
             lane = ids.pop(next(iter(ids)))
             self._forgotten_until[lane] = self._number + 1
@@ -375,7 +375,7 @@ class RabbitWrites:
         correlation_id = properties.correlation_id
         lane, alone = (None, None) if is_pack else self._by_correlation.get(correlation_id or "", (None, None))
         if lane in self._forgotten_until and int(correlation_id) >= self._forgotten_until[lane]:
-            # A lane's outcomes come in its order. One of what was parked does not, but tells its message.
+            # A lane's outcomes come in its order, except that of a parked command, which names its message.
             del self._forgotten_until[lane]
         for outcome in outcomes:
             self._unsettled.pop(outcome.command_id or "", None)

@@ -1,1 +1,1 @@
-"""Effects over RabbitMQ: their queue, and those where they wait for the next attempt."""
+"""Effects over RabbitMQ: their queue, and the queues where they wait for the next attempt."""

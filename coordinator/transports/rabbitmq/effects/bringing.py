@@ -1,4 +1,4 @@
-"""What an effect worker publishes: results, what it could make nothing of, and effects that are put back."""
+"""The messages of an effect worker: results, unreadable effects, and effects that are put back."""
 
 import asyncio
 import math
@@ -37,7 +37,7 @@ class Bringing:
         self._logged_at: dict[str, float] = {}
 
     async def bury(self, dead: DeadEffect, copy: str) -> None:
-        """Bring to the lane what nothing could be made of. `copy` tells its deliveries from those of a replay."""
+        """Bring an unreadable effect to the lane. `copy` tells its deliveries from those of a replay."""
         log_dead(dead)
         await self.bring(dead, dead_effect_id(self._service, dead, copy), self._service)
         DEAD.labels(self._service).inc()
@@ -45,7 +45,7 @@ class Bringing:
     async def put_back(
         self, message: CommandMessage, attempted: Attempted, emitted_at_s: int | None, delay_s: float
     ) -> bool:
-        """Have the effect come again, about so much later, and to any worker. False: no queue takes it now."""
+        """Have the effect come again after about this delay, to any worker. False: no queue takes it now."""
         target = retry_key(self._service, delay_s)
         properties = _carrying(message, attempted, emitted_at_s)
         properties.headers[HEADER_PUT_BACK_AT] = int(time.time() * 1000)
@@ -86,7 +86,7 @@ class Bringing:
         body: bytes,
         details: Mapping[str, str | None],
     ) -> None:
-        """Until a queue has taken it, with pauses that grow."""
+        """Publish until a queue has taken the message, with pauses that grow."""
         pause_s = self._pause_s
         while True:
             try:
@@ -99,7 +99,7 @@ class Bringing:
                 return
 
     def _warn(self, event: str, target: str, error: Unavailable, **details: str | None) -> None:
-        """Once a minute for each target."""
+        """Log a warning, once a minute for each target."""
         now = time.monotonic()
         if now - self._logged_at.get(target, -math.inf) >= _LINE_S:
             self._logged_at[target] = now

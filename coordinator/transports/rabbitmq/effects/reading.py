@@ -1,4 +1,4 @@
-"""What a delivery of a queue of effects says. Nothing here raises, whatever was published."""
+"""Reading the deliveries of a queue of effects. No function here raises, whatever was published."""
 
 import time
 from typing import Any
@@ -16,9 +16,9 @@ _TIME_S_MAX = 1 << 40
 
 
 def effect_of(method: Any, properties: pika.BasicProperties, body: bytes) -> CommandMessage:
-    """One effect; what is wrong with the message is its `defect`."""
+    """One effect; a fault of the message is its `defect`."""
     if method.exchange != SYSTEM_EXCHANGE:
-        # Only lanes ask for effects, and they do it there. The id and the type are whatever a stranger says they are.
+        # Only lanes ask for effects, through `writes.system`. Here a stranger chose the id and the type.
         # An operator may know better, since earlier releases sent effects through `writes`.
         claimed = f"{str(properties.type)[:100]!r} {str(properties.message_id)[:100]!r}"
         exchange = f"the exchange {str(method.exchange)[:100]!r}" if method.exchange else "the default exchange"
@@ -29,7 +29,7 @@ def effect_of(method: Any, properties: pika.BasicProperties, body: bytes) -> Com
 
 
 def known_of(properties: pika.BasicProperties, *, is_again: bool) -> tuple[Attempted, str]:
-    """What is known of the attempts, and what tells this copy's dead letter from that of a later replay.
+    """The record of the attempts, and the mark that tells this copy's dead letter from that of a later replay.
 
     `is_again`: it was delivered before, to a worker that may have made a call.
     """
@@ -47,20 +47,20 @@ def known_of(properties: pika.BasicProperties, *, is_again: bool) -> tuple[Attem
 
 
 def emitted_at_s(properties: pika.BasicProperties) -> int | None:
-    """When its lane emitted the effect; None: earlier releases did not say so of every message."""
+    """When its lane emitted the effect; None: a message of an earlier release may not say."""
     timestamp = properties.timestamp
     return timestamp if isinstance(timestamp, int) and 0 < timestamp < _TIME_S_MAX else None
 
 
 def headers_of(properties: pika.BasicProperties) -> dict[str, Any]:
-    """Those of a delivery, which may have none."""
+    """The headers of a delivery, which may have none."""
     return properties.headers if isinstance(properties.headers, dict) else {}
 
 
 def _decoded(properties: pika.BasicProperties, exchange: str, body: bytes) -> CommandMessage:
     try:
         messages = decode(envelope_of(properties, exchange), body)
-    except Exception as error:  # noqa: BLE001  # whatever a decoder does, the message is settled
+    except Exception as error:  # noqa: BLE001  # a decoder may fail in any way; the message is settled
         text = f"it cannot be read: {type(error).__name__}: {error}"
         return CommandMessage(command_id=None, type=None, arguments=body, defect=Defect("malformed_effect", text))
     if len(messages) == 1:

@@ -1,9 +1,9 @@
-"""Where effects wait for their next attempt: durable queues, one for each length of time, whose time the workers keep.
+"""The queues where effects wait for their next attempt: durable, one for each wait; the workers keep the time.
 
-They have no time to live and no dead-letter exchange. RabbitMQ would publish what it takes out of a queue as the
-system's, whoever put it in; and one malformed header of a stranger's, in any queue, ends the part of RabbitMQ 3.10
-that does so. Instead each worker holds the first deliveries unacknowledged until they are due (returning.py). Within
-one queue all wait equally long, so that the first is the first that is due.
+They have no time to live and no dead-letter exchange. RabbitMQ would publish the messages that it takes out of a queue
+as the system's, whoever put them in. And a stranger can end that part of RabbitMQ 3.10 with one malformed header, in
+any queue. Instead each worker holds the first deliveries unacknowledged until they are due (returning.py). Within one
+queue all effects wait equally long, so that the first is the first that is due.
 
 A longer pause is made of several: RabbitMQ closes a channel whose deliveries are unacknowledged for 30 minutes.
 """
@@ -20,7 +20,7 @@ HEADER_PUT_BACK_AT: Final = "put-back-at-ms"
 
 
 def retry_key(service: str, delay_s: float) -> str:
-    """The routing key, and queue, of the longest wait that is not above `delay_s`, or of the shortest there is."""
+    """The routing key, and queue, of the longest wait up to `delay_s`, or else of the shortest wait."""
     fitting = [name for name, length_s in DELAYS_S.items() if length_s <= delay_s] or list(DELAYS_S)[:1]
     return f"{queue_name(effects_key(service))}.retry.{fitting[-1]}"
 
@@ -36,7 +36,7 @@ async def declare_retry_queues(channel: AmqpChannel, service: str, bytes_max: in
 
 
 def wait_s(headers: Mapping[str, Any], length_s: float, now_s: float) -> float:
-    """How long a delivery is to be held. Never longer than its queue's wait, whatever clocks and headers say."""
+    """How long to hold a delivery. Never longer than its queue's wait, whatever clocks and headers say."""
     put_back_at_ms = headers.get(HEADER_PUT_BACK_AT)
     if not isinstance(put_back_at_ms, int):
         return length_s

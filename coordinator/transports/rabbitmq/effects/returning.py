@@ -1,11 +1,11 @@
 """Brings effects that were put back to their worker again, once they are due.
 
-Each delivery of a retry queue is held unacknowledged, then published to the effects' queue, and then acknowledged. Who
-stops or dies before leaves it to another worker, for whom it is due at the same time. A crash between publishing and
-acknowledging makes two copies, which effects can bear (worker.py).
+Each delivery of a retry queue is held unacknowledged, then published to the effects' queue, and then acknowledged. A
+worker that stops or dies before that leaves it to another worker, for which it is due at the same time. A crash between
+publishing and acknowledging makes two copies, which effects can bear (worker.py).
 
-What did not come through `writes.system` is nobody's effect, and becomes a dead letter as in the effects' queue: here
-it would get the system's word.
+A message that did not come through `writes.system` is not a lane's effect, and becomes a dead letter, as in the
+effects' queue: if it were published from here, it would pass as the system's own.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from coordinator.transports.rabbitmq.effects.reading import effect_of, emitted_a
 from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, declare_retry_queues, retry_key, wait_s
 
 _HELD_MAX: Final = 100
-"""How many deliveries of one queue a worker holds. Those behind them are due later."""
+"""How many deliveries of one queue a worker holds. The deliveries behind them are due later."""
 
 log = structlog.get_logger("effects")
 
@@ -34,7 +34,7 @@ log = structlog.get_logger("effects")
 class Returning:
     """The retry queues of one service, on one connection after another. Used within one event loop.
 
-    `on_defect` is told what a task raised unforeseen. `pause` waits for so many seconds.
+    `on_defect` takes the unforeseen error of a task. `pause` waits for a number of seconds.
     """
 
     def __init__(
@@ -57,23 +57,23 @@ class Returning:
         """Declare and consume the queues. Raises as `AmqpChannel.call`."""
         channel = await connection.channel()
         await declare_retry_queues(channel, self._service, bytes_max)
-        # RabbitMQ counts it for each consumer of the channel by itself.
+        # RabbitMQ counts the prefetch for each consumer of the channel by itself.
         await channel.call(channel.raw.basic_qos, prefetch_count=_HELD_MAX)
         for length_s in DELAYS_S.values():
             await channel.consume(retry_key(self._service, length_s), self._taking(channel, length_s))
 
     def leave(self) -> None:
-        """The connection is gone, and another worker gets what was held."""
+        """The connection is gone, and another worker gets the held deliveries."""
         for task in self._held:
             task.cancel()
 
     def stop(self) -> None:
-        """Leave what is held, and take nothing any more."""
+        """Leave the held deliveries, and take no more."""
         self._is_stopped = True
         self.leave()
 
     async def close(self) -> None:
-        """As `stop`, and return once nothing of it runs."""
+        """As `stop`, and return once its tasks have ended."""
         self.stop()
         await asyncio.gather(*self._held, return_exceptions=True)
 
@@ -83,7 +83,7 @@ class Returning:
     def take(
         self, channel: AmqpChannel, length_s: float, method: Any, properties: pika.BasicProperties, body: bytes
     ) -> None:
-        """One delivery of the queue with this wait."""
+        """Take one delivery of the queue with this wait."""
         if self._is_stopped:
             return
         task = asyncio.create_task(self._hold(channel, length_s, method, properties, body))
@@ -94,7 +94,7 @@ class Returning:
         self, channel: AmqpChannel, length_s: float, method: Any, properties: pika.BasicProperties, body: bytes
     ) -> None:
         message = effect_of(method, properties, body)
-        # Who held it before has made no call.
+        # A worker that held it before has made no call.
         attempted, copy = known_of(properties, is_again=False)
         if message.defect is not None:
             await self._bringing.bury(dead_effect(message, message.defect), copy)

@@ -26,7 +26,7 @@ log = structlog.get_logger("effects")
 
 
 class RabbitEffects:
-    """Implements `EffectTransport`. A worker has so many effects at a time as its `prefetch`."""
+    """Implements `EffectTransport`. A worker has at most `prefetch` effects at a time."""
 
     def __init__(self, service: str, broker: BrokerSettings, prefetch: int, publisher: Publisher | None = None) -> None:
         self._service = service
@@ -88,7 +88,7 @@ class RabbitEffects:
         await self._publisher.close()
 
     async def _consume(self) -> BrokerUnavailable:
-        """Consume until the connection is lost; declare first what may have been deleted meanwhile."""
+        """Consume until the connection is lost; first declare the queues again, which may have been deleted."""
         connection = await AmqpConnection.open(self._broker, f"effects {self._service}")
         returning = self._returning
         try:
