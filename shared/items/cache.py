@@ -1,4 +1,4 @@
-"""Items in Redis: where they are kept, and the two sides of their cache (coordinator/cache)."""
+"""Items in Redis: their keys, and the two sides of their cache (coordinator/cache)."""
 
 from typing import Final, TypeAlias
 
@@ -12,7 +12,7 @@ ItemCache: TypeAlias = RowCache[Item]
 
 
 def cache_key(item_id: int | str) -> str:
-    """Where an item is kept."""
+    """The key of an item."""
     return f"item:{item_id}"
 
 

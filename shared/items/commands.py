@@ -23,7 +23,7 @@ class CreateItem(Command, frozen=True, kw_only=True):
 
 
 class UpdateItem(Command, frozen=True, kw_only=True):
-    """Change what is given. Rejected: `item_not_found`, `version_conflict`."""
+    """Change the given fields. Rejected: `item_not_found`, `version_conflict`."""
 
     type: ClassVar[str] = "items.update"
 
@@ -35,7 +35,7 @@ class UpdateItem(Command, frozen=True, kw_only=True):
 
 
 class QuoteItem(Command, frozen=True, kw_only=True):
-    """Tell an item's price, in the lane's order. Rejected: `item_not_found`."""
+    """Return an item's price, in the lane's order. Rejected: `item_not_found`."""
 
     type: ClassVar[str] = "items.quote"
 
@@ -52,7 +52,7 @@ class Quote(Struct, frozen=True, kw_only=True):
 
 
 class ReserveItem(Command, frozen=True, kw_only=True):
-    """Set a part of the stock aside, on the condition of a price if one is given.
+    """Set a part of the stock aside, if a price is given only at that price.
 
     Rejected: `item_not_found`, `out_of_stock`, `price_changed`, `version_conflict`.
     """

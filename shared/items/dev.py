@@ -1,4 +1,4 @@
-"""What items want of a developer's machine: MongoDB, and Redis as the cache."""
+"""The servers that items need on a developer's machine: MongoDB, and Redis as the cache."""
 
 from typing import Final
 

@@ -9,7 +9,7 @@ from coordinator import INTEGER_MAX, Rejected, Row, VersionedRow
 
 
 class Item(VersionedRow, frozen=True, kw_only=True):
-    """Something for sale. `price` is in minor units of `currency`; `stock` is what is left to reserve."""
+    """Something for sale. `price` is in minor units of `currency`; `stock` is the quantity that is left to reserve."""
 
     table: ClassVar[str] = "items"
     key: ClassVar[str] = "id"

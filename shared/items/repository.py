@@ -24,8 +24,8 @@ class ItemRepository:
         return None if document is None else row_of_document(Item, document)
 
     async def latest(self, item_id: int) -> Item | None:
-        """The item as the last commit left it that was acknowledged before this call, also when a primary that was
-        cut off still answers: that costs the database a round trip to its majority. Raises DatabaseUnavailable."""
+        """The item with every commit that was acknowledged before this call, even when a primary that was cut off still
+        answers: this costs the database a round trip to its majority. Raises DatabaseUnavailable."""
         async with reading():
             document = await self._latest.find_one({"_id": item_id}, max_time_ms=READ_TIMEOUT_MS)
         return None if document is None else row_of_document(Item, document)

@@ -1,4 +1,4 @@
-"""What can be done with items."""
+"""The operations on items."""
 
 from typing import Literal
 
@@ -14,7 +14,7 @@ CacheResult = Literal["hit", "stored", "miss", "bypass"]
 
 
 class ItemService:
-    """Items in stock and their reservations. Reads of one item go through the cache, where there is one.
+    """Items in stock and their reservations. Reads of one item go through the cache, if there is one.
 
     Every write raises InvalidCommand, CommandRejected, CommandFailed, CommandPending or Unavailable; every read
     DatabaseUnavailable.
@@ -30,10 +30,10 @@ class ItemService:
         return (await self.read_item(item_id))[0]
 
     async def read_item(self, item_id: int) -> tuple[Item, CacheResult]:
-        """An item, and what the cache did. Raises NotFound.
+        """An item, and the part of the cache in it. Raises NotFound.
 
-        `hit`: it had the item; `stored`: it has it now; `miss`: the item was changed meanwhile, or it may hold nothing
-        now; `bypass`: there is none, or it did not answer.
+        `hit`: the cache had the item. `stored`: it has it now. `miss`: the item was changed meanwhile, or the cache may
+        not keep anything now. `bypass`: there is no cache, or it did not answer.
         """
         cached = None if self._cache is None else await self._cache.get(item_id)
         if cached is not None and cached.row is not None:

@@ -17,8 +17,8 @@ Why = Annotated[str, Meta(min_length=1, max_length=500, pattern=r"\A[^\x00-\x1f\
 class OpenPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
     """Open a payment; it is pending. With a `payment_method` the provider is asked to hold the amount.
 
-    Its continuation comes when the provider has answered, with the Payment: authorized, or captured already, or
-    refunded, where somebody did that at the provider meanwhile.
+    Its continuation comes when the provider has answered, with the Payment: authorized, or already captured or refunded
+    if somebody did that at the provider meanwhile.
     Rejected: `unknown_currency`; in the continuation also `payment_failed`, `payment_needs_review`, `payment_voided`,
     and the provider's code for a payment that is declined.
     """
@@ -34,8 +34,8 @@ class OpenPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
 class CapturePayment(Command, frozen=True, kw_only=True):
     """Take the whole amount of an authorized payment.
 
-    Its continuation comes when all of it is taken, with the Payment. Where somebody took a part at the provider, the
-    rest is let go there: it is `captured_in_part`, and the payment can be reversed.
+    Its continuation comes when the whole amount is taken, with the Payment. If somebody took a part at the provider,
+    the rest is let go there: then it is rejected with `captured_in_part`, and the payment can be reversed.
     Rejected: `payment_not_found`, `impossible_transition`, `action_under_way`, `captured_in_part`,
     `payment_needs_review`, `version_conflict`; in the continuation also `payment_failed` and `payment_voided`.
     """
@@ -46,12 +46,12 @@ class CapturePayment(Command, frozen=True, kw_only=True):
 
 
 class ReversePayment(Command, frozen=True, kw_only=True):
-    """Give the money back, whatever was done: let go of what is held, refund what was taken.
+    """Give the money back, whatever was done: let go of the hold, refund what was taken.
 
-    Where nothing was, or is any more, there is nothing to do, and it is applied. While the provider is being asked for
-    something, it is remembered, and done when that is known. Its continuation comes at the end, with the Payment.
-    Rejected: `payment_not_found`, `action_under_way`, `payment_needs_review`, `version_conflict`; in the continuation
-    also `refund_failed`, and `refunded_in_part` where less was given back than was taken.
+    If nothing is held or taken, there is nothing to do, and the command is applied. While the provider is being asked
+    for something, the reversal is remembered, and done after the answer. Its continuation comes at the end, with the
+    Payment. Rejected: `payment_not_found`, `action_under_way`, `payment_needs_review`, `version_conflict`; in the
+    continuation also `refund_failed`, and `refunded_in_part` if less was given back than was taken.
     """
 
     type: ClassVar[str] = "payments.reverse"
@@ -60,7 +60,7 @@ class ReversePayment(Command, frozen=True, kw_only=True):
 
 
 class RefundPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """Give back `amount` of what was taken, or all that is left of it. Its continuation has the Refund.
+    """Give back `amount` of the money that was taken, or all that is left of it. Its continuation has the Refund.
 
     Rejected: `payment_not_found`, `impossible_transition`, `action_under_way`, `refund_too_large`,
     `payment_needs_review`, `version_conflict`; in the continuation also `refund_failed`.
@@ -73,12 +73,12 @@ class RefundPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ResolvePayment(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """End the review of a payment, by what an operator sees at the provider; the provider is asked for nothing.
+    """End the review of a payment with what an operator sees at the provider. The provider itself is not called.
 
-    `authorized`: the amount is held. `voided`: nothing is, or ever was. `declined`: the payer's bank did not pay.
-    `captured`: it was taken; `captured` and `refunded` are everything so far, and where they are the same the payment
-    is refunded. A reversal that is wanted since before the review is done then. `provider_id` is needed where it is not
-    known yet; `reason` is kept with the payment.
+    `authorized`: the amount is held. `voided`: nothing is held, or ever was. `declined`: the payer's bank did not pay.
+    `captured`: it was taken; `captured` and `refunded` are the totals so far, and if they are equal the payment is
+    refunded. A reversal that was wanted before the review is done then. `provider_id` is needed if it is not known yet;
+    `reason` is kept with the payment.
     Rejected: `payment_not_found`, `not_in_review`, `action_under_way`, `provider_id_needed`, `other_payment`,
     `amount_mismatch`, `impossible_transition`, `version_conflict`.
     """

@@ -6,7 +6,7 @@ from iso4217 import Currency
 def minor_unit_digits(currency: str) -> int | None:
     """How many decimals the currency has: 2 for EUR, 0 for JPY, 3 for KWD.
 
-    None for what is no current code, and for codes that count in no minor unit, such as gold (XAU).
+    None for a text that is not a current code, and for codes without a minor unit, such as gold (XAU).
     """
     try:
         return Currency(currency).exponent

@@ -50,6 +50,6 @@ DEV: Final = DevService(
     metrics_port=9103,
     effects_port=9113,
     helpers=(SANDBOX,),
-    # With another key the events of earlier payments would be taken for those of other systems.
+    # With another key, events of earlier payments would look like those of other systems.
     secrets=("STRIPE_METADATA_KEY",),
 )

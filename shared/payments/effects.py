@@ -10,7 +10,7 @@ from shared.payments.results import AuthorizeResult, CaptureResult, RefundResult
 ANSWER_LOST: Final = "answer_lost"
 PROVIDER_UNAVAILABLE: Final = "provider_unavailable"
 
-# The provider's words for a payment that is let go, and for one that is taken.
+# The provider's statuses of a payment that is let go, and of one that is taken.
 _CANCELED: Final = "canceled"
 
 
@@ -26,7 +26,7 @@ class AuthorizeAtProvider(Effect, frozen=True, kw_only=True):
 
 
 class CaptureAtProvider(Effect, frozen=True, kw_only=True):
-    """Take what is held."""
+    """Take the held amount."""
 
     type: ClassVar[str] = "payments.effects.capture"
 
@@ -37,7 +37,7 @@ class CaptureAtProvider(Effect, frozen=True, kw_only=True):
 
 
 class VoidAtProvider(Effect, frozen=True, kw_only=True):
-    """Let go of what is held."""
+    """Let go of the hold."""
 
     type: ClassVar[str] = "payments.effects.void"
 
@@ -46,7 +46,7 @@ class VoidAtProvider(Effect, frozen=True, kw_only=True):
 
 
 class RefundAtProvider(Effect, frozen=True, kw_only=True):
-    """Give back a part of what was taken, or all of it."""
+    """Give back the money that was taken, or a part of it."""
 
     type: ClassVar[str] = "payments.effects.refund"
 
@@ -58,7 +58,7 @@ class RefundAtProvider(Effect, frozen=True, kw_only=True):
 
 
 def effect_for(payment: Payment, action: Action, refund: Refund | None = None) -> Effect:
-    """The call that an action of a payment asks for; `refund` is the one to be made."""
+    """The call for a payment's action; `refund` is the refund to make."""
     if action == "authorize":
         return AuthorizeAtProvider(
             id=payment.id,

@@ -1,11 +1,11 @@
 """How the payments lane applies what comes from the provider: answers to our calls, and events.
 
 Both come late, twice and in any order; an event may overtake the answer to the call that caused it. So each is applied
-as what is true now and not as a step: what is known already changes nothing. A guess, made of a call that got no
-answer, counts only while that call's action is under way.
+as a state that is true now, and not as a step: a known fact changes nothing. A guess, which comes from a call without
+an answer, counts only while that call's action is under way.
 
-Totals only grow, so that the largest is the latest, until an operator lowers one: a bank sent a refund back. What is
-older than his word is in it, and changes nothing of the payment any more. Before he has spoken, a refund that came back
+Totals only grow, so the largest is the latest, until an operator lowers one because a bank sent a refund back. Older
+events are included in the operator's amounts, and no longer change the payment. Until then, a refund that came back
 stays in the total, and so the order of the events does not matter.
 """
 
@@ -102,7 +102,7 @@ def provider_event(work: UnitOfWork, command: TakeProviderEvent) -> Payment:
             progress.note(provider_id=command.provider_id)
             _captured(progress, command.amount_captured)
         case "refunded":
-            # A hold that is let go is at Stripe a refund too, of a charge of which nothing was captured.
+            # At Stripe, letting go of a hold is a refund too, of a charge of which nothing was captured.
             if command.amount_captured > 0:
                 progress.note(provider_id=command.provider_id)
                 _refunded_in_all(work, progress, command)
@@ -116,11 +116,11 @@ def _authorized(progress: Progress, provider_id: str) -> None:
         return
     progress.note(provider_id=provider_id)
     if progress.payment.captured:
-        # It is past that, by an event that came first.
+        # An event that came first has moved the payment past that state.
         return
     progress.move("authorized")
     if progress.payment.status in {"failed", "voided"}:
-        # Everybody was answered that nothing is held: by a guess, or by an operator who saw nothing yet.
+        # All callers were told that nothing is held: by a guess, or by an operator that saw no hold yet.
         progress.let_go()
 
 
@@ -130,7 +130,7 @@ def _declined(progress: Progress, reason: Reason) -> None:
 
 
 def _taken(progress: Progress, action: Action, amount: int) -> None:
-    """What the answer to a call says was taken, which may be less than what was held."""
+    """The amount that was taken, by the answer to a call; it may be less than the held amount."""
     payment = progress.payment
     if 0 < amount <= payment.amount:
         _captured(progress, amount)
@@ -160,7 +160,7 @@ def _guess(progress: Progress, action: Action, guess: Guess, reason: Reason) -> 
 
 def _refund_made(work: UnitOfWork, progress: Progress, refund: Refund, result: RefundResult) -> None:
     provider_id = result.provider_id
-    # Where the provider says that somebody else gave all of it back, that refund may have a row already.
+    # If the provider says that somebody else gave all of it back, that refund may have a row already.
     is_new = provider_id is not None and work.find(Refund, "provider_id", provider_id) is None
     known_id = provider_id if is_new else refund.provider_id
     if refund.status == "failed" and provider_id is not None and refund.provider_id == provider_id:
@@ -178,7 +178,7 @@ def _refund_made(work: UnitOfWork, progress: Progress, refund: Refund, result: R
 def _refunded_in_all(work: UnitOfWork, progress: Progress, command: TakeProviderEvent) -> None:
     """All that was given back, by us and by others.
 
-    Whether a refund that we wait for is a part of it the answer to its call tells, unless nothing is left to give.
+    The answer to its call tells whether a refund that we wait for is a part of it, unless nothing is left to give.
     """
     payment, total = progress.payment, command.amount_refunded
     if payment.captured == 0:  # the first that we hear of either
@@ -202,9 +202,9 @@ def _refunded_in_all(work: UnitOfWork, progress: Progress, command: TakeProvider
 
 
 def _learnt(work: UnitOfWork, payment: Payment, refund: Refund, total: int) -> Refund:
-    """A total without room for a refund that is not known yet is of others: it was not made then.
+    """If a total has no room for a refund that is not known yet, others made it all, and that refund was not made.
 
-    That counts on totals that only grow, as they do until one comes back.
+    This relies on totals that only grow, as they do until a refund comes back.
     """
     without = sum_without(payment, refund)
     if total < without + refund.amount and payment.reason_code != REFUND_RETURNED:
@@ -215,16 +215,17 @@ def _learnt(work: UnitOfWork, payment: Payment, refund: Refund, total: int) -> R
 
 
 def sum_without(payment: Payment, refund: Refund) -> int:
-    """What is known to be given back of a payment without a refund that may be made."""
+    """The sum that is known to be given back of a payment, without a refund that may have been made."""
     return payment.refunded if refund.refunded_without is None else refund.refunded_without
 
 
 def _is_in_the_amounts(payment: Payment, command: TakeProviderEvent, refund: Refund | None) -> bool:
-    """Whether it happened before an operator said what the amounts are, or in the same second, which is all it tells.
+    """Whether the event happened before an operator gave the amounts, or in the same second: it has only whole seconds.
 
-    A refund of that second that he has not seen may be missing then. The provider refuses to give back more than was
-    taken; that we refuse to give back what is the payer's, nobody would notice. `refund` is that of ours which came
-    back: if it was asked for since, so did it, whatever the provider's clock says.
+    A refund of that second that the operator has not seen may be missing then. That is the safer error: the provider
+    refuses to give back more than was taken, but nobody would notice if we refused to give back the payer's money.
+    `refund` is our refund that came back: if it was asked for after the operator's word, it came back after it too,
+    whatever the provider's clock says.
     """
     if payment.amounts_as_of is None or command.created_s is None:
         return False
@@ -236,12 +237,12 @@ def _is_in_the_amounts(payment: Payment, command: TakeProviderEvent, refund: Ref
 def _note_refunded(progress: Progress, total: int) -> None:
     progress.note(refunded=total)
     payment = progress.payment
-    if payment.reason_code != REFUND_RETURNED:  # that one stays for somebody to look at
+    if payment.reason_code != REFUND_RETURNED:  # that reason stays, for an operator to look at
         progress.move("refunded_in_full" if total == payment.captured else "refunded_in_part")
 
 
 def _refund_sent_back(work: UnitOfWork, command: TakeProviderEvent) -> Refund | None:
-    """The refund of ours that came back: by its id at the provider or, where no answer had that, by our number."""
+    """Our refund that came back: by its id at the provider or, if no answer had the id, by our number."""
     if command.kind != "refund_failed":
         return None
     refund = None if command.refund_id is None else work.find(Refund, "provider_id", command.refund_id)
@@ -253,9 +254,10 @@ def _refund_sent_back(work: UnitOfWork, command: TakeProviderEvent) -> Refund | 
 
 
 def _note_returned(work: UnitOfWork, refund: Refund, command: TakeProviderEvent) -> bool:
-    """Note with the refund itself that it came back, which is true whenever that comes. False: that is known.
+    """Note with the refund itself that it came back, which is true whenever the event comes. False: it was noted
+    before.
 
-    One that failed with no such id was not known to be made, and may be in the total: somebody has to look.
+    A failed refund without such an id was not known to be made, and may be in the total: an operator has to look.
     """
     if refund.status == "failed" and refund.provider_id == command.refund_id:
         return False
@@ -285,9 +287,9 @@ def _why_returned(command: TakeProviderEvent) -> Reason:
 
 
 def _take_out(work: UnitOfWork, payment: Payment, returned: Refund | None, command: TakeProviderEvent) -> None:
-    """What came back is no part any more of what is given back without the refund that is not known yet.
+    """Take the amount that came back out of the sum that is given back without the refund that is not known yet.
 
-    It may be that very refund if it bears our mark and no number, as those of an earlier release, and is of its amount.
+    The event may be about that very refund if it has our mark and no number, as in an earlier release, and its amount.
     """
     refund = None if payment.refund_id is None else work.get(Refund, payment.refund_id)
     if refund is None or (returned is not None and returned.id == refund.id):
@@ -308,7 +310,7 @@ def payment_of(work: UnitOfWork, payment_id: int) -> Payment:
 
 
 def check_same(payment: Payment, provider_id: str) -> None:
-    """Raises Rejected where the payment is known as another one at the provider, or was never sent there."""
+    """Raises Rejected if the payment is known as another one at the provider, or was never sent there."""
     if payment.payment_method is None:
         raise Rejected("other_payment", f"payment {payment.id} was never sent to the provider")
     if payment.provider_id not in {None, provider_id}:
@@ -317,7 +319,7 @@ def check_same(payment: Payment, provider_id: str) -> None:
 
 
 def _check_about(payment: Payment, command: TakeProviderEvent) -> None:
-    """Raises Rejected where nothing tells that the event is about our payment, or its amounts say that it is not."""
+    """Raises Rejected if nothing shows that the event is about our payment, or if its amounts contradict it."""
     check_same(payment, command.provider_id)
     if payment.provider_id is None and not command.is_signed:
         text = f"event {command.event_id} names payment {payment.id}, and nothing tells that it is about ours"

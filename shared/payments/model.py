@@ -16,7 +16,7 @@ REASON_CHARACTERS_MAX = 500
 DEFERRED_CHARACTERS_MAX = 256
 
 Action = Literal["authorize", "capture", "void", "refund"]
-"""What the provider is asked for."""
+"""The action that the provider is asked for."""
 
 RefundStatus = Literal["pending", "succeeded", "failed", "needs_review"]
 
@@ -75,12 +75,12 @@ Table(
 
 
 class Payment(VersionedRow, frozen=True, kw_only=True):
-    """A payment. Never is more captured than `amount`, nor more refunded than captured.
+    """A payment. At most `amount` is captured, and at most the captured amount is refunded.
 
-    `pending_action` is what the provider is being asked for; `wanted` what is to be done once that is known.
-    `refund_id` is the refund that is under way or, in `needs_review`, in question.
+    `pending_action` is the action that the provider is being asked for; `wanted` is the action to take after its
+    answer. `refund_id` is the refund that is under way or, in `needs_review`, in question.
     `reason_code` and `reason` say why it is declined, failed or needs a review, or `resolved` and how a review ended.
-    `amounts_as_of` is when an operator said what was captured and refunded: what is older than that is in it.
+    `amounts_as_of` is when an operator gave the captured and refunded amounts: they include all older events.
     """
 
     table: ClassVar[str] = "payments"
@@ -108,8 +108,8 @@ class Payment(VersionedRow, frozen=True, kw_only=True):
 class Refund(Row, frozen=True, kw_only=True):
     """A part of a payment that is given back, or all of it. `needs_review`: it is not known whether it was.
 
-    `refunded_without` is what is known to be given back of the payment without this one; None: an earlier release asked
-    for it.
+    `refunded_without` is the sum that is known to be given back of the payment without this refund; None: an earlier
+    release asked for it.
     """
 
     table: ClassVar[str] = "refunds"
@@ -139,18 +139,18 @@ class Waiters(Row, frozen=True, kw_only=True):
 
 
 class Reason(Struct, frozen=True):
-    """Why something did not go well. The code is the provider's, or ours."""
+    """The reason of a failure. The code is the provider's, or ours."""
 
     code: str
     message: str
 
 
 def reason_of(code: str | None, message: str | None) -> Reason:
-    """A reason that a row can hold, whatever the text: an earlier release cleaned none where it comes in."""
+    """A reason that fits into a row, whatever the text: an earlier release did not clean texts as they came in."""
     return Reason(code_of(code) or "unknown", storable(message or "", REASON_CHARACTERS_MAX))
 
 
 def code_of(text: str | None) -> str:
-    """What of a text can be a code: its visible letters of ASCII, as far as a row takes them."""
+    """The part of a text that can be a code: its visible ASCII characters, as many as fit into a row."""
     visible = (letter for letter in text or "" if "!" <= letter <= "~")
     return "".join(itertools.islice(visible, REASON_CODE_CHARACTERS_MAX))

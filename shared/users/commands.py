@@ -22,7 +22,7 @@ class CreateUser(Command, frozen=True, kw_only=True):
 
 
 class UpdateUser(Command, frozen=True, kw_only=True):
-    """Change what is given. Rejected: `user_not_found`, `email_taken`, `version_conflict`."""
+    """Change the given fields. Rejected: `user_not_found`, `email_taken`, `version_conflict`."""
 
     type: ClassVar[str] = "users.update"
 

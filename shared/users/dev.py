@@ -1,4 +1,4 @@
-"""What users want of a developer's machine: PostgreSQL."""
+"""The server that users need on a developer's machine: PostgreSQL."""
 
 from typing import Final
 

@@ -1,9 +1,9 @@
-"""E-mail addresses: which are taken, and as what they are kept.
+"""E-mail addresses: which are allowed, and in which form they are kept.
 
 An address is kept in lower case and composed (Unicode's NFC), and with one small sigma (the one that ends a word is
-kept as the other, since both have one capital): so two spellings of one address cannot be two users. RFC 5321 leaves
-the case of what is before the @ to the mail server, and no server that people use tells its users apart by it; RFC 6531
-asks for NFC. Nothing beyond that is folded: `ß` is not `ss`.
+kept as the other, since both have one capital). So two spellings of one address cannot be two users. RFC 5321 leaves
+the case of the part before the @ to the mail server, and no server in use tells its users apart by case; RFC 6531 asks
+for NFC. No other letters are folded: `ß` is not `ss`.
 """
 
 import unicodedata
@@ -14,12 +14,12 @@ from msgspec import Meta
 from coordinator import at_fault
 
 EMAIL_CHARACTERS_MAX: Final = 254
-"""As given, and as kept: a letter may become several, as `İ` does, which in lower case is two."""
+"""The limit of an address as given and as kept: one letter may become several, as `İ` becomes two in lower case."""
 
 SIGMA: Final = "\u03c3"
 FINAL_SIGMA: Final = "\u03c2"
 
-# One @ with something on both sides, no spaces or control characters; whether the mailbox exists only a mail can tell.
+# One @ with text on both sides, no spaces or control characters. Only a mail can tell whether the mailbox exists.
 Email = Annotated[
     str,
     Meta(min_length=3, max_length=EMAIL_CHARACTERS_MAX, pattern=r"\A[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\Z"),
@@ -27,7 +27,7 @@ Email = Annotated[
 
 
 def kept_email(email: str) -> str:
-    """The address as it is kept: what is kept already stays as it is."""
+    """The address as it is kept; a kept address stays as it is."""
     if email.isascii():
         return email.lower()
     lowered = unicodedata.normalize("NFC", email).lower().replace(FINAL_SIGMA, SIGMA)
@@ -35,7 +35,7 @@ def kept_email(email: str) -> str:
 
 
 def check_email(field: str, email: object) -> None:
-    """Raise ValueError, naming the field, for an address that is too long as it would be kept."""
+    """Raise ValueError, naming the field, for an address that would be too long in its kept form."""
     if not isinstance(email, str) or email.isascii():
         return
     characters = len(kept_email(email))

@@ -1,4 +1,4 @@
-"""What can be done with users: the API that HTTP frameworks, scripts and tests expose or call."""
+"""The operations on users: the API that HTTP frameworks, scripts and tests expose or call."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 

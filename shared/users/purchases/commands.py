@@ -24,10 +24,10 @@ class ContinuePurchase(Continuation, frozen=True, kw_only=True):
 
 
 class ResumePurchase(Resumption, frozen=True, kw_only=True):
-    """Take up a purchase that needs a review at the step where it stopped, by what an operator knows now.
+    """Take up a purchase that needs a review, at the step where it stopped, with an operator's verdict on that step.
 
-    `verdict`: `again` asks the step's lane once more; `done`: the step was done, or taken back; `not_done`: it was not
-    done, and the purchase is taken back. Of `authorize` the `result` is the payment, `{"id": 7}`.
+    With the `verdict` `again` the step's lane is asked once more. `done`: the step was done, or taken back. `not_done`:
+    it was not done, and the purchase is taken back. For `authorize` the `result` is the payment, `{"id": 7}`.
     Rejected: `purchase_not_found`, `not_in_review`, `other_step`, `impossible_verdict`, `invalid_result`.
     """
 

@@ -19,7 +19,7 @@ from shared.users.purchases.commands import ContinuePurchase
 from shared.users.purchases.model import Purchase, PurchaseTotal, total_id
 
 UNSURE = frozenset({"payment_needs_review"})
-"""Codes of payments whose provider gave no answer that could be relied on."""
+"""Codes of payments whose provider gave no reliable answer."""
 
 
 class _Quoted(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""What can be done with purchases."""
+"""The operations on purchases."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -48,7 +48,7 @@ class PurchaseService:
         self._watch = PurchaseWatch(self._with_ids)
 
     async def open_purchase(self, command: OpenPurchase, options: WriteOptions = DEFAULT_OPTIONS) -> Written[Purchase]:
-        """Begin a purchase; it ends by itself, whatever happens to whoever asked for it."""
+        """Begin a purchase; it ends by itself, even if its caller is gone."""
         return await execute(self._writes, command, Purchase, options)
 
     async def get_purchase(self, purchase_id: int) -> PurchaseWithSteps:
@@ -71,9 +71,9 @@ class PurchaseService:
         return PurchaseWithSteps(purchase=purchase, steps=steps)
 
     async def wait_ended(self, begun: Purchase, timeout_s: float) -> Purchase:
-        """The purchase once it has ended, or as it was last seen after so many seconds.
+        """The purchase once it has ended, or as it was last seen after this many seconds.
 
-        It has begun, and a read that fails, or does not find it yet, changes nothing about that: it is read again.
+        The purchase has begun, even if a read fails or does not find it yet: it is read again.
         """
         return await self._watch.wait(begun, timeout_s)
 

@@ -1,4 +1,4 @@
-"""Waiting for purchases to end: one read at a time, of all that anybody in this process waits for."""
+"""Waiting for purchases to end: one read at a time, for all requests of this process that wait."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,7 +13,7 @@ READ_AT_ONCE_MAX: Final = 500
 
 
 class _Watched:
-    """A purchase that somebody waits for."""
+    """A purchase that requests wait for."""
 
     __slots__ = ("ended", "look_again_s", "look_at_s", "seen", "waiters")
 
@@ -26,9 +26,9 @@ class _Watched:
 
 
 class PurchaseWatch:
-    """Tells whoever waits for a purchase of its end. However many wait, there is one read after the other.
+    """Wakes the requests that wait for a purchase when it ends. However many wait, there is one read after the other.
 
-    `read` finds those of some purchases that are there; it raises DatabaseUnavailable.
+    `read` returns those of some purchases that exist; it raises DatabaseUnavailable.
     """
 
     def __init__(self, read: Callable[[Sequence[int]], Awaitable[Sequence[Purchase]]]) -> None:
@@ -37,9 +37,9 @@ class PurchaseWatch:
         self._task: asyncio.Task[None] | None = None
 
     async def wait(self, begun: Purchase, timeout_s: float) -> Purchase:
-        """The purchase once it has ended, or as it was last seen after so many seconds.
+        """The purchase once it has ended, or as it was last seen after this many seconds.
 
-        It has begun, and a read that fails, or does not find it yet, changes nothing about that: it is read again.
+        The purchase has begun, even if a read fails or does not find it yet: it is read again.
         """
         if begun.status in ENDED:
             return begun
@@ -73,7 +73,7 @@ class PurchaseWatch:
             found = await self._read(list(due))
         except DatabaseUnavailable:
             found = []
-        except Exception as error:  # noqa: BLE001  # it is for those who wait to say what it means
+        except Exception as error:  # noqa: BLE001  # the requests that wait decide what the error means
             for key, watched in due.items():
                 self._end(key, watched)
                 if watched.waiters and not watched.ended.done():
@@ -92,6 +92,6 @@ class PurchaseWatch:
             watched.look_again_s = min(watched.look_again_s * 1.5, LOOK_AGAIN_S_MAX)
 
     def _end(self, purchase_id: int, watched: _Watched) -> None:
-        """Whoever waits from now on is of another watch."""
+        """End a watch: later requests for this purchase begin another."""
         if self._watched.get(purchase_id) is watched:
             del self._watched[purchase_id]
