@@ -1,7 +1,7 @@
-"""One payment on its way, within one command: what is asked of the provider, what it answered, and who gets that.
+"""One payment on its way, within one command: the requests to the provider, its answers, and the waiters for them.
 
-The provider is asked for one thing at a time. What ends it, the call's own result or an event that overtakes it,
-answers the command that waits for it; a result that comes after that is old news. `store` makes it all take effect.
+The provider is asked for one action at a time. The call's own result, or an event that overtakes it, ends the action
+and answers the command that waits for it; a later result is old news. `store` makes it all take effect.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from shared.payments.effects import effect_for
 from shared.payments.model import Action, Payment, Reason, Refund, Waiters
 from shared.payments.states import Event, Status, after
 
-# What each event makes certain, and so ends. A refund ends when its own row does.
+# The actions that each event makes certain, and so ends. A refund ends with its own row.
 _ENDS: Final[Mapping[Event, frozenset[Action]]] = {
     "authorized": frozenset({"authorize"}),
     "declined": frozenset({"authorize"}),
@@ -41,7 +41,7 @@ Waiter = Callable[[], Deferred | None]
 
 
 class Progress:
-    """Collects what becomes of a payment; nothing of it is stored before `store`."""
+    """Collects the changes of a payment; `store` stores them."""
 
     def __init__(self, work: UnitOfWork, payment: Payment, *, is_new: bool = False) -> None:
         self._work = work
@@ -52,7 +52,7 @@ class Progress:
         self._resumed: list[tuple[Deferred, Refund | Rejected | None]] = []
 
     def store(self) -> Payment:
-        """Do what is wanted and can be done now; save what changed, and answer those who waited for it."""
+        """Do what is wanted and possible now; save the changes, and answer the commands that waited for them."""
         self._go_on()
         if self._before is None:
             self.payment = self._work.add(self.payment)
@@ -72,7 +72,7 @@ class Progress:
         reason: Reason | None = None,
         amounts_as_of: datetime | None = None,
     ) -> None:
-        """Note what was learnt beside the state; None leaves a value as it is."""
+        """Note new facts beside the state; None leaves a value as it is."""
         payment = self.payment
         self.payment = msgspec.structs.replace(
             payment,
@@ -85,12 +85,12 @@ class Progress:
         )
 
     def move(self, event: Event, reason: Reason | None = None) -> None:
-        """Bring the payment to the state that the event leads to, and end what it ends. Raises Rejected."""
+        """Bring the payment to the state that the event leads to, and end the actions that it ends. Raises Rejected."""
         payment = self.payment
         status = after(payment.id, payment.status, event)
         known = None if payment.reason_code is None else Reason(payment.reason_code, payment.reason or "")
         if status == payment.status and event != "refund_returned":
-            reason = known  # of a state that stays, what is known stays too, such as an operator's word
+            reason = known  # if the state stays, its reason stays too, such as an operator's
         elif status not in _BAD:
             reason = None
         elif reason is None:
@@ -117,10 +117,10 @@ class Progress:
         self._waiters = msgspec.structs.replace(self._waiters, action=_encoded(waiter()))
 
     def reverse(self, waiter: Waiter, *, is_asked: bool) -> None:
-        """Give back what was taken, let go of what is held; nothing waits where there is nothing to do.
+        """Give back the money that was taken, let go of the hold; no command waits if there is nothing to do.
 
-        While something is under way it is remembered. Raises Rejected. `is_asked`: the lane itself answers the command
-        that asks now, if nothing need be done for it.
+        While an action is under way the reversal is remembered. Raises Rejected. `is_asked`: the lane itself answers
+        the command that asks now, if there is nothing to do for it.
         """
         payment = self.payment
         if payment.pending_action is not None:
@@ -139,7 +139,7 @@ class Progress:
                 self._resume(waiter(), None)
 
     def end(self) -> None:
-        """What was under way is known: answer who waits for it, and do what is wanted now."""
+        """The result of the action under way is known: answer the command that waits, and do what is wanted now."""
         action = self.payment.pending_action
         if action is None:
             return
@@ -147,7 +147,7 @@ class Progress:
         waiter = _decoded(self._waiters.action)
         self._waiters = msgspec.structs.replace(self._waiters, action=None)
         if action == "void" and self.payment.status == "captured":
-            # Somebody took it before it was let go: it is to be given back all the same.
+            # Somebody took the amount before the hold was let go: it must be given back all the same.
             self.reverse(lambda: waiter, is_asked=False)
             return
         refund = self._refund_in_question() if action == "refund" else None
@@ -156,20 +156,20 @@ class Progress:
         self._resume(waiter, self._answer(action, waiter, refund))
 
     def _go_on(self) -> None:
-        """Do what is wanted, when it is known what there is to do."""
+        """Do what is wanted, once the state of the payment is known."""
         if self.payment.wanted is None or self.payment.pending_action is not None:
             return
         waiter = _decoded(self._waiters.reversal)
         self._waiters = msgspec.structs.replace(self._waiters, reversal=None)
         if self.payment.status == "needs_review":
-            # Whoever waits must know; and it stays wanted until the provider tells what there is to reverse.
+            # The waiting command must get an answer; the reversal stays wanted until the provider says what to reverse.
             self._resume(waiter, self._refusal())
             return
         self.payment = msgspec.structs.replace(self.payment, wanted=None)
         self.reverse(lambda: waiter, is_asked=False)
 
     def end_refund(self, refund_id: int) -> None:
-        """This refund is known: end what is under way, or decide what was in question, if that is this one."""
+        """The result of this refund is known: if it was the one under way, or in question, end that."""
         payment = self.payment
         if payment.refund_id != refund_id:
             return
@@ -179,7 +179,7 @@ class Progress:
             self.payment = msgspec.structs.replace(payment, refund_id=None)
 
     def let_go(self) -> None:
-        """Have a failed payment's hold, if there is one, let go; nobody waits for it."""
+        """Let go of a failed payment's hold, if there is one; no command waits for it."""
         if self.payment.provider_id is not None and self.payment.pending_action is None:
             self.ask("void", lambda: None)
 
@@ -192,9 +192,9 @@ class Progress:
         return refund is not None and refund.status in {"succeeded", "failed"}
 
     def _answer(self, action: Action, waiter: Deferred | None, refund: Refund | None) -> Refund | Rejected | None:
-        """The answer to who waited; None: the payment.
+        """The refusal for the command that waited; None: it gets the payment.
 
-        The state is not all of it: whoever asks for an amount gets that it went well if that amount moved, and no
+        The state alone does not decide: a command that asks for an amount succeeds only if that amount moved, and no
         less. Others may have moved a part of it, such as in the provider's dashboard.
         """
         payment = self.payment
@@ -205,7 +205,7 @@ class Progress:
         if refund.status == "succeeded":
             if waiter is not None and waiter.type == RefundPayment.type:
                 return refund
-            # Whoever waits asked for a reversal: all that was taken is to be given back.
+            # The waiting command asked for a reversal: all that was taken must be given back.
             return self._refusal() if payment.status == "needs_review" else _refunded_in_part(payment)
         if refund.status == "failed":
             text = f"refund {refund.id} of payment {refund.payment_id} failed: {refund.reason_code}: {refund.reason}"
@@ -235,7 +235,7 @@ class Progress:
 
 
 def captured_in_part(payment: Payment) -> Rejected | None:
-    """The answer to whoever asks that all be taken; None: it was, or nothing yet."""
+    """The refusal for a command that asks for the whole amount; None: all of it was taken, or nothing yet."""
     if not 0 < payment.captured < payment.amount:
         return None
     text = f"of payment {payment.id} {payment.captured} {payment.currency} were captured (minor units)"

@@ -1,24 +1,24 @@
 """The payment provider, as the effect workers see it: hold an amount, take it, let it go, give it back.
 
-Amounts are integers in minor units of the currency (ISO 4217); what a provider counts otherwise, its implementation
-converts. Every call takes an idempotency key. Repeated with the same key and arguments it has its effect once; and a
-capture, a void or a refund that was made already is reported as made, even when the provider has forgotten the key.
+Amounts are integers in minor units of the currency (ISO 4217); if a provider counts in other units, its implementation
+converts them. Every call takes an idempotency key. Repeated with the same key and arguments it has its effect once; and
+a capture, a void or a refund that was made already is reported as made, even when the provider has forgotten the key.
 
-What the provider says is fit to be sent and stored where it comes from here: a text is short and any database takes
-it, an id is a `ProviderId`, an amount a `Total`.
+The provider's values are fit to be sent and stored when they leave here: a text is short and any database takes it, an
+id is a `ProviderId`, an amount a `Total`.
 
-What the provider decides is a result. EffectRetry is raised where it decided nothing that we know of:
+The provider's decision is a result. EffectRetry is raised if we know of no decision:
 
     it refused the connection, or our key (401, 403); too many requests (429)    may_have_happened is False
     no answer in time, the connection was lost, a fault of its own (5xx);
     an earlier call with the same key is still under way (409)                   may_have_happened is True
 
-A key may have been used for another payment, when the log has forgotten its command: what a call is answered is of this
-payment's, or it is EffectRetry.
+A key may have been used for another payment, if the log has forgotten its command. So an answer is about this payment,
+or the call raises EffectRetry.
 
-A `look_up_…` asks what became of such calls, and changes nothing. None: the provider certainly knows of none that had
-its effect, by what it shows to whoever reads what he wrote a moment ago, and by no search that lags. EffectRetry is
-raised where that is not known.
+A `look_up_…` asks for the results of such calls, and changes nothing. None: the provider certainly knows of no call
+that had its effect. This rests on reads that show the latest writes, and not on a search that lags. EffectRetry is
+raised if it is uncertain.
 """
 
 from datetime import datetime
@@ -41,7 +41,7 @@ class Declined(Struct, frozen=True, kw_only=True):
 
 
 class Captured(Struct, frozen=True, kw_only=True):
-    """The amount is taken. It is what the provider took, should an earlier call have asked for something else."""
+    """The amount that the provider took, even if an earlier call asked for another amount."""
 
     amount: int
 
@@ -53,7 +53,8 @@ class Voided(Struct, frozen=True):
 class Refunded(Struct, frozen=True, kw_only=True):
     """The amount is on its way back to the payer, as the refund of this id; None: by refunds that are not ours.
 
-    `total` is all that went back so far, this included: others may give back too, such as in the provider's dashboard.
+    `total` is the sum that went back so far, including this: others may give back too, such as in the provider's
+    dashboard.
     """
 
     refund_id: str | None
@@ -62,10 +63,10 @@ class Refunded(Struct, frozen=True, kw_only=True):
 
 
 class Refused(Struct, frozen=True, kw_only=True):
-    """The provider does not do what was asked, and will not if asked again; nothing changed.
+    """The provider refuses the call, and will refuse it again; nothing changed.
 
-    `code` is the provider's, or that of a check before the call. `status` is the provider's word for the state that
-    the payment is in, where it is the state that forbids it: a capture of what is voided.
+    `code` is the provider's, or that of a check before the call. If the payment's state forbids the call, such as a
+    capture after a void, `status` is the provider's word for that state.
     """
 
     code: str
@@ -95,10 +96,10 @@ class PaymentProvider(Protocol):
     async def capture(
         self, *, payment_id: int, provider_id: str, amount: int, currency: str, key: str
     ) -> Captured | Refused:
-        """Take what is held, or less; the rest is let go."""
+        """Take the held amount, or less; the rest is let go."""
 
     async def void(self, *, payment_id: int, provider_id: str, key: str) -> Voided | Captured | Refused:
-        """Let go of what is held. Captured: it was taken before, or a part of it, and the rest let go."""
+        """Let go of the hold. Captured: it was taken before, or a part of it, and the rest let go."""
 
     async def refund(
         self,
@@ -111,23 +112,23 @@ class PaymentProvider(Protocol):
         key: str,
         is_repeated: bool,
     ) -> Refunded | Refused:
-        """Give back what was taken, or a part of it. `is_repeated`: there may have been a call with this key."""
+        """Give back the money that was taken, or a part. `is_repeated`: there may have been a call with this key."""
 
     async def look_up_authorization(
         self, *, payment_id: int, amount: int, currency: str, key: str, asked_at: datetime
     ) -> Authorized | Declined | Refused | None:
-        """What became of authorize()."""
+        """The result of an earlier authorize()."""
 
     async def look_up_capture(self, *, payment_id: int, provider_id: str) -> Captured | Refused | None:
-        """What became of capture()."""
+        """The result of an earlier capture()."""
 
     async def look_up_void(self, *, payment_id: int, provider_id: str) -> Voided | Captured | Refused | None:
-        """What became of void()."""
+        """The result of an earlier void()."""
 
     async def look_up_refund(
         self, *, payment_id: int, refund_id: int, provider_id: str, key: str
     ) -> Refunded | Refused | None:
-        """What became of refund()."""
+        """The result of an earlier refund()."""
 
     async def close(self) -> None:
         """Release connections."""

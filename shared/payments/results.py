@@ -1,4 +1,4 @@
-"""The commands that bring to the payments lane what the provider did: results of our calls, and its own events.
+"""The commands that bring the provider's actions to the payments lane: results of our calls, and its own events.
 
 They are the system's own; gateways do not take them from clients.
 """
@@ -11,13 +11,13 @@ from coordinator import Command, Id
 from shared.payments.commands import ProviderId, Total
 
 _Seconds = Annotated[int, Meta(ge=0, le=253_402_300_799)]
-"""Since the Unix epoch; up to the end of the year 9999, after which a row can hold no time."""
+"""Seconds since the Unix epoch, up to the end of the year 9999, the latest time that a row can hold."""
 
 Kind = Literal["authorized", "captured", "voided", "declined", "refunded", "refund_failed"]
 
 
 class AuthorizeResult(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of the call that asks to hold an amount.
+    """The result of the call that asks to hold an amount.
 
     Rejected: `payment_not_found`, `other_payment`, `impossible_transition`.
     """
@@ -32,7 +32,7 @@ class AuthorizeResult(Command, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class CaptureResult(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of the call that takes what is held. `amount` is what was taken.
+    """The result of the call that takes a held amount. `amount` is the amount that was taken.
 
     Rejected: `payment_not_found`, `impossible_transition`.
     """
@@ -47,7 +47,7 @@ class CaptureResult(Command, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class VoidResult(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of the call that lets go of what is held. `captured`: `amount` of it was taken before.
+    """The result of the call that lets go of a hold. `captured`: `amount` of it was taken before.
 
     Rejected: `payment_not_found`, `impossible_transition`.
     """
@@ -62,7 +62,7 @@ class VoidResult(Command, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RefundResult(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of the call that gives back. `provider_id` is the refund's; `total` is all that went back so far.
+    """The result of the call that gives back. `provider_id` is the refund's; `total` is the sum that went back so far.
 
     Rejected: `payment_not_found`, `refund_not_found`, `impossible_transition`.
     """
@@ -79,16 +79,16 @@ class RefundResult(Command, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class TakeProviderEvent(Command, frozen=True, kw_only=True, omit_defaults=True):
-    """An event of the provider's. Amounts are in minor units; those captured and refunded are everything so far.
+    """An event of the provider's. Amounts are in minor units; the captured and refunded amounts are totals so far.
 
-    `is_signed`: what it is about bears the mark that only this deployment makes. Without it, as of payments that an
-    earlier release made, it counts only for a payment that is known to be this one at the provider. `created_s` is when
-    it happened, by the provider's clock: events come in any order. `refund_id` is the provider's of a refund that came
-    back, and `refund_number` ours, where its metadata say so. A gateway of an earlier release sends neither that nor
-    `created_s`.
-    Rejected: `payment_not_found`; `other_payment`, when it is about another payment at the provider than the one that
-    ours is, or ours was never sent there; `not_ours`, when nothing tells that it is about ours; `currency_mismatch` and
-    `amount_mismatch`; `impossible_transition`.
+    `is_signed`: the object of the event has the mark that only this deployment makes. Without it, as for payments that
+    an earlier release made, the event counts only for a payment that is known by its id at the provider. `created_s` is
+    when it happened, by the provider's clock: events come in any order. For a refund that came back, `refund_id` is the
+    provider's id, and `refund_number` ours, if its metadata have it. A gateway of an earlier release does not send
+    `refund_number` and `created_s`.
+    Rejected: `payment_not_found`; `other_payment`, if our payment is another one at the provider, or was never sent
+    there; `not_ours`, if nothing shows that the event is about our payment; `currency_mismatch` and `amount_mismatch`;
+    `impossible_transition`.
     """
 
     type: ClassVar[str] = "payments.provider_event"

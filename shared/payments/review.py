@@ -1,4 +1,4 @@
-"""How the payments lane ends the review of a payment: an operator has looked, and says what is true at the provider."""
+"""How the payments lane ends the review of a payment: an operator has looked, and gives its state at the provider."""
 
 from typing import Final
 
@@ -28,7 +28,8 @@ def resolve_payment(work: UnitOfWork, command: ResolvePayment) -> Payment:
     reason = Reason(RESOLVED, command.reason)
     if command.status == "captured":
         _decide_refund(work, progress, command.refunded, reason)
-        # The only word that may lower them: else an event that is late, of what was undone since, would raise them.
+        # Only an operator may lower the amounts: otherwise a late event, about money that came back since, would raise
+        # them.
         progress.note(captured=command.captured, refunded=command.refunded, amounts_as_of=work.now)
     progress.note(provider_id=command.provider_id)
     progress.move(command.status, reason)
@@ -39,7 +40,7 @@ def resolve_payment(work: UnitOfWork, command: ResolvePayment) -> Payment:
 
 
 def _check(payment: Payment, command: ResolvePayment) -> None:
-    """Raises Rejected for what cannot be, by what is known already."""
+    """Raises Rejected for a state that contradicts known facts."""
     if command.provider_id is not None:
         check_same(payment, command.provider_id)
     is_taken = command.status == "captured"
@@ -49,7 +50,7 @@ def _check(payment: Payment, command: ResolvePayment) -> None:
     if payment.provider_id is None and command.provider_id is None and command.status in {"authorized", "captured"}:
         text = f"it is not known what payment {payment.id} is at the provider: say so with `provider_id`"
         raise Rejected("provider_id_needed", text)
-    # A refund that came back is in the sum yet.
+    # The sum still includes a refund that came back.
     least = 0 if payment.reason_code == REFUND_RETURNED else payment.refunded
     known = payment.captured or command.captured
     is_possible = (
@@ -67,9 +68,9 @@ def _check(payment: Payment, command: ResolvePayment) -> None:
 
 
 def _decide_refund(work: UnitOfWork, progress: Progress, total: int, reason: Reason) -> None:
-    """The refund in question, if there is one, was made if the total has room for it beside what it is not a part of.
+    """The refund in question was made if the total has room for it beside the sum without it.
 
-    What events have added to the payment's own sum since it was asked for may be this very refund.
+    The amounts that events have added to the payment's own sum since it was asked for may be this very refund.
     """
     payment = progress.payment
     refund = None if payment.refund_id is None else work.get(Refund, payment.refund_id)

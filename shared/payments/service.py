@@ -1,4 +1,4 @@
-"""What can be done with payments."""
+"""The operations on payments."""
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -13,8 +13,8 @@ from shared.payments.results import TakeProviderEvent
 class PaymentService:
     """Payments.
 
-    A write returns when it is committed here; what it asks of the provider is then under way (`pending_action`), and
-    the payment tells what came of it.
+    A write returns when it is committed here. The provider is then being asked (`pending_action`), and the payment
+    shows the result later.
     Every write raises InvalidCommand, CommandRejected, CommandFailed, CommandPending or Unavailable; every read
     DatabaseUnavailable.
     """
@@ -62,7 +62,7 @@ class PaymentService:
     async def capture_payment(
         self, command: CapturePayment, options: WriteOptions = DEFAULT_OPTIONS
     ) -> Written[Payment]:
-        """Have what is held taken."""
+        """Have the held amount taken."""
         return await execute(self._writes, command, Payment, options)
 
     async def reverse_payment(
@@ -72,9 +72,9 @@ class PaymentService:
         return await execute(self._writes, command, Payment, options)
 
     async def refund_payment(self, command: RefundPayment, options: WriteOptions = DEFAULT_OPTIONS) -> Written[Refund]:
-        """Have a part of what was taken given back, or all that is left of it."""
+        """Have a part of the money that was taken given back, or all that is left of it."""
         return await execute(self._writes, command, Refund, options)
 
     async def take_event(self, command: TakeProviderEvent, options: WriteOptions = DEFAULT_OPTIONS) -> Written[Payment]:
-        """Bring the payment to what the provider tells of it. The caller has made sure that the provider did."""
+        """Bring the payment to the state in a provider event. The caller has checked that it is the provider's."""
         return await execute(self._writes, command, Payment, options, origin="system")

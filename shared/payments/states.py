@@ -1,12 +1,12 @@
 """The states of a payment, and what leads from one to another: all of it is in TRANSITIONS.
 
-Three kinds of events move a payment. What somebody asks for is refused where the table has nothing, and changes no
-state by itself: the provider does. What the provider tells is a fact; it may come late, twice and in any order, so a
-fact that a later one implies leaves the state as it is. A guess is what we make of a call that got no answer, and a
-fact overrules it. What an operator has seen at the provider (review.py) is a fact too.
+Three kinds of events move a payment. A request is refused if the table does not have it. It changes no state by itself;
+the provider's answer does. A fact is what the provider reports. It may come late, twice and in any order, so a fact
+that a later one implies leaves the state as it is. A guess follows from a call without an answer, and a fact overrules
+it. An operator's report of what the provider shows (review.py) is a fact too.
 
-Declined is final. Refunded is, unless a bank sends a refund back; failed and voided are, unless money was taken after
-all, or a hold that came to light late cannot be let go.
+Declined is final. Refunded is final unless a bank sends a refund back; failed and voided are final unless money was
+taken after all, or a hold that came to light late cannot be let go.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from typing import Final, Literal, get_args
 from coordinator import Rejected
 
 Status = Literal["pending", "authorized", "captured", "refunded", "declined", "voided", "failed", "needs_review"]
-"""`failed`: nothing was taken, what was held is let go. `needs_review`: money may have moved; somebody must look."""
+"""`failed`: nothing was taken, and the hold is let go. `needs_review`: money may have moved; somebody must look."""
 
 Request = Literal["capture", "refund", "reverse"]
 
@@ -50,7 +50,7 @@ TRANSITIONS: Final[Mapping[Event, Mapping[Status, Status]]] = {
         "captured": "captured",
         "refunded": "refunded",
         "voided": "voided",
-        # Everybody was answered that it failed: the hold is let go, not used.
+        # All callers were told that it failed: the hold is let go, not used.
         "failed": "failed",
         "needs_review": "authorized",
     },
@@ -83,7 +83,7 @@ TRANSITIONS: Final[Mapping[Event, Mapping[Status, Status]]] = {
     "refund_returned": {"captured": "needs_review", "refunded": "needs_review", "needs_review": "needs_review"},
     "authorize_failed": {"pending": "failed"},
     "capture_failed": {"authorized": "failed"},
-    # What is held stays held for days: nobody should believe that it was let go.
+    # The amount stays held for days: nobody should believe that it was let go.
     "void_failed": {"authorized": "needs_review", "voided": "needs_review", "failed": "needs_review"},
     "refund_failed": {"captured": "captured", "needs_review": "needs_review"},
     "answer_lost": {
@@ -102,8 +102,8 @@ _ASKED: Final = {"capture": "captured", "refund": "refunded", "reverse": "revers
 def after(payment_id: int, status: Status, event: Event) -> Status:
     """The state that `event` brings a payment to.
 
-    Raises Rejected: `payment_needs_review` for what is asked of a payment that somebody must look at first,
-    `impossible_transition` for all else that the table does not have.
+    Raises Rejected: `payment_needs_review` for a request about a payment that an operator must review first,
+    `impossible_transition` for anything else that the table does not have.
     """
     reached = TRANSITIONS[event].get(status)
     if reached is not None:

@@ -1,8 +1,8 @@
-"""What is read of Stripe's answers, made fit to be sent and stored where it is read.
+"""Reads values from Stripe's answers, and makes them fit to be sent and stored.
 
-Nobody behind this has to doubt it: texts are short, and any database and any message takes them; an id is one, and an
-amount is a whole number that a command may carry. An answer without such an id or amount tells nothing that could be
-relied on: it is an EffectRetry, and what was asked for may have happened.
+Later code can rely on the values: texts are short, and any database and any message takes them; an id is a valid id,
+and an amount is a whole number that a command may carry. An answer without such an id or amount is unreliable: it
+becomes an EffectRetry, and the call may have had its effect.
 """
 
 from typing import Final
@@ -19,12 +19,12 @@ _SHOWN: Final = 100
 
 
 def text_of(value: object) -> str:
-    """A text of Stripe's; of what is none, how it is written."""
+    """A text of Stripe's; any other value in its written form."""
     return storable("" if value is None else str(value), REASON_CHARACTERS_MAX)
 
 
 def known_code(value: object) -> str:
-    """A code of Stripe's; `unknown` where nothing of it can be kept."""
+    """A code of Stripe's; `unknown` if no part of it can be kept."""
     return code_of("" if value is None else str(value)) or "unknown"
 
 

@@ -1,4 +1,4 @@
-"""What Stripe's errors mean for us: ask again later, or an answer that will not change.
+"""Translates Stripe's errors: ask again later, or an answer that will not change.
 
 Sources: https://docs.stripe.com/api/errors, https://docs.stripe.com/error-low-level and
 https://docs.stripe.com/api/idempotent_requests.
@@ -17,7 +17,7 @@ _UNSENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 """There was no connection, so Stripe knows nothing of the call."""
 
 TRANSPORT_ERRORS: Final = (aiohttp.ClientError, TimeoutError, OSError)
-"""What may come out of the client as it is, while an answer's body is being read."""
+"""Errors that the client may raise unchanged while an answer's body is being read."""
 
 _SERVER_ERROR: Final = 500
 _CONFLICT: Final = 409
@@ -26,13 +26,13 @@ _CONFLICT: Final = 409
 class KeySpent(EffectRetry):
     """Raised when Stripe remembers for this idempotency key a fault of its own, or a call with other parameters.
 
-    Such as one that an earlier release made. With this key it will say the same for as long as it knows the key; what
-    became of the first call shows elsewhere.
+    An earlier release may have made such a call. Stripe will repeat this answer for as long as it knows the key; the
+    result of the first call shows elsewhere.
     """
 
 
 class StripeRefused(CoordinatorError):
-    """Raised when Stripe decided against what was asked. `by_issuer`: the payer's bank or a rule on the payer did."""
+    """Raised when Stripe refused a call. `by_issuer`: the payer's bank, or a rule on the payer, decided."""
 
     def __init__(self, code: str, message: str, *, by_issuer: bool) -> None:
         super().__init__(text_of(message))
@@ -51,7 +51,7 @@ class _ErrorParts(Struct, frozen=True):
 
 
 def translated(error: Exception) -> EffectRetry | StripeRefused:
-    """What to raise instead of an error of the client or of its transport."""
+    """The error to raise instead of one of the client or of its transport."""
     if not isinstance(error, stripe.StripeError):
         return EffectRetry(f"no whole answer from Stripe: {_shown(error)}", may_have_happened=True)
     if isinstance(error, stripe.APIConnectionError):
@@ -103,5 +103,5 @@ def _seconds(retry_after: str | None) -> float | None:
 
 
 def _shown(error: BaseException | None) -> str:
-    """Of an error of the transport. Time-outs have no text."""
+    """The text of a transport error. Time-outs have none of their own."""
     return f"{type(error).__name__} {error}".strip()

@@ -1,4 +1,4 @@
-"""How Stripe's package reads answers here: no more of one than Stripe ever sends."""
+"""Bounds the reading of answers by Stripe's package: no more bytes than Stripe ever sends."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -7,7 +7,7 @@ import aiohttp
 import stripe
 
 ANSWER_BYTES_MAX: Final = 8 << 20
-"""A page of a hundred payments, each with all the metadata that Stripe allows, has less."""
+"""A page of a hundred payments, each with all the metadata that Stripe allows, has fewer bytes."""
 
 
 class AnswerTooLarge(aiohttp.ClientError):

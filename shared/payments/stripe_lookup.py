@@ -1,13 +1,13 @@
-"""What Stripe knows of the calls that we made: by an id, or by the idempotency key in the metadata.
+"""Looks up our calls at Stripe: by an id, or by the idempotency key in the metadata.
 
-Stripe's search lags by up to a minute, and by more during an outage (https://docs.stripe.com/search#data-freshness), so
-what it finds is there, and what it does not find may be there too. Retrieving and listing show what was written a
-moment ago: they are what a "no" rests on.
+Stripe's search lags by up to a minute, and by more during an outage (https://docs.stripe.com/search#data-freshness). So
+an object that it finds exists, and an object that it does not find may exist too. Retrieving and listing show the
+latest writes: a "no" rests on them alone.
 
-A key alone is believed of nothing: the log forgets a command, and who repeats it then asks for another payment with the
-same key. What is found is believed if its metadata name the very payment that is asked about, by the mark that only
-this deployment makes; a refund, if it is not another one's. What names another payment is as if it were not there.
-What names this one without the mark leaves it in doubt.
+A key alone proves nothing: the log may forget a command, and a client that repeats it then asks for another payment
+with the same key. We believe an object if its metadata name the very payment that we ask about, with the mark that only
+this deployment makes; and a refund if it is not the refund of another. An object that names another payment does not
+count. An object that names this payment without the mark leaves the result in doubt.
 """
 
 from collections.abc import AsyncIterator, Awaitable
@@ -29,7 +29,7 @@ log = structlog.get_logger("stripe")
 _PAGE: Final = 100
 _PAGES_MAX: Final = 100
 _CLOCKS_DIFFER_S: Final = 300
-"""How much earlier than ours Stripe's clock may be."""
+"""How far Stripe's clock may be behind ours."""
 
 T = TypeVar("T")
 _Marked = TypeVar("_Marked", stripe.PaymentIntent, stripe.Refund)
@@ -46,7 +46,7 @@ class StripeLookUp:
         self._refunds = client.v1.refunds
 
     async def intent(self, provider_id: str, payment_id: int) -> stripe.PaymentIntent:
-        """By its id, which is this payment's. Raises EffectRetry where it says that it is another one's."""
+        """The intent with this id, which is this payment's. Raises EffectRetry if it says that it is another one's."""
         intent = await asked(self._intents.retrieve_async(provider_id))
         named = metadata_of(intent).get(PAYMENT_METADATA, str(payment_id))
         if named != str(payment_id):
@@ -55,7 +55,7 @@ class StripeLookUp:
         return intent
 
     async def charge(self, provider_id: str) -> stripe.Charge:
-        """What was taken and given back of a payment, in all. Raises EffectRetry where Stripe shows none."""
+        """The totals taken and given back of a payment. Raises EffectRetry if Stripe shows none."""
         intent = await asked(self._intents.retrieve_async(provider_id, {"expand": ["latest_charge"]}))
         if not isinstance(intent.latest_charge, stripe.Charge):
             raise EffectRetry(f"{provider_id} has no charge", may_have_happened=True, is_about_call=True)
@@ -64,10 +64,10 @@ class StripeLookUp:
     async def intent_with(
         self, key: str, payment_id: int, amount: int, currency: str, asked_at: datetime
     ) -> stripe.PaymentIntent | None:
-        """What was made for this payment with this key, not before `asked_at`; of several, one that holds or took.
+        """The intent for this payment with this key, not before `asked_at`; of several, one that holds or took.
 
-        Raises EffectRetry also where there are too many payments to look through, and where the payment is of another
-        amount than is asked for, or bears no mark of ours, which nothing of ours makes.
+        Raises EffectRetry also if there are too many payments to look through, and if the payment has another amount
+        than we ask for, or does not have our mark, which we put on all our payments.
         """
         intents = self._of(payment_id, key, await self._searched(key))
         intents = intents or self._of(payment_id, key, await self._listed(key, asked_at))
@@ -105,7 +105,7 @@ class StripeLookUp:
         raise EffectRetry(f"{provider_id} has more than {len(found)} refunds", is_about_call=True)
 
     def _of(self, payment_id: int, key: str, found: list[_Marked]) -> list[_Marked]:
-        """Those that were made with this key for this payment. Raises EffectRetry for what only says so."""
+        """The objects made with this key for this payment. Raises EffectRetry for one that only claims to be."""
         ours: list[_Marked] = []
         for thing in found:
             metadata = metadata_of(thing)
@@ -143,13 +143,13 @@ class StripeLookUp:
 
 
 def metadata_of(thing: stripe.Refund | stripe.PaymentIntent) -> dict[str, str]:
-    """As a plain dictionary, which Stripe's is not."""
+    """The metadata as a plain dictionary; Stripe's own is not one."""
     metadata = getattr(thing, "metadata", None)
     return metadata.to_dict() if isinstance(metadata, stripe.StripeObject) else {}
 
 
 async def asked(answer: Awaitable[T]) -> T:
-    """What Stripe answers. Raises EffectRetry (KeySpent among them) or StripeRefused."""
+    """Stripe's answer. Raises EffectRetry (KeySpent among them) or StripeRefused."""
     try:
         return await answer
     except (stripe.StripeError, *TRANSPORT_ERRORS) as error:

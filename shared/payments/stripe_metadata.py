@@ -1,8 +1,8 @@
-"""What marks our payments and refunds at Stripe, where other systems may have payments on the same account.
+"""The mark on our payments and refunds at Stripe: other systems may have payments on the same account.
 
-Their numbers may be the same as ours, so a number alone is believed of nobody. What we make carries a keyed digest
+Their numbers may be the same as ours, so a number alone proves nothing. Our payments and refunds carry a keyed digest
 (HMAC-SHA256, RFC 2104) of the payment's number beside it; the key is this deployment's own. An event without the
-digest, or with another one, tells nothing of a payment that is not known by its id at Stripe already.
+digest, or with another one, counts only for a payment that is already known by its id at Stripe.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ REFUND_METADATA: Final = "refund_id"
 
 
 class MetadataKey:
-    """Makes the metadata of what is ours, and recognizes it."""
+    """Makes the metadata of our objects, and recognizes it."""
 
     def __init__(self, settings: StripeSettings) -> None:
-        """Raises ConfigurationError where there is no STRIPE_METADATA_KEY."""
+        """Raises ConfigurationError if there is no STRIPE_METADATA_KEY."""
         if settings.metadata_key is None:
             raise ConfigurationError(
                 "STRIPE_METADATA_KEY: it marks what is ours at Stripe, so that events of others are told from ours; "
@@ -32,7 +32,7 @@ class MetadataKey:
         self._key = settings.metadata_key.get_secret_value().encode()
 
     def metadata(self, payment_id: int, idempotency_key: str, refund_id: int | None = None) -> dict[str, str]:
-        """Of a payment, or of a refund of it."""
+        """The metadata of a payment, or of a refund of it."""
         made = {
             PAYMENT_METADATA: str(payment_id),
             DIGEST_METADATA: self._digest(str(payment_id)),
@@ -41,7 +41,7 @@ class MetadataKey:
         return made if refund_id is None else made | {REFUND_METADATA: str(refund_id)}
 
     def is_ours(self, metadata: Mapping[str, str]) -> bool:
-        """Whether this deployment made what bears it."""
+        """Whether this deployment made the object that has it."""
         given = metadata.get(DIGEST_METADATA, "")
         return hmac.compare_digest(self._digest(metadata.get(PAYMENT_METADATA, "")).encode(), given.encode())
 

@@ -4,11 +4,11 @@ https://docs.stripe.com/payments/place-a-hold-on-a-payment-method. Stripe's pack
 only the workers that call should import this module.
 
 Stripe forgets an idempotency key after a day or more, and remembers a 500 like any other answer
-(https://docs.stripe.com/api/idempotent_requests). So the key is not all that a repeated call relies on: a payment's
-state at Stripe tells whether it is captured or voided, and what we make carries the key in its metadata, by which it
-is looked for (stripe_lookup.py) before an authorization or a refund is asked for again. What remains: a fault of
-Stripe's whose effect shows only later than STRIPE_SPENT_KEY_S holds an amount a second time, until Stripe lets go of
-it, by default after seven days. It is never taken.
+(https://docs.stripe.com/api/idempotent_requests). So a repeated call relies on more than the key: a payment's state at
+Stripe shows whether it is captured or voided, and our objects carry the key in their metadata, by which we look for
+them (stripe_lookup.py) before we ask for an authorization or a refund again. One case remains: if the effect of a fault
+of Stripe's shows only later than STRIPE_SPENT_KEY_S, an amount is held a second time, until Stripe lets go of it, by
+default after seven days. It is never taken.
 """
 
 import logging
@@ -55,14 +55,14 @@ class StripeProvider:
                 "STRIPE_API_KEY: payments through Stripe need a key, such as sk_test_…; it is unset"
             )
         self._metadata_key = MetadataKey(settings)
-        # It tells of every call, which the provider's own log does too.
+        # It logs every call, as the provider's own log does too.
         logging.getLogger("stripe").setLevel(logging.WARNING)
         self._spent_key_s = settings.spent_key_s
         self._http = BoundedHttp(timeout=aiohttp.ClientTimeout(total=settings.timeout_s))
         client = stripe.StripeClient(
             settings.api_key.get_secret_value(),
             base_addresses={"api": settings.api_base.rstrip("/")},
-            max_network_retries=0,  # whoever calls us repeats, and counts
+            max_network_retries=0,  # our caller repeats, and counts
             http_client=self._http,
         )
         self._intents = client.v1.payment_intents
@@ -90,7 +90,7 @@ class StripeProvider:
             "payment_method": payment_method,
             "capture_method": "manual",
             "confirm": True,
-            # Nobody sits before a browser here: a payment that asks for a second factor is a declined one.
+            # No payer is at a browser here: a payment that asks for a second factor is declined.
             "error_on_requires_action": True,
             "automatic_payment_methods": {"enabled": True, "allow_redirects": "never"},
             "metadata": self._metadata_key.metadata(payment_id, key),
@@ -104,7 +104,7 @@ class StripeProvider:
                 raise _unknown(error) from None
 
         try:
-            # A copy that comes when Stripe has forgotten the key may be of a call that was made long ago.
+            # If Stripe has forgotten the key, this may be a copy of a call that was made long ago.
             intent = await found() if is_repeated or age_s > _KEY_LIFETIME_S else None
             if intent is None:
                 # A call that ended in a fault may show its effect a little later; another key could hold it twice.
@@ -167,14 +167,14 @@ class StripeProvider:
             return await self._look_up.refund_with(provider_id, key, payment_id, refund_id)
 
         def make(options: _Options) -> Awaitable[stripe.Refund]:
-            # So that the event of a refund that fails later tells which payment it is.
+            # With it, the event of a refund that fails later names its payment.
             metadata = self._metadata_key.metadata(payment_id, key, refund_id)
             return self._refunds.create_async(
                 {"payment_intent": provider_id, "amount": stripe_amount, "metadata": metadata}, options
             )
 
         try:
-            # A part can be given back many times over: where the key is forgotten, nothing at Stripe forbids it.
+            # A part can be given back many times over: once the key is forgotten, Stripe does not forbid it.
             refund = await found() if is_repeated else None
             if refund is None:
                 refund = await _made_once(make, key, found, _KEYS_MAX)
@@ -225,7 +225,7 @@ class StripeProvider:
     async def _change(
         self, payment_id: int, provider_id: str, done: Collection[str], call: _Call[stripe.PaymentIntent], key: str
     ) -> stripe.PaymentIntent | Refused:
-        """Bring an intent to one of its last states. Whatever goes wrong, its state then tells what to do."""
+        """Bring an intent to one of its last states. If the call fails in any way, the intent's state decides."""
 
         async def found() -> stripe.PaymentIntent | None:
             intent = await self._look_up.intent(provider_id, payment_id)
@@ -255,7 +255,7 @@ class StripeProvider:
     async def _refund_by_others(
         self, provider_id: str, refund_id: int, amount: int, error: StripeRefused
     ) -> Refunded | Refused:
-        """Where all of it went back already, by somebody's hand in the dashboard, nothing is left to give back."""
+        """If somebody gave all of it back already, in the dashboard, nothing is left to give back."""
         if error.code != "charge_already_refunded":
             return refused(error.code, error)
         for refund in await self._look_up.refunds(provider_id):
@@ -282,8 +282,8 @@ class StripeProvider:
 async def _made_once(call: _Call[T], key: str, found: Callable[[], Awaitable[T | None]], keys_max: int) -> T:
     """Raises EffectRetry (KeySpent among them) or StripeRefused.
 
-    `found` looks for what was made: where a key is spent on nothing, another one serves. Each of them can be spent on a
-    fault like the first, so two workers try them in the same order.
+    `found` looks for an object that was made: if a key is spent without an effect, another key serves. Each key can be
+    spent on a fault like the first, so two workers try them in the same order.
     """
     try:
         return await asked(call({"idempotency_key": key}))
@@ -305,7 +305,7 @@ async def _made_once(call: _Call[T], key: str, found: Callable[[], Awaitable[T |
 
 @contextmanager
 def _may_have_happened() -> Iterator[None]:
-    """For what is asked after a call of which we know nothing: not hearing of this either clears nothing up."""
+    """For a question after a call with an unknown result: if it gets no answer either, the call stays in doubt."""
     try:
         yield
     except EffectRetry as retry:

@@ -1,7 +1,7 @@
-"""Stripe's events: checked, and read into what the payments lane needs of them.
+"""Stripe's events: checked, and read into the values that the payments lane needs.
 
 Stripe delivers an event at least once and in no order (https://docs.stripe.com/webhooks#event-delivery-behaviors), so
-the event's id is what deduplicates, and what an event tells is a state, not a step.
+the event's id deduplicates it, and an event reports a state, not a step.
 """
 
 import json
@@ -28,7 +28,7 @@ KINDS: Final[dict[str, Kind]] = {
     "charge.refunded": "refunded",
     "refund.failed": "refund_failed",
 }
-"""The events that say something; an endpoint at Stripe needs no others."""
+"""The events that we use; an endpoint at Stripe needs no others."""
 
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
 
@@ -37,7 +37,7 @@ class WebhookRefused(CoordinatorError):
     """Raised for what is not an event of Stripe's, fresh and whole; to be answered with 400. `code` is stable:
 
     `bad_signature`, `stale` (signed longer ago than STRIPE_WEBHOOK_TOLERANCE_S, or that far ahead), `malformed`.
-    `field` names what is at fault: the header, or the body.
+    `field` names the part at fault: the header, or the body.
     """
 
     def __init__(self, code: Literal["bad_signature", "stale", "malformed"], message: str) -> None:
@@ -47,7 +47,7 @@ class WebhookRefused(CoordinatorError):
 
 
 class ProviderEvent(Struct, frozen=True, kw_only=True):
-    """What the provider tells of one payment. Amounts are in minor units of ISO 4217.
+    """The provider's report about one payment. Amounts are in minor units of ISO 4217.
 
     `type`, `status` and `error_code` are Stripe's words. `amount` is the payment's, or that of the refund which failed;
     `amount_captured` and `amount_refunded` are everything so far, and 0 where the event does not say.
@@ -112,7 +112,7 @@ class _Object(Struct):
 
 
 def verify_webhook(payload: bytes, signature_header: str | None, settings: StripeSettings) -> ProviderEvent | None:
-    """The event, or None for one that tells us nothing: of another kind, or of a payment that is not ours.
+    """The event, or None for one of no use: of another kind, or of a payment that is not ours.
 
     Raises WebhookRefused; ConfigurationError where there is no STRIPE_WEBHOOK_SECRET or STRIPE_METADATA_KEY.
     """

@@ -1,6 +1,6 @@
 """The sandbox: a payment provider for development and tests, which speaks the part of Stripe's API that we use.
 
-Stripe's own client talks to it unchanged. It keeps Stripe's rules where they matter to who pays: idempotency keys, the
+Stripe's own client talks to it unchanged. It keeps the rules of Stripe that matter for payments: idempotency keys, the
 states of a payment, the shapes of errors, signed events that are delivered until they are taken. And it fails on
 demand: cards that decline, calls that fail before or after they had their effect, answers that are lost.
 

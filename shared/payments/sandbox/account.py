@@ -1,4 +1,4 @@
-"""What may be done with payments: the states of a PaymentIntent with manual capture, and of its refunds.
+"""The operations on payments: the states of a PaymentIntent with manual capture, and of its refunds.
 
 https://docs.stripe.com/payments/paymentintents/lifecycle. Each method makes its changes in the caller's transaction, or
 raises ApiError and makes none.
@@ -77,7 +77,7 @@ class SandboxAccount:
         return Result(402, {"error": {**intent.error, "payment_intent": shown_intent(intent)}})
 
     def capture(self, name: str, form: CallForm) -> Result:
-        """Take what is held or a part of it."""
+        """Take the held amount or a part of it."""
         intent = self._intent(name)
         amount = form.amount("amount_to_capture", intent.amount)
         if intent.status != "requires_capture":
@@ -90,7 +90,7 @@ class SandboxAccount:
         return Result(200, shown_intent(intent))
 
     def void(self, name: str, reason: str | None = None) -> Result:
-        """Let go of what is held."""
+        """Let go of the hold."""
         intent = self._intent(name)
         if intent.status not in {"requires_capture", "requires_payment_method"}:
             raise _unexpected(intent, "canceled")

@@ -1,4 +1,4 @@
-"""What the sandbox and those who use it agree on. None of it is a secret: nothing of value is behind it."""
+"""Values that the sandbox and its users share. None of them is a secret: nothing of value is behind them."""
 
 from typing import Final
 
