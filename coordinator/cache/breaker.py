@@ -1,4 +1,4 @@
-"""Spares the users of Redis the wait while Redis does not answer."""
+"""Spares callers the wait while Redis does not answer."""
 
 from typing import Final
 

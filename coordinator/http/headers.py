@@ -22,7 +22,7 @@ PREFERENCES_MAX: Final = 32
 _QUOTED_KEY_CHARACTERS_MAX: Final = 2 * KEY_CHARACTERS_MAX + 2
 
 _QUOTED_KEY = re.compile(r'"((?:[!#-\[\]-~]|\\["\\])*+)"')
-# Visible ASCII without the characters that end or join items of a structured field.
+# Visible ASCII without the characters that end or join the values of a structured field.
 _BARE_KEY = re.compile(r"[!#-+\--:<-\[\]-~]++")
 
 _TAG = r'(?:W/)?"[^\x00-\x20"\x7f]*+"'

@@ -1,17 +1,17 @@
 """Requests that wait: their number is limited, so that other requests are served meanwhile.
 
-A request that waits keeps its connection, and of those a gateway has GATEWAY_CONNECTIONS_MAX. What it issues is under
-way, and of such commands a gateway has GATEWAY_IN_FLIGHT_MAX. The more a client needs the wait, the larger is the share
-of both that may be taken:
+A request that waits keeps its connection, and a gateway has GATEWAY_CONNECTIONS_MAX connections. Its commands are under
+way, and a gateway has GATEWAY_IN_FLIGHT_MAX commands under way. The more a client needs the wait, the larger is the
+share of both that may be taken:
 
 | the request waits for | share | beyond that |
 | --- | --- | --- |
-| what it could read later, such as the end of a saga | half of all connections | it is answered at once |
-| the outcome of what it issues | three quarters of both | 503, before anything is issued |
-| that the broker has what it issues (`respond-async`) | seven eighths of both | 503, before anything is issued |
+| something that it could read later, such as the end of a saga | half of all connections | it is answered at once |
+| the outcomes of its commands | three quarters of both | 503, before anything is issued |
+| the broker's confirm for its commands (`respond-async`) | seven eighths of both | 503, before anything is issued |
 
-Each counts all that wait, so that those who wait out of courtesy leave room for those who write, and these for reads.
-Requests of several commands have no more than half of the commands among them, so that they leave room for others.
+Each share counts all requests that wait. So courtesy waits leave room for writes, and writes leave room for reads.
+Requests of several commands have at most half of the commands among them, so that they leave room for others.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class Waiting:
 
     @contextmanager
     def for_outcome(self, wait_s: float, commands: int = 1) -> Iterator[None]:
-        """While a request waits so long for the outcomes of what it issues. Raises Overloaded where too many wait."""
+        """Held while a request waits this long for its commands' outcomes. Raises Overloaded if too many wait."""
         if self.number >= (self._outcomes_max if wait_s > 0 else self._confirms_max):
             raise Overloaded(f"{self.number} requests wait here already (a share of GATEWAY_CONNECTIONS_MAX)")
         if not self._has_room(wait_s, commands):
@@ -98,5 +98,5 @@ async def wait_as_courtesy(request: web.Request, wait: Callable[[], Awaitable[T]
 
 
 def _share(part: int, of: int, limit: int) -> int:
-    """Rounded up, so that there is room for one at least."""
+    """The share, rounded up so that there is room for at least one."""
     return -(-limit * part // of)
