@@ -27,8 +27,8 @@ class Writes(Protocol):
         `wait_s` bounds the wait for it (None: the adapter's own limit; 0: return as soon as the command is safe).
         Raises CommandPending when the command is safe but not settled yet, Unavailable when it was not accepted, and
         OutcomeUnknown (an Unavailable) when it may have been accepted: issued again with the same id it is applied once
-        at most. Raises InvalidCommand for an id that is not a UUID, or has the system's own form in a stranger's command,
-        and for a type or an option that no message can have (coordinator/protocol/issuing.py).
+        at most. Raises InvalidCommand for an id that is not a UUID, or has the system's own form in a stranger's
+        command, and for a type or an option that no message can have (coordinator/protocol/issuing.py).
         """
 
 
