@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[3]
 AWAY = {
     "AMQP_URL": "amqp://guest:guest@127.0.0.1:9/%2F",
     "USERS_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/users",
-    "ITEMS_DATABASE_URL": "mongodb://127.0.0.1:9/items?serverSelectionTimeoutMS=200",
+    "ITEMS_DATABASE_URL": "mongodb://127.0.0.1:9/items",
     "PAYMENTS_DATABASE_URL": "mysql://nobody@127.0.0.1:9/payments",
     "REDIS_URL": "redis://127.0.0.1:9/0",
 }
