@@ -307,12 +307,8 @@ class World:
             server.flush,
             server.lose_one,
             server.lose_one,
-            # A crash brings back what was saved not long before it.
-            server.save,
-            server.save,
             server.save,
             server.kill,
-            server.crash,
             server.crash,
             lambda: setattr(server, "is_frozen", server.is_up),
             lambda: setattr(active, "is_cut", not active.is_cut),
