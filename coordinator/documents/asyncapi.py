@@ -156,7 +156,7 @@ def _command_message(handler: Handler[Any]) -> Json:
     return {
         "name": command.type,
         "contentType": wire.JSON_CONTENT,
-        "summary": (command.__doc__ or "").strip(),
+        "summary": cleandoc(command.__doc__ or ""),  # Python 3.13 has it without indentation
         "headers": _schema("CommandHeaders"),
         "payload": _schema(command.__name__),
         "bindings": {"amqp": {"messageType": command.type, "bindingVersion": "0.3.0"}},
