@@ -52,6 +52,20 @@ class CommitSpotter:
         return True
 
 
+# A packet of MySQL's protocol 10: the version, the thread, a part of the nonce; then what the server can do.
+_GREETING = re.compile(rb".{3}\x00\x0a[0-9][^\x00]*\x00.{12}\x00.(.)", re.DOTALL)
+_CAN_DO_TLS = 0x08  # CLIENT_SSL, 0x800, in the second byte
+
+
+def in_clear(greeting: bytes) -> bytes:
+    """What a server says first; MySQL's without the offer of TLS, which our clients would take: it hides a COMMIT."""
+    found = _GREETING.match(greeting)
+    if found is None or int.from_bytes(greeting[:3], "little") != len(greeting) - 4:
+        return greeting
+    place = found.start(1)
+    return greeting[:place] + bytes([greeting[place] & ~_CAN_DO_TLS]) + greeting[place + 1 :]
+
+
 class _Link:
     """One client's connection and ours to the server on its behalf."""
 
@@ -165,10 +179,12 @@ class TcpProxy:
                     await asyncio.sleep(2)  # the answer's arrival cuts before
 
     async def _pass_answers(self, link: _Link, reader: asyncio.StreamReader) -> None:
+        is_first = True
         with contextlib.suppress(OSError):
             while chunk := await reader.read(_CHUNK_BYTES):
                 await self._flowing.wait()
                 if link.answers_are_lost:
                     return
-                link.client.write(chunk)
+                link.client.write(in_clear(chunk) if is_first else chunk)
+                is_first = False
                 await link.client.drain()

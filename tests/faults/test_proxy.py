@@ -15,7 +15,7 @@ from coordinator.stores.open import open_store
 from coordinator.stores.port import Lease, Read, StoreUnavailable
 from tests.faults.fleet import through
 from tests.faults.plan import LANES
-from tests.faults.proxy import AtCommit, CommitSpotter, TcpProxy
+from tests.faults.proxy import AtCommit, CommitSpotter, TcpProxy, in_clear
 from tests.support.databases import FreshDatabases
 from tests.support.store_contract import NOW, changes, commit
 
@@ -59,6 +59,29 @@ def test_a_prepared_one_is_recognised_by_its_name_at_the_end_of_its_pipeline(par
     assert not spotter.sees(bind + BIND_OTHER)
     assert spotter.sees(BIND_OTHER + SYNC)
     assert not spotter.sees(BIND_OTHER + SYNC)
+
+
+def _greeting(capabilities: bytes) -> bytes:
+    said = b"\x0a11.8.3-MariaDB\x00" + 4 * b"\x07" + 8 * b"n" + b"\x00" + capabilities + 20 * b"\xff"
+    return len(said).to_bytes(3, "little") + b"\x00" + said
+
+
+def test_the_offer_of_tls_is_left_out_and_nothing_else() -> None:
+    assert in_clear(_greeting(b"\xfe\xff")) == _greeting(b"\xfe\xf7")
+    assert in_clear(_greeting(b"\xfe\xf7")) == _greeting(b"\xfe\xf7")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"\x01\x00\x00\x00\x00\x01\xfa\x00\x0a\x00\x0a\x00\x09",  # RabbitMQ's connection.start
+        b"R\x00\x00\x00\x17\x00\x00\x00\x0aSCRAM-SHA-256\x00\x00",  # PostgreSQL's
+        b"\x28\x00\x00\x00\x0a1\x00\x00" + 32 * b"\xff",  # MongoDB's, whose length counts itself
+        b"",
+    ],
+)
+def test_what_other_servers_say_first_stays_as_it_is(said: bytes) -> None:
+    assert in_clear(said) == said
 
 
 def _port(url: str) -> int:
