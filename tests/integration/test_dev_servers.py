@@ -176,7 +176,10 @@ def test_databases_sync_every_commit_and_refuse_what_does_not_fit(servers: Serve
         assert connection.execute("SHOW max_connections").fetchone() == ("200",)
     with payments(servers) as cursor:
         cursor.execute("SELECT @@innodb_flush_log_at_trx_commit, @@innodb_doublewrite, @@character_set_server")
-        assert [str(value) for value in cursor.fetchone() or ()] == ["1", "1", "utf8mb4"]
+        flush, doublewrite, characters = cursor.fetchone() or ()
+        assert flush == 1
+        assert doublewrite in (1, "ON")  # current servers have more values than two, and names for them
+        assert characters == "utf8mb4"
         cursor.execute("SELECT @@sql_mode")
         assert "STRICT_TRANS_TABLES" in (cursor.fetchone() or ("",))[0]
 
