@@ -12,11 +12,13 @@ SEEDS ?= 10000
 FAULTS ?= 60
 SEED ?= 1
 BENCH_ARGS ?=
+RELEASE ?= trixie
+COMMAND ?= make test
 
 # The application that everything here runs: the reference system.
 export COORDINATOR_APP ?= gateways.app:APP
 
-.PHONY: help install run clean lint format test test-compose unit simulate mutants chaos bench bench-full lock up down
+.PHONY: help install run clean lint format test test-short test-current test-compose unit simulate mutants chaos bench bench-full lock up down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -53,6 +55,18 @@ unit: $(STAMP) ## the tests that need no server
 # `loadgroup` gives each process one test after the other; each has servers of its own.
 test: $(STAMP) ## all tests, against real servers
 	@$(BIN)/pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
+
+# Each of what differs between servers: their protocols, their faults, the whole system on them.
+SHORT := tests/integration/test_stores.py tests/integration/test_store_refusals.py tests/integration/test_transports.py \
+	tests/faults/test_proxy.py tests/e2e/test_payments.py tests/e2e/test_permissions.py tests/e2e/test_cache.py
+
+test-short: $(STAMP) ## the tests that depend most on the servers, and 10 faults, in 6 minutes or so
+	@$(BIN)/pytest --numprocesses 2 --dist loadgroup $(SHORT) $(PYTEST_ARGS)
+	@$(BIN)/python -m tests.faults --faults 10 --seed $(SEED)
+
+test-current: export COMMAND := $(COMMAND)
+test-current: $(STAMP) ## COMMAND on current servers, in a chroot, as root (RELEASE=trixie|sid COMMAND='make test')
+	@exec $(BIN)/python -m tests.current $(RELEASE) "$$COMMAND"
 
 # WITHOUT_ENGINE=allow: no failure where there is no engine and none can be made. ENGINE_DIRECTORY: where one is made.
 test-compose: $(STAMP) ## compose.yaml and the tests' containers on a real Docker engine, made here if there is none
