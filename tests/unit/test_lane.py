@@ -1,7 +1,7 @@
 """The lane without servers: its contract in memory and on SQLite, and what it does when the store fails."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,15 @@ class TestLaneOnSqlite(LaneContract, ContinuationContract, OriginContract, Lette
         return path
 
     @pytest.fixture
-    def open_store(self, path: str) -> OpenStore:
-        return lambda: SqliteStore(path, LEDGER)
+    def open_store(self, path: str) -> Iterator[OpenStore]:
+        with ExitStack() as opened:
+
+            def open_one() -> SqliteStore:
+                store = SqliteStore(path, LEDGER)
+                opened.callback(store.close)
+                return store
+
+            yield open_one
 
     @pytest.fixture
     def accept_loss(self, path: str) -> Iterator[AcceptLoss]:
@@ -302,6 +309,7 @@ def test_an_outage_in_the_middle_of_a_bisection_applies_nothing_twice(tmp_path: 
     assert sorted(entry.sequence for entry in lane.log()) == list(range(1, 10))
     assert sorted(settlement.tags) == sorted(sent.tag for sent in batch)
     assert [outcome.status for outcome in settlement.outcomes].count("failed") == 1
+    store.inner.close()
 
 
 def test_replayed_batches_need_no_commit(lane: LaneUnderTest, faults: Faults) -> None:

@@ -228,7 +228,8 @@ def test_whoever_knows_the_name_of_a_session_cannot_have_its_numbers_count_as_se
 def test_positions_that_are_pruned_are_forgotten_by_a_lane_that_runs(tmp_path: Path, *, is_known: bool) -> None:
     path = f"{tmp_path}/ledger.db"
     create_schema(path, LEDGER)
-    lane = LaneUnderTest(SqliteStore(path, LEDGER))
+    store = SqliteStore(path, LEDGER)
+    lane = LaneUnderTest(store)
     lane.do(OpenAccount(owner="a"))
 
     def numbered(number: int, name: int, publisher: str = "p") -> Delivery:
@@ -250,7 +251,8 @@ def test_positions_that_are_pruned_are_forgotten_by_a_lane_that_runs(tmp_path: P
         assert "operator" in decision.reason
         assert isinstance(lane.lane.apply([]), Settlement)
     else:
-        lane = LaneUnderTest(SqliteStore(path, LEDGER), "successor")
+        store.close()
+        lane = LaneUnderTest(store, "successor")
         assert lane.outcomes(numbered(3, 4)) == []
         lane.elapsed_s = TIMEOUT_S
         assert codes(lane.outcomes()) == ["applied"]
@@ -260,4 +262,5 @@ def test_positions_that_are_pruned_are_forgotten_by_a_lane_that_runs(tmp_path: P
     assert [outcome.replayed for outcome in lane.outcomes(numbered(2, 2))] == [True]
     assert codes(lane.outcomes(numbered(3, 99))) == ["publisher_seq_settled"]
     assert command_id(4) in {entry.command_id for entry in lane.rows(LogEntry)}
+    store.close()
     admin.close()
