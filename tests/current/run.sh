@@ -21,8 +21,9 @@ for path in "$@"; do
 done
 
 # A session of its own: were the command in this shell's, processes that a test has stopped, and whose parent died,
-# would be no orphaned group, and nobody would wake them.
-chroot "$root" setsid sh -c "cd /app && $command" &
+# would be no orphaned group, and nobody would wake them. A shell's command in the background ignores Ctrl-C, and so
+# would all that tests start: it is taken as usual again.
+chroot "$root" env --default-signal=INT,QUIT setsid sh -c "cd /app && $command" &
 running=$!
 trap 'kill -TERM -"$running"' TERM
 status=0
