@@ -1,7 +1,7 @@
 """Dead letters and outboxes as an operator sees and mends them: the real lane on SQLite, and no broker."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,7 +30,7 @@ from coordinator.service.outcome import Outcome
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.open import open_store
-from coordinator.stores.port import Changes
+from coordinator.stores.port import Changes, Store
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 GHOSTS = ("users.ghost", "users.spirit")
@@ -52,11 +52,17 @@ class World:
         self.queue: list[Delivery] = []
         self.is_up = True
         self.kills_after: int | None = None
+        self._stores: list[Store] = []
         self.start(registry().service("users"))
 
     def start(self, service: Service) -> None:
         """A release of the lane, in place of the one before."""
-        self.lane = Lane(service, open_store(self._url, service), lambda: self.now, "test", LaneSettings(), lambda: 0.0)
+        self._stores.append(open_store(self._url, service))
+        self.lane = Lane(service, self._stores[-1], lambda: self.now, "test", LaneSettings(), lambda: 0.0)
+
+    def close(self) -> None:
+        for store in self._stores:
+            store.close()
 
     def deliver(self, *messages: CommandMessage) -> list[Outcome]:
         """What the lane says of a message, if it is there to say anything."""
@@ -115,7 +121,7 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     url = f"sqlite:///{tmp_path}/users.db"
     migrate(registry().service("users"), DatabaseSettings(database_url=url))
     world = World(url)
@@ -126,7 +132,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
     monkeypatch.setattr(orders, "_writes", writes)
     monkeypatch.setattr(orders, "_require_queue", lambda _: None)
-    return world
+    yield world
+    world.close()
 
 
 def test_letters_are_found_by_what_they_are(world: World) -> None:
