@@ -1,6 +1,7 @@
 """How settlements are carried out: in what order, and what becomes of them after an unforeseen error."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -241,3 +242,17 @@ def test_packed_outcomes_are_no_larger_than_a_broker_takes() -> None:
     assert max(map(len, bodies)) <= REPLY_BYTES_MAX
     assert len(list(bodies_of([outcome(number, 1) for number in range(500)]))) == 1
     assert len(list(bodies_of([outcome(1, 1), outcome(2, REPLY_BYTES_MAX)]))) == 2
+
+
+def test_a_consumer_that_is_ending_by_itself_is_stopped_without_an_error() -> None:
+    """Its loop is closed a moment before its thread ends."""
+    broker = BrokerSettings(url="amqp://guest:guest@127.0.0.1/%2F")
+    consumer = LaneConsumer("users", broker, Inbox(), settings=LaneSettings(), holder="test")
+    is_over = threading.Event()
+    consumer._thread = threading.Thread(target=is_over.wait)
+    consumer._loop.close()
+    consumer._thread.start()
+    consumer.wake("a command")
+    assert not consumer.stop(0.01)
+    is_over.set()
+    assert consumer.stop(WITHIN_S)

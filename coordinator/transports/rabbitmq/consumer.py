@@ -13,6 +13,7 @@ import asyncio
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -132,7 +133,8 @@ class LaneConsumer:
     def wake(self, command_id: str) -> None:
         """Have a marker of this id delivered to the active consumer of the lane."""
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._publish_marker, command_id)
+            with suppress(RuntimeError):  # the loop is closed: the thread is about to end
+                self._loop.call_soon_threadsafe(self._publish_marker, command_id)
 
     def stand_by(self, channel_number: int) -> None:
         """Drop the connection of this channel and queue up behind the other consumers."""
@@ -141,7 +143,8 @@ class LaneConsumer:
     def stop(self, timeout_s: float) -> bool:
         """Finish the settlements that were given, then abort. False: that took longer than the timeout."""
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop.set)
+            with suppress(RuntimeError):  # the loop is closed: the thread is about to end
+                self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(timeout_s)
         return not self._thread.is_alive()
 
