@@ -249,7 +249,7 @@ def test_a_consumer_that_is_ending_by_itself_is_stopped_without_an_error() -> No
     broker = BrokerSettings(url="amqp://guest:guest@127.0.0.1/%2F")
     consumer = LaneConsumer("users", broker, Inbox(), settings=LaneSettings(), holder="test")
     is_over = threading.Event()
-    consumer._thread = threading.Thread(target=is_over.wait)
+    consumer._thread = threading.Thread(target=is_over.wait, daemon=True)
     consumer._loop.close()
     consumer._thread.start()
     consumer.wake("a command")
