@@ -1,11 +1,16 @@
 """Rows as documents: the fields bear the names of the model's, but for the key, which is `_id`."""
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
 
 from coordinator.service.rows import R, Row
+from coordinator.stores.port import BatchFault
 from coordinator.stores.times import utc
+
+LEVELS_MAX: Final = 100
+"""Of documents and arrays within each other, the row among them:
+https://www.mongodb.com/docs/manual/reference/limits/."""
 
 Document: TypeAlias = dict[str, Any]
 
@@ -25,6 +30,23 @@ def row_of_document(model: type[R], document: Document) -> R:
 
 
 def document_of(row: Row) -> Document:
-    """The MongoDB document of a row."""
+    """The MongoDB document of a row.
+
+    Raises BatchFault for one with more levels than MongoDB takes: the driver sends what Python's stack has room for,
+    and a server may answer with an error of no certain reason.
+    """
     document = msgspec.structs.asdict(row)
+    for name, value in document.items():
+        if isinstance(value, _NESTING) and _has_more_levels(value, LEVELS_MAX - 1):
+            raise BatchFault(f"{type(row).__name__}.{name} has more levels than the {LEVELS_MAX} that MongoDB takes")
     return {"_id": document.pop(row.key), **document}
+
+
+_NESTING: Final = (dict, list, tuple)
+
+
+def _has_more_levels(value: Any, levels: int) -> bool:
+    if not isinstance(value, _NESTING):
+        return False
+    within = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_has_more_levels(each, levels - 1) for each in within)
