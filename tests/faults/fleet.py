@@ -145,8 +145,8 @@ class Fleet:
         return through(self.servers.rabbitmq.url, self.servers.rabbitmq.port, self.clients_broker)
 
     def by_holder(self, lane: str, holder: str) -> Slot | None:
-        """Whose name stands in the lease: it ends with the process's id."""
-        pid = int(holder.rpartition(":")[2])
+        """Whose name stands in the lease: behind the machine it has the process's id."""
+        pid = int(holder.rpartition(":")[2].split()[0])
         return next((slot for slot in self.slots[lane] if slot.member.process.pid == pid), None)
 
     def set_memory_alarm(self, *, on: bool) -> None:
