@@ -19,7 +19,9 @@ from coordinator.dev.servers.process import Process
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
-pytestmark = pytest.mark.timeout(400)
+# In one process, one after the other: each looks into every process's arguments, and those that set its neighbour's
+# users up have its passwords.
+pytestmark = [pytest.mark.timeout(400), pytest.mark.xdist_group("secrets")]
 SECRET = "hunter2"
 AWKWARD = "%@:/?#&+ '\"\\é"
 ADDRESSES = (
