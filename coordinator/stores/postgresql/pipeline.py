@@ -52,8 +52,8 @@ class Pipeline:
         pipeline. It commits there, and only if nothing was refused (PostgreSQL's documentation, 34.5.1.3: "the
         operations following one sync point and before the next are an implicit transaction").
 
-        Raises StatementRefused; nothing is committed then. After any other error it is not known whether something was, and the
-        connection is of no use any more.
+        Raises StatementRefused; nothing is committed then. After any other error it is not known whether something was,
+        and the connection is of no use any more.
         """
         pgconn = self.connection.pgconn
         fresh: dict[int, bytes] = {}
