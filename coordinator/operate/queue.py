@@ -1,4 +1,4 @@
-"""`coordinator queue delete`: so that a queue can be declared anew with another limit."""
+"""`coordinator queue delete`: so that a queue can be declared again with another limit."""
 
 import click
 
@@ -21,7 +21,7 @@ def queue_group() -> None:
 @json_option
 @refusing
 def delete(lane: str, *, is_of_effects: bool, as_json: bool) -> None:
-    """Delete the queue of LANE if it is empty and nobody consumes it, so that its coordinator declares it anew.
+    """Delete the queue of LANE if it is empty and nobody consumes it, so that its coordinator declares it again.
 
     What is in a queue is confirmed, and nowhere else. RabbitMQ itself looks at neither: of quorum queues its own
     conditions (if-empty, if-unused) are not kept. Publishers are cut off before the last look, so that nothing arrives

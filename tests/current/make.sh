@@ -7,7 +7,7 @@ mount --make-rprivate /
 
 debootstrap --variant=minbase --include=ca-certificates "$release" "$root" "$mirror"
 
-# A package's scripts start nothing; nobody reads manuals there, and what a crash leaves half-written is made anew.
+# A package's scripts start nothing; nobody reads manuals there, and what a crash leaves half-written is made again.
 printf '#!/bin/sh\nexit 101\n' > "$root/usr/sbin/policy-rc.d"
 chmod 755 "$root/usr/sbin/policy-rc.d"
 printf '%s\n' force-unsafe-io 'path-exclude=/usr/share/doc/*' 'path-exclude=/usr/share/man/*' \
