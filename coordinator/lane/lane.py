@@ -135,13 +135,15 @@ class Lane:
         except (StoreUnavailable, Conflict, Refusal, Blocked) as error:
             return self._suspended(error)
 
-    def sweep(self) -> Decision | None:
+    def sweep(self, channel_number: int = 0) -> Decision | None:
         """Remove confirmed entries from the outbox now, when there is no batch to do it in.
 
-        A Settlement has only emitted commands to publish, for which there is room now.
+        A Settlement has only emitted commands to publish, for which there is room now. Entries of a channel that is
+        gone wait for the channel's next batch: sweeping them could depose a consumer that only stands by.
         """
-        channel_number = self._tenancy.channel_number
-        if not self._transactions.outbox.confirmed or self._batch is not None or channel_number is None:
+        if not self._transactions.outbox.confirmed or self._batch is not None:
+            return None
+        if channel_number != self._tenancy.channel_number:
             return None
         try:
             self._secure_lease(channel_number)
@@ -156,12 +158,13 @@ class Lane:
         """Make sure of the lease, and of what an operator has ordered."""
         if self._tenancy.lease is None:
             lease = self._tenancy.claim()
-            self._transactions.begin_again()
-            if self._batch is not None:
+            is_behind = self._high_water.is_above(lease)
+            reads_outbox = self._transactions.begin_again(lease, is_behind=is_behind)
+            if reads_outbox and self._batch is not None:
                 # The new lease reads them again.
                 self._batch.committed.emitted = []
             self._tenancy.begin(lease, channel_number)
-            if self._high_water.is_above(lease):
+            if is_behind:
                 self._transactions.go_above(self._high_water)
 
     def _settle(self, batch: Batch) -> None:
@@ -180,7 +183,7 @@ class Lane:
                 transactions.search(window, size, BatchRefused(f"in conflict again and again: {conflict}"))
             except Blocked:
                 batch.blocked()
-                if not batch.has_news:
+                if not (batch.has_news or batch.committed.emitted):
                     raise
                 return
             applied += left - len(window.pending)

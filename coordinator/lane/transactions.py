@@ -20,7 +20,17 @@ from coordinator.lane.window import Window, WindowSize
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.lane_tables import OutboxEntry, PublisherPosition, Series
-from coordinator.stores.port import BatchFault, BatchRefused, Changes, Read, Refusal, Store, StoreError, Transaction
+from coordinator.stores.port import (
+    BatchFault,
+    BatchRefused,
+    Changes,
+    Lease,
+    Read,
+    Refusal,
+    Store,
+    StoreError,
+    Transaction,
+)
 
 
 class _Begun:
@@ -70,9 +80,15 @@ class Transactions:
         self.outbox = Outbox(settings.outbox_max)
         self.inherited = 0
         """The last emitted command that is older than the lease."""
+        self._epoch = 0
 
-    def begin_again(self) -> None:
-        """The lease is new, or was in doubt: read the lane's knowledge, and the outbox from its beginning."""
+    def begin_again(self, lease: Lease, *, is_behind: bool) -> bool:
+        """The lease is new, or was in doubt: read the lane's knowledge. True: and the outbox from its beginning.
+
+        Under the epoch of before, nobody else has changed the outbox: what was handed out stays handed out. A lane
+        that an operator must unblock claims its lease again and again, and must not publish the same each time.
+        `is_behind`: the database has lost commits, and entries with them.
+        """
         transaction = self._store.begin()
         try:
             self._knowledge.read(transaction)
@@ -81,8 +97,12 @@ class Transactions:
         finally:
             transaction.rollback()
         self._asks_log = True
+        if lease.epoch == self._epoch and not is_behind:
+            return False
+        self._epoch = lease.epoch
         self.inherited = sum(series.value for series in emitted)
         self.outbox.begin_again(each.target for each in backlog)
+        return True
 
     def advance(self, window: Window, into: Committed) -> None:
         """Try one transaction, and draw the conclusions.

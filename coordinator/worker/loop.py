@@ -45,10 +45,20 @@ class Taken(Struct, frozen=True):
 
 
 class Pause(Struct, frozen=True):
-    """Wait this long while `channel` is current. Answered with whether it ended early: it is void, or closed."""
+    """Wait this long while `channel` is current. Answered with `Paused`."""
 
     channel: int
     delay_s: float
+
+
+class Paused(Struct, frozen=True):
+    """A pause is over. `is_void`: it ended early, since the channel is void or closed.
+
+    `confirmed`: the emitted commands that the transport has made safe meanwhile.
+    """
+
+    is_void: bool
+    confirmed: Sequence[OutboxEntry] = ()
 
 
 Waits = Generator[Take | Pause, Any, None]
@@ -174,10 +184,10 @@ class LaneLoop:
             if self._proof.is_over:
                 yield from self._deposed(channel)
                 return True
-            if (yield Pause(channel, self._retry_delay_s)):
+            if (yield from self._pause(channel, self._retry_delay_s)):
                 return True
         while (wait_s := self._wait_s(projection, settlement)) > 0:
-            if (yield Pause(channel, wait_s)):
+            if (yield from self._pause(channel, wait_s)):
                 return True
         return False
 
@@ -202,11 +212,18 @@ class LaneLoop:
         self._observer.suspended(suspension, is_first=self.suspended_reason is None or is_another)
         if suspension.delay_s > 0:
             self.suspended_reason = suspension.reason
-        is_void: bool = yield Pause(channel, suspension.delay_s)
+        is_void = yield from self._pause(channel, suspension.delay_s)
         if is_void:
             # The wait is over. A standby gets no batch whose success would end the suspension.
             self.suspended_reason = None
         return is_void
+
+    def _pause(self, channel: int, delay_s: float) -> _IsVoid:
+        """Wait; a lane that has to wait for long makes room in its outbox meanwhile."""
+        paused: Paused = yield Pause(channel, delay_s)
+        if paused.confirmed:
+            self._lane.confirm(paused.confirmed)
+        return paused.is_void
 
     @property
     def _has_news(self) -> bool:
@@ -235,13 +252,13 @@ class LaneLoop:
         self._observer.deposed()
         self.suspended_reason = None
         self._carrier.stand_by(channel)
-        yield Pause(channel, DEPOSED_S)
+        yield from self._pause(channel, DEPOSED_S)
 
     def _sweep(self, channel: int) -> Waits:
         """When there is no batch: remove confirmed entries of the outbox, and let the projection keep its lease."""
         self._sweeps_again = False
         began_at_s = self._proof.now_s()
-        decision = self._lane.sweep()
+        decision = self._lane.sweep(channel)
         self._proof.note(began_at_s)
         if isinstance(decision, Deposed):
             yield from self._deposed(channel)

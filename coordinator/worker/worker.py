@@ -11,7 +11,7 @@ from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.port import Carrier
 from coordinator.worker.lease_proof import LaneLeaseProof
-from coordinator.worker.loop import LaneLoop, Pause, Take, Taken
+from coordinator.worker.loop import LaneLoop, Pause, Paused, Take, Taken
 from coordinator.worker.observed import Observed
 
 
@@ -53,15 +53,19 @@ class LaneWorker:
                 wanted = waits.send(answer)
             except StopIteration:
                 return
-            answer = self._taken(wanted) if isinstance(wanted, Take) else self._is_void(wanted)
+            answer = self._taken(wanted) if isinstance(wanted, Take) else self._paused(wanted)
 
     def _taken(self, wanted: Take) -> Taken:
         channel, deliveries = self._inbox.take(
             self._settings.batch_commands_max, self._settings.batch_bytes_max, wanted.timeout_s
         )
+        return Taken(channel, deliveries, self._take_confirmed(), self._inbox.is_closed, self._inbox.take_mark())
+
+    def _paused(self, wanted: Pause) -> Paused:
+        is_void = self._inbox.wait_void(wanted.channel, wanted.delay_s)
+        return Paused(is_void, self._take_confirmed())
+
+    def _take_confirmed(self) -> list[OutboxEntry]:
         with self._confirmed_lock:
             confirmed, self._confirmed = self._confirmed, []
-        return Taken(channel, deliveries, confirmed, self._inbox.is_closed, self._inbox.take_mark())
-
-    def _is_void(self, wanted: Pause) -> bool:
-        return self._inbox.wait_void(wanted.channel, wanted.delay_s)
+        return confirmed

@@ -26,7 +26,7 @@ from coordinator.stores.port import Lease
 from coordinator.stores.row_checks import RowChecks
 from coordinator.transports.inbox import Inbox
 from coordinator.worker.lease_proof import LaneLeaseProof
-from coordinator.worker.loop import WATCH_EVERY_S, LaneLoop, Pause, Take, Taken
+from coordinator.worker.loop import WATCH_EVERY_S, LaneLoop, Pause, Paused, Take, Taken
 from tests.simulation.broker import Channel, Message, system_message
 from tests.simulation.database import Crash, SimulatedStore
 from tests.simulation.emitted import SimulatedEmitted
@@ -313,10 +313,11 @@ class Process:
             return bool(inbox._deliveries or inbox._is_nudged)
         return inbox.channel_number != wanted.channel
 
-    def _answer(self) -> Taken | bool | None:
+    def _answer(self) -> Taken | Paused | None:
         wanted, inbox = self._wanted, self.inbox
         if isinstance(wanted, Pause):
-            return inbox.is_closed or inbox.channel_number != wanted.channel
+            confirmed, self.confirmed = self.confirmed, []
+            return Paused(inbox.is_closed or inbox.channel_number != wanted.channel, confirmed)
         if wanted is None:
             return None
         settings = self.world.settings
@@ -357,8 +358,8 @@ class TracedLane(Lane):
             raise Crash
         return decision
 
-    def sweep(self) -> Decision | None:
-        decision = super().sweep()
+    def sweep(self, channel_number: int = 0) -> Decision | None:
+        decision = super().sweep(channel_number)
         if self.process.is_dead:
             raise Crash
         return decision

@@ -12,10 +12,10 @@ from coordinator.lane.delivery import Delivery, Settlement, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.service import Service
-from coordinator.stores.lane_tables import Cancellation, DeadLetter, PublisherPosition, Series
+from coordinator.stores.lane_tables import Cancellation, DeadLetter, OutboxEntry, PublisherPosition, Series
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
-from tests.support.ledger import LEDGER, Account, Deposit, OpenAccount, Tamper
+from tests.support.ledger import LEDGER, Account, Deposit, Forward, OpenAccount, Tamper
 from tests.support.store_contract import NOW
 
 
@@ -238,8 +238,7 @@ def test_a_cancelled_command_is_never_applied(lane: LaneUnderTest, database: Mem
     assert codes(lane.outcomes(batch[1])) == ["cancelled"]
 
 
-@pytest.fixture
-def blocking(database: MemoryDatabase) -> LaneUnderTest:
+def blocking_lane(database: MemoryDatabase, settings: LaneSettings | None = None) -> LaneUnderTest:
     """A lane whose `ledger.tamper` blocks it when it fails."""
     handlers = tuple(
         structs.replace(handler, on_failure="block") if handler.command is Tamper else handler
@@ -247,7 +246,15 @@ def blocking(database: MemoryDatabase) -> LaneUnderTest:
     )
     service = Service(name="ledger", models=LEDGER.models, handlers=handlers, metadata=LEDGER.metadata)
     lane = LaneUnderTest(MemoryStore(database))
-    lane.lane = Lane(service, lane.store, lambda: lane.now, "test", LaneSettings(), lambda: lane.elapsed_s)
+    lane.lane = Lane(
+        service, lane.store, lambda: lane.now, "blocking", settings or LaneSettings(), lambda: lane.elapsed_s
+    )
+    return lane
+
+
+@pytest.fixture
+def blocking(database: MemoryDatabase) -> LaneUnderTest:
+    lane = blocking_lane(database)
     lane.do(OpenAccount(owner="a"))
     return lane
 
@@ -275,6 +282,45 @@ def test_a_command_that_blocks_keeps_back_what_comes_after_it_and_settles_what_c
     after: Settlement = blocking.settle()
     assert (after.tags, codes(after.outcomes)) == ([batch[1].tag, batch[2].tag], ["cancelled", "applied"])
     assert blocking.rows(Account)[0].balance == 4
+
+
+def test_a_lane_that_is_blocked_at_once_publishes_what_was_emitted_before(database: MemoryDatabase) -> None:
+    """Once, and page by page, though it claims its lease again and again meanwhile."""
+    before = LaneUnderTest(MemoryStore(database))
+    before.do(OpenAccount(owner="a"), *(Forward(id=1, amount=1) for number in range(5)))
+    blocked = blocking_lane(database, LaneSettings(outbox_max=4))
+    poison = delivery(7, Tamper(id=1, how="crash"))
+    published: list[int] = []
+    reasons: list[str] = []
+    for _ in range(8):
+        decision = blocked.lane.apply([] if blocked.lane.has_batch else [poison])
+        if isinstance(decision, Settlement):
+            assert decision.tags == []
+            published += [entry.id for entry in decision.emitted]
+            blocked.lane.confirm(decision.emitted)
+        else:
+            assert isinstance(decision, Suspension)
+            reasons.append(decision.reason)
+    assert published == [1, 2, 3, 4, 5]
+    assert len(reasons) == 5
+    assert blocked.rows(OutboxEntry) == []
+
+
+def test_commands_of_a_pack_that_come_before_one_that_blocks_are_heard_of_elsewhere(database: MemoryDatabase) -> None:
+    """Their outcomes wait for the pack; commands that they emitted do not."""
+    lane = blocking_lane(database)
+    lane.do(OpenAccount(owner="a"))
+    pack = Delivery(
+        tag=5,
+        commands=(*delivery(2, Forward(id=1, amount=1)).commands, *delivery(3, Tamper(id=1, how="crash")).commands),
+    )
+    decision = lane.lane.apply([pack])
+    assert isinstance(decision, Settlement)
+    assert (decision.tags, decision.outcomes, len(decision.emitted)) == ([], [], 1)
+    assert isinstance(lane.lane.apply([]), Suspension)
+    cancel(database, 3)
+    after = lane.settle()
+    assert (after.tags, codes(after.outcomes), after.emitted) == ([pack.tag], ["applied", "cancelled"], [])
 
 
 def test_a_repetition_of_what_was_settled_does_not_block(blocking: LaneUnderTest) -> None:

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from coordinator.lane.control import WithdrawEmitted
-from coordinator.lane.delivery import Delivery, Settlement
+from coordinator.lane.delivery import Delivery, Deposed, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.runtime.settings import LaneSettings
 from coordinator.stores.lane_tables import OutboxEntry
@@ -88,3 +88,14 @@ def test_what_is_withdrawn_is_not_published_though_the_same_transaction_reads_it
 
 def _withdrawal(*numbers: int) -> Delivery:
     return delivery(7, WithdrawEmitted(entries=list(numbers)))
+
+
+def test_a_consumer_that_lost_its_channel_is_not_deposed_by_what_was_confirmed_under_it() -> None:
+    """It stands by under a new channel, which is not to be dropped."""
+    database = MemoryDatabase()
+    lane = with_window(database, 10)
+    emitted = emit(lane, 2)
+    emit(with_window(database, 10), 1)
+    lane.lane.confirm(emitted)
+    assert lane.lane.sweep(lane.channel_number + 1) is None
+    assert isinstance(lane.lane.sweep(lane.channel_number), Deposed)

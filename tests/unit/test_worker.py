@@ -19,7 +19,7 @@ from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.transports.inbox import Inbox
 from coordinator.worker.observed import PROJECTION_ERRORS
 from coordinator.worker.worker import LaneWorker
-from tests.support.lane_contract import delivery
+from tests.support.lane_contract import command_id, delivery
 from tests.support.ledger import LEDGER, OpenAccount
 from tests.support.store_contract import NOW
 
@@ -37,7 +37,8 @@ class ScriptedLane(Lane):
         del deliveries, channel_number
         return self.decision
 
-    def sweep(self) -> Suspension | None:
+    def sweep(self, channel_number: int = 0) -> Suspension | None:
+        del channel_number
         return self.swept
 
 
@@ -126,6 +127,13 @@ def test_who_was_suspended_by_a_sweep_is_ready_after_one_that_succeeds(running: 
     running.until_suspended()
     running.lane.swept = None
     running.until_ready()
+
+
+def test_a_lane_that_has_to_wait_makes_room_in_its_outbox_meanwhile(running: Running) -> None:
+    suspend(running)
+    emitted = OutboxEntry(id=1, lane="x", command_id=command_id(1), type="x.do", arguments=b"{}", created_at=NOW)
+    running.worker.confirm_emitted([emitted])
+    until(lambda: running.lane._transactions.outbox.confirmed == [emitted])
 
 
 class Projecting:
