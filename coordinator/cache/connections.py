@@ -10,7 +10,7 @@ import redis.asyncio.retry
 import redis.backoff
 import redis.retry
 
-from coordinator.cache.address import connection_of
+from coordinator.cache.driver_arguments import connection_of
 from coordinator.cache.scripts import Arguments, CacheUnavailable
 from coordinator.runtime.settings import CacheSettings
 

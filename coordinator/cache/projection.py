@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 import structlog
 
-from coordinator.cache.breaker import CacheBreaker
 from coordinator.cache.lease import Anchor, CacheLease, new_generation
+from coordinator.cache.redis_breaker import RedisBreaker
 from coordinator.cache.scripts import CLAIM, CLOCK, REFRESH, CacheUnavailable, Scripts
 from coordinator.service.rows import Ref, Row, VersionedRow
 from coordinator.service.service import LeaseProof
@@ -41,7 +41,7 @@ class CacheProjection:
         self._ttl_s = ttl_s
         self._elapsed_s = elapsed_s
         self._lease = CacheLease(lease_s)
-        self._breaker = CacheBreaker()
+        self._breaker = RedisBreaker()
         self.beat_s = lease_s / 3
 
     def committed(self, proof: LeaseProof, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:

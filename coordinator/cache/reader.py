@@ -9,8 +9,8 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from coordinator.cache.breaker import CacheBreaker
 from coordinator.cache.projection import Key
+from coordinator.cache.redis_breaker import RedisBreaker
 from coordinator.cache.scripts import FILL, READ, SHOWS, Arguments, AsyncScripts, CacheUnavailable
 from coordinator.service.rows import VersionedRow
 
@@ -55,7 +55,7 @@ class RowCache(Generic[V]):
         self._lease_key = lease_key
         self._ttl_s = ttl_s
         self._elapsed_s = elapsed_s
-        self._breaker = CacheBreaker()
+        self._breaker = RedisBreaker()
 
     async def get(self, key: int | str) -> Lookup[V] | None:
         """None: the cache did not answer, or was not asked because it has lately failed to answer."""

@@ -31,7 +31,7 @@ import structlog
 from msgspec import Struct
 from prometheus_client import Counter, Gauge
 
-from coordinator.effects.breaker import Breaker
+from coordinator.effects.provider_breaker import ProviderBreaker
 from coordinator.protocol.attempted import Attempted
 from coordinator.protocol.wire import BODY_BYTES_MAX, CommandMessage
 from coordinator.runtime.settings import EffectSettings
@@ -104,7 +104,7 @@ class Attempts:
         self._settings = settings
         self._chance = chance
         self._clock = clock
-        self._breaker = Breaker(settings, monotonic, chance)
+        self._breaker = ProviderBreaker(settings, monotonic, chance)
         self._shown = BREAKER_OPEN.labels(service)
 
     async def attempt(

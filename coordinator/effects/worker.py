@@ -22,7 +22,7 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator.effects.attempts import Attempts, EffectResult
-from coordinator.effects.waiting import EffectsWithoutResult
+from coordinator.effects.without_result import EffectsWithoutResult
 from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import parse

@@ -18,7 +18,7 @@ from coordinator.http.requests import (
     read_query,
 )
 from coordinator.http.responses import json_response, note_preferences, representation, written_response
-from coordinator.http.waiting import wait_as_courtesy
+from coordinator.http.waiting_requests import wait_as_courtesy
 
 __all__ = (
     # A gateway

@@ -20,7 +20,7 @@ from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.middleware import serve
 from coordinator.http.operations import CHECKS, COMMAND_LOG, TRANSPORT, Check
 from coordinator.http.operations import routes as operation_routes
-from coordinator.http.waiting import WAITING, Waiting
+from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
@@ -83,7 +83,7 @@ def create_app(
     app[HOOKS] = hooks
     app[SERVICE_NAME] = gateway.name
     app[SETTINGS] = settings
-    app[WAITING] = Waiting(settings.connections_max, settings.in_flight_max)
+    app[WAITING_REQUESTS] = WaitingRequests(settings.connections_max, settings.in_flight_max)
     app[COMMAND_LOG] = command_log
     app[COMMANDS] = {command.type: command for command in gateway.commands}
     app[WRITES] = writes

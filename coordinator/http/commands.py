@@ -26,7 +26,7 @@ from coordinator.http.keys import CONTEXT, SETTINGS
 from coordinator.http.problems import NothingIssued, RequestRefused
 from coordinator.http.requests import JSON_TYPES, NoQuery, granted_wait_s, media_type, read_body, read_query
 from coordinator.http.responses import command_location, note_preferences
-from coordinator.http.waiting import WAITING
+from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.telemetry import Stages, measured
 from coordinator.service.commands import Command
@@ -46,7 +46,7 @@ async def issue_commands(request: web.Request) -> web.Response:
     messages = await _read_messages(request)
     context, settings = request[CONTEXT], request.app[SETTINGS]
     wait_s = granted_wait_s(context.preferences, settings.wait_s)
-    with request.app[WAITING].for_outcome(wait_s, len(messages)):
+    with request.app[WAITING_REQUESTS].for_outcome(wait_s, len(messages)):
         context.stages.end("validate")
         answers = await _issue(request, messages, wait_s)
     context.statuses = dict(Counter(each.status for each in answers))

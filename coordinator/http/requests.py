@@ -14,7 +14,7 @@ from coordinator.http.connections import receiving
 from coordinator.http.headers import Preferences, expected_version, idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, SETTINGS
 from coordinator.http.problems import RequestRefused
-from coordinator.http.waiting import WAITING
+from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import command_id_for, is_system_id, is_uuid, new_command_id
@@ -129,7 +129,7 @@ async def issue(
         traceparent=context.trace.traceparent,
         parsed=context.parsed,
     )
-    with request.app[WAITING].for_outcome(wait_s):
+    with request.app[WAITING_REQUESTS].for_outcome(wait_s):
         context.stages.command_id = command_id
         context.stages.end("validate")
         written = await method(command, options)

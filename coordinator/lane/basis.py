@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from coordinator.lane.letters import Letters
+from coordinator.lane.dead_letters import DeadLetters
 from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking
 from coordinator.lane.publisher_progress import PublisherProgress
@@ -49,7 +49,7 @@ class Basis(Struct, frozen=True):
     """The log's entries of their ids; empty at first where they are assumed to be new."""
     cancelled: Mapping[str, Cancellation]
     parking: Parking
-    letters: Letters
+    letters: DeadLetters
     orders: Orders
     progress: PublisherProgress
     parked_max: int

@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 
 from coordinator.lane.basis import Basis
 from coordinator.lane.committed import series_in
+from coordinator.lane.dead_letters import DeadLetters
 from coordinator.lane.high_water import HighWater
-from coordinator.lane.letters import Letters
 from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking, prepared
 from coordinator.lane.publisher_order import PublisherOrder
@@ -81,7 +81,7 @@ class Knowledge:
         progress = PublisherProgress(work, self._order, [request.message for request in requests])
         named, misread = named_rows(requests[culprits:], self.checks)
         parking = self._parking.copy()
-        letters = Letters(work, self._name, self._settings.nameless_dead_max)
+        letters = DeadLetters(work, self._name, self._settings.nameless_dead_max)
         basis = Basis(
             work=work,
             handlers_work=HandlerWork(work),

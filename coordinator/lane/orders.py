@@ -1,4 +1,4 @@
-"""How the lane carries out the commands that act on itself (coordinator/lane/control.py)."""
+"""Orders: how a lane carries out the commands that act on itself (coordinator/lane/control.py)."""
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -13,7 +13,7 @@ from coordinator.lane.control import (
     WithdrawEmitted,
     Withdrawn,
 )
-from coordinator.lane.letters import Letters
+from coordinator.lane.dead_letters import DeadLetters
 from coordinator.lane.parking import Parking
 from coordinator.lane.request import Handlers, prepare
 from coordinator.lane.unit_of_work import BatchWork
@@ -31,7 +31,9 @@ from coordinator.stores.lane_tables import DeadLetter, OutboxEntry
 class Orders:
     """Carries them out within one transaction."""
 
-    def __init__(self, work: BatchWork, parking: Parking, letters: Letters, handlers: Handlers, bytes_max: int) -> None:
+    def __init__(
+        self, work: BatchWork, parking: Parking, letters: DeadLetters, handlers: Handlers, bytes_max: int
+    ) -> None:
         """`bytes_max` is the largest message that the lane takes."""
         self._work = work
         self._parking = parking

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import Any
 
 from coordinator.lane.authors import abandon, described, reference
-from coordinator.lane.letters import source_of_nameless
+from coordinator.lane.dead_letters import source_of_nameless
 from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.service.commands import Command

@@ -15,7 +15,7 @@ from coordinator.lane.repetition import repeated
 from coordinator.lane.request import Request
 from coordinator.lane.trying import tried
 from coordinator.lane.unapplied import kept
-from coordinator.lane.waiting import waits
+from coordinator.lane.waiting_for_key import waits
 from coordinator.stores.port import Refusal
 
 

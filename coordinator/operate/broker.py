@@ -13,7 +13,7 @@ from coordinator.operate.output import quiet
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.service.outside_calls import EFFECTS_PREFIX
-from coordinator.transports.rabbitmq.address import broker_parameters
+from coordinator.transports.rabbitmq.driver_arguments import broker_parameters
 from coordinator.transports.rabbitmq.refusals import not_connected
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE, dead_queue_name, queue_name
 

@@ -14,7 +14,18 @@ from msgspec import UNSET, UnsetType
 
 from coordinator.lane.control import DiscardLetter, Replayed, ReplayLetter
 from coordinator.operate import output
-from coordinator.operate.letters import (
+from coordinator.operate.giving_orders import OrderAnswer, give
+from coordinator.operate.open import lane_admin
+from coordinator.operate.output import (
+    EXIT_REFUSED,
+    CommandRefused,
+    json_option,
+    json_text,
+    print_json,
+    print_table,
+    refusing,
+)
+from coordinator.operate.selected_letters import (
     SOURCE,
     Letter,
     Selection,
@@ -26,17 +37,6 @@ from coordinator.operate.letters import (
     selecting,
     summarized,
     whole,
-)
-from coordinator.operate.open import lane_admin
-from coordinator.operate.orders import OrderAnswer, give
-from coordinator.operate.output import (
-    EXIT_REFUSED,
-    CommandRefused,
-    json_option,
-    json_text,
-    print_json,
-    print_table,
-    refusing,
 )
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.commands import Command

@@ -9,8 +9,8 @@ from coordinator.arguments import LANE
 from coordinator.lane.control import WITHDRAWN_MAX, WithdrawEmitted, Withdrawn
 from coordinator.operate import output
 from coordinator.operate.dead import wait_option
+from coordinator.operate.giving_orders import OrderAnswer, give
 from coordinator.operate.open import lane_admin
-from coordinator.operate.orders import OrderAnswer, give
 from coordinator.operate.output import (
     EXIT_REFUSED,
     CommandRefused,

@@ -10,8 +10,8 @@ import msgspec
 from coordinator.arguments import LANE
 from coordinator.lane.control import Marker
 from coordinator.operate import output
+from coordinator.operate.giving_orders import issue
 from coordinator.operate.open import lane_admin
-from coordinator.operate.orders import issue
 from coordinator.operate.output import (
     EXIT_PENDING,
     EXIT_REFUSED,

@@ -6,7 +6,7 @@ import structlog
 from prometheus_client import Counter
 
 from coordinator.lane.control import EFFECT_TEXT_CHARACTERS_MAX, DeadEffect
-from coordinator.lane.letters import REASON_CHARACTERS_MAX, TRACEBACK_CHARACTERS_MAX
+from coordinator.lane.dead_letters import REASON_CHARACTERS_MAX, TRACEBACK_CHARACTERS_MAX
 from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.service.ids import system_command_id
 from coordinator.service.text import storable, storable_end

@@ -15,7 +15,7 @@ from coordinator.lane import parking as parking_module
 from coordinator.lane import repetition as repetition_module
 from coordinator.lane import request as request_module
 from coordinator.lane import settle as settle_module
-from coordinator.lane.letters import Letters
+from coordinator.lane.dead_letters import DeadLetters
 from coordinator.lane.orders import Orders
 from coordinator.lane.outbox import Outbox
 from coordinator.lane.unit_of_work import BatchWork
@@ -90,10 +90,10 @@ def _expired_acknowledged(patches: Patches) -> None:
 
 
 def _nameless_counted_wrongly(patches: Patches) -> None:
-    def remove(original: Any, self: Letters, letter: DeadLetter) -> None:
+    def remove(original: Any, self: DeadLetters, letter: DeadLetter) -> None:
         self._work.remove(letter)
 
-    patches.wrap(Letters, "remove", remove)
+    patches.wrap(DeadLetters, "remove", remove)
 
 
 def _expired_is_applied(patches: Patches) -> None:
@@ -167,7 +167,7 @@ def _of_origin() -> Iterator[Mutant]:
     yield rewritten(
         "origin-forgotten-in-letters",
         "a stranger's command is the system's once it was replayed",
-        Letters,
+        DeadLetters,
         "_add",
         "options_of(message)",
         'msgspec.structs.replace(options_of(message), origin="system")',
@@ -262,7 +262,7 @@ def _of_letters() -> Iterator[Mutant]:
     yield rewritten(
         "nameless-unbounded",
         "strangers fill the table with letters without an id",
-        Letters,
+        DeadLetters,
         "_has_room",
         "if series is not None and series.value >= self._nameless_max:",
         "if False:",
@@ -270,7 +270,7 @@ def _of_letters() -> Iterator[Mutant]:
     yield rewritten(
         "copies-not-found",
         "a copy of a message without an id is another letter",
-        Letters,
+        DeadLetters,
         "nameless",
         "if known is not None:",
         "if False:",
@@ -284,7 +284,7 @@ def _of_letters() -> Iterator[Mutant]:
     yield rewritten(
         "old-letter-taken-in-twice",
         "a letter of an older release that comes twice is written twice",
-        Letters,
+        DeadLetters,
         "taken_in",
         'if self._work.find(DeadLetter, "source", source) is not None:',
         "if False:",

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from coordinator.lane.letters import source_of_nameless
+from coordinator.lane.dead_letters import source_of_nameless
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.outcome import Outcome

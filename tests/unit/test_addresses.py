@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from coordinator.cache.address import connection_of as redis_connection
+from coordinator.cache.driver_arguments import connection_of as redis_connection
 from coordinator.runtime import settings as all_settings
 from coordinator.runtime.addresses import Address, Host, Secret, parse_address
 from coordinator.runtime.settings import BrokerSettings, CacheSettings, DatabaseSettings, ReaderSettings, load
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.kinds import kind_of
-from coordinator.stores.mongodb.address import connection_of as mongodb_connection
-from coordinator.stores.mysql.address import connection_of as mysql_connection
-from coordinator.stores.mysql.address import reading_connection_of as mysql_reading
-from coordinator.stores.postgresql.address import connection_of as postgresql_connection
-from coordinator.stores.postgresql.address import session_of, with_session
-from coordinator.transports.rabbitmq.address import broker_parameters
+from coordinator.stores.mongodb.driver_arguments import connection_of as mongodb_connection
+from coordinator.stores.mysql.driver_arguments import connection_of as mysql_connection
+from coordinator.stores.mysql.driver_arguments import reading_connection_of as mysql_reading
+from coordinator.stores.postgresql.driver_arguments import connection_of as postgresql_connection
+from coordinator.stores.postgresql.driver_arguments import session_of, with_session
+from coordinator.transports.rabbitmq.driver_arguments import broker_parameters
 from tests.support.ledger import LEDGER
 
 SECRET = "hunter2"

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from coordinator.cache.breaker import PAUSE_S, PAUSE_S_MAX, CacheBreaker
 from coordinator.cache.projection import CacheProjection
+from coordinator.cache.redis_breaker import PAUSE_S, PAUSE_S_MAX, RedisBreaker
 from coordinator.cache.scripts import CLAIM, CLOCK, REFRESH, Arguments, CacheUnavailable
 from coordinator.service.rows import Row
 from shared.items.model import Item
@@ -178,7 +178,7 @@ def test_what_was_committed_before_the_claim_is_written_only_on_a_new_proof(
 
 
 def test_a_breaker_lets_one_try_after_each_pause_and_the_pauses_grow() -> None:
-    breaker = CacheBreaker()
+    breaker = RedisBreaker()
     assert breaker.admits(0)
     assert breaker.failed(0)
     assert not breaker.failed(0), "was under way with the first"

@@ -17,10 +17,10 @@ from coordinator.lane.control import DeadEffect, DiscardLetter, ReplayLetter
 from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.lane import Lane
 from coordinator.migrations.migrate import migrate
-from coordinator.operate import orders
-from coordinator.operate.letters import SHOWN_CHARACTERS_MAX
-from coordinator.operate.orders import ORDERS_AT_ONCE, message_of
+from coordinator.operate import giving_orders
+from coordinator.operate.giving_orders import ORDERS_AT_ONCE, message_of
 from coordinator.operate.output import as_user
+from coordinator.operate.selected_letters import SHOWN_CHARACTERS_MAX
 from coordinator.protocol.wire import CommandMessage, Defect
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings, LaneSettings
@@ -130,8 +130,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     async def writes(_: str, __: int) -> AsyncIterator[World]:
         yield world
 
-    monkeypatch.setattr(orders, "_writes", writes)
-    monkeypatch.setattr(orders, "_require_queue", lambda _: None)
+    monkeypatch.setattr(giving_orders, "_writes", writes)
+    monkeypatch.setattr(giving_orders, "_require_queue", lambda _: None)
     yield world
     world.close()
 

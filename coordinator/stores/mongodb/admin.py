@@ -34,9 +34,9 @@ from coordinator.stores.lane_tables import (
     ParkedCommand,
     PublisherPosition,
 )
-from coordinator.stores.mongodb.address import connection_of
 from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
+from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.port import Backlog
 from coordinator.stores.times import utc
 

@@ -12,7 +12,7 @@ SOCKET_TIMEOUT_MS: Final = 30_000
 
 
 def open_client(connection: Mapping[str, Any], application: str) -> MongoClient[Document]:
-    """Connects on first use. `connection` is what `address.py` made; `application` the name that the server shows."""
+    """Connects on first use. `connection` has the driver's arguments; `application` names us to the server."""
     return MongoClient(
         **connection,
         tz_aware=True,

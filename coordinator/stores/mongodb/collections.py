@@ -10,8 +10,8 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, DeadLetter, LogEntry, OutboxEntry
-from coordinator.stores.mongodb.address import connection_of
 from coordinator.stores.mongodb.documents import Document
+from coordinator.stores.mongodb.driver_arguments import connection_of
 
 _CONNECT_TIMEOUT_MS = 5000
 _NAMESPACE_EXISTS = 48

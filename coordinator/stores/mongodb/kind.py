@@ -9,8 +9,8 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.kinds import Database, Kind
-from coordinator.stores.mongodb.address import connection_of
 from coordinator.stores.mongodb.documents import Document
+from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.port import Store
 
 # ruff: noqa: PLC0415  # a process does one of these

@@ -30,9 +30,9 @@ from coordinator.service.rows import R, Row
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
-from coordinator.stores.mongodb.address import connection_of
 from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
+from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.errors import translated
 from coordinator.stores.port import Backlog, BatchFault, Changes, Fenced, Lease, Read, StoreError, Transaction
 

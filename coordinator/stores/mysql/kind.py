@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, func, text
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
-from coordinator.stores.mysql.address import connection_of, reading_connection_of
+from coordinator.stores.mysql.driver_arguments import connection_of, reading_connection_of
 from coordinator.stores.mysql.errors import is_of_schema
 from coordinator.stores.mysql.store import MysqlStore
 from coordinator.stores.port import Store

@@ -16,7 +16,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import R
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
-from coordinator.stores.mysql.address import connection_of
+from coordinator.stores.mysql.driver_arguments import connection_of
 from coordinator.stores.mysql.errors import depends_on_more, is_of_schema, is_signaled, translated
 from coordinator.stores.mysql.statements import MysqlStatements
 from coordinator.stores.port import (

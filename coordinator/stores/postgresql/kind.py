@@ -10,7 +10,7 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.port import Store
-from coordinator.stores.postgresql.address import connection_of, with_session
+from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
 from coordinator.stores.postgresql.errors import is_of_schema
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.store import PostgresStore

@@ -20,7 +20,7 @@ from coordinator.service.rows import R
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.port import Backlog, Changes, Lease, NotAdmitted, Read, StoreError, Transaction
-from coordinator.stores.postgresql.address import connection_of, with_session
+from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
 from coordinator.stores.postgresql.errors import is_of_schema, translated
 from coordinator.stores.postgresql.pipeline import Pipeline, Statement, StatementRefused
 from coordinator.stores.postgresql.pooler import pooler_between

@@ -20,9 +20,9 @@ from pika.exceptions import ChannelWrongStateError, ConnectionWrongStateError
 
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, InvalidCommand, OutcomeUnknown, Overloaded
-from coordinator.transports.rabbitmq.address import broker_address, broker_parameters
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY_PREFIX, DirectReplies
+from coordinator.transports.rabbitmq.driver_arguments import broker_address, broker_parameters
 from coordinator.transports.rabbitmq.keeping import Kept
 from coordinator.transports.rabbitmq.refusals import ACCESS_REFUSED, BLAMED, NOT_FOUND, ClosedByBroker
 

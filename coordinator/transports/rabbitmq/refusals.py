@@ -8,7 +8,7 @@ import pika
 from pika.exceptions import ChannelClosedByBroker, ConnectionClosedByBroker
 
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
-from coordinator.transports.rabbitmq.address import broker_address
+from coordinator.transports.rabbitmq.driver_arguments import broker_address
 
 ACCESS_REFUSED: Final = 403
 NOT_FOUND: Final = 404

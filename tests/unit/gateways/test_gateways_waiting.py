@@ -8,7 +8,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from coordinator.http.waiting import WAITING, Waiting
+from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.errors import Overloaded
 from gateways.purchases import PURCHASES
@@ -35,7 +35,7 @@ async def shop(start: Start, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[R
 @asynccontextmanager
 async def calling(shop: RunningGateway, number: int, path: str, **options: Any) -> AsyncIterator[None]:
     """So many requests that do not end by themselves."""
-    waiting = shop.runner.app[WAITING]
+    waiting = shop.runner.app[WAITING_REQUESTS]
     before = waiting.number
     calls = [asyncio.create_task(shop.call("POST", path, **options)) for _ in range(number)]
     try:
@@ -98,7 +98,7 @@ async def test_a_purchase_is_not_waited_for_when_its_client_is_gone(shop: Runnin
     """However many come and leave, they wait no longer than they are there."""
     body = msgspec.json.encode(BUY)
     head = b"POST /users/7/purchases HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nPrefer: wait=10\r\n"
-    waiting = shop.runner.app[WAITING]
+    waiting = shop.runner.app[WAITING_REQUESTS]
     async with connected(shop.port) as client:
         client.send(head + b"Content-Length: %d\r\n\r\n%s" % (len(body), body))
         await until(lambda: waiting.number == 1)
@@ -108,7 +108,7 @@ async def test_a_purchase_is_not_waited_for_when_its_client_is_gone(shop: Runnin
 
 @pytest.mark.parametrize("connections_max", [1, 2, 3, 1000])
 def test_there_is_room_for_one_and_each_leaves_room_for_the_next(connections_max: int) -> None:
-    waiting = Waiting(connections_max, 1)
+    waiting = WaitingRequests(connections_max, 1)
     limits = (waiting._courtesies_max, waiting._outcomes_max, waiting._confirms_max)
     assert limits[0] >= 1
     assert sorted(limits) == list(limits)
@@ -116,7 +116,7 @@ def test_there_is_room_for_one_and_each_leaves_room_for_the_next(connections_max
 
 
 def test_requests_of_many_commands_leave_room_for_those_of_one() -> None:
-    waiting = Waiting(1000, 2000)
+    waiting = WaitingRequests(1000, 2000)
     with ExitStack() as stack:
         stack.enter_context(waiting.for_outcome(10.0, 1000))
         for wait_s, commands in ((10.0, 1000), (0.0, 1000), (10.0, 2)):
@@ -136,13 +136,13 @@ def test_requests_of_many_commands_leave_room_for_those_of_one() -> None:
 
 @pytest.mark.parametrize("in_flight_max", [1, 2, 3, 1000])
 def test_a_request_of_as_many_commands_as_there_may_be_is_taken(in_flight_max: int) -> None:
-    waiting = Waiting(1000, in_flight_max)
+    waiting = WaitingRequests(1000, in_flight_max)
     with waiting.for_outcome(10.0, in_flight_max), ExitStack() as stack, pytest.raises(Overloaded):
         stack.enter_context(waiting.for_outcome(10.0))
 
 
 async def test_a_request_of_many_commands_for_which_there_is_no_room_is_refused_whole(shop: RunningGateway) -> None:
-    with shop.runner.app[WAITING].for_outcome(10.0, 3999):
+    with shop.runner.app[WAITING_REQUESTS].for_outcome(10.0, 3999):
         commands = [{"type": "users.credit", "args": {"id": 7, "amount": 1}}] * 2
         response, body = await shop.call("POST", "/commands", json=commands)
         assert (response.status, body["code"]) == (503, "overloaded")

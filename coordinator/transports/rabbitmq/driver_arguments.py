@@ -1,4 +1,4 @@
-"""The broker's address: AMQP_URL as pika's parameters, and as errors and logs show it."""
+"""The driver's arguments, made of the broker's address, and that address as errors and logs show it."""
 
 import ssl
 from typing import Final

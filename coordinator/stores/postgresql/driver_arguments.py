@@ -1,4 +1,4 @@
-"""The address of a PostgreSQL as libpq's parameters: the same for the lane, for reads, for operators and migrations."""
+"""The driver's arguments, made of a PostgreSQL's address: the same for lane, reads, operators and migrations."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The address of a MySQL or MariaDB as arguments of its drivers: PyMySQL's, and the same for aiomysql."""
+"""The drivers' arguments, made of the address of a MySQL or MariaDB: PyMySQL's, and the same for aiomysql."""
 
 import ssl
 from typing import Any, Final

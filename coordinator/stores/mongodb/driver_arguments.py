@@ -1,4 +1,4 @@
-"""The address of a MongoDB as pymongo's arguments: the same for the lane, for reads, for operators and migrations."""
+"""The driver's arguments, made of a MongoDB's address: the same for lane, reads, operators and migrations."""
 
 import os
 import warnings

@@ -1,4 +1,4 @@
-"""The address of a Redis as arguments of its client, the same for the lane and for readers."""
+"""The driver's arguments, made of the address of a Redis: the same for the lane and for readers."""
 
 import os
 from typing import Any, Final

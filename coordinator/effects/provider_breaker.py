@@ -13,8 +13,8 @@ from coordinator.runtime.settings import EffectSettings
 _FIRST_PAUSE_S: Final = 1.0
 
 
-class Breaker:
-    """Of one provider, in one process. `clock` is monotonic, in seconds; `chance` draws from 0 to 1."""
+class ProviderBreaker:
+    """The breaker of one provider, in one process. `clock` is monotonic, in seconds; `chance` draws from 0 to 1."""
 
     def __init__(self, settings: EffectSettings, clock: Callable[[], float], chance: Callable[[], float]) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""Spares callers the wait while Redis does not answer."""
+"""A circuit breaker: callers need not wait for a Redis that does not answer."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ PAUSE_S: Final = 0.1
 PAUSE_S_MAX: Final = 5.0
 
 
-class CacheBreaker:
+class RedisBreaker:
     """After a failure there is a pause without tries. It doubles with each further failed try, up to PAUSE_S_MAX.
 
     Moments are seconds of a monotonic clock.

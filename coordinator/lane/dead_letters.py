@@ -25,8 +25,8 @@ _SERIES = "dead_letters"
 _NAMELESS = {"public": "dead_letters.nameless", "system": "dead_letters.nameless.system"}
 
 
-class Letters:
-    """The dead letters of one transaction."""
+class DeadLetters:
+    """Writes and removes the dead letters of one transaction."""
 
     def __init__(self, work: BatchWork, lane: str, nameless_max: int) -> None:
         self._work = work

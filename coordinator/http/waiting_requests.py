@@ -27,7 +27,7 @@ from coordinator.service.errors import Overloaded
 T = TypeVar("T")
 
 
-class Waiting:
+class WaitingRequests:
     """How many requests of a gateway wait, and how many commands they have issued."""
 
     def __init__(self, connections_max: int, in_flight_max: int) -> None:
@@ -80,12 +80,12 @@ class Waiting:
             self.number -= 1
 
 
-WAITING: Final = web.AppKey("WAITING", Waiting)
+WAITING_REQUESTS: Final = web.AppKey("WAITING_REQUESTS", WaitingRequests)
 
 
 async def wait_as_courtesy(request: web.Request, wait: Callable[[], Awaitable[T]]) -> T | None:
     """The result of `wait`. None if its client is gone, or if too many requests wait: answer now."""
-    with request.app[WAITING].as_courtesy() as may_wait:
+    with request.app[WAITING_REQUESTS].as_courtesy() as may_wait:
         if not may_wait:
             return None
         waited = asyncio.ensure_future(wait())
