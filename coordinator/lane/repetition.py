@@ -1,4 +1,4 @@
-"""An id that the lane knows: the recorded outcome, or a refusal if it means another command now."""
+"""An id that the lane knows: the recorded outcome, or an error if it means another command now."""
 
 import msgspec
 

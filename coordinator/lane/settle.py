@@ -1,8 +1,8 @@
 """The way of a command through its transaction: pure decisions, in the order that the protocol gives them.
 
 Each answer has a module of its own: a message that is only kept (`unapplied`), an id that the log knows (`repetition`),
-a key that others wait for (`waiting`), a refusal (`refusal`). Any other command is tried (`trying`). Refused and tried
-commands are recorded (`recording`).
+a key that others wait for (`waiting_for_key`), an answer without a try (`untried`). Any other command is tried
+(`trying`). Both kinds of answers are recorded (`recording`).
 """
 
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from coordinator.lane.basis import BARE, Basis, Blocked, Fate
 from coordinator.lane.parking import ALONE
 from coordinator.lane.recording import recorded
-from coordinator.lane.refusal import refusal
 from coordinator.lane.repetition import repeated
 from coordinator.lane.request import Request
 from coordinator.lane.trying import tried
 from coordinator.lane.unapplied import kept
+from coordinator.lane.untried import untried
 from coordinator.lane.waiting_for_key import waits
 from coordinator.stores.port import Refusal
 
@@ -58,7 +58,7 @@ def settle(basis: Basis, request: Request, sequence: int, fault: Refusal | str |
     cancellation = basis.cancelled.get(command_id)
     if parking.rows and (waiting := waits(basis, request, standing, cancellation)) is not None:
         return waiting
-    verdict = refusal(basis, request, standing, cancellation, fault)
+    verdict = untried(basis, request, standing, cancellation, fault)
     if verdict is None:
         verdict = tried(basis.work, basis.handlers_work, basis.orders, request)
     return recorded(basis, request, standing, sequence, verdict)

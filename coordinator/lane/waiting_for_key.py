@@ -2,9 +2,9 @@
 
 from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.parking import Standing
-from coordinator.lane.refusal import number_refused
 from coordinator.lane.repetition import mismatched
 from coordinator.lane.request import Request
+from coordinator.lane.untried import verdict_on_number
 from coordinator.stores.lane_tables import Cancellation
 
 _WAITS = Fate(None)
@@ -20,7 +20,7 @@ def waits(basis: Basis, request: Request, standing: Standing, cancellation: Canc
         return mismatched(basis, request, standing.waiting.command_id)
     if not standing.is_behind or cancellation is not None:
         return None
-    if len(basis.parking) >= basis.parked_max or number_refused(basis, request.message) is not None:
+    if len(basis.parking) >= basis.parked_max or verdict_on_number(basis, request.message) is not None:
         return None
     basis.parking.wait(basis.work, request, standing)
     return _WAITS

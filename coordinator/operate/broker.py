@@ -14,7 +14,7 @@ from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.transports.rabbitmq.driver_arguments import broker_parameters
-from coordinator.transports.rabbitmq.refusals import not_connected
+from coordinator.transports.rabbitmq.errors import not_connected
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE, dead_queue_name, queue_name
 
 _NOT_FOUND = 404

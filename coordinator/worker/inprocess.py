@@ -37,8 +37,8 @@ from coordinator.transports.inprocess.effects import LocalEffects
 from coordinator.transports.inprocess.journal import FileJournal, Journal, MemoryJournal
 from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX, LocalQueue
 from coordinator.worker.holder import holder_name
+from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.outbox_watch import left_in_outbox, marker_id
-from coordinator.worker.worker import LaneWorker
 
 WAIT_S = 30.0
 """How long `issue` waits for an outcome where nobody says how long."""
@@ -306,7 +306,7 @@ class _LocalLane:
         )
         self._thread = threading.Thread(target=self._run, name=f"lane {service.name}", daemon=True)
         self._queue: LocalQueue | None = None
-        self._worker: LaneWorker | None = None
+        self._lane_thread: LaneThread | None = None
 
     @property
     def queue(self) -> LocalQueue:
@@ -317,9 +317,9 @@ class _LocalLane:
     @property
     def unready_reason(self) -> str | None:
         """Why its commands are not safe, or do not get their outcomes; None: they are, and do."""
-        if self.lost_reason is not None or self._queue is None or self._worker is None:
+        if self.lost_reason is not None or self._queue is None or self._lane_thread is None:
             return self.lost_reason
-        suspended = self._worker.suspended_reason
+        suspended = self._lane_thread.suspended_reason
         return self._queue.unready_reason if suspended is None else f"lane {self.name} is suspended: {suspended}"
 
     def pending(self, command_id: str) -> bool:
@@ -339,9 +339,9 @@ class _LocalLane:
 
     def deliver(self) -> None:
         """Have the queue deliver: what was accepted before comes first. Raises ConfigurationError."""
-        worker = LaneWorker(self.name, self._lane, self._inbox, self.queue, self._projection, self._settings)
-        self.queue.start(worker.confirm_emitted)
-        self._worker = worker
+        lane_thread = LaneThread(self.name, self._lane, self._inbox, self.queue, self._projection, self._settings)
+        self.queue.start(lane_thread.confirm_emitted)
+        self._lane_thread = lane_thread
 
     def start(self) -> None:
         self._thread.start()
@@ -354,8 +354,8 @@ class _LocalLane:
                 # With a delivery the lane takes over, and so publishes what the process before it left. If the database
                 # is away there may be something: the lane waits for it.
                 self.queue.wake(marker_id(oldest_id))
-            if self._worker is not None:
-                self._worker.run()
+            if self._lane_thread is not None:
+                self._lane_thread.run()
         except Exception as error:
             log.exception("lane_failed", lane=self.name)
             self._lose(

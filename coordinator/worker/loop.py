@@ -1,7 +1,8 @@
 """The loop of one lane: take what has arrived, let the lane decide, have its decisions carried out.
 
 It is a generator that yields what it waits for, and is sent the answer. Its driver does the waiting: a thread in
-production (worker.py), and in tests the simulation, on a clock of its own. So the simulation runs the production code.
+production (lane_thread.py), and in tests the simulation, on a clock of its own. So the simulation runs the production
+code.
 """
 
 from collections.abc import Generator, Sequence

@@ -28,8 +28,8 @@ from coordinator.stores.port import NotAdmitted, Store, StoreError
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.open import open_transport
 from coordinator.worker.holder import holder_name
+from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.outbox_watch import OutboxWatch
-from coordinator.worker.worker import LaneWorker
 
 log = structlog.get_logger("coordinator")
 
@@ -61,7 +61,7 @@ class CoordinatorProcess:
             self._transport.wake,
             self._settings.outbox_watch_s,
         )
-        self._worker = LaneWorker(
+        self._lane_thread = LaneThread(
             service.name,
             lane,
             self._inbox,
@@ -82,7 +82,7 @@ class CoordinatorProcess:
         try:
             await self._endpoint.start()
             if await self._wait_for_database(stop):
-                self._transport.start(self._worker.confirm_emitted)
+                self._transport.start(self._lane_thread.confirm_emitted)
                 spare_the_long_lived()
                 self._thread.start()
                 ended = asyncio.create_task(asyncio.to_thread(self._thread.join))
@@ -101,7 +101,7 @@ class CoordinatorProcess:
 
     def _run_lane(self) -> None:
         try:
-            self._worker.run()
+            self._lane_thread.run()
         except Exception as error:  # noqa: BLE001  # it ends the process
             self._failed("lane_failed", error)
 
@@ -158,7 +158,7 @@ class CoordinatorProcess:
 
     def _readiness(self) -> Readiness:
         """Ready: consuming (or standing by), able to publish, and not suspended because of the database."""
-        reason = self._database_reason or self._worker.suspended_reason or self._transport.unready_reason
+        reason = self._database_reason or self._lane_thread.suspended_reason or self._transport.unready_reason
         return Readiness(reason is None, reason)
 
 

@@ -3,7 +3,8 @@
 Real: the lane with its publisher order, unit of work, settlement, dead letters and orders, the acknowledger, the inbox,
 the wire codec and what makes deliveries of messages, and the publishing of what is emitted.
 Simulated, each in its file: the broker, the database, the clocks, and the thin edges that join them (`process.py`
-mirrors coordinator/worker/worker.py and the consumer of coordinator/transports/rabbitmq, `publisher.py` its publisher).
+mirrors coordinator/worker/lane_thread.py and the consumer of coordinator/transports/rabbitmq, `publisher.py` its
+publisher).
 Beside the clients (`client.py`, `plans.py`) and the faults (`chaos.py`) there act strangers (`stranger.py`), who may
 publish to `writes` only, and an operator (`operator.py`); an older release may have left something behind (`past.py`).
 `verdict.py` judges, with a model of the services (`model.py`) and with what `letters.py` and `parked.py` know.

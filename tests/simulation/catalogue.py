@@ -27,10 +27,10 @@ from coordinator.lane.parking import ALONE
 from coordinator.lane.pieces import Pieces
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.publisher_progress import PublisherProgress
-from coordinator.lane.refusal import refusal
 from coordinator.lane.runs import Runs
 from coordinator.lane.transactions import Transactions
 from coordinator.lane.trying import tried
+from coordinator.lane.untried import untried
 from coordinator.lane.window import Window
 from coordinator.protocol import decoding
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry
@@ -322,7 +322,7 @@ def outcome_recomputed(patches: Patches) -> None:
         entry = basis.known.get(request.message.command_id)
         if entry is None or entry.fingerprint != request.fingerprint or request.command is None:
             return original(basis, request, *others)
-        verdict = refusal(basis, request, ALONE, None, None) or tried(
+        verdict = untried(basis, request, ALONE, None, None) or tried(
             basis.work, basis.handlers_work, basis.orders, request
         )
         basis.work.undo()
@@ -358,7 +358,7 @@ _rewritten(
     "deadline-ignored",
     "a late command is applied",
     settle_module,
-    "refusal",
+    "untried",
     "message.deadline_ms is not None and",
     "False and",
 )
@@ -382,7 +382,7 @@ _rewritten(
     "cancellation-ignored",
     "a cancelled command is applied",
     settle_module,
-    "refusal",
+    "untried",
     "if cancellation is not None:",
     "if False:",
 )

@@ -30,7 +30,7 @@ async def fail_later(*_, **__):
     fail()
 
 owner = getattr(importlib.import_module(module), owner)
-setattr(owner, name, fail if name == "run" and owner.__name__ == "LaneWorker" else fail_later)
+setattr(owner, name, fail if name == "run" and owner.__name__ == "LaneThread" else fail_later)
 sys.argv = argv
 runpy.run_module(argv[0], run_name="__main__", alter_sys=True)
 """
@@ -70,7 +70,7 @@ TASKS = [
     ("coordinator.transports.rabbitmq.consumer:LaneConsumer._consume", LANE),
     ("coordinator.transports.rabbitmq.consumer:LaneConsumer._serve", LANE),
     ("coordinator.transports.rabbitmq.publisher:Publisher._serve", LANE),
-    ("coordinator.worker.worker:LaneWorker.run", LANE),
+    ("coordinator.worker.lane_thread:LaneThread.run", LANE),
     ("coordinator.worker.outbox_watch:OutboxWatch.run", LANE),
     ("coordinator.transports.rabbitmq.publisher:Publisher._serve", GATEWAY),
     ("coordinator.transports.rabbitmq.writes:RabbitWrites._receive", GATEWAY),

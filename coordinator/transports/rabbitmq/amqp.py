@@ -21,8 +21,8 @@ from coordinator.service.errors import BrokerUnavailable
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY, DirectReplies
 from coordinator.transports.rabbitmq.driver_arguments import broker_address, broker_parameters
+from coordinator.transports.rabbitmq.errors import channel_closed, connection_lost, not_connected, refused
 from coordinator.transports.rabbitmq.pika_connection import PikaConnection
-from coordinator.transports.rabbitmq.refusals import channel_closed, connection_lost, not_connected, refused
 from coordinator.transports.rabbitmq.streams import LoopStreams
 from coordinator.transports.rabbitmq.topology import (
     DEAD_EXCHANGE,

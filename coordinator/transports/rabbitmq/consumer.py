@@ -37,11 +37,11 @@ from coordinator.transports.rabbitmq.acknowledgements import Acknowledgements
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
-from coordinator.transports.rabbitmq.keeping import Kept
 from coordinator.transports.rabbitmq.marks import read_mark, send_mark
 from coordinator.transports.rabbitmq.not_sent import NotSent
 from coordinator.transports.rabbitmq.properties import command_properties, outcome_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
+from coordinator.transports.rabbitmq.reconnecting import Reconnecting
 from coordinator.transports.rabbitmq.topology import (
     SYSTEM_EXCHANGE,
     dead_queue_name,
@@ -85,7 +85,7 @@ class LaneConsumer:
         self._outcomes = Publisher(broker, f"{holder} outcomes", ("",), answers=True)
         self._not_sent = NotSent(lane)
         self._emitted = EmittedCommands(self._publisher, self._emitted_are_confirmed, broker.reconnect_delay_s)
-        self._kept = Kept(f"{holder} consume", broker)
+        self._reconnecting = Reconnecting(f"{holder} consume", broker)
         self._connection: AmqpConnection | None = None
         self._channel: AmqpChannel | None = None
         self._channel_number = 0
@@ -101,13 +101,13 @@ class LaneConsumer:
     @property
     def is_consuming(self) -> bool:
         """Whether the lane's commands arrive, or would if this consumer were the active one."""
-        return self._kept.connected.is_set()
+        return self._reconnecting.connected.is_set()
 
     @property
     def unready_reason(self) -> str | None:
         """Why the lane's commands do not arrive, or their outcomes do not leave; None: they do."""
         if not self.is_consuming:
-            return self._kept.reason
+            return self._reconnecting.reason
         return next((each.unready_reason for each in (self._publisher, self._outcomes) if not each.is_ready), None)
 
     def start(self, on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None]) -> None:
@@ -188,7 +188,7 @@ class LaneConsumer:
         self.failure = self.failure or error
 
     async def _keep_consuming(self) -> None:
-        await self._kept.keep(self._consume)
+        await self._reconnecting.run(self._consume)
 
     async def _consume(self) -> BrokerUnavailable:
         """Consume until the connection is lost; first declare the queues again, which may have been deleted."""
@@ -207,7 +207,7 @@ class LaneConsumer:
             self._connection, self._channel, self._channel_number = connection, channel, channel_number
             acknowledgements = self._acknowledgements = Acknowledgements(channel.raw, self._settings.prefetch)
             await channel.consume(queue_name(self._lane), partial(self._on_message, channel_number, acknowledgements))
-            self._kept.is_up()
+            self._reconnecting.is_up()
             log.info("consuming", lane=self._lane, channel_number=channel_number)
             await self._look_until_active(connection, channel)
             if not connection.lost.done():

@@ -23,8 +23,8 @@ from coordinator.service.errors import BrokerUnavailable, ConfigurationError, In
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY_PREFIX, DirectReplies
 from coordinator.transports.rabbitmq.driver_arguments import broker_address, broker_parameters
-from coordinator.transports.rabbitmq.keeping import Kept
-from coordinator.transports.rabbitmq.refusals import ACCESS_REFUSED, BLAMED, NOT_FOUND, ClosedByBroker
+from coordinator.transports.rabbitmq.errors import ACCESS_REFUSED, BLAMED, NOT_FOUND, ClosedByBroker
+from coordinator.transports.rabbitmq.reconnecting import Reconnecting
 
 REFUSED_DELAY_S = 0.05
 """Pause before a message that a full queue refused is sent again."""
@@ -91,7 +91,7 @@ class Publisher:
         self._declares = declares
         self._answers = answers
         self._direct: DirectReplies | None = None
-        self._kept = Kept(name, settings)
+        self._reconnecting = Reconnecting(name, settings)
         self._connection: AmqpConnection | None = None
         self._confirmed: Channel | None = None
         self._plain: Channel | None = None
@@ -118,19 +118,19 @@ class Publisher:
         """Why it is not ready, naming the broker's host and port."""
         if self.is_blocked:
             return f"RabbitMQ at {self._address} takes no messages: a memory or disk alarm"
-        return f"nothing can be published to RabbitMQ at {self._address}: {self._kept.reason}"
+        return f"nothing can be published to RabbitMQ at {self._address}: {self._reconnecting.reason}"
 
     def start(self) -> "asyncio.Task[NoReturn]":
         """Connect in the background, and again whenever the connection is lost.
 
         The task ends by a defect, or by a ConfigurationError: then it publishes no more, and its process must end too.
         """
-        self._task = asyncio.create_task(self._kept.keep(self._serve), name=f"publisher {self._name}")
+        self._task = asyncio.create_task(self._reconnecting.run(self._serve), name=f"publisher {self._name}")
         return self._task
 
     async def wait_ready(self) -> None:
         """Return once connected."""
-        await self._kept.connected.wait()
+        await self._reconnecting.connected.wait()
 
     async def close(self) -> None:
         """Disconnect. Unconfirmed messages fail with OutcomeUnknown, unsent ones with BrokerUnavailable."""
@@ -230,7 +230,7 @@ class Publisher:
         connection = await AmqpConnection.open(self._settings, self._name)
         try:
             await self._begin(connection)
-            self._kept.is_up()
+            self._reconnecting.is_up()
             reason = await asyncio.shield(connection.lost)
         except (ClosedByBroker, ConfigurationError) as error:
             if isinstance(error, ConfigurationError) or error.reply_code == NOT_FOUND:

@@ -35,10 +35,10 @@ from coordinator.service.errors import (
 from coordinator.service.outcome import Outcome
 from coordinator.stores.outcomes import from_log
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
-from coordinator.transports.rabbitmq.keeping import Kept
+from coordinator.transports.rabbitmq.errors import NOT_FOUND, ClosedByBroker
 from coordinator.transports.rabbitmq.properties import command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
-from coordinator.transports.rabbitmq.refusals import NOT_FOUND, ClosedByBroker
+from coordinator.transports.rabbitmq.reconnecting import Reconnecting
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
 
 REPLY_QUEUE_EXPIRES_MS = 60_000
@@ -90,7 +90,7 @@ class RabbitWrites:
         self._name = name
         exchanges = (WRITES_EXCHANGE, SYSTEM_EXCHANGE) if is_system else (WRITES_EXCHANGE,)
         self._publisher = Publisher(broker, f"{name} publish", exchanges)
-        self._replies = Kept(f"{name} replies", broker)
+        self._replies = Reconnecting(f"{name} replies", broker)
         self._reply_queue = self._new_reply_queue()
         self._session = f"{name}.{uuid4().hex}" if in_order else None
         self._session_numbers: dict[str, int] = {}
@@ -135,7 +135,7 @@ class RabbitWrites:
     async def start(self) -> None:
         """Connect in the background, and again whenever a connection is lost."""
         self._publishing = self._publisher.start()
-        self._task = asyncio.create_task(self._replies.keep(self._receive), name=f"replies {self._name}")
+        self._task = asyncio.create_task(self._replies.run(self._receive), name=f"replies {self._name}")
 
     async def wait_connected(self, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
         """Return once commands can be issued.

@@ -18,8 +18,8 @@ from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
 from coordinator.transports.rabbitmq.effects.bringing import Bringing
 from coordinator.transports.rabbitmq.effects.reading import effect_of, emitted_at_s, known_of
 from coordinator.transports.rabbitmq.effects.returning import Returning
-from coordinator.transports.rabbitmq.keeping import Kept
 from coordinator.transports.rabbitmq.publisher import Publisher
+from coordinator.transports.rabbitmq.reconnecting import Reconnecting
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, queue_name
 
 log = structlog.get_logger("effects")
@@ -40,12 +40,12 @@ class RabbitEffects:
         self._take: Callable[[EffectDelivery], None] | None = None
         self._channel: AmqpChannel | None = None
         self._consuming: asyncio.Task[Any] | None = None
-        self._kept = Kept(f"effects {service}", broker)
+        self._reconnecting = Reconnecting(f"effects {service}", broker)
 
     @property
     def unready_reason(self) -> str | None:
-        if not self._kept.connected.is_set():
-            return self._kept.reason
+        if not self._reconnecting.connected.is_set():
+            return self._reconnecting.reason
         return None if self._publisher.is_ready else self._publisher.unready_reason
 
     def start(
@@ -53,7 +53,7 @@ class RabbitEffects:
     ) -> Sequence["asyncio.Future[Any]"]:
         self._take = take
         self._returning = Returning(self._service, self._bringing, on_defect)
-        self._consuming = asyncio.create_task(self._kept.keep(self._consume), name=f"effects of {self._service}")
+        self._consuming = asyncio.create_task(self._reconnecting.run(self._consume), name=f"effects of {self._service}")
         return [self._publisher.start(), self._consuming]
 
     async def bring(self, command: Command, command_id: str, lane: str) -> None:
@@ -102,7 +102,7 @@ class RabbitEffects:
             )
             if returning is not None:
                 await returning.consume(connection, self._broker.queue_bytes_max)
-            self._kept.is_up()
+            self._reconnecting.is_up()
             log.info("consuming", service=self._service)
             return await asyncio.shield(connection.lost)
         finally:

@@ -15,7 +15,7 @@ from coordinator.worker.loop import LaneLoop, Pause, Paused, Take, Taken
 from coordinator.worker.observed import Observed
 
 
-class LaneWorker:
+class LaneThread:
     """Runs one lane until its inbox is closed."""
 
     def __init__(

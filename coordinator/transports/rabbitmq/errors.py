@@ -1,4 +1,4 @@
-"""Turns the broker's reasons for ending a channel or a connection into our errors."""
+"""What the broker's reasons for ending a channel or a connection mean to us, as our errors."""
 
 import re
 import ssl

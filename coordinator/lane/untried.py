@@ -9,7 +9,7 @@ from coordinator.stores.lane_tables import Cancellation
 from coordinator.stores.port import Refusal
 
 
-def refusal(  # noqa: PLR0911  # one return for each answer of the protocol
+def untried(  # noqa: PLR0911  # one return for each answer of the protocol
     basis: Basis,
     request: Request,
     standing: Standing,
@@ -22,8 +22,8 @@ def refusal(  # noqa: PLR0911  # one return for each answer of the protocol
         if basis.spared < BARE:
             basis.work.drop(cancellation)
         return Verdict("rejected", "cancelled", f"cancelled by an operator: {cancellation.reason}")
-    if message.publisher_seq is not None and (refused := number_refused(basis, message)) is not None:
-        return refused
+    if message.publisher_seq is not None and (verdict := verdict_on_number(basis, message)) is not None:
+        return verdict
     if request.defect is not None:
         return Verdict("failed", request.defect.code, request.defect.message)
     if standing.is_behind and request.parked_key is None:
@@ -37,7 +37,7 @@ def refusal(  # noqa: PLR0911  # one return for each answer of the protocol
     return None if fault is None else Verdict("failed", "handler_error", fault)
 
 
-def number_refused(basis: Basis, message: CommandMessage) -> Verdict | None:
+def verdict_on_number(basis: Basis, message: CommandMessage) -> Verdict | None:
     """Why its number in the publisher's session keeps a command from being applied, and from waiting."""
     if message.publisher_seq is None:
         return None

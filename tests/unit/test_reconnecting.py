@@ -1,4 +1,4 @@
-"""How a connection is kept: the pauses between attempts, the lines about them, and the two ways that lead out."""
+"""How a process reconnects: the pauses between attempts, the lines about them, and the two ways that lead out."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
-from coordinator.transports.rabbitmq.keeping import Kept
+from coordinator.transports.rabbitmq.reconnecting import Reconnecting
 
 SETTINGS = BrokerSettings(reconnect_delay_s=0.25, reconnect_delay_s_max=1.0)
 
@@ -21,8 +21,10 @@ class Stop(Exception):
 class Attempts:
     """Attempts that end as they are told; time passes only in the pauses between them."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, *ends: Exception | Callable[[Kept], BrokerUnavailable]) -> None:
-        self.kept = Kept("test", SETTINGS, lambda: 1.0)
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *ends: Exception | Callable[[Reconnecting], BrokerUnavailable]
+    ) -> None:
+        self.connection = Reconnecting("test", SETTINGS, lambda: 1.0)
         self.pauses_s: list[float] = []
         self._now = 0.0
         self._ends = list(ends)
@@ -39,16 +41,16 @@ class Attempts:
         end = self._ends.pop(0)
         if isinstance(end, Exception):
             raise end
-        return end(self.kept)
+        return end(self.connection)
 
     async def run(self, error: type[Exception] = Stop) -> None:
         with pytest.raises(error):
-            await self.kept.keep(self.attempt)
+            await self.connection.run(self.attempt)
 
 
-def was_up(kept: Kept) -> BrokerUnavailable:
-    kept.is_up()
-    assert kept.connected.is_set()
+def was_up(connection: Reconnecting) -> BrokerUnavailable:
+    connection.is_up()
+    assert connection.connected.is_set()
     return BrokerUnavailable("it was closed")
 
 
@@ -57,13 +59,13 @@ async def test_pauses_grow_to_their_limit_and_begin_anew_once_connected(monkeypa
     attempts = Attempts(monkeypatch, away, away, away, away, was_up, away)
     await attempts.run()
     assert attempts.pauses_s == [0.25, 0.5, 1.0, 1.0, 0.25, 0.5]
-    assert not attempts.kept.connected.is_set()
-    assert attempts.kept.reason == "refused"
+    assert not attempts.connection.connected.is_set()
+    assert attempts.connection.reason == "refused"
 
 
 async def test_half_of_a_pause_is_chance(monkeypatch: pytest.MonkeyPatch) -> None:
     attempts = Attempts(monkeypatch, BrokerUnavailable("refused"))
-    attempts.kept = Kept("test", SETTINGS, lambda: 0.0)
+    attempts.connection = Reconnecting("test", SETTINGS, lambda: 0.0)
     await attempts.run()
     assert attempts.pauses_s == [0.125]
 
@@ -91,7 +93,7 @@ async def test_a_configuration_that_was_never_right_ends_it_and_one_that_was_is_
     assert attempts.pauses_s == []
     attempts = Attempts(monkeypatch, was_up, ConfigurationError("the right was taken"))
     await attempts.run()
-    assert attempts.kept.reason == "the right was taken"
+    assert attempts.connection.reason == "the right was taken"
 
 
 async def test_a_defect_ends_it_whenever_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,7 +105,7 @@ async def test_it_can_be_cancelled_in_a_pause_and_in_an_attempt() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    task = asyncio.create_task(Kept("test", SETTINGS).keep(attempt))
+    task = asyncio.create_task(Reconnecting("test", SETTINGS).run(attempt))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -17,8 +17,8 @@ from coordinator.service.service import LeaseProof
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.transports.inbox import Inbox
+from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.observed import PROJECTION_ERRORS
-from coordinator.worker.worker import LaneWorker
 from tests.support.lane_contract import command_id, delivery
 from tests.support.ledger import LEDGER, OpenAccount
 from tests.support.store_contract import NOW
@@ -74,7 +74,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 class Running:
-    """A worker in a thread of its own."""
+    """A lane's thread, started."""
 
     def __init__(self) -> None:
         self.inbox = Inbox()
@@ -82,15 +82,15 @@ class Running:
         self.lane = ScriptedLane(
             LEDGER, MemoryStore(MemoryDatabase()), lambda: NOW, "test", LaneSettings(), time.monotonic
         )
-        self.worker = LaneWorker("ledger", self.lane, self.inbox, self.settler, None, LaneSettings())
-        self.thread = threading.Thread(target=self.worker.run)
+        self.lane_thread = LaneThread("ledger", self.lane, self.inbox, self.settler, None, LaneSettings())
+        self.thread = threading.Thread(target=self.lane_thread.run)
         self.thread.start()
 
     def until_suspended(self) -> None:
-        until(lambda: self.worker.suspended_reason == SUSPENDED.reason)
+        until(lambda: self.lane_thread.suspended_reason == SUSPENDED.reason)
 
     def until_ready(self) -> None:
-        until(lambda: self.worker.suspended_reason is None)
+        until(lambda: self.lane_thread.suspended_reason is None)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_who_was_suspended_by_a_sweep_is_ready_after_one_that_succeeds(running: 
 def test_a_lane_that_has_to_wait_makes_room_in_its_outbox_meanwhile(running: Running) -> None:
     suspend(running)
     emitted = OutboxEntry(id=1, lane="x", command_id=command_id(1), type="x.do", arguments=b"{}", created_at=NOW)
-    running.worker.confirm_emitted([emitted])
+    running.lane_thread.confirm_emitted([emitted])
     until(lambda: running.lane._transactions.outbox.confirmed == [emitted])
 
 
@@ -163,7 +163,7 @@ class Projecting:
 
 
 class Projected:
-    """A worker of a real lane, with a projection."""
+    """The thread of a real lane, with a projection."""
 
     def __init__(self, projection: Projecting, settings: LaneSettings) -> None:
         self.database = MemoryDatabase()
@@ -171,8 +171,8 @@ class Projected:
         self.settler = Settler()
         self.projection = projection
         lane = Lane(LEDGER, MemoryStore(self.database), lambda: NOW, "test", settings, time.monotonic)
-        worker = LaneWorker("ledger", lane, self.inbox, self.settler, self.projection, settings)
-        self.thread = threading.Thread(target=worker.run)
+        lane_thread = LaneThread("ledger", lane, self.inbox, self.settler, self.projection, settings)
+        self.thread = threading.Thread(target=lane_thread.run)
         self.channel_number = self.inbox.begin_channel()
 
     def deliver(self, sent: Delivery) -> None:

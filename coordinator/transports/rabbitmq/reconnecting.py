@@ -1,4 +1,4 @@
-"""Keeping a connection: attempt after attempt, with pauses between them, and with a line when something changes."""
+"""Reconnecting: attempt after attempt, with pauses between them, and with a line when something changes."""
 
 import asyncio
 import math
@@ -22,8 +22,8 @@ _REASONS_MAX = 10
 log = structlog.get_logger("broker")
 
 
-class Kept:
-    """One connection that is kept up for as long as its process runs.
+class Reconnecting:
+    """Keeps one connection up for as long as its process runs.
 
     However an attempt ends, the next one follows after a pause. The pause grows from about AMQP_RECONNECT_DELAY_S to
     AMQP_RECONNECT_DELAY_S_MAX, and starts over once connected. Only two errors end it: a defect, and a
@@ -44,7 +44,7 @@ class Kept:
         self.reason = "it has not been connected yet"
         """Why it is not connected, while it is not."""
 
-    async def keep(self, attempt: Callable[[], Awaitable[BrokerUnavailable]]) -> NoReturn:
+    async def run(self, attempt: Callable[[], Awaitable[BrokerUnavailable]]) -> NoReturn:
         """Attempt for ever. An attempt calls `is_up` when it is connected, and returns why that ended.
 
         Raises ConfigurationError (see above), and every other error of an attempt but BrokerUnavailable.
