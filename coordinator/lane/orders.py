@@ -97,7 +97,9 @@ class Orders:
                 text = (
                     f"entry {entry.id} is the replay of command {head.command_id}, for which {head.ordering_key} waits"
                 )
-                raise Rejected("replay_of_parked", f"{text}: release the key instead, or cancel the replay")
+                raise Rejected(
+                    "replay_of_parked", f"{text}: release the key instead (`coordinator release`), or cancel the replay"
+                )
         for entry in found:
             self._work.remove(entry)
         return Withdrawn(command_ids=[entry.command_id for entry in found], by=command.by)

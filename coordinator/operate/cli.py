@@ -5,7 +5,7 @@ import click
 from coordinator.operate.dead import dead
 from coordinator.operate.lanes import accept_loss, cancel, log_group, pause, resume, show_command
 from coordinator.operate.outbox import outbox
-from coordinator.operate.parked import parked
+from coordinator.operate.parked import parked, release
 from coordinator.operate.queue import queue_group
 from coordinator.operate.send import drain, send
 from coordinator.operate.status import status
@@ -17,6 +17,7 @@ COMMANDS: tuple[click.Command, ...] = (
     dead,
     outbox,
     parked,
+    release,
     pause,
     resume,
     accept_loss,

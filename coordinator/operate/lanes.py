@@ -161,7 +161,8 @@ def _wait_of(command_id: str, lane: str) -> str | None:
         if command_id in key.waiting:
             return (
                 f"command {command_id} is not settled in {lane}: it waits for {key.ordering_key}, behind command "
-                f"{key.failed_id}, which failed ({key.error_code}): replay or discard that (`coordinator dead`)"
+                f"{key.failed_id}, which failed ({key.error_code}): replay or discard that (`coordinator dead`), "
+                "or release the key (`coordinator release`)"
             )
     return None
 

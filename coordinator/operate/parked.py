@@ -1,11 +1,14 @@
-"""`coordinator parked`: commands that wait for their key behind one that failed."""
+"""`coordinator parked`, `coordinator release`: commands that wait for their key behind one that failed."""
 
 import click
 import msgspec
 
 from coordinator.arguments import LANE
+from coordinator.lane.control import Release
+from coordinator.operate.dead import wait_option
+from coordinator.operate.giving_orders import OrderAnswer, give
 from coordinator.operate.open import lane_admin
-from coordinator.operate.output import json_option, print_json, print_table, refusing
+from coordinator.operate.output import CommandRefused, end_orders, json_option, print_json, print_table, refusing
 from coordinator.registry import registry
 from coordinator.stores.admin import ParkedKey
 
@@ -17,7 +20,7 @@ from coordinator.stores.admin import ParkedKey
 def parked(lanes: tuple[str, ...], *, as_json: bool) -> None:
     """List the keys of LANES (all, if none is named) for which commands wait, and behind which failed command.
 
-    `dead replay` of that command, or `dead discard`, lets them go on.
+    `dead replay` of that command, `dead discard`, or `release` of the key lets them go on.
     """
     found = [(lane, key) for lane in lanes or registry().names for key in keys_of(lane)]
     if as_json:
@@ -30,6 +33,36 @@ def parked(lanes: tuple[str, ...], *, as_json: bool) -> None:
                 for lane, key in found
             ],
         )
+
+
+@click.command()
+@click.argument("lane", type=LANE)
+@click.argument("ordering_key", metavar="KEY")
+@wait_option
+@json_option
+@refusing
+def release(lane: str, ordering_key: str, wait_s: float, *, as_json: bool) -> None:
+    """Let the commands of LANE that wait for KEY go on, as if the failed one before them were not there.
+
+    KEY is as `parked` prints it. The failed command stays failed, and its dead letter, or its replay on the way, stays
+    too. It is an order, which the lane carries out. Exit status 3: the lane has not done it yet, and will.
+    """
+    key = next((each for each in keys_of(lane) if each.ordering_key == ordering_key), None)
+    if key is None:
+        raise CommandRefused(
+            f"no command of {lane} waits for {ordering_key!r}: `coordinator parked {lane}` has the keys"
+        )
+    answers: list[OrderAnswer] = []
+    give(lane, [Release(ordering_key=ordering_key, command_id=key.failed_id)], wait_s, answers.append)
+    outcome = answers[0].outcome
+    if as_json:
+        status = "pending" if outcome is None else outcome.status
+        print_json({"lane": lane, "status": status} | msgspec.to_builtins(key))
+    elif outcome is not None and outcome.status == "applied":
+        click.echo(f"{lane}: {ordering_key} is released; {len(key.waiting)} commands waited for it")
+    error = None if outcome is None else outcome.error
+    refused = [] if error is None else [f"{lane}: {ordering_key} still waits: {error.code}: {error.message}"]
+    end_orders(refused, int(outcome is None), wait_s)
 
 
 def keys_of(lane: str) -> list[ParkedKey]:

@@ -28,9 +28,11 @@ from coordinator.service.errors import BrokerUnavailable, CommandPending
 from coordinator.service.ids import is_system_id, replay_command_id
 from coordinator.service.outcome import Outcome
 from coordinator.service.service import Service
+from coordinator.service.unit_of_work import UnitOfWork
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.open import open_store
 from coordinator.stores.port import Changes, Store
+from shared.users.commands import CreditUser
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 GHOSTS = ("users.ghost", "users.spirit")
@@ -494,6 +496,59 @@ def fill_outbox(world: World, **counts: int) -> None:
     store.begin().commit(lease, 0, Changes([], [], [work]))
     store.close()
     world.start(users)
+
+
+def park_a_key(world: World, *, waiting: int) -> tuple[str, list[str]]:
+    """A credit fails under `park-key`, and others of the same user wait behind it: its id, and theirs."""
+    users = registry().service("users")
+
+    def fail(work: UnitOfWork, command: CreditUser) -> None:
+        raise RuntimeError("this release has a defect")
+
+    handlers = [
+        msgspec.structs.replace(handler, handle=fail, on_failure="park-key")
+        if handler.command is CreditUser
+        else handler
+        for handler in users.handlers
+    ]
+    world.start(msgspec.structs.replace(users, handlers=tuple(handlers)))
+    failed, *others = [
+        world.bury(type=CreditUser.type, arguments=b'{"id": 1, "amount": 5}').command_id or ""
+        for _ in range(waiting + 1)
+    ]
+    world.start(users)
+    return failed, others
+
+
+def test_a_key_is_released_and_its_commands_go_on(world: World) -> None:
+    failed, waiting = park_a_key(world, waiting=2)
+    [key] = world.json("parked", "users")
+    assert (key["failed_id"], key["waiting"]) == (failed, waiting)
+    advice = world.run("command", waiting[0], "--lane", "users", expect=1).stderr
+    assert "`coordinator release`" in advice
+    name = key["ordering_key"]
+    assert "no command of users waits for 'users.id=2'" in world.run("release", "users", "users.id=2", expect=1).stderr
+    world.is_up = False
+    assert "1 not done within 0 s" in world.run("release", "users", name, "--wait", 0, expect=3).stderr
+    world.is_up = True
+    assert world.run("release", "users", name).stdout == f"users: {name} is released; 2 commands waited for it\n"
+    world.work()
+    assert world.json("parked", "users") == []
+    assert [world.json("command", each, "--lane", "users")["status"] for each in waiting] == ["rejected", "rejected"]
+    assert world.json("command", failed, "--lane", "users")["status"] == "failed"
+    assert world.numbers() == [1]
+
+
+def test_a_replay_under_way_is_withdrawn_once_its_key_is_released(world: World) -> None:
+    failed, _ = park_a_key(world, waiting=1)
+    [key] = world.json("parked", "users")
+    world.run("dead", "replay", failed)
+    [entry] = world.json("outbox", "list", "users")["entries"]
+    refused = world.run("outbox", "discard", "users", "--entry", entry["entry"], expect=1).stderr
+    assert "release the key instead (`coordinator release`)" in refused
+    released = world.json("release", "users", key["ordering_key"])
+    assert (released["status"], released["failed_id"]) == ("applied", failed)
+    world.run("outbox", "discard", "users", "--entry", entry["entry"])
 
 
 def test_an_outbox_is_listed_by_target_with_its_oldest(world: World) -> None:
