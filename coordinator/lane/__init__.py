@@ -1,1 +1,1 @@
-"""The lane: dedupe, fencing, ordering, batching, fallback and settlement, without any I/O of its own."""
+"""The lane, which decides: what is applied, in which order, in which transactions, and what is answered. No I/O."""
