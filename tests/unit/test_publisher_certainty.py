@@ -9,11 +9,11 @@ import pytest
 
 import coordinator.transports.rabbitmq.writes as writes_module
 from coordinator.protocol.outcomes import encode_outcome
-from coordinator.protocol.packing import InFlight
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown, Overloaded
 from coordinator.service.outcome import Outcome
+from coordinator.transports.rabbitmq.in_flight import InFlight
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.writes import RabbitWrites
 

@@ -14,7 +14,6 @@ import structlog
 from coordinator.client.command_log import CommandLog
 from coordinator.protocol.issuing import issuable
 from coordinator.protocol.outcomes import decode_outcome, decode_outcomes
-from coordinator.protocol.packing import InFlight, Pack, packs_of
 from coordinator.protocol.wire import (
     HEADER_REPLY_PACKS,
     PACK_CONTENT,
@@ -36,6 +35,7 @@ from coordinator.service.outcome import Outcome
 from coordinator.stores.outcomes import from_log
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.errors import NOT_FOUND, ClosedByBroker
+from coordinator.transports.rabbitmq.in_flight import InFlight, Pack, packs_of
 from coordinator.transports.rabbitmq.properties import command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.reconnecting import Reconnecting
