@@ -1,1 +1,1 @@
-"""The shared library: the services' commands, rows, handlers and methods, and the wire protocol between processes."""
+"""The reference system's shared library: its services' commands, rows, handlers and methods."""

@@ -1,4 +1,4 @@
-"""Issuing commands, and watching them being issued."""
+"""The client's side: issuing commands, hooks on that, and reads of databases and of the command log."""
 
 from coordinator.client.hooks import HookedWrites, Hooks, Issued
 from coordinator.client.writes import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute

@@ -1,4 +1,4 @@
-"""What `coordinator dev` starts beside the coordinators and gateways of an application."""
+"""`coordinator dev`: a whole system on one machine, and how an application declares what it needs there."""
 
 from coordinator.dev.services import DevService, Helper, Place
 

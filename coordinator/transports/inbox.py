@@ -1,4 +1,4 @@
-"""The place where the broker's thread hands deliveries to the lane's thread."""
+"""The place where a transport hands deliveries to the lane's thread."""
 
 import threading
 from collections import deque
