@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -172,6 +173,19 @@ class Failing(MemoryJournal):
         self.in_it -= set(removed)
 
 
+class Slow(Failing):
+    """Its first write ends when a test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.goes_on = threading.Event()
+
+    def write(self, added: Sequence[tuple[int, bytes]], removed: Sequence[int]) -> None:
+        self.attempts += 1
+        assert self.goes_on.wait(WITHIN_S)
+        super().write(added, removed)
+
+
 class Queue:
     """A queue with a lane that settles when it is told to."""
 
@@ -226,6 +240,21 @@ async def test_what_is_settled_leaves_a_journal_that_could_not_be_written(monkey
         await until(lambda: not journal.in_it and lane.queue.unready_reason is None)
         await lane.accept(command(3))
     assert lane.lost == []
+
+
+async def test_what_is_settled_before_it_is_written_does_not_stay_in_the_journal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Many more are accepted than are written in one go."""
+    monkeypatch.setattr(queue_module, "WRITE_BYTES_MAX", 1)
+    journal = Slow()
+    async with started(journal) as lane:
+        accepted = [lane.accept(command(number)) for number in range(1, 21)]
+        await until(lambda: journal.attempts == 1)
+        lane.settle(20)
+        journal.goes_on.set()
+        await asyncio.gather(*accepted)
+    assert journal.in_it == set()
 
 
 async def test_a_command_that_cannot_be_encoded_fails_alone() -> None:

@@ -6,7 +6,7 @@ no outcome to learn instead: until then whoever issued it waits in this very pro
 
 import asyncio
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -41,6 +41,10 @@ class _Unwritten(NamedTuple):
     command_id: str
     message: bytes
     written: "asyncio.Future[None]"
+
+    def is_safe(self) -> None:
+        if not self.written.done():
+            self.written.set_result(None)
 
     def fail(self, why: str) -> None:
         if not self.written.done():
@@ -82,8 +86,9 @@ class LocalQueue:
         self._bytes = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._accepted: set[int] = set()
-        self._adding: deque[_Unwritten] = deque()
+        self._adding: dict[int, _Unwritten] = {}
         self._removing: list[int] = []
+        """Of these none is in `_adding`: a removal is never written ahead of what it removes."""
         self._writing: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
         self.failure: Exception | None = None
@@ -137,7 +142,7 @@ class LocalQueue:
                 return
             self._accepted.add(number)
         written: asyncio.Future[None] = self._loop.create_future()
-        self._adding.append(_Unwritten(number, message.command_id or "", encoded, written))
+        self._adding[number] = _Unwritten(number, message.command_id or "", encoded, written)
         self._write_soon()
         await written
 
@@ -231,7 +236,12 @@ class LocalQueue:
         gone = [number for number in numbers if number in self._accepted]
         if gone:
             self._accepted.difference_update(gone)
-            self._removing += gone
+            for number in gone:
+                if number in self._adding:
+                    # It need not be written any more: the log has it.
+                    self._adding.pop(number).is_safe()
+                else:
+                    self._removing.append(number)
             self._write_soon()
 
     def _write_soon(self) -> None:
@@ -254,8 +264,7 @@ class LocalQueue:
                     return
                 self.unready_reason = None
                 for accepted in adding:
-                    if not accepted.written.done():
-                        accepted.written.set_result(None)
+                    accepted.is_safe()
         except Exception as error:
             log.exception("journal_failed", lane=self._lane)
             self._end(error, adding)
@@ -263,9 +272,13 @@ class LocalQueue:
     def _next_added(self) -> list[_Unwritten]:
         added: list[_Unwritten] = []
         size_bytes = 0
-        while self._adding and (not added or size_bytes + len(self._adding[0].message) <= WRITE_BYTES_MAX):
-            size_bytes += len(self._adding[0].message)
-            added.append(self._adding.popleft())
+        for accepted in self._adding.values():
+            size_bytes += len(accepted.message)
+            if added and size_bytes > WRITE_BYTES_MAX:
+                break
+            added.append(accepted)
+        for accepted in added:
+            del self._adding[accepted.number]
         return added
 
     def _try_later(self, why: str, adding: Iterable[_Unwritten]) -> None:
@@ -273,18 +286,19 @@ class LocalQueue:
         if self.unready_reason is None:
             log.error("journal_unavailable", lane=self._lane, reason=why)
         self.unready_reason = f"the journal of lane {self._lane} cannot be written: {why}"
-        for accepted in (*adding, *self._adding):
+        self._fail_all(why, adding)
+        self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._write_soon)
+
+    def _fail_all(self, why: str, adding: Iterable[_Unwritten]) -> None:
+        for accepted in (*adding, *self._adding.values()):
             accepted.fail(why)
         self._adding.clear()
-        self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._write_soon)
 
     def _end(self, error: Exception, adding: Iterable[_Unwritten]) -> None:
         """Nothing can be written down any more: whoever waits for that is told, and the lane ends."""
         self.failure = error
         why = f"its journal has ended by a defect, {type(error).__name__}: {error}"
-        for accepted in (*adding, *self._adding):
-            accepted.fail(why)
-        self._adding.clear()
+        self._fail_all(why, adding)
         self._on_lost(f"lane {self._lane}: {why}; once the process has been restarted, issue the command again")
 
 
