@@ -14,7 +14,7 @@ from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.wire import CommandMessage, Defect, options_of
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.text import storable, storable_end
-from coordinator.stores.lane_tables import DeadLetter, Series
+from coordinator.stores.lane_tables import NAMELESS, DeadLetter, Series
 
 ARGUMENTS_BYTES_MAX = 1 << 20
 NAMELESS_BYTES_MAX = 1 << 16
@@ -22,7 +22,6 @@ REASON_CHARACTERS_MAX = 2000
 TRACEBACK_CHARACTERS_MAX = 8000
 _CODE_CHARACTERS_MAX = 100
 _SERIES = "dead_letters"
-_NAMELESS = {"public": "dead_letters.nameless", "system": "dead_letters.nameless.system"}
 
 
 class DeadLetters:
@@ -140,14 +139,14 @@ class DeadLetters:
 
     def _has_room(self, origin: str) -> bool:
         """Count one more without an id. Strangers' letters have a room of their own, and fill up only that."""
-        series = self._work.get(Series, _NAMELESS[origin])
+        series = self._work.get(Series, NAMELESS[origin])
         if series is not None and series.value >= self._nameless_max:
             return False
         self._count_nameless(origin, 1)
         return True
 
     def _count_nameless(self, origin: str, change: int) -> None:
-        name = _NAMELESS[origin]
+        name = NAMELESS[origin]
         series = self._work.get(Series, name)
         if series is None:
             self._work.add(Series(name=name, value=max(0, change)))

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.lane.basis import Blocked
-from coordinator.stores.lane_tables import Series
+from coordinator.stores.lane_tables import NAMELESS, Series
 from coordinator.stores.port import Lease
 
 SERIES_MAX = 1_000
@@ -93,6 +93,9 @@ class HighWater:
         return list(self._series)
 
     def _count(self, name: str, value: int) -> None:
+        if name in NAMELESS.values():
+            # It is not given out. A database that lost commits has the right number of what it still has.
+            return
         # Put it at the end: the first series is the one that was used longest ago.
         known = self._series.pop(name, 0)
         self._series[name] = max(known, value)

@@ -4,7 +4,7 @@ The command log and the series are the public record: gateways and operators rea
 """
 
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from sqlalchemy import BigInteger, Column, DateTime, Index, LargeBinary, MetaData, String, Table, Text, UniqueConstraint
 from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT, MEDIUMBLOB
@@ -54,13 +54,17 @@ class LogEntry(Row, frozen=True, kw_only=True):
 
 
 class Series(Row, frozen=True, kw_only=True):
-    """The last number given out of one gapless series."""
+    """The last number given out of one gapless series; under a name in `NAMELESS`, how many rows there are."""
 
     table: ClassVar[str] = "counters"
     key: ClassVar[str] = "name"
 
     name: str
     value: int
+
+
+NAMELESS: Final = {"public": "dead_letters.nameless", "system": "dead_letters.nameless.system"}
+"""By origin: how many letters there are whose messages had no id. It falls when they are discarded."""
 
 
 class OutboxEntry(Row, frozen=True, kw_only=True):

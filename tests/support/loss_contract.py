@@ -6,10 +6,11 @@ import pytest
 
 from coordinator.lane.delivery import Settlement, Suspension
 from coordinator.lane.high_water import Mark
-from coordinator.stores.lane_tables import LogEntry, Series
+from coordinator.stores.lane_tables import NAMELESS, LogEntry, Series
 from coordinator.stores.port import Lease
 from tests.support.lane_contract import LaneUnderTest, codes, delivery
 from tests.support.ledger import Account, Deposit, OpenAccount
+from tests.support.letter_contract import pack
 from tests.support.store_contract import NOW, OpenStore
 
 AcceptLoss = Callable[[int], int]
@@ -58,6 +59,20 @@ class LossContract:
         assert behind.lane.lease.epoch == 41
         assert [row.id for row in behind.rows(Account)] == [1, 2, 8]
         assert {row.name: row.value for row in behind.rows(Series)}["invoices"] == 3
+
+    def test_letters_that_are_gone_take_no_room_once_it_is_accepted(
+        self, open_store: OpenStore, accept_loss: AcceptLoss
+    ) -> None:
+        """Of messages without an id there were more letters than there are now: that number was not given out."""
+        before = LaneUnderTest(open_store())
+        before.do(OpenAccount(owner="a"))
+        before.settle(pack(b"{}"))
+        assert set(before.lane.mark().series) == {"accounts", "dead_letters"}
+        lane = LaneUnderTest(open_store(), "next")
+        lane.lane.learn(Mark(sequence=12, epoch=40, series={NAMELESS["public"]: 3}))
+        accept_loss(before.lane.sequence)
+        lane.do(OpenAccount(owner="b"))
+        assert {row.name: row.value for row in lane.rows(Series)}[NAMELESS["public"]] == 1
 
     def test_an_empty_database_is_accepted_as_one(self, open_store: OpenStore, accept_loss: AcceptLoss) -> None:
         assert accept_loss(0) == 0
