@@ -1,8 +1,8 @@
-"""What the operator's commands ask of RabbitMQ: lengths of queues, and the end of one that is empty."""
+"""What the operator's commands ask of RabbitMQ: lengths of queues."""
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from msgspec import Struct
 from pika.adapters.blocking_connection import BlockingChannel, BlockingConnection
@@ -12,20 +12,19 @@ from pika.exceptions import AMQPError, ChannelClosedByBroker, ConnectionClosedBy
 from coordinator.operate.output import quiet
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError
-from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.transports.rabbitmq.driver_arguments import broker_parameters
 from coordinator.transports.rabbitmq.errors import not_connected
-from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE, dead_queue_name, queue_name
+from coordinator.transports.rabbitmq.topology import dead_queue_name, queue_name
 
 _NOT_FOUND = 404
 _CLOSED = re.compile(r"ConnectionClosedByBroker: \((\d+)\) ['\"](.*)['\"]")
 _BLOCKED_TIMEOUT_S = 10
-_ARRIVAL_S = 1.0
 
 
 class QueueDepth(Struct, frozen=True, kw_only=True):
     """A queue's messages that no consumer holds, and its consumers as RabbitMQ counts them.
 
+    Both are 0 also where the queue's leader does not answer RabbitMQ at once: 0 is no proof.
     Of a quorum queue with a single active consumer, 3.10 counts that one only, and no standby.
     """
 
@@ -56,50 +55,6 @@ class Broker:
     def dead_depth(self, key: str) -> QueueDepth | None:
         """What the broker itself has dead-lettered of a lane, or of a service's effects."""
         return self.depth(dead_queue_name(key))
-
-    def delete_unused(self, key: str) -> str | None:
-        """Delete the queue of a lane, or of a service's effects, if it is empty and nobody consumes it.
-
-        Why not, if not: it is as it was then. RabbitMQ checks nothing of that itself for a quorum queue. So its
-        publishers are cut off first, by its bindings, and what was on its way has time to arrive.
-        """
-        queue = queue_name(key)
-        problem = self._used(queue)
-        if problem is not None:
-            return problem
-        with self._channel() as channel:
-            for exchange in (WRITES_EXCHANGE, SYSTEM_EXCHANGE):
-                channel.queue_unbind(queue, exchange, key)
-        try:
-            self._connection.sleep(_ARRIVAL_S)
-            problem = self._used(queue)
-            if problem is None:
-                with self._channel() as channel:
-                    channel.queue_delete(queue)
-        except BaseException:
-            self._bind(queue, key)
-            raise
-        if problem is not None:
-            self._bind(queue, key)
-        return problem
-
-    def _used(self, queue: str) -> str | None:
-        """Why a queue may not be deleted."""
-        found = self.depth(queue)
-        if found is None:
-            return f"there is no queue {queue}"
-        if found.consumers:
-            return f"queue {queue} has consumers: stop its processes first"
-        if found.ready:
-            return f"queue {queue} holds {found.ready} messages, which are nowhere else: have them applied first"
-        return None
-
-    def _bind(self, queue: str, key: str) -> None:
-        """As its processes do, at their start too: so it is no harm if this cannot be done."""
-        exchanges = (SYSTEM_EXCHANGE,) if key.startswith(EFFECTS_PREFIX) else (WRITES_EXCHANGE, SYSTEM_EXCHANGE)
-        with suppress(AMQPError), self._channel() as channel:
-            for exchange in exchanges:
-                channel.queue_bind(queue, exchange, key)
 
     @contextmanager
     def _channel(self) -> Iterator[BlockingChannel]:

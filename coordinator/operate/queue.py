@@ -1,13 +1,16 @@
 """`coordinator queue delete`: so that a queue can be declared again with another limit."""
 
+import asyncio
+from collections.abc import Mapping
+
 import click
 
 from coordinator.arguments import LANE
-from coordinator.operate.broker import broker
+from coordinator.operate.broker import QueueDepth, broker
+from coordinator.operate.deletion import BoundQueue, delete_if_unused, queues_of_effects, queues_of_lane
 from coordinator.operate.output import CommandRefused, json_option, print_json, refusing
 from coordinator.registry import registry
-from coordinator.runtime.settings import BrokerSettings, load
-from coordinator.service.outside_calls import effects_key
+from coordinator.runtime.settings import BrokerSettings, LaneSettings, load
 
 
 @click.group("queue")
@@ -17,25 +20,49 @@ def queue_group() -> None:
 
 @queue_group.command()
 @click.argument("lane", type=LANE)
-@click.option("--effects", "is_of_effects", is_flag=True, help="The queue of LANE's effects, and not its own.")
+@click.option("--effects", "is_of_effects", is_flag=True, help="The queues of LANE's effects, and not its own.")
 @json_option
 @refusing
 def delete(lane: str, *, is_of_effects: bool, as_json: bool) -> None:
     """Delete the queue of LANE if it is empty and nobody consumes it, so that its coordinator declares it again.
 
+    With --effects those of its effects, which go together.
+
     What is in a queue is confirmed, and nowhere else. RabbitMQ itself looks at neither: of quorum queues its own
-    conditions (if-empty, if-unused) are not kept. Publishers are cut off before the last look, so that nothing arrives
-    after it. AMQP_URL must be that of a coordinator, which may declare and delete. Exit status 1: it stays as it was.
+    conditions (if-empty, if-unused) are not kept. So publishers are cut off, and a probe goes through the queue.
+    AMQP_URL and LANE_PREFETCH must be those of a coordinator, which may declare and delete. Exit status 1: it stays as
+    it was.
     """
     service = registry().service(lane)
     if is_of_effects and service.effects is None:
         raise click.UsageError(f"{lane} has no effects")
-    key = effects_key(lane) if is_of_effects else lane
-    with broker(load(BrokerSettings)) as connected:
-        problem = connected.delete_unused(key)
+    queues = queues_of_effects(lane) if is_of_effects else queues_of_lane(lane)
+    settings = load(BrokerSettings)
+    with broker(settings) as connected:
+        depths = {queue: connected.depth(queue.name) for queue in queues}
+    problem = _stated(depths)
+    if problem is None:
+        there = [queue for queue, depth in depths.items() if depth is not None]
+        problem = asyncio.run(delete_if_unused(settings, there, load(LaneSettings).prefetch))
     if problem is not None:
         raise CommandRefused(problem)
     if as_json:
-        print_json({"lane": lane, "key": key, "deleted": True})
+        print_json({"lane": lane, "queues": [queue.name for queue in there], "deleted": True})
     else:
-        click.echo(f"the queue of {key} was empty and is deleted: start its processes, which declare it")
+        for queue in there:
+            click.echo(f"{queue.name} was empty and is deleted")
+        click.echo(
+            "start its processes, which declare it" if len(there) == 1 else "start its processes: they declare them"
+        )
+
+
+def _stated(depths: Mapping[BoundQueue, QueueDepth | None]) -> str | None:
+    """Why the queues may not be deleted, as far as RabbitMQ states it. Not all have an effect's every queue."""
+    if not any(depths.values()):
+        return f"there is no queue {next(iter(depths)).name}"
+    for queue, depth in depths.items():
+        if depth is not None and depth.consumers:
+            return f"queue {queue.name} has consumers: stop its processes first"
+        if depth is not None and depth.ready:
+            return f"queue {queue.name} holds {depth.ready} messages, which are nowhere else: have them applied first"
+    return None

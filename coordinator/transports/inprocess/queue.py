@@ -287,6 +287,8 @@ class LocalQueue:
             log.error("journal_unavailable", lane=self._lane, reason=why)
         self.unready_reason = f"the journal of lane {self._lane} cannot be written: {why}"
         self._fail_all(why, adding)
+        if self._retry is not None:
+            self._retry.cancel()
         self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._write_soon)
 
     def _fail_all(self, why: str, adding: Iterable[_Unwritten]) -> None:
