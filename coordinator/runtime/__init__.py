@@ -1,1 +1,1 @@
-"""What processes have in common: settings, logs, health, event loop."""
+"""Parts that all processes share: settings, logs, health, event loop."""

@@ -1,7 +1,7 @@
 """Addresses of databases, brokers and caches: the one place that takes them apart, without any driver.
 
-Drivers read the same text differently: an unescaped %, a + in an option, several hosts. So none of them is given a
-text: each kind makes its driver's arguments of an `Address`, and refuses by name what it has no argument for.
+Drivers read the same text differently: an unescaped %, a + in an option, several hosts. So no driver is given a
+text: each kind turns an `Address` into its driver's arguments, and refuses by name every option without one.
 """
 
 import re
@@ -27,7 +27,7 @@ _BY_SERVICE_RECORD: Final = {"mongodb+srv": "mongodb"}
 """The same, where the hosts stand in the DNS."""
 
 WITHOUT_SERVER: Final = frozenset({"sqlite"})
-"""Of these schemes, those of a file: no process of another machine reads it."""
+"""Those of these schemes that name a file, which no process of another machine can read."""
 
 PORT_MAX: Final = 65_535
 ENCODE: Final = "must be written as %XX: @ as %40, / as %2F, # as %23, ? as %3F, % as %25, a space as %20"
@@ -50,7 +50,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """The text itself: for a driver, and for nobody else."""
+        """The text itself, for a driver only."""
         return self._text
 
     def __repr__(self) -> str:
@@ -75,7 +75,7 @@ class Host(Struct, frozen=True):
 
 
 class Address(Struct, frozen=True, kw_only=True):
-    """What an address says, with nothing escaped any more."""
+    """The parts of an address, unescaped."""
 
     scheme: str
     hosts: tuple[Host, ...] = ()
@@ -88,7 +88,7 @@ class Address(Struct, frozen=True, kw_only=True):
 
     @property
     def folder(self) -> str:
-        """Which folder of `coordinator/stores` has its kind of database. Raises ConfigurationError for none."""
+        """The folder of `coordinator/stores` with its kind of database. Raises ConfigurationError if there is none."""
         folder = FOLDERS.get(self.scheme) or _BY_SERVICE_RECORD.get(self.scheme)
         if folder is None:
             *others, last = FOLDERS
@@ -101,7 +101,7 @@ class Address(Struct, frozen=True, kw_only=True):
         return None if self.password is None else self.password.reveal()
 
     def option(self, name: str) -> str | None:
-        """An option's value, if there is such."""
+        """An option's value, or None without such an option."""
         value = self.options.get(name)
         return None if value is None else value.reveal()
 
@@ -114,7 +114,7 @@ class Address(Struct, frozen=True, kw_only=True):
     def check_options(self, supported: Collection[str], ours: Collection[str] = ()) -> None:
         """Raise ConfigurationError that names the first option which is not among those supported.
 
-        `ours` are those that a process of ours sets itself, where the address would be passed over in silence.
+        `ours` are those that a process of ours sets itself, so that the address's value would be ignored in silence.
         """
         for name in self.options:
             if name in ours:
@@ -133,7 +133,7 @@ class Address(Struct, frozen=True, kw_only=True):
 
 @contextmanager
 def address_of(setting: str) -> Iterator[None]:
-    """Whatever is wrong with an address is told with the setting's name."""
+    """Add the setting's name to every error about an address."""
     try:
         yield
     except ConfigurationError as error:
@@ -148,11 +148,11 @@ def scheme_of(url: str) -> str:
 def parse_address(text: str) -> Address:
     """Take an address apart.
 
-    Of a file everything behind `:///` is its path as it is, with nothing escaped. Of a server each part is escaped as
-    in RFC 3986, and strictly: what two readers could take for two things is refused.
+    For a file everything behind `:///` is its path as it is, unescaped. For a server each part is escaped as in
+    RFC 3986, and strictly: a text that two readers could understand in two ways is refused.
 
-    Raises ConfigurationError, which shows nothing of the address but an option's name: what looks like a host may be a
-    part of a password.
+    Raises ConfigurationError, which shows only an option's name of the address: a part that looks like a host may be
+    a part of a password.
     """
     if _CONTROL.search(text):
         raise ConfigurationError("it must hold no control characters, such as a line's end")

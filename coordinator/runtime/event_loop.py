@@ -4,7 +4,7 @@ import asyncio
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's, where there is one: it is not made for every platform."""
+    """uvloop's, where it is installed: it does not exist for every platform."""
     try:
         import uvloop  # noqa: PLC0415
     except ImportError:

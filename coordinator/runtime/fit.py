@@ -22,7 +22,7 @@ def check_fit(*groups: BaseSettings) -> None:
 
 
 def _messages(groups: tuple[BaseSettings, ...]) -> list[str]:
-    """What is published must be taken."""
+    """The lane and its queue must take every message that a gateway publishes."""
     broker, lane, gateway = (_of(groups, group) for group in (BrokerSettings, LaneSettings, GatewaySettings))
     if not isinstance(lane, LaneSettings):
         return []

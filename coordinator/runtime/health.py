@@ -1,4 +1,4 @@
-"""The endpoint of a process that is no gateway: /healthz, /readyz, /metrics."""
+"""The endpoint of every process but a gateway: /healthz, /readyz, /metrics."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from coordinator.service.errors import ConfigurationError
 
 
 class Readiness(Struct, frozen=True):
-    """Whether a process does its work now; `reason` says why it does not."""
+    """Whether a process can do its work now, and if not, for which `reason`."""
 
     is_ready: bool
     reason: str | None = None
@@ -38,7 +38,7 @@ class HealthEndpoint:
         self._runner = web.AppRunner(app, access_log=None)
 
     async def start(self) -> None:
-        """Listen, if there is a port to listen on. Raises ConfigurationError when it cannot be had."""
+        """Listen, if there is a port to listen on. Raises ConfigurationError if the port is not free."""
         await self._runner.setup()
         if self._port is None:
             return
@@ -52,7 +52,7 @@ class HealthEndpoint:
             ) from None
 
     async def stop(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         await self._runner.cleanup()
 
     async def _healthz(self, _: web.Request) -> web.Response:

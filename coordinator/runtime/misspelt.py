@@ -1,4 +1,4 @@
-"""Variables of the environment that look like settings and are none: a misspelt one would be ignored in silence."""
+"""Warnings of variables that look like settings: a misspelt one would be ignored in silence."""
 
 import os
 from difflib import get_close_matches
@@ -9,13 +9,13 @@ import structlog
 from coordinator.runtime.settings import BrokerSettings, GatewaySettings, LaneSettings
 
 OPTIONS: Final = frozenset({"GATEWAY_HOST", "GATEWAY_PORT"})
-"""Those that stand for options of the command line."""
+"""Variables that stand for options of the command line."""
 
 log = structlog.get_logger("settings")
 
 
 def warn_of_unknown(*groups: BrokerSettings | GatewaySettings | LaneSettings) -> None:
-    """Log each variable that begins as those of a group do, and is none of them."""
+    """Log each variable that has a group's prefix but is none of its settings."""
     for group in groups:
         known = {group.shown(field) for field in type(group).model_fields}
         prefix = group.shown("")

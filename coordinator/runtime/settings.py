@@ -62,11 +62,11 @@ BrokerUrl = Annotated[str, AfterValidator(_broker)]
 
 
 SECONDS_MAX = 10_000_000
-"""What a time may be at most, about four months: beyond that an operating system's clocks overflow."""
+"""The longest time that a setting may have, about four months: above it an operating system's clocks overflow."""
 
 
 class Limits(BaseModel):
-    """What all groups have in common: no times that are infinite or no numbers, and limits that fit each other."""
+    """The rules of all groups: times are finite numbers, and limits fit each other."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
 
@@ -100,15 +100,17 @@ class BrokerSettings(BaseSettings, Limits):
         pattern=r"^amqps?://",
         description="The broker's address.",
     )
-    heartbeat_s: int = Field(default=10, ge=2, le=600, description="A peer silent for this long is taken for dead.")
+    heartbeat_s: int = Field(
+        default=10, ge=2, le=600, description="A peer that is silent for this long counts as dead."
+    )
     connect_timeout_s: float = Field(default=5.0, gt=0, description="Limit of one attempt to connect.")
     reconnect_delay_s: float = Field(
-        default=0.25, gt=0, description="First pause between two attempts to connect; it doubles. Half of it is chance."
+        default=0.25, gt=0, description="First pause between two attempts to connect; it doubles. Half of it is random."
     )
     reconnect_delay_s_max: float = Field(
         default=1.0,
         gt=0,
-        description="Longest pause between two attempts: a broker that is back is found within so much.",
+        description="Longest pause between two attempts: a broker that is back is found within this time.",
     )
     queue_bytes_max: int = Field(
         default=1 << 30,
@@ -138,7 +140,7 @@ class LaneSettings(BaseSettings, Limits):
     message_bytes_max: int = Field(
         default=1 << 20,
         ge=1024,
-        description="Bytes of one message's body; a larger one is dead-lettered. What gateways publish must fit: packs "
+        description="Bytes of one message's body; a larger one is dead-lettered. Gateways' messages must fit: packs "
         "of 122,880 bytes, and GATEWAY_BODY_BYTES_MAX and 4,096 more.",
     )
     pack_commands_max: int = Field(
@@ -152,10 +154,10 @@ class LaneSettings(BaseSettings, Limits):
     early_max: int = Field(
         default=400,
         ge=0,
-        description="Messages, and parts of packs, that wait for an earlier of their publisher; below the prefetch.",
+        description="Messages, and parts of packs, that wait for an earlier one of the publisher; below the prefetch.",
     )
     gap_timeout_s: float = Field(
-        default=5.0, ge=0, description="How long they wait before the missing command is given up."
+        default=5.0, ge=0, description="How long they wait before the lane gives up the missing command."
     )
     parked_max: int = Field(
         default=10_000, ge=0, description="Commands that wait behind failed ones with the same key; more are rejected."
@@ -166,7 +168,7 @@ class LaneSettings(BaseSettings, Limits):
     outbox_max: int = Field(
         default=1000,
         ge=1,
-        description="Emitted commands on their way at once to one lane, or one service's effects; others wait on disk.",
+        description="Emitted commands on their way to one lane, or one service's effects; others wait on disk.",
     )
     outbox_watch_s: float = Field(
         default=5.0, gt=0, description="How often a process looks for emitted commands that nobody publishes."
@@ -180,7 +182,7 @@ class LaneSettings(BaseSettings, Limits):
             raise ValueError(
                 f"{self.shown('early_max')} ({self.early_max}) must be below "
                 f"{self.shown('prefetch')} ({self.prefetch}): "
-                "else what waits for a missing command keeps that command out"
+                "otherwise the commands that wait for a missing one keep it out"
             )
         return self
 
@@ -191,11 +193,11 @@ class EffectSettings(BaseSettings, Limits):
     model_config = SettingsConfigDict(env_prefix="EFFECTS_")
 
     concurrency: int = Field(default=16, ge=1, le=1000, description="Calls that one worker makes at once.")
-    call_timeout_s: float = Field(default=30.0, gt=0, description="How long one call may take, whatever it waits for.")
+    call_timeout_s: float = Field(default=30.0, gt=0, description="How long one call may take in all.")
     give_up_after_s: float = Field(
         default=86_400.0,
         gt=0,
-        description="How long a call is made again and again before it is given up: no longer than the other side "
+        description="How long a worker repeats a call before it gives up: no longer than the other side "
         "remembers an idempotency key.",
     )
     retry_delay_s: float = Field(
@@ -207,7 +209,7 @@ class EffectSettings(BaseSettings, Limits):
         description="Longest pause between two attempts, unless the provider asks for a longer one.",
     )
     breaker_failures: int = Field(
-        default=10, ge=1, description="Calls in a row without an answer, after which the provider is taken to be away."
+        default=10, ge=1, description="Calls in a row without an answer, after which the provider counts as away."
     )
     breaker_pause_s_max: float = Field(
         default=60.0,
@@ -248,7 +250,7 @@ class DatabaseSettings(BaseSettings, Limits):
 
 
 class ReaderSettings(BaseSettings, Limits):
-    """What a gateway needs to know of its service's database."""
+    """A gateway's address of its service's database."""
 
     model_config = SettingsConfigDict(extra="ignore")
 
@@ -270,7 +272,7 @@ class ReaderSettings(BaseSettings, Limits):
         return url
 
     def setting(self, service: str) -> str:
-        """Which setting that address is of."""
+        """The setting that has this address."""
         return f"{service.upper()}_{'READER' if self.reader_url else 'DATABASE'}_URL"
 
 
@@ -282,13 +284,13 @@ class CacheSettings(BaseSettings, Limits):
     url: Url = Field(
         repr=False, default="redis://127.0.0.1:6379/0", pattern=r"^rediss?://", description="The cache's address."
     )
-    timeout_s: float = Field(default=0.25, gt=0, description="A cache slower than this is not waited for.")
+    timeout_s: float = Field(default=0.25, gt=0, description="A process does not wait longer than this for the cache.")
     ttl_s: int = Field(default=300, ge=1, description="How long a row stays in the cache.")
     lease_s: float = Field(
         default=2.0,
         ge=0.1,
-        description="How long the cache is believed without word of its lane: writes wait that long, once, when the "
-        "lane loses Redis. The same for coordinators and gateways.",
+        description="How long readers believe the cache without a sign of the lane: writes wait as long, once, when "
+        "the lane loses Redis. The same for coordinators and gateways.",
     )
 
     @model_validator(mode="after")
@@ -345,7 +347,9 @@ class TelemetrySettings(BaseSettings, Limits):
     model_config = SettingsConfigDict(env_prefix="TELEMETRY_")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="Least level logged.")
-    log_format: Literal["json", "console"] = Field(default="json", description="One JSON object a line, or for eyes.")
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="One JSON object a line, or a form for eyes."
+    )
     metrics_host: str = Field(default="127.0.0.1", description="Where a coordinator serves /metrics.")
 
 
@@ -357,7 +361,7 @@ def _is_secret(group: type[BaseSettings], field: str) -> bool:
 def _described(problem: ErrorDetails, prefix: str, group: type[BaseSettings]) -> str:
     text = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:
-        # Of several settings that do not fit: it names them.
+        # An error about several settings that do not fit names them itself.
         return text
     name = str(problem["loc"][0]).upper()
     if problem["type"] == "missing":
@@ -367,7 +371,7 @@ def _described(problem: ErrorDetails, prefix: str, group: type[BaseSettings]) ->
     value = str(problem["input"])
     shown = repr(value)
     if name.endswith("URL"):
-        # An address may hold a password: only how it begins, and nothing of what is none.
+        # An address may hold a password: show only its scheme, and nothing of a text that is no address.
         scheme, separator, _ = value.partition("://")
         shown = f"{scheme[:20]}{separator}…" if separator else "no address"
     return f"{prefix}{name}: {text} (it is {shown})"

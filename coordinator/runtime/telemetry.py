@@ -41,7 +41,7 @@ class TraceContext(Struct, frozen=True):
 
     @property
     def traceparent(self) -> str:
-        """The header's value for those whom we call."""
+        """The header's value for a system that we call."""
         return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
 
 
@@ -70,10 +70,10 @@ class Stages:
         self._since = now
 
     def end_issued(self, commands: Iterable["Stages"]) -> None:
-        """Commands that were issued at once are done, each measured by itself.
+        """Note the stages of commands that were issued together, each measured by itself.
 
-        `publish` ends here with the last confirm, and the rest is `apply`. Where none was confirmed neither is noted,
-        as for a single command.
+        `publish` ends with the last confirm, and the rest is `apply`. If none was confirmed, neither is noted, as for
+        a single command.
         """
         publishes_ms = [command.spent_ms["publish"] for command in commands if "publish" in command.spent_ms]
         if publishes_ms:
@@ -100,14 +100,14 @@ def measured() -> Iterator[Stages]:
 
 
 def begin_stages() -> Stages:
-    """Collect the stages of what the task that runs does from here on."""
+    """Collect the stages of the current task from here on."""
     stages = Stages()
     _current.set(stages)
     return stages
 
 
 def current_stages() -> Stages | None:
-    """The stages of the request being served, if one is."""
+    """The stages of the request that is being served, or None."""
     return _current.get()
 
 
@@ -131,7 +131,7 @@ def _as_text(_: object, __: str, line: Any) -> str:
 
 
 class _StandardError:
-    """Writes lines of bytes, whole and at once. Nobody reads it any more: that ends no process."""
+    """Writes lines of bytes, each whole and at once. If their reader is gone, the process goes on."""
 
     def msg(self, line: bytes) -> None:
         try:
@@ -170,7 +170,7 @@ def configure_logging(settings: TelemetrySettings, process: str) -> None:
         _add_timestamp,
         structlog.processors.format_exc_info,
     ]
-    # Ours are written at once; through the standard library's logging a line would cost twice as much.
+    # Our lines are written directly: through the standard library's logging each would cost twice as much.
     structlog.configure(
         processors=[*shared_processors, renderer],
         logger_factory=(lambda *_: lines) if is_json else structlog.WriteLoggerFactory(sys.stderr),
@@ -187,6 +187,6 @@ def configure_logging(settings: TelemetrySettings, process: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level)
-    # pika reports every expected loss of a connection at length; ours says it once, with what is done about it.
+    # pika reports every expected loss of a connection at length; our own line says it once, with the consequence.
     logging.getLogger("pika").setLevel(logging.CRITICAL)
     logging.getLogger("alembic").setLevel(logging.WARNING)
