@@ -37,7 +37,7 @@ def engine_answers() -> bool:
 
 
 class DockerServers:
-    """The same as a ServerSet, except that Docker watches over the processes. The ports must all be given."""
+    """As a ServerSet, but Docker watches over the processes. All ports must be given."""
 
     servers: tuple[Server, ...] = ()
     notes: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ class DockerServers:
     def start(self, report: Callable[[str, float], None] | None = None) -> None:
         """Start them, and return when Docker calls all of them healthy.
 
-        Raises ConfigurationError with the end of what Docker said.
+        Raises ConfigurationError with the end of Docker's output.
         """
         started = time.monotonic()
         self._compose("up", "--detach", "--wait", *self._services, timeout_s=_UP_TIMEOUT_S)
@@ -67,7 +67,7 @@ class DockerServers:
         self._compose("stop", *self._services, timeout_s=_STOP_TIMEOUT_S)
 
     def kill(self) -> None:
-        """Interrupt start() or stop(). Containers that have started go on: stop() stops them."""
+        """Interrupt start() or stop(). Containers that have started go on until stop()."""
         if self._command is not None:
             self._command.kill()
 
@@ -80,7 +80,7 @@ class DockerServers:
         return environment(self._wanted, self._ports)
 
     def _make_databases(self) -> None:
-        """Those that compose.yaml does not make: it knows the services of one system."""
+        """The databases that compose.yaml does not create, since it knows the services of one system only."""
         databases, ports = self._wanted, self._ports
         if ports.postgresql and databases.of("postgresql"):
             postgresql.make_databases(ports.postgresql, databases.of("postgresql"))
@@ -107,7 +107,7 @@ class DockerServers:
 
 
 def _version(command: list[str]) -> tuple[int, ...]:
-    """What a command prints as a version, such as `v2.26.1-4`. Empty, and so lower than any, if it does not."""
+    """The version that a command prints, such as `v2.26.1-4`. Empty, and so lower than any, if it prints none."""
     try:
         done = subprocess.run(command, capture_output=True, check=False, text=True, timeout=_ANSWER_TIMEOUT_S)
     except subprocess.TimeoutExpired:

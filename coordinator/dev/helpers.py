@@ -1,4 +1,4 @@
-"""The helpers of a run, and the settings that everything gets from them."""
+"""The helpers of a run, and the settings that all processes get from them."""
 
 import os
 import secrets
@@ -28,7 +28,7 @@ def programs(helpers: Sequence[PlannedHelper], logs: Path) -> list[Program]:
 
 
 def environment(helpers: Sequence[PlannedHelper]) -> dict[str, str]:
-    """What makes our processes use them."""
+    """The settings with which our processes use them."""
     found: dict[str, str] = {}
     for planned in helpers:
         found |= planned.helper.settings(planned.place)
@@ -36,7 +36,7 @@ def environment(helpers: Sequence[PlannedHelper]) -> dict[str, str]:
 
 
 def kept_environment(names: Sequence[str], directory: Path, given: Mapping[str, str]) -> dict[str, str]:
-    """The values of settings that are secrets: the user's, or such as are made up once and kept in the directory."""
+    """The values of settings that are secrets: the user's, or values made up once and kept in the directory."""
     return {name: given.get(name) or _kept(directory / secret_file(name)) for name in names}
 
 

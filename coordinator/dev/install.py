@@ -1,4 +1,4 @@
-"""The programs of the servers, and how they come onto a Debian or Ubuntu machine."""
+"""The programs of the servers, and their installation on a Debian or Ubuntu machine."""
 
 import contextlib
 import os
@@ -17,9 +17,9 @@ from coordinator.service.errors import ConfigurationError
 
 _TIMEOUT_S = 900.0
 _TERMINATE_TIMEOUT_S = 5.0
-# A package's scripts start its server unless a policy forbids it; a policy that is there already is not ours. And they
-# have it start at boot, of a new package unless a preset says otherwise: of what was there before nothing is changed.
-# The preset is for services and sockets, since a timer (logrotate's) may be for others too. Its folder may be missing.
+# A package's scripts start its server unless a policy forbids it; a policy that exists already is not ours. A new
+# package's server also starts at boot unless a preset forbids it; packages that are installed already keep their state.
+# The preset covers services and sockets; a timer (logrotate's) may serve other programs too. Its folder may be missing.
 _SCRIPT = """\
 set -e
 PATH="$PATH:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -46,12 +46,12 @@ apt-get install --no-install-recommends -y "$@" || {
 
 @dataclass(frozen=True, slots=True)
 class NeededProgram:
-    """One that a server needs; the first of `names` that is found will do."""
+    """A program that a server needs. It is installed if one of `names` is found."""
 
     names: tuple[str, ...]
     package: str | None
     server: str | None = None
-    """The kind of server whose it is."""
+    """The kind of server that needs it."""
 
 
 PROGRAMS = (
@@ -65,17 +65,17 @@ PROGRAMS = (
 
 
 def needed(wanted: Wanted) -> tuple[NeededProgram, ...]:
-    """Those of the servers that are wanted."""
+    """The programs of the servers that are wanted."""
     return tuple(program for program in PROGRAMS if program.server in ("rabbitmq", *wanted.kinds))
 
 
 def missing(programs: Sequence[NeededProgram] = PROGRAMS) -> list[NeededProgram]:
-    """What is not installed, neither on PATH nor where Debian puts it."""
+    """The programs that are missing, both on PATH and where Debian puts them."""
     return [program for program in programs if find(*program.names) is None]
 
 
 class Installation:
-    """Installs what is missing with apt, as root or by a sudo that asks for no password."""
+    """Installs the missing programs with apt, as root or by a sudo that asks for no password."""
 
     def __init__(
         self, say: Callable[[str], None], log_path: Path, programs: Sequence[NeededProgram] = PROGRAMS
@@ -88,8 +88,8 @@ class Installation:
     def run(self) -> None:
         """Return when every program is there. Idempotent.
 
-        Raises ConfigurationError that names the programs and the command which installs them, where that is
-        not possible or did not help.
+        Raises ConfigurationError, which names the programs and the command that installs them, if it cannot install
+        them.
         """
         absent = missing(self._programs)
         if not absent:
@@ -110,7 +110,7 @@ class Installation:
 
     def kill(self) -> None:
         """Interrupt run(). apt goes on from there when it is run again."""
-        # Under sudo it is root's, and not ours to signal: it then ends by itself.
+        # Under sudo the process is root's, and we may not signal it: it ends by itself.
         with contextlib.suppress(PermissionError):
             if self._apt is not None:
                 self._apt.stop(signal.SIGTERM, _TERMINATE_TIMEOUT_S)
@@ -121,7 +121,7 @@ def _packages(absent: list[NeededProgram]) -> list[str]:
 
 
 def _become_root() -> list[str] | None:
-    """What to put before a command that needs root; None when there is no way to become it without asking."""
+    """The words before a command that needs root; None if we cannot become root without a password."""
     if os.geteuid() == 0:
         return []
     sudo = shutil.which("sudo")

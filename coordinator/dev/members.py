@@ -1,4 +1,4 @@
-"""What the supervisor sees of servers and programs, and what it tells the user of them."""
+"""The supervisor's view of servers and programs, and its lines about them to the user."""
 
 import contextlib
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from coordinator.dev.servers import Report
 
 
 class Member(Protocol):
-    """A process that is watched over: a server, or a program of ours."""
+    """A process that the supervisor watches over: a server, or a program of ours."""
 
     @property
     def name(self) -> str: ...
@@ -43,17 +43,17 @@ class Servers(Protocol):
 
 
 def say(line: str) -> None:
-    """One line to the user. A terminal that is gone does not keep us from stopping in order."""
+    """Print one line. If the terminal is gone, the run can still stop in order."""
     with contextlib.suppress(OSError):
         print(line, flush=True)
 
 
 def report(what: str, seconds: float) -> None:
-    """A step, and how long it took."""
+    """Print a step, and how long it took."""
     say(f"{what} … {seconds:.1f} s")
 
 
 def end_of_log(member: Member) -> str:
-    """Where a member's log is, and its last lines."""
+    """The path of a member's log, and its last lines."""
     lines = "\n".join(f"    {line}" for line in member.log_tail().splitlines())
     return f"the end of {member.log_path}:\n{lines}"

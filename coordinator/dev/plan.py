@@ -1,4 +1,4 @@
-"""A run as it is to be: the services of the application, what each wants, and who listens on which port."""
+"""The plan of a run: the services of the application, the servers that each wants, and every port."""
 
 import collections
 import itertools
@@ -23,7 +23,7 @@ PORT_MAX = 65535
 
 
 class PlannedPort(Struct, frozen=True):
-    """Who listens where, and the setting that says so."""
+    """A port, its listener, and the setting that has its number."""
 
     setting: str
     number: int
@@ -54,7 +54,7 @@ class PlannedService(Struct, frozen=True, kw_only=True):
 
     @property
     def gateway_url(self) -> str:
-        """Where its gateway is reached; empty if there is none."""
+        """The address of its gateway; empty if there is none."""
         return _gateway_url(self.gateway)
 
 
@@ -65,12 +65,12 @@ class Plan(Struct, frozen=True):
 
     @property
     def wanted(self) -> Wanted:
-        """What they want of servers."""
+        """The servers that they want."""
         return _wanted({service.name: service.declared for service in self.services})
 
     @property
     def helpers(self) -> tuple[PlannedHelper, ...]:
-        """Those of all services that are wanted."""
+        """The helpers of all services that are wanted."""
         return tuple(helper for service in self.services for helper in service.helpers)
 
     @property
@@ -88,17 +88,17 @@ class Plan(Struct, frozen=True):
 
 
 def wanted_of(known: Registry) -> Wanted:
-    """What an application's services want of servers. Raises ConfigurationError."""
+    """The servers that an application's services want. Raises ConfigurationError."""
     return _wanted(_declared(known))
 
 
 def kept_names(known: Registry) -> frozenset[str]:
-    """What runs of an application keep in their directory beside what all runs do. Raises ConfigurationError."""
+    """The files that only runs of this application keep in their directory. Raises ConfigurationError."""
     return frozenset(_kept(_declared(known).values()))
 
 
 def secret_file(setting: str) -> str:
-    """Where the value of a setting that is made up once is kept."""
+    """The file that keeps the value of a setting that is made up once."""
     return setting.lower().replace("_", "-")
 
 
@@ -145,7 +145,7 @@ def plan_of(known: Registry, settings: DevSettings, directory: Path, given: Mapp
 
 
 def check_ports(ports: Sequence[PlannedPort]) -> None:
-    """Raises ConfigurationError that names every port that is in use or given twice, and its setting."""
+    """Raises ConfigurationError, which names every port that is in use or given twice, and its setting."""
     problems = []
     first: dict[int, str] = {}
     for port in ports:
@@ -160,7 +160,7 @@ def check_ports(ports: Sequence[PlannedPort]) -> None:
 
 
 def server_ports(settings: DevSettings, wanted: Wanted) -> list[PlannedPort]:
-    """Those of the servers that are wanted, where they are processes of ours."""
+    """The ports of the servers that are wanted, if they are processes of ours."""
     fields = ("amqp_port", "amqp_dist_port", "epmd_port", *(f"{kind}_port" for kind in wanted.kinds))
     return [
         PlannedPort(
@@ -196,7 +196,7 @@ def _wanted(declared: Mapping[str, DevService]) -> Wanted:
 
 
 def _check_names(plan: Plan, kept: Sequence[str]) -> None:
-    """No two may share a setting, or a place in the run's directory."""
+    """Raises ConfigurationError if two share a setting, or a place in the run's directory."""
     settings = [f"DEV_{name.upper()}" for name in DevSettings.model_fields]
     settings += [port.setting for port in plan.ports]
     for name, uses in collections.Counter((*settings, *MADE, *kept)).items():
@@ -205,7 +205,7 @@ def _check_names(plan: Plan, kept: Sequence[str]) -> None:
 
 
 def _numbers(asked: Mapping[str, int | None], first: int) -> dict[str, int]:
-    """Ports by default: as asked for, and from `first` on for those that did not ask."""
+    """Default ports: the one that a service asks for, and for the others the next from `first` on."""
     others = (number for number in itertools.count(first) if number not in asked.values())
     return {name: number or next(others) for name, number in asked.items()}
 

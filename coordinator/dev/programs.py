@@ -14,7 +14,7 @@ from coordinator.dev.servers.addresses import HOST
 from coordinator.dev.servers.process import Process
 
 REFUSED = "exit status 2"
-"""The status of a program of ours whose configuration is at fault."""
+"""The exit status of a program of ours with a wrong configuration."""
 _COORDINATOR = (sys.executable, "-m", "coordinator")
 _PROBE_TIMEOUT_S = 2.0
 _GATEWAY_STOP_TIMEOUT_S = 15.0
@@ -22,7 +22,7 @@ _COORDINATOR_STOP_TIMEOUT_S = 45.0  # longer than twice LANE_STOP_TIMEOUT_S
 
 
 class Program:
-    """One of them. Ready when `GET {base_url}{ready_path}` answers 200."""
+    """One process. It is ready when `GET {base_url}{ready_path}` answers 200."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Program:
         self.argv = argv
         self.base_url = base_url
         self.shown_url = f"{base_url}{shown_path}"
-        """What a person may look at."""
+        """The address that the user may open."""
         self.log_path = log_path
         self.environment: Mapping[str, str] = {}
         self._ready_url = f"{base_url}{ready_path}"
@@ -71,7 +71,7 @@ class Program:
         return self._process.log_tail() if self._process else ""
 
     def start(self) -> None:
-        """Start it; whether it is ready shows later."""
+        """Start it, without waiting until it is ready."""
         environment = {**os.environ, **self.environment, "PYTHONUNBUFFERED": "1"}
         self._process = Process(self.argv, log_path=self.log_path, environment=environment)
 
@@ -80,7 +80,7 @@ class Program:
         return self._process is None or self._process.wait(timeout_s)
 
     def stop(self) -> None:
-        """Ask it to stop, kill it when it takes too long. Idempotent."""
+        """Ask it to stop, and kill it if it takes too long. Idempotent."""
         if self._process is not None:
             self._process.stop(signal.SIGTERM, self._stop_timeout_s)
 
@@ -90,12 +90,12 @@ class Program:
 
 
 def migrate_command() -> list[str]:
-    """Makes the tables and the reader roles of all services."""
+    """Creates the tables and the reader roles of all services."""
     return [*_COORDINATOR, "migrate"]
 
 
 def coordinators(services: Sequence[PlannedService], logs: Path) -> list[Program]:
-    """One for each service's database."""
+    """A coordinator for each service's database."""
     return [
         Program(
             f"coordinator-{service.name}",
@@ -110,7 +110,7 @@ def coordinators(services: Sequence[PlannedService], logs: Path) -> list[Program
 
 
 def effect_workers(services: Sequence[PlannedService], logs: Path) -> list[Program]:
-    """One for each of those services that make calls to the outside."""
+    """An effect worker for each service that makes calls to the outside."""
     return [
         Program(
             f"effects-{service.name}",
@@ -126,7 +126,7 @@ def effect_workers(services: Sequence[PlannedService], logs: Path) -> list[Progr
 
 
 def gateways(services: Sequence[PlannedService], logs: Path) -> list[Program]:
-    """One for each of those services that have a gateway."""
+    """A process for each service that has a gateway."""
     return [
         Program(
             f"gateway-{service.name}",

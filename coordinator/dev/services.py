@@ -1,6 +1,6 @@
-"""What a service wants of a developer's machine: what its application declares for `coordinator dev`.
+"""The servers and processes that a service wants on a developer's machine, as declared for `coordinator dev`.
 
-An application names a declaration for each of its services that wants other than the defaults (`App.dev`):
+An application names a declaration for each of its services that needs more than the defaults (`App.dev`):
 
     ORDERS = DevService(database="mysql", cache="redis", gateway_port=8090, metrics_port=9190)
 """
@@ -16,15 +16,15 @@ DatabaseKind: TypeAlias = Literal["postgresql", "mysql", "mongodb"]
 
 
 class Place(Struct, frozen=True, kw_only=True):
-    """Where a helper runs, and beside what."""
+    """The surroundings of a helper: its address, its directory, its service's gateway, its environment."""
 
     port: int
     url: str
     """Its own address, without a path."""
     directory: Path
-    """Its own, to keep data in. It makes it."""
+    """Its own directory for data. The helper creates it."""
     gateway_url: str
-    """Of the service that declares it; empty if that has no gateway."""
+    """The gateway of the service that declares it; empty if there is none."""
     given: Mapping[str, str]
     """The environment in which `coordinator dev` was started."""
 
@@ -32,9 +32,9 @@ class Place(Struct, frozen=True, kw_only=True):
 class Helper(Struct, frozen=True, kw_only=True):
     """A process that a service needs beside it, such as a stand-in for a system outside. It speaks HTTP.
 
-    `port` is its default; DEV_<NAME>_PORT is the setting. It is ready when `ready_path` answers 200. `command` is its
-    command line, and `settings` what all processes get from it; both are for where it runs. It is not started where
-    `is_wanted` says so of the environment in which `coordinator dev` was started.
+    `port` is the default of the setting DEV_<NAME>_PORT. It is ready when `ready_path` answers 200. From its
+    surroundings `command` makes its command line, and `settings` the settings that all processes get from it. It is
+    started only if `is_wanted` is true of the environment in which `coordinator dev` was started.
     """
 
     name: str
@@ -45,11 +45,11 @@ class Helper(Struct, frozen=True, kw_only=True):
     is_wanted: Callable[[Mapping[str, str]], bool] = lambda _: True
     ready_path: str = "/readyz"
     shown_path: str = ""
-    """What a person may look at."""
+    """The address that the user may open."""
 
 
 class DevService(Struct, frozen=True, kw_only=True):
-    """One service's wishes. A port that is not given is the next one that no service has asked for.
+    """The wishes of one service. Without a given port it gets the next one that no service has asked for.
 
     `secrets` are settings whose values are made up at the first run and kept, unless the environment has them.
     """

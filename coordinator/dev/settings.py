@@ -1,4 +1,4 @@
-"""The servers of a developer's machine: on ports away from the usual ones, where others may be.
+"""The servers of a developer's machine. They avoid the usual ports, which other servers may have.
 
 The ports of services, DEV_<SERVICE>_PORT and so on, are read where a run is planned (plan.py).
 """
@@ -13,16 +13,16 @@ from coordinator.runtime.settings import Port, load
 
 
 class DevSettings(BaseSettings):
-    """Where `coordinator dev` puts everything."""
+    """The directory, the addresses and the ports of `coordinator dev`."""
 
     model_config = SettingsConfigDict(env_prefix="DEV_", extra="ignore")
 
     directory: Path = Field(default=Path(".dev"), description="Data, logs and addresses of a run.")
-    host: str = Field(default="127.0.0.1", description="Where the gateways listen; the servers are on loopback.")
+    host: str = Field(default="127.0.0.1", description="The gateways listen here; the servers are on loopback.")
     docker_project: str = Field(
-        # Not that of `docker compose up`: `make clean` may remove these volumes, and none of those.
+        # Another one than that of `docker compose up`, whose volumes `make clean` must not remove.
         default="write-coordinator-dev",
-        description="What Compose calls the servers where they run in Docker: runs with data of their own need others.",
+        description="Compose's project name for servers in Docker: each run with data of its own needs another.",
         pattern=r"^[a-z0-9][a-z0-9_-]*$",
     )
     amqp_port: Port = Field(default=5673, description="RabbitMQ.")

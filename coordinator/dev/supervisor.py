@@ -1,7 +1,7 @@
 """`coordinator dev`: the whole system on one machine, until Ctrl-C.
 
-The main thread only waits (watch.py) and decides; what blocks is done in another thread, which a signal can
-call off. Servers come first and go last; in between every process that dies is reported and started again.
+The main thread only waits (watch.py) and decides. Blocking work is done in another thread, and a signal calls it
+off. Servers start first and stop last; in between every process that dies is reported and started again.
 """
 
 import collections
@@ -39,13 +39,13 @@ class _StopRequested(Exception):
 
 
 class _GaveUp(Exception):
-    """Something does not live; it has been reported."""
+    """A process does not live. It has been reported."""
 
 
 def run(servers: Literal["auto", "docker", "native"], directory: Path) -> int:
     """Run the system in the foreground; return the exit status: 0 when a signal ended it, 1 when it gave up.
 
-    Nothing of it runs when this returns. Raises ConfigurationError when it cannot start.
+    No process of it runs when this returns. Raises ConfigurationError if it cannot start.
     """
     settings = load_settings()
     known = registry()
@@ -213,14 +213,14 @@ class Supervisor:
         say(f"{member.title} died: {member.status}; {end_of_log(member)}")
 
     def _aside(self, work: Callable[[], _Result], call_off: Callable[[], None]) -> _Result:
-        """Do what blocks in another thread. When a signal comes, call it off."""
+        """Do blocking work in another thread. When a signal comes, call it off."""
         with ThreadPoolExecutor(1) as thread:
             future = thread.submit(work)
             future.add_done_callback(lambda _: self._watch.wake())
             while not future.done():
                 self._watch.wait()
                 if self._watch.stop_requested:
-                    # Again and again: it may be between two steps, with nothing to call off yet.
+                    # Repeated, since the work may be between two steps, with nothing to call off yet.
                     while wait([future], timeout=0.1).not_done:
                         call_off()
             self._check_stop()

@@ -1,4 +1,4 @@
-"""What the supervisor waits for, all at once: a signal, the end of a process, the end of work in a thread."""
+"""Waits for several things at once: a signal, the end of a process, the end of work in a thread."""
 
 import contextlib
 import os
@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Self
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# make passes on a SIGTERM that the whole process group has had already: that is no second request.
+# make passes on a SIGTERM that the whole process group has had already: it must not count as a second request.
 _SECOND_REQUEST_AFTER_S = 0.5
 
 
@@ -44,7 +44,7 @@ class Watch:
             os.write(self._wake_out, b"\0")
 
     def wait(self, pids: Iterable[int] = (), timeout_s: float | None = None) -> None:
-        """Until a signal came, wake() was called, one of these children has ended, or the time is over."""
+        """Return when a signal has come, wake() was called, one of these children has ended, or the time is over."""
         with contextlib.ExitStack() as opened:
             waited = [self._wake_in]
             for pid in pids:

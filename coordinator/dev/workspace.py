@@ -12,11 +12,11 @@ from coordinator.dev.servers.server import make_passable
 from coordinator.service.errors import ConfigurationError
 
 MADE: Final = frozenset({"env", "env.new", "lock", "logs", "servers"})
-"""What there is in the directory of every run."""
+"""The names in the directory of every run."""
 
 
 class Workspace:
-    """By default `.dev`. `kept` names what runs of this application keep in it, beside what all runs do."""
+    """By default `.dev`. `kept` names the files of this application's runs, beside those of every run."""
 
     def __init__(self, directory: Path, kept: Collection[str] = ()) -> None:
         self.directory = directory.absolute()
@@ -26,16 +26,16 @@ class Workspace:
         self.environment_file = self.directory / "env"
         self.docker_log = self.logs / "docker.log"
         self.is_new = not self.directory.exists()
-        """Nothing was there before this run."""
+        """Whether this run has created it."""
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold it alone. The kernel lets go of the lock when the process ends, however it ends.
+        """Lock it for this run. The kernel releases the lock when the process ends, however it ends.
 
-        Raises ConfigurationError when another run holds it, or it has what no run of this application has made.
+        Raises ConfigurationError when another run has it, or it has a file that no run of this application has made.
         """
         there = {entry.name for entry in self.directory.iterdir()} if self.directory.exists() else set()
-        # What begins with a dot is a desktop's or an editor's.
+        # Names with a dot before them are a desktop's or an editor's.
         strange = {name for name in there - MADE - self._kept if not name.startswith(".")}
         if strange:
             raise ConfigurationError(
@@ -59,7 +59,7 @@ class Workspace:
             yield
 
     def write_environment(self, environment: Mapping[str, str]) -> None:
-        """For `source .dev/env`. Readable by us alone: it holds passwords. Replaced as a whole."""
+        """Write the file for `source .dev/env`, as a whole. Only we may read it, since it has passwords."""
         unfinished = self.environment_file.with_name("env.new")
         unfinished.unlink(missing_ok=True)
         with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -69,7 +69,7 @@ class Workspace:
         unfinished.replace(self.environment_file)
 
     def remove(self) -> None:
-        """Remove the directory. To be called with the lock held."""
+        """Remove the directory. The caller must have locked it."""
         shutil.rmtree(self.directory)
 
 

@@ -38,7 +38,7 @@ _DATABASE_SERVERS: Final[Mapping[DatabaseKind, type[PostgreSQL] | type[MySQL] | 
 _Server = TypeVar("_Server", bound=Server)
 
 Report = Callable[[str, float], None]
-"""Told of what has started, in words, and the seconds that it took."""
+"""Called with the name of everything that has started, and the seconds that it took."""
 
 
 class ServerSet:
@@ -52,7 +52,7 @@ class ServerSet:
     def native(cls, directory: Path, wanted: Wanted, ports: ServerPorts | None = None) -> Self:
         """Processes of this machine. A port that is not given is chosen, and kept over stop() and start().
 
-        Raises ConfigurationError where a program is not installed; coordinator.dev.install can install it.
+        Raises ConfigurationError if a program is not installed; coordinator.dev.install can install it.
         """
         ports = ports or ServerPorts()
         servers: list[Server] = [
@@ -86,7 +86,7 @@ class ServerSet:
         return self._the(Redis)
 
     def _the(self, kind: type[_Server]) -> _Server:
-        """Raises ConfigurationError where no service wants one."""
+        """Raises ConfigurationError if no service wants one."""
         for server in self.servers:
             if isinstance(server, kind):
                 return server
@@ -94,7 +94,7 @@ class ServerSet:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know of them, once they have started."""
+        """Lines for the user, once they have started."""
         return tuple(server.note for server in self.servers if server.note)
 
     def start(self, report: Report | None = None) -> None:
@@ -108,20 +108,20 @@ class ServerSet:
                 for started in as_completed(starting):
                     started.result()
             except BaseException:
-                # Again and again: a thread may be between two steps of a start, with nothing to kill yet.
+                # Repeated, since a thread may be between two steps of a start, with nothing to kill yet.
                 while wait(starting, timeout=0.1).not_done:
                     self.kill()
                 self.kill()
                 raise
 
     def stop(self) -> None:
-        """Stop all of them, in order of nothing, all at once. No process of them is left."""
+        """Stop all of them at once. No process of them is left."""
         with ThreadPoolExecutor(len(self.servers)) as threads:
             for stopped in [threads.submit(server.stop) for server in self.servers]:
                 stopped.result()
 
     def kill(self) -> None:
-        """SIGKILL to everything of them."""
+        """Send SIGKILL to all their processes."""
         for server in self.servers:
             server.kill()
 
@@ -137,7 +137,7 @@ class ServerSet:
 
 
 def remove_data(directory: Path) -> None:
-    """Remove all that a ServerSet has left, wherever it is; it must be stopped, and need not be installed."""
+    """Remove the data of a ServerSet, wherever it is. The servers must be stopped, and need not be installed."""
     for server in (RabbitMQ, PostgreSQL, MySQL, MongoDB, Redis):
         remove_server(directory / server.name, server.name)
 

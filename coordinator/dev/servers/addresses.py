@@ -1,4 +1,4 @@
-"""The URLs of the servers, whoever runs them, and the environment that our processes get from them."""
+"""The URLs of the servers, on this machine or in Docker, and the environment that our processes get from them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ def amqp_url(port: int) -> str:
 def database_url(kind: DatabaseKind, port: int, database: str, *, role: str = ACCOUNT) -> str:
     """A role's password is its name. MongoDB has no roles here."""
     if kind == "mongodb":
-        # Direct: the one member is not looked for under the name that its replica set has for it.
+        # Direct: the client does not look for the one member under the name that its replica set has for it.
         return f"mongodb://{HOST}:{port}/{database}?directConnection=true"
     return f"{kind}://{role}:{role}@{HOST}:{port}/{database}"
 
@@ -28,7 +28,7 @@ def redis_url(port: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What services want of servers: a database each, of its name, and a cache for all. A broker is always wanted."""
+    """The servers that services want: a database each, of its name, and a cache for all. A broker is always wanted."""
 
     databases: Mapping[str, DatabaseKind]
     """By the service's name."""
@@ -58,14 +58,14 @@ class ServerPorts:
     redis: int | None = None
 
     def of(self, kind: DatabaseKind) -> int | None:
-        """That of the server of a kind of database."""
+        """The port of the server for a kind of database."""
         return {"postgresql": self.postgresql, "mysql": self.mysql, "mongodb": self.mongodb}[kind]
 
 
 def environment(wanted: Wanted, ports: ServerPorts) -> dict[str, str]:
-    """The settings that tell our processes where the servers are. The reader roles are migrate's to make.
+    """The settings with which our processes find the servers. `coordinator migrate` creates the reader roles.
 
-    Raises ConfigurationError where the port of one that is wanted is not given.
+    Raises ConfigurationError if the port of a wanted server is not given.
     """
     found = {"AMQP_URL": amqp_url(_given("amqp", ports.amqp))}
     for name, kind in wanted.databases.items():

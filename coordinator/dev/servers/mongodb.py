@@ -1,4 +1,4 @@
-"""A private MongoDB of one member, or what stands in for it where no mongod is installed."""
+"""A private MongoDB of one member, or its stand-in where no mongod is installed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,7 +39,7 @@ class MongoDB(Server):
 
     @property
     def url(self) -> str:
-        """Of its first database. They make themselves."""
+        """The address of its first database. Databases come into being by themselves."""
         return database_url("mongodb", self.port, self._databases[0])
 
     @property
@@ -49,7 +49,7 @@ class MongoDB(Server):
     def _prepare(self) -> None:
         self.data.mkdir(exist_ok=True)
         if self._mongod is None:
-            # An empty configuration of its own, so that it does not go looking for one in other directories.
+            # An empty configuration of its own, so that it does not search other directories for one.
             (self.directory / "secantusd.toml").write_text("")
 
     def _launch(self) -> Process:
@@ -83,7 +83,7 @@ class MongoDB(Server):
             return str(client.server_info()["version"])
 
     def _make_replica_set(self, client: "pymongo.MongoClient[dict[str, Any]]") -> None:
-        """Initiate it, or move it to the port that we have now."""
+        """Initiate the replica set, or move it to the port that we have now."""
         member = {"_id": 0, "host": f"{HOST}:{self.port}"}
         try:
             current: Mapping[str, Any] = client.admin.command("replSetGetConfig")["config"]

@@ -16,7 +16,7 @@ from coordinator.dev.servers.programs import require
 from coordinator.dev.servers.server import Server
 
 _SQL_MODE = "STRICT_TRANS_TABLES,NO_ZERO_IN_DATE,NO_ZERO_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
-# Run at every start, before the first client is let in; one statement a line. Behind them come the databases.
+# Run at every start, before the first client is let in; one statement a line. The databases follow.
 _FIRST_STATEMENTS = """\
 CREATE USER IF NOT EXISTS 'coordinator'@'127.0.0.1' IDENTIFIED BY 'coordinator';
 CREATE USER IF NOT EXISTS 'coordinator'@'localhost' IDENTIFIED BY 'coordinator';
@@ -26,7 +26,7 @@ GRANT ALL PRIVILEGES ON *.* TO 'coordinator'@'localhost' WITH GRANT OPTION;
 
 
 class MySQL(Server):
-    """With a database for each service, and a user `coordinator` who may do everything; its password is its name."""
+    """Has a database for each service, and a user `coordinator` with all rights, whose password is its name."""
 
     name = "mysql"
     title = "MySQL"
@@ -43,7 +43,7 @@ class MySQL(Server):
 
     @property
     def url(self) -> str:
-        """Of its first database."""
+        """The address of its first database."""
         return database_url("mysql", self.port, self._databases[0])
 
     def _prepare(self) -> None:
@@ -63,12 +63,12 @@ class MySQL(Server):
 
     @property
     def _first_statements(self) -> Path:
-        """Beside the data: where the server's own user can read it."""
+        """Beside the data, where the server's own user can read it."""
         return self.data.with_name(f"{self.data.name}.first.sql")
 
     @property
     def _temporary(self) -> Path:
-        """Its own: a server that starts removes the temporary tables of whoever has the same directory for them."""
+        """A directory of its own: a server that starts removes the temporary tables of all servers that share it."""
         return self.data.with_name(f"{self.data.name}.tmp")
 
     def _make_temporary(self) -> None:
@@ -96,7 +96,7 @@ class MySQL(Server):
         ]
         options += self.options
         if not _is_mariadb():
-            options.append("--mysqlx=OFF")  # a second listener that nobody asked for
+            options.append("--mysqlx=OFF")  # a second listener, which nobody needs
         return Process(
             [_program(), "--no-defaults", *options],
             log_path=self.log_path,
@@ -114,9 +114,9 @@ class MySQL(Server):
 
 
 def make_databases(port: int, names: Sequence[str], *, root_password: str) -> None:
-    """Make those that are not there, and give our account all rights on them, on a server of this machine.
+    """Create the missing databases on a server of this machine, and give our account all rights on them.
 
-    Where nothing is missing, root is not asked. Raises OperationalError.
+    If none is missing, it does not connect as root. Raises OperationalError.
     """
     with _connect(port, ACCOUNT, ACCOUNT) as connection, connection.cursor() as cursor:
         cursor.execute("SHOW DATABASES")
@@ -126,7 +126,7 @@ def make_databases(port: int, names: Sequence[str], *, root_password: str) -> No
     with _connect(port, "root", root_password) as connection, connection.cursor() as cursor:
         for name in sorted(missing):
             cursor.execute(_create(name))
-            # In a GRANT _ and % stand for other characters.
+            # In a GRANT _ and % are wildcards.
             pattern = _quoted(name.replace("_", r"\_").replace("%", r"\%"))
             cursor.execute(f"GRANT ALL PRIVILEGES ON {pattern}.* TO '{ACCOUNT}'@'%' WITH GRANT OPTION")
 

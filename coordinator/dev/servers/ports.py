@@ -1,4 +1,4 @@
-"""Ports that a server may have."""
+"""Free ports for servers."""
 
 import random
 import socket
@@ -21,7 +21,7 @@ def free_port() -> int:
 
 
 def port_is_free(host: str, port: int) -> bool:
-    """Whether a server may listen there now. Raises socket.gaierror for a host that is none."""
+    """Whether a server can listen there now. Raises socket.gaierror for a host that does not exist."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

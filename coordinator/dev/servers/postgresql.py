@@ -18,13 +18,13 @@ _STILL_GOING_AWAY = re.compile(r"pre-existing shared memory block .* still in us
 
 
 class PostgreSQL(Server):
-    """With a database for each service, and a superuser `coordinator`, whose password is its name, by SCRAM."""
+    """Has a database for each service, and a superuser `coordinator`, whose password (SCRAM) is its name."""
 
     name = "postgresql"
     title = "PostgreSQL"
     account_name = "postgres"
     stop_signal = signal.SIGINT  # fast shutdown: it does not wait for its clients
-    # Immediate shutdown. Killed, the postmaster would leave busy backends running until they look up.
+    # Immediate shutdown. A killed postmaster would leave busy backends running until they notice.
     death_signal = signal.SIGQUIT
     not_ready: ClassVar[tuple[type[Exception], ...]] = (psycopg.OperationalError,)
 
@@ -34,13 +34,13 @@ class PostgreSQL(Server):
 
     @property
     def url(self) -> str:
-        """Of its first database."""
+        """The address of its first database."""
         return database_url("postgresql", self.port, self._databases[0])
 
     def _prepare(self) -> None:
         if self.data.exists():
             return
-        # Beside the data, where the server's own user can read it. It is no secret: it stands in this file.
+        # Beside the data, where the server's own user can read it. It needs no protection: this module shows it.
         password = self.data.with_name(f"{self.data.name}.password")
         password.write_text(ACCOUNT)
         password.chmod(0o644)
@@ -80,12 +80,12 @@ class PostgreSQL(Server):
         return version
 
     def _may_launch_again(self, log_tail: str) -> bool:
-        # Backends of a postmaster that was killed go away by themselves, a moment later.
+        # Backends of a killed postmaster end by themselves, a moment later.
         return _STILL_GOING_AWAY.search(log_tail) is not None
 
 
 def make_databases(port: int, names: Sequence[str]) -> str:
-    """Make those that are not there, on a server of this machine; return its version. Raises OperationalError."""
+    """Create the missing databases on a server of this machine; return its version. Raises OperationalError."""
     maintenance = database_url("postgresql", port, "postgres")
     with psycopg.connect(maintenance, autocommit=True, connect_timeout=5) as connection:
         there = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}

@@ -1,9 +1,9 @@
 """Child processes that cannot outlive us.
 
-Every child has a process group of its own, so a terminal's Ctrl-C reaches only the parent, and the kernel
-is asked (prctl PR_SET_PDEATHSIG) to signal it when the parent dies, even by SIGKILL. Linux sends that signal
-when the *thread* that forked the child ends, not the process; so one thread, which lives as long as the
-process, forks them all, and callers may use any thread they like.
+Every child has a process group of its own, so a terminal's Ctrl-C reaches only the parent. We ask the kernel
+(prctl PR_SET_PDEATHSIG) to signal the child when the parent dies, even by SIGKILL. Linux sends that signal
+when the *thread* that forked the child ends, and not the process. So one thread, which lives as long as the
+process, forks all children, and callers may use any thread they like.
 """
 
 import contextlib
@@ -39,9 +39,9 @@ class OsAccount:
 
     @classmethod
     def instead_of_root(cls, name: str) -> Self | None:
-        """The account to drop to, for servers that refuse root; None when we are not root and need not drop.
+        """The account to change to, for servers that refuse root; None if we are not root.
 
-        Raises ConfigurationError where the account does not exist.
+        Raises ConfigurationError if the account does not exist.
         """
         if os.geteuid() != 0:
             return None
@@ -65,10 +65,10 @@ class Process:
         account: OsAccount | None = None,
         death_signal: signal.Signals = signal.SIGKILL,
     ) -> None:
-        """Start it: output appended to `log_path`, `environment` in place of ours, dead when we are.
+        """Start it, with `environment` in place of ours. Its output is appended to `log_path`, and it dies with us.
 
-        The account is dropped to by subprocess, and not by the server or by runuser, because a change of user
-        clears the death signal: it has to be asked for afterwards.
+        subprocess changes to the account, and not the server or runuser, because a change of user clears the death
+        signal: we must ask for the signal afterwards.
         """
         self.argv = [str(part) for part in argv]
         self.log_path = log_path
@@ -116,7 +116,7 @@ class Process:
         return self._popen.poll()
 
     def log_tail(self, lines_max: int = 15) -> str:
-        """The last lines that this process wrote; not those of an earlier one with the same log."""
+        """The last lines that this process wrote, without those of an earlier process with the same log."""
         return tail(self.log_path, lines_max, offset=self._log_start)
 
     def wait(self, timeout_s: float) -> bool:
@@ -126,7 +126,7 @@ class Process:
         return not self.alive
 
     def stop(self, stop_signal: signal.Signals, timeout_s: float) -> None:
-        """Ask it to end, and kill what is left when the time is over. Nothing of it runs afterwards."""
+        """Ask it to end, and kill its processes that are left when the time is over. None of them runs afterwards."""
         with _family(self.pid) as family:
             if self.alive:
                 os.kill(self.pid, signal.SIGCONT)
@@ -135,22 +135,22 @@ class Process:
             self._kill(family)
 
     def kill(self) -> None:
-        """SIGKILL it and everything that it started. Nothing of it runs afterwards."""
+        """Send SIGKILL to it and to everything that it started. None of them runs afterwards."""
         if self.alive:
-            # Stopped, it starts nothing new while its family is being listed.
+            # A stopped process starts nothing new while we list its descendants.
             os.kill(self.pid, signal.SIGSTOP)
         with _family(self.pid) as family:
             self._kill(family)
 
     def pause(self) -> None:
-        """SIGSTOP it and everything that it started."""
+        """Send SIGSTOP to it and to everything that it started."""
         if self.alive:
             os.kill(self.pid, signal.SIGSTOP)
             with _family(self.pid) as family:
                 _signal_all(family, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT to everything that pause() stopped."""
+        """Send SIGCONT to everything that pause() stopped."""
         if self.alive:
             with _family(self.pid) as family:
                 _signal_all(family, signal.SIGCONT)
@@ -182,7 +182,7 @@ def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
 
     def in_child() -> None:
         prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
-        if os.getppid() != parent:  # it died before the kernel knew what to do then
+        if os.getppid() != parent:  # the parent died before the kernel knew of the signal
             os._exit(1)
 
     return in_child
@@ -196,12 +196,12 @@ def _quietly(start: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[b
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes below `pid`. Process groups do not tell: PostgreSQL's backends leave theirs."""
+    """The processes below `pid`. Process groups do not show them: PostgreSQL's backends leave theirs."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
-                # The command's name is in parentheses and may hold anything; the parent is second after it.
+                # The command's name is in parentheses and may have any character; the parent is the second field then.
                 parent = int((entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
                 children.setdefault(parent, []).append(int(entry.name))
     found = list(children.get(pid, []))
@@ -212,7 +212,7 @@ def descendants(pid: int) -> list[int]:
 
 @contextlib.contextmanager
 def _family(pid: int) -> Iterator[list[int]]:
-    """pidfds of the descendants: unlike pids they never come to name another process."""
+    """pidfds of the descendants: unlike a pid, a pidfd never names another process later."""
     with contextlib.ExitStack() as opened:
         family = []
         for member in descendants(pid):

@@ -1,4 +1,4 @@
-"""Where the servers' programs are: on PATH, or where Debian puts those that it keeps off PATH."""
+"""Finds the servers' programs: on PATH, or where Debian puts those that it keeps off PATH."""
 
 import re
 import shutil
@@ -27,7 +27,7 @@ def find(*names: str) -> Path | None:
 
 
 def require(*names: str) -> Path:
-    """As find(). Raises ConfigurationError when none is installed."""
+    """As find(). Raises ConfigurationError if none is installed."""
     found = find(*names)
     if found is None:
         raise ConfigurationError(f"{' or '.join(names)} is not installed")

@@ -35,19 +35,19 @@ tcp_listen_options.send_timeout = {send_timeout_ms}
 tcp_listen_options.send_timeout_close = true
 """
 MESSAGE_BYTES_MAX = 2 << 20
-"""Twice what a lane takes. What a stranger makes the broker keep, copy and print is bounded by it."""
+"""Twice the largest message that a lane takes. It bounds how much a stranger makes the broker keep, copy and print."""
 FRAME_BYTES_MAX = 8192
-"""The least that RabbitMQ 4 takes. It bounds a message's headers, which count in no limit of a queue, and take up to 70
-times their bytes of the broker's memory when they are delivered again."""
+"""The smallest frame that RabbitMQ 4 takes. It bounds a message's headers, which no limit of a queue counts, and which
+take up to 70 times their bytes of the broker's memory when they are delivered again."""
 SEND_TIMEOUT_MS = 15_000
-"""What a client does not read the broker keeps in memory, and ends the connection of one that has read nothing for so
-long. One such option takes the place of all of RabbitMQ's own, so those are there too, as they are."""
+"""The broker keeps in memory what a client has not read, and ends the connection of a client that has read nothing for
+this long. One such option replaces all of RabbitMQ's own, so the configuration repeats those."""
 _NODE = "coordinator@localhost"
 _CONTROL_TIMEOUT_S = 60
 
 
 class RabbitMQ(Server):
-    """User guest, password guest; with an epmd of its own and Erlang's distribution on loopback too."""
+    """User guest, password guest. It has an epmd of its own, and Erlang's distribution is on loopback too."""
 
     name = "rabbitmq"
     title = "RabbitMQ"
@@ -91,7 +91,7 @@ class RabbitMQ(Server):
 
     def start(self) -> None:
         if super().alive and not self.alive:
-            super().kill()  # without its epmd it is half a broker
+            super().kill()  # without its epmd only half of it works
         super().start()
 
     def pause(self) -> None:
@@ -149,14 +149,17 @@ class RabbitMQ(Server):
 
     @property
     def _data_as_it_is_told(self) -> str:
-        """RabbitMQ looks how much room is left there by a shell's command, and escapes nothing: a # or a quote in a
-        folder's name would keep it waiting for ever. So it is told of it as a folder of its working directory."""
+        """The path of its data; within its working directory if the real path has characters special to a shell.
+
+        RabbitMQ asks a shell's command how much room is left there, and escapes nothing: a # or a quote in the name of
+        a folder above would keep it waiting for ever.
+        """
         return str(self.data) if is_plain(self.data) else f"/proc/self/cwd/{self.data.name}"
 
     def _environment(self) -> dict[str, str]:
         return {
             "HOME": str(self.directory),  # the Erlang cookie's place
-            # Makes the shell wrapper exec Erlang, rather than stay as its parent and be killed without it.
+            # With it the shell wrapper execs Erlang. Otherwise it stays Erlang's parent, and a kill could miss Erlang.
             "RUNNING_UNDER_SYSTEMD": "true",
             "RABBITMQ_NODENAME": _NODE,
             "RABBITMQ_DIST_PORT": str(self.dist_port),
@@ -187,5 +190,5 @@ class RabbitMQ(Server):
 
 
 def _inherited() -> dict[str, str]:
-    """Our environment without what would configure RabbitMQ behind our back."""
+    """Our environment, without the variables that configure RabbitMQ."""
     return {key: value for key, value in os.environ.items() if not key.startswith(("RABBITMQ_", "ERL_"))}

@@ -13,15 +13,15 @@ _NEEDED = ("rabbitmq_prelaunch", "rabbitmq_peer_discovery_common")
 
 
 def is_plain(path: Path) -> bool:
-    """Whether a path means the same to a shell as to us."""
+    """Whether a shell understands a path as we do."""
     return _PLAIN.fullmatch(str(path)) is not None
 
 
 def without_plugins(server: Path, home: Path) -> dict[str, str]:
     """Make `home` a copy of the installation out of links; return the environment that selects it.
 
-    Empty, so that the installation is used as it is, when it is not laid out as we know it, or when `home` has a
-    character for which RabbitMQ's scripts are not made: a space, or a colon, which parts two folders of plugins.
+    The environment is empty, which uses the installation as it is, in two cases: its layout is unknown, or `home` has a
+    character that RabbitMQ's scripts cannot handle: a space, or a colon, which separates two folders of plugins.
     """
     scripts = server.resolve().parent
     plugins = scripts.parent / "plugins"

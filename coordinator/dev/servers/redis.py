@@ -11,7 +11,7 @@ from coordinator.dev.servers.server import Server
 
 
 class Redis(Server):
-    """It keeps nothing on disk: after a restart it is empty, as a cache may be."""
+    """Keeps nothing on disk: after a restart it is empty, as a cache may be."""
 
     name = "redis"
     title = "Redis"

@@ -1,4 +1,4 @@
-"""What all servers have in common: a directory, a port, a life."""
+"""The base of all servers: a directory, a port, start and stop."""
 
 import contextlib
 import hashlib
@@ -30,13 +30,13 @@ class Server(ABC):
     name: ClassVar[str]
     """The directory's and the log's name."""
     title: str
-    """What people call it."""
+    """Its name for people."""
     account_name: ClassVar[str | None] = None
-    """Who runs it when we are root; None: we do."""
+    """The account that runs it when we are root; None: root itself."""
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     death_signal: ClassVar[signal.Signals] = signal.SIGKILL
     not_ready: ClassVar[tuple[type[Exception], ...]]
-    """What the probe raises while the server does not answer."""
+    """The exceptions that the probe raises while the server does not answer."""
     start_timeout_s: float = 90.0
     stop_timeout_s: float = 30.0
 
@@ -53,18 +53,18 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """How clients reach it."""
+        """Its address for clients."""
 
     @property
     def pid(self) -> int:
-        """Of the server's main process. Raises ConfigurationError if it was never started."""
+        """The pid of the server's main process. Raises ConfigurationError if it was never started."""
         if self._process is None:
             raise ConfigurationError(f"{self.title} was not started")
         return self._process.pid
 
     @property
     def pids(self) -> list[int]:
-        """The main process and what was started beside it; not its own children."""
+        """The main process and those started beside it, without its own children."""
         return [self._process.pid] if self._process else []
 
     @property
@@ -78,7 +78,7 @@ class Server(ABC):
 
     @property
     def data(self) -> Path:
-        """Where its data is: below /var/lib if we are root and its user cannot enter the directory."""
+        """The folder of its data: below /var/lib if we are root and its user cannot enter the directory."""
         account = self._account()
         if account is None or _can_enter(account, self.directory):
             return self.directory / "data"
@@ -90,13 +90,13 @@ class Server(ABC):
         return f"{self.title} {self.version} on {HOST}:{self.port}"
 
     def log_tail(self) -> str:
-        """The last lines of what the running process, or the last one, wrote."""
+        """The last lines that the running process, or the last one, wrote."""
         return self._process.log_tail() if self._process else ""
 
     def start(self) -> None:
-        """Start it on the data that it has, and return once it has answered in its own protocol. Idempotent.
+        """Start it on its existing data, and return once it has answered in its own protocol. Idempotent.
 
-        Raises ConfigurationError with the end of its log if it ends, or has no answer in `start_timeout_s`.
+        Raises ConfigurationError with the end of its log if it ends, or does not answer within `start_timeout_s`.
         """
         if self.alive:
             return
@@ -121,13 +121,13 @@ class Server(ABC):
         self._fail(self._process)
 
     def stop(self) -> None:
-        """Stop it in order, or kill it when `stop_timeout_s` is over. Nothing of it is left. Idempotent."""
+        """Stop it in order, or kill it when `stop_timeout_s` is over. None of its processes is left. Idempotent."""
         self._interrupted.set()
         if self._process is not None:
             self._process.stop(self.stop_signal, self.stop_timeout_s)
 
     def kill(self) -> None:
-        """SIGKILL to everything of it; start() then recovers its data."""
+        """Send SIGKILL to all its processes; start() then recovers its data."""
         self._interrupted.set()
         if self._process is not None:
             self._process.kill()
@@ -148,13 +148,13 @@ class Server(ABC):
 
     @abstractmethod
     def _probe(self) -> str:
-        """Speak to it; finish what only a running server can be told; return its version."""
+        """Speak to it, finish the configuration that needs a running server, and return its version."""
 
     def _prepare(self) -> None:  # noqa: B027 - not every server needs it
-        """Before the launch: make data and configuration, unless they are there."""
+        """Create data and configuration before the launch, unless they are there."""
 
     def _may_launch_again(self, log_tail: str) -> bool:
-        """Whether a process that ended with this log, before it answered, ended for a reason that passes."""
+        """Whether a process that ended with this log, before it answered, ended for a temporary reason."""
         del log_tail
         return False
 
@@ -168,14 +168,14 @@ class Server(ABC):
             make_passable(self.data.parent)
 
     def _await_port(self) -> None:
-        """Else a server that has our port would answer the probe in place of ours."""
-        deadline = time.monotonic() + _PORT_TIMEOUT_S  # for what is left of a server that was killed
+        """Raise ConfigurationError if the port is taken: that server would answer the probe in place of ours."""
+        deadline = time.monotonic() + _PORT_TIMEOUT_S  # the rest of a killed server may still have it
         while not port_is_free(HOST, self.port):
             if self._interrupted.wait(_PROBE_INTERVAL_S) or time.monotonic() > deadline:
                 raise ConfigurationError(f"{self.title} cannot start: port {self.port} of {HOST} is in use")
 
     def _make_data(self, *command: str | Path) -> None:
-        """Run a command that fills `data.new`, and take the result for `data`: never a half-made one."""
+        """Run a command that fills `data.new`, and rename the result to `data`, so that `data` is never half-made."""
         unfinished = self.data.with_name(self.data.name + ".new")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
@@ -208,7 +208,7 @@ def tail_of(process: Process) -> str:
 
 
 def remove_server(directory: Path, name: str) -> None:
-    """Remove a server's data, wherever it is. It must be stopped; it need not be installed."""
+    """Remove a server's data, wherever it is. It must be stopped, and need not be installed."""
     elsewhere = _elsewhere(directory, name)
     for leftover in elsewhere.parent.glob(f"{elsewhere.name}*"):
         if leftover.is_dir():
@@ -224,7 +224,7 @@ def _elsewhere(directory: Path, name: str) -> Path:
 
 
 def make_passable(directory: Path) -> None:
-    """Make a directory and what is missing above it such that the servers' own accounts can pass."""
+    """Create a directory, and those missing above it, with rights that let the servers' own accounts pass."""
     with _making_directories:
         for missing in reversed([place for place in (directory, *directory.parents) if not place.exists()]):
             missing.mkdir()
@@ -232,7 +232,7 @@ def make_passable(directory: Path) -> None:
 
 
 def _can_enter(account: OsAccount, directory: Path) -> bool:
-    """Whether the account may pass through every directory on the way; those to be made are ours to open."""
+    """Whether the account may pass through every directory on the way; we open those that we create."""
     for parent in (directory, *directory.parents):
         with contextlib.suppress(FileNotFoundError):
             status = parent.stat()
