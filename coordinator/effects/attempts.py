@@ -1,4 +1,4 @@
-"""One attempt at an effect: the command that tells its lane what came of it, or how long to wait before the next.
+"""One attempt at an effect: it ends in the command with the result for the lane, or in a wait before the next one.
 
 The states of an effect:
 
@@ -13,11 +13,10 @@ The states of an effect:
                  │          failed                                            sent: it did not happen (a guess)
                  └────────▶ anything else                                     sent: it may have happened (a guess)
 
-An answer of which no command can be made that the lane could read is sent on as one that nobody knows: it may have
-happened (a guess).
+If an answer makes no command that the lane could read, the lane gets that the call may have happened (a guess).
 
-What a crash leaves is delivered again, with the doubt that somebody made a call. A worker that has to wait long puts
-the effect back (retry_queues.py), with what is known of it, and takes up others.
+An effect that a crash leaves is delivered again, with the doubt that somebody made a call. A worker that has to wait
+long puts the effect back (retry_queues.py), with everything known about it, and takes up others.
 """
 
 import asyncio
@@ -42,7 +41,7 @@ from coordinator.service.outside_calls import REASON_CHARACTERS_MAX, Call, Effec
 from coordinator.service.text import storable, storable_end
 
 RETRIES = Counter(
-    "coordinator_effects_retries_total", "Calls that came to nothing and are made again.", ["service", "type"]
+    "coordinator_effects_retries_total", "Calls that brought no answer and are made again.", ["service", "type"]
 )
 POSTPONED = Counter(
     "coordinator_effects_postponed_total", "Attempts without a call: the breaker was open.", ["service", "type"]
@@ -54,26 +53,28 @@ _GUESS_POSITION: Final = 1
 
 _LOOK_UP_SHARE: Final = 0.1
 _LOOK_UPS: Final = 4
-"""Who gives no answer when an effect is to be given up is asked for a tenth longer, so many times at least."""
+"""Before an effect is given up, a provider that does not answer the look-up is asked for a tenth longer, at least this
+many times."""
 
 _TRACEBACK_CHARACTERS_MAX: Final = 8000
 
 _APART_S: Final = 5.0
-"""How far apart effects come back to a provider that was away."""
+"""The span over which effects come back to a provider that was away."""
 
 log = structlog.get_logger("effects")
 
 
 class EffectResult(Struct, frozen=True, kw_only=True):
-    """What its lane is sent. `is_fact`: the other side said so; else the effect is given up."""
+    """The command for the lane. `is_fact`: the other side said so; otherwise the effect is given up."""
 
     command: Command
     is_fact: bool
 
     def command_id(self, effect: CommandMessage, emitted_at_s: int | None) -> str:
-        """Facts and guesses of copies have two ids: who guesses first must not keep a fact from the lane.
+        """Facts and guesses have different ids: a copy that guesses first must not keep a fact from the lane.
 
-        `emitted_at_s`: when the lane asked, which tells asking again in the same words from a copy; None: nobody knows.
+        `emitted_at_s`: when the lane asked, or None if that is unknown. It tells a new request in the same words from
+        a copy of the old one.
         """
         position = _FACT_POSITION if self.is_fact else _GUESS_POSITION
         asked = b"" if emitted_at_s is None else f"{emitted_at_s}\n".encode()
@@ -81,7 +82,7 @@ class EffectResult(Struct, frozen=True, kw_only=True):
 
 
 class PutOff(Struct, frozen=True):
-    """Nothing came of it yet: try again so many seconds from now."""
+    """There is no result yet: try again after this time."""
 
     delay_s: float
 
@@ -89,7 +90,7 @@ class PutOff(Struct, frozen=True):
 class Attempts:
     """Makes the attempts at the effects of one service, whose calls go to one provider.
 
-    `chance` draws from 0 to 1; `clock` tells the seconds since the Unix epoch, `monotonic` those since whenever.
+    `chance` draws from 0 to 1; `clock` gives the seconds since the Unix epoch, `monotonic` those of a monotonic clock.
     """
 
     def __init__(
@@ -110,9 +111,9 @@ class Attempts:
     async def attempt(
         self, handler: EffectHandler[Any], effect: Effect, key: str, attempted: Attempted
     ) -> EffectResult | PutOff:
-        """Make the next one, if its time has come. `attempted` takes down what became of it.
+        """Make the next attempt, if its time has come, and note its end in `attempted`.
 
-        Only a cancellation and a defect of the handler's `give_up` get out of this.
+        Raises only a cancellation, and the exceptions of the handler's `give_up`.
         """
         now_s = self._clock()
         if attempted.not_before_s > now_s:
@@ -145,9 +146,9 @@ class Attempts:
     def unusable(
         self, handler: EffectHandler[Any], effect: Effect, key: str, attempted: Attempted, reason: str
     ) -> EffectResult:
-        """What to send on instead of an answer that cannot be sent: that the call may have had its effect.
+        """The result in place of an answer that cannot be sent: the call may have happened.
 
-        Raises what a defect of the handler's `give_up` raises.
+        Raises the exceptions of the handler's `give_up`.
         """
         log.error("effect_answer_unusable", type=effect.type, key=key, calls=attempted.calls, reason=reason)
         return _guess(handler, effect, attempted, f"its answer cannot be sent on: {reason}", may_have_happened=True)
@@ -155,14 +156,14 @@ class Attempts:
     def _fact(
         self, handler: EffectHandler[Any], effect: Effect, key: str, attempted: Attempted, command: Command
     ) -> EffectResult:
-        """What the other side answered, if the lane could read it."""
+        """The other side's answer, or `unusable` if the lane could not read it."""
         reason = _unusable_for(command)
         if reason is not None:
             return self.unusable(handler, effect, key, attempted, reason)
         return EffectResult(command=command, is_fact=True)
 
     async def _perform(self, handler: EffectHandler[Any], effect: Effect, call: Call) -> Command | EffectRetry:
-        """Make the call, and let the breaker know its end."""
+        """Make the call, and report its end to the breaker."""
         timeout_s = self._settings.call_timeout_s
         is_answered: bool | None = None
         try:
@@ -213,7 +214,7 @@ class Attempts:
             else:
                 if known is not None:
                     return self._fact(handler, effect, key, attempted, known)
-        # Read last: a copy may have come meanwhile that somebody made a call for.
+        # Read last: meanwhile a copy may have come for which somebody made a call.
         may_have_happened = attempted.may_have_happened or not is_answered
         log.error(
             "effect_given_up",
@@ -227,7 +228,7 @@ class Attempts:
 
     def _put_off(self, attempted: Attempted, delay_s: float, *, is_over: bool = False) -> PutOff:
         now_s = self._clock()
-        if not is_over:  # the last thing is to look it up, when the time is over
+        if not is_over:  # the look-up follows as soon as the time is over
             delay_s = min(delay_s, max(0.0, self._over_at_s(attempted) - now_s))
         attempted.not_before_s = now_s + delay_s
         return PutOff(delay_s)
@@ -236,7 +237,7 @@ class Attempts:
         return attempted.first_at_s + self._settings.give_up_after_s
 
     def _delay_s(self, calls: int, asked_s: float | None) -> float:
-        """Full jitter; at least what the other side asked for (`Retry-After`)."""
+        """Full jitter, but at least as long as the other side asked for (`Retry-After`)."""
         longest_s = self._settings.retry_delay_s_max
         delay_s = self._chance() * min(longest_s, self._settings.retry_delay_s * 2.0 ** min(max(calls, 1) - 1, 30))
         return max(delay_s, asked_s or 0.0)
@@ -259,7 +260,7 @@ def _guess(
 
 
 def _unusable_for(command: Command) -> str | None:
-    """Why the lane could make nothing of a result; None: it can be sent on."""
+    """Why the lane could not read a result; None: it can."""
     try:
         _, arguments = validated(command)
     except Exception as error:  # noqa: BLE001  # whatever an encoder raises

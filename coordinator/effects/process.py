@@ -46,7 +46,7 @@ async def _serve(service: Service, metrics_port: int | None) -> int:
         await endpoint.stop()
         await effects.close()
     if not is_finished:
-        # Nothing is lost: what is not acknowledged is delivered again, and made again with the same key.
+        # Nothing is lost: unacknowledged effects are delivered again, and their calls made again with the same key.
         log.error("stopped_hard", service=service.name, after_s=settings.stop_timeout_s)
         os._exit(1)
     log.info("stopped", service=service.name)

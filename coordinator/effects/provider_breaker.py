@@ -1,7 +1,7 @@
-"""A circuit breaker: a provider that is away is asked now and then, and not by every effect.
+"""A circuit breaker: when a provider is away, it gets one call now and then, instead of one for every effect.
 
-Closed: calls are made. After so many failures in a row it is open: none is made for a while. Then it is half-open: one
-call goes ahead, and its end closes the breaker, or opens it for twice as long.
+Closed: calls are made. After a number of failures in a row it is open: no call is made for a while. Then it is
+half-open: one call goes ahead, and its end closes the breaker, or opens it for twice as long.
 (M. Nygard, Release It!, "Circuit Breaker".)
 """
 
@@ -27,11 +27,11 @@ class ProviderBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether the provider is taken to be away."""
+        """Whether the provider counts as away."""
         return self._pause_s > 0
 
     def wait_s(self) -> float:
-        """0: a call may be made, whose end must be noted. Else: how long to wait before asking again."""
+        """0: the caller may make a call, and must note its end. Otherwise the time to wait before it asks again."""
         if not self.is_open:
             return 0.0
         left_s = self._open_until_s - self._clock()
@@ -49,7 +49,7 @@ class ProviderBreaker:
         self._is_probing = False
 
     def failed(self) -> bool:
-        """The provider did not answer, or with a fault of its own. Return whether the breaker opens by that."""
+        """The provider did not answer, or with a fault of its own. Return whether this opens the breaker."""
         self._failures += 1
         if self.is_open and not self._is_probing:  # a call that began before
             return False
@@ -64,5 +64,5 @@ class ProviderBreaker:
         return is_new
 
     def left(self) -> None:
-        """The call was broken off, and tells nothing."""
+        """The call was broken off, so its end says nothing about the provider."""
         self._is_probing = False

@@ -1,4 +1,4 @@
-"""The effects that one worker knows of and that have no result yet, and since when they are asked for."""
+"""The effects without a result that one worker knows of, and the time since which each is asked for."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ _SPARE_S: Final = 60.0
 
 
 class EffectsWithoutResult:
-    """Those under way here, and those put back lately; another worker may have brought them to their end meanwhile.
+    """Effects under way here, and those put back lately, which another worker may have finished meanwhile.
 
     An effect that was put back is forgotten `remember_s` after it was due.
     """
@@ -19,12 +19,12 @@ class EffectsWithoutResult:
         self._known: dict[str, tuple[float, float]] = {}
 
     def seen(self, effect_id: str, asked_at_s: float, due_at_s: float) -> None:
-        """It is under way, or put back until then."""
+        """Note an effect that is under way, or put back until then."""
         if effect_id in self._known or len(self._known) < _KNOWN_MAX:
             self._known[effect_id] = asked_at_s, due_at_s
 
     def done(self, effect_id: str) -> None:
-        """It has its result."""
+        """Note that an effect has its result."""
         self._known.pop(effect_id, None)
 
     def oldest_s(self) -> float:

@@ -1,12 +1,12 @@
-"""Takes effects from a transport, has them carried out concurrently, and brings the results to the lane.
+"""Takes effects from a transport, carries them out concurrently, and brings the results to the lane.
 
-An effect is acknowledged once its result is safe in the transport, or the effect itself, put back for a later attempt.
-A worker that dies before leaves it to another, which makes the call again with the same idempotency key; the result has
-an id derived from the effect's, so the lane applies it once.
+An effect is acknowledged once its result is safe in the transport, or the effect itself is, put back for a later
+attempt. If a worker dies before, another one makes the call again with the same idempotency key. The result has an id
+derived from the effect's, so the lane applies it once.
 
-Copies of an effect are the rule: the outbox may publish it twice, a lost acknowledgement or a crash behind a put-back
-leaves two. Those that meet in one worker are one: one call, and what any of them leaves in doubt is in doubt. Those
-that do not meet make calls with the same key.
+Copies of an effect are normal: the outbox may publish it twice, and a lost acknowledgement or a crash after a put-back
+leaves two. Copies that meet in one worker share one call; a doubt of one of them counts for all. Copies that do not
+meet make calls with the same key.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ OLDEST = Gauge(
 
 _WAIT_HERE_S_MAX: Final = 2.0
 _WAITS_HERE_MAX: Final = 3
-"""The first short pauses are waited out by the worker: they are not worth the trip through the transport."""
+"""The worker waits itself during the first short pauses, which are not worth the trip through the transport."""
 _LONGEST_WAIT_S: Final = 60.0
 
 log = structlog.get_logger("effects")
@@ -55,7 +55,7 @@ _Prepared = tuple[EffectHandler[Any], Effect]
 
 
 class Stopping(Exception):
-    """Raised where a worker that stops cannot put an effect back: it is left to another as it is."""
+    """Raised when a worker that stops cannot put an effect back, and leaves it to another as it is."""
 
 
 class _UnderWay:
@@ -70,7 +70,7 @@ class _UnderWay:
 
 
 class EffectWorker:
-    """The effects of one service. Used within one event loop."""
+    """Carries out the effects of one service. Used within one event loop."""
 
     def __init__(
         self,
@@ -93,9 +93,9 @@ class EffectWorker:
         self._failed: asyncio.Future[None] | None = None
 
     async def run(self, stop: asyncio.Event) -> bool:
-        """Until `stop`; then finish the calls under way. False: they took longer than the stop timeout.
+        """Run until `stop`; then finish the calls under way. False: they took longer than the stop timeout.
 
-        Raises ConfigurationError when the queue exists with other arguments, and what a defect of ours raises.
+        Raises ConfigurationError if the queue exists with other arguments, and the exception of a defect of ours.
         """
         self._failed = asyncio.get_running_loop().create_future()
         OLDEST.labels(self._service).set_function(self._waiting.oldest_s)
@@ -124,7 +124,7 @@ class EffectWorker:
         if self._stop.is_set():
             return
         message = delivery.message
-        # One without an id must not be taken for another.
+        # Two effects without an id must not count as copies of one.
         name = message.command_id if message.defect is None and message.command_id else f"no. {next(self._nameless)}"
         under_way = self._known.get(name)
         if under_way is not None:
@@ -143,7 +143,7 @@ class EffectWorker:
             self._defect(error)
 
     def _defect(self, error: BaseException) -> None:
-        """Whatever it is, its deliveries would keep their places of the prefetch: the process ends, losing nothing."""
+        """End the process, which loses nothing: the deliveries would keep their places of the prefetch otherwise."""
         log.error("effect_task_failed", error=f"{type(error).__name__}: {error}", exc_info=error)
         if self._failed is not None and not self._failed.done():
             self._failed.set_exception(error)
@@ -165,26 +165,26 @@ class EffectWorker:
         self._transport.acknowledge(under_way.deliveries)
 
     async def _finish(self, under_way: _UnderWay, prepared: _Prepared) -> None:
-        """Return once the transport has the result, a dead letter, or the effect, put back. Raises Stopping."""
+        """Return once the transport has the result, a dead letter, or the effect that is put back. Raises Stopping."""
         try:
             await self._carry_out(under_way, *prepared)
         except Stopping:
             raise
         except Exception as error:
-            # Left as it is, its delivery would keep a place of the prefetch until the next start, and fail again then.
+            # Without a letter its delivery would keep a place of the prefetch until the next start, and fail again.
             log.exception("effect_failed", command_id=under_way.message.command_id, type=under_way.message.type)
             defect = Defect("handler_error", f"{type(error).__name__}: {error}")
             await self._bury(under_way, defect, traceback.format_exc())
 
     async def _carry_out(self, under_way: _UnderWay, handler: EffectHandler[Any], effect: Effect) -> None:
-        """Raises Stopping, and whatever a defect of the handler's raises."""
+        """Raises Stopping, and the exception of a defect of the handler's."""
         began, waits, waited_s = perf_counter(), 0, 0.0
         while True:
             self._waiting.seen(under_way.name, under_way.attempted.asked_at_s, time.time() + _LONGEST_WAIT_S)
             done = await self._attempts.attempt(handler, effect, under_way.name, under_way.attempted)
             if isinstance(done, EffectResult):
                 if not done.is_fact:
-                    # A copy that comes from now on may know more: it is looked at by itself.
+                    # A copy that comes from now on may know more: carry it out by itself.
                     self._forget(under_way)
                 done = await self._bring_or_guess(under_way, handler, effect, done)
                 CARRIED_OUT.labels(self._service, effect.type, done.command.type).inc()
@@ -194,7 +194,7 @@ class EffectWorker:
             waited_s += done.delay_s
             is_short = waited_s <= _WAIT_HERE_S_MAX and waits < _WAITS_HERE_MAX
             if not is_short or not await self._pause(done.delay_s):
-                self._forget(under_way)  # what a copy knows that comes now would not be in what is put back
+                self._forget(under_way)  # the effect that is put back would lack the knowledge of a copy that comes now
                 self._waiting.seen(under_way.name, under_way.attempted.asked_at_s, time.time() + done.delay_s)
                 if await self._transport.put_back(under_way.first, done.delay_s):
                     return
@@ -205,7 +205,7 @@ class EffectWorker:
     async def _bring_or_guess(
         self, under_way: _UnderWay, handler: EffectHandler[Any], effect: Effect, result: EffectResult
     ) -> EffectResult:
-        """Bring it to the lane, or, where the transport refuses it for what it is, that there was such an answer."""
+        """Bring the result to the lane. If the transport refuses it, bring a guess that the call may have happened."""
         try:
             await self._bring(result, under_way.first)
         except InvalidCommand as error:
@@ -241,12 +241,12 @@ class EffectWorker:
         return handler, effect
 
     def _forget(self, under_way: _UnderWay) -> None:
-        """What is delivered from now on is not joined to it."""
+        """Do not join it with copies that are delivered from now on."""
         if self._known.get(under_way.name) is under_way:
             del self._known[under_way.name]
 
     async def _pause(self, delay_s: float) -> bool:
-        """False: the worker is to stop."""
+        """Return False if the worker has to stop."""
         try:
             async with asyncio.timeout(delay_s):
                 await self._stop.wait()

@@ -1,1 +1,1 @@
-"""Commands that stay within one process: a queue for each lane, and a file for what was accepted and is not settled."""
+"""Commands that stay within one process: a queue for each lane, and a file for the accepted ones not settled yet."""

@@ -1,7 +1,7 @@
 """The effects of one service within a process.
 
-An effect stays in the outbox of the lane that emitted it until it is acknowledged, and is handed out again by the next
-process: that is what makes it durable.
+An effect is durable because it stays in the outbox of the lane that emitted it until it is acknowledged. The next
+process hands it out again.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class _EmittedEffect:
 
 
 class LocalEffects:
-    """Implements `EffectTransport`. Its worker has so many effects at a time as its `prefetch`."""
+    """Implements `EffectTransport`. Its worker has at most `prefetch` effects at a time."""
 
     unready_reason: Final = None
 
@@ -56,8 +56,8 @@ class LocalEffects:
     def put(self, origin: str, entry: OutboxEntry, on_done: Callable[[], None], *, is_inherited: bool) -> None:
         """Hand an emitted effect to the worker; `on_done` is called once it need not come again.
 
-        Unless it has it already: a lane whose lease was in doubt emits again what is in its outbox. `is_inherited`: it
-        was emitted before the lane's lease, so that another process may have made calls for it.
+        An effect that the worker has already is ignored: a lane whose lease was in doubt emits its outbox again.
+        `is_inherited`: it was emitted before the lane's lease, so another process may have made calls for it.
         """
         key = (origin, entry.id)
         if key in self._effects:
@@ -65,7 +65,7 @@ class LocalEffects:
         effect = self._effects[key] = _EmittedEffect(key, on_done)
         emitted_at_s, now_s = entry.created_at.timestamp(), time.time()
         is_replayed = Options.decode(entry.options).replayed
-        # A replay is emitted long after the effect was.
+        # A replay is emitted long after the effect itself was.
         asked_at_s = now_s - LONG_AGO_S if is_replayed else min(emitted_at_s, now_s)
         attempted = Attempted(asked_at_s=asked_at_s, first_at_s=now_s, may_have_happened=is_replayed or is_inherited)
         copy = str(int(emitted_at_s * 1000))
@@ -98,7 +98,7 @@ class LocalEffects:
 
         def come_again() -> None:
             self._put_back.discard(timer)
-            # With a note of its own: the one before is still its worker's.
+            # With a note of its own: the worker still uses the old one.
             self._deliver(msgspec.structs.replace(delivery, attempted=msgspec.structs.replace(delivery.attempted)))
 
         timer = asyncio.get_running_loop().call_later(delay_s, come_again)

@@ -1,7 +1,7 @@
-"""What a process has accepted and not settled yet, so that a crash does not lose it.
+"""The commands that a process has accepted and not settled yet, in a file, so that a crash does not lose them.
 
-A disk that it has filled is emptied again as its commands are settled. To delete takes room itself, so a reserve stands
-beside the file: it is given up first, and until the disk has room for it again nothing is added.
+When the file has filled its disk, it shrinks again as its commands are settled. Deleting takes room itself, so a
+reserve is beside the file. The reserve is given up first, and nothing is added until the disk has room for it again.
 """
 
 import os
@@ -22,22 +22,22 @@ from coordinator.service.errors import ConfigurationError, InvalidCommand
 from coordinator.transports.inprocess.reserve import Reserve
 
 WRITE_BYTES_MAX: Final = 1 << 20
-"""Of what is added in one go, unless it is one command."""
+"""The most that is added in one go; a single command may be larger."""
 RESERVE_BYTES: Final = 4 << 20
 """Enough to empty the write-ahead log into the file, and so to delete."""
 
 _TABLE: Final = "CREATE TABLE IF NOT EXISTS accepted (number INTEGER PRIMARY KEY, message BLOB NOT NULL)"
 _MARK_TABLE: Final = "CREATE TABLE IF NOT EXISTS mark (one INTEGER PRIMARY KEY CHECK (one = 1), mark BLOB NOT NULL)"
 _BUSY_S: Final = 0.2
-"""Whoever has the file keeps it: there is nothing to wait for, but for a process that is just ending."""
+"""A process keeps the file for its lifetime, so waiting helps only while another process is just ending."""
 _WAL_PAGES: Final = 256
-"""SQLite empties the write-ahead log when it has so many, where it can."""
+"""SQLite empties the write-ahead log when it has this many, if it can."""
 _WAL_BYTES_MAX: Final = 3 << 20
-"""More are in it only where it could not: the reserve must do."""
+"""The log is larger only if SQLite could not empty it: then the reserve must help."""
 _VACUUM_PAGES: Final = 64
-"""Given back to the disk at a time: each needs room in the write-ahead log."""
+"""Pages that are given back to the disk at a time: each needs room in the write-ahead log."""
 _FULL: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
-"""What SQLite says where a disk, or a quota, is full."""
+"""SQLite's errors when a disk, or a quota, is full."""
 
 encode_message = msgspec.msgpack.encode
 _decoder = msgspec.msgpack.Decoder(CommandMessage)
@@ -51,20 +51,20 @@ class JournalEntry(NamedTuple):
 
 
 class JournalUnavailable(Exception):
-    """Raised where nothing can be added now: no space, or no right."""
+    """Raised when nothing can be added now: no space, or no right."""
 
 
 class Journal(Protocol):
     """The accepted commands of one lane. Used by any thread."""
 
     def read(self) -> list[JournalEntry]:
-        """All that is in it, in order of the numbers. Raises ConfigurationError for what this release cannot read."""
+        """Its commands, in order of the numbers. Raises ConfigurationError for one that this release cannot read."""
 
     def write(self, added: Sequence[tuple[int, bytes]], removed: Sequence[int]) -> None:
-        """Return once it is on disk, all or nothing. What is added is a number and a message (`encode_message`).
+        """Return once all of it is on disk. `added` has numbers and messages (`encode_message`).
 
-        Raises JournalUnavailable, also where nothing is to be added and nothing could be. Then nothing is added; to be
-        removed once more does no harm.
+        Raises JournalUnavailable if nothing can be added, even when `added` is empty. Then no command of `added` counts
+        as written. Numbers may be removed once more.
         """
 
     def mark(self) -> Mark | None:
@@ -74,11 +74,11 @@ class Journal(Protocol):
         """Return once it is on disk. Raises JournalUnavailable."""
 
     def close(self) -> None:
-        """Let go of it: another process may have it now."""
+        """Close the file, so that another process may have it."""
 
 
 class MemoryJournal:
-    """For stores that keep nothing over a crash either."""
+    """A journal for stores that keep nothing over a crash either."""
 
     def read(self) -> list[JournalEntry]:
         return []
@@ -93,14 +93,14 @@ class MemoryJournal:
         """There is nothing to outlive."""
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """There is nothing to close."""
 
 
 class FileJournal:
-    """An SQLite file, which one process has at a time, and whoever may read the process's own files."""
+    """An SQLite file that one process has at a time, and that its owner only may read."""
 
     def __init__(self, path: Path, reserve_bytes: int = RESERVE_BYTES) -> None:
-        """Raises ConfigurationError for a file that cannot be had."""
+        """Raises ConfigurationError for a file that cannot be opened, or that another process has."""
         self._path = path
         self._lock = threading.Lock()
         try:
@@ -114,7 +114,7 @@ class FileJournal:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
-            # In this mode a lock is kept once it was needed.
+            # In this mode SQLite keeps a lock once it has taken it.
             self._connection.execute("BEGIN EXCLUSIVE")
             self._connection.execute(_TABLE)
             self._connection.execute(_MARK_TABLE)
@@ -186,8 +186,8 @@ class FileJournal:
         )
 
     def _make_room(self, removed: Sequence[int]) -> None:
-        """Delete, give back to the disk what is free, and have the reserve again. Raises JournalUnavailable."""
-        # So that the deletions have room; where it has none either, they may themselves make it.
+        """Delete, give free pages back to the disk, and restore the reserve. Raises JournalUnavailable."""
+        # This makes room for the deletions. If it has no room itself, the deletions may make it.
         with suppress(sqlite3.Error):
             self._checkpoint()
         with self._transaction():
@@ -219,7 +219,7 @@ class FileJournal:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        """Raises JournalUnavailable. Whatever else is raised leaves no transaction open either."""
+        """Raises JournalUnavailable. No error leaves a transaction open."""
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             yield
@@ -239,7 +239,7 @@ class FileJournal:
 
 
 def _make_private(path: Path) -> None:
-    """Nobody else may read what is in it, nor in what SQLite puts beside it. Raises OSError."""
+    """Let nobody else read the file, nor the files that SQLite puts beside it. Raises OSError."""
     if not path.exists():
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     elif path.is_file():

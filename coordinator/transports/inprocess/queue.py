@@ -1,7 +1,7 @@
 """One lane's queue within a process.
 
-A command goes to the lane at once. It is written to the journal where somebody is to learn that it is safe, and has
-no outcome to learn instead: until then whoever issued it waits in this very process, and learns of a crash by it.
+A command goes to the lane at once. It is written to the journal only when its issuer must learn that it is safe before
+it has an outcome. Until then the issuer waits in this very process, so a crash cannot deceive it.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ from coordinator.transports.inprocess.journal import WRITE_BYTES_MAX, Journal, J
 from coordinator.transports.port import Confirmed
 
 QUEUE_BYTES_MAX = 64 << 20
-"""Of the commands that wait for a lane: they are in memory."""
+"""The bytes of the commands that may wait for a lane, since they are in memory."""
 
 COMMAND_BYTES: Final = 1024
-"""What a command takes in memory, at least, with all that is kept of it while it waits."""
+"""The least memory that a command takes while it waits."""
 RETRY_S: Final = 1.0
-"""After which a journal that could not be written is tried again, whether anything is accepted meanwhile or not."""
+"""The pause before the next attempt at a journal that could not be written, even if nothing is accepted meanwhile."""
 
 log = structlog.get_logger("inprocess")
 
 
 class _Unwritten(NamedTuple):
-    """A command that is to be written down, for somebody who waits until it is."""
+    """A command that is to be written down, and the future of the issuer that waits for this."""
 
     number: int
     command_id: str
@@ -52,10 +52,10 @@ class _Unwritten(NamedTuple):
 
 
 class LocalQueue:
-    """Implements `LaneTransport`. `put` and what the lane calls may be called by any thread.
+    """Implements `LaneTransport`. Any thread may call `put`, and the methods that the lane calls.
 
-    `on_settlement` gets what the lane settled, `on_emitted` what it emitted, by the lane's thread; `on_lost` why this
-    process has the lane no more.
+    The lane's thread calls `on_settlement` with each settlement and `on_emitted` with the emitted commands. `on_lost`
+    gets the reason when this process has lost the lane.
     """
 
     def __init__(
@@ -96,11 +96,11 @@ class LocalQueue:
         """Why nothing can be made safe; None: it can."""
 
     def start(self, on_emitted_confirmed: Confirmed) -> None:
-        """Within the event loop. What was accepted before comes first, in its order."""
+        """Called within the event loop. The commands accepted before come first, in their order."""
         self._on_emitted_confirmed = on_emitted_confirmed
         self._loop = asyncio.get_running_loop()
         mark, accepted = (None, []) if self._journal is None else (self._journal.mark(), self._journal.read())
-        # Under the lock: whatever is put in meanwhile gets a higher number, and comes behind.
+        # Under the lock: a command that is put in meanwhile gets a higher number, and comes behind.
         with self._lock:
             self._channel = self._inbox.begin_channel()
             if mark is not None:
@@ -127,10 +127,10 @@ class LocalQueue:
         return number
 
     async def accept(self, number: int, message: CommandMessage) -> None:
-        """Return once a crash does not lose the command any more. Raises OutcomeUnknown if that cannot be had."""
+        """Return once a crash can no longer lose the command. Raises OutcomeUnknown if that is impossible."""
         if self._loop is None or self._journal is None or self.failure is not None:
             raise OutcomeUnknown(f"command {message.command_id} is under way, and would be lost with this process")
-        # It is written with others: here it fails alone.
+        # Encoded here, so that it fails alone: it is written together with others.
         try:
             encoded = encode_message(message)
         except (TypeError, ValueError, OverflowError) as error:
@@ -138,7 +138,7 @@ class LocalQueue:
             raise OutcomeUnknown(text) from error
         with self._lock:
             if number not in self._sizes:
-                # It is settled meanwhile, and the log has it: in the journal nobody would take it out any more.
+                # It was settled meanwhile, and the log has it. Nobody would take it out of the journal any more.
                 return
             self._accepted.add(number)
         written: asyncio.Future[None] = self._loop.create_future()
@@ -156,7 +156,7 @@ class LocalQueue:
             try:
                 self._loop.call_soon_threadsafe(self._take_out, settlement.tags)
             except RuntimeError:
-                # The loop is closed. What stays in the journal is delivered again, and the command log answers it.
+                # The loop is closed. The commands left in the journal are delivered again, and the log answers them.
                 log.info("journal_left", lane=self._lane)
 
     def publish_emitted(self, entries: Sequence[OutboxEntry]) -> None:
@@ -167,15 +167,15 @@ class LocalQueue:
             try:
                 self._journal.keep(mark)
             except JournalUnavailable as error:
-                log.error("journal_unavailable", lane=self._lane, reason=str(error))  # it says it all
+                log.error("journal_unavailable", lane=self._lane, reason=str(error))  # a traceback would add nothing
 
     def confirm_emitted(self, entries: Sequence[OutboxEntry]) -> None:
-        """These are settled where they were sent."""
+        """Note that these are settled in the lanes to which they were sent."""
         if self._on_emitted_confirmed is not None:
             self._on_emitted_confirmed(entries)
 
     def pending(self, command_id: str) -> bool:
-        """Whether a command of this id waits for the lane."""
+        """Whether a command with this id waits for the lane."""
         return self._ids[command_id] > 0
 
     def wake(self, command_id: str) -> None:
@@ -184,7 +184,7 @@ class LocalQueue:
         )
 
     def stand_by(self, channel: int) -> None:
-        """Another process has taken the lane over: what is under way here is for its issuers to repeat."""
+        """Another process has taken the lane over: the issuers of commands under way here must repeat them."""
         if channel == self._channel:
             log.error("lane_lost", lane=self._lane, reason="another process took the lane over")
             self._on_lost(
@@ -197,8 +197,8 @@ class LocalQueue:
         return True
 
     async def close(self) -> None:
-        """Once the lane's thread has ended: write down what is settled, and let go of the journal."""
-        # What the thread has settled last.
+        """Take the settled commands out of the journal and close it, once the lane's thread has ended."""
+        # Lets the loop run what the thread has scheduled last.
         await asyncio.sleep(0)
         if self._retry is not None:
             self._retry.cancel()
@@ -249,7 +249,7 @@ class LocalQueue:
             self._writing = asyncio.create_task(self._write(), name=f"journal of {self._lane}")
 
     async def _write(self) -> None:
-        """Everything that came while the last of it was written, in one go."""
+        """Write, in one go each time, everything that came during the last write."""
         journal, adding = self._journal, list[_Unwritten]()
         try:
             while journal is not None and (self._adding or self._removing or self.unready_reason is not None):
@@ -282,7 +282,7 @@ class LocalQueue:
         return added
 
     def _try_later(self, why: str, adding: Iterable[_Unwritten]) -> None:
-        """Of what could not be added, something may be on disk all the same: it is taken out once it is settled."""
+        """Commands that could not be added may be on disk all the same: they are taken out once they are settled."""
         if self.unready_reason is None:
             log.error("journal_unavailable", lane=self._lane, reason=why)
         self.unready_reason = f"the journal of lane {self._lane} cannot be written: {why}"
@@ -297,7 +297,7 @@ class LocalQueue:
         self._adding.clear()
 
     def _end(self, error: Exception, adding: Iterable[_Unwritten]) -> None:
-        """Nothing can be written down any more: whoever waits for that is told, and the lane ends."""
+        """Fail everything that waits to be written down, and end the lane: the journal has failed for good."""
         self.failure = error
         why = f"its journal has ended by a defect, {type(error).__name__}: {error}"
         self._fail_all(why, adding)

@@ -1,4 +1,4 @@
-"""Room on a disk that is given up when the disk is full: whatever frees room needs some itself."""
+"""Room on a disk that is given up when the disk is full, since freeing room takes some room itself."""
 
 import os
 import sys
@@ -14,9 +14,9 @@ class Reserve:
         self.is_kept = path.is_file() and path.stat().st_size == size_bytes
 
     def keep(self) -> bool:
-        """Have it, where the disk has room for twice as much; whether it is there.
+        """Create it, if the disk has room for twice as much; return whether it is there.
 
-        Twice, or what was freed by giving it up would be taken away at once from whoever needed that.
+        Twice, since otherwise it would at once take back the room that it was given up for.
         """
         if not self.is_kept:
             try:
