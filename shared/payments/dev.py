@@ -1,4 +1,4 @@
-"""What payments want of a developer's machine: MySQL, and the sandbox unless the environment names a provider."""
+"""The servers of payments on a developer's machine: MySQL, and the sandbox unless the environment names a provider."""
 
 import sys
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def _webhook_secret(place: Place) -> str:
 
 
 def _command(place: Place) -> list[str]:
-    """What it charged is kept in the directory. Its secret is in its environment, where `ps` does not show it."""
+    """The directory keeps its charges. Its secret is in its environment, where `ps` does not show it."""
     command = [sys.executable, "-m", "shared.payments.sandbox"]
     command += ["--port", str(place.port), "--data", str(place.directory / "sandbox.db")]
     command += ["--webhook-url", f"{place.gateway_url}{WEBHOOK_PATH}"]

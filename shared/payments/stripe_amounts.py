@@ -7,7 +7,7 @@ The differences (https://docs.stripe.com/currencies#zero-decimal and #special-ca
     BHD, JOD, KWD, OMR, TND   three decimals at both; at Stripe the last digit must be 0
     other currencies whose decimals are not two or none: Stripe has none of them
 
-What can be charged in a currency at all, and the least and largest amount, depend on the account: Stripe says.
+Whether Stripe takes a currency at all, and the least and largest amount, depend on the account.
 """
 
 from typing import Final
@@ -31,7 +31,7 @@ class AmountNotChargeable(CoordinatorError):
 
 
 def to_stripe(amount: int, currency: str) -> int:
-    """What to ask Stripe for. Raises AmountNotChargeable; nothing is ever rounded."""
+    """An amount as Stripe counts it. Raises AmountNotChargeable; it never rounds."""
     ours, theirs = _digits(currency)
     if currency in _THREE_DECIMAL and amount % 10:
         raise AmountNotChargeable(
@@ -49,7 +49,7 @@ def to_stripe(amount: int, currency: str) -> int:
 
 
 def from_stripe(amount: int, currency: str) -> int:
-    """What Stripe's amount is in minor units. `currency` as Stripe writes it, `eur`, or as we do.
+    """Stripe's amount in minor units. `currency` as Stripe writes it, `eur`, or as we do.
 
     Raises AmountNotChargeable for an amount that to_stripe() does not make.
     """
@@ -65,7 +65,7 @@ def from_stripe(amount: int, currency: str) -> int:
 
 
 def _digits(currency: str) -> tuple[int, int]:
-    """Decimals by ISO 4217, and at Stripe."""
+    """The decimals of a currency in ISO 4217, and at Stripe."""
     ours = minor_unit_digits(currency)
     if ours is None:
         raise AmountNotChargeable("unknown_currency", f"{currency!r} is no currency of ISO 4217 that amounts are in")

@@ -34,7 +34,7 @@ _NUMBER: Final = re.compile(r"[1-9][0-9]{0,15}")
 
 
 class WebhookRefused(CoordinatorError):
-    """Raised for what is not an event of Stripe's, fresh and whole; to be answered with 400. `code` is stable:
+    """Raised for a request that is no fresh and whole event of Stripe's; answer it with 400. `code` is stable:
 
     `bad_signature`, `stale` (signed longer ago than STRIPE_WEBHOOK_TOLERANCE_S, or that far ahead), `malformed`.
     `field` names the part at fault: the header, or the body.
@@ -49,14 +49,14 @@ class WebhookRefused(CoordinatorError):
 class ProviderEvent(Struct, frozen=True, kw_only=True):
     """The provider's report about one payment. Amounts are in minor units of ISO 4217.
 
-    `type`, `status` and `error_code` are Stripe's words. `amount` is the payment's, or that of the refund which failed;
-    `amount_captured` and `amount_refunded` are everything so far, and 0 where the event does not say.
-    `refund_id` names the refund that failed; `refund_number` is ours of it, from the metadata, if it bears our mark. An
-    earlier release sent none.
-    `created_s` is when it happened, in seconds since the Unix epoch. `payment_id` is from the metadata; None: a refund
-    that somebody else made has none of ours, and `provider_id` alone tells whose it is. `is_signed`: so is the digest
-    that only this deployment makes. Without it the event may be another system's that numbers its payments as we do, so
-    it is about ours only if `provider_id` is known to be.
+    `type`, `status` and `error_code` are Stripe's words. `amount` is the payment's, or that of the refund that failed;
+    `amount_captured` and `amount_refunded` are the totals so far, and 0 if the event does not have them.
+    `refund_id` names the refund that failed; `refund_number` is our number of it, from the metadata, if they have our
+    mark. An earlier release sent none.
+    `created_s` is when it happened, in seconds since the Unix epoch. `payment_id` is from the metadata. It is None for
+    a refund that somebody else made, without metadata of ours: then only `provider_id` shows the payment. `is_signed`:
+    the metadata have the digest that only this deployment makes. Without it the event may belong to another system that
+    numbers its payments as we do, so it is about our payment only if we know its `provider_id`.
     """
 
     id: str
@@ -112,9 +112,9 @@ class _Object(Struct):
 
 
 def verify_webhook(payload: bytes, signature_header: str | None, settings: StripeSettings) -> ProviderEvent | None:
-    """The event, or None for one of no use: of another kind, or of a payment that is not ours.
+    """The event, or None if we have no use for it: it is of another kind, or of a payment that is not ours.
 
-    Raises WebhookRefused; ConfigurationError where there is no STRIPE_WEBHOOK_SECRET or STRIPE_METADATA_KEY.
+    Raises WebhookRefused; ConfigurationError if there is no STRIPE_WEBHOOK_SECRET or STRIPE_METADATA_KEY.
     """
     secret = settings.webhook_secret.get_secret_value() if settings.webhook_secret else ""
     if not secret:

@@ -1,4 +1,4 @@
-"""The life of payments at a provider: what is held, taken and given back, refunds, and who waits for them."""
+"""The life of payments at a provider: the amounts held, taken and given back, refunds, and the commands that wait."""
 
 import sqlalchemy as sa
 from alembic import op

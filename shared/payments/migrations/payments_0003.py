@@ -1,4 +1,4 @@
-"""When an operator said what the amounts of a payment are: events that are older do not change them."""
+"""The time at which an operator gave the amounts of a payment: older events do not change them."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What of a payment is known to be given back without a refund: whether that one was made can be told by it."""
+"""The sum that is known to be given back of a payment without a refund, which shows whether that one was made."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Payments are found by their id at the provider, of which alone some of its events tell."""
+"""An index on the payments' id at the provider, since some of its events have nothing else."""
 
 from alembic import op
 

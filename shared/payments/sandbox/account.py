@@ -35,7 +35,7 @@ _QUERY: Final = re.compile(r"metadata\['(\w+)'\]:'([^']*)'")
 _Thing = TypeVar("_Thing", Intent, SandboxRefund)
 
 Emit = Callable[[str, dict[str, Any]], None]
-"""Takes an event's type and its object."""
+"""Called with an event's type and its object."""
 
 
 class Result(Struct, frozen=True):
@@ -53,7 +53,7 @@ class SandboxAccount:
         self._emit = emit
 
     def authorize(self, form: CallForm) -> Result:
-        """Hold the amount, or decline. Only a payment that is confirmed at once and captured later can be made."""
+        """Hold the amount, or decline. It takes only payments that are confirmed at once and captured later."""
         for name, only in (("confirm", "true"), ("capture_method", "manual")):
             if form.values.get(name, "").lower() != only:
                 raise invalid_request("sandbox_limit", f"the sandbox takes {name}={only} only", name)
@@ -134,13 +134,13 @@ class SandboxAccount:
         return Result(200, shown_intent(intent, shown_charge(intent, refunds)))
 
     def list_intents(self, form: CallForm) -> Result:
-        """Those created since a time, the latest first. Without a lag, as Stripe's."""
+        """The payments created since a time, the latest first. Without a lag, as Stripe's."""
         since = form.under("created").get("gte", "0")
         intents = [intent for intent in reversed(self._store.intents()) if intent.created >= int(since)]
         return Result(200, _page(intents, form, shown_intent, "/v1/payment_intents"))
 
     def search(self, form: CallForm, search_lag_s: float) -> Result:
-        """By one pair of the metadata; that is all that the sandbox can. What is younger than the lag is not found."""
+        """Search by one pair of the metadata, all that the sandbox can. It misses payments younger than the lag."""
         query = _QUERY.fullmatch(form.text("query"))
         if query is None:
             raise invalid_request("sandbox_limit", "the sandbox searches by metadata['name']:'value' only", "query")
@@ -164,7 +164,7 @@ class SandboxAccount:
         return Result(200, shown_refund(refund))
 
     def fail_refund(self, name: str) -> None:
-        """As when the payer's account is closed: the money comes back to us, some days after."""
+        """Let a refund fail, as when the payer's account is closed: the money comes back to us some days later."""
         refund = self._store.get(SandboxRefund, name)
         if refund is None:
             raise missing("refund", name, "id")
@@ -189,7 +189,7 @@ class SandboxAccount:
 
 
 def charged(intent: Intent, refunds: list[SandboxRefund]) -> dict[str, Any]:
-    """A line of `GET /sandbox/charges`, with Stripe's amounts: what was ever held, taken, let go of, given back."""
+    """A line of `GET /sandbox/charges`, with Stripe's amounts: the sums ever held, taken, let go of and given back."""
     return {
         "payment_intent": intent.id,
         "payment_id": intent.metadata.get("payment_id"),
@@ -204,7 +204,7 @@ def charged(intent: Intent, refunds: list[SandboxRefund]) -> dict[str, Any]:
 
 
 def _chargeable(amount: int, currency: str) -> int:
-    """The rules of https://docs.stripe.com/currencies, for amounts that come from other clients than ours."""
+    """Apply the rules of https://docs.stripe.com/currencies to amounts that come from clients other than ours."""
     try:
         if to_stripe(from_stripe(amount, currency), currency.upper()) == amount <= _AMOUNT_MAX:
             return amount

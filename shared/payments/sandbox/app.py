@@ -1,13 +1,13 @@
 """HTTP: Stripe's endpoints under /v1, and the sandbox's own under /sandbox.
 
-GET  /sandbox/charges    what was held, taken, let go of and given back. `?at_least=2&status=succeeded` waits, for up
-                         to 10 s, until there are two such
+GET  /sandbox/charges    the money held, taken, let go of and given back. `?at_least=2&status=succeeded` waits, for up
+                         to 10 s, until there are two such payments
 POST /sandbox/faults     {"rates": {"429": 0.1, "lost_answer": 0.05}, "seed": 7, "delay_s": 1, "search_lag_s": 60}; see
                          faults.py
 POST /sandbox/webhooks   {"copies": 2, "shuffle": true, "seed": 7}
 POST /sandbox/forget     forget the idempotency keys, as Stripe does after a day
 POST /sandbox/expire     {"payment_intent": "pi_…"}: let go of a hold, as Stripe does after seven days
-POST /sandbox/fail       {"refund": "re_…"}: let a refund fail, as a bank does days after
+POST /sandbox/fail       {"refund": "re_…"}: let a refund fail, as a bank does days later
 """
 
 import asyncio

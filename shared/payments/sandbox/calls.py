@@ -1,7 +1,7 @@
-"""One call of Stripe's API: what fails before it, its idempotency key, its effect, what fails after it.
+"""One call of Stripe's API: a fault before it, its idempotency key, its effect, a fault after it.
 
 https://docs.stripe.com/api/idempotent_requests: the answer to a key is remembered, errors and 500 too, once the
-endpoint began to execute; what is refused before that, for its parameters or for another call with the key, is not.
+endpoint began to execute. A refusal before that, for its parameters or for another call with the key, is forgotten.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _KEY_MAX: Final = 255
 
 
 class SandboxCall(Struct, frozen=True, kw_only=True):
-    """`intent` is the PaymentIntent that it is about, where the path or the parameters name one."""
+    """`intent` is the PaymentIntent that it is about, if the path or the parameters name one."""
 
     method: str
     path: str
@@ -38,7 +38,7 @@ class SandboxCall(Struct, frozen=True, kw_only=True):
 
 
 class SandboxReply(Struct, frozen=True):
-    """What is answered. `replayed`: it was, before, to the same key."""
+    """The answer. `replayed`: the same key had this answer before."""
 
     status: int
     body: bytes
@@ -46,11 +46,11 @@ class SandboxReply(Struct, frozen=True):
 
 
 class ConnectionLost(Exception):
-    """The caller is to hear nothing more."""
+    """Raised when the caller must get no answer."""
 
 
 class Calls:
-    """Makes them. `changed` is notified when something was."""
+    """Makes the calls. `changed` is notified when a call has changed something."""
 
     def __init__(self, store: SandboxStore, account: SandboxAccount, faults: Faults) -> None:
         self._store = store
@@ -96,7 +96,7 @@ class Calls:
     def _execute(
         self, call: SandboxCall, perform: Callable[[SandboxAccount], Result], faults: set[Fault]
     ) -> SandboxReply:
-        """The effect and its answer are one transaction: no crash parts them."""
+        """Commit the effect and its answer in one transaction, so that no crash separates them."""
         with self._store.transaction():
             known = self._store.answer(call.key) if call.key is not None else None
             if known is not None and call.key is not None:

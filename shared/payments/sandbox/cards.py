@@ -1,4 +1,4 @@
-"""Payment methods. What each does is in Stripe's list of test cards: https://docs.stripe.com/testing."""
+"""Payment methods, which behave as in Stripe's list of test cards: https://docs.stripe.com/testing."""
 
 from typing import Any, Final
 
@@ -44,12 +44,12 @@ _DECLINING: Final = {
 
 
 def known(payment_method: str) -> bool:
-    """Whether there is such a payment method."""
+    """Whether this payment method exists."""
     return payment_method in _PAYING or payment_method in _DECLINING or bool(FAULTY_METHOD.fullmatch(payment_method))
 
 
 def decline(payment_method: str) -> dict[str, Any] | None:
-    """The error that a card declines with; None for one that pays."""
+    """The error with which a card declines; None for one that pays."""
     found = _DECLINING.get(payment_method)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Values that the sandbox and its users share. None of them is a secret: nothing of value is behind them."""
+"""Values that the sandbox and its users share. They may be public, since they protect nothing of value."""
 
 from typing import Final
 
@@ -7,4 +7,4 @@ API_KEY: Final = "sk_test_sandbox"
 WEBHOOK_SECRET: Final = "whsec_sandbox"
 METADATA_KEY: Final = "metadata_key_sandbox"
 WEBHOOK_PATH: Final = "/webhooks/stripe"
-"""Where the gateway of payments takes Stripe's events."""
+"""The path at which the gateway of payments takes Stripe's events."""

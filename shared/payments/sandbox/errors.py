@@ -17,14 +17,14 @@ class ApiError(Exception):
 
 
 def invalid_request(code: str, message: str, param: str | None = None, *, status: int = 400) -> ApiError:
-    """The parameters are wrong: found before anything was done."""
+    """The parameters are wrong, and nothing was done."""
     return ApiError(
         status, {"type": "invalid_request_error", "code": code, "message": message, "param": param}, begun=False
     )
 
 
 def wrong_state(code: str, message: str, **details: Any) -> ApiError:
-    """What is asked for is not possible in the state that things are in."""
+    """The operation is impossible in the object's state."""
     return ApiError(400, {"type": "invalid_request_error", "code": code, "message": message, **details}, begun=True)
 
 

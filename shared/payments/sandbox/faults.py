@@ -1,4 +1,4 @@
-"""Which call fails, and how.
+"""Decides which call fails, and how.
 
     429           refused with Retry-After before anything was done
     500_before    a fault before the endpoint began: nothing done, nothing remembered for the key
@@ -10,8 +10,8 @@
 
 By payment method: `pm_sandbox_<fault>` fails the first call that authorizes with it; `pm_sandbox_<fault>_3` the first
 three; `pm_sandbox_capture_<fault>` the capture of such a payment; likewise `void` and `refund`. At random: each fault
-has a rate, and whether the n-th call with a key fails depends on the seed, the key and n alone, in whatever order calls
-come.
+has a rate, and whether the n-th call with a key fails depends on the seed, the key and n alone, so the order of the
+calls does not matter.
 """
 
 import re
@@ -34,7 +34,7 @@ FAULTY_METHOD: Final = re.compile(
 
 
 class FaultPlan(Struct, frozen=True, forbid_unknown_fields=True):
-    """What `POST /sandbox/faults` sets. Rates are from 0 to 1; the search misses what is younger than its lag."""
+    """The plan that `POST /sandbox/faults` sets. Rates are 0 to 1; the search misses payments younger than its lag."""
 
     rates: dict[Fault, float] = {}
     seed: int = 0
@@ -44,14 +44,14 @@ class FaultPlan(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Faults:
-    """Says of each call how it fails. What it counts does not outlive the process."""
+    """Decides for each call how it fails. Its counts end with the process."""
 
     def __init__(self) -> None:
         self.plan = FaultPlan()
         self._counts: Counter[str] = Counter()
 
     def set_plan(self, body: bytes) -> FaultPlan:
-        """Raises ApiError for what is no plan."""
+        """Raises ApiError for a plan that is not valid."""
         try:
             plan = msgspec.json.decode(body, type=FaultPlan)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
@@ -64,7 +64,7 @@ class Faults:
         return plan
 
     def next(self, action: Action, payment_method: str | None, payment: str, call: str) -> set[Fault]:
-        """The faults of this call. `payment` names what it is about, `call` its key, or its path where it has none."""
+        """The faults of this call. `payment` names its payment, `call` its key, or its path without a key."""
         found = set(self._random(call))
         asked = FAULTY_METHOD.fullmatch(payment_method or "")
         if asked is not None and action == (asked.group(1) or "authorize"):

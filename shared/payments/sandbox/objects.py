@@ -8,7 +8,7 @@ from shared.payments.sandbox.errors import ApiError, invalid_request
 
 
 class Intent(Struct, kw_only=True):
-    """A PaymentIntent and, where something was held, its one charge."""
+    """A PaymentIntent and, if an amount was held, its one charge."""
 
     prefix: ClassVar[str] = "pi"
 
@@ -44,7 +44,7 @@ class SandboxRefund(Struct, kw_only=True):
 
 
 def shown_intent(intent: Intent, charge: dict[str, Any] | None = None) -> dict[str, Any]:
-    """https://docs.stripe.com/api/payment_intents/object; `charge` where it was asked to be expanded."""
+    """https://docs.stripe.com/api/payment_intents/object; with `charge` if the caller asked to expand it."""
     return {
         "id": intent.id,
         "object": "payment_intent",
@@ -68,7 +68,7 @@ def shown_intent(intent: Intent, charge: dict[str, Any] | None = None) -> dict[s
 
 
 def shown_charge(intent: Intent, refunds: list[SandboxRefund] | None = None) -> dict[str, Any]:
-    """https://docs.stripe.com/api/charges/object; `refunds` where they were asked to be expanded, the latest first."""
+    """https://docs.stripe.com/api/charges/object; with `refunds`, the latest first, if the caller asked for them."""
     shown = {
         "id": intent.charge,
         "object": "charge",
@@ -83,7 +83,7 @@ def shown_charge(intent: Intent, refunds: list[SandboxRefund] | None = None) -> 
         "paid": True,
         "payment_intent": intent.id,
         "payment_method": intent.payment_method,
-        # Letting go of a hold, and of the rest after a part was taken, is a refund of the charge at Stripe.
+        # At Stripe a hold that is let go, or the rest of it after a part was taken, is a refund of the charge.
         "refunded": intent.refunded >= intent.captured,
         "status": "succeeded",
     }
@@ -148,5 +148,5 @@ class CallForm:
 
 
 def missing(kind: str, name: str, param: str = "intent") -> ApiError:
-    """There is no such thing."""
+    """The error for an object that does not exist."""
     return invalid_request("resource_missing", f"No such {kind}: '{name}'", param, status=404)

@@ -1,4 +1,4 @@
-"""What the sandbox keeps: payments and refunds, answers by idempotency key, events until they are delivered."""
+"""The sandbox's database: payments and refunds, answers by idempotency key, events until they are delivered."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ _Object = TypeVar("_Object", Intent, SandboxRefund)
 
 
 class RememberedAnswer(Struct, frozen=True):
-    """An answer that is remembered; `fingerprint` tells the call's parameters."""
+    """An answer that is remembered; `fingerprint` stands for the call's parameters."""
 
     fingerprint: str
     status: int
@@ -46,7 +46,7 @@ class WebhookDelivery(Struct, frozen=True):
 
 
 class SandboxStore:
-    """A SQLite file, synced at every commit; or, without a path, memory."""
+    """An SQLite file, synced at every commit; or, without a path, memory."""
 
     def __init__(self, path: Path | None) -> None:
         self._database = sqlite3.connect(path or ":memory:", isolation_level=None)
@@ -59,7 +59,7 @@ class SandboxStore:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All of it or, when an exception comes out, nothing."""
+        """Commit everything done inside or, if an exception comes out, nothing."""
         self._database.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -75,7 +75,7 @@ class SandboxStore:
         return None if row is None else msgspec.json.decode(row[0], type=kind)
 
     def put(self, thing: Intent | SandboxRefund) -> None:
-        """Add it, or replace what has its id."""
+        """Add an object, or replace the one with its id."""
         self._database.execute(
             "INSERT INTO objects (id, kind, parent, body) VALUES (?, ?, ?, ?)"
             " ON CONFLICT (id) DO UPDATE SET body = excluded.body",
@@ -88,12 +88,12 @@ class SandboxStore:
         )
 
     def intents(self) -> list[Intent]:
-        """All of them, the oldest first."""
+        """All payments, the oldest first."""
         rows = self._database.execute("SELECT body FROM objects WHERE kind = ? ORDER BY position", (Intent.prefix,))
         return [msgspec.json.decode(body, type=Intent) for (body,) in rows]
 
     def refunds(self, payment_intent: str) -> list[SandboxRefund]:
-        """Of one payment, the latest first, as Stripe lists them."""
+        """The refunds of one payment, the latest first, as Stripe lists them."""
         rows = self._database.execute(
             "SELECT body FROM objects WHERE parent = ? ORDER BY position DESC", (payment_intent,)
         )
@@ -109,21 +109,21 @@ class SandboxStore:
         )
 
     def forget_answers(self) -> int:
-        """How many there were."""
+        """Forget all answers; return how many there were."""
         return self._database.execute("DELETE FROM answers").rowcount
 
     def add_delivery(self, body: bytes, due_s: float) -> None:
         self._database.execute("INSERT INTO deliveries (body, due_s) VALUES (?, ?)", (body, due_s))
 
     def next_delivery(self) -> WebhookDelivery | None:
-        """The one that is due first."""
+        """The delivery that is due first."""
         row = self._database.execute(
             "SELECT position, body, attempts, due_s FROM deliveries ORDER BY due_s, position LIMIT 1"
         ).fetchone()
         return None if row is None else WebhookDelivery(*row)
 
     def delivered(self, delivery: WebhookDelivery) -> None:
-        """It was taken, or is given up."""
+        """Remove a delivery that was taken, or is given up."""
         self._database.execute("DELETE FROM deliveries WHERE position = ?", (delivery.position,))
 
     def put_off(self, delivery: WebhookDelivery, due_s: float) -> None:

@@ -1,7 +1,7 @@
 """Events: signed by Stripe's scheme, and delivered until they are taken.
 
-https://docs.stripe.com/webhooks#verify-manually. Stripe delivers at least once and in no order; so does the sandbox
-when it is told to, with copies and with a shuffle.
+https://docs.stripe.com/webhooks#verify-manually. Stripe delivers at least once and in no order. The sandbox does so
+when a plan asks for copies and a shuffle.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ _COPIES_MAX: Final = 10
 
 
 class DeliveryPlan(Struct, frozen=True, forbid_unknown_fields=True):
-    """What `POST /sandbox/webhooks` sets, for events from then on. Shuffled, each waits for up to half a second."""
+    """The plan that `POST /sandbox/webhooks` sets, for later events. With `shuffle` each waits up to half a second."""
 
     copies: int = 1
     shuffle: bool = False
@@ -40,7 +40,7 @@ class DeliveryPlan(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Webhooks:
-    """One endpoint; without a URL events are dropped."""
+    """Delivers events to one endpoint; without a URL it drops them."""
 
     def __init__(self, store: SandboxStore, url: str | None, secret: str) -> None:
         self._store = store
@@ -51,7 +51,7 @@ class Webhooks:
         self._woken = asyncio.Event()
 
     def set_plan(self, body: bytes) -> DeliveryPlan:
-        """Raises ApiError for what is no plan."""
+        """Raises ApiError for a plan that is not valid."""
         try:
             plan = msgspec.json.decode(body, type=DeliveryPlan)
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
@@ -63,7 +63,7 @@ class Webhooks:
         return plan
 
     def emit(self, event_type: str, thing: dict[str, Any]) -> None:
-        """Note an event in the transaction of what it tells."""
+        """Add an event, in the transaction of the change that it reports."""
         if self._url is None:
             return
         event = {
@@ -80,7 +80,7 @@ class Webhooks:
         self._woken.set()
 
     async def run(self) -> None:
-        """Deliver, for ever."""
+        """Deliver events for ever."""
         if self._url is None:
             return
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)) as session:
