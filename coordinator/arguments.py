@@ -1,4 +1,4 @@
-"""Arguments of the command line that name an application, or are names of its: found when a command is run."""
+"""Arguments of the command line that name an application, or its parts: looked up when a command is run."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,7 @@ from coordinator.registry import registry, use
 
 
 class Named(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on
-    """One of some names. Raises ConfigurationError where the application cannot be had."""
+    """One of some names. Raises ConfigurationError if the application cannot be found."""
 
     def __init__(self, name: str, names: Callable[[], Sequence[str]]) -> None:
         self.name = name

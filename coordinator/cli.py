@@ -1,6 +1,6 @@
 """The command line: `coordinator run`, `migrate`, `dev`, `asyncapi`, and the operator's commands.
 
-What a command needs is imported when it is run: a lane that stays for months holds no drivers but its own.
+A command's imports happen when it is run: a lane that runs for months has no drivers but its own in memory.
 """
 
 import sys

@@ -1,1 +1,1 @@
-"""The operator's commands: look at lanes, pause them, mend what went wrong. They run in no lane's process."""
+"""The operator's commands: look at lanes, pause them, mend them. They run outside the lanes' processes."""

@@ -1,4 +1,4 @@
-"""What the operator's commands ask of RabbitMQ: lengths of queues."""
+"""The operator's view of RabbitMQ: the lengths of queues."""
 
 import re
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ _BLOCKED_TIMEOUT_S = 10
 class QueueDepth(Struct, frozen=True, kw_only=True):
     """A queue's messages that no consumer holds, and its consumers as RabbitMQ counts them.
 
-    Both are 0 also where the queue's leader does not answer RabbitMQ at once: 0 is no proof.
-    Of a quorum queue with a single active consumer, 3.10 counts that one only, and no standby.
+    Both are also 0 if the queue's leader does not answer RabbitMQ at once, so 0 is no proof.
+    On a quorum queue with a single active consumer, 3.10 counts that one only, and no standby.
     """
 
     ready: int
@@ -33,13 +33,13 @@ class QueueDepth(Struct, frozen=True, kw_only=True):
 
 
 class Broker:
-    """One connection. Raises BrokerUnavailable throughout when it cannot be had, or is lost."""
+    """One connection. Its methods raise BrokerUnavailable if it cannot be opened, or is lost."""
 
     def __init__(self, connection: BlockingConnection) -> None:
         self._connection = connection
 
     def depth(self, queue: str) -> QueueDepth | None:
-        """None: there is no such queue."""
+        """The size of a queue; None: there is no such queue."""
         try:
             with self._channel() as channel:
                 declared = channel.queue_declare(queue, passive=True).method
@@ -53,12 +53,12 @@ class Broker:
         return self.depth(queue_name(lane))
 
     def dead_depth(self, key: str) -> QueueDepth | None:
-        """What the broker itself has dead-lettered of a lane, or of a service's effects."""
+        """The messages of a lane, or of a service's effects, that the broker itself has dead-lettered."""
         return self.depth(dead_queue_name(key))
 
     @contextmanager
     def _channel(self) -> Iterator[BlockingChannel]:
-        """One of its own for each question: the broker closes it where it refuses."""
+        """A channel for one question, since the broker closes a channel when it refuses something."""
         channel = self._connection.channel()
         yield channel
         channel.close()
@@ -92,13 +92,13 @@ def _connect(settings: BrokerSettings) -> BlockingConnection:
 
 
 def _closed_by_broker(error: BaseException) -> ConnectionClosedByBroker | None:
-    """What the broker said before it closed a connection that was being opened: pika has it as a text by then."""
+    """The broker's words before it closed a connection that was being opened; pika keeps them as a text."""
     said = _CLOSED.search(_reason(error))
     return None if said is None else ConnectionClosedByBroker(int(said[1]), said[2])
 
 
 def _reason(error: BaseException) -> str:
-    """pika nests the reason; the innermost one says most."""
+    """The innermost reason of a nested error of pika's, since it says most."""
     for inner in (*error.args, *getattr(error, "exceptions", ())):
         found = getattr(inner, "exception", inner)
         if isinstance(found, BaseException):

@@ -1,7 +1,7 @@
 """`coordinator dead`: the dead letters of the lanes and of their effects.
 
-They are rows of the lanes' databases, and read there. What changes them are orders, which the lane carries out in its
-turn: a letter is replayed once, or discarded once, whoever asks for it and however often.
+They are rows of the lanes' databases, and are read there. Only orders change them, which the lane carries out in its
+sequence: a letter is replayed once, or discarded once, even if several operators ask for it several times.
 """
 
 import itertools
@@ -47,17 +47,17 @@ from coordinator.stores.admin import LetterQuery
 from coordinator.stores.lane_tables import DeadLetter
 
 ARGUMENTS_BYTES_MAX = BODY_BYTES_MAX - 4096
-"""Of arguments that an order carries: a message has room for no more."""
+"""The largest arguments that an order carries, since a message has room for no more."""
 _DISCARDED_AT_ONCE = 100
 
 wait_option = click.option(
-    "--wait", "wait_s", type=click.FloatRange(0), default=30.0, show_default=True, help="For the lane, in seconds."
+    "--wait", "wait_s", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to wait for the lane."
 )
 
 
 @click.group()
 def dead() -> None:
-    """Dead letters: commands that could not be applied, effects that nobody could make sense of.
+    """Dead letters: commands that could not be applied, and effects that no worker understood.
 
     They stay until they are replayed or discarded. Each has a number in its lane's database.
     """
@@ -67,7 +67,7 @@ def dead() -> None:
 @click.argument("sources", nargs=-1, metavar="[LANE]...", type=SOURCE)
 @filtering
 @click.option("--command", "command_id", type=output.command_id, help="Only those of this command.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Of each LANE.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Letters of each LANE.")
 @click.option("--after", type=click.IntRange(0), default=0, help="Only with a higher number, of one LANE.")
 @json_option
 @refusing
@@ -76,7 +76,7 @@ def list_dead(
 ) -> None:
     """List the dead letters of LANEs (all, if none is named), oldest first.
 
-    Those of the lane `orders` are also those of its effects; `effects.orders` are these only.
+    The lane `orders` has the letters of its effects too; `effects.orders` names these only.
     """
     if after and len(sources) != 1:
         raise click.UsageError("--after needs one LANE: numbers are of one lane's database")
@@ -131,7 +131,7 @@ def show(selection: Selection, *, as_json: bool) -> None:
 @dead.command()
 @selecting
 @click.option("--args", "arguments", metavar="JSON", help="Arguments in place of what it has (`-`: standard input).")
-@click.option("--without-deadline", is_flag=True, help="Apply it though its deadline is over.")
+@click.option("--without-deadline", is_flag=True, help="Apply it although its deadline is over.")
 @click.option("--as-system", is_flag=True, help="Let a stranger's command do what only the system may: see above.")
 @click.option("--dry-run", is_flag=True, help="Only say which.")
 @wait_option
@@ -147,19 +147,20 @@ def replay(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Have the command of dead letter ID sent once more, behind what is queued, and the letter removed.
+    """Send the command of dead letter ID once more, behind the queued ones, and remove the letter.
 
-    It is an order to the lane, which carries it out in one transaction: replaying twice, or a crash meanwhile, applies
-    the command once. It is sent under a NEW id, derived from the old one and printed: the old id is settled as failed,
-    and would only return that. What was never logged keeps its id, and so does an effect, whose id is its idempotency
-    key at the other side. If it fails again, that is another letter. Commands that wait behind it (`parked`) go on
-    after it, unless it fails again.
+    This is an order to the lane, which carries it out in one transaction: if you replay twice, or something crashes
+    meanwhile, the command is applied once. It is sent under a NEW id, derived from the old one and printed: the old id
+    is settled as failed, and would only return that. A command that was never logged keeps its id, and so does an
+    effect, whose id is its idempotency key at the other side. If the command fails again, it becomes another letter.
+    Commands that wait behind it (`parked`) go on after it, unless it fails again.
 
-    --as-system is right for what is certainly the system's own and came as a stranger's: after an upgrade without
-    draining, what the release before left in its queues by way of the exchange `writes` (code forbidden_command_type,
-    not_from_system). For anything else it lets whoever published it do what he may not: look at it with `show`.
+    Use --as-system only for a command that is certainly the system's own and came as a stranger's: one that the earlier
+    release sent through the exchange `writes`, and that an upgrade without draining left in a queue (code
+    forbidden_command_type, not_from_system). It lets any other publisher do what only the system may, so look at the
+    letter with `show` first.
 
-    Exit status 1: some cannot be replayed, they stay; 3: the lane has not done it yet, and will.
+    Exit status 1: some cannot be replayed, and stay; 3: the lane has not done it yet, and will.
     """
     args = UNSET if arguments is None else _object(arguments)
     letters = found(selection)
@@ -193,7 +194,9 @@ def replay(
 @json_option
 @refusing
 def discard(selection: Selection, wait_s: float, *, dry_run: bool, as_json: bool) -> None:
-    """Remove the dead letters of command ID for good, and print them (whole: --json). What waits behind them goes on.
+    """Remove the dead letters of command ID for good, and print them (whole: --json).
+
+    Commands that wait behind them go on.
 
     Exit status 3: the lane has not done it yet, and will.
     """
@@ -206,7 +209,7 @@ def discard(selection: Selection, wait_s: float, *, dry_run: bool, as_json: bool
         rows = {(letter.lane, row.id): row for letter, row in whole(letters[start : start + _DISCARDED_AT_ONCE])}
         there = [each for each in letters[start : start + _DISCARDED_AT_ONCE] if (each.lane, each.summary.id) in rows]
         if not as_json:
-            # Printed first: what cannot be printed stays.
+            # Printed first, so that a letter stays if it cannot be printed.
             for letter in there:
                 print_letter(letter, rows[letter.lane, letter.summary.id])
         orders.give(
@@ -220,7 +223,7 @@ def discard(selection: Selection, wait_s: float, *, dry_run: bool, as_json: bool
 
 
 class _OrderResults:
-    """What became of each letter for which an order is given, printed as it is known."""
+    """The results of the orders for letters, each printed as soon as it is known."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -236,7 +239,7 @@ class _OrderResults:
         wait_s: float,
         rows: Mapping[tuple[str, int], DeadLetter] | None = None,
     ) -> None:
-        """`words` say what was done; `rows` are the letters whole, for what is printed as JSON."""
+        """`words` describe the result; `rows` are the whole letters, for output as JSON."""
         for lane, its in itertools.groupby(letters, lambda letter: letter.lane):
             here = list(its)
 
@@ -257,12 +260,12 @@ class _OrderResults:
             try:
                 give(lane, [order(letter) for letter in here], wait_s, on_answer)
             except Unavailable:
-                # What is done is printed, whatever ends it.
+                # The results so far are printed, even if an error ends the command.
                 self._print()
                 raise
 
     def end(self, letters: Sequence[Letter], wait_s: float) -> None:
-        """Say what is not done, and end with the exit status that says so."""
+        """Print what is not done, and end with the exit status for it."""
         if not letters:
             click.echo("no dead letter is meant", err=True)
         self._print()
@@ -311,7 +314,7 @@ def _print_dry(letters: list[Letter], what: str, *, as_json: bool) -> None:
 
 
 def _print_json_list(values: Iterable[object]) -> None:
-    """A JSON array, one element after the other: all of them together may be large."""
+    """Print a JSON array, one element after the other, since all of them together may be large."""
     parts: Iterator[str] = map(json_text, values)
     click.echo("[", nl=False)
     for number, part in enumerate(parts):

@@ -1,9 +1,9 @@
-"""The end of queues that are empty and that nobody consumes, both as the queues themselves show.
+"""Deletes queues that are empty and that nobody consumes, both as the queues themselves show.
 
-RabbitMQ's conditions (if-empty, if-unused) are not kept for quorum queues, and the lengths that it states are no proof:
-where the queue's leader does not answer it within 250 ms it states 0 messages and 0 consumers. So we consume the queue
-and send a probe through it. If the probe alone arrives here, then nothing was ahead of it, nothing came behind it, and
-no other consumer was there to get it.
+RabbitMQ ignores its conditions (if-empty, if-unused) for quorum queues, and the lengths that it states are no proof: if
+the queue's leader does not answer within 250 ms, it states 0 messages and 0 consumers. So we consume the queue and send
+a probe through it. If the probe alone arrives here, then nothing was ahead of it, nothing came behind it, and no other
+consumer was there to get it.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXC
 
 PROBE_TIMEOUT_S = 10.0
 ARRIVAL_S = 1.0
-"""For messages that were on their way when their publishers were cut off."""
+"""The time for messages that were on their way when their publishers were cut off."""
 
 
 class BoundQueue(Struct, frozen=True):
-    """A queue, and where its messages come from."""
+    """A queue, and the exchanges that its messages come from."""
 
     name: str
     key: str
@@ -39,12 +39,12 @@ class BoundQueue(Struct, frozen=True):
 
 
 def queues_of_lane(lane: str) -> list[BoundQueue]:
-    """Those of its commands that `AMQP_QUEUE_BYTES_MAX` limits."""
+    """The queue of its commands, which `AMQP_QUEUE_BYTES_MAX` limits."""
     return [BoundQueue(queue_name(lane), lane, (WRITES_EXCHANGE, SYSTEM_EXCHANGE))]
 
 
 def queues_of_effects(service: str) -> list[BoundQueue]:
-    """Those of its effects: for the first attempt, and for the later ones."""
+    """The queues of its effects: for the first attempt, and for the later ones."""
     first = effects_key(service)
     later = [retry_key(service, length_s) for length_s in DELAYS_S.values()]
     keys = {queue_name(first): first} | {name: name for name in later}
@@ -54,8 +54,8 @@ def queues_of_effects(service: str) -> list[BoundQueue]:
 async def delete_if_unused(settings: BrokerSettings, queues: Sequence[BoundQueue], prefetch: int) -> str | None:
     """Delete queues if all of them are empty and nobody consumes them.
 
-    Why not, if not: their messages stay in them, in their order. `prefetch` is that of their consumers: others would
-    reorder what dead ones have left. Raises BrokerUnavailable, ConfigurationError.
+    Return the reason if they stay, with their messages in order. `prefetch` is that of their consumers: with another
+    one the messages that dead consumers have left could be reordered. Raises BrokerUnavailable, ConfigurationError.
     """
     connection = await AmqpConnection.open(settings, "operator delete")
     try:
@@ -80,7 +80,7 @@ async def delete_if_unused(settings: BrokerSettings, queues: Sequence[BoundQueue
 
 
 class _Deletion:
-    """Of one queue."""
+    """The deletion of one queue."""
 
     def __init__(self, channel: AmqpChannel, queue: BoundQueue) -> None:
         self._channel = channel
@@ -101,7 +101,7 @@ class _Deletion:
             await call(raw.queue_unbind, queue.name, exchange, queue.key)
 
     async def wait_for_probe(self) -> None:
-        """Or for long enough."""
+        """Return when the probe has arrived, or after PROBE_TIMEOUT_S."""
         with suppress(TimeoutError):
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 await self._probed.wait()
@@ -123,7 +123,7 @@ class _Deletion:
         self._is_cut_off = False
 
     async def bind_again(self) -> None:
-        """As its processes do, at their start too: so it is no harm if this cannot be done."""
+        """Bind it as its processes do. If this fails, they do it at their next start."""
         if self._is_cut_off:
             with suppress(CoordinatorError):
                 for exchange in self._queue.exchanges:

@@ -1,7 +1,7 @@
 """Giving a lane its orders: the commands that act on the lane itself (coordinator/lane/control.py).
 
-An order's id is made of what it says, so that repeating one is safe: it is carried out once, and its outcome is sent
-again. One that was refused may be given again, since the reason may be gone: that is another order, with another id.
+An order's id is derived from its content, so repeating one is safe: it is carried out once, and its outcome is sent
+again. An order that was refused may be given again, since the reason may be gone: it is another order, with another id.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ ORDERS_AT_ONCE = 200
 
 
 class OrderAnswer(Struct, frozen=True):
-    """What became of the order at this place; `outcome` is None where that is not known yet: it is safe, and comes."""
+    """The result of the order at this place. `outcome` is None while it is not known: the order is safe, it comes."""
 
     position: int
     outcome: Outcome | None
@@ -49,9 +49,9 @@ def issue(lane: str, message: CommandMessage, wait_s: float) -> Outcome | None:
 
 
 def give(lane: str, orders: Sequence[Command], wait_s: float, on_answer: Callable[[OrderAnswer], None]) -> None:
-    """Give a lane orders, some at once, and pass on what became of each. Raises Unavailable after that.
+    """Give a lane orders, some at once, and pass on the result of each. Raises Unavailable after that.
 
-    It waits so long for all their outcomes together.
+    It waits `wait_s` for all their outcomes together.
     """
 
     async def all_of_them() -> None:
@@ -76,7 +76,7 @@ def give(lane: str, orders: Sequence[Command], wait_s: float, on_answer: Callabl
 
 
 def message_of(lane: str, order: Command, attempt: int) -> CommandMessage:
-    """An order as it travels. `attempt` counts from 0 how often it was refused before."""
+    """The message of an order. `attempt` counts from 0 how often it was refused before."""
     arguments = msgspec.json.encode(order)
     command_id = system_command_id("order", lane, order.type, str(attempt), arguments.decode())
     return CommandMessage(command_id=command_id, type=order.type, arguments=arguments, origin="system")
@@ -121,7 +121,7 @@ async def _writes(lane: str, in_flight_max: int) -> AsyncIterator[CommandTranspo
 
 
 async def _log_of(lane: str, stack: AsyncExitStack) -> CommandLog | None:
-    """Where an outcome that is lost on its way is found; publishing needs no database."""
+    """The command log, which has an outcome that is lost on its way; publishing needs no database."""
     try:
         settings = load(DatabaseSettings, prefix=f"{lane.upper()}_")
         database = open_database(settings.reader_url or settings.database_url, pool_max=1)

@@ -22,7 +22,7 @@ from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.stores.lane_tables import LogEntry
 
 OLDER_THAN_MIN = timedelta(days=2)
-"""A call to the outside is made for a day, and the other side may remember its key for another."""
+"""A worker repeats a call to the outside for a day, and the other side may remember its key for another day."""
 BATCH_ROWS = 5000
 
 
@@ -32,7 +32,7 @@ BATCH_ROWS = 5000
 @json_option
 @refusing
 def pause(lane: str, reason: str, *, as_json: bool) -> None:
-    """Have LANE commit nothing more, until `resume`.
+    """Stop LANE from committing, until `resume`.
 
     When this returns, nothing commits. Commands are still taken and wait in order; restarts change nothing.
     """
@@ -60,15 +60,17 @@ def resume(lane: str, *, as_json: bool) -> None:
 
 @click.command("accept-loss")
 @click.argument("lane", type=LANE)
-@click.option("--at", "sequence", required=True, type=click.IntRange(0), help="Where its database ends.")
+@click.option(
+    "--at", "sequence", required=True, type=click.IntRange(0), help="The sequence with which its database ends."
+)
 @json_option
 @refusing
 def accept_loss(lane: str, sequence: int, *, as_json: bool) -> None:
-    """Let LANE go on though its database has lost acknowledged commands: those after the sequence `--at`.
+    """Let LANE go on although its database has lost the acknowledged commands after the sequence `--at`.
 
-    A lane that finds its database behind what was acknowledged stops, and says from which sequence to which. With this
-    it goes on above the last one: no sequence and no id that was lost is given out again. What was lost stays lost,
-    unless its publishers send it again.
+    A lane whose database ends before the last acknowledged command stops, and says from which sequence to which. With
+    this command it goes on above the last one: it gives out no lost sequence and no lost id again. The commands stay
+    lost, unless their publishers send them again.
     """
     with lane_admin(lane) as admin:
         found = admin.accept_loss(sequence, now())
@@ -89,10 +91,10 @@ def accept_loss(lane: str, sequence: int, *, as_json: bool) -> None:
 @json_option
 @refusing
 def cancel(command_id: str, lane: str, reason: str, *, as_json: bool) -> None:
-    """See to it that command ID, which is not settled yet, is never applied.
+    """Keep command ID, which is not settled yet, from ever being applied.
 
-    When this returns with exit status 0, it never will be: LANE settles it as `rejected` with the code `cancelled` when
-    it comes to it, be it published already or not. Exit status 1: it is settled already.
+    Exit status 0 means that it never will be: LANE settles it as `rejected` with the code `cancelled` when it comes to
+    it, even if it is published later. Exit status 1: it is settled already.
     """
     with lane_admin(lane) as admin:
         settled = admin.cancel(command_id, reason, now())
@@ -113,7 +115,7 @@ def cancel(command_id: str, lane: str, reason: str, *, as_json: bool) -> None:
 @json_option
 @refusing
 def show_command(command_id: str, lane: str | None, *, as_json: bool) -> None:
-    """Show what became of command ID: its entry in the command log."""
+    """Show the outcome of command ID: its entry in the command log."""
     found, away = find_logged(command_id, lane)
     if not found:
         if away:
@@ -134,7 +136,10 @@ def show_command(command_id: str, lane: str | None, *, as_json: bool) -> None:
 
 
 def find_logged(command_id: str, lane: str | None) -> tuple[list[tuple[str, LogEntry]], list[str]]:
-    """The log entries of this id by lane, and what is away. Raises ConfigurationError only for a lane that is named."""
+    """The log entries of this id by lane, and the servers that are away.
+
+    Raises ConfigurationError only for a lane that is named.
+    """
     found: list[tuple[str, LogEntry]] = []
     away: list[str] = []
     for name in _named(lane):
@@ -156,7 +161,7 @@ def _named(lane: str | None) -> list[str]:
 
 
 def _wait_of(command_id: str, lane: str) -> str | None:
-    """What the command waits for, if it waits behind one that failed with its key."""
+    """The failed command behind which this one waits with the same key, in words; None if it does not."""
     for key in keys_of(lane):
         if command_id in key.waiting:
             return (

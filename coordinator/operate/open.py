@@ -1,4 +1,4 @@
-"""Which `LaneAdmin` serves which lane."""
+"""Opens the `LaneAdmin` of a lane."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -31,13 +31,13 @@ PAGE_ENTRIES = 1000
 def outbox() -> None:
     """Commands and effects that lanes have emitted, and that are not with RabbitMQ yet.
 
-    They leave by themselves. What is left names a target that takes nothing: no such queue, or a full one.
+    They leave by themselves. Entries that stay name a target that takes nothing: it has no queue, or a full one.
     """
 
 
 @outbox.command("list")
 @click.argument("lanes", nargs=-1, type=LANE)
-@click.option("--target", help="Only what is for this lane, or these effects, such as effects.orders.")
+@click.option("--target", help="Only entries for this lane, or these effects, such as effects.orders.")
 @click.option("--limit", type=click.IntRange(0, 100_000), default=100, show_default=True, help="Entries of each lane.")
 @click.option("--after", type=click.IntRange(0), default=0, help="Only with a higher number, of one LANE.")
 @json_option
@@ -94,10 +94,10 @@ def discard(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Have what LANE has emitted not sent any more, and print it. It is an order, which the lane carries out.
+    """Withdraw entries of LANE's outbox, so that they are never sent, and print them. The lane carries out this order.
 
-    Whoever waits for what such a command would have done waits for ever: a saga, an order. What is with RabbitMQ
-    already is not found any more, and not taken back. Exit status 3: the lane has not done it yet, and will.
+    A saga or a row that waits for the result of such a command waits for ever. An entry that RabbitMQ has already is
+    not found any more, and not taken back. Exit status 3: the lane has not done it yet, and will.
     """
     if is_all == bool(numbers) or is_all != (target is not None):
         raise click.UsageError("name each --entry, or --target with --all")

@@ -1,4 +1,4 @@
-"""What the operator's commands print and how they end: a table or JSON on standard output, one line of error.
+"""The output and the end of the operator's commands: a table or JSON on standard output, one line of error.
 
 Exit status: 0 done; 1 not found, not possible, or the outcome is not `applied`; 2 configuration or usage; 3 the
 outcome is not known yet.
@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 
 class CommandRefused(click.ClickException):
-    """Raised by a command that cannot do what was asked; the message names the value and what to do."""
+    """Raised by a command that cannot do its work; the message names the value and the way out."""
 
     exit_code = EXIT_REFUSED
 
@@ -46,7 +46,7 @@ class CommandRefused(click.ClickException):
 
 
 def refusing(command: Callable[P, T]) -> Callable[P, T]:
-    """Errors that an operator can meet become one line on standard error and exit status 1."""
+    """Turn errors that an operator can meet into one line on standard error and exit status 1."""
 
     @functools.wraps(command)
     def wrapped(*arguments: P.args, **options: P.kwargs) -> T:
@@ -85,7 +85,7 @@ def _time(value: str, example: str) -> datetime:
 
 
 def end_orders(refused: Sequence[str], pending: int, wait_s: float) -> None:
-    """Say which orders a lane refused, and how many it has not carried out yet; end with the status that says so."""
+    """Print which orders a lane refused, and how many it has not carried out yet; end with the status for it."""
     for line in refused:
         click.echo(f"coordinator: {printable(line)}", err=True)
     if pending:
@@ -117,19 +117,19 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 
 def now() -> datetime:
-    """The time to the millisecond, which is what every database here keeps."""
+    """The time to the millisecond, the precision that every database here keeps."""
     time = datetime.now(UTC)
     return time.replace(microsecond=time.microsecond // 1000 * 1000)
 
 
 def quiet() -> None:
-    """Log nothing: what a connection's attempts would log, the error that ends the command says in one line."""
+    """Log nothing: the error that ends the command says in one line what attempts to connect would log."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
 def as_user() -> str:
-    """Who runs this command, and where: an order keeps it."""
+    """The user who runs this command, and the host: an order keeps them."""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):
@@ -138,9 +138,9 @@ def as_user() -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """A text without what a terminal takes for orders, or does not show: that is escaped, as in JSON.
+    """A text whose control characters and invisible characters are escaped, as in JSON, so that no terminal obeys them.
 
-    Dead letters and messages of errors hold what strangers wrote.
+    Dead letters and messages of errors contain texts of strangers.
     """
     if text.isprintable():
         return text
@@ -154,7 +154,7 @@ def _escaped(letter: str) -> str:
 
 def json_text(value: object) -> str:
     """A value as JSON in one line."""
-    # With no space between its parts, all that is escaped stands within strings.
+    # Without spaces between the parts, every escaped character is within a string.
     return printable(msgspec.json.format(msgspec.json.encode(value), indent=-1).decode())
 
 

@@ -26,12 +26,11 @@ def queue_group() -> None:
 def delete(lane: str, *, is_of_effects: bool, as_json: bool) -> None:
     """Delete the queue of LANE if it is empty and nobody consumes it, so that its coordinator declares it again.
 
-    With --effects those of its effects, which go together.
+    With --effects it deletes the queues of its effects together, those for later attempts included.
 
-    What is in a queue is confirmed, and nowhere else. RabbitMQ itself looks at neither: of quorum queues its own
-    conditions (if-empty, if-unused) are not kept. So publishers are cut off, and a probe goes through the queue.
-    AMQP_URL and LANE_PREFETCH must be those of a coordinator, which may declare and delete. Exit status 1: it stays as
-    it was.
+    The commands in a queue are confirmed, and are nowhere else. RabbitMQ itself checks neither condition: it ignores
+    if-empty and if-unused for quorum queues. So publishers are cut off, and a probe goes through the queue. AMQP_URL
+    and LANE_PREFETCH must be those of a coordinator, which may declare and delete. Exit status 1: it stays as it was.
     """
     service = registry().service(lane)
     if is_of_effects and service.effects is None:

@@ -1,4 +1,4 @@
-"""Which dead letters an operator means, and how one is shown."""
+"""The dead letters that an operator chooses, and the form in which they are shown."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -32,19 +32,19 @@ def sources_there_are() -> tuple[str, ...]:
 
 SOURCE = Named("lane", sources_there_are)
 SHOWN_CHARACTERS_MAX = 4000
-"""Of arguments that are shown for eyes."""
+"""The most characters of arguments that are shown for eyes."""
 _PAGE_LETTERS = 500
 
 
 class Letter(Struct, frozen=True):
-    """A dead letter and the lane in whose database it is."""
+    """A dead letter, and the lane with it in its database."""
 
     lane: str
     summary: LetterSummary
 
     @property
     def name(self) -> str:
-        """How an operator's command speaks of it."""
+        """Its name in the output of the operator's commands."""
         known = f"command {self.summary.command_id}" if self.summary.command_id else "without a usable id"
         return f"letter {self.summary.id} ({known})"
 
@@ -58,14 +58,14 @@ class Selection(Struct, frozen=True, kw_only=True):
 
 
 def filtering(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say which letters are meant; the command gets them as `query`."""
+    """The options that choose letters; the command gets them as `query`."""
 
     @click.option("--type", "command_type", help="Only commands of this type.")
     @click.option("--code", help="Only with this error code.")
     @click.option("--since", type=output.past, help="Only since then: 2h (ago), or 2030-01-31T12:00:00Z.")
     @click.option("--until", type=output.past, help="Only before that.")
     @click.option("--contains", help="Only with this text in their arguments, as they came.")
-    @click.option("--origin", type=click.Choice(("public", "system")), help="Only those said by such.")
+    @click.option("--origin", type=click.Choice(("public", "system")), help="Only those from this side.")
     @functools.wraps(command)
     def wrapped(
         *,
@@ -91,11 +91,11 @@ def filtering(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def selecting(command: Callable[..., None]) -> Callable[..., None]:
-    """One command's letters, some by number, or all that are meant; the command gets them as `selection`."""
+    """One command's letters, some by number, or all that a query finds; the command gets them as `selection`."""
 
     @click.argument("command_id", metavar="[ID]", required=False, type=output.command_id)
     @click.option("--letter", "numbers", type=click.IntRange(1), multiple=True, help="By its number in --lane.")
-    @click.option("--all", "is_all", is_flag=True, help="Every one in --lane for which the other options hold.")
+    @click.option("--all", "is_all", is_flag=True, help="Every letter in --lane that the other options choose.")
     @click.option("--lane", "sources", type=SOURCE, multiple=True, help="Only there.  [default: everywhere]")
     @filtering
     @functools.wraps(command)
@@ -123,7 +123,7 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def places(sources: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
-    """The databases to look into, and of which target only; those of all lanes, if none is named."""
+    """The databases to look into, each with the only target to show; those of all lanes, if none is named."""
     for name in registry().names:
         key = effects_key(name)
         if not sources or name in sources:
@@ -171,7 +171,7 @@ def _in(lane: str, query: LetterQuery, numbers: tuple[int, ...]) -> list[Letter]
 
 
 def whole(letters: list[Letter]) -> Iterator[tuple[Letter, DeadLetter]]:
-    """Those of them that are still there, with all that they hold."""
+    """Those of them that are still there, as whole rows."""
     for lane in dict.fromkeys(each.lane for each in letters):
         with lane_admin(lane) as admin:
             for each in letters:
@@ -181,7 +181,7 @@ def whole(letters: list[Letter]) -> Iterator[tuple[Letter, DeadLetter]]:
 
 
 def summarized(letter: Letter) -> dict[str, object]:
-    """A dead letter as JSON, without what may be large."""
+    """A dead letter as JSON, without its large parts."""
     fields = msgspec.structs.asdict(letter.summary)
     return {"lane": letter.lane, "letter": fields.pop("id"), **fields}
 
@@ -199,7 +199,7 @@ def described(letter: Letter, row: DeadLetter) -> dict[str, object]:
 
 
 def print_letter(letter: Letter, row: DeadLetter) -> None:
-    """For eyes. Arguments that are long are cut; as JSON a letter is whole."""
+    """A dead letter for eyes, with long arguments cut; as JSON it is whole."""
     fields = described(letter, row)
     arguments, options = fields.pop("arguments"), fields.pop("options")
     if isinstance(arguments, msgspec.Raw):

@@ -29,19 +29,19 @@ from coordinator.service.ids import is_system_id, new_command_id
 from coordinator.service.outcome import Outcome
 
 LANE_TYPES: Final = "lane."
-"""How the types begin of what every lane takes itself (coordinator/lane/control.py)."""
+"""The prefix of the types that are orders to the lane itself (coordinator/lane/control.py)."""
 
 
 @click.command()
 @click.argument("command_type", metavar="TYPE")
 @click.argument("arguments", metavar="JSON")
 @click.option("--lane", type=LANE, help="The lane that must have this type.  [default: the one that has it]")
-@click.option("--id", "command_id", type=output.command_id, help="To repeat it safely.  [default: a new one]")
-@click.option("--expected-version", type=click.IntRange(0, INTEGER_MAX), help="Apply only to that version of its row.")
+@click.option("--id", "command_id", type=output.command_id, help="For a safe repetition.  [default: a new one]")
+@click.option("--expected-version", type=click.IntRange(0, INTEGER_MAX), help="Only for this version of its row.")
 @click.option(
-    "--deadline", type=output.deadline, help="Do not apply after that: 30s from now, or 2030-01-31T12:00:00Z."
+    "--deadline", type=output.deadline, help="Do not apply it after this time: 30s from now, or 2030-01-31T12:00:00Z."
 )
-@click.option("--wait", "wait_s", type=click.FloatRange(0), help="Wait so many seconds for the outcome.")
+@click.option("--wait", "wait_s", type=click.FloatRange(0), help="Wait this many seconds for the outcome.")
 @json_option
 @refusing
 def send(
@@ -57,7 +57,7 @@ def send(
 ) -> None:
     """Publish one command of TYPE with JSON as its arguments (`-`: from standard input), and print its id.
 
-    It is an operator's: through the exchange `writes.system`, so that types work which only operators may issue.
+    It goes through the exchange `writes.system`, so types work that only operators may issue.
 
     It is checked before it is sent; when this returns, the broker has it safe on disk. With --wait its outcome is
     printed too: exit status 0 applied; 1 rejected, failed or expired; 3 not settled yet.
@@ -98,8 +98,8 @@ def send(
 def drain(lane: str, timeout_s: float, *, as_json: bool) -> None:
     """Wait until everything that is in the queue of LANE now is settled.
 
-    A command that changes nothing is published behind all of it; once it is settled, so is whatever was published
-    before: everything has a lower sequence than the one printed. What is published meanwhile comes after it. Exit
+    It publishes a command that changes nothing behind all of it. Once that is settled, so is everything that was
+    published before, with lower sequences than the one printed. Commands published meanwhile come after it. Exit
     status 3: not within the timeout.
     """
     _refuse_paused(lane)

@@ -1,4 +1,4 @@
-"""`coordinator status`: every lane at a glance. What is away is shown as such."""
+"""`coordinator status`: every lane at a glance. It shows which servers are away."""
 
 import sys
 from contextlib import ExitStack
@@ -78,7 +78,7 @@ class LaneStatus(Struct, kw_only=True):
 @click.command()
 @click.argument("lanes", nargs=-1, type=LANE)
 @click.option(
-    "--sample-s", type=click.FloatRange(0, 60), default=1.0, show_default=True, help="Measure the rate so long."
+    "--sample-s", type=click.FloatRange(0, 60), default=1.0, show_default=True, help="How long to measure the rate."
 )
 @json_option
 def status(lanes: tuple[str, ...], sample_s: float, *, as_json: bool) -> None:
