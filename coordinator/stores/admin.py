@@ -34,9 +34,9 @@ class LeaseState(Struct, frozen=True, kw_only=True):
 
 
 class LaneState(Struct, frozen=True, kw_only=True):
-    """What a lane's database says of it. `last_failed` is the latest failed one of the last `FAILED_AMONG`.
+    """The state of a lane in its database. `last_failed` is the latest failed one of the last `FAILED_AMONG`.
 
-    `outbox` is what waits to be sent, by target.
+    `outbox` has the entries that wait to be sent, by target.
     """
 
     lease: LeaseState | None
@@ -47,9 +47,9 @@ class LaneState(Struct, frozen=True, kw_only=True):
 
 
 class LetterQuery(Struct, frozen=True, kw_only=True):
-    """Which dead letters are meant: those for which all holds that is given.
+    """Chooses dead letters: those that match every given field.
 
-    `since` counts, `until` does not. `contains` are bytes of the arguments.
+    `since` is included, `until` is not. `contains` are bytes of the arguments.
     """
 
     target: str | None = None
@@ -63,7 +63,7 @@ class LetterQuery(Struct, frozen=True, kw_only=True):
 
 
 class LetterSummary(Struct, frozen=True, kw_only=True):
-    """A dead letter without what may be large: its arguments and traceback."""
+    """A dead letter without its large parts, arguments and traceback."""
 
     id: int
     target: str
@@ -79,7 +79,7 @@ class LetterSummary(Struct, frozen=True, kw_only=True):
 
 
 class EmittedSummary(Struct, frozen=True, kw_only=True):
-    """An entry of the outbox without its arguments; `target` is to whom it goes."""
+    """An entry of the outbox without its arguments; `target` is its lane, or a service's effects."""
 
     id: int
     target: str
@@ -116,10 +116,10 @@ class LaneAdmin(Protocol):
         """The log entry of this command, or None while it is not settled."""
 
     def parked(self) -> list[ParkedCommand]:
-        """The commands that keep their keys waiting, and those that wait, in the order in which they came."""
+        """The failed commands that keep their keys waiting, and those that wait, in the order in which they came."""
 
     def letters(self, query: LetterQuery, after: int, limit: int) -> list[LetterSummary]:
-        """The first dead letters that are meant and have a higher number, in order."""
+        """The first dead letters that the query chooses and that have a higher number, in order."""
 
     def letter(self, number: int) -> DeadLetter | None:
         """The dead letter of this number, whole."""
@@ -128,21 +128,21 @@ class LaneAdmin(Protocol):
         """The first entries of the outbox with a higher number, for this target or for all, in order."""
 
     def backlog(self) -> list[Backlog]:
-        """What waits in the outbox, by target."""
+        """The entries that wait in the outbox, counted by target."""
 
     def pause(self, reason: str, now: datetime) -> LeaseState:
-        """Have the lane commit nothing from now on. A lane that never ran is paused before it starts."""
+        """Stop the lane from committing. A lane that never ran is paused before it starts."""
 
     def resume(self, now: datetime) -> str | None:
         """Let the lane go on; return the reason for which it was paused, None if it was not."""
 
     def accept_loss(self, sequence: int, now: datetime) -> int:
-        """Let the lane go on though commits are lost, if its database ends at this sequence; return where it ends."""
+        """Let the lane go on although commits are lost, if its database ends at this sequence; return where it ends."""
 
     def cancel(self, command_id: str, reason: str, now: datetime) -> LogEntry | None:
-        """See to it that the command is never applied; or return its log entry, if it is settled already.
+        """Keep the command from ever being applied; or return its log entry, if it is settled already.
 
-        Both in one transaction with the revision: there is no moment between looking and cancelling.
+        It looks and cancels in one transaction with the revision, so nothing can come between the two.
         """
 
     def settled_before(self, cutoff: datetime) -> int:

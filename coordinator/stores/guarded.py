@@ -1,4 +1,4 @@
-"""What the stores on a connection have in common: errors in the port's terms, and no use of a broken connection."""
+"""The base of the stores on a connection: errors in the port's terms, and no use of a broken connection."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ class GuardedStore(ABC):
     """The part of a store that its transactions use too."""
 
     title: ClassVar[str]
-    """Of its kind of database, for the texts of errors."""
+    """The name of its kind of database, for the texts of errors."""
 
     @abstractmethod
     def meaning(self, error: Exception) -> StoreError | None:
@@ -44,5 +44,5 @@ class GuardedStore(ABC):
 
     def _meaning_of_another(self, error: Exception) -> StoreError:
         text = f"{type(error).__name__}: {error}"
-        # If not the network's, it is of a row, whose values could not be sent.
+        # An error that is not the network's is about a row, whose values could not be sent.
         return StoreUnavailable(f"{self.title}: {text}") if isinstance(error, OSError) else BatchFault(text)

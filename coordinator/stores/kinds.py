@@ -1,6 +1,6 @@
-"""Which kind of database an address names, and what the framework asks of each kind.
+"""The kinds of database: how an address names one, and the port that each kind implements.
 
-A kind is a folder here. A process imports those of the addresses that it is given, and so one driver only.
+A kind is a folder here. A process imports only the kinds of its addresses, and so their drivers only.
 """
 
 from importlib import import_module
@@ -16,39 +16,40 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
     Database: TypeAlias = AsyncEngine | Documents
-    """What a gateway reads from."""
+    """The connections from which a gateway reads."""
 else:
-    # A lane does not load what gateways read with.
+    # A lane does not load the drivers with which gateways read.
     Database = Any
 
 
 class Kind(Protocol):
-    """A kind of database. What it opens connects on first use; its errors about an address are ConfigurationError.
+    """A kind of database. Everything that it opens connects on first use; its errors about an address are
+    ConfigurationError.
 
-    It makes its driver's arguments of an address in one place, for all of these, and refuses by name what it has none
-    for.
+    It turns an address into its driver's arguments in one place, for all of these, and refuses by name every option
+    without an argument.
     """
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """Whatever its readers and its migrations raise, but for those of ours and the network's."""
+        """The errors that its readers and its migrations raise, apart from ours and the network's."""
 
     def check_address(self, address: Address) -> None:
-        """Raise ConfigurationError that names what of an address it has no argument for."""
+        """Raise ConfigurationError, which names the part of the address that it has no argument for."""
 
     def open_store(self, address: Address, service: Service) -> Store:
-        """For the service's lane."""
+        """Open the store of the service's lane."""
 
     def open_admin(self, address: Address, lane: str) -> LaneAdmin:
-        """For the operator's commands."""
+        """Open the database for the operator's commands."""
 
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
-        """For reads by many at once, each of which takes no longer than this."""
+        """Open the database for concurrent reads, each of which may take no longer than this."""
 
     def migrate(self, service: Service, owner: Address, lane: Address, reader: Address | None) -> None:
-        """Bring the lane's tables and the service's to what this release needs.
+        """Bring the lane's tables and the service's to the schema that this release needs.
 
-        The lane's role may write them then, if it is not the one who migrates, and the reader's may read them.
+        Then the lane's role may write them, if it is another one than the migrating role, and the reader's may read.
         """
 
 
@@ -64,5 +65,5 @@ def kind_of(address: Address) -> Kind:
 
 
 def driver_errors() -> tuple[type[Exception], ...]:
-    """Those of all kinds that this process has used, and the network's."""
+    """The errors of all kinds that this process has used, and the network's."""
     return (OSError, *(error for kind in _used.values() for error in kind.errors))

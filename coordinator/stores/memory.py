@@ -24,7 +24,7 @@ class _Indexes(dict[type[Row], dict[str, dict[Any, int | str]]]):
 
 
 class MemoryDatabase:
-    """What several stores, the active consumer's and a standby's, share."""
+    """The database that several stores share, such as the active consumer's and a standby's."""
 
     def __init__(self) -> None:
         self.tables: defaultdict[type[Row], dict[int | str, Any]] = defaultdict(dict)
@@ -76,7 +76,7 @@ class MemoryStore:
 
 
 class MemoryTransaction:
-    """Implements `Transaction`; of a commit that is refused nothing is kept."""
+    """Implements `Transaction`; a refused commit keeps nothing."""
 
     def __init__(self, database: MemoryDatabase) -> None:
         self._database = database
@@ -135,7 +135,7 @@ class MemoryTransaction:
 
 
 def _write(database: MemoryDatabase, changes: Changes, journal: _Journal) -> None:
-    """Write the changes in place: a commit costs what it changes, however much there is. The journal undoes it."""
+    """Write the changes in place, so that a commit's cost depends on the changes only. The journal undoes them."""
     for row in chain.from_iterable(changes.deletes):
         _take_out(database, row, journal)
     for row in chain.from_iterable(changes.updates):

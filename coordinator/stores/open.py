@@ -1,4 +1,4 @@
-"""Which store serves which address."""
+"""Opens the store for an address."""
 
 from coordinator.runtime.addresses import parse_address
 from coordinator.service.service import Service

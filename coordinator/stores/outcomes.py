@@ -1,4 +1,4 @@
-"""What the log has of a command, as its outcome."""
+"""Turns a log entry into the command's outcome."""
 
 import msgspec
 

@@ -11,8 +11,8 @@ A store is used by one thread. Its errors say what became of the transaction, an
     └── StoreUnavailable    the database is away, or takes nothing, since a right, a table or space is missing; a
                             commit may or may not have happened
 
-A command is the culprit of a refusal only if its neighbours are committed without it. So what everything would meet
-alike is StoreUnavailable, which says what to do; and what may be either is BatchRefused: the lane finds out.
+A command is the culprit of a refusal only if its neighbours are committed without it. So an error that every batch
+would meet is StoreUnavailable, which says what to do. An error that may be either is BatchRefused: the lane finds out.
 
 After StoreUnavailable the lane renews its lease before anything else: that waits out an old COMMIT still under way, so
 that what the log says then is final.
@@ -42,18 +42,18 @@ class Refusal(StoreError):
 
 
 class BatchFault(Refusal):
-    """Raised for violated constraints, values of a wrong kind or out of range, and what the service's own rules in the
-    database refuse: a trigger, row-level security, a view's check option."""
+    """Raised for violated constraints, values of a wrong kind or out of range, and refusals of the service's own rules
+    in the database: a trigger, row-level security, a view's check option."""
 
 
 class BatchRefused(Refusal):
-    """Raised for whatever else a connected server refuses, unless it is sure to refuse every batch."""
+    """Raised for all other refusals of a connected server, unless it is sure to refuse every batch."""
 
 
 class Conflict(StoreError):
     """Raised for deadlocks, lock timeouts and serialization failures: rerunning the same batch may succeed.
 
-    One without end is looked into like a BatchRefused.
+    The lane treats one that does not end like a BatchRefused.
     """
 
 
@@ -62,17 +62,17 @@ class StoreUnavailable(StoreError):
 
 
 class NotAdmitted(StoreUnavailable):
-    """Raised where the server answers, and refuses this user, password, database or use of a table. At a start, waiting
-    is no use."""
+    """Raised when the server answers, and refuses this user, password, database or use of a table. A coordinator that
+    starts does not wait then."""
 
 
 class Lease(Struct, frozen=True):
     """The right to write: commits under `epoch` succeed until someone raises it. `sequence` is the last one settled.
 
     `revision` counts an operator's changes to the lane: a commit under an older one is Fenced too, and renewing the
-    lease shows what has changed. `paused` says why the lane must not go on, if it must not. `loss_accepted` is the
-    sequence at which an operator has seen the database end, and accepted that what came after it is lost. `holder` is
-    whoever raised the epoch last.
+    lease shows the change. `paused` is the reason why the lane must not go on, or None. `loss_accepted` is the sequence
+    with which an operator saw the database end, and accepted the loss of everything after it. `holder` is the process
+    that raised the epoch last.
     """
 
     epoch: int
@@ -84,7 +84,7 @@ class Lease(Struct, frozen=True):
 
 
 class Changes(Struct, frozen=True):
-    """What a batch leaves behind: each list holds the rows of one model. Applied in the order of the fields."""
+    """The changes of a batch: each list has the rows of one model. Applied in the order of the fields."""
 
     deletes: Sequence[Sequence[Row]]
     updates: Sequence[Sequence[Row]]
@@ -92,7 +92,7 @@ class Changes(Struct, frozen=True):
 
 
 class Read(Struct, frozen=True):
-    """The rows of `model` whose `column`, its key or a unique one, is among `values`, each of them once."""
+    """Reads the rows of `model` whose `column`, its key or a unique one, is among `values`, each row once."""
 
     model: type[Row]
     column: str
@@ -100,7 +100,7 @@ class Read(Struct, frozen=True):
 
 
 class Backlog(Struct, frozen=True):
-    """What waits in the outbox for one target: how many emitted commands, and since when."""
+    """The emitted commands that wait in the outbox for one target: how many, and since when."""
 
     target: str
     rows: int
@@ -111,18 +111,18 @@ class Transaction(Protocol):
     """One transaction. It sees what was committed before it began, and nobody else's changes after its fence."""
 
     def load(self, reads: Sequence[Read]) -> list[list[Any]]:
-        """For each read its rows, in any order; in one round trip, where the database can."""
+        """The rows of each read, in any order; in one round trip, if the database can."""
 
     def scan(
         self, model: type[R], limit: int, after: int | str | None = None, where: tuple[str, int | str] | None = None
     ) -> list[R]:
         """The first rows in order of their keys, or the first of those with a higher key.
 
-        With `where` only those with this value in this column, which an index by it and the key serves.
+        With `where` only those with this value in this column. An index on it and the key serves such a read.
         """
 
     def backlog(self) -> list[Backlog]:
-        """What waits in the outbox, by target."""
+        """The entries that wait in the outbox, counted by target."""
 
     def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
         """Check the lease's epoch by a write, count its sequence up to `sequence`, write the changes, and commit.
@@ -136,11 +136,11 @@ class Transaction(Protocol):
 
 @runtime_checkable
 class OnDisk(Protocol):
-    """A store whose database is a file of this machine's."""
+    """A store whose database is a file on this machine."""
 
     @property
     def path(self) -> Path | None:
-        """The file; None where the database is in memory."""
+        """The file; None if the database is in memory."""
 
 
 class Store(Protocol):
@@ -151,17 +151,17 @@ class Store(Protocol):
         transactions, in a database that serves no other lane and, with `must_sync`, syncs its commits to disk."""
 
     def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
-        """Raise the epoch above this one, and whoever's is there, once no transaction under that is in flight."""
+        """Raise the epoch above this one and the current one, once no transaction under the latter is in flight."""
 
     def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
-        """Raise the epoch if it still is `epoch`, likewise. Raises Fenced if it is not."""
+        """Raise the epoch in the same way if it still is `epoch`. Raises Fenced if it is not."""
 
     def current(self) -> Lease | None:
         """The lane's lease, whoever has it, by a read that sees every takeover that has returned; None: there is none
         yet. Between transactions only."""
 
     def begin(self) -> Transaction:
-        """Begin a transaction: whether the database is there may only show at the first read, or at the commit."""
+        """Begin a transaction. That the database is away may show only at the first read, or at the commit."""
 
     def close(self) -> None:
         """Close the connection; the next call opens another. Never raises."""

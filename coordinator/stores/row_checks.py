@@ -1,9 +1,9 @@
-"""What a row may hold, found out before the database is asked: kinds, ranges, widths, by the model and its table.
+"""Checks a row before the database is asked: kinds, ranges and widths of its values, by the model and its table.
 
 A value that the database would refuse fails the command that wrote it, at no cost to its neighbours, and on every store
-alike. What only the database knows, such as a constraint, it still finds out itself.
+alike. The database still checks the rules that only it knows, such as constraints.
 
-The check of a model is one expression, made once, of what its fields are: it is evaluated for every row written.
+The check of a model is one expression, made once from its fields, and evaluated for every row written.
 """
 
 import types
@@ -19,20 +19,20 @@ from coordinator.service.rows import Ref, Row
 from coordinator.stores import lane_tables
 
 INTEGER_BITS: Final = 64
-"""Of an integer that every database holds."""
+"""The range of an integer that every database can store."""
 
 _Check = Callable[[Row, Any], bool]
 _CHECKED = (int, str, bytes, datetime)
 _NAMES: Final = {"utc": UTC, "datetime": datetime}
-"""What the expressions use."""
+"""The names that the expressions use."""
 
 
 class InvalidRow(ValueError):
-    """Raised for a row that no database would take as it is; it names the column, and the kind of the value."""
+    """Raised for a row that no database would take; it names the column, and the kind of the value."""
 
 
 class _FieldCheck(Struct, frozen=True):
-    """What one field may hold; `kinds` is empty where that is left to the database."""
+    """The allowed values of one field; `kinds` is empty if the database has to check it."""
 
     name: str
     kinds: tuple[type, ...]
@@ -44,12 +44,12 @@ class _FieldCheck(Struct, frozen=True):
 
 
 class RowCheck:
-    """Of one model."""
+    """The check of one model's rows."""
 
     def __init__(self, model: type[Row], columns: Mapping[str, Column[Any]]) -> None:
         self._model = model
         self.is_the_lanes = issubclass(model, lane_tables.LANE_MODELS)
-        """Whether the model's rows are the lane's own, such as the log's."""
+        """Whether the model's rows are the lane's own, such as log entries."""
         hints = _hints(model)
         self._fields = [_field(name, hints.get(name, Any), columns.get(name)) for name in model.__struct_fields__]
         self._keys = {
@@ -65,12 +65,12 @@ class RowCheck:
             self._explain(row, None)
 
     def change(self, row: Row, before: Row) -> None:
-        """The same, but for the values that the row had before."""
+        """As `new`, but the values that the row had before are accepted."""
         if not self._is_change_sound(row, before):
             self._explain(row, before)
 
     def key(self, column: str, value: object) -> None:
-        """Raises InvalidRow unless rows can be found by such a value in this column."""
+        """Raises InvalidRow unless rows can be found by this value in this column."""
         is_sound = self.is_key_sound.get(column)
         if is_sound is not None and is_sound(value):
             return
@@ -93,21 +93,21 @@ class RowCheck:
 
 
 class RowChecks:
-    """Those of one service's models and of the lane's own, each made when it is first needed."""
+    """The checks of one service's models and of the lane's own, each made when it is first needed."""
 
     def __init__(self, metadata: MetaData | None = None) -> None:
         self._metadata = metadata
         self._known: dict[type[Row], RowCheck] = {}
 
     def of(self, model: type[Row]) -> RowCheck:
-        """Raises InvalidRow for what is no model, or has no table where the service's database has tables."""
+        """Raises InvalidRow for a class that is no model, or has no table in a database with tables."""
         known = self._known.get(model)
         if known is None:
             known = self._known[model] = self._made(model)
         return known
 
     def reference(self, ref: Ref[Row]) -> None:
-        """Raises an error of any kind for what is no reference by which a row can be read."""
+        """Raises an error of any kind for a reference by which no row can be read."""
         known = self._known.get(ref.model)
         is_sound = None if known is None else known.is_key_sound.get(ref.column)
         if is_sound is None or not is_sound(ref.value):
@@ -125,7 +125,7 @@ class RowChecks:
 
 
 def _hints(model: type[Row]) -> dict[str, Any]:
-    """The annotations of the fields; nothing of a model whose names cannot be found from where it stands."""
+    """The annotations of the fields; empty for a model whose annotations name what its module does not have."""
     try:
         return get_type_hints(model, include_extras=True)
     except NameError:
@@ -150,7 +150,7 @@ def _field(name: str, hint: Any, column: Column[Any] | None) -> _FieldCheck:
 
 
 def _is_ascii(kind: String) -> bool:
-    """Whether one of the databases takes nothing else in this column."""
+    """Whether one of the databases takes only ASCII in this column."""
     variants = getattr(kind, "_variant_mapping", {})
     return any("ascii" in (getattr(variant, "collation", None) or "") for variant in (kind, *variants.values()))
 
@@ -174,7 +174,7 @@ def _kinds(hint: Any) -> tuple[tuple[type, ...], bool]:
 
 
 def _compiled(fields: list[_FieldCheck], *, is_compared: bool) -> _Check:
-    """One expression for all fields: what it does not find to be sound at once, `_problem` looks at closely."""
+    """One expression for all fields. `_problem` looks closely at a value that it does not accept at once."""
     parts: list[str] = []
     for field in fields:
         if not field.kinds:
@@ -213,7 +213,7 @@ def _sound(field: _FieldCheck, kind: type) -> str:
 
 
 class _KindWords:
-    """How a kind of value is called in messages."""
+    """The name of a kind of value in messages."""
 
     names: ClassVar[dict[type, str]] = {
         int: "an integer",
@@ -224,7 +224,7 @@ class _KindWords:
 
 
 def _problem(field: _FieldCheck, value: object) -> str | None:  # noqa: PLR0911  # one return for each kind of problem
-    """What is wrong with a value; None: nothing."""
+    """The fault of a value; None: it has none."""
     if value is None:
         return None if field.is_optional else "it is None, and must not be"
     if not field.kinds:
