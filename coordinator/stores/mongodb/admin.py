@@ -1,4 +1,4 @@
-"""What an operator's commands ask of a lane's database, on MongoDB."""
+"""The operator's view of a lane's database on MongoDB."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -135,7 +135,7 @@ class MongoAdmin:
         return lease
 
     def resume(self, now: datetime) -> str | None:
-        # What changes nothing must not have the lane renew its lease.
+        # A command that changes nothing must not make the lane renew its lease.
         with self._translated():
             lease = self._database[LEASE_TABLE].find_one({"_id": self._lane})
         if lease is None or lease.get("paused") is None:
@@ -223,12 +223,12 @@ class MongoAdmin:
         self._client.close()
 
     def _with_letters(self, command_ids: Sequence[str]) -> set[str]:
-        """Those of failed commands whose letters are still there."""
+        """The entries of failed commands whose letters are still there."""
         letters = self._database[DeadLetter.table].find({"source": {"$in": list(command_ids)}}, {"source": 1})
         return {letter["source"] for letter in letters}
 
     def _replayed(self, command_ids: Sequence[str]) -> set[str]:
-        """Those whose replay is in the log, which bears an id that is made of theirs."""
+        """The entries whose replay is in the log, under an id that is derived from theirs."""
         by_replay = {replay_command_id(command_id): command_id for command_id in command_ids}
         found = self._log.find({"_id": {"$in": list(by_replay)}}, {"_id": 1})
         return {by_replay[document["_id"]] for document in found}
@@ -250,7 +250,7 @@ class MongoAdmin:
         return None if document is None else row_of_document(LogEntry, document)
 
     def _changing(self, transact: Callable[[ClientSession], T], now: datetime) -> T:
-        """What a transaction returns that counts the revision up."""
+        """Run a transaction that counts the revision up; return its result."""
 
         def begin(session: ClientSession) -> T:
             # This write comes first: it takes the lease, so that no batch commits beside what follows.

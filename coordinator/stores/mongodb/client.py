@@ -1,4 +1,4 @@
-"""The connections of lanes and operators: what is acknowledged to them a majority has on disk."""
+"""The connections of lanes and operators: a write is acknowledged when a majority has it on disk."""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -18,7 +18,7 @@ _NAMESPACE_EXISTS = 48
 
 
 def make_collections(service: Service, address: Address) -> None:
-    """Make those that are missing, and their indexes."""
+    """Create the missing collections and indexes."""
     client: MongoClient[Document] = MongoClient(**connection_of(address), serverSelectionTimeoutMS=_CONNECT_TIMEOUT_MS)
     try:
         database = client[address.database]
@@ -47,7 +47,7 @@ def _make_unique(collection: Collection[Document], model: type[Row], column: str
     has_value = {column: {"$gte": "" if is_text else -(2**63)}}
     collection.create_index(column, unique=True, name=f"{name}_values", partialFilterExpression=has_value)
     if name in collection.index_information():
-        # Of earlier releases. The other one is there by now: there is no moment without.
+        # An index of earlier releases. The new one exists already, so there is no moment without an index.
         collection.drop_index(name)
 
 

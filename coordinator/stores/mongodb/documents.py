@@ -1,4 +1,4 @@
-"""Rows as documents: the fields bear the names of the model's, but for the key, which is `_id`."""
+"""Rows as documents: the fields have the names of the model's, except for the key, which is `_id`."""
 
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -9,7 +9,7 @@ from coordinator.stores.port import BatchFault
 from coordinator.stores.times import utc
 
 LEVELS_MAX: Final = 100
-"""Of documents and arrays within each other, the row among them:
+"""The most levels of documents and arrays within each other, the row included:
 https://www.mongodb.com/docs/manual/reference/limits/."""
 
 Document: TypeAlias = dict[str, Any]
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Documents: TypeAlias = AsyncDatabase[Document]
 else:
-    # Whoever names it in an annotation does not load pymongo.
+    # A module that names it in an annotation does not load pymongo.
     Documents = Any
 
 
@@ -32,8 +32,8 @@ def row_of_document(model: type[R], document: Document) -> R:
 def document_of(row: Row) -> Document:
     """The MongoDB document of a row.
 
-    Raises BatchFault for one with more levels than MongoDB takes: the driver sends what Python's stack has room for,
-    and a server may answer with an error of no certain reason.
+    Raises BatchFault for one with more levels than MongoDB takes: the driver sends as many levels as Python's stack has
+    room for, and the reason in a server's answer may be uncertain.
     """
     document = msgspec.structs.asdict(row)
     for name, value in document.items():

@@ -19,7 +19,7 @@ _OURS: Final = frozenset(
     }
 )
 _AS_WE_DO: Final = {"w": "majority", "journal": "true", "j": "true"}
-"""Options that many addresses have, and which may only say what the coordinator does anyway."""
+"""Options that many addresses have, and that may only repeat what the coordinator does in any case."""
 _FILES: Final = ("tlscafile", "tlscertificatekeyfile", "tlscrlfile")
 _NOT_IN_NAMES: Final = frozenset('/\\. "$')
 
@@ -74,7 +74,7 @@ def _check_together(found: dict[str, Any]) -> None:
 def _check(name: str, option: str) -> None:
     try:
         with warnings.catch_warnings():
-            # What pymongo does not know it would pass over.
+            # pymongo would ignore an option that it does not know.
             warnings.simplefilter("error")
             uri_parser.split_options(option, validate=True, warn=False)
     except (PyMongoError, Warning, ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""What MongoDB's errors mean to a lane, by their code and labels."""
+"""Translates MongoDB's errors for a lane, by their code and labels."""
 
 from typing import Final
 

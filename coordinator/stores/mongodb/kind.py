@@ -1,4 +1,4 @@
-"""MongoDB, as the framework asks for it."""
+"""MongoDB as a kind of database."""
 
 from typing import ClassVar
 
@@ -37,7 +37,7 @@ class _MongoKind:
         return MongoAdmin(address, lane)
 
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
-        """By majority: what a read shows can no longer be rolled back."""
+        """Reads by majority, so that nothing that a read shows can be rolled back."""
         client: AsyncMongoClient[Document] = AsyncMongoClient(
             **connection_of(address),
             tz_aware=True,
@@ -49,7 +49,7 @@ class _MongoKind:
         return client[address.database]
 
     def migrate(self, service: Service, owner: Address, lane: Address, reader: Address | None) -> None:  # noqa: ARG002
-        """Rights are its administrator's to give."""
+        """Gives no rights, which is the administrator's work here."""
         from coordinator.stores.mongodb.collections import make_collections
 
         make_collections(service, owner)

@@ -113,7 +113,7 @@ class MongoStore(GuardedStore):
             session = self._session
             if session is None:
                 session = self._session = database.client.start_session(causal_consistency=True)
-                # Whoever takes over must find the session of this epoch's transactions, also after a reconnection.
+                # A successor must find the session of this epoch's transactions, also after a reconnection.
                 database[LEASE_TABLE].update_one(
                     {"_id": self._lane, "epoch": self._epoch}, {"$set": {"session": session.session_id["id"]}}
                 )

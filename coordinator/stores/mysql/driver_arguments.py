@@ -17,8 +17,8 @@ OURS: Final = frozenset({"autocommit", "init_command", "connect_timeout", "read_
 def connection_of(address: Address) -> dict[str, Any]:
     """PyMySQL's arguments. Raises ConfigurationError, which names an option that has none.
 
-    With an option for TLS there is no connection without; with none, TLS is taken where the server offers it, and
-    nobody's certificate is checked.
+    With an option for TLS there is no connection without TLS. Without such an option TLS is used if the server offers
+    it, and no certificate is checked.
     """
     address.check_options(SUPPORTED, OURS)
     host = address.one_host()
@@ -58,7 +58,7 @@ def reading_connection_of(address: Address) -> dict[str, Any]:
 
 
 def _unverified() -> ssl.SSLContext:
-    """TLS with whoever answers."""
+    """TLS without a check of the server's certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -94,7 +94,7 @@ def _context(address: Address, flags: dict[str, bool | None]) -> ssl.SSLContext:
     context.check_hostname = bool(flags["ssl_verify_identity"])
     context.verify_mode = ssl.CERT_REQUIRED if is_verified else ssl.CERT_NONE
     if certificate is not None:
-        # Never asked for at a terminal.
+        # Otherwise OpenSSL would ask for it at a terminal.
         password = address.option("ssl_key_password") or ""
         try:
             context.load_cert_chain(certificate, key, password=password)

@@ -1,4 +1,4 @@
-"""What the errors of MySQL and MariaDB mean to a lane, by their number.
+"""Translates the errors of MySQL and MariaDB for a lane, by their number.
 
 Messages come in the server's language; the names of tables and columns in them do not.
 """
@@ -19,7 +19,7 @@ _CONFLICTS: Final = {
     3101,  # a member of the group was faster
     3572,  # a lock that was not to be waited for
 }
-# What a value, a constraint or a rule of the service's own causes; pymysql's classes are wider than that.
+# Errors that a value, a constraint or a rule of the service's own causes; pymysql's classes are wider.
 _FAULTS: Final = {
     ER.DUP_KEY,
     ER.DUP_ENTRY,
@@ -64,18 +64,18 @@ _SIGNALED: Final = "45"
 
 
 def depends_on_more(error: pymysql.MySQLError) -> bool:
-    """Whether the number alone does not tell: a trigger's SIGNAL can choose any, and its statements raise any."""
+    """Whether the number alone is no proof: a trigger's SIGNAL can choose any, and its statements can raise any."""
     number = _number(error)
     return number in _CONFLICTS or number in _OUTAGES or number in _SCHEMA
 
 
 def is_signaled(state: str) -> bool:
-    """Whether an error of this SQLSTATE is one that SIGNAL raised, whatever number it was given."""
+    """Whether SIGNAL raised an error of this SQLSTATE, under any number."""
     return state.startswith(_SIGNALED)
 
 
 def is_of_schema(error: BaseException) -> bool:
-    """Whether a table or column is said to be missing."""
+    """Whether the error says that a table or column is missing."""
     return isinstance(error, pymysql.MySQLError) and _number(error) in _SCHEMA
 
 

@@ -1,4 +1,4 @@
-"""MySQL and MariaDB, as the framework asks for them."""
+"""MySQL and MariaDB as a kind of database."""
 
 import hashlib
 import re

@@ -11,7 +11,7 @@ _END_TIMEOUT_S: Final = 1.0
 
 
 class ReadingConnection(Connection):  # type: ignore[misc]  # aiomysql has no types
-    """One that stays without TLS only where that was allowed: aiomysql asks for it, and goes on without."""
+    """A connection that refuses to go on without TLS unless that is allowed; aiomysql itself would go on."""
 
     def __init__(self, *, requires_tls: bool = False, **arguments: Any) -> None:
         super().__init__(**arguments)
@@ -30,7 +30,7 @@ class ReadingConnection(Connection):  # type: ignore[misc]  # aiomysql has no ty
             raise
 
     async def ensure_closed(self) -> None:
-        """Take leave, and return once the connection is gone: aiomysql would leave the end of TLS to the loop."""
+        """End the session, and return once the connection is gone: aiomysql would leave the end of TLS to the loop."""
         writer = self._writer
         await super().ensure_closed()
         if writer is None:

@@ -22,7 +22,7 @@ INSERT_ROWS: Final = 125
 """In one statement: so many that the server is busy with it while the next is written. An UPDATE takes all of its rows,
 since for each statement the server makes a table of what is given, which costs more than that saves."""
 STATEMENT_CHARACTERS_MAX: Final = 1_000_000
-"""Of rows in one statement. Servers take packets of 16 MiB and more, unless they are told otherwise."""
+"""The most bytes of rows in one statement. Servers take packets of 16 MiB and more by default."""
 
 _Writer = Callable[[Any], str]
 
@@ -88,7 +88,7 @@ class MysqlStatements:
 
 
 def _in_statements(opening: str, rows: Iterator[str], between: str, ending: str, rows_max: int) -> Iterator[str]:
-    """All rows, in statements of so many at most that are not too long; a row that is has one for itself."""
+    """All rows, in statements with a limit on their rows and bytes; a row above the limit has one for itself."""
     while given := list(islice(rows, rows_max)):
         waiting = [given]
         while waiting:
@@ -125,7 +125,7 @@ def _bytes(value: bytes | None) -> str:
 
 @lru_cache(maxsize=16)  # the rows of a batch have one
 def _time(value: datetime | None) -> str:
-    # Of nothing else: what a text holds must never stand in a statement as it is.
+    # For no other type: a text must never be in a statement without escapes.
     return "NULL" if value is None else f"'{datetime.astimezone(value, UTC).replace(tzinfo=None)}'"
 
 

@@ -235,7 +235,7 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
             raise StoreUnavailable(str(meaning)) if isinstance(meaning, BatchRefused) else meaning from error
 
     def _meaning_of_trigger(self, error: pymysql.MySQLError) -> Refusal | None:
-        """What the number of an error does not tell, the server does, on the same connection if there still is one."""
+        """Ask the server about an error whose number is no proof, on the same connection if there still is one."""
         try:
             with self._connection.cursor() as cursor:
                 cursor.execute(_STATE)
@@ -271,7 +271,7 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
         return written
 
     def _queries(self, changes: Changes) -> Iterator[tuple[str, bool]]:
-        """Each with whether it has to write all of its rows: what is to be deleted may be gone."""
+        """The statements, each with whether it must write all of its rows: a row to delete may be gone."""
         for rows in changes.deletes:
             yield self._store.statements[type(rows[0])].delete(rows), False
         for rows in changes.updates:

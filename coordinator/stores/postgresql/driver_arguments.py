@@ -35,7 +35,7 @@ _SESSION_OURS: Final = frozenset(
         *("enable_seqscan", "enable_hashjoin", "enable_mergejoin"),
     }
 )
-"""What one of our processes or another sets for its session."""
+"""Parameters that one of our processes sets for its session."""
 _SETTING: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_.-]*)=(.*)", re.DOTALL)
 _WORD: Final = re.compile(r"(?:\\.|[^\\\s])+", re.DOTALL)
 
@@ -62,7 +62,7 @@ def connection_of(address: Address) -> dict[str, Any]:
 
 
 def session_of(address: Address) -> dict[str, str]:
-    """What the address's `options` set for a session. Raises ConfigurationError."""
+    """The parameters that the address's `options` set for a session. Raises ConfigurationError."""
     words = _WORD.findall(address.option("options") or "")
     found: dict[str, str] = {}
     while words:
@@ -97,7 +97,7 @@ def with_session(connection: Mapping[str, Any], parameters: Mapping[str, str | i
 
 
 def _escaped(value: str) -> str:
-    """A value among libpq's options, which are apart by spaces."""
+    """A value within libpq's options, which are separated by spaces."""
     return re.sub(r"([\\\s])", r"\\\1", value)
 
 

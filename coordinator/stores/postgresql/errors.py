@@ -1,7 +1,7 @@
-"""What PostgreSQL's errors mean to a lane: by their SQLSTATE, and by where in the server they come from.
+"""Translates PostgreSQL's errors for a lane, by their SQLSTATE and by their place in the server.
 
-Messages come in the server's language, so nothing here reads them. `context` is there for an error within a function,
-such as a trigger's; `source_function` names the server's own function.
+Messages come in the server's language, so nothing here reads them. An error within a function, such as a trigger's,
+has a `context`; `source_function` names the server's own function.
 """
 
 import re
@@ -17,17 +17,17 @@ POOLER: Final = (
 )
 
 _CONFLICTS: Final = {"40001", "40P01", "55P03"}  # serialization failure, deadlock, lock not available
-# Data, integrity, check options, limits, and what the service's own triggers and functions raise.
+# Data, integrity, check options, limits, and the exceptions of the service's own triggers and functions.
 _FAULT_CLASSES: Final = {"21", "22", "23", "27", "2F", "38", "39", "44", "54", "P0", "09"}
-# Connection, plans and statements made for what is no more, authorization, resources, operators, the server itself.
+# Connection, plans and statements that are out of date, authorization, resources, operators, the server itself.
 _OUTAGE_CLASSES: Final = {"08", "0A", "25", "26", "40", "53", "57", "58", "F0"}
 _NOT_ADMITTED: Final = {"28", "3D"}  # authorization, no such database
-# libpq tells no SQLSTATE of a connection that is refused. In another language the refusal is taken for an outage.
+# libpq gives no SQLSTATE for a refused connection. A refusal in another language counts as an outage.
 _REFUSED_LOGIN: Final = re.compile(
     r"FATAL: +(password authentication failed|no pg_hba\.conf entry|(role|database) \".*\" does not exist)"
     r"|no password supplied"
 )
-# What a pooler says of what a lane sets for its session; PostgreSQL itself takes it.
+# A pooler's answers to the parameters that a lane sets for its session; PostgreSQL itself takes them.
 _POOLED: Final = re.compile(r"unsupported startup parameter|unrecognized startup parameter")
 _QUERY_CANCELED: Final = "57014"
 _NO_RIGHT: Final = "42501"
@@ -38,7 +38,7 @@ _POLICY: Final = "ExecWithCheckOptions"
 
 
 def is_of_schema(error: BaseException) -> bool:
-    """Whether a table, a column or a schema is said to be missing."""
+    """Whether the error says that a table, a column or a schema is missing."""
     return isinstance(error, psycopg.Error) and error.sqlstate in _SCHEMA
 
 
@@ -65,7 +65,7 @@ def translated(error: psycopg.Error) -> StoreError:  # noqa: PLR0911  # one retu
 
 
 def _of_no_server(error: psycopg.Error, text: str) -> StoreError:
-    """The driver's own: it got no connection or lost it, or could not send what a row holds."""
+    """The driver's own error: it got no connection, lost it, or could not send a row's value."""
     if isinstance(error, psycopg.DataError | psycopg.NotSupportedError | psycopg.ProgrammingError):
         return BatchFault(text)
     if _POOLED.search(text):

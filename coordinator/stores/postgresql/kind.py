@@ -1,4 +1,4 @@
-"""PostgreSQL, as the framework asks for it."""
+"""PostgreSQL as a kind of database."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,8 +32,8 @@ class _Postgresql(Dialect):
         return connection_of(address)
 
     def reading_connection(self, address: Address) -> dict[str, Any]:
-        """Nothing that stays on the server, where PgBouncer may give each transaction another session: no statement is
-        prepared, and no parameter set but those of the address. A read that takes too long is cancelled by the gateway.
+        """Leave nothing on the server, where PgBouncer may give each transaction another session: prepare no statement,
+        and set only the address's parameters. The gateway cancels a read that takes too long.
         """
         return {**connection_of(address), "prepare_threshold": None}
 
@@ -63,7 +63,7 @@ class _Postgresql(Dialect):
         if exists is None:
             _run(connection, "CREATE ROLE %I LOGIN PASSWORD %L", name, _verifier(connection, role))
             if not writes:
-                # The server's own limit, should the gateway not be there any more to cancel a read.
+                # The server's own limit, in case the gateway is gone and cannot cancel a read.
                 _run(connection, "ALTER ROLE %I SET statement_timeout = %L", name, f"{READ_TIMEOUT_S}s")
         schema = connection.execute(text("SELECT current_schema()")).scalar()
         if schema is None:
@@ -80,13 +80,13 @@ class _Postgresql(Dialect):
 
 
 def _run(connection: Connection, statement: str, *values: str) -> None:
-    """The server puts the names (`%I`) and texts (`%L`) in, and the driver then takes no % of theirs for its own."""
+    """A statement into which the server puts names (`%I`) and texts (`%L`); the driver does not interpret their %."""
     written = connection.execute(select(func.format(statement, *values))).scalar_one()
     connection.exec_driver_sql(written, execution_options={"no_parameters": True})
 
 
 def _verifier(connection: Connection, role: Address) -> str:
-    """What the server keeps of a password: so that the password itself is in no log of statements."""
+    """The form in which the server stores a password, so that no log of statements has the password itself."""
     driver: Any = connection.connection.driver_connection
     made: bytes = driver.pgconn.encrypt_password((role.plain_password or "").encode(), str(role.user).encode())
     return made.decode()

@@ -70,8 +70,8 @@ def parameter(value: int | str) -> bytes:
 def _whole(statement: str, table: TableOf) -> bytes:
     """The statement, refused unless it writes `$2` rows: a trigger, or row-level security, may drop some silently.
 
-    Within the transaction, as the fence is: the counts in the server's answers come with the commit. What is no number
-    is the error, and says what is wrong.
+    The check is within the transaction, as the fence is: the counts in the server's answers come only with the commit.
+    A cast of a text that is no number raises the error, and the text says what is wrong.
     """
     found = f"'wrote ' || count(*) || ' of ' || $2::bigint || ' rows of {table.name}'"
     check = f"(CASE count(*) WHEN $2::bigint THEN '1' ELSE {found} END)::integer"

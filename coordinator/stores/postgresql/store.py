@@ -56,7 +56,7 @@ _FENCE = f"""
     ) SELECT 1 / count(*) FROM current_lease
 """.encode()  # noqa: S608  # a constant of ours
 _LEASE_TIMEOUT = f"SET LOCAL lock_timeout = {LEASE_TIMEOUT_MS}".encode()
-# Whoever was stopped before the end of its pipeline is `active`: no timeout of idle transactions ends it.
+# A client that was stopped before the end of its pipeline is `active`: no timeout of idle transactions ends it.
 _END_STUCK = b"""
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = %s AND pid <> pg_backend_pid()

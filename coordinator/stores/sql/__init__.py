@@ -1,1 +1,1 @@
-"""What the kinds of SQL database have in common."""
+"""The parts that all kinds of SQL database share."""

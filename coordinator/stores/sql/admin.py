@@ -1,4 +1,4 @@
-"""What an operator's commands ask of a lane's database, on every kind of SQL database."""
+"""The operator's view of a lane's database, on every kind of SQL database."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,7 +127,7 @@ class SqlAdmin:
         return lease
 
     def resume(self, now: datetime) -> str | None:
-        # What changes nothing must not have the lane renew its lease.
+        # A command that changes nothing must not make the lane renew its lease.
         with self._transaction() as connection:
             lease = _lease_of(connection, self._lane)
         if lease is None or lease.paused is None:
@@ -267,7 +267,7 @@ def _open(dialect: Dialect, address: Address) -> Engine:
 
 
 def _replayed(connection: Connection, old: ColumnElement[bool]) -> list[str]:
-    """Those of some entries whose replay is in the log, which bears an id that is made of theirs."""
+    """The given entries whose replay is in the log, under an id that is derived from theirs."""
     failed = connection.execute(select(_LOG.c.command_id).where(old, _LOG.c.status == "failed")).scalars()
     by_replay = {replay_command_id(command_id): command_id for command_id in failed}
     found = select(_LOG.c.command_id).where(_LOG.c.command_id.in_(list(by_replay)))

@@ -1,4 +1,4 @@
-"""How a kind of SQL database differs from the others, wherever it is not its lane that writes."""
+"""The differences between the kinds of SQL database, apart from the stores of their lanes."""
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
@@ -15,18 +15,18 @@ CONNECT_TIMEOUT_S = 5
 
 
 class Dialect(ABC):
-    """One of SQLAlchemy's, with what it does not know."""
+    """A dialect of SQLAlchemy's, with the knowledge that SQLAlchemy lacks."""
 
     driver: ClassVar[str]
     """SQLAlchemy's name of the dialect and its driver: for operators and migrations."""
     reading_driver: ClassVar[str | None]
-    """The same of the asynchronous one, for gateways; None: no gateway reads such a database."""
+    """SQLAlchemy's name of the asynchronous one, for gateways; None: no gateway reads such a database."""
     admin_isolation: ClassVar[str | None] = "READ COMMITTED"
-    """Of an operator's transactions; None: there is but one."""
+    """The isolation of an operator's transactions; None: the database has only one."""
 
     @abstractmethod
     def open_store(self, address: Address, service: Service) -> Store:
-        """For the service's lane."""
+        """Open the store of the service's lane."""
 
     @abstractmethod
     def connection(self, address: Address) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class Dialect(ABC):
         return self.connection(address)
 
     def limited(self, connection: dict[str, Any], lock_timeout_s: int) -> dict[str, Any]:  # noqa: ARG002
-        """The same arguments, where a statement waits no longer than this for a row that is locked."""
+        """These arguments, changed so that a statement waits no longer than this for a locked row."""
         return connection
 
     @abstractmethod
@@ -46,7 +46,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
-        """Where within bytes others are, from 1; 0: nowhere."""
+        """The position of bytes within other bytes, from 1; 0: they are not there."""
 
     def alone(self, connection: Connection, database: str) -> AbstractContextManager[None]:  # noqa: ARG002
         """One migration of a database at a time; others wait."""
@@ -64,14 +64,14 @@ class Dialect(ABC):
         lock_timeout_s: int | None = None,
         **options: Any,
     ) -> Engine:
-        """For operators and migrations. What SQLAlchemy is given as an address names the driver only.
+        """An engine for operators and migrations. The address that SQLAlchemy gets names the driver only.
 
         Raises ConfigurationError.
         """
         arguments = self.connection(address) | {"connect_timeout": connect_timeout_s}
         if lock_timeout_s is not None:
             arguments = self.limited(arguments, lock_timeout_s)
-        # Its errors would show the parameters of a statement, and so what rows hold.
+        # Its errors would show the parameters of a statement, and so the values of rows.
         return create_engine(URL.create(self.driver), connect_args=arguments, hide_parameters=True, **options)
 
     def reading(self, address: Address, connect_timeout_s: int) -> tuple[URL, dict[str, Any]]:

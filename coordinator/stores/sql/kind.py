@@ -1,4 +1,4 @@
-"""What the kinds of SQL database have in common, by way of SQLAlchemy."""
+"""The base of the kinds of SQL database, on SQLAlchemy."""
 
 from typing import ClassVar
 

@@ -44,7 +44,7 @@ class Schema:
         self._known: dict[type[Row], TableOf] = {}
         tables = [table for each in self._metadata for table in each.tables.values()]
         self.names = frozenset(table.name for table in tables).union(*(table.columns.keys() for table in tables))
-        """Of all tables and their columns."""
+        """The names of all tables and columns."""
 
     @property
     def used(self) -> Collection[TableOf]:
@@ -63,7 +63,7 @@ class Schema:
 
 
 class ByModel(dict[type[Row], T]):
-    """What is made of each model's table, once, when it is first asked for."""
+    """Values made from the tables of models, each once, when it is first asked for."""
 
     def __init__(self, schema: Schema, make: Callable[[TableOf], T]) -> None:
         super().__init__()

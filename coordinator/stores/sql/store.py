@@ -1,6 +1,6 @@
-"""What the stores on SQL have in common: the schema's check, the lease, and a connection that is opened when needed.
+"""The base of the stores on SQL: the schema's check, the lease, and a connection that is opened when needed.
 
-A store says how its driver connects and runs a statement, and where its server's SQL is another.
+A store says how its driver connects and runs a statement, and where its server's SQL differs.
 """
 
 from abc import ABC, abstractmethod
@@ -23,7 +23,7 @@ FENCE = (
     "WHERE lane = %s AND epoch = %s AND sequence = %s AND revision = %s"
 )
 BACKLOG = f"SELECT lane, COUNT(*), MIN(created_at) FROM {OutboxEntry.table} GROUP BY lane"  # noqa: S608
-"""What waits in the outbox, by target."""
+"""Counts the entries that wait in the outbox, by target."""
 
 _OTHER_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noqa: S608
 _LEASE_ROWS = TableOf(
@@ -144,10 +144,10 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
 
     @abstractmethod
     def _missing(self, table: TableOf) -> str | None:
-        """What the server says where this table, or a column of it, is missing."""
+        """The server's message if this table, or a column of it, is missing."""
 
     def _explained_writes(self, table: TableOf) -> Sequence[str]:  # noqa: ARG002
-        """Statements that write a table: of what this role may not run there is no plan. Empty: there are no roles."""
+        """Statements that write a table: the server plans none that this role may not run. Empty: it has no roles."""
         return ()
 
     def _explain(self, statement: str) -> None:
@@ -163,7 +163,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
     def _raise_epoch(self, connection: C, statement: str, arguments: Sequence[Any]) -> tuple[Any, ...] | None:  # noqa: ARG002
         """Run a statement that raises the epoch, and return the lease as it is then; None if it raised none.
 
-        On a server, it does not wait for long for whoever has the lease row locked.
+        On a server, it waits only briefly for a connection that has the lease row locked.
         """
         return self.first_row(f"{statement} RETURNING {_LEASE_COLUMNS}", arguments)
 
@@ -177,7 +177,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         """Raise the epoch: wait for a transaction that has passed its fence, but not for ever.
 
         A consumer that was stopped, or cut off, before its COMMIT would hold the row's lock for as long as the server
-        keeps its connection. So whoever waits too long ends that, and is to try again.
+        keeps its connection. So a consumer that waits too long ends that connection, and has to try again.
         """
         with self.guarded():
             connection = self.connection()
@@ -194,7 +194,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
 
 
 def writes(table: TableOf, quote: str) -> Sequence[str]:
-    """Whatever a lane does to a table but reading it."""
+    """Every way in which a lane changes a table."""
     name, key = f"{quote}{table.name}{quote}", f"{quote}{table.key}{quote}"
     columns = ", ".join(f"{quote}{column}{quote}" for column in table.columns)
     return (

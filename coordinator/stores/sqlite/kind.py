@@ -1,4 +1,4 @@
-"""SQLite, as the framework asks for it."""
+"""SQLite as a kind of database."""
 
 from typing import Any, ClassVar
 
