@@ -41,7 +41,7 @@ from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.outbox_watch import left_in_outbox, marker_id
 
 WAIT_S = 30.0
-"""How long `issue` waits for an outcome where nobody says how long."""
+"""How long `issue` waits for an outcome by default."""
 
 log = structlog.get_logger("inprocess")
 
@@ -61,11 +61,11 @@ class InProcessWrites:
         directory: Path | None = None,
         queue_bytes_max: int = QUEUE_BYTES_MAX,
     ) -> None:
-        """`targets` are the lanes and effects that there are anywhere; None: nobody here knows them all.
+        """`targets` are all lanes and effects of the system; None: they are not known here.
 
-        In `directory` is what is accepted and not settled, a file for each lane. None: beside its database where that
-        is an SQLite file, and for others nowhere; then a command is safe only once it has its outcome, and `issue`
-        raises OutcomeUnknown instead of CommandPending.
+        `directory` holds a file for each lane, with the accepted commands that are not settled. None: the file is
+        beside the lane's database if that is an SQLite file, and other lanes have none. Without a file a command is
+        safe only once it has its outcome, and `issue` raises OutcomeUnknown instead of CommandPending.
         """
         self._settings = settings or LaneSettings()
         self._services = services
@@ -75,7 +75,7 @@ class InProcessWrites:
         self._opened: list[Effects] = []
         self._on_settled: dict[tuple[str, int], Callable[[], object]] = {}
         self._under_way: set[tuple[str, int]] = set()
-        """Of the lanes' outboxes, what is in another's queue: a lane whose lease was in doubt emits it again."""
+        """Outbox entries that are in another lane's queue already: a lane whose lease was in doubt emits them again."""
         self._lanes = {
             service.name: _LocalLane(
                 self, service, stores[service.name], self._settings, clock, targets, directory, queue_bytes_max
@@ -89,7 +89,7 @@ class InProcessWrites:
 
     @property
     def connected(self) -> bool:
-        """Whether every lane of this process takes commands, and gets on with them."""
+        """Whether every lane of this process takes commands, and applies them."""
         return not self.unready_reason
 
     @property
@@ -102,7 +102,7 @@ class InProcessWrites:
         return any(lane.pending(command_id) for lane in self._lanes.values())
 
     async def start(self) -> None:
-        """Run the lanes. Raises ConfigurationError where another process has a lane's journal."""
+        """Run the lanes. Raises ConfigurationError if another process has a lane's journal."""
         self._loop = asyncio.get_running_loop()
         try:
             for service in self._services:
@@ -120,7 +120,7 @@ class InProcessWrites:
             raise
 
     async def wait_connected(self, timeout_s: float) -> None:  # noqa: ARG002
-        """There is nothing to wait for: its lanes run once it is started, or are lost for good."""
+        """Return at once: its lanes run once it is started, or are lost for good."""
         if not self.connected:
             raise BrokerUnavailable(self.unready_reason)
 
@@ -202,13 +202,13 @@ class InProcessWrites:
         self._under_way.discard(key)
 
     def _put(self, local: "_LocalLane", message: CommandMessage, on_settled: Callable[[], object]) -> None:
-        """Hand to a lane what the system says; `on_settled` is called by the lane's thread."""
+        """Hand a command of the system's to a lane, whose thread calls `on_settled`."""
         with local.numbering:
             number = local.queue.put(message, is_bounded=False)
             self._on_settled[local.name, number] = on_settled
 
     def _work(self, service: str, effects: Effects) -> None:
-        """Have the effects of a service carried out."""
+        """Carry out the effects of a service."""
         self._opened.append(effects)
         settings = self._effect_settings
         transport = self._effects[effects_key(service)] = LocalEffects(service, settings.concurrency, self._bring)
@@ -216,7 +216,7 @@ class InProcessWrites:
         self._workers.append(asyncio.create_task(worker.run(asyncio.Event()), name=f"effects of {service}"))
 
     async def _bring(self, lane: str, message: CommandMessage) -> None:
-        """Bring what came of an effect to its lane. Return once it is settled there."""
+        """Bring the result of an effect to its lane. Return once it is settled there."""
         loop = asyncio.get_running_loop()
         settled = asyncio.Event()
         local = self._lanes.get(lane)
@@ -227,7 +227,7 @@ class InProcessWrites:
         await settled.wait()
 
     def reply(self, lane: "_LocalLane", settlement: Settlement) -> None:
-        """Give outcomes to those who wait for them. Called by a lane's thread."""
+        """Give outcomes to the issuers that wait for them. Called by a lane's thread."""
         with lane.numbering:
             settled = [self._on_settled.pop((lane.name, tag), None) for tag in settlement.tags]
         for on_settled in filter(None, settled):
@@ -243,7 +243,7 @@ class InProcessWrites:
                 waiting.outcome.set_result(reply.outcomes[0])
 
     def lost(self, lane: str, reason: str) -> None:
-        """A lane is run here no more: whoever waits for it learns nothing else. Called by its thread."""
+        """Fail every issuer that waits for a lane that this process has lost. Called by the lane's thread."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._fail_waiting, lane, reason)
 
@@ -255,7 +255,7 @@ class InProcessWrites:
 
 
 async def _safe(queue: LocalQueue, number: int, message: CommandMessage, outcome: "asyncio.Future[Outcome]") -> None:
-    """Return once a crash does not lose it, or once it is settled. Raises OutcomeUnknown if it cannot be made safe."""
+    """Return once no crash can lose it, or once it is settled. Raises OutcomeUnknown if it cannot be made safe."""
     accepting = asyncio.ensure_future(queue.accept(number, message))
     changes: set[asyncio.Future[Any]] = {accepting, outcome}
     try:
@@ -268,7 +268,7 @@ async def _safe(queue: LocalQueue, number: int, message: CommandMessage, outcome
 
 
 class _Issuer(NamedTuple):
-    """Somebody who waits for the outcome of a command that was handed to a lane."""
+    """An issuer that waits for the outcome of a command that was handed to a lane."""
 
     lane: str
     command_id: str
@@ -291,9 +291,9 @@ class _LocalLane:
     ) -> None:
         self.name = service.name
         self.lost_reason: str | None = None
-        """Why this process runs the lane no more; None: it does."""
+        """The reason why this process has lost the lane; None: it runs it."""
         self.numbering = threading.Lock()
-        """Held while what is put into the queue gets its number, and that is noted."""
+        """Held while a command that is put into the queue gets its number, and the number is noted."""
         self._writes = writes
         self._store = store
         self._directory = directory
@@ -316,7 +316,7 @@ class _LocalLane:
 
     @property
     def unready_reason(self) -> str | None:
-        """Why its commands are not safe, or do not get their outcomes; None: they are, and do."""
+        """The reason why its commands are not safe, or do not get their outcomes; None: they are, and do."""
         if self.lost_reason is not None or self._queue is None or self._lane_thread is None:
             return self.lost_reason
         suspended = self._lane_thread.suspended_reason
@@ -326,7 +326,7 @@ class _LocalLane:
         return self._queue is not None and self._queue.pending(command_id)
 
     def open(self) -> None:
-        """Have the queue, with what was accepted before. Raises ConfigurationError."""
+        """Open the queue, with the commands accepted before. Raises ConfigurationError."""
         self._queue = LocalQueue(
             self.name,
             self._inbox,
@@ -338,7 +338,7 @@ class _LocalLane:
         )
 
     def deliver(self) -> None:
-        """Have the queue deliver: what was accepted before comes first. Raises ConfigurationError."""
+        """Let the queue deliver: the commands accepted before come first. Raises ConfigurationError."""
         lane_thread = LaneThread(self.name, self._lane, self._inbox, self.queue, self._projection, self._settings)
         self.queue.start(lane_thread.confirm_emitted)
         self._lane_thread = lane_thread
@@ -351,8 +351,8 @@ class _LocalLane:
             left = left_in_outbox(self._store)
             oldest_id = new_command_id() if left is None else left.oldest_id
             if oldest_id is not None:
-                # With a delivery the lane takes over, and so publishes what the process before it left. If the database
-                # is away there may be something: the lane waits for it.
+                # A delivery makes the lane take over, and so publish the entries that the process before left. If the
+                # database is away there may be some: the lane waits for it.
                 self.queue.wake(marker_id(oldest_id))
             if self._lane_thread is not None:
                 self._lane_thread.run()

@@ -23,7 +23,8 @@ from coordinator.worker.lease_proof import LaneLeaseProof
 KEEP_EVERY_S = 1.0
 WATCH_EVERY_S = 5.0
 DEPOSED_S = 60.0
-"""Nothing of a channel that was lost is worth a try: wait for the transport's next one."""
+"""The wait after another consumer has taken the lane over: deliveries of this channel are void, so there is nothing to
+try until the transport has its next channel."""
 
 
 class Take(Struct, frozen=True):
@@ -136,7 +137,7 @@ class LaneLoop:
             self._keep_now_and_then(channel)
 
     def _due_in_s(self, channel: int) -> float | None:
-        """When there is something to do even if no delivery arrives."""
+        """The time until there is work to do even if no delivery arrives."""
         if self._sweeps_again:
             return 0.0
         due_in_s = [] if (early_in_s := self._lane.due_in_s(channel)) is None else [early_in_s]
