@@ -4,7 +4,7 @@ A lane that gets messages of strangers from a broker checks them again (`decodin
 the outcome.
 """
 
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import msgspec
 
@@ -12,8 +12,10 @@ from coordinator.protocol.fields import ID, OPTIONS, TYPE
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import is_system_id
+from coordinator.service.options import Origin
 
 _check_id, _check_type = ID.form.check, TYPE.form.check
+_ORIGINS: Final = get_args(Origin)
 _CHECKS: Final = tuple((field.attribute, field.form.check, field) for field in OPTIONS)
 
 
@@ -31,6 +33,10 @@ def issuable(message: CommandMessage) -> CommandMessage:
         raise InvalidCommand(text, code="reserved_command_id", field=ID.attribute)
     if _check_type(message.type) is None:
         raise _invalid("missing_command_type", TYPE.attribute, TYPE.form.words, message.type)
+    if type(message.arguments) is not bytes:
+        raise _invalid("invalid_arguments", "arguments", "bytes of JSON text", message.arguments)
+    if message.origin not in _ORIGINS or message.defect is not None:
+        raise _invalid("invalid_header", "origin", "public or system, of a command without a defect", message.origin)
     if (message.publisher is None) != (message.publisher_seq is None):
         raise InvalidCommand("publisher and publisher_seq belong together", code="invalid_header", field="publisher")
     changes: dict[str, Any] = {} if command_id == message.command_id else {ID.attribute: command_id}

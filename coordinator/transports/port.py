@@ -42,6 +42,7 @@ class Carrier(Protocol):
     def keep(self, channel: int, mark: Mark) -> None:
         """Keep how far the lane has come, for its next process: apart from its database, and on disk if there is one.
 
+        If that cannot be done at once, it is tried until it is done: an idle lane has nothing newer to keep.
         A process gets it through its inbox, before the first delivery of a channel.
         """
 

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, NoReturn, Self
+from uuid import uuid4
 
 import structlog
 
@@ -84,6 +85,9 @@ class InProcessWrites:
             if service.name in stores
         }
         self._waiting: dict[str, _Issuer] = {}
+        # A lane writes down to whom it owes the outcome of a command that waits for its key: the next process must not
+        # take that for one of its own.
+        self._name = uuid4().hex
         self._issued = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -166,7 +170,7 @@ class InProcessWrites:
         if local.lost_reason is not None:
             raise BrokerUnavailable(local.lost_reason)
         self._issued += 1
-        correlation_id = str(self._issued)
+        correlation_id = f"{self._name}.{self._issued}"
         outcome: asyncio.Future[Outcome] = self._loop.create_future()
         self._waiting[correlation_id] = _Issuer(lane, message.command_id or "", outcome)
         try:

@@ -22,7 +22,7 @@ from coordinator.transports.rabbitmq.writes import RabbitWrites
 from tests.support.consuming import InboxConsuming, settlement
 from tests.support.servers import Environment, quorum_queues_are_noted
 from tests.support.system import wait_until
-from tests.support.transport_contract import COMMAND_BYTES, TransportContract
+from tests.support.transport_contract import COMMAND_BYTES, WITHIN_S, TransportContract, command
 
 ROOM = 5
 
@@ -119,3 +119,21 @@ class TestRabbitMQ(TransportContract):
     ) -> AsyncIterator[RabbitTransporting]:
         async with AsyncExitStack() as stack:
             yield RabbitTransporting(server_environment, native_servers, stack)
+
+    async def test_a_mark_outlives_the_loss_of_the_connections_that_were_to_carry_it(
+        self, transporting: RabbitTransporting
+    ) -> None:
+        """The lane is idle then, and no next mark makes good for it."""
+        mark = Mark(sequence=7, epoch=2, series={"accounts": 4})
+        async with asyncio.timeout(6 * WITHIN_S):
+            await transporting.publish(command(1))
+            first = await transporting.consumer()
+            taken = await first.take(1)
+            await first.settle(taken)
+            broker = transporting._servers.rabbitmq
+            await asyncio.to_thread(wait_until, lambda: quorum_queues_are_noted(broker), "the queue is noted")
+            await asyncio.to_thread(broker.kill)
+            first.consumer.keep(first.channel, mark)
+            await asyncio.to_thread(broker.start)
+            while await first._kept() != [mark]:  # noqa: ASYNC110  # the broker offers no event
+                await asyncio.sleep(0.05)

@@ -8,21 +8,22 @@ from datetime import timedelta
 import pytest
 
 from coordinator.client.writes import WriteOptions, execute
-from coordinator.lane.control import ReplayLetter
+from coordinator.lane.control import Release, ReplayLetter
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command
-from coordinator.service.errors import BrokerUnavailable, CommandPending, InvalidCommand, OutcomeUnknown
+from coordinator.service.errors import BrokerUnavailable, CommandFailed, CommandPending, InvalidCommand, OutcomeUnknown
 from coordinator.service.ids import new_command_id, system_command_id
+from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import Call, EffectHandler, EffectRetry, GivenUp
 from coordinator.service.rows import R
 from coordinator.service.service import Service
-from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry
+from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry, ParkedCommand
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import StoreUnavailable, Transaction
-from coordinator.worker.inprocess import InProcessWrites
+from coordinator.worker.inprocess import InProcessWrites, _Issuer
 from tests.support.courier import Courier, Parcel, ParcelResult, SendParcel, TakeAway, service_of
-from tests.support.ledger import LEDGER, Account, Forward, OpenAccount
+from tests.support.ledger import LEDGER, Account, Deposit, Forward, Fragile, OpenAccount, Remark
 from tests.support.store_contract import NOW
 from tests.support.system import wait_until
 
@@ -115,6 +116,38 @@ async def test_a_standby_takes_an_effect_that_another_process_was_handed_for_one
     repeated = {call.key: call.is_repeated for call in successor.calls}
     assert repeated.pop(courier.keys[0])
     assert list(repeated.values()) == [False]
+
+
+async def test_an_outcome_that_the_process_before_owed_is_nobody_s_here() -> None:
+    """It is of a command that waited for its key. Each process counts those who wait from 1."""
+    database = MemoryDatabase()
+    async with writes_on(database, LEDGER) as writes:
+        await execute(writes, OpenAccount(owner="a"), Account, WriteOptions())
+        await execute(writes, OpenAccount(owner="b"), Account, WriteOptions())
+        await execute(writes, Remark(id=1, note="broken"), Account, WriteOptions())
+        with pytest.raises(CommandFailed):
+            await execute(writes, Fragile(id=1, amount=1), Account, WriteOptions())
+        with pytest.raises(CommandPending):
+            await execute(writes, Deposit(id=1, amount=2), Account, WriteOptions(wait_s=0.01))
+        (failed,) = [row for row in rows(database, ParkedCommand) if row.error_code is not None]
+    async with writes_on(database, LEDGER) as writes:
+        told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        for number in range(10):
+            for name in (str(number), f"{writes._name}.{number}"):
+                writes._waiting[name] = _Issuer(LEDGER.name, new_command_id(), told)
+        writes._issued = 10
+        release = Release(ordering_key=failed.ordering_key, command_id=failed.command_id)
+        await writes.issue(LEDGER.name, order(release), None)
+        await until(lambda: not rows(database, ParkedCommand))
+        await execute(writes, OpenAccount(owner="c"), Account, WriteOptions())
+        assert [row.balance for row in rows(database, Account)] == [2, 0, 0]
+        assert not told.done()
+
+
+def order(command: Command) -> CommandMessage:
+    return CommandMessage(
+        command_id=new_command_id(), type=command.type, arguments=command.arguments(), origin="system"
+    )
 
 
 async def test_a_lane_that_is_elsewhere_is_an_error() -> None:

@@ -27,6 +27,8 @@ WRONG: list[tuple[str, Any, str]] = [
     *(("deadline_ms", wrong, "invalid_header") for wrong in (-1, 1 << 63, 0.5)),
     *(("expected_version", wrong, "invalid_header") for wrong in (-1, 1 << 63, True)),
     ("continuation", "nowhere", "invalid_header"),
+    ("arguments", "{}", "invalid_arguments"),
+    ("origin", "elsewhere", "invalid_header"),
     ("publisher", "a", "invalid_header"),
 ]
 

@@ -14,6 +14,7 @@ import pytest
 from msgspec import structs
 
 import coordinator.transports.inprocess.queue as queue_module
+from coordinator.lane.high_water import Mark
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import ConfigurationError, OutcomeUnknown
 from coordinator.transports.inbox import Inbox
@@ -163,6 +164,7 @@ class Failing(MemoryJournal):
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.in_it: set[int] = set()
+        self.kept: Mark | None = None
         self.attempts = 0
 
     def write(self, added: Sequence[tuple[int, bytes]], removed: Sequence[int]) -> None:
@@ -171,6 +173,12 @@ class Failing(MemoryJournal):
             raise self.error
         self.in_it |= {number for number, _ in added}
         self.in_it -= set(removed)
+
+    def keep(self, mark: Mark) -> None:
+        self.attempts += 1
+        if self.error is not None:
+            raise self.error
+        self.kept = mark
 
 
 class Slow(Failing):
@@ -255,6 +263,19 @@ async def test_what_is_settled_before_it_is_written_does_not_stay_in_the_journal
         journal.goes_on.set()
         await asyncio.gather(*accepted)
     assert journal.in_it == set()
+
+
+async def test_a_mark_that_could_not_be_kept_is_kept_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle lane has nothing newer to keep."""
+    monkeypatch.setattr(queue_module, "RETRY_S", 0.01)
+    journal = Failing()
+    async with started(journal) as lane:
+        journal.error = JournalUnavailable("the disk is full")
+        await asyncio.to_thread(lane.queue.keep, 1, Mark(sequence=7))
+        tried = journal.attempts
+        await until(lambda: journal.attempts > tried)
+        journal.error = None
+        await until(lambda: journal.kept == Mark(sequence=7))
 
 
 async def test_a_command_that_cannot_be_encoded_fails_alone() -> None:

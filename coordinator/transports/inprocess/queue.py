@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 import structlog
@@ -91,6 +92,11 @@ class LocalQueue:
         """Of these none is in `_adding`: a removal is never written ahead of what it removes."""
         self._writing: asyncio.Task[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
+        self._keeping = threading.Lock()
+        self._mark: Mark | None = None
+        """The newest, until it is on disk."""
+        self._is_mark_late = False
+        self._late: asyncio.Task[None] | None = None
         self.failure: Exception | None = None
         self.unready_reason: str | None = None
         """Why nothing can be made safe; None: it can."""
@@ -163,11 +169,10 @@ class LocalQueue:
         self._on_emitted(entries)
 
     def keep(self, channel: int, mark: Mark) -> None:  # noqa: ARG002  # there is one only
-        if self._journal is not None:
-            try:
-                self._journal.keep(mark)
-            except JournalUnavailable as error:
-                log.error("journal_unavailable", lane=self._lane, reason=str(error))  # a traceback would add nothing
+        self._mark = mark
+        if not self._keep_mark() and self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: the process ends
+                self._loop.call_soon_threadsafe(self._keep_mark_later)
 
     def confirm_emitted(self, entries: Sequence[OutboxEntry]) -> None:
         """Note that these are settled in the lanes to which they were sent."""
@@ -206,7 +211,11 @@ class LocalQueue:
             await self._writing
             if self._retry is not None:
                 self._retry.cancel()
+        if self._late is not None:
+            self._late.cancel()
+            await asyncio.gather(self._late, return_exceptions=True)
         if self._journal is not None:
+            await asyncio.to_thread(self._keep_mark)
             await asyncio.to_thread(self._journal.close)
 
     def _deliver(
@@ -243,6 +252,31 @@ class LocalQueue:
                 else:
                     self._removing.append(number)
             self._write_soon()
+
+    def _keep_mark(self) -> bool:
+        """Whether the newest mark is on disk. Called by the lane's thread, and another."""
+        with self._keeping:
+            if self._mark is None or self._journal is None:
+                return True
+            try:
+                self._journal.keep(self._mark)
+            except JournalUnavailable as error:
+                if not self._is_mark_late:
+                    log.error("journal_unavailable", lane=self._lane, reason=str(error))  # it says it all
+                self._is_mark_late = True
+                return False
+            self._mark, self._is_mark_late = None, False
+            return True
+
+    def _keep_mark_later(self) -> None:
+        if self._late is None or self._late.done():
+            self._late = asyncio.create_task(self._keep_mark_again(), name=f"mark of {self._lane}")
+
+    async def _keep_mark_again(self) -> None:
+        while True:
+            await asyncio.sleep(RETRY_S)
+            if await asyncio.to_thread(self._keep_mark):
+                return
 
     def _write_soon(self) -> None:
         if self.failure is None and (self._writing is None or self._writing.done()):

@@ -37,7 +37,7 @@ from coordinator.transports.rabbitmq.acknowledgements import Acknowledgements
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
-from coordinator.transports.rabbitmq.marks import read_mark, send_mark
+from coordinator.transports.rabbitmq.marks import KeptMark, read_mark
 from coordinator.transports.rabbitmq.not_sent import NotSent
 from coordinator.transports.rabbitmq.properties import command_properties, outcome_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
@@ -84,6 +84,7 @@ class LaneConsumer:
         # must not hold up the system's own messages.
         self._outcomes = Publisher(broker, f"{holder} outcomes", ("",), answers=True)
         self._not_sent = NotSent(lane)
+        self._mark = KeptMark(self._publisher, lane)
         self._emitted = EmittedCommands(self._publisher, self._emitted_are_confirmed, broker.reconnect_delay_s)
         self._reconnecting = Reconnecting(f"{holder} consume", broker)
         self._connection: AmqpConnection | None = None
@@ -169,6 +170,7 @@ class LaneConsumer:
                 await self._flush_acknowledgements()
         finally:
             self._emitted.stop()
+            self._mark.stop()
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -201,6 +203,7 @@ class LaneConsumer:
                 await channel.declare_effects(self._lane, self._broker.queue_bytes_max)
             await channel.call(channel.raw.basic_qos, prefetch_count=self._settings.prefetch)
             await self._wait_for_outcomes(connection)
+            await self._mark.make_good(connection)
             channel_number = self._inbox.begin_channel()
             self._is_active.clear()
             self._first = []
@@ -216,6 +219,7 @@ class LaneConsumer:
             return await asyncio.shield(connection.lost)
         finally:
             self._channel = None
+            self._mark.stop()
             await connection.end()
 
     async def _wait_for_outcomes(self, connection: AmqpConnection) -> None:
@@ -364,7 +368,7 @@ class LaneConsumer:
     def _send_mark(self, channel_number: int, mark: Mark) -> None:
         # If the channel is gone, its successor knows better.
         if channel_number == self._channel_number:
-            send_mark(self._outcomes, self._lane, mark)
+            self._mark.keep(mark)
 
     def _emitted_are_confirmed(self, entries: Sequence[OutboxEntry]) -> None:
         self._on_emitted_confirmed(entries)

@@ -1,5 +1,9 @@
 """How RabbitMQ keeps how far a lane has come: in a queue of one message, the newest."""
 
+import asyncio
+from functools import partial
+from time import monotonic
+
 import structlog
 
 from coordinator.lane.high_water import Mark, decode_mark, encode_mark
@@ -7,6 +11,9 @@ from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.properties import mark_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import mark_queue_name
+
+RETRY_S = 5.0
+WARNED_EVERY_S = 60.0
 
 log = structlog.get_logger("consumer")
 
@@ -24,6 +31,71 @@ async def read_mark(connection: AmqpConnection, lane: str) -> Mark | None:
     return mark
 
 
-def send_mark(publisher: Publisher, lane: str, mark: Mark) -> None:
-    """Replace the mark, without a confirm: the next one follows soon."""
-    publisher.send(mark_queue_name(lane), mark_properties(), encode_mark(mark))
+class KeptMark:
+    """The mark of one lane, which is sent until the broker has it. Used within the loop of its publisher.
+
+    An idle lane has no next mark that would make good for a lost one. One is under way at a time, so that none is
+    overtaken by an older one.
+    """
+
+    def __init__(self, publisher: Publisher, lane: str) -> None:
+        self._publisher = publisher
+        self._lane = lane
+        self._wanted: Mark | None = None
+        """The newest, until it is known to be kept."""
+        self._under_way: asyncio.Future[None] | None = None
+        self._retry: asyncio.TimerHandle | None = None
+        self._warned_at_s: float | None = None
+
+    def keep(self, mark: Mark) -> None:
+        """Replace the mark."""
+        self._wanted = mark
+        if self._under_way is None:
+            self._send()
+
+    def stop(self) -> None:
+        """Send nothing more: another consumer may have the lane now, and know better."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.cancel()
+        if self._retry is not None:
+            self._retry.cancel()
+
+    async def make_good(self, connection: AmqpConnection) -> None:
+        """After `stop`: if a mark may be lost, and the kept one is lower, keep it. Raises as `AmqpChannel.call`."""
+        wanted = self._wanted
+        if wanted is None:
+            return
+        found = await read_mark(connection, self._lane)
+        if found is None or found.sequence < wanted.sequence:
+            self.keep(wanted)
+        else:
+            self._wanted = None
+
+    def _send(self) -> None:
+        mark = self._wanted
+        if mark is None:
+            return
+        if self._retry is not None:
+            self._retry.cancel()
+        self._under_way = self._publisher.publish("", mark_queue_name(self._lane), mark_properties(), encode_mark(mark))
+        self._under_way.add_done_callback(partial(self._on_done, mark))
+
+    def _on_done(self, mark: Mark, confirm: "asyncio.Future[None]") -> None:
+        if self._under_way is not confirm:
+            return
+        self._under_way = None
+        error = confirm.exception()
+        if error is not None:
+            self._warn(error)
+            self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._send)
+        elif self._wanted is mark:
+            self._wanted = None
+        else:
+            self._send()
+
+    def _warn(self, error: BaseException) -> None:
+        now_s = monotonic()
+        if self._warned_at_s is None or now_s - self._warned_at_s >= WARNED_EVERY_S:
+            self._warned_at_s = now_s
+            log.warning("mark_not_kept", lane=self._lane, reason=str(error))

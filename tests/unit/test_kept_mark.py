@@ -1,0 +1,98 @@
+"""A lane's mark is sent until the broker has it: an idle lane has no next one."""
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+
+from coordinator.lane.high_water import Mark, decode_mark
+from coordinator.service.errors import BrokerUnavailable
+from coordinator.transports.rabbitmq import marks
+from coordinator.transports.rabbitmq.amqp import AmqpConnection
+from coordinator.transports.rabbitmq.marks import KeptMark
+from coordinator.transports.rabbitmq.publisher import Publisher
+
+NO_CONNECTION = cast("AmqpConnection", None)
+
+
+class Confirming:
+    """A publisher whose broker answers when a test says so."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[Mark, asyncio.Future[None]]] = []
+
+    def publish(self, exchange: str, routing_key: str, properties: Any, body: bytes) -> "asyncio.Future[None]":
+        del properties
+        assert (exchange, routing_key) == ("", "writes.ledger.mark")
+        confirm: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.sent.append((decode_mark(body), confirm))
+        return confirm
+
+    @property
+    def sequences(self) -> list[int]:
+        return [mark.sequence for mark, _ in self.sent]
+
+    async def answer(self, error: Exception | None = None) -> None:
+        _, confirm = self.sent[-1]
+        if error is None:
+            confirm.set_result(None)
+        else:
+            confirm.set_exception(error)
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def publisher(monkeypatch: pytest.MonkeyPatch) -> Confirming:
+    monkeypatch.setattr(marks, "RETRY_S", 0.0)
+    return Confirming()
+
+
+@pytest.fixture
+async def kept(publisher: Confirming) -> KeptMark:
+    return KeptMark(cast("Publisher", publisher), "ledger")
+
+
+async def turns() -> None:
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+
+async def test_one_that_was_not_taken_is_sent_again(publisher: Confirming, kept: KeptMark) -> None:
+    kept.keep(Mark(sequence=1))
+    await publisher.answer(BrokerUnavailable("the broker is away"))
+    await turns()
+    assert publisher.sequences == [1, 1]
+    await publisher.answer()
+    await turns()
+    assert publisher.sequences == [1, 1]
+
+
+async def test_the_newest_follows_the_one_under_way(publisher: Confirming, kept: KeptMark) -> None:
+    for sequence in (1, 2, 3):
+        kept.keep(Mark(sequence=sequence))
+    assert publisher.sequences == [1]
+    await publisher.answer()
+    await publisher.answer()
+    assert publisher.sequences == [1, 3]
+
+
+@pytest.mark.parametrize(("found", "sent"), [(None, [4, 4]), (3, [4, 4]), (4, [4]), (9, [4])])
+async def test_after_the_channel_it_takes_no_newer_one_s_place(
+    publisher: Confirming, kept: KeptMark, monkeypatch: pytest.MonkeyPatch, found: int | None, sent: list[int]
+) -> None:
+    async def read_mark(*_: object) -> Mark | None:
+        return None if found is None else Mark(sequence=found)
+
+    monkeypatch.setattr(marks, "read_mark", read_mark)
+    kept.keep(Mark(sequence=4))
+    kept.stop()
+    await turns()
+    assert publisher.sent[-1][1].cancelled()
+    await kept.make_good(NO_CONNECTION)
+    assert publisher.sequences == sent
+    if len(sent) == 1:
+        await kept.make_good(NO_CONNECTION)
+    else:
+        await publisher.answer()
+        await kept.make_good(NO_CONNECTION)
+    assert publisher.sequences == sent
