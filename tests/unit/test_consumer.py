@@ -19,8 +19,9 @@ from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.rabbitmq import acknowledgements, not_sent
 from coordinator.transports.rabbitmq.acknowledgements import Acknowledgements
-from coordinator.transports.rabbitmq.consumer import REPLY_BYTES_MAX, LaneConsumer, bodies_of
+from coordinator.transports.rabbitmq.consumer import LaneConsumer
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
+from coordinator.transports.rabbitmq.replies import REPLY_BYTES_MAX, bodies_of
 from tests.support.store_contract import NOW
 
 WITHIN_S = 10.0
@@ -97,7 +98,7 @@ class Consumer(LaneConsumer):
         super().__init__("ledger", BrokerSettings(), self.inbox, settings=LaneSettings(), holder="test")
         self._loop.close()
         self._loop = asyncio.get_running_loop()
-        self._publisher = self._outcomes = self._connection = self._channel = broker
+        self._publisher = self._outcomes = self._replies._publisher = self._connection = self._channel = broker
         self._emitted = EmittedCommands(broker, self._emitted_are_confirmed, 1.0)
         self._channel_number = CHANNEL_NUMBER
         self._acknowledgements = Acknowledgements(broker.raw, prefetch)
@@ -196,7 +197,7 @@ async def test_an_outcome_for_a_queue_of_ours_is_not_sent(broker: FakeBroker) ->
         with capture_logs() as logs:
             for reply_to in ("writes.users", "effects.payments", "amq.rabbitmq.trace", "amq.rabbitmq.reply-to"):
                 outcome = Outcome(command_id="c", type="t", status="applied", sequence=1)
-                consumer._send_replies([Reply(reply_to, None, packed=False, outcomes=[outcome])])
+                consumer._replies.send([Reply(reply_to, None, packed=False, outcomes=[outcome])])
     assert not [done for done in broker.did if done[0] == "outcome"]
     assert [line["times"] for line in logs if line["event"] == "outcome_not_sent"] == [1]
 

@@ -11,8 +11,7 @@ letters: those that the broker let expire, and the letters of older releases.
 
 import asyncio
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -21,15 +20,13 @@ import pika
 import structlog
 
 from coordinator.lane.control import Marker
-from coordinator.lane.delivery import Delivery, Reply, Settlement
+from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.high_water import Mark
-from coordinator.protocol.outcomes import encode_outcome, encode_outcomes
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, CoordinatorError
 from coordinator.service.ids import new_command_id
-from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
@@ -39,19 +36,16 @@ from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
 from coordinator.transports.rabbitmq.marks import KeptMark, read_mark
 from coordinator.transports.rabbitmq.not_sent import NotSent
-from coordinator.transports.rabbitmq.properties import command_properties, outcome_properties
+from coordinator.transports.rabbitmq.properties import command_properties
 from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.reconnecting import Reconnecting
+from coordinator.transports.rabbitmq.replies import Replies
 from coordinator.transports.rabbitmq.topology import (
     SYSTEM_EXCHANGE,
     dead_queue_name,
     queue_name,
-    takes_outcomes,
 )
 
-REPLY_OUTCOMES_MAX = 500
-REPLY_BYTES_MAX = 1 << 20
-"""The most bytes of packed outcomes: the broker ends a connection that sends too large a message."""
 DEAD_PREFETCH = 50
 OUTCOMES_WAIT_S = 10.0
 
@@ -83,7 +77,7 @@ class LaneConsumer:
         # Outcomes go through the default exchange, to queues that strangers name: the broker's reaction to such a name
         # must not hold up the system's own messages.
         self._outcomes = Publisher(broker, f"{holder} outcomes", ("",), answers=True)
-        self._not_sent = NotSent(lane)
+        self._replies = Replies(self._outcomes, NotSent(lane))
         self._mark = KeptMark(self._publisher, lane)
         self._emitted = EmittedCommands(self._publisher, self._emitted_are_confirmed, broker.reconnect_delay_s)
         self._reconnecting = Reconnecting(f"{holder} consume", broker)
@@ -317,7 +311,7 @@ class LaneConsumer:
     def _carry_out(self, channel_number: int, settlement: Settlement) -> None:
         """Carry out a settlement; outcomes first, since clients wait for them."""
         try:
-            self._send_replies(settlement.replies)
+            self._replies.send(settlement.replies)
             self._emitted.withdraw(settlement.withdrawn)
             self._emitted.publish(settlement.emitted)
             acknowledgements = self._acknowledgements
@@ -343,28 +337,6 @@ class LaneConsumer:
             except (CoordinatorError, TimeoutError):
                 log.warning("acknowledgements_unsure", lane=self._lane)
 
-    def _send_replies(self, replies: Sequence[Reply]) -> None:
-        """Send outcomes once and without a confirm: a client that misses one finds it in the command log."""
-        packs: defaultdict[str, list[Reply]] = defaultdict(list)
-        for reply in replies:
-            if reply.packed:
-                packs[reply.reply_to].append(reply)
-                continue
-            for outcome in reply.outcomes:
-                self._send_reply(reply.reply_to, reply.correlation_id, encode_outcome(outcome), is_pack=False)
-        for reply_to, several in packs.items():
-            outcomes = [outcome for reply in several for outcome in reply.outcomes]
-            # With several messages, the ids tell to which each outcome belongs.
-            correlation_id = several[0].correlation_id if len(several) == 1 else None
-            for start in range(0, len(outcomes), REPLY_OUTCOMES_MAX):
-                for body in bodies_of(outcomes[start : start + REPLY_OUTCOMES_MAX]):
-                    self._send_reply(reply_to, correlation_id, body, is_pack=True)
-
-    def _send_reply(self, reply_to: str, correlation_id: str | None, body: bytes, *, is_pack: bool) -> None:
-        properties = outcome_properties(correlation_id, is_pack=is_pack)
-        if not (takes_outcomes(reply_to) and self._outcomes.send(reply_to, properties, body)):
-            self._not_sent.count(reply_to)
-
     def _send_mark(self, channel_number: int, mark: Mark) -> None:
         # If the channel is gone, its successor knows better.
         if channel_number == self._channel_number:
@@ -383,17 +355,6 @@ class LaneConsumer:
     def _abort(self, channel_number: int) -> None:
         if channel_number == self._channel_number and self._connection is not None:
             self._connection.abort()
-
-
-def bodies_of(outcomes: list[Outcome]) -> Iterator[bytes]:
-    """Outcomes as bodies of messages, as few as their size allows."""
-    body = encode_outcomes(outcomes)
-    if len(body) <= REPLY_BYTES_MAX or len(outcomes) == 1:
-        yield body
-    else:
-        half = len(outcomes) // 2
-        yield from bodies_of(outcomes[:half])
-        yield from bodies_of(outcomes[half:])
 
 
 def _ignore(_: Sequence[OutboxEntry]) -> None:
