@@ -188,8 +188,11 @@ def _verified(request: web.Request, payload: bytes) -> ProviderEvent | None:
     settings = request.app[STRIPE]
     if settings.webhook_secret is None or not settings.webhook_secret.get_secret_value():
         raise WebhooksNotConfigured("events cannot be checked without STRIPE_WEBHOOK_SECRET, which is unset")
+    signatures = request.headers.getall("Stripe-Signature", ())
+    if len(signatures) > 1:
+        raise RequestRefused(400, "bad_signature", "Stripe-Signature must be given once", field="Stripe-Signature")
     try:
-        event = verify_webhook(payload, request.headers.get("Stripe-Signature"), settings)
+        event = verify_webhook(payload, next(iter(signatures), None), settings)
     except WebhookRefused as error:
         raise RequestRefused(400, error.code, str(error), field=error.field) from None
     return event

@@ -12,10 +12,11 @@ from msgspec import Raw, Struct
 from coordinator.http.problems import RequestRefused
 from coordinator.protocol.fields import OPTIONS, with_fields
 from coordinator.protocol.wire import CommandMessage
-from coordinator.service.commands import Command, field_at_fault, parse
+from coordinator.service.commands import Command, field_at_fault, parse, repeated
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import command_id_for, is_system_id, is_uuid, new_command_id
 from coordinator.service.outcome import Outcome, OutcomeError
+from coordinator.service.repeated_names import repeated_name
 
 NDJSON: Final = "application/x-ndjson"
 SHOWN_CHARACTERS_MAX: Final = 100
@@ -126,6 +127,8 @@ def _message(
         raise InvalidCommand(str(error), code="malformed_command", field=field_at_fault(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidCommand(f"not valid JSON: {error}", code="malformed_json") from None
+    if (name := repeated_name(bytes(element))) is not None:
+        raise repeated(name)
     model = known.get(given.type)
     if model is None:
         text = f"no command type {given.type[:SHOWN_CHARACTERS_MAX]!a} here; there are: {', '.join(known) or 'none'}"

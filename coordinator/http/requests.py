@@ -15,17 +15,18 @@ from coordinator.http.headers import Preferences, expected_version, idempotency_
 from coordinator.http.keys import CONTEXT, SETTINGS
 from coordinator.http.problems import RequestRefused
 from coordinator.http.waiting_requests import WAITING_REQUESTS
-from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse
+from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse, repeated
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import command_id_for, is_system_id, is_uuid, new_command_id
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
+from coordinator.service.repeated_names import repeated_name
 
 JSON_TYPES: Final = ("application/json",)
 PATCH_TYPES: Final = (*JSON_TYPES, "application/merge-patch+json")
 
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 _ID = re.compile(r"[1-9][0-9]{0,15}")
-_DIGITS = re.compile(r"[0-9]{1,16}")
+_DIGITS = re.compile(r"0|[1-9][0-9]{0,15}")
 _CHARSET = re.compile(r";[ \t]*+charset[ \t]*+=[ \t]*+\"?+([^\";\s]*+)", re.IGNORECASE)
 
 C = TypeVar("C", bound=Command)
@@ -165,6 +166,7 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
     """
     if not request.body_exists:
         raise _missing(content)
+    _check_given_once(request, "Content-Type", "Content-Encoding")
     _check_content_type(request, types)
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         raise RequestRefused(
@@ -212,6 +214,13 @@ def _too_large(bytes_max: int) -> RequestRefused:
     )
 
 
+def _check_given_once(request: web.Request, *names: str) -> None:
+    """A proxy before us may have gone by the other one."""
+    for name in names:
+        if len(request.headers.getall(name, ())) > 1:
+            raise RequestRefused(400, "invalid_header", f"{name} must be given once", field=name)
+
+
 def _check_content_type(request: web.Request, types: tuple[str, ...]) -> None:
     value = request.headers.get("Content-Type", "")
     charset = _CHARSET.search(value)
@@ -226,7 +235,8 @@ def _check_content_type(request: web.Request, types: tuple[str, ...]) -> None:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        return _OBJECT.decode(body)
+        given = _OBJECT.decode(body)
+        again = msgspec.json.encode(given)
     except msgspec.ValidationError as error:
         raise InvalidCommand(str(error), code="invalid_arguments") from None
     except UnicodeDecodeError as error:
@@ -235,6 +245,9 @@ def _object(body: bytes) -> dict[str, Any]:
         raise InvalidCommand(text, code="malformed_json", field="body") from None
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidCommand(f"the body is not valid JSON: {error}", code="malformed_json", field="body") from None
+    if (name := repeated_name(body, again)) is not None:
+        raise repeated(name, "body")
+    return given
 
 
 def _not_utf8_at(body: bytes, error: UnicodeDecodeError) -> int:

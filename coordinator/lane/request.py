@@ -8,9 +8,10 @@ from msgspec import Struct
 
 from coordinator.lane.authors import described
 from coordinator.lane.delivery import OldLetter
-from coordinator.protocol.wire import CommandMessage, Defect, fingerprint_of
-from coordinator.service.commands import Command, parse
+from coordinator.protocol.wire import CommandMessage, Defect, arguments_again, fingerprint_of
+from coordinator.service.commands import Command, parse, repeated
 from coordinator.service.errors import InvalidCommand
+from coordinator.service.repeated_names import colons_min, repeated_name
 from coordinator.service.unit_of_work import Handler
 
 Handlers = Mapping[str, Handler[Any]]
@@ -51,7 +52,8 @@ def prepare(
 
     `targets` are the lanes that a continuation may name; None: any.
     """
-    fingerprint = fingerprint_of(message)
+    again = arguments_again(message)
+    fingerprint = fingerprint_of(message, again)
     defect = message.defect
     if message.continuation is not None:
         refusal = _refused_continuation(message, message.continuation, handlers, targets)
@@ -65,7 +67,7 @@ def prepare(
             defect = _refused_type(message, handler, handlers)
     if handler is not None and defect is None:
         try:
-            command = parse(handler.command, message.arguments)
+            command = _parsed(handler, message.arguments, again)
         except InvalidCommand as error:
             defect = Defect(error.code, str(error))
         except BaseException as error:  # noqa: BLE001  # of the command's own class
@@ -85,6 +87,17 @@ def prepare(
         parked_key=parked_key,
         letter=letter,
     )
+
+
+def _parsed(handler: Handler[Any], arguments: bytes, again: bytes | None) -> Command:
+    """Raises InvalidCommand. `again`: the arguments as we write them, if we could read them."""
+    model: type[Command] = handler.command
+    command = parse(model, arguments)
+    if arguments.count(b":") != colons_min(model):
+        name = repeated_name(arguments, again)
+        if name is not None:
+            raise repeated(name)
+    return command
 
 
 def _refused_type(message: CommandMessage, handler: Handler[Any] | None, handlers: Handlers) -> Defect:

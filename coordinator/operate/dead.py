@@ -39,10 +39,11 @@ from coordinator.operate.selected_letters import (
     whole,
 )
 from coordinator.protocol.wire import BODY_BYTES_MAX
-from coordinator.service.commands import Command
+from coordinator.service.commands import Command, repeated
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.outcome import Outcome
+from coordinator.service.repeated_names import repeated_name
 from coordinator.stores.admin import LetterQuery
 from coordinator.stores.lane_tables import DeadLetter
 
@@ -300,6 +301,8 @@ def _object(text: str) -> msgspec.Raw | UnsetType:
         msgspec.json.decode(raw, type=dict[str, object])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise CommandRefused(f"--args must be a JSON object: {error}") from None
+    if (name := repeated_name(raw)) is not None:
+        raise CommandRefused(f"--args: {repeated(name)}")
     return msgspec.Raw(raw)
 
 

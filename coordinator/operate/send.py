@@ -23,10 +23,11 @@ from coordinator.operate.output import (
 )
 from coordinator.protocol.wire import BODY_BYTES_MAX, CommandMessage
 from coordinator.registry import registry
-from coordinator.service.commands import INTEGER_MAX, parse
+from coordinator.service.commands import INTEGER_MAX, parse, repeated
 from coordinator.service.errors import ConfigurationError, InvalidCommand, Unavailable
 from coordinator.service.ids import is_system_id, new_command_id
 from coordinator.service.outcome import Outcome
+from coordinator.service.repeated_names import repeated_name
 
 LANE_TYPES: Final = "lane."
 """The prefix of the types that are orders to the lane itself (coordinator/lane/control.py)."""
@@ -127,6 +128,8 @@ def checked(message: CommandMessage, lane: str | None) -> str:
                     raise InvalidCommand(f"the arguments have more than {BODY_BYTES_MAX} bytes; nothing was sent")
                 try:
                     parse(handler.command, message.arguments)
+                    if (name := repeated_name(message.arguments)) is not None:
+                        raise repeated(name)
                 except InvalidCommand as error:
                     named = f"argument {error.field!r}: " if error.field else ""
                     raise InvalidCommand(f"{message.type}: {named}{error}; nothing was sent") from None

@@ -23,6 +23,7 @@ from coordinator.protocol.wire import (
 from coordinator.service.ids import is_system_id
 from coordinator.service.nesting import taken_apart
 from coordinator.service.options import Origin
+from coordinator.service.repeated_names import may_repeat_names, repeated_name
 
 UNPACKED_BYTES_MAX: Final = 4 << 20
 """A larger pack is not read, not even for the ids of its commands."""
@@ -55,6 +56,7 @@ _PACK: Final[msgspec.json.Decoder[list[PackedBase]]] = msgspec.json.Decoder(list
 _ELEMENTS = msgspec.json.Decoder(list[msgspec.Raw])
 _UNCHECKED = msgspec.json.Decoder(_Unchecked)
 _NAMED = msgspec.json.Decoder(_Named)
+_ID_NAME: Final = "id"
 _WITHIN: Final = 2
 """The level of what stands in an array, and in an object."""
 
@@ -113,6 +115,9 @@ def _decoded_pack(envelope: Envelope, body: bytes, bytes_max: int, commands_max:
         return _refused_pack(envelope, body, _too_many(len(elements), commands_max))
     if not elements:
         return (_unreadable(envelope, body, Defect("malformed_pack", "a pack holds at least one command")),)
+    if may_repeat_names(body, msgspec.json.encode(elements)):
+        # Perhaps a command has one member twice, and the decoder has kept the last: look at each closely.
+        return _decoded_elements(envelope, body, commands_max)
     return tuple(_of_packed(envelope, packed) for packed in elements)
 
 
@@ -191,11 +196,17 @@ def _origin(envelope: Envelope, said: object) -> Origin:
 
 
 def _decode_packed(envelope: Envelope, element: bytes) -> CommandMessage:
+    text, taken_out = taken_apart(element, _WITHIN)
+    if (name := repeated_name(text)) is not None:
+        defect = Defect(MALFORMED_COMMAND, f"it has the member {name[:100]!a} twice")
+        # Of two ids neither is the command's.
+        named = None if name == _ID_NAME else _named(envelope, element, defect, kept=element)
+        return named or _unreadable(envelope, element, defect)
     try:
         return _of_unchecked(envelope, _UNCHECKED.decode(element))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         # If only its arguments are malformed, it is a command with malformed arguments.
-        text, taken_out = taken_apart(element, _WITHIN)
+        pass
     try:
         message = _of_unchecked(envelope, _UNCHECKED.decode(text))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -99,18 +99,24 @@ def with_options(message: CommandMessage, options: Options) -> CommandMessage:
     return msgspec.structs.replace(message, **{name: getattr(options, name) for name in _KEPT})
 
 
-def fingerprint_of(message: CommandMessage) -> str:
+def arguments_again(message: CommandMessage) -> bytes | None:
+    """The arguments as we write them, with the keys in one order and without spaces; None where they cannot be read."""
+    # Text that is nested too deep is refused; the verdict must not depend on how much stack is left.
+    if message.defect is not None or is_too_deep(message.arguments):
+        return None
+    try:
+        return msgspec.json.encode(msgspec.json.decode(message.arguments), order="deterministic")
+    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
+        return None
+
+
+def fingerprint_of(message: CommandMessage, again: bytes | None = None) -> str:
     """A digest of what makes a command the same under a repeated id: type, arguments and expected version.
 
-    Spacing and the order of keys in the JSON text do not matter.
+    Spacing and the order of keys in the JSON text do not matter. `again` is `arguments_again` of the message, for a
+    caller who has it.
     """
-    content = message.arguments
-    # Text that is nested too deep is refused; the verdict must not depend on how much stack is left.
-    if message.defect is None and not is_too_deep(content):
-        try:
-            content = msgspec.json.encode(msgspec.json.decode(content), order="deterministic")
-        except (msgspec.MsgspecError, UnicodeDecodeError, ValueError):
-            content = message.arguments
+    content = again or arguments_again(message) or message.arguments
     digest = hashlib.blake2b(f"{message.type}\n{message.expected_version}\n".encode(), digest_size=16)
     digest.update(content)
     return digest.hexdigest()

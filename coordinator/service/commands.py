@@ -39,6 +39,7 @@ class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 C = TypeVar("C", bound=Command)
 
+_NAME_SHOWN_MAX = 100
 _PATTERN = re.compile(r"^Expected `str` matching regex '.*?'(?= - at|$)")
 _FIELD = re.compile(r"at `\$\.?([^`]*+)`")
 _NAMED = re.compile(r"(?:unknown|required) field `([^`]*+)`")
@@ -67,6 +68,15 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
 
 def _too_deep() -> InvalidCommand:
     return InvalidCommand(f"the arguments are nested deeper than {NESTING_MAX} levels", code="malformed_json")
+
+
+def repeated(name: str, field: str | None = None) -> InvalidCommand:
+    """The refusal of JSON text in which an object has a name twice."""
+    return InvalidCommand(
+        f"an object has the name {name[:_NAME_SHOWN_MAX]!a} twice: readers differ in the value that counts",
+        code="malformed_json",
+        field=field,
+    )
 
 
 def _check_json(arguments: bytes) -> None:

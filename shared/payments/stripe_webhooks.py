@@ -46,6 +46,10 @@ class WebhookRefused(CoordinatorError):
         self.field = "body" if code == "malformed" else "Stripe-Signature"
 
 
+class _Ambiguous(ValueError):
+    """Ends the reading of text that two readers would read as two things."""
+
+
 class ProviderEvent(Struct, frozen=True, kw_only=True):
     """The provider's report about one payment. Amounts are in minor units of ISO 4217.
 
@@ -122,10 +126,23 @@ def verify_webhook(payload: bytes, signature_header: str | None, settings: Strip
     metadata_key = MetadataKey(settings)
     _check_signature(payload, signature_header or "", secret, settings.webhook_tolerance_s)
     try:
-        body = json.loads(payload)
-    except (ValueError, RecursionError):
-        raise WebhookRefused("malformed", "the event is not valid JSON") from None
+        body = json.loads(payload.decode(), object_pairs_hook=_members, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        why = str(error) if isinstance(error, _Ambiguous) else "the event is not valid JSON"
+        raise WebhookRefused("malformed", why) from None
     return _event(body, metadata_key)
+
+
+def _members(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object, if it has each name once: of two values readers take one or the other."""
+    found = dict(members)
+    if len(found) < len(members):
+        raise _Ambiguous("the event has an object with one name twice")
+    return found
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON")
 
 
 def _check_signature(payload: bytes, header: str, secret: str, tolerance_s: int) -> None:

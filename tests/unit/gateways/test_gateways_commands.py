@@ -117,7 +117,7 @@ async def test_a_command_carries_what_it_was_given(users: RunningGateway) -> Non
 
 
 async def test_a_command_is_the_same_one_alone_or_among_others(users: RunningGateway) -> None:
-    body = b'[{"type":"users.credit", "args": { "amount": 4, "id":7, "amount": 5 }}]'
+    body = b'[{"type":"users.credit", "args": { "amount": 5, "id":7 }}]'
     await post(users, body)
     await users.call("POST", "/users/7/credit", json={"amount": 5})
     many, one = issued(users)

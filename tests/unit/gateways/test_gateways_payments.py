@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiohttp import web
+from multidict import CIMultiDict
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
@@ -191,6 +192,13 @@ class TestHostileEvents:
         response, problem = await deliver(hooked, intent(), signature)
         assert (response.status, problem["code"]) == (400, "bad_signature")
         assert hooked.writes.issued == []
+
+    async def test_two_signatures_are_none(self, hooked: RunningGateway) -> None:
+        headers = CIMultiDict([("Content-Type", "application/json")])
+        for signature in (signed(intent()), "t=1,v1=0"):
+            headers.add("Stripe-Signature", signature)
+        response, problem = await hooked.call("POST", "/webhooks/stripe", data=intent(), headers=headers)
+        assert (response.status, problem["code"], hooked.writes.issued) == (400, "bad_signature", [])
 
     @pytest.mark.parametrize("age_s", [301, 86400, -400])
     async def test_what_was_signed_long_ago_is_refused(self, hooked: RunningGateway, age_s: int) -> None:

@@ -5,6 +5,7 @@ import gzip
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict
 
 import coordinator.http.requests
 from coordinator.runtime.settings import GatewaySettings
@@ -53,11 +54,32 @@ async def test_a_body_that_is_not_utf_8_is_told_where(users: RunningGateway) -> 
     assert "its byte 10 (the first is 0)" in problem["detail"]
 
 
-async def test_the_last_of_two_equal_keys_counts(users: RunningGateway) -> None:
-    body = b'{"name": "A", "email": "a@b", "name": "B"}'
-    response, _ = await users.call("POST", "/users", data=body, headers=JSON)
-    assert response.status == 201
-    assert users.writes.last.arguments == b'{"name":"B","email":"a@b"}'
+@pytest.mark.parametrize(
+    ("method", "path", "content_type", "body", "field"),
+    [
+        ("POST", "/users", "application/json", b'{"name": "A", "email": "a@b", "name": "B"}', "body"),
+        ("POST", "/users", "application/json", b'{"name": "A", "email": "a@b", "nam\\u0065": "A"}', "body"),
+        ("POST", "/users/7/credit", "application/json", b'{"amount": 5, "amount": 500}', "body"),
+        ("PATCH", "/users/7", "application/merge-patch+json", b'{"name": "A", "name": "B"}', "body"),
+        ("POST", "/commands", "application/json", b'[{"type": "users.delete", "args": {"id": 7, "id": 8}}]', "[0]"),
+        ("POST", "/commands", "application/json", b'[{"type": "users.x", "args": {}, "type": "users.y"}]', "[0]"),
+        (
+            "POST",
+            "/commands",
+            "application/x-ndjson",
+            b'{"type": "users.delete", "args": {"id": 7}}\n{"type": "users.delete", "args": {}, "args": {"id": 7}}',
+            "[1]",
+        ),
+    ],
+)
+async def test_a_name_that_stands_twice_is_refused(
+    users: RunningGateway, method: str, path: str, content_type: str, body: bytes, field: str
+) -> None:
+    """Some reader on the way takes the first, and another one the last."""
+    response, problem = await users.call(method, path, data=body, headers={"Content-Type": content_type})
+    assert (response.status, problem["code"], problem["field"]) == (400, "malformed_json", field)
+    assert "twice" in problem["detail"]
+    assert users.writes.issued == []
 
 
 @pytest.mark.parametrize(
@@ -101,6 +123,25 @@ async def test_a_wrong_content_type_is_415(users: RunningGateway, content_type: 
         "unsupported_content_type",
         "Content-Type",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("Content-Encoding", ("identity", "gzip")),
+        ("Content-Encoding", ("identity", "identity")),
+        ("Idempotency-Key", ("a", "b")),
+        ("Command-Id", ("0a1b2c3d-0000-7000-8000-0000000000ab",) * 2),
+    ],
+)
+async def test_a_header_that_says_what_a_body_is_or_names_a_write_is_given_once(
+    users: RunningGateway, name: str, values: tuple[str, str]
+) -> None:
+    """A proxy before the gateway may have gone by the other one."""
+    headers = CIMultiDict([*JSON.items(), *((name, value) for value in values)])
+    response, problem = await users.call("POST", "/users", data=b'{"name": "A", "email": "a@b"}', headers=headers)
+    assert (response.status, problem["code"], problem["field"]) == (400, "invalid_header", name)
+    assert users.writes.issued == []
 
 
 async def test_a_merge_patch_is_for_patch(users: RunningGateway) -> None:
