@@ -14,7 +14,7 @@ from coordinator.protocol.fields import OPTIONS, with_fields
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command, field_at_fault, parse, repeated
 from coordinator.service.errors import InvalidCommand
-from coordinator.service.ids import command_id_for, is_system_id, is_uuid, new_command_id
+from coordinator.service.ids import command_id_for, is_nobodys_id, is_system_id, is_uuid, new_command_id
 from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.service.repeated_names import repeated_name
 
@@ -156,8 +156,8 @@ def _message(
 def _command_id(given: str | None, lane: str, idempotency_key: str | None) -> str:
     if given is None:
         return new_command_id() if idempotency_key is None else command_id_for(lane, idempotency_key)
-    if not is_uuid(given):
-        text = f"a command id is a UUID, not {given[:SHOWN_CHARACTERS_MAX]!a}"
+    if not is_uuid(given) or is_nobodys_id(given.lower()):
+        text = f"a command id is a UUID that is not nil (zeros, or ones), not {given[:SHOWN_CHARACTERS_MAX]!a}"
         raise InvalidCommand(text, code="invalid_command_id", field="id")
     if is_system_id(given):
         text = f"ids of UUID version 8 are the system's own: choose another version than that of {given}"

@@ -17,7 +17,7 @@ from coordinator.http.problems import RequestRefused
 from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse, repeated
 from coordinator.service.errors import InvalidCommand
-from coordinator.service.ids import command_id_for, is_system_id, is_uuid, new_command_id
+from coordinator.service.ids import command_id_for, is_nobodys_id, is_system_id, is_uuid, new_command_id
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
 from coordinator.service.repeated_names import repeated_name
 
@@ -146,8 +146,9 @@ def command_id_asked(values: Sequence[str]) -> str | None:
     if not values:
         return None
     value = values[0].strip(" \t")
-    if len(values) > 1 or not is_uuid(value) or is_system_id(value):
-        text = f"Command-Id must be given once, as a UUID of another version than 8, not {value[:40]!a}"
+    if len(values) > 1 or not is_uuid(value) or is_system_id(value) or is_nobodys_id(value.lower()):
+        text = "Command-Id must be given once, as a UUID that is neither of version 8 nor nil (zeros, or ones)"
+        text = f"{text}, not {value[:40]!a}"
         raise RequestRefused(400, "invalid_header", text, field="Command-Id")
     return value.lower()
 

@@ -20,7 +20,7 @@ from coordinator.protocol.wire import (
     Packed,
     PackedBase,
 )
-from coordinator.service.ids import is_system_id
+from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id, is_system_id
 from coordinator.service.nesting import taken_apart
 from coordinator.service.options import Origin
 from coordinator.service.repeated_names import may_repeat_names, repeated_name
@@ -261,6 +261,8 @@ def _message(
     elif not envelope.is_system and is_system_id(clean_id):
         text = f"ids of UUID version 8 are the system's own: choose another version than that of {clean_id}"
         defect, clean_id = defect or Defect("reserved_command_id", text), None
+    elif not envelope.is_system and is_nobodys_id(clean_id):
+        defect, clean_id = defect or Defect("invalid_command_id", f"{clean_id} is {NOBODYS_WORDS}"), None
     clean_type: str | None = _check_type(command_type)
     if clean_type is None:
         text = f"a command needs a type, {TYPE.form.words}, as property type or header {TYPE.header}"

@@ -11,7 +11,7 @@ import msgspec
 from coordinator.protocol.fields import ID, OPTIONS, TYPE
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import InvalidCommand
-from coordinator.service.ids import is_system_id
+from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id, is_system_id
 from coordinator.service.options import Origin
 
 _check_id, _check_type = ID.form.check, TYPE.form.check
@@ -19,9 +19,10 @@ _ORIGINS: Final = get_args(Origin)
 _CHECKS: Final = tuple((field.attribute, field.form.check, field) for field in OPTIONS)
 
 
-def issuable(message: CommandMessage) -> CommandMessage:
+def issuable(message: CommandMessage, *, is_new: bool = True) -> CommandMessage:
     """The command as it is issued: its id in small letters, so that it is one command in each spelling.
 
+    Not `is_new`: an earlier release, which took more, may have accepted it.
     An option that is wrong, and of no weight, is left out. Raises InvalidCommand for what is wrong beside, and for a
     stranger's command with an id of the form that only the system's own have.
     """
@@ -31,6 +32,9 @@ def issuable(message: CommandMessage) -> CommandMessage:
     if message.origin == "public" and is_system_id(command_id):
         text = f"ids of UUID version 8 are the system's own: choose another version than that of {command_id}"
         raise InvalidCommand(text, code="reserved_command_id", field=ID.attribute)
+    if is_new and is_nobodys_id(command_id):
+        text = f"{command_id} is {NOBODYS_WORDS}"
+        raise InvalidCommand(text, code="invalid_command_id", field=ID.attribute)
     if _check_type(message.type) is None:
         raise _invalid("missing_command_type", TYPE.attribute, TYPE.form.words, message.type)
     if type(message.arguments) is not bytes:

@@ -10,9 +10,13 @@ import time
 from typing import Final
 
 from coordinator.service.draws import Draws
+from coordinator.service.errors import InvalidCommand
+from coordinator.service.text import is_encodable
 
 _DIGITS_AS_ZEROS: Final = bytes(ord("0") if chr(byte) in "0123456789abcdefABCDEF" else byte for byte in range(256))
 _UUID_OF_ZEROS: Final = b"00000000-0000-0000-0000-000000000000"
+_NOBODYS: Final = frozenset({_UUID_OF_ZEROS.decode(), "ffffffff-ffff-ffff-ffff-ffffffffffff"})
+NOBODYS_WORDS: Final = "no id of any command: it is what stands there if nobody sets an id"
 _IDEMPOTENCY_NAMESPACE: Final = "6f3a1d1e-6d0b-5f0e-9a43-0c5f0e7f2d11"
 
 _draws = Draws(10)
@@ -25,7 +29,13 @@ def new_command_id() -> str:
 
 
 def command_id_for(lane: str, idempotency_key: str) -> str:
-    """The id that an idempotency key stands for in one lane: the same key is the same command."""
+    """The id that an idempotency key stands for in one lane: the same key is the same command.
+
+    Raises InvalidCommand for a key with half a surrogate pair, which no form of Unicode text can express.
+    """
+    if not is_encodable(idempotency_key):
+        text = f"an idempotency key is Unicode text, without halves of surrogate pairs, not {idempotency_key[:100]!a}"
+        raise InvalidCommand(text, code="invalid_command", field="idempotency_key")
     return _named(_IDEMPOTENCY_NAMESPACE, f"{lane}\n{idempotency_key}")
 
 
@@ -64,6 +74,14 @@ def is_uuid(text: str) -> bool:
         and text.isascii()
         and text.encode().translate(_DIGITS_AS_ZEROS) == _UUID_OF_ZEROS
     )
+
+
+def is_nobodys_id(command_id: str) -> bool:
+    """Whether it is the UUID of zeros or that of ones (RFC 9562, 5.9 and 5.10), which stand for no id at all.
+
+    Whoever forgets to set an id sends one of them, so two such commands are not the same one.
+    """
+    return command_id in _NOBODYS
 
 
 def is_system_id(command_id: str) -> bool:

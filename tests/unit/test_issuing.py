@@ -1,14 +1,17 @@
 """What no command can have is refused before it is issued, whatever carries it."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import structs
 
 from coordinator.client.writes import WriteOptions, Writes, execute
+from coordinator.protocol.decoding import decode
 from coordinator.protocol.issuing import issuable
-from coordinator.protocol.wire import CommandMessage
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope, encode_pack
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import new_command_id, system_command_id
@@ -22,6 +25,7 @@ COMMAND = CommandMessage(command_id=ID, type="ledger.open", arguments=b'{"owner"
 WRONG: list[tuple[str, Any, str]] = [
     *(("command_id", wrong, "invalid_command_id") for wrong in (None, "", "x" * 65, "\ud800", ID.replace("-", ""))),
     *(("command_id", f"{ID[:-1]}{wrong}", "invalid_command_id") for wrong in ("\x00", "é", "")),
+    *(("command_id", re.sub("[0-9a-f]", digit, ID), "invalid_command_id") for digit in "0fF"),
     ("command_id", system_command_id("a", "b"), "reserved_command_id"),
     *(("type", wrong, "missing_command_type") for wrong in (None, "", "x" * 101, "ledger.\x00", "ledger.\ud800")),
     *(("deadline_ms", wrong, "invalid_header") for wrong in (-1, 1 << 63, 0.5)),
@@ -64,6 +68,38 @@ def test_what_is_in_order_is_as_it_was() -> None:
     message = structs.replace(COMMAND, deadline_ms=0, expected_version=7, publisher="p", publisher_seq=1)
     assert issuable(message) is message
     assert issuable(structs.replace(message, command_id=ID.upper())) == message
+
+
+@pytest.mark.parametrize("digit", "0fF")
+def test_the_id_of_nobody_names_no_command_of_a_stranger_s(digit: str) -> None:
+    nobodys = re.sub("[0-9a-f]", digit, ID)
+    for message in (
+        (Envelope(message_id=nobodys, type="ledger.open"), b"{}"),
+        (
+            Envelope(content_type=PACK_CONTENT),
+            msgspec.json.encode([{"id": nobodys, "type": "ledger.open", "args": {}}]),
+        ),
+    ):
+        (command,) = decode(*message)
+        assert command.defect is not None
+        assert (command.command_id, command.defect.code) == (None, "invalid_command_id")
+
+
+@pytest.mark.parametrize("digit", "0f")
+def test_what_an_earlier_release_accepted_under_the_id_of_nobody_goes_on(digit: str) -> None:
+    nobodys = re.sub("[0-9a-f]", digit, ID)
+    message = structs.replace(COMMAND, command_id=nobodys)
+    assert issuable(message, is_new=False) is message
+    parked = encode_pack([message])
+    assert decode(Envelope(content_type=PACK_CONTENT, is_system=True), parked)[0].command_id == nobodys
+
+
+@pytest.mark.parametrize("key", ["\ud800", "a\udfffb"])
+async def test_a_key_that_is_no_text_is_refused_by_name(key: str) -> None:
+    async with InProcessWrites({LEDGER.name: MemoryStore(MemoryDatabase())}, [LEDGER]) as writes:
+        with pytest.raises(InvalidCommand, match="surrogate") as refused:
+            await execute(writes, OpenAccount(owner="a"), Account, WriteOptions(idempotency_key=key))
+    assert (refused.value.code, refused.value.field) == ("invalid_command", "idempotency_key")
 
 
 async def test_one_id_in_two_spellings_is_one_command() -> None:

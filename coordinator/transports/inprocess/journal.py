@@ -167,7 +167,7 @@ class FileJournal:
         if not 0 < number <= INTEGER_MAX:
             raise self._unreadable(f"no command has the number of its row {number}")
         try:
-            return JournalEntry(number, issuable(_decoder.decode(message)))
+            return JournalEntry(number, issuable(_decoder.decode(message), is_new=False))
         except (msgspec.MsgspecError, UnicodeDecodeError, TypeError, InvalidCommand) as error:
             raise self._unreadable(f"its row {number} is no command of this release: {error}") from error
 

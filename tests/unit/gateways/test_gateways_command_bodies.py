@@ -43,6 +43,8 @@ FULL = {"name": "A", "email": "a@b"}
         ([CREDIT | {"type": "items.create"}], 422, "unknown_command_type", "[0].type"),
         ([CREDIT | {"type": "lane.marker", "args": {}}], 422, "unknown_command_type", "[0].type"),
         ([CREDIT, CREDIT | {"id": "seven"}], 422, "invalid_command_id", "[1].id"),
+        ([CREDIT | {"id": "00000000-0000-0000-0000-000000000000"}], 422, "invalid_command_id", "[0].id"),
+        ([CREDIT | {"id": "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF"}], 422, "invalid_command_id", "[0].id"),
         ([CREDIT | {"id": ""}], 422, "invalid_command_id", "[0].id"),
         ([CREDIT | {"id": IDS[0] + "\n"}], 422, "invalid_command_id", "[0].id"),
         ([CREDIT, CREDIT | {"args": None}], 422, "invalid_arguments", "[1].args"),
