@@ -15,7 +15,18 @@ driver, no broker client and no web server.
 """
 
 from coordinator.registry import App
-from coordinator.service.commands import AMOUNT_MAX, INTEGER_MAX, Amount, Command, Id, Name, Quantity, at_fault
+from coordinator.service.commands import (
+    AMOUNT_MAX,
+    INTEGER_MAX,
+    NAME_CHARACTERS_MAX,
+    Amount,
+    Command,
+    Id,
+    Name,
+    Quantity,
+    at_fault,
+    check_normalized,
+)
 from coordinator.service.continuation import Continuation, Deferred
 from coordinator.service.errors import (
     BrokerUnavailable,
@@ -39,7 +50,7 @@ from coordinator.service.paging import PAGE_DEFAULT, Page, page_of
 from coordinator.service.rows import Ref, Row, VersionedRow, by_key, by_unique
 from coordinator.service.saga import ENDED, REASON_CHARACTERS_MAX, Resumption, Saga, SagaRow, SagaStep, Step, saga_steps
 from coordinator.service.service import Projection, Service
-from coordinator.service.text import storable
+from coordinator.service.text import normalized, storable, unseen_in
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 
 __all__ = (
@@ -51,7 +62,9 @@ __all__ = (
     "Amount",
     "AMOUNT_MAX",
     "INTEGER_MAX",
+    "NAME_CHARACTERS_MAX",
     "at_fault",
+    "check_normalized",
     "Continuation",
     "Deferred",
     # Rows
@@ -88,6 +101,8 @@ __all__ = (
     "system_command_id",
     # Texts of third parties
     "storable",
+    "normalized",
+    "unseen_in",
     # Pages of reads
     "Page",
     "page_of",

@@ -4,6 +4,7 @@ It describes the coordinator: what it receives is what a client sends.
 """
 
 import json
+import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from inspect import cleandoc
@@ -282,10 +283,14 @@ def _form(field: fields.Field) -> Json:
     return schema
 
 
+_BEYOND: Final = re.compile(r"\\U([0-9a-f]{8})")
+
+
 def _portable(schema: Any) -> Any:
     """What msgspec made, in JSON Schema's own terms.
 
-    Its regular expressions are ECMAScript's, which has no \\A and \\Z; there ^ and $ mean just that.
+    Its regular expressions are ECMAScript's, which has no \\A and \\Z; there ^ and $ mean just that. Readers
+    differ in how a character beyond U+FFFF is escaped, so it stands there itself.
     """
     if isinstance(schema, list):
         return [_portable(element) for element in schema]
@@ -293,7 +298,8 @@ def _portable(schema: Any) -> Any:
         return schema
     portable = {key: _portable(value) for key, value in schema.items()}
     if isinstance(portable.get("pattern"), str):
-        portable["pattern"] = portable["pattern"].replace(r"\A", "^").replace(r"\Z", "$")
+        pattern = portable["pattern"].replace(r"\A", "^").replace(r"\Z", "$")
+        portable["pattern"] = _BEYOND.sub(lambda found: chr(int(found.group(1), 16)), pattern)
     if isinstance(portable.get("description"), str):
         portable["description"] = cleandoc(portable["description"])
     return portable

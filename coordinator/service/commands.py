@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
+from coordinator.service.text import VISIBLE, normalized, unseen_in
 
 INTEGER_MAX = 2**53 - 1
 """The largest integer that every JSON parser reads exactly (RFC 8259, section 6)."""
@@ -18,8 +19,10 @@ AMOUNT_MAX = 10**12
 Id = Annotated[int, Meta(ge=1, le=INTEGER_MAX)]
 Amount = Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
 Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
-# PostgreSQL stores no NUL in text, and control characters in names are of no use.
-Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
+NAME_CHARACTERS_MAX = 200
+"""The limit of a name as given and in its normal form."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS_MAX, pattern=VISIBLE)]
 
 
 class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,7 +63,7 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
         if isinstance(arguments, bytes):
             _check_json(arguments)
         field = field_at_fault(error)
-        text = _PATTERN.sub("is not of the form that it must have", str(error))
+        text = _PATTERN.sub(lambda _: _form(arguments, field), str(error))
         raise InvalidCommand(f"{text}{_choices(model, field, error)}", code="invalid_arguments", field=field) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _malformed(arguments, error) from None
@@ -90,6 +93,18 @@ def _check_json(arguments: bytes) -> None:
 def _malformed(arguments: bytes | dict[str, Any], error: Exception) -> InvalidCommand:
     why = str(error) if arguments else "there are none, not even {}"
     return InvalidCommand(f"the arguments are not valid JSON: {why}", code="malformed_json")
+
+
+def _form(arguments: bytes | dict[str, Any], field: str | None) -> str:
+    """What is wrong with a text that does not match its pattern: nobody would find a character that cannot be seen."""
+    try:
+        given = msgspec.json.decode(arguments) if isinstance(arguments, bytes) else arguments
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        # The decoder stopped before that.
+        given = None
+    value = given.get(field) if isinstance(given, dict) and field is not None else None
+    unseen = unseen_in(value) if isinstance(value, str) else None
+    return "is not of the form that it must have" + (f": it has the character {unseen}" if unseen else "")
 
 
 def _choices(model: type[Command], field: str | None, error: msgspec.ValidationError) -> str:
@@ -139,6 +154,14 @@ def at_fault(field: str, message: str) -> ValueError:
     door does.
     """
     return ValueError(f"{message} - at `$.{field}`")
+
+
+def check_normalized(field: str, text: object, characters_max: int = NAME_CHARACTERS_MAX) -> None:
+    """Raise ValueError, naming the field, for a text that has too many characters in its normal form (`normalized`)."""
+    if isinstance(text, str) and not text.isascii() and (characters := len(normalized(text))) > characters_max:
+        raise at_fault(
+            field, f"Expected at most {characters_max} characters in the form NFC of Unicode, not {characters}"
+        )
 
 
 def field_at_fault(error: msgspec.ValidationError) -> str | None:

@@ -1,5 +1,27 @@
 """Text from anywhere, made fit for JSON, for a message and for every database."""
 
+import re
+import unicodedata
+from typing import Final
+
+# What is drawn as nothing (Default_Ignorable_Code_Point of Unicode, without the next two), line separators, the marks
+# that turn the direction of a text, and those of annotations.
+_NOTHING: Final = (
+    r"\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u2028-\u202e"
+    r"\u2060-\u206f\u2800\u3164\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_JOINERS: Final = r"\u200c\u200d"
+_SELECTORS: Final = r"\ufe00-\ufe0f"
+_WIDE: Final = rf"[^\x00-\x9f{_NOTHING}{_JOINERS}{_SELECTORS}]"
+
+VISIBLE: Final = rf"\A(?:[ -~]*|(?:[ -~]|{_WIDE}[{_SELECTORS}]?(?:[{_JOINERS}](?![ -~]|\Z))?)*)\Z"
+"""The pattern of a text in which every character can be seen, as RFC 8264 wants it of names (FreeformClass).
+
+A joiner may stand between two letters beyond ASCII, and a variation selector behind one: Persian and emoji need them.
+"""
+
+_UNSEEN: Final = re.compile(rf"[\x00-\x1f\x7f-\x9f{_NOTHING}{_JOINERS}{_SELECTORS}]")
+
 
 def storable(text: str, characters_max: int) -> str:
     """The beginning of a text, without NULs, which PostgreSQL does not take, and without halves of surrogate pairs."""
@@ -18,3 +40,20 @@ def is_encodable(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def normalized(text: str) -> str:
+    """The one form of all spellings of a text (Unicode's NFC): `é` may be one character, or `e` and an accent.
+
+    It may be longer than the text: `check_normalized` at the door. A text in this form stays as it is.
+    """
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def unseen_in(text: str) -> str | None:
+    """The first character that cannot be seen, or turns others around, such as `U+200B ZERO WIDTH SPACE`."""
+    found = _UNSEEN.search(text)
+    if found is None:
+        return None
+    letter = found.group()
+    return f"U+{ord(letter):04X} {unicodedata.name(letter, '')}".rstrip()

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from coordinator import AMOUNT_MAX, Command, Id, Name, Quantity
+from coordinator import AMOUNT_MAX, Command, Id, Name, Quantity, check_normalized
 from shared.money import Currency
 
 Price = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
@@ -21,6 +21,9 @@ class CreateItem(Command, frozen=True, kw_only=True):
     currency: Currency
     stock: Stock
 
+    def __post_init__(self) -> None:
+        check_normalized("name", self.name)
+
 
 class UpdateItem(Command, frozen=True, kw_only=True):
     """Change the given fields. Rejected: `item_not_found`, `version_conflict`."""
@@ -32,6 +35,9 @@ class UpdateItem(Command, frozen=True, kw_only=True):
     price: Price | UnsetType = UNSET
     currency: Currency | UnsetType = UNSET
     stock: Stock | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        check_normalized("name", self.name)
 
 
 class QuoteItem(Command, frozen=True, kw_only=True):

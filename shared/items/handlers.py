@@ -3,7 +3,7 @@
 import msgspec
 from msgspec import UNSET
 
-from coordinator import Handler, Ref, Rejected, Row, UnitOfWork, by_key
+from coordinator import Handler, Ref, Rejected, Row, UnitOfWork, by_key, normalized
 from shared.items.commands import CreateItem, Quote, QuoteItem, ReleaseItem, ReserveItem, UpdateItem
 from shared.items.model import Item, Reservation
 
@@ -12,7 +12,7 @@ def create_item(work: UnitOfWork, command: CreateItem) -> Item:
     return work.add(
         Item(
             id=work.next_id("items"),
-            name=command.name,
+            name=normalized(command.name),
             price=command.price,
             currency=command.currency,
             stock=command.stock,
@@ -26,7 +26,7 @@ def update_item(work: UnitOfWork, command: UpdateItem) -> Item:
     return work.save(
         msgspec.structs.replace(
             item,
-            name=item.name if command.name is UNSET else command.name,
+            name=item.name if command.name is UNSET else normalized(command.name),
             price=item.price if command.price is UNSET else command.price,
             currency=item.currency if command.currency is UNSET else command.currency,
             stock=item.stock if command.stock is UNSET else command.stock,

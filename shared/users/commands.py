@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from coordinator import AMOUNT_MAX, Amount, Command, Id, Name
+from coordinator import AMOUNT_MAX, Amount, Command, Id, Name, check_normalized
 from shared.users.emails import Email, check_email
 
 
@@ -18,6 +18,7 @@ class CreateUser(Command, frozen=True, kw_only=True):
     email: Email
 
     def __post_init__(self) -> None:
+        check_normalized("name", self.name)
         check_email("email", self.email)
 
 
@@ -31,6 +32,7 @@ class UpdateUser(Command, frozen=True, kw_only=True):
     email: Email | UnsetType = UNSET
 
     def __post_init__(self) -> None:
+        check_normalized("name", self.name)
         check_email("email", self.email)
 
 

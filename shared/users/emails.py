@@ -1,5 +1,9 @@
 """E-mail addresses: which are allowed, and in which form they are kept.
 
+An address in which a character cannot be seen, or turns the direction of others, is refused and not mended: with a
+character less it may be another person's. The same goes for characters that Unicode has not assigned, since nobody can
+know their forms, and for private ones (RFC 8264, section 9; UTS 39 leaves them out of identifiers, too).
+
 An address is kept in lower case and composed (Unicode's NFC), and with one small sigma (the one that ends a word is
 kept as the other, since both have one capital). So two spellings of one address cannot be two users. RFC 5321 leaves
 the case of the part before the @ to the mail server, and no server in use tells its users apart by case; RFC 6531 asks
@@ -11,13 +15,15 @@ from typing import Annotated, Final
 
 from msgspec import Meta
 
-from coordinator import at_fault
+from coordinator import at_fault, normalized, unseen_in
 
 EMAIL_CHARACTERS_MAX: Final = 254
 """The limit of an address as given and as kept: one letter may become several, as `İ` becomes two in lower case."""
 
 SIGMA: Final = "\u03c3"
 FINAL_SIGMA: Final = "\u03c2"
+
+_NAMELESS: Final = frozenset({"Cn", "Co", "Cf"})
 
 # One @ with text on both sides, no spaces or control characters. Only a mail can tell whether the mailbox exists.
 Email = Annotated[
@@ -30,14 +36,22 @@ def kept_email(email: str) -> str:
     """The address as it is kept; a kept address stays as it is."""
     if email.isascii():
         return email.lower()
-    lowered = unicodedata.normalize("NFC", email).lower().replace(FINAL_SIGMA, SIGMA)
-    return unicodedata.normalize("NFC", lowered)
+    return normalized(normalized(email).lower().replace(FINAL_SIGMA, SIGMA))
+
+
+def without_unseen(email: str) -> str:
+    """An address from before such characters were refused, as it looks to a reader."""
+    return email if email.isascii() else "".join(letter for letter in email if unseen_in(letter) is None)
 
 
 def check_email(field: str, email: object) -> None:
-    """Raise ValueError, naming the field, for an address that would be too long in its kept form."""
+    """Raise ValueError, naming the field, for an address with a character that none may have, or too long as kept."""
     if not isinstance(email, str) or email.isascii():
         return
+    if (unseen := unseen_in(email)) is not None:
+        raise at_fault(field, f"Expected an address without the character {unseen}")
+    if (nameless := next((letter for letter in email if unicodedata.category(letter) in _NAMELESS), None)) is not None:
+        raise at_fault(field, f"Expected an address of assigned characters, without U+{ord(nameless):04X}")
     characters = len(kept_email(email))
     if characters > EMAIL_CHARACTERS_MAX:
         text = f"Expected an address of at most {EMAIL_CHARACTERS_MAX} characters in lower case, not {characters}"

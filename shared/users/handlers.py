@@ -1,9 +1,9 @@
 """How the users lane applies its commands."""
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
-from coordinator import Handler, Ref, Rejected, Row, UnitOfWork, by_key, by_unique
+from coordinator import Handler, Ref, Rejected, Row, UnitOfWork, by_key, by_unique, normalized
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, Transfer, TransferCredit, UpdateUser
 from shared.users.emails import kept_email
 from shared.users.model import User
@@ -11,18 +11,18 @@ from shared.users.model import User
 
 def create_user(work: UnitOfWork, command: CreateUser) -> User:
     email = kept_email(command.email)
-    _require_free(work, email)
+    _require_free(work, command.email)
     return work.add(
-        User(id=work.next_id("users"), name=command.name, email=email, credit=0, created_at=work.now),
+        User(id=work.next_id("users"), name=normalized(command.name), email=email, credit=0, created_at=work.now),
     )
 
 
 def update_user(work: UnitOfWork, command: UpdateUser) -> User:
     user = _user(work, command.id)
-    name = user.name if command.name is UNSET else command.name
+    name = user.name if command.name is UNSET else normalized(command.name)
     email = user.email if command.email is UNSET else kept_email(command.email)
     if email != user.email:
-        _require_free(work, email)
+        _require_free(work, command.email, user)
     return work.save(msgspec.structs.replace(user, name=name, email=email))
 
 
@@ -52,15 +52,28 @@ def _user(work: UnitOfWork, user_id: int) -> User:
     return user
 
 
-def _require_free(work: UnitOfWork, email: str) -> None:
-    if work.find(User, "email", email) is not None:
-        raise Rejected("email_taken", f"another user has the e-mail address {email}")
+def _require_free(work: UnitOfWork, given: str | UnsetType, user: User | None = None) -> None:
+    """Raise Rejected where another user has the address, in the form in which it is kept or, from before, as given."""
+    for email in _spellings(given):
+        found = work.find(User, "email", email)
+        if found is not None and (user is None or found.id != user.id):
+            raise Rejected("email_taken", f"another user has the e-mail address {email}")
+
+
+def _spellings(email: str | UnsetType) -> tuple[str, ...]:
+    """How a row may have the address: earlier releases kept what they were given."""
+    if email is UNSET:
+        return ()
+    kept = kept_email(email)
+    return (kept,) if kept == email else (kept, email)
+
+
+def _emails(command: CreateUser | UpdateUser) -> tuple[Ref[Row], ...]:
+    return tuple(by_unique(User, "email", email) for email in _spellings(command.email))
 
 
 def _update_reads(command: UpdateUser) -> tuple[Ref[Row], ...]:
-    if command.email is UNSET:
-        return (by_key(User, command.id),)
-    return (by_key(User, command.id), by_unique(User, "email", kept_email(command.email)))
+    return (by_key(User, command.id), *_emails(command))
 
 
 def _named(command: UpdateUser | DeleteUser | CreditUser) -> Ref[Row]:
@@ -68,7 +81,7 @@ def _named(command: UpdateUser | DeleteUser | CreditUser) -> Ref[Row]:
 
 
 HANDLERS = (
-    Handler(CreateUser, create_user, reads=lambda command: (by_unique(User, "email", kept_email(command.email)),)),
+    Handler(CreateUser, create_user, reads=_emails),
     Handler(UpdateUser, update_user, reads=_update_reads, target=_named),
     Handler(DeleteUser, delete_user, target=_named),
     Handler(CreditUser, credit_user, target=_named),
