@@ -3,12 +3,12 @@
 from http import HTTPStatus
 from typing import Any, Final
 
-import msgspec
 from aiohttp import web
 from msgspec import Struct
 
 from coordinator.client.writes import Written
 from coordinator.http.headers import Preferences, entity_tag, is_unchanged
+from coordinator.service.json_text import to_json
 from coordinator.service.rows import VersionedRow
 
 JSON: Final = "application/json"
@@ -23,7 +23,7 @@ class Accepted(Struct, frozen=True):
 
 def json_response(value: Any, *, status: int = 200) -> web.Response:
     """Any value that msgspec encodes."""
-    return web.Response(status=status, body=msgspec.json.encode(value), content_type=JSON)
+    return web.Response(status=status, body=to_json(value), content_type=JSON)
 
 
 def representation(request: web.Request, row: VersionedRow) -> web.Response:

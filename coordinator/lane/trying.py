@@ -3,7 +3,6 @@
 import re
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
 from coordinator.lane.authors import abandon, attribute, described, reference, traced
@@ -14,6 +13,7 @@ from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import BatchWork, HandlerWork
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.errors import Rejected
+from coordinator.service.json_text import to_json
 from coordinator.service.rows import Ref, Row, VersionedRow
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.row_checks import InvalidRow
@@ -61,7 +61,7 @@ def tried(work: BatchWork, handlers: HandlerWork, orders: Orders, request: Reque
 
 def _encoded(done: Struct | None) -> bytes:
     """A handler's result, as the log and the outcome have it."""
-    result = msgspec.json.encode(done)
+    result = to_json(done)
     if len(result) > RESULT_BYTES_MAX:
         raise ValueError(f"the result has {len(result)} bytes; at most {RESULT_BYTES_MAX} can be returned")
     return result

@@ -12,6 +12,7 @@ from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation, Deferred, Emission, continued
 from coordinator.service.errors import Rejected
 from coordinator.service.ids import derived_command_id
+from coordinator.service.json_text import to_json
 from coordinator.service.options import NO_OPTIONS
 from coordinator.service.outcome import OutcomeError
 from coordinator.service.rows import R, Row
@@ -169,7 +170,7 @@ class HandlerWork:
             error = OutcomeError(code=outcome.code, message=str(outcome))
             self._batch.send_out(continued(deferred, "rejected", None, error))
         else:
-            self._batch.send_out(continued(deferred, "applied", msgspec.json.encode(outcome), None))
+            self._batch.send_out(continued(deferred, "applied", to_json(outcome), None))
 
 
 def _not_a_handlers(row: Row) -> InvalidRow:

@@ -21,6 +21,7 @@ import structlog
 
 from coordinator.service.errors import InvalidCommand, Unavailable
 from coordinator.service.ids import is_uuid
+from coordinator.service.json_text import to_json
 
 EXIT_REFUSED = 1
 EXIT_PENDING = 3
@@ -155,7 +156,7 @@ def _escaped(letter: str) -> str:
 def json_text(value: object) -> str:
     """A value as JSON in one line."""
     # Without spaces between the parts, every escaped character is within a string.
-    return printable(msgspec.json.format(msgspec.json.encode(value), indent=-1).decode())
+    return printable(msgspec.json.format(to_json(value), indent=-1).decode())
 
 
 def print_json(value: object) -> None:
@@ -196,7 +197,7 @@ def cell(value: object) -> str:
     if value is None:
         return "-"
     if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%fZ")
     return f"{value:.1f}" if isinstance(value, float) else printable(str(value), keep="\n")
 
 

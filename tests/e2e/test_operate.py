@@ -463,7 +463,7 @@ def test_what_is_emitted_to_nobody_is_shown_and_discarded(system: System, run: R
     assert "1202 for nobody, the oldest for" in run("status", lane, "--sample-s", 0).out
     listed = run("outbox", "list", lane, "--limit", 2, "--json").json
     assert listed["targets"] == [
-        {"lane": lane, "target": "nobody", "entries": 1202, "oldest_at": "2026-01-01T00:00:00Z"}
+        {"lane": lane, "target": "nobody", "entries": 1202, "oldest_at": "2026-01-01T00:00:00.000000Z"}
     ]
     assert [(each["entry"], each["continuation"]) for each in listed["entries"]] == [
         (1, "users.continue_purchase"),

@@ -116,7 +116,7 @@ def test_tables_and_fields_fit_a_line(capsys: pytest.CaptureFixture[str]) -> Non
     assert lines[2] == f"1.2  {'z' * 59}…"
     print_table(("A", "BCD"), [])
     print_fields({"one": None, "two": "a\nb", "three": datetime(2030, 1, 1, tzinfo=UTC)})
-    assert capsys.readouterr().out == "A  BCD\ntwo    a\n       b\nthree  2030-01-01 00:00:00Z\n"
+    assert capsys.readouterr().out == "A  BCD\ntwo    a\n       b\nthree  2030-01-01 00:00:00.000000Z\n"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from coordinator.cache.reader import Lookup, Ticket
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.telemetry import current_stages, end_stage
 from coordinator.service.errors import DatabaseUnavailable, NotFound
+from coordinator.service.json_text import to_json
 from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.service.paging import Page, page_of
 from coordinator.stores.lane_tables import LogEntry
@@ -52,7 +53,7 @@ def applied(message: CommandMessage, *, replayed: bool = False) -> Outcome:
         type=message.type,
         status="applied",
         sequence=41,
-        result=msgspec.Raw(msgspec.json.encode(RESULTS[message.type or ""])),
+        result=msgspec.Raw(to_json(RESULTS[message.type or ""])),
         replayed=replayed,
     )
 

@@ -39,7 +39,7 @@ async def test_an_applied_command_is_shown_with_its_result(users: RunningGateway
         "sequence": 12,
         "result": {"id": 7},
         "error": None,
-        "settled_at": "2026-01-02T03:04:05Z",
+        "settled_at": "2026-01-02T03:04:05.000000Z",
     }
     assert (response.headers["Command-Id"], response.headers["Command-Sequence"]) == (COMMAND_ID, "12")
 
