@@ -29,6 +29,9 @@ REASON_CHARACTERS_MAX = 500
 BY_CHARACTERS_MAX = 200
 
 _DURATION = re.compile(r"([0-9]{1,5})([smhdw])")
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:Z|[+-][0-9]{2}:[0-9]{2})?)?"
+)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _CELL_CHARACTERS_MAX = 60
 _CUT_CHARACTERS_MAX = 10_000
@@ -79,7 +82,8 @@ def past(value: str) -> datetime:
 
 def _time(value: str, example: str) -> datetime:
     try:
-        time = datetime.fromisoformat(value)
+        # Of the many forms of ISO 8601 the one that is read alike everywhere (RFC 3339).
+        time = datetime.fromisoformat(value if _TIME.fullmatch(value) else "")
     except ValueError:
         raise click.BadParameter(f"{value!r} is no time: write {example} or 2030-01-31T12:00:00Z") from None
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

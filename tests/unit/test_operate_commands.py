@@ -60,6 +60,23 @@ def test_deadlines_are_from_now_or_times() -> None:
         output.deadline("tomorrow")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "20300131T120000Z",
+        "2030-W05-4",
+        "2030-01-31T12:00:00,5Z",
+        "2030-01-31T12Z",
+        "\uff12030-01-31",
+        "2030-01-31T1:00:00Z",
+    ],
+)
+def test_of_the_many_forms_of_a_time_one_is_taken(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="no time"):
+        output.deadline(text)
+    assert output.deadline("2030-01-31") == output.deadline("2030-01-31 00:00:00.000000Z")
+
+
 def test_times_past_are_so_long_ago_or_times() -> None:
     assert output.past("2030-01-31T12:00:00Z") == datetime(2030, 1, 31, 12, tzinfo=UTC)
     assert timedelta(hours=1, minutes=59) < datetime.now(UTC) - output.past("2h") < timedelta(hours=2, minutes=1)
