@@ -41,6 +41,8 @@ class _FieldCheck(Struct, frozen=True):
     low: int
     high: int
     width: int | None
+    is_compared: bool
+    """Whether rows are found by it: it is the key, or unique."""
 
 
 class RowCheck:
@@ -51,10 +53,11 @@ class RowCheck:
         self.is_the_lanes = issubclass(model, lane_tables.LANE_MODELS)
         """Whether the model's rows are the lane's own, such as log entries."""
         hints = _hints(model)
-        self._fields = [_field(name, hints.get(name, Any), columns.get(name)) for name in model.__struct_fields__]
-        self._keys = {
-            field.name: field for field in self._fields if field.name == model.key or field.name in model.unique
-        }
+        self._fields = [
+            _field(name, hints.get(name, Any), columns.get(name), is_compared=name == model.key or name in model.unique)
+            for name in model.__struct_fields__
+        ]
+        self._keys = {field.name: field for field in self._fields if field.is_compared}
         self.is_key_sound = {name: _key_compiled(field) for name, field in self._keys.items()}
         self._is_new_sound = _compiled(self._fields, is_compared=False)
         self._is_change_sound = _compiled(self._fields, is_compared=True)
@@ -77,7 +80,7 @@ class RowCheck:
         field = self._keys.get(column)
         if field is None:
             raise InvalidRow(f"{self._model.table} has no key and no unique column {column!r:.100}")
-        field = msgspec.structs.replace(field, width=None)
+        field = _sought(field)
         problem = "it is None" if value is None else _problem(field, value)
         if problem is not None:
             raise InvalidRow(f"{self._model.table}.{field.name}: {problem}")
@@ -132,7 +135,7 @@ def _hints(model: type[Row]) -> dict[str, Any]:
         return {}
 
 
-def _field(name: str, hint: Any, column: Column[Any] | None) -> _FieldCheck:
+def _field(name: str, hint: Any, column: Column[Any] | None, *, is_compared: bool) -> _FieldCheck:
     kinds, is_optional = _kinds(hint)
     kind = None if column is None else column.type
     bits = INTEGER_BITS
@@ -146,7 +149,13 @@ def _field(name: str, hint: Any, column: Column[Any] | None) -> _FieldCheck:
         low=-(2 ** (bits - 1)),
         high=2 ** (bits - 1) - 1,
         width=kind.length if isinstance(kind, String | LargeBinary) else None,
+        is_compared=is_compared,
     )
+
+
+def _sought(field: _FieldCheck) -> _FieldCheck:
+    """What may be looked for: what does not fit the column, or is not as it is kept, is not found in it."""
+    return msgspec.structs.replace(field, width=None, is_compared=False)
 
 
 def _is_ascii(kind: String) -> bool:
@@ -194,8 +203,7 @@ def _compiled(fields: list[_FieldCheck], *, is_compared: bool) -> _Check:
 
 
 def _key_compiled(field: _FieldCheck) -> Callable[[Any], bool]:
-    # However long: what does not fit the column is not found in it.
-    sound = [_sound(msgspec.structs.replace(field, width=None), kind) for kind in field.kinds]
+    sound = [_sound(_sought(field), kind) for kind in field.kinds]
     check: Callable[[Any], bool] = eval(f"lambda value: {' or '.join(sound) or 'False'}", _NAMES)  # noqa: S307
     return check
 
@@ -205,7 +213,8 @@ def _sound(field: _FieldCheck, kind: type) -> str:
         return f"type(value) is int and {field.low} <= value <= {field.high}"
     if kind is str:
         width = "" if field.width is None else f" and len(value) <= {field.width}"
-        return f"type(value) is str and value.isascii() and '\\0' not in value{width}"
+        end = " and value[-1:] != ' '" if field.is_compared else ""
+        return f"type(value) is str and value.isascii() and '\\0' not in value{end}{width}"
     if kind is bytes:
         width = "" if field.width is None else f" and len(value) <= {field.width}"
         return f"type(value) is bytes{width}"
@@ -247,6 +256,9 @@ def _text_problem(field: _FieldCheck, value: str) -> str | None:
         return "text with a NUL character"
     if field.is_ascii and not value.isascii():
         return "text that is not ASCII"
+    if field.is_compared and value.endswith(" "):
+        # MySQL and MariaDB take it for the same text without the space, and the other databases do not.
+        return "text that ends in a space, by which rows are found"
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -374,6 +374,21 @@ class TestMysqlStore(_SqlContract):
                 connection.execute(text("ALTER TABLE command_log ENGINE = InnoDB"))
         engine.dispose()
 
+    def test_a_column_that_takes_different_texts_for_one_is_refused(self, open_store: OpenStore, url: str) -> None:
+        engine = sql_engine(url)
+        change = "ALTER TABLE accounts MODIFY owner VARCHAR(20) CHARACTER SET utf8mb4 COLLATE {} NOT NULL"
+        with engine.connect() as connection:
+            open_store().check(LEDGER.models)
+            for collation in ("utf8mb4_general_ci", "utf8mb4_unicode_ci"):
+                connection.execute(text(change.format(collation)))
+                try:
+                    with pytest.raises(ConfigurationError, match=rf"owner.*accounts.*{collation}.*COLLATE utf8mb4_bin"):
+                        open_store().check(LEDGER.models)
+                finally:
+                    connection.execute(text(change.format("utf8mb4_bin")))
+            open_store().check(LEDGER.models)
+        engine.dispose()
+
     def test_a_database_that_does_not_sync_is_refused_unless_allowed(self, open_store: OpenStore, url: str) -> None:
         engine = sql_engine(url)
         with engine.connect() as connection:

@@ -7,6 +7,8 @@ from decimal import Decimal
 from typing import Any, ClassVar
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from msgspec.structs import asdict
 
 from coordinator.service.rows import Row
@@ -22,9 +24,23 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
-from tests.support.ledger import Account
+from coordinator.stores.row_checks import RowChecks
+from tests.support.ledger import Account, metadata
 
 NOW = datetime(2026, 2, 3, 4, 5, 6, 789000, tzinfo=UTC)
+TEXTS = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\0") | st.sampled_from(" aAáà\u0301ß"),
+    min_size=1,
+    max_size=20,
+).filter(lambda text: not text.endswith(" "))
+"""Texts by which a row may be found, as `RowCheck` has it."""
+ALIKE = [
+    *("a", "A", " a", "\u00e1", "a\u0301", "\u00e0", "\uff41", "a\u200b", "a\u200d", "\u202ea", "a\u00a0", "a\t"),
+    *("\u00df", "ss", "\u1e9e", "\u017f", "s", "i", "I", "\u0131", "\u0130", "\u03c3", "\u03c2", "\u03a3", "fi"),
+    *("\ufb01", "\u212b", "\u00e5", "\uac00", "\u1100\u1161", "❤", "❤\ufe0f", "🍺", "🍻", "1", "\u0661", "\uff11"),
+    *("\u00b9", "a'", "a\\", "a%", "a_", "a\x01", "a\x7f"),
+]
+"""Texts that some collation takes for one another: by case, accent, width, form, or a sign that cannot be seen."""
 OpenStore = Callable[[], Store]
 """Opens one more store on the test's own database."""
 
@@ -120,7 +136,7 @@ class StoreContract:
                 data=bytes(range(256)),
             ),
             account(2, "ZOË 🦀 'quoted' \\", balance=-1000, note="", data=b""),
-            account(2**53 - 1, "trailing space ", balance=0, note=None, data=None),
+            account(2**53 - 1, " leading space", balance=0, note="trailing space ", data=None),
             account(4, "no space"),
         ]
         commit(store, lease, changes(inserts=rows))
@@ -132,6 +148,33 @@ class StoreContract:
         transaction = store.begin()
         assert _loaded(transaction, Account, "owner", "b", "nobody", "B") == [account(2, "b")]
         transaction.rollback()
+
+    # Each store runs it by itself, on a database of its own.
+    @settings(
+        max_examples=20,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
+    @given(owners=st.lists(TEXTS, min_size=1, max_size=20, unique=True))
+    @example(owners=ALIKE)
+    def test_texts_are_the_same_in_the_database_where_they_are_the_same_here(
+        self, open_store: OpenStore, owners: list[str]
+    ) -> None:
+        check = RowChecks(metadata).of(Account)
+        rows = [account(number, owner) for number, owner in enumerate(owners, 1)]
+        for row in rows:
+            check.new(row)
+        store = open_store()
+        try:
+            lease = commit(store, store.take_over("holder", NOW), changes(inserts=rows))
+            transaction = store.begin()
+            found = [_loaded(transaction, Account, "owner", owner) for owner in owners]
+            transaction.rollback()
+            commit(store, lease, changes(deletes=rows))
+        finally:
+            store.close()
+        assert found == [[row] for row in rows]
 
     def test_several_reads_are_answered_each_for_itself(self, open_store: OpenStore) -> None:
         store = open_store()

@@ -11,10 +11,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from coordinator.service.commands import NAME_CHARACTERS_MAX, parse
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.text import VISIBLE, normalized, unseen_in
+from coordinator.stores.row_checks import InvalidRow, RowChecks
 from coordinator.testing import LaneInMemory
 from shared.items.commands import CreateItem, UpdateItem
 from shared.users import SERVICE
@@ -22,6 +24,7 @@ from shared.users.collisions import collisions, lines
 from shared.users.commands import CreateUser, CreditUser, UpdateUser
 from shared.users.emails import kept_email
 from shared.users.model import User
+from tests.support.ledger import LEDGER, Account, OpenAccount
 
 BAD = (
     "\u200b\u200e\u200f\u202a\u202e\u2066\u2069\u00ad\u034f\u061c\u115f\u180e\u2060\u2800\u3164\ufeff\uffa0\u0085"
@@ -128,6 +131,25 @@ def test_spellings_of_one_address_are_one_user() -> None:
     assert (user.name, user.email) == ("Zoë", "zoë@example.org")
     assert lane.apply(UpdateUser(id=1, name="A\u0308")).applied
     assert lane.rows(User)[0].name == "Ä"
+
+
+def test_no_row_is_found_by_a_text_that_ends_in_a_space() -> None:
+    """MySQL takes it for the text without the space: the same commands would do other things on other databases."""
+    lane = LaneInMemory(LEDGER)
+    assert lane.apply(OpenAccount(owner="a")).applied
+    tried = lane.apply(OpenAccount(owner="a "))
+    assert tried.code == "invalid_row"
+    assert tried.outcome.error is not None
+    assert "ends in a space" in tried.outcome.error.message
+
+
+def test_a_row_from_before_that_ends_in_a_space_is_changed_as_ever() -> None:
+    check = RowChecks().of(Account)
+    before = Account(id=1, owner="a ", created_at=NOW)
+    check.change(structs.replace(before, balance=5), before)
+    check.key("owner", "a ")
+    with pytest.raises(InvalidRow):
+        check.new(before)
 
 
 def user(number: int, email: str) -> User:

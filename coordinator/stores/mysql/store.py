@@ -13,7 +13,7 @@ from pymysql.constants import COMMAND, ER
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import R
+from coordinator.service.rows import R, Row
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.mysql.driver_arguments import connection_of
@@ -50,6 +50,11 @@ _SESSION = (
 _OTHER_ENGINES = (
     "SELECT table_name, engine FROM information_schema.tables "
     "WHERE table_schema = DATABASE() AND table_name IN %s AND NOT engine <=> 'InnoDB' LIMIT 1"
+)
+_OTHER_COLLATIONS = (
+    "SELECT column_name, collation_name, character_set_name FROM information_schema.columns "
+    r"WHERE table_schema = DATABASE() AND table_name = %s AND column_name IN %s AND collation_name NOT LIKE '%%\_bin' "
+    "LIMIT 1"
 )
 # Seeing other transactions needs the right PROCESS; without it every other connection of ours is ended.
 _STUCK = """
@@ -133,6 +138,17 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
                 f"table {name} in the database of {setting} has the engine {engine}, which knows no transactions: "
                 f"ALTER TABLE {name} ENGINE = InnoDB"
             )
+
+    def _check_collations(self, models: Sequence[type[Row]], setting: str) -> None:
+        for model in models:
+            found = self.first_row(_OTHER_COLLATIONS, [model.table, (model.key, *model.unique)])
+            if found is not None:
+                column, collation, charset = found
+                raise ConfigurationError(
+                    f"column {column} of table {model.table} in the database of {setting} has the collation "
+                    f"{collation}, which takes different texts for one; but rows are found by it: "
+                    f"ALTER TABLE {model.table} CONVERT TO CHARACTER SET {charset} COLLATE {charset}_bin"
+                )
 
     def _explained_writes(self, table: TableOf) -> Sequence[str]:
         return writes(table, "`")

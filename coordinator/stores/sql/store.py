@@ -64,6 +64,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
                         f"run `coordinator migrate` ({problem})"
                     )
             self._check_transactions(tables, setting)
+            self._check_collations(models, setting)
             for table in tables:
                 self._check_rights(table)
             if must_sync and (problem := self._unsynced()) is not None:
@@ -159,6 +160,9 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
 
     def _check_transactions(self, tables: Sequence[TableOf], setting: str) -> None:
         """Raise ConfigurationError for a table that knows no transactions, where there are such."""
+
+    def _check_collations(self, models: Sequence[type[Row]], setting: str) -> None:
+        """Raise ConfigurationError for a key or unique column whose texts the database does not compare as we do."""
 
     def _raise_epoch(self, connection: C, statement: str, arguments: Sequence[Any]) -> tuple[Any, ...] | None:  # noqa: ARG002
         """Run a statement that raises the epoch, and return the lease as it is then; None if it raised none.
