@@ -37,10 +37,7 @@ def issuable(message: CommandMessage, *, is_new: bool = True) -> CommandMessage:
         raise InvalidCommand(text, code="invalid_command_id", field=ID.attribute)
     if _check_type(message.type) is None:
         raise _invalid("missing_command_type", TYPE.attribute, TYPE.form.words, message.type)
-    if type(message.arguments) is not bytes:
-        raise _invalid("invalid_arguments", "arguments", "bytes of JSON text", message.arguments)
-    if message.origin not in _ORIGINS or message.defect is not None:
-        raise _invalid("invalid_header", "origin", "public or system, of a command without a defect", message.origin)
+    _check_content(message)
     if (message.publisher is None) != (message.publisher_seq is None):
         raise InvalidCommand("publisher and publisher_seq belong together", code="invalid_header", field="publisher")
     changes: dict[str, Any] = {} if command_id == message.command_id else {ID.attribute: command_id}
@@ -51,6 +48,14 @@ def issuable(message: CommandMessage, *, is_new: bool = True) -> CommandMessage:
                 raise _invalid("invalid_header", name, field.form.words, value)
             changes[name] = checked
     return msgspec.structs.replace(message, **changes) if changes else message
+
+
+def _check_content(message: CommandMessage) -> None:
+    """What a caller of ours can get wrong, and no message from a broker can have. Raises InvalidCommand."""
+    if type(message.arguments) is not bytes:
+        raise _invalid("invalid_arguments", "arguments", "bytes of JSON text", message.arguments)
+    if message.origin not in _ORIGINS or message.defect is not None:
+        raise _invalid("invalid_header", "origin", "public or system, of a command without a defect", message.origin)
 
 
 def _invalid(code: str, name: str, words: str | None, value: object) -> InvalidCommand:
