@@ -8,10 +8,13 @@ not extend its lease between a commit and the refresh for it, so by then the ref
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from coordinator.client.command_log import CommandLog
 from coordinator.stores.lane_tables import LogEntry
+
+if TYPE_CHECKING:
+    # The lane's side of the cache does not load what gateways read with.
+    from coordinator.client.command_log import CommandLog
 
 POLL_S: Final = 0.02
 
@@ -31,7 +34,7 @@ class CacheConsistentLog:
 
     def __init__(
         self,
-        log: CommandLog,
+        log: "CommandLog",
         cache: Shows,
         lease_s: float,
         elapsed_s: Callable[[], float] = time.monotonic,

@@ -9,12 +9,11 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
-from coordinator.client.command_log import CommandLog, open_command_log
-from coordinator.client.database import close_database, open_database
 from coordinator.operate.broker import broker
 from coordinator.operate.output import CommandRefused, quiet
 from coordinator.protocol.wire import CommandMessage
@@ -25,6 +24,9 @@ from coordinator.service.ids import system_command_id
 from coordinator.service.outcome import Outcome
 from coordinator.transports.open import open_transport
 from coordinator.transports.port import CommandTransport
+
+if TYPE_CHECKING:
+    from coordinator.client.command_log import CommandLog
 
 CONFIRM_TIMEOUT_S = 10.0
 ORDERS_AT_ONCE = 200
@@ -120,8 +122,12 @@ async def _writes(lane: str, in_flight_max: int) -> AsyncIterator[CommandTranspo
         yield await stack.enter_async_context(writes)
 
 
-async def _log_of(lane: str, stack: AsyncExitStack) -> CommandLog | None:
+async def _log_of(lane: str, stack: AsyncExitStack) -> "CommandLog | None":
     """The command log, which has an outcome that is lost on its way; publishing needs no database."""
+    # Reads by many at once take SQLAlchemy's asyncio; commands that only look do without.
+    from coordinator.client.command_log import open_command_log  # noqa: PLC0415
+    from coordinator.client.database import close_database, open_database  # noqa: PLC0415
+
     try:
         settings = load(DatabaseSettings, prefix=f"{lane.upper()}_")
         database = open_database(settings.reader_url or settings.database_url, pool_max=1)

@@ -68,7 +68,8 @@ SECONDS_MAX = 10_000_000
 class Limits(BaseModel):
     """The rules of all groups: times are finite numbers, and limits fit each other."""
 
-    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, hide_input_in_errors=True)
+    # A process reads two or three of the groups: the others need no validators.
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False, hide_input_in_errors=True, defer_build=True)
 
     @classmethod
     def shown(cls, field: str) -> str:

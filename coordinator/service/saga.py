@@ -15,12 +15,10 @@ A service declares `Saga(...)`, gives the row the fields of `SagaRow`, calls `be
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Annotated, ClassVar, Final, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
-from sqlalchemy import BigInteger, Column, DateTime, Index, MetaData, String, Table
-from sqlalchemy.dialects.mysql import DATETIME
 
 from coordinator.service.commands import Command, Id
 from coordinator.service.continuation import Continuation
@@ -28,6 +26,9 @@ from coordinator.service.errors import Rejected
 from coordinator.service.outcome import NO_RESULT
 from coordinator.service.rows import Row, VersionedRow
 from coordinator.service.unit_of_work import UnitOfWork
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData, Table
 
 SagaStatus = Literal["running", "compensating", "completed", "compensated", "needs_review"]
 """`compensated`: taken back, for the `reason`. `needs_review`: a step could not be taken back, or nobody knows whether
@@ -298,8 +299,12 @@ class Saga(Generic[S]):
         return work.save(row)
 
 
-def saga_steps(metadata: MetaData) -> Table:
+def saga_steps(metadata: "MetaData") -> "Table":
     """The table of the steps, in the metadata of a service that owns sagas."""
+    # Whoever declares tables has loaded SQLAlchemy.
+    from sqlalchemy import BigInteger, Column, DateTime, Index, String, Table  # noqa: PLC0415
+    from sqlalchemy.dialects.mysql import DATETIME  # noqa: PLC0415
+
     time = DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb")
     return Table(
         SagaStep.table,

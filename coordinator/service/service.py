@@ -2,15 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import Struct
-from sqlalchemy import MetaData
 
 from coordinator.service.commands import Command
 from coordinator.service.outside_calls import Effects
 from coordinator.service.rows import Ref, Row
 from coordinator.service.unit_of_work import Handler
+
+if TYPE_CHECKING:
+    from sqlalchemy import MetaData
+else:
+    # Whoever declares tables loads SQLAlchemy, and the command line alone does not.
+    MetaData = Any
 
 
 class LeaseProof(Protocol):

@@ -1,0 +1,110 @@
+"""A process imports what it uses, and nothing else: importing is most of the time in which it starts."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from coordinator.registry import APP_SETTING
+from tests.support.servers import REFERENCE_APP
+
+ROOT = Path(__file__).parents[2]
+ADDRESSES = {
+    "USERS_DATABASE_URL": "postgresql://localhost/users",
+    "ITEMS_DATABASE_URL": "mongodb://localhost/items",
+    "PAYMENTS_DATABASE_URL": "mysql://localhost/payments",
+    "STRIPE_API_KEY": "sk_test_x",
+    "STRIPE_METADATA_KEY": "a key for this test alone",
+}
+LARGE = {
+    "aiohttp",
+    "aiomysql",
+    "alembic",
+    "docker",
+    "pika",
+    "prometheus_client",
+    "psycopg",
+    "psycopg_pool",
+    "pymongo",
+    "pymysql",
+    "redis",
+    "requests",
+    "sqlalchemy",
+    "sqlalchemy.ext.asyncio",
+    "stripe",
+    "testcontainers",
+}
+"""Packages that take 20 ms or more of a process's start, and that not every process needs."""
+
+COMMAND = "from coordinator.cli import cli; cli.get_command(None, {!r})"
+LOOK = COMMAND + "\nfrom coordinator.operate.open import lane_admin\nwith lane_admin({!r}): pass"
+LANE = (
+    COMMAND.format("run")
+    + "\nfrom coordinator.worker.process import *\nCoordinatorProcess(registry().service({!r}), 1)"
+)
+EFFECTS = """
+from coordinator.cli import cli
+from coordinator.effects.process import *
+from coordinator.registry import registry
+
+async def open_all() -> None:
+    service = next(each for each in registry().calling if each.name == {!r})
+    effects = service.effects()
+    open_transport(load(BrokerSettings)).effects(service.name, 1)
+    await effects.close()
+
+asyncio.run(open_all())
+"""
+STARTS = {
+    "coordinator, to say its commands": ("from coordinator.cli import cli", set[str]()),
+    "coordinator dev": (COMMAND.format("dev"), set[str]()),
+    "coordinator migrate, for no lane": (COMMAND.format("migrate"), set[str]()),
+    "coordinator status users": (LOOK.format("status", "users"), {"pika", "psycopg", "sqlalchemy"}),
+    "coordinator status items": (LOOK.format("status", "items"), {"pika", "pymongo", "sqlalchemy"}),
+    "coordinator status payments": (LOOK.format("status", "payments"), {"pika", "pymysql", "sqlalchemy"}),
+    "coordinator run users": (LANE.format("users"), {"aiohttp", "pika", "prometheus_client", "psycopg", "sqlalchemy"}),
+    "coordinator run items": (
+        LANE.format("items"),
+        {"aiohttp", "pika", "prometheus_client", "pymongo", "redis", "sqlalchemy"},
+    ),
+    "coordinator run payments": (
+        LANE.format("payments"),
+        {"aiohttp", "pika", "prometheus_client", "pymysql", "sqlalchemy"},
+    ),
+    "coordinator effects payments": (
+        EFFECTS.format("payments"),
+        {"aiohttp", "pika", "prometheus_client", "requests", "stripe", "sqlalchemy"},
+    ),
+}
+
+
+@cache
+def loaded(program: str) -> set[str]:
+    """The modules of a process that has run this."""
+    run = subprocess.run(
+        [sys.executable, "-c", f"{program}\nimport json, sys\njson.dump(sorted(sys.modules), sys.stdout)"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], APP_SETTING: REFERENCE_APP, **ADDRESSES},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return set(json.loads(run.stdout))
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_process_imports_what_it_uses_and_nothing_else(start: str) -> None:
+    program, uses = STARTS[start]
+    assert LARGE & loaded(program) == uses
+
+
+def test_status_imports_no_service() -> None:
+    """Its code may be what is broken."""
+    services = {name for name in loaded(LOOK.format("status", "users")) if name.partition(".")[0] == "shared"}
+    assert services == set()
