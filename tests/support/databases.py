@@ -2,7 +2,9 @@
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -26,10 +28,12 @@ class FreshDatabases:
 
     def environment(self) -> Environment:
         """The settings with databases of the test's own for every service; not migrated yet."""
+        names = {service: self._new_name(service.lower()) for service in ("USERS", "ITEMS", "PAYMENTS")}
+        _at_once(
+            [partial(self._create, self._environment[f"{each}_DATABASE_URL"], name) for each, name in names.items()]
+        )
         environment = dict(self._environment)
-        for service in ("USERS", "ITEMS", "PAYMENTS"):
-            name = self._new_name(service.lower())
-            self._create(environment[f"{service}_DATABASE_URL"], name)
+        for service, name in names.items():
             for setting in (f"{service}_DATABASE_URL", f"{service}_READER_URL"):
                 environment[setting] = _with_name(environment[setting], name)
         return environment
@@ -42,8 +46,7 @@ class FreshDatabases:
         return _with_name(url, name)
 
     def drop(self) -> None:
-        for drop in self._drops:
-            drop()
+        _at_once(self._drops)
 
     def _new_name(self, prefix: str) -> str:
         return f"{prefix}_{os.getpid()}_{next(_numbers)}"
@@ -55,7 +58,15 @@ class FreshDatabases:
             return
         _run(url, f"CREATE DATABASE {name}")
         force = " WITH (FORCE)" if scheme_of(url) == "postgresql" else ""
-        self._drops.append(lambda: _run(url, f"DROP DATABASE {name}{force}"))
+        self._drops.append(partial(_run, url, f"DROP DATABASE {name}{force}"))
+
+
+def _at_once(steps: Sequence[Callable[[], object]]) -> None:
+    """Each server syncs its disk meanwhile. Raises what the first step raises."""
+    if steps:
+        with ThreadPoolExecutor(len(steps)) as threads:
+            for done in [threads.submit(step) for step in steps]:
+                done.result()
 
 
 def sql_engine(url: str, **options: Any) -> Engine:
