@@ -23,6 +23,7 @@ from coordinator.lane.outbox import message_of
 from coordinator.lane.tenancy import Clock
 from coordinator.protocol.issuing import issuable
 from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.awaited import Awaited
 from coordinator.runtime.clock import utc_now
 from coordinator.runtime.settings import EffectSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown
@@ -31,14 +32,15 @@ from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import Effects, effects_key
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
-from coordinator.stores.memory import MemoryStore
-from coordinator.stores.port import OnDisk, Store
+from coordinator.stores.port import Store
+from coordinator.stores.watched import WatchedStore
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.inprocess.effects import LocalEffects
-from coordinator.transports.inprocess.journal import FileJournal, Journal, MemoryJournal
+from coordinator.transports.inprocess.journal import journal_of
 from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX, LocalQueue
 from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_thread import LaneThread
+from coordinator.worker.late_answers import LateAnswers
 from coordinator.worker.outbox_watch import left_in_outbox, marker_id
 
 WAIT_S = 30.0
@@ -73,6 +75,7 @@ class InProcessWrites:
         self._effect_settings = effect_settings or EffectSettings()
         self._effects: dict[str, LocalEffects] = {}
         self._workers: list[asyncio.Task[bool]] = []
+        self._telling: list[asyncio.Task[None]] = []
         self._opened: list[Effects] = []
         self._on_settled: dict[tuple[str, int], Callable[[], object]] = {}
         self._under_way: set[tuple[str, int]] = set()
@@ -119,6 +122,7 @@ class InProcessWrites:
                 lane.deliver()
             for lane in self._lanes.values():
                 lane.start()
+                self._telling.append(asyncio.create_task(lane.late.run(), name=f"late answers of {lane.name}"))
         except BaseException:
             await self.close()
             raise
@@ -142,9 +146,9 @@ class InProcessWrites:
 
     async def close(self) -> None:
         """Calls under way are left: the next process makes them again, with the same keys."""
-        for worker in self._workers:
-            worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
+        for task in (*self._workers, *self._telling):
+            task.cancel()
+        await asyncio.gather(*self._workers, *self._telling, return_exceptions=True)
         for effects in self._opened:
             await effects.close()
         for lane in self._lanes.values():
@@ -299,8 +303,11 @@ class _LocalLane:
         self.numbering = threading.Lock()
         """Held while a command that is put into the queue gets its number, and the number is noted."""
         self._writes = writes
-        self._store = store
-        self._directory = directory
+        awaited = Awaited()
+        self.late = LateAnswers(service.name, [awaited])
+        self._awaited = awaited
+        self._journal = partial(journal_of, store, service.name, directory)
+        self._store = store = WatchedStore(store, awaited)
         self._queue_bytes_max = queue_bytes_max
         self._settings = settings
         self._inbox = Inbox()
@@ -323,7 +330,7 @@ class _LocalLane:
         """The reason why its commands are not safe, or do not get their outcomes; None: they are, and do."""
         if self.lost_reason is not None or self._queue is None or self._lane_thread is None:
             return self.lost_reason
-        suspended = self._lane_thread.suspended_reason
+        suspended = self.late.reason or self._lane_thread.suspended_reason
         return self._queue.unready_reason if suspended is None else f"lane {self.name} is suspended: {suspended}"
 
     def pending(self, command_id: str) -> bool:
@@ -334,7 +341,7 @@ class _LocalLane:
         self._queue = LocalQueue(
             self.name,
             self._inbox,
-            _journal_of(self._store, self.name, self._directory),
+            self._journal(),
             on_settlement=lambda settlement: self._writes.reply(self, settlement),
             on_emitted=self._emitted,
             on_lost=self._lose,
@@ -343,7 +350,9 @@ class _LocalLane:
 
     def deliver(self) -> None:
         """Let the queue deliver: the commands accepted before come first. Raises ConfigurationError."""
-        lane_thread = LaneThread(self.name, self._lane, self._inbox, self.queue, self._projection, self._settings)
+        lane_thread = LaneThread(
+            self.name, self._lane, self._inbox, self.queue, self._projection, self._settings, self._awaited
+        )
         self.queue.start(lane_thread.confirm_emitted)
         self._lane_thread = lane_thread
 
@@ -387,12 +396,3 @@ class _LocalLane:
         self.lost_reason = reason
         self._inbox.close()
         self._writes.lost(self.name, reason)
-
-
-def _journal_of(store: Store, lane: str, directory: Path | None) -> Journal | None:
-    """Raises ConfigurationError."""
-    if directory is not None:
-        return FileJournal(directory / f"{lane}.queue")
-    if isinstance(store, OnDisk) and store.path is not None:
-        return FileJournal(Path(f"{store.path}-queue"))
-    return MemoryJournal() if isinstance(store, MemoryStore) else None

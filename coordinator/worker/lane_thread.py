@@ -5,14 +5,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from coordinator.lane.lane import Lane
+from coordinator.runtime.awaited import Awaited
 from coordinator.runtime.settings import LaneSettings
-from coordinator.service.service import Projection
+from coordinator.service.rows import Ref, Row
+from coordinator.service.service import LeaseProof, Projection
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.port import Carrier
 from coordinator.worker.lease_proof import LaneLeaseProof
 from coordinator.worker.loop import LaneLoop, Pause, Paused, Take, Taken
 from coordinator.worker.observed import Observed
+
+_OWN_CODE = "its own code, most likely a handler"
+_PROJECTION = "the projection"
 
 
 class LaneThread:
@@ -26,12 +31,16 @@ class LaneThread:
         carrier: Carrier,
         projection: Projection | None,
         settings: LaneSettings,
+        awaited: Awaited | None = None,
     ) -> None:
+        """`awaited` has what the thread waits for; the lane's store notes its calls there too."""
+        self._awaited = awaited or Awaited()
         self._inbox = inbox
         self._settings = settings
         self._confirmed_lock = threading.Lock()
         self._confirmed: list[OutboxEntry] = []
-        self._loop = LaneLoop(lane, carrier, projection, LaneLeaseProof(lane), Observed(name), settings.retry_delay_s)
+        watched = None if projection is None else _WatchedProjection(projection, self._awaited)
+        self._loop = LaneLoop(lane, carrier, watched, LaneLeaseProof(lane), Observed(name), settings.retry_delay_s)
 
     @property
     def suspended_reason(self) -> str | None:
@@ -49,10 +58,13 @@ class LaneThread:
         waits = self._loop.run()
         answer: Any = None
         while True:
+            before = self._awaited.begin(_OWN_CODE)
             try:
                 wanted = waits.send(answer)
             except StopIteration:
                 return
+            finally:
+                self._awaited.end(before)
             answer = self._taken(wanted) if isinstance(wanted, Take) else self._paused(wanted)
 
     def _taken(self, wanted: Take) -> Taken:
@@ -69,3 +81,29 @@ class LaneThread:
         with self._confirmed_lock:
             confirmed, self._confirmed = self._confirmed, []
         return confirmed
+
+
+class _WatchedProjection:
+    """Implements `Projection` by another one, and notes each call while it lasts."""
+
+    def __init__(self, projection: Projection, awaited: Awaited) -> None:
+        self._projection = projection
+        self._awaited = awaited
+        self.beat_s = projection.beat_s
+
+    def committed(self, proof: LeaseProof, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
+        before = self._awaited.begin(_PROJECTION)
+        try:
+            return self._projection.committed(proof, saved, removed)
+        finally:
+            self._awaited.end(before)
+
+    def beat(self, proof: LeaseProof) -> None:
+        before = self._awaited.begin(_PROJECTION)
+        try:
+            self._projection.beat(proof)
+        finally:
+            self._awaited.end(before)
+
+    def close(self) -> None:
+        self._projection.close()

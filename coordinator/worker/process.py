@@ -15,6 +15,7 @@ import structlog
 from coordinator.lane.lane import Lane
 from coordinator.registry import registry
 from coordinator.runtime.addresses import address_of
+from coordinator.runtime.awaited import Awaited
 from coordinator.runtime.clock import utc_now
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.garbage import spare_the_long_lived
@@ -25,10 +26,12 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.open import open_store
 from coordinator.stores.port import NotAdmitted, Store, StoreError
+from coordinator.stores.watched import WatchedStore
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.open import open_transport
 from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_thread import LaneThread
+from coordinator.worker.late_answers import LateAnswers
 from coordinator.worker.outbox_watch import OutboxWatch
 
 log = structlog.get_logger("coordinator")
@@ -45,9 +48,11 @@ class CoordinatorProcess:
         warn_of_unknown(self._broker, self._settings)
         self._service = service
         self._endpoint = HealthEndpoint(("lane", service.name), self._readiness, load(TelemetrySettings), metrics_port)
+        awaited, watch_awaited = Awaited(), Awaited()
+        self._late = LateAnswers(service.name, [awaited, watch_awaited])
         self._setting = f"{service.name.upper()}_DATABASE_URL"
         with address_of(self._setting):
-            self._store: Store = open_store(database.database_url, service)
+            self._store: Store = WatchedStore(open_store(database.database_url, service), awaited)
         self._projection = service.projection() if service.projection is not None else None
         self._inbox = Inbox()
         holder = holder_name("coordinator", service.name)
@@ -57,7 +62,7 @@ class CoordinatorProcess:
         )
         self._watch = OutboxWatch(
             service.name,
-            open_store(database.database_url, service),
+            WatchedStore(open_store(database.database_url, service), watch_awaited),
             self._transport.wake,
             self._settings.outbox_watch_s,
         )
@@ -68,6 +73,7 @@ class CoordinatorProcess:
             self._transport,
             self._projection,
             self._settings,
+            awaited,
         )
         self._thread = threading.Thread(target=self._run_lane, name=f"lane {service.name}", daemon=True)
         self._failure: Exception | None = None
@@ -79,6 +85,7 @@ class CoordinatorProcess:
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
+        telling = asyncio.create_task(self._late.run(), name=f"late answers of {self._service.name}")
         try:
             await self._endpoint.start()
             if await self._wait_for_database(stop):
@@ -97,6 +104,7 @@ class CoordinatorProcess:
                 return await self._shut_down(expected=stop.is_set())
             return 0
         finally:
+            telling.cancel()
             await self._endpoint.stop()
 
     def _run_lane(self) -> None:
@@ -157,8 +165,13 @@ class CoordinatorProcess:
         return 0 if expected and failure is None else 1
 
     def _readiness(self) -> Readiness:
-        """Ready: consuming (or standing by), able to publish, and not suspended because of the database."""
-        reason = self._database_reason or self._lane_thread.suspended_reason or self._transport.unready_reason
+        """Ready: consuming (or standing by), able to publish, not suspended because of the database, and not stuck."""
+        reason = (
+            self._late.reason
+            or self._database_reason
+            or self._lane_thread.suspended_reason
+            or self._transport.unready_reason
+        )
         return Readiness(reason is None, reason)
 
 

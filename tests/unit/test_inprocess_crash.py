@@ -108,7 +108,7 @@ async def test_a_queue_that_is_full_refuses(path: str) -> None:
 
 
 async def test_who_cannot_be_told_that_it_is_safe_is_told_so(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coordinator.worker.inprocess._journal_of", lambda *_: None)
+    monkeypatch.setattr("coordinator.worker.inprocess.journal_of", lambda *_: None)
     async with asyncio.timeout(WITHIN_S), writes_on(path) as writes:
         with pytest.raises(OutcomeUnknown, match="would be lost with this process"):
             await execute(writes, OpenAccount(owner="a"), Account, WriteOptions(wait_s=0))

@@ -19,6 +19,8 @@ from coordinator.protocol.issuing import issuable
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.errors import ConfigurationError, InvalidCommand
+from coordinator.stores.memory import MemoryStore
+from coordinator.stores.port import OnDisk, Store
 from coordinator.transports.inprocess.reserve import Reserve
 
 WRITE_BYTES_MAX: Final = 1 << 20
@@ -245,3 +247,15 @@ def _make_private(path: Path) -> None:
     elif path.is_file():
         with suppress(PermissionError):
             path.chmod(0o600)
+
+
+def journal_of(store: Store, lane: str, directory: Path | None) -> Journal | None:
+    """The journal of a lane: in this directory, or beside its database if that is a file; None: there is no place.
+
+    Raises ConfigurationError.
+    """
+    if directory is not None:
+        return FileJournal(directory / f"{lane}.queue")
+    if isinstance(store, OnDisk) and store.path is not None:
+        return FileJournal(Path(f"{store.path}-queue"))
+    return MemoryJournal() if isinstance(store, MemoryStore) else None

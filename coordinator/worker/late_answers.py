@@ -1,0 +1,56 @@
+"""Says so while a lane's thread waits too long for one answer: the thread itself is stuck in the call, and cannot.
+
+It may wait for its database, its projection, or a handler of the service's. The call goes on meanwhile: if a COMMIT is
+given up it is not undone, and it may wait for a standby that is needed.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from prometheus_client import Gauge
+
+from coordinator.runtime.awaited import Awaited, Late
+
+WAITED = Gauge(
+    "coordinator_lane_answer_late_seconds", "How long the lane has waited for one late answer; 0: for none.", ["lane"]
+)
+LOOK_EVERY_S = 1.0
+
+log = structlog.get_logger("lane")
+
+
+class LateAnswers:
+    """The late answers of one lane, whose threads note what they wait for."""
+
+    def __init__(self, lane: str, awaited: Sequence[Awaited]) -> None:
+        self._lane = lane
+        self._awaited = awaited
+        self._seen: dict[int, Late] = {}
+        WAITED.labels(lane).set_function(self._longest_s)
+
+    @property
+    def reason(self) -> str | None:
+        """What is late; None: nothing is."""
+        late = next(filter(None, (each.late for each in self._awaited)), None)
+        return None if late is None else str(late)
+
+    async def run(self) -> None:
+        """Log each once when it is late, and once when it has come. Until cancelled."""
+        while True:
+            self.look()
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    def look(self) -> None:
+        """Log what has changed."""
+        for place, awaited in enumerate(self._awaited):
+            before, late = self._seen.pop(place, None), awaited.late
+            if before is not None and not before.is_of_same_wait(late):
+                log.info("answer_came", lane=self._lane, awaited=before.what)
+            if late is not None:
+                self._seen[place] = late
+                if not late.is_of_same_wait(before):
+                    log.error("answer_late", lane=self._lane, awaited=late.what, waited_s=round(late.waited_s, 1))
+
+    def _longest_s(self) -> float:
+        return max((late.waited_s for each in self._awaited if (late := each.late) is not None), default=0.0)
