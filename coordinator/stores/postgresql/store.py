@@ -4,6 +4,10 @@ The fence is an UPDATE of the lease row in the batch's transaction: it takes the
 for the commit, and finds no row once the epoch was raised. By then the rest of the pipeline, whose end commits, is
 under way, so a fence that finds no row is an error: it aborts the transaction, and the server skips the rest.
 
+A COMMIT may wait for a synchronous standby. If somebody cancels that wait, the server says that the transaction is
+committed, and warns that the standby may not have it. A standby that is promoted would not know it, so its outcome is
+unknown: the lane renews its lease, by a commit that waits for the standby too, and the log then shows what is safe.
+
 Reads are outside the transaction. Under READ COMMITTED it would not show them anything else, and the fence, which
 compares the sequence too, finds out whether anything was committed since.
 """
@@ -19,7 +23,16 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.rows import R
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
-from coordinator.stores.port import Backlog, Changes, Lease, NotAdmitted, Read, StoreError, Transaction
+from coordinator.stores.port import (
+    Backlog,
+    Changes,
+    Lease,
+    NotAdmitted,
+    Read,
+    StoreError,
+    StoreUnavailable,
+    Transaction,
+)
 from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
 from coordinator.stores.postgresql.errors import is_of_schema, translated
 from coordinator.stores.postgresql.pipeline import Pipeline, Statement, StatementRefused
@@ -63,6 +76,9 @@ _END_STUCK = b"""
     AND state <> 'idle' AND xact_start < now() - interval '1 second'
 """
 
+# The function of the server that warns; the text of the warning is in the server's language.
+_WAIT_FOR_STANDBY = "SyncRepWaitForLSN"
+
 _Connection = psycopg.Connection[tuple[Any, ...]]
 
 
@@ -77,6 +93,7 @@ class PostgresStore(SqlStore[_Connection]):
         self._application = f"lane {self.lane}"
         self.statements = ByModel(self.schema, PostgresqlStatements)
         self._pipeline: Pipeline | None = None
+        self._unreplicated: str | None = None
 
     def meaning(self, error: Exception) -> StoreError | None:
         refused = error.error if isinstance(error, StatementRefused) else error
@@ -103,6 +120,8 @@ class PostgresStore(SqlStore[_Connection]):
             tcp_user_timeout=TCP_USER_TIMEOUT_MS,
             prepare_threshold=0,
         )
+        self._unreplicated = None
+        connection.add_notice_handler(self._take_notice)
         try:
             problem = pooler_between(connection)
         except BaseException:
@@ -112,6 +131,15 @@ class PostgresStore(SqlStore[_Connection]):
             connection.close()
             raise NotAdmitted(problem)
         return connection
+
+    def _take_notice(self, notice: errors.Diagnostic) -> None:
+        if notice.source_function == _WAIT_FOR_STANDBY:
+            self._unreplicated = notice.message_primary or "the wait for a synchronous standby was cancelled"
+
+    def check_replicated(self) -> None:
+        """Raise StoreUnavailable if the server has given up waiting for a synchronous standby."""
+        if self._unreplicated is not None:
+            raise StoreUnavailable(f"PostgreSQL: a commit may not be on its synchronous standby: {self._unreplicated}")
 
     def _disconnect(self, connection: _Connection) -> None:
         connection.close()
@@ -141,7 +169,9 @@ class PostgresStore(SqlStore[_Connection]):
     def _raise_epoch(self, connection: _Connection, statement: str, arguments: Sequence[Any]) -> tuple[Any, ...] | None:
         with connection.transaction():
             connection.execute(_LEASE_TIMEOUT)
-            return super()._raise_epoch(connection, statement, arguments)
+            lease = super()._raise_epoch(connection, statement, arguments)
+        self.check_replicated()
+        return lease
 
     def _is_lock_timeout(self, error: Exception) -> bool:
         return isinstance(error, errors.LockNotAvailable)
@@ -193,6 +223,7 @@ class PostgresTransaction(SqlTransaction[_Connection]):
                 if refused.position == 0 and isinstance(refused.error, errors.DivisionByZero):
                     raise self._store.fenced(lease.epoch) from None
                 raise
+            self._store.check_replicated()
 
     def rollback(self) -> None:
         if self._is_spoiled:

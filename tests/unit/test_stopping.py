@@ -1,0 +1,24 @@
+"""The log says by which signal a process stops."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+from structlog.testing import capture_logs
+
+from coordinator.runtime.stopping import stop_at_signals
+
+WITHIN_S = 10.0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_the_signal_that_stops_a_process_is_logged_once(number: signal.Signals) -> None:
+    with capture_logs() as lines:
+        stop = stop_at_signals(lane="ledger")
+        os.kill(os.getpid(), number)
+        async with asyncio.timeout(WITHIN_S):
+            await stop.wait()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.sleep(0)
+    assert lines == [{"event": "stopping", "log_level": "info", "signal": number.name, "lane": "ledger"}]
