@@ -232,7 +232,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Gateways, workers, coordinators, helpers, then servers; at the second signal, all at once by SIGKILL."""
-        say("stopping")
+        say(f"stopping: {self._watch.stop_signal or 'giving up'}")
         started = time.monotonic()
         with ThreadPoolExecutor(1) as thread:
             stopping = thread.submit(self._stop_in_order)

@@ -18,7 +18,8 @@ class Watch:
     """Takes the signals that ask to stop while it is entered. In the main thread only."""
 
     def __init__(self) -> None:
-        self.stop_requested = False
+        self.stop_signal: str | None = None
+        """The first signal's name; None: there was none."""
         self.kill_requested = False
         """A second signal: the user does not want to wait."""
         self._requested_at = 0.0
@@ -58,10 +59,15 @@ class Watch:
             while os.read(self._wake_in, 4096):
                 pass
 
-    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+    @property
+    def stop_requested(self) -> bool:
+        """Whether a signal came."""
+        return self.stop_signal is not None
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
-        if not self.stop_requested:
-            self.stop_requested = True
+        if self.stop_signal is None:
+            self.stop_signal = signal.Signals(number).name
             self._requested_at = now
         elif now - self._requested_at > _SECOND_REQUEST_AFTER_S:
             self.kill_requested = True

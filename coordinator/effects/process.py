@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 
 import structlog
 
@@ -10,6 +9,7 @@ from coordinator.effects.worker import EffectWorker
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.health import HealthEndpoint, Readiness
 from coordinator.runtime.settings import BrokerSettings, EffectSettings, TelemetrySettings, load
+from coordinator.runtime.stopping import stop_at_signals
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.transports.open import open_transport
@@ -27,9 +27,7 @@ async def _serve(service: Service, metrics_port: int | None) -> int:
     if service.effects is None:
         raise ConfigurationError(f"service {service.name} has no effects")
     settings = load(EffectSettings)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_at_signals(service=service.name)
     effects = service.effects()
     transport = open_transport(load(BrokerSettings)).effects(service.name, settings.concurrency)
     worker = EffectWorker(service.name, effects, transport, settings)

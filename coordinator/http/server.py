@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import signal
 from collections.abc import Awaitable, Callable
 from typing import Final, NoReturn
 
@@ -15,6 +14,7 @@ from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.request_log import RequestLog
 from coordinator.http.runner import LimitedRunner
 from coordinator.runtime.garbage import spare_the_long_lived
+from coordinator.runtime.stopping import stop_at_signals
 from coordinator.service.errors import ConfigurationError
 
 STOP_MARGIN_S: Final = 2.0
@@ -43,10 +43,7 @@ async def serve_until_stopped(
     Raises ConfigurationError if the port is not available. `failed` is awaited meanwhile: it raises once a part of the
     process has ended that must run for ever, and then this raises too.
     """
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+    stop = stop_at_signals(service=app[SERVICE_NAME])
     make_room_for_connections(app[SETTINGS])
     runner = create_runner(app)
     try:
@@ -61,7 +58,7 @@ async def serve_until_stopped(
             ) from None
         spare_the_long_lived()
         log.info("started", service=app[SERVICE_NAME], host=host, port=site.port)
-        stopping, failing = asyncio.ensure_future(stopped.wait()), asyncio.ensure_future(failed())
+        stopping, failing = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(failed())
         try:
             await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
             if failing.done():
@@ -69,7 +66,6 @@ async def serve_until_stopped(
         finally:
             stopping.cancel()
             failing.cancel()
-        log.info("stopping", service=app[SERVICE_NAME])
     finally:
         await runner.cleanup()
     log.info("stopped", service=app[SERVICE_NAME])

@@ -6,7 +6,6 @@ lane.
 
 import asyncio
 import os
-import signal
 import threading
 import time
 
@@ -22,6 +21,7 @@ from coordinator.runtime.garbage import spare_the_long_lived
 from coordinator.runtime.health import HealthEndpoint, Readiness
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, LaneSettings, TelemetrySettings, load
+from coordinator.runtime.stopping import stop_at_signals
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.open import open_store
@@ -81,10 +81,7 @@ class CoordinatorProcess:
 
     async def serve(self) -> int:
         """Run until SIGTERM or SIGINT; return the exit status. Raises ConfigurationError."""
-        loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        stop = stop_at_signals(lane=self._service.name)
         telling = asyncio.create_task(self._late.run(), name=f"late answers of {self._service.name}")
         try:
             await self._endpoint.start()
@@ -101,6 +98,9 @@ class CoordinatorProcess:
                 (watched,) = await asyncio.gather(watching, return_exceptions=True)
                 if isinstance(watched, Exception):
                     self._failed("outbox_watch_failed", watched)
+                if not stop.is_set():
+                    reason = self._failure or self._transport.failure
+                    log.error("stopping", lane=self._service.name, reason=f"{type(reason).__name__}: {reason}")
                 return await self._shut_down(expected=stop.is_set())
             return 0
         finally:

@@ -81,6 +81,7 @@ async def test_a_standby_takes_over_from_a_coordinator_that_ends(system: System,
         else:
             await asyncio.to_thread(active.stop, signal.SIGTERM, 20)
             assert active.exit_status == 0, active.log_tail(30)
+            assert '"signal":"SIGTERM"' in active.log_tail(30)
         assert not writing.done(), "the kill came too late to prove anything"
 
     await credit_through(system, end_the_active_one)

@@ -235,7 +235,7 @@ def test_a_second_signal_kills_what_does_not_stop(run: Callable[..., Run], tmp_p
     one.wait_for("Ctrl-C stops everything")
     pids = [int(entry.name) for entry, _ in one.processes()]
     one.process.send_signal(signal.SIGINT)
-    one.wait_for("stopping")
+    one.wait_for("stopping: SIGINT")
     with pytest.raises(subprocess.TimeoutExpired):
         one.process.wait(1)
     one.process.send_signal(signal.SIGINT)
