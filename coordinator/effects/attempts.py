@@ -178,7 +178,8 @@ class Attempts:
         except Exception as error:  # noqa: BLE001  # a defect of the handler's; another release may do better
             trace = storable_end(traceback.format_exc(), _TRACEBACK_CHARACTERS_MAX)
             log.error("effect_handler_error", type=effect.type, key=call.key, exception=trace)
-            return EffectRetry(f"{type(error).__name__}: {error}", may_have_happened=True)
+            # The reason comes to the lane, and may be shown to whoever asked for the call.
+            return EffectRetry(f"a defect of its handler ({type(error).__name__})", may_have_happened=True)
         else:
             is_answered = True
             return result

@@ -23,7 +23,7 @@ from coordinator.http.command_bodies import (
 )
 from coordinator.http.headers import idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, SETTINGS
-from coordinator.http.problems import NothingIssued, RequestRefused
+from coordinator.http.problems import NothingIssued, RequestRefused, shown
 from coordinator.http.requests import JSON_TYPES, NoQuery, granted_wait_s, media_type, read_body, read_query
 from coordinator.http.responses import command_location, note_preferences
 from coordinator.http.waiting_requests import WAITING_REQUESTS
@@ -92,12 +92,14 @@ async def _issue(request: web.Request, messages: list[CommandMessage], wait_s: f
     writes in their order, within one turn of the loop.
     """
     writes = request.app[WRITES]
-    done = await asyncio.gather(*(_answer(writes, message, wait_s) for message in messages))
+    done = await asyncio.gather(*(_answer(request, writes, message, wait_s) for message in messages))
     request[CONTEXT].stages.end_issued(stages for _, stages in done)
     return [answer for answer, _ in done]
 
 
-async def _answer(writes: Writes, message: CommandMessage, wait_s: float) -> tuple[CommandAnswer, Stages]:
+async def _answer(
+    request: web.Request, writes: Writes, message: CommandMessage, wait_s: float
+) -> tuple[CommandAnswer, Stages]:
     """The answer to one command. It has stages of its own, since other commands end at other times."""
     command_id, command_type = message.command_id or "", message.type or ""
     with measured() as stages:
@@ -107,7 +109,9 @@ async def _answer(writes: Writes, message: CommandMessage, wait_s: float) -> tup
             location = command_location(command_id)
             return PendingCommand(command_id=command_id, type=command_type, location=location), stages
         except Unavailable as error:
-            reason = OutcomeError(code=error.code, message=str(error))
+            context = request[CONTEXT]
+            context.error = context.error or error
+            reason = OutcomeError(code=error.code, message=shown(error))
         except Exception:  # a defect of ours; the other commands have their own outcomes
             log.exception("internal_error", command_id=command_id)
             reason = OutcomeError(code="internal_error", message="a defect of this service; its log has the details")

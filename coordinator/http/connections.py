@@ -169,6 +169,7 @@ class Connections:
             cast(web.Request, request),  # the application makes them
             error,
             command_id=None,
+            trace_id=None,
             is_repeatable=True,
             retry_after_s=self.settings.retry_after_s,
         )

@@ -64,6 +64,7 @@ async def _answered(
             request,
             error,
             command_id=context.stages.command_id,
+            trace_id=context.trace.trace_id,
             is_repeatable=context.is_repeatable,
             retry_after_s=settings.retry_after_s,
         )

@@ -16,6 +16,9 @@ A failed command is recorded, and repeating it under the same key returns the sa
 not 503, which would ask for a repetition. If the code is that of a malformed command, the lane refused a command that
 this gateway let through (one of them is of another release): the request is at fault, and the status is 422.
 
+An exception's own text may name hosts, rows and constraints: it is in the log, on the line of the request. The client
+gets a code, a text of ours, and the ids that this line has: `trace_id`, and `command_id` if there is a command.
+
 Once a command has its outcome, only that outcome may be an error: if anything else fails then, the middleware answers
 202 with the place of the outcome.
 """
@@ -29,6 +32,7 @@ from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
 from coordinator.service.errors import (
+    BrokerUnavailable,
     CommandFailed,
     CommandRejected,
     CoordinatorError,
@@ -76,6 +80,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     instance: str
     field: str | UnsetType = UNSET
     command_id: str | UnsetType = UNSET
+    trace_id: str | UnsetType = UNSET
     checks: dict[str, str] | UnsetType = UNSET
     outcomes: Sequence[Struct] | UnsetType = UNSET
 
@@ -144,6 +149,19 @@ def answer_to(error: Exception) -> Answer:  # noqa: PLR0911  # one line an error
             return Answer(500, "internal_error", "a defect of this service; its log has the details")
 
 
+def shown(error: Unavailable) -> str:
+    """What a client is told of a part that is away. The error's own text, of a driver say, goes to the log only."""
+    match error:
+        case DatabaseUnavailable():
+            return "the database cannot be read now"
+        case OutcomeUnknown():
+            return "the command may be applied, now or later: nobody has confirmed it yet"
+        case BrokerUnavailable():
+            return "the command could not be handed over to its lane, and is not applied"
+        case _:
+            return str(error)
+
+
 def _of_rejection(code: str) -> int:
     """The status of a rejection: a thing that does not exist, that can never be, or that cannot be now."""
     if code.endswith("_not_found"):
@@ -157,8 +175,7 @@ def _settled(error: CommandRejected | CommandFailed, fallback: int) -> Answer:
 
 
 def _unavailable(error: Unavailable) -> Answer:
-    # The text of a database error is the driver's, with addresses and statements: it goes to the log only.
-    detail = "the database cannot be read now" if isinstance(error, DatabaseUnavailable) else str(error)
+    detail = shown(error)
     if isinstance(error, OutcomeUnknown):
         detail = f"{detail}. {HOW_TO_REPEAT}"
     checks = error.checks if isinstance(error, NotReady) else None
@@ -177,9 +194,15 @@ def _of_http(error: web.HTTPException) -> Answer:
 
 
 def problem_response(
-    request: web.Request, error: Exception, *, command_id: str | None, is_repeatable: bool, retry_after_s: int
+    request: web.Request,
+    error: Exception,
+    *,
+    command_id: str | None,
+    trace_id: str | None,
+    is_repeatable: bool,
+    retry_after_s: int,
 ) -> web.Response:
-    """The response for an error; `command_id` is that of the command under way, if there was one.
+    """The response for an error; `command_id` is that of the command under way, `trace_id` that of the log line.
 
     `is_repeatable`: the same request, sent again, is the same command.
     """
@@ -194,6 +217,7 @@ def problem_response(
         instance=_clean(request.rel_url.raw_path),
         field=UNSET if answer.field is None else _clean(answer.field),
         command_id=UNSET if known_id is None else known_id,
+        trace_id=trace_id if trace_id is not None and answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR else UNSET,
         checks=UNSET if answer.checks is None else answer.checks,
         outcomes=UNSET if answer.outcomes is None else answer.outcomes,
     )

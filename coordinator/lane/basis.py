@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from coordinator.lane.dead_letters import DeadLetters
+from coordinator.lane.delivery import BareFailure
 from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking
 from coordinator.lane.publisher_progress import PublisherProgress
@@ -29,7 +30,8 @@ class Fate(Struct, frozen=True):
 
     `letter` is its dead letter, as it is in the database now; `is_dropped`: there was no room for the letter.
     `entry` is its new entry in the log. A request that waits for its key has no outcome yet. One that `blocks` the
-    lane has an entry that says why; that entry is not written.
+    lane has an entry that says why; that entry is not written. `bare` is a failure that has no letter, since the
+    database refused that, too.
     """
 
     outcome: Outcome | None
@@ -37,6 +39,7 @@ class Fate(Struct, frozen=True):
     entry: LogEntry | None = None
     is_dropped: bool = False
     blocks: bool = False
+    bare: BareFailure | None = None
 
 
 class Basis(Struct, frozen=True):

@@ -113,4 +113,5 @@ def settlement_of(deliveries: Sequence[Delivery], committed: Committed, tags: li
         withdrawn=committed.withdrawn,
         saved=committed.saved,
         removed=committed.removed,
+        bare_failures=[fate.bare for fate in everything if fate.bare is not None],
     )

@@ -43,12 +43,21 @@ class Reply(Struct, frozen=True):
     outcomes: list[Outcome]
 
 
+class BareFailure(Struct, frozen=True):
+    """A failure of which the database takes no dead letter: its reason is for the process's log."""
+
+    command_id: str
+    type: str
+    code: str
+    reason: str
+
+
 class Settlement(Struct, frozen=True, kw_only=True):
     """What to do now that a batch is committed, in this order.
 
     Announce the rows to the projections; send the replies; publish the emitted commands, and forget those with an id of
     `withdrawn`; soon, acknowledge every delivery of `tags`. `dead_letters` are in the lane's database already;
-    `dropped` counts those that had no room there.
+    `dropped` counts those that had no room there. `bare_failures` have no dead letter.
     """
 
     tags: list[int]
@@ -60,6 +69,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     withdrawn: list[int]
     saved: list[Row]
     removed: list[Ref[Row]]
+    bare_failures: list[BareFailure] = []
 
 
 class Suspension(Struct, frozen=True):

@@ -1,6 +1,16 @@
-"""Recording the result of a command: in the log and, if it failed, for operators and for commands that wait."""
+"""Recording the result of a command: in the log and, if it failed, for operators and for commands that wait.
+
+The text of an exception or of the database may hold values of rows and names of constraints. Operators find it in the
+dead letter. The log's entry becomes the outcome, which anybody may get who issued the command: it says what is to be
+quoted to them.
+"""
+
+from typing import Final
+
+import msgspec
 
 from coordinator.lane.basis import BARE, ERROR_CHARACTERS_MAX, NO_FOLLOW_UP, Basis, Fate
+from coordinator.lane.delivery import BareFailure
 from coordinator.lane.follow_up import follow_up
 from coordinator.lane.parking import Standing
 from coordinator.lane.request import Request
@@ -9,6 +19,12 @@ from coordinator.protocol.wire import Defect
 from coordinator.service.text import storable
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from coordinator.stores.outcomes import from_log
+
+_SHOWN: Final = {
+    "handler_error": "a defect of this service kept the command from being applied",
+    "database_refused": "the database refused what the command was to change",
+}
+"""What others than operators are told of failures whose texts are not ours."""
 
 
 def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, verdict: Verdict) -> Fate:
@@ -28,15 +44,21 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
         settled_at=basis.work.now,
     )
     letter: DeadLetter | None = None
+    bare: BareFailure | None = None
     if verdict.status == "failed":
         if request.handler is not None and request.handler.on_failure == "block":
             return Fate(None, entry=entry, blocks=True)
         if basis.spared < BARE:
             defect = Defect(verdict.code or "", text or "")
             letter = basis.letters.failed(message, defect, verdict.traceback, sequence)
+        else:
+            bare = BareFailure(entry.command_id, entry.type, verdict.code or "", text or "")
     if (basis.parking.rows or request.parks_key) and basis.spared < BARE:
         basis.parking.settled(basis.work, request, standing, entry)
+    if verdict.status == "failed" and (shown := _SHOWN.get(verdict.code or "")) is not None:
+        quoted = f"{shown}: operators find the reason under its id, {entry.command_id}"
+        entry = msgspec.structs.replace(entry, error_message=quoted)
     outcome = from_log(entry, replayed=False)
     if message.continuation is not None and not verdict.is_deferred and basis.spared < NO_FOLLOW_UP:
         follow_up(basis.work, message, outcome)
-    return Fate(outcome, letter, entry)
+    return Fate(outcome, letter, entry, bare=bare)

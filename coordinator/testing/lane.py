@@ -40,6 +40,8 @@ class Tried(Struct, frozen=True):
 
     outcome: Outcome
     emitted: list[Emitted]
+    reason: str | None = None
+    """Of a failure: what its dead letter says. The outcome does not show an exception's text."""
 
     @property
     def applied(self) -> bool:
@@ -123,6 +125,7 @@ class LaneInMemory:
                 Emitted(entry.lane, entry.type, msgspec.json.decode(entry.arguments, type=dict[str, Any]))
                 for entry in decision.emitted
             ],
+            next((letter.reason for letter in decision.dead_letters), None),
         )
 
     def rows(self, model: type[R]) -> Sequence[R]:

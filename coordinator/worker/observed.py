@@ -113,5 +113,14 @@ class Observed:
         more = len(settlement.dead_letters) - LOGGED_MAX
         if more > 0:
             log.warning("more_dead_lettered", lane=self._lane, letters=more)
+        for bare in settlement.bare_failures[:LOGGED_MAX]:
+            log.error(
+                "failed_without_letter",
+                lane=self._lane,
+                command_id=bare.command_id,
+                type=bare.type,
+                code=bare.code,
+                reason=bare.reason,
+            )
         if settlement.dropped:
             log.warning("dead_letters_dropped", lane=self._lane, messages=settlement.dropped)

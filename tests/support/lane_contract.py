@@ -17,12 +17,24 @@ from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.commands import Command
 from coordinator.service.options import Origin
-from coordinator.service.outcome import Outcome
+from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.service.rows import R
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry, ParkedCommand, PublisherPosition, Series
 from coordinator.stores.port import Store
-from tests.support.ledger import LEDGER, Account, Close, Deposit, Forward, Fragile, OpenAccount, Remark, Rename, Tamper
+from tests.support.ledger import (
+    LEDGER,
+    Account,
+    Close,
+    Deposit,
+    Forward,
+    Fragile,
+    Note,
+    OpenAccount,
+    Remark,
+    Rename,
+    Tamper,
+)
 from tests.support.store_contract import NOW, OpenStore
 
 _tags = itertools.count(1)
@@ -222,6 +234,25 @@ class LaneContract:
         assert sum(row.balance for row in lane.rows(Account)) == batch
         assert [outcome.sequence for outcome in settlement.outcomes] == list(range(3, 3 + len(deliveries)))
         assert [reply.correlation_id for reply in settlement.replies] == [d.correlation_id for d in deliveries]
+
+    @pytest.mark.parametrize("how", ["taken", "crash"])
+    def test_texts_of_the_database_and_of_exceptions_are_for_operators(self, lane: LaneUnderTest, how: str) -> None:
+        lane.do(OpenAccount(owner="a"), OpenAccount(owner="b"))
+        settlement = lane.settle(delivery(1, Tamper(id=1, how=how), continuation=Note.type))
+        (outcome,), (letter,) = settlement.outcomes, settlement.dead_letters
+        code, shown = {
+            "taken": ("database_refused", "the database refused what the command was to change"),
+            "crash": ("handler_error", "a defect of this service kept the command from being applied"),
+        }[how]
+        assert outcome.error == OutcomeError(
+            code=code, message=f"{shown}: operators find the reason under its id, {command_id(1)}"
+        )
+        assert lane.log()[2].error_message == outcome.error.message
+        assert [msgspec.json.decode(entry.arguments)["error"]["message"] for entry in settlement.emitted] == [
+            outcome.error.message
+        ]
+        assert ("boom" if how == "crash" else "owner") in letter.reason or letter.reason.startswith("accounts")
+        assert letter.command_id == command_id(1)
 
     @pytest.mark.parametrize("how", ["out of range", "too long"])
     def test_a_row_that_no_database_takes_costs_its_neighbours_nothing(self, open_store: OpenStore, how: str) -> None:

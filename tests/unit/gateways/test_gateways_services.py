@@ -10,6 +10,7 @@ from coordinator.service.errors import DatabaseUnavailable
 from tests.unit.gateways.conftest import RunningGateway, Start
 from tests.unit.gateways.gateway_fakes import ITEM, PAYMENT, USER, applied, refused
 
+TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 ADA = {"name": "Ada", "email": "ada@example.org"}
 LAMP = {"name": "Lamp", "price": 1999, "currency": "EUR", "stock": 4}
 
@@ -177,11 +178,13 @@ async def test_what_is_not_there_is_404_and_what_cannot_be_read_503(start: Start
     gateway = await start(name)
     missing, body = await gateway.call("GET", f"/{name}/1")
     assert (missing.status, body["code"]) == (404, f"{name[:-1]}_not_found")
+    assert "trace_id" not in body
     gateway.rows.error = DatabaseUnavailable("OperationalError: secret-host refused")
     for path in (f"/{name}/1", f"/{name}"):
-        away, body = await gateway.call("GET", path)
+        away, body = await gateway.call("GET", path, headers={"traceparent": f"00-{TRACE_ID}-00f067aa0ba902b7-01"})
         assert (away.status, body["code"], away.headers["Retry-After"]) == (503, "database_unavailable", "1")
         assert "secret-host" not in body["detail"]
+        assert body["trace_id"] == TRACE_ID
 
 
 async def test_a_head_is_a_get_without_its_body(users: RunningGateway) -> None:
