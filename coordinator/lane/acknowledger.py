@@ -18,6 +18,11 @@ class Acknowledger:
     def __init__(self) -> None:
         self._is_settled: dict[int, bool] = {}
 
+    @property
+    def unacknowledged(self) -> int:
+        """How many there are."""
+        return len(self._is_settled)
+
     def delivered(self, tag: int) -> None:
         """The broker delivered it; tags come in order."""
         self._is_settled[tag] = False

@@ -50,10 +50,12 @@ class LaneStatus(Struct, kw_only=True):
     """One lane. None: not known, since what would know it is away, or since there is none yet.
 
     `ready` counts the messages in the queue that no coordinator holds: up to LANE_PREFETCH more are with the active
-    one. `rate` is commands settled per second while sampling. `lag_s` is how long `ready` will take at that rate; where
-    nothing was settled meanwhile, how long nothing has been. `dead_letters` are rows of the lane's database, also those
-    of its effects; `dead_in_broker` are messages that the broker, or an older release, has dead-lettered, and the lane
-    has not taken in yet. `outbox` is what is emitted and not with the broker. `errors` say what is away.
+    one, and RabbitMQ does not tell a client how many. A paused lane keeps them: `ready` is the least that waits there.
+    `rate` is commands settled per second while sampling. `lag_s` is how long `ready` will take at that rate; where
+    nothing was settled meanwhile, how long nothing has been; None of a paused lane. `dead_letters` are rows of the
+    lane's database, also those of its effects; `dead_in_broker` are messages that the broker, or an older release, has
+    dead-lettered, and the lane has not taken in yet. `outbox` is what is emitted and not with the broker. `errors` say
+    what is away.
     """
 
     lane: str
@@ -85,7 +87,8 @@ def status(lanes: tuple[str, ...], sample_s: float, *, as_json: bool) -> None:
     """Show LANES (all, if none is named): who holds them, how far they are, what waits, what failed.
 
     DEAD are its dead letters, OUTBOX what it has emitted and RabbitMQ has not confirmed.
-    READY are messages in the queue that no coordinator holds yet; up to LANE_PREFETCH more are with the active one.
+    READY are messages in the queue that no coordinator holds yet; up to LANE_PREFETCH more are with the active one. A
+    paused lane keeps those that it has: "0+" says that more may wait (coordinator_lane_unacknowledged of its /metrics).
     CONSUMERS are counted by RabbitMQ, which (3.10) counts the active one and no standby. Exit status 1: something is
     away; the rest is shown.
     """
@@ -175,12 +178,20 @@ def _sample(status: LaneStatus, admin: LaneAdmin, since: float, sample_s: float)
 
 
 def _estimate_lag(status: LaneStatus) -> None:
+    if status.is_paused:
+        # It settles nothing, and holds what has been delivered to it.
+        return
     if status.ready == 0:
         status.lag_s = 0.0
     elif status.ready is not None and status.rate:
         status.lag_s = round(status.ready / status.rate, 1)
     elif status.ready is not None and status.last_settled_at is not None:
         status.lag_s = round((now() - status.last_settled_at).total_seconds(), 1)
+
+
+def _shown_ready(status: LaneStatus) -> str | int | None:
+    holds_more = status.ready is not None and status.is_paused and status.consumers
+    return f"{status.ready}+" if holds_more else status.ready
 
 
 def _print(found: list[LaneStatus]) -> None:
@@ -196,7 +207,7 @@ def _print(found: list[LaneStatus]) -> None:
                 {None: None, True: "yes", False: "no"}[status.is_paused],
                 status.epoch,
                 status.sequence,
-                status.ready,
+                _shown_ready(status),
                 status.consumers,
                 status.dead_letters,
                 None if status.outbox is None else sum(each.entries for each in status.outbox),

@@ -77,3 +77,13 @@ async def test_nothing_is_sent_on_a_closed_channel(channel: RecordingChannel) ->
     channel.is_open = False
     made.flush()
     assert not channel.acknowledged
+
+
+async def test_what_a_paused_lane_holds_is_counted_until_its_channel_is_gone(channel: RecordingChannel) -> None:
+    made = acknowledgements(channel, 1000, 7)
+    assert made.unacknowledged == 7
+    made.acknowledge([1, 2, 5])
+    made.flush()
+    assert made.unacknowledged == 4
+    channel.is_open = False
+    assert made.unacknowledged == 0

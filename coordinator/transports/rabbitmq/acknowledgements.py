@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from pika.channel import Channel
+from prometheus_client import Gauge
 
 from coordinator.lane.acknowledger import Acknowledger
 
@@ -11,6 +12,8 @@ WITHIN_S = 0.01
 """How long a settled delivery may wait for others to be acknowledged with."""
 WAITING_MAX = 64
 """How many settled deliveries wait at most; with a small prefetch, a quarter of it."""
+
+UNACKNOWLEDGED = Gauge("coordinator_lane_unacknowledged", "Messages that were delivered and wait here.", ["lane"])
 
 
 class Acknowledgements:
@@ -27,6 +30,11 @@ class Acknowledgements:
         self._acknowledger = Acknowledger()
         self._waiting: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def unacknowledged(self) -> int:
+        """How many deliveries the broker has not been told of. Those of a closed channel are its own again."""
+        return self._acknowledger.unacknowledged if self._channel.is_open else 0
 
     def delivered(self, tag: int) -> None:
         """The broker delivered it; tags come in order."""

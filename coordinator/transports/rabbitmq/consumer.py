@@ -30,7 +30,7 @@ from coordinator.service.ids import new_command_id
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.inbox import Inbox
-from coordinator.transports.rabbitmq.acknowledgements import Acknowledgements
+from coordinator.transports.rabbitmq.acknowledgements import UNACKNOWLEDGED, Acknowledgements
 from coordinator.transports.rabbitmq.amqp import AmqpChannel, AmqpConnection
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.transports.rabbitmq.incoming import dead_delivery_of, delivery_of
@@ -203,6 +203,7 @@ class LaneConsumer:
             self._first = []
             self._connection, self._channel, self._channel_number = connection, channel, channel_number
             acknowledgements = self._acknowledgements = Acknowledgements(channel.raw, self._settings.prefetch)
+            UNACKNOWLEDGED.labels(self._lane).set_function(lambda: acknowledgements.unacknowledged)
             await channel.consume(queue_name(self._lane), partial(self._on_message, channel_number, acknowledgements))
             self._reconnecting.is_up()
             log.info("consuming", lane=self._lane, channel_number=channel_number)
