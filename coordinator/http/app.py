@@ -18,7 +18,7 @@ from coordinator.http.commands import routes as command_routes
 from coordinator.http.hooks import HOOKS, GatewayHooks
 from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.middleware import serve
-from coordinator.http.operations import CHECKS, COMMAND_LOG, TRANSPORT, Check
+from coordinator.http.operations import CHECKS, COMMAND_LOG, PART_STATES, TRANSPORT, Check
 from coordinator.http.operations import routes as operation_routes
 from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
 from coordinator.runtime.settings import GatewaySettings
@@ -88,8 +88,9 @@ def create_app(
     app[COMMANDS] = {command.type: command for command in gateway.commands}
     app[WRITES] = writes
     app[TRANSPORT] = transport
+    app[PART_STATES] = {}
     app[CHECKS] = [
-        Check("broker", lambda: _is_connected(transport)),
+        Check("broker", lambda: _is_connected(transport), reason=lambda: transport.unready_reason),
         Check("database", lambda: _answers(database)),
     ]
     gateway.attach(app, Dependencies(database=database, writes=writes, command_log=command_log, settings=settings))

@@ -1,19 +1,20 @@
 """The routes of every gateway, beside its service's methods: commands by id, health, readiness, metrics."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from typing import Final
 
 import msgspec
+import structlog
 from aiohttp import web
 from msgspec import Struct
-from prometheus_client import generate_latest
+from prometheus_client import Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from coordinator.client.command_log import CommandLog
-from coordinator.http.keys import CONTEXT
+from coordinator.http.keys import CONTEXT, SERVICE_NAME
 from coordinator.http.problems import NotReady
 from coordinator.http.requests import NoQuery, read_query
 from coordinator.http.responses import Accepted, json_response
@@ -27,12 +28,23 @@ READY_TIMEOUT_S: Final = 2.0
 """A part that has not answered within this time counts as down."""
 
 
+PART_UP: Final = Gauge(
+    "coordinator_gateway_part_up", "0 if this part was down when readiness was asked last.", ("service", "part")
+)
+
+log = structlog.get_logger("gateway")
+
+
 class Check(Struct, frozen=True):
-    """A part of the process that readiness asks. A check that is not `required` is only shown."""
+    """A part of the process that readiness asks. A check that is not `required` is only shown.
+
+    `reason` says for the log why it does not answer: it may name hosts, which is not for every client.
+    """
 
     name: str
     answers: Callable[[], Awaitable[bool]]
     required: bool = True
+    reason: Callable[[], str] | None = None
 
 
 class SettledCommand(Struct, frozen=True, kw_only=True):
@@ -56,6 +68,7 @@ class GatewayReadiness(Struct, frozen=True):
 
 CHECKS: Final = web.AppKey("CHECKS", list[Check])
 COMMAND_LOG: Final = web.AppKey("COMMAND_LOG", CommandLog)
+PART_STATES: Final = web.AppKey("PART_STATES", dict[str, str])
 TRANSPORT: Final = web.AppKey("TRANSPORT", CommandTransport)
 
 routes = web.RouteTableDef()
@@ -97,6 +110,7 @@ async def readyz(request: web.Request) -> web.Response:
     checks = request.app[CHECKS]
     answers = await asyncio.gather(*(_answers(check) for check in checks))
     states = {check.name: "ok" if is_up else "down" for check, is_up in zip(checks, answers, strict=True)}
+    _note(request.app, checks, states)
     if not all(is_up or not check.required for check, is_up in zip(checks, answers, strict=True)):
         raise NotReady(states)
     return json_response(GatewayReadiness("ready", states))
@@ -105,6 +119,20 @@ async def readyz(request: web.Request) -> web.Response:
 @routes.get("/metrics")
 async def metrics(_request: web.Request) -> web.Response:
     return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
+
+
+def _note(app: web.Application, checks: Sequence[Check], states: dict[str, str]) -> None:
+    """Log what has changed since readiness was asked last, and keep it for the metric."""
+    before = app[PART_STATES]
+    for check in checks:
+        part, state = check.name, states[check.name]
+        PART_UP.labels(app[SERVICE_NAME], part).set(state == "ok")
+        if state == "down" and before.get(part) != "down":
+            reason = None if check.reason is None else check.reason()
+            log.error("part_down", service=app[SERVICE_NAME], part=part, reason=reason)
+        elif state == "ok" and before.get(part) == "down":
+            log.info("part_up", service=app[SERVICE_NAME], part=part)
+    before.update(states)
 
 
 async def _answers(check: Check) -> bool:

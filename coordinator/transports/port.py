@@ -18,6 +18,7 @@ from coordinator.lane.delivery import Settlement
 from coordinator.lane.high_water import Mark
 from coordinator.protocol.attempted import Attempted
 from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.awaited import Late
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.commands import Command
 from coordinator.stores.lane_tables import OutboxEntry
@@ -62,6 +63,10 @@ class LaneTransport(Carrier, Protocol):
     @property
     def unready_reason(self) -> str | None:
         """Why the lane's commands do not arrive, or their outcomes do not leave; None: they do."""
+
+    @property
+    def late(self) -> Late | None:
+        """What it has sent to be made safe, if that takes too long. For any thread."""
 
     def start(self, on_emitted_confirmed: Confirmed) -> None:
         """Deliver, and go on whenever a connection is lost, until `stop`."""

@@ -6,11 +6,12 @@ given up it is not undone, and it may wait for a standby that is needed.
 
 import asyncio
 from collections.abc import Sequence
+from typing import Protocol
 
 import structlog
 from prometheus_client import Gauge
 
-from coordinator.runtime.awaited import Awaited, Late
+from coordinator.runtime.awaited import Late
 
 WAITED = Gauge(
     "coordinator_lane_answer_late_seconds", "How long the lane has waited for one late answer; 0: for none.", ["lane"]
@@ -20,10 +21,18 @@ LOOK_EVERY_S = 1.0
 log = structlog.get_logger("lane")
 
 
+class Waits(Protocol):
+    """Somebody who waits for answers."""
+
+    @property
+    def late(self) -> Late | None:
+        """The answer that is late, if one is."""
+
+
 class LateAnswers:
     """The late answers of one lane, whose threads note what they wait for."""
 
-    def __init__(self, lane: str, awaited: Sequence[Awaited]) -> None:
+    def __init__(self, lane: str, awaited: Sequence[Waits]) -> None:
         self._lane = lane
         self._awaited = awaited
         self._seen: dict[int, Late] = {}

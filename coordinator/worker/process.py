@@ -49,7 +49,6 @@ class CoordinatorProcess:
         self._service = service
         self._endpoint = HealthEndpoint(("lane", service.name), self._readiness, load(TelemetrySettings), metrics_port)
         awaited, watch_awaited = Awaited(), Awaited()
-        self._late = LateAnswers(service.name, [awaited, watch_awaited])
         self._setting = f"{service.name.upper()}_DATABASE_URL"
         with address_of(self._setting):
             self._store: Store = WatchedStore(open_store(database.database_url, service), awaited)
@@ -60,6 +59,7 @@ class CoordinatorProcess:
         self._transport = open_transport(self._broker).lane(
             service.name, self._inbox, self._settings, holder=holder, has_effects=service.effects is not None
         )
+        self._late = LateAnswers(service.name, [awaited, watch_awaited, self._transport])
         self._watch = OutboxWatch(
             service.name,
             WatchedStore(open_store(database.database_url, service), watch_awaited),

@@ -10,6 +10,7 @@ import pytest
 import coordinator.transports.rabbitmq.writes as writes_module
 from coordinator.protocol.outcomes import encode_outcome
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage
+from coordinator.runtime.awaited import LATE_S
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown, Overloaded
 from coordinator.service.outcome import Outcome
@@ -200,6 +201,45 @@ async def test_an_outcome_of_what_was_parked_goes_to_its_own_message_only(
         assert not again.done()
         issuing.reply(A, 4, "rejected")
         assert (await again).status == "rejected"
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_a_late_outcome_that_comes_alone_is_not_a_later_command_s(
+    monkeypatch: pytest.MonkeyPatch, *, is_told: bool
+) -> None:
+    issuing = Issuing(monkeypatch)
+    async with asyncio.timeout(9):
+        await issuing.leave(A)
+        second = await issuing.issue(A)
+        issuing.reply(A, 0, is_told=is_told)
+        assert not second.done()
+        # Nobody expects an outcome of this id any more but for the second: the third travels in a pack again.
+        third = await issuing.issue(A)
+        issuing.reply(A, 0, is_told=is_told)
+        issuing.reply(A, 1)
+        assert (await second).status == "applied"
+        assert not third.done()
+        issuing.reply(A, 2, "rejected")
+        assert (await third).status == "rejected"
+
+
+async def test_a_confirm_that_does_not_come_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("coordinator.transports.rabbitmq.publisher.time.monotonic", lambda: now_s)
+    monkeypatch.setattr(Publisher, "is_ready", True)
+    publisher = Publisher(BrokerSettings(), "test")
+    future = sent(publisher, times=1)
+    now_s += LATE_S - 0.1
+    assert publisher.late is None
+    now_s += 1.1
+    assert str(publisher.late) == f"it has waited {LATE_S + 1:.0f} s for RabbitMQ (confirm)"
+    confirmed(publisher, "Basic.Ack")
+    await future
+    assert publisher.late is None
+    sent(publisher, times=1).cancel()
+    now_s += LATE_S
+    monkeypatch.setattr(Publisher, "is_ready", False)
+    assert publisher.late is None, "the connection is lost: that is said already"
 
 
 async def test_a_command_that_is_no_longer_remembered_is_not_said_to_be_unknown(

@@ -197,6 +197,11 @@ class LocalQueue:
                 "the same id"
             )
 
+    @property
+    def late(self) -> None:
+        """Its journal waits for no server; what cannot be written there is said by `unready_reason`."""
+        return
+
     def stop(self, timeout_s: float) -> bool:  # noqa: ARG002  # nothing is sent
         self._inbox.close()
         return True

@@ -23,6 +23,7 @@ from coordinator.lane.control import Marker
 from coordinator.lane.delivery import Delivery, Settlement
 from coordinator.lane.high_water import Mark
 from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.awaited import Late
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, CoordinatorError
@@ -91,7 +92,6 @@ class LaneConsumer:
         self._stop: asyncio.Event = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name=f"broker {lane}", daemon=True)
         self.failure: Exception | None = None
-        """The error that ended it: a ConfigurationError, or a defect."""
 
     @property
     def is_consuming(self) -> bool:
@@ -100,10 +100,13 @@ class LaneConsumer:
 
     @property
     def unready_reason(self) -> str | None:
-        """Why the lane's commands do not arrive, or their outcomes do not leave; None: they do."""
         if not self.is_consuming:
             return self._reconnecting.reason
         return next((each.unready_reason for each in (self._publisher, self._outcomes) if not each.is_ready), None)
+
+    @property
+    def late(self) -> Late | None:
+        return self._publisher.late
 
     def start(self, on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None]) -> None:
         """Connect, consume, and connect again whenever a connection is lost.
@@ -126,7 +129,6 @@ class LaneConsumer:
         self._loop.call_soon_threadsafe(self._send_mark, channel, mark)
 
     def wake(self, command_id: str) -> None:
-        """Have a marker of this id delivered to the active consumer of the lane."""
         if self._thread.is_alive():
             with suppress(RuntimeError):  # the loop is closed: the thread is about to end
                 self._loop.call_soon_threadsafe(self._publish_marker, command_id)

@@ -10,14 +10,17 @@ cause: it fails, and the others go through.
 
 import asyncio
 import itertools
+import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import pika
 from pika.channel import Channel
 from pika.exceptions import ChannelWrongStateError, ConnectionWrongStateError
 
+from coordinator.runtime.awaited import LATE_S, Late
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable, ConfigurationError, InvalidCommand, OutcomeUnknown, Overloaded
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
@@ -38,7 +41,7 @@ class _Unconfirmed:
 
     __slots__ = (
         *("body", "exchange", "future", "is_repeated", "is_returned", "number", "properties", "routing_key"),
-        "times_sent",
+        *("sent_at_s", "times_sent"),
     )
 
     def __init__(
@@ -61,6 +64,7 @@ class _Unconfirmed:
         self.future = future
         self.is_returned = False
         self.times_sent = 0
+        self.sent_at_s = 0.0
 
     def refused(self, error: Exception) -> Exception:
         """Why the message was refused. If it was sent before, on a lost connection, the broker may have that copy."""
@@ -112,6 +116,15 @@ class Publisher:
     def is_blocked(self) -> bool:
         """Whether it is connected, but the broker is under a memory or disk alarm and takes nothing."""
         return self._connection is not None and self._connection.is_blocked
+
+    @property
+    def late(self) -> Late | None:
+        """The confirm of the oldest message on its way, if it is late. For any thread."""
+        with suppress(RuntimeError):  # another thread is at them just now: they are being confirmed
+            oldest = next(iter(self._by_tag.values()), None) if self.is_ready else None
+            if oldest is not None and (waited_s := time.monotonic() - oldest.sent_at_s) >= LATE_S:
+                return Late("RabbitMQ (confirm)", oldest.sent_at_s, waited_s)
+        return None
 
     @property
     def unready_reason(self) -> str:
@@ -199,6 +212,7 @@ class Publisher:
         waiting.properties.headers = headers
         waiting.is_returned = False
         waiting.times_sent += 1
+        waiting.sent_at_s = time.monotonic()
         try:
             channel.basic_publish(
                 waiting.exchange, waiting.routing_key, waiting.body, waiting.properties, mandatory=True

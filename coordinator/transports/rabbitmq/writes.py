@@ -111,12 +111,14 @@ class RabbitWrites:
     @property
     def connected(self) -> bool:
         """Whether the broker takes commands and returns outcomes."""
-        return self._publisher.is_ready and self._replies.connected.is_set()
+        return self._publisher.is_ready and self._publisher.late is None and self._replies.connected.is_set()
 
     @property
     def unready_reason(self) -> str:
         """Why it is not connected, naming the broker's host and port."""
-        return self._publisher.unready_reason if not self._publisher.is_ready else self._replies.reason
+        if not self._publisher.is_ready:
+            return self._publisher.unready_reason
+        return self._replies.reason if (late := self._publisher.late) is None else str(late)
 
     @property
     def in_flight(self) -> int:
@@ -381,6 +383,8 @@ class RabbitWrites:
             self._unsettled.pop(outcome.command_id or "", None)
             self._unanswered.pop(outcome.command_id or "", None)
             entry = alone or self._by_id.get(outcome.command_id or "")
-            is_another_s = entry is not None and correlation_id not in (None, entry.correlation_id)
+            # Only a pack for several messages names none of them. Whose id is under way twice is in no pack's message.
+            names_none = is_pack and correlation_id is None
+            is_another_s = entry is not None and not names_none and correlation_id != entry.correlation_id
             if entry is not None and not is_another_s and not entry.outcome.done():
                 entry.outcome.set_result(outcome)

@@ -77,6 +77,7 @@ class FakeWrites:
 
     def __init__(self) -> None:
         self.connected = True
+        self.unready_reason = "nothing answers at secret-host:5672"
         self.in_flight: set[str] = set()
         self.issued: list[tuple[str, CommandMessage, float | None]] = []
         self.answer: Answer = applied

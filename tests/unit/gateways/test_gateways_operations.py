@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.lane_tables import LogEntry
@@ -112,9 +114,26 @@ async def test_a_gateway_is_ready_without_its_cache(items: RunningGateway) -> No
 async def test_a_gateway_is_not_ready_without_its_broker_or_database(users: RunningGateway, part: str) -> None:
     users.writes.connected = part != "broker"
     users.database_is_up = part != "database"
-    response, body = await users.call("GET", "/readyz")
+    with capture_logs() as lines:
+        response, body = await users.call("GET", "/readyz")
+    assert "secret-host" not in str(body)
+    (down,) = (line for line in lines if line["event"] == "part_down")
+    assert (down["part"], down["reason"]) == (part, users.writes.unready_reason if part == "broker" else None)
     assert (response.status, body["code"], response.headers["Retry-After"]) == (503, "not_ready", "1")
     assert [name for name, state in body["checks"].items() if state == "down"] == [part]
+
+
+async def test_a_part_that_goes_and_comes_is_one_line_each_and_a_metric(users: RunningGateway) -> None:
+    up = {"service": "users", "part": "database"}
+    with capture_logs() as lines:
+        for is_up in (True, False, False, True, True):
+            users.database_is_up = is_up
+            await users.call("GET", "/readyz")
+            assert REGISTRY.get_sample_value("coordinator_gateway_part_up", up) == is_up
+    assert [(line["event"], line["part"]) for line in lines if line["event"].startswith("part_")] == [
+        ("part_down", "database"),
+        ("part_up", "database"),
+    ]
 
 
 async def test_metrics_count_by_route_and_not_by_path(payments: RunningGateway) -> None:

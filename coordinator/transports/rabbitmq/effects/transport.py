@@ -46,7 +46,9 @@ class RabbitEffects:
     def unready_reason(self) -> str | None:
         if not self._reconnecting.connected.is_set():
             return self._reconnecting.reason
-        return None if self._publisher.is_ready else self._publisher.unready_reason
+        if not self._publisher.is_ready:
+            return self._publisher.unready_reason
+        return None if (late := self._publisher.late) is None else str(late)
 
     def start(
         self, take: Callable[[EffectDelivery], None], on_defect: Callable[[BaseException], None]
