@@ -109,10 +109,6 @@ class LaneConsumer:
         return self._publisher.late
 
     def start(self, on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None]) -> None:
-        """Connect, consume, and connect again whenever a connection is lost.
-
-        The broker's thread calls `on_emitted_confirmed` with emitted commands that the broker has made safe.
-        """
         self._on_emitted_confirmed = on_emitted_confirmed
         self._thread.start()
 
