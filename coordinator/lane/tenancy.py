@@ -96,7 +96,7 @@ class Tenancy:
             self._doubted, self.lease, self._is_uncertain = self.lease, None, True
 
     def block(self) -> None:
-        """An operator must act first. This makes no commit uncertain: the operator's change need only be read."""
+        """The lease is to be read again before it is used, but no commit is uncertain. An operator may have to act."""
         if self.lease is not None:
             self._doubted, self.lease, self._is_uncertain = self.lease, None, False
 

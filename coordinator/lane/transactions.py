@@ -24,6 +24,7 @@ from coordinator.stores.port import (
     BatchFault,
     BatchRefused,
     Changes,
+    Conflict,
     Lease,
     Read,
     Refusal,
@@ -124,13 +125,18 @@ class Transactions:
 
     def go_above(self, high_water: HighWater) -> None:
         """An operator has accepted that commits are lost: none of their sequences and ids is given out again."""
-        with _Begun(self._store.begin()) as transaction:
-            names = high_water.series_names
-            read = [Read(Series, Series.key, names)] if names else []
-            found = [row for rows in transaction.load(read) for row in rows]
-            behind, missing = high_water.series_above(found)
-            changes = Changes([], [behind] if behind else [], [missing] if missing else [])
-            transaction.commit(self._tenancy.certain(), high_water.sequence, changes)
+        try:
+            with _Begun(self._store.begin()) as transaction:
+                names = high_water.series_names
+                read = [Read(Series, Series.key, names)] if names else []
+                found = [row for rows in transaction.load(read) for row in rows]
+                behind, missing = high_water.series_above(found)
+                changes = Changes([], [behind] if behind else [], [missing] if missing else [])
+                transaction.commit(self._tenancy.certain(), high_water.sequence, changes)
+        except (Conflict, Refusal):
+            # Nothing may be committed under this lease as long as it is below the mark.
+            self._tenancy.block()
+            raise
         self._tenancy.committed(high_water.sequence)
 
     def sweep(self) -> Committed:

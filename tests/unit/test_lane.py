@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
+from coordinator.lane.high_water import Mark
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.runtime.addresses import parse_address
 from coordinator.service.rows import R, by_key
@@ -238,6 +239,20 @@ def test_a_conflict_runs_the_same_batch_again_under_the_same_epoch(
     assert isinstance(lane.lane.apply(batch), Suspension)
     assert [outcome.sequence for outcome in lane.outcomes(*batch)] == [2]
     assert database.epoch == epoch
+
+
+def test_a_conflict_on_the_way_above_a_loss_gives_no_sequence_out_again(
+    database: MemoryDatabase, faults: Faults
+) -> None:
+    LaneUnderTest(MemoryStore(database)).do(OpenAccount(owner="a"))
+    lane = LaneUnderTest(FailingStore(database, faults), "next")
+    lane.lane.learn(Mark(sequence=12, epoch=40, series={"accounts": 7}))
+    database.loss_accepted = 1
+    faults.arm("before commit", Conflict("deadlock"))
+    batch = [delivery(1, OpenAccount(owner="b"))]
+    assert isinstance(lane.lane.apply(batch), Suspension)
+    assert [outcome.sequence for outcome in lane.outcomes(*batch)] == [13]
+    assert [row.id for row in lane.rows(Account)] == [1, 8]
 
 
 def test_a_suspension_waits_longer_each_time_and_starts_anew_after_success(lane: LaneUnderTest, faults: Faults) -> None:
