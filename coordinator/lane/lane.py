@@ -56,6 +56,10 @@ class Lane:
         """The lease, while there is one that is not in doubt."""
         return self._tenancy.lease
 
+    def has_lane(self, channel_number: int) -> bool:
+        """Whether the lane was taken over for this channel, even if the lease is in doubt."""
+        return channel_number == self._tenancy.channel_number
+
     @property
     def takeovers(self) -> int:
         """How often this consumer has taken the lane over; renewing its own lease does not count."""

@@ -120,14 +120,17 @@ class LaneLoop:
         channel = 0
         while True:
             taken: Taken = yield Take(self._due_in_s(channel))
-            channel = taken.channel
+            if taken.channel != channel:
+                # A mark that was handed over with a channel that is gone may not be kept.
+                channel, self._kept = taken.channel, 0
             if taken.mark is not None:
                 self._lane.learn(taken.mark)
                 self._kept = max(self._kept, taken.mark.sequence)
             if taken.confirmed:
                 self._lane.confirm(taken.confirmed)
             if taken.is_closed:
-                self._keep(channel)
+                if self._has_news(channel):
+                    self._keep(channel)
                 return
             if taken.deliveries or self._lane.due_in_s(channel) == 0:
                 yield from self._apply(channel, taken.deliveries)
@@ -143,7 +146,7 @@ class LaneLoop:
         due_in_s = [] if (early_in_s := self._lane.due_in_s(channel)) is None else [early_in_s]
         if self._projection is not None and self._is_all_announced:
             due_in_s.append(self._projection.beat_s)
-        if self._has_news:
+        if self._has_news(channel):
             due_in_s.append(max(0.0, self._kept_at_s + KEEP_EVERY_S - self._proof.now_s()))
         if self._lane.lease is None:
             due_in_s.append(WATCH_EVERY_S)
@@ -210,6 +213,12 @@ class LaneLoop:
 
     def _suspended(self, channel: int, suspension: Suspension) -> _IsVoid:
         """Wait before the same deliveries are offered again; True: they are void now, or the process stops."""
+        # Once commits are lost, this process may be the only one that knows how far the lane had come: from an earlier
+        # channel, if the database is lost before it has taken the lane over for this one.
+        if suspension.is_blocked:
+            self._keep(channel)
+        else:
+            self._keep_now_and_then(channel)
         is_another = suspension.is_blocked and suspension.reason != self.suspended_reason
         self._observer.suspended(suspension, is_first=self.suspended_reason is None or is_another)
         if suspension.delay_s > 0:
@@ -227,18 +236,17 @@ class LaneLoop:
             self._lane.confirm(paused.confirmed)
         return paused.is_void
 
-    @property
-    def _has_news(self) -> bool:
-        """Whether the lane has come further than the transport knows."""
-        return self._lane.lease is not None and self._lane.sequence > self._kept
+    def _has_news(self, channel: int) -> bool:
+        """Whether this consumer has the lane, and the lane has come further than the transport knows."""
+        return self._lane.sequence > self._kept and self._lane.has_lane(channel)
 
     def _keep_now_and_then(self, channel: int) -> None:
-        if self._proof.now_s() >= self._kept_at_s + KEEP_EVERY_S:
+        if self._has_news(channel) and self._proof.now_s() >= self._kept_at_s + KEEP_EVERY_S:
             self._keep(channel)
 
     def _keep(self, channel: int) -> None:
         """Have the transport keep how far the lane has come, if that is news."""
-        if self._has_news:
+        if self._lane.sequence > self._kept:
             self._carrier.keep(channel, self._lane.mark())
             self._kept = self._lane.sequence
             self._kept_at_s = self._proof.now_s()

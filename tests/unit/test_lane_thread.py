@@ -198,6 +198,18 @@ def test_a_predecessor_that_does_not_come_is_given_up_though_nothing_arrives() -
         until(lambda: sum(len(settlement.outcomes) for settlement in running.settler.settlements) == 2)
 
 
+def test_a_lane_that_is_blocked_has_kept_how_far_it_had_come() -> None:
+    with projected() as running:
+        running.deliver(delivery(1, OpenAccount(owner="Ada")))
+        until(lambda: [mark.sequence for mark in running.settler.marks] == [1])
+        running.deliver(delivery(2, OpenAccount(owner="Bob")))
+        until(lambda: len(running.settler.settlements) == 2)
+        # An older copy answers, and the transport is not told of every commit.
+        running.database.sequence = 1
+        running.deliver(delivery(3, OpenAccount(owner="Cid")))
+        until(lambda: running.settler.marks[-1].sequence == 2)
+
+
 def test_outcomes_wait_for_the_projection() -> None:
     with projected() as running:
         running.projection.wait_s = 0.01
