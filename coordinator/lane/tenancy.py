@@ -8,7 +8,7 @@ import msgspec
 
 from coordinator.lane.basis import Blocked
 from coordinator.lane.high_water import HighWater
-from coordinator.stores.port import Lease, Store, StoreUnavailable
+from coordinator.stores.port import Fenced, Lease, Store, StoreUnavailable
 
 Clock = Callable[[], datetime]
 """The time in UTC, to the millisecond."""
@@ -57,11 +57,13 @@ class Tenancy:
         """Take the lane over, or make sure of the lease that is in doubt. Raises StoreError.
 
         The lease stays in doubt until `begin`, which follows once everything is read that must be known under it.
-        Raises Blocked, and writes nothing, if an operator has paused the lane, or must first accept lost commits.
+        Raises Blocked, and writes nothing, if an operator has paused the lane, or must first accept lost commits; and
+        Fenced if another consumer has the lane.
         """
         doubted = self._doubted
         current = self._current()
         _check_paused(current)
+        _check_holder(current, doubted)
         if self._is_own_renewal(current):
             # The answer of our renewal was lost. The epoch is ours, and our commits go on.
             doubted = self._doubted = current
@@ -148,7 +150,18 @@ class Tenancy:
 
 def _is_same(current: Lease | None, lease: Lease | None) -> TypeGuard[Lease]:
     """Whether the database has this lease, apart from an operator's changes."""
-    return lease is not None and current is not None and current.epoch == lease.epoch
+    if lease is None or current is None:
+        return False
+    return (current.epoch, current.holder) == (lease.epoch, lease.holder)
+
+
+def _check_holder(current: Lease | None, lease: Lease | None) -> None:
+    """Raises Fenced where the epoch of this lease was given to another consumer too.
+
+    A copy of the database that lags gives epochs out again. Where no command is lost with them, nothing else shows it.
+    """
+    if current is not None and lease is not None and current.epoch == lease.epoch and current.holder != lease.holder:
+        raise Fenced(f"{current.holder} has epoch {lease.epoch} too")
 
 
 def _check_paused(lease: Lease | None) -> None:

@@ -255,6 +255,19 @@ def test_a_conflict_on_the_way_above_a_loss_gives_no_sequence_out_again(
     assert [row.id for row in lane.rows(Account)] == [1, 8]
 
 
+def test_an_epoch_that_a_lagging_copy_gives_out_again_is_not_ours(
+    lane: LaneUnderTest, faults: Faults, database: MemoryDatabase
+) -> None:
+    """No command is lost with it, so that the sequence does not show it."""
+    lane.lane._tenancy.block()
+    faults.arm("begin", StoreUnavailable("away"))
+    batch = [delivery(1, Deposit(id=1, amount=5))]
+    assert isinstance(lane.lane.apply(batch), Suspension)
+    database.holder = "another"
+    assert isinstance(lane.lane.apply(batch), Deposed)
+    assert not lane.lane.is_current()
+
+
 def test_a_suspension_waits_longer_each_time_and_starts_anew_after_success(lane: LaneUnderTest, faults: Faults) -> None:
     batch = [delivery(1, Deposit(id=1, amount=5))]
     faults.arm("begin", StoreUnavailable("away"), times=1)
