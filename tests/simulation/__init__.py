@@ -6,7 +6,8 @@ Simulated, each in its file: the broker, the database, the clocks, and the thin 
 mirrors coordinator/worker/lane_thread.py and the consumer of coordinator/transports/rabbitmq, `publisher.py` its
 publisher).
 Beside the clients (`client.py`, `plans.py`) and the faults (`chaos.py`) there act strangers (`stranger.py`), who may
-publish to `writes` only, and an operator (`operator.py`); an older release may have left something behind (`past.py`).
+publish to `writes` only, and an operator (`operator.py`); an older release may have left something behind (`past.py`),
+and a database may fall back to an older copy (`failover.py`).
 `verdict.py` judges, with a model of the services (`model.py`) and with what `letters.py` and `parked.py` know.
 Not simulated: AMQP frames, SQL, threads; the tests against real servers are for those.
 """

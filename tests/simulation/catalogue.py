@@ -39,11 +39,12 @@ from coordinator.stores.port import Changes, Fenced, Lease
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.worker.loop import LaneLoop
-from tests.simulation import catalogue_borders, catalogue_parking
-from tests.simulation.database import Database, Pending, SimulatedStore, SimulatedTransaction
+from tests.simulation import catalogue_borders, catalogue_losses, catalogue_parking
+from tests.simulation.database import Database, Pending
 from tests.simulation.mutant import RARE_SEEDS_MAX, SEEDS_MAX, Mutant, rewritten
 from tests.simulation.patching import Patches
 from tests.simulation.process import Process, TracedLane
+from tests.simulation.store import SimulatedStore, SimulatedTransaction
 
 MUTANTS: list[Mutant] = []
 
@@ -243,7 +244,7 @@ def fence_ignores_epoch(patches: Patches) -> None:
 
 @_mutant("the old holder's commits go on passing the fence")
 def epoch_not_raised(patches: Patches) -> None:
-    patches.rewrite(SimulatedStore, "_raise_epoch", "database.epoch += 1", "pass")
+    patches.rewrite(SimulatedStore, "_raise_epoch", "max(database.epoch, above) + 1", "database.epoch")
 
 
 @_mutant("a commit in flight lands after the successor has read the log")
@@ -539,3 +540,4 @@ def emission_not_undone(patches: Patches) -> None:
 
 MUTANTS += catalogue_parking.mutants()
 MUTANTS += catalogue_borders.mutants()
+MUTANTS += catalogue_losses.mutants()

@@ -26,10 +26,11 @@ from coordinator.stores.port import Changes, Lease
 from coordinator.transports.rabbitmq import incoming as incoming_module
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from tests.simulation import broker as broker_module
-from tests.simulation.database import Pending, SimulatedTransaction, rows_of
+from tests.simulation.database import Pending, rows_of
 from tests.simulation.mutant import RARE_SEEDS_MAX, Mutant, rewritten
 from tests.simulation.patching import Patches
 from tests.simulation.process import Process
+from tests.simulation.store import SimulatedTransaction
 
 _IS_HANDED = "len(window.handed)"
 _ALL_HANDED = "sum(len(each.handed) for each in self._windows.values())"

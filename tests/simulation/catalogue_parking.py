@@ -14,9 +14,9 @@ from coordinator.lane.parking import Parking
 from coordinator.lane.publisher_progress import PublisherProgress
 from coordinator.lane.transactions import Transactions
 from coordinator.stores.lane_tables import ParkedCommand
-from tests.simulation.database import SimulatedTransaction
 from tests.simulation.mutant import Mutant, rewritten
 from tests.simulation.patching import Patches
+from tests.simulation.store import SimulatedTransaction
 
 
 def _nobody_waits(patches: Patches) -> None:

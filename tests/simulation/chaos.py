@@ -43,6 +43,9 @@ class Chaos:
         ]
         kept = 1 + int(world.chance() * len(faults))
         self.faults = [faults[int(world.chance() * len(faults))] for _ in range(kept)]
+        if world.rates["failover"]:
+            self.faults += [self.fall_back] * len(self.faults)
+            self.budget += 2
 
     def step(self) -> Act:
         world = self.world
@@ -70,7 +73,7 @@ class Chaos:
             if database.paused:
                 return True
         for process in self.world.processes.values():
-            if self._blocking(process) is not None:
+            if self._blocking(process) is not None or _ends_at(process) is not None:
                 return True
         return self.operator.has_work()
 
@@ -79,6 +82,8 @@ class Chaos:
             process.freeze(0.0)
         for database in self.world.databases.values():
             database.away_until = 0.0
+            if database.has_fallen and self.world.chance() < 0.5:
+                database.rise_again()
         self.world.broker.is_missing = self.world.missing_for_ever
 
     def operate(self) -> bool:
@@ -96,7 +101,22 @@ class Chaos:
                 self.world.trace("the operator cancels %s, which blocks", command_id)
                 self.world.databases[process.lane_name].cancel(command_id)
                 acted = True
+            acted = self._mend_loss(process) or acted
         return acted
+
+    def _mend_loss(self, process: Process) -> bool:
+        """The lane says that its database has lost commits."""
+        ends_at = _ends_at(process)
+        database = self.world.databases[process.lane_name]
+        if ends_at is None or database.loss_accepted == database.sequence:
+            return False
+        sequence, acknowledged = ends_at
+        if database.has_fallen and self.world.chance() < 0.5:
+            database.rise_again()
+        else:
+            self.world.trace("the operator accepts what %s has lost after %s", database.lane, sequence)
+            database.accept_loss(sequence, acknowledged)
+        return True
 
     def _blocking(self, process: Process) -> str | None:
         """The command that an operator has to cancel, so that the process can go on."""
@@ -106,6 +126,11 @@ class Chaos:
         command_id = reason.split()[3].rstrip(":")
         database = self.world.databases[process.lane_name]
         return None if command_id in database.table(Cancellation) else command_id
+
+    def fall_back(self) -> None:
+        for database in self.world.databases.values():
+            if database.can_fall and not database.has_fallen and self.world.chance() < 0.6:
+                database.fall()
 
     def _process(self) -> Process:
         processes = list(self.world.processes.values())
@@ -178,6 +203,15 @@ class Chaos:
             if self.world.chance() < 0.7:
                 database.away_until = self.world.now + self.world.chance() * 1.0
                 self.world.trace("the database of %s is away until %.3f", database.lane, database.away_until)
+
+
+def _ends_at(process: Process) -> tuple[int, int] | None:
+    """Where its database ends, and how much was acknowledged, if the process says that commits are lost."""
+    reason = process.suspended_reason
+    if process.is_dead or reason is None or not reason.startswith("its database has lost acknowledged commands"):
+        return None
+    words = reason.split()
+    return int(words[words.index("sequence") + 1].rstrip(",")), int(words[words.index("acknowledged.") - 2])
 
 
 def _open(client: Client) -> list[list[CommandMessage]]:

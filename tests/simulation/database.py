@@ -1,23 +1,22 @@
-"""The database of a lane: transactions, a lease row and its lock, and everything that can go wrong at each step.
+"""The database of a lane: its tables, a lease row and its lock. Its processes reach it through `store.py`.
 
-Simulated: unavailable at any call; conflicts; refused batches (unique columns, a check, a length, a range); a commit
-that is applied though its answer is lost, or that lands later, with the lease row's lock held until then, so that
-whoever raises the epoch or fences waits it out; operators' transactions. Not simulated: isolation levels, as a lane is
-the only writer: reads see what is committed at the time.
+Simulated: refused batches (unique columns, a check, a length, a range); a commit that lands later, with the lease row's
+lock held until then, so that whoever raises the epoch or fences waits it out; operators' transactions; copies that lag
+(`failover.py`).
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import Struct
 
 from coordinator.service.rows import R, Row
-from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand
-from coordinator.stores.port import Backlog, BatchFault, Changes, Conflict, Fenced, Lease, Read, StoreUnavailable
+from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, ParkedCommand
+from coordinator.stores.port import BatchFault, Changes, Fenced, Lease
+from tests.simulation.failover import COPIES_MAX, Copy, check_above, copy_of, known_to, restore
 from tests.simulation.letters import Book
 from tests.simulation.schedule import DONE, IDLE, NEVER, PASSED, Act
 from tests.simulation.services import BALANCE_MIN, NOTE_CHARACTERS_MAX
@@ -33,10 +32,6 @@ INTEGER_MAX = 2**63 - 1
 def rows_of(model: type[R], groups: Sequence[Sequence[Row]]) -> list[R]:
     """Those of one model; each group has rows of one."""
     return [cast("R", row) for rows in groups if type(rows[0]) is model for row in rows]
-
-
-class Crash(BaseException):
-    """The process that made this call is dead. Not an Exception: nothing may survive it."""
 
 
 class Pending(Struct, frozen=True):
@@ -64,6 +59,7 @@ class Database:
         self.revision = 0
         self.paused: str | None = None
         self.loss_accepted: int | None = None
+        self.acknowledged = 0
         self.holder = ""
         self.pending: Pending | None = None
         self.away_until = 0.0
@@ -75,6 +71,16 @@ class Database:
         self.waited: dict[str, tuple[int, int, int]] = {}
         self.book = Book(world, lane)
         self.withdrawn: set[str] = set()
+        self.lost: set[str] = set()
+        """What was known only to a copy that is lost (`known_to`)."""
+        self.skipped: set[int] = set()
+        """The sequences that an operator has accepted as lost."""
+        self.raised: list[tuple[int, dict[str, int]]] = []
+        """When, and to which values, series were raised for such a loss."""
+        self._copies: deque[Copy] | None = deque(maxlen=COPIES_MAX) if world.rates["failover"] else None
+        self._newest: Copy | None = None
+        self.connections = 0
+        """Counts the falls: the connections of before are lost."""
 
     def lease(self) -> Lease:
         return Lease(self.epoch, self.sequence, self.revision, self.paused, self.loss_accepted, self.holder)
@@ -110,7 +116,9 @@ class Database:
 
     def land(self, commit: Pending) -> None:
         """Make a commit durable, and note what no commit may do."""
+        self.changes()
         self._check_right(commit)
+        check_above(self, commit)
         waiting = self._note_waiting(commit.changes)
         for rows in commit.changes.deletes:
             for row in rows:
@@ -192,11 +200,13 @@ class Database:
     def pause(self, reason: str | None) -> None:
         """An operator's transaction; it waits for the lease row's lock too."""
         self.wait_for_commit()
+        self.changes()
         self.revision += 1
         self.paused = reason
 
     def cancel(self, command_id: str) -> None:
         self.wait_for_commit()
+        self.changes()
         self.revision += 1
         if command_id not in self.table(LogEntry):
             self.cancelled.add(command_id)
@@ -205,146 +215,67 @@ class Database:
                 Cancellation(command_id=command_id, reason="simulated", requested_at=self.world.wall()),
             )
 
+    def accept_loss(self, sequence: int, acknowledged: int) -> None:
+        """An operator's, as `LaneAdmin` has it. The lane has said how much was acknowledged."""
+        self.wait_for_commit()
+        if self.sequence == sequence:
+            self.changes()
+            self.revision += 1
+            self.loss_accepted = sequence
+            self.acknowledged = acknowledged
 
-class SimulatedStore:
-    """Implements `Store` for one process."""
+    # Copies that lag.
 
-    def __init__(self, database: Database, process: Process) -> None:
-        self.database = database
-        self.process = process
-        self.world = database.world
-        rates = self.world.rates
-        self._rates = rates["stall"], rates["crash"], rates["unavailable"]
+    def has_lost(self, command_id: str | None) -> bool:
+        """Whether this command was settled, or waited, and is not known any more."""
+        return command_id in self.lost or f"waiting {command_id}" in self.lost
 
-    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
-        """The tables are dictionaries."""
+    def has_lost_letter(self, source: str) -> bool:
+        return f"letter {source}" in self.lost
 
-    def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
-        self.call("take over")
-        if not self.process.was_active:
-            self.world.violation(f"{self.process} takes the lane over, and was never its active consumer")
-        self.database.wait_for_commit()
-        self.database.epoch = max(self.database.epoch, above)
-        return self._raise_epoch()
+    def changes(self) -> None:
+        """A transaction is about to change something, of which older copies know nothing."""
+        if self._copies is not None:
+            self._copies.append(copy_of(self))
+            # Whoever goes on with an older copy makes it the only one.
+            self._newest = None
 
-    def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
-        self.call("renew")
-        self.database.wait_for_commit()
-        if self.database.epoch != epoch:
-            raise Fenced(f"epoch {epoch} is over; it is {self.database.epoch} now")
-        return self._raise_epoch()
+    @property
+    def can_fall(self) -> bool:
+        return bool(self._copies)
 
-    def _raise_epoch(self) -> Lease:
-        database = self.database
-        database.epoch += 1
-        database.holder = self.process.name
-        self.world.trace("%s raises the epoch to %s", self.process, database.epoch)
-        lease = database.lease()
-        if self.world.happens("answer_lost"):
-            raise StoreUnavailable("the answer was lost")
-        return lease
+    @property
+    def has_fallen(self) -> bool:
+        """Whether there is a newer copy, which would have everything."""
+        return self._newest is not None
 
-    def current(self) -> Lease | None:
-        self.call("ask whose the lane is")
-        return self.database.lease()
+    def fall(self) -> None:
+        """From now on there is an older copy in its place."""
+        assert self._copies
+        self.wait_for_commit()
+        newest = copy_of(self)
+        before = known_to(self)
+        lag = 1 + int(self.world.chance() * len(self._copies))
+        self.world.keep_orphans(self.lane)
+        restore(self, self._copies[-lag])
+        self.lost |= before - known_to(self)
+        self.world.trace(
+            "the database of %s has lost its last %s transactions: it is at sequence %s, and was at %s",
+            self.lane,
+            lag,
+            self.sequence,
+            newest.values["sequence"],
+        )
+        self._copies.clear()
+        self._newest = newest
+        self.connections += 1
+        for process in self.world.processes.values():
+            process.seen.floor = {}
 
-    def begin(self) -> SimulatedTransaction:
-        self.call("begin")
-        return SimulatedTransaction(self)
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def call(self, point: str) -> None:
-        """Time passes, others act, and things go wrong."""
-        world, process = self.world, self.process
-        if process.is_dead:
-            raise Crash
-        if world.is_calm:
-            return
-        stall, crash, unavailable = self._rates
-        chance = world.chance
-        if stall and chance() < stall:
-            world.trace("%s stalls at %s", process, point)
-            world.interlude()
-        if crash and not world.is_calm and chance() < crash:
-            world.trace("%s crashes at %s", process, point)
-            process.crash()
-        if process.is_dead:
-            raise Crash
-        if world.now < self.database.away_until or (unavailable and not world.is_calm and chance() < unavailable):
-            world.trace("%s: the database is away at %s", process, point)
-            raise StoreUnavailable(f"away at {point}")
-
-
-class SimulatedTransaction:
-    """Implements `Transaction`."""
-
-    def __init__(self, store: SimulatedStore) -> None:
-        self.store = store
-        self.database = store.database
-
-    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
-        self.store.call("load")
-        return [self.rows(read) for read in reads]
-
-    def rows(self, read: Read) -> list[Any]:
-        table = self.database.tables[read.model]
-        if read.column == read.model.key:
-            return [table[value] for value in read.values if value in table]
-        wanted = set(read.values)
-        return [row for row in table.values() if getattr(row, read.column) in wanted]
-
-    def scan(
-        self, model: type[Any], limit: int, after: Any = None, where: tuple[str, int | str] | None = None
-    ) -> list[Any]:
-        self.store.call("scan")
-        table = self.database.table(model)
-        keys = sorted(table) if after is None else sorted(key for key in table if key > after)
-        if where is not None:
-            column, value = where
-            keys = [key for key in keys if getattr(table[key], column) == value]
-        return [table[key] for key in keys[:limit]]
-
-    def backlog(self) -> list[Backlog]:
-        self.store.call("backlog")
-        targets: dict[str, list[OutboxEntry]] = {}
-        for entry in self.database.table(OutboxEntry).values():
-            targets.setdefault(entry.lane, []).append(entry)
-        return [
-            Backlog(target, len(entries), min(entry.created_at for entry in entries))
-            for target, entries in sorted(targets.items())
-        ]
-
-    def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
-        world, database, process = self.store.world, self.database, self.store.process
-        self.store.call("commit")
-        if world.happens("conflict"):
-            raise Conflict("deadlock")
-        self.wait_for_lock()
-        self.check_fence(lease)
-        database.refuse(changes)
-        commit = Pending(process, lease, sequence, changes, process.waiting)
-        if world.happens("lands_later"):
-            world.trace("%s: the connection is lost during COMMIT", process)
-            database.pending = commit
-            world.wake(database.actor)
-            raise StoreUnavailable("the connection was lost during COMMIT")
-        database.land(commit)
-        world.trace("%s commits epoch %s, sequence %s", process, lease.epoch, sequence)
-        if world.happens("crash_after_commit"):
-            world.trace("%s crashes after its commit", process)
-            process.crash()
-            raise Crash
-        if world.happens("answer_lost"):
-            world.trace("%s: the answer to COMMIT is lost", process)
-            raise StoreUnavailable("the answer to COMMIT was lost")
-
-    def wait_for_lock(self) -> None:
-        self.database.wait_for_commit()
-
-    def check_fence(self, lease: Lease) -> None:
-        self.database.fence(lease)
-
-    def rollback(self) -> None:
-        """Nothing was kept."""
+    def rise_again(self) -> None:
+        """The operator points at the newest copy."""
+        assert self._newest is not None
+        self.world.trace("the operator points %s at its newest copy", self.lane)
+        restore(self, self._newest)
+        self._newest = None
+        self.connections += 1

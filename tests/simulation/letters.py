@@ -153,7 +153,9 @@ class Book:
                 self._alarm(f"{nameless} letters of {origin} origin without an id are kept; at most {most} may be")
             self.was_full = self.was_full or nameless == most
         series = database.table(Series).get("dead_letters")
-        if len(self.ever) != (0 if series is None else series.value):
+        if max(self.ever, default=0) > (0 if series is None else series.value):
+            self._alarm(f"letter {max(self.ever)} was written, and the counter says {series}")
+        if len(self.ever) != (0 if series is None else series.value) and not database.skipped:
             self._alarm(f"there were {len(self.ever)} letters, and the counter says {series}")
 
     def is_kept(self, source: str) -> bool:
@@ -248,7 +250,13 @@ def violations(database: Database, commands: dict[str, CommandMessage]) -> list[
     found = []
     for letter in book.ever.values():
         if letter.command_id is not None and letter.target == database.lane and letter.command_id not in old:
-            wrong = _wrong_with(letter, commands.get(letter.command_id))
+            orphans = database.world.orphans.get(letter.command_id, ())
+            candidates = (commands.get(letter.command_id), *orphans)
+            wrong = None
+            for candidate in candidates:
+                wrong = _wrong_with(letter, candidate)
+                if wrong is None:
+                    break
             found += [] if wrong is None else [f"letter {letter.id} of {letter.command_id} {wrong}"]
     for source, numbers in book.by_source.items():
         # The others can come again once an operator has removed them: nothing in the log is about them.
@@ -258,7 +266,7 @@ def violations(database: Database, commands: dict[str, CommandMessage]) -> list[
     found += [
         f"the letter of {command_id}, of an older release, was lost"
         for command_id, lane in old.items()
-        if lane == database.lane and command_id not in book.by_source
+        if lane == database.lane and command_id not in book.by_source and not database.has_lost_letter(command_id)
     ]
     return found
 

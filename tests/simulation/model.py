@@ -39,8 +39,15 @@ class Model:
         self.remarks: dict[int, str | None] = {}
         self.deferred: dict[int, CommandMessage | None] = {}
         self.last_id = 0
+        self.last_report = 0
         self.emitted: dict[str, tuple[str, str, CommandMessage]] = {}
         self._undo: tuple[Any, ...] = ()
+
+    def raise_series(self, values: dict[str, int]) -> None:
+        """An operator has accepted a loss: what was given out is not given out again."""
+        series = "accounts" if self.lane == "ledger" else "notes"
+        self.last_id = values.get(series, self.last_id)
+        self.last_report = values.get("reports", self.last_report)
 
     def check(self, entry: LogEntry, message: CommandMessage, cancelled: set[str]) -> str | None:
         """Apply one command; what is wrong with its log entry, if anything."""
@@ -167,7 +174,8 @@ class Model:
         error = given.get("error")
         about = f"{given['command_type']} {given['command_id']}"
         self.reports.append((about, given["status"], None if error is None else error["code"]))
-        return {"id": len(self.reports), "about": about}
+        self.last_report += 1
+        return {"id": self.last_report, "about": about}
 
     def _postpone(self, given: dict[str, Any], message: CommandMessage) -> Any:
         account = self._account(given["id"])

@@ -28,11 +28,12 @@ from coordinator.transports.inbox import Inbox
 from coordinator.worker.lease_proof import LaneLeaseProof
 from coordinator.worker.loop import WATCH_EVERY_S, LaneLoop, Pause, Paused, Take, Taken
 from tests.simulation.broker import Channel, Message, system_message
-from tests.simulation.database import Crash, SimulatedStore
 from tests.simulation.emitted import SimulatedEmitted
+from tests.simulation.failover import Seen
 from tests.simulation.publisher import Publisher
 from tests.simulation.schedule import DONE, IDLE, NEVER, Act
 from tests.simulation.services import SERVICES, TARGETS
+from tests.simulation.store import Crash, SimulatedStore
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -79,6 +80,7 @@ class Process:
         self.consumes_dead = False
         self.look_at = 0.0
         self.received_at: dict[str | None, float] = {}
+        self.seen = Seen()
         self._settling = self._settle_all()
         proof = LaneLeaseProof(self.lane, lambda: world.now)
         self._loop = LaneLoop(self.lane, self, Following(self), proof, Watching(self), world.settings.retry_delay_s)
@@ -323,7 +325,10 @@ class Process:
         settings = self.world.settings
         channel, deliveries = inbox.take(settings.batch_commands_max, settings.batch_bytes_max, 0)
         confirmed, self.confirmed = self.confirmed, []
-        return Taken(channel, deliveries, confirmed, inbox.is_closed)
+        mark = inbox.take_mark()
+        if mark is not None:
+            self.seen.learned(mark)
+        return Taken(channel, deliveries, confirmed, inbox.is_closed, mark)
 
     def wake_lane(self) -> float:
         if self._is_in_lane or self.is_dead or self.has_ended:
@@ -363,6 +368,11 @@ class TracedLane(Lane):
         if self.process.is_dead:
             raise Crash
         return decision
+
+    def watch(self) -> None:
+        if self._tenancy.channel_number is None:
+            super().watch()
+            self.process.seen.rise(self.process.store.database.sequence)
 
     def is_current(self) -> bool:
         is_current = super().is_current()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from coordinator.protocol.wire import CommandMessage, fingerprint_of
@@ -23,13 +25,27 @@ def verdict(world: World) -> list[str]:
     found = world.violations
     models = {lane: Model(lane, database) for lane, database in world.databases.items()}
     for lane, database in world.databases.items():
-        records = [record for client in world.clients if client.lane == lane for record in client.records]
+        records = [
+            record
+            for client in world.clients
+            if client.lane == lane
+            for record in client.records
+            if not database.has_lost(record.command_id)
+        ]
         log = list(database.table(LogEntry).values())
-        found += check(records, log, given_up=world.given_up, waited=database.waited, expired=world.expired)
+        found += check(
+            records,
+            log,
+            given_up=world.given_up,
+            waited=database.waited,
+            expired=world.expired,
+            skipped=database.skipped,
+        )
         found += _at_rest(world, database)
     # Emitted commands cross the lanes: first everything that clients sent, then what came of it, until nothing is new.
     commands = dict(world.commands)
     found += _replay(world, models, commands)
+    found += _emitted(world, models) + _sinks(world, models)
     for database in world.databases.values():
         found += parked.violations(database, commands)
         found += letters.violations(database, commands)
@@ -68,28 +84,23 @@ def _at_rest(world: World, database: Database) -> list[str]:
     for command_id in sorted(database.cancelled):
         if command_id in log and log[command_id].error_code != "cancelled":
             found.append(f"{command_id} is {log[command_id].status}, and was cancelled before that")
-    if database.sequence != len(database.table(LogEntry)):
-        found.append(f"the lease has sequence {database.sequence}, the log {len(database.table(LogEntry))} entries")
+    if database.sequence != len(log) + len(database.skipped):
+        found.append(f"the lease has sequence {database.sequence}, the log {len(log)} entries")
     return found
 
 
 def _replay(world: World, models: dict[str, Model], commands: dict[str, CommandMessage]) -> list[str]:
     """Replay the logs against the models, in the order in which they were committed."""
     found = []
-    entries = [
-        (database.landed_at.get(entry.command_id, 0), lane, entry)
-        for lane, database in world.databases.items()
-        for entry in database.table(LogEntry).values()
-    ]
-    for lane, database in world.databases.items():
-        for letter in database.book.ever.values():
-            child = letters.continuation_of_mismatch(letter)
-            if child is not None:
-                target = (child.type or "").partition(".")[0]
-                models[lane].emitted[child.command_id or ""] = (letter.command_id or "", target, child)
+    for command_id, children in world.orphans.items():
+        commands.setdefault(command_id, children[0])
+    _continue_mismatches(world, models)
     known = dict.fromkeys(models, 0)
-    for _, lane, entry in sorted(entries, key=lambda item: item[0]):
-        message = commands.get(entry.command_id)
+    for _, lane, entry in _history(world):
+        if isinstance(entry, dict):
+            models[lane].raise_series(entry)
+            continue
+        message = _sent(world, commands, entry)
         if message is None:
             found.append(f"{entry.command_id} ({entry.type}) is in the log of {lane}: nobody sent it before that")
             continue
@@ -104,8 +115,44 @@ def _replay(world: World, models: dict[str, Model], commands: dict[str, CommandM
         if len(emitted) > known[lane]:
             known[lane] = len(emitted)
             for command_id, (_, _, child) in emitted.items():
-                commands.setdefault(command_id, child)
-    return found + _emitted(world, models) + _sinks(world, models)
+                if commands.setdefault(command_id, child) != child and command_id in world.orphans:
+                    world.orphans[command_id].append(child)
+    return found
+
+
+def _history(world: World) -> list[tuple[int, str, LogEntry | dict[str, int]]]:
+    """What was committed, and when: entries of the logs, and the series that were raised over a loss."""
+    history: list[tuple[int, str, LogEntry | dict[str, int]]] = []
+    for lane, database in world.databases.items():
+        landed_at = database.landed_at
+        history += [(landed_at.get(name, 0), lane, entry) for name, entry in database.table(LogEntry).items()]
+        history += [(at, lane, values) for at, values in database.raised]
+    return sorted(history, key=itemgetter(0))
+
+
+def _continue_mismatches(world: World, models: dict[str, Model]) -> None:
+    for lane, database in world.databases.items():
+        for letter in database.book.ever.values():
+            child = letters.continuation_of_mismatch(letter)
+            if child is not None:
+                target = (child.type or "").partition(".")[0]
+                models[lane].emitted[child.command_id or ""] = (letter.command_id or "", target, child)
+
+
+def emitted_so_far(world: World, lane: str) -> Iterable[tuple[str, CommandMessage]]:
+    """What a lane has emitted, according to its log as it is."""
+    models = {name: Model(name, database) for name, database in world.databases.items()}
+    world.violations += _replay(world, models, dict(world.commands))
+    return [(command_id, child) for command_id, (_, _, child) in models[lane].emitted.items()]
+
+
+def _sent(world: World, commands: dict[str, CommandMessage], entry: LogEntry) -> CommandMessage | None:
+    """The command of an entry. Before a loss and after it, the same id may have been sent with another content."""
+    message = commands.get(entry.command_id)
+    for each in (message, *world.orphans[entry.command_id]) if entry.command_id in world.orphans else ():
+        if each and _fingerprint(each.type, each.expected_version, each.arguments) == entry.fingerprint:
+            return each
+    return message
 
 
 def _emitted(world: World, models: dict[str, Model]) -> list[str]:
@@ -122,12 +169,15 @@ def _emitted(world: World, models: dict[str, Model]) -> list[str]:
 def _settled(database: Database, parent: str, child: CommandMessage) -> list[str]:
     """What was emitted is settled, or its mismatch is there to be seen."""
     entry = database.table(LogEntry).get(child.command_id or "")
+    if database.has_lost(child.command_id):
+        return []
     if entry is None:
         return [f"{child.type} {child.command_id}, emitted by {parent}, was never settled"]
     fingerprint = _fingerprint(child.type, child.expected_version, child.arguments)
     if entry.fingerprint == fingerprint or child.origin != "system":
         return []
-    if f"{child.command_id} {fingerprint}" in database.book.by_source:
+    source = f"{child.command_id} {fingerprint}"
+    if source in database.book.by_source or database.has_lost_letter(source):
         return []
     return [f"{child.type} {child.command_id}, emitted by {parent}, is another's id, and no letter says so"]
 
@@ -148,6 +198,8 @@ def _sinks(world: World, models: dict[str, Model]) -> list[str]:
             command_id = message.properties.message_id
             arrived.add(command_id)
             child = expected.get(command_id)
+            if child is None and command_id in world.orphans:
+                continue
             if child is None:
                 found.append(f"{command_id} arrived in {sink}: nobody emitted it")
             elif ((message.properties.headers or {}).get("origin") == "public") != (child.origin == "public"):
@@ -198,7 +250,8 @@ def _clients(world: World) -> list[str]:
                 if record.outcome is None or is_first or not record.command_id:
                     continue
                 code = record.outcome.error.code if record.outcome.error else None
-                if code != "idempotency_mismatch":
+                is_lost = world.databases[client.lane].has_lost(record.command_id)
+                if code != "idempotency_mismatch" and not is_lost:
                     found.append(f"{record.command_id} with another content is {record.outcome.status}")
     return found
 
@@ -208,5 +261,5 @@ def _strangers(world: World) -> list[str]:
     return [
         f"{command_id} of a stranger was confirmed and is not in the log of {lane}"
         for command_id, lane in sorted(world.confirmed)
-        if command_id not in world.databases[lane].table(LogEntry)
+        if command_id not in world.databases[lane].table(LogEntry) and not world.databases[lane].has_lost(command_id)
     ]

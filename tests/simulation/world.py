@@ -90,7 +90,7 @@ def _rates(chance: Callable[[], float]) -> dict[str, float]:
     rates["fragile"] *= 2
     rates["remark"] = rates["fragile"] / 2
     rates["tamper"] *= 0.5
-    for name in ("expires", "continued", "archive", "postponed", "strangers", "orders", "past"):
+    for name in ("expires", "continued", "archive", "postponed", "strangers", "orders", "past", "failover"):
         rates[name] = chance() * 0.4 if chance() < BORDERS_SHARE else 0.0
     return rates
 
@@ -123,6 +123,7 @@ class World:
         self.expired: set[str] = set()
         self.was_live: set[str | None] = set()
         self.old_letters: dict[str, str] = {}
+        self.orphans: dict[str, list[CommandMessage]] = {}
         self.confirmed: set[tuple[str, str]] = set()
         self.processes: dict[str, Process] = {}
         self._dead: list[Process] = []
@@ -341,18 +342,28 @@ class World:
 
     # What the checks are told while it happens.
 
+    def keep_orphans(self, lane: str) -> None:
+        """A lane is about to lose its last commits: what they have emitted may have arrived all the same."""
+        from tests.simulation.verdict import emitted_so_far
+
+        for command_id, child in emitted_so_far(self, lane):
+            known = self.orphans.setdefault(command_id, [])
+            if child not in known:
+                known.append(child)
+
     def taken(self, commit: Pending, command_id: str) -> None:
         """That a command had its turn is durable: if it overtook a predecessor of its session, it was early before."""
         process = commit.process
         message = self.commands.get(command_id)
         if message is None or message.publisher is None or message.publisher_seq is None:
             return
-        log = self.databases[process.lane_name].tables[LogEntry]
+        database = self.databases[process.lane_name]
+        log = database.tables[LogEntry]
         session = self.sessions[message.publisher]
         for number, missing in session.items():
             if number is None or number >= message.publisher_seq or missing in log or missing in self.given_up:
                 continue
-            if missing in self.databases[process.lane_name].waited:
+            if missing in database.waited or database.has_lost(missing):
                 continue
             # The gap shows with the first of its successors to arrive.
             received = [process.received_at.get(later) for at, later in session.items() if at is None or at > number]
@@ -380,8 +391,8 @@ class World:
             if command_id is None:
                 continue
             entry = log.get(command_id)
-            if command_id in waited or command_id in self.old_letters:
-                # The database keeps it.
+            if command_id in waited or command_id in self.old_letters or database.has_lost(command_id):
+                # The database keeps it, or it has lost it since.
                 continue
             if entry is None:
                 self.violation(f"{command_id} was acknowledged before it was settled")
@@ -391,7 +402,8 @@ class World:
             for command in message.delivered(self.settings).commands:
                 if command.command_id is not None:
                     continue
-                if not book.is_kept(source_of_nameless(command, command.defect, database.lane)):
+                source = source_of_nameless(command, command.defect, database.lane)
+                if not book.is_kept(source) and not database.has_lost_letter(source):
                     self.violation(f"a message without an id was acknowledged, and is nowhere: {command}")
 
     def projected(self, lane: str, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> None:

@@ -49,18 +49,20 @@ def check(
     given_up: Collection[str] = (),
     waited: Collection[str] = (),
     expired: Collection[str] = (),
+    skipped: Collection[int] = (),
 ) -> list[str]:
     """The violations of one lane's promises, in words; none when all is well.
 
     `given_up`: commands of publisher sessions that did not come in time, so that their successors went ahead of them.
     `waited`: commands that waited for their key, so that others went ahead of them. `expired`: commands that the broker
     let expire, whoever gave them so little time: they are settled when they come back from its dead letters.
+    `skipped`: sequences of commits that a database has lost, as an operator has accepted.
     """
     ordered = sorted(log, key=lambda entry: entry.sequence)
     entries = {entry.command_id: entry for entry in ordered}
     return [
         *_applied_once(ordered),
-        *_gapless(ordered),
+        *_gapless(ordered, skipped),
         *_epochs_never_decrease(ordered),
         *_outcomes_equal_the_log(records, entries),
         *_nothing_confirmed_is_missing(records, entries),
@@ -78,9 +80,11 @@ def _applied_once(ordered: Sequence[LogEntry]) -> Iterator[str]:
             yield f"{_shown(entry)} stands in the log twice: it was settled with sequence {first.sequence} before"
 
 
-def _gapless(ordered: Sequence[LogEntry]) -> Iterator[str]:
+def _gapless(ordered: Sequence[LogEntry], skipped: Collection[int]) -> Iterator[str]:
     expected = 1
     for entry in ordered:
+        while expected in skipped:
+            expected += 1
         if entry.sequence != expected:
             yield f"{_shown(entry)}: the sequence before it is {expected - 1}"
         expected = entry.sequence + 1

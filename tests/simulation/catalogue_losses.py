@@ -1,0 +1,82 @@
+"""Deliberate bugs in what keeps a lane above the commits that its database has lost; part of the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from coordinator.lane.high_water import HighWater
+from coordinator.lane.transactions import Transactions
+from coordinator.worker.loop import LaneLoop
+from tests.simulation.mutant import RARE_SEEDS_MAX, Mutant, rewritten
+
+
+def mutants() -> Iterator[Mutant]:
+    yield rewritten(
+        "mark-not-read-at-takeover",
+        "a successor goes on where the copy ends, and gives sequences out again",
+        LaneLoop,
+        "run",
+        "if taken.mark is not None:",
+        "if False:",
+        RARE_SEEDS_MAX,
+    )
+    yield rewritten(
+        "loss-goes-unnoticed",
+        "the lane goes on though commits are lost, and nobody has accepted it",
+        HighWater,
+        "check",
+        "if found < self.sequence and",
+        "if False and",
+    )
+    yield rewritten(
+        "any-loss-is-accepted",
+        "whoever has accepted one loss has accepted the next",
+        HighWater,
+        "check",
+        "lease.loss_accepted != found",
+        "lease.loss_accepted is None",
+        RARE_SEEDS_MAX,
+    )
+    yield rewritten(
+        "sequences-go-back",
+        "what was lost and accepted gives its sequences to others",
+        Transactions,
+        "go_above",
+        "self._tenancy.certain(), high_water.sequence, changes",
+        "self._tenancy.certain(), self._tenancy.certain().sequence, changes",
+    )
+    yield rewritten(
+        "series-go-back",
+        "what was lost and accepted gives its ids to others",
+        HighWater,
+        "series_above",
+        "for name, value in self._series.items()",
+        "for name, value in ()",
+    )
+    yield rewritten(
+        "conflict-on-the-way-above",
+        "a conflict on the way above a loss leaves the lane below it",
+        Transactions,
+        "go_above",
+        "self._tenancy.block()",
+        "pass",
+        RARE_SEEDS_MAX,
+    )
+    yield rewritten(
+        "count-taken-for-a-series",
+        "letters without an id that are gone take the place of others after a loss",
+        HighWater,
+        "_count",
+        "if name in COUNTS:",
+        "if False:",
+        RARE_SEEDS_MAX,
+    )
+    yield rewritten(
+        "blocked-lane-keeps-no-mark",
+        "how far a lane had come is lost with the one process that stopped because of it",
+        LaneLoop,
+        "_suspended",
+        "self._keep(channel)",
+        "pass",
+        RARE_SEEDS_MAX,
+    )

@@ -1,0 +1,127 @@
+"""A database that falls back to an older copy of itself: it has lost its last commits, acknowledged ones among them.
+
+A standby was promoted that lagged, a backup was restored, or an address names another server. In the end the operator
+either points the lane at the newest copy again, or accepts the loss. What the checks know of a lane is kept with each
+copy, so that they judge the history that survived; what only the lost one had is in `Database.lost`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+
+from coordinator.service.rows import Row
+from coordinator.stores.lane_tables import DeadLetter, LogEntry, Series
+
+if TYPE_CHECKING:
+    from coordinator.lane.high_water import Mark
+    from coordinator.stores.port import Changes
+    from tests.simulation.database import Database, Pending
+
+COPIES_MAX = 6
+"""How many commits a copy may lag."""
+ID_SERIES = {"accounts": "accounts", "notes": "notes", "reports": "reports", "dead_letters": "dead_letters"}
+"""The series of each table whose rows are numbered."""
+_PLAIN = ("epoch", "sequence", "revision", "paused", "loss_accepted", "holder", "acknowledged")
+_COPIED = ("landed_at", "holders", "cancelled", "waited", "withdrawn", "lost", "skipped", "raised")
+
+
+class Copy(Struct):
+    """Everything about a lane at one time."""
+
+    tables: dict[type[Row], dict[Any, Any]]
+    values: dict[str, Any]
+    letters: dict[int, DeadLetter]
+    sources: dict[str, list[int]]
+    was_full: bool
+
+
+def copy_of(database: Database) -> Copy:
+    """Rows are immutable, so that their tables are all there is to copy."""
+    book = database.book
+    return Copy(
+        {model: table.copy() for model, table in database.tables.items()},
+        {name: getattr(database, name) for name in _PLAIN} | {name: getattr(database, name).copy() for name in _COPIED},
+        book.ever.copy(),
+        {source: numbers.copy() for source, numbers in book.by_source.items()},
+        book.was_full,
+    )
+
+
+def restore(database: Database, copy: Copy) -> None:
+    """From now on the lane has this copy. It is used once."""
+    database.tables = defaultdict(dict, copy.tables)
+    for name, value in copy.values.items():
+        setattr(database, name, value)
+    book = database.book
+    book.ever, book.by_source, book.was_full = copy.letters, copy.sources, copy.was_full
+
+
+def known_to(database: Database) -> set[str]:
+    """What a lane's database knows: ids of commands that are settled or wait, and the letters by their sources."""
+    waiting = {f"waiting {command_id}" for command_id in database.waited}
+    return {*database.tables[LogEntry], *waiting, *(f"letter {source}" for source in database.book.by_source)}
+
+
+class Seen:
+    """How far one process knows the lane to have come, and which ids were given out: no copy may take it back."""
+
+    __slots__ = ("floor", "sequence", "series")
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.floor: dict[str, int] = {}
+        """The series at the time when it went above a loss."""
+        self.series: dict[str, int] = {}
+
+    def committed(self, sequence: int, changes: Changes) -> None:
+        """Its own commit was answered. A loss is told by sequences: one without any, such as of a letter of an older
+        release alone, goes unnoticed."""
+        if sequence == self.sequence:
+            return
+        self.rise(sequence)
+        for rows in (*changes.updates, *changes.inserts):
+            if type(rows[0]) is Series:
+                for row in rows:
+                    self._count(row.name, row.value)
+
+    def learned(self, mark: Mark) -> None:
+        """It was given the mark of another process."""
+        self.rise(mark.sequence)
+        for name, value in mark.series.items():
+            self._count(name, value)
+
+    def rise(self, sequence: int) -> None:
+        self.sequence = max(self.sequence, sequence)
+
+    def _count(self, name: str, value: int) -> None:
+        self.series[name] = max(value, self.series.get(name, 0))
+
+
+def check_above(database: Database, commit: Pending) -> None:
+    """A commit is about to land: it must not give out again what its process knows to be given out."""
+    world, process, lease = database.world, commit.process, commit.lease
+    seen = process.seen
+    entries = [row for rows in commit.changes.inserts for row in rows if isinstance(row, LogEntry)]
+    is_accepted = lease.loss_accepted == lease.sequence
+    if lease.sequence < seen.sequence and not is_accepted:
+        world.violation(f"{process} goes on at sequence {lease.sequence}, and {seen.sequence} was acknowledged")
+    if commit.sequence != database.sequence + len(entries):
+        if entries or not is_accepted:
+            world.violation(f"{process} goes from sequence {database.sequence} to {commit.sequence}")
+        database.skipped.update(range(database.sequence + 1, commit.sequence + 1))
+        world.ticks += 1
+        written = (*commit.changes.updates, *commit.changes.inserts)
+        values = {row.name: row.value for rows in written if type(rows[0]) is Series for row in rows}
+        database.raised.append((world.ticks, values))
+        seen.floor = seen.series.copy()
+    for entry in entries:
+        if entry.sequence <= max(seen.sequence, database.acknowledged):
+            world.violation(f"{process} gives sequence {entry.sequence} out again")
+    for rows in commit.changes.inserts:
+        last = seen.floor.get(ID_SERIES.get(rows[0].table, ""), 0)
+        for row in rows if last else ():
+            if getattr(row, row.key) <= last:
+                world.violation(f"{process} gives out {row.table} {getattr(row, row.key)}, which was given out before")

@@ -1,0 +1,176 @@
+"""How one process reaches its lane's database: calls that take time, fail, and lose their answers.
+
+Not simulated: isolation levels, as a lane is the only writer: reads see what is committed at the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from coordinator.service.rows import Row
+from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.stores.port import Backlog, Changes, Conflict, Fenced, Lease, Read, StoreUnavailable
+from tests.simulation.database import Database, Pending
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from tests.simulation.process import Process
+
+
+class Crash(BaseException):
+    """The process that made this call is dead. Not an Exception: nothing may survive it."""
+
+
+class SimulatedStore:
+    """Implements `Store` for one process."""
+
+    def __init__(self, database: Database, process: Process) -> None:
+        self.database = database
+        self.process = process
+        self.world = database.world
+        rates = self.world.rates
+        self._rates = rates["stall"], rates["crash"], rates["unavailable"]
+        self._connection = database.connections
+
+    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
+        """The tables are dictionaries."""
+
+    def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
+        self.call("take over")
+        if not self.process.was_active:
+            self.world.violation(f"{self.process} takes the lane over, and was never its active consumer")
+        self.database.wait_for_commit()
+        return self._raise_epoch(above)
+
+    def renew(self, holder: str, now: datetime, epoch: int) -> Lease:
+        self.call("renew")
+        self.database.wait_for_commit()
+        if self.database.epoch != epoch:
+            raise Fenced(f"epoch {epoch} is over; it is {self.database.epoch} now")
+        return self._raise_epoch()
+
+    def _raise_epoch(self, above: int = 0) -> Lease:
+        database = self.database
+        database.changes()
+        database.epoch = max(database.epoch, above) + 1
+        database.holder = self.process.name
+        self.world.trace("%s raises the epoch to %s", self.process, database.epoch)
+        lease = database.lease()
+        if self.world.happens("answer_lost"):
+            raise StoreUnavailable("the answer was lost")
+        return lease
+
+    def current(self) -> Lease | None:
+        self.call("ask whose the lane is")
+        return self.database.lease()
+
+    def begin(self) -> SimulatedTransaction:
+        self.call("begin")
+        return SimulatedTransaction(self)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def call(self, point: str) -> None:
+        """Time passes, others act, and things go wrong."""
+        world, process = self.world, self.process
+        if process.is_dead:
+            raise Crash
+        if world.is_calm:
+            self._check_connection()
+            return
+        stall, crash, unavailable = self._rates
+        chance = world.chance
+        if stall and chance() < stall:
+            world.trace("%s stalls at %s", process, point)
+            world.interlude()
+        if crash and not world.is_calm and chance() < crash:
+            world.trace("%s crashes at %s", process, point)
+            process.crash()
+        if process.is_dead:
+            raise Crash
+        if world.now < self.database.away_until or (unavailable and not world.is_calm and chance() < unavailable):
+            world.trace("%s: the database is away at %s", process, point)
+            raise StoreUnavailable(f"away at {point}")
+        self._check_connection()
+
+    def _check_connection(self) -> None:
+        if self._connection != self.database.connections:
+            self._connection = self.database.connections
+            raise StoreUnavailable("the connection was lost: another copy answers now")
+
+
+class SimulatedTransaction:
+    """Implements `Transaction`."""
+
+    def __init__(self, store: SimulatedStore) -> None:
+        self.store = store
+        self.database = store.database
+
+    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+        self.store.call("load")
+        return [self.rows(read) for read in reads]
+
+    def rows(self, read: Read) -> list[Any]:
+        table = self.database.tables[read.model]
+        if read.column == read.model.key:
+            return [table[value] for value in read.values if value in table]
+        wanted = set(read.values)
+        return [row for row in table.values() if getattr(row, read.column) in wanted]
+
+    def scan(
+        self, model: type[Any], limit: int, after: Any = None, where: tuple[str, int | str] | None = None
+    ) -> list[Any]:
+        self.store.call("scan")
+        table = self.database.table(model)
+        keys = sorted(table) if after is None else sorted(key for key in table if key > after)
+        if where is not None:
+            column, value = where
+            keys = [key for key in keys if getattr(table[key], column) == value]
+        return [table[key] for key in keys[:limit]]
+
+    def backlog(self) -> list[Backlog]:
+        self.store.call("backlog")
+        targets: dict[str, list[OutboxEntry]] = {}
+        for entry in self.database.table(OutboxEntry).values():
+            targets.setdefault(entry.lane, []).append(entry)
+        return [
+            Backlog(target, len(entries), min(entry.created_at for entry in entries))
+            for target, entries in sorted(targets.items())
+        ]
+
+    def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
+        world, database, process = self.store.world, self.database, self.store.process
+        self.store.call("commit")
+        if world.happens("conflict"):
+            raise Conflict("deadlock")
+        self.wait_for_lock()
+        self.check_fence(lease)
+        database.refuse(changes)
+        commit = Pending(process, lease, sequence, changes, process.waiting)
+        if world.happens("lands_later"):
+            world.trace("%s: the connection is lost during COMMIT", process)
+            database.pending = commit
+            world.wake(database.actor)
+            raise StoreUnavailable("the connection was lost during COMMIT")
+        database.land(commit)
+        world.trace("%s commits epoch %s, sequence %s", process, lease.epoch, sequence)
+        if world.happens("crash_after_commit"):
+            world.trace("%s crashes after its commit", process)
+            process.crash()
+            raise Crash
+        if world.happens("answer_lost"):
+            world.trace("%s: the answer to COMMIT is lost", process)
+            raise StoreUnavailable("the answer to COMMIT was lost")
+        process.seen.committed(sequence, changes)
+
+    def wait_for_lock(self) -> None:
+        self.database.wait_for_commit()
+
+    def check_fence(self, lease: Lease) -> None:
+        self.database.fence(lease)
+
+    def rollback(self) -> None:
+        """Nothing was kept."""
