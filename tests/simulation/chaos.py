@@ -115,7 +115,8 @@ class Chaos:
             database.rise_again()
         else:
             self.world.trace("the operator accepts what %s has lost after %s", database.lane, sequence)
-            database.accept_loss(sequence, acknowledged)
+            # Whoever is the lane's consumer no more says so as well, but cannot tell its successor.
+            database.accept_loss(sequence, acknowledged if process.is_heard else 0)
         return True
 
     def _blocking(self, process: Process) -> str | None:

@@ -123,7 +123,7 @@ class Client:
     def _issue(self, commands: list[CommandMessage]) -> None:
         world = self.world
         first = self.by_id.get(commands[0].command_id)
-        if first is not None and first.outcome is None:
+        if first is not None and first.outcome is None and first.arguments != commands[0].arguments:
             # The other content might come first.
             return
         key = f"{self.name}.{len(self.issues)}"
@@ -144,7 +144,7 @@ class Client:
                 self.nameless += 1
             elif command.command_id in self.by_id:
                 self.reused.add(command.command_id)
-                if world.rates["failover"]:
+                if world.rates["failover"] and first is not None and first.arguments != command.arguments:
                     # Once the first is lost, this one may be taken.
                     world.orphans.setdefault(command.command_id, []).append(command)
             else:

@@ -71,6 +71,8 @@ class Database:
         self.waited: dict[str, tuple[int, int, int]] = {}
         self.book = Book(world, lane)
         self.withdrawn: set[str] = set()
+        self.numbers: set[tuple[str, int]] = set()
+        """Of publisher sessions, those whose messages were acknowledged."""
         self.lost: set[str] = set()
         """What was known only to a copy that is lost (`known_to`)."""
         self.skipped: set[int] = set()
@@ -271,6 +273,7 @@ class Database:
         self.connections += 1
         for process in self.world.processes.values():
             process.seen.floor = {}
+            process.emitted.withdrawn.clear()
 
     def rise_again(self) -> None:
         """The operator points at the newest copy."""

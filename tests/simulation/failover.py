@@ -35,7 +35,6 @@ class Copy(Struct):
     values: dict[str, Any]
     letters: dict[int, DeadLetter]
     sources: dict[str, list[int]]
-    was_full: bool
 
 
 def copy_of(database: Database) -> Copy:
@@ -46,7 +45,6 @@ def copy_of(database: Database) -> Copy:
         {name: getattr(database, name) for name in _PLAIN} | {name: getattr(database, name).copy() for name in _COPIED},
         book.ever.copy(),
         {source: numbers.copy() for source, numbers in book.by_source.items()},
-        book.was_full,
     )
 
 
@@ -56,7 +54,7 @@ def restore(database: Database, copy: Copy) -> None:
     for name, value in copy.values.items():
         setattr(database, name, value)
     book = database.book
-    book.ever, book.by_source, book.was_full = copy.letters, copy.sources, copy.was_full
+    book.ever, book.by_source = copy.letters, copy.sources
 
 
 def known_to(database: Database) -> set[str]:

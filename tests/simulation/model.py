@@ -10,7 +10,7 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.service.ids import continuation_command_id, derived_command_id
 from coordinator.stores.lane_tables import LogEntry
 from tests.simulation.letters import continuation, replayed
-from tests.simulation.services import MENDED, SERVICES, TARGETS
+from tests.simulation.services import MENDED, RENAME_COSTS, SERVICES, TARGETS
 
 if TYPE_CHECKING:
     from tests.simulation.database import Database
@@ -249,8 +249,7 @@ class Model:
         account = self._account(given["id"])
         self._owner_free(given["owner"])
         account["owner"] = given["owner"]
-        account["version"] += 1
-        return dict(account)
+        return self._deposit({"id": given["id"], "amount": -RENAME_COSTS}, None)
 
     def _close(self, given: dict[str, Any], _: Any) -> Any:
         self._account(given["id"])

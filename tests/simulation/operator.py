@@ -35,7 +35,7 @@ class Operator:
         """Whether there is anything that he would do something about."""
         world = self.world
         for database in world.databases.values():
-            if database.table(ParkedCommand):
+            if any(row.error_code is not None for row in database.table(ParkedCommand).values()):
                 return True
             is_at_work = world.rates["orders"] > 0 and not world.is_calm and self.left > 0
             if is_at_work and (database.table(DeadLetter) or database.table(OutboxEntry)):

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import structs
 
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command
@@ -51,6 +52,12 @@ def plan(world: World, client: Client, number: int, messages: int) -> None:
         sent.extend(command for command in commands if command.command_id is not None)
         if sent and client.window < 4 and chance() < world.rates["reuse"]:
             client.plan.append([_other(sent[int(chance() * len(sent))])])
+        if sent and client.has_session and chance() < world.rates["renumbered"] and not world.rates["muddle"]:
+            # Its publisher was started again, and has forgotten that this was sent.
+            sequence += 1
+            again = structs.replace(sent[int(chance() * len(sent))], publisher_seq=sequence)
+            client.plan.append([again])
+            world.renumbered[client.name, sequence] = again.command_id or ""
     if client.has_session:
         for command in sent:
             world.sessions.setdefault(client.name, {})[command.publisher_seq] = command.command_id or ""

@@ -336,6 +336,13 @@ class Process:
         return self.frozen_until if self.world.now < self.frozen_until else self._until
 
     @property
+    def is_heard(self) -> bool:
+        """Whether it is suspended as the lane's active consumer, so that the broker takes its mark."""
+        wanted, channel = self._wanted, self.channel
+        is_open = channel is not None and channel.is_open and self.is_active
+        return is_open and isinstance(wanted, Pause) and wanted.channel == self.channel_number
+
+    @property
     def suspended_reason(self) -> str | None:
         return self._loop.suspended_reason
 

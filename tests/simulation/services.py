@@ -14,6 +14,7 @@ from coordinator.service.unit_of_work import Handler, UnitOfWork
 from tests.support.ledger import LEDGER, Account, Deposit, Fragile, Rename, Resume, Tamper, tamper
 
 BALANCE_MIN = -1000
+RENAME_COSTS = 3
 NOTE_CHARACTERS_MAX = 50
 MENDED = "mended"
 
@@ -177,12 +178,16 @@ def resume(work: UnitOfWork, command: Resume) -> Account:
 
 
 def rename(work: UnitOfWork, command: Rename) -> Account:
+    """Refuses only after it has renamed: the rename must be taken back, for whoever looks an owner up next."""
     account = work.get(Account, command.id)
     if account is None:
         raise Rejected("account_not_found", "no such account")
     if work.find(Account, "owner", command.owner) is not None:
         raise Rejected("owner_taken", "taken")
-    return work.save(structs.replace(account, owner=command.owner))
+    saved = work.save(structs.replace(account, owner=command.owner, balance=account.balance - RENAME_COSTS))
+    if saved.balance < 0:
+        raise Rejected("overdrawn", "below zero")
+    return saved
 
 
 LEDGER_LANE = Service(

@@ -16,7 +16,7 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.outcome import Outcome
 from coordinator.service.rows import Ref, Row
-from coordinator.stores.lane_tables import LogEntry, OutboxEntry
+from coordinator.stores.lane_tables import LogEntry, OutboxEntry, ParkedCommand
 from tests.simulation.broker import Broker, Message, system_message
 from tests.simulation.chaos import Chaos
 from tests.simulation.client import Client
@@ -90,7 +90,17 @@ def _rates(chance: Callable[[], float]) -> dict[str, float]:
     rates["fragile"] *= 2
     rates["remark"] = rates["fragile"] / 2
     rates["tamper"] *= 0.5
-    for name in ("expires", "continued", "archive", "postponed", "strangers", "orders", "past", "failover"):
+    for name in (
+        "expires",
+        "continued",
+        "archive",
+        "postponed",
+        "strangers",
+        "orders",
+        "past",
+        "failover",
+        "renumbered",
+    ):
         rates[name] = chance() * 0.4 if chance() < BORDERS_SHARE else 0.0
     return rates
 
@@ -119,6 +129,8 @@ class World:
         self.caches: dict[str, dict[Any, int]] = {lane: {} for lane in lanes}
         self.commands: dict[str, CommandMessage] = {}
         self.sessions: dict[str, dict[int | None, str]] = {}
+        self.renumbered: dict[tuple[str, int], str] = {}
+        """Numbers under which a command was sent once more, and the command."""
         self.given_up: set[str] = set()
         self.expired: set[str] = set()
         self.was_live: set[str | None] = set()
@@ -272,12 +284,16 @@ class World:
 
     def _wake_idle_lanes(self) -> bool:
         """Send a marker into every idle lane whose outbox holds something: a successor takes over, and so publishes
-        what its predecessor left, only when something is delivered to it. How often that was needed is counted."""
+        what its predecessor left, only when something is delivered to it. How often that was needed is counted.
+
+        An older copy may also have commands that wait for their key no more.
+        """
         missing = self.broker.is_missing
         left = [
             lane
             for lane, database in self.databases.items()
             if any(entry.lane not in missing for entry in database.tables[OutboxEntry].values())
+            or (database.connections and database.tables[ParkedCommand])
         ]
         if self.stranded >= STRANDED_MAX:
             return False
@@ -375,10 +391,16 @@ class World:
     def gave_up(self, process: Process) -> None:
         """The lane gave a gap up: there must be one."""
         database = self.databases[process.lane_name]
+        if database.connections:
+            # What it has lost left gaps.
+            return
         log = database.table(LogEntry).keys() | database.waited.keys()
-        for session in self.sessions.values():
+        for name, session in self.sessions.items():
             seen = [at for at, command_id in session.items() if command_id in log or command_id in process.received_at]
-            if seen and any(session.get(at) not in log for at in range(1, max(at for at in seen if at is not None))):
+            before = range(1, max((at for at in seen if at is not None), default=1))
+            # Under another number, a command says nothing of this one.
+            by_id = {at for at, command_id in session.items() if command_id not in self.renumbered.values()}
+            if any(session[at] not in log if at in by_id else (name, at) not in database.numbers for at in before):
                 return
         if process.lane.lease is not None and process.lane.lease.epoch == self.databases[process.lane_name].epoch:
             self.violation(f"{process} gave up a gap where none was")
@@ -386,25 +408,30 @@ class World:
     def acknowledged(self, message: Message) -> None:
         """The broker forgets a message: all of it must be on disk."""
         database = self.databases[message.queue.lane]
-        log, waited, book = database.table(LogEntry), database.waited, database.book
+        if not message.queue.is_dead:
+            for command in message.delivered(self.settings).commands:
+                if command.publisher is not None and command.publisher_seq is not None:
+                    database.numbers.add((command.publisher, command.publisher_seq))
         for command_id in message.ids:
-            if command_id is None:
-                continue
-            entry = log.get(command_id)
-            if command_id in waited or command_id in self.old_letters or database.has_lost(command_id):
-                # The database keeps it, or it has lost it since.
-                continue
-            if entry is None:
-                self.violation(f"{command_id} was acknowledged before it was settled")
-            elif entry.status == "failed" and command_id not in book.by_source:
-                self.violation(f"{command_id} failed, and was acknowledged before its dead letter was safe")
+            if command_id is not None and command_id not in self.old_letters:
+                self._check_settled(database, command_id)
         if None in message.ids:
             for command in message.delivered(self.settings).commands:
                 if command.command_id is not None:
                     continue
                 source = source_of_nameless(command, command.defect, database.lane)
-                if not book.is_kept(source) and not database.has_lost_letter(source):
+                if not database.book.is_kept(source) and not database.has_lost_letter(source):
                     self.violation(f"a message without an id was acknowledged, and is nowhere: {command}")
+
+    def _check_settled(self, database: Database, command_id: str) -> None:
+        entry = database.table(LogEntry).get(command_id)
+        if command_id in database.waited or database.has_lost(command_id):
+            # The database keeps it, or it has lost it since.
+            return
+        if entry is None:
+            self.violation(f"{command_id} was acknowledged before it was settled")
+        elif entry.status == "failed" and command_id not in database.book.by_source:
+            self.violation(f"{command_id} failed, and was acknowledged before its dead letter was safe")
 
     def projected(self, lane: str, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> None:
         """The cache, as shared/items/cache.py keeps it: never back to an older version."""

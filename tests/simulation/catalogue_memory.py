@@ -1,0 +1,66 @@
+"""Deliberate bugs in what a lane remembers, and must forget or take back; part of the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from coordinator.lane import transactions as transactions_module
+from coordinator.lane.admission import Admission
+from coordinator.lane.identity_map import IdentityMap
+from coordinator.lane.lane import Lane
+from tests.simulation.mutant import RARE_SEEDS_MAX, Mutant, rewritten
+
+_COUNTED = "if request.message.publisher_seq is not None and basis.spared < BARE:"
+
+
+def mutants() -> Iterator[Mutant]:
+    yield rewritten(
+        "undo-keeps-the-unique-index",
+        "what a rejected command was called is taken, or free, for its neighbours",
+        IdentityMap,
+        "undo",
+        "if previous is _ABSENT:",
+        "if any(slots is index for kind in self.kinds.values() for index in kind.unique.values()):\n            pass\n"
+        "        elif previous is _ABSENT:",
+    )
+    yield rewritten(
+        "waiting-command-not-counted",
+        "the successor of a command that waits for its key is taken to be early",
+        transactions_module,
+        "settle_in_order",
+        _COUNTED,
+        _COUNTED.replace(":", " and (fate.outcome is not None or fate.entry is not None):"),
+    )
+    yield rewritten(
+        "repetition-not-counted",
+        "the successor of a command that was sent under two numbers is taken to be early",
+        transactions_module,
+        "settle_in_order",
+        _COUNTED,
+        _COUNTED.replace(":", " and not (fate.outcome is not None and fate.outcome.replayed):"),
+    )
+    yield rewritten(
+        "runs-kept-over-channels",
+        "a message is not acknowledged, since one with its tag on the channel before was not done",
+        Admission,
+        "forget",
+        "self._runs.forget()",
+        "pass",
+        RARE_SEEDS_MAX,
+    )
+    yield rewritten(
+        "early-kept-over-channels",
+        "early commands of a channel that is gone are settled with its tags",
+        Admission,
+        "forget",
+        "self._order.forget()",
+        "pass",
+    )
+    yield rewritten(
+        "batch-kept-over-channels",
+        "the batch of a channel that is gone is settled with its tags",
+        Lane,
+        "_forget",
+        "self._batch = None",
+        "pass",
+    )
