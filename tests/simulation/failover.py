@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from coordinator.lane.committed import series_in
 from coordinator.service.rows import Row
-from coordinator.stores.lane_tables import DeadLetter, LogEntry, Series
+from coordinator.stores.lane_tables import DeadLetter, LogEntry
 
 if TYPE_CHECKING:
     from coordinator.lane.high_water import Mark
@@ -80,10 +81,8 @@ class Seen:
         if sequence == self.sequence:
             return
         self.rise(sequence)
-        for rows in (*changes.updates, *changes.inserts):
-            if type(rows[0]) is Series:
-                for row in rows:
-                    self._count(row.name, row.value)
+        for row in series_in(changes).values():
+            self._count(row.name, row.value)
 
     def learned(self, mark: Mark) -> None:
         """It was given the mark of another process."""
@@ -111,8 +110,7 @@ def check_above(database: Database, commit: Pending) -> None:
             world.violation(f"{process} goes from sequence {database.sequence} to {commit.sequence}")
         database.skipped.update(range(database.sequence + 1, commit.sequence + 1))
         world.ticks += 1
-        written = (*commit.changes.updates, *commit.changes.inserts)
-        values = {row.name: row.value for rows in written if type(rows[0]) is Series for row in rows}
+        values = {name: row.value for name, row in series_in(commit.changes).items()}
         database.raised.append((world.ticks, values))
         seen.floor = seen.series.copy()
     for entry in entries:
