@@ -150,7 +150,9 @@ class LaneSettings(BaseSettings, Limits):
     retry_delay_s: float = Field(default=0.2, gt=0, description="First pause after the database failed; it doubles.")
     retry_delay_s_max: float = Field(default=5.0, gt=0, description="Longest pause between two attempts.")
     allow_unsynced: bool = Field(
-        default=False, description="Run on a database that does not sync its commits: confirmed commands can be lost."
+        default=False,
+        description="Run on a database that may lose commits with the power of its machine: so confirmed commands can "
+        "be lost.",
     )
     early_max: int = Field(
         default=400,

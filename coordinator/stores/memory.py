@@ -48,8 +48,9 @@ class MemoryStore:
     def __init__(self, database: MemoryDatabase) -> None:
         self._database = database
 
-    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
+    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:  # noqa: ARG002
         """Anything can be kept in memory."""
+        return ()
 
     def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:  # noqa: ARG002
         self._database.epoch = max(self._database.epoch, above) + 1

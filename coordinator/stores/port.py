@@ -146,9 +146,13 @@ class OnDisk(Protocol):
 class Store(Protocol):
     """The database of one lane."""
 
-    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
+    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:
         """Raises ConfigurationError unless the schema holds the models' tables and the lane's own, in tables that know
-        transactions, in a database that serves no other lane and, with `must_sync`, syncs its commits to disk."""
+        transactions, in a database that serves no other lane and, with `must_sync`, keeps its commits though the power
+        of its machine fails.
+
+        Returns what may cost commits all the same, such as replicas for which they do not wait: for the log.
+        """
 
     def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
         """Raise the epoch above this one and the current one, once no transaction under the latter is in flight."""

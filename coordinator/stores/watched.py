@@ -28,10 +28,10 @@ class WatchedStore:
         self._store = store
         self._awaited = awaited
 
-    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
+    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:
         before = self._awaited.begin(_CHECK)
         try:
-            self._store.check(models, must_sync=must_sync)
+            return self._store.check(models, must_sync=must_sync)
         finally:
             self._awaited.end(before)
 

@@ -127,7 +127,7 @@ class CoordinatorProcess:
         delay_s = self._settings.retry_delay_s
         while not stop.is_set():
             try:
-                await asyncio.to_thread(
+                warnings = await asyncio.to_thread(
                     self._store.check, self._service.models, must_sync=not self._settings.allow_unsynced
                 )
             except NotAdmitted as error:
@@ -137,6 +137,8 @@ class CoordinatorProcess:
                 self._database_reason = str(error)
             else:
                 self._database_reason = None
+                for warning in warnings:
+                    log.warning("commits_may_be_lost", lane=self._service.name, reason=warning)
                 return True
             try:
                 async with asyncio.timeout(delay_s):

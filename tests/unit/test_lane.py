@@ -80,8 +80,8 @@ class FailingStore:
         self.inner = MemoryStore(database)
         self.fail = fail
 
-    def check(self, models: Sequence[Any], *, must_sync: bool = True) -> None:
-        self.inner.check(models, must_sync=must_sync)
+    def check(self, models: Sequence[Any], *, must_sync: bool = True) -> Sequence[str]:
+        return self.inner.check(models, must_sync=must_sync)
 
     def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
         self.fail("take over")

@@ -27,6 +27,8 @@ class PostgreSQL(Server):
     # Immediate shutdown. A killed postmaster would leave busy backends running until they notice.
     death_signal = signal.SIGQUIT
     not_ready: ClassVar[tuple[type[Exception], ...]] = (psycopg.OperationalError,)
+    options: Sequence[str] = ()
+    """More of them, for a test."""
 
     def __init__(self, directory: Path, databases: Sequence[str], port: int | None = None) -> None:
         super().__init__(directory, port)
@@ -67,7 +69,7 @@ class PostgreSQL(Server):
         }
         arguments = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
         return Process(
-            [require("postgres"), "-D", self.data, *arguments],
+            [require("postgres"), "-D", self.data, *arguments, *self.options],
             log_path=self.log_path,
             directory=self.data,
             account=self._account(),

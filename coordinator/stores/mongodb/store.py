@@ -58,7 +58,7 @@ class MongoStore(GuardedStore):
         self._epoch = 0
         self._client: MongoClient[Document] | None = None
 
-    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:  # noqa: ARG002
+    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:
         setting = f"{self._lane.upper()}_DATABASE_URL"
         with self.guarded():
             database = self._database()
@@ -74,11 +74,17 @@ class MongoStore(GuardedStore):
                     )
                 self._check_rights(database[model.table])
             self._check_rights(database[LEASE_TABLE])
+            if must_sync and not _is_on_disk(database):
+                raise ConfigurationError(
+                    f"the MongoDB of {setting} keeps its data in memory only: change its storage engine, or accept "
+                    "the loss of acknowledged commands with LANE_ALLOW_UNSYNCED=true"
+                )
             foreign = database[LEASE_TABLE].find_one({"_id": {"$ne": self._lane}})
         if foreign is not None:
             raise ConfigurationError(
                 f"the database of {setting} is that of lane {foreign['_id']}: a lane needs its own"
             )
+        return ()
 
     def _check_rights(self, collection: Collection[Document]) -> None:
         """Raises where this user may not write it; there is no document that it would change."""
@@ -165,6 +171,14 @@ class MongoStore(GuardedStore):
         if self._client is None:
             self._client = open_client(self._arguments, f"lane {self._lane}")
         return self._client[self._name]
+
+
+def _is_on_disk(database: Database[Document]) -> bool:
+    """Whether a commit that is journaled is on disk: the engine without one takes `j` and syncs nothing.
+
+    A collection's statistics name its engine, to any user who may read it.
+    """
+    return "inMemory" not in database.command("collStats", LEASE_TABLE)
 
 
 def _lease_of(lease: Document) -> Lease:

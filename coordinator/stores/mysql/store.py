@@ -17,6 +17,7 @@ from coordinator.service.rows import R, Row
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.mysql.driver_arguments import connection_of
+from coordinator.stores.mysql.durability import STATUS, VARIABLES, losses, warnings
 from coordinator.stores.mysql.errors import depends_on_more, is_of_schema, is_signaled, translated
 from coordinator.stores.mysql.statements import MysqlStatements
 from coordinator.stores.port import (
@@ -156,9 +157,17 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
     def _explain(self, statement: str) -> None:
         self.first_row(f"EXPLAIN {statement}")
 
-    def _unsynced(self) -> str | None:
-        flush = self.first_row("SELECT @@GLOBAL.innodb_flush_log_at_trx_commit")
-        return None if flush == (1,) else f"innodb_flush_log_at_trx_commit is {flush[0] if flush else None}, not 1"
+    def _losses(self, tables: Sequence[TableOf]) -> Sequence[str]:  # noqa: ARG002
+        return losses(self._shown("VARIABLES", VARIABLES), self._shown("STATUS", STATUS))
+
+    def _warnings(self) -> Sequence[str]:
+        return warnings(self._shown("VARIABLES", VARIABLES))
+
+    def _shown(self, what: str, names: Sequence[str]) -> dict[str, str]:
+        """Those of the server's variables that it knows: asked for by `@@` one that it does not know is an error."""
+        with self.connection().cursor() as cursor:
+            cursor.execute(f"SHOW GLOBAL {what} WHERE Variable_name IN %s", [names])
+            return dict(cursor.fetchall())
 
     def _raise_epoch(
         self, connection: "pymysql.Connection[Any]", statement: str, arguments: Sequence[Any]

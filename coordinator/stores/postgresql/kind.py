@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from sqlalchemy import ColumnElement, Connection, func, select, text
+from sqlalchemy import ColumnElement, Connection, Engine, event, func, select, text
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.port import Store
 from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
+from coordinator.stores.postgresql.durability import KEEP_COMMITS
 from coordinator.stores.postgresql.errors import is_of_schema
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.store import PostgresStore
@@ -36,6 +37,12 @@ class _Postgresql(Dialect):
         and set only the address's parameters. The gateway cancels a read that takes too long.
         """
         return {**connection_of(address), "prepare_threshold": None}
+
+    def engine(self, *arguments: Any, **options: Any) -> Engine:
+        """What an operator's command has done, such as a cancellation, is as durable as what a lane has."""
+        engine = super().engine(*arguments, **options)
+        event.listen(engine, "connect", _keep_commits)
+        return engine
 
     def limited(self, connection: dict[str, Any], lock_timeout_s: int) -> dict[str, Any]:
         return with_session(connection, {"lock_timeout": f"{lock_timeout_s}s", "timezone": "UTC"})
@@ -77,6 +84,11 @@ class _Postgresql(Dialect):
         if writes:
             _run(connection, "GRANT USAGE ON ALL SEQUENCES IN SCHEMA %I TO %I", schema, name)
             _run(connection, "ALTER DEFAULT PRIVILEGES IN SCHEMA %I GRANT USAGE ON SEQUENCES TO %I", schema, name)
+
+
+def _keep_commits(connection: Any, _: object) -> None:
+    connection.execute(KEEP_COMMITS)
+    connection.commit()
 
 
 def _run(connection: Connection, statement: str, *values: str) -> None:

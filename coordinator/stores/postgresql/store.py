@@ -34,6 +34,7 @@ from coordinator.stores.port import (
     Transaction,
 )
 from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
+from coordinator.stores.postgresql.durability import KEEP_COMMITS, losses
 from coordinator.stores.postgresql.errors import is_of_schema, translated
 from coordinator.stores.postgresql.pipeline import Pipeline, Statement, StatementRefused
 from coordinator.stores.postgresql.pooler import pooler_between
@@ -51,7 +52,6 @@ _SESSION: Final[dict[str, str | int]] = {
     # A consumer that was stopped in the middle of a batch must not hold the lease row's lock for ever.
     "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION_TIMEOUT_MS,
     "lock_timeout": LOCK_TIMEOUT_MS,
-    "synchronous_commit": "on",
     "default_transaction_isolation": "read committed",
     "timezone": "UTC",
     # Every statement goes by a key. The plan of a prepared one is kept, and one that was made while a table was empty
@@ -124,6 +124,7 @@ class PostgresStore(SqlStore[_Connection]):
         connection.add_notice_handler(self._take_notice)
         try:
             problem = pooler_between(connection)
+            connection.execute(KEEP_COMMITS)
         except BaseException:
             connection.close()
             raise
@@ -163,8 +164,8 @@ class PostgresStore(SqlStore[_Connection]):
         # Not prepared: it would stay so on the lane's connection.
         self.connection().execute(f"EXPLAIN {statement}".encode(), prepare=False)
 
-    def _unsynced(self) -> str | None:
-        return None if self.first_row("SHOW fsync") == ("on",) else "fsync is off"
+    def _losses(self, tables: Sequence[TableOf]) -> Sequence[str]:
+        return losses(self.first_row, [table.name for table in tables])
 
     def _raise_epoch(self, connection: _Connection, statement: str, arguments: Sequence[Any]) -> tuple[Any, ...] | None:
         with connection.transaction():

@@ -53,7 +53,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         self.schema = Schema(service.metadata)
         self._connection: C | None = None
 
-    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> None:
+    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:
         setting = f"{self.lane.upper()}_DATABASE_URL"
         with self.guarded():
             tables = [*(self.schema.of(model) for model in (*models, *LANE_MODELS)), _LEASE_ROWS]
@@ -67,14 +67,16 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
             self._check_collations(models, setting)
             for table in tables:
                 self._check_rights(table)
-            if must_sync and (problem := self._unsynced()) is not None:
+            if must_sync and (problems := self._losses(tables)):
                 raise ConfigurationError(
-                    f"the database of {setting} does not sync its commits to disk: {problem}; change it, or accept "
-                    "the loss of acknowledged commands with LANE_ALLOW_UNSYNCED=true"
+                    f"the database of {setting} may lose commits with the power of its machine: {'; '.join(problems)}; "
+                    "change it, or accept the loss of acknowledged commands with LANE_ALLOW_UNSYNCED=true"
                 )
+            warnings = self._warnings()
             other = self.first_row(_OTHER_LANES, [self.lane])
         if other is not None:
             raise ConfigurationError(f"the database of {setting} is that of lane {other[0]}: a lane needs its own")
+        return warnings
 
     def _check_rights(self, table: TableOf) -> None:
         """Raise NotAdmitted where this role may not write a table; nothing is written by that."""
@@ -155,8 +157,12 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         """Have the server make a plan."""
 
     @abstractmethod
-    def _unsynced(self) -> str | None:
-        """Why a commit may be lost with the machine's power, if it may be."""
+    def _losses(self, tables: Sequence[TableOf]) -> Sequence[str]:
+        """Why commits to these tables may be lost with the machine's power, if they may be."""
+
+    def _warnings(self) -> Sequence[str]:
+        """What may cost commits all the same, and is no reason to refuse the database."""
+        return ()
 
     def _check_transactions(self, tables: Sequence[TableOf], setting: str) -> None:
         """Raise ConfigurationError for a table that knows no transactions, where there are such."""
