@@ -21,7 +21,8 @@ from coordinator.stores.lane_tables import Cancellation, ParkedCommand, Publishe
 from coordinator.stores.port import Changes, Lease, Transaction
 from coordinator.stores.row_checks import RowChecks
 
-_PAGE_ROWS = 5000
+PAGE_ROWS = 5000
+"""How many rows are read at a time. All are read, however many pages that takes."""
 
 
 class Knowledge:
@@ -111,7 +112,7 @@ def _all(transaction: Transaction, model: type[R]) -> list[R]:
     """Every row of a model; the lane would forget a row that was left out."""
     rows: list[R] = []
     while True:
-        page = transaction.scan(model, _PAGE_ROWS, getattr(rows[-1], model.key) if rows else None)
+        page = transaction.scan(model, PAGE_ROWS, getattr(rows[-1], model.key) if rows else None)
         rows += page
-        if len(page) < _PAGE_ROWS:
+        if len(page) < PAGE_ROWS:
             return rows

@@ -49,6 +49,9 @@ class Parking:
         self._replays: dict[str, ParkedCommand] = {}
         """The heads by the ids of their replays: a replay releases its head, whatever its arguments name."""
         self._waiting: dict[str, int] = {}
+        """How many commands wait, by key."""
+        self.waiting = 0
+        """How many commands wait. The failed ones, for which they wait, are not counted."""
         self._position = 0
         self._is_shared = False
         for row in sorted(rows, key=lambda row: row.position):
@@ -58,16 +61,13 @@ class Parking:
         """A copy to work on. It shares its contents with this one until it is changed; this one stays as it is."""
         twin = Parking()
         twin.rows, twin._heads, twin._waiting, twin._replays = self.rows, self._heads, self._waiting, self._replays
-        twin._position, twin._is_shared = self._position, True
+        twin.waiting, twin._position, twin._is_shared = self.waiting, self._position, True
         return twin
 
     def _unshare(self) -> None:
         if self._is_shared:
             self.rows, self._heads, self._waiting = dict(self.rows), dict(self._heads), dict(self._waiting)
             self._replays, self._is_shared = dict(self._replays), False
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def head(self, key: str) -> ParkedCommand | None:
         """The failed command that keeps this key waiting."""
@@ -173,6 +173,7 @@ class Parking:
         self._position = max(self._position, row.position)
         if row.error_code is None:
             self._waiting[row.ordering_key] = self._waiting.get(row.ordering_key, 0) + 1
+            self.waiting += 1
         else:
             self._heads[row.ordering_key] = row
             self._replays[replay_command_id(row.command_id)] = row
@@ -186,6 +187,7 @@ class Parking:
             del self._replays[replay_command_id(row.command_id)]
             return
         self._waiting[row.ordering_key] -= 1
+        self.waiting -= 1
         if not self._waiting[row.ordering_key]:
             del self._waiting[row.ordering_key]
 

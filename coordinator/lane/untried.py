@@ -27,7 +27,7 @@ def untried(  # noqa: PLR0911  # one return for each answer of the protocol
     if request.defect is not None:
         return Verdict("failed", request.defect.code, request.defect.message)
     if standing.is_behind and request.parked_key is None:
-        text = f"{len(basis.parking)} commands wait behind failed ones already"
+        text = f"{basis.parking.waiting} commands wait behind failed ones already"
         return Verdict("rejected", "too_many_parked", text)
     if isinstance(fault, Refusal):
         return Verdict("failed", "database_refused", str(fault))

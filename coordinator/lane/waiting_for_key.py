@@ -20,7 +20,7 @@ def waits(basis: Basis, request: Request, standing: Standing, cancellation: Canc
         return mismatched(basis, request, standing.waiting.command_id)
     if not standing.is_behind or cancellation is not None:
         return None
-    if len(basis.parking) >= basis.parked_max or verdict_on_number(basis, request.message) is not None:
+    if basis.parking.waiting >= basis.parked_max or verdict_on_number(basis, request.message) is not None:
         return None
     basis.parking.wait(basis.work, request, standing)
     return _WAITS

@@ -20,7 +20,15 @@ from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.service.rows import R
 from coordinator.service.service import Service
-from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry, ParkedCommand, PublisherPosition, Series
+from coordinator.stores.lane_tables import (
+    Cancellation,
+    DeadLetter,
+    LogEntry,
+    OutboxEntry,
+    ParkedCommand,
+    PublisherPosition,
+    Series,
+)
 from coordinator.stores.port import Store
 from tests.support.ledger import (
     LEDGER,
@@ -35,7 +43,7 @@ from tests.support.ledger import (
     Rename,
     Tamper,
 )
-from tests.support.store_contract import NOW, OpenStore
+from tests.support.store_contract import NOW, OpenStore, changes, commit
 
 _tags = itertools.count(1)
 _numbers = itertools.count(1_000_000)
@@ -144,6 +152,18 @@ class LaneContract:
         assert [entry.sequence for entry in lane.log()] == [1, 2, 3, 4, 5]
         # The rejected one took number 3 and gave it back.
         assert [(row.id, row.owner) for row in lane.rows(Account)] == [(1, "a"), (2, "b"), (3, "c")]
+
+    def test_every_cancellation_is_known_however_many_there_are(
+        self, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("coordinator.lane.knowledge.PAGE_ROWS", 2)
+        store = open_store()
+        rows = [Cancellation(command_id=command_id(n), reason="no", requested_at=NOW) for n in range(1, 6)]
+        commit(store, store.take_over("before", NOW), changes(inserts=rows))
+        lane = LaneUnderTest(store)
+        found = lane.outcomes(*(delivery(n, OpenAccount(owner=f"o{n}")) for n in range(1, 7)))
+        assert codes(found) == [*["cancelled"] * 5, "applied"]
+        assert lane.rows(Cancellation) == []
 
     def test_repetitions_that_nobody_announced_are_found_among_new_commands(self, lane: LaneUnderTest) -> None:
         """The log was not asked for any of them: its database refuses them."""

@@ -290,8 +290,36 @@ def test_more_than_the_limit_are_rejected(database: MemoryDatabase) -> None:
     lane.lane = Lane(LEDGER, lane.store, lambda: lane.now, "test", LaneSettings(parked_max=2), lambda: 0.0)
     lane.do(OpenAccount(owner="a"), Remark(id=1, note="broken"))
     lane.settle(delivery(10, Fragile(id=1, amount=1)))
-    assert codes(lane.outcomes(deposit(11), deposit(12))) == ["too_many_parked"]
-    assert codes(lane.outcomes(release(10), deposit(13))) == ["applied", "applied", "applied"]
+    assert codes(lane.outcomes(deposit(11), deposit(12), deposit(13))) == ["too_many_parked"]
+    assert codes(lane.outcomes(release(10))) == ["applied"] * 3
+    assert codes(lane.outcomes(deposit(14))) == ["applied"]
+
+
+def test_failed_commands_for_which_nobody_waits_take_no_room(database: MemoryDatabase) -> None:
+    lane = LaneUnderTest(MemoryStore(database))
+    lane.lane = Lane(LEDGER, lane.store, lambda: lane.now, "test", LaneSettings(parked_max=1), lambda: 0.0)
+    lane.do(OpenAccount(owner="a"), OpenAccount(owner="b"))
+    for key in (1, 2):
+        lane.do(Remark(id=key, note="broken"))
+        assert codes(lane.outcomes(delivery(10 + key, Fragile(id=key, amount=1)))) == ["handler_error"]
+    assert lane.outcomes(deposit(20)) == []
+    assert waiting(lane) == [command_id(20)]
+    assert codes(lane.outcomes(deposit(21, key=2))) == ["too_many_parked"]
+
+
+def test_a_successor_knows_every_failed_key_however_many_there_are(
+    database: MemoryDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.lane.knowledge.PAGE_ROWS", 2)
+    lane = LaneUnderTest(MemoryStore(database))
+    keys = range(1, 6)
+    lane.do(*(OpenAccount(owner=f"o{key}") for key in keys))
+    lane.do(*(Remark(id=key, note="broken") for key in keys))
+    failed = lane.outcomes(*(delivery(10 + key, Fragile(id=key, amount=1)) for key in keys))
+    assert codes(failed) == ["handler_error"] * 5
+    successor = LaneUnderTest(MemoryStore(database), "successor")
+    assert successor.outcomes(*(deposit(20 + key, key) for key in keys)) == []
+    assert sorted(waiting(successor)) == [command_id(20 + key) for key in keys]
 
 
 def test_a_publisher_s_session_goes_on_past_a_command_that_waits(lane: LaneUnderTest) -> None:
