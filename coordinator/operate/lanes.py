@@ -204,7 +204,7 @@ def log_group() -> None:
 def prune(lane: str, older_than: timedelta, batch_rows: int, *, dry_run: bool, force: bool, as_json: bool) -> None:
     """Delete the log entries of LANE that were settled before so long; the latest one stays.
 
-    Those of failed commands stay as long as their dead letters do.
+    Those of failed commands stay as long as their dead letters do. It looks at the whole log, in small steps.
 
     So do the positions of publisher sessions go that were not heard of for so long. Cancellations stay until their
     command comes, however late that is.
@@ -226,7 +226,7 @@ def prune(lane: str, older_than: timedelta, batch_rows: int, *, dry_run: bool, f
         else:
             for rows in admin.prune(cutoff, batch_rows):
                 gone += rows
-                if not as_json:
+                if rows and not as_json:
                     click.echo(f"{gone} deleted", err=True)
             publishers = sum(admin.forget_publishers(cutoff, now(), batch_rows))
     if as_json:

@@ -25,7 +25,7 @@ from coordinator.registry import registry
 from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.outside_calls import effects_key
-from coordinator.stores.admin import LaneAdmin, LaneState
+from coordinator.stores.admin import FAILED_AMONG, LaneAdmin, LaneState
 
 
 class FailedCommand(Struct, frozen=True, kw_only=True):
@@ -54,8 +54,8 @@ class LaneStatus(Struct, kw_only=True):
     `rate` is commands settled per second while sampling. `lag_s` is how long `ready` will take at that rate; where
     nothing was settled meanwhile, how long nothing has been; None of a paused lane. `dead_letters` are rows of the
     lane's database, also those of its effects; `dead_in_broker` are messages that the broker, or an older release, has
-    dead-lettered, and the lane has not taken in yet. `outbox` is what is emitted and not with the broker. `errors` say
-    what is away.
+    dead-lettered, and the lane has not taken in yet. `outbox` is what is emitted and not with the broker. `last_failed` is
+    the latest of the last `FAILED_AMONG` commands. `errors` say what is away.
     """
 
     lane: str
@@ -194,6 +194,13 @@ def _shown_ready(status: LaneStatus) -> str | int | None:
     return f"{status.ready}+" if holds_more else status.ready
 
 
+def _failed(status: LaneStatus) -> str | None:
+    failed = status.last_failed
+    if failed is not None:
+        return f"{failed.command_id} {failed.type}: {failed.code}: {failed.message}"
+    return f"none of the last {FAILED_AMONG}" if (status.sequence or 0) > FAILED_AMONG else None
+
+
 def _print(found: list[LaneStatus]) -> None:
     columns = (
         *("LANE", "PAUSED", "EPOCH", "SEQUENCE", "READY", "CONSUMERS", "DEAD", "OUTBOX"),
@@ -219,7 +226,6 @@ def _print(found: list[LaneStatus]) -> None:
         ],
     )
     for status in found:
-        failed = status.last_failed
         click.echo(f"\n{status.lane}")
         print_fields(
             {
@@ -231,7 +237,7 @@ def _print(found: list[LaneStatus]) -> None:
                 )
                 or None,
                 "  dead, not taken in": status.dead_in_broker or None,
-                "  last failed": failed and f"{failed.command_id} {failed.type}: {failed.code}: {failed.message}",
+                "  last failed": _failed(status),
                 "  away": "\n".join(status.errors) or None,
             }
         )

@@ -11,7 +11,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from coordinator.service.options import Origin
-from coordinator.stores.lane_tables import DeadLetter, LogEntry, ParkedCommand
+from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from coordinator.stores.port import Backlog
 
 FAILED_AMONG = 10_000
@@ -89,6 +89,15 @@ class EmittedSummary(Struct, frozen=True, kw_only=True):
     continuation: str | None
 
 
+class ParkedSummary(Struct, frozen=True, kw_only=True):
+    """A parked command without its message. The failed one has an error code."""
+
+    command_id: str
+    ordering_key: str
+    error_code: str | None
+    parked_at: datetime
+
+
 class ParkedKey(Struct, frozen=True, kw_only=True):
     """A key for which commands wait, by id, behind one that failed."""
 
@@ -115,7 +124,7 @@ class LaneAdmin(Protocol):
     def find(self, command_id: str) -> LogEntry | None:
         """The log entry of this command, or None while it is not settled."""
 
-    def parked(self) -> list[ParkedCommand]:
+    def parked(self) -> list[ParkedSummary]:
         """The failed commands that keep their keys waiting, and those that wait, in the order in which they came."""
 
     def letters(self, query: LetterQuery, after: int, limit: int) -> list[LetterSummary]:
@@ -149,11 +158,11 @@ class LaneAdmin(Protocol):
         """How many log entries `prune` would delete at most: those kept for their replays are counted."""
 
     def prune(self, cutoff: datetime, batch_rows: int) -> Iterator[int]:
-        """Delete log entries settled before, oldest first, a transaction a batch; yield how many each deleted.
+        """Delete log entries settled before, in their order, a transaction a batch; yield how many each deleted.
 
         The entry with the highest sequence stays, and those of failed commands whose dead letters are still there, or
         whose replays are: so no command fails a second time that has a letter, and no replay has the id of an earlier
-        one. Ends at the first batch in which no entry is so old.
+        one. It looks at the whole log: where a clock was wrong for a while, old entries are behind young ones.
         """
 
     def silent_publishers(self, cutoff: datetime) -> int:

@@ -18,11 +18,13 @@ from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
+from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.lane_tables import metadata as lane_metadata
 from coordinator.stores.open import open_store as open_store_at
 from coordinator.stores.port import BatchFault, Conflict, Fenced, Lease, Read, Store, StoreUnavailable
+from tests.support.admin_contract import AdminContract
 from tests.support.continuation_contract import ContinuationContract
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.lane_contract import LaneContract
@@ -100,7 +102,13 @@ class _OnServer:
             store.close()
 
 
-class _ServerContract(_OnServer, StoreContract, EncodingContract):
+class _ServerContract(_OnServer, StoreContract, EncodingContract, AdminContract):
+    @pytest.fixture
+    def admin(self, url: str) -> Iterator[LaneAdmin]:
+        address = parse_address(url)
+        with closing(kind_of(address).open_admin(address, LEDGER.name)) as admin:
+            yield admin
+
     def test_the_schema_is_checked(self, open_store: OpenStore, databases: FreshDatabases) -> None:
         open_store().check(LEDGER.models)
         empty = open_store_at(databases.new(self.setting), LEDGER)

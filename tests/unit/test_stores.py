@@ -8,11 +8,15 @@ from typing import ClassVar
 
 import pytest
 
+from coordinator.runtime.addresses import parse_address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
+from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.kinds import kind_of
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Refusal, Store, StoreUnavailable
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
+from tests.support.admin_contract import AdminContract
 from tests.support.ledger import LEDGER
 from tests.support.store_contract import (
     NOW,
@@ -39,7 +43,7 @@ class TestMemoryStore(StoreContract):
         """Memory holds anything."""
 
 
-class TestSqliteStore(StoreContract, EncodingContract):
+class TestSqliteStore(StoreContract, EncodingContract, AdminContract):
     has_lengths: ClassVar[bool] = False
 
     @pytest.fixture
@@ -55,6 +59,12 @@ class TestSqliteStore(StoreContract, EncodingContract):
         yield open_one
         for store in opened:
             store.close()
+
+    @pytest.fixture
+    def admin(self, tmp_path: Path) -> Iterator[LaneAdmin]:
+        address = parse_address(f"sqlite:///{tmp_path}/ledger.db")
+        with closing(kind_of(address).open_admin(address, LEDGER.name)) as admin:
+            yield admin
 
     def test_the_schema_is_checked(self, open_store: OpenStore, tmp_path: Path) -> None:
         open_store().check(LEDGER.models)

@@ -24,6 +24,7 @@ from coordinator.stores.admin import (
     LeaseState,
     LetterQuery,
     LetterSummary,
+    ParkedSummary,
 )
 from coordinator.stores.lane_tables import (
     LEASE_TABLE,
@@ -76,10 +77,19 @@ class MongoAdmin:
         with self._translated():
             return self._find(command_id, None)
 
-    def parked(self) -> list[ParkedCommand]:
+    def parked(self) -> list[ParkedSummary]:
+        names = {name: 1 for name in ParkedSummary.__struct_fields__ if name != "command_id"}
         with self._translated():
-            found = self._database[ParkedCommand.table].find().sort("position", 1)
-            return [row_of_document(ParkedCommand, document) for document in found]
+            found = self._database[ParkedCommand.table].find({}, names).sort("position", 1)
+            return [
+                ParkedSummary(
+                    command_id=document["_id"],
+                    ordering_key=document["ordering_key"],
+                    error_code=document.get("error_code"),
+                    parked_at=utc(document["parked_at"]),
+                )
+                for document in found
+            ]
 
     def letters(self, query: LetterQuery, after: int, limit: int) -> list[LetterSummary]:
         names = {name: 1 for name in LetterSummary.__struct_fields__ if name != "id"}
@@ -181,7 +191,7 @@ class MongoAdmin:
             highest = self._highest_sequence()
         after = 0
         while True:
-            # By ranges of the sequence, which is indexed: the time is not.
+            # By pages of the sequence, which is indexed: the time is not.
             with self._translated():
                 shown = {"sequence": 1, "settled_at": 1, "status": 1}
                 found = self._log.find({"sequence": {"$gt": after, "$lt": highest}}, shown)
@@ -192,8 +202,6 @@ class MongoAdmin:
                 failed = [document["_id"] for document in batch if document["status"] == "failed"]
                 kept = self._with_letters(failed) | self._replayed(failed)
                 gone = self._log.delete_many({"_id": {"$in": [each for each in old if each not in kept]}}).deleted_count
-            if not old:
-                return
             after = batch[-1]["sequence"]
             yield gone
 

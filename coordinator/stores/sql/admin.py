@@ -33,6 +33,7 @@ from coordinator.stores.admin import (
     LeaseState,
     LetterQuery,
     LetterSummary,
+    ParkedSummary,
 )
 from coordinator.stores.lane_tables import (
     LEASE_TABLE,
@@ -88,10 +89,11 @@ class SqlAdmin:
         with self._transaction() as connection:
             return _entry(connection, select(_LOG).where(_LOG.c.command_id == command_id))
 
-    def parked(self) -> list[ParkedCommand]:
+    def parked(self) -> list[ParkedSummary]:
+        columns = [_PARKED.c[name] for name in ParkedSummary.__struct_fields__]
         with self._transaction() as connection:
-            rows = connection.execute(select(_PARKED).order_by(_PARKED.c.position)).mappings().all()
-        return [row_of_mapping(ParkedCommand, row) for row in rows]
+            rows = connection.execute(select(*columns).order_by(_PARKED.c.position)).mappings().all()
+        return [ParkedSummary(**{name: utc(value) for name, value in row.items()}) for row in rows]
 
     def letters(self, query: LetterQuery, after: int, limit: int) -> list[LetterSummary]:
         columns = [_LETTERS.c[name] for name in LetterSummary.__struct_fields__]
@@ -177,26 +179,23 @@ class SqlAdmin:
             highest = connection.execute(select(func.max(_LOG.c.sequence))).scalar() or 0
         after = 0
         while True:
-            # By ranges of the sequence, which is indexed: the time is not.
-            walk = (
-                select(_LOG.c.sequence)
+            # By pages of the sequence, which is indexed: the time is not.
+            page = (
+                select(_LOG.c.sequence, _LOG.c.settled_at)
                 .where(_LOG.c.sequence > after, _LOG.c.sequence < highest)
                 .order_by(_LOG.c.sequence)
                 .limit(batch_rows)
                 .subquery()
             )
             with self._transaction() as connection:
-                last = connection.execute(select(func.max(walk.c.sequence))).scalar()
+                last, oldest = connection.execute(select(func.max(page.c.sequence), func.min(page.c.settled_at))).one()
                 if last is None:
                     return
-                old = and_(_LOG.c.sequence > after, _LOG.c.sequence <= last, _LOG.c.settled_at < cutoff)
-                replayed = _replayed(connection, old)
-                gone = connection.execute(
-                    delete(_LOG).where(old, ~_HAS_LETTER, _LOG.c.command_id.not_in(replayed))
-                ).rowcount
-                kept = connection.execute(select(_LOG.c.sequence).where(old).limit(1)).scalar()
-            if gone == 0 and kept is None:
-                return
+                gone = 0
+                if utc(oldest) < cutoff:
+                    old = and_(_LOG.c.sequence > after, _LOG.c.sequence <= last, _LOG.c.settled_at < cutoff)
+                    forgotten = and_(old, ~_HAS_LETTER, _LOG.c.command_id.not_in(_replayed(connection, old)))
+                    gone = connection.execute(delete(_LOG).where(forgotten)).rowcount
             after = last
             yield gone
 
