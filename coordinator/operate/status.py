@@ -54,8 +54,8 @@ class LaneStatus(Struct, kw_only=True):
     `rate` is commands settled per second while sampling. `lag_s` is how long `ready` will take at that rate; where
     nothing was settled meanwhile, how long nothing has been; None of a paused lane. `dead_letters` are rows of the
     lane's database, also those of its effects; `dead_in_broker` are messages that the broker, or an older release, has
-    dead-lettered, and the lane has not taken in yet. `outbox` is what is emitted and not with the broker. `last_failed` is
-    the latest of the last `FAILED_AMONG` commands. `errors` say what is away.
+    dead-lettered, and the lane has not taken in yet. `outbox` is what is emitted and not with the broker. `last_failed`
+    is the latest of the last `FAILED_AMONG` commands. `errors` say what is away.
     """
 
     lane: str

@@ -150,9 +150,7 @@ class LaneSettings(BaseSettings, Limits):
     retry_delay_s: float = Field(default=0.2, gt=0, description="First pause after the database failed; it doubles.")
     retry_delay_s_max: float = Field(default=5.0, gt=0, description="Longest pause between two attempts.")
     allow_unsynced: bool = Field(
-        default=False,
-        description="Run on a database that may lose commits with the power of its machine: so confirmed commands can "
-        "be lost.",
+        default=False, description="Run on a database that may lose commits with its power: also of confirmed commands."
     )
     early_max: int = Field(
         default=400,
@@ -167,6 +165,10 @@ class LaneSettings(BaseSettings, Limits):
     )
     nameless_dead_max: int = Field(
         default=1000, ge=0, description="Dead letters without a usable id that are kept; more are dropped and counted."
+    )
+    log_retention_days: float | None = Field(default=None, ge=2, le=3650, description="Log entries go after so long.")
+    dead_letter_retention_days: float | None = Field(
+        default=None, ge=1, le=3650, description="Dead letters go after so long."
     )
     outbox_max: int = Field(
         default=1000,

@@ -165,6 +165,13 @@ class LaneAdmin(Protocol):
         one. It looks at the whole log: where a clock was wrong for a while, old entries are behind young ones.
         """
 
+    def forget_letters(self, cutoff: datetime, now: datetime, batch_rows: int) -> Iterator[int]:
+        """Delete dead letters that are older; yield how many each batch deleted. Each in one transaction with the
+        revision, since the lane counts its letters without an id.
+
+        Those of failed commands for whose key commands wait stay: it would let those go on.
+        """
+
     def silent_publishers(self, cutoff: datetime) -> int:
         """How many positions of publishers `forget_publishers` would delete."""
 

@@ -64,7 +64,7 @@ class Series(Row, frozen=True, kw_only=True):
 
 
 NAMELESS: Final = {"public": "dead_letters.nameless", "system": "dead_letters.nameless.system"}
-"""By origin: how many letters there are whose messages had no id. It falls when they are discarded."""
+"""By origin: how many letters there are whose messages had no id. It falls when they are removed."""
 
 
 class OutboxEntry(Row, frozen=True, kw_only=True):

@@ -1,7 +1,8 @@
-"""Opens the store for an address."""
+"""Opens the store, or the `LaneAdmin`, for an address."""
 
 from coordinator.runtime.addresses import parse_address
 from coordinator.service.service import Service
+from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.port import Store
 
@@ -10,3 +11,9 @@ def open_store(url: str, service: Service) -> Store:
     """The store for a database's address; connects on first use. Raises ConfigurationError."""
     address = parse_address(url)
     return kind_of(address).open_store(address, service)
+
+
+def open_admin(url: str, lane: str) -> LaneAdmin:
+    """What an operator may do there; likewise."""
+    address = parse_address(url)
+    return kind_of(address).open_admin(address, lane)

@@ -24,7 +24,7 @@ from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, LaneS
 from coordinator.runtime.stopping import stop_at_signals
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
-from coordinator.stores.open import open_store
+from coordinator.stores.open import open_admin, open_store
 from coordinator.stores.port import NotAdmitted, Store, StoreError
 from coordinator.stores.watched import WatchedStore
 from coordinator.transports.inbox import Inbox
@@ -33,6 +33,7 @@ from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.late_answers import LateAnswers
 from coordinator.worker.outbox_watch import OutboxWatch
+from coordinator.worker.retention import Retention
 
 log = structlog.get_logger("coordinator")
 
@@ -66,6 +67,12 @@ class CoordinatorProcess:
             self._transport.wake,
             self._settings.outbox_watch_s,
         )
+        self._retention = Retention(
+            service.name,
+            lambda: open_admin(database.database_url, service.name),
+            lambda: lane.lease is not None,
+            self._settings,
+        )
         self._lane_thread = LaneThread(
             service.name,
             lane,
@@ -92,12 +99,15 @@ class CoordinatorProcess:
                 ended = asyncio.create_task(asyncio.to_thread(self._thread.join))
                 stopping = asyncio.create_task(stop.wait())
                 watching = asyncio.create_task(self._watch.run(), name=f"outbox watch of {self._service.name}")
-                await asyncio.wait({ended, stopping, watching}, return_when=asyncio.FIRST_COMPLETED)
-                stopping.cancel()
-                watching.cancel()
-                (watched,) = await asyncio.gather(watching, return_exceptions=True)
+                retaining = asyncio.create_task(self._retention.run(), name=f"retention of {self._service.name}")
+                await asyncio.wait({ended, stopping, watching, retaining}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (stopping, watching, retaining):
+                    task.cancel()
+                watched, retained = await asyncio.gather(watching, retaining, return_exceptions=True)
                 if isinstance(watched, Exception):
                     self._failed("outbox_watch_failed", watched)
+                if isinstance(retained, Exception):
+                    self._failed("retention_failed", retained)
                 if not stop.is_set():
                     reason = self._failure or self._transport.failure
                     log.error("stopping", lane=self._service.name, reason=f"{type(reason).__name__}: {reason}")

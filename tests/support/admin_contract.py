@@ -1,12 +1,13 @@
 """What an operator's commands are promised of a lane's database, on every kind that has one."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 import pytest
 
-from coordinator.stores.admin import LaneAdmin
-from coordinator.stores.lane_tables import LogEntry, ParkedCommand
+from coordinator.stores.admin import LaneAdmin, LetterQuery
+from coordinator.stores.lane_tables import NAMELESS, DeadLetter, LogEntry, ParkedCommand, Series
+from coordinator.stores.port import Fenced, Read
 from tests.support.store_contract import NOW, OpenStore, changes, commit, entry
 
 YOUNG = NOW + timedelta(days=400)
@@ -15,6 +16,42 @@ CUTOFF = NOW + timedelta(days=7)
 
 def settled(number: int, *, is_old: bool) -> LogEntry:
     return msgspec.structs.replace(entry(number), settled_at=NOW if is_old else YOUNG)
+
+
+def letter(number: int, *, is_nameless: bool = False, dead_at: datetime = NOW) -> DeadLetter:
+    command_id = None if is_nameless else entry(number).command_id
+    return DeadLetter(
+        id=number,
+        source=command_id or f"nameless {number}",
+        target="ledger",
+        command_id=command_id,
+        type="ledger.open",
+        origin="public",
+        code="handler_error",
+        reason="it failed",
+        traceback=None,
+        sequence=None,
+        arguments=b"{}",
+        size_bytes=2,
+        options="{}",
+        copies=1,
+        dead_at=dead_at,
+    )
+
+
+def parked(number: int, *, position: int = 1, error_code: str | None = None) -> ParkedCommand:
+    return ParkedCommand(
+        command_id=entry(number).command_id,
+        ordering_key="accounts.id=1",
+        position=position,
+        message=b"[]",
+        fingerprint="f",
+        reply_to=None,
+        correlation_id=None,
+        error_code=error_code,
+        error_message=None,
+        parked_at=NOW,
+    )
 
 
 class AdminContract:
@@ -36,25 +73,39 @@ class AdminContract:
         assert [number for number in range(1, 14) if admin.find(entry(number).command_id) is None] == [1, 2, 8, 9]
         assert (admin.settled_before(CUTOFF), sum(admin.prune(CUTOFF, 2))) == (0, 0)
 
+    def test_old_letters_go_but_for_those_behind_which_commands_wait(
+        self, open_store: OpenStore, admin: LaneAdmin
+    ) -> None:
+        store = open_store()
+        letters = [
+            letter(1),
+            letter(2, is_nameless=True),
+            letter(3),
+            letter(4, is_nameless=True),
+            letter(5, dead_at=YOUNG),
+            letter(6),
+        ]
+        counted = Series(name=NAMELESS["public"], value=7)
+        rows = [*letters, parked(3, error_code="handler_error"), counted]
+        before = commit(store, store.take_over("holder", NOW), changes(inserts=rows))
+        assert sum(admin.forget_letters(CUTOFF, NOW, 2)) == 4
+        assert [row.id for row in admin.letters(LetterQuery(), 0, 10)] == [3, 5]
+        # The lane must read again how many there are without an id.
+        with pytest.raises(Fenced):
+            commit(store, before, changes())
+        transaction = store.begin()
+        ((series,),) = transaction.load([Read(Series, "name", [NAMELESS["public"]])])
+        transaction.rollback()
+        assert series.value == 5
+        revision = store.current()
+        assert sum(admin.forget_letters(CUTOFF, NOW, 2)) == 0
+        assert store.current() == revision
+
     def test_parked_commands_come_in_their_order_and_without_what_they_hold(
         self, open_store: OpenStore, admin: LaneAdmin
     ) -> None:
         store = open_store()
-        rows = [
-            ParkedCommand(
-                command_id=entry(10 - number).command_id,
-                ordering_key="accounts.id=1",
-                position=number,
-                message=b"[]",
-                fingerprint="f",
-                reply_to=None,
-                correlation_id=None,
-                error_code="handler_error" if number == 1 else None,
-                error_message=None,
-                parked_at=NOW,
-            )
-            for number in (1, 2, 3)
-        ]
+        rows = [parked(3, error_code="handler_error"), parked(2, position=2), parked(1, position=3)]
         commit(store, store.take_over("holder", NOW), changes(inserts=rows))
         found = admin.parked()
         assert [row.command_id for row in found] == [row.command_id for row in rows]

@@ -72,6 +72,7 @@ TASKS = [
     ("coordinator.transports.rabbitmq.publisher:Publisher._serve", LANE),
     ("coordinator.worker.lane_thread:LaneThread.run", LANE),
     ("coordinator.worker.outbox_watch:OutboxWatch.run", LANE),
+    ("coordinator.worker.retention:Retention.run", LANE),
     ("coordinator.transports.rabbitmq.publisher:Publisher._serve", GATEWAY),
     ("coordinator.transports.rabbitmq.writes:RabbitWrites._receive", GATEWAY),
 ]

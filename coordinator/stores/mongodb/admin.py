@@ -1,5 +1,6 @@
 """The operator's view of a lane's database on MongoDB."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -28,12 +29,14 @@ from coordinator.stores.admin import (
 )
 from coordinator.stores.lane_tables import (
     LEASE_TABLE,
+    NAMELESS,
     Cancellation,
     DeadLetter,
     LogEntry,
     OutboxEntry,
     ParkedCommand,
     PublisherPosition,
+    Series,
 )
 from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
@@ -204,6 +207,44 @@ class MongoAdmin:
                 gone = self._log.delete_many({"_id": {"$in": [each for each in old if each not in kept]}}).deleted_count
             after = batch[-1]["sequence"]
             yield gone
+
+    def forget_letters(self, cutoff: datetime, now: datetime, batch_rows: int) -> Iterator[int]:
+        letters = self._database[DeadLetter.table]
+        after = 0
+        while True:
+            with self._translated():
+                found = letters.find({"_id": {"$gt": after}, "dead_at": {"$lt": cutoff}}, {"_id": 1})
+                numbers = [document["_id"] for document in found.sort("_id", 1).limit(batch_rows)]
+                there = self._without_parked(numbers, None)
+            if not numbers:
+                return
+
+            def transact(session: ClientSession, numbers: list[int] = numbers) -> int:
+                old = self._without_parked(numbers, session)
+                gone = letters.delete_many({"_id": {"$in": [letter["_id"] for letter in old]}}, session=session)
+                nameless = Counter(letter["origin"] for letter in old if letter.get("command_id") is None)
+                for origin, count in nameless.items():
+                    self._count_less(NAMELESS[origin], count, session)
+                return gone.deleted_count
+
+            # What changes nothing must not have the lane renew its lease.
+            yield self._changing(transact, now) if there else 0
+            after = numbers[-1]
+
+    def _without_parked(self, numbers: Sequence[int], session: ClientSession | None) -> list[Document]:
+        """Those of some letters that are there and behind whose commands no other waits."""
+        shown = {"command_id": 1, "origin": 1}
+        there = list(self._database[DeadLetter.table].find({"_id": {"$in": list(numbers)}}, shown, session=session))
+        ids = [letter["command_id"] for letter in there if letter.get("command_id") is not None]
+        found = self._database[ParkedCommand.table].find({"_id": {"$in": ids}}, {"_id": 1}, session=session)
+        parked = {document["_id"] for document in found}
+        return [letter for letter in there if letter.get("command_id") not in parked]
+
+    def _count_less(self, name: str, count: int, session: ClientSession) -> None:
+        series = self._database[Series.table].find_one({"_id": name}, session=session)
+        if series is not None:
+            less = {"$set": {"value": max(0, series["value"] - count)}}
+            self._database[Series.table].update_one({"_id": name}, less, session=session)
 
     def silent_publishers(self, cutoff: datetime) -> int:
         with self._translated():

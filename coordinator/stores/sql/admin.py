@@ -12,6 +12,7 @@ from sqlalchemy import (
     LargeBinary,
     Select,
     and_,
+    case,
     delete,
     exists,
     func,
@@ -37,12 +38,14 @@ from coordinator.stores.admin import (
 )
 from coordinator.stores.lane_tables import (
     LEASE_TABLE,
+    NAMELESS,
     Cancellation,
     DeadLetter,
     LogEntry,
     OutboxEntry,
     ParkedCommand,
     PublisherPosition,
+    Series,
     metadata,
 )
 from coordinator.stores.port import Backlog
@@ -55,9 +58,11 @@ _LEASE = metadata.tables[LEASE_TABLE]
 _LOG = metadata.tables[LogEntry.table]
 _CANCELLATIONS = metadata.tables[Cancellation.table]
 _PUBLISHERS = metadata.tables[PublisherPosition.table]
+_COUNTERS = metadata.tables[Series.table]
 _PARKED = metadata.tables[ParkedCommand.table]
 _LETTERS = metadata.tables[DeadLetter.table]
 _OUTBOX = metadata.tables[OutboxEntry.table]
+_IS_PARKED = exists().where(_PARKED.c.command_id == _LETTERS.c.command_id)
 _HAS_LETTER = exists().where(_LETTERS.c.source == _LOG.c.command_id)
 
 
@@ -197,6 +202,27 @@ class SqlAdmin:
                     forgotten = and_(old, ~_HAS_LETTER, _LOG.c.command_id.not_in(_replayed(connection, old)))
                     gone = connection.execute(delete(_LOG).where(forgotten)).rowcount
             after = last
+            yield gone
+
+    def forget_letters(self, cutoff: datetime, now: datetime, batch_rows: int) -> Iterator[int]:
+        after = 0
+        while True:
+            old = and_(_LETTERS.c.id > after, _LETTERS.c.dead_at < cutoff, ~_IS_PARKED)
+            page = select(_LETTERS.c.id).where(old).order_by(_LETTERS.c.id).limit(batch_rows)
+            with self._transaction() as connection:
+                numbers = connection.execute(page).scalars().all()
+            if not numbers:
+                return
+            meant = and_(old, _LETTERS.c.id <= numbers[-1])
+            nameless = select(_LETTERS.c.origin, func.count()).where(meant, _LETTERS.c.command_id.is_(None))
+            with self._changing(now) as connection:
+                counted = connection.execute(nameless.group_by(_LETTERS.c.origin)).all()
+                gone = connection.execute(delete(_LETTERS).where(meant)).rowcount
+                for origin, count in counted:
+                    less = case((_COUNTERS.c.value > count, _COUNTERS.c.value - count), else_=0)
+                    series = update(_COUNTERS).where(_COUNTERS.c.name == NAMELESS[origin])
+                    connection.execute(series.values(value=less))
+            after = numbers[-1]
             yield gone
 
     def silent_publishers(self, cutoff: datetime) -> int:

@@ -1,0 +1,108 @@
+"""Retention: the active process of a lane removes log entries and dead letters that are older than they must be kept.
+
+It does what an operator's commands would, beside the lane and on a connection of its own: a small transaction at a
+time, with a rest after each that is several times as long. The positions of publisher sessions stay: with a position
+goes the knowledge which numbers of its session are settled, and only an operator knows that the session is over.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
+from datetime import datetime, timedelta
+from time import monotonic
+from typing import Final
+
+import structlog
+from prometheus_client import Counter
+
+from coordinator.runtime.clock import utc_now
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.errors import ConfigurationError, Unavailable
+from coordinator.stores.admin import LaneAdmin
+
+REMOVED = Counter(
+    "coordinator_lane_removed_total", "Rows removed that were older than their retention.", ["lane", "rows"]
+)
+
+LOG_ROWS: Final = 1000
+LETTERS: Final = 100
+"""How many one transaction removes. One for dead letters has the lease's lock meanwhile, and the lane renews its lease
+after it."""
+EVERY_S: Final = 24 * 3600.0
+RETRY_S: Final = 60.0
+REST: Final = 4
+"""How many times as long as a transaction took, it rests: it takes a fifth of one connection's time."""
+REST_S_MIN: Final = 0.1
+
+Sleep = Callable[[float], Awaitable[None]]
+
+log = structlog.get_logger("retention")
+
+
+class Retention:
+    """Looks at everything once a day, for as long as this process has the lane."""
+
+    def __init__(
+        self,
+        lane: str,
+        open_admin: Callable[[], LaneAdmin],
+        is_active: Callable[[], bool],
+        settings: LaneSettings,
+        clock: Callable[[], datetime] = utc_now,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._lane = lane
+        self._open_admin = open_admin
+        self._is_active = is_active
+        self._log_days = settings.log_retention_days
+        self._letter_days = settings.dead_letter_retention_days
+        self._clock = clock
+        self._sleep = sleep
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._sleep(RETRY_S)
+            if self._is_wanted and self._is_active() and await self._is_done():
+                await self._sleep(EVERY_S)
+
+    @property
+    def _is_wanted(self) -> bool:
+        return self._log_days is not None or self._letter_days is not None
+
+    async def _is_done(self) -> bool:
+        """Remove what is too old now. False: the lane is another process's now, or its database is away."""
+        try:
+            with closing(self._open_admin()) as admin:
+                # Letters first, since the log entries of failed commands stay for as long as their letters do.
+                return await self._removed("dead_letters", self._letters(admin)) and await self._removed(
+                    "command_log", self._log(admin)
+                )
+        except (Unavailable, ConfigurationError) as error:
+            log.warning("retention_postponed", lane=self._lane, reason=str(error), retry_s=RETRY_S)
+            return False
+
+    async def _removed(self, what: str, steps: Iterator[int]) -> bool:
+        removed = 0
+        try:
+            while self._is_active():
+                began_s = monotonic()
+                rows = await asyncio.to_thread(next, steps, None)
+                if rows is None:
+                    return True
+                removed += rows
+                REMOVED.labels(self._lane, what).inc(rows)
+                await self._sleep(max(REST_S_MIN, REST * (monotonic() - began_s)))
+            return False
+        finally:
+            if removed:
+                log.info("old_rows_removed", lane=self._lane, table=what, rows=removed)
+
+    def _letters(self, admin: LaneAdmin) -> Iterator[int]:
+        if self._letter_days is not None:
+            now = self._clock()
+            yield from admin.forget_letters(now - timedelta(days=self._letter_days), now, LETTERS)
+
+    def _log(self, admin: LaneAdmin) -> Iterator[int]:
+        if self._log_days is not None:
+            yield from admin.prune(self._clock() - timedelta(days=self._log_days), LOG_ROWS)

@@ -1,0 +1,115 @@
+"""What is too old goes by itself, a little at a time, and only while this process has the lane."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.errors import DatabaseUnavailable
+from coordinator.stores.admin import LaneAdmin, LetterQuery
+from coordinator.stores.open import open_admin
+from coordinator.stores.sqlite.store import SqliteStore, create_schema
+from coordinator.worker import retention
+from coordinator.worker.retention import EVERY_S, REST_S_MIN, RETRY_S, Retention
+from tests.support.admin_contract import letter
+from tests.support.ledger import LEDGER
+from tests.support.store_contract import NOW, changes, commit, entry
+
+SETTINGS = LaneSettings(log_retention_days=7, dead_letter_retention_days=30)
+
+
+class Pauses:
+    """A clock's pauses, noted and not waited for. After so many of one length the task is cancelled."""
+
+    def __init__(self, last: float, times: int = 1) -> None:
+        self.taken: list[float] = []
+        self._last, self._times = last, times
+
+    async def __call__(self, seconds: float) -> None:
+        self.taken.append(seconds)
+        if self.taken.count(self._last) == self._times:
+            raise asyncio.CancelledError
+
+
+@pytest.fixture
+def admin(tmp_path: Path) -> Iterator[LaneAdmin]:
+    with closing(open_admin(f"sqlite:///{tmp_path}/ledger.db", LEDGER.name)) as admin:
+        yield admin
+
+
+@pytest.fixture
+def open_one(tmp_path: Path) -> Callable[[], LaneAdmin]:
+    path = f"{tmp_path}/ledger.db"
+    create_schema(path, LEDGER)
+    with closing(SqliteStore(path, LEDGER)) as store:
+        rows = [*(entry(number) for number in range(1, 6)), letter(1), letter(2)]
+        commit(store, store.take_over("holder", NOW), changes(inserts=rows), 5)
+    return lambda: open_admin(f"sqlite:///{path}", LEDGER.name)
+
+
+def run(retained: Retention) -> list[dict[str, object]]:
+    with capture_logs() as lines, pytest.raises(asyncio.CancelledError):
+        asyncio.run(retained.run())
+    return [dict(line) for line in lines]
+
+
+def test_what_is_older_than_its_retention_goes_in_small_steps(
+    open_one: Callable[[], LaneAdmin], admin: LaneAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "LOG_ROWS", 2)
+    monkeypatch.setattr(retention, "LETTERS", 1)
+    pauses = Pauses(EVERY_S)
+    later = NOW + timedelta(days=31)
+    lines = run(Retention("ledger", open_one, lambda: True, SETTINGS, lambda: later, pauses))
+    assert admin.letters(LetterQuery(), 0, 10) == []
+    # The last one stays.
+    assert [number for number in range(1, 6) if admin.find(entry(number).command_id) is not None] == [5]
+    assert pauses.taken[0] == RETRY_S
+    assert len(pauses.taken) == 1 + 2 + 2 + 1
+    assert all(pause >= REST_S_MIN for pause in pauses.taken)
+    assert [(line["event"], line["table"], line["rows"]) for line in lines] == [
+        ("old_rows_removed", "dead_letters", 2),
+        ("old_rows_removed", "command_log", 4),
+    ]
+
+
+def test_what_is_not_older_stays(open_one: Callable[[], LaneAdmin], admin: LaneAdmin) -> None:
+    early = NOW + timedelta(days=6)
+    assert run(Retention("ledger", open_one, lambda: True, SETTINGS, lambda: early, Pauses(EVERY_S))) == []
+    assert len(admin.letters(LetterQuery(), 0, 10)) == 2
+    assert admin.find(entry(1).command_id) is not None
+
+
+@pytest.mark.parametrize(("is_active", "settings"), [(False, SETTINGS), (True, LaneSettings())])
+def test_a_standby_and_a_lane_without_a_retention_remove_nothing(
+    open_one: Callable[[], LaneAdmin], admin: LaneAdmin, *, is_active: bool, settings: LaneSettings
+) -> None:
+    later = NOW + timedelta(days=400)
+    pauses = Pauses(RETRY_S, 3)
+    assert run(Retention("ledger", open_one, lambda: is_active, settings, lambda: later, pauses)) == []
+    assert pauses.taken == [RETRY_S] * 3
+    assert len(admin.letters(LetterQuery(), 0, 10)) == 2
+
+
+def test_a_process_that_loses_the_lane_stops_between_two_steps(
+    open_one: Callable[[], LaneAdmin], admin: LaneAdmin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "LETTERS", 1)
+    answers = iter([True, True])
+    later = NOW + timedelta(days=31)
+    pauses = Pauses(RETRY_S, 3)
+    run(Retention("ledger", open_one, lambda: next(answers, False), SETTINGS, lambda: later, pauses))
+    assert [row.id for row in admin.letters(LetterQuery(), 0, 10)] == [2]
+
+
+def test_a_database_that_is_away_is_asked_again_later() -> None:
+    def away() -> LaneAdmin:
+        raise DatabaseUnavailable("it is away")
+
+    lines = run(Retention("ledger", away, lambda: True, SETTINGS, lambda: NOW, Pauses(RETRY_S, 3)))
+    assert [line["event"] for line in lines] == ["retention_postponed"] * 2
