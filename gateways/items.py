@@ -94,7 +94,7 @@ def _item_id(request: web.Request) -> int:
 def attach(app: web.Application, dependencies: Dependencies) -> None:
     cache = open_cache()
     app[ITEMS] = ItemService(dependencies.documents(), dependencies.writes, cache)
-    app[CHECKS].append(Check("cache", cache.ping, required=False))
+    app[CHECKS].append(Check("cache", cache.problem, required=False))
 
     async def close(_app: web.Application) -> None:
         await cache.close()
@@ -109,4 +109,10 @@ def open_log(database: Database) -> CacheConsistentLog:
     return CacheConsistentLog(open_command_log(database), open_cache(), load(CacheSettings).lease_s)
 
 
-GATEWAY: Final = Gateway(name="items", routes=routes, attach=attach, commands=SERVICE.commands, open_log=open_log)
+GATEWAY: Final = Gateway(
+    name="items",
+    routes=routes,
+    attach=attach,
+    commands=SERVICE.commands,
+    open_log=open_log,
+)

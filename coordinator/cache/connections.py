@@ -1,18 +1,24 @@
 """Scripts over real connections to Redis. No script is sent twice: one that was sent may still run."""
 
 import asyncio
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import redis
 import redis.asyncio
 import redis.asyncio.retry
 import redis.backoff
+import redis.maint_notifications
 import redis.retry
 
 from coordinator.cache.driver_arguments import connection_of
-from coordinator.cache.scripts import Arguments, CacheUnavailable
+from coordinator.cache.scripts import Arguments, CacheRefused, CacheUnavailable
 from coordinator.runtime.settings import CacheSettings
+
+# The user lacks a right. In a script it is another error, whose text depends on the version.
+_NOT_PERMITTED: Final = re.compile("no permissions|ACL failure|user executing the script", re.IGNORECASE)
+_COMMAND: Final = re.compile(r"'([a-z|]+)' (?:command|subcommand)")
 
 
 class RedisScripts:
@@ -20,6 +26,7 @@ class RedisScripts:
 
     def __init__(self, settings: CacheSettings) -> None:
         self._client = redis.Redis(
+            **_without_extras(),
             **connection_of(settings),
             socket_timeout=settings.timeout_s,
             socket_connect_timeout=settings.timeout_s,
@@ -34,7 +41,7 @@ class RedisScripts:
         try:
             return registered(keys=keys, args=arguments)
         except (redis.RedisError, OSError) as error:
-            raise CacheUnavailable(f"{type(error).__name__}: {error}") from error
+            raise _translated(error) from error
 
     def close(self) -> None:
         self._client.close()
@@ -46,6 +53,7 @@ class AsyncRedisScripts:
     def __init__(self, settings: CacheSettings) -> None:
         self._timeout_s = settings.timeout_s
         self._client = redis.asyncio.Redis(
+            **_without_extras(),
             **connection_of(settings),
             socket_timeout=settings.timeout_s,
             socket_connect_timeout=settings.timeout_s,
@@ -65,15 +73,25 @@ class AsyncRedisScripts:
         except TimeoutError as error:
             raise CacheUnavailable(f"no answer within {self._timeout_s} s") from error
         except (redis.RedisError, OSError) as error:
-            raise CacheUnavailable(f"{type(error).__name__}: {error}") from error
-
-    async def ping(self) -> bool:
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                await self._client.ping()
-        except (TimeoutError, redis.RedisError, OSError):
-            return False
-        return True
+            raise _translated(error) from error
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+def _translated(error: Exception) -> CacheUnavailable:
+    if isinstance(error, redis.AuthenticationError):
+        return CacheRefused("Redis refuses the user or the password of REDIS_URL")
+    if isinstance(error, redis.exceptions.NoPermissionError) or _NOT_PERMITTED.search(str(error)):
+        command = _COMMAND.search(str(error))
+        refused = f"the command {command[1]}" if command else "a command or a key"
+        return CacheRefused(f"Redis refuses {refused} to the user of REDIS_URL: see its rights in docs/OPERATING.md")
+    return CacheUnavailable(f"{type(error).__name__}: {error}")
+
+
+def _without_extras() -> dict[str, Any]:
+    """The client would also say its name and ask for notices: more round trips, and rights that only those need."""
+    return {
+        "driver_info": None,
+        "maint_notifications_config": redis.maint_notifications.MaintNotificationsConfig(enabled=False),
+    }

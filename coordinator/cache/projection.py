@@ -8,6 +8,7 @@ import structlog
 
 from coordinator.cache.lease import Anchor, CacheLease, new_generation
 from coordinator.cache.redis_breaker import RedisBreaker
+from coordinator.cache.repeated_line import RepeatedLine
 from coordinator.cache.scripts import CLAIM, CLOCK, REFRESH, CacheUnavailable, Scripts
 from coordinator.service.rows import Ref, Row, VersionedRow
 from coordinator.service.service import LeaseProof
@@ -42,6 +43,7 @@ class CacheProjection:
         self._elapsed_s = elapsed_s
         self._lease = CacheLease(lease_s)
         self._breaker = RedisBreaker()
+        self._line = RepeatedLine()
         self.beat_s = lease_s / 3
 
     def committed(self, proof: LeaseProof, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
@@ -87,7 +89,8 @@ class CacheProjection:
         except Exception as error:  # noqa: BLE001  # after any error, readers must not believe stale entries
             # The next answer may come from another server.
             self._lease.lost()
-            if self._breaker.failed(self._elapsed_s()):
+            self._breaker.failed(self._elapsed_s())
+            if self._line.is_due(str(error), self._elapsed_s()):
                 log.warning("cache_unavailable", lease=self._lease_key, error=str(error))
         else:
             self._breaker.worked()

@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from coordinator.cache.projection import Key
 from coordinator.cache.redis_breaker import RedisBreaker
-from coordinator.cache.scripts import FILL, READ, SHOWS, Arguments, AsyncScripts, CacheUnavailable
+from coordinator.cache.repeated_line import RepeatedLine
+from coordinator.cache.scripts import CLOCK, FILL, READ, SHOWS, Arguments, AsyncScripts, CacheRefused, CacheUnavailable
 from coordinator.service.rows import VersionedRow
 
 V = TypeVar("V", bound=VersionedRow)
@@ -56,6 +57,7 @@ class RowCache(Generic[V]):
         self._ttl_s = ttl_s
         self._elapsed_s = elapsed_s
         self._breaker = RedisBreaker()
+        self._line = RepeatedLine()
 
     async def get(self, key: int | str) -> Lookup[V] | None:
         """None: the cache did not answer, or was not asked because it has lately failed to answer."""
@@ -85,9 +87,16 @@ class RowCache(Generic[V]):
             return False
         return bool(await self._run(SHOWS, [self._lease_key], [sequence]))
 
-    async def ping(self) -> bool:
-        """Whether the cache answers."""
-        return await self._scripts.ping()
+    async def problem(self) -> str | None:
+        """Why the cache does not serve, in words for anybody who may ask; None: it does."""
+        try:
+            await self._scripts.run(CLOCK, [], [])
+            await self._scripts.run(SHOWS, [self._lease_key], [0])
+        except CacheRefused as error:
+            return str(error)
+        except CacheUnavailable:
+            return "Redis does not answer"
+        return None
 
     async def close(self) -> None:
         """Close the connections."""
@@ -107,7 +116,8 @@ class RowCache(Generic[V]):
         try:
             answer: object = await self._scripts.run(script, keys, arguments)
         except CacheUnavailable as error:
-            if self._breaker.failed(self._elapsed_s()):
+            self._breaker.failed(self._elapsed_s())
+            if self._line.is_due(str(error), self._elapsed_s()):
                 log.warning("cache_unavailable", error=str(error))
             return None
         self._breaker.worked()

@@ -30,12 +30,10 @@ class RedisBreaker:
             self._begin_pause(now_s)
         return True
 
-    def failed(self, now_s: float) -> bool:
-        """Begin a pause; whether this is news. Of tries that were under way together only the first failure counts."""
-        if now_s < self.try_at_s:
-            return False
-        self._begin_pause(now_s)
-        return True
+    def failed(self, now_s: float) -> None:
+        """Begin a pause. Of tries that were under way together only the first failure counts."""
+        if now_s >= self.try_at_s:
+            self._begin_pause(now_s)
 
     def worked(self) -> None:
         """End the pause."""

@@ -34,7 +34,8 @@ sequence, or for the length of a lease (coordinator/cache/command_log.py).
 
 **Assumed**: Redis's clock does not jump back, and runs no more than 1 % slower than the lane's monotonic clock; all
 coordinators of a lane have the same `REDIS_LEASE_S`; lane and readers use the same Redis, or after a failover its
-replica; no other program writes these keys. Redis 5 or newer, not a cluster; where it has ACLs, its user may call INFO.
+replica; no other program writes these keys. Redis 5 or newer, not a cluster; where it has ACLs, its user has the
+rights of coordinator/cache/rights.py.
 """
 
 from collections.abc import Sequence
@@ -154,6 +155,10 @@ class CacheUnavailable(Exception):
     """Raised when Redis did not answer in time, or refused. The script may have run, or may yet run."""
 
 
+class CacheRefused(CacheUnavailable):
+    """Raised when Redis refuses the user, or what it may not do. The text has no word of Redis's own."""
+
+
 class Scripts(Protocol):
     """Runs scripts, for the lane."""
 
@@ -169,9 +174,6 @@ class AsyncScripts(Protocol):
 
     async def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
         """The result of the script. Raises CacheUnavailable, within a bounded time."""
-
-    async def ping(self) -> bool:
-        """Whether Redis answers."""
 
     async def close(self) -> None:
         """Close the connections."""

@@ -90,8 +90,8 @@ def create_app(
     app[TRANSPORT] = transport
     app[PART_STATES] = {}
     app[CHECKS] = [
-        Check("broker", lambda: _is_connected(transport), reason=lambda: transport.unready_reason),
-        Check("database", lambda: _answers(database)),
+        Check("broker", lambda: _unconnected(transport), reason=lambda: transport.unready_reason),
+        Check("database", lambda: _unanswered(database)),
     ]
     gateway.attach(app, Dependencies(database=database, writes=writes, command_log=command_log, settings=settings))
     app.add_routes(gateway.routes)
@@ -100,10 +100,10 @@ def create_app(
     return app
 
 
-async def _is_connected(transport: CommandTransport) -> bool:
-    return transport.connected
+async def _unconnected(transport: CommandTransport) -> str | None:
+    return None if transport.connected else "the broker is not connected"
 
 
-async def _answers(database: Database) -> bool:
+async def _unanswered(database: Database) -> str | None:
     await ping(database)
-    return True
+    return None

@@ -1,7 +1,7 @@
 """The routes of every gateway, beside its service's methods: commands by id, health, readiness, metrics."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from typing import Final
@@ -38,11 +38,12 @@ log = structlog.get_logger("gateway")
 class Check(Struct, frozen=True):
     """A part of the process that readiness asks. A check that is not `required` is only shown.
 
-    `reason` says for the log why it does not answer: it may name hosts, which is not for every client.
+    `problem` says why the part does not do its work, in words for anybody who may ask; None: it does. `reason` says it
+    for the log: it may name hosts, which is not for every client.
     """
 
     name: str
-    answers: Callable[[], Awaitable[bool]]
+    problem: Callable[[], Awaitable[str | None]]
     required: bool = True
     reason: Callable[[], str] | None = None
 
@@ -59,11 +60,12 @@ class SettledCommand(Struct, frozen=True, kw_only=True):
     settled_at: datetime
 
 
-class GatewayReadiness(Struct, frozen=True):
-    """The state of each part: `ok` or `down`."""
+class GatewayReadiness(Struct, frozen=True, omit_defaults=True):
+    """The state of each part: `ok` or `down`; and of those that are down, why."""
 
     status: str
     checks: dict[str, str]
+    reasons: dict[str, str] = {}
 
 
 CHECKS: Final = web.AppKey("CHECKS", list[Check])
@@ -108,12 +110,13 @@ async def healthz(_request: web.Request) -> web.Response:
 @routes.get("/readyz")
 async def readyz(request: web.Request) -> web.Response:
     checks = request.app[CHECKS]
-    answers = await asyncio.gather(*(_answers(check) for check in checks))
-    states = {check.name: "ok" if is_up else "down" for check, is_up in zip(checks, answers, strict=True)}
-    _note(request.app, checks, states)
-    if not all(is_up or not check.required for check, is_up in zip(checks, answers, strict=True)):
-        raise NotReady(states)
-    return json_response(GatewayReadiness("ready", states))
+    problems = await asyncio.gather(*(_problem(check) for check in checks))
+    reasons = {check.name: problem for check, problem in zip(checks, problems, strict=True) if problem is not None}
+    states = {check.name: "down" if check.name in reasons else "ok" for check in checks}
+    _note(request.app, checks, reasons)
+    if any(check.required and check.name in reasons for check in checks):
+        raise NotReady(states, reasons)
+    return json_response(GatewayReadiness("ready", states, reasons))
 
 
 @routes.get("/metrics")
@@ -121,26 +124,27 @@ async def metrics(_request: web.Request) -> web.Response:
     return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
-def _note(app: web.Application, checks: Sequence[Check], states: dict[str, str]) -> None:
+def _note(app: web.Application, checks: Sequence[Check], reasons: Mapping[str, str]) -> None:
     """Log what has changed since readiness was asked last, and keep it for the metric."""
     before = app[PART_STATES]
     for check in checks:
-        part, state = check.name, states[check.name]
+        part = check.name
+        state = "down" if part in reasons else "ok"
         PART_UP.labels(app[SERVICE_NAME], part).set(state == "ok")
         if state == "down" and before.get(part) != "down":
-            reason = None if check.reason is None else check.reason()
+            reason = reasons[part] if check.reason is None else check.reason()
             log.error("part_down", service=app[SERVICE_NAME], part=part, reason=reason)
         elif state == "ok" and before.get(part) == "down":
             log.info("part_up", service=app[SERVICE_NAME], part=part)
-    before.update(states)
+        before[part] = state
 
 
-async def _answers(check: Check) -> bool:
+async def _problem(check: Check) -> str | None:
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
-            return await check.answers()
+            return await check.problem()
     except (TimeoutError, DatabaseUnavailable):
-        return False
+        return f"the {check.name} does not answer"
 
 
 def _settled(entry: LogEntry) -> SettledCommand:

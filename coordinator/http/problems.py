@@ -82,6 +82,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     command_id: str | UnsetType = UNSET
     trace_id: str | UnsetType = UNSET
     checks: dict[str, str] | UnsetType = UNSET
+    reasons: dict[str, str] | UnsetType = UNSET
     outcomes: Sequence[Struct] | UnsetType = UNSET
 
 
@@ -96,13 +97,14 @@ class RequestRefused(CoordinatorError):  # named for the client's request, like 
 
 
 class NotReady(Unavailable):
-    """Raised by the readiness check, with the state of each part of the process."""
+    """Raised by the readiness check, with the state of each part of the process, and why some are down."""
 
     code = "not_ready"
 
-    def __init__(self, checks: dict[str, str]) -> None:
-        super().__init__("this gateway cannot serve now; `checks` says what is missing")
+    def __init__(self, checks: dict[str, str], reasons: dict[str, str]) -> None:
+        super().__init__("this gateway cannot serve now; `reasons` says what is missing")
         self.checks = checks
+        self.reasons = reasons
 
 
 class NothingIssued(Unavailable):
@@ -125,6 +127,7 @@ class Answer(Struct, frozen=True):
     replayed: bool = False
     retry: bool = False
     checks: dict[str, str] | None = None
+    reasons: dict[str, str] | None = None
     outcomes: Sequence[Struct] | None = None
 
 
@@ -178,9 +181,9 @@ def _unavailable(error: Unavailable) -> Answer:
     detail = shown(error)
     if isinstance(error, OutcomeUnknown):
         detail = f"{detail}. {HOW_TO_REPEAT}"
-    checks = error.checks if isinstance(error, NotReady) else None
+    checks, reasons = (error.checks, error.reasons) if isinstance(error, NotReady) else (None, None)
     outcomes = error.outcomes if isinstance(error, NothingIssued) else None
-    return Answer(503, error.code, detail, checks=checks, outcomes=outcomes, retry=True)
+    return Answer(503, error.code, detail, checks=checks, reasons=reasons, outcomes=outcomes, retry=True)
 
 
 def _of_http(error: web.HTTPException) -> Answer:
@@ -219,6 +222,7 @@ def problem_response(
         command_id=UNSET if known_id is None else known_id,
         trace_id=trace_id if trace_id is not None and answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR else UNSET,
         checks=UNSET if answer.checks is None else answer.checks,
+        reasons=UNSET if answer.reasons is None else answer.reasons,
         outcomes=UNSET if answer.outcomes is None else answer.outcomes,
     )
     response = web.Response(status=answer.status, body=msgspec.json.encode(problem), content_type=CONTENT_TYPE)

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from coordinator.cache.projection import CacheProjection
 from coordinator.cache.redis_breaker import PAUSE_S, PAUSE_S_MAX, RedisBreaker
+from coordinator.cache.repeated_line import REPEATED_LINE_S
 from coordinator.cache.scripts import CLAIM, CLOCK, REFRESH, Arguments, CacheUnavailable
 from coordinator.service.rows import Row
 from shared.items.model import Item
@@ -23,6 +25,7 @@ class Redis:
         self.now_s = 100.0
         self.server = b"aa"
         self.is_away = False
+        self.why = "away"
         self.was_elsewhere = 0
         self.is_ours = 1
         self.calls: list[tuple[str, list[Any]]] = []
@@ -33,7 +36,7 @@ class Redis:
 
     def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
         if self.is_away:
-            raise CacheUnavailable("away")
+            raise CacheUnavailable(self.why)
         self.calls.append((script, [*keys, *arguments]))
         if script == CLOCK:
             return [self.server, self.now_ms]
@@ -177,11 +180,27 @@ def test_what_was_committed_before_the_claim_is_written_only_on_a_new_proof(
     assert (key, rows) == ("item:1", 0), "removed, and not written"
 
 
+def test_a_redis_that_stays_away_is_logged_once_a_minute_and_another_reason_at_once(
+    cache: Redis, projection: CacheProjection
+) -> None:
+    cache.is_away = True
+    with capture_logs() as lines:
+        for _ in range(int(REPEATED_LINE_S / PAUSE_S_MAX) + 1):
+            commit(cache, projection)
+            cache.now_s += PAUSE_S_MAX
+            cache.proved_at_s = cache.now_s
+        cache.why = "refused"
+        commit(cache, projection)
+    assert [(line["event"], line["error"]) for line in lines] == [
+        ("cache_unavailable", error) for error in ("away", "away", "refused")
+    ]
+
+
 def test_a_breaker_lets_one_try_after_each_pause_and_the_pauses_grow() -> None:
     breaker = RedisBreaker()
     assert breaker.admits(0)
-    assert breaker.failed(0)
-    assert not breaker.failed(0), "was under way with the first"
+    breaker.failed(0)
+    breaker.failed(PAUSE_S / 2)  # it was under way with the first
     assert not breaker.admits(PAUSE_S / 2)
     assert breaker.admits(PAUSE_S)
     assert not breaker.admits(PAUSE_S), "the others wait for the one that tries"

@@ -106,10 +106,10 @@ def replace_reads(app: web.Application, service: str, running: RunningGateway) -
         running.rows = FakePayments()
         app[PAYMENTS]._payments = cast(Any, running.rows)
 
-    async def database_answers() -> bool:
-        return running.database_is_up
+    async def database_problem() -> str | None:
+        return None if running.database_is_up else "the database does not answer"
 
-    app[CHECKS][1] = Check("database", database_answers)
+    app[CHECKS][1] = Check("database", database_problem)
 
 
 @pytest.fixture

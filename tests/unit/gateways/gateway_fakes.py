@@ -171,8 +171,8 @@ class FakeCache:
     async def get(self, item_id: int) -> Lookup[Item] | None:
         return Lookup(self.items.get(item_id), Ticket(b"generation", b"token")) if self.is_up else None
 
-    async def ping(self) -> bool:
-        return self.is_up
+    async def problem(self) -> str | None:
+        return None if self.is_up else "Redis does not answer"
 
     async def fill(self, item: Item, ticket: Ticket) -> bool:
         self.items[item.id] = item

@@ -104,10 +104,14 @@ async def test_a_process_that_lives_is_healthy_whatever_is_away(users: RunningGa
 
 async def test_a_gateway_is_ready_without_its_cache(items: RunningGateway) -> None:
     response, body = await items.call("GET", "/readyz")
-    assert (response.status, body["checks"]) == (200, {"broker": "ok", "database": "ok", "cache": "ok"})
+    assert (response.status, body) == (
+        200,
+        {"status": "ready", "checks": {"broker": "ok", "database": "ok", "cache": "ok"}},
+    )
     items.cache.is_up = False
     response, body = await items.call("GET", "/readyz")
     assert (response.status, body["status"], body["checks"]["cache"]) == (200, "ready", "down")
+    assert body["reasons"] == {"cache": "Redis does not answer"}
 
 
 @pytest.mark.parametrize("part", ["broker", "database"])
@@ -118,9 +122,12 @@ async def test_a_gateway_is_not_ready_without_its_broker_or_database(users: Runn
         response, body = await users.call("GET", "/readyz")
     assert "secret-host" not in str(body)
     (down,) = (line for line in lines if line["event"] == "part_down")
-    assert (down["part"], down["reason"]) == (part, users.writes.unready_reason if part == "broker" else None)
+    assert (down["part"], down["reason"]) == (
+        part,
+        users.writes.unready_reason if part == "broker" else "the database does not answer",
+    )
     assert (response.status, body["code"], response.headers["Retry-After"]) == (503, "not_ready", "1")
-    assert [name for name, state in body["checks"].items() if state == "down"] == [part]
+    assert [name for name, state in body["checks"].items() if state == "down"] == [part] == list(body["reasons"])
 
 
 async def test_a_part_that_goes_and_comes_is_one_line_each_and_a_metric(users: RunningGateway) -> None:

@@ -1,0 +1,15 @@
+"""The rights of the cache's user: what coordinators and gateways may do, where Redis has ACLs."""
+
+from collections.abc import Sequence
+from typing import Final
+
+COMMANDS: Final = (
+    *("select", "evalsha", "script|load", "info", "time"),
+    *("hget", "hmget", "hset", "hdel", "del", "expire", "pexpire", "pexpireat"),
+)
+"""All that they call. `select` is for a database other than 0; `script|load` is for a script that is new to Redis."""
+
+
+def acl_rules(keys: Sequence[str]) -> str:
+    """As `ACL SETUSER` takes them behind the password; `keys` are patterns of all that the cache keeps."""
+    return " ".join([*(f"~{key}" for key in keys), *(f"+{command}" for command in COMMANDS)])
