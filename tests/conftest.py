@@ -11,7 +11,7 @@ from coordinator.dev.servers import ServerSet
 from coordinator.registry import APP_SETTING
 from tests.support.databases import FreshDatabases
 from tests.support.progress import report_progress
-from tests.support.servers import REFERENCE_APP, Environment, running_servers
+from tests.support.servers import REFERENCE_APP, Environment, Running, running_servers
 from tests.support.system import System
 
 # Also of the processes that tests start.
@@ -31,21 +31,27 @@ def _logging_as_before() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def _running() -> Iterator[tuple[Environment, ServerSet | None]]:
+def _running() -> Iterator[Running]:
     with running_servers() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def server_environment(_running: tuple[Environment, ServerSet | None]) -> Environment:
-    """The addresses of the servers, as settings."""
-    return _running[0]
+def server_environment(_running: Running) -> Environment:
+    """The addresses of the servers, as settings of our processes: with the rights that they need, and no others."""
+    return _running.environment
+
+
+@pytest.fixture(scope="session")
+def administrators(_running: Running) -> Environment:
+    """The same of those who may do everything."""
+    return _running.administrators
 
 
 @pytest.fixture
-def databases(server_environment: Environment) -> Iterator[FreshDatabases]:
+def databases(server_environment: Environment, administrators: Environment) -> Iterator[FreshDatabases]:
     """Makes databases that only this test uses."""
-    made = FreshDatabases(server_environment)
+    made = FreshDatabases(server_environment, administrators)
     yield made
     made.drop()
 
@@ -53,15 +59,15 @@ def databases(server_environment: Environment) -> Iterator[FreshDatabases]:
 @pytest.fixture
 def system(databases: FreshDatabases, tmp_path: Path) -> Iterator[System]:
     """The system on databases of the test's own; the test starts what it needs of it."""
-    system = System(databases.environment(), tmp_path)
+    system = System(*databases.environments(), tmp_path)
     yield system
     system.stop()
 
 
 @pytest.fixture(scope="session")
-def native_servers(_running: tuple[Environment, ServerSet | None]) -> ServerSet:
+def native_servers(_running: Running) -> ServerSet:
     """The servers as processes, for tests that kill them."""
-    servers = _running[1]
+    servers = _running.servers
     if servers is None:
         pytest.skip("the servers run in Docker: tests that kill them need processes of their own")
     return servers

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from coordinator.dev.servers import Server, mysql, postgresql
-from coordinator.dev.servers.addresses import ACCOUNT, ServerPorts, Wanted, environment
+from coordinator.dev.servers.addresses import ACCOUNT, ServerPorts, Wanted, environment, migration_environment
 from coordinator.dev.servers.process import Process
 from coordinator.service.errors import ConfigurationError
 
@@ -79,6 +79,10 @@ class DockerServers:
         """The settings with which our processes find them."""
         return environment(self._wanted, self._ports)
 
+    def migration_environment(self) -> dict[str, str]:
+        """What `coordinator migrate` alone gets beside it."""
+        return migration_environment(self._wanted, self._ports)
+
     def _make_databases(self) -> None:
         """The databases that compose.yaml does not create, since it knows the services of one system only."""
         databases, ports = self._wanted, self._ports
@@ -89,7 +93,9 @@ class DockerServers:
             mysql.make_databases(ports.mysql, databases.of("mysql"), root_password=password)
 
     def _compose(self, *arguments: str, timeout_s: float) -> None:
-        ports = {f"DEV_{name.upper()}_PORT": str(port) for name, port in dataclasses.asdict(self._ports).items()}
+        settings = {f"DEV_{name.upper()}_PORT": str(port) for name, port in dataclasses.asdict(self._ports).items()}
+        if self._wanted.cache_keys:
+            settings["REDIS_KEYS"] = " ".join(f"~{key}" for key in self._wanted.cache_keys)
         command = [
             "docker",
             "compose",
@@ -99,7 +105,7 @@ class DockerServers:
             str(self._compose_file),
             *arguments,
         ]
-        self._command = Process(command, log_path=self._log_path, environment={**os.environ, **ports})
+        self._command = Process(command, log_path=self._log_path, environment={**os.environ, **settings})
         if not self._command.wait(timeout_s) or self._command.exit_status != 0:
             status = self._command.status
             self._command.kill()

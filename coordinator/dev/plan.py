@@ -191,7 +191,7 @@ def _kept(declared: Collection[DevService]) -> list[str]:
 def _wanted(declared: Mapping[str, DevService]) -> Wanted:
     return Wanted(
         databases={name: service.database for name, service in declared.items()},
-        cache=any(service.cache for service in declared.values()),
+        cache_keys=tuple(key for service in declared.values() if service.cache for key in service.cache_keys),
     )
 
 

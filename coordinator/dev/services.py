@@ -51,11 +51,13 @@ class Helper(Struct, frozen=True, kw_only=True):
 class DevService(Struct, frozen=True, kw_only=True):
     """The wishes of one service. Without a given port it gets the next one that no service has asked for.
 
+    `cache_keys` are patterns of the keys that it has in the cache: the cache's user may touch no others.
     `secrets` are settings whose values are made up at the first run and kept, unless the environment has them.
     """
 
     database: DatabaseKind = "postgresql"
     cache: Literal["redis"] | None = None
+    cache_keys: tuple[str, ...] = ("*",)
     gateway_port: int | None = None
     metrics_port: int | None = None
     effects_port: int | None = None

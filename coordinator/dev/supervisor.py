@@ -128,7 +128,7 @@ class Supervisor:
         environment |= helpers.kept_environment(self._plan.secrets, self._workspace.directory, os.environ)
         self._workspace.write_environment(environment)
         self._watched += self._servers.servers
-        self._migrate(environment)
+        self._migrate(environment | self._servers.migration_environment())
         started = time.monotonic()
         members = [*self._helpers, *self._coordinators, *self._workers, *self._gateways]
         for program in members:

@@ -3,5 +3,12 @@
 from typing import Final
 
 from coordinator.dev import DevService
+from shared.items.cache import LEASE_KEY, cache_key
 
-DEV: Final = DevService(database="mongodb", cache="redis", gateway_port=8082, metrics_port=9102)
+DEV: Final = DevService(
+    database="mongodb",
+    cache="redis",
+    cache_keys=(cache_key("*"), LEASE_KEY),
+    gateway_port=8082,
+    metrics_port=9102,
+)

@@ -20,7 +20,7 @@ from coordinator.registry import APP_SETTING
 from tests.bench.databases import BenchDatabase, fill_log, open_bench_database
 from tests.bench.service import LANE_BIG_LOG, LANES
 from tests.support.databases import FreshDatabases
-from tests.support.servers import REFERENCE_APP, reference_servers
+from tests.support.servers import REFERENCE_APP, administrators_of, reference_servers
 
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 20.0
@@ -36,7 +36,7 @@ class Session:
         self.directory = directory
         self.log_entries = 0
         self.backlog = 0
-        self._fresh = FreshDatabases(servers.environment())
+        self._fresh = FreshDatabases(servers.environment(), administrators_of(servers))
         self.environment = servers.environment() | {
             APP_SETTING: REFERENCE_APP,
             "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
@@ -44,6 +44,8 @@ class Session:
             "PYTHONUNBUFFERED": "1",
             "PYTHONPATH": str(ROOT),
             "GATEWAY_IN_FLIGHT_MAX": "5000",
+            # For the lock in Redis: what a cache's user may do is not enough for it.
+            "REDIS_URL": servers.redis.administrator_url,
         }
         self._databases: dict[str, BenchDatabase] = {}
         self._lanes: dict[str, tuple[Process, dict[str, str]]] = {}

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -94,7 +95,7 @@ async def lane_proxy(system: System, native_servers: ServerSet) -> AsyncIterator
     async with TcpProxy(native_servers.redis.port) as proxy:
         system.prepare("items")
         address = urlsplit(system.environment["REDIS_URL"])
-        through = address._replace(netloc=f"{address.hostname}:{proxy.port}").geturl()
+        through = address._replace(netloc=address.netloc.replace(f":{address.port}", f":{proxy.port}")).geturl()
         # The proxy runs here, so that this loop must not be blocked meanwhile.
         await asyncio.to_thread(lambda: system.start_coordinator("items", REDIS_URL=through))
         await asyncio.to_thread(lambda: system.start_gateway("items"))
@@ -105,7 +106,7 @@ async def lane_proxy(system: System, native_servers: ServerSet) -> AsyncIterator
 
 
 def _with_redis(native_servers: ServerSet, do: Callable[[redis.Redis], object]) -> None:
-    with redis.Redis.from_url(native_servers.redis.url) as client:
+    with redis.Redis.from_url(native_servers.redis.administrator_url) as client:
         do(client)
 
 
@@ -135,6 +136,47 @@ async def test_a_redis_that_comes_back_with_old_data_is_not_believed(system: Sys
     finally:
         for dump in native_servers.redis.data.glob("*.rdb"):
             dump.unlink()
+
+
+@pytest.mark.parametrize(
+    ("taken", "given", "said"),
+    [
+        ("-evalsha", "+evalsha", "Redis refuses the command evalsha to the user of REDIS_URL"),
+        ("resetkeys", "~item:* ~items:lease", "Redis refuses a command or a key to the user of REDIS_URL"),
+        ("-time", "+time", "Redis refuses a command or a key to the user of REDIS_URL"),
+    ],
+)
+async def test_a_redis_that_refuses_is_told_in_words_and_costs_no_request(
+    system: System, native_servers: ServerSet, taken: str, given: str, said: str
+) -> None:
+    system.start("items")
+    coordinator, gateway = system.processes
+
+    def set_user(rules: str) -> None:
+        _with_redis(
+            native_servers,
+            lambda client: cast(Any, client).execute_command("ACL", "SETUSER", "coordinator", *rules.split()),
+        )
+
+    async with Traffic.flowing(system) as traffic:
+        await asyncio.to_thread(set_user, taken)
+        try:
+            await traffic.more("write", "database")
+            async with aiohttp.ClientSession() as session, session.get(f"{system.urls['items']}/readyz") as response:
+                body = await response.json()
+            assert (response.status, body["checks"]["cache"]) == (200, "down")
+            assert said in body["reasons"]["cache"]
+            lines, of_gateway = (
+                [line for line in process.log_path.read_text().splitlines() if "cache_unavailable" in line]
+                for process in (coordinator, gateway)
+            )
+            assert len(lines) == 1, lines
+            # Where the lane has lost its lease, a reader does not come so far as to be refused.
+            assert len(of_gateway) <= 1, of_gateway
+            assert all(said in line for line in (*lines, *of_gateway))
+        finally:
+            await asyncio.to_thread(set_user, given)
+        await traffic.more("hit")
 
 
 async def test_a_redis_that_is_flushed_again_and_again_makes_no_read_stale(

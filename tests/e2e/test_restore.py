@@ -24,7 +24,7 @@ class Backup:
     """A copy of the users' database, while nobody uses it."""
 
     def __init__(self, system: System) -> None:
-        self._address = make_url(system.environment["USERS_DATABASE_URL"])
+        self._address = make_url(system.owner("users"))
         self._admin = self._address.set(database="postgres").render_as_string(hide_password=False)
 
     def take(self) -> None:
@@ -44,7 +44,7 @@ class Backup:
 
 
 def query(system: System, statement: str) -> list[tuple[Any, ...]]:
-    engine = sql_engine(system.environment["USERS_DATABASE_URL"])
+    engine = sql_engine(system.owner("users"))
     with engine.connect() as connection:
         rows = [tuple(row) for row in connection.execute(text(statement)).all()]
     engine.dispose()

@@ -42,8 +42,8 @@ def with_password(url: str, user: str, password: str) -> str:
 @pytest.fixture
 def secret_system(system: System, native_servers: ServerSet) -> Iterator[System]:
     """With a secret in every address, and all of them valid."""
-    owners = {name: system.environment[f"{name}_DATABASE_URL"] for name in ("USERS", "PAYMENTS")}
-    broker, cache = native_servers.rabbitmq, redis.Redis.from_url(system.environment["REDIS_URL"])
+    owners = {name: system.owner(name) for name in ("USERS", "PAYMENTS")}
+    broker, cache = native_servers.rabbitmq, redis.Redis.from_url(system.administrators["REDIS_URL"])
     broker.control("add_user", "spy", password_of("AMQP_URL"))
     broker.control("set_permissions", "spy", ".*", ".*", ".*")
     cache.acl_setuser("spy", enabled=True, passwords=[f"+{password_of('REDIS_URL')}"], categories=["+@all"], keys=["*"])

@@ -33,7 +33,7 @@ Fetch = Callable[[str, str], list[tuple[Any, ...]]]
 
 @pytest.fixture
 def fetch(system: System) -> Iterator[Fetch]:
-    engines = {lane: sql_engine(system.environment[f"{lane.upper()}_DATABASE_URL"]) for lane in SQL}
+    engines = {lane: sql_engine(system.owner(lane)) for lane in SQL}
 
     def fetch_one(lane: str, statement: str) -> list[tuple[Any, ...]]:
         with engines[lane].connect() as connection:
@@ -58,7 +58,7 @@ def waiting(system: System, queue: str) -> int:
 @pytest.mark.parametrize("lane", SQL)
 def test_old_letters_become_rows_once_though_the_coordinator_is_killed(system: System, fetch: Fetch, lane: str) -> None:
     system.prepare()
-    url = system.database(lane).database_url
+    url = system.owner(lane)
     previous.make_tables(registry().service(lane), url, LETTERS)
     failed, never_logged = [str(uuid4()) for _ in range(LETTERS)], str(uuid4())
     command_type = {"users": "users.credit", "payments": "payments.open"}[lane]
@@ -111,12 +111,12 @@ def test_a_purchase_that_was_under_way_ends_in_the_new_release(system: System, f
     system.prepare("items")
     system.start_sandbox()
     for lane in SQL:
-        previous.make_tables(registry().service(lane), system.database(lane).database_url)
+        previous.make_tables(registry().service(lane), system.owner(lane))
     opened = str(uuid4())
     quote = previous.derived_id(opened, "0")
     authorize = previous.derived_id(previous.derived_id(quote, "continuation"), "0")
     effect = previous.derived_id(authorize, "0")
-    users, payments = (system.database(lane).database_url for lane in SQL)
+    users, payments = (system.owner(lane) for lane in SQL)
     at = previous.AT
     user = {"id": 1, "name": "Ada", "email": "ada@example.org", "credit": 0, "version": 1, "created_at": at}
     previous.insert(users, "users", user)
@@ -195,7 +195,7 @@ def test_a_purchase_that_was_under_way_ends_in_the_new_release(system: System, f
 
 def test_what_waits_for_a_key_goes_on_behind_a_letter_of_the_previous_release(system: System, fetch: Fetch) -> None:
     system.prepare()
-    url = system.database("users").database_url
+    url = system.owner("users")
     previous.make_tables(registry().service("users"), url)
     failed, waits = str(uuid4()), str(uuid4())
     created = {"name": "Ada", "email": "ada@example.org"}
@@ -224,7 +224,7 @@ def test_without_draining_internal_commands_are_refused_visibly_and_lifted_by_an
     system: System, fetch: Fetch
 ) -> None:
     system.prepare()
-    url = system.database("payments").database_url
+    url = system.owner("payments")
     previous.make_tables(registry().service("payments"), url)
     payment = {"id": 1, "user_id": 1, "amount": 200, "currency": "EUR", "status": "authorized", "version": 1}
     held = {"payment_method": "pm_card_visa", "provider_id": "pi_1", "pending_action": "capture"}
@@ -263,7 +263,7 @@ def test_an_effect_left_in_its_queue_is_refused_visibly_and_sent_again_under_its
 ) -> None:
     system.prepare()
     system.start_sandbox()
-    url = system.database("payments").database_url
+    url = system.owner("payments")
     previous.make_tables(registry().service("payments"), url)
     at = {"created_at": previous.AT, "updated_at": previous.AT}
     payment = {"id": 1, "user_id": 1, "amount": 200, "currency": "EUR", "status": "pending", "version": 1}

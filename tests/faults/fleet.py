@@ -25,7 +25,7 @@ from tests.faults.disk import SmallDisk, small_disk
 from tests.faults.plan import LANES
 from tests.faults.proxy import TcpProxy
 from tests.faults.tables import Tables
-from tests.support.servers import REFERENCE_APP, Environment, reference_servers
+from tests.support.servers import REFERENCE_APP, Environment, administrators_of, reference_servers
 
 SLOTS = ("a", "b")
 READY_TIMEOUT_S = 60.0
@@ -119,7 +119,11 @@ class Fleet:
         for lane in LANES:
             url_setting = f"{lane.upper()}_DATABASE_URL"
             reader = None if lane == "items" else environment[f"{lane.upper()}_READER_URL"]
-            settings = DatabaseSettings(database_url=environment[url_setting], reader_url=reader)
+            settings = DatabaseSettings(
+                database_url=environment[url_setting],
+                reader_url=reader,
+                migration_url=administrators_of(self.servers)[url_setting],
+            )
             await asyncio.to_thread(migrate, registry().service(lane), settings)
             for name in SLOTS:
                 database = await stack.enter_async_context(TcpProxy(self.databases[lane].port))

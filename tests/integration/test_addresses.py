@@ -99,17 +99,17 @@ class _Sql:
     setting: str
 
     @pytest.fixture
-    def server(self, server_environment: Environment) -> Address:
-        return parse_address(server_environment[self.setting])
+    def server(self, administrators: Environment) -> Address:
+        return parse_address(administrators[self.setting])
 
     @pytest.fixture
-    def names(self, server: Address, server_environment: Environment) -> Iterator[tuple[str, str, str, str]]:
+    def names(self, server: Address, administrators: Environment) -> Iterator[tuple[str, str, str, str]]:
         """A database, and roles for its owner, its lane and its readers, of names with every character."""
         number = f"{os.getpid()}-{next(_numbers)}"
         database, owner, lane, reader = (f"{each}{number}{SHORT}" for each in ("d", "o", "l", "r"))
-        self.make(server_environment[self.setting], database, owner)
+        self.make(administrators[self.setting], database, owner)
         yield database, owner, lane, reader
-        self.drop(server_environment[self.setting], database, owner, lane, reader)
+        self.drop(administrators[self.setting], database, owner, lane, reader)
 
     def make(self, url: str, database: str, owner: str) -> None:
         raise NotImplementedError
@@ -246,7 +246,7 @@ class TestMysql(_Sql):
         _execute(url, *(f"DROP USER IF EXISTS {_literal(role)}@'%'" for role in roles))
 
     def test_rights_are_for_this_database_and_for_none_of_a_name_like_it(
-        self, server: Address, server_environment: Environment, names: tuple[str, str, str, str]
+        self, server: Address, administrators: Environment, names: tuple[str, str, str, str]
     ) -> None:
         """In a GRANT _ stands for any character."""
         database, *roles = names
@@ -254,12 +254,12 @@ class TestMysql(_Sql):
         for ask in everybody(*(url_of(self.scheme, host, role, f"{HOSTILE}{role}", database) for role in roles)):
             ask()
         like = database.replace("_", "x")
-        _execute(server_environment[self.setting], f"CREATE DATABASE {_quoted(like, '`')}")
+        _execute(administrators[self.setting], f"CREATE DATABASE {_quoted(like, '`')}")
         try:
             with pytest.raises(DatabaseUnavailable, match="denied"):
                 read(url_of(self.scheme, host, roles[2], f"{HOSTILE}{roles[2]}", like))
         finally:
-            _execute(server_environment[self.setting], f"DROP DATABASE {_quoted(like, '`')}")
+            _execute(administrators[self.setting], f"DROP DATABASE {_quoted(like, '`')}")
 
 
 def _literal(value: str) -> str:
@@ -344,10 +344,10 @@ class TestTls:
         for ask in everybody(owner, *others):
             ask()
 
-    def test_no_password_is_sent_where_tls_is_asked_for_and_not_offered(self, server_environment: Environment) -> None:
-        server = parse_address(server_environment["PAYMENTS_DATABASE_URL"])
+    def test_no_password_is_sent_where_tls_is_asked_for_and_not_offered(self, administrators: Environment) -> None:
+        server = parse_address(administrators["PAYMENTS_DATABASE_URL"])
         url = url_of("mysql", str(server.hosts[0]), "nobody", "hunter2", "ledger", {"ssl_verify_cert": "true"})
-        if _offers_tls(server_environment["PAYMENTS_DATABASE_URL"]):
+        if _offers_tls(administrators["PAYMENTS_DATABASE_URL"]):
             pytest.skip("this server offers TLS by itself")
         all_refuse(everybody(url, url, url), "SSL is required", "TLS is asked for", "support SSL", "doesn't support")
 

@@ -23,9 +23,9 @@ DATABASE = 9
 
 
 @pytest.fixture
-def client(server_environment: Environment) -> Iterator[redis.Redis]:
+def client(administrators: Environment) -> Iterator[redis.Redis]:
     """On a database of the tests' own, since each schedule empties it."""
-    with redis.Redis.from_url(server_environment["REDIS_URL"], db=DATABASE) as client:
+    with redis.Redis.from_url(administrators["REDIS_URL"], db=DATABASE) as client:
         yield client
         client.flushdb()
 

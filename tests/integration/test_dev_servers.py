@@ -239,7 +239,7 @@ def test_mongodb_has_transactions(servers: ServerSet) -> None:
 
 
 def test_redis_is_a_cache(servers: ServerSet) -> None:
-    with redis.Redis.from_url(servers.redis.url) as client:
+    with redis.Redis.from_url(servers.redis.administrator_url) as client:
         assert client.config_get("maxmemory*")["maxmemory"] == str(64 << 20)
         assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "allkeys-lru"
         assert client.config_get("save")["save"] == ""

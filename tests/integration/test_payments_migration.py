@@ -19,7 +19,7 @@ VALUES (1, 7, 100, 'EUR', 'pending', 1, '2026-01-02 03:04:05.678')
 
 
 def test_payments_of_the_release_before_are_pending_and_untouched(databases: FreshDatabases) -> None:
-    engine = sql_engine(databases.environment()["PAYMENTS_DATABASE_URL"])
+    engine = sql_engine(databases.new("PAYMENTS_DATABASE_URL"))
     assert SERVICE.migrations is not None
     assert SERVICE.metadata is not None
     with engine.begin() as connection:
@@ -45,7 +45,7 @@ INSERT INTO refunds (id, payment_id, amount, status, created_at) VALUES (1, 1, 3
 def test_of_refunds_of_the_release_before_it_is_not_known_what_is_given_back_without_them(
     databases: FreshDatabases,
 ) -> None:
-    engine = sql_engine(databases.environment()["PAYMENTS_DATABASE_URL"])
+    engine = sql_engine(databases.new("PAYMENTS_DATABASE_URL"))
     assert SERVICE.migrations is not None
     assert SERVICE.metadata is not None
     with engine.begin() as connection:
@@ -71,10 +71,9 @@ VALUES (1, 7, 100, 'EUR', 'captured', 'pi_1', 100, 30, 4, '2026-01-02 03:04:05.6
 def test_of_payments_of_the_release_before_no_operator_has_said_what_the_amounts_are(
     databases: FreshDatabases, tmp_path: Path, server: str
 ) -> None:
-    given = databases.environment()
     urls = {
-        "MariaDB": given["PAYMENTS_DATABASE_URL"],
-        "PostgreSQL": given["USERS_DATABASE_URL"],
+        "MariaDB": databases.new("PAYMENTS_DATABASE_URL"),
+        "PostgreSQL": databases.new("USERS_DATABASE_URL"),
         "SQLite": f"sqlite:///{tmp_path / 'payments.db'}",
     }
     engine = sql_engine(urls[server])

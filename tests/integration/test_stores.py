@@ -56,9 +56,9 @@ def _migrate(url: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def sql_ledgers(server_environment: Environment) -> Iterator[Callable[[str], str]]:
+def sql_ledgers(server_environment: Environment, administrators: Environment) -> Iterator[Callable[[str], str]]:
     """By setting: one migrated database for all tests, since making the tables costs more than most of the tests."""
-    made = FreshDatabases(server_environment)
+    made = FreshDatabases(server_environment, administrators)
 
     @functools.cache
     def ledger(setting: str) -> str:

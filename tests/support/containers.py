@@ -17,8 +17,8 @@ _PORTS: Final = {"rabbitmq": 5672, "postgres": 5432, "mysql": 3306, "mongodb": 2
 
 
 @contextmanager
-def running_containers() -> Iterator[dict[str, str]]:
-    """Start them all, and yield the addresses of the servers as settings."""
+def running_containers() -> Iterator[tuple[dict[str, str], dict[str, str]]]:
+    """Start them all, and yield their addresses as settings: of our processes, and of those who may do everything."""
     compose = read_compose_file()
     containers = {name: _container(name, compose) for name in _PORTS}
     with ExitStack() as stack:
@@ -32,16 +32,25 @@ def running_containers() -> Iterator[dict[str, str]]:
         }
         # Tests make databases, which in MySQL's image only root may.
         root = f"root:{compose['services']['mysql']['environment']['MYSQL_ROOT_PASSWORD']}"
-        yield {
+        environment = {
             "AMQP_URL": f"amqp://guest:guest@{at['rabbitmq']}/%2F",
-            "USERS_DATABASE_URL": f"postgresql://coordinator:coordinator@{at['postgres']}/users",
+            "USERS_DATABASE_URL": f"postgresql://users_lane:users_lane@{at['postgres']}/users",
             "USERS_READER_URL": f"postgresql://users_reader:users_reader@{at['postgres']}/users",
-            "PAYMENTS_DATABASE_URL": f"mysql://{root}@{at['mysql']}/payments",
+            "PAYMENTS_DATABASE_URL": f"mysql://payments_lane:payments_lane@{at['mysql']}/payments",
             "PAYMENTS_READER_URL": f"mysql://payments_reader:payments_reader@{at['mysql']}/payments",
             "ITEMS_DATABASE_URL": f"mongodb://{at['mongodb']}/items?directConnection=true",
             "ITEMS_READER_URL": f"mongodb://{at['mongodb']}/items?directConnection=true",
-            "REDIS_URL": f"redis://{at['redis']}/0",
+            "REDIS_URL": f"redis://coordinator:coordinator@{at['redis']}/0",
         }
+        yield (
+            environment,
+            environment
+            | {
+                "USERS_DATABASE_URL": f"postgresql://coordinator:coordinator@{at['postgres']}/users",
+                "PAYMENTS_DATABASE_URL": f"mysql://{root}@{at['mysql']}/payments",
+                "REDIS_URL": f"redis://administrator:administrator@{at['redis']}/0",
+            },
+        )
 
 
 def _container(name: str, compose: dict[str, Any]) -> DockerContainer:

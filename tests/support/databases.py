@@ -22,25 +22,25 @@ _numbers = itertools.count(1)
 class FreshDatabases:
     """Creates databases beside the configured ones, and drops those of SQL in the end."""
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, administrators: Environment) -> None:
         self._environment = environment
+        self._administrators = administrators
         self._drops: list[Callable[[], None]] = []
 
-    def environment(self) -> Environment:
-        """The settings with databases of the test's own for every service; not migrated yet."""
+    def environments(self) -> tuple[Environment, Environment]:
+        """The settings with databases of the test's own for every service, and their owners'; not migrated yet."""
         names = {service: self._new_name(service.lower()) for service in ("USERS", "ITEMS", "PAYMENTS")}
-        _at_once(
-            [partial(self._create, self._environment[f"{each}_DATABASE_URL"], name) for each, name in names.items()]
-        )
-        environment = dict(self._environment)
+        environment, administrators = dict(self._environment), dict(self._administrators)
+        _at_once([partial(self._create, administrators[f"{each}_DATABASE_URL"], name) for each, name in names.items()])
         for service, name in names.items():
             for setting in (f"{service}_DATABASE_URL", f"{service}_READER_URL"):
                 environment[setting] = _with_name(environment[setting], name)
-        return environment
+                administrators[setting] = _with_name(administrators[setting], name)
+        return environment, administrators
 
     def new(self, setting: str) -> str:
-        """The address of an empty database on the server of a setting, such as `USERS_DATABASE_URL`."""
-        url = self._environment[setting]
+        """The owner's address of an empty database on the server of a setting, such as `USERS_DATABASE_URL`."""
+        url = self._administrators[setting]
         name = self._new_name("test")
         self._create(url, name)
         return _with_name(url, name)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import rmtree
+from typing import NamedTuple
 
 from coordinator.dev.docker import engine_answers
 from coordinator.dev.install import Installation, NeededProgram
@@ -19,6 +20,17 @@ from gateways.app import APP
 
 Environment = dict[str, str]
 REFERENCE_APP = "gateways.app:APP"
+
+
+class Running(NamedTuple):
+    """Servers that run."""
+
+    environment: Environment
+    """Their addresses, as the settings of our processes, with the rights that those need and no others."""
+    administrators: Environment
+    """The same of those who may do everything."""
+    servers: ServerSet | None
+    """The processes, where they are ours to kill."""
 
 
 def quorum_queues_are_noted(broker: Server) -> bool:
@@ -49,15 +61,23 @@ def reference_servers(directory: Path) -> ServerSet:
     return ServerSet.native(directory, wanted_of(Registry(APP)))
 
 
+def administrators_of(servers: ServerSet) -> Environment:
+    """The settings that name all their servers, as those who may do everything have them."""
+    owners = {
+        setting.replace("_MIGRATION_", "_DATABASE_"): url for setting, url in servers.migration_environment().items()
+    }
+    return servers.environment() | owners | {"REDIS_URL": servers.redis.administrator_url}
+
+
 @contextmanager
-def running_servers() -> Iterator[tuple[Environment, ServerSet | None]]:
-    """The addresses of all servers, as settings; and the processes, where they are ours to kill."""
+def running_servers() -> Iterator[Running]:
+    """All servers."""
     if engine_answers():
         # Docker's client is loaded only where there is an engine.
         from tests.support.containers import running_containers
 
-        with running_containers() as environment:
-            yield environment, None
+        with running_containers() as (environment, administrators):
+            yield Running(environment, administrators, None)
         return
     # Not under pytest's own folder, which other users, PostgreSQL's among them, cannot enter.
     directory = Path(tempfile.mkdtemp(prefix="write-coordinator-tests-"))
@@ -66,7 +86,7 @@ def running_servers() -> Iterator[tuple[Environment, ServerSet | None]]:
     servers = reference_servers(directory)
     try:
         servers.start()
-        yield servers.environment(), servers
+        yield Running(servers.environment(), administrators_of(servers), servers)
     finally:
         servers.stop()
         remove_data(directory)

@@ -40,13 +40,15 @@ STOP_TIMEOUT_S = 20.0
 class System:
     """Starts and ends processes of ours; the servers are given."""
 
-    def __init__(self, environment: Environment, directory: Path) -> None:
+    def __init__(self, environment: Environment, administrators: Environment, directory: Path) -> None:
         self.environment = environment | {
             "PATH": "/usr/bin:/bin",
             APP_SETTING: REFERENCE_APP,
             "AMQP_HEARTBEAT_S": "5",
             "PYTHONUNBUFFERED": "1",
         }
+        self.administrators = administrators
+        """The addresses of the same servers for what our processes may not do: who owns the databases, for one."""
         self._directory = directory
         self._numbers = itertools.count(1)
         self.processes: list[Process] = []
@@ -58,7 +60,7 @@ class System:
 
     def prepare(self, *services: str) -> None:
         """Empty queues, an empty cache, migrated databases."""
-        with redis.Redis.from_url(self.environment["REDIS_URL"]) as cache:
+        with redis.Redis.from_url(self.administrators["REDIS_URL"]) as cache:
             cache.flushdb()
         with self.broker() as channel:
             for service in registry().services:
@@ -79,7 +81,12 @@ class System:
         return DatabaseSettings(
             database_url=self.environment[f"{prefix}_DATABASE_URL"],
             reader_url=None if service == "items" else self.environment[f"{prefix}_READER_URL"],
+            migration_url=self.owner(service),
         )
+
+    def owner(self, service: str) -> str:
+        """The address of its database for what only the owner may do."""
+        return self.administrators[f"{service.upper()}_DATABASE_URL"]
 
     def broker(self) -> "_BrokerChannel":
         return _BrokerChannel(self.environment["AMQP_URL"])

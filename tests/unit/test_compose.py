@@ -14,11 +14,13 @@ import pytest
 import yaml
 from pydantic_settings import BaseSettings
 
+from coordinator.cache import scripts
+from coordinator.cache.rights import COMMANDS, acl_rules
 from coordinator.cli import cli
 from coordinator.cli import gateway as gateway_command
 from coordinator.dev import docker
 from coordinator.dev.plan import plan_of, wanted_of
-from coordinator.dev.servers.addresses import ServerPorts, environment
+from coordinator.dev.servers.addresses import ServerPorts, environment, migration_environment
 from coordinator.dev.servers.rabbitmq import RabbitMQ
 from coordinator.dev.settings import DevSettings
 from coordinator.http.server import STOP_MARGIN_S
@@ -36,6 +38,7 @@ from coordinator.runtime.settings import (
     load,
 )
 from coordinator.stores.open import open_store
+from shared.items.cache import LEASE_KEY, cache_key
 from shared.payments.sandbox.__main__ import main as sandbox_command
 from shared.payments.settings import StripeSettings
 from tests.support.compose_file import COMPOSE_FILE, VARIABLE, interpolated
@@ -55,6 +58,7 @@ TEXT = COMPOSE_FILE.read_text()
 WRITTEN: dict[str, Any] = yaml.safe_load(TEXT)
 COMPOSE: dict[str, Any] = interpolated(WRITTEN)
 COMPOSE_SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OPERATING = (ROOT / "docs" / "OPERATING.md").read_text()
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
@@ -83,7 +87,7 @@ def test_it_is_valid_by_the_compose_specification() -> None:
 
 def test_every_variable_has_a_default() -> None:
     assert [
-        found for found in re.findall(r"(?<!\$)\$\{?[A-Z_]+[^}\s]*\}?", TEXT) if not VARIABLE.fullmatch(found)
+        found for found in re.findall(r"(?<!\$)\$\{?[A-Z_]+[^}\n]*\}?", TEXT) if not VARIABLE.fullmatch(found)
     ] == []
 
 
@@ -135,6 +139,32 @@ def test_gateways_are_given_no_address_that_may_write() -> None:
     assert "@" not in COMPOSE_SERVICES["items-gateway"]["environment"]["ITEMS_READER_URL"]
 
 
+def test_the_owner_of_a_database_is_for_migrations_alone() -> None:
+    owners = {setting: value for name, setting, value in urls() if setting.endswith("_MIGRATION_URL")}
+    assert set(owners) == {"USERS_MIGRATION_URL", "PAYMENTS_MIGRATION_URL"}
+    for name, setting, value in urls():
+        assert value not in owners.values() or (name, setting) in {("migrate", owner) for owner in owners}
+
+
+def test_the_cache_s_user_has_the_rights_that_it_needs_and_no_others() -> None:
+    [users] = [
+        COMPOSE["configs"][config["source"]]["content"].splitlines() for config in COMPOSE_SERVICES["redis"]["configs"]
+    ]
+    password = urlsplit(COMPOSE_SERVICES["items-gateway"]["environment"]["REDIS_URL"]).password
+    assert users[0] == "user default off"
+    assert users[1] == f"user coordinator on >{password} {acl_rules((cache_key('*'), LEASE_KEY))}"
+
+
+def test_operating_has_the_rights_of_the_cache_s_user_as_one_line() -> None:
+    [line] = re.findall(r"^ACL SETUSER coordinator reset on >PASSWORD (.+)$", OPERATING, re.MULTILINE)
+    assert line == acl_rules((cache_key("*"), LEASE_KEY))
+
+
+def test_the_cache_s_user_may_call_what_the_scripts_call_and_what_calls_the_scripts() -> None:
+    called = re.findall(r"redis\.call\('(\w+)'", Path(scripts.__file__).read_text())
+    assert {*COMMANDS} == {"select", "evalsha", "script|load", *(command.lower() for command in called)}
+
+
 def test_a_coordinator_is_given_its_own_database_and_no_other() -> None:
     for name in COORDINATORS:
         own = f"{name.partition('-')[0].upper()}_DATABASE_URL"
@@ -168,7 +198,7 @@ def test_database_urls_are_taken_by_the_stores() -> None:
 
 def test_accounts_and_databases_are_those_that_the_servers_are_made_with() -> None:
     prepared = {setting: urlsplit(value) for name, setting, value in urls() if name == "migrate"}
-    users, payments = prepared["USERS_DATABASE_URL"], prepared["PAYMENTS_DATABASE_URL"]
+    users, payments = prepared["USERS_MIGRATION_URL"], prepared["PAYMENTS_MIGRATION_URL"]
     postgres, mysql = (COMPOSE_SERVICES[name]["environment"] for name in ("postgres", "mysql"))
     assert [postgres[f"POSTGRES_{part}"] for part in ("USER", "PASSWORD", "DB")] == [
         users.username,
@@ -186,7 +216,8 @@ def test_accounts_and_databases_are_those_that_the_servers_are_made_with() -> No
 
 
 def test_coordinator_dev_finds_the_servers_with_the_accounts_that_it_expects() -> None:
-    expected = environment(wanted_of(registry()), ServerPorts(amqp=1, postgresql=2, mysql=3, mongodb=4, redis=5))
+    wanted, ports = wanted_of(registry()), ServerPorts(amqp=1, postgresql=2, mysql=3, mongodb=4, redis=5)
+    expected = environment(wanted, ports) | migration_environment(wanted, ports)
     inside = {setting: value for _, setting, value in urls()} | dict(COMPOSE_SERVICES["migrate"]["environment"])
     for setting, outside in expected.items():
         ours, theirs = urlsplit(inside[setting]), urlsplit(outside)
@@ -336,6 +367,7 @@ def test_the_operator_has_every_address_and_waits_for_nothing() -> None:
         for setting, value in COMPOSE_SERVICES[name]["environment"].items()
     } | dict(COMPOSE_SERVICES["migrate"]["environment"])
     elsewhere.pop("TELEMETRY_METRICS_HOST")
+    elsewhere = {setting: value for setting, value in elsewhere.items() if not setting.endswith("_MIGRATION_URL")}
     assert elsewhere.items() <= operator["environment"].items()
     # Not started by `up`. Its command line is a whole one: `docker compose run --rm operator coordinator status`.
     assert operator["profiles"] == ["operator"]

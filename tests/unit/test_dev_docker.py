@@ -12,7 +12,7 @@ from coordinator.dev.servers.addresses import ServerPorts, Wanted
 from coordinator.service.errors import ConfigurationError
 
 PORTS = ServerPorts(amqp=1, amqp_dist=2, epmd=3, postgresql=4, mysql=5, mongodb=6, redis=7)
-WANTED = Wanted(databases={"users": "postgresql", "items": "mongodb", "payments": "mysql"}, cache=True)
+WANTED = Wanted(databases={"users": "postgresql", "items": "mongodb", "payments": "mysql"}, cache_keys=("a:*", "b"))
 COMPOSE = "compose --project-name of-a-run --file /project/compose.yaml"
 
 MakeDocker = Callable[..., None]
@@ -47,7 +47,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> dict[int, tuple[str, ...]]:
 def test_servers_are_started_stopped_and_removed_by_compose(
     tmp_path: Path, make_docker: MakeDocker, made: dict[int, tuple[str, ...]]
 ) -> None:
-    make_docker(f"env | grep ^DEV_ | sort > {tmp_path}/environment")
+    make_docker(f"env | grep -E '^(DEV|REDIS)_' | sort > {tmp_path}/environment")
     servers = DockerServers(Path("/project/compose.yaml"), "of-a-run", WANTED, PORTS, tmp_path / "docker.log")
     steps: list[str] = []
     servers.start(lambda what, _seconds: steps.append(what))
@@ -66,6 +66,7 @@ def test_servers_are_started_stopped_and_removed_by_compose(
         "DEV_MYSQL_PORT=5",
         "DEV_POSTGRESQL_PORT=4",
         "DEV_REDIS_PORT=7",
+        *("REDIS_KEYS=~a:*", "~b"),
     ]
     assert steps == ["rabbitmq, postgres, mysql, mongodb, redis in Docker"]
     assert made == {4: ("users",), 5: ("payments",)}
@@ -89,13 +90,21 @@ def test_only_the_servers_that_are_wanted_are_started(
 def test_the_environment_names_the_published_ports(tmp_path: Path) -> None:
     assert DockerServers(Path("compose.yaml"), "of-a-run", WANTED, PORTS, tmp_path / "log").environment() == {
         "AMQP_URL": "amqp://guest:guest@127.0.0.1:1/%2F",
-        "USERS_DATABASE_URL": "postgresql://coordinator:coordinator@127.0.0.1:4/users",
+        "USERS_DATABASE_URL": "postgresql://users_lane:users_lane@127.0.0.1:4/users",
         "USERS_READER_URL": "postgresql://users_reader:users_reader@127.0.0.1:4/users",
-        "PAYMENTS_DATABASE_URL": "mysql://coordinator:coordinator@127.0.0.1:5/payments",
+        "PAYMENTS_DATABASE_URL": "mysql://payments_lane:payments_lane@127.0.0.1:5/payments",
         "PAYMENTS_READER_URL": "mysql://payments_reader:payments_reader@127.0.0.1:5/payments",
         "ITEMS_DATABASE_URL": "mongodb://127.0.0.1:6/items?directConnection=true",
         "ITEMS_READER_URL": "mongodb://127.0.0.1:6/items?directConnection=true",
-        "REDIS_URL": "redis://127.0.0.1:7/0",
+        "REDIS_URL": "redis://coordinator:coordinator@127.0.0.1:7/0",
+    }
+
+
+def test_the_owner_of_the_databases_is_for_migrations_alone(tmp_path: Path) -> None:
+    servers = DockerServers(Path("compose.yaml"), "of-a-run", WANTED, PORTS, tmp_path / "log")
+    assert servers.migration_environment() == {
+        "USERS_MIGRATION_URL": "postgresql://coordinator:coordinator@127.0.0.1:4/users",
+        "PAYMENTS_MIGRATION_URL": "mysql://coordinator:coordinator@127.0.0.1:5/payments",
     }
 
 

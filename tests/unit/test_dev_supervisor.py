@@ -59,6 +59,8 @@ class Set(ServerSet):
         super().__init__([Sleeper(directory / "sleeper")], None)
     def environment(self):
         return {"AMQP_URL": "amqp://it's"}
+    def migration_environment(self):
+        return {"LANE_MIGRATION_URL": "owner"}
 
 directory, wish, migration = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 def small(name, port, logs, stop_timeout_s):

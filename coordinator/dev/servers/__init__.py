@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from coordinator.dev.servers.addresses import ServerPorts, Wanted, environment
+from coordinator.dev.servers.addresses import ServerPorts, Wanted, environment, migration_environment
 from coordinator.dev.servers.mongodb import MongoDB
 from coordinator.dev.servers.mysql import MySQL
 from coordinator.dev.servers.postgresql import PostgreSQL
@@ -61,8 +61,8 @@ class ServerSet:
         for kind, server in _DATABASE_SERVERS.items():
             if databases := wanted.of(kind):
                 servers.append(server(directory / server.name, databases, ports.of(kind)))
-        if wanted.cache:
-            servers.append(Redis(directory / Redis.name, ports.redis))
+        if wanted.cache_keys:
+            servers.append(Redis(directory / Redis.name, wanted.cache_keys, ports.redis))
         return cls(servers, wanted)
 
     @property
@@ -132,8 +132,16 @@ class ServerSet:
 
     def environment(self) -> dict[str, str]:
         """The settings with which our processes find them."""
+        return environment(self._wanted, self._ports)
+
+    def migration_environment(self) -> dict[str, str]:
+        """What `coordinator migrate` alone gets beside it."""
+        return migration_environment(self._wanted, self._ports)
+
+    @property
+    def _ports(self) -> ServerPorts:
         ports = {server.name: server.port for server in self.servers if server.name != RabbitMQ.name}
-        return environment(self._wanted, ServerPorts(amqp=self.rabbitmq.port, **ports))
+        return ServerPorts(amqp=self.rabbitmq.port, **ports)
 
 
 def remove_data(directory: Path) -> None:

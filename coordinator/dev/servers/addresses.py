@@ -8,6 +8,9 @@ from coordinator.service.errors import ConfigurationError
 
 HOST = "127.0.0.1"
 ACCOUNT = "coordinator"
+"""On a database the owner, who migrates. On the broker's and the cache's servers it is our processes' own."""
+ADMINISTRATOR = "administrator"
+"""Redis's own user with all rights, for people and tests."""
 
 
 def amqp_url(port: int) -> str:
@@ -22,8 +25,8 @@ def database_url(kind: DatabaseKind, port: int, database: str, *, role: str = AC
     return f"{kind}://{role}:{role}@{HOST}:{port}/{database}"
 
 
-def redis_url(port: int) -> str:
-    return f"redis://{HOST}:{port}/0"
+def redis_url(port: int, *, role: str = ACCOUNT) -> str:
+    return f"redis://{role}:{role}@{HOST}:{port}/0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,8 @@ class Wanted:
 
     databases: Mapping[str, DatabaseKind]
     """By the service's name."""
-    cache: bool = False
+    cache_keys: tuple[str, ...] = ()
+    """Patterns of the keys that the services' cache has; empty: none wants one."""
 
     def of(self, kind: DatabaseKind) -> tuple[str, ...]:
         """The databases on the server of this kind."""
@@ -41,7 +45,7 @@ class Wanted:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of server."""
-        wanted = {*self.databases.values(), *(["redis"] if self.cache else [])}
+        wanted = {*self.databases.values(), *(["redis"] if self.cache_keys else [])}
         return tuple(kind for kind in ("postgresql", "mysql", "mongodb", "redis") if kind in wanted)
 
 
@@ -63,18 +67,30 @@ class ServerPorts:
 
 
 def environment(wanted: Wanted, ports: ServerPorts) -> dict[str, str]:
-    """The settings with which our processes find the servers. `coordinator migrate` creates the reader roles.
+    """The settings with which our processes find the servers. `coordinator migrate` creates the databases' roles.
 
     Raises ConfigurationError if the port of a wanted server is not given.
     """
     found = {"AMQP_URL": amqp_url(_given("amqp", ports.amqp))}
     for name, kind in wanted.databases.items():
         port = _given(kind, ports.of(kind))
-        found[f"{name.upper()}_DATABASE_URL"] = database_url(kind, port, name)
+        found[f"{name.upper()}_DATABASE_URL"] = database_url(kind, port, name, role=f"{name}_lane")
         found[f"{name.upper()}_READER_URL"] = database_url(kind, port, name, role=f"{name}_reader")
-    if wanted.cache:
+    if wanted.cache_keys:
         found["REDIS_URL"] = redis_url(_given("redis", ports.redis))
     return found
+
+
+def migration_environment(wanted: Wanted, ports: ServerPorts) -> dict[str, str]:
+    """The settings that `coordinator migrate` alone gets beside those: the databases' owner. MongoDB has no roles here.
+
+    Raises ConfigurationError if the port of a wanted server is not given.
+    """
+    return {
+        f"{name.upper()}_MIGRATION_URL": database_url(kind, _given(kind, ports.of(kind)), name)
+        for name, kind in wanted.databases.items()
+        if kind != "mongodb"
+    }
 
 
 def _given(kind: str, port: int | None) -> int:
