@@ -114,5 +114,6 @@ GATEWAY: Final = Gateway(
     routes=routes,
     attach=attach,
     commands=SERVICE.commands,
+    reads=SERVICE.models,
     open_log=open_log,
 )

@@ -249,4 +249,11 @@ def attach(app: web.Application, dependencies: Dependencies) -> None:
     app[IGNORED] = IgnoredEvents()
 
 
-GATEWAY: Final = Gateway(name="payments", routes=routes, attach=attach, commands=SERVICE.commands, is_system=True)
+GATEWAY: Final = Gateway(
+    name="payments",
+    routes=routes,
+    attach=attach,
+    commands=SERVICE.commands,
+    reads=SERVICE.models,
+    is_system=True,
+)

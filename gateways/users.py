@@ -91,4 +91,10 @@ def attach(app: web.Application, dependencies: Dependencies) -> None:
     app[PURCHASES] = PurchaseService(dependencies.sql(), dependencies.writes)
 
 
-GATEWAY: Final = Gateway(name="users", routes=(*routes, *purchases.routes), attach=attach, commands=SERVICE.commands)
+GATEWAY: Final = Gateway(
+    name="users",
+    routes=(*routes, *purchases.routes),
+    attach=attach,
+    commands=SERVICE.commands,
+    reads=SERVICE.models,
+)

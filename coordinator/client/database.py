@@ -1,17 +1,17 @@
 """Connections for reads: gateways only read, and only lanes write."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from sqlalchemy import Select
+from sqlalchemy import Select, false, select, table, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.runtime.addresses import parse_address
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.service.rows import R
-from coordinator.stores.kinds import Database, driver_errors, kind_of
+from coordinator.stores.kinds import Database, driver_errors, kind_of, lack_of
 from coordinator.stores.sql.schema import row_of_mapping
 
 READ_TIMEOUT_MS = 5000
@@ -31,14 +31,43 @@ async def close_database(database: Database) -> None:
         await database.client.close()
 
 
-async def ping(database: Database) -> None:
-    """Raise DatabaseUnavailable unless the database answers."""
+async def reading_problem(database: Database, tables: Sequence[str]) -> str | None:
+    """Why one of these tables cannot be read until somebody acts, in words for anybody; None: all can be, now.
+
+    Raises DatabaseUnavailable where that may pass by itself.
+    """
     async with reading():
         if isinstance(database, AsyncEngine):
-            async with database.connect() as connection:
-                await connection.exec_driver_sql("SELECT 1")
-        else:
-            await database.command("ping")
+            return await _sql_problem(database, tables)
+        for name in tables:
+            try:
+                await database[name].find_one({"_id": {"$in": []}})
+            except driver_errors() as error:
+                return _in_words(error, name)
+    return None
+
+
+async def _sql_problem(engine: AsyncEngine, tables: Sequence[str]) -> str | None:
+    name = None
+    try:
+        async with engine.connect() as connection:
+            for name in tables:
+                await connection.execute(select(text("*")).select_from(table(name)).where(false()))
+    except driver_errors() as error:
+        return _in_words(error, name)
+    return None
+
+
+def _in_words(error: Exception, name: str | None) -> str:
+    """Raises the error where it says nothing that only an operator can change."""
+    match lack_of(error):
+        case "right" if name is not None:
+            return f"the gateway's role may not SELECT from {name}: GRANT it, or run `coordinator migrate`"
+        case "table" if name is not None:
+            return f"{name} is not there: run `coordinator migrate`"
+        case "login":
+            return "the server refuses the gateway's user, password or database"
+    raise error
 
 
 @asynccontextmanager

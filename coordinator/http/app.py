@@ -10,7 +10,7 @@ from msgspec import Struct
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.client.command_log import CommandLog, open_command_log
-from coordinator.client.database import ping
+from coordinator.client.database import reading_problem
 from coordinator.client.hooks import HookedWrites, Hooks
 from coordinator.client.writes import Writes
 from coordinator.http.commands import COMMANDS, WRITES
@@ -24,7 +24,9 @@ from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.rows import Row
 from coordinator.stores.kinds import Database
+from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.mongodb.documents import Documents
 from coordinator.transports.port import CommandTransport
 
@@ -54,15 +56,22 @@ class Gateway(Struct, frozen=True, kw_only=True):
     """One service's gateway.
 
     `attach` makes the service from the dependencies and puts it under the key that its routes use. `POST /commands`
-    takes `commands`; `open_log` opens the log that `GET /commands/…` reads.
+    takes `commands`; `open_log` opens the log that `GET /commands/…` reads. `reads` are the models of all rows that it
+    reads: without the right to one of them it does not start.
     """
 
     name: str
     routes: Sequence[web.AbstractRouteDef]
     attach: Callable[[web.Application, Dependencies], None]
     commands: tuple[type[Command], ...] = ()
+    reads: tuple[type[Row], ...] = ()
     open_log: Callable[[Database], CommandLog] = open_command_log
     is_system: bool = False
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """All that it reads, with the command log."""
+        return (*(model.table for model in self.reads), LogEntry.table)
 
 
 def create_app(
@@ -91,7 +100,7 @@ def create_app(
     app[PART_STATES] = {}
     app[CHECKS] = [
         Check("broker", lambda: _unconnected(transport), reason=lambda: transport.unready_reason),
-        Check("database", lambda: _unanswered(database)),
+        Check("database", lambda: reading_problem(database, gateway.tables)),
     ]
     gateway.attach(app, Dependencies(database=database, writes=writes, command_log=command_log, settings=settings))
     app.add_routes(gateway.routes)
@@ -102,8 +111,3 @@ def create_app(
 
 async def _unconnected(transport: CommandTransport) -> str | None:
     return None if transport.connected else "the broker is not connected"
-
-
-async def _unanswered(database: Database) -> str | None:
-    await ping(database)
-    return None

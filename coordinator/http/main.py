@@ -9,7 +9,7 @@ import click
 import structlog
 from aiohttp import web
 
-from coordinator.client.database import close_database, open_database
+from coordinator.client.database import close_database, open_database, reading_problem
 from coordinator.http.app import Gateway, create_app
 from coordinator.http.server import serve_until_stopped
 from coordinator.runtime.addresses import address_of
@@ -25,7 +25,8 @@ from coordinator.runtime.settings import (
     load,
 )
 from coordinator.runtime.telemetry import configure_logging
-from coordinator.service.errors import BrokerUnavailable, ConfigurationError
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
+from coordinator.stores.kinds import Database
 from coordinator.transports.open import open_transport
 
 FIRST_CONNECTION_WAIT_S: Final = 3.0
@@ -85,6 +86,23 @@ async def _serve(gateway: Gateway, host: str, port: int) -> None:
             finally:
                 await close_database(database)
 
+    try:
+        with address_of(reader.setting(gateway.name)):
+            await _check_reads(database, gateway)
+    except ConfigurationError:
+        await close_database(database)
+        raise
     app = create_app(gateway, transport=transport, database=database, command_log=command_log, settings=settings)
     app.cleanup_ctx.append(connections)
     await serve_until_stopped(app, host, port, transport.failed)
+
+
+async def _check_reads(database: Database, gateway: Gateway) -> None:
+    """Raises ConfigurationError that names what the server refuses; one that is away is waited for by readiness."""
+    try:
+        async with asyncio.timeout(FIRST_CONNECTION_WAIT_S):
+            problem = await reading_problem(database, gateway.tables)
+    except (TimeoutError, DatabaseUnavailable):
+        return
+    if problem is not None:
+        raise ConfigurationError(problem)

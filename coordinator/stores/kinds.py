@@ -10,7 +10,7 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.mongodb.documents import Documents
-from coordinator.stores.port import Store
+from coordinator.stores.port import Lack, Store
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -46,6 +46,9 @@ class Kind(Protocol):
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
         """Open the database for concurrent reads, each of which may take no longer than this."""
 
+    def lack(self, error: Exception) -> Lack | None:
+        """What one of its readers' errors says that is lacking; None: it says something else."""
+
     def migrate(self, service: Service, owner: Address, lane: Address, reader: Address | None) -> None:
         """Bring the lane's tables and the service's to the schema that this release needs.
 
@@ -62,6 +65,12 @@ def kind_of(address: Address) -> Kind:
     if folder not in _used:
         _used[folder] = import_module(f"coordinator.stores.{folder}.kind").KIND
     return _used[folder]
+
+
+def lack_of(error: Exception) -> Lack | None:
+    """What a reader's error says that is lacking, whatever the kind; None: it says something else."""
+    lacks = (kind.lack(error) for kind in _used.values() if isinstance(error, kind.errors))
+    return next((lack for lack in lacks if lack is not None), None)
 
 
 def driver_errors() -> tuple[type[Exception], ...]:

@@ -21,7 +21,7 @@ that what the log says then is final.
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
 
@@ -64,6 +64,10 @@ class StoreUnavailable(StoreError):
 class NotAdmitted(StoreUnavailable):
     """Raised when the server answers, and refuses this user, password, database or use of a table. A coordinator that
     starts does not wait then."""
+
+
+Lack: TypeAlias = Literal["login", "right", "table"]
+"""What a reader lacks that only an operator can give: the server refuses its role, or a right, or has no such table."""
 
 
 class Lease(Struct, frozen=True):

@@ -4,7 +4,7 @@ from typing import Final
 
 from pymongo.errors import BulkWriteError, ConnectionFailure, DuplicateKeyError, OperationFailure, PyMongoError
 
-from coordinator.stores.port import BatchFault, BatchRefused, Conflict, NotAdmitted, StoreError, StoreUnavailable
+from coordinator.stores.port import BatchFault, BatchRefused, Conflict, Lack, NotAdmitted, StoreError, StoreUnavailable
 
 _DUPLICATE_KEY: Final = 11000
 _WRITE_CONFLICT: Final = 112
@@ -36,6 +36,14 @@ _OUTAGES: Final = {
     13436,
     14031,
 }
+
+
+def lack(error: PyMongoError) -> Lack | None:
+    """What the error says that a reader lacks; None: it says something else. A missing collection is an empty one."""
+    codes = _codes(error)
+    if _UNAUTHORIZED in codes:
+        return "right"
+    return "login" if _NO_SUCH_LOGIN in codes else None
 
 
 def translated(error: PyMongoError) -> StoreError:  # noqa: PLR0911  # one return for each kind

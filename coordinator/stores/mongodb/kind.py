@@ -11,7 +11,8 @@ from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.kinds import Database, Kind
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.mongodb.driver_arguments import connection_of
-from coordinator.stores.port import Store
+from coordinator.stores.mongodb.errors import lack
+from coordinator.stores.port import Lack, Store
 
 # ruff: noqa: PLC0415  # a process does one of these
 
@@ -47,6 +48,9 @@ class _MongoKind:
             readConcernLevel="majority",
         )
         return client[address.database]
+
+    def lack(self, error: Exception) -> Lack | None:
+        return lack(error) if isinstance(error, PyMongoError) else None
 
     def migrate(self, service: Service, owner: Address, lane: Address, reader: Address | None) -> None:  # noqa: ARG002
         """Gives no rights, which is the administrator's work here."""

@@ -10,7 +10,7 @@ from typing import Final
 import pymysql
 from pymysql.constants import ER
 
-from coordinator.stores.port import BatchFault, BatchRefused, Conflict, NotAdmitted, StoreError, StoreUnavailable
+from coordinator.stores.port import BatchFault, BatchRefused, Conflict, Lack, NotAdmitted, StoreError, StoreUnavailable
 
 _CONFLICTS: Final = {
     ER.LOCK_DEADLOCK,
@@ -77,6 +77,18 @@ def is_signaled(state: str) -> bool:
 def is_of_schema(error: BaseException) -> bool:
     """Whether the error says that a table or column is missing."""
     return isinstance(error, pymysql.MySQLError) and _number(error) in _SCHEMA
+
+
+def lack(error: BaseException) -> Lack | None:
+    """What the error says that a reader lacks; None: it says something else."""
+    if not isinstance(error, pymysql.MySQLError):
+        return None
+    number = _number(error)
+    if number in _NO_RIGHT:
+        return "right"
+    if number in _SCHEMA:
+        return "table"
+    return "login" if number in _NOT_ADMITTED else None
 
 
 def translated(error: pymysql.MySQLError, names: Collection[str]) -> StoreError:  # noqa: PLR0911  # one for each kind

@@ -12,9 +12,9 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.mysql.driver_arguments import connection_of, reading_connection_of
-from coordinator.stores.mysql.errors import is_of_schema
+from coordinator.stores.mysql.errors import is_of_schema, lack
 from coordinator.stores.mysql.store import MysqlStore
-from coordinator.stores.port import Store
+from coordinator.stores.port import Lack, Store
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
 
@@ -44,6 +44,9 @@ class _Mysql(Dialect):
 
     def is_of_schema(self, error: BaseException) -> bool:
         return is_of_schema(error)
+
+    def lack(self, error: BaseException) -> Lack | None:
+        return lack(error)
 
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         return func.locate(part, column)

@@ -9,7 +9,7 @@ from typing import Final
 
 import psycopg
 
-from coordinator.stores.port import BatchFault, BatchRefused, Conflict, NotAdmitted, StoreError, StoreUnavailable
+from coordinator.stores.port import BatchFault, BatchRefused, Conflict, Lack, NotAdmitted, StoreError, StoreUnavailable
 
 POOLER: Final = (
     "PostgreSQL: a pooler (PgBouncer or the like) stands between, and a lane needs a session of its own: give the "
@@ -40,6 +40,17 @@ _POLICY: Final = "ExecWithCheckOptions"
 def is_of_schema(error: BaseException) -> bool:
     """Whether the error says that a table, a column or a schema is missing."""
     return isinstance(error, psycopg.Error) and error.sqlstate in _SCHEMA
+
+
+def lack(error: BaseException) -> Lack | None:
+    """What the error says that a reader lacks; None: it says something else."""
+    if not isinstance(error, psycopg.Error):
+        return None
+    if error.sqlstate == _NO_RIGHT:
+        return "right"
+    if is_of_schema(error):
+        return "table"
+    return "login" if isinstance(translated(error), NotAdmitted) else None
 
 
 def translated(error: psycopg.Error) -> StoreError:  # noqa: PLR0911  # one return for each kind

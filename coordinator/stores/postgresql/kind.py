@@ -9,10 +9,10 @@ from sqlalchemy import ColumnElement, Connection, Engine, event, func, select, t
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
-from coordinator.stores.port import Store
+from coordinator.stores.port import Lack, Store
 from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
 from coordinator.stores.postgresql.durability import KEEP_COMMITS
-from coordinator.stores.postgresql.errors import is_of_schema
+from coordinator.stores.postgresql.errors import is_of_schema, lack
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.store import PostgresStore
 from coordinator.stores.sql.dialect import Dialect
@@ -49,6 +49,9 @@ class _Postgresql(Dialect):
 
     def is_of_schema(self, error: BaseException) -> bool:
         return is_of_schema(error)
+
+    def lack(self, error: BaseException) -> Lack | None:
+        return lack(error)
 
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         return func.pg_catalog.position(column, part)

@@ -9,7 +9,7 @@ from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
-from coordinator.stores.port import Store
+from coordinator.stores.port import Lack, Store
 
 CONNECT_TIMEOUT_S = 5
 
@@ -43,6 +43,10 @@ class Dialect(ABC):
     @abstractmethod
     def is_of_schema(self, error: BaseException) -> bool:
         """Whether the driver's error says that a table or a column is missing."""
+
+    def lack(self, error: BaseException) -> Lack | None:  # noqa: ARG002
+        """What the driver's error says that a reader lacks; None: it says something else, or is another driver's."""
+        return None
 
     @abstractmethod
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:

@@ -2,13 +2,13 @@
 
 from typing import ClassVar
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.kinds import Database
-from coordinator.stores.port import Store
+from coordinator.stores.port import Lack, Store
 from coordinator.stores.sql.dialect import Dialect
 
 # ruff: noqa: PLC0415  # a lane needs no operator's commands, no asynchronous engine and no Alembic
@@ -50,6 +50,9 @@ class SqlKind:
             isolation_level="AUTOCOMMIT",
             connect_args=arguments,
         )
+
+    def lack(self, error: Exception) -> Lack | None:
+        return self.dialect.lack(error.orig) if isinstance(error, DBAPIError) and error.orig is not None else None
 
     def migrate(self, service: Service, owner: Address, lane: Address, reader: Address | None) -> None:
         from coordinator.migrations.histories import migrate_sql

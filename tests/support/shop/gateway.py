@@ -10,4 +10,4 @@ def attach(app: web.Application, dependencies: Dependencies) -> None:
     """There is nothing to attach."""
 
 
-GATEWAY = Gateway(name="orders", routes=(), attach=attach, commands=SERVICE.commands)
+GATEWAY = Gateway(name="orders", routes=(), attach=attach, commands=SERVICE.commands, reads=SERVICE.models)
