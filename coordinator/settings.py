@@ -1,4 +1,4 @@
-"""The groups of settings that services and programs read, and how."""
+"""Public names: the groups of settings that services and programs read, and how."""
 
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.settings import (

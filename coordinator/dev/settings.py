@@ -1,4 +1,4 @@
-"""The servers of a developer's machine. They avoid the usual ports, which other servers may have.
+"""The settings of `coordinator dev`: its directory, and the ports of its servers, which avoid the usual ones.
 
 The ports of services, DEV_<SERVICE>_PORT and so on, are read where a run is planned (plan.py).
 """

@@ -32,19 +32,17 @@ class Workspace:
     def locked(self) -> Iterator[None]:
         """Lock it for this run. The kernel releases the lock when the process ends, however it ends.
 
-        Raises ConfigurationError when another run has it, or it has a file that no run of this application has made.
+        Raises ConfigurationError when another run has it, it has a file that no run of this application has made, or
+        it cannot be had.
         """
-        there = {entry.name for entry in self.directory.iterdir()} if self.directory.exists() else set()
-        # Names with a dot before them are a desktop's or an editor's.
-        strange = {name for name in there - MADE - self._kept if not name.startswith(".")}
-        if strange:
+        try:
+            self._make()
+            lock = (self.directory / "lock").open("a+")
+        except OSError as error:
             raise ConfigurationError(
-                f"{self.directory} has {min(strange)!r}, which no run of this application has made: name a "
-                "new directory (--dir, DEV_DIRECTORY), which `coordinator dev` fills, and --clean removes"
-            )
-        make_passable(self.directory)
-        self.logs.mkdir(exist_ok=True)
-        with (self.directory / "lock").open("a+") as lock:
+                f"{self.directory} cannot be the directory of a run (--dir, DEV_DIRECTORY): {error.strerror}"
+            ) from error
+        with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -57,6 +55,18 @@ class Workspace:
             lock.write(str(os.getpid()))
             lock.flush()
             yield
+
+    def _make(self) -> None:
+        there = {entry.name for entry in self.directory.iterdir()} if self.directory.exists() else set()
+        # Names with a dot before them are a desktop's or an editor's.
+        strange = {name for name in there - MADE - self._kept if not name.startswith(".")}
+        if strange:
+            raise ConfigurationError(
+                f"{self.directory} has {min(strange)!r}, which no run of this application has made: name a "
+                "new directory (--dir, DEV_DIRECTORY), which `coordinator dev` fills, and --clean removes"
+            )
+        make_passable(self.directory)
+        self.logs.mkdir(exist_ok=True)
 
     def write_environment(self, environment: Mapping[str, str]) -> None:
         """Write the file for `source .dev/env`, as a whole. Only we may read it, since it has passwords."""

@@ -34,6 +34,7 @@ from coordinator.transports.port import CommandTransport
 class Dependencies(Struct, frozen=True, kw_only=True):
     """What a gateway's service is made of. `writes` has the hooks of its application."""
 
+    service: str
     database: Database
     writes: Writes
     command_log: CommandLog
@@ -42,14 +43,19 @@ class Dependencies(Struct, frozen=True, kw_only=True):
     def sql(self) -> AsyncEngine:
         """The SQL database. Raises ConfigurationError if it is of another kind."""
         if not isinstance(self.database, AsyncEngine):
-            raise ConfigurationError("this service needs an SQL database, not MongoDB: see its DATABASE_URL")
+            raise self._of_another_kind("an SQL database", "MongoDB")
         return self.database
 
     def documents(self) -> Documents:
         """The MongoDB database. Raises ConfigurationError if it is of another kind."""
         if isinstance(self.database, AsyncEngine):
-            raise ConfigurationError("this service needs MongoDB, not an SQL database: see its DATABASE_URL")
+            raise self._of_another_kind("MongoDB", "an SQL database")
         return self.database
+
+    def _of_another_kind(self, needed: str, given: str) -> ConfigurationError:
+        prefix = self.service.upper()
+        setting = f"{prefix}_READER_URL, or where that is not set {prefix}_DATABASE_URL,"
+        return ConfigurationError(f"{setting} must name {needed}, and names {given}")
 
 
 class Gateway(Struct, frozen=True, kw_only=True):
@@ -102,7 +108,10 @@ def create_app(
         Check("broker", lambda: _unconnected(transport), reason=lambda: transport.unready_reason),
         Check("database", lambda: reading_problem(database, gateway.tables)),
     ]
-    gateway.attach(app, Dependencies(database=database, writes=writes, command_log=command_log, settings=settings))
+    dependencies = Dependencies(
+        service=gateway.name, database=database, writes=writes, command_log=command_log, settings=settings
+    )
+    gateway.attach(app, dependencies)
     app.add_routes(gateway.routes)
     app.add_routes(command_routes)
     app.add_routes(operation_routes)

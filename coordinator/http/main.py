@@ -89,10 +89,10 @@ async def _serve(gateway: Gateway, host: str, port: int) -> None:
     try:
         with address_of(reader.setting(gateway.name)):
             await _check_reads(database, gateway)
+        app = create_app(gateway, transport=transport, database=database, command_log=command_log, settings=settings)
     except ConfigurationError:
         await close_database(database)
         raise
-    app = create_app(gateway, transport=transport, database=database, command_log=command_log, settings=settings)
     app.cleanup_ctx.append(connections)
     await serve_until_stopped(app, host, port, transport.failed)
 

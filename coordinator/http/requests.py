@@ -72,7 +72,7 @@ def read_query(request: web.Request, model: type[Q]) -> Q:
             raise RequestRefused(400, "invalid_query", f"the query parameter {name} is given twice", field=name)
         if not _DIGITS.fullmatch(text):
             raise RequestRefused(
-                400, "invalid_query", f"{name} must be a decimal integer, not {text[:40]!a}", field=name
+                400, "invalid_query", f"{name} must be a decimal integer without a sign, not {text[:40]!a}", field=name
             )
         given[name] = int(text)
     try:

@@ -1,4 +1,4 @@
-"""Commands that wait for their key: behind one that failed under the policy `park-key`.
+"""The parked commands: which keys wait behind a command that failed under the policy `park-key`, and who waits.
 
 The failed command is settled and dead-lettered. The commands behind it are kept in the lane's database, without a
 sequence and without an outcome. Once the failed one is replayed, or an operator releases its key, they are applied in

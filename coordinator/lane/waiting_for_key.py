@@ -1,4 +1,4 @@
-"""A command that has to wait behind others with its key."""
+"""The answer to a command that has to wait behind others with its key."""
 
 from coordinator.lane.basis import Basis, Fate
 from coordinator.lane.parking import Standing

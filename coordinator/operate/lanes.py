@@ -1,4 +1,4 @@
-"""Commands on one lane's database: `pause`, `resume`, `cancel`, `command`, `log prune`."""
+"""Commands on one lane's database: `pause`, `resume`, `accept-loss`, `cancel`, `command`, `log prune`."""
 
 from datetime import timedelta
 
@@ -10,6 +10,7 @@ from coordinator.operate import output
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
     CommandRefused,
+    Misused,
     json_option,
     now,
     print_fields,
@@ -214,7 +215,7 @@ def prune(lane: str, older_than: timedelta, batch_rows: int, *, dry_run: bool, f
     or backup may repeat a command: 7d is a good value.
     """
     if older_than < OLDER_THAN_MIN and not force:
-        raise CommandRefused(
+        raise Misused(
             f"--older-than {older_than} would forget commands that may still be repeated, and would then be applied "
             "again: name at least 2d (better 7d), or --force"
         )

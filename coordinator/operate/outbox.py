@@ -112,7 +112,7 @@ def discard(
     if as_json:
         print_json([_entry(lane, entry) | {"withdrawn": entry.command_id in withdrawn} for entry in entries])
     else:
-        click.echo(f"{lane}: {len(withdrawn)} of {len(entries)} are not sent any more")
+        click.echo(f"{lane}: {len(withdrawn)} of {len(entries)} are withdrawn")
     output.end_orders(refused, pending, wait_s)
 
 

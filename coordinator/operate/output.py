@@ -24,6 +24,7 @@ from coordinator.service.ids import is_uuid
 from coordinator.service.json_text import to_json
 
 EXIT_REFUSED = 1
+EXIT_USAGE = 2
 EXIT_PENDING = 3
 REASON_CHARACTERS_MAX = 500
 BY_CHARACTERS_MAX = 200
@@ -49,14 +50,22 @@ class CommandRefused(click.ClickException):
         click.echo(f"coordinator: {self.message}", err=True)
 
 
+class Misused(CommandRefused):
+    """Raised for what the operator typed: nothing was done, and the same again would do nothing either."""
+
+    exit_code = EXIT_USAGE
+
+
 def refusing(command: Callable[P, T]) -> Callable[P, T]:
-    """Turn errors that an operator can meet into one line on standard error and exit status 1."""
+    """Turn errors that an operator can meet into one line on standard error and exit status 1, or 2 for wrong usage."""
 
     @functools.wraps(command)
     def wrapped(*arguments: P.args, **options: P.kwargs) -> T:
         try:
             return command(*arguments, **options)
-        except (Unavailable, InvalidCommand) as error:
+        except InvalidCommand as error:
+            raise Misused(str(error)) from error
+        except Unavailable as error:
             raise CommandRefused(str(error)) from error
 
     return wrapped

@@ -16,6 +16,7 @@ from coordinator.operate.output import (
     EXIT_PENDING,
     EXIT_REFUSED,
     CommandRefused,
+    Misused,
     json_option,
     print_fields,
     print_json,
@@ -64,7 +65,7 @@ def send(
     printed too: exit status 0 applied; 1 rejected, failed or expired; 3 not settled yet.
     """
     if command_id is not None and is_system_id(command_id):
-        raise CommandRefused(
+        raise Misused(
             f"ids of UUID version 8, such as {command_id}, are derived by the system for commands of its own, whose "
             "place this one would take: choose another, or leave --id out"
         )
@@ -138,7 +139,7 @@ def checked(message: CommandMessage, lane: str | None) -> str:
         raise InvalidCommand(
             f"{message.type} is an order to the lane itself, and is not sent by hand: `coordinator dead` replays and "
             "discards dead letters, and lets go on what waits behind them; `coordinator outbox discard` withdraws what "
-            "was emitted; `coordinator drain` sends a marker; `coordinator pause`, `resume` and `cancel` do the rest"
+            "was emitted; `coordinator release` lets go on what waits for a key; `coordinator drain` sends a marker"
         )
     types = ", ".join(handler.command.type for service in services for handler in service.operator_handlers)
     raise InvalidCommand(f"no command type {message.type!r}: there are {types}")

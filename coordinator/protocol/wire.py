@@ -1,4 +1,4 @@
-"""The wire protocol: command messages and outcome messages as bytes and AMQP properties. docs/PROTOCOL.md describes it.
+"""The messages of the wire protocol: a command message, its parts, and its encoding. docs/PROTOCOL.md describes them.
 
 Nothing here knows an AMQP library: properties are a plain `Envelope`.
 """

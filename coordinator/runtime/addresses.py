@@ -120,7 +120,7 @@ class Address(Struct, frozen=True, kw_only=True):
             if name in ours:
                 raise ConfigurationError(f"its option {name!r} is one that the coordinator sets itself: leave it out")
             if name not in supported:
-                known = f"supported are {', '.join(supported)}" if supported else "none is"
+                known = f"supported are {', '.join(supported)}" if supported else "it takes no options"
                 raise ConfigurationError(f"its option {name!r} is not supported: {known}")
 
     def __repr__(self) -> str:

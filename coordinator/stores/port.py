@@ -9,7 +9,8 @@ A store is used by one thread. Its errors say what became of the transaction, an
     │   └── BatchRefused        for a reason that the server does not tell for certain: a time limit, a trigger's error
     ├── Conflict            the database aborted the transaction to resolve a conflict; nothing was committed
     └── StoreUnavailable    the database is away, or takes nothing, since a right, a table or space is missing; a
-                            commit may or may not have happened
+        │                   commit may or may not have happened
+        └── NotAdmitted         it answers, and refuses this user, password, database or use of a table
 
 A command is the culprit of a refusal only if its neighbours are committed without it. So an error that every batch
 would meet is StoreUnavailable, which says what to do. An error that may be either is BatchRefused: the lane finds out.

@@ -1,6 +1,7 @@
-"""Says so while a lane's thread waits too long for one answer: the thread itself is stuck in the call, and cannot.
+"""Reports answers for which a lane has waited too long. The thread that waits is stuck in the call, and cannot.
 
-It may wait for its database, its projection, or a handler of the service's. The call goes on meanwhile: if a COMMIT is
+It may be the lane's thread, which waits for its database, its projection or a handler of the service's; the outbox
+watch, which waits for the database too; or the transport, for a confirm. The call goes on meanwhile: if a COMMIT is
 given up it is not undone, and it may wait for a standby that is needed.
 """
 

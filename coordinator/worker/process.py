@@ -1,7 +1,7 @@
 """The coordinator process: one lane of one database, as its active consumer or as a standby.
 
-Three threads: this one, with signals and the health endpoint; the transport's I/O (coordinator/transports); and the
-lane.
+Three threads do the work: this one, with signals and the health endpoint; the transport's I/O
+(coordinator/transports); and the lane. Others wait: for the lane to end, and for the databases of the tasks beside it.
 """
 
 import asyncio

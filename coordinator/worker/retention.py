@@ -1,8 +1,8 @@
-"""Retention: the active process of a lane removes log entries and dead letters that are older than they must be kept.
+"""Retention: the active process of a lane removes log entries and dead letters that are older than their time.
 
 It does what an operator's commands would, beside the lane and on a connection of its own: a small transaction at a
-time, with a rest after each that is several times as long. The positions of publisher sessions stay: with a position
-goes the knowledge which numbers of its session are settled, and only an operator knows that the session is over.
+time, with a rest after each that is several times as long. The positions of publisher sessions stay:
+without its position nobody knows which numbers of a session are settled, and only an operator knows that it is over.
 """
 
 import asyncio

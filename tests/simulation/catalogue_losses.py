@@ -4,17 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from coordinator.lane import tenancy as tenancy_module
 from coordinator.lane.high_water import HighWater
 from coordinator.lane.transactions import Transactions
 from coordinator.worker.loop import LaneLoop
 from tests.simulation.mutant import RARE_SEEDS_MAX, Mutant, rewritten
-from tests.simulation.patching import Patches
-
-
-def _holder_ignored(patches: Patches) -> None:
-    patches.rewrite(tenancy_module, "_is_same", "(lease.epoch, lease.holder)", "(lease.epoch, current.holder)")
-    patches.rewrite(tenancy_module, "_check_holder", "current.holder != lease.holder", "False")
 
 
 def mutants() -> Iterator[Mutant]:
@@ -85,11 +78,5 @@ def mutants() -> Iterator[Mutant]:
         "_suspended",
         "self._keep(channel)",
         "pass",
-        RARE_SEEDS_MAX,
-    )
-    yield Mutant(
-        "epoch-is-proof-of-its-holder",
-        "who has lost the lane with a copy goes on under the epoch of whoever has it now",
-        _holder_ignored,
         RARE_SEEDS_MAX,
     )

@@ -46,6 +46,17 @@ def test_values_stand_between_single_quotes() -> None:
     assert quoted("a'b") == "'a'\\''b'"
 
 
+@pytest.mark.parametrize("under", ["", "x", "x/y"])
+def test_a_directory_that_cannot_be_had_is_named(tmp_path: Path, under: str) -> None:
+    (tmp_path / "file").write_text("")
+    directory = tmp_path / "file" / under
+    with (
+        pytest.raises(ConfigurationError, match=r"file.* cannot be the directory of a run .*: Not a directory"),
+        Workspace(directory).locked(),
+    ):
+        pass
+
+
 def test_a_second_run_on_the_same_directory_is_refused(tmp_path: Path) -> None:
     with Workspace(tmp_path).locked():
         with (

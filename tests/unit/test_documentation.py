@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings
 
 from coordinator.cli import cli
 from coordinator.dev.supervisor import DEATHS_MAX, DEATHS_WINDOW_S
-from coordinator.documents import settings as documentation
+from coordinator.documents import generated as documentation
 from coordinator.documents.asyncapi import document
 from coordinator.migrations.migrate import migrate
 from coordinator.protocol import wire
@@ -54,7 +54,7 @@ FULL = CommandMessage(
 
 @pytest.mark.parametrize("path", sorted(documentation.generated()), ids=lambda path: path.name)
 def test_generated_documentation_is_not_stale(path: Path) -> None:
-    assert path.read_text() == documentation.generated()[path], "run: python -m coordinator.documents.settings --write"
+    assert path.read_text() == documentation.generated()[path], "run: python -m coordinator.documents.generated --write"
 
 
 def test_a_stale_file_is_named_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,7 +151,7 @@ def test_tables_and_fields_fit_a_line(capsys: pytest.CaptureFixture[str]) -> Non
 )
 def test_refusals_are_one_line_that_names_the_value(arguments: tuple[str, ...], named: str) -> None:
     ran = run(*arguments)
-    assert (ran.exit_code, ran.stdout, len(ran.stderr.splitlines())) == (1, "", 1)
+    assert (ran.exit_code, ran.stdout, len(ran.stderr.splitlines())) == (2, "", 1)
     assert ran.stderr.startswith("coordinator: ")
     assert named in ran.stderr
 

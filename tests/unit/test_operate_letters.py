@@ -571,7 +571,7 @@ def test_what_is_emitted_to_nobody_is_withdrawn_and_nothing_else(world: World) -
     assert (len(gone), {each["withdrawn"] for each in gone}) == (2500, {True})
     assert [entry["entry"] for entry in world.json("outbox", "list", "users")["entries"]] == [1, 2, 3]
     ran = world.run("outbox", "discard", "users", "--entry", 2)
-    assert ran.stdout.splitlines()[-1] == "users: 1 of 1 are not sent any more"
+    assert ran.stdout.splitlines()[-1] == "users: 1 of 1 are withdrawn"
     assert "has no entry 2" in world.run("outbox", "discard", "users", "--entry", 2, expect=1).stderr
     world.is_up = False
     assert "1 not done within" in world.run("outbox", "discard", "users", "--entry", 3, "--wait", 0, expect=3).stderr

@@ -12,7 +12,7 @@ import pytest
 from coordinator.dev.servers.ports import free_port
 from coordinator.http import main
 from coordinator.registry import registry
-from coordinator.service.errors import BrokerUnavailable
+from coordinator.service.errors import BrokerUnavailable, ConfigurationError
 
 
 class Connecting:
@@ -95,3 +95,12 @@ async def test_a_broker_that_is_away_holds_it_up_only_for_a_while(
     serving = starting.begin()
     assert await asyncio.wait_for(health(starting.port), 10) == 200
     await stop(serving, starting.writes)
+
+
+async def test_a_database_of_another_kind_is_refused_by_the_settings_that_may_name_it(
+    starting: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(main, "FIRST_CONNECTION_WAIT_S", 0.05)
+    monkeypatch.setenv("USERS_READER_URL", "mongodb://127.0.0.1:9/users")
+    with pytest.raises(ConfigurationError, match=r"USERS_READER_URL, .*must name an SQL database, and names MongoDB"):
+        await starting.begin()

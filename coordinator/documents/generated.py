@@ -1,6 +1,6 @@
 """The generated parts of docs/: the settings in OPERATING.md, and asyncapi.json.
 
-`python -m coordinator.documents.settings --write` writes them; a test fails when they are stale.
+`python -m coordinator.documents.generated --write` writes them; a test fails when they are stale.
 """
 
 import re
@@ -29,7 +29,7 @@ from coordinator.runtime.settings import (
 )
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
-BEGIN: Final = "<!-- settings: made by `python -m coordinator.documents.settings --write` -->"
+BEGIN: Final = "<!-- settings: made by `python -m coordinator.documents.generated --write` -->"
 END: Final = "<!-- end of settings -->"
 
 _Groups: TypeAlias = tuple[tuple[type[BaseSettings], str], ...]
