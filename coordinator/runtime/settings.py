@@ -316,7 +316,7 @@ class GatewaySettings(BaseSettings, Limits):
     in_flight_max: int = Field(
         default=4000,
         ge=1,
-        description="Commands under way; more are answered 503. Several at once have half, or one request what is free.",
+        description="Commands under way; more are answered 503. Several at once have half, or one request all of it.",
     )
     retry_after_s: int = Field(default=1, ge=1, description="The `Retry-After` of a 503.")
     read_pool_max: int = Field(default=8, ge=1, description="Database connections of one gateway, for reads.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from coordinator.stores.lane_tables import Cancellation
+from coordinator.stores.lane_tables import Cancellation, LogEntry
 from tests.simulation.operator import Operator
 from tests.simulation.schedule import DONE, IDLE, NEVER, Act
 
@@ -126,7 +126,9 @@ class Chaos:
             return None
         command_id = reason.split()[3].rstrip(":")
         database = self.world.databases[process.lane_name]
-        return None if command_id in database.table(Cancellation) else command_id
+        # Who has lost his channel says it for a while after another consumer has settled the command.
+        is_over = command_id in database.table(Cancellation) or command_id in database.table(LogEntry)
+        return None if is_over else command_id
 
     def fall_back(self) -> None:
         for database in self.world.databases.values():
