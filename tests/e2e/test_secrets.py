@@ -219,7 +219,9 @@ def test_no_secret_is_seen_of_an_address_that_is_none(system: System, tmp_path: 
         right = urlsplit(system.environment[name])
         host = right.netloc.rpartition("@")[2]
         address = template.format(scheme=right.scheme, secret=SECRET, host=host)
-        return seen.run(*arguments, **{name: address}), seen.texts[f"{' '.join(arguments)} {name}"]
+        owners = {f"{each.upper()}_MIGRATION_URL": system.owner(each) for each in ("users", "items", "payments")}
+        given = {name: address} | (owners if "migrate" in arguments else {})
+        return seen.run(*arguments, **given), seen.texts[f"{' '.join(arguments)} {' '.join(given)}"]
 
     with ThreadPoolExecutor(3) as threads:
         ended = list(threads.map(lambda each: run(*each), runs))
