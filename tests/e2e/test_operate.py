@@ -475,7 +475,7 @@ def test_what_is_emitted_to_nobody_is_shown_and_discarded(system: System, run: R
         (1, "users.continue_purchase"),
         (2, None),
     ]
-    assert "1 of 1 are not sent" in run("outbox", "discard", lane, "--entry", 7).out
+    assert "1 of 1 are withdrawn" in run("outbox", "discard", lane, "--entry", 7).out
     gone = run("outbox", "discard", lane, "--target", "nobody", "--all", "--json").json
     assert (len(gone), {each["withdrawn"] for each in gone}) == (1201, {True})
     assert run("outbox", "list", lane, "--json").json == {"targets": [], "entries": []}
