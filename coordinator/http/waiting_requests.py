@@ -11,7 +11,7 @@ share of both that may be taken:
 | the broker's confirm for its commands (`respond-async`) | seven eighths of both | 503, before anything is issued |
 
 Each share counts all requests that wait. So courtesy waits leave room for writes, and writes leave room for reads.
-Requests of several commands have at most half of the commands among them, so that they leave room for others.
+Requests of several commands share half of the commands, so that they leave room for others; one alone may have all.
 """
 
 import asyncio
