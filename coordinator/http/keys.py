@@ -9,13 +9,30 @@ from coordinator.runtime.settings import GatewaySettings
 from coordinator.runtime.telemetry import Stages, TraceContext
 from coordinator.service.commands import Command
 
+SERVICE_NAME: Final = web.AppKey("SERVICE_NAME", str)
+SETTINGS: Final = web.AppKey("SETTINGS", GatewaySettings)
+
 
 class RequestContext:
     """Facts about one request, learnt while it is served, for the log line and the response's headers."""
 
-    __slots__ = ("arrived_s", "error", "is_repeatable", "parsed", "preferences", "stages", "statuses", "trace")
+    __slots__ = (
+        "arrived_s",
+        "error",
+        "is_repeatable",
+        "parsed",
+        "preferences",
+        "service",
+        "settings",
+        "stages",
+        "statuses",
+        "trace",
+    )
 
-    def __init__(self, trace: TraceContext, stages: Stages) -> None:
+    def __init__(self, trace: TraceContext, stages: Stages, app: web.Application) -> None:
+        # Here at hand: each look at `request.app` goes through the route and its chain of applications.
+        self.service = app[SERVICE_NAME]
+        self.settings = app[SETTINGS]
         self.arrived_s = stages.began_s
         self.trace = trace
         self.stages = stages
@@ -29,6 +46,4 @@ class RequestContext:
         self.statuses: dict[str, int] | None = None
 
 
-SERVICE_NAME: Final = web.AppKey("SERVICE_NAME", str)
-SETTINGS: Final = web.AppKey("SETTINGS", GatewaySettings)
 CONTEXT: Final = web.RequestKey("CONTEXT", RequestContext)

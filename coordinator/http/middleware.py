@@ -8,7 +8,7 @@ from aiohttp.typedefs import Handler
 
 from coordinator.client.hooks import Issued, begin_observing
 from coordinator.http.hooks import HOOKS, Exchange
-from coordinator.http.keys import CONTEXT, SERVICE_NAME, SETTINGS, RequestContext
+from coordinator.http.keys import CONTEXT, RequestContext
 from coordinator.http.problems import answer_to, problem_response
 from coordinator.http.request_log import in_flight_of
 from coordinator.http.responses import accepted_response
@@ -26,16 +26,17 @@ async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
     # aiohttp serves every request in a task, and so in a context, of its own: there is no need to unbind.
     structlog.contextvars.bind_contextvars(trace_id=trace.trace_id)
     stages, issued = begin_stages(), begin_observing()
-    context = request[CONTEXT] = RequestContext(trace, stages)
-    in_flight = in_flight_of(request.app[SERVICE_NAME])
-    in_flight.inc()
+    app = request.app
+    context = request[CONTEXT] = RequestContext(trace, stages, app)
+    in_flight = in_flight_of(context.service)
+    in_flight.number += 1
     try:
         response = await _answered(request, handler, context, issued)
-        hooks = request.app[HOOKS]
+        hooks = app[HOOKS]
         if hooks.has_on_response:
             await hooks.responding(Exchange(request, response), issued)
     finally:
-        in_flight.dec()
+        in_flight.number -= 1
     if stages.command_id is not None:
         response.headers["Command-Id"] = stages.command_id
     if stages.sequence is not None:
@@ -46,7 +47,7 @@ async def serve(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def _answered(
     request: web.Request, handler: Handler, context: RequestContext, issued: Sequence[Issued]
 ) -> web.StreamResponse:
-    settings = request.app[SETTINGS]
+    settings = context.settings
     try:
         return await handler(request)
     except CommandPending as pending:

@@ -13,8 +13,8 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 from prometheus_client import Counter, Gauge, Histogram
 
-from coordinator.http.keys import CONTEXT, SERVICE_NAME, RequestContext
-from coordinator.runtime.telemetry import Stage
+from coordinator.http.keys import CONTEXT, RequestContext
+from coordinator.runtime.telemetry import Stage, whole_us
 
 REQUESTS: Final = Counter(
     "coordinator_gateway_requests_total", "Requests answered.", ("service", "method", "route", "status")
@@ -62,7 +62,7 @@ class RequestLog(AbstractAccessLogger):
             "route": route,
             "path": request.rel_url.raw_path,
             "status": response.status,
-            "duration_ms": round(time * 1000, 3),
+            "duration_ms": whole_us(time * 1000),
             "bytes": response.body_length,
             "remote": request.remote,
         }
@@ -71,10 +71,21 @@ class RequestLog(AbstractAccessLogger):
         log.info("request", **line)
 
 
+class Serving:
+    """The requests that a service's gateway is serving; the metric is read from here."""
+
+    __slots__ = ("number",)
+
+    def __init__(self) -> None:
+        self.number = 0
+
+
 @cache
-def in_flight_of(service: str) -> Gauge:
-    """The requests that a service's gateway is serving."""
-    return IN_FLIGHT.labels(service)
+def in_flight_of(service: str) -> Serving:
+    """Of the gateway of this service."""
+    serving = Serving()
+    IN_FLIGHT.labels(service).set_function(lambda: serving.number)
+    return serving
 
 
 @cache
@@ -93,10 +104,11 @@ def _stage_seconds(service: str, stage: Stage) -> Histogram:
 
 
 def _whereabouts(request: web.BaseRequest) -> tuple[str, str, RequestContext | None]:
-    if not isinstance(request, web.Request) or CONTEXT not in request:
+    context = request.get(CONTEXT)
+    if context is None or not isinstance(request, web.Request):
         return "", UNMATCHED, None
     resource = request.match_info.route.resource
-    return request.app[SERVICE_NAME], UNMATCHED if resource is None else resource.canonical, request[CONTEXT]
+    return context.service, UNMATCHED if resource is None else resource.canonical, context
 
 
 def _of_context(context: RequestContext, service: str) -> dict[str, object]:

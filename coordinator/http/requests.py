@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from coordinator.client.writes import WriteOptions, Written
 from coordinator.http.connections import receiving
 from coordinator.http.headers import Preferences, expected_version, idempotency_key, preferences
-from coordinator.http.keys import CONTEXT, SETTINGS
+from coordinator.http.keys import CONTEXT
 from coordinator.http.problems import RequestRefused
 from coordinator.http.waiting_requests import WAITING_REQUESTS
 from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse, repeated
@@ -121,7 +121,7 @@ async def issue(
     context.is_repeatable = key is not None or given_id is not None
     # Make the id here, so that the answer can give it whatever happens to the command.
     command_id = given_id or (new_command_id() if key is None else command_id_for(command.lane(), key))
-    wait_s = granted_wait_s(context.preferences, request.app[SETTINGS].wait_s)
+    wait_s = granted_wait_s(context.preferences, context.settings.wait_s)
     options = WriteOptions(
         idempotency_key=key,
         command_id=command_id,
@@ -173,7 +173,7 @@ async def read_body(request: web.Request, types: tuple[str, ...], content: str =
         raise RequestRefused(
             415, "unsupported_content_encoding", "send the body uncompressed", field="Content-Encoding"
         )
-    settings = request.app[SETTINGS]
+    settings = request[CONTEXT].settings
     bytes_max, timeout_s = settings.body_bytes_max, settings.body_timeout_s
     if (request.content_length or 0) > bytes_max:
         raise _too_large(bytes_max)

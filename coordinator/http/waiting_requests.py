@@ -42,23 +42,30 @@ class WaitingRequests:
         self._commands_to_confirm_max = _share(7, 8, in_flight_max)
         self._in_flight_max = in_flight_max
 
-    @contextmanager
-    def for_outcome(self, wait_s: float, commands: int = 1) -> Iterator[None]:
-        """Held while a request waits this long for its commands' outcomes. Raises Overloaded if too many wait."""
+    def for_outcome(self, wait_s: float, commands: int = 1) -> "_Waits":
+        """A place for a request that waits this long for its commands' outcomes, held by `with`.
+
+        Raises Overloaded if too many wait.
+        """
         if self.number >= (self._outcomes_max if wait_s > 0 else self._confirms_max):
             raise Overloaded(f"{self.number} requests wait here already (a share of GATEWAY_CONNECTIONS_MAX)")
         if not self._has_room(wait_s, commands):
             raise Overloaded(f"{self._commands} commands are under way here already (a share of GATEWAY_IN_FLIGHT_MAX)")
-        of_several = commands if commands > 1 else 0
+        return _Waits(self, commands)
+
+    def take(self, commands: int) -> None:
+        """One more request waits, for this many commands."""
         self.number += 1
         self._commands += commands
-        self._of_several += of_several
-        try:
-            yield
-        finally:
-            self.number -= 1
-            self._commands -= commands
-            self._of_several -= of_several
+        if commands > 1:
+            self._of_several += commands
+
+    def give_back(self, commands: int) -> None:
+        """It waits no more."""
+        self.number -= 1
+        self._commands -= commands
+        if commands > 1:
+            self._of_several -= commands
 
     def _has_room(self, wait_s: float, commands: int) -> bool:
         if commands > 1:
@@ -78,6 +85,21 @@ class WaitingRequests:
             yield True
         finally:
             self.number -= 1
+
+
+class _Waits:
+    """The place of one request. A generator in its stead would cost each request three times as much."""
+
+    __slots__ = ("_commands", "_waiting")
+
+    def __init__(self, waiting: WaitingRequests, commands: int) -> None:
+        self._waiting, self._commands = waiting, commands
+
+    def __enter__(self) -> None:
+        self._waiting.take(self._commands)
+
+    def __exit__(self, *_: object) -> None:
+        self._waiting.give_back(self._commands)
 
 
 WAITING_REQUESTS: Final = web.AppKey("WAITING_REQUESTS", WaitingRequests)

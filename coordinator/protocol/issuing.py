@@ -4,6 +4,7 @@ A lane that gets messages of strangers from a broker checks them again (`decodin
 the outcome.
 """
 
+from operator import attrgetter
 from typing import Any, Final, get_args
 
 import msgspec
@@ -16,7 +17,7 @@ from coordinator.service.options import Origin
 
 _check_id, _check_type = ID.form.check, TYPE.form.check
 _ORIGINS: Final = get_args(Origin)
-_CHECKS: Final = tuple((field.attribute, field.form.check, field) for field in OPTIONS)
+_options_of = attrgetter(*(field.attribute for field in OPTIONS))
 
 
 def issuable(message: CommandMessage, *, is_new: bool = True) -> CommandMessage:
@@ -41,12 +42,11 @@ def issuable(message: CommandMessage, *, is_new: bool = True) -> CommandMessage:
     if (message.publisher is None) != (message.publisher_seq is None):
         raise InvalidCommand("publisher and publisher_seq belong together", code="invalid_header", field="publisher")
     changes: dict[str, Any] = {} if command_id == message.command_id else {ID.attribute: command_id}
-    for name, check, field in _CHECKS:
-        value = getattr(message, name)
-        if value is not None and (checked := check(value)) != value:
+    for field, value in zip(OPTIONS, _options_of(message), strict=True):
+        if value is not None and (checked := field.form.check(value)) != value:
             if checked is None and field.form.words is not None:
-                raise _invalid("invalid_header", name, field.form.words, value)
-            changes[name] = checked
+                raise _invalid("invalid_header", field.attribute, field.form.words, value)
+            changes[field.attribute] = checked
     return msgspec.structs.replace(message, **changes) if changes else message
 
 

@@ -54,6 +54,11 @@ def trace_from(traceparent: str | None) -> TraceContext:
     return TraceContext(found.group(1), _span_draws.next().hex(), found.group(3))
 
 
+def whole_us(ms: float) -> float:
+    """Milliseconds without the part below a microsecond. `round` takes three times as long."""
+    return int(ms * 1000) / 1000
+
+
 class Stages:
     """How long one request spent in each stage, in milliseconds."""
 
@@ -66,7 +71,7 @@ class Stages:
     def end(self, stage: Stage, at: float | None = None) -> None:
         """The stage ends now, or ended at a time of `time.perf_counter`; it began where the one before it ended."""
         now = time.perf_counter() if at is None else at
-        self.spent_ms[stage] = round(self.spent_ms.get(stage, 0.0) + (now - self._since) * 1000, 3)
+        self.spent_ms[stage] = whole_us(self.spent_ms.get(stage, 0.0) + (now - self._since) * 1000)
         self._since = now
 
     def end_issued(self, commands: Iterable["Stages"]) -> None:
@@ -80,8 +85,8 @@ class Stages:
             now = time.perf_counter()
             passed_ms = (now - self._since) * 1000
             publish_ms = min(max(publishes_ms), passed_ms)
-            self.spent_ms["publish"] = round(publish_ms, 3)
-            self.spent_ms["apply"] = round(passed_ms - publish_ms, 3)
+            self.spent_ms["publish"] = whole_us(publish_ms)
+            self.spent_ms["apply"] = whole_us(passed_ms - publish_ms)
             self._since = now
 
 

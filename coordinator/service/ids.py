@@ -19,13 +19,15 @@ _NOBODYS: Final = frozenset({_UUID_OF_ZEROS.decode(), "ffffffff-ffff-ffff-ffff-f
 NOBODYS_WORDS: Final = "no id of any command: it is what stands there if nobody sets an id"
 _IDEMPOTENCY_NAMESPACE: Final = "6f3a1d1e-6d0b-5f0e-9a43-0c5f0e7f2d11"
 
+_VARIANTS: Final = "89ab" * 4
+"""The first digit of the variant, by the digit that stood there."""
+
 _draws = Draws(10)
 
 
 def new_command_id() -> str:
     """A UUID of version 7 (RFC 9562, section 5.7): ids made one after the other are near each other in an index."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(_draws.next())
-    return _versioned(value, 7)
+    return _versioned((time.time_ns() // 1_000_000).to_bytes(6) + _draws.next(), "7")
 
 
 def command_id_for(lane: str, idempotency_key: str) -> str:
@@ -42,7 +44,7 @@ def command_id_for(lane: str, idempotency_key: str) -> str:
 def system_command_id(*parts: str) -> str:
     """The id of one of the system's own commands, made from these parts. The same parts always give the same id."""
     digest = hashlib.sha1("\n".join(parts).encode(), usedforsecurity=False).digest()
-    return _versioned(int.from_bytes(digest[:16]), 8)
+    return _versioned(digest[:16], "8")
 
 
 def derived_command_id(parent: str, position: int, content: bytes) -> str:
@@ -53,7 +55,7 @@ def derived_command_id(parent: str, position: int, content: bytes) -> str:
     that remembers the first command must take it for another one.
     """
     digest = hashlib.sha1(f"{parent}\n{position}\n".encode() + content, usedforsecurity=False).digest()
-    return _versioned(int.from_bytes(digest[:16]), 8)
+    return _versioned(digest[:16], "8")
 
 
 def continuation_command_id(command: str) -> str:
@@ -92,11 +94,11 @@ def is_system_id(command_id: str) -> bool:
 def _named(namespace: str, name: str) -> str:
     """A UUID of version 5 (RFC 9562, section 5.5), in a third of the time that `uuid.uuid5` takes."""
     digest = hashlib.sha1(bytes.fromhex(namespace.replace("-", "")) + name.encode(), usedforsecurity=False).digest()
-    return _versioned(int.from_bytes(digest[:16]), 5)
+    return _versioned(digest[:16], "5")
 
 
-def _versioned(value: int, version: int) -> str:
-    value = value & ~(0xF << 76) | version << 76
-    value = value & ~(0x3 << 62) | 2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+def _versioned(octets: bytes, version: str) -> str:
+    """A UUID of these 16 bytes, but for the digits of its version and its variant (RFC 9562, section 4)."""
+    digits = octets.hex()
+    variant = _VARIANTS[octets[8] >> 4]
+    return f"{digits[:8]}-{digits[8:12]}-{version}{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
