@@ -42,7 +42,7 @@ class WaitingRequests:
         self._commands_to_confirm_max = _share(7, 8, in_flight_max)
         self._in_flight_max = in_flight_max
 
-    def for_outcome(self, wait_s: float, commands: int = 1) -> "_Waits":
+    def for_outcome(self, wait_s: float, commands: int = 1) -> "_WaitForOutcome":
         """A place for a request that waits this long for its commands' outcomes, held by `with`.
 
         Raises Overloaded if too many wait.
@@ -51,7 +51,7 @@ class WaitingRequests:
             raise Overloaded(f"{self.number} requests wait here already (a share of GATEWAY_CONNECTIONS_MAX)")
         if not self._has_room(wait_s, commands):
             raise Overloaded(f"{self._commands} commands are under way here already (a share of GATEWAY_IN_FLIGHT_MAX)")
-        return _Waits(self, commands)
+        return _WaitForOutcome(self, commands)
 
     def take(self, commands: int) -> None:
         """One more request waits, for this many commands."""
@@ -87,7 +87,7 @@ class WaitingRequests:
             self.number -= 1
 
 
-class _Waits:
+class _WaitForOutcome:
     """The place of one request. A generator in its stead would cost each request three times as much."""
 
     __slots__ = ("_commands", "_waiting")
