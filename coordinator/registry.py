@@ -1,4 +1,4 @@
-"""Which services there are, and which gateways: named by whoever runs a process, and imported when asked for.
+"""Which services there are, and which gateways: named by the user who starts a process, and imported when asked for.
 
 An application is named as `module:NAME`, by the option `--app` or the setting COORDINATOR_APP. Without one, it is what
 installed packages name as entry points of three groups, each `NAME = "module:ATTRIBUTE"`:

@@ -178,7 +178,7 @@ async def take_stripe_event(request: web.Request) -> web.Response:
     except CommandPending:
         pass
     except (InvalidCommand, CommandRejected, CommandFailed) as error:
-        # Repeated it would be refused again: it is for whoever reads the log, and not for Stripe.
+        # Repeated it would be refused again: it is for the reader of the log, and not for Stripe.
         log.warning("event_refused", event_id=event.id, type=event.type, code=error.code, reason=str(error))
     return web.Response()
 

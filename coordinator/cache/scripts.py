@@ -77,7 +77,7 @@ return {1, now, (found and string.match(found, '^%x+') ~= here) and 1 or 0}
 """
 )
 """(lease; generation, deadline in ms, the lane's sequence) -> whether it is claimed, the time in ms, whether the lease
-before is one of another server. Whatever lease was alive here is over."""
+before is one of another server. Any lease that was alive here is over."""
 
 REFRESH: Final = (
     _COMMON

@@ -74,7 +74,7 @@ async def execute(
     arguments = encoded(command) if command is options.parsed else validated(command)[1]
     lane = command.lane()
     if options.command_id is not None:
-        # As whoever carries it spells it.
+        # The transport spells it so, too.
         command_id = options.command_id.lower()
     elif options.idempotency_key is not None:
         command_id = command_id_for(lane, options.idempotency_key)

@@ -178,7 +178,7 @@ class Attempts:
         except Exception as error:  # noqa: BLE001  # a defect of the handler's; another release may do better
             trace = storable_end(traceback.format_exc(), _TRACEBACK_CHARACTERS_MAX)
             log.error("effect_handler_error", type=effect.type, key=call.key, exception=trace)
-            # The reason comes to the lane, and may be shown to whoever asked for the call.
+            # The reason comes to the lane, and may be shown to the client that asked for the call.
             return EffectRetry(f"a defect of its handler ({type(error).__name__})", may_have_happened=True)
         else:
             is_answered = True
@@ -204,7 +204,7 @@ class Attempts:
             try:
                 async with asyncio.timeout(self._settings.call_timeout_s):
                     known = await handler.look_up(effect, _call(key, attempted))
-            except Exception as error:  # noqa: BLE001  # whatever it is, it is no answer
+            except Exception as error:  # noqa: BLE001  # any of them is no answer
                 longer_s = self._settings.give_up_after_s * _LOOK_UP_SHARE
                 if self._clock() < self._over_at_s(attempted) + longer_s:
                     delay_s = min(self._delay_s(attempted.calls, None), longer_s / _LOOK_UPS)

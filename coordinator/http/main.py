@@ -30,7 +30,7 @@ from coordinator.stores.kinds import Database
 from coordinator.transports.open import open_transport
 
 FIRST_CONNECTION_WAIT_S: Final = 3.0
-"""How long a gateway waits for the broker before it listens: whoever finds the port open finds writes taken, too.
+"""How long a gateway waits for the broker before it listens: a client that finds the port open finds writes taken, too.
 
 It listens then in any case. What it can say of a broker that is away, and what it can read meanwhile, is of use.
 """

@@ -49,7 +49,7 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
 
 
 def _allow_lane(dialect: Dialect, connection: Connection, service: Service, lane: Address) -> None:
-    """Where whoever migrates may give no rights, somebody else has: the lane looks at its start."""
+    """A role that may not grant rights leaves that to another one: the lane checks its rights when it starts."""
     try:
         dialect.allow(connection, lane, lane.database, writes=True)
         connection.commit()

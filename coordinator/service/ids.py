@@ -81,7 +81,7 @@ def is_uuid(text: str) -> bool:
 def is_nobodys_id(command_id: str) -> bool:
     """Whether it is the UUID of zeros or that of ones (RFC 9562, 5.9 and 5.10), which stand for no id at all.
 
-    Whoever forgets to set an id sends one of them, so two such commands are not the same one.
+    A client that forgets to set an id sends one of them, so two such commands are not the same one.
     """
     return command_id in _NOBODYS
 

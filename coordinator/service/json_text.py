@@ -1,7 +1,7 @@
 """JSON text with every time written alike: UTC, six digits of a second, `Z`.
 
-msgspec leaves out a fraction that is zero, so one time in a thousand had another form: whoever compares times as text,
-or reads them with a fixed format, met it in production first.
+msgspec leaves out a fraction that is zero, so one time in a thousand had another form: a program that compares times as
+text, or reads them with a fixed format, met it in production first.
 """
 
 from datetime import UTC, datetime

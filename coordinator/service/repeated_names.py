@@ -55,7 +55,7 @@ def _sought(text: bytes) -> str | None:
     except _Repeated as found:
         return str(found)
     except (ValueError, RecursionError):
-        # It is not JSON, and whoever reads it next says so.
+        # It is not JSON, and its next reader says so.
         return None
     return None
 

@@ -301,7 +301,7 @@ class Saga(Generic[S]):
 
 def saga_steps(metadata: "MetaData") -> "Table":
     """The table of the steps, in the metadata of a service that owns sagas."""
-    # Whoever declares tables has loaded SQLAlchemy.
+    # A module that declares tables has loaded SQLAlchemy.
     from sqlalchemy import BigInteger, Column, DateTime, Index, String, Table  # noqa: PLC0415
     from sqlalchemy.dialects.mysql import DATETIME  # noqa: PLC0415
 

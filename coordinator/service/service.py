@@ -14,7 +14,7 @@ from coordinator.service.unit_of_work import Handler
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
 else:
-    # Whoever declares tables loads SQLAlchemy, and the command line alone does not.
+    # A module that declares tables loads SQLAlchemy, and the command line alone does not.
     MetaData = Any
 
 

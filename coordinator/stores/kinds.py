@@ -68,7 +68,7 @@ def kind_of(address: Address) -> Kind:
 
 
 def lack_of(error: Exception) -> Lack | None:
-    """What a reader's error says that is lacking, whatever the kind; None: it says something else."""
+    """The right or table that a reader lacks, by its error, on any kind; None: the error says something else."""
     lacks = (kind.lack(error) for kind in _used.values() if isinstance(error, kind.errors))
     return next((lack for lack in lacks if lack is not None), None)
 

@@ -249,6 +249,6 @@ def _code(given_up: GivenUp) -> str:
 
 
 def _message(given_up: GivenUp) -> str:
-    """For whoever reads the payment. The reason, which may be a transport's text, is in the worker's log."""
+    """For the reader of the payment. The reason, which may be a transport's text, is in the worker's log."""
     doubt = "it may have had its effect" if given_up.may_have_happened else "it had no effect"
     return f"the call was given up after attempt {given_up.attempts}, and {doubt}"

@@ -1,7 +1,7 @@
 """Accounts whose addresses are one address: `python -m shared.users.collisions`.
 
 Earlier releases kept addresses in other forms, and took characters that cannot be seen. Such rows can be read and
-changed as ever. This lists them, for a person to decide: an address belongs to whoever reads the mail.
+changed as ever. This lists them, for a person to decide: an address belongs to the person who reads the mail.
 """
 
 import asyncio

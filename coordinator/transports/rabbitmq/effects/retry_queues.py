@@ -1,9 +1,9 @@
 """The queues where effects wait for their next attempt: durable, one for each wait; the workers keep the time.
 
-They have no time to live and no dead-letter exchange. RabbitMQ would publish the messages that it takes out of a queue
-as the system's, whoever put them in. And a stranger can end that part of RabbitMQ 3.10 with one malformed header, in
-any queue. Instead each worker holds the first deliveries unacknowledged until they are due (returning.py). Within one
-queue all effects wait equally long, so that the first is the first that is due.
+They have no time to live and no dead-letter exchange. RabbitMQ would publish the messages that it takes out of a
+queue as the system's, even if a stranger put them in. And a stranger can end that part of RabbitMQ 3.10 with one
+malformed header, in any queue. Instead each worker holds the first deliveries unacknowledged until they are due
+(returning.py). Within one queue all effects wait equally long, so that the first is the first that is due.
 
 A longer pause is made of several: RabbitMQ closes a channel whose deliveries are unacknowledged for 30 minutes.
 """
