@@ -176,6 +176,38 @@ def test_a_strangers_account_can_publish_to_writes_and_nothing_else(system: Syst
     assert operate(system, urls["operator"], "dead", "list", "payments") == []
 
 
+def test_an_operators_account_asks_about_queues_and_takes_nothing_of_them(system: System, urls: dict[str, str]) -> None:
+    """On a broker that answers only those who have a right on the queue, too."""
+    system.prepare("payments")
+    system.start_coordinator("payments", AMQP_URL=urls["lane"])
+    keys = ("payments", effects_key("payments"))
+    queues = [name(key) for key in keys for name in (queue_name, dead_queue_name)]
+    attempts: list[Callable[[Any, str], object]] = [
+        lambda channel, queue: channel.basic_get(queue),
+        lambda channel, queue: channel.basic_consume(queue, print),
+        lambda channel, queue: channel.queue_purge(queue),
+        lambda channel, queue: channel.queue_delete(queue),
+        lambda channel, queue: publish(channel, "", queue),
+        lambda channel, queue: publish(channel, DEAD_EXCHANGE, queue),
+        *(
+            lambda channel, queue, exchange=exchange, action=action: getattr(channel, action)(
+                queue, exchange, "payments"
+            )
+            for exchange in (WRITES_EXCHANGE, SYSTEM_EXCHANGE, DEAD_EXCHANGE)
+            for action in ("queue_bind", "queue_unbind")
+        ),
+    ]
+    with pika.BlockingConnection(pika.URLParameters(urls["operator"])) as connection:
+        for queue in queues:
+            assert connection.channel().queue_declare(queue, passive=True).method.message_count == 0
+            for number, attempt in enumerate(attempts):
+                channel = connection.channel()
+                channel.confirm_delivery()
+                with pytest.raises(ChannelClosedByBroker) as refused:
+                    attempt(channel, queue)
+                assert refused.value.reply_code == ACCESS_REFUSED, (queue, number, refused.value)
+
+
 def test_a_stranger_is_told_his_outcomes_whatever_addresses_others_write(system: System, urls: dict[str, str]) -> None:
     """An address that the broker cannot decode, or of somebody who has gone, ends no connection of ours."""
     system.prepare("users")
