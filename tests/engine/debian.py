@@ -56,9 +56,11 @@ def make_root(folder: Path, commands: Commands) -> None:
         commands.run(["apt-get", "update", "-qq"])
         commands.run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", "debootstrap"])
     commands.say(f"making a root of Debian {SUITE}; the output is in {commands.log_path}")
-    shutil.rmtree(folder, ignore_errors=True)
+    remove(folder, commands)
+    # Its mounts are its own: if they were this machine's, one that somebody looks into at its end would stay.
+    contained = ("unshare", "--mount", "--propagation", "private", "debootstrap")
     commands.run(
-        ["debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, folder, *_mirror()], _environment()
+        [*contained, "--variant=minbase", "--include=ca-certificates", SUITE, folder, *_mirror()], _environment()
     )
     # Installed packages start nothing in there.
     policy = folder / "usr/sbin/policy-rc.d"
@@ -72,6 +74,11 @@ def make_root(folder: Path, commands: Commands) -> None:
     shutil.copytree(Path("/") / _CERTIFICATES, folder / _CERTIFICATES, dirs_exist_ok=True)
     chroot(folder, commands, "update-ca-certificates")
     (folder / ".made").touch()
+
+
+def remove(folder: Path, commands: Commands) -> None:
+    """Remove a root, and nothing that is mounted in it."""
+    commands.run(["rm", "--recursive", "--force", "--one-file-system", folder])
 
 
 def chroot(folder: Path, commands: Commands, *argv: str) -> None:

@@ -77,7 +77,8 @@ def _build_stand_ins(images: list[str], environment: Mapping[str, str], folder: 
     base = folder / "root"
     make_root(base, commands)
     if _label(environment, _BASE) is None:
-        archive = subprocess.Popen(["tar", "--create", "--directory", base, "."], stdout=subprocess.PIPE)
+        tar = ["tar", "--create", "--one-file-system", "--directory", str(base), "."]
+        archive = subprocess.Popen(tar, stdout=subprocess.PIPE)
         subprocess.run(["docker", "import", "-", _BASE], stdin=archive.stdout, env=environment, check=True)
         if archive.wait() != 0:
             raise ConfigurationError(f"tar cannot read {base}")

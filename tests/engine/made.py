@@ -11,7 +11,8 @@ from typing import Final
 
 from coordinator.dev.servers.process import Process
 from coordinator.service.errors import ConfigurationError
-from tests.engine.debian import Commands, chroot, make_root
+from tests.engine.debian import Commands, chroot, make_root, remove
+from tests.engine.network import network_as_before
 from tests.support.system import wait_until
 
 _PACKAGES: Final = ("docker.io", "docker-cli", "docker-compose", "docker-buildx", "iptables")
@@ -54,8 +55,8 @@ def made_engine(folder: Path, commands: Commands) -> Iterator[Mapping[str, str]]
     if not (root / ".engine").exists():
         base = folder / "root"
         make_root(base, commands)
-        shutil.rmtree(root, ignore_errors=True)
-        commands.run(["cp", "--archive", base, root])
+        remove(root, commands)
+        commands.run(["cp", "--archive", "--one-file-system", base, root])
         chroot(root, commands, "apt-get", "update", "-qq")
         commands.say(f"installing {' '.join(_PACKAGES)} there")
         chroot(root, commands, "apt-get", "install", "--no-install-recommends", "-qq", "-y", *_PACKAGES)
@@ -68,6 +69,12 @@ def made_engine(folder: Path, commands: Commands) -> Iterator[Mapping[str, str]]
         # Its published ports are on our loopback, also where testcontainers takes this machine for a container.
         "TESTCONTAINERS_HOST_OVERRIDE": "127.0.0.1",
     }
+    with network_as_before(root), _dockerd(root, folder, environment):
+        yield environment
+
+
+@contextmanager
+def _dockerd(root: Path, folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
     daemon = Process(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", _START, "sh", root, folder],
         log_path=folder / "dockerd.log",
@@ -79,7 +86,7 @@ def made_engine(folder: Path, commands: Commands) -> Iterator[Mapping[str, str]]
         wait_until(lambda: not daemon.alive or _answers(environment), "dockerd answers", daemon, _START_TIMEOUT_S)
         if not daemon.alive:
             raise ConfigurationError(f"dockerd does not run on this machine: {daemon.status}\n{daemon.log_tail()}")
-        yield environment
+        yield
     finally:
         # It stops its containers; their volumes and images stay.
         daemon.stop(signal.SIGTERM, _STOP_TIMEOUT_S)

@@ -8,6 +8,7 @@ import pytest
 from coordinator.service.errors import ConfigurationError
 from tests.engine import __main__ as engine
 from tests.engine import images
+from tests.engine.network import what_removes_the_new
 
 STAND_INS = Path(engine.__file__).parent / "stand_ins"
 
@@ -56,3 +57,50 @@ def test_every_image_has_a_stand_in() -> None:
     wanted = images.wanted_images()
     assert {"python:3.13-slim", "postgres:17"} <= set(wanted)
     assert {image.partition(":")[0] for image in wanted} <= set(targets)
+
+
+BEFORE = """\
+*filter
+:INPUT ACCEPT [7:420]
+:FORWARD ACCEPT [0:0]
+:MINE - [0:0]
+-A INPUT -j MINE
+COMMIT
+"""
+AFTER = """\
+*filter
+:INPUT ACCEPT [9:540]
+:FORWARD DROP [0:0]
+:DOCKER - [0:0]
+:DOCKER-USER - [0:0]
+:MINE - [0:0]
+-A INPUT -j MINE
+-A FORWARD -j DOCKER-USER
+-A FORWARD -o docker0 -j DOCKER
+-A DOCKER-USER -j DOCKER
+COMMIT
+*nat
+:PREROUTING ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+COMMIT
+"""
+
+
+def test_of_the_rules_of_a_network_only_what_is_new_is_removed() -> None:
+    """Rules before chains, since a chain that a rule names cannot be removed."""
+    assert what_removes_the_new(BEFORE, BEFORE) == "*filter\nCOMMIT\n"
+    assert what_removes_the_new(BEFORE, AFTER).splitlines() == [
+        "*filter",
+        ":FORWARD ACCEPT [0:0]",
+        "-D FORWARD -j DOCKER-USER",
+        "-D FORWARD -o docker0 -j DOCKER",
+        "-F DOCKER",
+        "-F DOCKER-USER",
+        "-X DOCKER",
+        "-X DOCKER-USER",
+        "COMMIT",
+        "*nat",
+        "-D POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
+        "COMMIT",
+    ]
