@@ -68,7 +68,7 @@ test-current: export COMMAND := $(COMMAND)
 test-current: $(STAMP) ## COMMAND on current servers, in a chroot, as root (RELEASE=trixie|sid COMMAND='make test')
 	@exec $(BIN)/python -m tests.current $(RELEASE) "$$COMMAND"
 
-# WITHOUT_ENGINE=allow: no failure where there is no engine and none can be made. ENGINE_DIRECTORY: where one is made.
+# WITHOUT_ENGINE=allow: no failure on a machine that lets nobody make an engine. ENGINE_DIRECTORY: where one is made.
 test-compose: $(STAMP) ## compose.yaml and the tests' containers on a real Docker engine, made here if there is none
 	@$(BIN)/python -m tests.engine $(BIN)/pytest tests/compose $(PYTEST_ARGS)
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from coordinator.dev.install import Installation, NeededProgram
 from coordinator.dev.servers.process import descendants
 from coordinator.service.errors import ConfigurationError
+from tests.support.machine import NotPossibleHere, require_mounts
 
 CHECKOUT = Path(__file__).parents[2]
 _SCRIPTS = Path(__file__).parent
@@ -54,10 +55,9 @@ class Chroot:
     def run(self, command: str) -> int:
         """The status of a command of the shell's in a copy of this checkout. It gets our standard output.
 
-        Raises ConfigurationError that says why there can be no chroot here.
+        Raises NotPossibleHere on a machine that lets nobody make one, and ConfigurationError if it fails.
         """
-        if os.geteuid() != 0:
-            raise ConfigurationError("a chroot can only be made and entered by root: run it as root, or with sudo")
+        require_mounts()
         self.root.parent.mkdir(parents=True, exist_ok=True)
         with _alone(self.root.with_suffix(".lock")):
             self._make()
@@ -169,14 +169,14 @@ def _contained(script: str, *arguments: str | Path) -> list[str]:
 def _mirror() -> str:
     """The mirror of Debian that this machine's apt uses."""
     if shutil.which("apt-get") is None:
-        raise ConfigurationError("a chroot is made with apt's mirror of Debian, and this machine has no apt")
+        raise NotPossibleHere("a chroot is made with apt's mirror of Debian, and this machine has no apt")
     listed = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)"], check=True, capture_output=True, text=True
     )
     for address in listed.stdout.split():
         if urlsplit(address).path.rstrip("/").endswith("/debian"):
             return address
-    raise ConfigurationError("a chroot is made with apt's mirror of Debian, and apt's sources here name none")
+    raise NotPossibleHere("a chroot is made with apt's mirror of Debian, and apt's sources here name none")
 
 
 def _paths_of_pip() -> list[Path]:

@@ -1,7 +1,7 @@
 """`python -m tests.engine COMMAND…` runs a command where `docker compose` works, and all images are there.
 
-Where no engine answers, one is made and stopped again. Where none can be made that is a failure, unless
-WITHOUT_ENGINE=allow is set.
+Where no engine answers, one is made and stopped again. On a machine that does not let us make one that is a failure,
+unless WITHOUT_ENGINE=allow is set.
 """
 
 import os
@@ -17,6 +17,7 @@ from coordinator.service.errors import ConfigurationError
 from tests.engine.debian import Commands
 from tests.engine.images import provide_images
 from tests.engine.made import made_engine
+from tests.support.machine import NotPossibleHere
 
 _NO_ENGINE: Final = 3
 
@@ -30,8 +31,11 @@ def main(command: list[str]) -> int:
     with ExitStack() as stack:
         try:
             environment = stack.enter_context(_engine(folder, commands))
-        except ConfigurationError as error:
+        except NotPossibleHere as error:
             return _without(error)
+        except ConfigurationError as error:
+            _say(f"the engine could not be made: {error}")
+            return 1
         try:
             if provide_images(environment, folder, commands):
                 # Testcontainers' watchdog is one more image.
@@ -42,12 +46,11 @@ def main(command: list[str]) -> int:
         return subprocess.run(command, env=environment, check=False).returncode
 
 
-def _without(error: ConfigurationError) -> int:
-    _say(f"nothing is tested in containers: {error}")
+def _without(error: NotPossibleHere) -> int:
     if os.environ.get("WITHOUT_ENGINE") == "allow":
-        _say("WITHOUT_ENGINE=allow says that this is no failure")
+        _say(f"skipped, as WITHOUT_ENGINE=allow says, since no engine can be made: {error}")
         return 0
-    _say("set WITHOUT_ENGINE=allow where that is to be no failure")
+    _say(f"no engine can be made: {error}; set WITHOUT_ENGINE=allow where that is to be no failure")
     return _NO_ENGINE
 
 

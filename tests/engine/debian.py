@@ -9,6 +9,7 @@ from typing import Final
 
 from coordinator.dev.servers.process import tail
 from coordinator.service.errors import ConfigurationError
+from tests.support.machine import NotPossibleHere, require_mounts
 
 SUITE: Final = "trixie"
 _CERTIFICATES: Final = Path("usr/local/share/ca-certificates")
@@ -45,14 +46,16 @@ class Commands:
 
 
 def make_root(folder: Path, commands: Commands) -> None:
-    """Make it, unless it is there already. Raises ConfigurationError where this machine cannot."""
+    """Make it, unless it is there already.
+
+    Raises NotPossibleHere on a machine that does not let us, and ConfigurationError if it fails.
+    """
     if (folder / ".made").exists():
         return
-    if os.geteuid() != 0:
-        raise ConfigurationError("a Debian root can be made by root only")
+    require_mounts()
     if shutil.which("debootstrap") is None:
         if shutil.which("apt-get") is None:
-            raise ConfigurationError("a Debian root is made by debootstrap, which is not installed")
+            raise NotPossibleHere("a Debian root is made by debootstrap, which is not installed")
         commands.run(["apt-get", "update", "-qq"])
         commands.run(["apt-get", "install", "-qq", "-y", "--no-install-recommends", "debootstrap"])
     commands.say(f"making a root of Debian {SUITE}; the output is in {commands.log_path}")

@@ -13,6 +13,7 @@ from coordinator.dev.servers.process import Process
 from coordinator.service.errors import ConfigurationError
 from tests.engine.debian import Commands, chroot, make_root, remove
 from tests.engine.network import network_as_before
+from tests.support.machine import require, require_mounts, require_networks
 from tests.support.system import wait_until
 
 _PACKAGES: Final = ("docker.io", "docker-cli", "docker-compose", "docker-buildx", "iptables")
@@ -47,10 +48,10 @@ exec /usr/sbin/dockerd --data-root "$folder/data" --exec-root "$folder/exec" --h
 def made_engine(folder: Path, commands: Commands) -> Iterator[Mapping[str, str]]:
     """Make it in the folder if it is not there, run it, and yield the environment in which `docker` reaches it.
 
-    Raises ConfigurationError where this machine cannot have one.
+    Raises NotPossibleHere on a machine that does not let us, and ConfigurationError if it fails.
     """
-    if os.geteuid() != 0:
-        raise ConfigurationError("Docker's engine answers nowhere, and one can be made by root only")
+    require_mounts()
+    require_networks()
     root = folder / "root-engine"
     if not (root / ".engine").exists():
         base = folder / "root"
@@ -61,6 +62,7 @@ def made_engine(folder: Path, commands: Commands) -> Iterator[Mapping[str, str]]
         commands.say(f"installing {' '.join(_PACKAGES)} there")
         chroot(root, commands, "apt-get", "install", "--no-install-recommends", "-qq", "-y", *_PACKAGES)
         (root / ".engine").touch()
+    require(["unshare", "--net", "chroot", root, "iptables", "--table", "nat", "--list"], "there is no NAT")
     shutil.copy(Path("/etc/resolv.conf"), root / "etc/resolv.conf")
     environment = dict(os.environ) | {
         "PATH": f"{_write_programs(root, folder / 'bin')}:{os.environ['PATH']}",

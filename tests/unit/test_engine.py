@@ -9,12 +9,17 @@ from coordinator.service.errors import ConfigurationError
 from tests.engine import __main__ as engine
 from tests.engine import images
 from tests.engine.network import what_removes_the_new
+from tests.support.machine import NotPossibleHere
 
 STAND_INS = Path(engine.__file__).parent / "stand_ins"
 
 
 def refuse(*_: object) -> None:
-    raise ConfigurationError("no rights to make it")
+    raise NotPossibleHere("no rights to make it")
+
+
+def fail(*_: object) -> None:
+    raise ConfigurationError("a package is missing")
 
 
 @pytest.fixture
@@ -38,7 +43,17 @@ def test_only_a_setting_lets_them_be_left_out_and_that_is_said(
 ) -> None:
     monkeypatch.setenv("WITHOUT_ENGINE", "allow")
     assert engine.main(["touch", str(without_engine)]) == 0
-    assert "nothing is tested in containers" in capsys.readouterr().out
+    assert re.findall("^engine: skipped.*no rights to make it$", capsys.readouterr().out, re.MULTILINE)
+    assert not without_engine.exists()
+
+
+def test_an_engine_that_could_be_had_and_is_not_is_a_failure_in_any_case(
+    without_engine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WITHOUT_ENGINE", "allow")
+    monkeypatch.setattr(engine, "made_engine", fail)
+    assert engine.main(["touch", str(without_engine)]) == 1
+    assert "a package is missing" in capsys.readouterr().out
     assert not without_engine.exists()
 
 
@@ -47,7 +62,7 @@ def test_an_image_that_cannot_be_had_is_a_failure_in_any_case(
 ) -> None:
     monkeypatch.setenv("WITHOUT_ENGINE", "allow")
     monkeypatch.setattr(engine, "engine_answers", lambda: True)
-    monkeypatch.setattr(engine, "provide_images", refuse)
+    monkeypatch.setattr(engine, "provide_images", fail)
     assert engine.main(["touch", str(without_engine)]) == 1
     assert not without_engine.exists()
 
