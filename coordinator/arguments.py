@@ -1,10 +1,61 @@
-"""Arguments of the command line that name an application, or its parts: looked up when a command is run."""
+"""Arguments of the command line: names of an application and its parts, and texts and numbers with their limits.
 
+Every argument has one of these types, of click's choices, or a function that reads it whole.
+"""
+
+import re
 from collections.abc import Callable, Sequence
 
 import click
 
 from coordinator.registry import registry, use
+from coordinator.runtime.settings import SECONDS_MAX
+from coordinator.service.commands import INTEGER_MAX
+
+_SHOWN_CHARACTERS = 40
+_WHOLE = re.compile(r"-?[0-9]{1,16}")
+_DECIMAL = re.compile(r"[0-9]{1,16}(\.[0-9]{0,16})?")
+
+
+class Text(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on
+    """A text that can be sent and kept: bytes of a command line that are no UTF-8 are refused."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{value!r} is not UTF-8.", param, ctx)
+        return value
+
+
+class Whole(click.IntRange):
+    """A whole number in digits of ASCII; at most what every reader of JSON, and every database, has exactly."""
+
+    def __init__(self, smallest: int, largest: int = INTEGER_MAX) -> None:
+        super().__init__(smallest, largest)
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, str) and _WHOLE.fullmatch(value) is None:
+            self.fail(f"{_shortened(value)} is not a whole number from {self.min} to {self.max}.", param, ctx)
+        return int(super().convert(value, param, ctx))
+
+
+class Seconds(click.FloatRange):
+    """A time: finite, and no longer than a setting may have."""
+
+    def __init__(self, smallest: float, largest: float = SECONDS_MAX) -> None:
+        super().__init__(smallest, largest)
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, str) and _DECIMAL.fullmatch(value) is None:
+            self.fail(f"{_shortened(value)} is not a number of seconds, such as 2.5.", param, ctx)
+        return float(super().convert(value, param, ctx))
+
+
+def _shortened(value: str) -> str:
+    return repr(value if len(value) <= _SHOWN_CHARACTERS else f"{value[:_SHOWN_CHARACTERS]}…")
 
 
 class Named(click.ParamType):  # type: ignore[type-arg]  # generic from 8.4 on
@@ -31,8 +82,10 @@ def _use(_ctx: click.Context, _param: click.Parameter, app: str | None) -> None:
         use(app)
 
 
+TEXT = Text()
 APP = click.option(
     "--app",
+    type=TEXT,
     metavar="MODULE:NAME",
     expose_value=False,
     is_eager=True,

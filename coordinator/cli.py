@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from coordinator.arguments import APP, CALLING_SERVICE, GATEWAY, LANE
+from coordinator.arguments import APP, CALLING_SERVICE, GATEWAY, LANE, TEXT, Whole
 from coordinator.dev.cli import dev
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
@@ -44,7 +44,7 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("lane", type=LANE)
-@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
+@click.option("--metrics-port", type=Whole(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
 def run(lane: str, metrics_port: int | None) -> None:
     """Apply the commands of LANE. Started more than once, the others stand by."""
     from coordinator.worker.process import run as run_lane
@@ -55,7 +55,7 @@ def run(lane: str, metrics_port: int | None) -> None:
 
 @cli.command()
 @click.argument("service", type=CALLING_SERVICE)
-@click.option("--metrics-port", type=click.IntRange(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
+@click.option("--metrics-port", type=Whole(1, 65535), help="Serve /healthz, /readyz and /metrics there.")
 def effects(service: str, metrics_port: int | None) -> None:
     """Make the calls to the outside that SERVICE's lane asks for. Started more than once, all of them work."""
     from coordinator.effects.process import run as run_effects
@@ -81,6 +81,7 @@ def migrate(lanes: tuple[str, ...]) -> None:
 @click.argument("service", type=GATEWAY)
 @click.option(
     "--host",
+    type=TEXT,
     default="127.0.0.1",
     show_default=True,
     envvar="GATEWAY_HOST",
@@ -90,7 +91,7 @@ def migrate(lanes: tuple[str, ...]) -> None:
 @click.option(
     "--port",
     default=8081,
-    type=click.IntRange(0, 65535),
+    type=Whole(0, 65535),
     show_default=True,
     envvar="GATEWAY_PORT",
     show_envvar=True,

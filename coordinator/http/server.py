@@ -51,9 +51,11 @@ async def serve_until_stopped(
         site = web.TCPSite(runner, host, port, backlog=backlog_of(app[SETTINGS].connections_max))
         try:
             await site.start()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            # The second: a name of a host that has no form in ASCII.
+            reason = (isinstance(error, OSError) and error.strerror) or error
             raise ConfigurationError(
-                f"cannot listen on port {port} of {host}: {error.strerror or error};"
+                f"cannot listen on port {port} of {host!r}: {reason};"
                 " choose another with --port or GATEWAY_PORT, or stop what uses it"
             ) from None
         spare_the_long_lived()

@@ -12,6 +12,7 @@ import click
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from coordinator.arguments import Seconds, Whole
 from coordinator.lane.control import DiscardLetter, Replayed, ReplayLetter
 from coordinator.operate import output
 from coordinator.operate.giving_orders import OrderAnswer, give
@@ -52,7 +53,7 @@ ARGUMENTS_BYTES_MAX = BODY_BYTES_MAX - 4096
 _DISCARDED_AT_ONCE = 100
 
 wait_option = click.option(
-    "--wait", "wait_s", type=click.FloatRange(0), default=30.0, show_default=True, help="Seconds to wait for the lane."
+    "--wait", "wait_s", type=Seconds(0), default=30.0, show_default=True, help="Seconds to wait for the lane."
 )
 
 
@@ -68,8 +69,8 @@ def dead() -> None:
 @click.argument("sources", nargs=-1, metavar="[LANE]...", type=SOURCE)
 @filtering
 @click.option("--command", "command_id", type=output.command_id, help="Only those of this command.")
-@click.option("--limit", type=click.IntRange(1, 100_000), default=100, show_default=True, help="Letters of each LANE.")
-@click.option("--after", type=click.IntRange(0), default=0, help="Only with a higher number, of one LANE.")
+@click.option("--limit", type=Whole(1, 100_000), default=100, show_default=True, help="Letters of each LANE.")
+@click.option("--after", type=Whole(0), default=0, help="Only with a higher number, of one LANE.")
 @json_option
 @refusing
 def list_dead(

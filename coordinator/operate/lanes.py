@@ -5,7 +5,7 @@ from datetime import timedelta
 import click
 import msgspec
 
-from coordinator.arguments import LANE
+from coordinator.arguments import LANE, Whole
 from coordinator.operate import output
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
@@ -61,9 +61,7 @@ def resume(lane: str, *, as_json: bool) -> None:
 
 @click.command("accept-loss")
 @click.argument("lane", type=LANE)
-@click.option(
-    "--at", "sequence", required=True, type=click.IntRange(0), help="The sequence with which its database ends."
-)
+@click.option("--at", "sequence", required=True, type=Whole(0), help="The sequence with which its database ends.")
 @json_option
 @refusing
 def accept_loss(lane: str, sequence: int, *, as_json: bool) -> None:
@@ -197,7 +195,7 @@ def log_group() -> None:
 @log_group.command()
 @click.argument("lane", type=LANE)
 @click.option("--older-than", required=True, type=output.duration, help="Such as 7d. Under 2d it needs --force.")
-@click.option("--batch-rows", type=click.IntRange(1, 10_000), default=BATCH_ROWS, show_default=True)
+@click.option("--batch-rows", type=Whole(1, 10_000), default=BATCH_ROWS, show_default=True)
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @click.option("--force", is_flag=True)
 @json_option

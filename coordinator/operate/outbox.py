@@ -5,7 +5,7 @@ import sys
 import click
 import msgspec
 
-from coordinator.arguments import LANE
+from coordinator.arguments import LANE, TEXT, Whole
 from coordinator.lane.control import WITHDRAWN_MAX, WithdrawEmitted, Withdrawn
 from coordinator.operate import output
 from coordinator.operate.dead import wait_option
@@ -37,9 +37,9 @@ def outbox() -> None:
 
 @outbox.command("list")
 @click.argument("lanes", nargs=-1, type=LANE)
-@click.option("--target", help="Only entries for this lane, or these effects, such as effects.orders.")
-@click.option("--limit", type=click.IntRange(0, 100_000), default=100, show_default=True, help="Entries of each lane.")
-@click.option("--after", type=click.IntRange(0), default=0, help="Only with a higher number, of one LANE.")
+@click.option("--target", type=TEXT, help="Only entries for this lane, or these effects, such as effects.orders.")
+@click.option("--limit", type=Whole(0, 100_000), default=100, show_default=True, help="Entries of each lane.")
+@click.option("--after", type=Whole(0), default=0, help="Only with a higher number, of one LANE.")
 @json_option
 @refusing
 def list_outbox(lanes: tuple[str, ...], target: str | None, limit: int, after: int, *, as_json: bool) -> None:
@@ -77,8 +77,8 @@ def list_outbox(lanes: tuple[str, ...], target: str | None, limit: int, after: i
 
 @outbox.command()
 @click.argument("lane", type=LANE)
-@click.option("--entry", "numbers", type=click.IntRange(1), multiple=True, help="By its number in the outbox.")
-@click.option("--target", help="With --all: everything for this lane, or these effects.")
+@click.option("--entry", "numbers", type=Whole(1), multiple=True, help="By its number in the outbox.")
+@click.option("--target", type=TEXT, help="With --all: everything for this lane, or these effects.")
 @click.option("--all", "is_all", is_flag=True, help="Everything for --target that is in the outbox now.")
 @click.option("--dry-run", is_flag=True, help="Only say which.")
 @wait_option

@@ -93,9 +93,10 @@ def _time(value: str, example: str) -> datetime:
     try:
         # Of the many forms of ISO 8601 the one that is read alike everywhere (RFC 3339).
         time = datetime.fromisoformat(value if _TIME.fullmatch(value) else "")
-    except ValueError:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        # The second: a zone that takes it out of the calendar.
         raise click.BadParameter(f"{value!r} is no time: write {example} or 2030-01-31T12:00:00Z") from None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 def end_orders(refused: Sequence[str], pending: int, wait_s: float) -> None:

@@ -3,7 +3,7 @@
 import click
 import msgspec
 
-from coordinator.arguments import LANE
+from coordinator.arguments import LANE, TEXT
 from coordinator.lane.control import Release
 from coordinator.operate.dead import wait_option
 from coordinator.operate.giving_orders import OrderAnswer, give
@@ -37,7 +37,7 @@ def parked(lanes: tuple[str, ...], *, as_json: bool) -> None:
 
 @click.command()
 @click.argument("lane", type=LANE)
-@click.argument("ordering_key", metavar="KEY")
+@click.argument("ordering_key", metavar="KEY", type=TEXT)
 @wait_option
 @json_option
 @refusing

@@ -9,7 +9,7 @@ import click
 import msgspec
 from msgspec import Struct
 
-from coordinator.arguments import Named
+from coordinator.arguments import TEXT, Named, Whole
 from coordinator.operate import output
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import CommandRefused
@@ -60,8 +60,8 @@ class Selection(Struct, frozen=True, kw_only=True):
 def filtering(command: Callable[..., None]) -> Callable[..., None]:
     """The options that choose letters; the command gets them as `query`."""
 
-    @click.option("--type", "command_type", help="Only commands of this type.")
-    @click.option("--code", help="Only with this error code.")
+    @click.option("--type", "command_type", type=TEXT, help="Only commands of this type.")
+    @click.option("--code", type=TEXT, help="Only with this error code.")
     @click.option("--since", type=output.past, help="Only since then: 2h (ago), or 2030-01-31T12:00:00Z.")
     @click.option("--until", type=output.past, help="Only before that.")
     @click.option("--contains", help="Only with this text in their arguments, as they came.")
@@ -94,7 +94,7 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
     """One command's letters, some by number, or all that a query finds; the command gets them as `selection`."""
 
     @click.argument("command_id", metavar="[ID]", required=False, type=output.command_id)
-    @click.option("--letter", "numbers", type=click.IntRange(1), multiple=True, help="By its number in --lane.")
+    @click.option("--letter", "numbers", type=Whole(1), multiple=True, help="By its number in --lane.")
     @click.option("--all", "is_all", is_flag=True, help="Every letter in --lane that the other options choose.")
     @click.option("--lane", "sources", type=SOURCE, multiple=True, help="Only there.  [default: everywhere]")
     @filtering

@@ -7,7 +7,7 @@ from typing import Final
 import click
 import msgspec
 
-from coordinator.arguments import LANE
+from coordinator.arguments import LANE, TEXT, Seconds, Whole
 from coordinator.lane.control import Marker
 from coordinator.operate import output
 from coordinator.operate.giving_orders import issue
@@ -24,7 +24,7 @@ from coordinator.operate.output import (
 )
 from coordinator.protocol.wire import BODY_BYTES_MAX, CommandMessage
 from coordinator.registry import registry
-from coordinator.service.commands import INTEGER_MAX, parse, repeated
+from coordinator.service.commands import parse, repeated
 from coordinator.service.errors import ConfigurationError, InvalidCommand, Unavailable
 from coordinator.service.ids import is_system_id, new_command_id
 from coordinator.service.outcome import Outcome
@@ -35,15 +35,15 @@ LANE_TYPES: Final = "lane."
 
 
 @click.command()
-@click.argument("command_type", metavar="TYPE")
+@click.argument("command_type", metavar="TYPE", type=TEXT)
 @click.argument("arguments", metavar="JSON")
 @click.option("--lane", type=LANE, help="The lane that must have this type.  [default: the one that has it]")
 @click.option("--id", "command_id", type=output.command_id, help="For a safe repetition.  [default: a new one]")
-@click.option("--expected-version", type=click.IntRange(0, INTEGER_MAX), help="Only for this version of its row.")
+@click.option("--expected-version", type=Whole(0), help="Only for this version of its row.")
 @click.option(
     "--deadline", type=output.deadline, help="Do not apply it after this time: 30s from now, or 2030-01-31T12:00:00Z."
 )
-@click.option("--wait", "wait_s", type=click.FloatRange(0), help="Wait this many seconds for the outcome.")
+@click.option("--wait", "wait_s", type=Seconds(0), help="Wait this many seconds for the outcome.")
 @json_option
 @refusing
 def send(
@@ -94,7 +94,7 @@ def send(
 
 @click.command()
 @click.argument("lane", type=LANE)
-@click.option("--timeout-s", type=click.FloatRange(0.1), default=60.0, show_default=True)
+@click.option("--timeout-s", type=Seconds(0.1), default=60.0, show_default=True)
 @json_option
 @refusing
 def drain(lane: str, timeout_s: float, *, as_json: bool) -> None:
@@ -132,7 +132,7 @@ def checked(message: CommandMessage, lane: str | None) -> str:
                     if (name := repeated_name(message.arguments)) is not None:
                         raise repeated(name)
                 except InvalidCommand as error:
-                    named = f"argument {error.field!r}: " if error.field else ""
+                    named = f"argument {error.field!r}: " if error.field else "the JSON of its arguments: "
                     raise InvalidCommand(f"{message.type}: {named}{error}; nothing was sent") from None
                 return service.name
     if message.type is not None and message.type.startswith(LANE_TYPES):

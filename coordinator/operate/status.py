@@ -9,7 +9,7 @@ from time import monotonic
 import click
 from msgspec import Struct
 
-from coordinator.arguments import LANE
+from coordinator.arguments import LANE, Seconds
 from coordinator.operate.broker import broker
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
@@ -79,9 +79,7 @@ class LaneStatus(Struct, kw_only=True):
 
 @click.command()
 @click.argument("lanes", nargs=-1, type=LANE)
-@click.option(
-    "--sample-s", type=click.FloatRange(0, 60), default=1.0, show_default=True, help="How long to measure the rate."
-)
+@click.option("--sample-s", type=Seconds(0, 60), default=1.0, show_default=True, help="How long to measure the rate.")
 @json_option
 def status(lanes: tuple[str, ...], sample_s: float, *, as_json: bool) -> None:
     """Show LANES (all, if none is named): who holds them, how far they are, what waits, what failed.

@@ -104,3 +104,13 @@ async def test_a_database_of_another_kind_is_refused_by_the_settings_that_may_na
     monkeypatch.setenv("USERS_READER_URL", "mongodb://127.0.0.1:9/users")
     with pytest.raises(ConfigurationError, match=r"USERS_READER_URL, .*must name an SQL database, and names MongoDB"):
         await starting.begin()
+
+
+@pytest.mark.parametrize("host", ["a" * 64, "a..b", "\x1b[2J" * 20])
+async def test_what_is_no_name_of_a_host_is_refused_by_name(
+    starting: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setattr(main, "FIRST_CONNECTION_WAIT_S", 0.05)
+    with pytest.raises(ConfigurationError, match=r"cannot listen on port \d+ of '.*--port") as refused:
+        await main._serve(registry().gateway("users"), host, starting.port)
+    assert str(refused.value).isprintable()
