@@ -11,6 +11,7 @@ PYTEST_ARGS ?=
 SEEDS ?= 10000
 FAULTS ?= 60
 SEED ?= 1
+MINUTES ?= 30
 BENCH_ARGS ?=
 RELEASE ?= trixie
 COMMAND ?= make test
@@ -18,7 +19,7 @@ COMMAND ?= make test
 # The application that everything here runs: the reference system.
 export COORDINATOR_APP ?= gateways.app:APP
 
-.PHONY: help install run clean lint format test test-short test-current test-compose unit simulate mutants chaos bench bench-full lock up down
+.PHONY: help install run clean lint format test test-short test-current test-compose unit simulate mutants chaos soak bench bench-full lock up down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -80,6 +81,9 @@ mutants: $(STAMP) ## plant known bugs in the core: the simulation must catch eac
 
 chaos: $(STAMP) ## FAULTS random faults on real servers under load (FAULTS=60 SEED=1)
 	@$(BIN)/python -m tests.faults --faults $(FAULTS) --seed $(SEED)
+
+soak: $(STAMP) ## load and a fault now and then for MINUTES: nothing may grow (MINUTES=30 SEED=1)
+	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) --seed $(SEED)
 
 $(BENCH_STAMP): $(STAMP) requirements-bench.lock
 	@echo "installing what the benchmark compares with into $(VENV)"

@@ -39,7 +39,7 @@ class Whole(click.IntRange):
     def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, str) and _WHOLE.fullmatch(value) is None:
             self.fail(f"{_shortened(value)} is not a whole number from {self.min} to {self.max}.", param, ctx)
-        return int(super().convert(value, param, ctx))
+        return int(super().convert(int(value), param, ctx))
 
 
 class Seconds(click.FloatRange):
@@ -51,7 +51,7 @@ class Seconds(click.FloatRange):
     def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, str) and _DECIMAL.fullmatch(value) is None:
             self.fail(f"{_shortened(value)} is not a number of seconds, such as 2.5.", param, ctx)
-        return float(super().convert(value, param, ctx))
+        return float(super().convert(float(value), param, ctx))
 
 
 def _shortened(value: str) -> str:

@@ -10,6 +10,8 @@ from coordinator.dev.servers.addresses import HOST
 from coordinator.dev.servers.ports import free_port
 
 _CHUNK_BYTES = 1 << 16
+# The driver of MongoDB asks to be told when its server changes: that is answered seconds later.
+_WATCHES = b"maxAwaitTimeMS\x00"
 
 
 class AtCommit(Enum):
@@ -73,6 +75,7 @@ class _Link:
         self.client = client
         self.server = server
         self.answers_are_lost = False
+        self.is_asked = False
 
     def cut(self) -> None:
         """Both sides see a reset."""
@@ -106,6 +109,11 @@ class TcpProxy:
         self.cut()
         self.resume()
         await self.passed()
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether the server owes an answer."""
+        return any(link.is_asked for link in self._links)
 
     def cut(self) -> None:
         """Reset every connection; new ones are taken at once."""
@@ -163,6 +171,7 @@ class TcpProxy:
         spotter = CommitSpotter()
         with contextlib.suppress(OSError):
             while chunk := await reader.read(_CHUNK_BYTES):
+                link.is_asked = _WATCHES not in chunk
                 await self._flowing.wait()
                 if spotter.sees(chunk) and self._at_commit is not None:
                     what, self._at_commit = self._at_commit, None
@@ -185,6 +194,7 @@ class TcpProxy:
                 await self._flowing.wait()
                 if link.answers_are_lost:
                     return
+                link.is_asked = False
                 link.client.write(in_clear(chunk) if is_first else chunk)
                 is_first = False
                 await link.client.drain()

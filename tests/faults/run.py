@@ -15,6 +15,7 @@ from tests.faults.clients import Client, DirectPublisher, HttpClient, keep_issui
 from tests.faults.expected_rows import check_rows
 from tests.faults.fleet import Fleet, running_fleet
 from tests.faults.plan import LANES, OF_THE_FILESYSTEM, Kind, plan
+from tests.faults.states import Struck, table_of
 from tests.faults.strangers import Stranger, check_letters, check_strangers, logged, said_to
 from tests.faults.strikes import Strikes, striking
 from tests.faults.workload import workloads
@@ -32,6 +33,7 @@ class Report(Struct):
     """What a run has shown."""
 
     faults: dict[str, int]
+    lanes_struck: list[Struck]
     missed: dict[str, int]
     left_out: list[str]
     commands: dict[str, int]
@@ -57,7 +59,7 @@ async def run_chaos(faults: int, seed: int) -> Report:
     """Bounded in time; nothing is left behind."""
     began = monotonic()
     async with running_fleet() as fleet, striking(fleet, monotonic()) as strikes, AsyncExitStack() as stack:
-        clients = await _clients(fleet, seed, stack)
+        clients = await clients_of(fleet, seed, stack)
         strangers = [Stranger(lane, fleet.client_amqp_url, random.Random(f"{seed} stranger {lane}")) for lane in LANES]
         loads = workloads()
         stop = asyncio.Event()
@@ -87,7 +89,8 @@ async def run_chaos(faults: int, seed: int) -> Report:
         return _report(strikes, clients, strangers, violations, sorted(without), monotonic() - began)
 
 
-async def _clients(fleet: Fleet, seed: int, stack: AsyncExitStack) -> dict[str, list[Client]]:
+async def clients_of(fleet: Fleet, seed: int, stack: AsyncExitStack) -> dict[str, list[Client]]:
+    """Of each lane, ready to issue; closed with the stack."""
     clients: dict[str, list[Client]] = {}
     session = await stack.enter_async_context(aiohttp.ClientSession())
     for lane in LANES:
@@ -150,6 +153,7 @@ def _report(
         outcomes["replayed"] += record.outcome is not None and record.outcome.replayed
     report = Report(
         faults={str(kind): count for kind, count in sorted(strikes.struck.items())},
+        lanes_struck=strikes.lanes_struck,
         missed={str(kind): count for kind, count in sorted(strikes.missed.items())},
         left_out=[str(kind) for kind in left_out],
         commands={lane: len({record.command_id for record in each}) for lane, each in records.items()},
@@ -169,8 +173,10 @@ def _report(
 def shown(report: Report, seed: int) -> str:
     """For people."""
     struck = sum(report.faults.values())
-    lines = [f"{struck} faults in {report.seconds:.0f} s:"]
-    lines += [f"  {count:4}  {kind}" for kind, count in report.faults.items()]
+    lines = [
+        f"{struck} faults in {report.seconds:.0f} s, and the states in which they found the lanes that they struck:"
+    ]
+    lines += table_of(report.faults, report.lanes_struck)
     lines += [f"  {count:4}  had nothing to strike: {kind}" for kind, count in report.missed.items()]
     lines += [f"  left out, since no filesystem can be mounted here: {kind}" for kind in report.left_out]
     lines += ["commands: " + ", ".join(f"{lane} {count}" for lane, count in report.commands.items())]

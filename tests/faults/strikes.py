@@ -14,6 +14,7 @@ from tests.faults.broker import paused, strike_broker
 from tests.faults.fleet import Fleet, Member, Slot
 from tests.faults.plan import LANES, OF_THE_BROKER, Fault, Kind
 from tests.faults.proxy import AtCommit, TcpProxy
+from tests.faults.states import State, Struck, state_of
 from tests.faults.tables import LeaseRow
 
 AT_ONCE_MAX = 3
@@ -43,7 +44,9 @@ class Strikes:
         self._under_way: Counter[str] = Counter()
         self._disturbances: Counter[str] = Counter()
         self._calm_at: dict[int, int | None] = {}
+        self._found: dict[int, list[Struck]] = {}
         self.struck: Counter[Kind] = Counter()
+        self.lanes_struck: list[Struck] = []
         self.missed: Counter[Kind] = Counter()
         self.takeovers_s: list[tuple[float, str]] = []
         self.hindered_s: list[tuple[float, str]] = []
@@ -76,8 +79,11 @@ class Strikes:
                 self._under_way.subtract(lanes)
                 self._disturbances.update(lanes)
             (self.struck if has_struck else self.missed)[fault.kind] += 1
+            found = self._found.pop(fault.number, []) if has_struck else []
+            self.lanes_struck += found
+            where = ", ".join(f"{each.lane} {each.state}" for each in found) or fault.lane or "all lanes"
             print(
-                f"{began - self._started_at:7.2f} s  #{fault.number} {fault.kind}, {fault.lane or 'all lanes'}"
+                f"{began - self._started_at:7.2f} s  #{fault.number} {fault.kind}, {where}"
                 f"{'' if fault.is_alone else ', on top of others'}: {monotonic() - began:.2f} s"
                 f"{'' if has_struck else ', but nothing to strike'}",
                 flush=True,
@@ -87,14 +93,17 @@ class Strikes:
         match fault.kind:
             case kind if kind in OF_THE_BROKER:
                 async with self._servers["broker"]:
+                    await self._note(fault)
                     return await strike_broker(self._fleet, fault)
             case Kind.KILL_GATEWAY:
                 gateways = self._fleet.gateways[self._lane(fault)]
+                await self._note(fault)
                 return await self._restart(gateways[fault.pick % len(gateways)], signal.SIGKILL, fault.lasts_s / 4)
             case Kind.KILL_DATABASE | Kind.PAUSE_DATABASE:
                 await self._strike_database(fault)
                 return True
             case Kind.ROLLING_RESTART:
+                await self._note(fault)
                 for slot in self._fleet.slots[self._lane(fault)]:
                     await self._restart(slot.member, signal.SIGTERM, 0)
                     await slot.member.wait_ready(self._session, CALM_TIMEOUT_S)
@@ -110,6 +119,7 @@ class Strikes:
 
     async def _strike_active(self, fault: Fault, lease: LeaseRow, active: Slot) -> bool:
         lane = self._lane(fault)
+        await self._note(fault)
         match fault.kind:
             case Kind.KILL_ACTIVE:
                 await self._kill_active(fault, lease, active.member)
@@ -172,6 +182,7 @@ class Strikes:
     async def _strike_database(self, fault: Fault) -> None:
         async with self._servers[self._lane(fault)]:
             server = self._fleet.databases[self._lane(fault)]
+            await self._note(fault)
             if fault.kind is Kind.PAUSE_DATABASE:
                 await paused(server, fault.lasts_s)
                 return
@@ -214,6 +225,18 @@ class Strikes:
             if is_moving and is_alone and all(ready):
                 return disturbances
         return None
+
+    async def _note(self, fault: Fault) -> None:
+        """The state of the lanes that the fault strikes now."""
+        lanes = LANES if fault.lane is None else (fault.lane,)
+        if fault.kind in _AT_COMMIT:
+            states = [State.AT_COMMIT for _ in lanes]
+        else:
+            states = await asyncio.gather(*(state_of(self._fleet.slots[lane], self._session) for lane in lanes))
+        self._found[fault.number] = [
+            Struck(fault.kind, lane, state, is_on_top=self._under_way[lane] > 1)
+            for lane, state in zip(lanes, states, strict=True)
+        ]
 
     async def _lease(self, lane: str) -> LeaseRow | None:
         try:

@@ -61,6 +61,14 @@ class Tables:
         with self._engine.connect() as connection:
             return [dict(row) for row in connection.execute(text(f"SELECT * FROM {table}")).mappings()]
 
+    def count(self, table: str) -> int:
+        """How many rows a table has."""
+        if self._client is not None:
+            return self._client.get_default_database()[table].count_documents({})
+        assert self._engine is not None
+        with self._engine.connect() as connection:
+            return int(connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one())
+
     def keyed(self, table: str, key: str = "id") -> dict[Any, Mapping[str, Any]]:
         """Every row by its key."""
         return {row["_id"] if "_id" in row else row[key]: row for row in self.rows(table)}

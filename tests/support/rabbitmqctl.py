@@ -1,5 +1,6 @@
 """What only the broker's own tools can do to it."""
 
+import json
 import subprocess
 from collections.abc import Iterable, Mapping
 
@@ -9,9 +10,20 @@ from coordinator.dev.servers.rabbitmq import RabbitMQ
 
 def evaluate(broker: RabbitMQ, expression: str) -> str:
     """Evaluate an Erlang expression in a private broker, and return what it prints."""
+    return _printed(broker, "eval", expression)
+
+
+def queue_lengths(broker: RabbitMQ) -> dict[str, int]:
+    """The messages of each queue in vhost /, whether delivered or not."""
+    listed = json.loads(_printed(broker, "list_queues", "name", "messages", "--formatter", "json"))
+    # A queue whose process is on its way out says nothing.
+    return {queue["name"]: queue["messages"] or 0 for queue in listed}
+
+
+def _printed(broker: RabbitMQ, *command: str) -> str:
     program = require("rabbitmq-server").resolve().parent / "rabbitmqctl"
     done = subprocess.run(
-        [program, "--quiet", "eval", expression],
+        [program, "--quiet", *command],
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", **broker._environment()},
         capture_output=True,
         text=True,

@@ -28,8 +28,10 @@ SETTINGS = LaneSettings()
 TAGS = count(1)
 CREDIT = b'{"id":1,"amount":5}'
 HEADERS = [field.header for field in FIELDS] + ["x-death", "reason", "sequence", "error", "reply-packs"]
-PROPERTIES = ("message_id", "type", "content_type", "content_encoding", "correlation_id", "reply_to", "expiration")
-PROPERTIES += ("user_id", "app_id", "cluster_id")
+PROPERTIES = (
+    *("message_id", "type", "content_type", "content_encoding", "correlation_id", "reply_to", "expiration"),
+    *("user_id", "app_id", "cluster_id"),
+)
 
 
 def read(properties: pika.BasicProperties, body: bytes, exchange: str = WRITES_EXCHANGE) -> list[Delivery]:

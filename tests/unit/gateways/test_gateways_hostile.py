@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,10 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from shared.users.commands import CreateUser
+from tests.support import hostile
 from tests.unit.gateways.conftest import RunningGateway
 
 PATHS = ["/users", "/users/7", "/users/7/credit", "/transfers", "/commands", "/commands/x", "/healthz"]
 METHODS = ["GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"]
+
+TEXTS = (*hostile.UNICODE.values(), *hostile.LONE_SURROGATES.values(), *hostile.ODD_JSON, *hostile.NUMBERS[::4])
 
 quickly = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 line_bytes = st.binary(max_size=60).map(lambda text: text.replace(b"\r", b"").replace(b"\n", b""))
@@ -169,6 +173,36 @@ async def test_bytes_that_are_not_http_are_never_a_500(users: RunningGateway, re
 )
 async def test_malformed_http_has_a_status_of_its_own(users: RunningGateway, head: bytes, status: int) -> None:
     assert (await raw(users.port, head.replace(b"|", b"\r\n")))[0] == status
+
+
+def places_of(text: bytes) -> Iterator[bytes]:
+    """Requests that have a text in each of the places where a client may put one."""
+    json_type = ("Content-Type", b"application/json")
+    in_head = text.replace(b"\r", b"").replace(b"\n", b"")[:8000]
+    user = b'{"name":"%s","email":"%s"}' % (text, text)
+    for body in (text, user, user.replace(b"name", text), b'{"type":"%s","args":{}}' % text):
+        yield request_of("POST", b"/users", [json_type], body)
+        yield request_of("POST", b"/commands", [json_type], body)
+    for name in ("Content-Type", "Idempotency-Key", "If-Match", "Prefer", "traceparent", "X-Odd"):
+        yield request_of("PATCH", b"/users/7", [json_type, (name, in_head)], b'{"name":"Ada"}')
+    quoted = b"".join(b"%%%02X" % byte for byte in text[:2000])
+    for target in (b"/users/" + quoted, b"/users?after=" + quoted, b"/users?" + quoted + b"=1", b"/commands/" + quoted):
+        yield request_of("GET", target, [], b"")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [[text.encode("utf-8", "surrogatepass") for text in TEXTS], [*hostile.NO_UTF8.values()]],
+    ids=["texts", "bytes that are no UTF-8"],
+)
+async def test_the_corpus_is_taken_or_refused_wherever_it_stands(users: RunningGateway, texts: list[bytes]) -> None:
+    for text in texts:
+        for request in places_of(text):
+            status, answer = await raw(users.port, request)
+            assert 0 < status < 500, (text[:80], answer)
+    for _, message, _ in users.writes.issued:
+        message.arguments.decode()
+    assert (await users.call("GET", "/users/7"))[0].status == 200
 
 
 async def test_a_body_that_ends_early_harms_nobody(users: RunningGateway) -> None:
