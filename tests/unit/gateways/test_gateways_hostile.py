@@ -2,16 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from coordinator.http.runner import FIELD_BYTES_MAX, FIELDS_MAX, LINE_BYTES_MAX
+from coordinator.runtime.settings import GatewaySettings
 from shared.users.commands import CreateUser
 from tests.support import hostile
-from tests.unit.gateways.conftest import RunningGateway
+from tests.unit.gateways.conftest import RunningGateway, Start
 
 PATHS = ["/users", "/users/7", "/users/7/credit", "/transfers", "/commands", "/commands/x", "/healthz"]
 METHODS = ["GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"]
@@ -173,6 +175,38 @@ async def test_bytes_that_are_not_http_are_never_a_500(users: RunningGateway, re
 )
 async def test_malformed_http_has_a_status_of_its_own(users: RunningGateway, head: bytes, status: int) -> None:
     assert (await raw(users.port, head.replace(b"|", b"\r\n")))[0] == status
+
+
+PLENTY = GatewaySettings(head_bytes_max=1 << 20)
+USERS = [("Content-Type", b"application/json")]
+SIZED: dict[str, tuple[int, Callable[[int], bytes], int]] = {
+    "LINE_BYTES_MAX": (LINE_BYTES_MAX, lambda n: request_of("GET", b"/healthz?" + b"a" * (n - 9), [], b""), 400),
+    "FIELD_BYTES_MAX": (FIELD_BYTES_MAX, lambda n: request_of("GET", b"/users/7", [("X-Odd", b"a" * n)], b""), 400),
+    # Host, Connection and Content-Length are there anyway.
+    "FIELDS_MAX": (FIELDS_MAX, lambda n: request_of("GET", b"/users/7", [("X-Odd", b"a")] * (n - 3), b""), 400),
+    "GATEWAY_BODY_BYTES_MAX": (
+        PLENTY.body_bytes_max,
+        lambda n: request_of("POST", b"/users", USERS, b'{"name":"Ada","email":"a@b"}'.ljust(n)),
+        413,
+    ),
+    "GATEWAY_COMMANDS_MAX": (
+        PLENTY.commands_max,
+        lambda n: request_of(
+            "POST", b"/commands", USERS, b"[" + b",".join([b'{"type":"users.delete","args":{"id":7}}'] * n) + b"]"
+        ),
+        413,
+    ),
+}
+"""The limits of a request: how much, a request that has so much, and what is said of more."""
+
+
+@pytest.mark.parametrize("limit", SIZED)
+async def test_a_request_may_reach_each_limit_and_not_pass_it(start: Start, limit: str) -> None:
+    users = await start("users", PLENTY)
+    most, sized, refusal = SIZED[limit]
+    statuses = [(await raw(users.port, sized(size)))[0] for size in (most - 1, most, most + 1)]
+    assert max(statuses[:2]) < 400, statuses
+    assert statuses[2] == refusal
 
 
 def places_of(text: bytes) -> Iterator[bytes]:

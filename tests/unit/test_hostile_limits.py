@@ -1,0 +1,280 @@
+"""Every limit that has a name is tried: one less, just as much, one more. A new limit without a test fails here.
+
+`PROBES` try a limit here, `TRIED_IN` names the file of tests that does. `OWN` are those that refuse nothing.
+"""
+
+import ast
+import importlib
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import pika
+import pytest
+
+from coordinator.http import headers, problems, requests
+from coordinator.lane import authors, control, parking, trying
+from coordinator.operate import dead, output
+from coordinator.protocol import decoding, fields
+from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope
+from coordinator.runtime import settings as settings_module
+from coordinator.runtime.addresses import parse_address
+from coordinator.runtime.settings import GatewaySettings, LaneSettings, Limits
+from coordinator.service.commands import INTEGER_MAX, parse
+from coordinator.service.errors import ConfigurationError, InvalidCommand
+from coordinator.service.ids import new_command_id
+from coordinator.service.nesting import is_too_deep
+from coordinator.service.outside_calls import EffectRetry
+from coordinator.transports.rabbitmq.incoming import delivery_of
+from shared.items.commands import CreateItem
+from shared.payments.commands import OpenPayment
+from shared.users.commands import CreateUser, CreditUser
+from shared.users.purchases.commands import ResumePurchase
+
+ROOT = Path(__file__).parents[2]
+SMALL = LaneSettings(message_bytes_max=2000, pack_commands_max=500)
+ID = new_command_id()
+
+Probe = Callable[[int], bool]
+"""Whether so much is taken, as it is."""
+
+
+def parses(model: type, **arguments: object) -> bool:
+    try:
+        parse(model, msgspec.json.encode(arguments))
+    except InvalidCommand:
+        return False
+    return True
+
+
+def loads(make: Callable[[], object]) -> bool:
+    try:
+        make()
+    except (ConfigurationError, ValueError):
+        return False
+    return True
+
+
+def accepts(convert: Callable[[], object], refusal: type[Exception] = Exception) -> bool:
+    try:
+        convert()
+    except refusal:
+        return False
+    return True
+
+
+def pack(commands: int, size_bytes: int = 0) -> bytes:
+    each = b'{"id":"%s","type":"t.t","args":{}}'
+    body = b"[" + b",".join(each % new_command_id().encode() for _ in range(commands)) + b"]"
+    return body + b" " * (size_bytes - len(body))
+
+
+def decoded(body: bytes, **limits: int) -> tuple[CommandMessage, ...]:
+    return decoding.decode(Envelope(content_type=PACK_CONTENT), body, **limits)
+
+
+def has_defect(commands: tuple[CommandMessage, ...]) -> bool:
+    return any(command.defect is not None for command in commands)
+
+
+def delivered(body: bytes, content_type: str | None = None) -> bool:
+    """Whether a lane with small limits reads a message without a defect."""
+    method = pika.spec.Basic.Deliver(delivery_tag=1, exchange="writes")
+    properties = pika.BasicProperties(message_id=ID, type="t.t", content_type=content_type)
+    return not has_defect(delivery_of(method, properties, body, SMALL).commands)
+
+
+WITHDRAWAL = {"by": "me"}
+DEAD_EFFECT = {"command_id": ID, "effect_type": "t.t", "code": "c", "reason": "r"}
+RESUMPTION = {"id": 1, "step": ID, "verdict": "done"}
+ITEM = {"price": 1, "currency": "EUR", "stock": 1}
+
+PROBES: dict[str, Probe] = {
+    "coordinator.service.commands.INTEGER_MAX": lambda n: parses(CreditUser, id=n, amount=1),
+    "coordinator.service.commands.AMOUNT_MAX": lambda n: parses(OpenPayment, user_id=1, amount=n, currency="EUR"),
+    "coordinator.service.commands.NAME_CHARACTERS_MAX": lambda n: parses(CreateItem, name="a" * n, **ITEM),
+    "shared.users.emails.EMAIL_CHARACTERS_MAX": lambda n: parses(CreateUser, name="A", email="a" * (n - 2) + "@b"),
+    "coordinator.service.nesting.NESTING_MAX": lambda n: not is_too_deep(b"[" * n + b"]" * n),
+    "coordinator.service.saga.REASON_CHARACTERS_MAX": lambda n: parses(ResumePurchase, reason="a" * n, **RESUMPTION),
+    "coordinator.service.outside_calls.REASON_CHARACTERS_MAX": lambda n: len(str(EffectRetry("a" * n))) == n,
+    "coordinator.service.paging.PAGE_MAX": lambda n: accepts(
+        lambda: msgspec.convert({"limit": n}, requests.PageQuery), msgspec.ValidationError
+    ),
+    "coordinator.protocol.fields.TYPE_CHARACTERS_MAX": lambda n: fields.TYPE.form.check("a" * n) is not None,
+    "coordinator.protocol.fields.LANE_CHARACTERS_MAX": lambda n: (
+        fields.OPTIONS[-1].form.check("a" * n + ".b") is not None
+    ),
+    "coordinator.protocol.wire.BODY_BYTES_MAX": lambda n: (
+        not has_defect(decoding.decode(Envelope(message_id=ID, type="t.t"), b"{}" + b" " * (n - 2)))
+    ),
+    "coordinator.protocol.wire.PACK_COMMANDS_MAX": lambda n: not has_defect(decoded(pack(n))),
+    "coordinator.protocol.decoding.UNPACKED_BYTES_MAX": lambda n: (
+        decoded(pack(1, n), bytes_max=1)[0].command_id is not None
+    ),
+    "coordinator.protocol.decoding.UNPACKED_COMMANDS_MAX": lambda n: all(
+        command.command_id is not None for command in decoded(pack(n), commands_max=1)
+    ),
+    "coordinator.protocol.decoding.KEPT_BYTES_MAX": lambda n: (
+        len(decoding.decode(Envelope(), b"{" * n, bytes_max=INTEGER_MAX)[0].arguments) == n
+    ),
+    "coordinator.http.headers.KEY_CHARACTERS_MAX": lambda n: accepts(
+        lambda: headers.idempotency_key(["a" * n]), problems.RequestRefused
+    ),
+    "coordinator.http.headers.PREFERENCES_MAX": lambda n: (
+        headers.preferences(["x," * (n - 1) + "respond-async"]).respond_async
+    ),
+    "coordinator.http.problems.DETAIL_CHARACTERS_MAX": lambda n: len(problems._clean("a" * n)) == n,
+    "coordinator.lane.authors.DESCRIPTION_CHARACTERS_MAX": lambda n: (
+        authors.described("a" * n, with_type=False) == "a" * n
+    ),
+    "coordinator.lane.control.WITHDRAWN_MAX": lambda n: parses(
+        control.WithdrawEmitted, entries=[*range(1, n + 1)], **WITHDRAWAL
+    ),
+    "coordinator.lane.control.EFFECT_TEXT_CHARACTERS_MAX": lambda n: parses(
+        control.DeadEffect, body="a" * n, **DEAD_EFFECT
+    ),
+    "coordinator.lane.parking.ADDRESS_CHARACTERS_MAX": lambda n: parking._short("a" * n) is not None,
+    "coordinator.lane.trying.CODE_CHARACTERS_MAX": lambda n: trying._CODE.fullmatch("a" * n) is not None,
+    "coordinator.stores.lane_tables.ORDERING_KEY_CHARACTERS_MAX": lambda n: parses(
+        control.Release, ordering_key="a" * n, command_id=ID
+    ),
+    "coordinator.operate.output.REASON_CHARACTERS_MAX": lambda n: accepts(lambda: output.reason("a" * n)),
+    "coordinator.operate.dead.ARGUMENTS_BYTES_MAX": lambda n: accepts(
+        lambda: dead._object('{"a":"' + "b" * (n - 8) + '"}'), output.CommandRefused
+    ),
+    "coordinator.runtime.addresses.PORT_MAX": lambda n: loads(lambda: parse_address(f"postgresql://host:{n}/data")),
+    "coordinator.runtime.settings.SECONDS_MAX": lambda n: loads(lambda: GatewaySettings(wait_s=n)),
+    "LANE_MESSAGE_BYTES_MAX": lambda n: delivered(b"{}" + b" " * (n - 2)),
+    "LANE_PACK_COMMANDS_MAX": lambda n: has_defect(decoded(pack(n), commands_max=SMALL.pack_commands_max)) is False,
+}
+CHOSEN = {"LANE_MESSAGE_BYTES_MAX": SMALL.message_bytes_max, "LANE_PACK_COMMANDS_MAX": SMALL.pack_commands_max}
+"""What the limits of settings are in these probes."""
+
+HOSTILE_HTTP = "tests/unit/gateways/test_gateways_hostile.py"
+TRIED_IN = {
+    "coordinator.cache.redis_breaker.PAUSE_S_MAX": "tests/unit/test_cache_lease.py",
+    "coordinator.http.descriptors.BACKLOG_MAX": "tests/unit/gateways/test_gateways_connections.py",
+    "coordinator.http.runner.FIELDS_MAX": HOSTILE_HTTP,
+    "coordinator.http.runner.FIELD_BYTES_MAX": HOSTILE_HTTP,
+    "coordinator.http.runner.LINE_BYTES_MAX": HOSTILE_HTTP,
+    "coordinator.lane.publisher_order.KNOWN_MAX": "tests/unit/test_publisher_order.py",
+    "coordinator.lane.trying.RESULT_BYTES_MAX": "tests/unit/test_authors.py",
+    "coordinator.protocol.packing.ENVELOPE_BYTES_MAX": "tests/unit/test_settings.py",
+    "coordinator.protocol.packing.PACK_BYTES_MAX": "tests/unit/test_packing.py",
+    "coordinator.protocol.packing.PACK_COMMANDS_MAX": "tests/unit/test_packing.py",
+    "coordinator.runtime.garbage.YOUNG_OBJECTS_MAX": "tests/unit/test_garbage.py",
+    "coordinator.stores.mongodb.documents.LEVELS_MAX": "tests/unit/test_documents.py",
+    "coordinator.transports.inbox.DECODED_COMMANDS_MAX": "tests/unit/test_inbox.py",
+    "coordinator.transports.inprocess.journal.WRITE_BYTES_MAX": "tests/unit/test_journal.py",
+    "coordinator.transports.inprocess.queue.QUEUE_BYTES_MAX": "tests/unit/test_inprocess_crash.py",
+    "coordinator.transports.rabbitmq.acknowledgements.WAITING_MAX": "tests/unit/test_acknowledgements.py",
+    "coordinator.transports.rabbitmq.direct_reply.ID_MAX": "tests/unit/test_direct_reply.py",
+    "coordinator.transports.rabbitmq.direct_reply.SERIAL_MAX": "tests/unit/test_direct_reply.py",
+    "coordinator.transports.rabbitmq.publisher.UNSENT_BYTES_MAX": "tests/unit/test_broker_faults.py",
+    "coordinator.transports.rabbitmq.replies.REPLY_BYTES_MAX": "tests/unit/test_consumer.py",
+    "coordinator.transports.rabbitmq.streams.FEED_BYTES_MAX": "tests/unit/test_streams.py",
+    "coordinator.transports.rabbitmq.writes.UNSETTLED_MAX": "tests/unit/test_publisher_certainty.py",
+    "shared.payments.stripe_http.ANSWER_BYTES_MAX": "tests/unit/test_stripe_nonsense.py",
+    "AMQP_QUEUE_BYTES_MAX": "tests/integration/test_transports.py",
+    "AMQP_RECONNECT_DELAY_S_MAX": "tests/unit/test_reconnecting.py",
+    "EFFECTS_BREAKER_PAUSE_S_MAX": "tests/unit/test_effect_attempts.py",
+    "EFFECTS_RETRY_DELAY_S_MAX": "tests/unit/test_effect_attempts.py",
+    "GATEWAY_BODY_BYTES_MAX": HOSTILE_HTTP,
+    "GATEWAY_COMMANDS_MAX": HOSTILE_HTTP,
+    "GATEWAY_HEAD_BYTES_MAX": "tests/unit/gateways/test_gateways_connections.py",
+    "GATEWAY_CONNECTIONS_MAX": "tests/unit/gateways/test_gateways_connections.py",
+    "GATEWAY_IN_FLIGHT_MAX": "tests/unit/gateways/test_gateways_waiting.py",
+    "LANE_BATCH_COMMANDS_MAX": "tests/unit/test_lane_refusals.py",
+    "LANE_EARLY_MAX": "tests/unit/test_publisher_order.py",
+    "LANE_NAMELESS_DEAD_MAX": "tests/support/letter_contract.py",
+    "LANE_OUTBOX_MAX": "tests/unit/test_lane_outbox.py",
+    "LANE_PARKED_MAX": "tests/unit/test_lane_parking.py",
+}
+"""By the file that tries the limit, and says its name."""
+
+CUT = "a text for people is cut there"
+TRIES = "our own tries are counted"
+AT_ONCE = "so much is taken, sent or remembered at once, and the rest after it"
+OWN = {
+    "coordinator.dev.plan.PORT_MAX": "the last port to look at",
+    "coordinator.dev.servers.rabbitmq.FRAME_BYTES_MAX": "a setting of a developer's broker",
+    "coordinator.dev.servers.rabbitmq.MESSAGE_BYTES_MAX": "a setting of a developer's broker",
+    "coordinator.dev.supervisor.DEATHS_MAX": TRIES,
+    "coordinator.http.command_bodies.SHOWN_CHARACTERS_MAX": CUT,
+    "coordinator.http.request_log.ERROR_CHARACTERS_MAX": CUT,
+    "coordinator.lane.basis.ERROR_CHARACTERS_MAX": CUT,
+    "coordinator.lane.dead_letters.ARGUMENTS_BYTES_MAX": CUT,
+    "coordinator.lane.dead_letters.NAMELESS_BYTES_MAX": CUT,
+    "coordinator.lane.dead_letters.REASON_CHARACTERS_MAX": CUT,
+    "coordinator.lane.dead_letters.TRACEBACK_CHARACTERS_MAX": CUT,
+    "coordinator.lane.high_water.SERIES_MAX": AT_ONCE,
+    "coordinator.lane.pieces.CARRIED_MAX": AT_ONCE,
+    "coordinator.lane.publisher_progress.GAPS_MAX": AT_ONCE,
+    "coordinator.lane.reading.READS_MAX": AT_ONCE,
+    "coordinator.lane.window.BATCH_CONFLICTS_MAX": TRIES,
+    "coordinator.lane.window.BATCH_TRIES_MAX": TRIES,
+    "coordinator.lane.window.COMMAND_TRIES_MAX": TRIES,
+    "coordinator.lane.window.PIECE_CONFLICTS_MAX": TRIES,
+    "coordinator.operate.output.BY_CHARACTERS_MAX": CUT,
+    "coordinator.operate.selected_letters.SHOWN_CHARACTERS_MAX": CUT,
+    "coordinator.service.saga.CODE_CHARACTERS_MAX": CUT,
+    "coordinator.stores.mysql.statements.STATEMENT_CHARACTERS_MAX": AT_ONCE,
+    "coordinator.transports.rabbitmq.emitted.RETRY_DELAY_S_MAX": "a pause of ours",
+    "coordinator.transports.rabbitmq.pika_connection.ADDED_BYTES_MAX": AT_ONCE,
+    "coordinator.transports.rabbitmq.replies.REPLY_OUTCOMES_MAX": AT_ONCE,
+    "coordinator.worker.observed.LOGGED_MAX": AT_ONCE,
+    "shared.payments.model.DEFERRED_CHARACTERS_MAX": CUT,
+    "shared.payments.model.REASON_CHARACTERS_MAX": CUT,
+    "shared.payments.model.REASON_CODE_CHARACTERS_MAX": CUT,
+    "shared.users.purchases.watch.LOOK_AGAIN_S_MAX": "a pause of ours",
+    "shared.users.purchases.watch.READ_AT_ONCE_MAX": AT_ONCE,
+    "GATEWAY_READ_POOL_MAX": "further reads wait",
+    "LANE_BATCH_BYTES_MAX": AT_ONCE,
+    "LANE_RETRY_DELAY_S_MAX": "a pause of ours",
+}
+"""Limits that refuse nothing, by what they do."""
+
+
+def constants() -> Iterator[tuple[str, int]]:
+    """The public limits of modules, and how much they are where that is a number."""
+    for folder in ("coordinator", "shared", "gateways"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            for node in ast.parse(path.read_text()).body:
+                targets = node.targets if isinstance(node, ast.Assign) else []
+                targets += [node.target] if isinstance(node, ast.AnnAssign) else []
+                named = [each for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
+                for name in (each.id for each in named if re.fullmatch(r"[A-Z][A-Z_]*_MAX(_[A-Z]+)*", each.id)):
+                    yield f"{module}.{name}", getattr(importlib.import_module(module), name)
+
+
+def of_settings() -> Iterator[tuple[str, int]]:
+    """The limits that are settings, under their names in the environment."""
+    for group in vars(settings_module).values():
+        if isinstance(group, type) and issubclass(group, Limits):
+            for field, known in group.model_fields.items():
+                if field.endswith("_max"):
+                    yield group.shown(field), known.default
+
+
+LIMITS = dict(constants()) | dict(of_settings())
+
+
+def test_every_limit_is_tried_and_none_is_that_is_gone() -> None:
+    groups = [PROBES.keys(), TRIED_IN.keys(), OWN.keys()]
+    assert sorted(itertools.chain(*groups)) == sorted(LIMITS), "a new limit needs a test: see the top of this file"
+
+
+@pytest.mark.parametrize("limit", PROBES)
+def test_a_limit_is_taken_and_one_more_is_not(limit: str) -> None:
+    most, takes = CHOSEN.get(limit, LIMITS[limit]), PROBES[limit]
+    assert [takes(most - 1), takes(most), takes(most + 1)] == [True, True, False]
+
+
+@pytest.mark.parametrize(("limit", "file"), TRIED_IN.items())
+def test_a_limit_that_is_tried_elsewhere_is_named_there(limit: str, file: str) -> None:
+    name = limit.rpartition(".")[2]
+    field = name.partition("_")[2].lower() if "." not in limit else name
+    assert re.search(rf"\b({name}|{field})\b", (ROOT / file).read_text())
