@@ -25,6 +25,7 @@ from coordinator.protocol.issuing import issuable
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.awaited import Awaited
 from coordinator.runtime.clock import utc_now
+from coordinator.runtime.late_answers import LateAnswers
 from coordinator.runtime.settings import EffectSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown
 from coordinator.service.ids import new_command_id
@@ -40,7 +41,6 @@ from coordinator.transports.inprocess.journal import journal_of
 from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX, LocalQueue
 from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_thread import LaneThread
-from coordinator.worker.late_answers import LateAnswers
 from coordinator.worker.outbox_watch import left_in_outbox, marker_id
 
 WAIT_S = 30.0
@@ -304,7 +304,7 @@ class _LocalLane:
         """Held while a command that is put into the queue gets its number, and the number is noted."""
         self._writes = writes
         awaited = Awaited()
-        self.late = LateAnswers(service.name, [awaited])
+        self.late = LateAnswers(("lane", service.name), [awaited])
         self._awaited = awaited
         self._journal = partial(journal_of, store, service.name, directory)
         self._store = store = WatchedStore(store, awaited)
