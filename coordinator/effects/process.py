@@ -8,6 +8,7 @@ import structlog
 from coordinator.effects.worker import EffectWorker
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.health import HealthEndpoint, Readiness
+from coordinator.runtime.late_answers import LateAnswers
 from coordinator.runtime.settings import BrokerSettings, EffectSettings, TelemetrySettings, load
 from coordinator.runtime.stopping import stop_at_signals
 from coordinator.service.errors import ConfigurationError
@@ -37,10 +38,13 @@ async def _serve(service: Service, metrics_port: int | None) -> int:
         load(TelemetrySettings),
         metrics_port,
     )
+    late = LateAnswers(("effects", service.name), [transport])
+    telling = asyncio.create_task(late.run(), name=f"late answers of the effects of {service.name}")
     try:
         await endpoint.start()
         is_finished = await worker.run(stop)
     finally:
+        telling.cancel()
         await endpoint.stop()
         await effects.close()
     if not is_finished:

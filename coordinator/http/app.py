@@ -18,7 +18,7 @@ from coordinator.http.commands import routes as command_routes
 from coordinator.http.hooks import HOOKS, GatewayHooks
 from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.middleware import serve
-from coordinator.http.operations import CHECKS, COMMAND_LOG, PART_STATES, TRANSPORT, Check
+from coordinator.http.operations import CHECKS, COMMAND_LOG, PART_STATES, TRANSPORT, Check, watch_parts
 from coordinator.http.operations import routes as operation_routes
 from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
 from coordinator.runtime.settings import GatewaySettings
@@ -112,6 +112,7 @@ def create_app(
         service=gateway.name, database=database, writes=writes, command_log=command_log, settings=settings
     )
     gateway.attach(app, dependencies)
+    app.cleanup_ctx.append(watch_parts)
     app.add_routes(gateway.routes)
     app.add_routes(command_routes)
     app.add_routes(operation_routes)

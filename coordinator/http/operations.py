@@ -1,7 +1,7 @@
 """The routes of every gateway, beside its service's methods: commands by id, health, readiness, metrics."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from typing import Final
@@ -26,10 +26,11 @@ from coordinator.transports.port import CommandTransport
 
 READY_TIMEOUT_S: Final = 2.0
 """A part that has not answered within this time counts as down."""
-
+WATCH_EVERY_S: Final = 2.0
+"""How long a gateway rests between two looks at its parts, which it takes whether or not anybody asks it."""
 
 PART_UP: Final = Gauge(
-    "coordinator_gateway_part_up", "0 if this part was down when readiness was asked last.", ("service", "part")
+    "coordinator_gateway_part_up", "0 if this part was down when it was looked at last.", ("service", "part")
 )
 
 log = structlog.get_logger("gateway")
@@ -110,10 +111,8 @@ async def healthz(_request: web.Request) -> web.Response:
 @routes.get("/readyz")
 async def readyz(request: web.Request) -> web.Response:
     checks = request.app[CHECKS]
-    problems = await asyncio.gather(*(_problem(check) for check in checks))
-    reasons = {check.name: problem for check, problem in zip(checks, problems, strict=True) if problem is not None}
+    reasons = await _look(request.app)
     states = {check.name: "down" if check.name in reasons else "ok" for check in checks}
-    _note(request.app, checks, reasons)
     if any(check.required and check.name in reasons for check in checks):
         raise NotReady(states, reasons)
     return json_response(GatewayReadiness("ready", states, reasons))
@@ -124,8 +123,39 @@ async def metrics(_request: web.Request) -> web.Response:
     return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
 
+async def watch_parts(app: web.Application) -> AsyncIterator[None]:
+    """Look at the parts for as long as the application runs, so that the log and the metric say it by themselves."""
+    watching = asyncio.create_task(_watch(app), name=f"parts of {app[SERVICE_NAME]}")
+    yield
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _watch(app: web.Application) -> None:
+    has_failed = False
+    while True:
+        await asyncio.sleep(WATCH_EVERY_S)
+        try:
+            await _look(app)
+            has_failed = False
+        except Exception:
+            # A defect of a check. Whoever asks /readyz gets a 500; it does not end the watch.
+            if not has_failed:
+                log.exception("internal_error", service=app[SERVICE_NAME])
+            has_failed = True
+
+
+async def _look(app: web.Application) -> dict[str, str]:
+    """Why parts are down, by their names; and note it."""
+    checks = app[CHECKS]
+    problems = await asyncio.gather(*(_problem(check) for check in checks))
+    reasons = {check.name: problem for check, problem in zip(checks, problems, strict=True) if problem is not None}
+    _note(app, checks, reasons)
+    return reasons
+
+
 def _note(app: web.Application, checks: Sequence[Check], reasons: Mapping[str, str]) -> None:
-    """Log what has changed since readiness was asked last, and keep it for the metric."""
+    """Log what has changed since the last look, and keep it for the metric."""
     before = app[PART_STATES]
     for check in checks:
         part = check.name

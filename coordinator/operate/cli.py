@@ -2,6 +2,7 @@
 
 import click
 
+from coordinator.operate.continuing import continue_
 from coordinator.operate.dead import dead
 from coordinator.operate.lanes import accept_loss, cancel, log_group, pause, resume, show_command
 from coordinator.operate.outbox import outbox
@@ -18,6 +19,7 @@ COMMANDS: tuple[click.Command, ...] = (
     outbox,
     parked,
     release,
+    continue_,
     pause,
     resume,
     accept_loss,

@@ -90,8 +90,8 @@ class Resumption(Command, frozen=True, kw_only=True, omit_defaults=True):
 
     `step` is the `command_id` of the step at which it stopped, the last of its timeline. `result` is that step's
     result, if it is `done` and the saga takes something from it. `reason` is kept in the timeline. `even_if_running` is
-    for a step that waits for an outcome that never comes, such as a step that the other lane did before this database
-    was restored from a backup.
+    for a step that waits for an outcome that never comes. After a restored backup use `coordinator continue`: then the
+    commands that follow have the ids that they had before.
     """
 
     id: Id

@@ -1,7 +1,7 @@
 """A store whose calls can be seen from outside while they last.
 
 No limit of time is right for all of them: a COMMIT waits for as long as the synchronous standby is away, and giving it
-up would not make it undone. So a call that lasts is visible instead (coordinator/worker/late_answers.py).
+up would not make it undone. So a call that lasts is visible instead (coordinator/runtime/late_answers.py).
 """
 
 from collections.abc import Sequence

@@ -66,7 +66,7 @@ class LaneTransport(Carrier, Protocol):
 
     @property
     def late(self) -> Late | None:
-        """What it has sent to be made safe, if that takes too long. For any thread."""
+        """Something sent to be made safe, or a sign of a connection's life, if it takes too long. For any thread."""
 
     def start(self, on_emitted_confirmed: Confirmed) -> None:
         """Deliver, and go on whenever a connection is lost, until `stop`."""
@@ -138,6 +138,10 @@ class EffectTransport(Protocol):
     @property
     def unready_reason(self) -> str | None:
         """Why effects do not arrive, or their results do not leave; None: they do."""
+
+    @property
+    def late(self) -> Late | None:
+        """Something sent to be made safe, or a sign of a connection's life, if it takes too long."""
 
     def start(
         self, take: Callable[[EffectDelivery], None], on_defect: Callable[[BaseException], None]

@@ -25,6 +25,7 @@ from coordinator.protocol.issuing import issuable
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.awaited import Awaited
 from coordinator.runtime.clock import utc_now
+from coordinator.runtime.late_answers import LateAnswers
 from coordinator.runtime.settings import EffectSettings, LaneSettings
 from coordinator.service.errors import BrokerUnavailable, CommandPending, OutcomeUnknown
 from coordinator.service.ids import new_command_id
@@ -40,8 +41,8 @@ from coordinator.transports.inprocess.journal import journal_of
 from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX, LocalQueue
 from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_thread import LaneThread
-from coordinator.worker.late_answers import LateAnswers
 from coordinator.worker.outbox_watch import left_in_outbox, marker_id
+from coordinator.worker.retention import retentions_of
 
 WAIT_S = 30.0
 """How long `issue` waits for an outcome by default."""
@@ -63,18 +64,23 @@ class InProcessWrites:
         *,
         directory: Path | None = None,
         queue_bytes_max: int = QUEUE_BYTES_MAX,
+        addresses: Mapping[str, str] | None = None,
     ) -> None:
         """`targets` are all lanes and effects of the system; None: they are not known here.
 
         `directory` holds a file for each lane, with the accepted commands that are not settled. None: the file is
         beside the lane's database if that is an SQLite file, and other lanes have none. Without a file a command is
         safe only once it has its outcome, and `issue` raises OutcomeUnknown instead of CommandPending.
+
+        `addresses` of the lanes' databases: each lane removes what is too old on a connection of its own. Raises
+        ConfigurationError if one is missing where a setting asks for retention.
         """
         self._settings = settings or LaneSettings()
         self._services = services
         self._effect_settings = effect_settings or EffectSettings()
         self._effects: dict[str, LocalEffects] = {}
-        self._workers: list[asyncio.Task[bool]] = []
+        self._lasting: list[asyncio.Task[Any]] = []
+        """Tasks that end only by a defect: workers of effects, and retention."""
         self._telling: list[asyncio.Task[None]] = []
         self._opened: list[Effects] = []
         self._on_settled: dict[tuple[str, int], Callable[[], object]] = {}
@@ -87,6 +93,8 @@ class InProcessWrites:
             for service in services
             if service.name in stores
         }
+        active = {lane.name: lane.is_active for lane in self._lanes.values()}
+        self._retentions = retentions_of(active, addresses or {}, self._settings, clock)
         self._waiting: dict[str, _Issuer] = {}
         # A lane writes down to whom it owes the outcome of a command that waits for its key: the next process must not
         # take that for one of its own.
@@ -123,6 +131,7 @@ class InProcessWrites:
             for lane in self._lanes.values():
                 lane.start()
                 self._telling.append(asyncio.create_task(lane.late.run(), name=f"late answers of {lane.name}"))
+            self._lasting += [asyncio.create_task(each.run(), name="retention") for each in self._retentions]
         except BaseException:
             await self.close()
             raise
@@ -133,22 +142,22 @@ class InProcessWrites:
             raise BrokerUnavailable(self.unready_reason)
 
     async def failed(self) -> NoReturn:
-        """Raise the defect that ended the worker of a service's effects.
+        """Raise the defect that ended the worker of a service's effects, or a retention.
 
         A lane that is lost does not end the others: `connected` says so.
         """
-        if self._workers:
-            done, _ = await asyncio.wait(self._workers, return_when=asyncio.FIRST_COMPLETED)
-            for worker in done:
-                await worker
+        if self._lasting:
+            done, _ = await asyncio.wait(self._lasting, return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                await ended
         await asyncio.Event().wait()
         raise AssertionError("nobody sets it")
 
     async def close(self) -> None:
         """Calls under way are left: the next process makes them again, with the same keys."""
-        for task in (*self._workers, *self._telling):
+        for task in (*self._lasting, *self._telling):
             task.cancel()
-        await asyncio.gather(*self._workers, *self._telling, return_exceptions=True)
+        await asyncio.gather(*self._lasting, *self._telling, return_exceptions=True)
         for effects in self._opened:
             await effects.close()
         for lane in self._lanes.values():
@@ -182,7 +191,7 @@ class InProcessWrites:
             if wait_s != 0:
                 await asyncio.wait({outcome}, timeout=WAIT_S if wait_s is None else wait_s)
             if not outcome.done():
-                await _safe(local.queue, number, message, outcome)
+                await local.queue.accept_unless(outcome, number, message)
                 is_lost = outcome.done() and outcome.exception() is not None
                 if not outcome.done() or (wait_s == 0 and not is_lost):
                     raise CommandPending(message.command_id or "")
@@ -221,7 +230,7 @@ class InProcessWrites:
         settings = self._effect_settings
         transport = self._effects[effects_key(service)] = LocalEffects(service, settings.concurrency, self._bring)
         worker = EffectWorker(service, effects, transport, settings)
-        self._workers.append(asyncio.create_task(worker.run(asyncio.Event()), name=f"effects of {service}"))
+        self._lasting.append(asyncio.create_task(worker.run(asyncio.Event()), name=f"effects of {service}"))
 
     async def _bring(self, lane: str, message: CommandMessage) -> None:
         """Bring the result of an effect to its lane. Return once it is settled there."""
@@ -262,19 +271,6 @@ class InProcessWrites:
                 waiting.outcome.set_exception(OutcomeUnknown(text))
 
 
-async def _safe(queue: LocalQueue, number: int, message: CommandMessage, outcome: "asyncio.Future[Outcome]") -> None:
-    """Return once no crash can lose it, or once it is settled. Raises OutcomeUnknown if it cannot be made safe."""
-    accepting = asyncio.ensure_future(queue.accept(number, message))
-    changes: set[asyncio.Future[Any]] = {accepting, outcome}
-    try:
-        await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
-        if not outcome.done():
-            accepting.result()
-    finally:
-        accepting.cancel()
-        await asyncio.gather(accepting, return_exceptions=True)
-
-
 class _Issuer(NamedTuple):
     """An issuer that waits for the outcome of a command that was handed to a lane."""
 
@@ -304,7 +300,7 @@ class _LocalLane:
         """Held while a command that is put into the queue gets its number, and the number is noted."""
         self._writes = writes
         awaited = Awaited()
-        self.late = LateAnswers(service.name, [awaited])
+        self.late = LateAnswers(("lane", service.name), [awaited])
         self._awaited = awaited
         self._journal = partial(journal_of, store, service.name, directory)
         self._store = store = WatchedStore(store, awaited)
@@ -332,6 +328,10 @@ class _LocalLane:
             return self.lost_reason
         suspended = self.late.reason or self._lane_thread.suspended_reason
         return self._queue.unready_reason if suspended is None else f"lane {self.name} is suspended: {suspended}"
+
+    def is_active(self) -> bool:
+        """Whether this process has the lane."""
+        return self.lost_reason is None and self._lane.lease is not None
 
     def pending(self, command_id: str) -> bool:
         return self._queue is not None and self._queue.pending(command_id)

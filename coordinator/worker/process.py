@@ -19,6 +19,7 @@ from coordinator.runtime.clock import utc_now
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.garbage import spare_the_long_lived
 from coordinator.runtime.health import HealthEndpoint, Readiness
+from coordinator.runtime.late_answers import LateAnswers
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, LaneSettings, TelemetrySettings, load
 from coordinator.runtime.stopping import stop_at_signals
@@ -31,7 +32,6 @@ from coordinator.transports.inbox import Inbox
 from coordinator.transports.open import open_transport
 from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_thread import LaneThread
-from coordinator.worker.late_answers import LateAnswers
 from coordinator.worker.outbox_watch import OutboxWatch
 from coordinator.worker.retention import Retention
 
@@ -60,7 +60,7 @@ class CoordinatorProcess:
         self._transport = open_transport(self._broker).lane(
             service.name, self._inbox, self._settings, holder=holder, has_effects=service.effects is not None
         )
-        self._late = LateAnswers(service.name, [awaited, watch_awaited, self._transport])
+        self._late = LateAnswers(("lane", service.name), [awaited, watch_awaited, self._transport])
         self._watch = OutboxWatch(
             service.name,
             WatchedStore(open_store(database.database_url, service), watch_awaited),

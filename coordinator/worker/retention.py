@@ -6,9 +6,10 @@ without its position nobody knows which numbers of a session are settled, and on
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import datetime, timedelta
+from functools import partial
 from time import monotonic
 from typing import Final
 
@@ -19,6 +20,7 @@ from coordinator.runtime.clock import utc_now
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.open import open_admin
 
 REMOVED = Counter(
     "coordinator_lane_removed_total", "Rows removed that were older than their retention.", ["lane", "rows"]
@@ -59,16 +61,17 @@ class Retention:
         self._clock = clock
         self._sleep = sleep
 
+    @property
+    def is_wanted(self) -> bool:
+        """Whether a setting asks for it."""
+        return self._log_days is not None or self._letter_days is not None
+
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await self._sleep(RETRY_S)
-            if self._is_wanted and self._is_active() and await self._is_done():
+            if self.is_wanted and self._is_active() and await self._is_done():
                 await self._sleep(EVERY_S)
-
-    @property
-    def _is_wanted(self) -> bool:
-        return self._log_days is not None or self._letter_days is not None
 
     async def _is_done(self) -> bool:
         """Remove what is too old now. False: the lane is another process's now, or its database is away."""
@@ -106,3 +109,25 @@ class Retention:
     def _log(self, admin: LaneAdmin) -> Iterator[int]:
         if self._log_days is not None:
             yield from admin.prune(self._clock() - timedelta(days=self._log_days), LOG_ROWS)
+
+
+def retentions_of(
+    lanes: Mapping[str, Callable[[], bool]],
+    addresses: Mapping[str, str],
+    settings: LaneSettings,
+    clock: Callable[[], datetime],
+) -> list[Retention]:
+    """Those of the lanes of one process, which says of each whether it has it; none where no setting asks for one.
+
+    Raises ConfigurationError for a lane whose database's address is not given.
+    """
+    retentions = []
+    for lane, is_active in lanes.items():
+        retention = Retention(lane, partial(open_admin, addresses.get(lane, ""), lane), is_active, settings, clock)
+        if retention.is_wanted and lane not in addresses:
+            raise ConfigurationError(
+                "LANE_LOG_RETENTION_DAYS or LANE_DEAD_LETTER_RETENTION_DAYS is set, and there is no address of the "
+                f"database of lane {lane!r}: pass addresses={{{lane!r}: …}} to InProcessWrites"
+            )
+        retentions.append(retention)
+    return [each for each in retentions if each.is_wanted]

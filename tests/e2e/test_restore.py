@@ -118,6 +118,76 @@ async def test_after_a_restore_the_lane_goes_on_above_what_was_acknowledged(syst
     assert query(system, "SELECT credit FROM users WHERE id = 1") == [(BEFORE,)]
 
 
+async def test_a_purchase_that_is_repeated_after_a_restore_pays_once(system: System) -> None:
+    """As docs/OPERATING.md has an operator do it: the steps that wait in vain are continued, one after the other."""
+    services = ("users", "items", "payments")
+    system.prepare(*services)
+    backup = Backup(system)
+    system.start_sandbox()
+    system.start_coordinators("items", "payments")
+    for service in ("items", "payments"):
+        system.start_gateway(service)
+    system.start_effects("payments")
+    coordinator, gateway = system.start_coordinator("users"), system.start_gateway("users")
+    item = {"name": "Pen", "price": 100, "currency": "EUR", "stock": 5}
+    await write_all(system.urls["items"], "/items", item, 1, 1, "pen")
+    await write_all(system.urls["users"], "/users", {"name": "Ada", "email": "ada@example.org"}, 1, 1, "ada")
+    for process in (coordinator, gateway):
+        await asyncio.to_thread(stopped, process, system)
+    await asyncio.to_thread(backup.take)
+    coordinator, gateway = system.start_coordinator("users"), system.start_gateway("users")
+
+    async def buy() -> Any:
+        body = {"item_id": 1, "quantity": 2, "payment_method": "pm_card_visa"}
+        ((_, purchase),) = await write_all(system.urls["users"], "/users/1/purchases", body, 1, 1, "purchase")
+        return purchase
+
+    await buy()
+    await asyncio.to_thread(wait_until, lambda: states(system) == ["completed"], "it is bought", coordinator)
+    for process in (coordinator, gateway):
+        await asyncio.to_thread(stopped, process, system)
+    await asyncio.to_thread(backup.restore)
+    ended_at = query(system, "SELECT sequence FROM lane_lease")[0][0]
+    accepted = CliRunner().invoke(cli, ["accept-loss", "users", "--at", str(ended_at)], env=system.environment)
+    assert accepted.exit_code == 0, accepted.output
+    coordinator = system.start_coordinator("users")
+    system.start_gateway("users")
+    await buy()
+    results = {"authorize": ["--result", '{"id": 1}'], "capture": ["--result", '{"id": 1}']}
+    for step in ("quote", "authorize", "reserve", "capture"):
+        await asyncio.to_thread(wait_until, lambda: waiting(system)[:1] == [step], f"it waits at {step}")  # noqa: B023
+        ((_, command_type, command_id),) = query(system, WAITING)
+        arguments = ["continue", command_type.partition(".")[0], command_id, "--to", "users.continue_purchase"]
+        arguments += results.get(step, ["--logged"])
+        # In a thread: it runs an event loop of its own.
+        continued = await asyncio.to_thread(CliRunner().invoke, cli, arguments, env=system.environment)
+        assert continued.exit_code == 0, continued.output
+    await asyncio.to_thread(wait_until, lambda: states(system) == ["completed"], "it is completed", coordinator)
+    payments = sql_engine(system.owner("payments"))
+    with payments.connect() as connection:
+        rows = connection.execute(text("SELECT id, status, amount FROM payments")).all()
+    payments.dispose()
+    assert [tuple(row) for row in rows] == [(1, "captured", 200)]
+    assert await asyncio.to_thread(stock, system) == 3
+
+
+WAITING = "SELECT name, command_type, command_id FROM saga_steps WHERE status = 'waiting'"
+
+
+def waiting(system: System) -> list[str]:
+    """The steps that wait for the outcome of their command."""
+    return [name for name, _, _ in query(system, WAITING)]
+
+
+def stock(system: System) -> int:
+    with urllib.request.urlopen(f"{system.urls['items']}/items/1", timeout=5) as response:
+        return int(json.load(response)["stock"])
+
+
+def states(system: System) -> list[str]:
+    return [status for (status,) in query(system, "SELECT status FROM purchases")]
+
+
 def test_what_is_accepted_must_be_what_is_there(system: System) -> None:
     system.prepare("users")
     refused = CliRunner().invoke(cli, ["accept-loss", "users", "--at", "7", "--json"], env=system.environment)

@@ -21,6 +21,8 @@ class AtCommit(Enum):
     LOSE_ANSWER = auto()
     DELIVER_LATE = auto()
     """The client's connection is cut; the server gets the COMMIT later."""
+    HOLD_ANSWER = auto()
+    """Nothing comes back on this connection until `resume`; the server has the COMMIT."""
 
 
 class CommitSpotter:
@@ -76,6 +78,8 @@ class _Link:
         self.server = server
         self.answers_are_lost = False
         self.is_asked = False
+        self.answers_flow = asyncio.Event()
+        self.answers_flow.set()
 
     def cut(self) -> None:
         """Both sides see a reset."""
@@ -125,8 +129,10 @@ class TcpProxy:
         self._flowing.clear()
 
     def resume(self) -> None:
-        """What was stalled passes."""
+        """What was stalled passes, and the answer that was held."""
         self._flowing.set()
+        for link in self._links:
+            link.answers_flow.set()
 
     async def passed(self) -> None:
         """Wait until no connection is left, and with it nothing that is held back."""
@@ -181,7 +187,10 @@ class TcpProxy:
                     if what is AtCommit.DELIVER_LATE:
                         link.client.transport.abort()
                         await asyncio.sleep(self._late_s)
-                    link.answers_are_lost = True
+                    if what is AtCommit.HOLD_ANSWER:
+                        link.answers_flow.clear()
+                    else:
+                        link.answers_are_lost = True
                 link.server.write(chunk)
                 await link.server.drain()
                 if link.answers_are_lost:
@@ -192,6 +201,7 @@ class TcpProxy:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(_CHUNK_BYTES):
                 await self._flowing.wait()
+                await link.answers_flow.wait()
                 if link.answers_are_lost:
                     return
                 link.is_asked = False

@@ -31,6 +31,7 @@ from tests.support.lane_contract import LaneContract
 from tests.support.ledger import LEDGER, Account, metadata
 from tests.support.letter_contract import LetterContract
 from tests.support.loss_contract import AcceptLoss, LossContract
+from tests.support.mongodb_rights import READ_WRITE, permitted
 from tests.support.origin_contract import OriginContract
 from tests.support.servers import Environment
 from tests.support.store_contract import (
@@ -415,7 +416,15 @@ class TestMysqlStore(_SqlContract):
     kill = "KILL {}"
 
 
-class TestMongoStore(_ServerContract):
+class _AsReadWrite:
+    @pytest.fixture(autouse=True)
+    def _all_is_permitted(self) -> Iterator[None]:
+        """To the role that docs/OPERATING.md gives the lane and the operator: the stand-in has no users."""
+        with permitted(READ_WRITE):
+            yield
+
+
+class TestMongoStore(_AsReadWrite, _ServerContract):
     setting = "ITEMS_DATABASE_URL"
     has_check_constraints = False
     has_lengths = False
@@ -437,7 +446,9 @@ class TestMysqlLane(_LaneOnServer, LaneContract, ContinuationContract, OriginCon
     setting = "PAYMENTS_DATABASE_URL"
 
 
-class TestMongoLane(_LaneOnServer, LaneContract, ContinuationContract, OriginContract, LetterContract, LossContract):
+class TestMongoLane(
+    _AsReadWrite, _LaneOnServer, LaneContract, ContinuationContract, OriginContract, LetterContract, LossContract
+):
     setting = "ITEMS_DATABASE_URL"
 
 

@@ -12,13 +12,13 @@ from structlog.testing import capture_logs
 
 from coordinator.client.writes import WriteOptions, execute
 from coordinator.runtime.awaited import LATE_S, Awaited
+from coordinator.runtime.late_answers import LateAnswers
 from coordinator.service.rows import Row
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Changes, Lease, Store, StoreUnavailable, Transaction
 from coordinator.stores.watched import WatchedStore
 from coordinator.worker.inprocess import InProcessWrites
-from coordinator.worker.late_answers import LateAnswers
 from tests.support.ledger import LEDGER, Account, OpenAccount
 from tests.support.store_contract import NOW
 from tests.support.system import wait_until
@@ -49,7 +49,7 @@ def metric(lane: str) -> float | None:
 
 
 def test_an_answer_is_late_after_a_while(awaited: Awaited, clock: Clock) -> None:
-    late = LateAnswers("late", [Awaited(clock), awaited])
+    late = LateAnswers(("lane", "late"), [Awaited(clock), awaited])
     before = awaited.begin("the database (commit)")
     clock.now_s += LATE_S - 0.1
     assert metric("late") == 0
@@ -58,11 +58,11 @@ def test_an_answer_is_late_after_a_while(awaited: Awaited, clock: Clock) -> None
     assert metric("late") == pytest.approx(LATE_S + 4)
     awaited.end(before)
     assert metric("late") == 0
-    assert LateAnswers("late", [awaited]).reason is None
+    assert LateAnswers(("lane", "late"), [awaited]).reason is None
 
 
 def test_each_late_answer_is_logged_once_and_its_end_once(awaited: Awaited, clock: Clock) -> None:
-    late = LateAnswers("logged", [awaited])
+    late = LateAnswers(("lane", "logged"), [awaited])
     with capture_logs() as lines:
         for _ in range(2):
             before = awaited.begin("the database (commit)")
@@ -159,7 +159,7 @@ async def test_a_monolith_says_that_a_database_does_not_answer(
     hanging: HangingStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coordinator.runtime.awaited.LATE_S", 0.05)
-    monkeypatch.setattr("coordinator.worker.late_answers.LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("coordinator.runtime.late_answers.LOOK_EVERY_S", 0.01)
     async with InProcessWrites({LEDGER.name: hanging}, [LEDGER]) as writes:
         await execute(writes, OpenAccount(owner="Ada"), Account, WriteOptions())
         assert writes.connected

@@ -13,13 +13,16 @@ from click.testing import CliRunner, Result
 from coordinator.cli import cli
 from coordinator.migrations.migrate import migrate
 from coordinator.operate import output
+from coordinator.operate.continuing import message_of, outcome_of
 from coordinator.operate.output import print_fields, print_table
 from coordinator.operate.send import checked
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.continuation import Deferred, continued
 from coordinator.service.errors import ConfigurationError, InvalidCommand
 from coordinator.service.ids import system_command_id
+from coordinator.stores.lane_tables import LogEntry
 from tests.support.shop.service import SERVICE as SHOP
 
 ID = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"
@@ -256,3 +259,62 @@ def test_a_database_that_is_not_migrated_is_named(tmp_path: Path) -> None:
     ran = run("pause", "users", "--reason", "x", USERS_DATABASE_URL=f"sqlite:///{tmp_path}/empty.db")
     assert isinstance(ran.exception, ConfigurationError)
     assert "run `coordinator migrate users`" in str(ran.exception)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "say one of --logged, --result and --rejected"),
+        (["--logged", "--result", "{}"], "say one of --logged, --result and --rejected"),
+        (["--result", "{}", "--rejected", "declined"], "say one of --logged, --result and --rejected"),
+        (["--logged", "--to", "users.credit"], "'users.credit' is no continuation: there are users.continue_purchase"),
+        (["--logged"], "has not settled command"),
+    ],
+)
+def test_what_cannot_be_continued_is_refused(database: str, options: list[str], said: str) -> None:
+    to = [] if "--to" in options else ["--to", "users.continue_purchase"]
+    ran = run("continue", "users", ID, *to, *options, USERS_DATABASE_URL=database)
+    assert ran.exit_code == (1 if "settled" in said else 2)
+    assert said in ran.stderr
+
+
+THE_LOG_S = (None, None)
+GONE = ("rejected", None, "gone")
+
+
+def logged(**changes: object) -> LogEntry:
+    return LogEntry(
+        **{
+            "command_id": ID,
+            "sequence": 7,
+            "epoch": 1,
+            "type": "items.quote",
+            "fingerprint": "f",
+            "status": "applied",
+            "result": '{"price":5}',
+            "error_code": None,
+            "error_message": None,
+            "settled_at": datetime(2026, 1, 1, tzinfo=UTC),
+        }
+        | changes  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "result", "rejected", "told"),
+    [
+        (logged(), *THE_LOG_S, ("applied", {"price": 5}, None)),
+        (logged(), '{"id": 7}', None, ("applied", {"id": 7}, None)),
+        (logged(), None, "declined", ("rejected", None, "declined")),
+        (logged(status="rejected", result=None, error_code="gone", error_message="it went"), *THE_LOG_S, GONE),
+    ],
+)
+def test_a_continuation_that_is_sent_again_is_the_one_that_the_lane_sent(
+    entry: LogEntry, result: str | None, rejected: str | None, told: tuple[object, ...]
+) -> None:
+    message = message_of(entry, "users.continue_purchase", outcome_of(entry, result, rejected))
+    deferred = Deferred(command_id=ID, type="items.quote", continuation="users.continue_purchase")
+    assert message.command_id == continued(deferred, "applied", b"{}", None).command_id
+    assert (message.type, message.origin) == ("users.continue_purchase", "system")
+    said = msgspec.json.decode(message.arguments)
+    assert (said["status"], said["result"], said["error"] and said["error"]["code"]) == told

@@ -1,6 +1,7 @@
 """The purchase across users, payments and items, in a monolith: whole or taken back, whatever the provider does."""
 
 import asyncio
+import copy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,12 +10,13 @@ import msgspec
 import pytest
 
 from coordinator.client.writes import WriteOptions, execute
+from coordinator.operate.continuing import message_of, outcome_of
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import CommandRejected
 from coordinator.service.rows import Row
 from coordinator.service.saga import ENDED, SagaStep
-from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.stores.lane_tables import LogEntry, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.worker.inprocess import InProcessWrites
 from shared.items import SERVICE as ITEMS
@@ -27,7 +29,7 @@ from shared.payments.model import Payment
 from shared.users import SERVICE as USERS
 from shared.users.commands import CreateUser, DeleteUser
 from shared.users.model import User
-from shared.users.purchases.commands import OpenPurchase, ResumePurchase
+from shared.users.purchases.commands import ContinuePurchase, OpenPurchase, ResumePurchase
 from shared.users.purchases.model import Purchase, PurchaseTotal
 from tests.support.provider import FakeProvider, Held
 from tests.support.store_contract import NOW
@@ -90,13 +92,16 @@ class Shop:
 
 
 @asynccontextmanager
-async def open_shop(provider: FakeProvider, **changed: float) -> AsyncIterator[Shop]:
+async def open_shop(
+    provider: FakeProvider, databases: dict[str, MemoryDatabase] | None = None, **changed: float
+) -> AsyncIterator[Shop]:
     services = [
         USERS,
         msgspec.structs.replace(ITEMS, projection=None),
         msgspec.structs.replace(PAYMENTS, effects=lambda: PaymentEffects(provider)),
     ]
-    databases = {service.name: MemoryDatabase() for service in services}
+    if databases is None:
+        databases = {service.name: MemoryDatabase() for service in services}
     stores = {name: MemoryStore(database) for name, database in databases.items()}
     given = {"retry_delay_s": 0.001, "retry_delay_s_max": 0.002, "breaker_failures": 10_000} | changed
     settings = EffectSettings(**given)  # type: ignore[arg-type]
@@ -121,6 +126,43 @@ async def test_a_purchase_takes_the_money_and_the_stock() -> None:
         ]
         shop.check(stock=10)
         assert shop.provider.kept == 750
+
+
+async def test_a_purchase_that_is_repeated_after_a_restore_and_continued_pays_once() -> None:
+    """As an operator does it (`coordinator continue`): the other lanes tell their outcomes once, and have told them."""
+    provider = FakeProvider()
+    databases = {name: MemoryDatabase() for name in ("users", "items", "payments")}
+    command = OpenPurchase(user_id=1, item_id=1, quantity=3, payment_method="pm_card_visa")
+    same = WriteOptions(command_id="0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11")
+    async with open_shop(provider, databases) as shop:
+        await shop.stocked(stock=10, price=250)
+        backup = copy.deepcopy(databases["users"])
+        await execute(shop.writes, command, Purchase, same)
+        await shop.rest()
+        shop.check(stock=10)
+    databases["users"] = backup
+    # The answer of these came later, from the provider: it is not in the log.
+    results = {"authorize": '{"id": 1}', "capture": '{"id": 1}'}
+    async with open_shop(provider, databases) as shop:
+        await execute(shop.writes, command, Purchase, same)
+        for name in ("quote", "authorize", "reserve", "capture"):
+
+            def waits() -> bool:
+                steps = [step for step in shop.rows(SagaStep, "users") if step.status == "waiting"]
+                is_sent = not any(shop.rows(OutboxEntry, lane) for lane in databases)
+                return is_sent and [step.name for step in steps] == [name]  # noqa: B023
+
+            await asyncio.to_thread(wait_until, waits, f"it waits at {name}")
+            (step,) = (step for step in shop.rows(SagaStep, "users") if step.status == "waiting")
+            lane = step.command_type.partition(".")[0]
+            (entry,) = (entry for entry in shop.rows(LogEntry, lane) if entry.command_id == step.command_id)
+            outcome = outcome_of(entry, results.get(name), None)
+            continued = await shop.writes.issue("users", message_of(entry, ContinuePurchase.type, outcome), 10)
+            assert continued.status == "applied"
+        await shop.rest()
+        shop.check(stock=10)
+        assert provider.kept == 750
+        assert len(shop.rows(Payment, "payments")) == 1
 
 
 @pytest.mark.parametrize(

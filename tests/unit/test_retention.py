@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from coordinator.client.writes import WriteOptions, execute
 from coordinator.runtime.settings import LaneSettings
-from coordinator.service.errors import DatabaseUnavailable
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.stores.admin import LaneAdmin, LetterQuery
 from coordinator.stores.open import open_admin
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from coordinator.worker import retention
+from coordinator.worker.inprocess import InProcessWrites
 from coordinator.worker.retention import EVERY_S, REST_S_MIN, RETRY_S, Retention
 from tests.support.admin_contract import letter
-from tests.support.ledger import LEDGER
+from tests.support.ledger import LEDGER, Account, OpenAccount
 from tests.support.store_contract import NOW, changes, commit, entry
+from tests.support.system import wait_until
 
 SETTINGS = LaneSettings(log_retention_days=7, dead_letter_retention_days=30)
 
@@ -113,3 +116,41 @@ def test_a_database_that_is_away_is_asked_again_later() -> None:
 
     lines = run(Retention("ledger", away, lambda: True, SETTINGS, lambda: NOW, Pauses(RETRY_S, 3)))
     assert [line["event"] for line in lines] == ["retention_postponed"] * 2
+
+
+async def test_a_monolith_removes_it_too(
+    open_one: Callable[[], LaneAdmin], admin: LaneAdmin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its first command it takes the lane."""
+    monkeypatch.setattr(retention, "RETRY_S", 0.01)
+    stores = {LEDGER.name: SqliteStore(f"{tmp_path}/ledger.db", LEDGER)}
+    addresses = {LEDGER.name: f"sqlite:///{tmp_path}/ledger.db"}
+    later = NOW + timedelta(days=31)
+    async with InProcessWrites(stores, [LEDGER], SETTINGS, lambda: later, addresses=addresses) as writes:
+        await execute(writes, OpenAccount(owner="Ada"), Account, WriteOptions())
+        await asyncio.to_thread(
+            wait_until, lambda: admin.letters(LetterQuery(), 0, 10) == [], "old dead letters are removed"
+        )
+        await asyncio.to_thread(
+            wait_until, lambda: admin.find(entry(5).command_id) is None, "old log entries are removed, the last one too"
+        )
+
+
+async def test_a_monolith_whose_settings_ask_for_retention_needs_an_address(tmp_path: Path) -> None:
+    stores = {LEDGER.name: SqliteStore(f"{tmp_path}/ledger.db", LEDGER)}
+    with pytest.raises(ConfigurationError, match=r"LANE_LOG_RETENTION_DAYS .* lane 'ledger'"):
+        InProcessWrites(stores, [LEDGER], SETTINGS)
+    InProcessWrites(stores, [LEDGER], LaneSettings())
+
+
+async def test_a_defect_of_the_retention_ends_a_monolith(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def defect(_: Retention) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Retention, "run", defect)
+    stores = {LEDGER.name: SqliteStore(f"{tmp_path}/ledger.db", LEDGER)}
+    addresses = {LEDGER.name: f"sqlite:///{tmp_path}/ledger.db"}
+    create_schema(f"{tmp_path}/ledger.db", LEDGER)
+    async with InProcessWrites(stores, [LEDGER], SETTINGS, addresses=addresses) as writes:
+        with pytest.raises(ZeroDivisionError):
+            await writes.failed()

@@ -41,6 +41,7 @@ class LocalEffects:
     """Implements `EffectTransport`. Its worker has at most `prefetch` effects at a time."""
 
     unready_reason: Final = None
+    late: Final = None
 
     def __init__(self, service: str, prefetch: int, bring: Bring) -> None:
         self._service = service

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 
@@ -151,6 +151,18 @@ class LocalQueue:
         self._adding[number] = _Unwritten(number, message.command_id or "", encoded, written)
         self._write_soon()
         await written
+
+    async def accept_unless(self, outcome: "asyncio.Future[Any]", number: int, message: CommandMessage) -> None:
+        """As `accept`, but return also once there is an outcome."""
+        accepting = asyncio.ensure_future(self.accept(number, message))
+        changes: set[asyncio.Future[Any]] = {accepting, outcome}
+        try:
+            await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
+            if not outcome.done():
+                accepting.result()
+        finally:
+            accepting.cancel()
+            await asyncio.gather(accepting, return_exceptions=True)
 
     def settle(self, channel: int, settlement: Settlement) -> None:  # noqa: ARG002  # there is one only
         with self._lock:

@@ -16,6 +16,7 @@ import pika
 from pika.channel import Channel
 from pika.exceptions import AMQPError, ChannelClosedByBroker
 
+from coordinator.runtime.awaited import Late
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import BrokerUnavailable
 from coordinator.service.outside_calls import effects_key
@@ -23,6 +24,7 @@ from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY, DirectRep
 from coordinator.transports.rabbitmq.driver_arguments import broker_address, broker_parameters
 from coordinator.transports.rabbitmq.errors import channel_closed, connection_lost, not_connected, refused
 from coordinator.transports.rabbitmq.pika_connection import PikaConnection
+from coordinator.transports.rabbitmq.pulse import Pulse
 from coordinator.transports.rabbitmq.streams import LoopStreams
 from coordinator.transports.rabbitmq.topology import (
     DEAD_EXCHANGE,
@@ -63,6 +65,7 @@ class AmqpConnection:
         self.lost: asyncio.Future[BrokerUnavailable] = _future()
         self._opened: asyncio.Future[None] = _future()
         self._why: Exception | None = None
+        self._pulse: Pulse | None = None
         self._raw = PikaConnection(
             parameters,
             on_open_callback=self._on_open,
@@ -93,7 +96,15 @@ class AmqpConnection:
         except BaseException:
             await connection.end()
             raise
+        pulse = connection._pulse = Pulse(connection._raw, name)
+        connection.lost.add_done_callback(lambda _: pulse.stop())
         return connection
+
+    @property
+    def late(self) -> Late | None:
+        """The answer that shows that the connection lives, if it is late. For any thread."""
+        # Under an alarm the broker does not read, which `is_blocked` says.
+        return None if self._pulse is None or self.is_blocked else self._pulse.late
 
     @property
     def unsent_bytes(self) -> int:

@@ -106,7 +106,8 @@ class LaneConsumer:
 
     @property
     def late(self) -> Late | None:
-        return self._publisher.late
+        waits = (self._publisher, self._outcomes, self._connection)
+        return next(filter(None, (each.late for each in waits if each is not None)), None)
 
     def start(self, on_emitted_confirmed: Callable[[Sequence[OutboxEntry]], None]) -> None:
         self._on_emitted_confirmed = on_emitted_confirmed

@@ -119,12 +119,16 @@ class Publisher:
 
     @property
     def late(self) -> Late | None:
-        """The confirm of the oldest message on its way, if it is late. For any thread."""
+        """The confirm of the oldest message on its way, or a sign of the connection's life, if it is late.
+
+        For any thread.
+        """
         with suppress(RuntimeError):  # another thread is at them just now: they are being confirmed
             oldest = next(iter(self._by_tag.values()), None) if self.is_ready else None
             if oldest is not None and (waited_s := time.monotonic() - oldest.sent_at_s) >= LATE_S:
                 return Late("RabbitMQ (confirm)", oldest.sent_at_s, waited_s)
-        return None
+        connection = self._connection
+        return None if connection is None else connection.late
 
     @property
     def unready_reason(self) -> str:

@@ -22,6 +22,7 @@ from coordinator.protocol.wire import (
     fingerprint_of,
     headers_of,
 )
+from coordinator.runtime.awaited import Late
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.runtime.telemetry import current_stages
 from coordinator.service.errors import (
@@ -91,6 +92,7 @@ class RabbitWrites:
         exchanges = (WRITES_EXCHANGE, SYSTEM_EXCHANGE) if is_system else (WRITES_EXCHANGE,)
         self._publisher = Publisher(broker, f"{name} publish", exchanges)
         self._replies = Reconnecting(f"{name} replies", broker)
+        self._receiving: AmqpConnection | None = None
         self._reply_queue = self._new_reply_queue()
         self._session = f"{name}.{uuid4().hex}" if in_order else None
         self._session_numbers: dict[str, int] = {}
@@ -111,14 +113,19 @@ class RabbitWrites:
     @property
     def connected(self) -> bool:
         """Whether the broker takes commands and returns outcomes."""
-        return self._publisher.is_ready and self._publisher.late is None and self._replies.connected.is_set()
+        return self._publisher.is_ready and self._replies.connected.is_set() and self._late is None
 
     @property
     def unready_reason(self) -> str:
         """Why it is not connected, naming the broker's host and port."""
         if not self._publisher.is_ready:
             return self._publisher.unready_reason
-        return self._replies.reason if (late := self._publisher.late) is None else str(late)
+        return self._replies.reason if (late := self._late) is None else str(late)
+
+    @property
+    def _late(self) -> Late | None:
+        receiving = self._receiving
+        return self._publisher.late or (None if receiving is None else receiving.late)
 
     @property
     def in_flight(self) -> int:
@@ -351,7 +358,7 @@ class RabbitWrites:
         return f"replies.{self._name}.{uuid4()}"
 
     async def _receive(self) -> BrokerUnavailable:
-        connection = await AmqpConnection.open(self._broker, f"{self._name} replies")
+        connection = self._receiving = await AmqpConnection.open(self._broker, f"{self._name} replies")
         try:
             channel = await connection.channel()
             arguments = {"x-expires": REPLY_QUEUE_EXPIRES_MS}

@@ -1,16 +1,19 @@
 """Commands by id, health, readiness, metrics."""
 
+import asyncio
 from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from coordinator.http import operations
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.lane_tables import LogEntry
-from tests.unit.gateways.conftest import RunningGateway
+from tests.unit.gateways.conftest import RunningGateway, Start
 from tests.unit.gateways.gateway_fakes import NOW
 
+WITHIN_S = 10.0
 COMMAND_ID = "0198c0de-0000-7000-8000-00000000abcd"
 
 
@@ -141,6 +144,47 @@ async def test_a_part_that_goes_and_comes_is_one_line_each_and_a_metric(users: R
         ("part_down", "database"),
         ("part_up", "database"),
     ]
+
+
+async def test_a_part_that_goes_and_comes_is_said_though_nobody_asks(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "WATCH_EVERY_S", 0.01)
+    up = {"service": "users", "part": "broker"}
+
+    async def until_metric_says(is_up: bool) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            while REGISTRY.get_sample_value("coordinator_gateway_part_up", up) != is_up:  # noqa: ASYNC110  # no event
+                await asyncio.sleep(0.005)
+
+    with capture_logs() as lines:
+        users = await start("users")
+        for is_up in (True, False, True):
+            users.writes.connected = is_up
+            await until_metric_says(is_up)
+    said = [(line["event"], line["part"]) for line in lines if line["event"].startswith("part_")]
+    assert said == [("part_down", "broker"), ("part_up", "broker")]
+
+
+async def test_a_defect_of_a_check_is_said_once_and_does_not_end_the_looks(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations, "WATCH_EVERY_S", 0.01)
+    asked, often = 0, asyncio.Event()
+
+    async def defect() -> str | None:
+        nonlocal asked
+        asked += 1
+        if asked == 3:
+            often.set()
+        raise ZeroDivisionError
+
+    with capture_logs() as lines:
+        users = await start("users")
+        users.app[operations.CHECKS].append(operations.Check("defect", defect))
+        async with asyncio.timeout(WITHIN_S):
+            await often.wait()
+    assert [line["event"] for line in lines].count("internal_error") == 1
 
 
 async def test_metrics_count_by_route_and_not_by_path(payments: RunningGateway) -> None:

@@ -9,6 +9,7 @@ import structlog
 from pika.exceptions import AMQPError
 
 from coordinator.lane.control import DeadEffect
+from coordinator.runtime.awaited import Late
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import BrokerUnavailable
@@ -38,6 +39,7 @@ class RabbitEffects:
         self._bringing = Bringing(service, self._publisher, broker.reconnect_delay_s)
         self._returning: Returning | None = None
         self._take: Callable[[EffectDelivery], None] | None = None
+        self._connection: AmqpConnection | None = None
         self._channel: AmqpChannel | None = None
         self._consuming: asyncio.Task[Any] | None = None
         self._reconnecting = Reconnecting(f"effects {service}", broker)
@@ -48,7 +50,12 @@ class RabbitEffects:
             return self._reconnecting.reason
         if not self._publisher.is_ready:
             return self._publisher.unready_reason
-        return None if (late := self._publisher.late) is None else str(late)
+        return None if (late := self.late) is None else str(late)
+
+    @property
+    def late(self) -> Late | None:
+        connection = self._connection
+        return self._publisher.late or (None if connection is None else connection.late)
 
     def start(
         self, take: Callable[[EffectDelivery], None], on_defect: Callable[[BaseException], None]
@@ -91,7 +98,7 @@ class RabbitEffects:
 
     async def _consume(self) -> BrokerUnavailable:
         """Consume until the connection is lost; first declare the queues again, which may have been deleted."""
-        connection = await AmqpConnection.open(self._broker, f"effects {self._service}")
+        connection = self._connection = await AmqpConnection.open(self._broker, f"effects {self._service}")
         returning = self._returning
         try:
             channel = await connection.channel()

@@ -1,25 +1,31 @@
-"""Reports answers for which a lane has waited too long. The thread that waits is stuck in the call, and cannot.
+"""Reports answers for which a process has waited too long. Whoever waits is stuck in the call, and cannot.
 
-It may be the lane's thread, which waits for its database, its projection or a handler of the service's; the outbox
-watch, which waits for the database too; or the transport, for a confirm. The call goes on meanwhile: if a COMMIT is
-given up it is not undone, and it may wait for a standby that is needed.
+For a lane it may be the lane's thread, which waits for its database, its projection or a handler of the service's; the
+outbox watch, which waits for the database too; or the transport, for a confirm, or for a sign of life on a silent
+connection, as an effect worker's does. The call goes on meanwhile: if a COMMIT is given up it is not undone, and it may
+wait for a standby that is needed.
 """
 
 import asyncio
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
 import structlog
 from prometheus_client import Gauge
 
 from coordinator.runtime.awaited import Late
 
-WAITED = Gauge(
+LANE_WAITED: Final = Gauge(
     "coordinator_lane_answer_late_seconds", "How long the lane has waited for one late answer; 0: for none.", ["lane"]
+)
+EFFECTS_WAITED: Final = Gauge(
+    "coordinator_effects_answer_late_seconds",
+    "How long the worker has waited for one late answer of RabbitMQ's; 0: for none.",
+    ["service"],
 )
 LOOK_EVERY_S = 1.0
 
-log = structlog.get_logger("lane")
+log = structlog.get_logger("late")
 
 
 class Waits(Protocol):
@@ -31,13 +37,14 @@ class Waits(Protocol):
 
 
 class LateAnswers:
-    """The late answers of one lane, whose threads note what they wait for."""
+    """The late answers of one lane, or of one worker of a service's effects, which note what they wait for."""
 
-    def __init__(self, lane: str, awaited: Sequence[Waits]) -> None:
-        self._lane = lane
+    def __init__(self, work: tuple[Literal["lane", "effects"], str], awaited: Sequence[Waits]) -> None:
+        kind, self._name = work
+        self._label, waited = ("lane", LANE_WAITED) if kind == "lane" else ("service", EFFECTS_WAITED)
         self._awaited = awaited
         self._seen: dict[int, Late] = {}
-        WAITED.labels(lane).set_function(self._longest_s)
+        waited.labels(self._name).set_function(self._longest_s)
 
     @property
     def reason(self) -> str | None:
@@ -53,14 +60,15 @@ class LateAnswers:
 
     def look(self) -> None:
         """Log what has changed."""
+        whose = {self._label: self._name}
         for place, awaited in enumerate(self._awaited):
             before, late = self._seen.pop(place, None), awaited.late
             if before is not None and not before.is_of_same_wait(late):
-                log.info("answer_came", lane=self._lane, awaited=before.what)
+                log.info("answer_came", **whose, awaited=before.what)
             if late is not None:
                 self._seen[place] = late
                 if not late.is_of_same_wait(before):
-                    log.error("answer_late", lane=self._lane, awaited=late.what, waited_s=round(late.waited_s, 1))
+                    log.error("answer_late", **whose, awaited=late.what, waited_s=round(late.waited_s, 1))
 
     def _longest_s(self) -> float:
         return max((late.waited_s for each in self._awaited if (late := each.late) is not None), default=0.0)
