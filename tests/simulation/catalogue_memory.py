@@ -64,3 +64,11 @@ def mutants() -> Iterator[Mutant]:
         "self._batch = None",
         "pass",
     )
+    yield rewritten(
+        "mismatch-not-counted",
+        "the successor of a command whose id was another party's is taken to be early",
+        transactions_module,
+        "settle_in_order",
+        _COUNTED,
+        _COUNTED.replace(":", " and not (fate.outcome is not None and fate.outcome.sequence is None):"),
+    )

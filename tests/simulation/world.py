@@ -100,6 +100,7 @@ def _rates(chance: Callable[[], float]) -> dict[str, float]:
         "past",
         "failover",
         "renumbered",
+        "shared",
     ):
         rates[name] = chance() * 0.4 if chance() < BORDERS_SHARE else 0.0
     return rates
@@ -131,6 +132,8 @@ class World:
         self.sessions: dict[str, dict[int | None, str]] = {}
         self.renumbered: dict[tuple[str, int], str] = {}
         """Numbers under which a command was sent once more, and the command."""
+        self.shared: set[str] = set()
+        """Ids that several parties have used, of whom one knows nothing of the other."""
         self.given_up: set[str] = set()
         self.expired: set[str] = set()
         self.was_live: set[str | None] = set()
@@ -373,6 +376,9 @@ class World:
         message = self.commands.get(command_id)
         if message is None or message.publisher is None or message.publisher_seq is None:
             return
+        if command_id in self.shared:
+            # It may be another party's command, which says nothing of this session.
+            return
         database = self.databases[process.lane_name]
         log = database.tables[LogEntry]
         session = self.sessions[message.publisher]
@@ -397,9 +403,11 @@ class World:
         log = database.table(LogEntry).keys() | database.waited.keys()
         for name, session in self.sessions.items():
             seen = [at for at, command_id in session.items() if command_id in log or command_id in process.received_at]
+            seen += [number for publisher, number in process.received_numbers if publisher == name]
             before = range(1, max((at for at in seen if at is not None), default=1))
             # Under another number, a command says nothing of this one.
-            by_id = {at for at, command_id in session.items() if command_id not in self.renumbered.values()}
+            ambiguous = {*self.renumbered.values(), *self.shared}
+            by_id = {at for at, command_id in session.items() if command_id not in ambiguous}
             if any(session[at] not in log if at in by_id else (name, at) not in database.numbers for at in before):
                 return
         if process.lane.lease is not None and process.lane.lease.epoch == self.databases[process.lane_name].epoch:
