@@ -257,6 +257,9 @@ class Process:
         if channel_number == self.channel_number and self.channel is not None:
             self.world.broker.drop_channel(self.channel)
 
+    def begin_again(self, channel_number: int) -> None:
+        self.stand_by(channel_number)
+
     def finish(self, channel: Channel | None) -> bool:
         """SIGTERM: once the acknowledgements have arrived, the socket is dropped."""
         if channel is not None and channel.is_open and channel.outbound:
