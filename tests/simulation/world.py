@@ -21,6 +21,7 @@ from tests.simulation.broker import Broker, Message, system_message
 from tests.simulation.chaos import Chaos
 from tests.simulation.client import Client
 from tests.simulation.database import Database, Pending
+from tests.simulation.limits import in_force, limits
 from tests.simulation.past import plant_past
 from tests.simulation.plans import plan
 from tests.simulation.process import Process
@@ -121,6 +122,7 @@ class World:
         self.is_calm = False
         self.rates = _rates(chance)
         self.settings = _SETTINGS[int(chance() * len(_SETTINGS))]
+        self.limits = limits(chance)
         self.schedule = Schedule(chance)
         self.wake = self.schedule.wake
         lanes = ["ledger", "journal"]
@@ -162,10 +164,7 @@ class World:
             self._gather_crowds()
         if self.rates["past"]:
             plant_past(self)
-        self._depth = 0
-        self.stranded = 0
-        self._taken = 0
-        self._markers = 0
+        self.stranded = self._depth = self._taken = self._markers = 0
 
     def _gather_crowds(self) -> None:
         """Whatever is in a batch has neighbours: the clients wait for nobody, and the lanes for their databases."""
@@ -231,6 +230,10 @@ class World:
 
     def run(self) -> list[str]:
         """The violations of the promises."""
+        with in_force(self.limits):
+            return self._run()
+
+    def _run(self) -> list[str]:
         from tests.simulation.verdict import verdict
 
         while self._taken < STEPS_MAX and (self._act() or self._wake_idle_lanes()):
