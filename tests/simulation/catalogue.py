@@ -39,7 +39,13 @@ from coordinator.stores.port import Changes, Fenced, Lease
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.worker.loop import LaneLoop
-from tests.simulation import catalogue_borders, catalogue_losses, catalogue_memory, catalogue_parking
+from tests.simulation import (
+    catalogue_borders,
+    catalogue_cache,
+    catalogue_losses,
+    catalogue_memory,
+    catalogue_parking,
+)
 from tests.simulation.database import Database, Pending
 from tests.simulation.mutant import RARE_SEEDS_MAX, SEEDS_MAX, Mutant, rewritten
 from tests.simulation.patching import Patches
@@ -542,3 +548,4 @@ MUTANTS += catalogue_parking.mutants()
 MUTANTS += catalogue_borders.mutants()
 MUTANTS += catalogue_losses.mutants()
 MUTANTS += catalogue_memory.mutants()
+MUTANTS += catalogue_cache.mutants()

@@ -11,7 +11,7 @@ from typing import Any
 
 from coordinator.lane import knowledge, outbox, publisher_order
 
-Limits = list[tuple[Any, str, int]]
+Limits = list[tuple[Any, str, Any]]
 """Modules, names of their constants, and the values in a world."""
 _CHOICES = (
     (knowledge, "PAGE_ROWS", (1, 2)),

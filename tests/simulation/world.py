@@ -18,6 +18,7 @@ from coordinator.service.outcome import Outcome
 from coordinator.service.rows import Ref, Row
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, ParkedCommand
 from tests.simulation.broker import Broker, Message, system_message
+from tests.simulation.cache import SILENT, Cache
 from tests.simulation.chaos import Chaos
 from tests.simulation.client import Client
 from tests.simulation.database import Database, Pending
@@ -35,6 +36,8 @@ GAP_TIMEOUT_S = 0.8
 STEPS_MAX = 5_000
 BORDERS_SHARE = 0.25
 """Of the seeds, that have what comes over the borders, of each kind."""
+CACHED_SHARE = 0.4
+"""Of the seeds, in which the accounts are cached."""
 CROWDS_SHARE = 0.3
 """Of the seeds, that begin with large batches."""
 STRANDED_MAX = 8
@@ -104,6 +107,12 @@ def _rates(chance: Callable[[], float]) -> dict[str, float]:
         "shared",
     ):
         rates[name] = chance() * 0.4 if chance() < BORDERS_SHARE else 0.0
+    # A copy of the database that lags has old versions, which is no fault of the cache's.
+    rates["cached"] = 0.0 if rates["failover"] or chance() > CACHED_SHARE else chance() * 0.4
+    if rates["cached"]:
+        # What a zombie does next is what the cache's lease has to withstand.
+        rates["stall"] = max(rates["stall"], 0.03)
+    rates["cache_lost"] = rates["cached"] * 0.5
     return rates
 
 
@@ -125,6 +134,7 @@ class World:
         self.limits = limits(chance)
         self.schedule = Schedule(chance)
         self.wake = self.schedule.wake
+        self.cache = Cache(self) if self.rates["cached"] else None
         lanes = ["ledger", "journal"]
         self.broker = Broker(self, [*lanes, *SINKS], self.settings.prefetch)
         self._shut_sinks()
@@ -230,7 +240,7 @@ class World:
 
     def run(self) -> list[str]:
         """The violations of the promises."""
-        with in_force(self.limits):
+        with in_force(self.limits if self.cache is None else [*self.limits, *SILENT]):
             return self._run()
 
     def _run(self) -> list[str]:
@@ -249,6 +259,8 @@ class World:
     def take_apart(self) -> None:
         """The end of this world: nothing in it refers to anything else in it any more."""
         processes = (*self.processes.values(), *self._dead)
+        if self.cache is not None:
+            self.cache.close()
         for actor in (
             self.broker,
             self.chaos,
@@ -259,6 +271,7 @@ class World:
             *self.clients,
             *self.strangers,
             *processes,
+            *([] if self.cache is None else (self.cache, self.cache.server, self.cache.read_from)),
             self,
         ):
             vars(actor).clear()
