@@ -63,8 +63,8 @@ def _mutant(why: str, seeds_max: int = SEEDS_MAX) -> Callable[[Callable[[Patches
     return add
 
 
-def _rewritten(name: str, why: str, owner: Any, function: str, old: str, new: str) -> None:
-    MUTANTS.append(rewritten(name, why, owner, function, old, new))
+def _rewritten(name: str, why: str, owner: Any, function: str, old: str, new: str, seeds_max: int = SEEDS_MAX) -> None:
+    MUTANTS.append(rewritten(name, why, owner, function, old, new, seeds_max))
 
 
 _NOT_OFFERED_AGAIN = "self._suspended(channel, decision)):", "self._suspended(channel, decision)) or True:"
@@ -442,6 +442,7 @@ _rewritten(
     "refused",
     "if size > 1:",
     "if size > 2:",
+    RARE_SEEDS_MAX,
 )
 _rewritten(
     "prefix-of-a-blocked-batch-kept",
