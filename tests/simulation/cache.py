@@ -1,8 +1,9 @@
 """The cache of the ledger's accounts: the product's projection and its reader, on a Redis that is simulated.
 
 Simulated: what each script does, the clock, answers that get lost, scripts that run late, outages, restarts with the
-data of before, with older data or with none, and a failover to a replica while readers still ask the old server.
-Not simulated: Lua. tests/integration/test_cache_interleavings.py has the scripts on a real Redis.
+data of before, with older data or with none, and failovers to such a replica.
+Not simulated: Lua, and readers who still ask a server that was failed over from.
+tests/integration/test_cache_interleavings.py has the scripts on a real Redis.
 """
 
 from __future__ import annotations
@@ -227,10 +228,10 @@ class Cache:
             world.trace("the cache is flushed")
         else:
             old, self._servers = self.server, self._servers + 1
-            self.server = old.successor(str(self._servers), is_empty=chance() < 0.2, is_lagging=chance() < 0.5)
+            is_empty, is_lagging = chance() < 0.2, chance() < 0.5
+            self.server = old.successor(str(self._servers), is_empty=is_empty, is_lagging=is_lagging)
             self.server.away_until = world.now + chance() * 0.3
-            if chance() < 0.5:
-                self.read_from = self.server
+            self.read_from = self.server
             world.trace("the cache is server %s now; readers ask %s", self.server.run_id, self.read_from.run_id)
 
     def heal(self) -> None:

@@ -29,15 +29,6 @@ def mutants() -> Iterator[Mutant]:
         RARE_SEEDS_MAX,
     )
     yield rewritten(
-        "lost-server-forgotten",
-        "after a failover the readers of the old server are not waited for",
-        CacheLease,
-        "claimed",
-        "if was_elsewhere or self._server not in (None, anchor.server):",
-        "if False:",
-        RARE_SEEDS_MAX,
-    )
-    yield rewritten(
         "fill-without-its-token",
         "a reader fills an entry with what it read before a change",
         Redis,
@@ -52,4 +43,5 @@ def mutants() -> Iterator[Mutant]:
         "_read",
         'if found.get("generation") == generation:',
         "if True:",
+        RARE_SEEDS_MAX,
     )

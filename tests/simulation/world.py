@@ -403,6 +403,11 @@ class World:
                 continue
             if missing in database.waited or database.has_lost(missing):
                 continue
+            between = range(number + 1, message.publisher_seq)
+            if any((message.publisher, each) in self.renumbered for each in between):
+                # It may have been given up for a repetition or a mismatch, which leaves no entry.
+                self.given_up.add(missing)
+                continue
             # The gap shows with the first of its successors to arrive.
             received = [process.received_at.get(later) for at, later in session.items() if at is None or at > number]
             waited_s = self.now - min((time for time in received if time is not None), default=self.now)
