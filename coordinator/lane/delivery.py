@@ -74,11 +74,13 @@ class Settlement(Struct, frozen=True, kw_only=True):
 
 class Suspension(Struct, frozen=True):
     """The database is away or busy, or an operator must act: acknowledge nothing, and offer the same deliveries again
-    after the delay. `is_blocked`: an operator must act."""
+    after the delay. `is_blocked`: an operator must act. `needs_mark`: the transport may know how far the lane had come,
+    and tells it with the next channel."""
 
     delay_s: float
     reason: str
     is_blocked: bool = False
+    needs_mark: bool = False
 
 
 class Deposed(Struct, frozen=True):

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from coordinator.lane.basis import Blocked
 from coordinator.stores.lane_tables import NAMELESS, Series
-from coordinator.stores.port import Lease
+from coordinator.stores.port import Lease, StoreUnavailable
 
 SERIES_MAX = 1_000
 """How many series of ids are remembered, with the last id of each: those that were used last."""
@@ -33,6 +33,10 @@ class CommitsLost(Blocked):
     """Raised where the database is behind the mark, and no operator has accepted it."""
 
 
+class MarkOutdated(StoreUnavailable):
+    """Raised where an operator has accepted a loss of which this consumer knows nothing: another one knew more."""
+
+
 class HighWater:
     """The highest position that a consumer has seen: in its own commits, in the database, and from the transport."""
 
@@ -42,6 +46,7 @@ class HighWater:
         self.epoch = 0
         self._series: dict[str, int] = {}
         self._is_partial = False
+        self._wondered_at: int | None = None
 
     def mark(self) -> Mark:
         """The mark as it is now."""
@@ -76,6 +81,20 @@ class HighWater:
                 f"its database has lost acknowledged commands: it ends at sequence {found}, and {self.sequence} was "
                 f"acknowledged. Is this the right database, and its newest copy? If {found + 1} to {self.sequence} are "
                 f"lost for good: `coordinator accept-loss {self._lane} --at {found}`"
+            )
+
+    def check_accepted(self, lease: Lease | None) -> None:
+        """Raises MarkOutdated, once, where a loss was accepted that this consumer cannot see.
+
+        Its mark is as old as its channel. The consumer that was blocked by the loss has handed its own mark to the
+        transport since then, which tells it with the next channel. If that brings nothing, nobody knows more.
+        """
+        if lease is None or lease.loss_accepted != lease.sequence or self.is_above(lease):
+            return
+        if self._wondered_at != lease.sequence:
+            self._wondered_at = lease.sequence
+            raise MarkOutdated(
+                f"an operator has accepted a loss at sequence {lease.sequence}: how far had the lane come?"
             )
 
     def series_above(self, found: Iterable[Series]) -> tuple[list[Series], list[Series]]:

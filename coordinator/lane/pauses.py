@@ -2,12 +2,15 @@
 
 from coordinator.lane.basis import Blocked
 from coordinator.lane.delivery import Suspension
+from coordinator.lane.high_water import MarkOutdated
 from coordinator.runtime.settings import LaneSettings
 from coordinator.stores.port import Refusal, StoreUnavailable
 
 _CONFLICT_DELAY_S = 0.01
 _REFUSAL_DELAY_S = 0.05
 _OPERATOR_DELAY_S = 1.0
+_NEXT_CHANNEL_S = 60.0
+"""The next channel ends this pause, where the transport has one."""
 
 
 class Pauses:
@@ -35,6 +38,8 @@ class Pauses:
         """The pause after a failure."""
         if isinstance(error, Blocked):
             return Suspension(_OPERATOR_DELAY_S, str(error), is_blocked=True)
+        if isinstance(error, MarkOutdated):
+            return Suspension(_NEXT_CHANNEL_S, str(error), needs_mark=True)
         if isinstance(error, StoreUnavailable):
             first_s = self._settings.retry_delay_s
         else:

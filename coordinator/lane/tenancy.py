@@ -57,13 +57,14 @@ class Tenancy:
         """Take the lane over, or make sure of the lease that is in doubt. Raises StoreError.
 
         The lease stays in doubt until `begin`, which follows once everything is read that must be known under it.
-        Raises Blocked, and writes nothing, if an operator has paused the lane, or must first accept lost commits; and
-        Fenced if another consumer has the lane.
+        Raises Blocked, and writes nothing, if an operator has paused the lane, or must first accept lost commits;
+        Fenced if another consumer has the lane; and MarkOutdated if that is to be asked how far the lane had come.
         """
         doubted = self._doubted
         current = self._current()
         _check_paused(current)
         _check_holder(current, doubted)
+        self._high_water.check_accepted(current)
         if self._is_own_renewal(current):
             # The answer of our renewal was lost. The epoch is ours, and our commits go on.
             doubted = self._doubted = current
@@ -77,6 +78,8 @@ class Tenancy:
         else:
             self._is_renewing = True
             lease = self._store.renew(self._holder, now, doubted.epoch)
+        # It may have been accepted in between.
+        self._high_water.check_accepted(lease)
         self._doubted, self._is_uncertain, self._is_renewing = lease, False, False
         return lease
 

@@ -50,6 +50,12 @@ class Carrier(Protocol):
     def stand_by(self, channel: int) -> None:
         """Give the lane up, and queue up behind its other consumers."""
 
+    def begin_again(self, channel: int) -> None:
+        """Have the deliveries come again on another channel, with the mark as it is by then.
+
+        A transport on which no other process can have kept a mark has nothing to do.
+        """
+
 
 class LaneTransport(Carrier, Protocol):
     """Delivers one lane's commands to one consumer at a time, in order, into an `Inbox`.

@@ -219,6 +219,8 @@ class LaneLoop:
             self._keep(channel)
         else:
             self._keep_now_and_then(channel)
+        if suspension.needs_mark:
+            self._carrier.begin_again(channel)
         is_another = suspension.is_blocked and suspension.reason != self.suspended_reason
         self._observer.suspended(suspension, is_first=self.suspended_reason is None or is_another)
         if suspension.delay_s > 0:

@@ -39,7 +39,13 @@ from coordinator.stores.port import Changes, Fenced, Lease
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.rabbitmq.emitted import EmittedCommands
 from coordinator.worker.loop import LaneLoop
-from tests.simulation import catalogue_borders, catalogue_losses, catalogue_memory, catalogue_parking
+from tests.simulation import (
+    catalogue_borders,
+    catalogue_cache,
+    catalogue_losses,
+    catalogue_memory,
+    catalogue_parking,
+)
 from tests.simulation.database import Database, Pending
 from tests.simulation.mutant import RARE_SEEDS_MAX, SEEDS_MAX, Mutant, rewritten
 from tests.simulation.patching import Patches
@@ -57,8 +63,8 @@ def _mutant(why: str, seeds_max: int = SEEDS_MAX) -> Callable[[Callable[[Patches
     return add
 
 
-def _rewritten(name: str, why: str, owner: Any, function: str, old: str, new: str) -> None:
-    MUTANTS.append(rewritten(name, why, owner, function, old, new))
+def _rewritten(name: str, why: str, owner: Any, function: str, old: str, new: str, seeds_max: int = SEEDS_MAX) -> None:
+    MUTANTS.append(rewritten(name, why, owner, function, old, new, seeds_max))
 
 
 _NOT_OFFERED_AGAIN = "self._suspended(channel, decision)):", "self._suspended(channel, decision)) or True:"
@@ -436,6 +442,7 @@ _rewritten(
     "refused",
     "if size > 1:",
     "if size > 2:",
+    RARE_SEEDS_MAX,
 )
 _rewritten(
     "prefix-of-a-blocked-batch-kept",
@@ -542,3 +549,4 @@ MUTANTS += catalogue_parking.mutants()
 MUTANTS += catalogue_borders.mutants()
 MUTANTS += catalogue_losses.mutants()
 MUTANTS += catalogue_memory.mutants()
+MUTANTS += catalogue_cache.mutants()

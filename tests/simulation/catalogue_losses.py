@@ -29,6 +29,15 @@ def mutants() -> Iterator[Mutant]:
         "if False and",
     )
     yield rewritten(
+        "accepted-loss-not-asked-about",
+        "whoever was stalled while another was blocked takes the lane over below what was acknowledged",
+        HighWater,
+        "check_accepted",
+        "if self._wondered_at != lease.sequence:",
+        "if False:",
+        RARE_SEEDS_MAX,
+    )
+    yield rewritten(
         "any-loss-is-accepted",
         "whoever has accepted one loss has accepted the next",
         HighWater,

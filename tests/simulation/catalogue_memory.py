@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from coordinator.lane import knowledge as knowledge_module
 from coordinator.lane import transactions as transactions_module
 from coordinator.lane.admission import Admission
 from coordinator.lane.identity_map import IdentityMap
 from coordinator.lane.lane import Lane
+from coordinator.lane.outbox import Outbox
+from coordinator.lane.publisher_order import PublisherOrder
 from tests.simulation.mutant import RARE_SEEDS_MAX, Mutant, rewritten
 
 _COUNTED = "if request.message.publisher_seq is not None and basis.spared < BARE:"
@@ -63,4 +66,37 @@ def mutants() -> Iterator[Mutant]:
         "_forget",
         "self._batch = None",
         "pass",
+    )
+    yield rewritten(
+        "mismatch-not-counted",
+        "the successor of a command whose id was another party's is taken to be early",
+        transactions_module,
+        "settle_in_order",
+        _COUNTED,
+        _COUNTED.replace(":", " and not (fate.outcome is not None and fate.outcome.sequence is None):"),
+    )
+    yield rewritten(
+        "only-the-first-page-read",
+        "of many rows that a successor must know it knows some",
+        knowledge_module,
+        "_all",
+        "if len(page) < PAGE_ROWS:",
+        "if True:",
+    )
+    yield rewritten(
+        "forgotten-publisher-looked-for",
+        "a commit ends the process, since the lane has forgotten one of the publishers meanwhile",
+        PublisherOrder,
+        "advanced",
+        "if row.name in self._next:",
+        "if True:",
+    )
+    yield rewritten(
+        "targets-left-out-in-silence",
+        "of the outbox of many targets, what is not read at once is never read",
+        Outbox,
+        "pages",
+        "return pages[:PAGES_AT_ONCE]",
+        "for page in pages[PAGES_AT_ONCE:]:\n        self._windows[page.target].is_behind = False\n"
+        "    return pages[:PAGES_AT_ONCE]",
     )

@@ -46,6 +46,9 @@ class Chaos:
         if world.rates["failover"]:
             self.faults += [self.fall_back] * len(self.faults)
             self.budget += 2
+        if world.cache is not None:
+            self.faults += [world.cache.strike] * len(self.faults)
+            self.budget += 3
 
     def step(self) -> Act:
         world = self.world
@@ -84,6 +87,8 @@ class Chaos:
             database.away_until = 0.0
             if database.has_fallen and self.world.chance() < 0.5:
                 database.rise_again()
+        if self.world.cache is not None:
+            self.world.cache.heal()
         self.world.broker.is_missing = self.world.missing_for_ever
 
     def operate(self) -> bool:

@@ -20,6 +20,7 @@ from coordinator.protocol.wire import (
 )
 from coordinator.service.outcome import Outcome
 from tests.simulation.broker import Message, public_message
+from tests.simulation.letters import MISMATCH
 from tests.simulation.publisher import Publisher
 from tests.simulation.schedule import DONE, IDLE, PASSED, Act
 from tests.support.checker import ClientRecord
@@ -34,10 +35,22 @@ _decode_outcomes = msgspec.json.Decoder(list[Outcome]).decode
 class Issue:
     """One message: what it holds, and what its client knows of it."""
 
-    __slots__ = ("ask_at", "asked", "is_abandoned", "is_confirmed", "key", "message", "missing", "records", "resend_at")
+    __slots__ = (
+        "ask_at",
+        "asked",
+        "commands",
+        "is_abandoned",
+        "is_confirmed",
+        "key",
+        "message",
+        "missing",
+        "records",
+        "resend_at",
+    )
 
-    def __init__(self, key: str, message: Message, records: list[ClientRecord]) -> None:
+    def __init__(self, key: str, message: Message, commands: list[CommandMessage], records: list[ClientRecord]) -> None:
         self.key = key
+        self.commands = commands
         self.message = message
         self.records = records
         self.missing = len(records)
@@ -142,6 +155,8 @@ class Client:
             records.append(record)
             if command.command_id is None:
                 self.nameless += 1
+            elif command.command_id in world.shared and not self._is_first(command):
+                world.orphans.setdefault(command.command_id, []).append(command)
             elif command.command_id in self.by_id:
                 self.reused.add(command.command_id)
                 if world.rates["failover"] and first is not None and first.arguments != command.arguments:
@@ -151,13 +166,17 @@ class Client:
                 self.records.append(record)
                 self.by_id[command.command_id] = record
                 world.commands[command.command_id] = command
-        issue = Issue(key, self._message(key, commands), records)
+        issue = Issue(key, self._message(key, commands), commands, records)
         issue.ask_at = world.now + 1.0 + world.chance()
         self.issues.append(issue)
         self.open[key] = issue
         if world.is_tracing:
             world.trace("%s issues %s", key, [(c.command_id, c.type, c.arguments) for c in commands])
         self._publish(issue)
+
+    def _is_first(self, command: CommandMessage) -> bool:
+        """Whether nobody has used this id so far."""
+        return self.world.commands.setdefault(command.command_id or "", command) is command
 
     def _message(self, key: str, commands: list[CommandMessage]) -> Message:
         ids = tuple(command.command_id for command in commands)
@@ -244,5 +263,6 @@ class Client:
 def _content(outcome: Outcome) -> tuple[object, ...]:
     """What every repetition of an outcome has in common."""
     error = outcome.error
-    code = None if error is None else (error.code, error.message)
+    # The text of a mismatch says whether the other command was settled meanwhile.
+    code = None if error is None else (error.code, "" if error.code == MISMATCH else error.message)
     return (outcome.status, outcome.sequence, bytes(outcome.result), code)

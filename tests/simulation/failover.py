@@ -18,6 +18,7 @@ from coordinator.stores.lane_tables import DeadLetter, LogEntry
 
 if TYPE_CHECKING:
     from coordinator.lane.high_water import Mark
+    from coordinator.protocol.wire import CommandMessage
     from coordinator.stores.port import Changes
     from tests.simulation.database import Database, Pending
 
@@ -36,6 +37,7 @@ class Copy(Struct):
     values: dict[str, Any]
     letters: dict[int, DeadLetter]
     sources: dict[str, list[int]]
+    unseen: dict[int, CommandMessage | None]
 
 
 def copy_of(database: Database) -> Copy:
@@ -46,6 +48,7 @@ def copy_of(database: Database) -> Copy:
         {name: getattr(database, name) for name in _PLAIN} | {name: getattr(database, name).copy() for name in _COPIED},
         book.ever.copy(),
         {source: numbers.copy() for source, numbers in book.by_source.items()},
+        book.unseen.copy(),
     )
 
 
@@ -55,7 +58,7 @@ def restore(database: Database, copy: Copy) -> None:
     for name, value in copy.values.items():
         setattr(database, name, value)
     book = database.book
-    book.ever, book.by_source = copy.letters, copy.sources
+    book.ever, book.by_source, book.unseen = copy.letters, copy.sources, copy.unseen
 
 
 def known_to(database: Database) -> set[str]:

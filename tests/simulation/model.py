@@ -160,6 +160,11 @@ class Model:
         if name == "withdraw":
             return {"by": given.get("by", "")}
         letter = self.database.book.ever.get(given["letter"])
+        if letter is None and given["letter"] in self.database.book.unseen and recorded:
+            child = self.database.book.unseen[given["letter"]]
+            if child is not None:
+                self._emit(message.command_id or "", recorded["target"], child)
+            return recorded
         if letter is None:
             raise Refusal("letter_not_found")
         expected = {"letter": letter.id, "target": letter.target, "command_id": letter.command_id}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,7 +24,7 @@ _FREED = ("cancelled", "too_many_parked", "publisher_seq_settled")
 
 
 def violations(  # noqa: C901  # one loop over the log, with what it knows so far
-    database: Database, commands: dict[str, CommandMessage]
+    database: Database, sent: Callable[[LogEntry], CommandMessage | None]
 ) -> list[str]:
     """What was settled out of its turn, in the order in which it was committed."""
     found: list[str] = []
@@ -31,7 +32,7 @@ def violations(  # noqa: C901  # one loop over the log, with what it knows so fa
     heads: dict[Any, str] = {}
     latest: dict[Any, int] = {}
     for entry in log:
-        message = commands.get(entry.command_id)
+        message = sent(entry)
         if message is None:
             continue
         if entry.type == Release.type and entry.status == "applied":

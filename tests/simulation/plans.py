@@ -58,11 +58,42 @@ def plan(world: World, client: Client, number: int, messages: int) -> None:
             again = structs.replace(sent[int(chance() * len(sent))], publisher_seq=sequence)
             client.plan.append([again])
             world.renumbered[client.name, sequence] = again.command_id or ""
+        if chance() < world.rates["shared"] and (of_others := _sent_by_others(world, client)):
+            sequence += 1
+            shared = _shared(world, client, of_others[int(chance() * len(of_others))], sequence)
+            client.plan.append([shared])
+            world.shared.add(shared.command_id or "")
+            if client.has_session:
+                world.renumbered[client.name, sequence] = shared.command_id or ""
     if client.has_session:
         for command in sent:
             world.sessions.setdefault(client.name, {})[command.publisher_seq] = command.command_id or ""
         if chance() < 2 * world.rates["muddle"]:
             _muddle(client.plan, chance)
+
+
+def _sent_by_others(world: World, client: Client) -> list[CommandMessage]:
+    """Commands of the other parties that have their own plans already, in the same lane or in another."""
+    planned = [command for other in world.clients for commands in other.plan for command in commands]
+    return [command for command in planned if command.command_id is not None and command.publisher != client.name]
+
+
+def _shared(world: World, client: Client, theirs: CommandMessage, sequence: int) -> CommandMessage:
+    """Another party's id: with its content, if that is for the same lane, or with another."""
+    ours = _message(world, client, theirs.command_id or "", sequence)
+    is_same = (ours.type, ours.arguments, ours.expected_version) == (
+        theirs.type,
+        theirs.arguments,
+        theirs.expected_version,
+    )
+    is_ours = (theirs.type or "").startswith(f"{client.lane}.")
+    if ours.command_id is not None and not is_same and not (is_ours and world.chance() < 0.3):
+        return ours
+    # Where the contents are the same, so are their other fields: nobody could tell whose command was applied.
+    if not is_ours:
+        return CommandMessage(command_id=theirs.command_id, type=f"{client.lane}.unknown", arguments=b"{}")
+    mine = (client.name, sequence) if client.has_session else (None, None)
+    return structs.replace(theirs, publisher=mine[0], publisher_seq=mine[1])
 
 
 def _muddle(issues: Sequence[list[CommandMessage]], chance: Callable[[], float]) -> None:

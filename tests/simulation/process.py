@@ -80,10 +80,13 @@ class Process:
         self.consumes_dead = False
         self.look_at = 0.0
         self.received_at: dict[str | None, float] = {}
+        self.received_numbers: set[tuple[str, int | None]] = set()
+        """Of publisher sessions."""
         self.seen = Seen()
         self._settling = self._settle_all()
         proof = LaneLeaseProof(self.lane, lambda: world.now)
-        self._loop = LaneLoop(self.lane, self, Following(self), proof, Watching(self), world.settings.retry_delay_s)
+        self._following = Following(self)
+        self._loop = LaneLoop(self.lane, self, self._following, proof, Watching(self), world.settings.retry_delay_s)
         self._running = self._loop.run()
         self._wanted: Take | Pause | None = None
         self._until = NEVER
@@ -196,6 +199,8 @@ class Process:
         delivery = structs.replace(delivered, tag=tag, redelivered=is_redelivered)
         for command in delivery.commands:
             self.received_at.setdefault(command.command_id, self.world.now)
+            if command.publisher is not None:
+                self.received_numbers.add((command.publisher, command.publisher_seq))
         self.acknowledger.delivered(tag)
         self.inbox.put(self.channel_number, lambda: delivery)
 
@@ -225,7 +230,19 @@ class Process:
                 channel.outbound.append(acknowledgement)
                 self.world.wake(self.world.broker.actor)
 
+    def lapse(self, point: str) -> None:
+        """Its lane's thread waits for somebody: others act meanwhile, and it may be dead by then."""
+        if not self.is_dead and self.world.happens("stall"):
+            self.world.trace("%s stalls at %s", self, point)
+            self.world.interlude()
+        if self.is_dead:
+            raise Crash
+
     def _send_reply(self, reply: Reply) -> None:
+        cache = self.world.cache
+        if cache is not None and self.lane_name == "ledger":
+            for outcome in reply.outcomes:
+                cache.told(outcome)
         if reply.packed:
             self.publisher.send((reply.reply_to, reply.correlation_id, True, encode_outcomes(reply.outcomes)))
             return
@@ -252,6 +269,9 @@ class Process:
     def stand_by(self, channel_number: int) -> None:
         if channel_number == self.channel_number and self.channel is not None:
             self.world.broker.drop_channel(self.channel)
+
+    def begin_again(self, channel_number: int) -> None:
+        self.stand_by(channel_number)
 
     def finish(self, channel: Channel | None) -> bool:
         """SIGTERM: once the acknowledgements have arrived, the socket is dropped."""
@@ -291,8 +311,8 @@ class Process:
         try:
             self._wanted = self._running.send(self._answer())
             delay_s = self._wanted.timeout_s if isinstance(self._wanted, Take) else self._wanted.delay_s
-            # Once all is healed, a standby that only watches has nothing to do.
-            is_over = delay_s is None or (self.world.is_calm and delay_s == WATCH_EVERY_S)
+            # Once all is healed, a standby that only watches has nothing to do, and a lane that only keeps its cache.
+            is_over = delay_s is None or (self.world.is_calm and delay_s in (WATCH_EVERY_S, self._following.beat_s))
             self._until = NEVER if delay_s is None or is_over else self.world.now + delay_s
         except StopIteration:
             self.has_ended = True
@@ -414,19 +434,21 @@ class Watching:
 
 
 class Following:
-    """Implements `Projection`: the cache of the world."""
-
-    beat_s = NEVER
+    """Implements `Projection`: a copy that is always there, and in some worlds the product's own cache as well."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
+        cache = process.world.cache
+        self._cached = cache.projection(process) if cache is not None and process.lane_name == "ledger" else None
+        self.beat_s = NEVER if self._cached is None else self._cached.beat_s
 
     def committed(self, proof: LeaseProof, saved: Sequence[Row], removed: Sequence[Ref[Row]]) -> float:
         self._process.world.projected(self._process.lane_name, saved, removed)
-        return 0.0
+        return 0.0 if self._cached is None else self._cached.committed(proof, saved, removed)
 
     def beat(self, proof: LeaseProof) -> None:
-        """There is nothing that it would have to keep."""
+        if self._cached is not None:
+            self._cached.beat(proof)
 
     def close(self) -> None:
         """Nothing to close."""

@@ -31,7 +31,7 @@ def verdict(world: World) -> list[str]:
             for client in world.clients
             if client.lane == lane
             for record in client.records
-            if not database.has_lost(record.command_id)
+            if not database.has_lost(record.command_id) and record.command_id not in world.shared
         ]
         log = list(database.table(LogEntry).values())
         found += check(
@@ -48,11 +48,11 @@ def verdict(world: World) -> list[str]:
     found += _replay(world, models, commands)
     found += _emitted(world, models) + _sinks(world, models)
     for database in world.databases.values():
-        found += parked.violations(database, commands)
+        found += parked.violations(database, lambda entry: sent(world, commands, entry))
         found += letters.violations(database, commands)
     for lane, model in models.items():
         found += _state(world.databases[lane], model)
-    found += _clients(world)
+    found += _clients(world) + _shared(world)
     found += _strangers(world)
     return found
 
@@ -117,7 +117,7 @@ def _replay(world: World, models: dict[str, Model], commands: dict[str, CommandM
         if isinstance(entry, dict):
             models[lane].raise_series(entry)
             continue
-        message = _sent(world, commands, entry)
+        message = sent(world, commands, entry)
         if message is None:
             found.append(f"{entry.command_id} ({entry.type}) is in the log of {lane}: nobody sent it before that")
             continue
@@ -163,8 +163,8 @@ def emitted_so_far(world: World, lane: str) -> Iterable[tuple[str, CommandMessag
     return [(command_id, child) for command_id, (_, _, child) in models[lane].emitted.items()]
 
 
-def _sent(world: World, commands: dict[str, CommandMessage], entry: LogEntry) -> CommandMessage | None:
-    """The command of an entry. Before a loss and after it, the same id may have been sent with another content."""
+def sent(world: World, commands: dict[str, CommandMessage], entry: LogEntry) -> CommandMessage | None:
+    """The command of an entry. The same id may have been sent with another content: after a loss, or by another."""
     message = commands.get(entry.command_id)
     for each in (message, *world.orphans[entry.command_id]) if entry.command_id in world.orphans else ():
         if each and _fingerprint(each.type, each.expected_version, each.arguments) == entry.fingerprint:
@@ -270,6 +270,31 @@ def _clients(world: World) -> list[str]:
                 is_lost = world.databases[client.lane].has_lost(record.command_id)
                 if code != "idempotency_mismatch" and not is_lost:
                     found.append(f"{record.command_id} with another content is {record.outcome.status}")
+    return found
+
+
+def _shared(world: World) -> list[str]:
+    """Of several parties that use one id, whoever comes first has it; the others are told that it is another's."""
+    found = []
+    for client in world.clients:
+        database = world.databases[client.lane]
+        told = [
+            (command, record.outcome)
+            for issue in client.issues
+            for command, record in zip(issue.commands, issue.records, strict=True)
+            if command.command_id in world.shared and not database.has_lost(command.command_id)
+        ]
+        for command, outcome in told:
+            entry = database.table(LogEntry).get(command.command_id)
+            if outcome is None:
+                continue
+            if entry is None:
+                found.append(f"{client.name} was told {outcome.status} of {command.command_id}, which was not settled")
+                continue
+            is_theirs = entry.fingerprint != _fingerprint(command.type, command.expected_version, command.arguments)
+            is_mismatch = outcome.error is not None and outcome.error.code == letters.MISMATCH
+            if is_theirs != is_mismatch or not (is_mismatch or outcome.sequence == entry.sequence):
+                found.append(f"{client.name} was told {outcome} of {command.command_id}, and the log has {entry}")
     return found
 
 

@@ -18,9 +18,11 @@ from coordinator.service.outcome import Outcome
 from coordinator.service.rows import Ref, Row
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, ParkedCommand
 from tests.simulation.broker import Broker, Message, system_message
+from tests.simulation.cache import SILENT, Cache
 from tests.simulation.chaos import Chaos
 from tests.simulation.client import Client
 from tests.simulation.database import Database, Pending
+from tests.simulation.limits import in_force, limits
 from tests.simulation.past import plant_past
 from tests.simulation.plans import plan
 from tests.simulation.process import Process
@@ -34,6 +36,8 @@ GAP_TIMEOUT_S = 0.8
 STEPS_MAX = 5_000
 BORDERS_SHARE = 0.25
 """Of the seeds, that have what comes over the borders, of each kind."""
+CACHED_SHARE = 0.4
+"""Of the seeds, in which the accounts are cached."""
 CROWDS_SHARE = 0.3
 """Of the seeds, that begin with large batches."""
 STRANDED_MAX = 8
@@ -100,8 +104,15 @@ def _rates(chance: Callable[[], float]) -> dict[str, float]:
         "past",
         "failover",
         "renumbered",
+        "shared",
     ):
         rates[name] = chance() * 0.4 if chance() < BORDERS_SHARE else 0.0
+    # A copy of the database that lags has old versions, which is no fault of the cache's.
+    rates["cached"] = 0.0 if rates["failover"] or chance() > CACHED_SHARE else chance() * 0.4
+    if rates["cached"]:
+        # What a zombie does next is what the cache's lease has to withstand.
+        rates["stall"] = max(rates["stall"], 0.03)
+    rates["cache_lost"] = rates["cached"] * 0.5
     return rates
 
 
@@ -120,8 +131,10 @@ class World:
         self.is_calm = False
         self.rates = _rates(chance)
         self.settings = _SETTINGS[int(chance() * len(_SETTINGS))]
+        self.limits = limits(chance)
         self.schedule = Schedule(chance)
         self.wake = self.schedule.wake
+        self.cache = Cache(self) if self.rates["cached"] else None
         lanes = ["ledger", "journal"]
         self.broker = Broker(self, [*lanes, *SINKS], self.settings.prefetch)
         self._shut_sinks()
@@ -131,6 +144,8 @@ class World:
         self.sessions: dict[str, dict[int | None, str]] = {}
         self.renumbered: dict[tuple[str, int], str] = {}
         """Numbers under which a command was sent once more, and the command."""
+        self.shared: set[str] = set()
+        """Ids that several parties have used, of whom one knows nothing of the other."""
         self.given_up: set[str] = set()
         self.expired: set[str] = set()
         self.was_live: set[str | None] = set()
@@ -159,10 +174,7 @@ class World:
             self._gather_crowds()
         if self.rates["past"]:
             plant_past(self)
-        self._depth = 0
-        self.stranded = 0
-        self._taken = 0
-        self._markers = 0
+        self.stranded = self._depth = self._taken = self._markers = 0
 
     def _gather_crowds(self) -> None:
         """Whatever is in a batch has neighbours: the clients wait for nobody, and the lanes for their databases."""
@@ -228,6 +240,10 @@ class World:
 
     def run(self) -> list[str]:
         """The violations of the promises."""
+        with in_force(self.limits if self.cache is None else [*self.limits, *SILENT]):
+            return self._run()
+
+    def _run(self) -> list[str]:
         from tests.simulation.verdict import verdict
 
         while self._taken < STEPS_MAX and (self._act() or self._wake_idle_lanes()):
@@ -243,6 +259,8 @@ class World:
     def take_apart(self) -> None:
         """The end of this world: nothing in it refers to anything else in it any more."""
         processes = (*self.processes.values(), *self._dead)
+        if self.cache is not None:
+            self.cache.close()
         for actor in (
             self.broker,
             self.chaos,
@@ -253,6 +271,7 @@ class World:
             *self.clients,
             *self.strangers,
             *processes,
+            *([] if self.cache is None else (self.cache, self.cache.server, self.cache.read_from)),
             self,
         ):
             vars(actor).clear()
@@ -373,6 +392,9 @@ class World:
         message = self.commands.get(command_id)
         if message is None or message.publisher is None or message.publisher_seq is None:
             return
+        if command_id in self.shared:
+            # It may be another party's command, which says nothing of this session.
+            return
         database = self.databases[process.lane_name]
         log = database.tables[LogEntry]
         session = self.sessions[message.publisher]
@@ -380,6 +402,11 @@ class World:
             if number is None or number >= message.publisher_seq or missing in log or missing in self.given_up:
                 continue
             if missing in database.waited or database.has_lost(missing):
+                continue
+            between = range(number + 1, message.publisher_seq)
+            if any((message.publisher, each) in self.renumbered for each in between):
+                # It may have been given up for a repetition or a mismatch, which leaves no entry.
+                self.given_up.add(missing)
                 continue
             # The gap shows with the first of its successors to arrive.
             received = [process.received_at.get(later) for at, later in session.items() if at is None or at > number]
@@ -397,9 +424,11 @@ class World:
         log = database.table(LogEntry).keys() | database.waited.keys()
         for name, session in self.sessions.items():
             seen = [at for at, command_id in session.items() if command_id in log or command_id in process.received_at]
+            seen += [number for publisher, number in process.received_numbers if publisher == name]
             before = range(1, max((at for at in seen if at is not None), default=1))
             # Under another number, a command says nothing of this one.
-            by_id = {at for at, command_id in session.items() if command_id not in self.renumbered.values()}
+            ambiguous = {*self.renumbered.values(), *self.shared}
+            by_id = {at for at, command_id in session.items() if command_id not in ambiguous}
             if any(session[at] not in log if at in by_id else (name, at) not in database.numbers for at in before):
                 return
         if process.lane.lease is not None and process.lane.lease.epoch == self.databases[process.lane_name].epoch:

@@ -82,6 +82,33 @@ class LossContract:
         assert outcome.sequence == 13
         assert [row.id for row in lane.rows(Account)] == [8]
 
+    def test_whoever_sees_no_loss_that_was_accepted_asks_the_transport_how_far_the_lane_had_come(
+        self, open_store: OpenStore, accept_loss: AcceptLoss
+    ) -> None:
+        """Another consumer was blocked by it, after this one's channel had begun."""
+        LaneUnderTest(open_store()).do(OpenAccount(owner="a"), OpenAccount(owner="b"))
+        lane = LaneUnderTest(open_store(), "next")
+        before = lane.store.current()
+        accept_loss(2)
+        suspended = lane.lane.apply([delivery(1, Deposit(id=1, amount=5))])
+        assert isinstance(suspended, Suspension)
+        assert suspended.needs_mark
+        current = lane.store.current()
+        assert before is not None
+        assert current is not None
+        assert (current.epoch, current.sequence) == (before.epoch, before.sequence)
+        lane.lane.learn(AHEAD)
+        assert [outcome.sequence for outcome in lane.do(Deposit(id=1, amount=5))] == [13]
+
+    def test_a_loss_of_which_nobody_knows_more_is_taken_as_accepted(
+        self, open_store: OpenStore, accept_loss: AcceptLoss
+    ) -> None:
+        LaneUnderTest(open_store()).do(OpenAccount(owner="a"), OpenAccount(owner="b"))
+        lane = LaneUnderTest(open_store(), "next")
+        accept_loss(2)
+        assert isinstance(lane.lane.apply([delivery(1, Deposit(id=1, amount=5))]), Suspension)
+        assert [outcome.sequence for outcome in lane.do(Deposit(id=1, amount=5))] == [3]
+
     def test_only_what_was_seen_is_accepted(self, behind: LaneUnderTest, accept_loss: AcceptLoss) -> None:
         assert accept_loss(1) == 2
         assert isinstance(behind.lane.apply([delivery(1, Deposit(id=1, amount=5))]), Suspension)

@@ -47,6 +47,7 @@ class Settler:
 
     def __init__(self) -> None:
         self.stood_by = threading.Event()
+        self.begun_again = threading.Event()
         self.settlements: list[Settlement] = []
         self.marks: list[Mark] = []
 
@@ -64,6 +65,10 @@ class Settler:
     def stand_by(self, channel_number: int) -> None:
         del channel_number
         self.stood_by.set()
+
+    def begin_again(self, channel: int) -> None:
+        del channel
+        self.begun_again.set()
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -117,6 +122,14 @@ def test_who_was_suspended_and_is_deposed_is_ready_as_a_standby(running: Running
 
 def test_who_was_suspended_and_lost_the_broker_is_ready_as_a_standby(running: Running) -> None:
     suspend(running)
+    running.inbox.begin_channel()
+    running.until_ready()
+
+
+def test_who_needs_the_mark_has_the_transport_begin_again_and_goes_on_with_the_next_channel(running: Running) -> None:
+    running.lane.decision = Suspension(60.0, SUSPENDED.reason, needs_mark=True)
+    suspend(running)
+    assert running.settler.begun_again.wait(WITHIN_S)
     running.inbox.begin_channel()
     running.until_ready()
 

@@ -209,6 +209,9 @@ class LocalQueue:
                 "the same id"
             )
 
+    def begin_again(self, channel: int) -> None:
+        """No other process has the journal, in which the mark is."""
+
     @property
     def late(self) -> None:
         """Its journal waits for no server; what cannot be written there is said by `unready_reason`."""
