@@ -20,6 +20,7 @@ NOTHING = "^$"
 EVERYTHING = ".*"
 
 
+@pytest.mark.faults
 async def test_queues_that_are_deleted_are_declared_and_consumed_again(
     system: System, native_servers: ServerSet
 ) -> None:
@@ -38,6 +39,7 @@ async def test_queues_that_are_deleted_are_declared_and_consumed_again(
     assert (status, user["id"]) == (201, 2)
 
 
+@pytest.mark.faults
 async def test_no_confirmed_command_is_lost_while_connections_are_closed_again_and_again(
     system: System, native_servers: ServerSet
 ) -> None:
