@@ -19,7 +19,7 @@ COMMAND ?= make test
 # The application that everything here runs: the reference system.
 export COORDINATOR_APP ?= gateways.app:APP
 
-.PHONY: help install run clean lint format test test-short test-current test-compose unit simulate mutants chaos soak bench bench-full lock up down
+.PHONY: help install run clean lint format test faults test-short test-current test-compose unit simulate mutants chaos soak bench bench-full lock up down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -54,8 +54,11 @@ unit: $(STAMP) ## the tests that need no server
 	@$(BIN)/pytest tests/unit $(PYTEST_ARGS)
 
 # `loadgroup` gives each process one test after the other; each has servers of its own.
-test: $(STAMP) ## all tests, against real servers
-	@$(BIN)/pytest --numprocesses 2 --dist loadgroup $(PYTEST_ARGS)
+test: $(STAMP) ## all tests but those of `make faults`, against real servers
+	@$(BIN)/pytest --numprocesses 2 --dist loadgroup -m "not faults" $(PYTEST_ARGS)
+
+faults: $(STAMP) ## the tests that kill, stop and cut off servers and processes again and again
+	@$(BIN)/pytest --numprocesses 2 --dist loadgroup -m faults tests/e2e tests/integration $(PYTEST_ARGS)
 
 # Each of what differs between servers: their protocols, their faults, the whole system on them.
 SHORT := tests/integration/test_stores.py tests/integration/test_store_refusals.py tests/integration/test_transports.py \

@@ -10,6 +10,7 @@ import structlog
 from coordinator.dev.servers import ServerSet
 from coordinator.registry import APP_SETTING
 from tests.support.databases import FreshDatabases
+from tests.support.forks import Forks
 from tests.support.progress import report_progress
 from tests.support.servers import REFERENCE_APP, Environment, Running, running_servers
 from tests.support.system import System
@@ -56,10 +57,17 @@ def databases(server_environment: Environment, administrators: Environment) -> I
     made.drop()
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Starts processes of ours faster."""
+    with Forks() as forks:
+        yield forks
+
+
 @pytest.fixture
-def system(databases: FreshDatabases, tmp_path: Path) -> Iterator[System]:
+def system(databases: FreshDatabases, forks: Forks, tmp_path: Path) -> Iterator[System]:
     """The system on databases of the test's own; the test starts what it needs of it."""
-    system = System(*databases.environments(), tmp_path)
+    system = System(*databases.environments(), tmp_path, forks)
     yield system
     system.stop()
 

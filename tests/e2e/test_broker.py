@@ -1,14 +1,12 @@
 """A broker that behaves badly: it ends consumers and connections, and refuses rights."""
 
 import asyncio
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from coordinator.dev.servers import ServerSet
-from coordinator.dev.servers.process import Process
 from coordinator.transports.rabbitmq.topology import queue_name
 from tests.support.rabbitmqctl import Rights, close_connections, evaluate, set_users
 from tests.support.system import System, wait_ready, wait_until, write_all
@@ -22,6 +20,7 @@ NOTHING = "^$"
 EVERYTHING = ".*"
 
 
+@pytest.mark.faults
 async def test_queues_that_are_deleted_are_declared_and_consumed_again(
     system: System, native_servers: ServerSet
 ) -> None:
@@ -40,6 +39,7 @@ async def test_queues_that_are_deleted_are_declared_and_consumed_again(
     assert (status, user["id"]) == (201, 2)
 
 
+@pytest.mark.faults
 async def test_no_confirmed_command_is_lost_while_connections_are_closed_again_and_again(
     system: System, native_servers: ServerSet
 ) -> None:
@@ -66,9 +66,7 @@ def refused(system: System, native_servers: ServerSet, tmp_path: Path) -> Any:
             set_users(native_servers.rabbitmq, {"poor": rights})
             url = system.environment["AMQP_URL"].replace("guest:guest@", "poor:poor@")
             settings = {"AMQP_URL": url, **settings}
-        process = Process(
-            [sys.executable, "-m", *argv], log_path=tmp_path / "refused.log", environment=system.environment | settings
-        )
+        process = system.run(argv, tmp_path / "refused.log", settings)
         try:
             assert process.wait(30), process.log_tail(30)
         finally:

@@ -123,6 +123,7 @@ async def test_a_redis_that_is_killed_costs_no_request_and_counts_again_when_it_
         await traffic.more("write", "hit")
 
 
+@pytest.mark.faults
 async def test_a_redis_that_comes_back_with_old_data_is_not_believed(system: System, native_servers: ServerSet) -> None:
     """It saves its entries with their live lease, dies, and is back with them at once."""
     system.start("items")
@@ -179,6 +180,7 @@ async def test_a_redis_that_refuses_is_told_in_words_and_costs_no_request(
         await traffic.more("hit")
 
 
+@pytest.mark.faults
 async def test_a_redis_that_is_flushed_again_and_again_makes_no_read_stale(
     system: System, native_servers: ServerSet
 ) -> None:
@@ -189,6 +191,7 @@ async def test_a_redis_that_is_flushed_again_and_again_makes_no_read_stale(
             await traffic.more("write", "hit")
 
 
+@pytest.mark.faults
 async def test_a_redis_that_is_stopped_is_not_waited_for_and_what_it_does_late_does_no_harm(
     system: System, native_servers: ServerSet
 ) -> None:
@@ -203,6 +206,7 @@ async def test_a_redis_that_is_stopped_is_not_waited_for_and_what_it_does_late_d
             await traffic.more("write", "hit")
 
 
+@pytest.mark.faults
 async def test_a_lane_that_alone_is_cut_off_again_and_again_leaves_nothing_stale(
     system: System, lane_proxy: TcpProxy
 ) -> None:
@@ -212,6 +216,7 @@ async def test_a_lane_that_alone_is_cut_off_again_and_again_leaves_nothing_stale
             await traffic.more("write", "hit")
 
 
+@pytest.mark.faults
 async def test_while_the_lane_alone_does_not_reach_redis_readers_do_not_believe_it(
     system: System, lane_proxy: TcpProxy
 ) -> None:

@@ -276,6 +276,7 @@ async def test_a_provider_that_fails_for_a_while_leaves_nothing_to_a_person(shop
     await shop.assert_charges_are_the_payments(len(held) + len(asked) + len(late))
 
 
+@pytest.mark.faults
 async def test_whatever_goes_wrong_what_was_charged_is_what_the_payments_say(shop: Shop) -> None:
     await asyncio.to_thread(shop.sandbox.set_webhooks, copies=3, shuffle=True)
     await asyncio.to_thread(shop.sandbox.set_faults, **FAULTS)

@@ -92,6 +92,7 @@ async def test_commands_that_a_full_queue_refused_are_sent_again_in_order(system
     await issue_all(system, start, padding=b" " * 4000)
 
 
+@pytest.mark.faults
 async def test_a_rolling_restart_under_load_reorders_nothing(system: System) -> None:
     system.prepare("users")
     active = system.start_coordinator("users")
@@ -107,6 +108,7 @@ async def test_a_rolling_restart_under_load_reorders_nothing(system: System) -> 
     await issue_all(system, restart)
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(180)
 async def test_a_broker_that_is_killed_in_between_reorders_nothing(system: System, native_servers: ServerSet) -> None:
     system.prepare("users")

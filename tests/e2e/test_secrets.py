@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import os
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,6 @@ import redis
 from sqlalchemy import Connection
 
 from coordinator.dev.servers import ServerSet
-from coordinator.dev.servers.process import Process
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
@@ -89,11 +87,8 @@ class Seen:
 
     def run(self, *arguments: str, **settings: str) -> int | None:
         name = f"{' '.join(arguments)} {' '.join(settings)}"
-        process = Process(
-            [sys.executable, "-m", *arguments],
-            log_path=self._directory / f"run-{next(self._numbers)}.log",
-            environment=self._system.environment | {"TELEMETRY_LOG_LEVEL": "DEBUG"} | settings,
-        )
+        log_path = self._directory / f"run-{next(self._numbers)}.log"
+        process = self._system.run(list(arguments), log_path, {"TELEMETRY_LOG_LEVEL": "DEBUG"} | settings)
         self.look_at_commands()
         assert process.wait(90), process.log_tail(50)
         self.texts[name] = process.log_tail(1000)
@@ -144,6 +139,7 @@ def test_no_secret_is_seen_while_all_works_and_while_it_is_refused(
     secret_system: System, native_servers: ServerSet, tmp_path: Path
 ) -> None:
     system, seen = secret_system, Seen(secret_system, tmp_path)
+    system.forks = None  # a fork's command line is not its own
     assert seen.run("coordinator", "migrate", "users", "payments") == 0, seen.texts
     system.prepare("items")
     for lane in ("users", "items", "payments"):

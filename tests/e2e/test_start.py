@@ -2,7 +2,6 @@
 
 import json
 import socket
-import sys
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlsplit, urlunsplit
@@ -11,18 +10,13 @@ from urllib.request import urlopen
 import pytest
 from sqlalchemy import Connection
 
-from coordinator.dev.servers.process import Process
 from coordinator.transports.rabbitmq.topology import queue_name
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 
 
 def run(system: System, directory: Path, *arguments: str, **settings: str) -> tuple[int | None, str]:
-    process = Process(
-        [sys.executable, "-m", *arguments],
-        log_path=directory / "refused.log",
-        environment=system.environment | settings,
-    )
+    process = system.run(list(arguments), directory / "refused.log", settings)
     assert process.wait(30), "it should have refused to start"
     errors = [line for line in process.log_tail(50).splitlines() if not line.startswith("{")]
     return process.exit_status, "\n".join(errors)

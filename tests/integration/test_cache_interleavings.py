@@ -4,7 +4,8 @@ The scripts are the real ones on a real Redis whose clock the test sets: tests/s
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -17,7 +18,8 @@ from tests.simulation.patching import Patches
 from tests.support.cache_world import Gateway, LaneActor, Violation, World
 from tests.support.servers import Environment
 
-SEEDS = 400
+FIRST_SEEDS, MORE_SEEDS = range(50), range(50, 400)
+"""The first are for every run of the tests."""
 SEEDS_MAX = 4000
 DATABASE = 9
 
@@ -30,17 +32,32 @@ def client(administrators: Environment) -> Iterator[redis.Redis]:
         client.flushdb()
 
 
-def test_no_schedule_makes_a_read_older_than_what_was_acknowledged(client: redis.Redis) -> None:
+@pytest.mark.parametrize("seeds", [FIRST_SEEDS, pytest.param(MORE_SEEDS, marks=pytest.mark.faults)])
+def test_no_schedule_makes_a_read_older_than_what_was_acknowledged(client: redis.Redis, seeds: range) -> None:
     results: Counter[str] = Counter()
-    for seed in range(SEEDS):
+    for seed in seeds:
         world = World(client, seed)
         world.run()
         results.update(world.results)
         results["acknowledged"] += len(world.history) - len(world.unannounced)
     # Else they would prove nothing.
-    assert results["hit"] > SEEDS
-    assert results["stored"] > SEEDS
-    assert results["acknowledged"] > SEEDS
+    assert results["hit"] > len(seeds)
+    assert results["stored"] > len(seeds)
+    assert results["acknowledged"] > len(seeds)
+
+
+RARE = {
+    "a restarted Redis is believed",
+    "a refresh goes into whatever generation is alive",
+    "an extension counts from when it is executed",
+    "rows are written into a lease that was claimed after their commit",
+}
+"""Bugs that only some of hundreds of schedules show."""
+
+
+def bugs(names: Iterable[str]) -> list[Any]:
+    """The names as parameters. `make faults` looks for the rare ones."""
+    return [pytest.param(name, marks=pytest.mark.faults) if name in RARE else name for name in names]
 
 
 # The bugs. Each is a piece of a script, or of a function, and what it is instead.
@@ -80,7 +97,7 @@ SCRIPT_BUGS = {
 }
 
 
-@pytest.mark.parametrize("name", SCRIPT_BUGS)
+@pytest.mark.parametrize("name", bugs(SCRIPT_BUGS))
 def test_the_schedules_catch_a_bug_in_the_scripts(client: redis.Redis, name: str) -> None:
     bug = SCRIPT_BUGS[name]
     texts = (scripts.CLAIM, scripts.REFRESH, scripts.READ, scripts.FILL, scripts.SHOWS)
@@ -132,7 +149,7 @@ BUGS: dict[str, Callable[[Patches], None]] = {
 }
 
 
-@pytest.mark.parametrize("name", BUGS)
+@pytest.mark.parametrize("name", bugs(BUGS))
 def test_the_schedules_catch_a_bug_in_the_lane(client: redis.Redis, name: str) -> None:
     assert is_caught(client, BUGS[name], ("", ""))
 

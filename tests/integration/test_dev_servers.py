@@ -30,7 +30,7 @@ from coordinator.dev.servers.process import descendants
 from coordinator.service.errors import ConfigurationError
 from tests.support.servers import quorum_queues_are_noted, reference_servers
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.faults]
 DIED_WITHIN_S = 15.0
 
 

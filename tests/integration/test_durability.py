@@ -44,6 +44,7 @@ def directory() -> Iterator[Path]:
     rmtree(made, ignore_errors=True)
 
 
+@pytest.mark.faults
 def test_a_postgresql_that_loses_commits_is_refused_by_each_setting_that_makes_it_so(directory: Path) -> None:
     server = PostgreSQL(directory / "postgresql", ["ledger"])
     server.options = ("-c", "fsync=off", "-c", "full_page_writes=off")
@@ -60,6 +61,7 @@ def test_a_postgresql_that_loses_commits_is_refused_by_each_setting_that_makes_i
         server.stop()
 
 
+@pytest.mark.faults
 def test_a_mysql_that_loses_commits_is_refused_by_each_setting_that_makes_it_so(directory: Path) -> None:
     server = MySQL(directory / "mysql", ["ledger"])
     server.options = ("--log-bin=log", "--server-id=1", "--sync-binlog=0", "--skip-innodb-doublewrite")

@@ -24,6 +24,7 @@ from tests.support.ledger import LEDGER, OpenAccount, metadata
 from tests.support.store_contract import NOW, account, changes, commit, entry
 from tests.support.system import wait_until
 
+pytestmark = pytest.mark.faults
 WITHIN_S = 30.0
 
 

@@ -4,9 +4,11 @@ import argparse
 import os
 import sys
 import time
+from contextlib import nullcontext
 
 from msgspec import Struct
 
+from tests.simulation.awake import is_watched, watched
 from tests.simulation.spreading import spread
 from tests.simulation.world import World
 
@@ -31,12 +33,15 @@ def report_of(seeds: range) -> Report:
 
 def _run(seeds: range, *, is_traced: bool) -> Report:
     report = Report()
-    for world, found in World.run_many(seeds, print if is_traced else None):
-        report.seeds += 1
-        report.stranded += world.stranded
-        report.commands += sum(database.sequence for database in world.databases.values())
-        if found:
-            report.failed[world.seed] = found
+    for is_under_watch in (False, True):
+        with watched() if is_under_watch else nullcontext():
+            these = [seed for seed in seeds if is_watched(seed) is is_under_watch]
+            for world, found in World.run_many(these, print if is_traced else None):
+                report.seeds += 1
+                report.stranded += world.stranded
+                report.commands += sum(database.sequence for database in world.databases.values())
+                if found:
+                    report.failed[world.seed] = found
     return report
 
 

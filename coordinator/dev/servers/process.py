@@ -75,7 +75,7 @@ class Process:
         log_path.parent.mkdir(parents=True, exist_ok=True)
         with log_path.open("ab") as log:
             self._log_start = log.tell()
-            in_child = _die_with_parent(death_signal)
+            in_child = die_with_parent(death_signal)
 
             def start() -> subprocess.Popen[bytes]:
                 return subprocess.Popen(
@@ -176,7 +176,8 @@ def tail(log_path: Path, lines_max: int = 15, *, offset: int = 0) -> str:
     return "(it has no log)"
 
 
-def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
+def die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
+    """What a child of this process calls, so that the kernel sends it the signal when this process dies."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
 

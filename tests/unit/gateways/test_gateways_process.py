@@ -15,6 +15,7 @@ import pytest
 
 import coordinator.http.server
 from coordinator.runtime.settings import GatewaySettings
+from tests.support.forks import Forks
 from tests.unit.gateways.conftest import RunningGateway, Start
 
 ROOT = Path(__file__).parents[3]
@@ -115,11 +116,13 @@ async def test_a_port_in_use_is_named_with_what_to_do() -> None:
         ({"AMQP_URL": "http://127.0.0.1"}, "AMQP_URL"),
     ],
 )
-async def test_a_wrong_setting_is_named(changes: dict[str, str], named: str) -> None:
-    code, stderr = await ended(await run("users", "--port", "0", **AWAY | changes))
-    assert code == 2
-    assert named in stderr
-    assert "Traceback" not in stderr
+def test_a_wrong_setting_is_named(forks: Forks, tmp_path: Path, changes: dict[str, str], named: str) -> None:
+    process = forks.run(["gateways", "users", "--port", "0"], tmp_path / "log", AWAY | changes)
+    assert process.wait(30)
+    assert process.exit_status == 2
+    said = process.log_tail(50)
+    assert named in said
+    assert "Traceback" not in said
 
 
 async def test_an_unknown_service_is_answered_with_those_there_are() -> None:
