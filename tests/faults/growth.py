@@ -48,19 +48,18 @@ BOUNDS: Mapping[Measure, Bound | None] = {
     Measure.QUEUES: Bound(1, 0),
     # Theirs: shown, since a server that grows for ever is news too.
     Measure.SERVERS_MEMORY: None,
+    # Shown beside the latencies: where the machine was busier with something else, run it again.
     Measure.LOAD: None,
 }
-_LATENCIES = {Measure.LATENCY_P50, Measure.LATENCY_P99}
-
 Sample = dict[Measure, dict[str, float]]
 """Figures of one moment: of each measure, by what was measured."""
 
 
 def grown(samples: Sequence[Sample]) -> Iterator[str]:
     """What has grown beyond its bound, in words. What is not there at the start or the middle counts as 0 there."""
-    for measure in BOUNDS:
+    for measure, bound in BOUNDS.items():
         for name, figures in _figures(samples, measure):
-            limit = _limit(samples, measure, figures)
+            limit = _limit(bound, figures)
             if limit is not None and figures[-1] > limit:
                 yield f"{name}: {measure} grew to {figures[-1]:.6g}; at most {limit:.6g} is allowed"
 
@@ -68,26 +67,18 @@ def grown(samples: Sequence[Sample]) -> Iterator[str]:
 def table_of(samples: Sequence[Sample]) -> list[str]:
     """For people: each figure at the start, in the middle and at the end, and what it may be at the end."""
     lines = [_row("", "start", "middle", "end", "at most")]
-    for measure in BOUNDS:
+    for measure, bound in BOUNDS.items():
         lines.append(measure)
         for name, figures in _figures(samples, measure):
-            limit = _limit(samples, measure, figures)
+            limit = _limit(bound, figures)
             over = "  GREW" if limit is not None and figures[-1] > limit else ""
             shown = [f"{figure:.2f}" for figure in figures]
             lines.append(_row(f"  {name}", *shown, "" if limit is None else f"{limit:.2f}") + over)
     return lines
 
 
-def _limit(samples: Sequence[Sample], measure: Measure, figures: Sequence[float]) -> float | None:
-    """What the last figure may be. A machine that is busier by then, whoever keeps it busy, may be as much slower."""
-    bound = BOUNDS[measure]
-    if bound is None:
-        return None
-    limit = bound.limit(figures)
-    if measure in _LATENCIES:
-        loads = [max([1.0, *sample.get(Measure.LOAD, {}).values()]) for sample in samples]
-        limit *= max(1.0, loads[-1] / loads[0])
-    return limit
+def _limit(bound: Bound | None, figures: Sequence[float]) -> float | None:
+    return None if bound is None else bound.limit(figures)
 
 
 def _figures(samples: Sequence[Sample], measure: Measure) -> Iterator[tuple[str, list[float]]]:

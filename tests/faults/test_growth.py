@@ -31,8 +31,8 @@ def test_what_only_comes_later_has_grown_from_nothing() -> None:
     assert [*grown([{}, later, later])]
 
 
-def test_a_machine_that_is_busier_may_be_slower_and_nothing_else() -> None:
-    for measure, is_excused in ((Measure.LATENCY_P50, True), (Measure.MEMORY, False)):
-        slower = samples(measure, 100, 100, 250)
-        slower[-1][Measure.LOAD] = {"machine": 4.0}
-        assert bool([*grown(slower)]) is not is_excused
+def test_a_busier_machine_excuses_nothing() -> None:
+    """The system may be what keeps it busy."""
+    slower = samples(Measure.LATENCY_P50, 100, 100, 250)
+    slower[-1][Measure.LOAD] = {"machine": 4.0}
+    assert [*grown(slower)]
