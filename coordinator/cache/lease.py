@@ -4,6 +4,7 @@ Moments are seconds of the lane's monotonic clock, deadlines are milliseconds of
 """
 
 import secrets
+from math import ceil
 from typing import Final
 
 from msgspec import Struct
@@ -67,14 +68,21 @@ class CacheLease:
         # Redis gave its time before the answer arrived, so the deadline errs on the early side.
         return anchor.now_ms + int((until_s - anchor.at_s) * 1000 * CLOCK_RATE)
 
-    def claimed(self, generation: str, anchor: Anchor, *, was_elsewhere: bool, trusted_until_s: float) -> None:
+    def has_moved(self, anchor: Anchor) -> bool:
+        """Whether this process had a lease on another server, of which this one may be a copy without it."""
+        return self._server not in (None, anchor.server)
+
+    def trusted_until_ms(self, anchor: Anchor) -> int:
+        """The last moment at which any lease may be alive on any server, by the clock of this one."""
+        return anchor.now_ms + ceil(max(0.0, self._trusted_until_s - anchor.at_s) * 1000)
+
+    def claimed(self, generation: str, anchor: Anchor, elsewhere_ms: int) -> None:
         """The generation is alive, and every other generation on that server is over.
 
-        That is not so on another server: one that failed over may still answer readers. `trusted_until_s` is the value
-        from before the claim.
+        That is not so on another server: one that failed over may still answer readers, for `elsewhere_ms` more.
         """
-        if was_elsewhere or self._server not in (None, anchor.server):
-            self._elsewhere_until_s = max(self._elsewhere_until_s, trusted_until_s)
+        if elsewhere_ms > 0:
+            self._elsewhere_until_s = max(self._elsewhere_until_s, anchor.at_s + elsewhere_ms / 1000 / CLOCK_RATE)
         self._server = anchor.server
         self.generation = generation
         self.claimed_at_s = anchor.at_s
@@ -83,11 +91,6 @@ class CacheLease:
     def lost(self) -> None:
         """The state of the lease is unknown: another may be alive, or this one with stale entries."""
         self.generation = self.anchor = None
-
-    @property
-    def trusted_until_s(self) -> float:
-        """The last moment at which any lease may be alive on any server."""
-        return self._trusted_until_s
 
     def wait_s(self, now_s: float) -> float:
         """How long until outcomes may be sent: until no reader can believe a stale entry."""

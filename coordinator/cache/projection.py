@@ -129,18 +129,13 @@ class CacheProjection:
 
     def _claim(self, proof: LeaseProof) -> None:
         anchor = self._anchor()
-        trusted_until_s = self._lease.trusted_until_s
+        trusted_until_ms, has_moved = self._lease.trusted_until_ms(anchor), self._lease.has_moved(anchor)
         generation, deadline_ms = new_generation(anchor.server), self._lease.deadline_ms(anchor, proof.proved_at_s)
-        arguments: list[str | bytes | int] = [generation, deadline_ms, proof.sequence]
-        is_claimed, now_ms, was_elsewhere = self._scripts.run(CLAIM, [self._lease_key], arguments)
+        arguments: list[str | bytes | int] = [generation, deadline_ms, proof.sequence, trusted_until_ms, int(has_moved)]
+        is_claimed, now_ms, elsewhere_ms = self._scripts.run(CLAIM, [self._lease_key], arguments)
         if not is_claimed:
             raise CacheUnavailable("the lease was over before it was claimed, or Redis is another one")
-        self._lease.claimed(
-            generation,
-            Anchor(anchor.server, now_ms, self._elapsed_s()),
-            was_elsewhere=bool(was_elsewhere),
-            trusted_until_s=trusted_until_s,
-        )
+        self._lease.claimed(generation, Anchor(anchor.server, now_ms, self._elapsed_s()), elsewhere_ms)
         log.info("cache_lease_claimed", lease=self._lease_key, generation=generation)
 
     def _anchor(self) -> Anchor:

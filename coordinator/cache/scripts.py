@@ -32,10 +32,10 @@ miss at the same time share a token.
 **The log** has outcomes before the lane sends them. A reader that finds one there waits until the lease shows its
 sequence, or for the length of a lease (coordinator/cache/command_log.py).
 
-**Assumed**: Redis's clock does not jump back, and runs no more than 1 % slower than the lane's monotonic clock; all
-coordinators of a lane have the same `REDIS_LEASE_S`; lane and readers use the same Redis, or after a failover its
-replica; no other program writes these keys. Redis 5 or newer, not a cluster; where it has ACLs, its user has the
-rights of coordinator/cache/rights.py.
+**Assumed**: Redis's clock does not jump back, and runs no more than 1 % slower than the lane's monotonic clock, nor
+after a failover 1 % faster; all coordinators of a lane have the same `REDIS_LEASE_S`; lane and readers use the same
+Redis, or after a failover its replica; no other program writes these keys. Redis 5 or newer, not a cluster; where it
+has ACLs, its user has the rights of coordinator/cache/rights.py.
 """
 
 from collections.abc import Sequence
@@ -49,6 +49,9 @@ local function clock()
 end
 local function server()
   return assert(string.match(redis.call('INFO', 'server'), 'run_id:(%x+)'), 'INFO server names no run_id')
+end
+local function later(one, other)
+  return tonumber(one) > tonumber(other) and one or other
 end
 local function alive(key)
   local lease = redis.call('HMGET', key, 'generation', 'until')
@@ -70,14 +73,21 @@ CLAIM: Final = (
     + """
 local now, here = clock(), server()
 if tonumber(ARGV[2]) <= now or string.match(ARGV[1], '^%x+') ~= here then return {0, now, 0} end
-local found = redis.call('HGET', KEYS[1], 'generation')
-redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'until', ARGV[2], 'sequence', ARGV[3])
-redis.call('PEXPIREAT', KEYS[1], ARGV[2])
-return {1, now, (found and string.match(found, '^%x+') ~= here) and 1 or 0}
+local found = redis.call('HMGET', KEYS[1], 'generation', 'elsewhere')
+local elsewhere = found[2] or '0'
+local was_elsewhere = ARGV[5] == '1' or (found[1] and string.match(found[1], '^%x+') ~= here)
+if was_elsewhere and tonumber(ARGV[4]) > tonumber(elsewhere) then elsewhere = ARGV[4] end
+redis.call('HSET', KEYS[1], 'generation', ARGV[1], 'until', ARGV[2], 'sequence', ARGV[3], 'elsewhere', elsewhere)
+redis.call('PEXPIREAT', KEYS[1], later(ARGV[2], elsewhere))
+return {1, now, math.max(0, tonumber(elsewhere) - now)}
 """
 )
-"""(lease; generation, deadline in ms, the lane's sequence) -> whether it is claimed, the time in ms, whether the lease
-before is one of another server. Any lease that was alive here is over."""
+"""(lease; generation, deadline in ms, the lane's sequence, a moment in ms until which a lease of the lane may be alive,
+1 if the caller had a lease on another server) -> whether it is claimed, the time in ms, for how many ms a lease may be
+alive on another server. Any lease that was alive here is over.
+
+The lease keeps that moment (`elsewhere`), for a lane that takes over while this one waits for it.
+"""
 
 REFRESH: Final = (
     _COMMON
@@ -85,7 +95,7 @@ REFRESH: Final = (
 if alive(KEYS[1]) ~= ARGV[1] then return {0, clock()} end
 if tonumber(ARGV[2]) > tonumber(redis.call('HGET', KEYS[1], 'until')) then
   redis.call('HSET', KEYS[1], 'until', ARGV[2])
-  redis.call('PEXPIREAT', KEYS[1], ARGV[2])
+  redis.call('PEXPIREAT', KEYS[1], later(ARGV[2], redis.call('HGET', KEYS[1], 'elsewhere') or '0'))
 end
 local rows = tonumber(ARGV[5])
 for row = 1, rows do

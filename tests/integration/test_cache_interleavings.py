@@ -164,3 +164,27 @@ def is_caught(client: redis.Redis, plant: Callable[[Patches], None], script_bug:
                 print(f"caught by seed {seed}")
                 return True
     return False
+
+
+def test_a_lease_keeps_how_long_readers_may_believe_a_server_that_failed_over(client: redis.Redis) -> None:
+    """A lane that takes over meanwhile, on the same server, has to know."""
+    client.flushall()
+    (server, now_ms), key = client.eval(scripts.CLOCK, 0), "items:lease"
+    here = server.decode()
+
+    def claim(generation: str, until_ms: int, trusted_until_ms: int, *, has_moved: bool = False) -> int:
+        given = (f"{here}:{generation}", until_ms, 7, trusted_until_ms, int(has_moved))
+        is_claimed, _, elsewhere_ms = client.eval(scripts.CLAIM, 1, key, *given)
+        assert is_claimed
+        return int(elsewhere_ms)
+
+    assert claim("first", now_ms + 60_000, now_ms + 50_000) == 0
+    client.hset(key, mapping={"generation": "feed:copied"})
+    assert 30_000 < claim("found", now_ms + 20_000, now_ms + 40_000) <= 40_000
+    assert client.pexpiretime(key) == now_ms + 40_000
+    assert 30_000 < claim("successor", now_ms + 25_000, now_ms + 90_000) <= 40_000
+    rows = (f"{here}:successor", now_ms + 30_000, 8, 300, 0)
+    assert client.eval(scripts.REFRESH, 1, key, *rows)[0] == 1
+    assert client.pexpiretime(key) == now_ms + 40_000
+    client.delete(key)
+    assert 30_000 < claim("moved", now_ms + 20_000, now_ms + 40_000, has_moved=True) <= 40_000

@@ -1,8 +1,9 @@
 """The cache of the ledger's accounts: the product's projection and its reader, on a Redis that is simulated.
 
 Simulated: what each script does, the clock, answers that get lost, scripts that run late, outages, restarts with the
-data of before, with older data or with none, and failovers to such a replica.
-Not simulated: Lua, and readers who still ask a server that was failed over from.
+data of before, with older data or with none, and failovers to such a replica. Readers may go on asking the server that
+was failed over from if its replica has the lease: otherwise a lane's process that was started since cannot know.
+Not simulated: Lua.
 tests/integration/test_cache_interleavings.py has the scripts on a real Redis.
 """
 
@@ -56,6 +57,7 @@ SILENT: Limits = [(projection_module, "log", _Silent()), (reader_module, "log", 
 class _Lease(Struct):
     generation: str
     until_ms: int
+    elsewhere_ms: int = 0
 
 
 class Redis:
@@ -111,6 +113,11 @@ class Redis:
         return server
 
     @property
+    def is_behind(self) -> bool:
+        """Whether scripts are still to run, of which no replica knows."""
+        return bool(self._late)
+
+    @property
     def _now_ms(self) -> int:
         return 1_000_000 + int(self.world.now * 1000)
 
@@ -125,12 +132,17 @@ class Redis:
         return self.lease if self.lease is not None and self.lease.until_ms > self._now_ms else None
 
     def _claim(self, _: Sequence[str], given: list[Any]) -> Any:
-        generation, until_ms = given[:2]
+        generation, until_ms, _, trusted_until_ms, has_moved = given
         if until_ms <= self._now_ms or not generation.startswith(f"{self.run_id}:"):
             return [0, self._now_ms, 0]
-        found = self._kept_lease()
-        self.lease = _Lease(generation, until_ms)
-        return [1, self._now_ms, int(found is not None and not found.generation.startswith(f"{self.run_id}:"))]
+        found = self.lease
+        if found is not None and max(found.until_ms, found.elsewhere_ms) <= self._now_ms:
+            found = None
+        elsewhere_ms = 0 if found is None else found.elsewhere_ms
+        if has_moved or (found is not None and not found.generation.startswith(f"{self.run_id}:")):
+            elsewhere_ms = max(elsewhere_ms, trusted_until_ms)
+        self.lease = _Lease(generation, until_ms, elsewhere_ms)
+        return [1, self._now_ms, max(0, elsewhere_ms - self._now_ms)]
 
     def _refresh(self, keys: Sequence[str], given: list[Any]) -> Any:
         generation, until_ms, _, _, rows = given[:5]
@@ -231,7 +243,8 @@ class Cache:
             is_empty, is_lagging = chance() < 0.2, chance() < 0.5
             self.server = old.successor(str(self._servers), is_empty=is_empty, is_lagging=is_lagging)
             self.server.away_until = world.now + chance() * 0.3
-            self.read_from = self.server
+            is_known = not is_empty and not is_lagging and not old.is_behind
+            self.read_from = old if is_known and chance() < 0.5 else self.server
             world.trace("the cache is server %s now; readers ask %s", self.server.run_id, self.read_from.run_id)
 
     def heal(self) -> None:
