@@ -98,7 +98,7 @@ def migrate(lanes: tuple[str, ...]) -> None:
     help="The port to listen on; 0 takes a free one and logs it.",
 )
 def gateway(service: str, host: str, port: int) -> None:
-    """Serve SERVICE over REST until SIGTERM or SIGINT."""
+    """Serve SERVICE over REST until SIGTERM, SIGINT or SIGHUP."""
     from coordinator.http.main import serve
 
     sys.exit(serve(registry().gateway(service), host, port))

@@ -19,7 +19,10 @@ log = structlog.get_logger("effects")
 
 
 def run(service: Service, metrics_port: int | None) -> int:
-    """Carry out a service's effects until SIGTERM or SIGINT; return the exit status. Raises ConfigurationError."""
+    """Carry out a service's effects until SIGTERM, SIGINT or SIGHUP; return the exit status.
+
+    Raises ConfigurationError.
+    """
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(_serve(service, metrics_port))
 

@@ -39,7 +39,7 @@ log = structlog.get_logger("gateway")
 
 
 def serve(gateway: Gateway, host: str, port: int) -> int:
-    """Serve one gateway until SIGTERM or SIGINT; return the exit status.
+    """Serve one gateway until SIGTERM, SIGINT or SIGHUP; return the exit status.
 
     Its settings are environment variables: docs/OPERATING.md lists them.
     """

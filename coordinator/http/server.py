@@ -38,7 +38,7 @@ def create_runner(app: web.Application) -> LimitedRunner:
 async def serve_until_stopped(
     app: web.Application, host: str, port: int, failed: Callable[[], Awaitable[NoReturn]]
 ) -> None:
-    """Serve until SIGTERM or SIGINT; then stop accepting, finish the requests in flight, and clean up.
+    """Serve until SIGTERM, SIGINT or SIGHUP; then stop accepting, finish the requests in flight, and clean up.
 
     Raises ConfigurationError if the port is not available. `failed` is awaited meanwhile: it raises once a part of the
     process has ended that must run for ever, and then this raises too.

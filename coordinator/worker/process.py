@@ -87,7 +87,7 @@ class CoordinatorProcess:
         self._database_reason: str | None = None
 
     async def serve(self) -> int:
-        """Run until SIGTERM or SIGINT; return the exit status. Raises ConfigurationError."""
+        """Run until SIGTERM, SIGINT or SIGHUP; return the exit status. Raises ConfigurationError."""
         stop = stop_at_signals(lane=self._service.name)
         telling = asyncio.create_task(self._late.run(), name=f"late answers of {self._service.name}")
         try:

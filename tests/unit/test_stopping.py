@@ -12,7 +12,7 @@ from coordinator.runtime.stopping import stop_at_signals
 WITHIN_S = 10.0
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_the_signal_that_stops_a_process_is_logged_once(number: signal.Signals) -> None:
     with capture_logs() as lines:
         stop = stop_at_signals(lane="ledger")
@@ -22,3 +22,13 @@ async def test_the_signal_that_stops_a_process_is_logged_once(number: signal.Sig
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.sleep(0)
     assert lines == [{"event": "stopping", "log_level": "info", "signal": number.name, "lane": "ledger"}]
+
+
+async def test_a_hangup_that_nohup_has_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        stop = stop_at_signals(lane="ledger")
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert not stop.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -88,7 +88,7 @@ async def test_a_gateway_lives_while_everything_else_is_away(service: str) -> No
     assert "Traceback" not in stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_stop_is_a_success(number: signal.Signals) -> None:
     process = await run("users", "--port", "0", **AWAY)
     await port_of(process)
