@@ -26,7 +26,8 @@ PATCH_TYPES: Final = (*JSON_TYPES, "application/merge-patch+json")
 
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
 _ID = re.compile(r"[1-9][0-9]{0,15}")
-_DIGITS = re.compile(r"0|[1-9][0-9]{0,15}")
+_DIGITS = re.compile(r"0|[1-9][0-9]*")
+_DIGITS_MAX = len(str(INTEGER_MAX))
 _CHARSET = re.compile(r";[ \t]*+charset[ \t]*+=[ \t]*+\"?+([^\";\s]*+)", re.IGNORECASE)
 
 C = TypeVar("C", bound=Command)
@@ -72,9 +73,13 @@ def read_query(request: web.Request, model: type[Q]) -> Q:
             raise RequestRefused(400, "invalid_query", f"the query parameter {name} is given twice", field=name)
         if not _DIGITS.fullmatch(text):
             raise RequestRefused(
-                400, "invalid_query", f"{name} must be a decimal integer without a sign, not {text[:40]!a}", field=name
+                400,
+                "invalid_query",
+                f"{name} must be a decimal integer without a sign or leading zeros, not {text[:40]!a}",
+                field=name,
             )
-        given[name] = int(text)
+        # A longer one is too large for every parameter; the limit of this one is in the answer.
+        given[name] = int(text) if len(text) <= _DIGITS_MAX else INTEGER_MAX + 1
     try:
         return msgspec.convert(given, model)
     except msgspec.ValidationError as error:

@@ -205,6 +205,12 @@ async def test_a_query_at_fault_is_named(users: RunningGateway, query: str, fiel
     assert (response.status, problem["code"], problem["field"]) == (400, "invalid_query", field)
 
 
+@pytest.mark.parametrize("number", [str(INTEGER_MAX + 1), "99999999999999999999", "9" * 5000])
+async def test_a_number_that_is_too_large_is_told_the_largest(users: RunningGateway, number: str) -> None:
+    _, problem = await users.call("GET", f"/users?after={number}")
+    assert str(INTEGER_MAX) in problem["detail"]
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
