@@ -20,6 +20,7 @@ from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
     EXIT_REFUSED,
     CommandRefused,
+    Misused,
     json_option,
     json_text,
     print_json,
@@ -292,18 +293,18 @@ def _answered(letter: Letter, row: DeadLetter | None, outcome: Outcome | None) -
 
 
 def _object(text: str) -> msgspec.Raw | UnsetType:
-    raw = (sys.stdin.read() if text == "-" else text).strip().encode(errors="surrogateescape")
+    raw = (sys.stdin.buffer.read() if text == "-" else text.encode(errors="surrogateescape")).strip()
     if len(raw) > ARGUMENTS_BYTES_MAX:
-        raise CommandRefused(f"--args has {len(raw)} bytes; an order carries {ARGUMENTS_BYTES_MAX} at most")
+        raise Misused(f"--args has {len(raw)} bytes; an order carries {ARGUMENTS_BYTES_MAX} at most")
     if is_too_deep(raw):
-        raise CommandRefused(f"--args is nested deeper than {NESTING_MAX} levels")
+        raise Misused(f"--args is nested deeper than {NESTING_MAX} levels")
     try:
         raw.decode()
         msgspec.json.decode(raw, type=dict[str, object])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise CommandRefused(f"--args must be a JSON object: {error}") from None
+        raise Misused(f"--args must be a JSON object: {error}") from None
     if (name := repeated_name(raw)) is not None:
-        raise CommandRefused(f"--args: {repeated(name)}")
+        raise Misused(f"--args: {repeated(name)}")
     return msgspec.Raw(raw)
 
 

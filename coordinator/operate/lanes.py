@@ -20,6 +20,7 @@ from coordinator.operate.output import (
 from coordinator.operate.parked import keys_of
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
+from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id
 from coordinator.stores.lane_tables import LogEntry
 
 OLDER_THAN_MIN = timedelta(days=2)
@@ -95,6 +96,8 @@ def cancel(command_id: str, lane: str, reason: str, *, as_json: bool) -> None:
     Exit status 0 means that it never will be: LANE settles it as `rejected` with the code `cancelled` when it comes to
     it, even if it is published later. Exit status 1: it is settled already.
     """
+    if is_nobodys_id(command_id):
+        raise Misused(f"{command_id} is {NOBODYS_WORDS}")
     with lane_admin(lane) as admin:
         settled = admin.cancel(command_id, reason, now())
     if settled is not None:

@@ -150,6 +150,8 @@ def test_tables_and_fields_fit_a_line(capsys: pytest.CaptureFixture[str]) -> Non
         (("send", "users.credit", '{"id": 1, "amount": 1, "x": 1}'), "argument 'x'"),
         (("log", "prune", "users", "--older-than", "47h"), "--force"),
         (("send", "users.credit", '{"id": 1, "amount": 1}', "--id", system_command_id("x")), "UUID version 8"),
+        (("cancel", "00000000-0000-0000-0000-000000000000", "--lane", "users"), "no id of any command"),
+        (("cancel", "FFFFFFFF-FFFF-FFFF-FFFF-FFFFFFFFFFFF", "--lane", "users"), "no id of any command"),
     ],
 )
 def test_refusals_are_one_line_that_names_the_value(arguments: tuple[str, ...], named: str) -> None:

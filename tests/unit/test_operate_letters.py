@@ -349,11 +349,12 @@ def test_a_letter_without_an_id_is_replayed_with_new_arguments_and_gets_one(worl
         ('{"a": "\udcff"}', "must be a JSON object"),
         ('{"a":' * 101 + "1" + "}" * 101, "nested deeper"),
         ('{"a": "' + "x" * (1 << 20) + '"}', "bytes"),
+        ('{"a": 1, "a": 2}', "'a'"),
     ],
 )
 def test_arguments_are_checked_before_anything_is_ordered(world: World, arguments: str, why: str) -> None:
     world.bury()
-    ran = world.run("dead", "replay", "--letter", 1, "--lane", "users", "--args", arguments, expect=1)
+    ran = world.run("dead", "replay", "--letter", 1, "--lane", "users", "--args", arguments, expect=2)
     assert why in ran.stderr
     assert world.numbers() == [1]
 
