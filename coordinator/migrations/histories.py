@@ -3,21 +3,24 @@
 There are two, each with a version table of its own: the lane's, which is the same everywhere, and the service's.
 """
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, MetaData, inspect
+from sqlalchemy import Connection, MetaData, insert, inspect, select
 from sqlalchemy.exc import DBAPIError
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
+from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.sql.dialect import Dialect
 
 ENVIRONMENT = Path(__file__).parent
+_LEASE = lane_tables.metadata.tables[lane_tables.LEASE_TABLE]
 
 log = structlog.get_logger("migrate")
 
@@ -30,7 +33,12 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
     engine = dialect.engine(owner)
     try:
         with engine.connect() as connection, dialect.alone(connection, owner.database):
+            if inspect(connection).has_table(lane_tables.LEASE_TABLE):
+                lanes = connection.execute(select(_LEASE.c.lane)).scalars()
+                check_lane(lanes, service.name, is_migration=owner != lane)
+            connection.commit()
             upgrade(connection, ENVIRONMENT / "versions", "lane_schema_version", lane_tables.metadata)
+            take_for(connection, service.name)
             if service.migrations is not None and service.metadata is not None:
                 upgrade(connection, service.migrations, f"{service.name}_schema_version", service.metadata)
             connection.commit()
@@ -46,6 +54,13 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
             _check_tables(service, connection)
     finally:
         engine.dispose()
+
+
+def take_for(connection: Connection, lane: str) -> None:
+    """Have the lease row say whose the database is, before the lane has ever run."""
+    if connection.execute(select(_LEASE.c.lane).where(_LEASE.c.lane == lane)).scalar() is None:
+        connection.execute(insert(_LEASE).values(unused_lease(datetime.now(UTC)) | {"lane": lane}))
+    connection.commit()
 
 
 def _allow_lane(dialect: Dialect, connection: Connection, service: Service, lane: Address) -> None:

@@ -48,6 +48,7 @@ from coordinator.service.outcome import Outcome
 from coordinator.service.repeated_names import repeated_name
 from coordinator.stores.admin import LetterQuery
 from coordinator.stores.lane_tables import DeadLetter
+from coordinator.stores.one_lane import WrongDatabase
 
 ARGUMENTS_BYTES_MAX = BODY_BYTES_MAX - 4096
 """The largest arguments that an order carries, since a message has room for no more."""
@@ -91,6 +92,8 @@ def list_dead(
         try:
             with lane_admin(lane) as admin:
                 page = admin.letters(wanted, after, limit + 1)
+        except WrongDatabase:
+            raise
         except (Unavailable, ConfigurationError) as error:
             if isinstance(error, ConfigurationError) and sources:
                 raise

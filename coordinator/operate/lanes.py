@@ -22,6 +22,7 @@ from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.ids import NOBODYS_WORDS, is_nobodys_id
 from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.one_lane import WrongDatabase
 
 OLDER_THAN_MIN = timedelta(days=2)
 """A worker repeats a call to the outside for a day, and the other side may remember its key for another day."""
@@ -148,6 +149,8 @@ def find_logged(command_id: str, lane: str | None) -> tuple[list[tuple[str, LogE
         try:
             with lane_admin(name) as admin:
                 entry = admin.find(command_id)
+        except WrongDatabase:
+            raise
         except (Unavailable, ConfigurationError) as error:
             if lane and isinstance(error, ConfigurationError):
                 raise

@@ -22,6 +22,7 @@ from coordinator.operate.output import (
 from coordinator.registry import registry
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.stores.admin import EmittedSummary
+from coordinator.stores.one_lane import WrongDatabase
 from coordinator.stores.port import Backlog
 
 PAGE_ENTRIES = 1000
@@ -55,6 +56,8 @@ def list_outbox(lanes: tuple[str, ...], target: str | None, limit: int, after: i
             with lane_admin(lane) as admin:
                 backlog = admin.backlog()
                 page = admin.emitted(target, after, limit + 1)
+        except WrongDatabase:
+            raise
         except (Unavailable, ConfigurationError) as error:
             if isinstance(error, ConfigurationError) and lanes:
                 raise

@@ -22,6 +22,7 @@ from coordinator.service.options import Options, Origin
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.admin import LetterQuery, LetterSummary
 from coordinator.stores.lane_tables import DeadLetter
+from coordinator.stores.one_lane import WrongDatabase
 
 
 def sources_there_are() -> tuple[str, ...]:
@@ -140,6 +141,8 @@ def found(selection: Selection) -> list[Letter]:
         query = msgspec.structs.replace(selection.query, target=target)
         try:
             letters += _in(lane, query, selection.numbers)
+        except WrongDatabase:
+            raise
         except (Unavailable, ConfigurationError) as error:
             if selection.sources:
                 raise

@@ -29,6 +29,7 @@ from coordinator.service.errors import ConfigurationError, InvalidCommand, Unava
 from coordinator.service.ids import is_system_id, new_command_id
 from coordinator.service.outcome import Outcome
 from coordinator.service.repeated_names import repeated_name
+from coordinator.stores.one_lane import WrongDatabase
 
 LANE_TYPES: Final = "lane."
 """The prefix of the types that are orders to the lane itself (coordinator/lane/control.py)."""
@@ -149,6 +150,8 @@ def _refuse_paused(lane: str) -> None:
     try:
         with lane_admin(lane) as admin:
             lease = admin.state().lease
+    except WrongDatabase:
+        raise
     except (Unavailable, ConfigurationError):
         return
     if lease is not None and lease.paused is not None:

@@ -26,6 +26,7 @@ from coordinator.runtime.settings import BrokerSettings, load
 from coordinator.service.errors import ConfigurationError, Unavailable
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.admin import FAILED_AMONG, LaneAdmin, LaneState
+from coordinator.stores.one_lane import WrongDatabase
 
 
 class FailedCommand(Struct, frozen=True, kw_only=True):
@@ -117,6 +118,8 @@ def collect(lanes: tuple[str, ...], sample_s: float) -> list[LaneStatus]:
 def _read_database(status: LaneStatus, admin: LaneAdmin) -> bool:
     try:
         _take(status, admin.state())
+    except WrongDatabase:
+        raise
     except (Unavailable, ConfigurationError) as error:
         status.errors.append(str(error))
         return False

@@ -39,6 +39,7 @@ from coordinator.transports.inbox import Inbox
 from coordinator.transports.inprocess.effects import LocalEffects
 from coordinator.transports.inprocess.journal import journal_of
 from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX, LocalQueue
+from coordinator.worker.database_check import check_unless_away
 from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.outbox_watch import left_in_outbox, marker_id
@@ -117,20 +118,21 @@ class InProcessWrites:
         return any(lane.pending(command_id) for lane in self._lanes.values())
 
     async def start(self) -> None:
-        """Run the lanes. Raises ConfigurationError if another process has a lane's journal."""
-        self._loop = asyncio.get_running_loop()
+        """Run the lanes. Raises ConfigurationError if another process has a journal, or a database is unfit."""
         try:
+            for lane in self._lanes.values():
+                self._telling.append(asyncio.create_task(lane.late.run(), name=f"late answers of {lane.name}"))
+                await lane.check()
+                lane.open()
+            self._loop = asyncio.get_running_loop()
             for service in self._services:
                 if service.name in self._lanes and service.effects is not None:
                     self._work(service.name, service.effects())
-            for lane in self._lanes.values():
-                lane.open()
             # A lane emits to others as soon as it runs: what they have accepted before must be in their queues by then.
             for lane in self._lanes.values():
                 lane.deliver()
             for lane in self._lanes.values():
                 lane.start()
-                self._telling.append(asyncio.create_task(lane.late.run(), name=f"late answers of {lane.name}"))
             self._lasting += [asyncio.create_task(each.run(), name="retention") for each in self._retentions]
         except BaseException:
             await self.close()
@@ -249,8 +251,7 @@ class InProcessWrites:
             settled = [self._on_settled.pop((lane.name, tag), None) for tag in settlement.tags]
         for on_settled in filter(None, settled):
             on_settled()
-        loop = self._loop
-        if loop is not None:
+        if (loop := self._loop) is not None:
             loop.call_soon_threadsafe(self._set_outcomes, settlement)
 
     def _set_outcomes(self, settlement: Settlement) -> None:
@@ -299,11 +300,11 @@ class _LocalLane:
         self.numbering = threading.Lock()
         """Held while a command that is put into the queue gets its number, and the number is noted."""
         self._writes = writes
-        awaited = Awaited()
+        self._awaited = awaited = Awaited()
         self.late = LateAnswers(("lane", service.name), [awaited])
-        self._awaited = awaited
         self._journal = partial(journal_of, store, service.name, directory)
         self._store = store = WatchedStore(store, awaited)
+        self.check = partial(check_unless_away, store, service, settings)
         self._queue_bytes_max = queue_bytes_max
         self._settings = settings
         self._inbox = Inbox()

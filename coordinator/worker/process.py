@@ -26,10 +26,11 @@ from coordinator.runtime.stopping import stop_at_signals
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.open import open_admin, open_store
-from coordinator.stores.port import NotAdmitted, Store, StoreError
+from coordinator.stores.port import Store, StoreError
 from coordinator.stores.watched import WatchedStore
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.open import open_transport
+from coordinator.worker.database_check import check_database
 from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.outbox_watch import OutboxWatch
@@ -50,8 +51,7 @@ class CoordinatorProcess:
         self._service = service
         self._endpoint = HealthEndpoint(("lane", service.name), self._readiness, load(TelemetrySettings), metrics_port)
         awaited, watch_awaited = Awaited(), Awaited()
-        self._setting = f"{service.name.upper()}_DATABASE_URL"
-        with address_of(self._setting):
+        with address_of(f"{service.name.upper()}_DATABASE_URL"):
             self._store: Store = WatchedStore(open_store(database.database_url, service), awaited)
         self._projection = service.projection() if service.projection is not None else None
         self._inbox = Inbox()
@@ -137,18 +137,12 @@ class CoordinatorProcess:
         delay_s = self._settings.retry_delay_s
         while not stop.is_set():
             try:
-                warnings = await asyncio.to_thread(
-                    self._store.check, self._service.models, must_sync=not self._settings.allow_unsynced
-                )
-            except NotAdmitted as error:
-                raise ConfigurationError(f"{self._setting}: {error}") from None
+                await check_database(self._store, self._service, self._settings)
             except StoreError as error:
                 log.error("database_unavailable", lane=self._service.name, reason=str(error), retry_s=delay_s)
                 self._database_reason = str(error)
             else:
                 self._database_reason = None
-                for warning in warnings:
-                    log.warning("commits_may_be_lost", lane=self._service.name, reason=warning)
                 return True
             try:
                 async with asyncio.timeout(delay_s):

@@ -7,24 +7,24 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any, ClassVar
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import BigInteger, Column, MetaData, Table, text
 
 from coordinator.migrations.migrate import migrate
 from coordinator.runtime.addresses import parse_address
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.rows import Row
 from coordinator.service.service import Service
-from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.lane_tables import metadata as lane_metadata
 from coordinator.stores.open import open_store as open_store_at
 from coordinator.stores.port import BatchFault, Conflict, Fenced, Lease, Read, Store, StoreUnavailable
-from tests.support.admin_contract import AdminContract
+from tests.support.admin_contract import AdminContract, OpenAdmin
 from tests.support.continuation_contract import ContinuationContract
 from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.lane_contract import LaneContract
@@ -45,6 +45,18 @@ from tests.support.store_contract import (
     commit,
     entry,
 )
+
+elsewhere = MetaData()
+Table("elsewhere", elsewhere, Column("id", BigInteger, primary_key=True))
+
+
+class Elsewhere(Row, frozen=True, kw_only=True):
+    """A row of another service, whose table is not there."""
+
+    table: ClassVar[str] = "elsewhere"
+    key: ClassVar[str] = "id"
+
+    id: int
 
 
 def _migrate(url: str) -> None:
@@ -105,10 +117,10 @@ class _OnServer:
 
 class _ServerContract(_OnServer, StoreContract, EncodingContract, AdminContract):
     @pytest.fixture
-    def admin(self, url: str) -> Iterator[LaneAdmin]:
+    def open_admin(self, url: str) -> Iterator[OpenAdmin]:
         address = parse_address(url)
-        with closing(kind_of(address).open_admin(address, LEDGER.name)) as admin:
-            yield admin
+        with ExitStack() as opened:
+            yield lambda lane: opened.enter_context(closing(kind_of(address).open_admin(address, lane)))
 
     def test_the_schema_is_checked(self, open_store: OpenStore, databases: FreshDatabases) -> None:
         open_store().check(LEDGER.models)
@@ -119,10 +131,31 @@ class _ServerContract(_OnServer, StoreContract, EncodingContract, AdminContract)
 
     def test_a_database_serves_one_lane_only(self, open_store: OpenStore, url: str) -> None:
         open_store().take_over("holder", NOW)
-        other = open_store_at(url, Service(name="other", models=(), handlers=(), metadata=metadata))
-        with pytest.raises(ConfigurationError, match="lane ledger"):
-            other.check(())
+        other = open_store_at(url, Service(name="other", models=(), handlers=(), metadata=elsewhere))
+        for use in (lambda: other.check((Elsewhere,)), lambda: other.take_over("holder", NOW)):
+            with pytest.raises(ConfigurationError, match="OTHER_DATABASE_URL is that of lane ledger"):
+                use()
         other.close()
+        open_store().check(LEDGER.models)
+
+    def test_a_database_is_its_lane_s_before_the_lane_ever_ran(self, open_admin: OpenAdmin, url: str) -> None:
+        _migrate(url)
+        other = Service(name="other", models=(), handlers=(), metadata=metadata)
+        with pytest.raises(ConfigurationError, match="OTHER_DATABASE_URL is that of lane ledger"):
+            migrate(other, DatabaseSettings(database_url=url))
+        with pytest.raises(ConfigurationError, match="OTHER_DATABASE_URL is that of lane ledger"):
+            open_admin("other").pause("x", NOW)
+        # Running it again changes nothing.
+        before = open_admin("ledger").pause("x", NOW)
+        _migrate(url)
+        assert open_admin("ledger").state().lease == before
+
+    def test_an_operator_changes_nothing_in_a_database_that_is_not_migrated(self, databases: FreshDatabases) -> None:
+        address = parse_address(databases.new(self.setting))
+        with closing(kind_of(address).open_admin(address, LEDGER.name)) as admin:
+            for _ in range(2):
+                with pytest.raises(ConfigurationError, match=r"LEDGER_DATABASE_URL.*`coordinator migrate ledger`"):
+                    admin.pause("x", NOW)
 
 
 class _SqlContract(_ServerContract):

@@ -1,5 +1,6 @@
 """What an operator's commands are promised of a lane's database, on every kind that has one."""
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import msgspec
@@ -7,6 +8,7 @@ import pytest
 
 from coordinator.stores.admin import LaneAdmin, LetterQuery
 from coordinator.stores.lane_tables import NAMELESS, DeadLetter, LogEntry, ParkedCommand, Series
+from coordinator.stores.one_lane import WrongDatabase
 from coordinator.stores.port import Fenced, Read
 from tests.support.store_contract import NOW, OpenStore, changes, commit, entry
 
@@ -54,11 +56,50 @@ def parked(number: int, *, position: int = 1, error_code: str | None = None) -> 
     )
 
 
+OpenAdmin = Callable[[str], LaneAdmin]
+"""Opens the database of `open_store` as that of a lane."""
+
+USES: dict[str, Callable[[LaneAdmin], object]] = {
+    "state": lambda admin: admin.state(),
+    "sequence": lambda admin: admin.sequence(),
+    "find": lambda admin: admin.find(entry(1).command_id),
+    "parked": lambda admin: admin.parked(),
+    "letters": lambda admin: admin.letters(LetterQuery(), 0, 1),
+    "letter": lambda admin: admin.letter(1),
+    "emitted": lambda admin: admin.emitted(None, 0, 1),
+    "backlog": lambda admin: admin.backlog(),
+    "pause": lambda admin: admin.pause("x", NOW),
+    "resume": lambda admin: admin.resume(NOW),
+    "accept_loss": lambda admin: admin.accept_loss(0, NOW),
+    "cancel": lambda admin: admin.cancel(entry(1).command_id, "x", NOW),
+    "settled_before": lambda admin: admin.settled_before(YOUNG),
+    "prune": lambda admin: list(admin.prune(YOUNG, 1)),
+    "forget_letters": lambda admin: list(admin.forget_letters(YOUNG, NOW, 1)),
+    "silent_publishers": lambda admin: admin.silent_publishers(YOUNG),
+    "forget_publishers": lambda admin: list(admin.forget_publishers(YOUNG, NOW, 1)),
+}
+"""Every method of `LaneAdmin`."""
+
+
 class AdminContract:
     @pytest.fixture
-    def admin(self) -> LaneAdmin:
-        """Of the database of `open_store`."""
+    def open_admin(self) -> OpenAdmin:
         raise NotImplementedError
+
+    @pytest.fixture
+    def admin(self, open_admin: OpenAdmin) -> LaneAdmin:
+        return open_admin("ledger")
+
+    def test_another_lane_s_database_is_found_out_before_anything_is_written(
+        self, open_store: OpenStore, open_admin: OpenAdmin
+    ) -> None:
+        assert {*USES, "close"} == {name for name in vars(LaneAdmin) if not name.startswith("_")}
+        commit(open_store(), open_store().take_over("holder", NOW), changes(inserts=[letter(1), letter(2)]))
+        before = open_admin("ledger").state()
+        for use in USES.values():
+            with pytest.raises(WrongDatabase, match=r"database of OTHER_DATABASE_URL is that of lane ledger"):
+                use(open_admin("other"))
+        assert open_admin("ledger").state() == before
 
     def test_old_entries_are_pruned_behind_young_ones_too(self, open_store: OpenStore, admin: LaneAdmin) -> None:
         """For a while the lane's clock was in another year."""

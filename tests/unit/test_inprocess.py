@@ -2,9 +2,12 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from coordinator.client.writes import WriteOptions, execute
@@ -12,15 +15,23 @@ from coordinator.lane.control import Release, ReplayLetter
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command
-from coordinator.service.errors import BrokerUnavailable, CommandFailed, CommandPending, InvalidCommand, OutcomeUnknown
+from coordinator.service.errors import (
+    BrokerUnavailable,
+    CommandFailed,
+    CommandPending,
+    ConfigurationError,
+    InvalidCommand,
+    OutcomeUnknown,
+)
 from coordinator.service.ids import new_command_id, system_command_id
 from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import Call, EffectHandler, EffectRetry, GivenUp
-from coordinator.service.rows import R
+from coordinator.service.rows import R, Row
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry, ParkedCommand
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import StoreUnavailable, Transaction
+from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from coordinator.worker.inprocess import InProcessWrites, _Issuer
 from tests.support.courier import Courier, Parcel, ParcelResult, SendParcel, TakeAway, service_of
 from tests.support.ledger import LEDGER, Account, Deposit, Forward, Fragile, OpenAccount, Remark
@@ -248,6 +259,31 @@ async def test_whoever_waits_for_a_lane_that_ends_by_a_defect_is_told() -> None:
             with pytest.raises(BrokerUnavailable, match=r"lane ledger has ended .* a defect of the store") as told:
                 await execute(writes, OpenAccount(owner=owner), Account, WriteOptions())
             assert told.type is kind
+
+
+class Away(SqliteStore):
+    """Cannot be reached while its process starts."""
+
+    def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:
+        raise StoreUnavailable("the database is away")
+
+
+async def test_another_lane_s_database_is_found_out_before_anything_is_written(tmp_path: Path) -> None:
+    path = str(tmp_path / "ledger.db")
+    other = msgspec.structs.replace(LEDGER, name="other")
+    with closing(SqliteStore(path, other)) as store:
+        create_schema(path, other)
+        store.take_over("holder", NOW)
+    with pytest.raises(ConfigurationError, match="LEDGER_DATABASE_URL is that of lane other"):
+        await InProcessWrites({LEDGER.name: SqliteStore(path, LEDGER)}, [LEDGER]).start()
+    async with InProcessWrites({LEDGER.name: Away(path, LEDGER)}, [LEDGER]) as writes, asyncio.timeout(WITHIN_S):
+        for kind in (OutcomeUnknown, BrokerUnavailable):
+            with pytest.raises(BrokerUnavailable, match="LEDGER_DATABASE_URL is that of lane other") as told:
+                await execute(writes, OpenAccount(owner="a"), Account, WriteOptions())
+            assert told.type is kind
+        assert "LEDGER_DATABASE_URL is that of lane other" in writes.unready_reason
+    with closing(SqliteStore(path, other)) as store:
+        store.check(other.models)
 
 
 async def test_nobody_is_told_that_it_is_safe_by_a_lane_that_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:

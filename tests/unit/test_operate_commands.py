@@ -249,6 +249,49 @@ def test_changes_of_a_lane_that_never_ran(database: str) -> None:
     assert "not settled in users" in run("command", str(uuid4()), "--lane", "users", **environment).stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("pause", "payments", "--reason", "x"),
+        ("resume", "payments"),
+        ("accept-loss", "payments", "--at", "0"),
+        ("cancel", ID, "--lane", "payments"),
+        ("log", "prune", "payments", "--older-than", "7d"),
+        ("log", "prune", "payments", "--older-than", "7d", "--dry-run"),
+        ("status",),
+        ("status", "payments"),
+        ("command", ID),
+        ("command", ID, "--lane", "payments"),
+        ("dead", "list"),
+        ("dead", "list", "payments"),
+        ("dead", "list", "effects.payments"),
+        ("dead", "show", ID),
+        ("dead", "replay", "--all", "--lane", "payments"),
+        ("dead", "discard", ID),
+        ("outbox", "list"),
+        ("outbox", "list", "payments"),
+        ("outbox", "discard", "payments", "--entry", "1"),
+        ("parked",),
+        ("parked", "payments"),
+        ("release", "payments", "payments.id=1"),
+        ("drain", "payments"),
+    ],
+)
+def test_a_database_of_another_lane_is_wrong_for_every_command(database: str, arguments: tuple[str, ...]) -> None:
+    lanes = ("USERS", "ITEMS", "PAYMENTS")
+    ran = run(*arguments, **dict.fromkeys((f"{lane}_DATABASE_URL" for lane in lanes), database))
+    assert isinstance(ran.exception, ConfigurationError), ran.output
+    wrong = "PAYMENTS" if any("payments" in argument for argument in arguments) else "ITEMS"
+    assert str(ran.exception) == f"the database of {wrong}_DATABASE_URL is that of lane users: a lane needs its own"
+
+
+def test_a_database_is_migrated_for_one_lane_only(database: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="ORDERS_DATABASE_URL is that of lane users: a lane needs its own"):
+        migrate(SHOP, DatabaseSettings(database_url=database))
+    with pytest.raises(ConfigurationError, match="ORDERS_MIGRATION_URL is that of lane users"):
+        migrate(SHOP, DatabaseSettings(database_url=f"sqlite:///{tmp_path}/orders.db", migration_url=database))
+
+
 def test_a_service_whose_tables_nobody_makes_is_not_said_to_be_migrated(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/orders.db"
     service = msgspec.structs.replace(SHOP, migrations=None)

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,12 +11,11 @@ import pytest
 from coordinator.runtime.addresses import parse_address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
-from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Refusal, Store, StoreUnavailable
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
-from tests.support.admin_contract import AdminContract
+from tests.support.admin_contract import AdminContract, OpenAdmin
 from tests.support.ledger import LEDGER
 from tests.support.store_contract import (
     NOW,
@@ -61,10 +60,10 @@ class TestSqliteStore(StoreContract, EncodingContract, AdminContract):
             store.close()
 
     @pytest.fixture
-    def admin(self, tmp_path: Path) -> Iterator[LaneAdmin]:
+    def open_admin(self, tmp_path: Path) -> Iterator[OpenAdmin]:
         address = parse_address(f"sqlite:///{tmp_path}/ledger.db")
-        with closing(kind_of(address).open_admin(address, LEDGER.name)) as admin:
-            yield admin
+        with ExitStack() as opened:
+            yield lambda lane: opened.enter_context(closing(kind_of(address).open_admin(address, lane)))
 
     def test_the_schema_is_checked(self, open_store: OpenStore, tmp_path: Path) -> None:
         open_store().check(LEDGER.models)
@@ -76,9 +75,11 @@ class TestSqliteStore(StoreContract, EncodingContract, AdminContract):
     def test_a_database_serves_one_lane_only(self, open_store: OpenStore, tmp_path: Path) -> None:
         open_store().take_over("holder", NOW)
         other = SqliteStore(str(tmp_path / "ledger.db"), Service(name="other", models=(), handlers=()))
-        with pytest.raises(ConfigurationError, match="lane ledger"):
-            other.check(())
+        for use in (lambda: other.check(()), lambda: other.take_over("holder", NOW)):
+            with pytest.raises(ConfigurationError, match="OTHER_DATABASE_URL is that of lane ledger"):
+                use()
         other.close()
+        open_store().check(LEDGER.models)
 
     @pytest.mark.parametrize(
         "body",

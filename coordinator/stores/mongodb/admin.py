@@ -15,7 +15,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.synchronous.database import Database
 
 from coordinator.runtime.addresses import Address
-from coordinator.service.errors import DatabaseUnavailable
+from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.service.ids import replay_command_id
 from coordinator.stores.admin import (
     FAILED_AMONG,
@@ -41,6 +41,7 @@ from coordinator.stores.lane_tables import (
 from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
 from coordinator.stores.mongodb.driver_arguments import connection_of
+from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.port import Backlog
 from coordinator.stores.times import utc
 
@@ -58,6 +59,7 @@ class MongoAdmin:
         self._database: Database[Document] = self._client.get_database(
             address.database, read_concern=ReadConcern("majority")
         )
+        self._is_checked = False
 
     def state(self) -> LaneState:
         with self._translated():
@@ -317,10 +319,10 @@ class MongoAdmin:
 
     def _change(self, values: Document, now: datetime, which: bool) -> Document | None:
         """Count the revision up, and set the values. Waits for a transaction that has changed the lease."""
-        fresh = {"epoch": 0, "sequence": 0, "batches": 0, "holder": "", "taken_at": now, "paused": None}
+        fresh = unused_lease(now).items()
         change = {
             "$inc": {"revision": 1},
-            "$setOnInsert": {name: value for name, value in fresh.items() if name not in values},
+            "$setOnInsert": {name: value for name, value in fresh if name not in (*values, "revision")},
         } | ({"$set": values} if values else {})
         with self._translated():
             lease = self._database[LEASE_TABLE]
@@ -332,12 +334,24 @@ class MongoAdmin:
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """The one place where the driver's errors become ours."""
+        """The one place where the driver's errors become ours, and where the database is seen to be the lane's."""
         try:
+            if not self._is_checked:
+                self._check()
             yield
         except (PyMongoError, OSError) as error:
             detail = str(error).partition(", Timeout:")[0]
             raise DatabaseUnavailable(f"the database of lane {self._lane}: {detail}") from error
+
+    def _check(self) -> None:
+        # A write to a collection that does not exist would make it.
+        if not self._database.list_collection_names(filter={"name": LEASE_TABLE}):
+            raise ConfigurationError(
+                f"the database of {self._lane.upper()}_DATABASE_URL is not migrated: "
+                f"run `coordinator migrate {self._lane}`"
+            )
+        check_lane((lease["_id"] for lease in self._database[LEASE_TABLE].find({}, {"_id": 1})), self._lane)
+        self._is_checked = True
 
 
 def _lease_of(document: Document | None) -> LeaseState | None:

@@ -1,5 +1,6 @@
 """Collections and unique indexes: MongoDB has no other schema."""
 
+from datetime import UTC, datetime
 from typing import Any, get_args, get_type_hints
 
 from pymongo import MongoClient
@@ -12,20 +13,26 @@ from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, DeadLetter, LogEntry, OutboxEntry
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.mongodb.driver_arguments import connection_of
+from coordinator.stores.one_lane import check_lane, unused_lease
 
 _CONNECT_TIMEOUT_MS = 5000
 _NAMESPACE_EXISTS = 48
 
 
-def make_collections(service: Service, address: Address) -> None:
-    """Create the missing collections and indexes."""
-    client: MongoClient[Document] = MongoClient(**connection_of(address), serverSelectionTimeoutMS=_CONNECT_TIMEOUT_MS)
+def make_collections(service: Service, owner: Address, lane: Address) -> None:
+    """Create the missing collections and indexes. Raises ConfigurationError."""
+    client: MongoClient[Document] = MongoClient(**connection_of(owner), serverSelectionTimeoutMS=_CONNECT_TIMEOUT_MS)
     try:
-        database = client[address.database]
+        database = client[owner.database]
+        lease = database[LEASE_TABLE]
+        lanes = [each["_id"] for each in lease.find({}, {"_id": 1})]
+        check_lane(lanes, service.name, is_migration=owner != lane)
         existing = set(database.list_collection_names())
         for name in (LEASE_TABLE, *(model.table for model in (*LANE_MODELS, *service.models))):
             if name not in existing:
                 _create(database, name)
+        # It says whose the database is, before the lane has ever run.
+        lease.update_one({"_id": service.name}, {"$setOnInsert": unused_lease(datetime.now(UTC))}, upsert=True)
         database[LogEntry.table].create_index("sequence", unique=True, name="command_log_sequence")
         database[OutboxEntry.table].create_index([("lane", 1), ("_id", 1)], name="outbox_lane")
         database[DeadLetter.table].create_index("command_id", name="dead_letters_command")

@@ -56,7 +56,7 @@ class _MongoKind:
         """Gives no rights, which is the administrator's work here."""
         from coordinator.stores.mongodb.collections import make_collections
 
-        make_collections(service, owner)
+        make_collections(service, owner, lane)
 
 
 KIND: Kind = _MongoKind()

@@ -34,6 +34,7 @@ from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.errors import translated
+from coordinator.stores.one_lane import check_lane
 from coordinator.stores.port import Backlog, BatchFault, Changes, Fenced, Lease, Read, StoreError, Transaction
 
 EPOCH_TIMEOUT_S = 3
@@ -66,6 +67,8 @@ class MongoStore(GuardedStore):
                 raise ConfigurationError(
                     f"the MongoDB of {setting} is no replica set, so it has no transactions: start it with --replSet"
                 )
+            # First: another lane's database lacks the collections of this one, and must not be migrated for it.
+            self._check_lane(database)
             existing = set(database.list_collection_names())
             for model in (*models, *LANE_MODELS):
                 if model.table not in existing:
@@ -79,12 +82,11 @@ class MongoStore(GuardedStore):
                     f"the MongoDB of {setting} keeps its data in memory only: change its storage engine, or accept "
                     "the loss of acknowledged commands with LANE_ALLOW_UNSYNCED=true"
                 )
-            foreign = database[LEASE_TABLE].find_one({"_id": {"$ne": self._lane}})
-        if foreign is not None:
-            raise ConfigurationError(
-                f"the database of {setting} is that of lane {foreign['_id']}: a lane needs its own"
-            )
         return ()
+
+    def _check_lane(self, database: Database[Document]) -> None:
+        other = database[LEASE_TABLE].find_one({"_id": {"$ne": self._lane}}, {"_id": 1})
+        check_lane([] if other is None else [other["_id"]], self._lane)
 
     def _check_rights(self, collection: Collection[Document]) -> None:
         """Raises where this user may not write it; there is no document that it would change."""
@@ -93,9 +95,11 @@ class MongoStore(GuardedStore):
         collection.delete_many(nothing)
 
     def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
-        if above:
-            with self.guarded():
-                self._database()[LEASE_TABLE].update_one(
+        with self.guarded():
+            database = self._database()
+            self._check_lane(database)
+            if above:
+                database[LEASE_TABLE].update_one(
                     {"_id": self._lane}, {"$max": {"epoch": above}, "$setOnInsert": _FRESH}, upsert=True
                 )
         return self._raise_epoch({"_id": self._lane}, holder, now, upsert=True)

@@ -48,6 +48,7 @@ from coordinator.stores.lane_tables import (
     Series,
     metadata,
 )
+from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.port import Backlog
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.schema import row_of_mapping
@@ -73,6 +74,7 @@ class SqlAdmin:
         self._dialect = dialect
         self._lane = lane
         self._engine = _open(dialect, address)
+        self._is_checked = False
 
     def state(self) -> LaneState:
         newest = select(_LOG).order_by(_LOG.c.sequence.desc()).limit(1)
@@ -252,12 +254,12 @@ class SqlAdmin:
     def _changing(self, now: datetime, **values: str) -> Iterator[Connection]:
         """A transaction that has counted the revision up, and holds the lease row's lock with it."""
         counted = update(_LEASE).where(_LEASE.c.lane == self._lane).values(revision=_LEASE.c.revision + 1, **values)
-        fresh = {"epoch": 0, "sequence": 0, "batches": 0, "revision": 1, "paused": None, "holder": "", "taken_at": now}
+        fresh = unused_lease(now) | {"lane": self._lane, "revision": 1} | values
         with self._transaction() as connection:
             if connection.execute(counted).rowcount == 0:
                 try:
                     with connection.begin_nested():
-                        connection.execute(insert(_LEASE).values(lane=self._lane, **{**fresh, **values}))
+                        connection.execute(insert(_LEASE).values(fresh))
                 except IntegrityError:
                     # A coordinator created the row at the same moment.
                     connection.execute(counted)
@@ -266,6 +268,9 @@ class SqlAdmin:
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         with self._translated(), self._engine.begin() as connection:
+            if not self._is_checked:
+                check_lane(connection.execute(select(_LEASE.c.lane)).scalars(), self._lane)
+                self._is_checked = True
             yield connection
 
     @contextmanager

@@ -13,6 +13,7 @@ from coordinator.service.rows import R, Row
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry, metadata
+from coordinator.stores.one_lane import check_lane
 from coordinator.stores.port import BatchFault, Fenced, Lease, Refusal, StoreUnavailable, Transaction
 from coordinator.stores.sql.schema import Schema, TableOf, row_of
 
@@ -57,6 +58,9 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         setting = f"{self.lane.upper()}_DATABASE_URL"
         with self.guarded():
             tables = [*(self.schema.of(model) for model in (*models, *LANE_MODELS)), _LEASE_ROWS]
+            if self._missing(_LEASE_ROWS) is None:
+                # First: another lane's database lacks the tables of this one, and must not be migrated for it.
+                self._check_lane()
             for table in tables:
                 if (problem := self._missing(table)) is not None:
                     raise ConfigurationError(
@@ -72,11 +76,10 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
                     f"the database of {setting} may lose commits with the power of its machine: {'; '.join(problems)}; "
                     "change it, or accept the loss of acknowledged commands with LANE_ALLOW_UNSYNCED=true"
                 )
-            warnings = self._warnings()
-            other = self.first_row(_OTHER_LANES, [self.lane])
-        if other is not None:
-            raise ConfigurationError(f"the database of {setting} is that of lane {other[0]}: a lane needs its own")
-        return warnings
+            return self._warnings()
+
+    def _check_lane(self) -> None:
+        check_lane(self.first_row(_OTHER_LANES, [self.lane]) or (), self.lane)
 
     def _check_rights(self, table: TableOf) -> None:
         """Raise NotAdmitted where this role may not write a table; nothing is written by that."""
@@ -90,6 +93,8 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
                     raise
 
     def take_over(self, holder: str, now: datetime, above: int = 0) -> Lease:
+        with self.guarded():
+            self._check_lane()
         row = self._lease(self.take_over_statement, [self.lane, above + 1, holder, now])
         if row is None:
             raise StoreUnavailable(f"{self.title} returned no lease")

@@ -1,0 +1,38 @@
+"""A database is one lane's: `coordinator migrate` writes its lease row, and another lane's process goes no further.
+
+Settings are easily exchanged, and all lanes have the same tables. An operator's change in the wrong database would
+seem to succeed and do nothing, and its row would keep the database's own lane from starting.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from coordinator.service.errors import ConfigurationError
+
+
+class WrongDatabase(ConfigurationError):
+    """Raised for a database that is another lane's, before anything is written there."""
+
+
+def check_lane(lanes: Iterable[str], lane: str, *, is_migration: bool = False) -> None:
+    """Raise WrongDatabase if the lease rows of a database are not those of this lane alone.
+
+    `is_migration`: its address is `<LANE>_MIGRATION_URL`, and not `<LANE>_DATABASE_URL`.
+    """
+    other = next((each for each in lanes if each != lane), None)
+    if other is not None:
+        setting = f"{lane.upper()}_{'MIGRATION' if is_migration else 'DATABASE'}_URL"
+        raise WrongDatabase(f"the database of {setting} is that of lane {other}: a lane needs its own")
+
+
+def unused_lease(now: datetime) -> dict[str, object]:
+    """The lease of a lane that never ran, apart from the lane's name."""
+    return {
+        "epoch": 0,
+        "sequence": 0,
+        "batches": 0,
+        "revision": 0,
+        "paused": None,
+        "holder": "",
+        "taken_at": now,
+    }
