@@ -46,6 +46,8 @@ class HighWater:
         self.epoch = 0
         self._series: dict[str, int] = {}
         self._is_partial = False
+        self.series_learnt = 0
+        """How often its database had ids that it did not know: a mark that was kept before has them no more than it."""
         self._wondered_at: int | None = None
 
     def mark(self) -> Mark:
@@ -68,6 +70,15 @@ class HighWater:
         """These ids are committed."""
         for row in rows:
             self._count(row.name, row.value)
+
+    def found(self, rows: Iterable[Series], *, are_all: bool) -> None:
+        """The database has these series, and with `are_all` no others. Those that are known were used later."""
+        known, self._series = self._series, {}
+        self.given_out(rows)
+        for name, value in known.items():
+            self._count(name, value)
+        self._is_partial = self._is_partial or not are_all
+        self.series_learnt += self._series != known
 
     def is_above(self, lease: Lease | None) -> bool:
         """Whether a database that has this lease has lost commits."""

@@ -74,6 +74,11 @@ class Lane:
         """The highest sequence that the lane is known to have reached."""
         return self._high_water.sequence
 
+    @property
+    def series_learnt(self) -> int:
+        """How often its database had ids that its mark lacked."""
+        return self._high_water.series_learnt
+
     def mark(self) -> Mark:
         """How far the lane is known to have come."""
         return self._high_water.mark()

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
+from coordinator.lane import high_water, knowledge
 from coordinator.lane.delivery import Settlement, Suspension
 from coordinator.lane.high_water import Mark
 from coordinator.stores.lane_tables import NAMELESS, LogEntry, Series
@@ -11,7 +13,7 @@ from coordinator.stores.port import Lease
 from tests.support.lane_contract import LaneUnderTest, codes, delivery
 from tests.support.ledger import Account, Deposit, OpenAccount
 from tests.support.letter_contract import pack
-from tests.support.store_contract import NOW, OpenStore
+from tests.support.store_contract import NOW, OpenStore, changes, commit
 
 AcceptLoss = Callable[[int], int]
 """What an operator has: `LaneAdmin.accept_loss`."""
@@ -59,6 +61,32 @@ class LossContract:
         assert behind.lane.lease.epoch == 41
         assert [row.id for row in behind.rows(Account)] == [1, 2, 8]
         assert {row.name: row.value for row in behind.rows(Series)}["invoices"] == 3
+
+    def test_a_mark_has_the_ids_that_were_given_out_before_it_began(self, open_store: OpenStore) -> None:
+        """Its process gave out none of them, and reads them when it takes the lane over."""
+        LaneUnderTest(open_store()).do(OpenAccount(owner="a"), OpenAccount(owner="b"))
+        next_one = LaneUnderTest(open_store(), "next")
+        next_one.do(Deposit(id=1, amount=5))
+        mark = next_one.lane.mark()
+        assert mark.series == {"accounts": 2}
+        after = LaneUnderTest(open_store(), "after")
+        after.lane.learn(mark)
+        after.do(Deposit(id=1, amount=5))
+        assert (next_one.lane.series_learnt, after.lane.series_learnt) == (1, 0)
+
+    def test_a_mark_remembers_the_series_that_were_used_last_of_more_than_it_may_have(
+        self, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(high_water, "SERIES_MAX", 2)
+        monkeypatch.setattr(knowledge, "SERIES_MAX", 2)
+        store = open_store()
+        rows = [Series(name=name, value=number) for number, name in enumerate("abcz", 1)]
+        commit(store, store.take_over("before", NOW), changes(inserts=rows), 1)
+        lane = LaneUnderTest(open_store(), "next")
+        lane.lane.learn(Mark(sequence=1, epoch=1, series={"z": 1}))
+        lane.do(Deposit(id=1, amount=5))
+        assert lane.lane.mark().series == {"c": 3, "z": 4}
+        assert lane.lane.mark().is_partial
 
     def test_letters_that_are_gone_take_no_room_once_it_is_accepted(
         self, open_store: OpenStore, accept_loss: AcceptLoss

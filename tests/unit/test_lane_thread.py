@@ -223,6 +223,16 @@ def test_a_lane_that_is_blocked_has_kept_how_far_it_had_come() -> None:
         until(lambda: running.settler.marks[-1].sequence == 2)
 
 
+def test_ids_that_the_kept_mark_lacks_are_kept_though_nothing_is_committed() -> None:
+    with projected() as running:
+        sent = delivery(1, OpenAccount(owner="Ada"))
+        before = Lane(LEDGER, MemoryStore(running.database), lambda: NOW, "before", LaneSettings(), time.monotonic)
+        assert isinstance(before.apply([sent]), Settlement)
+        running.inbox.learn(Mark(sequence=1, epoch=1))
+        running.deliver(sent)
+        until(lambda: [mark.series for mark in running.settler.marks] == [{"accounts": 1}])
+
+
 def test_outcomes_wait_for_the_projection() -> None:
     with projected() as running:
         running.projection.wait_s = 0.01
