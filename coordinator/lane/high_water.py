@@ -34,7 +34,7 @@ class CommitsLost(Blocked):
 
 
 class MarkOutdated(StoreUnavailable):
-    """Raised where an operator has accepted a loss of which this consumer knows nothing: another one knew more."""
+    """Raised where an operator has accepted a loss of which this consumer does not know: another one knew more."""
 
 
 class HighWater:
@@ -85,28 +85,27 @@ class HighWater:
         return self.sequence > (0 if lease is None else lease.sequence)
 
     def check(self, lease: Lease | None) -> None:
-        """Raises CommitsLost where the database has lost commits, and no operator has accepted just that."""
-        found = 0 if lease is None else lease.sequence
-        if found < self.sequence and (lease is None or lease.loss_accepted != found):
+        """Raises CommitsLost where the database has lost commits, and no operator has accepted all of that."""
+        found, accepted = (0, None) if lease is None else (lease.sequence, lease.lost_up_to)
+        if self.sequence > (accepted or found):
             raise CommitsLost(
                 f"its database has lost acknowledged commands: it ends at sequence {found}, and {self.sequence} was "
                 f"acknowledged. Is this the right database, and its newest copy? If {found + 1} to {self.sequence} are "
-                f"lost for good: `coordinator accept-loss {self._lane} --at {found}`"
+                f"lost for good: `coordinator accept-loss {self._lane} --at {found} --up-to {self.sequence}`"
             )
 
     def check_accepted(self, lease: Lease | None) -> None:
-        """Raises MarkOutdated, once, where a loss was accepted that this consumer cannot see.
+        """Raises MarkOutdated, once, where more was accepted as lost than this consumer knows of.
 
         Its mark is as old as its channel. The consumer that was blocked by the loss has handed its own mark to the
         transport since then, which tells it with the next channel. If that brings nothing, nobody knows more.
         """
-        if lease is None or lease.loss_accepted != lease.sequence or self.is_above(lease):
+        up_to = None if lease is None else lease.lost_up_to
+        if up_to is None or up_to <= self.sequence:
             return
-        if self._wondered_at != lease.sequence:
-            self._wondered_at = lease.sequence
-            raise MarkOutdated(
-                f"an operator has accepted a loss at sequence {lease.sequence}: how far had the lane come?"
-            )
+        if self._wondered_at != up_to:
+            self._wondered_at = up_to
+            raise MarkOutdated(f"an operator has accepted a loss up to sequence {up_to}: which ids were given out?")
 
     def series_above(self, found: Iterable[Series]) -> tuple[list[Series], list[Series]]:
         """The series that are behind in the database or missing there, with the values that they must have."""

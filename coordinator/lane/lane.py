@@ -167,7 +167,7 @@ class Lane:
         """Make sure of the lease, and of what an operator has ordered."""
         if self._tenancy.lease is None:
             lease = self._tenancy.claim()
-            is_behind = self._high_water.is_above(lease)
+            is_behind = lease.lost_up_to is not None
             reads_outbox = self._transactions.begin_again(lease, is_behind=is_behind)
             if reads_outbox and self._batch is not None:
                 # The new lease reads them again.

@@ -145,8 +145,9 @@ class LaneAdmin(Protocol):
     def resume(self, now: datetime) -> str | None:
         """Let the lane go on; return the reason for which it was paused, None if it was not."""
 
-    def accept_loss(self, sequence: int, now: datetime) -> int:
-        """Let the lane go on although commits are lost, if its database ends at this sequence; return where it ends."""
+    def accept_loss(self, sequence: int, up_to: int, now: datetime) -> int:
+        """Let the lane go on although the commands after this sequence are lost up to that one, if its database ends
+        there; return where it ends."""
 
     def cancel(self, command_id: str, reason: str, now: datetime) -> LogEntry | None:
         """Keep the command from ever being applied; or return its log entry, if it is settled already.

@@ -17,16 +17,18 @@ from coordinator.service.rows import Row
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from coordinator.lane.high_water import Mark
     from coordinator.protocol.wire import CommandMessage
-    from coordinator.stores.port import Changes
+    from coordinator.stores.lane_tables import Series
     from tests.simulation.database import Database, Pending
 
 COPIES_MAX = 6
 """How many commits a copy may lag."""
 ID_SERIES = {"accounts": "accounts", "notes": "notes", "reports": "reports", "dead_letters": "dead_letters"}
 """The series of each table whose rows are numbered."""
-_PLAIN = ("epoch", "sequence", "revision", "paused", "loss_accepted", "holder", "acknowledged")
+_PLAIN = ("epoch", "sequence", "revision", "paused", "loss_accepted", "holder", "acknowledged", "given_out")
 _COPIED = ("landed_at", "holders", "cancelled", "waited", "withdrawn", "lost", "skipped", "raised")
 
 
@@ -78,25 +80,31 @@ class Seen:
         """The series at the time when it went above a loss."""
         self.series: dict[str, int] = {}
 
-    def committed(self, sequence: int, changes: Changes) -> None:
-        """Its own commit was answered. A loss is told by sequences: one without any, such as of a letter of an older
-        release alone, goes unnoticed."""
+    def committed(self, sequence: int, given_out: Iterable[Series]) -> None:
+        """Its own commit was answered, and these ids are given out: by it, or before it took the lane over.
+
+        A loss is told by sequences: one without any, such as of a letter of an older release alone, goes unnoticed.
+        """
         if sequence == self.sequence:
             return
         self.rise(sequence)
-        for row in series_in(changes).values():
-            self._count(row.name, row.value)
+        for row in given_out:
+            self.count(row.name, row.value)
 
     def learned(self, mark: Mark) -> None:
         """It was given the mark of another process."""
         self.rise(mark.sequence)
         for name, value in mark.series.items():
-            self._count(name, value)
+            self.count(name, value)
+
+    def lacking_in(self, mark: Mark) -> list[str]:
+        """The numbered rows whose last ids it knows, and the mark does not have."""
+        return [name for name in ID_SERIES.values() if self.series.get(name, 0) > mark.series.get(name, 0)]
 
     def rise(self, sequence: int) -> None:
         self.sequence = max(self.sequence, sequence)
 
-    def _count(self, name: str, value: int) -> None:
+    def count(self, name: str, value: int) -> None:
         self.series[name] = max(value, self.series.get(name, 0))
 
 
@@ -105,7 +113,7 @@ def check_above(database: Database, commit: Pending) -> None:
     world, process, lease = database.world, commit.process, commit.lease
     seen = process.seen
     entries = [row for rows in commit.changes.inserts for row in rows if isinstance(row, LogEntry)]
-    is_accepted = lease.loss_accepted == lease.sequence
+    is_accepted = lease.lost_up_to is not None and lease.lost_up_to >= seen.sequence
     if lease.sequence < seen.sequence and not is_accepted:
         world.violation(f"{process} goes on at sequence {lease.sequence}, and {seen.sequence} was acknowledged")
     if commit.sequence != database.sequence + len(entries):
@@ -115,6 +123,8 @@ def check_above(database: Database, commit: Pending) -> None:
         world.ticks += 1
         values = {name: row.value for name, row in series_in(commit.changes).items()}
         database.raised.append((world.ticks, values))
+        for name, value in database.given_out.items():
+            seen.count(name, value)
         seen.floor = seen.series.copy()
     for entry in entries:
         if entry.sequence <= max(seen.sequence, database.acknowledged):

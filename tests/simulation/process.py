@@ -258,6 +258,8 @@ class Process:
         self.world.wake(self.io_thread)
 
     def keep(self, channel: int, mark: Mark) -> None:
+        if lacking := self.seen.lacking_in(mark):
+            self.world.violation(f"{self} keeps a mark without the last {lacking}")
         if channel == self.channel_number:
             self.world.broker.marks[self.lane_name] = mark
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import msgspec
 import pytest
 
 from coordinator.lane import high_water, knowledge
@@ -15,7 +14,7 @@ from tests.support.ledger import Account, Deposit, OpenAccount
 from tests.support.letter_contract import pack
 from tests.support.store_contract import NOW, OpenStore, changes, commit
 
-AcceptLoss = Callable[[int], int]
+AcceptLoss = Callable[[int, int], int]
 """What an operator has: `LaneAdmin.accept_loss`."""
 
 AHEAD = Mark(sequence=12, epoch=40, series={"accounts": 7, "invoices": 3})
@@ -40,7 +39,7 @@ class LossContract:
         suspended = behind.lane.apply([delivery(1, Deposit(id=1, amount=5))])
         assert isinstance(suspended, Suspension)
         assert "ends at sequence 2, and 12 was acknowledged" in suspended.reason
-        assert "coordinator accept-loss ledger --at 2" in suspended.reason
+        assert "`coordinator accept-loss ledger --at 2 --up-to 12`" in suspended.reason
         assert behind.store.current() == before
         assert behind.balance(1) == 0
 
@@ -55,7 +54,7 @@ class LossContract:
     def test_once_accepted_nothing_that_was_given_out_is_given_out_again(
         self, behind: LaneUnderTest, accept_loss: AcceptLoss
     ) -> None:
-        assert accept_loss(2) == 2
+        assert accept_loss(2, 12) == 2
         assert [outcome.sequence for outcome in behind.do(Deposit(id=1, amount=5), OpenAccount(owner="c"))] == [13, 14]
         assert behind.lane.lease is not None
         assert behind.lane.lease.epoch == 41
@@ -98,12 +97,12 @@ class LossContract:
         assert set(before.lane.mark().series) == {"accounts", "dead_letters"}
         lane = LaneUnderTest(open_store(), "next")
         lane.lane.learn(Mark(sequence=12, epoch=40, series={NAMELESS["public"]: 3}))
-        accept_loss(before.lane.sequence)
+        accept_loss(before.lane.sequence, 12)
         lane.do(OpenAccount(owner="b"))
         assert {row.name: row.value for row in lane.rows(Series)}[NAMELESS["public"]] == 1
 
     def test_an_empty_database_is_accepted_as_one(self, open_store: OpenStore, accept_loss: AcceptLoss) -> None:
-        assert accept_loss(0) == 0
+        assert accept_loss(0, 12) == 0
         lane = LaneUnderTest(open_store())
         lane.lane.learn(AHEAD)
         (outcome,) = lane.do(OpenAccount(owner="a"))
@@ -117,7 +116,7 @@ class LossContract:
         LaneUnderTest(open_store()).do(OpenAccount(owner="a"), OpenAccount(owner="b"))
         lane = LaneUnderTest(open_store(), "next")
         before = lane.store.current()
-        accept_loss(2)
+        accept_loss(2, 12)
         suspended = lane.lane.apply([delivery(1, Deposit(id=1, amount=5))])
         assert isinstance(suspended, Suspension)
         assert suspended.needs_mark
@@ -133,27 +132,55 @@ class LossContract:
     ) -> None:
         LaneUnderTest(open_store()).do(OpenAccount(owner="a"), OpenAccount(owner="b"))
         lane = LaneUnderTest(open_store(), "next")
-        accept_loss(2)
+        accept_loss(2, 12)
         assert isinstance(lane.lane.apply([delivery(1, Deposit(id=1, amount=5))]), Suspension)
-        assert [outcome.sequence for outcome in lane.do(Deposit(id=1, amount=5))] == [3]
+        assert [outcome.sequence for outcome in lane.do(Deposit(id=1, amount=5))] == [13]
 
     def test_only_what_was_seen_is_accepted(self, behind: LaneUnderTest, accept_loss: AcceptLoss) -> None:
-        assert accept_loss(1) == 2
+        assert accept_loss(1, 12) == 2
         assert isinstance(behind.lane.apply([delivery(1, Deposit(id=1, amount=5))]), Suspension)
 
     def test_a_loss_that_is_accepted_is_not_the_next_one(
         self, open_store: OpenStore, behind: LaneUnderTest, accept_loss: AcceptLoss
     ) -> None:
-        accept_loss(2)
+        accept_loss(2, 12)
         behind.do(Deposit(id=1, amount=5))
         later = LaneUnderTest(open_store(), "later")
         later.lane.learn(Mark(sequence=20, epoch=41))
         assert isinstance(later.lane.apply([delivery(1, Deposit(id=1, amount=5))]), Suspension)
 
+    def test_a_copy_that_was_made_when_a_loss_was_accepted_does_not_accept_the_next_one(
+        self, open_store: OpenStore, behind: LaneUnderTest, accept_loss: AcceptLoss
+    ) -> None:
+        """This is that copy: the lane has gone on elsewhere, and has come to 20."""
+        assert accept_loss(behind.lane.lease.sequence if behind.lane.lease else 2, 12) == 2
+        later = LaneUnderTest(open_store(), "later")
+        later.lane.learn(Mark(sequence=20, epoch=41))
+        suspended = later.lane.apply([delivery(1, Deposit(id=1, amount=5))])
+        assert isinstance(suspended, Suspension)
+        assert "--at 2 --up-to 20" in suspended.reason
+        accept_loss(2, 20)
+        assert [outcome.sequence for outcome in later.do(Deposit(id=1, amount=5))] == [21]
+
+    def test_a_lane_that_lost_nothing_goes_above_what_an_operator_accepts_and_that_is_over(
+        self, open_store: OpenStore, accept_loss: AcceptLoss
+    ) -> None:
+        lane = LaneUnderTest(open_store())
+        lane.do(OpenAccount(owner="a"))
+        accept_loss(1, 5)
+        fenced, asked = (lane.lane.apply([delivery(1, Deposit(id=1, amount=5))]) for _ in range(2))
+        assert isinstance(fenced, Suspension)
+        assert isinstance(asked, Suspension)
+        assert asked.needs_mark
+        assert [outcome.sequence for outcome in lane.do(Deposit(id=1, amount=5))] == [6]
+        current = lane.store.current()
+        assert current is not None
+        assert current.lost_up_to is None
+
     def test_what_was_lost_is_applied_when_it_is_sent_again(
         self, behind: LaneUnderTest, accept_loss: AcceptLoss
     ) -> None:
-        accept_loss(2)
+        accept_loss(2, 12)
         lost = delivery(99, OpenAccount(owner="lost"), redelivered=True)
         assert codes(behind.outcomes(lost)) == ["applied"]
         assert codes(behind.outcomes(lost)) == ["applied"]

@@ -156,11 +156,11 @@ class MongoAdmin:
         before = self._change({"paused": None}, now, ReturnDocument.BEFORE)
         return None if before is None else before.get("paused")
 
-    def accept_loss(self, sequence: int, now: datetime) -> int:
+    def accept_loss(self, sequence: int, up_to: int, now: datetime) -> int:
         def transact(session: ClientSession) -> int:
             leases = self._database[LEASE_TABLE]
             ends_here = {"_id": self._lane, "sequence": sequence}
-            leases.update_one(ends_here, {"$set": {"loss_accepted": sequence}}, session=session)
+            leases.update_one(ends_here, {"$set": {"loss_accepted": up_to}}, session=session)
             lease = leases.find_one({"_id": self._lane}, session=session)
             return 0 if lease is None else int(lease["sequence"])
 

@@ -144,7 +144,7 @@ class SqlAdmin:
             connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(paused=None))
         return None if lease is None else lease.paused
 
-    def accept_loss(self, sequence: int, now: datetime) -> int:
+    def accept_loss(self, sequence: int, up_to: int, now: datetime) -> int:
         found = self.sequence()
         if found != sequence:
             return found
@@ -152,7 +152,7 @@ class SqlAdmin:
             lease = _lease_of(connection, self._lane)
             found = 0 if lease is None else lease.sequence
             if found == sequence:
-                connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(loss_accepted=found))
+                connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(loss_accepted=up_to))
         return found
 
     def cancel(self, command_id: str, reason: str, now: datetime) -> LogEntry | None:
