@@ -5,16 +5,24 @@ or the address names another server. A lane that went on there would give sequen
 """
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from coordinator.lane.basis import Blocked
+from coordinator.service.commands import INTEGER_MAX
 from coordinator.stores.lane_tables import NAMELESS, Series
 from coordinator.stores.port import Lease, StoreUnavailable
 
 SERIES_MAX = 1_000
 """How many series of ids are remembered, with the last id of each: those that were used last."""
+MARK_BYTES_MAX = 1 << 18
+"""More than a mark takes with `SERIES_MAX` names of the longest."""
+
+_Number = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
+_Name = Annotated[str, Meta(pattern=r"^[\x01-\x7f]{1,64}$")]
+"""As the database takes it."""
 
 
 class Mark(Struct, frozen=True):
@@ -23,9 +31,9 @@ class Mark(Struct, frozen=True):
     `is_partial`: there were more than `SERIES_MAX` series.
     """
 
-    sequence: int = 0
-    epoch: int = 0
-    series: dict[str, int] = {}
+    sequence: _Number = 0
+    epoch: _Number = 0
+    series: Annotated[dict[_Name, _Number], Meta(max_length=SERIES_MAX)] = {}
     is_partial: bool = False
 
 
@@ -142,5 +150,10 @@ def encode_mark(mark: Mark) -> bytes:
 
 
 def decode_mark(body: bytes) -> Mark:
-    """Raises ValueError if the text is not a mark."""
-    return _decoder.decode(body)
+    """Raises ValueError for everything that is not a mark: anybody may have put it there."""
+    if len(body) > MARK_BYTES_MAX:
+        raise ValueError(f"a mark has at most {MARK_BYTES_MAX} bytes, and this has {len(body)}")
+    try:
+        return _decoder.decode(body)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None

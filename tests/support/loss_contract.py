@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from coordinator.lane import high_water, knowledge
 from coordinator.lane.delivery import Settlement, Suspension
-from coordinator.lane.high_water import Mark
+from coordinator.lane.high_water import MARK_BYTES_MAX, SERIES_MAX, Mark
 from coordinator.stores.lane_tables import NAMELESS, LogEntry, Series
 from coordinator.stores.port import Lease
 from tests.support.lane_contract import LaneUnderTest, codes, delivery
@@ -16,6 +17,23 @@ from tests.support.store_contract import NOW, OpenStore, changes, commit
 
 AcceptLoss = Callable[[int, int], int]
 """What an operator has: `LaneAdmin.accept_loss`."""
+
+NO_MARKS = (
+    b"",
+    b"[]",
+    b"\xff",
+    b'{"x":' * 50_000,
+    b" " * (MARK_BYTES_MAX + 1),
+    b'{"sequence":-1}',
+    b'{"sequence":9007199254740992}',
+    b'{"epoch":9223372036854775807}',
+    b'{"series":{"accounts":-1}}',
+    b'{"series":{"a\\u0000":1}}',
+    b'{"series":{"\xc3\xa4":1}}',
+    b'{"series":{"' + b"a" * 65 + b'":1}}',
+    msgspec.json.encode({"series": {str(number): 1 for number in range(SERIES_MAX + 1)}}),
+)
+"""What somebody may put where a mark is kept."""
 
 AHEAD = Mark(sequence=12, epoch=40, series={"accounts": 7, "invoices": 3})
 
