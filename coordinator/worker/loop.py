@@ -9,6 +9,7 @@ from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
@@ -220,8 +221,8 @@ class LaneLoop:
             self._keep(channel)
         else:
             self._keep_now_and_then(channel)
-        if suspension.needs_mark:
-            self._carrier.begin_again(channel)
+        if suspension.needs_mark and not self._carrier.begin_again(channel):
+            suspension = msgspec.structs.replace(suspension, delay_s=0.0)
         is_another = suspension.is_blocked and suspension.reason != self.suspended_reason
         self._observer.suspended(suspension, is_first=self.suspended_reason is None or is_another)
         if suspension.delay_s > 0:

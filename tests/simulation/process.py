@@ -272,8 +272,9 @@ class Process:
         if channel_number == self.channel_number and self.channel is not None:
             self.world.broker.drop_channel(self.channel)
 
-    def begin_again(self, channel_number: int) -> None:
+    def begin_again(self, channel_number: int) -> bool:
         self.stand_by(channel_number)
+        return True
 
     def finish(self, channel: Channel | None) -> bool:
         """SIGTERM: once the acknowledgements have arrived, the socket is dropped."""
