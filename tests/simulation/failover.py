@@ -14,14 +14,13 @@ from msgspec import Struct
 
 from coordinator.lane.committed import series_in
 from coordinator.service.rows import Row
-from coordinator.stores.lane_tables import DeadLetter, LogEntry
+from coordinator.stores.lane_tables import DeadLetter, LogEntry, Series
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from coordinator.lane.high_water import Mark
     from coordinator.protocol.wire import CommandMessage
-    from coordinator.stores.lane_tables import Series
     from tests.simulation.database import Database, Pending
 
 COPIES_MAX = 6
@@ -119,13 +118,7 @@ def check_above(database: Database, commit: Pending) -> None:
     if commit.sequence != database.sequence + len(entries):
         if entries or not is_accepted:
             world.violation(f"{process} goes from sequence {database.sequence} to {commit.sequence}")
-        database.skipped.update(range(database.sequence + 1, commit.sequence + 1))
-        world.ticks += 1
-        values = {name: row.value for name, row in series_in(commit.changes).items()}
-        database.raised.append((world.ticks, values))
-        for name, value in database.given_out.items():
-            seen.count(name, value)
-        seen.floor = seen.series.copy()
+        _note_raised(database, commit)
     for entry in entries:
         if entry.sequence <= max(seen.sequence, database.acknowledged):
             world.violation(f"{process} gives sequence {entry.sequence} out again")
@@ -134,3 +127,18 @@ def check_above(database: Database, commit: Pending) -> None:
         for row in rows if last else ():
             if getattr(row, row.key) <= last:
                 world.violation(f"{process} gives out {row.table} {getattr(row, row.key)}, which was given out before")
+
+
+def _note_raised(database: Database, commit: Pending) -> None:
+    """A lane goes above a loss: with its series it must go above the ids that it can know of."""
+    world, seen = database.world, commit.process.seen
+    database.skipped.update(range(database.sequence + 1, commit.sequence + 1))
+    world.ticks += 1
+    values = {name: row.value for name, row in series_in(commit.changes).items()}
+    database.raised.append((world.ticks, values))
+    for name, value in database.given_out.items():
+        seen.count(name, value)
+    seen.floor = seen.series.copy()
+    found = {row.name: row.value for row in database.tables[Series].values()} | values
+    if below := [name for name in ID_SERIES.values() if found.get(name, 0) < seen.floor.get(name, 0)]:
+        world.violation(f"{commit.process} goes above a loss, and below the last {below}")
