@@ -99,12 +99,3 @@ def mutants() -> Iterator[Mutant]:
         "if False:",
         RARE_SEEDS_MAX,
     )
-    yield rewritten(
-        "blocked-lane-keeps-no-mark",
-        "how far a lane had come is lost with the one process that stopped because of it",
-        LaneLoop,
-        "_suspended",
-        "self._keep(channel)",
-        "pass",
-        RARE_SEEDS_MAX,
-    )

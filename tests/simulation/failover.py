@@ -71,10 +71,12 @@ def known_to(database: Database) -> set[str]:
 class Seen:
     """How far one process knows the lane to have come, and which ids were given out: no copy may take it back."""
 
-    __slots__ = ("floor", "sequence", "series")
+    __slots__ = ("asked_about", "floor", "sequence", "series")
 
     def __init__(self) -> None:
         self.sequence = 0
+        self.asked_about: set[int] = set()
+        """Up to which sequences a loss was accepted that it did not know of."""
         self.floor: dict[str, int] = {}
         """The series at the time when it went above a loss."""
         self.series: dict[str, int] = {}
@@ -131,7 +133,9 @@ def check_above(database: Database, commit: Pending) -> None:
 
 def _note_raised(database: Database, commit: Pending) -> None:
     """A lane goes above a loss: with its series it must go above the ids that it can know of."""
-    world, seen = database.world, commit.process.seen
+    world, seen, up_to = database.world, commit.process.seen, commit.lease.lost_up_to
+    if up_to is not None and up_to > seen.sequence and up_to not in seen.asked_about:
+        world.violation(f"{commit.process} goes above {up_to}, and has not asked which ids were given out")
     database.skipped.update(range(database.sequence + 1, commit.sequence + 1))
     world.ticks += 1
     values = {name: row.value for name, row in series_in(commit.changes).items()}

@@ -427,6 +427,8 @@ class Watching:
         pass
 
     def suspended(self, suspension: Suspension, *, is_first: bool) -> None:
+        if suspension.needs_mark:
+            self._process.seen.asked_about.add(int(suspension.reason.split("sequence ")[1].partition(":")[0]))
         self._process.world.wake(self._process.world.chaos.actor)
 
     def deposed(self) -> None:
