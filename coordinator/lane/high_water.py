@@ -5,16 +5,24 @@ or the address names another server. A lane that went on there would give sequen
 """
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from coordinator.lane.basis import Blocked
+from coordinator.service.commands import INTEGER_MAX
 from coordinator.stores.lane_tables import NAMELESS, Series
 from coordinator.stores.port import Lease, StoreUnavailable
 
 SERIES_MAX = 1_000
 """How many series of ids are remembered, with the last id of each: those that were used last."""
+MARK_BYTES_MAX = 1 << 18
+"""More than a mark takes with `SERIES_MAX` names of the longest."""
+
+_Number = Annotated[int, Meta(ge=0, le=INTEGER_MAX)]
+_Name = Annotated[str, Meta(pattern=r"^[\x01-\x7f]{1,64}$")]
+"""As the database takes it."""
 
 
 class Mark(Struct, frozen=True):
@@ -23,9 +31,9 @@ class Mark(Struct, frozen=True):
     `is_partial`: there were more than `SERIES_MAX` series.
     """
 
-    sequence: int = 0
-    epoch: int = 0
-    series: dict[str, int] = {}
+    sequence: _Number = 0
+    epoch: _Number = 0
+    series: Annotated[dict[_Name, _Number], Meta(max_length=SERIES_MAX)] = {}
     is_partial: bool = False
 
 
@@ -34,7 +42,7 @@ class CommitsLost(Blocked):
 
 
 class MarkOutdated(StoreUnavailable):
-    """Raised where an operator has accepted a loss of which this consumer knows nothing: another one knew more."""
+    """Raised where an operator has accepted a loss of which this consumer does not know: another one knew more."""
 
 
 class HighWater:
@@ -46,6 +54,8 @@ class HighWater:
         self.epoch = 0
         self._series: dict[str, int] = {}
         self._is_partial = False
+        self.series_learnt = 0
+        """How often its database had ids that it did not know: a mark that was kept before has them no more than it."""
         self._wondered_at: int | None = None
 
     def mark(self) -> Mark:
@@ -69,33 +79,41 @@ class HighWater:
         for row in rows:
             self._count(row.name, row.value)
 
+    def found(self, rows: Iterable[Series], *, are_all: bool) -> None:
+        """The database has these series, and with `are_all` no others. Those that are known were used later."""
+        known, self._series = self._series, {}
+        self.given_out(rows)
+        for name, value in known.items():
+            self._count(name, value)
+        self._is_partial = self._is_partial or not are_all
+        self.series_learnt += self._series != known
+
     def is_above(self, lease: Lease | None) -> bool:
         """Whether a database that has this lease has lost commits."""
         return self.sequence > (0 if lease is None else lease.sequence)
 
     def check(self, lease: Lease | None) -> None:
-        """Raises CommitsLost where the database has lost commits, and no operator has accepted just that."""
-        found = 0 if lease is None else lease.sequence
-        if found < self.sequence and (lease is None or lease.loss_accepted != found):
+        """Raises CommitsLost where the database has lost commits, and no operator has accepted all of that."""
+        found, accepted = (0, None) if lease is None else (lease.sequence, lease.lost_up_to)
+        if self.sequence > (accepted or found):
             raise CommitsLost(
                 f"its database has lost acknowledged commands: it ends at sequence {found}, and {self.sequence} was "
                 f"acknowledged. Is this the right database, and its newest copy? If {found + 1} to {self.sequence} are "
-                f"lost for good: `coordinator accept-loss {self._lane} --at {found}`"
+                f"lost for good: `coordinator accept-loss {self._lane} --at {found} --up-to {self.sequence}`"
             )
 
     def check_accepted(self, lease: Lease | None) -> None:
-        """Raises MarkOutdated, once, where a loss was accepted that this consumer cannot see.
+        """Raises MarkOutdated, once, where more was accepted as lost than this consumer knows of.
 
         Its mark is as old as its channel. The consumer that was blocked by the loss has handed its own mark to the
         transport since then, which tells it with the next channel. If that brings nothing, nobody knows more.
         """
-        if lease is None or lease.loss_accepted != lease.sequence or self.is_above(lease):
+        up_to = None if lease is None else lease.lost_up_to
+        if up_to is None or up_to <= self.sequence:
             return
-        if self._wondered_at != lease.sequence:
-            self._wondered_at = lease.sequence
-            raise MarkOutdated(
-                f"an operator has accepted a loss at sequence {lease.sequence}: how far had the lane come?"
-            )
+        if self._wondered_at != up_to:
+            self._wondered_at = up_to
+            raise MarkOutdated(f"an operator has accepted a loss up to sequence {up_to}: which ids were given out?")
 
     def series_above(self, found: Iterable[Series]) -> tuple[list[Series], list[Series]]:
         """The series that are behind in the database or missing there, with the values that they must have."""
@@ -132,5 +150,10 @@ def encode_mark(mark: Mark) -> bytes:
 
 
 def decode_mark(body: bytes) -> Mark:
-    """Raises ValueError if the text is not a mark."""
-    return _decoder.decode(body)
+    """Raises ValueError for everything that is not a mark: anybody may have put it there."""
+    if len(body) > MARK_BYTES_MAX:
+        raise ValueError(f"a mark has at most {MARK_BYTES_MAX} bytes, and this has {len(body)}")
+    try:
+        return _decoder.decode(body)
+    except RecursionError as error:
+        raise ValueError(str(error)) from None

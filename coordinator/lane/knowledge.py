@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from coordinator.lane.basis import Basis
 from coordinator.lane.committed import series_in
 from coordinator.lane.dead_letters import DeadLetters
-from coordinator.lane.high_water import HighWater
+from coordinator.lane.high_water import SERIES_MAX, HighWater
 from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking, prepared
 from coordinator.lane.publisher_order import PublisherOrder
@@ -18,7 +18,7 @@ from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import R, Ref, Row
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import Cancellation, ParkedCommand, PublisherPosition, Series
-from coordinator.stores.port import Changes, Lease, Transaction
+from coordinator.stores.port import Changes, Lease, Read, Transaction
 from coordinator.stores.row_checks import RowChecks
 
 PAGE_ROWS = 5000
@@ -56,6 +56,19 @@ class Knowledge:
         self._parking = Parking(_all(transaction, ParkedCommand))
         self._cancelled = {cancellation.command_id: cancellation for cancellation in cancelled}
         self._series = {}
+        self._learn_series(transaction)
+
+    def _learn_series(self, transaction: Transaction) -> None:
+        """Learn the ids that are given out: if the database loses them later, the next mark must have them.
+
+        The marks of before may lack them: none was kept yet, or it was removed with its queue.
+        """
+        found = transaction.scan(Series, SERIES_MAX + 1)
+        are_all = len(found) <= SERIES_MAX
+        if not are_all and (names := self._high_water.series_names):
+            (known,) = transaction.load([Read(Series, Series.key, names)])
+            found += known
+        self._high_water.found(found, are_all=are_all)
 
     @property
     def has_parked(self) -> bool:

@@ -74,6 +74,11 @@ class Lane:
         """The highest sequence that the lane is known to have reached."""
         return self._high_water.sequence
 
+    @property
+    def series_learnt(self) -> int:
+        """How often its database had ids that its mark lacked."""
+        return self._high_water.series_learnt
+
     def mark(self) -> Mark:
         """How far the lane is known to have come."""
         return self._high_water.mark()
@@ -162,7 +167,7 @@ class Lane:
         """Make sure of the lease, and of what an operator has ordered."""
         if self._tenancy.lease is None:
             lease = self._tenancy.claim()
-            is_behind = self._high_water.is_above(lease)
+            is_behind = lease.lost_up_to is not None
             reads_outbox = self._transactions.begin_again(lease, is_behind=is_behind)
             if reads_outbox and self._batch is not None:
                 # The new lease reads them again.

@@ -10,7 +10,7 @@ _CONFLICT_DELAY_S = 0.01
 _REFUSAL_DELAY_S = 0.05
 _OPERATOR_DELAY_S = 1.0
 _NEXT_CHANNEL_S = 60.0
-"""The next channel ends this pause, where the transport has one."""
+"""The next channel ends this pause; where the transport has none, the lane goes on at once."""
 
 
 class Pauses:

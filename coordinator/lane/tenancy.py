@@ -78,7 +78,8 @@ class Tenancy:
         else:
             self._is_renewing = True
             lease = self._store.renew(self._holder, now, doubted.epoch)
-        # It may have been accepted in between.
+        # It may be another copy's by now, and a loss may have been accepted in between.
+        self._high_water.check(lease)
         self._high_water.check_accepted(lease)
         self._doubted, self._is_uncertain, self._is_renewing = lease, False, False
         return lease
@@ -87,7 +88,8 @@ class Tenancy:
         """The claimed lease is certain. Raises Blocked where an operator has paused the lane."""
         self.channel_number = channel_number
         _check_paused(lease)
-        self._high_water.rise(lease.sequence, lease.epoch)
+        # Also above what nobody but the operator knew to be lost: the acceptance must be over for the next loss.
+        self._high_water.rise(lease.lost_up_to or lease.sequence, lease.epoch)
         self.lease, self._doubted = lease, None
 
     def committed(self, sequence: int) -> None:

@@ -64,25 +64,31 @@ def resume(lane: str, *, as_json: bool) -> None:
 @click.command("accept-loss")
 @click.argument("lane", type=LANE)
 @click.option("--at", "sequence", required=True, type=Whole(0), help="The sequence with which its database ends.")
+@click.option("--up-to", required=True, type=Whole(0), help="The last sequence that was acknowledged.")
 @json_option
 @refusing
-def accept_loss(lane: str, sequence: int, *, as_json: bool) -> None:
-    """Let LANE go on although its database has lost the acknowledged commands after the sequence `--at`.
+def accept_loss(lane: str, sequence: int, up_to: int, *, as_json: bool) -> None:
+    """Let LANE go on although its database has lost the commands after the sequence `--at`, `--up-to` another.
 
-    A lane whose database ends before the last acknowledged command stops, and says from which sequence to which. With
-    this command it goes on above the last one: it gives out no lost sequence and no lost id again. The commands stay
-    lost, unless their publishers send them again.
+    A lane whose database ends before the last acknowledged command stops, and names both sequences. With this command
+    it goes on above the last one: it gives out no lost sequence and no lost id again. The commands stay lost, unless
+    their publishers send them again. A later loss is another, and stops the lane again.
     """
+    if up_to <= sequence:
+        raise CommandRefused(
+            f"nothing is lost of a lane that had come to sequence {up_to} if its database ends at {sequence}: nothing "
+            "was accepted"
+        )
     with lane_admin(lane) as admin:
-        found = admin.accept_loss(sequence, now())
+        found = admin.accept_loss(sequence, up_to, now())
     if found != sequence:
         raise CommandRefused(
             f"the database of {lane} ends at sequence {found}, not at {sequence}: nothing was accepted"
         )
     if as_json:
-        print_json({"lane": lane, "sequence": found})
+        print_json({"lane": lane, "sequence": found, "up_to": up_to})
     else:
-        click.echo(f"{lane} may go on, though what came after sequence {found} is lost")
+        click.echo(f"{lane} may go on, though the sequences {found + 1} to {up_to} are lost")
 
 
 @click.command()

@@ -1,10 +1,10 @@
 """The seam between the operator's commands and a lane's database.
 
 Its errors are two of coordinator/service/errors.py: DatabaseUnavailable when the database is away or refuses,
-ConfigurationError when its schema is not migrated.
+ConfigurationError when its schema is not migrated. Beside these it raises Fenced to a lane's own process.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Protocol
 
@@ -12,10 +12,15 @@ from msgspec import Struct
 
 from coordinator.service.options import Origin
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
-from coordinator.stores.port import Backlog
+from coordinator.stores.port import Backlog, Lease
+
+Holding = Callable[[], Lease | None]
+"""The lease of the process that asks; None: it has none now."""
 
 FAILED_AMONG = 10_000
 """How many of the latest log entries are searched for a failed one: the log has no index by status."""
+
+NOT_ACTIVE = "lane {} is paused or blocked, another process has it, or its database has lost commits"
 
 LOCK_TIMEOUT_S = 10
 """How long an operator's change waits for the lane's transaction in flight."""
@@ -145,8 +150,9 @@ class LaneAdmin(Protocol):
     def resume(self, now: datetime) -> str | None:
         """Let the lane go on; return the reason for which it was paused, None if it was not."""
 
-    def accept_loss(self, sequence: int, now: datetime) -> int:
-        """Let the lane go on although commits are lost, if its database ends at this sequence; return where it ends."""
+    def accept_loss(self, sequence: int, up_to: int, now: datetime) -> int:
+        """Let the lane go on although the commands after this sequence are lost up to that one, if its database ends
+        there; return where it ends."""
 
     def cancel(self, command_id: str, reason: str, now: datetime) -> LogEntry | None:
         """Keep the command from ever being applied; or return its log entry, if it is settled already.
@@ -157,17 +163,22 @@ class LaneAdmin(Protocol):
     def settled_before(self, cutoff: datetime) -> int:
         """How many log entries `prune` would delete at most: those kept for their replays are counted."""
 
-    def prune(self, cutoff: datetime, batch_rows: int) -> Iterator[int]:
+    def prune(self, cutoff: datetime, batch_rows: int, holding: Holding | None = None) -> Iterator[int]:
         """Delete log entries settled before, in their order, a transaction a batch; yield how many each deleted.
+
+        `holding`, of a lane's own process: each transaction proves that the lane is active under this lease. Raises
+        Fenced, and deletes nothing, once another consumer has it, it is paused, or its database has lost commits.
 
         The entry with the highest sequence stays, and those of failed commands whose dead letters are still there, or
         whose replays are: so no command fails a second time that has a letter, and no replay has the id of an earlier
         one. It looks at the whole log: where a clock was wrong for a while, old entries are behind young ones.
         """
 
-    def forget_letters(self, cutoff: datetime, now: datetime, batch_rows: int) -> Iterator[int]:
+    def forget_letters(
+        self, cutoff: datetime, now: datetime, batch_rows: int, holding: Holding | None = None
+    ) -> Iterator[int]:
         """Delete dead letters that are older; yield how many each batch deleted. Each in one transaction with the
-        revision, since the lane counts its letters without an id.
+        revision, since the lane counts its letters without an id. `holding`: as `prune` has it.
 
         Those of failed commands for whose key commands wait stay: it would let those go on.
         """

@@ -75,9 +75,9 @@ class Lease(Struct, frozen=True):
     """The right to write: commits under `epoch` succeed until someone raises it. `sequence` is the last one settled.
 
     `revision` counts an operator's changes to the lane: a commit under an older one is Fenced too, and renewing the
-    lease shows the change. `paused` is the reason why the lane must not go on, or None. `loss_accepted` is the sequence
-    with which an operator saw the database end, and accepted the loss of everything after it. `holder` is the process
-    that raised the epoch last.
+    lease shows the change. `paused` is the reason why the lane must not go on, or None. `loss_accepted`: an operator
+    has accepted that everything after `sequence` up to this one is lost. It is over once the lane has gone above it, so
+    no copy of the database carries it into a later loss. `holder` is the process that raised the epoch last.
     """
 
     epoch: int
@@ -86,6 +86,12 @@ class Lease(Struct, frozen=True):
     paused: str | None = None
     loss_accepted: int | None = None
     holder: str = ""
+
+    @property
+    def lost_up_to(self) -> int | None:
+        """The last sequence of a loss that is accepted, and above which the lane has yet to go; None: there is none."""
+        up_to = self.loss_accepted
+        return up_to if up_to is not None and up_to > self.sequence else None
 
 
 class Changes(Struct, frozen=True):

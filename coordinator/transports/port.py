@@ -50,10 +50,10 @@ class Carrier(Protocol):
     def stand_by(self, channel: int) -> None:
         """Give the lane up, and queue up behind its other consumers."""
 
-    def begin_again(self, channel: int) -> None:
+    def begin_again(self, channel: int) -> bool:
         """Have the deliveries come again on another channel, with the mark as it is by then.
 
-        A transport on which no other process can have kept a mark has nothing to do.
+        False: there will be no other channel, since no other process can have kept a mark.
         """
 
 

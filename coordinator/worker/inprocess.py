@@ -33,7 +33,7 @@ from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import Effects, effects_key
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
-from coordinator.stores.port import Store
+from coordinator.stores.port import Lease, Store
 from coordinator.stores.watched import WatchedStore
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.inprocess.effects import LocalEffects
@@ -94,8 +94,8 @@ class InProcessWrites:
             for service in services
             if service.name in stores
         }
-        active = {lane.name: lane.is_active for lane in self._lanes.values()}
-        self._retentions = retentions_of(active, addresses or {}, self._settings, clock)
+        leases = {lane.name: lane.lease for lane in self._lanes.values()}
+        self._retentions = retentions_of(leases, addresses or {}, self._settings, clock)
         self._waiting: dict[str, _Issuer] = {}
         # A lane writes down to whom it owes the outcome of a command that waits for its key: the next process must not
         # take that for one of its own.
@@ -330,9 +330,9 @@ class _LocalLane:
         suspended = self.late.reason or self._lane_thread.suspended_reason
         return self._queue.unready_reason if suspended is None else f"lane {self.name} is suspended: {suspended}"
 
-    def is_active(self) -> bool:
-        """Whether this process has the lane."""
-        return self.lost_reason is None and self._lane.lease is not None
+    def lease(self) -> Lease | None:
+        """The lease under which this process has the lane; None: it has none now."""
+        return None if self.lost_reason is not None else self._lane.lease
 
     def pending(self, command_id: str) -> bool:
         return self._queue is not None and self._queue.pending(command_id)

@@ -9,6 +9,7 @@ from collections.abc import Generator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
@@ -111,6 +112,7 @@ class LaneLoop:
         self._is_all_announced = False
         self._sweeps_again = False
         self._kept = 0
+        self._kept_series = 0
         self._kept_at_s = float("-inf")
         self.suspended_reason: str | None = None
         """Why the lane has to wait for its database, or for an operator; None: it does not."""
@@ -122,7 +124,7 @@ class LaneLoop:
             taken: Taken = yield Take(self._due_in_s(channel))
             if taken.channel != channel:
                 # A mark that was handed over with a channel that is gone may not be kept.
-                channel, self._kept = taken.channel, 0
+                channel, self._kept, self._kept_series = taken.channel, 0, 0
             if taken.mark is not None:
                 self._lane.learn(taken.mark)
                 self._kept = max(self._kept, taken.mark.sequence)
@@ -219,8 +221,8 @@ class LaneLoop:
             self._keep(channel)
         else:
             self._keep_now_and_then(channel)
-        if suspension.needs_mark:
-            self._carrier.begin_again(channel)
+        if suspension.needs_mark and not self._carrier.begin_again(channel):
+            suspension = msgspec.structs.replace(suspension, delay_s=0.0)
         is_another = suspension.is_blocked and suspension.reason != self.suspended_reason
         self._observer.suspended(suspension, is_first=self.suspended_reason is None or is_another)
         if suspension.delay_s > 0:
@@ -239,8 +241,12 @@ class LaneLoop:
         return paused.is_void
 
     def _has_news(self, channel: int) -> bool:
-        """Whether this consumer has the lane, and the lane has come further than the transport knows."""
-        return self._lane.sequence > self._kept and self._lane.has_lane(channel)
+        """Whether this consumer has the lane, and knows more of it than the transport."""
+        return self._knows_more and self._lane.has_lane(channel)
+
+    @property
+    def _knows_more(self) -> bool:
+        return self._lane.sequence > self._kept or self._lane.series_learnt > self._kept_series
 
     def _keep_now_and_then(self, channel: int) -> None:
         if self._has_news(channel) and self._proof.now_s() >= self._kept_at_s + KEEP_EVERY_S:
@@ -248,9 +254,9 @@ class LaneLoop:
 
     def _keep(self, channel: int) -> None:
         """Have the transport keep how far the lane has come, if that is news."""
-        if self._lane.sequence > self._kept:
+        if self._knows_more:
             self._carrier.keep(channel, self._lane.mark())
-            self._kept = self._lane.sequence
+            self._kept, self._kept_series = self._lane.sequence, self._lane.series_learnt
             self._kept_at_s = self._proof.now_s()
 
     def _watch(self) -> None:

@@ -70,7 +70,7 @@ class CoordinatorProcess:
         self._retention = Retention(
             service.name,
             lambda: open_admin(database.database_url, service.name),
-            lambda: lane.lease is not None,
+            lambda: lane.lease,
             self._settings,
         )
         self._lane_thread = LaneThread(

@@ -1,8 +1,10 @@
 """Retention: the active process of a lane removes log entries and dead letters that are older than their time.
 
 It does what an operator's commands would, beside the lane and on a connection of its own: a small transaction at a
-time, with a rest after each that is several times as long. The positions of publisher sessions stay:
-without its position nobody knows which numbers of a session are settled, and only an operator knows that it is over.
+time, with a rest after each that is several times as long. Each proves the lane's lease, as the lane's own do, so
+nothing is removed while the lane is paused, or from a copy that has lost commits. The positions of publisher sessions
+stay: without its position nobody knows which numbers of a session are settled, and only an operator knows that it is
+over.
 """
 
 import asyncio
@@ -19,8 +21,9 @@ from prometheus_client import Counter
 from coordinator.runtime.clock import utc_now
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import ConfigurationError, Unavailable
-from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.admin import Holding, LaneAdmin
 from coordinator.stores.open import open_admin
+from coordinator.stores.port import Fenced
 
 REMOVED = Counter(
     "coordinator_lane_removed_total", "Rows removed that were older than their retention.", ["lane", "rows"]
@@ -48,14 +51,14 @@ class Retention:
         self,
         lane: str,
         open_admin: Callable[[], LaneAdmin],
-        is_active: Callable[[], bool],
+        holding: Holding,
         settings: LaneSettings,
         clock: Callable[[], datetime] = utc_now,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._lane = lane
         self._open_admin = open_admin
-        self._is_active = is_active
+        self._holding = holding
         self._log_days = settings.log_retention_days
         self._letter_days = settings.dead_letter_retention_days
         self._clock = clock
@@ -70,25 +73,25 @@ class Retention:
         """Until cancelled."""
         while True:
             await self._sleep(RETRY_S)
-            if self.is_wanted and self._is_active() and await self._is_done():
+            if self.is_wanted and self._holding() is not None and await self._is_done():
                 await self._sleep(EVERY_S)
 
     async def _is_done(self) -> bool:
-        """Remove what is too old now. False: the lane is another process's now, or its database is away."""
+        """Remove what is too old now. False: the lane is not active under our lease, or its database is away."""
         try:
             with closing(self._open_admin()) as admin:
                 # Letters first, since the log entries of failed commands stay for as long as their letters do.
                 return await self._removed("dead_letters", self._letters(admin)) and await self._removed(
                     "command_log", self._log(admin)
                 )
-        except (Unavailable, ConfigurationError) as error:
+        except (Unavailable, ConfigurationError, Fenced) as error:
             log.warning("retention_postponed", lane=self._lane, reason=str(error), retry_s=RETRY_S)
             return False
 
     async def _removed(self, what: str, steps: Iterator[int]) -> bool:
         removed = 0
         try:
-            while self._is_active():
+            while self._holding() is not None:
                 began_s = monotonic()
                 rows = await asyncio.to_thread(next, steps, None)
                 if rows is None:
@@ -104,26 +107,26 @@ class Retention:
     def _letters(self, admin: LaneAdmin) -> Iterator[int]:
         if self._letter_days is not None:
             now = self._clock()
-            yield from admin.forget_letters(now - timedelta(days=self._letter_days), now, LETTERS)
+            yield from admin.forget_letters(now - timedelta(days=self._letter_days), now, LETTERS, self._holding)
 
     def _log(self, admin: LaneAdmin) -> Iterator[int]:
         if self._log_days is not None:
-            yield from admin.prune(self._clock() - timedelta(days=self._log_days), LOG_ROWS)
+            yield from admin.prune(self._clock() - timedelta(days=self._log_days), LOG_ROWS, self._holding)
 
 
 def retentions_of(
-    lanes: Mapping[str, Callable[[], bool]],
+    lanes: Mapping[str, Holding],
     addresses: Mapping[str, str],
     settings: LaneSettings,
     clock: Callable[[], datetime],
 ) -> list[Retention]:
-    """Those of the lanes of one process, which says of each whether it has it; none where no setting asks for one.
+    """Those of the lanes of one process, which says of each under which lease it has it; none where none is asked for.
 
     Raises ConfigurationError for a lane whose database's address is not given.
     """
     retentions = []
-    for lane, is_active in lanes.items():
-        retention = Retention(lane, partial(open_admin, addresses.get(lane, ""), lane), is_active, settings, clock)
+    for lane, holding in lanes.items():
+        retention = Retention(lane, partial(open_admin, addresses.get(lane, ""), lane), holding, settings, clock)
         if retention.is_wanted and lane not in addresses:
             raise ConfigurationError(
                 "LANE_LOG_RETENTION_DAYS or LANE_DEAD_LETTER_RETENTION_DAYS is set, and there is no address of the "

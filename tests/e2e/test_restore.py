@@ -8,7 +8,7 @@ import urllib.request
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from sqlalchemy import make_url, text
 
 from coordinator.cli import cli
@@ -103,7 +103,7 @@ async def test_after_a_restore_the_lane_goes_on_above_what_was_acknowledged(syst
     await asyncio.to_thread(wait_until, lambda: said in reason(ready_at), "the coordinator says what is lost")
     assert said in coordinator.log_tail(50)
     assert query(system, "SELECT sequence FROM lane_lease") == [(in_backup,)]
-    arguments = ["accept-loss", "users", "--at", str(in_backup)]
+    arguments = ["accept-loss", "users", "--at", str(in_backup), "--up-to", str(at_end)]
     accepted = CliRunner().invoke(cli, arguments, env=system.environment)
     assert accepted.exit_code == 0, accepted.output
 
@@ -190,8 +190,15 @@ def states(system: System) -> list[str]:
 
 def test_what_is_accepted_must_be_what_is_there(system: System) -> None:
     system.prepare("users")
-    refused = CliRunner().invoke(cli, ["accept-loss", "users", "--at", "7", "--json"], env=system.environment)
+
+    def invoke(at: int, up_to: int) -> Result:
+        arguments = ["accept-loss", "users", "--at", str(at), "--up-to", str(up_to), "--json"]
+        return CliRunner().invoke(cli, arguments, env=system.environment)
+
+    refused = invoke(7, 9)
     assert refused.exit_code == 1
     assert "ends at sequence 0, not at 7" in refused.output
-    accepted = CliRunner().invoke(cli, ["accept-loss", "users", "--at", "0", "--json"], env=system.environment)
-    assert json.loads(accepted.output) == {"lane": "users", "sequence": 0}
+    healthy = invoke(0, 0)
+    assert healthy.exit_code == 1
+    assert "nothing is lost" in healthy.output
+    assert json.loads(invoke(0, 9).output) == {"lane": "users", "sequence": 0, "up_to": 9}

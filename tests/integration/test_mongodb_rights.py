@@ -81,7 +81,7 @@ def test_an_operator_sends_what_the_lane_s_role_permits(url: str, service: Servi
         admin.backlog()
         admin.pause("maintenance", NOW)
         admin.resume(NOW)
-        admin.accept_loss(3, NOW)
+        admin.accept_loss(3, 9, NOW)
         admin.cancel(entry(9).command_id, "AL", NOW)
         admin.settled_before(LATER)
         admin.silent_publishers(LATER)

@@ -468,7 +468,7 @@ class _LaneOnServer(_OnServer):
     def accept_loss(self, url: str) -> Iterator[AcceptLoss]:
         address = parse_address(url)
         with closing(kind_of(address).open_admin(address, LEDGER.name)) as admin:
-            yield lambda sequence: admin.accept_loss(sequence, NOW)
+            yield lambda sequence, up_to: admin.accept_loss(sequence, up_to, NOW)
 
 
 class TestPostgresLane(_LaneOnServer, LaneContract, ContinuationContract, OriginContract, LetterContract, LossContract):

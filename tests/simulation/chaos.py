@@ -44,7 +44,7 @@ class Chaos:
         kept = 1 + int(world.chance() * len(faults))
         self.faults = [faults[int(world.chance() * len(faults))] for _ in range(kept)]
         if world.rates["failover"]:
-            self.faults += [self.fall_back] * len(self.faults)
+            self.faults += [self.fall_back] * len(self.faults) + [self.lose_marks]
             self.budget += 2
         if world.cache is not None:
             self.faults += [world.cache.strike] * len(self.faults)
@@ -113,15 +113,16 @@ class Chaos:
         """The lane says that its database has lost commits."""
         ends_at = _ends_at(process)
         database = self.world.databases[process.lane_name]
-        if ends_at is None or database.loss_accepted == database.sequence:
+        if ends_at is None or (database.lease().lost_up_to or 0) >= ends_at[1]:
             return False
-        sequence, acknowledged = ends_at
+        sequence, up_to = ends_at
         if database.has_fallen and self.world.chance() < 0.5:
             database.rise_again()
         else:
             self.world.trace("the operator accepts what %s has lost after %s", database.lane, sequence)
-            # Whoever is the lane's consumer no more says so as well, but cannot tell its successor.
-            database.accept_loss(sequence, acknowledged if process.is_heard else 0)
+            # Whoever is the lane's consumer no more says so as well, but cannot tell its successor of the ids.
+            mark = self.world.broker.marks[database.lane]
+            database.accept_loss(sequence, up_to, mark.series if process.is_heard else {})
         return True
 
     def _blocking(self, process: Process) -> str | None:
@@ -139,6 +140,13 @@ class Chaos:
         for database in self.world.databases.values():
             if database.can_fall and not database.has_fallen and self.world.chance() < 0.6:
                 database.fall()
+
+    def lose_marks(self) -> None:
+        """Somebody purges their queues."""
+        self.world.trace("the broker's marks are lost")
+        self.world.broker.marks.clear()
+        for database in self.world.databases.values():
+            database.lose_mark()
 
     def _process(self) -> Process:
         processes = list(self.world.processes.values())

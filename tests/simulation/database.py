@@ -60,6 +60,7 @@ class Database:
         self.paused: str | None = None
         self.loss_accepted: int | None = None
         self.acknowledged = 0
+        self.given_out: dict[str, int] = {}
         self.holder = ""
         self.pending: Pending | None = None
         self.away_until = 0.0
@@ -217,14 +218,24 @@ class Database:
                 Cancellation(command_id=command_id, reason="simulated", requested_at=self.world.wall()),
             )
 
-    def accept_loss(self, sequence: int, acknowledged: int) -> None:
-        """An operator's, as `LaneAdmin` has it. The lane has said how much was acknowledged."""
+    def accept_loss(self, sequence: int, up_to: int, given_out: dict[str, int]) -> None:
+        """An operator's, as `LaneAdmin` has it. The lane has said up to which sequence commits are lost.
+
+        `given_out`: the ids of which its successors will learn.
+        """
         self.wait_for_commit()
         if self.sequence == sequence:
             self.changes()
             self.revision += 1
-            self.loss_accepted = sequence
-            self.acknowledged = acknowledged
+            self.loss_accepted = up_to
+            self.acknowledged = up_to
+            self.given_out = given_out
+
+    def lose_mark(self) -> None:
+        """The broker's: no successor will learn from it which ids were given out."""
+        self.given_out = {}
+        for copy in (*(self._copies or ()), *([] if self._newest is None else [self._newest])):
+            copy.values["given_out"] = {}
 
     # Copies that lag.
 

@@ -14,19 +14,20 @@ from msgspec import Struct
 
 from coordinator.lane.committed import series_in
 from coordinator.service.rows import Row
-from coordinator.stores.lane_tables import DeadLetter, LogEntry
+from coordinator.stores.lane_tables import DeadLetter, LogEntry, Series
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from coordinator.lane.high_water import Mark
     from coordinator.protocol.wire import CommandMessage
-    from coordinator.stores.port import Changes
     from tests.simulation.database import Database, Pending
 
 COPIES_MAX = 6
 """How many commits a copy may lag."""
 ID_SERIES = {"accounts": "accounts", "notes": "notes", "reports": "reports", "dead_letters": "dead_letters"}
 """The series of each table whose rows are numbered."""
-_PLAIN = ("epoch", "sequence", "revision", "paused", "loss_accepted", "holder", "acknowledged")
+_PLAIN = ("epoch", "sequence", "revision", "paused", "loss_accepted", "holder", "acknowledged", "given_out")
 _COPIED = ("landed_at", "holders", "cancelled", "waited", "withdrawn", "lost", "skipped", "raised")
 
 
@@ -70,33 +71,41 @@ def known_to(database: Database) -> set[str]:
 class Seen:
     """How far one process knows the lane to have come, and which ids were given out: no copy may take it back."""
 
-    __slots__ = ("floor", "sequence", "series")
+    __slots__ = ("asked_about", "floor", "sequence", "series")
 
     def __init__(self) -> None:
         self.sequence = 0
+        self.asked_about: set[int] = set()
+        """Up to which sequences a loss was accepted that it did not know of."""
         self.floor: dict[str, int] = {}
         """The series at the time when it went above a loss."""
         self.series: dict[str, int] = {}
 
-    def committed(self, sequence: int, changes: Changes) -> None:
-        """Its own commit was answered. A loss is told by sequences: one without any, such as of a letter of an older
-        release alone, goes unnoticed."""
+    def committed(self, sequence: int, given_out: Iterable[Series]) -> None:
+        """Its own commit was answered, and these ids are given out: by it, or before it took the lane over.
+
+        A loss is told by sequences: one without any, such as of a letter of an older release alone, goes unnoticed.
+        """
         if sequence == self.sequence:
             return
         self.rise(sequence)
-        for row in series_in(changes).values():
-            self._count(row.name, row.value)
+        for row in given_out:
+            self.count(row.name, row.value)
 
     def learned(self, mark: Mark) -> None:
         """It was given the mark of another process."""
         self.rise(mark.sequence)
         for name, value in mark.series.items():
-            self._count(name, value)
+            self.count(name, value)
+
+    def lacking_in(self, mark: Mark) -> list[str]:
+        """The numbered rows whose last ids it knows, and the mark does not have."""
+        return [name for name in ID_SERIES.values() if self.series.get(name, 0) > mark.series.get(name, 0)]
 
     def rise(self, sequence: int) -> None:
         self.sequence = max(self.sequence, sequence)
 
-    def _count(self, name: str, value: int) -> None:
+    def count(self, name: str, value: int) -> None:
         self.series[name] = max(value, self.series.get(name, 0))
 
 
@@ -105,17 +114,13 @@ def check_above(database: Database, commit: Pending) -> None:
     world, process, lease = database.world, commit.process, commit.lease
     seen = process.seen
     entries = [row for rows in commit.changes.inserts for row in rows if isinstance(row, LogEntry)]
-    is_accepted = lease.loss_accepted == lease.sequence
+    is_accepted = lease.lost_up_to is not None and lease.lost_up_to >= seen.sequence
     if lease.sequence < seen.sequence and not is_accepted:
         world.violation(f"{process} goes on at sequence {lease.sequence}, and {seen.sequence} was acknowledged")
     if commit.sequence != database.sequence + len(entries):
         if entries or not is_accepted:
             world.violation(f"{process} goes from sequence {database.sequence} to {commit.sequence}")
-        database.skipped.update(range(database.sequence + 1, commit.sequence + 1))
-        world.ticks += 1
-        values = {name: row.value for name, row in series_in(commit.changes).items()}
-        database.raised.append((world.ticks, values))
-        seen.floor = seen.series.copy()
+        _note_raised(database, commit)
     for entry in entries:
         if entry.sequence <= max(seen.sequence, database.acknowledged):
             world.violation(f"{process} gives sequence {entry.sequence} out again")
@@ -124,3 +129,20 @@ def check_above(database: Database, commit: Pending) -> None:
         for row in rows if last else ():
             if getattr(row, row.key) <= last:
                 world.violation(f"{process} gives out {row.table} {getattr(row, row.key)}, which was given out before")
+
+
+def _note_raised(database: Database, commit: Pending) -> None:
+    """A lane goes above a loss: with its series it must go above the ids that it can know of."""
+    world, seen, up_to = database.world, commit.process.seen, commit.lease.lost_up_to
+    if up_to is not None and up_to > seen.sequence and up_to not in seen.asked_about:
+        world.violation(f"{commit.process} goes above {up_to}, and has not asked which ids were given out")
+    database.skipped.update(range(database.sequence + 1, commit.sequence + 1))
+    world.ticks += 1
+    values = {name: row.value for name, row in series_in(commit.changes).items()}
+    database.raised.append((world.ticks, values))
+    for name, value in database.given_out.items():
+        seen.count(name, value)
+    seen.floor = seen.series.copy()
+    found = {row.name: row.value for row in database.tables[Series].values()} | values
+    if below := [name for name in ID_SERIES.values() if found.get(name, 0) < seen.floor.get(name, 0)]:
+        world.violation(f"{commit.process} goes above a loss, and below the last {below}")

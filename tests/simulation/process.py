@@ -258,6 +258,8 @@ class Process:
         self.world.wake(self.io_thread)
 
     def keep(self, channel: int, mark: Mark) -> None:
+        if lacking := self.seen.lacking_in(mark):
+            self.world.violation(f"{self} keeps a mark without the last {lacking}")
         if channel == self.channel_number:
             self.world.broker.marks[self.lane_name] = mark
 
@@ -270,8 +272,9 @@ class Process:
         if channel_number == self.channel_number and self.channel is not None:
             self.world.broker.drop_channel(self.channel)
 
-    def begin_again(self, channel_number: int) -> None:
+    def begin_again(self, channel_number: int) -> bool:
         self.stand_by(channel_number)
+        return True
 
     def finish(self, channel: Channel | None) -> bool:
         """SIGTERM: once the acknowledgements have arrived, the socket is dropped."""
@@ -424,6 +427,8 @@ class Watching:
         pass
 
     def suspended(self, suspension: Suspension, *, is_first: bool) -> None:
+        if suspension.needs_mark:
+            self._process.seen.asked_about.add(int(suspension.reason.split("sequence ")[1].partition(":")[0]))
         self._process.world.wake(self._process.world.chaos.actor)
 
     def deposed(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from coordinator.service.rows import Row
-from coordinator.stores.lane_tables import OutboxEntry
+from coordinator.stores.lane_tables import OutboxEntry, Series
 from coordinator.stores.port import Backlog, Changes, Conflict, Fenced, Lease, Read, StoreUnavailable
 from tests.simulation.database import Database, Pending
 
@@ -165,7 +165,7 @@ class SimulatedTransaction:
         if world.happens("answer_lost"):
             world.trace("%s: the answer to COMMIT is lost", process)
             raise StoreUnavailable("the answer to COMMIT was lost")
-        process.seen.committed(sequence, changes)
+        process.seen.committed(sequence, database.table(Series).values())
 
     def wait_for_lock(self) -> None:
         self.database.wait_for_commit()

@@ -9,7 +9,7 @@ import pytest
 from coordinator.stores.admin import LaneAdmin, LetterQuery
 from coordinator.stores.lane_tables import NAMELESS, DeadLetter, LogEntry, ParkedCommand, Series
 from coordinator.stores.one_lane import WrongDatabase
-from coordinator.stores.port import Fenced, Read
+from coordinator.stores.port import Fenced, Lease, Read
 from tests.support.store_contract import NOW, OpenStore, changes, commit, entry
 
 YOUNG = NOW + timedelta(days=400)
@@ -141,6 +141,41 @@ class AdminContract:
         revision = store.current()
         assert sum(admin.forget_letters(CUTOFF, NOW, 2)) == 0
         assert store.current() == revision
+
+    @pytest.mark.parametrize("found", ["the same", "paused", "taken over", "another's epoch", "behind", "no lease"])
+    def test_a_lane_removes_only_what_its_lease_lets_it(
+        self, open_store: OpenStore, admin: LaneAdmin, found: str
+    ) -> None:
+        store = open_store()
+        lease: Lease | None = store.take_over("holder", NOW)
+        assert lease is not None
+        rows = [settled(number, is_old=True) for number in range(1, 4)]
+        commit(store, lease, changes(inserts=[*rows, letter(1)]), 3)
+        if found == "paused":
+            admin.pause("maintenance", NOW)
+        elif found == "taken over":
+            open_store().take_over("another", NOW)
+        elif found == "another's epoch":
+            lease = msgspec.structs.replace(lease, holder="another")
+        elif found == "behind":
+            lease = msgspec.structs.replace(lease, sequence=4)
+        elif found == "no lease":
+            lease = None
+        before = admin.state()
+
+        def holding() -> Lease | None:
+            return lease
+
+        if found == "the same":
+            assert sum(admin.forget_letters(CUTOFF, NOW, 10, holding)) == 1
+            assert sum(admin.prune(CUTOFF, 10, holding)) == 2
+            return
+        with pytest.raises(Fenced):
+            list(admin.forget_letters(CUTOFF, NOW, 10, holding))
+        with pytest.raises(Fenced):
+            list(admin.prune(CUTOFF, 10, holding))
+        assert admin.state() == before
+        assert all(admin.find(entry(number).command_id) is not None for number in range(1, 4))
 
     def test_parked_commands_come_in_their_order_and_without_what_they_hold(
         self, open_store: OpenStore, admin: LaneAdmin

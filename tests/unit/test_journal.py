@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from msgspec import structs
+from structlog.testing import capture_logs
 
 import coordinator.transports.inprocess.queue as queue_module
 from coordinator.lane.high_water import Mark
@@ -28,6 +29,7 @@ from coordinator.transports.inprocess.journal import (
 from coordinator.transports.inprocess.queue import LocalQueue
 from coordinator.transports.inprocess.reserve import Reserve
 from tests.support.consuming import settlement
+from tests.support.loss_contract import NO_MARKS
 from tests.support.system import wait_until
 from tests.support.transport_contract import command
 
@@ -147,6 +149,17 @@ def test_a_row_that_cannot_be_read_is_named(tmp_path: Path, row: tuple[int, byte
         journal.write([(1, GOOD), row], [])
         with pytest.raises(ConfigurationError, match=rf"{tmp_path}/journal, cannot be read: .*{told}"):
             journal.read()
+
+
+@pytest.mark.parametrize("text", [*NO_MARKS, 7])
+def test_a_mark_that_cannot_be_read_is_ignored_and_named(tmp_path: Path, text: bytes | int) -> None:
+    with closing(FileJournal(tmp_path / "journal")) as journal:
+        journal._connection.execute("INSERT INTO mark VALUES (1, ?)", [text])
+        with capture_logs() as lines:
+            assert journal.mark() is None
+        assert [(line["event"], line["path"]) for line in lines] == [("mark_unreadable", f"{tmp_path}/journal")]
+        journal.keep(Mark(sequence=3))
+        assert journal.mark() == Mark(sequence=3)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

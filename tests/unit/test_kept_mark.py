@@ -4,13 +4,16 @@ import asyncio
 from typing import Any, cast
 
 import pytest
+from structlog.testing import capture_logs
 
-from coordinator.lane.high_water import Mark, decode_mark
+from coordinator.lane.high_water import SERIES_MAX, Mark, decode_mark, encode_mark
+from coordinator.service.commands import INTEGER_MAX
 from coordinator.service.errors import BrokerUnavailable
 from coordinator.transports.rabbitmq import marks
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
-from coordinator.transports.rabbitmq.marks import KeptMark
+from coordinator.transports.rabbitmq.marks import KeptMark, read_mark
 from coordinator.transports.rabbitmq.publisher import Publisher
+from tests.support.loss_contract import NO_MARKS
 
 NO_CONNECTION = cast("AmqpConnection", None)
 
@@ -96,3 +99,27 @@ async def test_after_the_channel_it_takes_no_newer_one_s_place(
         await publisher.answer()
         await kept.make_good(NO_CONNECTION)
     assert publisher.sequences == sent
+
+
+@pytest.mark.parametrize("body", NO_MARKS)
+async def test_a_message_that_is_no_mark_is_ignored_and_named(body: bytes) -> None:
+    class Peeked:
+        async def channel(self) -> "Peeked":
+            return self
+
+        async def peek(self, queue: str) -> list[bytes]:
+            assert queue == "writes.ledger.mark"
+            return [body]
+
+        async def close(self) -> None:
+            pass
+
+    with capture_logs() as lines:
+        assert await read_mark(cast("AmqpConnection", Peeked()), "ledger") is None
+    assert [(line["event"], line["lane"]) for line in lines] == [("mark_unreadable", "ledger")]
+
+
+def test_the_largest_mark_can_be_read() -> None:
+    series = {f"{number:a>64}": INTEGER_MAX for number in range(SERIES_MAX)}
+    mark = Mark(sequence=INTEGER_MAX, epoch=INTEGER_MAX, series=series, is_partial=True)
+    assert decode_mark(encode_mark(mark)) == mark

@@ -39,9 +39,9 @@ class TestLaneInMemory(LaneContract, ContinuationContract, OriginContract, Lette
 
     @pytest.fixture
     def accept_loss(self, database: MemoryDatabase) -> AcceptLoss:
-        def accept(sequence: int) -> int:
+        def accept(sequence: int, up_to: int) -> int:
             if database.sequence == sequence:
-                database.loss_accepted = sequence
+                database.loss_accepted = up_to
                 database.revision += 1
             return database.sequence
 
@@ -70,7 +70,7 @@ class TestLaneOnSqlite(LaneContract, ContinuationContract, OriginContract, Lette
     def accept_loss(self, path: str) -> Iterator[AcceptLoss]:
         address = parse_address(f"sqlite:///{path}")
         with closing(kind_of(address).open_admin(address, LEDGER.name)) as admin:
-            yield lambda sequence: admin.accept_loss(sequence, NOW)
+            yield lambda sequence, up_to: admin.accept_loss(sequence, up_to, NOW)
 
 
 class FailingStore:
@@ -247,7 +247,7 @@ def test_a_conflict_on_the_way_above_a_loss_gives_no_sequence_out_again(
     LaneUnderTest(MemoryStore(database)).do(OpenAccount(owner="a"))
     lane = LaneUnderTest(FailingStore(database, faults), "next")
     lane.lane.learn(Mark(sequence=12, epoch=40, series={"accounts": 7}))
-    database.loss_accepted = 1
+    database.loss_accepted = 12
     faults.arm("before commit", Conflict("deadlock"))
     batch = [delivery(1, OpenAccount(owner="b"))]
     assert isinstance(lane.lane.apply(batch), Suspension)

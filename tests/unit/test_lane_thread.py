@@ -50,6 +50,7 @@ class Settler:
         self.begun_again = threading.Event()
         self.settlements: list[Settlement] = []
         self.marks: list[Mark] = []
+        self.has_next_channel = True
 
     def settle(self, channel_number: int, settlement: Settlement) -> None:
         del channel_number
@@ -66,9 +67,10 @@ class Settler:
         del channel_number
         self.stood_by.set()
 
-    def begin_again(self, channel: int) -> None:
+    def begin_again(self, channel: int) -> bool:
         del channel
         self.begun_again.set()
+        return self.has_next_channel
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -221,6 +223,26 @@ def test_a_lane_that_is_blocked_has_kept_how_far_it_had_come() -> None:
         running.database.sequence = 1
         running.deliver(delivery(3, OpenAccount(owner="Cid")))
         until(lambda: running.settler.marks[-1].sequence == 2)
+
+
+def test_who_needs_the_mark_of_a_transport_that_has_no_other_channel_goes_on_at_once() -> None:
+    with projected() as running:
+        running.settler.has_next_channel = False
+        running.database.revision, running.database.loss_accepted = 1, 5
+        running.deliver(delivery(1, OpenAccount(owner="Ada")))
+        until(lambda: len(running.settler.settlements) == 1)
+        assert running.settler.begun_again.is_set()
+        assert [outcome.sequence for outcome in running.settler.settlements[0].outcomes] == [6]
+
+
+def test_ids_that_the_kept_mark_lacks_are_kept_though_nothing_is_committed() -> None:
+    with projected() as running:
+        sent = delivery(1, OpenAccount(owner="Ada"))
+        before = Lane(LEDGER, MemoryStore(running.database), lambda: NOW, "before", LaneSettings(), time.monotonic)
+        assert isinstance(before.apply([sent]), Settlement)
+        running.inbox.learn(Mark(sequence=1, epoch=1))
+        running.deliver(sent)
+        until(lambda: [mark.series for mark in running.settler.marks] == [{"accounts": 1}])
 
 
 def test_outcomes_wait_for_the_projection() -> None:

@@ -14,6 +14,7 @@ from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.stores.admin import LaneAdmin, LetterQuery
 from coordinator.stores.open import open_admin
+from coordinator.stores.port import Lease
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from coordinator.worker import retention
 from coordinator.worker.inprocess import InProcessWrites
@@ -23,6 +24,7 @@ from tests.support.ledger import LEDGER, Account, OpenAccount
 from tests.support.store_contract import NOW, changes, commit, entry
 from tests.support.system import wait_until
 
+LEASE = Lease(1, 5, holder="holder")
 SETTINGS = LaneSettings(log_retention_days=7, dead_letter_retention_days=30)
 
 
@@ -68,7 +70,7 @@ def test_what_is_older_than_its_retention_goes_in_small_steps(
     monkeypatch.setattr(retention, "LETTERS", 1)
     pauses = Pauses(EVERY_S)
     later = NOW + timedelta(days=31)
-    lines = run(Retention("ledger", open_one, lambda: True, SETTINGS, lambda: later, pauses))
+    lines = run(Retention("ledger", open_one, lambda: LEASE, SETTINGS, lambda: later, pauses))
     assert admin.letters(LetterQuery(), 0, 10) == []
     # The last one stays.
     assert [number for number in range(1, 6) if admin.find(entry(number).command_id) is not None] == [5]
@@ -83,18 +85,18 @@ def test_what_is_older_than_its_retention_goes_in_small_steps(
 
 def test_what_is_not_older_stays(open_one: Callable[[], LaneAdmin], admin: LaneAdmin) -> None:
     early = NOW + timedelta(days=6)
-    assert run(Retention("ledger", open_one, lambda: True, SETTINGS, lambda: early, Pauses(EVERY_S))) == []
+    assert run(Retention("ledger", open_one, lambda: LEASE, SETTINGS, lambda: early, Pauses(EVERY_S))) == []
     assert len(admin.letters(LetterQuery(), 0, 10)) == 2
     assert admin.find(entry(1).command_id) is not None
 
 
-@pytest.mark.parametrize(("is_active", "settings"), [(False, SETTINGS), (True, LaneSettings())])
+@pytest.mark.parametrize(("lease", "settings"), [(None, SETTINGS), (LEASE, LaneSettings())])
 def test_a_standby_and_a_lane_without_a_retention_remove_nothing(
-    open_one: Callable[[], LaneAdmin], admin: LaneAdmin, *, is_active: bool, settings: LaneSettings
+    open_one: Callable[[], LaneAdmin], admin: LaneAdmin, lease: Lease | None, settings: LaneSettings
 ) -> None:
     later = NOW + timedelta(days=400)
     pauses = Pauses(RETRY_S, 3)
-    assert run(Retention("ledger", open_one, lambda: is_active, settings, lambda: later, pauses)) == []
+    assert run(Retention("ledger", open_one, lambda: lease, settings, lambda: later, pauses)) == []
     assert pauses.taken == [RETRY_S] * 3
     assert len(admin.letters(LetterQuery(), 0, 10)) == 2
 
@@ -103,18 +105,28 @@ def test_a_process_that_loses_the_lane_stops_between_two_steps(
     open_one: Callable[[], LaneAdmin], admin: LaneAdmin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retention, "LETTERS", 1)
-    answers = iter([True, True])
+    answers = iter([LEASE, LEASE, LEASE])
     later = NOW + timedelta(days=31)
     pauses = Pauses(RETRY_S, 3)
-    run(Retention("ledger", open_one, lambda: next(answers, False), SETTINGS, lambda: later, pauses))
+    run(Retention("ledger", open_one, lambda: next(answers, None), SETTINGS, lambda: later, pauses))
     assert [row.id for row in admin.letters(LetterQuery(), 0, 10)] == [2]
+
+
+def test_nothing_is_removed_while_the_lane_is_paused(open_one: Callable[[], LaneAdmin], admin: LaneAdmin) -> None:
+    """An idle lane does not know of it."""
+    admin.pause("maintenance", NOW)
+    later = NOW + timedelta(days=31)
+    lines = run(Retention("ledger", open_one, lambda: LEASE, SETTINGS, lambda: later, Pauses(RETRY_S, 3)))
+    assert [line["event"] for line in lines] == ["retention_postponed"] * 2
+    assert "lane ledger is paused" in str(lines[0]["reason"])
+    assert len(admin.letters(LetterQuery(), 0, 10)) == 2
 
 
 def test_a_database_that_is_away_is_asked_again_later() -> None:
     def away() -> LaneAdmin:
         raise DatabaseUnavailable("it is away")
 
-    lines = run(Retention("ledger", away, lambda: True, SETTINGS, lambda: NOW, Pauses(RETRY_S, 3)))
+    lines = run(Retention("ledger", away, lambda: LEASE, SETTINGS, lambda: NOW, Pauses(RETRY_S, 3)))
     assert [line["event"] for line in lines] == ["retention_postponed"] * 2
 
 

@@ -1,4 +1,4 @@
-"""At which sequence an operator has seen the database end, and accepted that what came after it is lost."""
+"""Up to which sequence an operator has accepted that commands are lost."""
 
 import sqlalchemy as sa
 from alembic import op

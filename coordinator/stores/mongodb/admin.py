@@ -20,7 +20,9 @@ from coordinator.service.ids import replay_command_id
 from coordinator.stores.admin import (
     FAILED_AMONG,
     LOCK_TIMEOUT_S,
+    NOT_ACTIVE,
     EmittedSummary,
+    Holding,
     LaneState,
     LeaseState,
     LetterQuery,
@@ -42,7 +44,7 @@ from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.one_lane import check_lane, unused_lease
-from coordinator.stores.port import Backlog
+from coordinator.stores.port import Backlog, Fenced
 from coordinator.stores.times import utc
 
 T = TypeVar("T")
@@ -158,11 +160,11 @@ class MongoAdmin:
         before = self._change({"paused": None}, now, ReturnDocument.BEFORE)
         return None if before is None else before.get("paused")
 
-    def accept_loss(self, sequence: int, now: datetime) -> int:
+    def accept_loss(self, sequence: int, up_to: int, now: datetime) -> int:
         def transact(session: ClientSession) -> int:
             leases = self._database[LEASE_TABLE]
             ends_here = {"_id": self._lane, "sequence": sequence}
-            leases.update_one(ends_here, {"$set": {"loss_accepted": sequence}}, session=session)
+            leases.update_one(ends_here, {"$set": {"loss_accepted": up_to}}, session=session)
             lease = leases.find_one({"_id": self._lane}, session=session)
             return 0 if lease is None else int(lease["sequence"])
 
@@ -191,7 +193,7 @@ class MongoAdmin:
                 kept += self._log.count_documents(old | {"_id": {"$in": page}})
             return self._log.count_documents(old) - kept
 
-    def prune(self, cutoff: datetime, batch_rows: int) -> Iterator[int]:
+    def prune(self, cutoff: datetime, batch_rows: int, holding: Holding | None = None) -> Iterator[int]:
         with self._translated():
             highest = self._highest_sequence()
         after = 0
@@ -206,11 +208,25 @@ class MongoAdmin:
                 old = [document["_id"] for document in batch if utc(document["settled_at"]) < cutoff]
                 failed = [document["_id"] for document in batch if document["status"] == "failed"]
                 kept = self._with_letters(failed) | self._replayed(failed)
-                gone = self._log.delete_many({"_id": {"$in": [each for each in old if each not in kept]}}).deleted_count
+            forgotten = {"_id": {"$in": [each for each in old if each not in kept]}}
+            gone = self._delete_entries(forgotten, holding) if len(kept) < len(old) else 0
             after = batch[-1]["sequence"]
             yield gone
 
-    def forget_letters(self, cutoff: datetime, now: datetime, batch_rows: int) -> Iterator[int]:
+    def _delete_entries(self, forgotten: Document, holding: Holding | None) -> int:
+        if holding is None:
+            with self._translated():
+                return self._log.delete_many(forgotten).deleted_count
+
+        def transact(session: ClientSession) -> int:
+            self._prove(session, holding)
+            return self._log.delete_many(forgotten, session=session).deleted_count
+
+        return self._in_transaction(transact)
+
+    def forget_letters(
+        self, cutoff: datetime, now: datetime, batch_rows: int, holding: Holding | None = None
+    ) -> Iterator[int]:
         letters = self._database[DeadLetter.table]
         after = 0
         while True:
@@ -222,6 +238,8 @@ class MongoAdmin:
                 return
 
             def transact(session: ClientSession, numbers: list[int] = numbers) -> int:
+                if holding is not None:
+                    self._prove(session, holding)
                 old = self._without_parked(numbers, session)
                 gone = letters.delete_many({"_id": {"$in": [letter["_id"] for letter in old]}}, session=session)
                 nameless = Counter(letter["origin"] for letter in old if letter.get("command_id") is None)
@@ -230,7 +248,7 @@ class MongoAdmin:
                 return gone.deleted_count
 
             # What changes nothing must not have the lane renew its lease.
-            yield self._changing(transact, now) if there else 0
+            yield self._changing(transact, now, creates=holding is None) if there else 0
             after = numbers[-1]
 
     def _without_parked(self, numbers: Sequence[int], session: ClientSession | None) -> list[Document]:
@@ -300,18 +318,34 @@ class MongoAdmin:
         document = self._log.find_one({"_id": command_id}, session=session)
         return None if document is None else row_of_document(LogEntry, document)
 
-    def _changing(self, transact: Callable[[ClientSession], T], now: datetime) -> T:
-        """Run a transaction that counts the revision up; return its result."""
+    def _prove(self, session: ClientSession, holding: Holding) -> None:
+        """Raises Fenced unless the lane is active under this lease. Until the transaction ends nobody changes it."""
+        lease = holding()
+        if lease is not None:
+            held = {"_id": self._lane, "epoch": lease.epoch, "holder": lease.holder, "paused": None}
+            found = self._database[LEASE_TABLE].update_one(
+                held | {"sequence": {"$gte": lease.sequence}}, {"$inc": {"batches": 1}}, session=session
+            )
+            if found.matched_count == 1:
+                return
+        raise Fenced(NOT_ACTIVE.format(self._lane))
+
+    def _changing(self, transact: Callable[[ClientSession], T], now: datetime, *, creates: bool = True) -> T:
+        """Run a transaction that counts the revision up; return its result. `creates`: also where no lane ever ran."""
 
         def begin(session: ClientSession) -> T:
             # This write comes first: it takes the lease, so that no batch commits beside what follows.
             self._database[LEASE_TABLE].update_one({"_id": self._lane}, {"$inc": {"revision": 1}}, session=session)
             return transact(session)
 
-        self._change({}, now, ReturnDocument.AFTER)
+        if creates:
+            self._change({}, now, ReturnDocument.AFTER)
+        return self._in_transaction(begin)
+
+    def _in_transaction(self, transact: Callable[[ClientSession], T]) -> T:
         with self._translated(), self._client.start_session() as session:
             return session.with_transaction(
-                begin,
+                transact,
                 read_concern=ReadConcern("snapshot"),
                 write_concern=WriteConcern(w="majority", j=True),
                 max_commit_time_ms=LOCK_TIMEOUT_S * 1000,

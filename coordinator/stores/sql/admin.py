@@ -29,7 +29,9 @@ from coordinator.service.ids import replay_command_id
 from coordinator.stores.admin import (
     FAILED_AMONG,
     LOCK_TIMEOUT_S,
+    NOT_ACTIVE,
     EmittedSummary,
+    Holding,
     LaneState,
     LeaseState,
     LetterQuery,
@@ -49,7 +51,7 @@ from coordinator.stores.lane_tables import (
     metadata,
 )
 from coordinator.stores.one_lane import check_lane, unused_lease
-from coordinator.stores.port import Backlog
+from coordinator.stores.port import Backlog, Fenced
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.schema import row_of_mapping
 from coordinator.stores.times import utc
@@ -146,7 +148,7 @@ class SqlAdmin:
             connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(paused=None))
         return None if lease is None else lease.paused
 
-    def accept_loss(self, sequence: int, now: datetime) -> int:
+    def accept_loss(self, sequence: int, up_to: int, now: datetime) -> int:
         found = self.sequence()
         if found != sequence:
             return found
@@ -154,7 +156,7 @@ class SqlAdmin:
             lease = _lease_of(connection, self._lane)
             found = 0 if lease is None else lease.sequence
             if found == sequence:
-                connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(loss_accepted=found))
+                connection.execute(update(_LEASE).where(_LEASE.c.lane == self._lane).values(loss_accepted=up_to))
         return found
 
     def cancel(self, command_id: str, reason: str, now: datetime) -> LogEntry | None:
@@ -181,7 +183,7 @@ class SqlAdmin:
         with self._transaction() as connection:
             return int(connection.execute(count).scalar_one())
 
-    def prune(self, cutoff: datetime, batch_rows: int) -> Iterator[int]:
+    def prune(self, cutoff: datetime, batch_rows: int, holding: Holding | None = None) -> Iterator[int]:
         with self._transaction() as connection:
             highest = connection.execute(select(func.max(_LOG.c.sequence))).scalar() or 0
         after = 0
@@ -203,10 +205,15 @@ class SqlAdmin:
                     old = and_(_LOG.c.sequence > after, _LOG.c.sequence <= last, _LOG.c.settled_at < cutoff)
                     forgotten = and_(old, ~_HAS_LETTER, _LOG.c.command_id.not_in(_replayed(connection, old)))
                     gone = connection.execute(delete(_LOG).where(forgotten)).rowcount
+                if gone:
+                    # Last, so that the lane waits for no deletion: it never changes an entry.
+                    self._prove(connection, holding)
             after = last
             yield gone
 
-    def forget_letters(self, cutoff: datetime, now: datetime, batch_rows: int) -> Iterator[int]:
+    def forget_letters(
+        self, cutoff: datetime, now: datetime, batch_rows: int, holding: Holding | None = None
+    ) -> Iterator[int]:
         after = 0
         while True:
             old = and_(_LETTERS.c.id > after, _LETTERS.c.dead_at < cutoff, ~_IS_PARKED)
@@ -218,6 +225,7 @@ class SqlAdmin:
             meant = and_(old, _LETTERS.c.id <= numbers[-1])
             nameless = select(_LETTERS.c.origin, func.count()).where(meant, _LETTERS.c.command_id.is_(None))
             with self._changing(now) as connection:
+                self._prove(connection, holding)
                 counted = connection.execute(nameless.group_by(_LETTERS.c.origin)).all()
                 gone = connection.execute(delete(_LETTERS).where(meant)).rowcount
                 for origin, count in counted:
@@ -264,6 +272,18 @@ class SqlAdmin:
                     # A coordinator created the row at the same moment.
                     connection.execute(counted)
             yield connection
+
+    def _prove(self, connection: Connection, holding: Holding | None) -> None:
+        """Raises Fenced unless the lane is active under this lease. Its row stays locked until the transaction ends."""
+        if holding is None:
+            return
+        lease, row = holding(), _LEASE.c
+        if lease is not None:
+            is_held = and_(row.epoch == lease.epoch, row.holder == lease.holder, row.sequence >= lease.sequence)
+            active = update(_LEASE).where(row.lane == self._lane, is_held, row.paused.is_(None))
+            if connection.execute(active.values(batches=row.batches + 1)).rowcount == 1:
+                return
+        raise Fenced(NOT_ACTIVE.format(self._lane))
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:

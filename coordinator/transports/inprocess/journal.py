@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
+import structlog
 
 from coordinator.lane.high_water import Mark, decode_mark, encode_mark
 from coordinator.protocol.issuing import issuable
@@ -40,6 +41,8 @@ _VACUUM_PAGES: Final = 64
 """Pages that are given back to the disk at a time: each needs room in the write-ahead log."""
 _FULL: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 """SQLite's errors when a disk, or a quota, is full."""
+
+log = structlog.get_logger("inprocess")
 
 encode_message = msgspec.msgpack.encode
 _decoder = msgspec.msgpack.Decoder(CommandMessage)
@@ -70,7 +73,7 @@ class Journal(Protocol):
         """
 
     def mark(self) -> Mark | None:
-        """The mark that was kept last."""
+        """The mark that was kept last; None: there is none that can be read."""
 
     def keep(self, mark: Mark) -> None:
         """Return once it is on disk. Raises JournalUnavailable."""
@@ -150,7 +153,11 @@ class FileJournal:
     def mark(self) -> Mark | None:
         with self._lock, self._readable():
             found = self._connection.execute("SELECT mark FROM mark").fetchone()
+        try:
             return None if found is None else decode_mark(found[0])
+        except (TypeError, ValueError) as error:
+            log.warning("mark_unreadable", path=str(self._path), reason=str(error))
+            return None
 
     def keep(self, mark: Mark) -> None:
         with self._lock, self._transaction():

@@ -209,8 +209,9 @@ class LocalQueue:
                 "the same id"
             )
 
-    def begin_again(self, channel: int) -> None:
+    def begin_again(self, channel: int) -> bool:  # noqa: ARG002  # there is one only
         """No other process has the journal, in which the mark is."""
+        return False
 
     @property
     def late(self) -> None:

@@ -134,9 +134,10 @@ class LaneConsumer:
         """Drop the connection of this channel and queue up behind the other consumers."""
         self._loop.call_soon_threadsafe(self._abort, channel_number)
 
-    def begin_again(self, channel_number: int) -> None:
+    def begin_again(self, channel_number: int) -> bool:
         """Drop the connection of this channel: the mark is read again with the next one."""
         self._loop.call_soon_threadsafe(self._abort, channel_number)
+        return True
 
     def stop(self, timeout_s: float) -> bool:
         """Finish the settlements that were given, then abort. False: that took longer than the timeout."""
