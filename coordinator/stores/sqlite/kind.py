@@ -1,5 +1,7 @@
 """SQLite as a kind of database."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, func
@@ -33,6 +35,14 @@ class _Sqlite(Dialect):
 
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         return func.instr(column, part)
+
+    @contextmanager
+    def alone(self, connection: Connection, database: str) -> Iterator[None]:  # noqa: ARG002
+        """A migration is one transaction, DDL included. Python's module by itself would begin it at the first row."""
+        driver: Any = connection.connection.driver_connection
+        driver.isolation_level = None
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        yield
 
     def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:
         """A file has no roles."""
