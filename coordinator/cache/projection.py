@@ -8,8 +8,8 @@ import structlog
 
 from coordinator.cache.lease import Anchor, CacheLease, new_generation
 from coordinator.cache.redis_breaker import RedisBreaker
-from coordinator.cache.repeated_line import RepeatedLine
 from coordinator.cache.scripts import CLAIM, CLOCK, REFRESH, CacheUnavailable, Scripts
+from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.rows import Ref, Row, VersionedRow
 from coordinator.service.service import LeaseProof
 

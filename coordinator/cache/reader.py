@@ -11,8 +11,8 @@ from msgspec import Struct
 
 from coordinator.cache.projection import Key
 from coordinator.cache.redis_breaker import RedisBreaker
-from coordinator.cache.repeated_line import RepeatedLine
 from coordinator.cache.scripts import CLOCK, FILL, READ, SHOWS, Arguments, AsyncScripts, CacheRefused, CacheUnavailable
+from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.rows import VersionedRow
 
 V = TypeVar("V", bound=VersionedRow)

@@ -87,11 +87,6 @@ class Lane:
         """Take in the mark of another process of the lane."""
         self._high_water.learn(mark)
 
-    def watch(self) -> None:
-        """While another consumer has the lane: see how far it has come. Raises StoreError."""
-        if self._tenancy.channel_number is None:
-            self._tenancy.watch()
-
     @property
     def has_batch(self) -> bool:
         """Whether some of the given deliveries are still unsettled, so that `apply` is to be called again."""
@@ -163,18 +158,48 @@ class Lane:
             return self._suspended(error)
         return settlement_of([], swept, []) if swept.emitted else None
 
+    def look(self, channel_number: int = 0) -> Suspension | Deposed | None:
+        """When there is nothing to do: see what the next batch would meet, and write nothing.
+
+        A database that refuses the lane, is away, has lost commits or is another consumer's gets the verdict that a
+        batch would get. None: the lane can go on. A standby sees how far the lane has come.
+        """
+        has_lane = self.has_lane(channel_number)
+        try:
+            if not has_lane:
+                self._tenancy.watch()
+            elif (lease := self._tenancy.look()) is not None:
+                self._doubt()
+                self._begin(lease, channel_number)
+        except Fenced:
+            self._forget()
+            self._tenancy.lose(channel_number)
+            return Deposed()
+        except (StoreUnavailable, Conflict, Refusal, Blocked) as error:
+            if has_lane:
+                # No commit is uncertain, so the lease is only to be read again.
+                self._doubt()
+                self._tenancy.block()
+            if isinstance(error, Refusal):
+                self._store.close()
+            return self._pauses.idle(error)
+        return None
+
     def _secure_lease(self, channel_number: int) -> None:
         """Make sure of the lease, and of what an operator has ordered."""
         if self._tenancy.lease is None:
-            lease = self._tenancy.claim()
-            is_behind = lease.lost_up_to is not None
-            reads_outbox = self._transactions.begin_again(lease, is_behind=is_behind)
-            if reads_outbox and self._batch is not None:
-                # The new lease reads them again.
-                self._batch.committed.emitted = []
-            self._tenancy.begin(lease, channel_number)
-            if is_behind:
-                self._transactions.go_above(self._high_water)
+            self._begin(self._tenancy.claim(), channel_number)
+
+    def _begin(self, lease: Lease, channel_number: int) -> None:
+        """Read what must be known under the claimed lease; where commits are lost, go above them."""
+        is_behind = lease.lost_up_to is not None
+        reads_outbox = self._transactions.begin_again(lease, is_behind=is_behind)
+        if reads_outbox and self._batch is not None:
+            # The new lease reads them again.
+            self._batch.committed.emitted = []
+        self._tenancy.begin(lease, channel_number)
+        if is_behind:
+            self._transactions.go_above(self._high_water)
 
     def _settle(self, batch: Batch) -> None:
         """Settle the batch, or the part before a command that blocks the lane or is looked for as a culprit."""

@@ -11,6 +11,8 @@ _REFUSAL_DELAY_S = 0.05
 _OPERATOR_DELAY_S = 1.0
 _NEXT_CHANNEL_S = 60.0
 """The next channel ends this pause; where the transport has none, the lane goes on at once."""
+WATCH_EVERY_S = 1.0
+"""An idle lane looks at its database this often. It must say within 5 s what it meets there, late answers included."""
 
 
 class Pauses:
@@ -34,10 +36,14 @@ class Pauses:
         """A batch made progress, or a conflict is looked into."""
         self._failures = 0
 
+    def idle(self, error: Exception) -> Suspension:
+        """The verdict on a look at the database: no batch waits, so the next one is tried at once."""
+        return Suspension(WATCH_EVERY_S, _reason(error), is_blocked=isinstance(error, Blocked))
+
     def after(self, error: Exception) -> Suspension:
         """The pause after a failure."""
         if isinstance(error, Blocked):
-            return Suspension(_OPERATOR_DELAY_S, str(error), is_blocked=True)
+            return Suspension(_OPERATOR_DELAY_S, _reason(error), is_blocked=True)
         if isinstance(error, MarkOutdated):
             return Suspension(_NEXT_CHANNEL_S, str(error), needs_mark=True)
         if isinstance(error, StoreUnavailable):
@@ -46,4 +52,8 @@ class Pauses:
             first_s = _REFUSAL_DELAY_S if isinstance(error, Refusal) else _CONFLICT_DELAY_S
         delay_s = min(first_s * 2 ** min(self._failures, 16), self._settings.retry_delay_s_max)
         self._failures += 1
-        return Suspension(delay_s, f"{type(error).__name__}: {error}")
+        return Suspension(delay_s, _reason(error))
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, Blocked) else f"{type(error).__name__}: {error}"

@@ -132,9 +132,38 @@ class Tenancy:
         self.end()
         self._lost_channel_number = channel_number
 
+    def look(self) -> Lease | None:
+        """See whether the lease is good for the next batch, and write nothing. Raises StoreError, Blocked and Fenced.
+
+        Returns a lease that was in doubt, or that an operator has changed: it is claimed now, and `begin` must follow.
+        Where it is uncertain, or the loss of commits was accepted, claiming it is for the next batch, since that
+        writes, or asks for the mark.
+        """
+        current = self._seen()
+        _check_paused(current)
+        if self._is_uncertain or self._is_renewing:
+            return None
+        lease = self.lease or self._doubted
+        if not _is_same(current, lease):
+            raise Fenced("another consumer has the lane")
+        if (
+            self.lease is not None
+            and current.revision == self.lease.revision
+            and current.sequence == self.lease.sequence
+        ):
+            return None
+        self.block()
+        if current.lost_up_to is not None:
+            return None
+        self._doubted = current
+        return current
+
     def watch(self) -> None:
-        """See how far the lane is in the database, whichever consumer has it. Raises StoreError."""
-        current = self._store.current()
+        """See how far the lane is in the database while another consumer has it.
+
+        Raises StoreError, and Blocked if commits are lost.
+        """
+        current = self._seen()
         if current is not None:
             self._high_water.rise(current.sequence, current.epoch)
 
@@ -145,6 +174,13 @@ class Tenancy:
             and current is not None
             and (current.epoch, current.holder) == (self._doubted.epoch + 1, self._holder)
         )
+
+    def _seen(self) -> Lease | None:
+        """As `_current`, on a new connection if the server has ended the idle one: only what lasts is an outage."""
+        try:
+            return self._current()
+        except StoreUnavailable:
+            return self._current()
 
     def _current(self) -> Lease | None:
         """The lease in the database, whichever consumer has it. Raises StoreError, and Blocked if commits are lost."""

@@ -5,8 +5,9 @@ production (lane_thread.py), and in tests the simulation, on a clock of its own.
 code.
 """
 
+import math
+import re
 from collections.abc import Generator, Sequence
-from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -15,23 +16,28 @@ from msgspec import Struct
 from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.high_water import Mark
 from coordinator.lane.lane import Lane
+from coordinator.lane.pauses import WATCH_EVERY_S
+from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.service import Projection
 from coordinator.stores.lane_tables import OutboxEntry
-from coordinator.stores.port import Lease, StoreError
+from coordinator.stores.port import Lease
 from coordinator.transports.port import Carrier
 from coordinator.worker.lease_proof import LaneLeaseProof
 
 KEEP_EVERY_S = 1.0
-WATCH_EVERY_S = 5.0
 DEPOSED_S = 60.0
 """The wait after another consumer has taken the lane over: deliveries of this channel are void, so there is nothing to
 try until the transport has its next channel."""
 
 
 class Take(Struct, frozen=True):
-    """Wait for deliveries, at most this long; None: until there are some. Answered with `Taken`."""
+    """Wait for deliveries, at most this long. Answered with `Taken`.
 
-    timeout_s: float | None
+    `is_idle`: the lane is well, and nothing is due but a look at its database and the projection's beat.
+    """
+
+    timeout_s: float
+    is_idle: bool = False
 
 
 class Taken(Struct, frozen=True):
@@ -64,6 +70,8 @@ class Paused(Struct, frozen=True):
     confirmed: Sequence[OutboxEntry] = ()
 
 
+_NUMBER = re.compile(r"\d+")
+
 Waits = Generator[Take | Pause, Any, None]
 """The loop as its driver sees it."""
 _IsVoid = Generator[Take | Pause, Any, bool]
@@ -82,7 +90,7 @@ class Observer(Protocol):
         """A settlement was handed to the transport."""
 
     def suspended(self, suspension: Suspension, *, is_first: bool) -> None:
-        """The same deliveries are to be offered again. `is_first`: for this reason, since the last settlement."""
+        """The same deliveries are to be offered again. `is_first`: for this reason, which is news."""
 
     def deposed(self) -> None:
         """Another consumer has the lane."""
@@ -114,6 +122,8 @@ class LaneLoop:
         self._kept = 0
         self._kept_series = 0
         self._kept_at_s = float("-inf")
+        self._looked_at_s = float("-inf")
+        self._line = RepeatedLine()
         self.suspended_reason: str | None = None
         """Why the lane has to wait for its database, or for an operator; None: it does not."""
 
@@ -121,7 +131,7 @@ class LaneLoop:
         """Run until the transport's inbox is closed; the batch in flight is finished first."""
         channel = 0
         while True:
-            taken: Taken = yield Take(self._due_in_s(channel))
+            taken: Taken = yield self._wait(channel)
             if taken.channel != channel:
                 # A mark that was handed over with a channel that is gone may not be kept.
                 channel, self._kept, self._kept_series = taken.channel, 0, 0
@@ -137,28 +147,29 @@ class LaneLoop:
             if taken.deliveries or self._lane.due_in_s(channel) == 0:
                 yield from self._apply(channel, taken.deliveries)
             else:
-                self._watch()
+                yield from self._look_now_and_then(channel)
                 yield from self._sweep(channel)
             self._keep_now_and_then(channel)
 
-    def _due_in_s(self, channel: int) -> float | None:
-        """The time until there is work to do even if no delivery arrives."""
+    def _wait(self, channel: int) -> Take:
+        """The wait until there is work to do even if no delivery arrives."""
         if self._sweeps_again:
-            return 0.0
+            return Take(0.0)
         due_in_s = [] if (early_in_s := self._lane.due_in_s(channel)) is None else [early_in_s]
-        if self._projection is not None and self._is_all_announced:
-            due_in_s.append(self._projection.beat_s)
         if self._has_news(channel):
             due_in_s.append(max(0.0, self._kept_at_s + KEEP_EVERY_S - self._proof.now_s()))
-        if self._lane.lease is None:
-            due_in_s.append(WATCH_EVERY_S)
-        return min(due_in_s, default=None)
+        look_in_s = max(0.0, self._looked_at_s + WATCH_EVERY_S - self._proof.now_s())
+        work_in_s = min(due_in_s, default=math.inf)
+        beat_in_s = self._projection.beat_s if self._projection is not None and self._is_all_announced else math.inf
+        is_idle = work_in_s == math.inf and self.suspended_reason is None
+        return Take(min(look_in_s, beat_in_s, work_in_s), is_idle)
 
     def _apply(self, channel: int, deliveries: list[Delivery]) -> Waits:
         """Have the lane apply the deliveries, however long it has to wait for its database."""
         self._is_all_announced = False
         while True:
-            began_at_s = self._proof.now_s()
+            # A batch sees what a look would see.
+            self._looked_at_s = began_at_s = self._proof.now_s()
             decision = self._lane.apply(deliveries, channel)
             self._observer.decided(self._proof.now_s() - began_at_s)
             self._proof.note(began_at_s)
@@ -223,15 +234,22 @@ class LaneLoop:
             self._keep_now_and_then(channel)
         if suspension.needs_mark and not self._carrier.begin_again(channel):
             suspension = msgspec.structs.replace(suspension, delay_s=0.0)
-        is_another = suspension.is_blocked and suspension.reason != self.suspended_reason
-        self._observer.suspended(suspension, is_first=self.suspended_reason is None or is_another)
-        if suspension.delay_s > 0:
-            self.suspended_reason = suspension.reason
+        self._say(suspension)
         is_void = yield from self._pause(channel, suspension.delay_s)
         if is_void:
             # The wait is over. A standby gets no batch whose success would end the suspension.
             self.suspended_reason = None
         return is_void
+
+    def _say(self, suspension: Suspension) -> None:
+        """Reasons that alternate, or differ in their numbers only, are news once a minute."""
+        before = self.suspended_reason
+        is_due = suspension.reason != before and self._line.is_due(
+            _NUMBER.sub("#", suspension.reason), self._proof.now_s()
+        )
+        self._observer.suspended(suspension, is_first=before is None or is_due)
+        if suspension.delay_s > 0:
+            self.suspended_reason = suspension.reason
 
     def _pause(self, channel: int, delay_s: float) -> _IsVoid:
         """Wait; a lane that has to wait for long makes room in its outbox meanwhile."""
@@ -259,12 +277,21 @@ class LaneLoop:
             self._kept, self._kept_series = self._lane.sequence, self._lane.series_learnt
             self._kept_at_s = self._proof.now_s()
 
-    def _watch(self) -> None:
-        """A standby sees how far the lane is, so that it can tell if the database loses commits later."""
-        if self._lane.lease is None:
-            # If the database is away now, it is read the next time.
-            with suppress(StoreError):
-                self._lane.watch()
+    def _look_now_and_then(self, channel: int) -> Waits:
+        """An idle lane, or a standby, says what the next batch would meet; a delivery does not wait for that."""
+        if self._proof.now_s() < self._looked_at_s + WATCH_EVERY_S:
+            return
+        verdict = self._lane.look(channel)
+        self._looked_at_s = self._proof.now_s()
+        self._observer.has_lease(self._lane.lease, self._lane.takeovers)
+        if isinstance(verdict, Deposed):
+            yield from self._deposed(channel)
+        elif verdict is not None:
+            if verdict.is_blocked and self._lane.has_lane(channel):
+                self._keep(channel)
+            self._say(verdict)
+        elif not self._sweeps_again:
+            self.suspended_reason = None
 
     def _deposed(self, channel: int) -> Waits:
         self._observer.deposed()
@@ -274,7 +301,7 @@ class LaneLoop:
 
     def _sweep(self, channel: int) -> Waits:
         """When there is no batch: remove confirmed entries of the outbox, and let the projection keep its lease."""
-        self._sweeps_again = False
+        swept_again, self._sweeps_again = self._sweeps_again, False
         began_at_s = self._proof.now_s()
         decision = self._lane.sweep(channel)
         self._proof.note(began_at_s)
@@ -283,7 +310,8 @@ class LaneLoop:
         elif isinstance(decision, Suspension):
             self._sweeps_again = not (yield from self._suspended(channel, decision))
         else:
-            self.suspended_reason = None
+            if swept_again:
+                self.suspended_reason = None
             if decision is not None:
                 self._carrier.publish_emitted(decision.emitted)
         self._beat()

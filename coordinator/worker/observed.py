@@ -17,7 +17,9 @@ DEAD_LETTERS = Counter("coordinator_lane_dead_letters_total", "Commands dead-let
 DROPPED = Counter(
     "coordinator_lane_dead_letters_dropped_total", "Dead letters without a usable id that were one too many.", ["lane"]
 )
-SUSPENSIONS = Counter("coordinator_lane_suspensions_total", "Batches that had to wait for the database.", ["lane"])
+SUSPENSIONS = Counter(
+    "coordinator_lane_suspensions_total", "Batches that had to wait for the database; idle looks, too.", ["lane"]
+)
 PROJECTION_ERRORS = Counter("coordinator_lane_projection_errors_total", "Errors of the lane's projection.", ["lane"])
 TAKEOVERS = Counter("coordinator_lane_takeovers_total", "Times that this process took the lane over.", ["lane"])
 BATCH_SECONDS = Histogram("coordinator_lane_batch_seconds", "Time to apply and commit one batch.", ["lane"])

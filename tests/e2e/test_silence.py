@@ -6,13 +6,16 @@ import time
 import urllib.error
 import urllib.request
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from sqlalchemy import text
 
 from coordinator.dev.servers import Server, ServerSet
 from coordinator.dev.servers.process import Process
 from tests.faults.fleet import through
 from tests.faults.proxy import AtCommit, TcpProxy
+from tests.support.databases import sql_engine
 from tests.support.system import System, wait_ready, wait_until, write_all
 
 SAID_WITHIN_S = 5.0
@@ -102,6 +105,32 @@ async def test_a_frozen_connection_to_the_broker_is_said_though_nothing_is_to_do
         assert (down["part"], "RabbitMQ (connection" in down["reason"]) == ("broker", True)
         assert said_within_s < SAID_WITHIN_S
         await asyncio.to_thread(system.stop)
+
+
+def test_an_idle_lane_says_that_its_database_refuses_it(system: System) -> None:
+    system.prepare("users")
+    coordinator, readyz = system.launch_coordinator("users", {})
+    wait_ready(readyz, coordinator)
+    role = urlsplit(system.environment["USERS_DATABASE_URL"]).username
+    engine = sql_engine(system.owner("users"))
+
+    def login(right: str) -> None:
+        with engine.begin() as connection:
+            connection.execute(text(f'ALTER ROLE "{role}" {right}'))
+            connection.execute(
+                text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = :role"), {"role": role}
+            )
+
+    login("NOLOGIN")
+    try:
+        wait_until(lambda: get(readyz)[0] == 503, "it says so", coordinator, SAID_WITHIN_S)
+        assert "is not permitted to log in" in get(readyz)[1]
+        assert metric(readyz, "coordinator_lane_suspensions_total") > 0
+        assert len(lines(coordinator, "lane_suspended")) == 1
+    finally:
+        login("LOGIN")
+        engine.dispose()
+    wait_until(lambda: get(readyz)[0] == 200, "it is well again", coordinator, SAID_WITHIN_S)
 
 
 @pytest.fixture(params=LANES)

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from coordinator.lane.acknowledger import Acknowledger
 from coordinator.lane.control import Marker
-from coordinator.lane.delivery import Decision, Delivery, Reply, Settlement, Suspension
+from coordinator.lane.delivery import Decision, Delivery, Deposed, Reply, Settlement, Suspension
 from coordinator.lane.high_water import Mark
 from coordinator.lane.lane import Lane
 from coordinator.protocol.outcomes import encode_outcome, encode_outcomes
@@ -26,7 +26,7 @@ from coordinator.stores.port import Lease
 from coordinator.stores.row_checks import RowChecks
 from coordinator.transports.inbox import Inbox
 from coordinator.worker.lease_proof import LaneLeaseProof
-from coordinator.worker.loop import WATCH_EVERY_S, LaneLoop, Pause, Paused, Take, Taken
+from coordinator.worker.loop import LaneLoop, Pause, Paused, Take, Taken
 from tests.simulation.broker import Channel, Message, system_message
 from tests.simulation.emitted import SimulatedEmitted
 from tests.simulation.failover import Seen
@@ -314,9 +314,9 @@ class Process:
         try:
             self._wanted = self._running.send(self._answer())
             delay_s = self._wanted.timeout_s if isinstance(self._wanted, Take) else self._wanted.delay_s
-            # Once all is healed, a standby that only watches has nothing to do, and a lane that only keeps its cache.
-            is_over = delay_s is None or (self.world.is_calm and delay_s in (WATCH_EVERY_S, self._following.beat_s))
-            self._until = NEVER if delay_s is None or is_over else self.world.now + delay_s
+            # Once all is healed, a lane that only looks at its database or keeps its cache has nothing to do.
+            is_over = self.world.is_calm and isinstance(self._wanted, Take) and self._wanted.is_idle
+            self._until = NEVER if is_over else self.world.now + delay_s
         except StopIteration:
             self.has_ended = True
         except Crash:
@@ -363,7 +363,9 @@ class Process:
         """Whether it is suspended as the lane's active consumer, so that the broker takes its mark."""
         wanted, channel = self._wanted, self.channel
         is_open = channel is not None and channel.is_open and self.is_active
-        return is_open and isinstance(wanted, Pause) and wanted.channel == self.channel_number
+        if isinstance(wanted, Take):
+            return is_open and self.suspended_reason is not None and self.lane.has_lane(self.channel_number)
+        return is_open and wanted is not None and wanted.channel == self.channel_number
 
     @property
     def suspended_reason(self) -> str | None:
@@ -399,10 +401,14 @@ class TracedLane(Lane):
             raise Crash
         return decision
 
-    def watch(self) -> None:
-        if self._tenancy.channel_number is None:
-            super().watch()
+    def look(self, channel_number: int = 0) -> Suspension | Deposed | None:
+        is_standby = not self.has_lane(channel_number)
+        verdict = super().look(channel_number)
+        if self.process.is_dead:
+            raise Crash
+        if is_standby and verdict is None:
             self.process.seen.rise(self.process.store.database.sequence)
+        return verdict
 
     def is_current(self) -> bool:
         is_current = super().is_current()

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from coordinator.lane import high_water, knowledge
-from coordinator.lane.delivery import Settlement, Suspension
+from coordinator.lane.delivery import Deposed, Settlement, Suspension
 from coordinator.lane.high_water import MARK_BYTES_MAX, SERIES_MAX, Mark
 from coordinator.stores.lane_tables import NAMELESS, LogEntry, Series
 from coordinator.stores.port import Lease
@@ -214,10 +214,51 @@ class LossContract:
         assert isinstance(lane.lane.apply([delivery(1, OpenAccount(owner="b"))]), Suspension)
         assert not lane.lane.is_current()
 
+    def test_an_idle_lane_says_what_is_lost_and_writes_nothing(
+        self, open_store: OpenStore, accept_loss: AcceptLoss
+    ) -> None:
+        lane = LaneUnderTest(open_store())
+        lane.do(OpenAccount(owner="a"))
+        assert lane.lane.look() is None
+        lane.lane.learn(AHEAD)
+        before = lane.store.current()
+        suspended = lane.lane.look()
+        assert isinstance(suspended, Suspension)
+        assert suspended.is_blocked
+        assert "ends at sequence 1, and 12 was acknowledged" in suspended.reason
+        assert lane.store.current() == before
+        accept_loss(1)
+        accepted = lane.store.current()
+        assert lane.lane.look() is None
+        assert lane.store.current() == accepted
+        assert [outcome.sequence for outcome in lane.do(OpenAccount(owner="b"))] == [13]
+
+    def test_an_idle_lane_looks_again_on_another_connection_and_keeps_its_lease(self, open_store: OpenStore) -> None:
+        lane = LaneUnderTest(open_store())
+        lane.do(OpenAccount(owner="a"))
+        lease = lane.lane.lease
+        lane.store.close()
+        assert lane.lane.look() is None
+        lane.lane._tenancy.block()
+        assert lane.lane.look() is None
+        assert lane.lane.lease == lease == lane.store.current()
+
+    def test_an_idle_lane_learns_that_another_consumer_has_it(self, open_store: OpenStore) -> None:
+        lane = LaneUnderTest(open_store())
+        lane.do(OpenAccount(owner="a"))
+        LaneUnderTest(open_store(), "another").do(OpenAccount(owner="b"))
+        assert isinstance(lane.lane.look(), Deposed)
+        assert lane.lane.lease is None
+
+    def test_a_standby_says_what_is_lost(self, behind: LaneUnderTest) -> None:
+        suspended = behind.lane.look()
+        assert isinstance(suspended, Suspension)
+        assert "ends at sequence 2, and 12 was acknowledged" in suspended.reason
+
     def test_a_standby_knows_how_far_the_lane_was(self, open_store: OpenStore) -> None:
         LaneUnderTest(open_store()).do(OpenAccount(owner="a"), OpenAccount(owner="b"))
         standby = LaneUnderTest(open_store(), "standby")
-        standby.lane.watch()
+        assert standby.lane.look() is None
         assert standby.lane.sequence == 2
         assert isinstance(standby.lane.apply([delivery(1, OpenAccount(owner="c"))]), Settlement)
 

@@ -8,8 +8,8 @@ from structlog.testing import capture_logs
 
 from coordinator.cache.projection import CacheProjection
 from coordinator.cache.redis_breaker import PAUSE_S, PAUSE_S_MAX, RedisBreaker
-from coordinator.cache.repeated_line import REPEATED_LINE_S
 from coordinator.cache.scripts import CLAIM, CLOCK, REFRESH, Arguments, CacheUnavailable
+from coordinator.runtime.repeated_line import REPEATED_LINE_S
 from coordinator.service.rows import Row
 from shared.items.model import Item
 from tests.support.cache_world import cache_key, item

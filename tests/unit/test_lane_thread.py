@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 
 import pytest
+from structlog.testing import capture_logs
 
 from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.high_water import Mark
@@ -32,6 +33,11 @@ class ScriptedLane(Lane):
 
     decision: Suspension | Deposed = SUSPENDED
     swept: Suspension | None = None
+    seen: Suspension | None = None
+
+    def look(self, channel_number: int = 0) -> Suspension | None:
+        del channel_number
+        return self.seen
 
     def apply(self, deliveries: Sequence[Delivery], channel_number: int = 0) -> Suspension | Deposed:
         del deliveries, channel_number
@@ -142,6 +148,25 @@ def test_who_was_suspended_by_a_sweep_is_ready_after_one_that_succeeds(running: 
     running.until_suspended()
     running.lane.swept = None
     running.until_ready()
+
+
+def test_an_idle_lane_says_what_its_next_batch_would_meet_and_when_that_is_over(running: Running) -> None:
+    with capture_logs() as lines:
+        running.lane.seen = Suspension(0.01, "NotAdmitted: its password has changed")
+        until(lambda: running.lane_thread.suspended_reason == "NotAdmitted: its password has changed")
+        running.lane.seen = None
+        running.until_ready()
+    assert [line["event"] for line in lines] == ["lane_suspended"]
+
+
+def test_each_new_reason_of_a_suspension_is_logged_and_those_that_alternate_once(running: Running) -> None:
+    away, refused = SUSPENDED, Suspension(0.01, "NotAdmitted: its password has changed")
+    with capture_logs() as lines:
+        suspend(running)
+        for decision in (refused, away, refused, Suspension(0.01, "lost 5"), Suspension(0.01, "lost 6"), away):
+            running.lane.decision = decision
+            until(lambda wanted=decision.reason: running.lane_thread.suspended_reason == wanted)  # type: ignore[misc]
+    assert [line["reason"] for line in lines] == [away.reason, refused.reason, "lost 5"]
 
 
 def test_a_lane_that_has_to_wait_makes_room_in_its_outbox_meanwhile(running: Running) -> None:

@@ -36,7 +36,13 @@ class _Postgresql(Dialect):
         """Leave nothing on the server, where PgBouncer may give each transaction another session: prepare no statement,
         and set only the address's parameters. The gateway cancels a read that takes too long.
         """
-        return {**connection_of(address), "prepare_threshold": None}
+        from coordinator.stores.postgresql.reading import PromptConnection  # noqa: PLC0415  # a lane does not read so
+
+        return {
+            **connection_of(address),
+            "prepare_threshold": None,
+            "async_creator_fn": PromptConnection.connect,
+        }
 
     def engine(self, *arguments: Any, **options: Any) -> Engine:
         """What an operator's command has done, such as a cancellation, is as durable as what a lane has."""

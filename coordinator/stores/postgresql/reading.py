@@ -1,0 +1,55 @@
+"""psycopg's asynchronous connections, for reads that end in time though the server does not answer."""
+
+import asyncio
+from typing import Any, Final
+
+from psycopg import AsyncConnection, capabilities, generators, waiting
+from psycopg.abc import PQGen
+from psycopg.errors import Error
+from psycopg.pq import TransactionStatus
+
+_CANCEL_TIMEOUT_S: Final = 5.0
+_cancelling: set[asyncio.Task[None]] = set()
+
+
+class PromptConnection(AsyncConnection[Any]):
+    """A connection that is given up with its statement.
+
+    psycopg would keep the caller until the server has taken the cancellation and ended the statement, 5 s for each.
+    Here the socket is closed at once, and the server is asked to cancel meanwhile.
+    """
+
+    async def wait(
+        self,
+        gen: PQGen[Any],
+        interval: float = 0.1,
+        timeout: float | None = None,  # noqa: ASYNC109  # as psycopg has it
+    ) -> Any:
+        try:
+            return await waiting.wait_async(gen, self.pgconn.socket, interval=interval, timeout=timeout)
+        except asyncio.CancelledError:
+            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self._cancel_on_server()
+                self.pgconn.finish()
+            raise
+
+    def _cancel_on_server(self) -> None:
+        """Ask on a connection of its own, which nobody waits for. Without libpq 17 the server's own limit has to do."""
+        if not capabilities.has_cancel_safe():
+            return
+        cancel = self.pgconn.cancel_conn()
+        try:
+            cancel.start()
+        except Error:
+            return
+        asked = asyncio.create_task(_ask(generators.cancel(cancel)), name="cancelling a read")
+        _cancelling.add(asked)
+        asked.add_done_callback(_cancelling.discard)
+
+
+async def _ask(cancel: Any) -> None:
+    try:
+        await waiting.wait_conn_async(cancel, timeout=_CANCEL_TIMEOUT_S)
+    except Error:
+        # The server is away: it ends the statement by its own limit, or with the connection.
+        return
