@@ -32,7 +32,7 @@ from coordinator.stores.outcomes import from_log
 @click.argument("command_id", metavar="ID", type=output.command_id)
 @click.option("--to", "continuation", required=True, type=TEXT, metavar="TYPE", help="The continuation's type.")
 @click.option("--logged", "is_logged", is_flag=True, help="With the outcome that the log of LANE has.")
-@click.option("--result", metavar="JSON", help="As applied, with this result: for an answer that came later.")
+@click.option("--result", type=TEXT, metavar="JSON", help="As applied, with this: for an answer that came later.")
 @click.option("--rejected", type=TEXT, metavar="CODE", help="As rejected, with this code: likewise.")
 @click.option("--wait", "wait_s", type=Seconds(0), default=10.0, show_default=True)
 @json_option

@@ -70,7 +70,7 @@ USES: dict[str, Callable[[LaneAdmin], object]] = {
     "backlog": lambda admin: admin.backlog(),
     "pause": lambda admin: admin.pause("x", NOW),
     "resume": lambda admin: admin.resume(NOW),
-    "accept_loss": lambda admin: admin.accept_loss(0, NOW),
+    "accept_loss": lambda admin: admin.accept_loss(0, 1, NOW),
     "cancel": lambda admin: admin.cancel(entry(1).command_id, "x", NOW),
     "settled_before": lambda admin: admin.settled_before(YOUNG),
     "prune": lambda admin: list(admin.prune(YOUNG, 1)),

@@ -227,7 +227,7 @@ class LossContract:
         assert suspended.is_blocked
         assert "ends at sequence 1, and 12 was acknowledged" in suspended.reason
         assert lane.store.current() == before
-        accept_loss(1)
+        accept_loss(1, 12)
         accepted = lane.store.current()
         assert lane.lane.look() is None
         assert lane.store.current() == accepted

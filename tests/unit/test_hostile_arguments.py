@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import click
+import msgspec
 import pytest
 from click.testing import CliRunner
 from click.types import FuncParamType
@@ -25,7 +26,7 @@ from tests.support import hostile
 ID = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"
 USABLE = {"lane": "users", "lanes": "users", "service": "users", "command_type": "users.credit", "reason": "why"}
 USABLE |= {"arguments": '{"id":1,"amount":1}', "ordering_key": "users/1", "command_id": ID, "older_than": "3d"}
-USABLE |= {"sequence": "7"}
+USABLE |= {"sequence": "7", "up_to": "9", "continuation": "users.continue_purchase"}
 """A value that is taken, for the arguments that a command needs beside the one that is tried."""
 AS_GIVEN = {"arguments", "contains"}
 """Taken as the bytes that were given, whatever they are."""
@@ -63,10 +64,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """A database for each lane, and a port at which no broker listens."""
     directory = tmp_path_factory.mktemp("hostile")
     known = {"AMQP_URL": "amqp://guest:guest@127.0.0.1:9/"}
-    for name in ("users", "payments"):
-        known[f"{name.upper()}_DATABASE_URL"] = url = f"sqlite:///{directory}/{name}.db"
-        migrate(registry().service(name), DatabaseSettings(database_url=url))
-    return known | {"ITEMS_DATABASE_URL": known["USERS_DATABASE_URL"]}
+    for service in registry().services:
+        known[f"{service.name.upper()}_DATABASE_URL"] = url = f"sqlite:///{directory}/{service.name}.db"
+        # The lane's tables are enough, and a file may have those of every service.
+        lane = msgspec.structs.replace(service, models=(), migrations=None, metadata=None)
+        migrate(lane, DatabaseSettings(database_url=url))
+    return known
 
 
 @pytest.fixture(autouse=True)
@@ -104,21 +107,28 @@ def arguments_of(path: Words, command: click.Command, tried: click.Parameter, va
     return [*path, *options, *beside(path, str(tried.name)), "--", *positional]
 
 
+_FILTERS = ("command_type", "code", "since", "until", "contains", "origin")
+SELECTED: tuple[list[str], dict[str, list[str]]] = (
+    ["--letter=1", "--lane=users"],
+    {"command_id": [], "numbers": ["--lane=users"], "sources": ["--letter=1"]}
+    | {each: ["--all", "--lane=users"] for each in _FILTERS},
+)
+BESIDE: dict[Words, tuple[list[str], dict[str, list[str]]]] = {
+    ("outbox", "discard"): (["--entry=1"], {"numbers": [], "target": ["--all"]}),
+    ("outbox", "list"): ([], {"after": ["users"]}),
+    ("dead", "list"): ([], {"after": ["users"]}),
+    ("continue",): (["--logged"], {"result": [], "rejected": []}),
+    ("status",): (["--sample-s=0"], {"sample_s": []}),
+}
+"""What each command needs beside the argument that is tried, and beside some of them instead."""
+
+
 def beside(path: Words, tried: str) -> list[str]:
     """Options that must be there too."""
-    if path == ("outbox", "discard"):
-        return {"numbers": [], "target": ["--all"]}.get(tried, ["--entry=1"])
-    if path in {("dead", "list"), ("outbox", "list")} and tried == "after":
-        return ["users"]
-    if path == ("status",):
-        return [] if tried == "sample_s" else ["--sample-s=0"]
-    if path[0] != "dead" or path[1] == "list":
-        return []
-    if tried in {"command_type", "code", "since", "until", "contains", "origin"}:
-        return ["--all", "--lane=users"]
-    return {"command_id": [], "numbers": ["--lane=users"], "sources": ["--letter=1"]}.get(
-        tried, ["--letter=1", "--lane=users"]
-    )
+    usual, others = BESIDE.get(path, ([], {}))
+    if path[0] == "dead" and path[1] != "list":
+        usual, others = SELECTED
+    return others.get(tried, usual)
 
 
 @pytest.mark.parametrize(("path", "command", "tried"), TAKING)
