@@ -33,14 +33,13 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
     engine = dialect.engine(owner)
     try:
         with engine.connect() as connection, dialect.alone(connection, owner.database):
-            if inspect(connection).has_table(lane_tables.LEASE_TABLE):
-                lanes = connection.execute(select(_LEASE.c.lane)).scalars()
-                check_lane(lanes, service.name, is_migration=owner != lane)
-            connection.commit()
+            with engine.connect() as other:
+                # On its own: each history begins and ends its transactions, and on SQLite both are in one.
+                _check_lane(other, service.name, is_migration=owner != lane)
             upgrade(connection, ENVIRONMENT / "versions", "lane_schema_version", lane_tables.metadata)
-            take_for(connection, service.name)
             if service.migrations is not None and service.metadata is not None:
                 upgrade(connection, service.migrations, f"{service.name}_schema_version", service.metadata)
+            _take_for(connection, service.name)
             connection.commit()
             if lane.user not in (None, owner.user):
                 _allow_lane(dialect, connection, service, lane)
@@ -56,11 +55,16 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
         engine.dispose()
 
 
-def take_for(connection: Connection, lane: str) -> None:
+def _take_for(connection: Connection, lane: str) -> None:
     """Have the lease row say whose the database is, before the lane has ever run."""
     if connection.execute(select(_LEASE.c.lane).where(_LEASE.c.lane == lane)).scalar() is None:
         connection.execute(insert(_LEASE).values(unused_lease(datetime.now(UTC)) | {"lane": lane}))
-    connection.commit()
+
+
+def _check_lane(connection: Connection, lane: str, *, is_migration: bool) -> None:
+    if inspect(connection).has_table(lane_tables.LEASE_TABLE):
+        lanes = connection.execute(select(_LEASE.c.lane)).scalars()
+        check_lane(lanes, lane, is_migration=is_migration)
 
 
 def _allow_lane(dialect: Dialect, connection: Connection, service: Service, lane: Address) -> None:

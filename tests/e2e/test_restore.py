@@ -149,13 +149,19 @@ async def test_a_purchase_that_is_repeated_after_a_restore_pays_once(system: Sys
     await asyncio.to_thread(wait_until, lambda: states(system) == ["completed"], "it is bought", coordinator)
     for process in (coordinator, gateway):
         await asyncio.to_thread(stopped, process, system)
+    acknowledged = query(system, "SELECT sequence FROM lane_lease")[0][0]
     await asyncio.to_thread(backup.restore)
     ended_at = query(system, "SELECT sequence FROM lane_lease")[0][0]
-    accepted = CliRunner().invoke(cli, ["accept-loss", "users", "--at", str(ended_at)], env=system.environment)
-    assert accepted.exit_code == 0, accepted.output
-    coordinator = system.start_coordinator("users")
+    coordinator, ready_at = system.launch_coordinator("users", {})
     system.start_gateway("users")
-    await buy()
+    # It learns what was acknowledged with the first command that comes.
+    buying = asyncio.create_task(buy(), name="the purchase again")
+    said = f"ends at sequence {ended_at}, and {acknowledged} was acknowledged"
+    await asyncio.to_thread(wait_until, lambda: said in reason(ready_at), "the coordinator says what is lost")
+    arguments = ["accept-loss", "users", "--at", str(ended_at), "--up-to", str(acknowledged)]
+    accepted = CliRunner().invoke(cli, arguments, env=system.environment)
+    assert accepted.exit_code == 0, accepted.output
+    await buying
     results = {"authorize": ["--result", '{"id": 1}'], "capture": ["--result", '{"id": 1}']}
     for step in ("quote", "authorize", "reserve", "capture"):
         await asyncio.to_thread(wait_until, lambda: waiting(system)[:1] == [step], f"it waits at {step}")  # noqa: B023

@@ -241,7 +241,11 @@ class World:
     def run(self) -> list[str]:
         """The violations of the promises."""
         with in_force(self.limits if self.cache is None else [*self.limits, *SILENT]):
-            return self._run()
+            try:
+                return self._run()
+            finally:
+                if self.cache is not None:
+                    self.cache.close()
 
     def _run(self) -> list[str]:
         from tests.simulation.verdict import verdict
@@ -259,8 +263,6 @@ class World:
     def take_apart(self) -> None:
         """The end of this world: nothing in it refers to anything else in it any more."""
         processes = (*self.processes.values(), *self._dead)
-        if self.cache is not None:
-            self.cache.close()
         for actor in (
             self.broker,
             self.chaos,

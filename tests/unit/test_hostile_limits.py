@@ -159,6 +159,7 @@ TRIED_IN = {
     "coordinator.http.runner.FIELDS_MAX": HOSTILE_HTTP,
     "coordinator.http.runner.FIELD_BYTES_MAX": HOSTILE_HTTP,
     "coordinator.http.runner.LINE_BYTES_MAX": HOSTILE_HTTP,
+    "coordinator.lane.high_water.MARK_BYTES_MAX": "tests/support/loss_contract.py",
     "coordinator.lane.publisher_order.KNOWN_MAX": "tests/unit/test_publisher_order.py",
     "coordinator.lane.trying.RESULT_BYTES_MAX": "tests/unit/test_authors.py",
     "coordinator.protocol.packing.ENVELOPE_BYTES_MAX": "tests/unit/test_settings.py",

@@ -254,7 +254,7 @@ def test_changes_of_a_lane_that_never_ran(database: str) -> None:
     [
         ("pause", "payments", "--reason", "x"),
         ("resume", "payments"),
-        ("accept-loss", "payments", "--at", "0"),
+        ("accept-loss", "payments", "--at", "0", "--up-to", "1"),
         ("cancel", ID, "--lane", "payments"),
         ("log", "prune", "payments", "--older-than", "7d"),
         ("log", "prune", "payments", "--older-than", "7d", "--dry-run"),

@@ -43,6 +43,7 @@ from coordinator.stores.lane_tables import (
 from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
 from coordinator.stores.mongodb.driver_arguments import connection_of
+from coordinator.stores.mongodb.letter_queries import letters_of
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.port import Backlog, Fenced
 from coordinator.stores.times import utc
@@ -105,7 +106,7 @@ class MongoAdmin:
             # MongoDB finds no bytes within binary data.
             names["arguments"] = 1
         found: list[LetterSummary] = []
-        with self._translated(), self._database[DeadLetter.table].find(_condition(query, after), names) as cursor:
+        with self._translated(), self._database[DeadLetter.table].find(letters_of(query, after), names) as cursor:
             for document in cursor.sort("_id", 1).batch_size(_PAGE_DOCUMENTS):
                 if part is None or part in bytes(document.pop("arguments")):
                     found.append(
@@ -394,11 +395,3 @@ def _lease_of(document: Document | None) -> LeaseState | None:
     # A lease of before operators could change it has neither.
     values: Document = {"revision": 0, "paused": None, **document}
     return LeaseState(**{name: values[name] for name in LeaseState.__struct_fields__})
-
-
-def _condition(query: LetterQuery, after: int) -> Document:
-    fields = ("target", "command_id", "type", "code", "origin")
-    condition: Document = {name: value for name in fields if (value := getattr(query, name)) is not None}
-    times = {"$gte": query.since, "$lt": query.until}
-    dead_at = {sign: time for sign, time in times.items() if time is not None}
-    return condition | {"_id": {"$gt": after}} | ({"dead_at": dead_at} if dead_at else {})
