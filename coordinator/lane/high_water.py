@@ -52,6 +52,8 @@ class HighWater:
         self._lane = lane
         self.sequence = 0
         self.epoch = 0
+        self._ids_known_to = 0
+        """The sequence up to which it knows the ids, too: a look at the lease shows none."""
         self._series: dict[str, int] = {}
         self._is_partial = False
         self.series_learnt = 0
@@ -65,6 +67,7 @@ class HighWater:
     def learn(self, mark: Mark) -> None:
         """Take in the mark of another process of the lane."""
         self.rise(mark.sequence, mark.epoch)
+        self._ids_known_to = max(self._ids_known_to, mark.sequence)
         self._is_partial = self._is_partial or mark.is_partial
         for name, value in mark.series.items():
             self._count(name, value)
@@ -73,6 +76,11 @@ class HighWater:
         """This much is committed."""
         self.sequence = max(self.sequence, sequence)
         self.epoch = max(self.epoch, epoch)
+
+    def rise_with_ids(self, sequence: int, epoch: int) -> None:
+        """This much is committed, and the ids up to there were told, too."""
+        self.rise(sequence, epoch)
+        self._ids_known_to = self.sequence
 
     def given_out(self, rows: Iterable[Series]) -> None:
         """These ids are committed."""
@@ -109,7 +117,7 @@ class HighWater:
         transport since then, which tells it with the next channel. If that brings nothing, nobody knows more.
         """
         up_to = None if lease is None else lease.lost_up_to
-        if up_to is None or up_to <= self.sequence:
+        if up_to is None or up_to <= self._ids_known_to:
             return
         if self._wondered_at != up_to:
             self._wondered_at = up_to

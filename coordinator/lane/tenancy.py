@@ -89,13 +89,13 @@ class Tenancy:
         self.channel_number = channel_number
         _check_paused(lease)
         # Also above what nobody but the operator knew to be lost: the acceptance must be over for the next loss.
-        self._high_water.rise(lease.lost_up_to or lease.sequence, lease.epoch)
+        self._high_water.rise_with_ids(lease.lost_up_to or lease.sequence, lease.epoch)
         self.lease, self._doubted = lease, None
 
     def committed(self, sequence: int) -> None:
         """A transaction was committed under the lease."""
         self.lease = lease = msgspec.structs.replace(self.certain(), sequence=sequence)
-        self._high_water.rise(sequence, lease.epoch)
+        self._high_water.rise_with_ids(sequence, lease.epoch)
 
     def doubt(self) -> None:
         """A commit may have happened or not: the lease is to be renewed before anything else."""

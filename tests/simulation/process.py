@@ -393,7 +393,13 @@ class TracedLane(Lane):
             process.world.trace("%s applies %s: %s", process.name, ids, _shown(decision))
         if process.is_dead:
             raise Crash
+        self._see()
         return decision
+
+    def _see(self) -> None:
+        """It has read how far the lane is when it took it over, though it may have committed nothing since."""
+        if self.lease is not None:
+            self.process.seen.rise(self.lease.sequence)
 
     def sweep(self, channel_number: int = 0) -> Decision | None:
         decision = super().sweep(channel_number)
@@ -408,6 +414,7 @@ class TracedLane(Lane):
             raise Crash
         if is_standby and verdict is None:
             self.process.seen.rise(self.process.store.database.sequence)
+        self._see()
         return verdict
 
     def is_current(self) -> bool:
