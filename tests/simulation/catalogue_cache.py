@@ -38,15 +38,6 @@ def mutants() -> Iterator[Mutant]:
         RARE_SEEDS_MAX,
     )
     yield rewritten(
-        "wait-of-the-lane-before-forgotten",
-        "a lane that takes over does not go on waiting for the readers of a server that was failed over from",
-        Redis,
-        "_claim",
-        "0 if found is None else found.elsewhere_ms",
-        "0",
-        RARE_SEEDS_MAX,
-    )
-    yield rewritten(
         "fill-without-its-token",
         "a reader fills an entry with what it read before a change",
         Redis,

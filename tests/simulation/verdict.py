@@ -13,11 +13,10 @@ from coordinator.stores.lane_tables import LogEntry, OutboxEntry, PublisherPosit
 from tests.simulation import letters, parked
 from tests.simulation.model import Model
 from tests.simulation.services import SINKS, Note, Report
-from tests.support.checker import check
+from tests.support.checker import ClientRecord, check
 from tests.support.ledger import Account
 
 if TYPE_CHECKING:
-    from tests.simulation.client import ClientRecord
     from tests.simulation.database import Database
     from tests.simulation.world import World
 
