@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Callable, Coroutine
 
 import pytest
 from sqlalchemy import text
@@ -20,10 +21,19 @@ LIMIT_S = 1.0
 SLACK_S = 1.0
 
 
-@pytest.fixture(params=["USERS_DATABASE_URL", "PAYMENTS_DATABASE_URL"], ids=["PostgreSQL", "MySQL"])
-def url(request: pytest.FixtureRequest, databases: FreshDatabases, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture(autouse=True)
+def short_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reads, "READ_TIMEOUT_MS", round(LIMIT_S * 1000))
+
+
+@pytest.fixture(params=["USERS_DATABASE_URL", "PAYMENTS_DATABASE_URL"], ids=["PostgreSQL", "MySQL"])
+def url(request: pytest.FixtureRequest, databases: FreshDatabases) -> str:
     return databases.new(request.param)
+
+
+def on_a_gateways_loop(run: Callable[[], Coroutine[None, None, None]]) -> None:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        runner.run(run())
 
 
 async def fails_in_time(database: object) -> None:
@@ -55,15 +65,10 @@ def test_a_read_on_a_frozen_connection_ends_in_time_and_the_next_ones_succeed(ur
             finally:
                 await close_database(database)
 
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(run())
+    on_a_gateways_loop(run)
 
 
-def test_a_read_whose_backend_is_stopped_ends_in_time(
-    databases: FreshDatabases, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reads, "READ_TIMEOUT_MS", round(LIMIT_S * 1000))
-
+def test_a_read_whose_backend_is_stopped_ends_in_time(databases: FreshDatabases) -> None:
     async def run() -> None:
         database = open_database(databases.new("USERS_DATABASE_URL"), pool_max=1)
         pid = await read(database, "SELECT pg_backend_pid()")
@@ -76,14 +81,10 @@ def test_a_read_whose_backend_is_stopped_ends_in_time(
             os.kill(pid, signal.SIGCONT)
             await close_database(database)
 
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(run())
+    on_a_gateways_loop(run)
 
 
-def test_a_read_that_takes_too_long_is_cancelled_on_the_server(
-    databases: FreshDatabases, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(reads, "READ_TIMEOUT_MS", round(LIMIT_S * 1000))
+def test_a_read_that_takes_too_long_is_cancelled_on_the_server(databases: FreshDatabases) -> None:
     url = databases.new("USERS_DATABASE_URL")
     engine = sql_engine(url)
 
@@ -103,6 +104,5 @@ def test_a_read_that_takes_too_long_is_cancelled_on_the_server(
             asleep = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'"
             return int(connection.execute(text(asleep)).scalar_one())
 
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(run())
+    on_a_gateways_loop(run)
     engine.dispose()
