@@ -139,7 +139,7 @@ async def _watch(app: web.Application) -> None:
             await _look(app)
             has_failed = False
         except Exception:
-            # A defect of a check. Whoever asks /readyz gets a 500; it does not end the watch.
+            # A defect of a check. A request for /readyz gets a 500; the watch goes on.
             if not has_failed:
                 log.exception("internal_error", service=app[SERVICE_NAME])
             has_failed = True

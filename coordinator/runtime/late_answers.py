@@ -1,4 +1,4 @@
-"""Reports answers for which a process has waited too long. Whoever waits is stuck in the call, and cannot.
+"""Reports answers for which a process has waited too long. The code that waits is stuck in its call, and cannot.
 
 For a lane it may be the lane's thread, which waits for its database, its projection or a handler of the service's; the
 outbox watch, which waits for the database too; or the transport, for a confirm, or for a sign of life on a silent
