@@ -255,6 +255,18 @@ class LossContract:
         assert isinstance(suspended, Suspension)
         assert "ends at sequence 2, and 12 was acknowledged" in suspended.reason
 
+    def test_a_standby_that_saw_how_far_the_lane_was_asks_which_ids_were_given_out(
+        self, open_store: OpenStore, accept_loss: AcceptLoss
+    ) -> None:
+        """A look at the lease shows no ids."""
+        LaneUnderTest(open_store()).do(OpenAccount(owner="a"), OpenAccount(owner="b"))
+        standby = LaneUnderTest(open_store(), "standby")
+        standby.lane._high_water.rise(12, 1)
+        accept_loss(2, 12)
+        asked = standby.lane.apply([delivery(1, OpenAccount(owner="c"))])
+        assert isinstance(asked, Suspension)
+        assert asked.needs_mark
+
     def test_a_standby_knows_how_far_the_lane_was(self, open_store: OpenStore) -> None:
         LaneUnderTest(open_store()).do(OpenAccount(owner="a"), OpenAccount(owner="b"))
         standby = LaneUnderTest(open_store(), "standby")
