@@ -18,6 +18,7 @@ from coordinator.service.options import Origin
 _check_id, _check_type = ID.form.check, TYPE.form.check
 _ORIGINS: Final = get_args(Origin)
 _options_of = attrgetter(*(field.attribute for field in OPTIONS))
+_NO_OPTIONS: Final = (None,) * len(OPTIONS)
 
 
 def issuable(message: CommandMessage, *, is_new: bool = True) -> CommandMessage:
@@ -42,11 +43,13 @@ def issuable(message: CommandMessage, *, is_new: bool = True) -> CommandMessage:
     if (message.publisher is None) != (message.publisher_seq is None):
         raise InvalidCommand("publisher and publisher_seq belong together", code="invalid_header", field="publisher")
     changes: dict[str, Any] = {} if command_id == message.command_id else {ID.attribute: command_id}
-    for field, value in zip(OPTIONS, _options_of(message), strict=True):
-        if value is not None and (checked := field.form.check(value)) != value:
-            if checked is None and field.form.words is not None:
-                raise _invalid("invalid_header", field.attribute, field.form.words, value)
-            changes[field.attribute] = checked
+    options = _options_of(message)
+    if options != _NO_OPTIONS:  # Most have none, and each look would cost as much as another check.
+        for field, value in zip(OPTIONS, options, strict=True):
+            if value is not None and (checked := field.form.check(value)) != value:
+                if checked is None and field.form.words is not None:
+                    raise _invalid("invalid_header", field.attribute, field.form.words, value)
+                changes[field.attribute] = checked
     return msgspec.structs.replace(message, **changes) if changes else message
 
 

@@ -18,7 +18,7 @@ def to_json(value: Any) -> bytes:
     """Any value that msgspec encodes. Its times are UTC, as those of rows are; JSON text in it stands as it is."""
     text = msgspec.json.encode(value)
     # Times here have milliseconds, so those with a fraction end in three zeros. Anything else is looked at again.
-    if text.count(b'Z"') == text.count(b'000Z"'):
+    if not (times := text.count(b'Z"')) or times == text.count(b'000Z"'):
         return text
     return msgspec.json.encode(_spelled(msgspec.to_builtins(value, builtin_types=_NATIVE, str_keys=True)))
 
