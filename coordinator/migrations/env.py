@@ -2,12 +2,13 @@
 
 from alembic import context
 
-connection = context.config.attributes["connection"]
+attributes = context.config.attributes
 context.configure(
-    connection=connection,
-    target_metadata=context.config.attributes["metadata"],
-    version_table=context.config.attributes["version_table"],
+    connection=attributes["connection"],
+    target_metadata=attributes["metadata"],
+    version_table=attributes["version_table"],
     transaction_per_migration=True,
+    on_version_apply=lambda **_: attributes["version_written"](),
 )
 with context.begin_transaction():
     context.run_migrations()

@@ -36,9 +36,9 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
             with engine.connect() as other:
                 # On its own: each history begins and ends its transactions, and on SQLite both are in one.
                 _check_lane(other, service.name, is_migration=owner != lane)
-            upgrade(connection, ENVIRONMENT / "versions", "lane_schema_version", lane_tables.metadata)
+            upgrade(dialect, connection, ENVIRONMENT / "versions", "lane_schema_version", lane_tables.metadata)
             if service.migrations is not None and service.metadata is not None:
-                upgrade(connection, service.migrations, f"{service.name}_schema_version", service.metadata)
+                upgrade(dialect, connection, service.migrations, f"{service.name}_schema_version", service.metadata)
             _take_for(connection, service.name)
             connection.commit()
             if lane.user not in (None, owner.user):
@@ -89,9 +89,12 @@ def _check_tables(service: Service, connection: Connection) -> None:
         )
 
 
-def upgrade(connection: Connection, versions: Path, version_table: str, metadata: MetaData) -> None:
+def upgrade(dialect: Dialect, connection: Connection, versions: Path, version_table: str, metadata: MetaData) -> None:
     """Run one history up to its head."""
-    command.upgrade(alembic_config(connection, versions, version_table, metadata), "head")
+    config = alembic_config(connection, versions, version_table, metadata)
+    with dialect.resumable(connection, version_table) as version_written:
+        config.attributes["version_written"] = version_written
+        command.upgrade(config, "head")
 
 
 def alembic_config(connection: Connection, versions: Path, version_table: str, metadata: MetaData) -> Config:
@@ -102,5 +105,7 @@ def alembic_config(connection: Connection, versions: Path, version_table: str, m
         config.set_main_option(name, str(folder).replace("%", "%%"))
     # The only one that no folder of ours can have: the operating system's is a colon.
     config.set_main_option("path_separator", "newline")
-    config.attributes.update(connection=connection, version_table=version_table, metadata=metadata)
+    config.attributes.update(
+        connection=connection, version_table=version_table, metadata=metadata, version_written=lambda: None
+    )
     return config

@@ -2,8 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar
 
 from sqlalchemy import ColumnElement, Connection, func, text
@@ -59,6 +59,11 @@ class _Mysql(Dialect):
             raise ConfigurationError(f"another migration of this database has run for {_MIGRATION_TIMEOUT_S} s")
         yield
         connection.execute(text("SELECT RELEASE_LOCK(:name)"), lock)
+
+    def resumable(self, connection: Connection, history: str) -> AbstractContextManager[Callable[[], None]]:
+        from coordinator.stores.mysql.migration_progress import resumable  # noqa: PLC0415  # a lane migrates nothing
+
+        return resumable(connection, history)
 
     def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:
         password = role.plain_password or ""

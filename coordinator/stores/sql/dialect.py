@@ -1,6 +1,7 @@
 """The differences between the kinds of SQL database, apart from the stores of their lanes."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -55,6 +56,14 @@ class Dialect(ABC):
     def alone(self, connection: Connection, database: str) -> AbstractContextManager[None]:  # noqa: ARG002
         """One migration of a database at a time; others wait."""
         return nullcontext()
+
+    def resumable(self, connection: Connection, history: str) -> AbstractContextManager[Callable[[], None]]:  # noqa: ARG002
+        """Within it a history runs up to its head. If it was interrupted, it goes on where it stopped.
+
+        What it yields is to be called in each transaction that writes a new version. Where DDL is part of a
+        transaction, what was interrupted has left nothing behind.
+        """
+        return nullcontext(lambda: None)
 
     @abstractmethod
     def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:
