@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from coordinator.service.defects import defects_of
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.service import Service
@@ -80,6 +81,8 @@ class Registry:
             known = imported(self._reference("service", self._app.services, name), Service)
             if known.name != name:
                 raise ConfigurationError(f"service {name!r} is named {known.name!r} by itself")
+            if defects := defects_of(known):
+                raise ConfigurationError("\n  ".join((f"service {name} is declared wrongly:", *defects)))
             self._services[name] = known
         return known
 
@@ -121,8 +124,14 @@ def registry() -> Registry:
     """That of the application that this process runs. Raises ConfigurationError where none is named."""
     name = os.environ.get(APP_SETTING, "")
     if name not in _known:
-        _known[name] = Registry(imported(name, App) if name else _installed())
+        _known[name] = Registry(_application(name) if name else _installed())
     return _known[name]
+
+
+def _application(name: str) -> App:
+    """The application of this name; that of a service alone has that service."""
+    found = imported(name, (App, Service))
+    return found if isinstance(found, App) else App(services={found.name: name})
 
 
 def use(name: str) -> None:
@@ -130,7 +139,7 @@ def use(name: str) -> None:
     os.environ[APP_SETTING] = name
 
 
-def imported(reference: str, kind: type[Any]) -> Any:
+def imported(reference: str, kind: type[Any] | tuple[type[Any], ...]) -> Any:
     """What `module:ATTRIBUTE` names. Raises ConfigurationError, which names it."""
     module_name, _, attribute = reference.partition(":")
     if not module_name or not attribute:
@@ -144,7 +153,8 @@ def imported(reference: str, kind: type[Any]) -> Any:
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(f"{reference}: {error}") from error
     if not isinstance(found, kind):
-        raise ConfigurationError(f"{reference} is a {type(found).__name__}, and must be a {kind.__name__}")
+        wanted = " or a ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+        raise ConfigurationError(f"{reference} is a {type(found).__name__}, and must be a {wanted}")
     return found
 
 

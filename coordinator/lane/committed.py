@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from coordinator.lane.basis import Fate
 from coordinator.lane.request import Request
-from coordinator.service.rows import Ref, Row, by_key
+from coordinator.service.rows import Ref, Row
 from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, Series
 from coordinator.stores.port import Changes
 
@@ -35,7 +35,7 @@ class Committed(Struct):
         for rows in changes.deletes:
             withdrawn += [row.id for row in rows if isinstance(row, OutboxEntry)]
             if not isinstance(rows[0], LANE_MODELS):
-                self.removed += [by_key(type(row), getattr(row, row.key)) for row in rows]
+                self.removed += [row.at(getattr(row, row.key)) for row in rows]
         self.withdrawn += withdrawn
         return withdrawn
 

@@ -4,7 +4,7 @@ They change rows like other commands, in the transaction that settles them. So a
 whatever crashes, and its entry in the command log says what was done.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -21,29 +21,23 @@ By = Annotated[str, Meta(max_length=200, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
 """The operator's name, as given with the order: it is kept in the log."""
 
 
-class Marker(Command, frozen=True, kw_only=True):
+class Marker(Command, type="lane.marker"):
     """Does nothing: its outcome proves that everything before it in the queue is settled."""
 
-    type: ClassVar[str] = "lane.marker"
 
-
-class Release(Command, frozen=True, kw_only=True):
+class Release(Command, type="lane.release"):
     """Let the commands go on that wait behind a failed one with their key. Rejected: `not_parked`."""
-
-    type: ClassVar[str] = "lane.release"
 
     ordering_key: Annotated[str, Meta(min_length=1, max_length=ORDERING_KEY_CHARACTERS_MAX)]
     command_id: str
 
 
-class ReplayLetter(Command, frozen=True, kw_only=True, omit_defaults=True):
+class ReplayLetter(Command, omit_defaults=True, type="lane.replay"):
     """Have a dead letter's command sent once more, and the letter removed.
 
     `args` replaces the letter's arguments. `as_system` gives a stranger's command the rights of the system. Rejected:
     `letter_not_found`, `not_replayable`, `forbidden_command_type`, `deadline_over`.
     """
-
-    type: ClassVar[str] = "lane.replay"
 
     letter: Id
     args: msgspec.Raw | UnsetType = UNSET
@@ -52,35 +46,29 @@ class ReplayLetter(Command, frozen=True, kw_only=True, omit_defaults=True):
     by: By = ""
 
 
-class DiscardLetter(Command, frozen=True, kw_only=True, omit_defaults=True):
+class DiscardLetter(Command, omit_defaults=True, type="lane.discard"):
     """Remove a dead letter for good; the commands behind its command go on. Rejected: `letter_not_found`."""
-
-    type: ClassVar[str] = "lane.discard"
 
     letter: Id
     by: By = ""
 
 
-class WithdrawEmitted(Command, frozen=True, kw_only=True, omit_defaults=True):
+class WithdrawEmitted(Command, omit_defaults=True, type="lane.withdraw"):
     """Remove emitted commands from the outbox. They are then no longer sent, unless they already were.
 
     Rejected: `replay_of_parked`.
     """
 
-    type: ClassVar[str] = "lane.withdraw"
-
     entries: Annotated[list[Id], Meta(min_length=1, max_length=WITHDRAWN_MAX)]
     by: By = ""
 
 
-class DeadEffect(Command, frozen=True, kw_only=True):
+class DeadEffect(Command, type="lane.dead_effect"):
     """A message that an effect worker could not read. `body` is its text, or the beginning of its
     `size_bytes` bytes.
 
     With the origin `public` its id and type are a stranger's, and prove nothing.
     """
-
-    type: ClassVar[str] = "lane.dead_effect"
 
     command_id: str | None
     effect_type: str | None

@@ -45,7 +45,7 @@ class Knowledge:
         self._targets = targets
         self._order = order
         self._high_water = high_water
-        self.checks = RowChecks(service.metadata)
+        self.checks = RowChecks(service)
         self._cancelled: dict[str, Cancellation] = {}
         self._parking = Parking()
         self._series: dict[str, Series] = {}

@@ -7,7 +7,6 @@ import msgspec
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.protocol.wire import CommandMessage
-from coordinator.service.rows import by_key
 from coordinator.stores.lane_tables import PublisherPosition
 
 GAPS_MAX = 100
@@ -31,7 +30,7 @@ class PublisherProgress:
         for name in names:
             if order.knows(name):
                 work.adopt(PublisherPosition, name, order.position(name))
-        self.refs = [by_key(PublisherPosition, name) for name in names if not order.knows(name)]
+        self.refs = [PublisherPosition.at(name) for name in names if not order.knows(name)]
         """The rows that are to be read."""
 
     def is_counted(self, message: CommandMessage) -> bool:

@@ -9,7 +9,7 @@ from coordinator.lane.dead_letters import source_of_nameless
 from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.service.commands import Command
-from coordinator.service.rows import Ref, Row, by_unique
+from coordinator.service.rows import Ref, Row
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from coordinator.stores.port import Read
@@ -58,7 +58,7 @@ def _listed(given: Iterable[Ref[Row]]) -> list[Ref[Row]]:
 def letter_refs(requests: Iterable[Request], lane: str) -> list[Ref[Row]]:
     """The dead letters that requests without an id may be copies of."""
     return [
-        by_unique(DeadLetter, "source", source_of_nameless(request.message, request.defect, lane))
+        DeadLetter.at(source=source_of_nameless(request.message, request.defect, lane))
         for request in requests
         if request.message.command_id is None and request.letter is None
     ]

@@ -11,12 +11,14 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, MetaData, insert, inspect, select
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateColumn
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.one_lane import check_lane, unused_lease
+from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.dialect import Dialect
 
 ENVIRONMENT = Path(__file__).parent
@@ -37,8 +39,11 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
                 # On its own: each history begins and ends its transactions, and on SQLite both are in one.
                 _check_lane(other, service.name, is_migration=owner != lane)
             upgrade(dialect, connection, ENVIRONMENT / "versions", "lane_schema_version", lane_tables.metadata)
-            if service.migrations is not None and service.metadata is not None:
-                upgrade(dialect, connection, service.migrations, f"{service.name}_schema_version", service.metadata)
+            tables = tables_of(service)
+            if service.migrations is not None:
+                upgrade(dialect, connection, service.migrations, f"{service.name}_schema_version", tables)
+            else:
+                make_declared(connection, service.name, tables)
             _take_for(connection, service.name)
             connection.commit()
             if lane.user not in (None, owner.user):
@@ -77,15 +82,38 @@ def _allow_lane(dialect: Dialect, connection: Connection, service: Service, lane
         log.warning("rights_not_given", service=service.name, role=lane.user, error=" ".join(str(error.orig).split()))
 
 
+def make_declared(connection: Connection, service: str, tables: MetaData) -> None:
+    """Make the tables that are missing, of a service without revisions of its own.
+
+    Raises ConfigurationError for a table that is there without some of its columns: what becomes of its rows is for the
+    service's author to say.
+    """
+    inspector = inspect(connection)
+    statements = [
+        f"ALTER TABLE {table.name} ADD COLUMN {CreateColumn(column).compile(dialect=connection.dialect)};"
+        for table in tables.sorted_tables
+        if inspector.has_table(table.name)
+        for column in table.columns
+        if column.name not in {each["name"] for each in inspector.get_columns(table.name)}
+    ]
+    if statements:
+        raise ConfigurationError(
+            f"{service}: its rows have fields for which its tables have no column. Say what the rows that are there "
+            'are to have, by Alembic revisions (docs/API.md, "The tables of a service") or by hand: '
+            + " ".join(statements)
+        )
+    tables.create_all(connection)
+    connection.commit()
+
+
 def _check_tables(service: Service, connection: Connection) -> None:
-    """A lane would find no table of a model that nobody has made one for, and this is where to say how."""
+    """A lane would find no table of a model that no revision makes one for, and this is where to say how."""
     inspector = inspect(connection)
     missing = [model.table for model in service.models if not inspector.has_table(model.table)]
     if missing:
-        where = service.migrations or f"a folder that Service(name={service.name!r}) names as its `migrations`"
         raise ConfigurationError(
             f"{service.name}: no migration makes the table {', '.join(missing)}: write an Alembic revision that does, "
-            f'in {where} (docs/API.md, "The tables of a service")'
+            f'in {service.migrations} (docs/API.md, "The tables of a service")'
         )
 
 

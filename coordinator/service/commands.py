@@ -1,11 +1,12 @@
 """Commands: validated value objects, one class per command type, and the types of their arguments."""
 
 import re
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
 from msgspec import Meta, Struct
 
+from coordinator.service.declared import DeclaredMeta
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.text import VISIBLE, normalized, unseen_in
@@ -25,8 +26,38 @@ NAME_CHARACTERS_MAX = 200
 Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS_MAX, pattern=VISIBLE)]
 
 
-class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One requested change to one database. The part of `type` before the dot names its lane."""
+if TYPE_CHECKING:
+    # What a type checker needs to know of the metaclass below.
+    @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+    class _DeclaredCommand(Struct, frozen=True, kw_only=True):
+        def __init_subclass__(
+            cls,
+            *,
+            type: str = "",  # noqa: A002  # the name of the attribute
+            frozen: bool = True,
+            kw_only: bool = True,
+            forbid_unknown_fields: bool = True,
+            omit_defaults: bool = False,
+            rename: Any = None,
+            array_like: bool = False,
+        ) -> None: ...
+
+else:
+
+    class _CommandMeta(DeclaredMeta):
+        keywords = ("type",)
+
+    class _DeclaredCommand(Struct, metaclass=_CommandMeta):
+        pass
+
+
+class Command(_DeclaredCommand, forbid_unknown_fields=True):
+    """One requested change to one database. The part of `type` before the dot names its lane.
+
+    class BookSeat(Command, type="seats.book"):
+        id: Id
+        holder: Name
+    """
 
     type: ClassVar[str]
 

@@ -19,7 +19,7 @@ from coordinator.service.options import NO_OPTIONS, Options, Origin
 from coordinator.service.outcome import NO_RESULT, OutcomeError, Status
 
 
-class Continuation(Command, frozen=True, kw_only=True):
+class Continuation(Command):
     """The base of commands that outcomes become. `result` is the handler's result as JSON text, or null."""
 
     command_id: str

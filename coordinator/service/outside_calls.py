@@ -24,7 +24,7 @@ REASON_CHARACTERS_MAX: Final = 500
 """The length of a reason why a call failed: it is logged, travels with the effect, and ends in a row."""
 
 
-class Effect(Command, frozen=True, kw_only=True):
+class Effect(Command):
     """One call to be made. The part of `type` before the dot names the service whose workers make it."""
 
     @classmethod

@@ -5,23 +5,74 @@ and the repositories map it to SQL columns or to document fields of the same nam
 """
 
 from datetime import datetime
-from typing import ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, dataclass_transform
 
+import msgspec
 from msgspec import Struct
+
+from coordinator.service.declared import DeclaredMeta
 
 Scalar = int | str | bytes | datetime | None
 """The types of a row's fields. Datetimes are UTC with a resolution of one millisecond."""
 
+if TYPE_CHECKING:
+    # What a type checker needs to know of the metaclass below.
+    @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
+    class _DeclaredRow(Struct, frozen=True, kw_only=True):
+        def __init_subclass__(
+            cls,
+            *,
+            table: str = "",
+            key: str = "",
+            unique: tuple[str, ...] = (),
+            frozen: bool = True,
+            kw_only: bool = True,
+        ) -> None: ...
 
-class Row(Struct, frozen=True, kw_only=True):
-    """One row. Changing it means saving another with the same key."""
+else:
+
+    class _RowMeta(DeclaredMeta):
+        keywords = ("table", "key", "unique")
+
+    class _DeclaredRow(Struct, metaclass=_RowMeta):
+        pass
+
+
+class Row(_DeclaredRow):
+    """One row. Changing it means saving another with the same key.
+
+        class Seat(VersionedRow, table="seats", key="id", unique=("code",)):
+            id: int
+            code: str
+            holder: str | None = None
+
+    `table` names its table or collection, `key` the column by which a row is found, `unique` the other columns of which
+    no two rows have the same value.
+    """
 
     table: ClassVar[str]
     key: ClassVar[str]
     unique: ClassVar[tuple[str, ...]] = ()
 
+    @classmethod
+    def at(cls, key: int | str | None = None, /, **unique: int | str) -> "Ref[Self]":
+        """The row with this key, or the one that has this value in a unique column: `User.at(email="ada@example.org")`.
 
-class VersionedRow(Row, frozen=True, kw_only=True):
+        Raises TypeError unless exactly one of them is given.
+        """
+        if key is not None and not unique:
+            return Ref(cls, cls.key, key)
+        if key is not None or len(unique) != 1:
+            raise TypeError(f"{cls.__name__}.at takes a key, or one unique column by its name")
+        ((column, value),) = unique.items()
+        return Ref(cls, column, value)
+
+    def replace(self, **changes: Any) -> Self:
+        """This row with other values in some fields. Raises TypeError for a name that is none of its fields."""
+        return msgspec.structs.replace(self, **changes)
+
+
+class VersionedRow(Row):
     """A row that clients may change if it has a given version. The unit of work counts the version up."""
 
     version: int = 1
@@ -32,18 +83,8 @@ R_co = TypeVar("R_co", bound=Row, covariant=True)
 
 
 class Ref(Struct, Generic[R_co], frozen=True):
-    """Names the row of `model` whose `column` (its key, or a unique column) is `value`."""
+    """Names the row of `model` whose `column` (its key, or a unique column) is `value`. `Row.at` makes it."""
 
     model: type[R_co]
     column: str
     value: int | str
-
-
-def by_key(model: type[R], value: int | str) -> Ref[R]:
-    """The row with this key."""
-    return Ref(model, model.key, value)
-
-
-def by_unique(model: type[R], column: str, value: int | str) -> Ref[R]:
-    """The row that has this value in a unique column."""
-    return Ref(model, column, value)

@@ -15,7 +15,7 @@ A service declares `Saga(...)`, gives the row the fields of `SagaRow`, calls `be
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Final, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
@@ -43,7 +43,7 @@ REASON_CHARACTERS_MAX: Final = 500
 CODE_CHARACTERS_MAX: Final = 100
 
 
-class SagaRow(VersionedRow, frozen=True, kw_only=True):
+class SagaRow(VersionedRow):
     """The fields that the row of every saga has.
 
     `position` counts the steps that are done and not undone, `emitted` the commands of its steps.
@@ -61,15 +61,12 @@ class SagaRow(VersionedRow, frozen=True, kw_only=True):
 S = TypeVar("S", bound=SagaRow)
 
 
-class SagaStep(Row, frozen=True, kw_only=True):
+class SagaStep(Row, table="saga_steps", key="command_id"):
     """One command that a saga has emitted, and its outcome. `status` is an outcome's, `waiting`, or `given_up`.
 
     With the direction `resume` it is a person's verdict instead: the command is the operator's, `status` the verdict,
     and `error_message` the reason.
     """
-
-    table: ClassVar[str] = "saga_steps"
-    key: ClassVar[str] = "command_id"
 
     command_id: str
     saga: str
@@ -85,7 +82,7 @@ class SagaStep(Row, frozen=True, kw_only=True):
     ended_at: datetime | None = None
 
 
-class Resumption(Command, frozen=True, kw_only=True, omit_defaults=True):
+class Resumption(Command, omit_defaults=True):
     """The base of operators' commands that take up a saga that is in `needs_review`, or that waits in vain.
 
     `step` is the `command_id` of the step at which it stopped, the last of its timeline. `result` is that step's

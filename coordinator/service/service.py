@@ -1,21 +1,24 @@
 """A service's declaration of itself to the coordinator."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import Struct
 
-from coordinator.service.commands import Command
+from coordinator.service.commands import C, Command
 from coordinator.service.outside_calls import Effects
-from coordinator.service.rows import Ref, Row
-from coordinator.service.unit_of_work import Handler
+from coordinator.service.rows import R, Ref, Row
+from coordinator.service.unit_of_work import FailurePolicy, Handler, UnitOfWork
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
 else:
     # A module that declares tables loads SQLAlchemy, and the command line alone does not.
     MetaData = Any
+
+
+T = TypeVar("T", bound=Struct | None)
 
 
 class LeaseProof(Protocol):
@@ -65,20 +68,108 @@ class Projection(Protocol):
         """Release connections."""
 
 
-class Service(Struct, frozen=True, kw_only=True):
+class Service:
     """One service: its lane is `writes.<name>`, its settings are `<NAME>_DATABASE_URL` and so on.
 
-    `metadata` holds its tables if its database is an SQL one; `migrations` is a folder of Alembic revisions.
+        seats = Service("seats")
+
+        @seats.row
+        class Seat(VersionedRow, table="seats", key="id"):
+            id: int
+            holder: str | None = None
+
+        @seats.handles(BookSeat, target=lambda command: Seat.at(command.id))
+        def book(work: UnitOfWork, command: BookSeat) -> Seat: ...
+
+    Rows and handlers are declared with `row` and `handles`, or given here, as `models` and `handlers`.
+
+    A row's class says how its table is made. `metadata` has the tables of those that have one already (SQLAlchemy), and
+    `migrations` is a folder of Alembic revisions. `projection` opens a copy of committed rows, such as a cache.
     `effects` opens the object that makes its calls to the outside, in the processes of `coordinator effects`.
+
+    Whatever is declared wrongly is found when the service is started, all of it at once (`defects_of`).
     """
 
-    name: str
-    models: tuple[type[Row], ...]
-    handlers: tuple[Handler[Any], ...]
-    metadata: MetaData | None = None
-    migrations: Path | None = None
-    projection: Callable[[], Projection] | None = None
-    effects: Callable[[], Effects] | None = None
+    def __init__(
+        self,
+        name: str,
+        *,
+        models: Sequence[type[Row]] = (),
+        handlers: Sequence[Handler[Any]] = (),
+        metadata: MetaData | None = None,
+        migrations: Path | None = None,
+        projection: Callable[[], Projection] | None = None,
+        effects: Callable[[], Effects] | None = None,
+    ) -> None:
+        self.name = name
+        self.metadata = metadata
+        self.migrations = migrations
+        self.projection = projection
+        self.effects = effects
+        self._models = list(models)
+        self._handlers = list(handlers)
+
+    def __repr__(self) -> str:
+        return f"Service({self.name!r})"
+
+    def row(self, model: type[R]) -> type[R]:
+        """Declare a class of rows of this service's database. A decorator."""
+        self._models.append(model)
+        return model
+
+    def handles(
+        self,
+        command: type[C],
+        *,
+        reads: Callable[[C], Iterable[Ref[Row]]] | None = None,
+        target: Callable[[C], Ref[Row]] | None = None,
+        on_failure: FailurePolicy = "park",
+        is_internal: bool = False,
+        is_operators: bool = False,
+    ) -> Callable[[Callable[[UnitOfWork, C], T]], Callable[[UnitOfWork, C], T]]:
+        """Declare the function that applies a type of command. A decorator; its arguments are those of `Handler`.
+
+        Raises TypeError for `park-key` without a `target`.
+        """
+
+        def declare(handle: Callable[[UnitOfWork, C], T]) -> Callable[[UnitOfWork, C], T]:
+            self._handlers.append(
+                Handler(
+                    command,
+                    handle,
+                    reads=reads,
+                    target=target,
+                    on_failure=on_failure,
+                    is_internal=is_internal,
+                    is_operators=is_operators,
+                )
+            )
+            return handle
+
+        return declare
+
+    def replace(self, **changes: Any) -> "Service":
+        """This service with another name, other handlers and so on; the arguments are those of the constructor."""
+        own = {
+            "name": self.name,
+            "models": self.models,
+            "handlers": self.handlers,
+            "metadata": self.metadata,
+            "migrations": self.migrations,
+            "projection": self.projection,
+            "effects": self.effects,
+        }
+        return Service(**(own | changes))
+
+    @property
+    def models(self) -> tuple[type[Row], ...]:
+        """The classes of its rows."""
+        return tuple(self._models)
+
+    @property
+    def handlers(self) -> tuple[Handler[Any], ...]:
+        """How its lane applies commands, by their types."""
+        return tuple(self._handlers)
 
     @property
     def public_handlers(self) -> tuple[Handler[Any], ...]:
@@ -88,7 +179,7 @@ class Service(Struct, frozen=True, kw_only=True):
     @property
     def operator_handlers(self) -> tuple[Handler[Any], ...]:
         """The public handlers, and those of commands that only an operator may issue."""
-        return tuple(handler for handler in self.handlers if not handler.is_internal)
+        return tuple(handler for handler in self._handlers if not handler.is_internal)
 
     @property
     def commands(self) -> tuple[type[Command], ...]:

@@ -4,7 +4,7 @@ The command log and the series are the public record: gateways and operators rea
 """
 
 from datetime import datetime
-from typing import ClassVar, Final
+from typing import Final
 
 from sqlalchemy import BigInteger, Column, DateTime, Index, LargeBinary, MetaData, String, Table, Text, UniqueConstraint
 from sqlalchemy.dialects.mysql import DATETIME, LONGTEXT, MEDIUMBLOB
@@ -35,11 +35,8 @@ _Json = Text().with_variant(LONGTEXT(), "mysql", "mariadb")
 _Bytes = LargeBinary().with_variant(MEDIUMBLOB(), "mysql", "mariadb")
 
 
-class LogEntry(Row, frozen=True, kw_only=True):
+class LogEntry(Row, table="command_log", key="command_id"):
     """One settled command. `result` is JSON text; `fingerprint` tells whether a repeated id means the same command."""
-
-    table: ClassVar[str] = "command_log"
-    key: ClassVar[str] = "command_id"
 
     command_id: str
     sequence: int
@@ -53,11 +50,8 @@ class LogEntry(Row, frozen=True, kw_only=True):
     settled_at: datetime
 
 
-class Series(Row, frozen=True, kw_only=True):
+class Series(Row, table="counters", key="name"):
     """The last number given out of one gapless series; under a name in `NAMELESS`, how many rows there are."""
-
-    table: ClassVar[str] = "counters"
-    key: ClassVar[str] = "name"
 
     name: str
     value: int
@@ -67,15 +61,12 @@ NAMELESS: Final = {"public": "dead_letters.nameless", "system": "dead_letters.na
 """By origin: how many letters there are whose messages had no id. It falls when they are removed."""
 
 
-class OutboxEntry(Row, frozen=True, kw_only=True):
+class OutboxEntry(Row, table="outbox", key="id"):
     """A command that the lane emitted and the broker has not confirmed yet; `arguments` is JSON text.
 
     `lane` is its target: a lane, or a service's effects. `options` is JSON text, what else travels with it
     (`coordinator.service.options.Options`); None for nothing.
     """
-
-    table: ClassVar[str] = "outbox"
-    key: ClassVar[str] = "id"
 
     id: int
     lane: str
@@ -87,14 +78,11 @@ class OutboxEntry(Row, frozen=True, kw_only=True):
     options: str | None = None
 
 
-class PublisherPosition(Row, frozen=True, kw_only=True):
+class PublisherPosition(Row, table="publishers", key="name"):
     """How far the commands of one publisher session are settled: its last `publisher-seq`.
 
     `gaps` are the ranges of numbers below it that never came, as JSON text: `[[first, last], …]`.
     """
-
-    table: ClassVar[str] = "publishers"
-    key: ClassVar[str] = "name"
 
     name: str
     sequence: int
@@ -102,25 +90,19 @@ class PublisherPosition(Row, frozen=True, kw_only=True):
     seen_at: datetime
 
 
-class Cancellation(Row, frozen=True, kw_only=True):
+class Cancellation(Row, table="cancellations", key="command_id"):
     """A command that an operator does not want applied. Gone once the command is settled as cancelled."""
-
-    table: ClassVar[str] = "cancellations"
-    key: ClassVar[str] = "command_id"
 
     command_id: str
     reason: str
     requested_at: datetime
 
 
-class ParkedCommand(Row, frozen=True, kw_only=True):
+class ParkedCommand(Row, table="parked", key="command_id"):
     """A command that keeps its ordering key waiting, since it failed, or one that waits for it: it has no `error_code`.
 
     `position` is the order in which they came; `message` is the command as an element of a pack.
     """
-
-    table: ClassVar[str] = "parked"
-    key: ClassVar[str] = "command_id"
 
     command_id: str
     ordering_key: str
@@ -134,7 +116,7 @@ class ParkedCommand(Row, frozen=True, kw_only=True):
     parked_at: datetime
 
 
-class DeadLetter(Row, frozen=True, kw_only=True):
+class DeadLetter(Row, table="dead_letters", key="id", unique=("source",)):
     """A message that could not be applied, and why: a command of the lane, or an effect of its service.
 
     `source` tells whether another one is the same letter: `copies` counts how often that came. `target` is where it was
@@ -142,10 +124,6 @@ class DeadLetter(Row, frozen=True, kw_only=True):
     more than so many bytes (`size_bytes`); `options` is JSON text, what else came with it
     (`coordinator.service.options.Options`). `sequence` is its place in the log, if it has one.
     """
-
-    table: ClassVar[str] = "dead_letters"
-    key: ClassVar[str] = "id"
-    unique: ClassVar[tuple[str, ...]] = ("source",)
 
     id: int
     source: str

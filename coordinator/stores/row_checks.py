@@ -9,14 +9,16 @@ The check of a model is one expression, made once from its fields, and evaluated
 import types
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Final, Literal, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, SmallInteger, String
+from sqlalchemy import BigInteger, Column, Integer, LargeBinary, SmallInteger, String
 
 from coordinator.service.rows import Ref, Row
+from coordinator.service.service import Service
 from coordinator.stores import lane_tables
+from coordinator.stores.sql.declared_tables import columns_of, hints_of
 
 INTEGER_BITS: Final = 64
 """The range of an integer that every database can store."""
@@ -52,7 +54,7 @@ class RowCheck:
         self._model = model
         self.is_the_lanes = issubclass(model, lane_tables.LANE_MODELS)
         """Whether the model's rows are the lane's own, such as log entries."""
-        hints = _hints(model)
+        hints = hints_of(model)
         self._fields = [
             _field(name, hints.get(name, Any), columns.get(name), is_compared=name == model.key or name in model.unique)
             for name in model.__struct_fields__
@@ -96,14 +98,17 @@ class RowCheck:
 
 
 class RowChecks:
-    """The checks of one service's models and of the lane's own, each made when it is first needed."""
+    """The checks of one service's models and of the lane's own, each made when it is first needed.
 
-    def __init__(self, metadata: MetaData | None = None) -> None:
-        self._metadata = metadata
+    Without a service any model is taken.
+    """
+
+    def __init__(self, service: Service | None = None) -> None:
+        self._service = service
         self._known: dict[type[Row], RowCheck] = {}
 
     def of(self, model: type[Row]) -> RowCheck:
-        """Raises InvalidRow for a class that is no model, or has no table in a database with tables."""
+        """Raises InvalidRow for a class that is no model, or another service's."""
         known = self._known.get(model)
         if known is None:
             known = self._known[model] = self._made(model)
@@ -120,19 +125,12 @@ class RowChecks:
         if not (isinstance(model, type) and issubclass(model, Row) and hasattr(model, "table")):
             raise InvalidRow(f"{model!r:.100} is no model of rows")
         table = lane_tables.metadata.tables.get(model.table)
-        if table is None and self._metadata is not None:
-            table = self._metadata.tables.get(model.table)
-            if table is None:
-                raise InvalidRow(f"{model.__name__}: no table {model.table!r} in the service's metadata")
-        return RowCheck(model, {} if table is None else dict(table.columns.items()))
-
-
-def _hints(model: type[Row]) -> dict[str, Any]:
-    """The annotations of the fields; empty for a model whose annotations name what its module does not have."""
-    try:
-        return get_type_hints(model, include_extras=True)
-    except NameError:
-        return {}
+        service = self._service
+        if table is None and service is not None:
+            if model not in service.models:
+                raise InvalidRow(f"{model.__name__} is no row of service {service.name}: declare it with its `row`")
+            table = None if service.metadata is None else service.metadata.tables.get(model.table)
+        return RowCheck(model, columns_of(model) if table is None else dict(table.columns.items()))
 
 
 def _field(name: str, hint: Any, column: Column[Any] | None, *, is_compared: bool) -> _FieldCheck:

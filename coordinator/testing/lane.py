@@ -79,7 +79,7 @@ class LaneInMemory:
         Raises ValueError for one that is not of the service, InvalidRow for one that its database would not take, and
         BatchFault for one that is there already.
         """
-        checks = RowChecks()
+        checks = RowChecks(self._service)
         for row in rows:
             if type(row) not in self._service.models:
                 raise ValueError(f"{type(row).__name__} is no model of service {self._service.name}")

@@ -1,6 +1,6 @@
 """The commands of the items lane."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
@@ -11,10 +11,8 @@ Price = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 Stock = Annotated[int, Meta(ge=0, le=10**9)]
 
 
-class CreateItem(Command, frozen=True, kw_only=True):
+class CreateItem(Command, type="items.create"):
     """Add an item."""
-
-    type: ClassVar[str] = "items.create"
 
     name: Name
     price: Price
@@ -25,10 +23,8 @@ class CreateItem(Command, frozen=True, kw_only=True):
         check_normalized("name", self.name)
 
 
-class UpdateItem(Command, frozen=True, kw_only=True):
+class UpdateItem(Command, type="items.update"):
     """Change the given fields. Rejected: `item_not_found`, `version_conflict`."""
-
-    type: ClassVar[str] = "items.update"
 
     id: Id
     name: Name | UnsetType = UNSET
@@ -40,10 +36,8 @@ class UpdateItem(Command, frozen=True, kw_only=True):
         check_normalized("name", self.name)
 
 
-class QuoteItem(Command, frozen=True, kw_only=True):
+class QuoteItem(Command, type="items.quote"):
     """Return an item's price, in the lane's order. Rejected: `item_not_found`."""
-
-    type: ClassVar[str] = "items.quote"
 
     id: Id
 
@@ -57,13 +51,11 @@ class Quote(Struct, frozen=True, kw_only=True):
     version: int
 
 
-class ReserveItem(Command, frozen=True, kw_only=True):
+class ReserveItem(Command, type="items.reserve"):
     """Set a part of the stock aside, if a price is given only at that price.
 
     Rejected: `item_not_found`, `out_of_stock`, `price_changed`, `version_conflict`.
     """
-
-    type: ClassVar[str] = "items.reserve"
 
     id: Id
     quantity: Quantity
@@ -71,10 +63,8 @@ class ReserveItem(Command, frozen=True, kw_only=True):
     currency: Currency | UnsetType = UNSET
 
 
-class ReleaseItem(Command, frozen=True, kw_only=True):
+class ReleaseItem(Command, type="items.release"):
     """Give a reservation's stock back. Rejected: `item_not_found`, `reservation_not_found`, `stock_limit`."""
-
-    type: ClassVar[str] = "items.release"
 
     id: Id
     reservation_id: Id

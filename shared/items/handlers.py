@@ -3,7 +3,7 @@
 import msgspec
 from msgspec import UNSET
 
-from coordinator import Handler, Ref, Rejected, Row, UnitOfWork, by_key, normalized
+from coordinator import Handler, Ref, Rejected, Row, UnitOfWork, normalized
 from shared.items.commands import CreateItem, Quote, QuoteItem, ReleaseItem, ReserveItem, UpdateItem
 from shared.items.model import Item, Reservation
 
@@ -69,7 +69,7 @@ def _item(work: UnitOfWork, item_id: int) -> Item:
 
 
 def _named(command: UpdateItem | QuoteItem | ReserveItem | ReleaseItem) -> Ref[Row]:
-    return by_key(Item, command.id)
+    return Item.at(command.id)
 
 
 HANDLERS = (
@@ -80,6 +80,6 @@ HANDLERS = (
     Handler(
         ReleaseItem,
         release_item,
-        reads=lambda command: (_named(command), by_key(Reservation, command.reservation_id)),
+        reads=lambda command: (_named(command), Reservation.at(command.reservation_id)),
     ),
 )

@@ -1,18 +1,14 @@
 """Items and reservations: the documents of two collections."""
 
 from datetime import datetime
-from typing import ClassVar
 
 import msgspec
 
 from coordinator import INTEGER_MAX, Rejected, Row, VersionedRow
 
 
-class Item(VersionedRow, frozen=True, kw_only=True):
+class Item(VersionedRow, table="items", key="id"):
     """Something for sale. `price` is in minor units of `currency`; `stock` is the quantity that is left to reserve."""
-
-    table: ClassVar[str] = "items"
-    key: ClassVar[str] = "id"
 
     id: int
     name: str
@@ -35,11 +31,8 @@ class Item(VersionedRow, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, stock=stock)
 
 
-class Reservation(Row, frozen=True, kw_only=True):
+class Reservation(Row, table="reservations", key="id"):
     """A part of an item's stock that is set aside."""
-
-    table: ClassVar[str] = "reservations"
-    key: ClassVar[str] = "id"
 
     id: int
     item_id: int

@@ -1,6 +1,6 @@
 """The commands of the payments lane. Amounts are in minor units of the payment's currency (ISO 4217)."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -14,7 +14,7 @@ Total = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 Why = Annotated[str, Meta(min_length=1, max_length=500, pattern=r"\A[^\x00-\x1f\x7f]*\Z")]
 
 
-class OpenPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
+class OpenPayment(Command, omit_defaults=True, type="payments.open"):
     """Open a payment; it is pending. With a `payment_method` the provider is asked to hold the amount.
 
     Its continuation comes when the provider has answered, with the Payment: authorized, or already captured or refunded
@@ -23,15 +23,13 @@ class OpenPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
     and the provider's code for a payment that is declined.
     """
 
-    type: ClassVar[str] = "payments.open"
-
     user_id: Id
     amount: Amount
     currency: Currency
     payment_method: PaymentMethod | None = None
 
 
-class CapturePayment(Command, frozen=True, kw_only=True):
+class CapturePayment(Command, type="payments.capture"):
     """Take the whole amount of an authorized payment.
 
     Its continuation comes when the whole amount is taken, with the Payment. If somebody took a part at the provider,
@@ -40,12 +38,10 @@ class CapturePayment(Command, frozen=True, kw_only=True):
     `payment_needs_review`, `version_conflict`; in the continuation also `payment_failed` and `payment_voided`.
     """
 
-    type: ClassVar[str] = "payments.capture"
-
     id: Id
 
 
-class ReversePayment(Command, frozen=True, kw_only=True):
+class ReversePayment(Command, type="payments.reverse"):
     """Give the money back, whatever was done: let go of the hold, refund what was taken.
 
     If nothing is held or taken, there is nothing to do, and the command is applied. While the provider is being asked
@@ -54,25 +50,21 @@ class ReversePayment(Command, frozen=True, kw_only=True):
     continuation also `refund_failed`, and `refunded_in_part` if less was given back than was taken.
     """
 
-    type: ClassVar[str] = "payments.reverse"
-
     id: Id
 
 
-class RefundPayment(Command, frozen=True, kw_only=True, omit_defaults=True):
+class RefundPayment(Command, omit_defaults=True, type="payments.refund"):
     """Give back `amount` of the money that was taken, or all that is left of it. Its continuation has the Refund.
 
     Rejected: `payment_not_found`, `impossible_transition`, `action_under_way`, `refund_too_large`,
     `payment_needs_review`, `version_conflict`; in the continuation also `refund_failed`.
     """
 
-    type: ClassVar[str] = "payments.refund"
-
     id: Id
     amount: Amount | None = None
 
 
-class ResolvePayment(Command, frozen=True, kw_only=True, omit_defaults=True):
+class ResolvePayment(Command, omit_defaults=True, type="payments.resolve"):
     """End the review of a payment with what an operator sees at the provider. The provider itself is not called.
 
     `authorized`: the amount is held. `voided`: nothing is held, or ever was. `declined`: the payer's bank did not pay.
@@ -82,8 +74,6 @@ class ResolvePayment(Command, frozen=True, kw_only=True, omit_defaults=True):
     Rejected: `payment_not_found`, `not_in_review`, `action_under_way`, `provider_id_needed`, `other_payment`,
     `amount_mismatch`, `impossible_transition`, `version_conflict`.
     """
-
-    type: ClassVar[str] = "payments.resolve"
 
     id: Id
     status: Literal["authorized", "voided", "declined", "captured"]

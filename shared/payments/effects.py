@@ -1,6 +1,6 @@
 """The calls to the provider, and the commands that their answers become."""
 
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from coordinator import Call, Command, Effect, EffectHandler, GivenUp, Id
 from shared.payments.model import Action, Payment, Refund
@@ -14,10 +14,8 @@ PROVIDER_UNAVAILABLE: Final = "provider_unavailable"
 _CANCELED: Final = "canceled"
 
 
-class AuthorizeAtProvider(Effect, frozen=True, kw_only=True):
+class AuthorizeAtProvider(Effect, type="payments.effects.authorize"):
     """Hold an amount."""
-
-    type: ClassVar[str] = "payments.effects.authorize"
 
     id: Id
     amount: int
@@ -25,10 +23,8 @@ class AuthorizeAtProvider(Effect, frozen=True, kw_only=True):
     payment_method: str
 
 
-class CaptureAtProvider(Effect, frozen=True, kw_only=True):
+class CaptureAtProvider(Effect, type="payments.effects.capture"):
     """Take the held amount."""
-
-    type: ClassVar[str] = "payments.effects.capture"
 
     id: Id
     provider_id: str
@@ -36,19 +32,15 @@ class CaptureAtProvider(Effect, frozen=True, kw_only=True):
     currency: str
 
 
-class VoidAtProvider(Effect, frozen=True, kw_only=True):
+class VoidAtProvider(Effect, type="payments.effects.void"):
     """Let go of the hold."""
-
-    type: ClassVar[str] = "payments.effects.void"
 
     id: Id
     provider_id: str
 
 
-class RefundAtProvider(Effect, frozen=True, kw_only=True):
+class RefundAtProvider(Effect, type="payments.effects.refund"):
     """Give back the money that was taken, or a part of it."""
-
-    type: ClassVar[str] = "payments.effects.refund"
 
     id: Id
     refund_id: Id

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from coordinator import Handler, Ref, Rejected, Row, UnitOfWork, by_key, by_unique
+from coordinator import Handler, Ref, Rejected, Row, UnitOfWork
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ResolvePayment, ReversePayment
 from shared.payments.currencies import minor_unit_digits
 from shared.payments.from_provider import authorize_result, capture_result, provider_event, refund_result, void_result
@@ -86,26 +86,26 @@ _Named = (
 
 
 def _target(command: _Named) -> Ref[Row]:
-    return by_key(Payment, command.id)
+    return Payment.at(command.id)
 
 
 def _reads(command: _Named) -> Iterable[Ref[Row]]:
-    return by_key(Payment, command.id), by_key(Waiters, command.id)
+    return Payment.at(command.id), Waiters.at(command.id)
 
 
 def _refund_reads(command: RefundResult) -> Iterable[Ref[Row]]:
     yield from _reads(command)
-    yield by_key(Refund, command.refund_id)
+    yield Refund.at(command.refund_id)
     if command.provider_id is not None:
-        yield by_unique(Refund, "provider_id", command.provider_id)
+        yield Refund.at(provider_id=command.provider_id)
 
 
 def _event_reads(command: TakeProviderEvent) -> Iterable[Ref[Row]]:
     yield from _reads(command)
     if command.refund_id is not None:
-        yield by_unique(Refund, "provider_id", command.refund_id)
+        yield Refund.at(provider_id=command.refund_id)
     if command.refund_number is not None:
-        yield by_key(Refund, command.refund_number)
+        yield Refund.at(command.refund_number)
 
 
 HANDLERS = (

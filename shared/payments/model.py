@@ -2,7 +2,7 @@
 
 import itertools
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import Literal
 
 from msgspec import Struct
 from sqlalchemy import BigInteger, Column, DateTime, Index, MetaData, String, Table, UniqueConstraint
@@ -74,7 +74,7 @@ Table(
 )
 
 
-class Payment(VersionedRow, frozen=True, kw_only=True):
+class Payment(VersionedRow, table="payments", key="id"):
     """A payment. At most `amount` is captured, and at most the captured amount is refunded.
 
     `pending_action` is the action that the provider is being asked for; `wanted` is the action to take after its
@@ -82,9 +82,6 @@ class Payment(VersionedRow, frozen=True, kw_only=True):
     `reason_code` and `reason` say why it is declined, failed or needs a review, or `resolved` and how a review ended.
     `amounts_as_of` is when an operator gave the captured and refunded amounts: they include all older events.
     """
-
-    table: ClassVar[str] = "payments"
-    key: ClassVar[str] = "id"
 
     id: int
     user_id: int
@@ -105,16 +102,12 @@ class Payment(VersionedRow, frozen=True, kw_only=True):
     updated_at: datetime
 
 
-class Refund(Row, frozen=True, kw_only=True):
+class Refund(Row, table="refunds", key="id", unique=("provider_id",)):
     """A part of a payment that is given back, or all of it. `needs_review`: it is not known whether it was.
 
     `refunded_without` is the sum that is known to be given back of the payment without this refund; None: an earlier
     release asked for it.
     """
-
-    table: ClassVar[str] = "refunds"
-    key: ClassVar[str] = "id"
-    unique: ClassVar[tuple[str, ...]] = ("provider_id",)
 
     id: int
     payment_id: int
@@ -127,11 +120,8 @@ class Refund(Row, frozen=True, kw_only=True):
     created_at: datetime
 
 
-class Waiters(Row, frozen=True, kw_only=True):
+class Waiters(Row, table="payment_waiters", key="payment_id"):
     """The commands whose continuations wait for a payment, encoded: for the pending action, for the wanted reversal."""
-
-    table: ClassVar[str] = "payment_waiters"
-    key: ClassVar[str] = "payment_id"
 
     payment_id: int
     action: str | None = None

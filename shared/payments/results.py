@@ -3,7 +3,7 @@
 They are the system's own; gateways do not take them from clients.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
@@ -16,13 +16,11 @@ _Seconds = Annotated[int, Meta(ge=0, le=253_402_300_799)]
 Kind = Literal["authorized", "captured", "voided", "declined", "refunded", "refund_failed"]
 
 
-class AuthorizeResult(Command, frozen=True, kw_only=True, omit_defaults=True):
+class AuthorizeResult(Command, omit_defaults=True, type="payments.authorize_result"):
     """The result of the call that asks to hold an amount.
 
     Rejected: `payment_not_found`, `other_payment`, `impossible_transition`.
     """
-
-    type: ClassVar[str] = "payments.authorize_result"
 
     id: Id
     verdict: Literal["authorized", "declined", "authorize_failed", "answer_lost"]
@@ -31,13 +29,11 @@ class AuthorizeResult(Command, frozen=True, kw_only=True, omit_defaults=True):
     message: str | None = None
 
 
-class CaptureResult(Command, frozen=True, kw_only=True, omit_defaults=True):
+class CaptureResult(Command, omit_defaults=True, type="payments.capture_result"):
     """The result of the call that takes a held amount. `amount` is the amount that was taken.
 
     Rejected: `payment_not_found`, `impossible_transition`.
     """
-
-    type: ClassVar[str] = "payments.capture_result"
 
     id: Id
     verdict: Literal["captured", "voided", "capture_failed", "answer_lost"]
@@ -46,13 +42,11 @@ class CaptureResult(Command, frozen=True, kw_only=True, omit_defaults=True):
     message: str | None = None
 
 
-class VoidResult(Command, frozen=True, kw_only=True, omit_defaults=True):
+class VoidResult(Command, omit_defaults=True, type="payments.void_result"):
     """The result of the call that lets go of a hold. `captured`: `amount` of it was taken before.
 
     Rejected: `payment_not_found`, `impossible_transition`.
     """
-
-    type: ClassVar[str] = "payments.void_result"
 
     id: Id
     verdict: Literal["voided", "captured", "void_failed", "answer_lost"]
@@ -61,13 +55,11 @@ class VoidResult(Command, frozen=True, kw_only=True, omit_defaults=True):
     message: str | None = None
 
 
-class RefundResult(Command, frozen=True, kw_only=True, omit_defaults=True):
+class RefundResult(Command, omit_defaults=True, type="payments.refund_result"):
     """The result of the call that gives back. `provider_id` is the refund's; `total` is the sum that went back so far.
 
     Rejected: `payment_not_found`, `refund_not_found`, `impossible_transition`.
     """
-
-    type: ClassVar[str] = "payments.refund_result"
 
     id: Id
     refund_id: Id
@@ -78,7 +70,7 @@ class RefundResult(Command, frozen=True, kw_only=True, omit_defaults=True):
     message: str | None = None
 
 
-class TakeProviderEvent(Command, frozen=True, kw_only=True, omit_defaults=True):
+class TakeProviderEvent(Command, omit_defaults=True, type="payments.provider_event"):
     """An event of the provider's. Amounts are in minor units; the captured and refunded amounts are totals so far.
 
     `is_signed`: the object of the event has the mark that only this deployment makes. Without it, as for payments that
@@ -90,8 +82,6 @@ class TakeProviderEvent(Command, frozen=True, kw_only=True, omit_defaults=True):
     there; `not_ours`, if nothing shows that the event is about our payment; `currency_mismatch` and `amount_mismatch`;
     `impossible_transition`.
     """
-
-    type: ClassVar[str] = "payments.provider_event"
 
     event_id: str
     kind: Kind

@@ -1,6 +1,6 @@
 """The commands of the users lane."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -9,10 +9,8 @@ from coordinator import AMOUNT_MAX, Amount, Command, Id, Name, check_normalized
 from shared.users.emails import Email, check_email
 
 
-class CreateUser(Command, frozen=True, kw_only=True):
+class CreateUser(Command, type="users.create"):
     """Add a user with no credit. Rejected: `email_taken`."""
-
-    type: ClassVar[str] = "users.create"
 
     name: Name
     email: Email
@@ -22,10 +20,8 @@ class CreateUser(Command, frozen=True, kw_only=True):
         check_email("email", self.email)
 
 
-class UpdateUser(Command, frozen=True, kw_only=True):
+class UpdateUser(Command, type="users.update"):
     """Change the given fields. Rejected: `user_not_found`, `email_taken`, `version_conflict`."""
-
-    type: ClassVar[str] = "users.update"
 
     id: Id
     name: Name | UnsetType = UNSET
@@ -36,30 +32,24 @@ class UpdateUser(Command, frozen=True, kw_only=True):
         check_email("email", self.email)
 
 
-class DeleteUser(Command, frozen=True, kw_only=True):
+class DeleteUser(Command, type="users.delete"):
     """Remove a user; its id is not given out again. Rejected: `user_not_found`, `version_conflict`."""
-
-    type: ClassVar[str] = "users.delete"
 
     id: Id
 
 
-class CreditUser(Command, frozen=True, kw_only=True):
+class CreditUser(Command, type="users.credit"):
     """Add to a user's credit, or take from it.
 
     Rejected: `user_not_found`, `insufficient_credit`, `credit_limit`, `version_conflict`.
     """
 
-    type: ClassVar[str] = "users.credit"
-
     id: Id
     amount: Annotated[int, Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
 
 
-class TransferCredit(Command, frozen=True, kw_only=True):
+class TransferCredit(Command, type="users.transfer"):
     """Move credit between two users. Rejected: `user_not_found`, `insufficient_credit`, `same_user`, `credit_limit`."""
-
-    type: ClassVar[str] = "users.transfer"
 
     from_: Id = msgspec.field(name="from")
     to: Id

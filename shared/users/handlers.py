@@ -3,7 +3,7 @@
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from coordinator import Handler, Ref, Rejected, Row, UnitOfWork, by_key, by_unique, normalized
+from coordinator import Handler, Ref, Rejected, Row, UnitOfWork, normalized
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, Transfer, TransferCredit, UpdateUser
 from shared.users.emails import kept_email
 from shared.users.model import User
@@ -69,15 +69,15 @@ def _spellings(email: str | UnsetType) -> tuple[str, ...]:
 
 
 def _emails(command: CreateUser | UpdateUser) -> tuple[Ref[Row], ...]:
-    return tuple(by_unique(User, "email", email) for email in _spellings(command.email))
+    return tuple(User.at(email=email) for email in _spellings(command.email))
 
 
 def _update_reads(command: UpdateUser) -> tuple[Ref[Row], ...]:
-    return (by_key(User, command.id), *_emails(command))
+    return (User.at(command.id), *_emails(command))
 
 
 def _named(command: UpdateUser | DeleteUser | CreditUser) -> Ref[Row]:
-    return by_key(User, command.id)
+    return User.at(command.id)
 
 
 HANDLERS = (
@@ -88,6 +88,6 @@ HANDLERS = (
     Handler(
         TransferCredit,
         transfer_credit,
-        reads=lambda command: (by_key(User, command.from_), by_key(User, command.to)),
+        reads=lambda command: (User.at(command.from_), User.at(command.to)),
     ),
 )

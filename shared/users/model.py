@@ -1,7 +1,6 @@
 """The users table and its rows."""
 
 from datetime import datetime
-from typing import ClassVar
 
 import msgspec
 from sqlalchemy import (
@@ -34,12 +33,8 @@ users = Table(
 )
 
 
-class User(VersionedRow, frozen=True, kw_only=True):
+class User(VersionedRow, table="users", key="id", unique=("email",)):
     """A user. `credit` is in minor units (cents); `email` is as shared/users/emails.py keeps it, and unique."""
-
-    table: ClassVar[str] = "users"
-    key: ClassVar[str] = "id"
-    unique: ClassVar[tuple[str, ...]] = ("email",)
 
     id: int
     name: str

@@ -4,14 +4,14 @@ The alternatives write to tables of the same definition, in databases of their o
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from msgspec import Struct, structs
 from sqlalchemy import BigInteger, CheckConstraint, Column, MetaData, String, Table
 
 from coordinator.service.commands import Amount, Command, Id, Quantity
 from coordinator.service.errors import Rejected
-from coordinator.service.rows import Ref, Row, VersionedRow, by_key, by_unique
+from coordinator.service.rows import Ref, Row, VersionedRow
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 
@@ -61,27 +61,17 @@ Table(
 )
 
 
-class Account(VersionedRow, frozen=True, kw_only=True):
-    table: ClassVar[str] = "accounts"
-    key: ClassVar[str] = "id"
-
+class Account(VersionedRow, table="accounts", key="id"):
     id: int
     balance: int
 
 
-class Order(Row, frozen=True, kw_only=True):
-    table: ClassVar[str] = "orders"
-    key: ClassVar[str] = "number"
-    unique: ClassVar[tuple[str, ...]] = ("reference",)
-
+class Order(Row, table="orders", key="number", unique=("reference",)):
     number: int
     reference: str
 
 
-class Stock(Row, frozen=True, kw_only=True):
-    table: ClassVar[str] = "stock"
-    key: ClassVar[str] = "id"
-
+class Stock(Row, table="stock", key="id"):
     id: int
     left_over: int
 
@@ -139,23 +129,19 @@ class _Commands(Struct):
 def _commands(lane: str) -> _Commands:
     """A command's type names its lane, so each lane has classes of its own."""
 
-    class Credit(Command, frozen=True, kw_only=True):
-        type: ClassVar[str] = f"{lane}.credit"
+    class Credit(Command, type=f"{lane}.credit"):
         id: Id
         amount: Amount
 
-    class Transfer(Command, frozen=True, kw_only=True):
-        type: ClassVar[str] = f"{lane}.transfer"
+    class Transfer(Command, type=f"{lane}.transfer"):
         payer: Id
         payee: Id
         amount: Amount
 
-    class Create(Command, frozen=True, kw_only=True):
-        type: ClassVar[str] = f"{lane}.create"
+    class Create(Command, type=f"{lane}.create"):
         reference: str
 
-    class Reserve(Command, frozen=True, kw_only=True):
-        type: ClassVar[str] = f"{lane}.reserve"
+    class Reserve(Command, type=f"{lane}.reserve"):
         item: Id
         quantity: Quantity
 
@@ -173,20 +159,18 @@ def service_named(lane: str) -> Service:
         name=lane,
         models=(Account, Order, Stock),
         handlers=(
-            Handler(commands.credit, credit, reads=reading(lambda command: by_key(Account, command.id))),
+            Handler(commands.credit, credit, reads=reading(lambda command: Account.at(command.id))),
             Handler(
                 commands.transfer,
                 transfer,
-                reads=reading(
-                    lambda command: by_key(Account, command.payer), lambda command: by_key(Account, command.payee)
-                ),
+                reads=reading(lambda command: Account.at(command.payer), lambda command: Account.at(command.payee)),
             ),
             Handler(
                 commands.create,
                 create,
-                reads=reading(lambda command: by_unique(Order, "reference", command.reference)),
+                reads=reading(lambda command: Order.at(reference=command.reference)),
             ),
-            Handler(commands.reserve, reserve, reads=reading(lambda command: by_key(Stock, command.item))),
+            Handler(commands.reserve, reserve, reads=reading(lambda command: Stock.at(command.item))),
         ),
         metadata=metadata,
     )

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-import msgspec
 import pytest
 from alembic import command
 from pymongo import MongoClient
@@ -132,7 +131,7 @@ def _migrate(service: Service, url: str) -> None:
 def _with_lane(service: Service, url: str) -> str:
     """A database in which only the service's own revisions are still to be done."""
     if service is not LANE and not url.startswith("mongodb"):
-        _migrate(msgspec.structs.replace(LANE, name=service.name), url)
+        _migrate(LANE.replace(name=service.name), url)
     return url
 
 

@@ -50,11 +50,8 @@ elsewhere = MetaData()
 Table("elsewhere", elsewhere, Column("id", BigInteger, primary_key=True))
 
 
-class Elsewhere(Row, frozen=True, kw_only=True):
+class Elsewhere(Row, table="elsewhere", key="id"):
     """A row of another service, whose table is not there."""
-
-    table: ClassVar[str] = "elsewhere"
-    key: ClassVar[str] = "id"
 
     id: int
 

@@ -1,14 +1,12 @@
 """Two services whose commands cross: the test ledger, with more commands, and a journal that answers it."""
 
-from typing import ClassVar
-
 from msgspec import structs
 
 from coordinator.service.commands import Command, Id
 from coordinator.service.continuation import Continuation, Deferred
 from coordinator.service.errors import Rejected
 from coordinator.service.outside_calls import effects_key
-from coordinator.service.rows import Row, by_key
+from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 from tests.support.ledger import LEDGER, Account, Deposit, Fragile, Rename, Resume, Tamper, tamper
@@ -19,20 +17,14 @@ NOTE_CHARACTERS_MAX = 50
 MENDED = "mended"
 
 
-class Note(Row, frozen=True, kw_only=True):
-    table: ClassVar[str] = "notes"
-    key: ClassVar[str] = "id"
-
+class Note(Row, table="notes", key="id"):
     id: int
     account: int
     amount: int
 
 
-class Report(Row, frozen=True, kw_only=True):
+class Report(Row, table="reports", key="id"):
     """What was reported to somebody of another command."""
-
-    table: ClassVar[str] = "reports"
-    key: ClassVar[str] = "id"
 
     id: int
     about: str
@@ -40,67 +32,55 @@ class Report(Row, frozen=True, kw_only=True):
     code: str | None
 
 
-class Noted(Continuation, frozen=True, kw_only=True):
+class Noted(Continuation, type="ledger.noted"):
     """What became of a note that the ledger had written; the system's own."""
 
-    type: ClassVar[str] = "ledger.noted"
 
-
-class Heard(Continuation, frozen=True, kw_only=True):
+class Heard(Continuation, type="ledger.heard"):
     """What became of whatever: anybody may name it."""
 
-    type: ClassVar[str] = "ledger.heard"
 
-
-class Audited(Continuation, frozen=True, kw_only=True):
+class Audited(Continuation, type="journal.audited"):
     """What became of what the journal had the ledger do; the system's own."""
 
-    type: ClassVar[str] = "journal.audited"
 
-
-class Grant(Command, frozen=True, kw_only=True):
+class Grant(Command, type="ledger.grant"):
     """A deposit that only the system makes."""
 
-    type: ClassVar[str] = "ledger.grant"
     id: Id
     amount: int
 
 
-class Keep(Command, frozen=True, kw_only=True):
+class Keep(Command, type="ledger.keep"):
     """Has something kept in the archive, whose queue may be missing."""
 
-    type: ClassVar[str] = "ledger.keep"
     number: int
 
 
-class Archive(Command, frozen=True, kw_only=True):
+class Archive(Command, type="archive.keep"):
     """Nobody here applies it."""
 
-    type: ClassVar[str] = "archive.keep"
     number: int
 
 
-class WriteNote(Command, frozen=True, kw_only=True):
+class WriteNote(Command, type="journal.note"):
     """Keeps a note; with `back` it also emits a deposit into the other lane."""
 
-    type: ClassVar[str] = "journal.note"
     account: int
     amount: int
     back: bool = False
 
 
-class Relay(Command, frozen=True, kw_only=True):
+class Relay(Command, type="ledger.relay"):
     """Takes an amount off an account and emits it, twice, into the journal; refuses only after it has emitted."""
 
-    type: ClassVar[str] = "ledger.relay"
     id: Id
     amount: int
 
 
-class Strict(Command, frozen=True, kw_only=True):
+class Strict(Command, type="ledger.strict"):
     """Crashes when told to, and stops the lane with it."""
 
-    type: ClassVar[str] = "ledger.strict"
     id: Id
     crash: bool
 
@@ -198,20 +178,20 @@ LEDGER_LANE = Service(
         Handler(
             Fragile,
             fragile,
-            target=lambda command: by_key(Account, command.id),
+            target=lambda command: Account.at(command.id),
             on_failure="park-key",
         ),
-        Handler(Tamper, tamper, target=lambda command: by_key(Account, command.id)),
-        Handler(Resume, resume, reads=lambda command: (by_key(Account, command.id),)),
-        Handler(Rename, rename, reads=lambda command: (by_key(Account, command.id),)),
+        Handler(Tamper, tamper, target=lambda command: Account.at(command.id)),
+        Handler(Resume, resume, reads=lambda command: (Account.at(command.id),)),
+        Handler(Rename, rename, reads=lambda command: (Account.at(command.id),)),
         Handler(
             Relay,
             relay,
-            reads=lambda command: (by_key(Account, command.id),),
-            target=lambda command: by_key(Account, command.id),
+            reads=lambda command: (Account.at(command.id),),
+            target=lambda command: Account.at(command.id),
         ),
-        Handler(Strict, strict, reads=lambda command: (by_key(Account, command.id),), on_failure="block"),
-        Handler(Grant, grant, target=lambda command: by_key(Account, command.id), is_internal=True),
+        Handler(Strict, strict, reads=lambda command: (Account.at(command.id),), on_failure="block"),
+        Handler(Grant, grant, target=lambda command: Account.at(command.id), is_internal=True),
         Handler(Keep, keep),
         Handler(Noted, report, is_internal=True),
         Handler(Heard, report),

@@ -18,7 +18,7 @@ from coordinator.cache.projection import CacheProjection
 from coordinator.cache.reader import RowCache
 from coordinator.cache.scripts import Arguments, CacheUnavailable
 from coordinator.service.errors import NotFound
-from coordinator.service.rows import Ref, Row, by_key
+from coordinator.service.rows import Ref, Row
 from shared.items.model import Item
 from shared.items.service import ItemService
 from tests.support.cache_server import LEASE_S, Server
@@ -293,7 +293,7 @@ class World:
 
     def rows(self, ids: Any) -> tuple[list[Row], list[Ref[Row]]]:
         saved = [item(key, self.versions[key]) for key in ids if self.versions[key] != REMOVED]
-        return cast(list[Row], saved), [by_key(cast(Any, Item), key) for key in ids if self.versions[key] == REMOVED]
+        return cast(list[Row], saved), [Item.at(key) for key in ids if self.versions[key] == REMOVED]
 
     def acknowledge(self, batch: Batch, *, is_announced: bool = True) -> None:
         if is_announced and batch in self.unannounced:

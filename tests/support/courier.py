@@ -1,39 +1,33 @@
 """A service with effects, for the tests: parcels that a courier takes away."""
 
 import asyncio
-from typing import ClassVar
 
 import msgspec
 
 from coordinator.service.commands import Command, Id
 from coordinator.service.errors import Rejected
 from coordinator.service.outside_calls import Call, Effect, EffectHandler, EffectRetry, GivenUp
-from coordinator.service.rows import VersionedRow, by_key
+from coordinator.service.rows import VersionedRow
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 
 
-class Parcel(VersionedRow, frozen=True, kw_only=True):
-    table: ClassVar[str] = "parcels"
-    key: ClassVar[str] = "id"
-
+class Parcel(VersionedRow, table="parcels", key="id"):
     id: int
     state: str = "waiting"
     results: int = 0
 
 
-class SendParcel(Command, frozen=True, kw_only=True):
-    type: ClassVar[str] = "courier.send"
+class SendParcel(Command, type="courier.send"):
+    pass
 
 
-class ParcelResult(Command, frozen=True, kw_only=True):
-    type: ClassVar[str] = "courier.result"
+class ParcelResult(Command, type="courier.result"):
     id: Id
     state: str
 
 
-class TakeAway(Effect, frozen=True, kw_only=True):
-    type: ClassVar[str] = "courier.take_away"
+class TakeAway(Effect, type="courier.take_away"):
     id: Id
 
 
@@ -106,7 +100,7 @@ def service_of(courier: Courier) -> Service:
         models=(Parcel,),
         handlers=(
             Handler(SendParcel, send_parcel),
-            Handler(ParcelResult, parcel_result, reads=lambda command: (by_key(Parcel, command.id),)),
+            Handler(ParcelResult, parcel_result, reads=lambda command: (Parcel.at(command.id),)),
         ),
         effects=lambda: courier,
     )

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from coordinator.lane.control import DeadEffect
 from coordinator.protocol.wire import CommandMessage, Defect
@@ -21,10 +21,9 @@ DELAY_S = 1.0
 """The shortest pause that a transport has to keep."""
 
 
-class CallResult(Command, frozen=True, kw_only=True):
+class CallResult(Command, type="contract.result"):
     """What came of an effect."""
 
-    type: ClassVar[str] = "contract.result"
     number: int
 
 

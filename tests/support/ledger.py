@@ -1,7 +1,7 @@
 """A fourth service, for the tests: accounts with a unique owner. It shows what a service needs to be one."""
 
 from datetime import datetime
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from msgspec import Meta, structs
 from sqlalchemy import BigInteger, CheckConstraint, Column, DateTime, LargeBinary, MetaData, String, Table
@@ -10,7 +10,7 @@ from sqlalchemy.dialects.mysql import DATETIME
 from coordinator.service.commands import Command, Id
 from coordinator.service.continuation import Continuation, Deferred
 from coordinator.service.errors import Rejected
-from coordinator.service.rows import VersionedRow, by_key, by_unique
+from coordinator.service.rows import VersionedRow
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 
@@ -35,11 +35,7 @@ Table(
 )
 
 
-class Account(VersionedRow, frozen=True, kw_only=True):
-    table: ClassVar[str] = "accounts"
-    key: ClassVar[str] = "id"
-    unique: ClassVar[tuple[str, ...]] = ("owner", "reference")
-
+class Account(VersionedRow, table="accounts", key="id", unique=("owner", "reference")):
     id: int
     owner: str
     reference: str | None = None
@@ -49,83 +45,71 @@ class Account(VersionedRow, frozen=True, kw_only=True):
     created_at: datetime
 
 
-class OpenAccount(Command, frozen=True, kw_only=True):
-    type: ClassVar[str] = "ledger.open"
+class OpenAccount(Command, type="ledger.open"):
     owner: str
 
 
-class Deposit(Command, frozen=True, kw_only=True):
-    type: ClassVar[str] = "ledger.deposit"
+class Deposit(Command, type="ledger.deposit"):
     id: Id
     amount: Annotated[int, Meta(ge=-(10**6), le=10**6)]
 
 
-class Tamper(Command, frozen=True, kw_only=True):
+class Tamper(Command, type="ledger.tamper"):
     """Changes the account and then goes wrong, in one of several ways."""
 
-    type: ClassVar[str] = "ledger.tamper"
     id: Id
     how: str
 
 
-class Rename(Command, frozen=True, kw_only=True):
-    type: ClassVar[str] = "ledger.rename"
+class Rename(Command, type="ledger.rename"):
     id: Id
     owner: str
 
 
-class Close(Command, frozen=True, kw_only=True):
-    type: ClassVar[str] = "ledger.close"
+class Close(Command, type="ledger.close"):
     id: Id
 
 
-class Forward(Command, frozen=True, kw_only=True):
+class Forward(Command, type="ledger.forward"):
     """Emits a deposit into the same lane."""
 
-    type: ClassVar[str] = "ledger.forward"
     id: Id
     amount: int
 
 
-class Fragile(Command, frozen=True, kw_only=True):
+class Fragile(Command, type="ledger.fragile"):
     """A deposit that crashes while the account's note says `broken`, and keeps the account's later commands waiting.
 
     An amount of 0 gives the account the owner `b`, which the database refuses if another account has it.
     """
 
-    type: ClassVar[str] = "ledger.fragile"
     id: Id
     amount: int
 
 
-class Remark(Command, frozen=True, kw_only=True):
+class Remark(Command, type="ledger.remark"):
     """Changes the account's note; it names no target, so it waits for nothing."""
 
-    type: ClassVar[str] = "ledger.remark"
     id: Id
     note: str | None
 
 
-class Postpone(Command, frozen=True, kw_only=True):
+class Postpone(Command, type="ledger.postpone"):
     """Puts its continuation off, until `Resume`; `how` says what becomes of the command itself."""
 
-    type: ClassVar[str] = "ledger.postpone"
     id: Id
     how: str = "applied"
 
 
-class Resume(Command, frozen=True, kw_only=True):
+class Resume(Command, type="ledger.resume"):
     """Lets what an account has put off go on."""
 
-    type: ClassVar[str] = "ledger.resume"
     id: Id
     refusal: str | None = None
 
 
-class Note(Continuation, frozen=True, kw_only=True):
+class Note(Continuation, type="ledger.note"):
     """Notes what became of another command, in an account's place."""
-
-    type: ClassVar[str] = "ledger.note"
 
 
 def _account(work: UnitOfWork, key: int) -> Account:
@@ -226,22 +210,22 @@ LEDGER = Service(
     name="ledger",
     models=(Account,),
     handlers=(
-        Handler(OpenAccount, open_account, reads=lambda command: (by_unique(Account, "owner", command.owner),)),
-        Handler(Deposit, deposit, target=lambda command: by_key(Account, command.id)),
-        Handler(Tamper, tamper, reads=lambda command: (by_key(Account, command.id),)),
-        Handler(Rename, rename, reads=lambda command: (by_key(Account, command.id),)),
-        Handler(Close, close, reads=lambda command: (by_key(Account, command.id),)),
+        Handler(OpenAccount, open_account, reads=lambda command: (Account.at(owner=command.owner),)),
+        Handler(Deposit, deposit, target=lambda command: Account.at(command.id)),
+        Handler(Tamper, tamper, reads=lambda command: (Account.at(command.id),)),
+        Handler(Rename, rename, reads=lambda command: (Account.at(command.id),)),
+        Handler(Close, close, reads=lambda command: (Account.at(command.id),)),
         Handler(Forward, forward),
         Handler(
             Fragile,
             fragile,
-            target=lambda command: by_key(Account, command.id),
+            target=lambda command: Account.at(command.id),
             on_failure="park-key",
         ),
-        Handler(Postpone, postpone, reads=lambda command: (by_key(Account, command.id),)),
-        Handler(Resume, resume, reads=lambda command: (by_key(Account, command.id),)),
+        Handler(Postpone, postpone, reads=lambda command: (Account.at(command.id),)),
+        Handler(Resume, resume, reads=lambda command: (Account.at(command.id),)),
         Handler(Note, note, is_internal=True),
-        Handler(Remark, remark, reads=lambda command: (by_key(Account, command.id),)),
+        Handler(Remark, remark, reads=lambda command: (Account.at(command.id),)),
     ),
     metadata=metadata,
 )

@@ -25,7 +25,7 @@ from coordinator.stores.port import (
     Transaction,
 )
 from coordinator.stores.row_checks import RowChecks
-from tests.support.ledger import Account, metadata
+from tests.support.ledger import LEDGER, Account
 
 NOW = datetime(2026, 2, 3, 4, 5, 6, 789000, tzinfo=UTC)
 TEXTS = st.text(
@@ -161,7 +161,7 @@ class StoreContract:
     def test_texts_are_the_same_in_the_database_where_they_are_the_same_here(
         self, open_store: OpenStore, owners: list[str]
     ) -> None:
-        check = RowChecks(metadata).of(Account)
+        check = RowChecks(LEDGER).of(Account)
         rows = [account(number, owner) for number, owner in enumerate(owners, 1)]
         for row in rows:
             check.new(row)

@@ -1,55 +1,44 @@
 """A saga for the tests: a trip whose flight, hotel and car are booked by other lanes."""
 
-from typing import ClassVar
-
 import msgspec
 
 from coordinator.service.commands import Command, Id
 from coordinator.service.continuation import Continuation
 from coordinator.service.errors import Rejected
-from coordinator.service.rows import Row, VersionedRow, by_key
+from coordinator.service.rows import Row, VersionedRow
 from coordinator.service.saga import Resumption, Saga, SagaRow, SagaStep, Step
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 
 
-class Trip(SagaRow, frozen=True, kw_only=True):
-    table: ClassVar[str] = "trips"
-    key: ClassVar[str] = "id"
-
+class Trip(SagaRow, table="trips", key="id"):
     with_car: bool = True
     flight: str = ""
 
 
-class Traveller(VersionedRow, frozen=True, kw_only=True):
-    table: ClassVar[str] = "travellers"
-    key: ClassVar[str] = "id"
-
+class Traveller(VersionedRow, table="travellers", key="id"):
     id: int
     trips: int = 0
 
 
-class OpenTrip(Command, frozen=True, kw_only=True):
-    type: ClassVar[str] = "trips.open"
+class OpenTrip(Command, type="trips.open"):
     with_car: bool = True
 
 
-class ContinueTrip(Continuation, frozen=True, kw_only=True):
-    type: ClassVar[str] = "trips.continue"
+class ContinueTrip(Continuation, type="trips.continue"):
+    pass
 
 
-class ResumeTrip(Resumption, frozen=True, kw_only=True):
-    type: ClassVar[str] = "trips.resume"
+class ResumeTrip(Resumption, type="trips.resume"):
+    pass
 
 
-class Book(Command, frozen=True, kw_only=True):
-    type: ClassVar[str] = "agency.book"
+class Book(Command, type="agency.book"):
     trip: Id
     what: str
 
 
-class Cancel(Command, frozen=True, kw_only=True):
-    type: ClassVar[str] = "agency.cancel"
+class Cancel(Command, type="agency.cancel"):
     trip: Id
     what: str
 
@@ -104,8 +93,8 @@ def welcome(work: UnitOfWork, command: "Welcome") -> Row:
     return work.add(Traveller(id=work.next_id("travellers")))
 
 
-class Welcome(Command, frozen=True, kw_only=True):
-    type: ClassVar[str] = "trips.welcome"
+class Welcome(Command, type="trips.welcome"):
+    pass
 
 
 TRIPS = Service(
@@ -117,7 +106,7 @@ TRIPS = Service(
         Handler(
             ContinueTrip,
             TRIP.go_on,
-            reads=lambda command: (by_key(SagaStep, command.command_id),),
+            reads=lambda command: (SagaStep.at(command.command_id),),
             is_internal=True,
         ),
         Handler(ResumeTrip, TRIP.resume, is_operators=True),

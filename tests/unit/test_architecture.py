@@ -178,11 +178,11 @@ def test_no_two_modules_import_each_other() -> None:
 
 def test_no_two_modules_define_a_class_of_the_same_name() -> None:
     """One word for one idea. A leading underscore makes no other word of it."""
-    defined: dict[str, list[str]] = {}
+    defined: dict[str, set[str]] = {}
     for path in ALL:
         for node in ast.walk(_parsed(path)):
             if isinstance(node, ast.ClassDef):
-                defined.setdefault(node.name.lstrip("_"), []).append(str(path.relative_to(ROOT)))
+                defined.setdefault(node.name.lstrip("_"), set()).add(str(path.relative_to(ROOT)))
     assert {name: paths for name, paths in defined.items() if len(paths) > 1} == {}
 
 

@@ -15,7 +15,7 @@ from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Deferred, continued
 from coordinator.service.errors import Rejected
-from coordinator.service.rows import Ref, Row, by_key
+from coordinator.service.rows import Ref, Row
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.stores.lane_tables import LANE_MODELS, DeadLetter, ParkedCommand
@@ -26,17 +26,17 @@ from tests.support.ledger import LEDGER, Account, Deposit, Fragile, Note, OpenAc
 from tests.support.store_contract import NOW
 
 
-class Odd(Command, frozen=True, kw_only=True):
+class Odd(Command):
     type = "ledger.odd"
     id: int = 1
 
 
-class Large(Command, frozen=True, kw_only=True):
+class Large(Command):
     type = "ledger.large"
     text: str
 
 
-class Strange(Command, frozen=True, kw_only=True):
+class Strange(Command):
     """Its own class raises."""
 
     type = "ledger.strange"
@@ -59,7 +59,7 @@ class Codeless(Rejected):
         Exception.__init__(self, "without a code")
 
 
-class Other(Row, frozen=True, kw_only=True):
+class Other(Row):
     table = "others"
     key = "id"
     id: int
@@ -103,7 +103,7 @@ ERRORS: dict[str, Callable[..., Any]] = {
 REFERENCES: dict[str, Callable[..., Any]] = {
     "no reference": lambda *_: ("row",),
     "of no model": lambda *_: (Ref(dict, "id", 1),),  # type: ignore[type-var]
-    "of another service's model": lambda *_: (by_key(Other, 1),),
+    "of another service's model": lambda *_: (Other.at(1),),
     "an unknown column": lambda *_: (Ref(Account, "colour", "red"),),
     "no unique column": lambda *_: (Ref(Account, "balance", 1),),
     "an unhashable column": lambda *_: (Ref(Account, ["id"], 1),),  # type: ignore[arg-type]
@@ -113,7 +113,7 @@ REFERENCES: dict[str, Callable[..., Any]] = {
     "a float": lambda *_: (Ref(Account, "id", 1.5),),  # type: ignore[arg-type]
     "half a surrogate pair": lambda *_: (Ref(Account, "owner", "\ud800"),),
     "out of range": lambda *_: (Ref(Account, "id", 2**70),),
-    "without an end": lambda *_: (by_key(Account, number) for number in itertools.count(1)),
+    "without an end": lambda *_: (Account.at(number) for number in itertools.count(1)),
 }
 ROWS: dict[str, Any] = {
     "a float": {"balance": 1.5},

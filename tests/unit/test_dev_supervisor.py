@@ -117,8 +117,9 @@ class Run:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
-                    parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                    command = (entry / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode()
+                    parent = int((entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+                    arguments = (entry / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ")
+                    command = arguments.decode(errors="replace")
                 except OSError:
                     continue
                 if parent == self.process.pid:

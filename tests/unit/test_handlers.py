@@ -14,17 +14,17 @@ from coordinator.lane.request import prepare
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.service.ids import new_command_id
-from coordinator.service.rows import Ref, Row, by_key
+from coordinator.service.rows import Ref, Row
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.row_checks import RowChecks
 from tests.support.ledger import LEDGER, Account, Close, Deposit, OpenAccount, deposit
 
 
 def test_a_handler_reads_its_target_unless_it_says_more() -> None:
-    account = by_key(Account, 7)
+    account = Account.at(7)
     request = prepare(
         CommandMessage(new_command_id(), Deposit.type, b'{"id":7,"amount":1}'),
-        {Deposit.type: Handler(Deposit, deposit, target=lambda each: by_key(Account, each.id))},
+        {Deposit.type: Handler(Deposit, deposit, target=lambda each: Account.at(each.id))},
         redelivered=False,
     )
 
@@ -34,11 +34,11 @@ def test_a_handler_reads_its_target_unless_it_says_more() -> None:
         return named_rows([structs.replace(request, handler=handler)], RowChecks())
 
     assert read() == ([account], {})
-    assert read(reads=lambda each: (by_key(Account, each.id), by_key(Account, 8))) == (
-        [account, by_key(Account, 8)],
+    assert read(reads=lambda each: (Account.at(each.id), Account.at(8))) == (
+        [account, Account.at(8)],
         {},
     )
-    assert read(target=lambda _: by_key(Account, 9)) == ([by_key(Account, 9)], {})
+    assert read(target=lambda _: Account.at(9)) == ([Account.at(9)], {})
     assert read(target=None) == ([], {})
     assert read(reads=lambda _: ()) == ([], {})
     assert "target returns a reference" in read(target=lambda _: 5)[1][0]

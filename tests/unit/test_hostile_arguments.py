@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import click
-import msgspec
 import pytest
 from click.testing import CliRunner
 from click.types import FuncParamType
@@ -67,7 +66,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for service in registry().services:
         known[f"{service.name.upper()}_DATABASE_URL"] = url = f"sqlite:///{directory}/{service.name}.db"
         # The lane's tables are enough, and a file may have those of every service.
-        lane = msgspec.structs.replace(service, models=(), migrations=None, metadata=None)
+        lane = service.replace(models=(), migrations=None, metadata=None)
         migrate(lane, DatabaseSettings(database_url=url))
     return known
 

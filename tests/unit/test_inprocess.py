@@ -7,7 +7,6 @@ from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from coordinator.client.writes import WriteOptions, execute
@@ -270,7 +269,7 @@ class Away(SqliteStore):
 
 async def test_another_lane_s_database_is_found_out_before_anything_is_written(tmp_path: Path) -> None:
     path = str(tmp_path / "ledger.db")
-    other = msgspec.structs.replace(LEDGER, name="other")
+    other = LEDGER.replace(name="other")
     with closing(SqliteStore(path, other)) as store:
         create_schema(path, other)
         store.take_over("holder", NOW)

@@ -13,7 +13,7 @@ from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.high_water import Mark
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.runtime.addresses import parse_address
-from coordinator.service.rows import R, by_key
+from coordinator.service.rows import R
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import Series
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
@@ -369,9 +369,9 @@ def test_a_removed_row_is_announced_again_when_its_command_is_delivered_again(
 ) -> None:
     """Who removed it may have died before it told anybody."""
     batch = [delivery(1, Close(id=1))]
-    assert lane.settle(*batch).removed == [by_key(Account, 1)]
+    assert lane.settle(*batch).removed == [Account.at(1)]
     successor = LaneUnderTest(MemoryStore(database), "successor")
-    assert successor.settle(*batch).removed == [by_key(Account, 1)]
+    assert successor.settle(*batch).removed == [Account.at(1)]
 
 
 def test_a_publisher_s_position_is_read_again_when_the_answer_to_a_commit_was_lost(

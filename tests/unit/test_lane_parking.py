@@ -11,7 +11,6 @@ from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.ids import replay_command_id
-from coordinator.service.rows import by_key
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
@@ -347,4 +346,4 @@ def test_a_reply_address_that_no_database_takes_does_no_harm(lane: LaneUnderTest
 
 def test_park_key_needs_a_target() -> None:
     with pytest.raises(TypeError, match=r"ledger\.fragile: park-key needs a target"):
-        Handler(Fragile, fragile, reads=lambda command: (by_key(Account, command.id),), on_failure="park-key")
+        Handler(Fragile, fragile, reads=lambda command: (Account.at(command.id),), on_failure="park-key")

@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from msgspec import structs
 
 from coordinator.lane.control import Release
 from coordinator.lane.delivery import Delivery, Settlement, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.runtime.settings import LaneSettings
-from coordinator.service.rows import Ref, Row, by_key
+from coordinator.service.rows import Ref, Row
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
@@ -393,11 +392,11 @@ def test_rows_of_a_rolled_back_transaction_are_not_believed_after_a_takeover() -
 
 def test_a_blocking_command_that_waited_blocks_when_its_turn_comes() -> None:
     def target(command: Tamper) -> Ref[Account]:
-        return by_key(Account, command.id)
+        return Account.at(command.id)
 
     handlers = [each for each in LEDGER.handlers if each.command is not Tamper]
     blocking = Handler(Tamper, tamper, target=target, on_failure="block")
-    service = structs.replace(LEDGER, handlers=(*handlers, blocking))
+    service = LEDGER.replace(handlers=(*handlers, blocking))
     database = MemoryDatabase()
     lane = LaneUnderTest(MemoryStore(database), service=service)
     lane.do(OpenAccount(owner="a"), Remark(id=1, note="broken"))

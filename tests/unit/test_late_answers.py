@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from msgspec import Struct, structs
+from msgspec import Struct
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
@@ -185,7 +185,7 @@ async def test_a_monolith_says_that_a_handler_does_not_return(monkeypatch: pytes
         return opened.handle(work, command)
 
     (opened,) = (each for each in LEDGER.handlers if each.command is OpenAccount)
-    service = structs.replace(LEDGER, handlers=(Handler(OpenAccount, waits),))
+    service = LEDGER.replace(handlers=(Handler(OpenAccount, waits),))
     async with InProcessWrites({LEDGER.name: MemoryStore(MemoryDatabase())}, [service]) as writes:
         writing = asyncio.create_task(execute(writes, OpenAccount(owner="Ada"), Account, WriteOptions()))
         await until(lambda: "a handler" in writes.unready_reason)

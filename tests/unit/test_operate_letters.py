@@ -276,7 +276,7 @@ def with_ghosts() -> Service:
     class Ghost(credit.command, frozen=True, kw_only=True):  # type: ignore[misc, name-defined, call-arg]
         type = GHOSTS[0]
 
-    return msgspec.structs.replace(users, handlers=(*users.handlers, msgspec.structs.replace(credit, command=Ghost)))
+    return users.replace(handlers=(*users.handlers, msgspec.structs.replace(credit, command=Ghost)))
 
 
 def test_what_was_refused_can_be_asked_again_once_the_reason_is_gone(world: World) -> None:
@@ -512,7 +512,7 @@ def park_a_key(world: World, *, waiting: int) -> tuple[str, list[str]]:
         else handler
         for handler in users.handlers
     ]
-    world.start(msgspec.structs.replace(users, handlers=tuple(handlers)))
+    world.start(users.replace(handlers=tuple(handlers)))
     failed, *others = [
         world.bury(type=CreditUser.type, arguments=b'{"id": 1, "amount": 5}').command_id or ""
         for _ in range(waiting + 1)

@@ -97,8 +97,8 @@ async def open_shop(
 ) -> AsyncIterator[Shop]:
     services = [
         USERS,
-        msgspec.structs.replace(ITEMS, projection=None),
-        msgspec.structs.replace(PAYMENTS, effects=lambda: PaymentEffects(provider)),
+        ITEMS.replace(projection=None),
+        PAYMENTS.replace(effects=lambda: PaymentEffects(provider)),
     ]
     if databases is None:
         databases = {service.name: MemoryDatabase() for service in services}

@@ -15,7 +15,7 @@ from coordinator.service.outcome import Outcome
 from tests.support.ledger import Deposit
 
 
-class Noted(Command, frozen=True, kw_only=True):
+class Noted(Command):
     type = "ledger.noted"
     what: Any
 

@@ -39,11 +39,11 @@ class TableOf(Struct, frozen=True):
 class Schema:
     """The tables of one database: the service's and the lane's."""
 
-    def __init__(self, metadata: MetaData | None) -> None:
-        self._metadata = (lane_tables.metadata, *(() if metadata is None else (metadata,)))
+    def __init__(self, tables: MetaData) -> None:
+        self._metadata = (lane_tables.metadata, tables)
         self._known: dict[type[Row], TableOf] = {}
-        tables = [table for each in self._metadata for table in each.tables.values()]
-        self.names = frozenset(table.name for table in tables).union(*(table.columns.keys() for table in tables))
+        every = [table for metadata in self._metadata for table in metadata.tables.values()]
+        self.names = frozenset(table.name for table in every).union(*(table.columns.keys() for table in every))
         """The names of all tables and columns."""
 
     @property
@@ -57,7 +57,7 @@ class Schema:
         if known is None:
             table = next((m.tables[model.table] for m in self._metadata if model.table in m.tables), None)
             if table is None:
-                raise ConfigurationError(f"{model.__name__}: no table {model.table!r} in the service's metadata")
+                raise ConfigurationError(f"{model.__name__} is no row of this service: declare it with its `row`")
             known = self._known[model] = TableOf(model.table, model.key, tuple(model.__struct_fields__), table)
         return known
 

@@ -15,6 +15,7 @@ from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry, metadata
 from coordinator.stores.one_lane import check_lane
 from coordinator.stores.port import BatchFault, Fenced, Lease, Refusal, StoreUnavailable, Transaction
+from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.schema import Schema, TableOf, row_of
 
 _LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted, holder"
@@ -51,7 +52,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
 
     def __init__(self, service: Service) -> None:
         self.lane = service.name
-        self.schema = Schema(service.metadata)
+        self.schema = Schema(tables_of(service))
         self._connection: C | None = None
 
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:

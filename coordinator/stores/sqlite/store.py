@@ -24,6 +24,7 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
+from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.schema import TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written
 
@@ -34,9 +35,8 @@ _MISSING = re.compile(r"(?:no such table: (?:main\.)?|no such column: (?:\w+\.)?
 def create_schema(path: str, service: Service) -> None:
     """Create the tables of a service and of its lane, where they are missing."""
     engine = create_engine(URL.create("sqlite", database=path))
-    for metadata in (lane_metadata, service.metadata):
-        if metadata is not None:
-            metadata.create_all(engine)
+    for metadata in (lane_metadata, tables_of(service)):
+        metadata.create_all(engine)
     engine.dispose()
 
 

@@ -1,6 +1,6 @@
 """How the users lane applies the commands of purchases."""
 
-from coordinator import Handler, Rejected, SagaStep, UnitOfWork, by_key
+from coordinator import Handler, Rejected, SagaStep, UnitOfWork
 from shared.users.model import User
 from shared.users.purchases.commands import ContinuePurchase, OpenPurchase, ResumePurchase
 from shared.users.purchases.model import Purchase
@@ -30,18 +30,18 @@ def resume_purchase(work: UnitOfWork, command: ResumePurchase) -> Purchase:
 
 
 HANDLERS = (
-    Handler(OpenPurchase, open_purchase, reads=lambda command: (by_key(User, command.user_id),)),
+    Handler(OpenPurchase, open_purchase, reads=lambda command: (User.at(command.user_id),)),
     Handler(
         ContinuePurchase,
         continue_purchase,
-        reads=lambda command: (by_key(SagaStep, command.command_id),),
+        reads=lambda command: (SagaStep.at(command.command_id),),
         is_internal=True,
     ),
     Handler(
         ResumePurchase,
         resume_purchase,
-        reads=lambda command: (by_key(Purchase, command.id), by_key(SagaStep, command.step)),
-        target=lambda command: by_key(Purchase, command.id),
+        reads=lambda command: (Purchase.at(command.id), SagaStep.at(command.step)),
+        target=lambda command: Purchase.at(command.id),
         is_operators=True,
     ),
 )

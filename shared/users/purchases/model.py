@@ -1,7 +1,6 @@
 """Purchases, their steps and the totals of a user: tables and rows."""
 
 from datetime import datetime
-from typing import ClassVar
 
 from sqlalchemy import BigInteger, Column, DateTime, Index, String, Table
 
@@ -46,11 +45,8 @@ purchase_totals = Table(
 )
 
 
-class Purchase(SagaRow, frozen=True, kw_only=True):
+class Purchase(SagaRow, table="purchases", key="id"):
     """A purchase. `price` and `amount` are in minor units of `currency`; they are known once the item was asked."""
-
-    table: ClassVar[str] = "purchases"
-    key: ClassVar[str] = "id"
 
     user_id: int
     item_id: int
@@ -64,11 +60,8 @@ class Purchase(SagaRow, frozen=True, kw_only=True):
     created_at: datetime
 
 
-class PurchaseTotal(VersionedRow, frozen=True, kw_only=True):
+class PurchaseTotal(VersionedRow, table="purchase_totals", key="id"):
     """What a user has bought in one currency: completed purchases only."""
-
-    table: ClassVar[str] = "purchase_totals"
-    key: ClassVar[str] = "id"
 
     id: str
     user_id: int

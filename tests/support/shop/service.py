@@ -1,7 +1,6 @@
 """Orders: a command that places one."""
 
 from pathlib import Path
-from typing import ClassVar
 
 from sqlalchemy import BigInteger, Column, MetaData, String, Table
 
@@ -17,18 +16,14 @@ Table(
 )
 
 
-class Order(VersionedRow, frozen=True, kw_only=True):
-    table: ClassVar[str] = "orders"
-    key: ClassVar[str] = "id"
-
+class Order(VersionedRow, table="orders", key="id"):
     id: int
     title: str
 
 
-class PlaceOrder(Command, frozen=True, kw_only=True):
+class PlaceOrder(Command, type="orders.place"):
     """Place an order."""
 
-    type: ClassVar[str] = "orders.place"
     title: Name
 
 

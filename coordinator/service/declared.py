@@ -1,0 +1,24 @@
+"""The metaclass of rows and commands: what describes a class stands in the line that declares it.
+
+    class Seat(VersionedRow, table="seats", key="id"): ...
+    class BookSeat(Command, type="seats.book"): ...
+
+Each keyword becomes an attribute of the class. Such classes are frozen, and their fields are given by name.
+"""
+
+from typing import Any
+
+from msgspec import StructMeta
+
+
+class DeclaredMeta(StructMeta):
+    """A metaclass takes the keywords that its `keywords` name, and msgspec the others."""
+
+    keywords: tuple[str, ...] = ()
+
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
+        given = {keyword: options.pop(keyword) for keyword in cls.keywords if keyword in options}
+        made = super().__new__(cls, name, bases, namespace, **({"frozen": True, "kw_only": True} | options))
+        for keyword, value in given.items():
+            setattr(made, keyword, value)
+        return made
