@@ -10,6 +10,7 @@ import click
 from coordinator.arguments import APP, CALLING_SERVICE, GATEWAY, LANE, TEXT, Whole
 from coordinator.dev.cli import dev
 from coordinator.registry import registry
+from coordinator.runtime.extras import naming_the_extra
 from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
 from coordinator.runtime.telemetry import configure_logging
 from coordinator.service.errors import ConfigurationError
@@ -121,7 +122,8 @@ def main(command: str | None = None, program: str | None = None) -> None:
     Errors of configuration are one line on standard error and exit status 2.
     """
     try:
-        (cli if command is None else cli.commands[command]).main(prog_name=program)
+        with naming_the_extra():
+            (cli if command is None else cli.commands[command]).main(prog_name=program)
     except ConfigurationError as error:
         click.echo(f"coordinator: {error}", err=True)
         sys.exit(EXIT_CONFIGURATION)

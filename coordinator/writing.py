@@ -6,6 +6,8 @@ Each loads what it needs when it is asked for: a monolith loads no client of a b
 import importlib
 import typing
 
+from coordinator.runtime.extras import naming_the_extra as _naming_the_extra
+
 if typing.TYPE_CHECKING:
     from coordinator.stores.open import open_store
     from coordinator.transports.rabbitmq.writes import RabbitWrites
@@ -27,4 +29,5 @@ _MODULES = {
 def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+    with _naming_the_extra():
+        return getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,24 +1,27 @@
 """Parts for gateways: aiohttp applications whose routes issue commands and show rows."""
 
-from coordinator.http.app import Dependencies, Gateway, create_app
-from coordinator.http.hooks import HOOKS, server_timing
-from coordinator.http.keys import CONTEXT, SETTINGS
-from coordinator.http.operations import CHECKS, Check
-from coordinator.http.problems import RequestRefused
-from coordinator.http.requests import (
-    JSON_TYPES,
-    NoQuery,
-    PageQuery,
-    granted_wait_s,
-    issue,
-    path_command,
-    path_id,
-    read_body,
-    read_command,
-    read_query,
-)
-from coordinator.http.responses import json_response, note_preferences, representation, written_response
-from coordinator.http.waiting_requests import wait_as_courtesy
+from coordinator.runtime.extras import naming_the_extra as _naming_the_extra
+
+with _naming_the_extra():
+    from coordinator.http.app import Dependencies, Gateway, create_app
+    from coordinator.http.hooks import HOOKS, server_timing
+    from coordinator.http.keys import CONTEXT, SETTINGS
+    from coordinator.http.operations import CHECKS, Check
+    from coordinator.http.problems import RequestRefused
+    from coordinator.http.requests import (
+        JSON_TYPES,
+        NoQuery,
+        PageQuery,
+        granted_wait_s,
+        issue,
+        path_command,
+        path_id,
+        read_body,
+        read_command,
+        read_query,
+    )
+    from coordinator.http.responses import json_response, note_preferences, representation, written_response
+    from coordinator.http.waiting_requests import wait_as_courtesy
 
 __all__ = (
     # A gateway

@@ -1,10 +1,12 @@
 """The endpoint of every process but a gateway: /healthz, /readyz, /metrics."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from aiohttp import web
 from msgspec import Struct
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+if TYPE_CHECKING:
+    from aiohttp import web
 
 from coordinator.runtime.settings import TelemetrySettings
 from coordinator.service.errors import ConfigurationError
@@ -31,17 +33,21 @@ class HealthEndpoint:
         self._readiness = readiness
         self._settings = settings
         self._port = port
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Listen, if there is a port to listen on. Raises ConfigurationError if the port is not free."""
+        if self._port is None:
+            return
+        # Nobody needs a web server for a lane that nobody asks.
+        from aiohttp import web  # noqa: PLC0415
+
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", _metrics)
         self._runner = web.AppRunner(app, access_log=None)
-
-    async def start(self) -> None:
-        """Listen, if there is a port to listen on. Raises ConfigurationError if the port is not free."""
         await self._runner.setup()
-        if self._port is None:
-            return
         host = self._settings.metrics_host
         try:
             await web.TCPSite(self._runner, host, self._port).start()
@@ -53,16 +59,24 @@ class HealthEndpoint:
 
     async def stop(self) -> None:
         """Stop listening."""
-        await self._runner.cleanup()
+        if self._runner is not None:
+            await self._runner.cleanup()
 
-    async def _healthz(self, _: web.Request) -> web.Response:
+    async def _healthz(self, _: "web.Request") -> "web.Response":
+        from aiohttp import web  # noqa: PLC0415
+
         return web.json_response({"status": "alive", self._kind: self._name})
 
-    async def _readyz(self, _: web.Request) -> web.Response:
+    async def _readyz(self, _: "web.Request") -> "web.Response":
+        from aiohttp import web  # noqa: PLC0415
+
         state = self._readiness()
         body = {"status": "ready" if state.is_ready else "unready", self._kind: self._name, "reason": state.reason}
         return web.json_response(body, status=200 if state.is_ready else 503)
 
 
-async def _metrics(_: web.Request) -> web.Response:
+async def _metrics(_: "web.Request") -> "web.Response":
+    from aiohttp import web  # noqa: PLC0415
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: PLC0415
+
     return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

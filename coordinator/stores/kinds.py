@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from coordinator.runtime.addresses import Address
+from coordinator.runtime.extras import naming_the_extra
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.mongodb.documents import Documents
@@ -63,7 +64,8 @@ def kind_of(address: Address) -> Kind:
     """The kind of an address, which every address of a database passes through. Raises ConfigurationError."""
     folder = address.folder
     if folder not in _used:
-        _used[folder] = import_module(f"coordinator.stores.{folder}.kind").KIND
+        with naming_the_extra():
+            _used[folder] = import_module(f"coordinator.stores.{folder}.kind").KIND
     return _used[folder]
 
 

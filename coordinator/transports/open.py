@@ -1,6 +1,7 @@
 """Finds the transport for an address. A transport imports its client, so it is imported only when it is used."""
 
 from coordinator.runtime.addresses import scheme_of
+from coordinator.runtime.extras import naming_the_extra
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import ConfigurationError
 from coordinator.transports.port import Transport
@@ -12,7 +13,10 @@ def open_transport(broker: BrokerSettings) -> Transport:
     """The transport for a broker's address; connects when it is started. Raises ConfigurationError."""
     scheme = scheme_of(broker.url)
     if scheme in ("amqp", "amqps"):
-        from coordinator.transports.rabbitmq.transport import RabbitTransport
+        with naming_the_extra():
+            import pika  # noqa: F401  # the transport's parts import it when they are asked for
+
+            from coordinator.transports.rabbitmq.transport import RabbitTransport
 
         return RabbitTransport(broker)
     raise ConfigurationError(f"no transport for {scheme!r}: use amqp or amqps")

@@ -1,0 +1,37 @@
+"""The parts of the distribution that are installed if asked for: `pip install "write-coordinator[mysql]"`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from coordinator.service.errors import ConfigurationError
+
+_EXTRAS: Final = {
+    "aiohttp": "http",
+    "aiomysql": "mysql",
+    "hypothesis": "testing",
+    "pika": "rabbitmq",
+    "psycopg": "postgresql",
+    "psycopg_pool": "postgresql",
+    "pymongo": "mongodb",
+    "bson": "mongodb",
+    "pymysql": "mysql",
+    "pytest": "testing",
+    "redis": "redis",
+}
+"""By the module that is missing without it."""
+
+
+@contextmanager
+def naming_the_extra() -> Iterator[None]:
+    """Around an import: raise ConfigurationError for a package that belongs to an extra and is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        extra = _EXTRAS.get(package)
+        if extra is None:
+            raise
+        raise ConfigurationError(
+            f'{package} is not installed: install it with pip install "write-coordinator[{extra}]"'
+        ) from None

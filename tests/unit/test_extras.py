@@ -1,0 +1,72 @@
+"""A package that belongs to an extra and is not installed: it is named, and so is the way to install it."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from coordinator.runtime.extras import _EXTRAS, naming_the_extra
+from coordinator.service.errors import ConfigurationError
+
+ROOT = Path(__file__).parents[2]
+DISTRIBUTIONS = {"psycopg_pool": "psycopg", "bson": "pymongo"}
+"""Of modules that are not named like theirs."""
+
+WITHOUT = {
+    # Of the public names, too.
+    "pika.adapters": ("rabbitmq", "from coordinator.writing import RabbitWrites"),
+    "pika": ("rabbitmq", "from coordinator.transports.open import open_transport as f; f(load(BrokerSettings))"),
+    "psycopg": ("postgresql", "from coordinator.stores.open import open_store as f; f('postgresql://h/d', SERVICE)"),
+    "pymysql": ("mysql", "from coordinator.stores.open import open_store as f; f('mysql://h/d', SERVICE)"),
+    "pymongo": ("mongodb", "from coordinator.stores.open import open_store as f; f('mongodb://h/d', SERVICE)"),
+    "redis": ("redis", "import coordinator.cache"),
+    "aiohttp": ("http", "sys.argv[1:] = ['gateway', 'users']; from coordinator.cli import main; main()"),
+}
+
+
+def run(module: str, statement: str) -> subprocess.CompletedProcess[str]:
+    """A process in which a module is missing."""
+    program = f"""
+import sys
+sys.modules[{module!r}] = None
+from coordinator import Service
+from coordinator.runtime.settings import BrokerSettings, load
+SERVICE = Service("orders")
+{statement}
+"""
+    environment = {"COORDINATOR_APP": "gateways.app:APP", "PATH": "/usr/bin:/bin"}
+    arguments = [sys.executable, "-c", program]
+    return subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("module", WITHOUT)
+def test_a_missing_package_is_named_with_its_extra(module: str) -> None:
+    extra, statement = WITHOUT[module]
+    ended = run(module, statement)
+    assert ended.returncode != 0
+    wanted = f'{module.partition(".")[0]} is not installed: install it with pip install "write-coordinator[{extra}]"'
+    assert wanted in ended.stderr.splitlines()[-1]
+
+
+def test_every_extra_s_packages_are_named_and_no_others() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    packages = {
+        extra: {re.split(r"[\[>=<; ]", wanted)[0] for wanted in extras[extra]}
+        for extra in ("rabbitmq", "postgresql", "mysql", "mongodb", "redis", "http", "testing")
+    }
+    # It comes with pymysql alone, which asks for it where a server wants a password encrypted.
+    packages["mysql"] -= {"cryptography"}
+    named: dict[str, set[str]] = {extra: set() for extra in packages}
+    for module, extra in _EXTRAS.items():
+        named[extra].add(DISTRIBUTIONS.get(module, module))
+    assert named == packages
+
+
+def test_another_missing_module_is_no_extra_s() -> None:
+    with pytest.raises(ModuleNotFoundError), naming_the_extra():
+        import no_such_module  # type: ignore[import-not-found]  # noqa: F401
+    with pytest.raises(ConfigurationError), naming_the_extra():
+        raise ModuleNotFoundError(name="pika.adapters")
