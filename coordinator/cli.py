@@ -9,6 +9,7 @@ import click
 
 from coordinator.arguments import APP, CALLING_SERVICE, GATEWAY, LANE, TEXT, Whole
 from coordinator.dev.cli import dev
+from coordinator.dev.new import new
 from coordinator.registry import registry
 from coordinator.runtime.extras import naming_the_extra
 from coordinator.runtime.settings import DatabaseSettings, TelemetrySettings, load
@@ -114,6 +115,7 @@ def asyncapi() -> None:
 
 
 cli.add_command(dev)
+cli.add_command(new)
 
 
 def main(command: str | None = None, program: str | None = None) -> None:

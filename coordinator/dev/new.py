@@ -1,0 +1,59 @@
+"""The command `coordinator new`: a project with a service, its tests, and all that runs it."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+import click
+
+from coordinator.service.errors import ConfigurationError
+
+_TEMPLATE: Final = Path(__file__).parent / "project"
+_SUFFIX: Final = ".tmpl"
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,40}")
+_TAKEN: Final = frozenset({"coordinator", "seats", "test", "tests", "wheels"})
+_RENAMED: Final = {"gitignore": ".gitignore", "dockerignore": ".dockerignore"}
+"""Files that would be obeyed where the template stands."""
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="Where it is made.  [default: a folder NAME]",
+)
+def new(name: str, directory: Path | None) -> None:
+    """Make a project NAME: a service of forty lines, its tests, a Makefile, Dockerfile and compose.yaml.
+
+    NAME becomes a Python package: lower-case letters, digits and _.
+    """
+    made = make_project(name, directory or Path(name))
+    click.echo(f"{made} is made: its README.md says how to run it")
+
+
+def make_project(name: str, directory: Path) -> Path:
+    """Write the project's files. Raises ConfigurationError for a wrong name, and for a folder that has something."""
+    if _NAME.fullmatch(name) is None or name in _TAKEN:
+        raise ConfigurationError(
+            f"{name!r} cannot be the name of a project: it has lower-case letters, digits and _, at most 41, "
+            f"and is none of {', '.join(sorted(_TAKEN))}"
+        )
+    try:
+        if directory.exists() and any(directory.iterdir()):
+            raise ConfigurationError(f"{directory} is there already, and is not empty: choose another with --dir")
+        for source in sorted(_TEMPLATE.rglob(f"*{_SUFFIX}")):
+            target = directory / _target(source.relative_to(_TEMPLATE), name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(source.read_text().replace("{{name}}", name))
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename or directory}: {error.strerror}") from None
+    return directory
+
+
+def _target(source: Path, name: str) -> Path:
+    file = source.name.removesuffix(_SUFFIX)
+    folders = [name if folder == "package" else folder for folder in source.parts[:-1]]
+    return Path(*folders, _RENAMED.get(file, file))

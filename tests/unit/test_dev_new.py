@@ -1,0 +1,71 @@
+"""The project that `coordinator new` makes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from coordinator.dev.new import make_project
+from coordinator.service.errors import ConfigurationError
+
+FILES = {
+    ".dockerignore",
+    ".gitignore",
+    "Dockerfile",
+    "Makefile",
+    "README.md",
+    "compose.yaml",
+    "pyproject.toml",
+    "shop/__init__.py",
+    "shop/seats.py",
+    "tests/test_seats.py",
+    "wheels/README.md",
+}
+
+
+def test_a_project_is_made_whole_and_named(tmp_path: Path) -> None:
+    made = make_project("shop", tmp_path / "here")
+    assert {str(path.relative_to(made)) for path in made.rglob("*") if path.is_file()} == FILES
+    assert all("{{" not in path.read_text() for path in made.rglob("*") if path.is_file())
+
+
+def test_its_code_is_in_the_form_that_ours_has(tmp_path: Path) -> None:
+    made = make_project("shop", tmp_path / "here")
+    for tool in (("ruff", "check", "--select", "E,F,I,B,UP,SIM"), ("ruff", "format", "--check"), ("mypy", "--strict")):
+        run = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                *tool,
+                "--config-file" if tool[0] == "mypy" else "--line-length=120",
+                *([""] if tool[0] == "mypy" else []),
+                "shop",
+            ],
+            cwd=made,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert run.returncode == 0, run.stdout + run.stderr
+
+
+@pytest.mark.parametrize("name", ["", "Shop", "my-shop", "1shop", "../shop", "coordinator", "tests", "shöp", "s" * 42])
+def test_a_wrong_name_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="cannot be the name of a project"):
+        make_project(name, tmp_path / "here")
+    assert not (tmp_path / "here").exists()
+
+
+def test_a_folder_that_has_something_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    with pytest.raises(ConfigurationError, match="is there already, and is not empty"):
+        make_project("shop", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="file"):
+        make_project("shop", tmp_path / "file" / "shop")
