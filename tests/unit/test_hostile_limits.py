@@ -27,6 +27,8 @@ from coordinator.service.errors import ConfigurationError, InvalidCommand
 from coordinator.service.ids import new_command_id
 from coordinator.service.nesting import is_too_deep
 from coordinator.service.outside_calls import EffectRetry
+from coordinator.service.rows import Row
+from coordinator.stores.row_checks import InvalidRow, RowChecks
 from coordinator.transports.rabbitmq.incoming import delivery_of
 from shared.items.commands import CreateItem
 from shared.payments.commands import OpenPayment
@@ -55,6 +57,10 @@ def loads(make: Callable[[], object]) -> bool:
     except (ConfigurationError, ValueError):
         return False
     return True
+
+
+class Labelled(Row, table="labelled", key="label"):
+    label: str
 
 
 def accepts(convert: Callable[[], object], refusal: type[Exception] = Exception) -> bool:
@@ -139,6 +145,9 @@ PROBES: dict[str, Probe] = {
     "coordinator.lane.trying.CODE_CHARACTERS_MAX": lambda n: trying._CODE.fullmatch("a" * n) is not None,
     "coordinator.stores.lane_tables.ORDERING_KEY_CHARACTERS_MAX": lambda n: parses(
         control.Release, ordering_key="a" * n, command_id=ID
+    ),
+    "coordinator.stores.sql.declared_tables.COMPARED_CHARACTERS_MAX": lambda n: accepts(
+        lambda: RowChecks().of(Labelled).new(Labelled(label="a" * n)), InvalidRow
     ),
     "coordinator.operate.output.REASON_CHARACTERS_MAX": lambda n: accepts(lambda: output.reason("a" * n)),
     "coordinator.operate.dead.ARGUMENTS_BYTES_MAX": lambda n: accepts(

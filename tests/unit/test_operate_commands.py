@@ -294,8 +294,10 @@ def test_a_database_is_migrated_for_one_lane_only(database: str, tmp_path: Path)
 
 def test_a_service_whose_tables_nobody_makes_is_not_said_to_be_migrated(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/orders.db"
-    service = SHOP.replace(migrations=None)
-    with pytest.raises(ConfigurationError, match=r"no migration makes the table orders: .*Alembic.*`migrations`"):
+    revisions = tmp_path / "revisions"
+    revisions.mkdir()
+    service = SHOP.replace(migrations=revisions)
+    with pytest.raises(ConfigurationError, match=rf"no migration makes the table orders: .*Alembic.*{revisions}"):
         migrate(service, DatabaseSettings(database_url=url))
     migrate(SHOP, DatabaseSettings(database_url=url))
 
