@@ -23,7 +23,9 @@ ROOT = Path(__file__).parents[2]
 FRAMEWORK = ROOT / "coordinator"
 NAMES_KINDS = {
     "runtime/addresses.py": "the list of them",
+    "runtime/extras.py": "a kind's extra has its name",
     "stores/lane_tables.py": "the tables are declared before any address names a kind",
+    "stores/sql/declared_tables.py": "so are those of rows",
     "service/saga.py": "so is a service's table of its sagas",
 }
 """Files outside the folders of kinds that name one, and why. A developer's servers and old revisions do too."""

@@ -66,14 +66,14 @@ STARTS = {
     "coordinator status users": (LOOK.format("status", "users"), {"pika", "psycopg", "sqlalchemy"}),
     "coordinator status items": (LOOK.format("status", "items"), {"pika", "pymongo", "sqlalchemy"}),
     "coordinator status payments": (LOOK.format("status", "payments"), {"pika", "pymysql", "sqlalchemy"}),
-    "coordinator run users": (LANE.format("users"), {"aiohttp", "pika", "prometheus_client", "psycopg", "sqlalchemy"}),
+    "coordinator run users": (LANE.format("users"), {"pika", "prometheus_client", "psycopg", "sqlalchemy"}),
     "coordinator run items": (
         LANE.format("items"),
-        {"aiohttp", "pika", "prometheus_client", "pymongo", "redis", "sqlalchemy"},
+        {"pika", "prometheus_client", "pymongo", "redis", "sqlalchemy"},
     ),
     "coordinator run payments": (
         LANE.format("payments"),
-        {"aiohttp", "pika", "prometheus_client", "pymysql", "sqlalchemy"},
+        {"pika", "prometheus_client", "pymysql", "sqlalchemy"},
     ),
     "coordinator effects payments": (
         EFFECTS.format("payments"),
