@@ -165,15 +165,20 @@ async def test_a_monolith_says_that_a_database_does_not_answer(
         assert writes.connected
         hanging.answers.clear()
         with capture_logs() as lines:
+
+            def said() -> list[str]:
+                # On a busy machine the lane's own code is late, too.
+                return [line["event"] for line in lines if line.get("awaited") == "the database (begin)"]
+
             writing = asyncio.create_task(execute(writes, OpenAccount(owner="Bob"), Account, WriteOptions()))
-            await until(lambda: not writes.connected)
+            await until(lambda: "the database (begin)" in writes.unready_reason)
+            assert not writes.connected
             assert writes.unready_reason.startswith("lane ledger is suspended: it has waited")
-            assert "the database (begin)" in writes.unready_reason
-            await until(lambda: [line["event"] for line in lines] == ["answer_late"])
+            await until(lambda: said() == ["answer_late"])
             hanging.answers.set()
             await writing
             await until(lambda: writes.connected)
-            await until(lambda: [line["event"] for line in lines] == ["answer_late", "answer_came"])
+            await until(lambda: said() == ["answer_late", "answer_came"])
 
 
 async def test_a_monolith_says_that_a_handler_does_not_return(monkeypatch: pytest.MonkeyPatch) -> None:
