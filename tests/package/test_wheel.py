@@ -9,7 +9,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def base(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shop(base: Path, wheel: Path) -> Iterator[Path]:
+def shop(base: Path, wheel: Path) -> Path:
     """The project that `coordinator new shop` makes, with the wheel where its README says."""
     folder = base.parents[1]
     run(base / "coordinator", "new", "shop", cwd=folder)

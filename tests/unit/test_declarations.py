@@ -33,7 +33,8 @@ def test_a_declared_service_applies_its_commands() -> None:
 
 def test_a_handler_stays_the_function_that_it_is() -> None:
     assert book.__name__ == "book"
-    assert [handler.command for handler in seats.handlers] == [AddSeat, BookSeat]
+    commands: list[type[Command]] = [AddSeat, BookSeat]
+    assert [handler.command for handler in seats.handlers] == commands
     assert seats.models == (Seat,)
 
 
@@ -97,7 +98,7 @@ def nothing(work: UnitOfWork, command: Any) -> None:
     """Does nothing."""
 
 
-DEFECTS = {
+DEFECTS: dict[str, dict[str, Any]] = {
     "Nothing names no table": {"models": (Nothing,)},
     "Nothing names no key": {"models": (Nothing,)},
     "NoKey names no key": {"models": (NoKey,)},
@@ -168,7 +169,7 @@ EVERY = Service("every", models=(Every,))
     ("dialect", "columns"),
     [
         (
-            postgresql.dialect(),
+            postgresql.dialect(),  # type: ignore[no-untyped-call]
             [
                 "version BIGINT NOT NULL",
                 'id VARCHAR(255) COLLATE "C" NOT NULL',
@@ -196,7 +197,7 @@ EVERY = Service("every", models=(Every,))
             ],
         ),
         (
-            sqlite.dialect(),  # type: ignore[no-untyped-call]
+            sqlite.dialect(),
             [
                 "version BIGINT NOT NULL",
                 "id VARCHAR(255) NOT NULL",
