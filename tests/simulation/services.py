@@ -172,7 +172,7 @@ def rename(work: UnitOfWork, command: Rename) -> Account:
 
 LEDGER_LANE = Service(
     name="ledger",
-    models=LEDGER.models,
+    models=(*LEDGER.models, Report),
     handlers=(
         *(handler for handler in LEDGER.handlers if handler.command not in (Rename, Resume, Tamper, Fragile)),
         Handler(
@@ -199,7 +199,7 @@ LEDGER_LANE = Service(
 )
 JOURNAL_LANE = Service(
     name="journal",
-    models=(Note,),
+    models=(Note, Report),
     handlers=(Handler(WriteNote, write_note), Handler(Audited, report, is_internal=True)),
 )
 SINKS = ("archive", effects_key("ledger"))
