@@ -19,7 +19,9 @@ from urllib.parse import urlsplit
 from coordinator.dev.install import Installation, NeededProgram
 from coordinator.dev.servers.process import descendants
 from coordinator.service.errors import ConfigurationError
+from tests.support.interrupts import sigterm_interrupts
 from tests.support.machine import NotPossibleHere, require_mounts
+from tests.support.mirror import mirror_of_apt, require_release
 
 CHECKOUT = Path(__file__).parents[2]
 _SCRIPTS = Path(__file__).parent
@@ -70,7 +72,10 @@ class Chroot:
         made_of = self.root / _RECIPE
         if made_of.exists() and made_of.read_text() == recipe:
             return
-        mirror = _mirror()
+        mirror = mirror_of_apt()
+        if mirror is None:
+            raise NotPossibleHere("a chroot is made with apt's mirror of Debian, and apt's sources here name none")
+        require_release(mirror, self._release.name)
         with TemporaryDirectory(prefix="write-coordinator-") as directory:
             Installation(print, Path(directory) / "install.log", (_DEBOOTSTRAP,)).run()
         _remove(self.root)
@@ -114,7 +119,7 @@ class Chroot:
         argv = _contained("run.sh", self.root, command, *_paths_of_pip())
         # A session of its own: a terminal's Ctrl-C comes to us, and we say what is to be done.
         running = subprocess.Popen(argv, env=self._environment(), stdin=subprocess.DEVNULL, start_new_session=True)
-        with _sigterm_interrupts():
+        with sigterm_interrupts():
             try:
                 return running.wait()
             except KeyboardInterrupt:
@@ -166,19 +171,6 @@ def _contained(script: str, *arguments: str | Path) -> list[str]:
     return ["setpriv", "--pdeathsig", "KILL", *unshare, "sh", str(_SCRIPTS / script), *map(str, arguments)]
 
 
-def _mirror() -> str:
-    """The mirror of Debian that this machine's apt uses."""
-    if shutil.which("apt-get") is None:
-        raise NotPossibleHere("a chroot is made with apt's mirror of Debian, and this machine has no apt")
-    listed = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI)"], check=True, capture_output=True, text=True
-    )
-    for address in listed.stdout.split():
-        if urlsplit(address).path.rstrip("/").endswith("/debian"):
-            return address
-    raise NotPossibleHere("a chroot is made with apt's mirror of Debian, and apt's sources here name none")
-
-
 def _paths_of_pip() -> list[Path]:
     """pip's configuration on this machine: its files, and what they and the environment name."""
     pip = [sys.executable, "-m", "pip", "config"]
@@ -214,16 +206,6 @@ def _stop(running: "subprocess.Popen[bytes]") -> None:
     except subprocess.TimeoutExpired:
         running.kill()  # and with it everything in there
         running.wait()
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM is taken like Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def cache_directory(environment: Mapping[str, str]) -> Path:

@@ -5,6 +5,7 @@ unless WITHOUT_ENGINE=allow is set.
 """
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,13 +14,16 @@ from pathlib import Path
 from typing import Final
 
 from coordinator.dev.docker import engine_answers
+from coordinator.dev.servers.process import die_with_parent
 from coordinator.service.errors import ConfigurationError
 from tests.engine.debian import Commands
 from tests.engine.images import provide_images
 from tests.engine.made import made_engine
+from tests.support.interrupts import sigterm_interrupts
 from tests.support.machine import NotPossibleHere
 
 _NO_ENGINE: Final = 3
+_STOP_TIMEOUT_S: Final = 60.0
 
 
 def main(command: list[str]) -> int:
@@ -28,7 +32,7 @@ def main(command: list[str]) -> int:
     folder = Path(os.environ.get("ENGINE_DIRECTORY") or Path(home) / "write-coordinator-engine").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     commands = Commands(folder / "commands.log", _say)
-    with ExitStack() as stack:
+    with sigterm_interrupts(), ExitStack() as stack:
         try:
             environment = stack.enter_context(_engine(folder, commands))
         except NotPossibleHere as error:
@@ -40,10 +44,34 @@ def main(command: list[str]) -> int:
             if provide_images(environment, folder, commands):
                 # Testcontainers' watchdog is one more image.
                 environment = {**environment, "TESTCONTAINERS_RYUK_DISABLED": "true"}
+        except NotPossibleHere as error:
+            return _without(error)
         except ConfigurationError as error:
             _say(f"not all images are to be had: {error}")
             return 1
-        return subprocess.run(command, env=environment, check=False).returncode
+        return _run(command, environment)
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> int:
+    """Its exit status. If we are to end, it gets the time to remove its containers first."""
+    # A session of its own: a terminal's Ctrl-C comes to us alone, and a second one would end the removal.
+    running = subprocess.Popen(
+        command,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=die_with_parent(signal.SIGKILL),  # noqa: PLW1509 - what it calls takes no lock
+    )
+    try:
+        return running.wait()
+    except KeyboardInterrupt:
+        _say("stopping")
+        running.send_signal(signal.SIGINT)
+        try:
+            running.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+        return 128 + signal.SIGINT
 
 
 def _without(error: NotPossibleHere) -> int:

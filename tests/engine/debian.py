@@ -10,6 +10,7 @@ from typing import Final
 from coordinator.dev.servers.process import tail
 from coordinator.service.errors import ConfigurationError
 from tests.support.machine import NotPossibleHere, require_mounts
+from tests.support.mirror import mirror_of_apt, require_release
 
 SUITE: Final = "trixie"
 _CERTIFICATES: Final = Path("usr/local/share/ca-certificates")
@@ -53,6 +54,7 @@ def make_root(folder: Path, commands: Commands) -> None:
     if (folder / ".made").exists():
         return
     require_mounts()
+    mirror = _mirror()
     if shutil.which("debootstrap") is None:
         if shutil.which("apt-get") is None:
             raise NotPossibleHere("a Debian root is made by debootstrap, which is not installed")
@@ -62,9 +64,7 @@ def make_root(folder: Path, commands: Commands) -> None:
     remove(folder, commands)
     # Its mounts are its own: if they were this machine's, one that somebody looks into at its end would stay.
     contained = ("unshare", "--mount", "--propagation", "private", "debootstrap")
-    commands.run(
-        [*contained, "--variant=minbase", "--include=ca-certificates", SUITE, folder, *_mirror()], _environment()
-    )
+    commands.run([*contained, "--variant=minbase", "--include=ca-certificates", SUITE, folder, *mirror], _environment())
     # Installed packages start nothing in there.
     policy = folder / "usr/sbin/policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n")
@@ -97,12 +97,11 @@ def _environment() -> dict[str, str]:
 
 def _mirror() -> list[str]:
     """The one that apt is configured with; none on another distribution: debootstrap knows one by itself."""
-    if shutil.which("apt-get") is None:
+    mirror = mirror_of_apt() if shutil.which("apt-get") else None
+    if mirror is None:
         return []
-    listed = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI)"], capture_output=True, text=True, check=True
-    )
-    return [uri for uri in listed.stdout.split() if uri.rstrip("/").endswith("/debian")][:1]
+    require_release(mirror, SUITE)
+    return [mirror]
 
 
 def _apt_settings() -> str:

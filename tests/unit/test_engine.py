@@ -1,6 +1,11 @@
 """`python -m tests.engine`, as far as it can be checked without an engine."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +16,23 @@ from tests.engine import images
 from tests.engine.network import what_removes_the_new
 from tests.support.machine import NotPossibleHere
 
+ROOT = Path(__file__).parents[2]
 STAND_INS = Path(engine.__file__).parent / "stand_ins"
+ON_AN_ENGINE = """
+import sys
+from tests.engine import __main__ as engine
+engine.engine_answers = lambda: True
+engine.provide_images = lambda *_: []
+sys.exit(engine.main(sys.argv[1:]))
+"""
+TIDIES_UP = """
+import pathlib, sys, time
+print("started", flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    pathlib.Path(sys.argv[1]).touch()
+"""
 
 
 def refuse(*_: object) -> None:
@@ -57,14 +78,30 @@ def test_an_engine_that_could_be_had_and_is_not_is_a_failure_in_any_case(
     assert not without_engine.exists()
 
 
-def test_an_image_that_cannot_be_had_is_a_failure_in_any_case(
-    without_engine: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [refuse, fail])
+def test_images_that_nobody_could_make_here_are_left_out_and_no_others(
+    without_engine: Path, monkeypatch: pytest.MonkeyPatch, error: Callable[..., None]
 ) -> None:
     monkeypatch.setenv("WITHOUT_ENGINE", "allow")
     monkeypatch.setattr(engine, "engine_answers", lambda: True)
-    monkeypatch.setattr(engine, "provide_images", fail)
-    assert engine.main(["touch", str(without_engine)]) == 1
+    monkeypatch.setattr(engine, "provide_images", error)
+    assert engine.main(["touch", str(without_engine)]) == (0 if error is refuse else 1)
     assert not without_engine.exists()
+
+
+def test_a_run_that_is_ended_removes_its_containers_first(tmp_path: Path) -> None:
+    """By SIGTERM, as `timeout` does, and twice: make sends it on."""
+    command = [sys.executable, "-c", ON_AN_ENGINE, sys.executable, "-c", TIDIES_UP, str(tmp_path / "tidied")]
+    environment = os.environ | {"ENGINE_DIRECTORY": str(tmp_path / "engine")}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        while run.stdout.readline() != "started\n":
+            pass
+        run.send_signal(signal.SIGTERM)
+        assert run.stdout.readline() == "engine: stopping\n"
+        run.send_signal(signal.SIGTERM)
+        assert run.wait() == 130
+    assert (tmp_path / "tidied").exists()
 
 
 def test_every_image_has_a_stand_in() -> None:
