@@ -2,8 +2,9 @@
 
 import json
 import os
+import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,8 @@ for pid in filter(str.isdecimal, os.listdir("/proc")):
     if stat.rpartition(")")[2].split()[1] == "1":
         os.kill(int(pid), signal.SIGKILL)
 """
+# The container ends with its process, and what is executed in it may be killed by that before it has ended.
+_KILLED_WITH_ITS_CONTAINER: Final = 128 + signal.SIGKILL
 _ASK: Final = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=5).read().decode())"
 
 
@@ -80,7 +83,8 @@ class Composed:
 
     def kill(self, container: str) -> None:
         """SIGKILL its process, as a crash does: Docker starts it again."""
-        self.docker("exec", container, "python", "-c", _KILL_MAIN)
+        command = ["docker", "exec", container, "python", "-c", _KILL_MAIN]
+        run(command, self._environment, (0, _KILLED_WITH_ITS_CONTAINER))
 
     def wait_restarted(self, container: str) -> None:
         """Return when a container that was killed is healthy again."""
@@ -100,8 +104,10 @@ class Composed:
         return run(["docker", *arguments], self._environment)
 
 
-def run(command: Sequence[str], environment: dict[str, str]) -> str:
-    """Its output. Where it fails, so does the test, with all that it said."""
+def run(command: Sequence[str], environment: dict[str, str], succeeded: Collection[int] = (0,)) -> str:
+    """Its output. Where it ends with another exit status, the test fails, with all that it said."""
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert done.returncode in succeeded, (
+        f"{' '.join(command)}: exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    )
     return done.stdout
