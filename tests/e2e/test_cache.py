@@ -1,6 +1,7 @@
 """Redis fails under load: no read is older than an acknowledged write, no request fails, and writes go on."""
 
 import asyncio
+import re
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -144,7 +145,8 @@ async def test_a_redis_that_comes_back_with_old_data_is_not_believed(system: Sys
     [
         ("-evalsha", "+evalsha", "Redis refuses the command evalsha to the user of REDIS_URL"),
         ("resetkeys", "~item:* ~items:lease", "Redis refuses a command or a key to the user of REDIS_URL"),
-        ("-time", "+time", "Redis refuses a command or a key to the user of REDIS_URL"),
+        # Up to 7 Redis does not say which command of a script it refuses.
+        ("-time", "+time", "Redis refuses (a command or a key|the command time) to the user of REDIS_URL"),
     ],
 )
 async def test_a_redis_that_refuses_is_told_in_words_and_costs_no_request(
@@ -166,7 +168,7 @@ async def test_a_redis_that_refuses_is_told_in_words_and_costs_no_request(
             async with aiohttp.ClientSession() as session, session.get(f"{system.urls['items']}/readyz") as response:
                 body = await response.json()
             assert (response.status, body["checks"]["cache"]) == (200, "down")
-            assert said in body["reasons"]["cache"]
+            assert re.search(said, body["reasons"]["cache"])
             lines, of_gateway = (
                 [line for line in process.log_path.read_text().splitlines() if "cache_unavailable" in line]
                 for process in (coordinator, gateway)
@@ -174,7 +176,7 @@ async def test_a_redis_that_refuses_is_told_in_words_and_costs_no_request(
             assert len(lines) == 1, lines
             # Where the lane has lost its lease, a reader does not come so far as to be refused.
             assert len(of_gateway) <= 1, of_gateway
-            assert all(said in line for line in (*lines, *of_gateway))
+            assert all(re.search(said, line) for line in (*lines, *of_gateway))
         finally:
             await asyncio.to_thread(set_user, given)
         await traffic.more("hit")
