@@ -15,14 +15,26 @@ _APT_HELPER: Final = Path("/usr/lib/apt/apt-helper")
 
 
 def mirror_of_apt() -> str | None:
-    """None: apt's sources name none, as on another distribution. Raises NotPossibleHere if there is no apt."""
+    """None: apt's sources name none, as on another distribution. On a new machine apt reads its lists first.
+
+    Raises NotPossibleHere if there is no apt, or if it cannot read them.
+    """
     if shutil.which("apt-get") is None:
         raise NotPossibleHere("this machine has no apt, whose mirror of Debian is needed")
-    listed = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI)"], check=True, capture_output=True, text=True
-    )
-    debians = (uri for uri in listed.stdout.split() if urlsplit(uri).path.rstrip("/").endswith("/debian"))
-    return next(debians, None)
+    addresses = _listed()
+    if not addresses:
+        update = ["apt-get", "update", "-qq", "-o", "APT::Update::Error-Mode=any"]
+        updated = subprocess.run(update, capture_output=True, text=True, check=False)
+        if updated.returncode != 0:
+            raise NotPossibleHere(f"apt cannot read its lists: {_said(updated)}")
+        addresses = _listed()
+    return next((address for address in addresses if urlsplit(address).path.rstrip("/").endswith("/debian")), None)
+
+
+def _listed() -> list[str]:
+    """The mirrors whose lists apt has downloaded. It tells of no others."""
+    command = ["apt-get", "indextargets", "--format", "$(REPO_URI)"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
 
 
 def require_release(mirror: str, release: str) -> None:
@@ -31,7 +43,10 @@ def require_release(mirror: str, release: str) -> None:
         command = [_APT_HELPER, "download-file", f"{mirror.rstrip('/')}/dists/{release}/InRelease", f"{directory}/file"]
         tried = subprocess.run(command, capture_output=True, text=True, check=False)
     if tried.returncode != 0:
-        # Newer apt writes the word out.
-        failures = re.findall(r"^(?:E|Error): (.*)", tried.stderr, re.MULTILINE)
-        said = failures[0] if failures else f"exit status {tried.returncode}"
-        raise NotPossibleHere(f"Debian's mirror does not give us its release {release}: {said}")
+        raise NotPossibleHere(f"Debian's mirror does not give us its release {release}: {_said(tried)}")
+
+
+def _said(failed: "subprocess.CompletedProcess[str]") -> str:
+    """The first error of apt's. Newer ones write the word out."""
+    errors = re.findall(r"^(?:E|Error): (.*)", failed.stderr, re.MULTILINE)
+    return errors[0] if errors else f"exit status {failed.returncode}"
