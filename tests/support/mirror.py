@@ -40,7 +40,12 @@ def _listed() -> list[str]:
 def require_release(mirror: str, release: str) -> None:
     """Raises NotPossibleHere, with the reason, unless the mirror answers and has the release."""
     with TemporaryDirectory() as directory:
-        command = [_APT_HELPER, "download-file", f"{mirror.rstrip('/')}/dists/{release}/InRelease", f"{directory}/file"]
+        command = [
+            str(_APT_HELPER),
+            "download-file",
+            f"{mirror.rstrip('/')}/dists/{release}/InRelease",
+            f"{directory}/file",
+        ]
         tried = subprocess.run(command, capture_output=True, text=True, check=False)
     if tried.returncode != 0:
         raise NotPossibleHere(f"Debian's mirror does not give us its release {release}: {_said(tried)}")
