@@ -8,6 +8,7 @@ import msgspec
 
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.ids import continuation_command_id, derived_command_id
+from coordinator.service.nesting import NESTING_MAX
 from coordinator.stores.lane_tables import LogEntry
 from tests.simulation.letters import continuation, replayed
 from tests.simulation.services import MENDED, RENAME_COSTS, SERVICES, TARGETS
@@ -126,9 +127,11 @@ class Model:
 
     def _arguments(self, message: CommandMessage) -> Any:
         try:
-            return msgspec.json.decode(message.arguments)
+            given = msgspec.json.decode(message.arguments)
         except (msgspec.DecodeError, RecursionError):
             return _NO_JSON
+        # How deep the decoder goes depends on Python's version.
+        return given if _levels(given) <= NESTING_MAX else _NO_JSON
 
     def _account(self, key: int) -> dict[str, Any]:
         if key not in self.accounts:
@@ -363,3 +366,12 @@ def children_of(message: CommandMessage) -> list[str]:
         emitted_id(parent, position, command_type, msgspec.json.encode(command))
         for position, (command_type, command) in enumerate(emitted)
     ]
+
+
+def _levels(given: Any) -> int:
+    """How deep it is nested."""
+    count, level = 0, [given]
+    while level := [value for value in level if isinstance(value, dict | list)]:
+        count += 1
+        level = [child for value in level for child in (value.values() if isinstance(value, dict) else value)]
+    return count
