@@ -20,11 +20,14 @@ _TERMINATE_TIMEOUT_S = 5.0
 # A package's scripts start its server unless a policy forbids it; a policy that exists already is not ours. A new
 # package's server also starts at boot unless a preset forbids it; packages that are installed already keep their state.
 # The preset covers services and sockets; a timer (logrotate's) may serve other programs too. Its folder may be missing.
+# One installation waits for another, which would remove the policy under it at its end, and dpkg for other programs.
 _SCRIPT = """\
 set -e
 PATH="$PATH:/usr/sbin:/usr/bin:/sbin:/bin"
 policy=/usr/sbin/policy-rc.d
 preset=/etc/systemd/system-preset/00-write-coordinator.preset
+exec 9< "${policy%/*}"
+flock 9
 made=""
 trap 'rm -f $made; rmdir "${preset%/*}" 2> /dev/null || true' EXIT
 trap 'exit 1' HUP INT TERM
@@ -37,9 +40,12 @@ mkdir -p "${preset%/*}"
 made="$made $preset"
 printf 'disable *.service\\ndisable *.socket\\n' > "$preset"
 export DEBIAN_FRONTEND=noninteractive
-apt-get install --no-install-recommends -y "$@" || {
+install() {
+    apt-get install -o DPkg::Lock::Timeout=600 --no-install-recommends -y "$@" 9<&-
+}
+install "$@" || {
     apt-get update
-    apt-get install --no-install-recommends -y "$@"
+    install "$@"
 }
 """
 

@@ -1,7 +1,9 @@
 """What is missing is said exactly, and installed where that is possible."""
 
+import fcntl
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ import pytest
 from coordinator.dev import install
 from coordinator.dev.install import Installation, NeededProgram, missing
 from coordinator.dev.servers import programs
+from coordinator.dev.servers.process import descendants
 from coordinator.service.errors import ConfigurationError
+from tests.support.system import wait_until
 
 
 def make_program(folder: Path, name: str, script: str = "") -> Path:
@@ -94,7 +98,7 @@ def test_apt_installs_what_is_missing_after_an_update_of_empty_lists(
     monkeypatch.setattr(install, "_become_root", list)
     monkeypatch.setattr(install, "_SCRIPT", _script(tmp_path, calls.parent))
     Installation(print, tmp_path / "apt.log").run()
-    wanted = "noninteractive install --no-install-recommends -y postgresql"
+    wanted = "noninteractive install -o DPkg::Lock::Timeout=600 --no-install-recommends -y postgresql"
     assert calls.read_text().splitlines() == [wanted, "noninteractive update", wanted]
     assert missing() == []
 
@@ -130,3 +134,31 @@ def test_no_service_is_started_now_or_at_boot_and_all_is_left_as_it_was(
     assert (tmp_path / "preset-seen").read_text() == "disable *.service\ndisable *.socket\n"
     assert [path.name for path in presets.glob("*")] == (["90-theirs.preset"] if there_before else [])
     assert presets.exists() == there_before
+
+
+def test_an_installation_waits_for_another_that_would_remove_the_policy_under_it(
+    tmp_path: Path, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", f"{bare}:/usr/bin:/bin")
+    policy = tmp_path / "sbin" / "policy-rc.d"
+    policy.parent.mkdir()
+    called = tmp_path / "called"
+    make_program(bare, "apt-get", f"cp {policy} {called}; > {bare}/unheard-of; chmod 755 {bare}/unheard-of")
+    monkeypatch.setattr(install, "_become_root", list)
+    monkeypatch.setattr(install, "_SCRIPT", _script(tmp_path, policy))
+    installation = Installation(print, tmp_path / "apt.log", (NeededProgram(("unheard-of",), "unheard-of"),))
+
+    def waits() -> bool:
+        return any("flock" in Path(f"/proc/{pid}/comm").read_text() for pid in descendants(os.getpid()))
+
+    other = os.open(policy.parent, os.O_RDONLY)
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            fcntl.flock(other, fcntl.LOCK_EX)
+            running = threads.submit(installation.run)
+            wait_until(lambda: called.exists() or waits(), "it waits")
+            assert not called.exists()
+        finally:
+            os.close(other)
+        running.result()
+    assert "exit 101" in called.read_text()
