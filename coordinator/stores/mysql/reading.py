@@ -19,8 +19,11 @@ class ReadingConnection(Connection):  # type: ignore[misc]  # aiomysql has no ty
 
     async def _request_authentication(self) -> None:
         """Before the password is sent."""
-        if self._requires_tls and not self.server_capabilities & CLIENT.SSL:
-            raise OperationalError(CR.CR_SSL_CONNECTION_ERROR, "TLS is asked for, and the server offers none")
+        if not self.server_capabilities & CLIENT.SSL:
+            if self._requires_tls:
+                raise OperationalError(CR.CR_SSL_CONNECTION_ERROR, "TLS is asked for, and the server offers none")
+            # aiomysql announces TLS all the same: a server whose offer a proxy took away would wait for it.
+            self.client_flag &= ~CLIENT.SSL
         try:
             await super()._request_authentication()
         except BaseException:
