@@ -81,9 +81,10 @@ def send(
     )
     target = checked(message, lane)
     outcome = issue(target, message, wait_s or 0)
-    if outcome is not None:
+    # A quick lane's outcome may be there before the confirm; only with --wait was it asked for.
+    if outcome is not None and wait_s is not None:
         print_outcome(target, outcome, as_json=as_json)
-        sys.exit(0 if wait_s is None or outcome.status == "applied" else EXIT_REFUSED)
+        sys.exit(0 if outcome.status == "applied" else EXIT_REFUSED)
     if as_json:
         print_json({"lane": target, "command_id": message.command_id, "type": command_type, "status": "pending"})
     else:

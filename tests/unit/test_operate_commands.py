@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from coordinator.cli import cli
 from coordinator.migrations.migrate import migrate
-from coordinator.operate import output
+from coordinator.operate import output, send
 from coordinator.operate.continuing import message_of, outcome_of
 from coordinator.operate.output import print_fields, print_table
 from coordinator.operate.send import checked
@@ -22,6 +22,7 @@ from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.continuation import Deferred, continued
 from coordinator.service.errors import ConfigurationError, InvalidCommand
 from coordinator.service.ids import system_command_id
+from coordinator.service.outcome import Outcome
 from coordinator.stores.lane_tables import LogEntry
 from tests.support.shop.service import SERVICE as SHOP
 
@@ -365,3 +366,23 @@ def test_a_continuation_that_is_sent_again_is_the_one_that_the_lane_sent(
     assert (message.type, message.origin) == ("users.continue_purchase", "system")
     said = msgspec.json.decode(message.arguments)
     assert (said["status"], said["result"], said["error"] and said["error"]["code"]) == told
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), ID),
+        (("--json",), '"pending"'),
+        (("--wait", "1"), "sequence    7"),
+        (("--wait", "1", "--json"), '"applied"'),
+    ],
+)
+def test_only_with_wait_a_command_that_is_settled_at_once_is_told_with_its_outcome(
+    options: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = Outcome(command_id=ID, type="users.credit", status="applied", sequence=7)
+    monkeypatch.setattr(send, "issue", lambda *_: outcome)
+    sent = run("send", "users.credit", '{"id": 1, "amount": 1}', "--id", ID, *options)
+    assert sent.exit_code == 0, sent.output
+    assert expected in sent.output
+    assert (sent.output == f"{ID}\n") == (options == ())
