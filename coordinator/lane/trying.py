@@ -24,6 +24,11 @@ RESULT_BYTES_MAX = BODY_BYTES_MAX - 4096
 _CODE = re.compile(rf"[!-~]{{1,{CODE_CHARACTERS_MAX}}}")
 
 
+def is_code(text: str) -> bool:
+    """Whether it can be the code of a rejection, for which clients branch: visible ASCII without spaces."""
+    return _CODE.fullmatch(text) is not None
+
+
 class Verdict(Struct, frozen=True):
     """A status with its result or error."""
 
@@ -71,7 +76,7 @@ def _failure(error: BaseException) -> Verdict:
     """The verdict for a handler's error: it refuses the command, or is a fault."""
     if isinstance(error, Rejected):
         code, text = attribute(error, "code"), described(error, with_type=False)
-        if isinstance(code, str) and _CODE.fullmatch(code):
+        if isinstance(code, str) and is_code(code):
             return Verdict("rejected", code, text)
         return Verdict("failed", "handler_error", f"Rejected with a code that is none: {described(code)}")
     code = "invalid_row" if isinstance(error, InvalidRow) else "handler_error"

@@ -78,6 +78,17 @@ class VersionedRow(Row):
     version: int = 1
 
 
+def text_columns(model: type[Row]) -> tuple[str, ...]:
+    """The fields of a model that hold text, or text or nothing."""
+    text = msgspec.inspect.StrType
+    types = {field.name: field.type for field in msgspec.inspect.type_info(model).fields}  # type: ignore[attr-defined]
+    return tuple(
+        name
+        for name, type_ in types.items()
+        if any(isinstance(each, text) for each in getattr(type_, "types", (type_,)))
+    )
+
+
 R = TypeVar("R", bound=Row)
 R_co = TypeVar("R_co", bound=Row, covariant=True)
 

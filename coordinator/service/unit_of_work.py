@@ -59,10 +59,14 @@ class UnitOfWork(Protocol):
         """Put the continuation of this command off, until `resume`; None: it has none.
 
         If the command is rejected or fails after all, the continuation goes on at once, as if it had not been put off.
+        Keep its `encode()` as the whole text of a column: there `coordinator continue` sees that the answer is to come.
         """
 
     def resume(self, deferred: Deferred, outcome: Struct | Rejected | None) -> None:
-        """Let a continuation that was put off go on, with a result or a refusal. It goes on once."""
+        """Let a continuation that was put off go on, with a result or a refusal. It goes on once.
+
+        A result is of the type that the handler of the command returns.
+        """
 
 
 FailurePolicy = Literal["park", "park-key", "block"]

@@ -4,13 +4,14 @@ Its errors are two of coordinator/service/errors.py: DatabaseUnavailable when th
 ConfigurationError when its schema is not migrated. Beside these it raises Fenced to a lane's own process.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from msgspec import Struct
 
 from coordinator.service.options import Origin
+from coordinator.service.rows import Ref, Row
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from coordinator.stores.port import Backlog, Lease
 
@@ -128,6 +129,9 @@ class LaneAdmin(Protocol):
 
     def find(self, command_id: str) -> LogEntry | None:
         """The log entry of this command, or None while it is not settled."""
+
+    def keeping(self, models: Sequence[type[Row]], texts: Sequence[str]) -> Ref[Row] | None:
+        """A row of these models that has one of these texts in a column; None: no row has. It looks at all rows."""
 
     def parked(self) -> list[ParkedSummary]:
         """The failed commands that keep their keys waiting, and those that wait, in the order in which they came."""

@@ -162,7 +162,8 @@ async def test_a_purchase_that_is_repeated_after_a_restore_pays_once(system: Sys
     accepted = CliRunner().invoke(cli, arguments, env=system.environment)
     assert accepted.exit_code == 0, accepted.output
     await buying
-    results = {"authorize": ["--result", '{"id": 1}'], "capture": ["--result", '{"id": 1}']}
+    payment = await asyncio.to_thread(payment_text, system)
+    results = {"authorize": ["--result", payment], "capture": ["--result", payment]}
     for step in ("quote", "authorize", "reserve", "capture"):
         await asyncio.to_thread(wait_until, lambda: waiting(system)[:1] == [step], f"it waits at {step}")  # noqa: B023
         ((_, command_type, command_id),) = query(system, WAITING)
@@ -186,6 +187,13 @@ WAITING = "SELECT name, command_type, command_id FROM saga_steps WHERE status = 
 def waiting(system: System) -> list[str]:
     """The steps that wait for the outcome of their command."""
     return [name for name, _, _ in query(system, WAITING)]
+
+
+def payment_text(system: System) -> str:
+    """The payment as its gateway shows it."""
+    with urllib.request.urlopen(f"{system.urls['payments']}/payments/1", timeout=5) as response:
+        text: bytes = response.read()
+    return text.decode()
 
 
 def stock(system: System) -> int:

@@ -75,6 +75,7 @@ def test_an_operator_sends_what_the_lane_s_role_permits(url: str, service: Servi
         admin.sequence()
         admin.find(entry(1).command_id)
         admin.parked()
+        admin.keeping([Item], ["a text"])
         admin.letters(LetterQuery(contains=b"{"), 0, 10)
         admin.letter(1)
         admin.emitted(None, 0, 10)

@@ -6,11 +6,13 @@ from datetime import datetime, timedelta
 import msgspec
 import pytest
 
+from coordinator.service.rows import Ref
 from coordinator.stores.admin import LaneAdmin, LetterQuery
 from coordinator.stores.lane_tables import NAMELESS, DeadLetter, LogEntry, ParkedCommand, Series
 from coordinator.stores.one_lane import WrongDatabase
 from coordinator.stores.port import Fenced, Lease, Read
-from tests.support.store_contract import NOW, OpenStore, changes, commit, entry
+from tests.support.ledger import Account
+from tests.support.store_contract import NOW, OpenStore, account, changes, commit, entry
 
 YOUNG = NOW + timedelta(days=400)
 CUTOFF = NOW + timedelta(days=7)
@@ -63,6 +65,7 @@ USES: dict[str, Callable[[LaneAdmin], object]] = {
     "state": lambda admin: admin.state(),
     "sequence": lambda admin: admin.sequence(),
     "find": lambda admin: admin.find(entry(1).command_id),
+    "keeping": lambda admin: admin.keeping([Account], ["x"]),
     "parked": lambda admin: admin.parked(),
     "letters": lambda admin: admin.letters(LetterQuery(), 0, 1),
     "letter": lambda admin: admin.letter(1),
@@ -100,6 +103,14 @@ class AdminContract:
             with pytest.raises(WrongDatabase, match=r"database of OTHER_DATABASE_URL is that of lane ledger"):
                 use(open_admin("other"))
         assert open_admin("ledger").state() == before
+
+    def test_the_row_that_keeps_a_text_is_found(self, open_store: OpenStore, admin: LaneAdmin) -> None:
+        store = open_store()
+        rows = [account(1), account(2, owner="a b"), account(3, owner="a b c")]
+        commit(store, store.take_over("holder", NOW), changes(inserts=rows))
+        assert admin.keeping([Account], ["b", "a b"]) == Ref(Account, "id", 2)
+        assert admin.keeping([Account], ["b", "a", "' OR 1=1 --"]) is None
+        assert admin.keeping([], ["a b"]) is None
 
     def test_old_entries_are_pruned_behind_young_ones_too(self, open_store: OpenStore, admin: LaneAdmin) -> None:
         """For a while the lane's clock was in another year."""

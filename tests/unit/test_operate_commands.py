@@ -9,11 +9,13 @@ import click
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from sqlalchemy import create_engine, insert
 
 from coordinator.cli import cli
 from coordinator.migrations.migrate import migrate
 from coordinator.operate import output, send
-from coordinator.operate.continuing import message_of, outcome_of
+from coordinator.operate.answers import outcome_of
+from coordinator.operate.continuing import message_of
 from coordinator.operate.output import print_fields, print_table
 from coordinator.operate.send import checked
 from coordinator.protocol.wire import CommandMessage
@@ -22,8 +24,14 @@ from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.continuation import Deferred, continued
 from coordinator.service.errors import ConfigurationError, InvalidCommand
 from coordinator.service.ids import system_command_id
+from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome
-from coordinator.stores.lane_tables import LogEntry
+from coordinator.service.rows import Row
+from coordinator.stores import lane_tables
+from coordinator.stores.lane_tables import LogEntry, OutboxEntry
+from shared.payments.commands import OpenPayment
+from shared.payments.model import Payment, Waiters
+from shared.payments.model import metadata as payments_metadata
 from tests.support.shop.service import SERVICE as SHOP
 
 ID = "0b0e7b6e-6d4e-4a57-9a5e-3f5d9f3c9b11"
@@ -324,6 +332,154 @@ def test_what_cannot_be_continued_is_refused(database: str, options: list[str], 
     ran = run("continue", "users", ID, *to, *options, USERS_DATABASE_URL=database)
     assert ran.exit_code == (1 if "settled" in said else 2)
     assert said in ran.stderr
+
+
+PAYMENT = Payment(
+    id=7,
+    user_id=1,
+    amount=5,
+    currency="EUR",
+    status="authorized",
+    created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    updated_at=datetime(2026, 1, 1, tzinfo=UTC),
+)
+WHOLE = msgspec.json.encode(PAYMENT).decode()
+NESTED = "[" * 2000 + "]" * 2000
+
+
+@pytest.fixture
+def payments(tmp_path: Path) -> str:
+    """A database of payments that has settled the command ID, an OpenPayment."""
+    url = f"sqlite:///{tmp_path}/payments.db"
+    migrate(registry().service("payments"), DatabaseSettings(database_url=url))
+    keep(url, logged(type=OpenPayment.type, result=WHOLE))
+    return url
+
+
+def keep(url: str, row: Row) -> None:
+    engine = create_engine(url)
+    tables = lane_tables.metadata.tables | payments_metadata.tables
+    with engine.begin() as connection:
+        connection.execute(insert(tables[row.table]).values(msgspec.structs.asdict(row)))
+    engine.dispose()
+
+
+def continue_payment(url: str, *options: str) -> Result:
+    arguments = ["payments", ID, "--to", "users.continue_purchase", *options]
+    return run("continue", *arguments, PAYMENTS_DATABASE_URL=url)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--result", '{"id":7,"id":8}'], "has the name 'id' twice"),
+        (["--result", '{"id":7,"a":{"b":1,"b":2}}'], "has the name 'b' twice"),
+        (["--result", '{"id":'], "--result is no JSON"),
+        (["--result", ""], "--result is no JSON"),
+        (["--result", NESTED], "--result is nested deeper than 100 levels"),
+        (["--result", "null"], "no result of payments.open, which is a whole Payment: Expected `object`, got `null`"),
+        (["--result", '{"id":"x"}'], "at `$.id`"),
+        (["--result", '{"id":7}'], "missing required field"),
+        (["--result", WHOLE.replace("authorized", "nice")], "Invalid enum value 'nice' - at `$.status`"),
+        (["--result", WHOLE[:-1] + ',"more":"' + "x" * 2_000_000 + '"}'], "the continuation has more than"),
+        (["--rejected", ""], "--rejected '' is no code"),
+        (["--rejected", "card declined"], "is no code"),
+        (["--rejected", "a\tb"], "is no code"),
+        (["--rejected", "ä"], "is no code"),
+        (["--rejected", "x" * 101], "is no code"),
+    ],
+)
+def test_an_answer_that_the_lane_could_not_have_sent_is_refused_before_it_is_sent(
+    payments: str, options: list[str], said: str
+) -> None:
+    ran = continue_payment(payments, *options)
+    assert (ran.exit_code, ran.stdout) == (2, ""), ran.output
+    assert said in ran.stderr
+    assert len(ran.stderr) < 600
+
+
+@pytest.mark.parametrize(
+    ("options", "is_awaited"),
+    [
+        (["--result", WHOLE], False),
+        (["--rejected", "card_declined"], False),
+        (["--logged"], False),
+        (["--rejected", "card_declined", "--even-if-awaited"], True),
+    ],
+)
+def test_an_answer_that_can_be_is_sent(
+    payments: str, options: list[str], is_awaited: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_awaited:
+        deferred = Deferred(command_id=ID, type=OpenPayment.type, continuation="users.continue_purchase")
+        keep(payments, Waiters(payment_id=7, action=deferred.encode()))
+    sent: list[tuple[str, CommandMessage]] = []
+
+    def issue(lane: str, message: CommandMessage, wait_s: float) -> None:
+        sent.append((lane, message))
+
+    monkeypatch.setattr("coordinator.operate.continuing.issue", issue)
+    ran = continue_payment(payments, *options)
+    assert ran.exit_code == 3, ran.output
+    ((lane, message),) = sent
+    assert (lane, message.type) == ("users", "users.continue_purchase")
+
+
+@pytest.mark.parametrize(
+    ("options", "column", "origin"),
+    [
+        (["--result", WHOLE], "action", "system"),
+        (["--rejected", "card_declined"], "reversal", "system"),
+        (["--logged"], "action", "public"),
+    ],
+)
+def test_a_command_whose_answer_is_still_to_come_is_not_continued(
+    payments: str, options: list[str], column: str, origin: Origin
+) -> None:
+    deferred = Deferred(command_id=ID, type=OpenPayment.type, continuation="users.continue_purchase", origin=origin)
+    keep(payments, Waiters(payment_id=7, **{column: deferred.encode()}))
+    ran = continue_payment(payments, *options)
+    assert ran.exit_code == 1
+    assert f"the answer to command {ID} is still to come: the row 7 of payment_waiters waits for it" in ran.stderr
+
+
+def test_a_continuation_that_waits_to_be_sent_is_left_alone(payments: str) -> None:
+    deferred = Deferred(command_id=ID, type=OpenPayment.type, continuation="users.continue_purchase")
+    emission = continued(deferred, "applied", b"{}", None)
+    keep(
+        payments,
+        OutboxEntry(
+            id=1,
+            lane="users",
+            command_id=emission.command_id,
+            type=emission.type,
+            arguments=emission.arguments,
+            continuation=None,
+            created_at=datetime(2026, 1, 1, tzinfo=UTC),
+        ),
+    )
+    ran = continue_payment(payments, "--rejected", "card_declined", "--even-if-awaited")
+    assert ran.exit_code == 1
+    assert "the continuation waits in the outbox of lane payments and will come by itself" in ran.stderr
+
+
+@pytest.mark.parametrize("options", [["--result", WHOLE], ["--rejected", "card_declined"]])
+def test_an_answer_in_the_log_is_not_replaced(tmp_path: Path, options: list[str]) -> None:
+    url = f"sqlite:///{tmp_path}/payments.db"
+    migrate(registry().service("payments"), DatabaseSettings(database_url=url))
+    keep(url, logged(type=OpenPayment.type, status="rejected", result=None, error_code="unknown_currency"))
+    ran = continue_payment(url, *options)
+    assert ran.exit_code == 1
+    assert "is rejected in the log of lane payments, and so no answer came later: say --logged" in ran.stderr
+
+
+def test_a_result_of_a_command_that_this_release_does_not_have_is_refused(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/payments.db"
+    migrate(registry().service("payments"), DatabaseSettings(database_url=url))
+    keep(url, logged(type="payments.gone"))
+    ran = continue_payment(url, "--result", "{}")
+    assert ran.exit_code == 1
+    assert "lane payments of this release has no command payments.gone" in ran.stderr
 
 
 THE_LOG_S = (None, None)

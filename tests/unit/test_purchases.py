@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from coordinator.client.writes import WriteOptions, execute
-from coordinator.operate.continuing import message_of, outcome_of
+from coordinator.operate.answers import outcome_of
+from coordinator.operate.continuing import message_of
 from coordinator.runtime.settings import EffectSettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import CommandRejected

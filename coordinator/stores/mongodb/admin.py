@@ -17,6 +17,7 @@ from pymongo.synchronous.database import Database
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.service.ids import replay_command_id
+from coordinator.service.rows import Ref, Row, text_columns
 from coordinator.stores.admin import (
     FAILED_AMONG,
     LOCK_TIMEOUT_S,
@@ -85,6 +86,15 @@ class MongoAdmin:
         with self._translated():
             return self._find(command_id, None)
 
+    def keeping(self, models: Sequence[type[Row]], texts: Sequence[str]) -> Ref[Row] | None:
+        with self._translated():
+            for model in models:
+                fields = ["_id" if name == model.key else name for name in text_columns(model)]
+                wanted = {"$or": [{name: {"$in": list(texts)}} for name in fields]}
+                if fields and (found := self._database[model.table].find_one(wanted, {"_id": 1})) is not None:
+                    return Ref(model, model.key, found["_id"])
+        return None
+
     def parked(self) -> list[ParkedSummary]:
         names = {name: 1 for name in ParkedSummary.__struct_fields__ if name != "command_id"}
         with self._translated():
@@ -100,21 +110,8 @@ class MongoAdmin:
             ]
 
     def letters(self, query: LetterQuery, after: int, limit: int) -> list[LetterSummary]:
-        names = {name: 1 for name in LetterSummary.__struct_fields__ if name != "id"}
-        part = query.contains
-        if part is not None:
-            # MongoDB finds no bytes within binary data.
-            names["arguments"] = 1
-        found: list[LetterSummary] = []
-        with self._translated(), self._database[DeadLetter.table].find(letters_of(query, after), names) as cursor:
-            for document in cursor.sort("_id", 1).batch_size(_PAGE_DOCUMENTS):
-                if part is None or part in bytes(document.pop("arguments")):
-                    found.append(
-                        LetterSummary(id=document.pop("_id"), **{name: utc(value) for name, value in document.items()})
-                    )
-                if len(found) == limit:
-                    break
-        return found
+        with self._translated():
+            return letters_of(self._database[DeadLetter.table], query, after, limit)
 
     def letter(self, number: int) -> DeadLetter | None:
         with self._translated():

@@ -1,6 +1,6 @@
 """The operator's view of a lane's database, on every kind of SQL database."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -11,21 +11,28 @@ from sqlalchemy import (
     Engine,
     LargeBinary,
     Select,
+    String,
     and_,
     case,
+    cast,
     delete,
     exists,
+    false,
     func,
     insert,
     literal,
+    or_,
     select,
     update,
 )
+from sqlalchemy import column as column_of
+from sqlalchemy import table as table_of
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError, DatabaseUnavailable
 from coordinator.service.ids import replay_command_id
+from coordinator.service.rows import Ref, Row, text_columns
 from coordinator.stores.admin import (
     FAILED_AMONG,
     LOCK_TIMEOUT_S,
@@ -97,6 +104,17 @@ class SqlAdmin:
     def find(self, command_id: str) -> LogEntry | None:
         with self._transaction() as connection:
             return _entry(connection, select(_LOG).where(_LOG.c.command_id == command_id))
+
+    def keeping(self, models: Sequence[type[Row]], texts: Sequence[str]) -> Ref[Row] | None:
+        with self._transaction() as connection:
+            for model in models:
+                # The service may keep its texts in any type, and PostgreSQL compares one type only.
+                kept = [cast(column_of(name), String).in_(texts) for name in text_columns(model)]
+                rows: Select[Any] = select(column_of(model.key)).select_from(table_of(model.table))
+                found = rows.where(or_(false(), *kept)).limit(1)
+                if kept and (row := connection.execute(found).first()) is not None:
+                    return Ref(model, model.key, row[0])
+        return None
 
     def parked(self) -> list[ParkedSummary]:
         columns = [_PARKED.c[name] for name in ParkedSummary.__struct_fields__]
