@@ -1,7 +1,7 @@
 """Reading rows, and the log of what became of commands."""
 
 from coordinator.client.command_log import CommandLog, open_command_log
-from coordinator.client.database import READ_TIMEOUT_MS, close_database, fetch, open_database, reading
+from coordinator.client.database import READ_TIMEOUT_MS, check_reads, close_database, fetch, open_database, reading
 from coordinator.stores.kinds import Database
 from coordinator.stores.mongodb.documents import Documents, row_of_document
 
@@ -12,6 +12,7 @@ __all__ = (
     "Documents",
     "READ_TIMEOUT_MS",
     "open_database",
+    "check_reads",
     "close_database",
     "fetch",
     "reading",

@@ -101,7 +101,7 @@ async def _check_reads(database: Database, gateway: Gateway) -> None:
     """Raises ConfigurationError that names what the server refuses; one that is away is waited for by readiness."""
     try:
         async with asyncio.timeout(FIRST_CONNECTION_WAIT_S):
-            problem = await reading_problem(database, gateway.tables)
+            problem = await reading_problem(database, gateway.name, gateway.tables)
     except (TimeoutError, DatabaseUnavailable):
         return
     if problem is not None:

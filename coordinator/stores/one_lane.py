@@ -9,6 +9,9 @@ from datetime import datetime
 
 from coordinator.service.errors import ConfigurationError
 
+LANES_READ_MAX = 10
+"""How many lease rows are read to find another lane's: a database has one."""
+
 
 class WrongDatabase(ConfigurationError):
     """Raised for a database that is another lane's, before anything is written there."""
@@ -19,10 +22,15 @@ def check_lane(lanes: Iterable[str], lane: str, *, is_migration: bool = False) -
 
     `is_migration`: its address is `<LANE>_MIGRATION_URL`, and not `<LANE>_DATABASE_URL`.
     """
-    other = next((each for each in lanes if each != lane), None)
+    other = other_lane(lanes, lane)
     if other is not None:
         setting = f"{lane.upper()}_{'MIGRATION' if is_migration else 'DATABASE'}_URL"
         raise WrongDatabase(f"the database of {setting} is that of lane {other}: a lane needs its own")
+
+
+def other_lane(lanes: Iterable[str], lane: str) -> str | None:
+    """Another lane that has a lease row in the database of this one; None: there is none."""
+    return next((each for each in lanes if each != lane), None)
 
 
 def unused_lease(now: datetime) -> dict[str, object]:

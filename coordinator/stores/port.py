@@ -67,8 +67,9 @@ class NotAdmitted(StoreUnavailable):
     starts does not wait then."""
 
 
-Lack: TypeAlias = Literal["login", "right", "table"]
-"""What a reader lacks that only an operator can give: the server refuses its role, or a right, or has no such table."""
+Lack: TypeAlias = Literal["login", "right", "table", "connection"]
+"""What a reader lacks although the server answers: the server refuses its role, or a right, or has no such table, which
+only an operator can mend; or it has no connection left for it, which may pass by itself."""
 
 
 class Lease(Struct, frozen=True):

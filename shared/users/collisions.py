@@ -9,10 +9,11 @@ import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
+import click
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator import ConfigurationError, DatabaseUnavailable, unseen_in
-from coordinator.reading import close_database, open_database
+from coordinator.reading import check_reads, close_database, open_database
 from coordinator.settings import ReaderSettings, load
 from shared.users import SERVICE
 from shared.users.emails import kept_email, without_unseen
@@ -54,26 +55,36 @@ async def _all(repository: UserRepository) -> AsyncIterator[User]:
         after = page.next
 
 
-async def _listed() -> int:
-    database = open_database(load(ReaderSettings, prefix=f"{SERVICE.name.upper()}_").url(SERVICE.name), pool_max=1)
+async def _listed(url: str) -> list[str]:
+    database = open_database(url, pool_max=1)
     if not isinstance(database, AsyncEngine):
-        raise ConfigurationError("USERS_READER_URL: users are in an SQL database")
+        raise ConfigurationError("users are in an SQL database")
     try:
-        found = lines(collisions([user async for user in _all(UserRepository(database))]))
+        await check_reads(database, SERVICE.name, [User])
+        return lines(collisions([user async for user in _all(UserRepository(database))]))
     finally:
         await close_database(database)
-    print("\n".join(found) if found else "no two accounts have one address")  # noqa: T201  # a program
-    return 1 if found else 0
 
 
-def main() -> int:
-    """Exit status 0: there are none; 1: those that are printed; 2: the database cannot be read."""
+@click.command()
+def main() -> None:
+    """List the accounts whose addresses are one address, or have another form than a new one would have.
+
+    It reads USERS_READER_URL, or USERS_DATABASE_URL. Exit status 0: there are none; 1: those that are printed; 2: the
+    database cannot be read.
+    """
+    setting = f"{SERVICE.name.upper()}_READER_URL"
     try:
-        return asyncio.run(_listed())
+        settings = load(ReaderSettings, prefix=f"{SERVICE.name.upper()}_")
+        url, setting = settings.url(SERVICE.name), settings.setting(SERVICE.name)
+        found = asyncio.run(_listed(url))
     except (ConfigurationError, DatabaseUnavailable) as error:
-        print(f"users: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+        text = str(error)
+        click.echo(f"users: {text}" if setting in text else f"users: {setting}: {text}", err=True)
+        sys.exit(2)
+    click.echo("\n".join(found) if found else "no two accounts have one address")
+    sys.exit(1 if found else 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

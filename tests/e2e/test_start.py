@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 from urllib.request import urlopen
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from coordinator.transports.rabbitmq.topology import queue_name
 from tests.support.databases import sql_engine
@@ -41,6 +41,33 @@ def test_a_database_that_is_not_migrated_is_refused(system: System, tmp_path: Pa
     assert status == 2
     assert "USERS_DATABASE_URL" in error
     assert "coordinator migrate" in error
+
+
+@pytest.mark.parametrize(
+    ("service", "name", "said"),
+    [
+        ("items", "nothing_here", "ITEMS_READER_URL: the database has no lane: correct its address"),
+        ("users", "lane", "USERS_READER_URL: the database is that of lane other, and not of users"),
+    ],
+)
+def test_a_gateway_refuses_a_database_that_is_not_its_lane_s(
+    system: System, tmp_path: Path, service: str, name: str, said: str
+) -> None:
+    """It would answer 404 for what exists."""
+    system.prepare(service)
+    setting = f"{service.upper()}_READER_URL"
+    url = system.environment[setting]
+    if name == "lane":
+        engine = sql_engine(system.owner(service))
+        with engine.connect() as connection:
+            connection.execute(text("UPDATE lane_lease SET lane = 'other'"))
+        engine.dispose()
+    else:
+        url = urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+    status, error = run(system, tmp_path, "gateways", service, "--port", "0", **{setting: url})
+    assert status == 2
+    assert said in error
+    assert len(error.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

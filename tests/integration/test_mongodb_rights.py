@@ -96,7 +96,7 @@ async def test_a_gateway_sends_what_a_reader_s_role_permits(url: str) -> None:
     with permitted(READ) as sent:
         database: Any = open_database(url)
         try:
-            assert await reading_problem(database, (Item.table, LogEntry.table)) is None
+            assert await reading_problem(database, "items", (Item.table, LogEntry.table)) is None
             await open_command_log(database).find(entry(1).command_id)
             items = ItemRepository(database)
             await items.get(1)

@@ -13,7 +13,7 @@ _LOCK_TIMEOUT: Final = 24
 _FAULTS: Final = {_DUPLICATE_KEY, 52, 56, 57, 121, 257, 10334, 11001, 12582, 17280, 17419, 17420}
 _UNAUTHORIZED: Final = 13
 _NO_COLLECTION: Final = 26
-_NO_SUCH_LOGIN: Final = 18
+_NO_SUCH_LOGIN: Final = {11, 18, 334}  # no such user; a wrong password; a mechanism that the server does not take
 # Errors of a server that goes down, is no primary, or has no space left.
 _OUTAGES: Final = {
     6,
@@ -43,7 +43,7 @@ def lack(error: PyMongoError) -> Lack | None:
     codes = _codes(error)
     if _UNAUTHORIZED in codes:
         return "right"
-    return "login" if _NO_SUCH_LOGIN in codes else None
+    return "login" if codes & _NO_SUCH_LOGIN else None
 
 
 def translated(error: PyMongoError) -> StoreError:  # noqa: PLR0911  # one return for each kind
@@ -57,7 +57,7 @@ def translated(error: PyMongoError) -> StoreError:  # noqa: PLR0911  # one retur
         return Conflict(str(error))
     if _UNAUTHORIZED in codes:
         return NotAdmitted(f"MongoDB: {text}: grant the lane's user the role readWrite")
-    if _NO_SUCH_LOGIN in codes:
+    if codes & _NO_SUCH_LOGIN:
         return NotAdmitted(f"MongoDB: {text}")
     if _NO_COLLECTION in codes:
         return StoreUnavailable(f"MongoDB: {text}: run `coordinator migrate`")

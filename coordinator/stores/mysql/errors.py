@@ -53,9 +53,14 @@ _FAULTS: Final = {
 _OUTAGES: Final = {
     *(1003, 1005, 1010, 1016, 1021, 1026, 1030, 1037, 1038, 1040, 1041, 1042, 1043, 1044, 1045, 1046, 1047, 1049),
     *(1053, 1077, 1078, 1079, 1080, 1114, 1129, 1130, 1135, 1152, 1158, 1159, 1160, 1161, 1180, 1184, 1194, 1195),
-    *(1203, 1226, 1227, 1290, 1372, 1698, 1792, 1820, 1836, 1862, 1873, 1874, 1878, 1927, 3100, 3118, 3169),
+    *(1203, 1226, 1227, 1290, 1372, 1698, 1792, 1820, 1836, 1862, 1873, 1874, 1878, 1927, 3100, 3118, 3169, 4151),
 }
-_NOT_ADMITTED: Final = {1044, 1045, 1049, 1698}  # this user, password or database
+_NOT_ADMITTED: Final = {
+    *(1044, 1045, 1049, 1130, 1698),  # this user, password, database or host
+    *(1820, 1862),  # a password that has expired
+    *(3118, 4151),  # a locked account, of MySQL and of MariaDB
+}
+_NO_CONNECTION_LEFT: Final = {1040, 1203, 1226}
 _NO_RIGHT: Final = {1142, 1143, 1370}
 _SCHEMA: Final = {1054, 1146, 1136}
 _CLIENT_ERRORS: Final = range(2000, 3000)
@@ -88,6 +93,8 @@ def lack(error: BaseException) -> Lack | None:
         return "right"
     if number in _SCHEMA:
         return "table"
+    if number in _NO_CONNECTION_LEFT:
+        return "connection"
     return "login" if number in _NOT_ADMITTED else None
 
 

@@ -24,13 +24,20 @@ _OUTAGE_CLASSES: Final = {"08", "0A", "25", "26", "40", "53", "57", "58", "F0"}
 _NOT_ADMITTED: Final = {"28", "3D"}  # authorization, no such database
 # libpq gives no SQLSTATE for a refused connection. A refusal in another language counts as an outage.
 _REFUSED_LOGIN: Final = re.compile(
-    r"FATAL: +(password authentication failed|no pg_hba\.conf entry|(role|database) \".*\" does not exist)"
+    r"FATAL: +(password authentication failed|no pg_hba\.conf entry|pg_hba\.conf rejects|"
+    r"(role|database) \".*\" (does not exist|is not permitted to log in|is not currently accepting connections)|"
+    r"permission denied for database)"
     r"|no password supplied"
+)
+# These may pass by themselves.
+_NO_CONNECTION_LEFT: Final = re.compile(
+    r"FATAL: +(sorry, )?(too many (clients|connections)|remaining connection slots)"
 )
 # A pooler's answers to the parameters that a lane sets for its session; PostgreSQL itself takes them.
 _POOLED: Final = re.compile(r"unsupported startup parameter|unrecognized startup parameter")
 _QUERY_CANCELED: Final = "57014"
 _NO_RIGHT: Final = "42501"
+_TOO_MANY: Final = "53300"
 _SCHEMA: Final = {"42P01", "42703", "3F000"}  # no such table, column or schema
 _CORRUPT: Final = {"XX001", "XX002"}
 _RAISED: Final = "exec_stmt_raise"
@@ -50,6 +57,8 @@ def lack(error: BaseException) -> Lack | None:
         return "right"
     if is_of_schema(error):
         return "table"
+    if error.sqlstate == _TOO_MANY or (error.sqlstate is None and _NO_CONNECTION_LEFT.search(str(error))):
+        return "connection"
     return "login" if isinstance(translated(error), NotAdmitted) else None
 
 

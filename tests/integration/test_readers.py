@@ -1,0 +1,190 @@
+"""A reader says what it lacks, by what the server answers: a login, a right, a table, a connection, or its own lane."""
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+from click.testing import CliRunner
+from msgspec import Struct
+from sqlalchemy import text
+
+from coordinator.client.database import (
+    NoConnectionLeft,
+    check_reads,
+    close_database,
+    open_database,
+    reading_problem,
+)
+from coordinator.migrations.migrate import migrate
+from coordinator.registry import registry
+from coordinator.runtime.addresses import scheme_of
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.errors import ConfigurationError
+from coordinator.stores.open import open_store
+from coordinator.stores.port import NotAdmitted, StoreUnavailable
+from shared.users.collisions import main as list_collisions
+from tests.support.databases import FreshDatabases, sql_engine
+
+SERVICES = ("users", "payments", "items")
+REFUSED = "the server refuses the gateway's user, password or database"
+
+
+class Role(Struct, frozen=True):
+    """A role of the test's own, which may read and write everything in `url`."""
+
+    name: str
+    url: str
+    owner: str
+
+    def run(self, *statements: str) -> None:
+        engine = sql_engine(self.owner)
+        with engine.connect() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+        engine.dispose()
+
+
+@contextmanager
+def role(owner: str) -> Iterator[Role]:
+    address = urlsplit(owner)
+    name = f"r_{address.path[1:]}"
+    is_mysql = scheme_of(owner) != "postgresql"
+    account = f"'{name}'@'%'" if is_mysql else name
+    url = urlunsplit(address._replace(netloc=f"{name}:secret@{address.hostname}:{address.port}"))
+    made = Role(account, url, owner)
+    if is_mysql:
+        made.run(f"CREATE USER {account} IDENTIFIED BY 'secret'", f"GRANT ALL ON {address.path[1:]}.* TO {account}")
+    else:
+        made.run(
+            f"CREATE ROLE {name} LOGIN PASSWORD 'secret'",
+            f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}",
+            f"REVOKE CONNECT ON DATABASE {address.path[1:]} FROM PUBLIC",
+            f"GRANT CONNECT ON DATABASE {address.path[1:]} TO {name}",
+        )
+    try:
+        yield made
+    finally:
+        if is_mysql:
+            made.run(f"DROP USER {account}")
+        else:
+            made.run(f"DROP OWNED BY {name}", f"DROP ROLE {name}")
+
+
+def migrated(databases: FreshDatabases, service: str) -> str:
+    url = databases.new(f"{service.upper()}_DATABASE_URL")
+    migrate(registry().service(service), DatabaseSettings(database_url=url))
+    return url
+
+
+async def problem(url: str, service: str) -> str | None:
+    database: Any = open_database(url)
+    try:
+        return await reading_problem(database, service, [model.table for model in registry().service(service).models])
+    finally:
+        await close_database(database)
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_a_database_of_another_lane_is_no_use_to_a_reader(databases: FreshDatabases, service: str) -> None:
+    database: Any = open_database(migrated(databases, service))
+    models = registry().service(service).models
+    try:
+        await check_reads(database, service, models)
+        with pytest.raises(ConfigurationError, match=f"the database is that of lane {service}, and not of other: "):
+            await check_reads(database, "other", models)
+    finally:
+        await close_database(database)
+
+
+@pytest.mark.parametrize(
+    ("service", "said"),
+    [
+        ("users", "users is not there: run `coordinator migrate`"),
+        ("payments", "payments is not there: run `coordinator migrate`"),
+        ("items", "the database has no lane: correct its address, or run `coordinator migrate items`"),
+    ],
+)
+async def test_an_empty_database_is_no_use_to_a_reader(databases: FreshDatabases, service: str, said: str) -> None:
+    assert await problem(databases.new(f"{service.upper()}_DATABASE_URL"), service) == said
+
+
+async def test_a_reader_that_may_not_read_the_lease_can_still_read_its_tables(databases: FreshDatabases) -> None:
+    with role(migrated(databases, "users")) as reader:
+        reader.run(f"REVOKE ALL ON lane_lease FROM {reader.name}")
+        assert await problem(reader.url, "users") is None
+        reader.run(f"REVOKE ALL ON users FROM {reader.name}")
+        assert "may not SELECT from users" in (await problem(reader.url, "users") or "")
+
+
+@pytest.mark.parametrize(
+    ("service", "refusal"),
+    [
+        ("users", "ALTER ROLE {role} NOLOGIN"),
+        ("users", "ALTER ROLE {role} PASSWORD 'other'"),
+        ("users", "REVOKE CONNECT ON DATABASE {database} FROM {role}"),
+        ("payments", "ALTER USER {role} ACCOUNT LOCK"),
+        ("payments", "ALTER USER {role} PASSWORD EXPIRE"),
+        ("payments", "ALTER USER {role} IDENTIFIED BY 'other'"),
+    ],
+)
+async def test_a_refused_login_is_no_silent_server(databases: FreshDatabases, service: str, refusal: str) -> None:
+    with role(migrated(databases, service)) as refused:
+        assert await problem(refused.url, service) is None
+        refused.run(refusal.format(role=refused.name, database=urlsplit(refused.owner).path[1:]))
+        assert await problem(refused.url, service) == REFUSED
+        declared = registry().service(service)
+        with closing(open_store(refused.url, declared)) as store, pytest.raises(NotAdmitted):
+            store.check(declared.models)
+
+
+@pytest.mark.parametrize(
+    ("service", "limit"),
+    [
+        ("users", "ALTER ROLE {role} CONNECTION LIMIT 0"),
+        ("users", "ALTER DATABASE {database} CONNECTION LIMIT 0"),
+        ("payments", "ALTER USER {role} WITH MAX_QUERIES_PER_HOUR 1"),
+    ],
+)
+async def test_a_server_without_a_connection_left_is_no_silent_server(
+    databases: FreshDatabases, service: str, limit: str
+) -> None:
+    """It may have one soon: nothing ends for that."""
+    with role(migrated(databases, service)) as limited:
+        assert await problem(limited.url, service) is None
+        limited.run(limit.format(role=limited.name, database=urlsplit(limited.owner).path[1:]))
+        for _ in range(2):
+            with pytest.raises(NoConnectionLeft, match="the database has no connection left for the gateway"):
+                await problem(limited.url, service)
+        declared = registry().service(service)
+        with closing(open_store(limited.url, declared)) as store, pytest.raises(StoreUnavailable):
+            store.check(declared.models)
+
+
+@pytest.mark.parametrize(
+    ("statement", "status", "said"),
+    [
+        ("SELECT 1", 0, "no two accounts have one address\n"),
+        ("UPDATE lane_lease SET lane = 'other'", 2, "users: USERS_READER_URL: the database is that of lane other, "),
+        ("DROP TABLE users", 2, "users: USERS_READER_URL: users is not there: run `coordinator migrate`\n"),
+    ],
+)
+def test_a_program_that_reads_names_the_setting_of_a_wrong_database(
+    databases: FreshDatabases, statement: str, status: int, said: str
+) -> None:
+    url = migrated(databases, "users")
+    engine = sql_engine(url)
+    with engine.connect() as connection:
+        connection.execute(text(statement))
+    engine.dispose()
+    ran = CliRunner().invoke(list_collisions, [], env={"USERS_READER_URL": url})
+    assert (ran.exit_code, len(ran.output.splitlines())) == (status, 1)
+    assert ran.output.startswith(said)
+
+
+@pytest.mark.parametrize("argument", ["--x", "more"])
+def test_a_program_that_reads_refuses_arguments(argument: str) -> None:
+    ran = CliRunner().invoke(list_collisions, [argument])
+    assert ran.exit_code == 2
+    assert argument in ran.output
