@@ -18,7 +18,7 @@ from coordinator.http.commands import routes as command_routes
 from coordinator.http.hooks import HOOKS, GatewayHooks
 from coordinator.http.keys import SERVICE_NAME, SETTINGS
 from coordinator.http.middleware import serve
-from coordinator.http.operations import CHECKS, COMMAND_LOG, PART_STATES, TRANSPORT, Check, watch_parts
+from coordinator.http.operations import CHECKS, COMMAND_LOG, PARTS, TRANSPORT, Check, watch_parts
 from coordinator.http.operations import routes as operation_routes
 from coordinator.http.waiting_requests import WAITING_REQUESTS, WaitingRequests
 from coordinator.runtime.settings import GatewaySettings
@@ -103,10 +103,10 @@ def create_app(
     app[COMMANDS] = {command.type: command for command in gateway.commands}
     app[WRITES] = writes
     app[TRANSPORT] = transport
-    app[PART_STATES] = {}
+    app[PARTS] = {}
     app[CHECKS] = [
-        Check("broker", lambda: _unconnected(transport), reason=lambda: transport.unready_reason),
-        Check("database", lambda: reading_problem(database, gateway.tables)),
+        Check("broker", lambda: _problem(transport), reason=lambda: transport.unready_reason),
+        Check("database", lambda: reading_problem(database, gateway.name, gateway.tables)),
     ]
     dependencies = Dependencies(
         service=gateway.name, database=database, writes=writes, command_log=command_log, settings=settings
@@ -119,5 +119,5 @@ def create_app(
     return app
 
 
-async def _unconnected(transport: CommandTransport) -> str | None:
-    return None if transport.connected else "the broker is not connected"
+async def _problem(transport: CommandTransport) -> str | None:
+    return transport.problem

@@ -1,7 +1,8 @@
 """The routes of every gateway, beside its service's methods: commands by id, health, readiness, metrics."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from http import HTTPStatus
 from typing import Final
@@ -14,10 +15,12 @@ from prometheus_client import Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from coordinator.client.command_log import CommandLog
+from coordinator.client.database import NoConnectionLeft
 from coordinator.http.keys import CONTEXT, SERVICE_NAME
 from coordinator.http.problems import NotReady
 from coordinator.http.requests import NoQuery, read_query
 from coordinator.http.responses import Accepted, json_response
+from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.service.errors import DatabaseUnavailable, NotFound, Overloaded
 from coordinator.service.ids import is_uuid
 from coordinator.service.outcome import OutcomeError
@@ -49,6 +52,14 @@ class Check(Struct, frozen=True):
     reason: Callable[[], str] | None = None
 
 
+class Part:
+    """A part as it was when it was looked at last. `said` is the problem that the log had last, while it lasts."""
+
+    def __init__(self) -> None:
+        self.said: str | None = None
+        self.line = RepeatedLine()
+
+
 class SettledCommand(Struct, frozen=True, kw_only=True):
     """A command as the command log has it."""
 
@@ -71,7 +82,7 @@ class GatewayReadiness(Struct, frozen=True, omit_defaults=True):
 
 CHECKS: Final = web.AppKey("CHECKS", list[Check])
 COMMAND_LOG: Final = web.AppKey("COMMAND_LOG", CommandLog)
-PART_STATES: Final = web.AppKey("PART_STATES", dict[str, str])
+PARTS: Final = web.AppKey("PARTS", dict[str, Part])
 TRANSPORT: Final = web.AppKey("TRANSPORT", CommandTransport)
 
 routes = web.RouteTableDef()
@@ -149,30 +160,32 @@ async def _look(app: web.Application) -> dict[str, str]:
     """Why parts are down, by their names; and note it."""
     checks = app[CHECKS]
     problems = await asyncio.gather(*(_problem(check) for check in checks))
-    reasons = {check.name: problem for check, problem in zip(checks, problems, strict=True) if problem is not None}
-    _note(app, checks, reasons)
-    return reasons
+    for check, problem in zip(checks, problems, strict=True):
+        _note(app, check, problem)
+    return {check.name: problem for check, problem in zip(checks, problems, strict=True) if problem is not None}
 
 
-def _note(app: web.Application, checks: Sequence[Check], reasons: Mapping[str, str]) -> None:
+def _note(app: web.Application, check: Check, problem: str | None) -> None:
     """Log what has changed since the last look, and keep it for the metric."""
-    before = app[PART_STATES]
-    for check in checks:
-        part = check.name
-        state = "down" if part in reasons else "ok"
-        PART_UP.labels(app[SERVICE_NAME], part).set(state == "ok")
-        if state == "down" and before.get(part) != "down":
-            reason = reasons[part] if check.reason is None else check.reason()
-            log.error("part_down", service=app[SERVICE_NAME], part=part, reason=reason)
-        elif state == "ok" and before.get(part) == "down":
-            log.info("part_up", service=app[SERVICE_NAME], part=part)
-        before[part] = state
+    part = app[PARTS].setdefault(check.name, Part())
+    names = {"service": app[SERVICE_NAME], "part": check.name}
+    PART_UP.labels(*names.values()).set(problem is None)
+    if problem is None:
+        if part.said is not None:
+            log.info("part_up", **names)
+        part.said = None
+    elif problem != part.said and (part.line.is_due(problem, time.monotonic()) or part.said is None):
+        # Another reason may be one that somebody has to act on. Reasons that alternate get a line a minute.
+        part.said = problem
+        log.error("part_down", **names, reason=problem if check.reason is None else check.reason())
 
 
 async def _problem(check: Check) -> str | None:
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
             return await check.problem()
+    except NoConnectionLeft as error:
+        return str(error)
     except (TimeoutError, DatabaseUnavailable):
         return f"the {check.name} does not answer"
 

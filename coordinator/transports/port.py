@@ -95,8 +95,12 @@ class CommandTransport(Writes, Protocol):
         """Whether commands are taken, and outcomes arrive."""
 
     @property
+    def problem(self) -> str | None:
+        """Why it is not connected, in words for anybody, without hosts; None: it is connected."""
+
+    @property
     def unready_reason(self) -> str:
-        """Why it is not connected."""
+        """Why it is not connected, for the log: it may name hosts."""
 
     def pending(self, command_id: str) -> bool | None:
         """Whether this process issued the command and has not seen its outcome yet; None: it does not know."""

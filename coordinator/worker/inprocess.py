@@ -105,8 +105,11 @@ class InProcessWrites:
 
     @property
     def connected(self) -> bool:
-        """Whether every lane of this process takes commands, and applies them."""
         return not self.unready_reason
+
+    @property
+    def problem(self) -> str | None:
+        return None if self.connected else "a lane of this process does not go on"
 
     @property
     def unready_reason(self) -> str:
@@ -144,10 +147,7 @@ class InProcessWrites:
             raise BrokerUnavailable(self.unready_reason)
 
     async def failed(self) -> NoReturn:
-        """Raise the defect that ended the worker of a service's effects, or a retention.
-
-        A lane that is lost does not end the others: `connected` says so.
-        """
+        """Raise the defect of an effect worker or of a retention. A lane that is lost ends no other (`connected`)."""
         if self._lasting:
             done, _ = await asyncio.wait(self._lasting, return_when=asyncio.FIRST_COMPLETED)
             for ended in done:

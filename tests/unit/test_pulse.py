@@ -157,6 +157,24 @@ async def effects() -> AsyncIterator[Callable[[], str | None]]:
     await transport.close()
 
 
+async def test_a_client_says_in_words_for_anybody_why_the_broker_takes_nothing(broker: FakeBroker) -> None:
+    """And for the log in the same words, or with the host."""
+    async with RabbitWrites(SETTINGS, confirm_timeout_s=5, wait_s=5, in_flight_max=10, log=None) as writes:
+        assert writes.problem is None
+        (publishing,) = broker.of("publish")
+        alarm = "takes no messages: a memory or disk alarm"
+        publishing.call_threadsafe(lambda: publishing.send((0, spec.Connection.Blocked("low on memory"))))
+        await until(lambda: writes.problem == f"the broker {alarm}", "it says that there is an alarm")
+        assert writes.unready_reason == f"RabbitMQ at 127.0.0.1:5672 {alarm}"
+        publishing.call_threadsafe(lambda: publishing.send((0, spec.Connection.Unblocked())))
+        await until(lambda: writes.connected, "the alarm is over")
+        publishing.is_silent = True
+        await until(lambda: writes.problem == "the broker does not answer", "it says that nothing comes back")
+        assert "it has waited" in writes.unready_reason
+        publishing.call_threadsafe(publishing.end)
+        await until(lambda: writes.problem == "the broker is not connected", "it says that the connection is gone")
+
+
 Kind = Callable[[], Any]
 
 

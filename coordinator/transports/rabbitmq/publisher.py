@@ -29,6 +29,7 @@ from coordinator.transports.rabbitmq.driver_arguments import broker_address, bro
 from coordinator.transports.rabbitmq.errors import ACCESS_REFUSED, BLAMED, NOT_FOUND, ClosedByBroker
 from coordinator.transports.rabbitmq.reconnecting import Reconnecting
 
+_TAKES_NOTHING = "takes no messages: a memory or disk alarm"
 REFUSED_DELAY_S = 0.05
 """Pause before a message that a full queue refused is sent again."""
 UNSENT_BYTES_MAX = 16 << 20
@@ -131,10 +132,15 @@ class Publisher:
         return None if connection is None else connection.late
 
     @property
+    def problem(self) -> str:
+        """Why it is not ready, in words for anybody."""
+        return f"the broker {_TAKES_NOTHING}" if self.is_blocked else "the broker is not connected"
+
+    @property
     def unready_reason(self) -> str:
         """Why it is not ready, naming the broker's host and port."""
         if self.is_blocked:
-            return f"RabbitMQ at {self._address} takes no messages: a memory or disk alarm"
+            return f"RabbitMQ at {self._address} {_TAKES_NOTHING}"
         return f"nothing can be published to RabbitMQ at {self._address}: {self._reconnecting.reason}"
 
     def start(self) -> "asyncio.Task[NoReturn]":

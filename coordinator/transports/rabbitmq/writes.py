@@ -112,8 +112,13 @@ class RabbitWrites:
 
     @property
     def connected(self) -> bool:
-        """Whether the broker takes commands and returns outcomes."""
-        return self._publisher.is_ready and self._replies.connected.is_set() and self._late is None
+        return self.problem is None
+
+    @property
+    def problem(self) -> str | None:
+        if not (self._publisher.is_ready and self._replies.connected.is_set()):
+            return self._publisher.problem
+        return None if self._late is None else "the broker does not answer"
 
     @property
     def unready_reason(self) -> str:
@@ -147,11 +152,7 @@ class RabbitWrites:
         self._task = asyncio.create_task(self._replies.run(self._receive), name=f"replies {self._name}")
 
     async def wait_connected(self, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
-        """Return once commands can be issued.
-
-        Raises BrokerUnavailable after that time, with the last reason, and ConfigurationError as soon as the broker
-        gives a reason that more attempts would not change.
-        """
+        """Return once commands can be issued. Raises BrokerUnavailable with the last reason, or what `failed` does."""
         connected = asyncio.ensure_future(self._wait_connected())
         failed = asyncio.ensure_future(self.failed())
         try:

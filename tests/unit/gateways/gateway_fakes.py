@@ -77,6 +77,7 @@ class FakeWrites:
 
     def __init__(self) -> None:
         self.connected = True
+        self.why = "the broker is not connected"
         self.unready_reason = "nothing answers at secret-host:5672"
         self.in_flight: set[str] = set()
         self.issued: list[tuple[str, CommandMessage, float | None]] = []
@@ -85,6 +86,10 @@ class FakeWrites:
         self.gate = asyncio.Event()
         self.gate.set()
         self.entered = asyncio.Event()
+
+    @property
+    def problem(self) -> str | None:
+        return None if self.connected else self.why
 
     @property
     def last(self) -> CommandMessage:

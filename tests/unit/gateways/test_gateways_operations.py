@@ -7,7 +7,9 @@ import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from coordinator.client.database import NoConnectionLeft
 from coordinator.http import operations
+from coordinator.runtime import repeated_line
 from coordinator.service.errors import DatabaseUnavailable
 from coordinator.stores.lane_tables import LogEntry
 from tests.unit.gateways.conftest import RunningGateway, Start
@@ -144,6 +146,50 @@ async def test_a_part_that_goes_and_comes_is_one_line_each_and_a_metric(users: R
         ("part_down", "database"),
         ("part_up", "database"),
     ]
+
+
+async def test_another_reason_why_a_part_is_down_is_said_and_those_that_alternate_once_a_minute(
+    users: RunningGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second may be one that waits for an operator; and the last line tells the one that lasts."""
+    users.writes.connected = False
+    reasons = ["the broker is not connected", "the broker takes no messages: a memory or disk alarm"]
+    with capture_logs() as lines:
+        for reason in (*reasons, reasons[1], *reasons, *reasons):
+            users.writes.why, users.writes.unready_reason = reason, f"at secret-host: {reason}"
+            _, body = await users.call("GET", "/readyz")
+            assert body["reasons"] == {"broker": reason}
+        users.writes.why, users.writes.unready_reason = reasons[0], f"at secret-host: {reasons[0]}"
+        await users.call("GET", "/readyz")
+        monkeypatch.setattr(repeated_line, "REPEATED_LINE_S", 0)
+        await users.call("GET", "/readyz")
+        await users.call("GET", "/readyz")
+        users.writes.connected = True
+        await users.call("GET", "/readyz")
+    assert [(line["event"], line.get("reason")) for line in lines if line["event"].startswith("part_")] == [
+        *(("part_down", f"at secret-host: {reason}") for reason in (*reasons, reasons[0])),
+        ("part_up", None),
+    ]
+
+
+async def test_a_part_that_goes_again_for_the_same_reason_is_said_again(users: RunningGateway) -> None:
+    with capture_logs() as lines:
+        for is_up in (False, True, False, True):
+            users.writes.connected = is_up
+            await users.call("GET", "/readyz")
+    assert [line["event"] for line in lines if line["event"].startswith("part_")] == ["part_down", "part_up"] * 2
+
+
+async def test_a_database_that_answers_and_has_no_connection_left_is_not_said_to_be_silent(
+    users: RunningGateway,
+) -> None:
+    async def full() -> str | None:
+        raise NoConnectionLeft("the database has no connection left for the gateway")
+
+    users.app[operations.CHECKS][1] = operations.Check("database", full)
+    response, body = await users.call("GET", "/readyz")
+    assert response.status == 503
+    assert body["reasons"] == {"database": "the database has no connection left for the gateway"}
 
 
 async def test_a_part_that_goes_and_comes_is_said_though_nobody_asks(

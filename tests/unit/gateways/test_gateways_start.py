@@ -19,6 +19,7 @@ class Connecting:
     """Writes whose connection is there when a test says so."""
 
     connected: ClassVar[bool] = True
+    problem: ClassVar[str | None] = None
 
     def __init__(self) -> None:
         self.may_connect = asyncio.Event()
