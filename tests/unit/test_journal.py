@@ -14,12 +14,14 @@ import pytest
 from msgspec import structs
 from structlog.testing import capture_logs
 
+import coordinator.transports.inprocess.journal as journal_module
 import coordinator.transports.inprocess.queue as queue_module
 from coordinator.lane.high_water import Mark
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.errors import ConfigurationError, OutcomeUnknown
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.inprocess.journal import (
+    REMOVED_WITHOUT_RESERVE_MAX,
     FileJournal,
     Journal,
     JournalUnavailable,
@@ -40,7 +42,7 @@ DISK_BYTES = 16 << 20
 NO_NAMESPACE = 77
 ON_A_DISK = f"""
 mount -t tmpfs -o size={DISK_BYTES} tmpfs "$2" || exit {NO_NAMESPACE}
-exec "$0" -c "$1" "$2"
+exec "$0" -c "$1" "$2" "$3"
 """
 FILL = """
 import sys
@@ -49,7 +51,7 @@ from pathlib import Path
 from coordinator.transports.inprocess.journal import FileJournal, JournalUnavailable, encode_message
 from tests.unit.test_journal import LARGE
 
-disk = Path(sys.argv[1])
+disk, at_once = Path(sys.argv[1]), int(sys.argv[2])
 journal = FileJournal(disk / "journal")
 message, added = encode_message(LARGE), 0
 try:
@@ -72,7 +74,7 @@ assert not tried([]), "what was freed is for those who settle"
 (disk / "others").write_bytes(bytes(3 << 20))
 settled = range(1, added)
 while settled:
-    now, settled = settled[:50], settled[50:]
+    now, settled = settled[:at_once], settled[at_once:]
     if tried(now):
         break
 else:
@@ -84,9 +86,12 @@ print(added)
 """
 
 
-def test_a_disk_that_it_has_filled_is_emptied_as_its_commands_are_settled(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [50, 1_000_000])
+def test_a_disk_that_it_has_filled_is_emptied_as_its_commands_are_settled(tmp_path: Path, at_once: int) -> None:
+    """However many are settled at once: a paused lane settles all that wait once it goes on."""
+    run = ["sh", "-c", ON_A_DISK, sys.executable, FILL, str(tmp_path), str(at_once)]
     done = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", ON_A_DISK, sys.executable, FILL, str(tmp_path)],
+        ["unshare", "--user", "--map-root-user", "--mount", *run],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -111,6 +116,48 @@ def test_without_its_reserve_it_only_removes(tmp_path: Path, monkeypatch: pytest
             assert [entry.number for entry in journal.read()] == [2]
         journal.write([(3, message)], [1])
         assert [entry.number for entry in journal.read()] == [2, 3]
+
+
+def test_a_full_disk_takes_removals_in_small_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remove, steps = FileJournal._remove, list[int]()
+
+    def removed(journal: FileJournal, numbers: Sequence[int]) -> None:
+        if len(numbers) > REMOVED_WITHOUT_RESERVE_MAX:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        steps.append(len(numbers))
+        remove(journal, numbers)
+
+    with closing(FileJournal(tmp_path / "journal")) as journal:
+        journal.write([(number, GOOD) for number in range(1, 1001)], [])
+        monkeypatch.setattr(FileJournal, "_remove", removed)
+        with pytest.raises(JournalUnavailable, match="disk is full"):
+            journal.write([], range(1, 1001))
+        journal.write([(1001, GOOD)], range(1, 1001))
+        assert [entry.number for entry in journal.read()] == [1001]
+        assert sum(steps) == 1000
+
+
+def test_what_is_removed_is_bounded_as_what_is_added_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "REMOVED_MAX", 10)
+    done: list[str] = []
+    with closing(FileJournal(tmp_path / "journal")) as journal:
+        journal.write([(number, GOOD) for number in range(1, 26)], [])
+        journal._connection.set_trace_callback(lambda statement: done.append(statement.split()[0]))
+        journal.write([(26, GOOD)], range(1, 26))
+        assert [entry.number for entry in journal.read()] == [26]
+    removed = [group.count("DELETE") for group in " ".join(done).split("BEGIN")[1:]]
+    assert removed == [10, 10, 5]
+
+
+def test_what_is_deleted_is_not_overwritten(tmp_path: Path) -> None:
+    """That would write all of it once more, into the room that a full disk does not have."""
+    with closing(FileJournal(tmp_path / "journal")) as journal:
+        journal.write([(number, encode_message(LARGE)) for number in range(1, 41)], [])
+        journal._checkpoint()
+        journal.write([], range(1, 41))
+        assert (tmp_path / "journal-wal").stat().st_size < 4 * len(LARGE.arguments)
 
 
 def _no_room(_: Reserve) -> None:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -26,6 +26,10 @@ from coordinator.transports.inprocess.reserve import Reserve
 
 WRITE_BYTES_MAX: Final = 1 << 20
 """The most that is added in one go; a single command may be larger."""
+REMOVED_MAX: Final = 4_000
+"""The most that is removed in one go: such small commands are about as many bytes as are added in one."""
+REMOVED_WITHOUT_RESERVE_MAX: Final = 100
+"""The same on a full disk, where what is written for it must find room in the write-ahead log as it is."""
 RESERVE_BYTES: Final = 4 << 20
 """Enough to empty the write-ahead log into the file, and so to delete."""
 
@@ -119,6 +123,8 @@ class FileJournal:
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA synchronous=FULL")
             self._connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
+            # Where SQLite overwrites what it deletes, as Debian's does, deleting takes as much room as adding did.
+            self._connection.execute("PRAGMA secure_delete=OFF")
             # In this mode SQLite keeps a lock once it has taken it.
             self._connection.execute("BEGIN EXCLUSIVE")
             self._connection.execute(_TABLE)
@@ -141,14 +147,11 @@ class FileJournal:
         with self._lock:
             if not self._reserve.is_kept:
                 self._make_room(removed)
-            with self._transaction():
-                self._connection.executemany("INSERT INTO accepted VALUES (?, ?)", added)
-                self._remove(removed)
-            if self._wal.stat().st_size > _WAL_BYTES_MAX:
-                try:
-                    self._checkpoint()
-                except sqlite3.Error:
-                    self._reserve.give_up()
+                removed = ()
+            while len(removed) > REMOVED_MAX:
+                self._write([], removed[:REMOVED_MAX])
+                removed = removed[REMOVED_MAX:]
+            self._write(added, removed)
 
     def mark(self) -> Mark | None:
         with self._lock, self._readable():
@@ -194,13 +197,28 @@ class FileJournal:
             "move the file away: the commands in it are then lost, but for those that the command log has"
         )
 
+    def _write(self, added: Sequence[tuple[int, bytes]], removed: Sequence[int]) -> None:
+        """One transaction. Raises JournalUnavailable."""
+        with self._transaction():
+            self._connection.executemany("INSERT INTO accepted VALUES (?, ?)", added)
+            self._remove(removed)
+        if self._wal.stat().st_size > _WAL_BYTES_MAX:
+            try:
+                self._checkpoint()
+            except sqlite3.Error:
+                self._reserve.give_up()
+
     def _make_room(self, removed: Sequence[int]) -> None:
         """Delete, give free pages back to the disk, and restore the reserve. Raises JournalUnavailable."""
-        # This makes room for the deletions. If it has no room itself, the deletions may make it.
+        # This makes room for the deletions. If it has no room itself, the deletions may make it. The log keeps the room
+        # that it has on the disk: nobody else can take it.
         with suppress(sqlite3.Error):
-            self._checkpoint()
-        with self._transaction():
-            self._remove(removed)
+            self._checkpoint("RESTART")
+        for start in range(0, len(removed), REMOVED_WITHOUT_RESERVE_MAX):
+            with self._transaction():
+                self._remove(removed[start : start + REMOVED_WITHOUT_RESERVE_MAX])
+            with suppress(sqlite3.Error):
+                self._checkpoint("RESTART")
         try:
             self._shrink()
         except sqlite3.Error as error:
@@ -219,9 +237,9 @@ class FileJournal:
     def _free_pages(self) -> int:
         return int(self._connection.execute("PRAGMA freelist_count").fetchone()[0])
 
-    def _checkpoint(self) -> None:
-        """Empty the write-ahead log into the file. Raises sqlite3.Error."""
-        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    def _checkpoint(self, mode: Literal["RESTART", "TRUNCATE"] = "TRUNCATE") -> None:
+        """Empty the write-ahead log into the file, and give its room back to the disk. Raises sqlite3.Error."""
+        self._connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchall()
 
     def _remove(self, numbers: Sequence[int]) -> None:
         self._connection.executemany("DELETE FROM accepted WHERE number = ?", [(each,) for each in numbers])
