@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from uuid import uuid4
 
 import pika
@@ -13,7 +13,9 @@ from coordinator.lane.delivery import Delivery
 from coordinator.lane.high_water import Mark, decode_mark
 from coordinator.protocol.wire import JSON_CONTENT, CommandMessage
 from coordinator.runtime.settings import BrokerSettings, LaneSettings
+from coordinator.service.errors import BrokerUnavailable
 from coordinator.service.outcome import Outcome
+from coordinator.transports.rabbitmq import marks
 from coordinator.transports.rabbitmq.amqp import AmqpConnection
 from coordinator.transports.rabbitmq.consumer import LaneConsumer
 from coordinator.transports.rabbitmq.publisher import Publisher
@@ -136,4 +138,26 @@ class TestRabbitMQ(TransportContract):
             first.consumer.keep(first.channel, mark)
             await asyncio.to_thread(broker.start)
             while await first._kept() != [mark]:  # noqa: ASYNC110  # the broker offers no event
+                await asyncio.sleep(0.05)
+
+    @pytest.mark.parametrize("lose", ["queue_delete", "queue_purge"])
+    async def test_a_mark_that_somebody_takes_away_is_kept_again(
+        self, transporting: RabbitTransporting, monkeypatch: pytest.MonkeyPatch, lose: str
+    ) -> None:
+        monkeypatch.setattr(marks, "LOOK_EVERY_S", 0.2)
+        mark = Mark(sequence=7, epoch=2, series={"accounts": 4})
+        async with asyncio.timeout(2 * WITHIN_S):
+            await transporting.publish(command(1))
+            first = await transporting.consumer()
+            await first.settle(await first.take(1))
+            await first.keep(mark)
+            connection = await AmqpConnection.open(transporting._broker, "contract")
+            channel = await connection.channel()
+            await channel.call(getattr(channel.raw, lose), mark_queue_name(transporting._lane))
+            await connection.close()
+            found: list[Mark] = []
+            while found != [mark]:
+                # While it is not there, the broker says so.
+                with suppress(BrokerUnavailable):
+                    found = await first._kept()
                 await asyncio.sleep(0.05)

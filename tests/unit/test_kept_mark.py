@@ -101,6 +101,50 @@ async def test_after_the_channel_it_takes_no_newer_one_s_place(
     assert publisher.sequences == sent
 
 
+class Declaring:
+    """A connection whose mark queue is empty when a test says so."""
+
+    def __init__(self) -> None:
+        self.messages = 1
+        self.declared: asyncio.Queue[None] = asyncio.Queue()
+
+    async def channel(self) -> "Declaring":
+        return self
+
+    async def declare_mark(self, lane: str) -> int:
+        assert lane == "ledger"
+        self.declared.put_nowait(None)
+        return self.messages
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+async def test_one_that_is_gone_is_kept_again(
+    publisher: Confirming, kept: KeptMark, monkeypatch: pytest.MonkeyPatch, is_read: bool
+) -> None:
+    """Somebody has deleted its queue, or purged it, and the lane is idle."""
+    monkeypatch.setattr(marks, "LOOK_EVERY_S", 0.0)
+    if is_read:
+        kept.found(Mark(sequence=3))
+    else:
+        kept.keep(Mark(sequence=3))
+        await publisher.answer()
+    sent = len(publisher.sent)
+    connection = Declaring()
+    watching = asyncio.create_task(kept.watch(cast("AmqpConnection", connection)))
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            await connection.declared.get()
+        assert len(publisher.sent) == sent
+        connection.messages = 0
+        for _ in range(3):
+            await connection.declared.get()
+    assert publisher.sequences[sent:] == [3]
+    watching.cancel()
+
+
 @pytest.mark.parametrize("body", NO_MARKS)
 async def test_a_message_that_is_no_mark_is_ignored_and_named(body: bytes) -> None:
     class Peeked:

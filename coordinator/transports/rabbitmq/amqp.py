@@ -319,7 +319,17 @@ class AmqpChannel:
         await self._declare_queue(dead_queue_name(lane), dead_queue_arguments(), (DEAD_EXCHANGE,), lane)
         arguments = queue_arguments(lane, bytes_max)
         await self._declare_queue(queue_name(lane), arguments, (WRITES_EXCHANGE, SYSTEM_EXCHANGE), lane)
-        await self._declare_queue(mark_queue_name(lane), mark_queue_arguments(), (), lane)
+        await self.declare_mark(lane)
+
+    async def declare_mark(self, lane: str) -> int:
+        """Declare the queue of a lane's mark; return how many messages it has, as far as RabbitMQ says.
+
+        Raises ConfigurationError when it exists with other arguments.
+        """
+        declared = await self.call(
+            self.raw.queue_declare, queue=mark_queue_name(lane), durable=True, arguments=mark_queue_arguments()
+        )
+        return int(declared.method.message_count)
 
     async def declare_effects(self, service: str, bytes_max: int) -> None:
         """Declare the exchanges and queues of a service's effects, which only the system may emit.

@@ -193,6 +193,7 @@ class LaneConsumer:
     async def _consume(self) -> BrokerUnavailable:
         """Consume until the connection is lost; first declare the queues again, which may have been deleted."""
         connection = await AmqpConnection.open(self._broker, f"{self._holder} consume")
+        watching: asyncio.Task[None] | None = None
         try:
             channel = await connection.channel()
             await channel.declare_lane(self._lane, self._broker.queue_bytes_max)
@@ -215,9 +216,16 @@ class LaneConsumer:
             if not connection.lost.done():
                 await self._take_in_mark(connection, channel_number)
                 await self._take_in_dead_letters(channel, channel_number, acknowledgements)
+            watching = asyncio.create_task(self._mark.watch(connection), name=f"mark of {self._lane}")
+            changes: set[asyncio.Future[Any]] = {watching, connection.lost}
+            await asyncio.wait(changes, return_when=asyncio.FIRST_COMPLETED)
+            if not connection.lost.done():
+                await watching
             return await asyncio.shield(connection.lost)
         finally:
             self._channel = None
+            if watching is not None:
+                watching.cancel()
             self._mark.stop()
             await connection.end()
 
@@ -233,6 +241,7 @@ class LaneConsumer:
     async def _take_in_mark(self, connection: AmqpConnection, channel_number: int) -> None:
         """Tell the lane how far it has come, and then give it the deliveries that arrived meanwhile."""
         mark = await read_mark(connection, self._lane)
+        self._mark.found(mark)
         if mark is not None:
             self._inbox.learn(mark)
         waiting, self._first = self._first or [], None

@@ -13,6 +13,7 @@ from coordinator.transports.rabbitmq.publisher import Publisher
 from coordinator.transports.rabbitmq.topology import mark_queue_name
 
 RETRY_S = 5.0
+LOOK_EVERY_S = 10.0
 WARNED_EVERY_S = 60.0
 
 log = structlog.get_logger("consumer")
@@ -43,6 +44,8 @@ class KeptMark:
         self._lane = lane
         self._wanted: Mark | None = None
         """The newest, until it is known to be kept."""
+        self._kept: Mark | None = None
+        """The newest that is known to be kept."""
         self._under_way: asyncio.Future[None] | None = None
         self._retry: asyncio.TimerHandle | None = None
         self._warned_at_s: float | None = None
@@ -61,6 +64,10 @@ class KeptMark:
         if self._retry is not None:
             self._retry.cancel()
 
+    def found(self, mark: Mark | None) -> None:
+        """Its consumer has the lane now, and has read this mark."""
+        self._kept = mark
+
     async def make_good(self, connection: AmqpConnection) -> None:
         """After `stop`: if a mark may be lost, and the kept one is lower, keep it. Raises as `AmqpChannel.call`."""
         wanted = self._wanted
@@ -71,6 +78,20 @@ class KeptMark:
             self.keep(wanted)
         else:
             self._wanted = None
+
+    async def watch(self, connection: AmqpConnection) -> None:
+        """While its consumer has the lane: see that the queue is there, and keep the mark again if it is empty.
+
+        Somebody may delete or purge it, and an idle lane has nothing newer to keep. Raises as `AmqpChannel.call`.
+        """
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            channel = await connection.channel()
+            is_empty = await channel.declare_mark(self._lane) == 0
+            await channel.close()
+            if is_empty and self._wanted is None and self._kept is not None:
+                log.warning("mark_gone", lane=self._lane, sequence=self._kept.sequence)
+                self.keep(self._kept)
 
     def _send(self) -> None:
         mark = self._wanted
@@ -89,7 +110,9 @@ class KeptMark:
         if error is not None:
             self._warn(error)
             self._retry = asyncio.get_running_loop().call_later(RETRY_S, self._send)
-        elif self._wanted is mark:
+            return
+        self._kept = mark
+        if self._wanted is mark:
             self._wanted = None
         else:
             self._send()
