@@ -4,7 +4,8 @@ import click
 
 from coordinator.operate.continuing import continue_
 from coordinator.operate.dead import dead
-from coordinator.operate.lanes import accept_loss, cancel, log_group, pause, resume, show_command
+from coordinator.operate.lanes import cancel, log_group, pause, resume, show_command
+from coordinator.operate.losses import accept_loss
 from coordinator.operate.outbox import outbox
 from coordinator.operate.parked import parked, release
 from coordinator.operate.queue import queue_group

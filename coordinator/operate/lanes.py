@@ -1,4 +1,4 @@
-"""Commands on one lane's database: `pause`, `resume`, `accept-loss`, `cancel`, `command`, `log prune`."""
+"""Commands on one lane's database: `pause`, `resume`, `cancel`, `command`, `log prune`."""
 
 from datetime import timedelta
 
@@ -59,36 +59,6 @@ def resume(lane: str, *, as_json: bool) -> None:
         print_json({"lane": lane, "was_paused": reason is not None, "reason": reason})
     else:
         click.echo(f"{lane} was not paused" if reason is None else f"{lane} goes on (it was paused: {reason})")
-
-
-@click.command("accept-loss")
-@click.argument("lane", type=LANE)
-@click.option("--at", "sequence", required=True, type=Whole(0), help="The sequence with which its database ends.")
-@click.option("--up-to", required=True, type=Whole(0), help="The last sequence that was acknowledged.")
-@json_option
-@refusing
-def accept_loss(lane: str, sequence: int, up_to: int, *, as_json: bool) -> None:
-    """Let LANE go on although its database has lost the commands after the sequence `--at`, `--up-to` another.
-
-    A lane whose database ends before the last acknowledged command stops, and names both sequences. With this command
-    it goes on above the last one: it gives out no lost sequence and no lost id again. The commands stay lost, unless
-    their publishers send them again. A later loss is another, and stops the lane again.
-    """
-    if up_to <= sequence:
-        raise CommandRefused(
-            f"nothing is lost of a lane that had come to sequence {up_to} if its database ends at {sequence}: nothing "
-            "was accepted"
-        )
-    with lane_admin(lane) as admin:
-        found = admin.accept_loss(sequence, up_to, now())
-    if found != sequence:
-        raise CommandRefused(
-            f"the database of {lane} ends at sequence {found}, not at {sequence}: nothing was accepted"
-        )
-    if as_json:
-        print_json({"lane": lane, "sequence": found, "up_to": up_to})
-    else:
-        click.echo(f"{lane} may go on, though the sequences {found + 1} to {up_to} are lost")
 
 
 @click.command()

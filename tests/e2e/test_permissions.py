@@ -98,6 +98,13 @@ def test_everything_works_with_these_rights(system: System, urls: dict[str, str]
     assert get(f"{system.urls['users']}/users/1")["credit"] == 13
     status = operate(system, operator, "status", "users", "payments", "--sample-s", 0)
     assert [(each["consumers"], each["errors"]) for each in status] == [(1, []), (1, [])]
+    refused = CliRunner().invoke(
+        cli,
+        ["accept-loss", "users", "--at", str(status[0]["sequence"]), "--up-to", str(2**53 - 1)],
+        env=system.environment | {"AMQP_URL": operator},
+    )
+    assert refused.exit_code == 1, (refused.output, refused.exception)
+    assert "nothing shows that users has lost anything" in refused.output
 
 
 def test_a_strangers_account_can_publish_to_writes_and_nothing_else(system: System, urls: dict[str, str]) -> None:

@@ -106,8 +106,14 @@ async def test_after_a_restore_the_lane_goes_on_above_what_was_acknowledged(syst
     await asyncio.to_thread(wait_until, lambda: said in reason(ready_at), "the coordinator says what is lost")
     assert said in coordinator.log_tail(50)
     assert query(system, "SELECT sequence FROM lane_lease") == [(in_backup,)]
-    arguments = ["accept-loss", "users", "--at", str(in_backup), "--up-to", str(at_end)]
-    accepted = CliRunner().invoke(cli, arguments, env=system.environment)
+    arguments = ["accept-loss", "users", "--at", str(in_backup), "--up-to"]
+    for wrong in (at_end - 1, 2**53 - 1):
+        # In a thread: it runs an event loop of its own.
+        refused = await asyncio.to_thread(CliRunner().invoke, cli, [*arguments, str(wrong)], env=system.environment)
+        assert refused.exit_code == 1, refused.output
+        assert f"{at_end} was acknowledged, by the mark of users in RabbitMQ, and not {wrong}" in refused.output
+    arguments.append(str(at_end))
+    accepted = await asyncio.to_thread(CliRunner().invoke, cli, arguments, env=system.environment)
     assert accepted.exit_code == 0, accepted.output
 
     ((status, cy),) = await writing
@@ -159,7 +165,7 @@ async def test_a_purchase_that_is_repeated_after_a_restore_pays_once(system: Sys
     said = f"ends at sequence {ended_at}, and {acknowledged} was acknowledged"
     await asyncio.to_thread(wait_until, lambda: said in reason(ready_at), "the coordinator says what is lost")
     arguments = ["accept-loss", "users", "--at", str(ended_at), "--up-to", str(acknowledged)]
-    accepted = CliRunner().invoke(cli, arguments, env=system.environment)
+    accepted = await asyncio.to_thread(CliRunner().invoke, cli, arguments, env=system.environment)
     assert accepted.exit_code == 0, accepted.output
     await buying
     payment = await asyncio.to_thread(payment_text, system)
@@ -208,8 +214,8 @@ def states(system: System) -> list[str]:
 def test_what_is_accepted_must_be_what_is_there(system: System) -> None:
     system.prepare("users")
 
-    def invoke(at: int, up_to: int) -> Result:
-        arguments = ["accept-loss", "users", "--at", str(at), "--up-to", str(up_to), "--json"]
+    def invoke(at: int, up_to: int, *options: str) -> Result:
+        arguments = ["accept-loss", "users", "--at", str(at), "--up-to", str(up_to), "--json", *options]
         return CliRunner().invoke(cli, arguments, env=system.environment)
 
     refused = invoke(7, 9)
@@ -218,4 +224,8 @@ def test_what_is_accepted_must_be_what_is_there(system: System) -> None:
     healthy = invoke(0, 0)
     assert healthy.exit_code == 1
     assert "nothing is lost" in healthy.output
-    assert json.loads(invoke(0, 9).output) == {"lane": "users", "sequence": 0, "up_to": 9}
+    unshown = invoke(0, 9)
+    assert unshown.exit_code == 1
+    assert "nothing shows that users has lost anything" in unshown.output
+    said = {"lane": "users", "sequence": 0, "up_to": 9, "without_mark": True, "paused": None}
+    assert json.loads(invoke(0, 9, "--without-mark").stdout) == said

@@ -8,6 +8,7 @@ from coordinator.lane.high_water import HighWater
 from coordinator.lane.knowledge import Knowledge
 from coordinator.lane.transactions import Transactions
 from coordinator.worker.loop import LaneLoop
+from tests.simulation import chaos
 from tests.simulation.mutant import RARE_SEEDS_MAX, Mutant, rewritten
 
 
@@ -27,6 +28,14 @@ def mutants() -> Iterator[Mutant]:
         HighWater,
         "check",
         "if self.sequence > (accepted or found):",
+        "if False:",
+    )
+    yield rewritten(
+        "acceptance-asks-for-no-loss",
+        "an operator who types a wrong number makes a hole in a lane that has lost less, or nothing",
+        chaos,
+        "why_not_accepted",
+        "if not mark.sequence <= up_to <= mark.sequence + BEHIND_MAX:",
         "if False:",
     )
     yield rewritten(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from coordinator.lane.accepted_loss import BEHIND_MAX, why_not_accepted, why_word_is_not_enough
 from coordinator.stores.lane_tables import Cancellation, LogEntry
 from tests.simulation.operator import Operator
 from tests.simulation.schedule import DONE, IDLE, NEVER, Act
@@ -12,6 +13,7 @@ from tests.simulation.schedule import DONE, IDLE, NEVER, Act
 if TYPE_CHECKING:
     from coordinator.protocol.wire import CommandMessage
     from tests.simulation.client import Client
+    from tests.simulation.database import Database
     from tests.simulation.process import Process
     from tests.simulation.world import World
 
@@ -95,6 +97,7 @@ class Chaos:
         """Resume paused lanes; cancel the commands that block one."""
         acted = False
         for database in self.world.databases.values():
+            self._mistype(database)
             if database.paused is not None and (self.world.is_calm or self.world.chance() < 0.5):
                 self.world.trace("the operator resumes %s", database.lane)
                 database.pause(None)
@@ -119,11 +122,21 @@ class Chaos:
         if database.has_fallen and self.world.chance() < 0.5:
             database.rise_again()
         else:
-            self.world.trace("the operator accepts what %s has lost after %s", database.lane, sequence)
-            # Whoever is the lane's consumer no more says so as well, but cannot tell its successor of the ids.
             mark = self.world.broker.marks[database.lane]
+            problem = why_not_accepted(database.lane, sequence, up_to, mark)
+            if problem is not None and why_word_is_not_enough(database.lane, sequence, up_to) is not None:
+                self.world.violation(f"nobody can accept what {process} says to be lost: {problem}")
+            self.world.trace("the operator accepts what %s has lost after %s: %s", database.lane, sequence, problem)
+            # Whoever is the lane's consumer no more says so as well, but cannot tell its successor of the ids.
             database.accept_loss(sequence, up_to, mark.series if process.is_heard else {})
         return True
+
+    def _mistype(self, database: Database) -> None:
+        """The operator accepts that far more is lost than the lane's mark shows, where that is let through."""
+        mark = self.world.broker.marks[database.lane]
+        typed = max(database.sequence, mark.sequence) + BEHIND_MAX + 1
+        if why_not_accepted(database.lane, database.sequence, typed, mark) is None:
+            database.accept_loss(database.sequence, typed, {})
 
     def _blocking(self, process: Process) -> str | None:
         """The command that an operator has to cancel, so that the process can go on."""

@@ -60,6 +60,8 @@ class Database:
         self.paused: str | None = None
         self.loss_accepted: int | None = None
         self.acknowledged = 0
+        self.highest = 0
+        """The highest sequence that any copy ever came to."""
         self.given_out: dict[str, int] = {}
         self.holder = ""
         self.pending: Pending | None = None
@@ -139,6 +141,7 @@ class Database:
         for command_id in waiting:
             self.world.taken(commit, command_id)
         self.sequence = commit.sequence
+        self.highest = max(self.highest, self.sequence)
         self.book.note(self, commit.changes)
 
     def _check_right(self, commit: Pending) -> None:
@@ -225,6 +228,8 @@ class Database:
         """
         self.wait_for_commit()
         if self.sequence == sequence:
+            if up_to > self.highest:
+                self.world.violation(f"{self.lane} never came to sequence {up_to}, and that is accepted as lost")
             self.changes()
             self.revision += 1
             self.loss_accepted = up_to

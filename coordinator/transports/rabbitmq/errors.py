@@ -31,6 +31,7 @@ _RIGHTS = {
     ("queue_unbind", "queue"): "write to",
     ("queue_unbind", "exchange"): "read from",
     ("basic_consume", "queue"): "read from",
+    ("basic_get", "queue"): "read from",
     ("confirm_delivery", "exchange"): "write to",
 }
 """The right that a refused method needs: RabbitMQ names it only from 3.13 on."""

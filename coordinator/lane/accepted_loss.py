@@ -1,0 +1,46 @@
+"""Whether an operator may accept that commits of a lane are lost.
+
+An acceptance makes a hole in the lane's sequence, and lets it go on where it would be blocked. So its kept mark must
+show the loss. Where no mark can, since RabbitMQ has lost it too or since the lane runs in process, the operator's word
+is enough for a bounded hole.
+"""
+
+from typing import Final
+
+from coordinator.lane.high_water import Mark
+
+SEQUENCE_MAX: Final = 10**15
+"""The highest sequence that is accepted as lost: a lane must never come near the largest one of the protocol."""
+BEHIND_MAX: Final = 100_000
+"""How far a kept mark may be behind: more than a lane settles in the second until it keeps the next."""
+ON_WORD_MAX: Final = 10**9
+"""How many commands are accepted as lost on an operator's word alone."""
+
+
+def why_not_accepted(lane: str, ends_at: int, up_to: int, mark: Mark | None) -> str | None:
+    """Why the loss of the sequences after `ends_at` up to `up_to` is not to be accepted; None: the kept mark shows it.
+
+    None for the mark: there is none.
+    """
+    if mark is None or mark.sequence <= ends_at:
+        kept = "there is no mark of it" if mark is None else f"its mark in RabbitMQ is at {mark.sequence}"
+        return (
+            f"nothing shows that {lane} has lost anything: its database ends at sequence {ends_at}, and {kept}. If you "
+            "know it otherwise, --without-mark takes your word for it"
+        )
+    if mark.sequence > SEQUENCE_MAX:
+        return (
+            f"the mark of {lane} in RabbitMQ says {mark.sequence}, and no lane comes that far: stop its coordinators, "
+            "purge the queue of the mark, and start them"
+        )
+    if not mark.sequence <= up_to <= mark.sequence + BEHIND_MAX:
+        return f"{mark.sequence} was acknowledged, by the mark of {lane} in RabbitMQ, and not {up_to}"
+    return None
+
+
+def why_word_is_not_enough(lane: str, ends_at: int, up_to: int) -> str | None:
+    """Why such a loss is not to be accepted on an operator's word alone; None: it is enough."""
+    allowed_up_to = min(ends_at + ON_WORD_MAX, SEQUENCE_MAX)
+    if up_to > allowed_up_to:
+        return f"without a mark no more can be lost of {lane} than the sequences up to {allowed_up_to}, not to {up_to}"
+    return None

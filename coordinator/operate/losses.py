@@ -1,0 +1,96 @@
+"""`coordinator accept-loss`: a lane goes on though its database has lost acknowledged commands."""
+
+import asyncio
+
+import click
+
+from coordinator.arguments import LANE, Whole
+from coordinator.lane.accepted_loss import why_not_accepted, why_word_is_not_enough
+from coordinator.lane.high_water import Mark
+from coordinator.operate.open import lane_admin
+from coordinator.operate.output import CommandRefused, json_option, now, print_json, quiet, refusing
+from coordinator.runtime.settings import BrokerSettings, load
+from coordinator.service.errors import BrokerUnavailable
+from coordinator.transports.rabbitmq.amqp import AmqpConnection
+from coordinator.transports.rabbitmq.errors import NOT_FOUND, ClosedByBroker
+from coordinator.transports.rabbitmq.marks import read_mark
+
+
+@click.command("accept-loss")
+@click.argument("lane", type=LANE)
+@click.option("--at", "sequence", required=True, type=Whole(0), help="The sequence with which its database ends.")
+@click.option("--up-to", required=True, type=Whole(0), help="The last sequence that was acknowledged.")
+@click.option("--without-mark", is_flag=True, help="Ask RabbitMQ for no mark: the loss is your word alone.")
+@json_option
+@refusing
+def accept_loss(lane: str, sequence: int, up_to: int, *, without_mark: bool, as_json: bool) -> None:
+    """Let LANE go on although its database has lost the commands after the sequence `--at`, `--up-to` another.
+
+    A lane whose database ends before the last acknowledged command stops, and names both sequences. With this command
+    it goes on above the last one: it gives out no lost sequence and no lost id again. The commands stay lost, unless
+    their publishers send them again. A later loss is another, and stops the lane again.
+
+    The mark that the lane keeps in RabbitMQ must show the loss. Where there is none, since RabbitMQ has lost it too or
+    since the lane runs in process, --without-mark takes your word for up to a thousand million commands.
+    """
+    if up_to <= sequence:
+        raise CommandRefused(
+            f"nothing is lost of a lane that had come to sequence {up_to} if its database ends at {sequence}: nothing "
+            "was accepted"
+        )
+    with lane_admin(lane) as admin:
+        _check_end(lane, admin.sequence(), sequence)
+        problem = (
+            why_word_is_not_enough(lane, sequence, up_to)
+            if without_mark
+            else why_not_accepted(lane, sequence, up_to, _kept_mark(lane))
+        )
+        if problem is not None:
+            raise CommandRefused(f"{problem}: nothing was accepted")
+        _check_end(lane, admin.accept_loss(sequence, up_to, now()), sequence)
+        lease = admin.state().lease
+    paused = None if lease is None else lease.paused
+    if as_json:
+        fields = {"lane": lane, "sequence": sequence, "up_to": up_to, "without_mark": without_mark, "paused": paused}
+        print_json(fields)
+        return
+    click.echo(
+        f"{lane} may go on, though the sequences {sequence + 1} to {up_to} are lost"
+        + (f", once `coordinator resume {lane}` ends its pause ({paused})" if paused else "")
+    )
+    if without_mark:
+        click.echo(
+            f"coordinator: that anything is lost of {lane} is your word alone. If one of its processes knows of more "
+            f"than {up_to}, it stays blocked and says so (`/readyz`, `lane_suspended`)",
+            err=True,
+        )
+
+
+def _check_end(lane: str, found: int, sequence: int) -> None:
+    if found != sequence:
+        raise CommandRefused(
+            f"the database of {lane} ends at sequence {found}, not at {sequence}: nothing was accepted"
+        )
+
+
+def _kept_mark(lane: str) -> Mark | None:
+    """The mark of a lane, as RabbitMQ has it; None: there is none. Raises BrokerUnavailable and ConfigurationError."""
+    quiet()
+    try:
+        return asyncio.run(_read_mark(lane))
+    except ClosedByBroker as error:
+        if error.reply_code == NOT_FOUND:
+            return None
+        raise
+    except BrokerUnavailable as error:
+        raise BrokerUnavailable(
+            f"{error}. It keeps the mark of {lane}, which shows the loss; --without-mark takes your word for it"
+        ) from error
+
+
+async def _read_mark(lane: str) -> Mark | None:
+    connection = await AmqpConnection.open(load(BrokerSettings), "operator accept-loss")
+    try:
+        return await read_mark(connection, lane)
+    finally:
+        await connection.end()

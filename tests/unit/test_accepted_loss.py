@@ -1,0 +1,128 @@
+"""Which loss of commits an operator may accept, and what `coordinator accept-loss` says of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.cli import cli
+from coordinator.lane.accepted_loss import (
+    BEHIND_MAX,
+    ON_WORD_MAX,
+    SEQUENCE_MAX,
+    why_not_accepted,
+    why_word_is_not_enough,
+)
+from coordinator.lane.high_water import HighWater, Mark
+from coordinator.migrations.migrate import migrate
+from coordinator.operate import losses
+from coordinator.registry import registry
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.commands import INTEGER_MAX
+from coordinator.service.errors import BrokerUnavailable
+from coordinator.stores.port import Lease
+
+SEQUENCES = st.one_of(st.integers(0, 20), st.integers(0, INTEGER_MAX))
+
+
+@given(SEQUENCES, SEQUENCES, st.none() | st.builds(Mark, sequence=SEQUENCES))
+def test_whoever_knows_the_mark_goes_on_after_what_is_accepted_and_has_room_above_it(
+    ends_at: int, up_to: int, mark: Mark | None
+) -> None:
+    if why_not_accepted("ledger", ends_at, up_to, mark) is not None:
+        return
+    assert mark is not None
+    assert ends_at < mark.sequence <= up_to <= mark.sequence + BEHIND_MAX
+    assert up_to < INTEGER_MAX // 2
+    high_water = HighWater("ledger")
+    high_water.learn(mark)
+    high_water.check(Lease(1, ends_at, loss_accepted=up_to))
+
+
+@given(SEQUENCES, SEQUENCES)
+def test_a_word_is_enough_for_a_bounded_loss(ends_at: int, up_to: int) -> None:
+    if why_word_is_not_enough("ledger", ends_at, up_to) is None:
+        assert up_to <= SEQUENCE_MAX
+        assert up_to - ends_at <= ON_WORD_MAX
+
+
+@pytest.mark.parametrize(
+    ("up_to", "mark", "said"),
+    [
+        (12, None, "nothing shows that users has lost anything: its database ends at sequence 2, and there is no mark"),
+        (12, Mark(sequence=2), "its mark in RabbitMQ is at 2. If you know it otherwise, --without-mark"),
+        (11, Mark(sequence=12), "12 was acknowledged, by the mark of users in RabbitMQ, and not 11"),
+        (
+            INTEGER_MAX,
+            Mark(sequence=12),
+            f"12 was acknowledged, by the mark of users in RabbitMQ, and not {INTEGER_MAX}",
+        ),
+        (INTEGER_MAX, Mark(sequence=INTEGER_MAX), "no lane comes that far"),
+    ],
+)
+def test_a_loss_that_the_mark_does_not_show_is_refused(up_to: int, mark: Mark | None, said: str) -> None:
+    assert said in str(why_not_accepted("users", 2, up_to, mark))
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> str:
+    url = f"sqlite:///{tmp_path}/users.db"
+    migrate(registry().service("users"), DatabaseSettings(database_url=url))
+    return url
+
+
+def accept(database: str, up_to: int, *options: str) -> Result:
+    arguments = ["accept-loss", "users", "--at", "0", "--up-to", str(up_to), *options]
+    return CliRunner().invoke(cli, arguments, env={"USERS_DATABASE_URL": database})
+
+
+def keep(monkeypatch: pytest.MonkeyPatch, mark: Mark | Exception | None) -> None:
+    async def read(lane: str) -> Mark | None:
+        assert lane == "users"
+        if isinstance(mark, Exception):
+            raise mark
+        return mark
+
+    monkeypatch.setattr(losses, "_read_mark", read)
+
+
+def test_what_the_mark_shows_is_accepted(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(monkeypatch, Mark(sequence=9))
+    for wrong in ("8", "9007199254740991"):
+        refused = accept(database, int(wrong))
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert refused.stderr.endswith(
+            f"9 was acknowledged, by the mark of users in RabbitMQ, and not {wrong}: nothing was accepted\n"
+        )
+    accepted = accept(database, 9)
+    assert (accepted.exit_code, accepted.stderr) == (0, "")
+    assert accepted.stdout == "users may go on, though the sequences 1 to 9 are lost\n"
+
+
+def test_a_healthy_lane_has_nothing_to_accept(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(monkeypatch, Mark())
+    refused = accept(database, 1)
+    assert refused.exit_code == 1
+    assert "nothing shows that users has lost anything" in refused.stderr
+
+
+def test_without_a_mark_it_is_the_operators_word(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep(monkeypatch, BrokerUnavailable("RabbitMQ at localhost:5672 cannot be reached"))
+    refused = accept(database, 9)
+    assert refused.exit_code == 1
+    assert "cannot be reached. It keeps the mark of users, which shows the loss; --without-mark" in refused.stderr
+    assert accept(database, ON_WORD_MAX + 1, "--without-mark").exit_code == 1
+    accepted = accept(database, 9, "--without-mark")
+    assert accepted.exit_code == 0
+    assert accepted.stderr.startswith("coordinator: that anything is lost of users is your word alone. ")
+
+
+def test_a_lane_that_is_paused_is_not_said_to_go_on(database: str) -> None:
+    CliRunner().invoke(cli, ["pause", "users", "--reason", "disk"], env={"USERS_DATABASE_URL": database})
+    accepted = accept(database, 9, "--without-mark")
+    assert "once `coordinator resume users` ends its pause (disk)" in accepted.stdout
+    said = {"lane": "users", "sequence": 0, "up_to": 9, "without_mark": True, "paused": "disk"}
+    assert json.loads(accept(database, 9, "--without-mark", "--json").stdout) == said
