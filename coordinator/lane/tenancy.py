@@ -176,11 +176,16 @@ class Tenancy:
         )
 
     def _seen(self) -> Lease | None:
-        """As `_current`, on a new connection if the server has ended the idle one: only what lasts is an outage."""
+        """As `_current`, and whether the database takes the lane's writes.
+
+        On a new connection if the server has ended the idle one: only what lasts is an outage.
+        """
         try:
-            return self._current()
+            current = self._store.look()
         except StoreUnavailable:
-            return self._current()
+            current = self._store.look()
+        self._high_water.check(current)
+        return current
 
     def _current(self) -> Lease | None:
         """The lease in the database, whichever consumer has it. Raises StoreError, and Blocked if commits are lost."""

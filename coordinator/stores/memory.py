@@ -65,6 +65,9 @@ class MemoryStore:
     def current(self) -> Lease | None:
         return self._lease() if self._database.epoch or self._database.revision else None
 
+    def look(self) -> Lease | None:
+        return self.current()
+
     def begin(self) -> Transaction:
         return MemoryTransaction(self._database)
 

@@ -22,11 +22,14 @@ that what the log says then is final.
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
 
 from coordinator.service.rows import R, Row
+
+LOOKS: Final = 3
+"""How many looks at a database see all of its tables: a lane looks once a second."""
 
 
 class StoreError(Exception):
@@ -175,6 +178,13 @@ class Store(Protocol):
     def current(self) -> Lease | None:
         """The lane's lease, whoever has it, by a read that sees every takeover that has returned; None: there is none
         yet. Between transactions only."""
+
+    def look(self) -> Lease | None:
+        """As `current`. Raises what the lane's next write would meet, and writes nothing: StoreUnavailable where the
+        database only reads, or lacks a right, a table or a column.
+
+        It costs little: each look sees some of the tables, and `LOOKS` of them see all.
+        """
 
     def begin(self) -> Transaction:
         """Begin a transaction. That the database is away may show only at the first read, or at the commit."""

@@ -14,6 +14,7 @@ from coordinator.stores.port import Backlog, Changes, Lease, Read, Store, Transa
 
 _CHECK = "the database (check)"
 _LEASE = "the database (lease)"
+_LOOK = "the database (look)"
 _BEGIN = "the database (begin)"
 _READ = "the database (read)"
 _COMMIT = "the database (commit)"
@@ -53,6 +54,13 @@ class WatchedStore:
         before = self._awaited.begin(_LEASE)
         try:
             return self._store.current()
+        finally:
+            self._awaited.end(before)
+
+    def look(self) -> Lease | None:
+        before = self._awaited.begin(_LOOK)
+        try:
+            return self._store.look()
         finally:
             self._awaited.end(before)
 

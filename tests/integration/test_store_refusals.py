@@ -1,6 +1,7 @@
 """What real SQL servers refuse: a command's fault where it is one, and otherwise an outage that says what to do."""
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -8,9 +9,9 @@ from typing import Any, ClassVar
 import pytest
 from sqlalchemy import make_url, text
 
-from coordinator.lane.delivery import Delivery, Settlement, Suspension
+from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.stores.open import open_store as open_store_at
-from coordinator.stores.port import BatchRefused, Store
+from coordinator.stores.port import LOOKS, BatchRefused, Store
 from tests.integration.test_stores import _OnServer, sql_ledgers  # noqa: F401  # a fixture
 from tests.support.databases import sql_engine
 from tests.support.lane_contract import LaneUnderTest, codes, delivery, merged
@@ -55,6 +56,13 @@ def applied(lane: LaneUnderTest, sent: Sequence[Delivery]) -> Settlement:
     raise AssertionError(decision)
 
 
+def seen(lane: LaneUnderTest) -> list[Suspension]:
+    """What the lane sees while it looks at all of its tables."""
+    verdicts = [lane.lane.look() for _ in range(LOOKS)]
+    assert not any(isinstance(verdict, Deposed) for verdict in verdicts)
+    return [verdict for verdict in verdicts if isinstance(verdict, Suspension)]
+
+
 class _Refusals(_OnServer):
     rules: ClassVar[dict[str, tuple[list[str], list[str]]]]
     """By name: what lets the database refuse the owner `forbidden`, and what takes that back."""
@@ -63,6 +71,8 @@ class _Refusals(_OnServer):
     role: ClassVar[tuple[list[str], list[str]]]
     revoke: ClassVar[str]
     grant: ClassVar[str]
+    only_read: ClassVar[str]
+    read_and_write: ClassVar[str]
 
     @pytest.fixture
     def limited_store(self, url: str) -> Iterator[Store]:
@@ -109,6 +119,38 @@ class _Refusals(_OnServer):
                 assert rights in suspension.reason
             _run(url, [self.grant.format(**names)])
             assert codes(applied(lane, sent).outcomes) == [APPLIED] * 2
+
+    def unwritable(self, name: str, database: str) -> dict[str, tuple[list[str], list[str]]]:
+        """By a word of what an idle lane says: what makes its database take no writes, and what takes that back."""
+        given = {"name": name, "database": database}
+        lease, entries = given | {"table": "lane_lease"}, given | {"table": "command_log"}
+        return {
+            "'?lane_lease": ([self.revoke.format(**lease)], [self.grant.format(**lease)]),
+            "'?command_log": ([self.revoke.format(**entries)], [self.grant.format(**entries)]),
+            "outbox": (["ALTER TABLE outbox RENAME TO outbox_away"], ["ALTER TABLE outbox_away RENAME TO outbox"]),
+            "accounts": (["ALTER TABLE accounts RENAME TO away"], ["ALTER TABLE away RENAME TO accounts"]),
+            "note": (
+                ["ALTER TABLE accounts RENAME COLUMN note TO away"],
+                ["ALTER TABLE accounts RENAME COLUMN away TO note"],
+            ),
+            "read.only": ([self.only_read.format(**given)], [self.read_and_write.format(**given)]),
+        }
+
+    def test_an_idle_lane_says_that_its_database_takes_no_writes(self, limited_store: Store, url: str) -> None:
+        """It may have nothing to write for hours, and is to say so within 5 s."""
+        lane = LaneUnderTest(limited_store)
+        assert codes(applied(lane, opened("before")).outcomes) == [APPLIED]
+        assert seen(lane) == []
+        for word, (made, undo) in self.unwritable(self.limited, str(make_url(url).database)).items():
+            with altered(url, made, undo):
+                # What a session begins with is no more changed in it.
+                lane.store.close()
+                found = seen(lane)
+                assert found, word
+                assert all(re.search(word, suspension.reason) for suspension in found), (word, found)
+            lane.store.close()
+            assert seen(lane) == [], word
+        assert codes(applied(lane, opened("after", first=2)).outcomes) == [APPLIED]
 
     def test_a_table_that_is_missing_suspends_the_lane_until_it_is_back(self, open_store: OpenStore, url: str) -> None:
         lane = LaneUnderTest(open_store())
@@ -213,6 +255,8 @@ class TestPostgresRefusals(_Refusals):
     )
     revoke = "REVOKE INSERT ON {table} FROM {name}"
     grant = "GRANT INSERT ON {table} TO {name}"
+    only_read = "ALTER ROLE {name} SET default_transaction_read_only = on"
+    read_and_write = "ALTER ROLE {name} RESET default_transaction_read_only"
 
     def test_a_canceled_statement_is_refused_for_no_certain_reason(self, open_store: OpenStore, url: str) -> None:
         with altered(url, *self.slow):
@@ -308,6 +352,8 @@ class TestMysqlRefusals(_Refusals):
     )
     revoke = "REVOKE INSERT ON `{database}`.`{table}` FROM {name}"
     grant = "GRANT INSERT ON `{database}`.`{table}` TO {name}"
+    only_read = "SET GLOBAL read_only = 1"
+    read_and_write = "SET GLOBAL read_only = 0"
 
     def slow_on(self, url: str) -> tuple[list[str], list[str]]:
         engine = sql_engine(url)

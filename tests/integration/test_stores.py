@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import Any, ClassVar
 
+import pymongo
 import pytest
 from sqlalchemy import BigInteger, Column, MetaData, Table, text
 
@@ -23,7 +24,7 @@ from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.lane_tables import metadata as lane_metadata
 from coordinator.stores.open import open_store as open_store_at
-from coordinator.stores.port import BatchFault, Conflict, Fenced, Lease, Read, Store, StoreUnavailable
+from coordinator.stores.port import LOOKS, BatchFault, Conflict, Fenced, Lease, Read, Store, StoreUnavailable
 from tests.support.admin_contract import AdminContract, OpenAdmin
 from tests.support.continuation_contract import ContinuationContract
 from tests.support.databases import FreshDatabases, sql_engine
@@ -458,6 +459,20 @@ class TestMongoStore(_AsReadWrite, _ServerContract):
     setting = "ITEMS_DATABASE_URL"
     has_check_constraints = False
     has_lengths = False
+
+
+def test_a_look_finds_a_collection_of_a_mongodb_that_is_missing(databases: FreshDatabases) -> None:
+    url = databases.new("ITEMS_DATABASE_URL")
+    _migrate(url)
+    with closing(open_store_at(url, LEDGER)) as store, closing(pymongo.MongoClient[Any](url)) as client:
+        lease = store.take_over("holder", NOW)
+        database = client.get_default_database()
+        database["outbox"].rename("away")
+        for _ in range(LOOKS):
+            with pytest.raises(StoreUnavailable, match=r"collection outbox is missing: run `coordinator migrate`"):
+                store.look()
+        database["away"].rename("outbox")
+        assert [store.look() for _ in range(LOOKS)] == [lease] * LOOKS
 
 
 class _LaneOnServer(_OnServer):

@@ -67,6 +67,10 @@ class SimulatedStore:
         self.call("ask whose the lane is")
         return self.database.lease()
 
+    def look(self) -> Lease | None:
+        self.call("look")
+        return self.database.lease()
+
     def begin(self) -> SimulatedTransaction:
         self.call("begin")
         return SimulatedTransaction(self)

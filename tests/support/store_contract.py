@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, ClassVar
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from msgspec.structs import asdict
 from coordinator.service.rows import Row
 from coordinator.stores.lane_tables import LogEntry, Series
 from coordinator.stores.port import (
+    LOOKS,
     BatchFault,
     Changes,
     Conflict,
@@ -116,6 +118,16 @@ class StoreContract:
             commit(store, lease, changes(inserts=rows))
         commit(store, lease, changes(inserts=[*rows[:299], *rows[300:]]))
         assert len(accounts(store, *range(1000))) == 599
+
+    def test_a_look_shows_the_lease_and_changes_nothing(self, open_store: OpenStore) -> None:
+        store = open_store()
+        assert store.look() == store.current()
+        lease = store.take_over("holder", NOW)
+        lease = msgspec.structs.replace(lease, sequence=commit(store, lease, changes(inserts=[account(1)])).sequence)
+        for _ in range(2 * LOOKS):
+            assert store.look() == lease
+        assert open_store().look() == store.current() == lease
+        commit(store, lease, changes(deletes=[account(1)]))
 
     def test_taking_over_raises_the_epoch_and_keeps_the_sequence(self, open_store: OpenStore) -> None:
         store = open_store()

@@ -96,6 +96,10 @@ class FailingStore:
     def current(self) -> Lease | None:
         return self.inner.current()
 
+    def look(self) -> Lease | None:
+        self.fail("look")
+        return self.inner.look()
+
     def begin(self) -> Transaction:
         self.fail("begin")
         return _FailingTransaction(self.inner.begin(), self.fail)

@@ -13,7 +13,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from coordinator.stores.port import Refusal, Store, StoreUnavailable
+from coordinator.stores.port import LOOKS, Refusal, Store, StoreUnavailable
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from tests.support.admin_contract import AdminContract, OpenAdmin
 from tests.support.ledger import LEDGER
@@ -114,6 +114,31 @@ class TestSqliteStore(StoreContract, EncodingContract, AdminContract):
         _execute(tmp_path, "ALTER TABLE accounts RENAME COLUMN note TO away")
         with pytest.raises(StoreUnavailable, match="migrate"):
             commit(store, lease, changes(inserts=[account(1)]))
+
+    def test_a_look_finds_what_a_write_would_meet(self, open_store: OpenStore, tmp_path: Path) -> None:
+        store = open_store()
+        store.take_over("holder", NOW)
+
+        def seen() -> list[str]:
+            found = []
+            for _ in range(LOOKS):
+                try:
+                    store.look()
+                except StoreUnavailable as error:
+                    found.append(str(error))
+            return found
+
+        assert seen() == []
+        for table in ("accounts", "outbox"):
+            _execute(tmp_path, f"ALTER TABLE {table} RENAME TO away")
+            assert all(table in text and "coordinator migrate" in text for text in seen() or [""])
+            _execute(tmp_path, f"ALTER TABLE away RENAME TO {table}")
+            assert seen() == []
+        path = tmp_path / "ledger.db"
+        path.rename(tmp_path / "away.db")
+        found = seen()
+        assert f"{path} cannot be written" in found[0]
+        assert len(found) == LOOKS
 
 
 def _execute(tmp_path: Path, *statements: str) -> None:

@@ -4,8 +4,10 @@ The fence changes the lease document in the batch's transaction. It must really 
 document as it was does not conflict with a takeover.
 """
 
+from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import pymongo
@@ -35,7 +37,18 @@ from coordinator.stores.mongodb.documents import Document, document_of, row_of_d
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.errors import translated
 from coordinator.stores.one_lane import check_lane
-from coordinator.stores.port import Backlog, BatchFault, Changes, Fenced, Lease, Read, StoreError, Transaction
+from coordinator.stores.port import (
+    LOOKS,
+    Backlog,
+    BatchFault,
+    Changes,
+    Fenced,
+    Lease,
+    Read,
+    StoreError,
+    StoreUnavailable,
+    Transaction,
+)
 
 EPOCH_TIMEOUT_S = 3
 COMMIT_TIMEOUT_MS = 10_000
@@ -55,6 +68,8 @@ class MongoStore(GuardedStore):
         self._arguments = connection_of(address)
         self._name = address.database
         self._lane = service.name
+        self._to_look_at = deque([LEASE_TABLE, *(model.table for model in (*LANE_MODELS, *service.models))])
+        """All collections of the lane: the next look is at the first ones."""
         self._session: ClientSession | None = None
         self._epoch = 0
         self._client: MongoClient[Document] | None = None
@@ -116,6 +131,20 @@ class MongoStore(GuardedStore):
             with pymongo.timeout(EPOCH_TIMEOUT_S):
                 lease = leases.find_one({"_id": self._lane})
         return None if lease is None else _lease_of(lease)
+
+    def look(self) -> Lease | None:
+        lease = self.current()
+        with self.guarded():
+            database, names = self._database(), self._to_look_at
+            count = -(-len(names) // LOOKS)
+            missing = set(names) - set(database.list_collection_names())
+            if missing:
+                raise StoreUnavailable(f"MongoDB: collection {min(missing)} is missing: run `coordinator migrate`")
+            for name in islice(names, count):
+                self._check_rights(database[name])
+            # After a problem the next look is at the same collections: it shows whether that is mended.
+            names.rotate(-count)
+        return lease
 
     def begin(self) -> Transaction:
         with self.guarded():

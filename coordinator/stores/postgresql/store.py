@@ -68,6 +68,17 @@ _FENCE = f"""
         WHERE lane = $2 AND epoch = $3 AND sequence = $4 AND revision = $5 RETURNING 1
     ) SELECT 1 / count(*) FROM current_lease
 """.encode()  # noqa: S608  # a constant of ours
+# The tables of which the role lacks a right. A table or column that is missing is an error.
+_WRITABLE: Final = """
+    SELECT current_setting('transaction_read_only') = 'on', ARRAY(
+        SELECT DISTINCT used.name FROM unnest(%s::text[], %s::text[]) AS used (name, col) WHERE NOT (
+            has_column_privilege(quote_ident(used.name), used.col, 'SELECT')
+            AND has_column_privilege(quote_ident(used.name), used.col, 'INSERT')
+            AND has_column_privilege(quote_ident(used.name), used.col, 'UPDATE')
+            AND has_table_privilege(quote_ident(used.name), 'DELETE')
+        )
+    )
+"""
 _LEASE_TIMEOUT = f"SET LOCAL lock_timeout = {LEASE_TIMEOUT_MS}".encode()
 # A client that was stopped before the end of its pipeline is `active`: no timeout of idle transactions ends it.
 _END_STUCK = b"""
@@ -156,6 +167,18 @@ class PostgresStore(SqlStore[_Connection]):
                 raise
             return str(refused).splitlines()[0]
         return None
+
+    def _check_writable(self, tables: Sequence[TableOf]) -> None:
+        # Takes no lock: whoever changes a table must not make the lane wait, which may have nothing to do with it.
+        names = [table.name for table in tables for _ in table.columns]
+        columns = [column for table in tables for column in table.columns]
+        only_reads, lacking = self.first_row(_WRITABLE, [names, columns]) or (False, ())
+        if only_reads:
+            raise StoreUnavailable("PostgreSQL: it only reads (transaction_read_only is on): is this the primary?")
+        for table in tables:
+            if table.name in lacking:
+                # The server says it in its own words, and has the last one.
+                self._check_rights(table)
 
     def _explained_writes(self, table: TableOf) -> Sequence[str]:
         return writes(table, '"')

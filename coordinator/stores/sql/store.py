@@ -4,8 +4,10 @@ A store says how its driver connects and runs a statement, and where its server'
 """
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar
 
 from coordinator.service.errors import ConfigurationError
@@ -14,7 +16,7 @@ from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry, metadata
 from coordinator.stores.one_lane import check_lane
-from coordinator.stores.port import BatchFault, Fenced, Lease, Refusal, StoreUnavailable, Transaction
+from coordinator.stores.port import LOOKS, BatchFault, Fenced, Lease, Refusal, StoreUnavailable, Transaction
 from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.schema import Schema, TableOf, row_of
 
@@ -27,6 +29,7 @@ FENCE = (
 BACKLOG = f"SELECT lane, COUNT(*), MIN(created_at) FROM {OutboxEntry.table} GROUP BY lane"  # noqa: S608
 """Counts the entries that wait in the outbox, by target."""
 
+_DRY_WRITE = f"UPDATE {LEASE_TABLE} SET revision = revision WHERE lane = ''"  # noqa: S608
 _OTHER_LANES = f"SELECT lane FROM {LEASE_TABLE} WHERE lane <> %s LIMIT 1"  # noqa: S608
 _LEASE_ROWS = TableOf(
     LEASE_TABLE, "lane", tuple(metadata.tables[LEASE_TABLE].columns.keys()), metadata.tables[LEASE_TABLE]
@@ -53,6 +56,9 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
     def __init__(self, service: Service) -> None:
         self.lane = service.name
         self.schema = Schema(tables_of(service))
+        self._models = service.models
+        self._to_look_at: deque[TableOf] = deque()
+        """All tables of the lane: the next look is at the first ones."""
         self._connection: C | None = None
 
     def check(self, models: Sequence[type[Row]], *, must_sync: bool = True) -> Sequence[str]:
@@ -81,6 +87,13 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
 
     def _check_lane(self) -> None:
         check_lane(self.first_row(_OTHER_LANES, [self.lane]) or (), self.lane)
+
+    def _check_writable(self, tables: Sequence[TableOf]) -> None:
+        """Raise StoreUnavailable where the database takes no writes, or none of these tables; nothing is written."""
+        # There is no such row, and a server that only reads refuses it all the same.
+        self.first_row(_DRY_WRITE)
+        for table in tables:
+            self._check_rights(table)
 
     def _check_rights(self, table: TableOf) -> None:
         """Raise NotAdmitted where this role may not write a table; nothing is written by that."""
@@ -111,6 +124,18 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
         with self.guarded():
             row = self.first_row(LEASE, [self.lane])
         return None if row is None else Lease(*row)
+
+    def look(self) -> Lease | None:
+        lease = self.current()
+        with self.guarded():
+            tables = self._to_look_at
+            if not tables:
+                tables.extend([_LEASE_ROWS, *map(self.schema.of, (*LANE_MODELS, *self._models))])
+            count = -(-len(tables) // LOOKS)
+            self._check_writable(list(islice(tables, count)))
+            # After a problem the next look is at the same tables: it shows whether that is mended.
+            tables.rotate(-count)
+        return lease
 
     def begin(self) -> Transaction:
         with self.guarded():

@@ -1,5 +1,6 @@
 """The store on SQLite: one connection to a file."""
 
+import os
 import re
 import sqlite3
 from collections.abc import Sequence
@@ -71,9 +72,7 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
                 return Conflict(str(error))
             case sqlite3.SQLITE_ERROR:
                 if self._is_of_our_schema(text):
-                    return StoreUnavailable(
-                        f"SQLite: {text}: the schema is not as it must be, run `coordinator migrate`"
-                    )
+                    return StoreUnavailable(_of_schema(text))
                 return BatchRefused(f"SQLite: {text}")
             case sqlite3.SQLITE_INTERRUPT | sqlite3.SQLITE_ABORT | sqlite3.SQLITE_SCHEMA | sqlite3.SQLITE_MISUSE:
                 return BatchRefused(f"SQLite: {text}")
@@ -111,6 +110,14 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
                 raise
             return str(error)
         return None
+
+    def _check_writable(self, tables: Sequence[TableOf]) -> None:
+        # A connection that is open outlives the rights of its file, and the next one does not.
+        if self.path is not None and not os.access(self.path, os.R_OK | os.W_OK):
+            raise StoreUnavailable(f"SQLite: {self.path} cannot be written: has it been moved, or its rights changed?")
+        for table in tables:
+            if (problem := self._missing(table)) is not None:
+                raise StoreUnavailable(_of_schema(problem))
 
     def _losses(self, tables: Sequence[TableOf]) -> Sequence[str]:  # noqa: ARG002
         # Every connection of ours syncs; how the file keeps its journal, its file system has a say in.
@@ -210,6 +217,10 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
                 for values in found
             ),
         )
+
+
+def _of_schema(text: str) -> str:
+    return f"SQLite: {text}: the schema is not as it must be, run `coordinator migrate`"
 
 
 def marked(statement: str) -> str:
