@@ -23,6 +23,8 @@ from coordinator.service.service import Service
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.lane_tables import metadata as lane_metadata
+from coordinator.stores.mongodb import collections
+from coordinator.stores.one_lane import WrongDatabase
 from coordinator.stores.open import open_store as open_store_at
 from coordinator.stores.port import LOOKS, BatchFault, Conflict, Fenced, Lease, Read, Store, StoreUnavailable
 from tests.support.admin_contract import AdminContract, OpenAdmin
@@ -473,6 +475,27 @@ def test_a_look_finds_a_collection_of_a_mongodb_that_is_missing(databases: Fresh
                 store.look()
         database["away"].rename("outbox")
         assert [store.look() for _ in range(LOOKS)] == [lease] * LOOKS
+
+
+def test_of_two_services_that_migrate_at_once_into_one_mongodb_one_is_refused(
+    databases: FreshDatabases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = databases.new("ITEMS_DATABASE_URL")
+    others = [Service(name="other", models=(), handlers=())]
+    check = collections.check_lane
+
+    def checked(*arguments: Any, **options: Any) -> None:
+        check(*arguments, **options)
+        if others:
+            migrate(others.pop(), DatabaseSettings(database_url=url))
+
+    monkeypatch.setattr(collections, "check_lane", checked)
+    with pytest.raises(WrongDatabase, match="LEDGER_DATABASE_URL is that of lane other"):
+        _migrate(url)
+    with closing(pymongo.MongoClient[Any](url)) as client:
+        database = client.get_default_database()
+        assert [lease["_id"] for lease in database["lane_lease"].find()] == ["other"]
+        assert "accounts" not in database.list_collection_names()
 
 
 class _LaneOnServer(_OnServer):

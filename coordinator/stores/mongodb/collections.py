@@ -5,7 +5,7 @@ from typing import Any, get_args, get_type_hints
 
 from pymongo import MongoClient
 from pymongo.collection import Collection
-from pymongo.errors import CollectionInvalid, OperationFailure
+from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailure
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.rows import Row
@@ -28,11 +28,12 @@ def make_collections(service: Service, owner: Address, lane: Address) -> None:
         lanes = [each["_id"] for each in lease.find({}, {"_id": 1})]
         check_lane(lanes, service.name, is_migration=owner != lane)
         existing = set(database.list_collection_names())
-        for name in (LEASE_TABLE, *(model.table for model in (*LANE_MODELS, *service.models))):
+        if LEASE_TABLE not in existing:
+            _create(database, LEASE_TABLE)
+        _claim(lease, service.name, is_migration=owner != lane)
+        for name in (model.table for model in (*LANE_MODELS, *service.models)):
             if name not in existing:
                 _create(database, name)
-        # It says whose the database is, before the lane has ever run.
-        lease.update_one({"_id": service.name}, {"$setOnInsert": unused_lease(datetime.now(UTC))}, upsert=True)
         database[LogEntry.table].create_index("sequence", unique=True, name="command_log_sequence")
         database[OutboxEntry.table].create_index([("lane", 1), ("_id", 1)], name="outbox_lane")
         database[DeadLetter.table].create_index("command_id", name="dead_letters_command")
@@ -41,6 +42,17 @@ def make_collections(service: Service, owner: Address, lane: Address) -> None:
                 _make_unique(database[model.table], model, column)
     finally:
         client.close()
+
+
+def _claim(lease: Collection[Document], lane: str, *, is_migration: bool) -> None:
+    """Write whose the database is, before the lane has ever run. Raises WrongDatabase if another lane was faster."""
+    try:
+        # No document has this field, and the index has room for one of those: two leases are never there.
+        lease.create_index("another", unique=True, name="lane_lease_one")
+        lease.update_one({"_id": lane}, {"$setOnInsert": unused_lease(datetime.now(UTC))}, upsert=True)
+    except DuplicateKeyError:
+        # It may also be this lane's, if its service is migrated by two at once.
+        check_lane([each["_id"] for each in lease.find({}, {"_id": 1})], lane, is_migration=is_migration)
 
 
 def _make_unique(collection: Collection[Document], model: type[Row], column: str) -> None:
