@@ -1,10 +1,41 @@
-"""Trying handlers without a server: the lane of a service, on a store in memory, one command after the other."""
+"""Trying handlers without a server: the lane of a service, one command after the other.
 
-from coordinator.testing.lane import NOW, Emitted, LaneInMemory, Tried
+`coordinator.testing.plugin` is the pytest plugin, with the fixture `lane`.
+"""
+
+import importlib
+import typing
+
+from coordinator.runtime.extras import naming_the_extra as _naming_the_extra
+
+if typing.TYPE_CHECKING:
+    from coordinator.testing.lane import NOW, Emitted, LaneInMemory, LaneUnderTest, Tried
+    from coordinator.testing.outside import Answer, Outside
 
 __all__ = (
     "NOW",
+    "Answer",
     "Emitted",
     "LaneInMemory",
+    "LaneUnderTest",
+    "Outside",
     "Tried",
 )
+
+# Loaded when asked for: every run of pytest imports this package, for the plugin in it.
+_MODULES = {
+    "NOW": "coordinator.testing.lane",
+    "Answer": "coordinator.testing.outside",
+    "Emitted": "coordinator.testing.lane",
+    "LaneInMemory": "coordinator.testing.lane",
+    "LaneUnderTest": "coordinator.testing.lane",
+    "Outside": "coordinator.testing.outside",
+    "Tried": "coordinator.testing.lane",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with _naming_the_extra():
+        return getattr(importlib.import_module(_MODULES[name]), name)

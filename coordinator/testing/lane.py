@@ -1,29 +1,35 @@
-"""The lane of a service, on a store in memory."""
+"""The lane of a service, to try its handlers on: one command after the other, without a broker."""
 
+from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from coordinator.lane.delivery import Delivery, Deposed, Suspension
 from coordinator.lane.lane import Lane
+from coordinator.lane.outbox import message_of
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.commands import Command
 from coordinator.service.ids import new_command_id
 from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome
+from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.service.rows import R, Row
 from coordinator.service.service import Service
-from coordinator.stores.lane_tables import LANE_MODELS
+from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
-from coordinator.stores.port import Changes, Lease
+from coordinator.stores.port import Changes, Lease, Store
 from coordinator.stores.row_checks import RowChecks
+from coordinator.testing.outside import Outside
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-"""When a lane in memory begins, unless it is told otherwise."""
+"""When a lane under test begins, unless it is told otherwise."""
+DELIVERED_MAX: Final = 1000
+"""So many commands that come of one another are taken for an endless flow."""
 T = TypeVar("T")
 
 
@@ -36,12 +42,18 @@ class Emitted(Struct, frozen=True):
 
 
 class Tried(Struct, frozen=True):
-    """What became of a command."""
+    """What became of a command. Its repr tells it, so that `assert tried.applied` says what there is instead."""
 
     outcome: Outcome
     emitted: list[Emitted]
     reason: str | None = None
     """Of a failure: what its dead letter says. The outcome does not show an exception's text."""
+
+    def __repr__(self) -> str:
+        outcome, error = self.outcome, self.outcome.error
+        if error is None:
+            return f"<{outcome.type} {outcome.status}: {bytes(outcome.result).decode()}>"
+        return f'<{outcome.type} {outcome.status} with "{error.code}": {self.reason or error.message}>'
 
     @property
     def applied(self) -> bool:
@@ -53,25 +65,35 @@ class Tried(Struct, frozen=True):
         """Why it took none; None: it did."""
         return None if self.outcome.error is None else self.outcome.error.code
 
+    def rejected_with(self, code: str) -> bool:
+        """Whether its handler refused it with this code."""
+        return (self.outcome.status, self.code) == ("rejected", code)
+
+    def failed_with(self, code: str) -> bool:
+        """Whether it failed with this code, and is a dead letter; `handler_error` is an exception of the handler's."""
+        return (self.outcome.status, self.code) == ("failed", code)
+
     def result(self, model: type[T]) -> T:
         """What the handler returned, as a `model`. Raises msgspec.ValidationError."""
         return msgspec.json.decode(self.outcome.result, type=model)
 
 
-class LaneInMemory:
-    """The lane of one service. `now` is what handlers see as the time, and may be set.
+class LaneUnderTest:
+    """The lane of one service, on a store: `LaneInMemory`, or on a real database (`--lane-database`).
 
-    Rows are checked as they are on every database: by the annotations of their models and the columns of their tables.
-    What only a database refuses, such as a trigger or a check, it does not know.
+    `now` is what handlers see as the time, and may be set. `emitted` has the commands and effects that were emitted so
+    far, and `outside` stands in for the other side of the effects.
     """
 
-    def __init__(self, service: Service, *, now: datetime = NOW) -> None:
+    def __init__(self, service: Service, store: Store, *, now: datetime = NOW) -> None:
         self.now = now
+        self.emitted: list[Emitted] = []
+        self.outside = Outside()
         self._service = service
-        self._store = MemoryStore(MemoryDatabase())
+        self._store = store
         self._tags = 0
-        settings = LaneSettings()
-        self._lane = Lane(service, self._store, lambda: self.now, "test", settings, lambda: 0.0)
+        self._undelivered: deque[OutboxEntry] = deque()
+        self._lane = Lane(service, store, lambda: self.now, "test", LaneSettings(), lambda: 0.0)
 
     def given(self, *rows: Row) -> None:
         """Have these rows in the database, before the first command or between two.
@@ -86,7 +108,12 @@ class LaneInMemory:
             checks.of(type(row)).new(row)
         lease = self._store.current() or Lease(0, 0, 0, None)
         # A lane keeps nothing of these rows from one transaction to the next.
-        self._store.begin().commit(lease, lease.sequence, Changes([], [], [[row] for row in rows]))
+        transaction = self._store.begin()
+        try:
+            transaction.commit(lease, lease.sequence, Changes([], [], [[row] for row in rows]))
+        except BaseException:
+            transaction.rollback()
+            raise
 
     def apply(
         self,
@@ -103,37 +130,74 @@ class LaneInMemory:
         With a `command_id` that was used before it is a repetition. With the origin `public` it is a stranger's. Raises
         RuntimeError for one that has no outcome: it blocks the lane, or waits behind one that failed with its key.
         """
-        message = CommandMessage(
-            command_id=command_id or new_command_id(),
-            type=command.type,
-            arguments=msgspec.json.encode(command),
-            expected_version=expected_version,
-            deadline_ms=None if deadline is None else int(deadline.timestamp() * 1000),
-            continuation=continuation,
-            origin=origin,
+        return self._apply(
+            CommandMessage(
+                command_id=command_id or new_command_id(),
+                type=command.type,
+                arguments=msgspec.json.encode(command),
+                expected_version=expected_version,
+                deadline_ms=None if deadline is None else int(deadline.timestamp() * 1000),
+                continuation=continuation,
+                origin=origin,
+            )
         )
+
+    def deliver(self) -> list[Tried]:
+        """Deliver what was emitted, and what comes of that, until nothing is left; returns what became of it, in order.
+
+        A command for this lane is applied. An effect is called: `outside` answers, and the answer is applied. Commands
+        for other lanes are only in `emitted`: apply the continuations that they would become. Raises LookupError for an
+        effect without an answer, and RuntimeError for commands that emit one another without end.
+        """
+        delivered: list[Tried] = []
+        while self._undelivered:
+            entry = self._undelivered.popleft()
+            if entry.lane == self._service.name:
+                delivered.append(self._apply(message_of(entry)))
+            elif entry.lane.startswith(EFFECTS_PREFIX):
+                delivered.append(self.apply(self.outside.call(entry)))
+            if len(delivered) > DELIVERED_MAX:
+                raise RuntimeError(f"more than {DELIVERED_MAX} commands come of one another, the last a {entry.type}")
+        return delivered
+
+    def _apply(self, message: CommandMessage) -> Tried:
         self._tags += 1
         decision = self._lane.apply([Delivery(tag=self._tags, commands=(message,), reply_to="test")], 1)
         if isinstance(decision, Suspension | Deposed):
             reason = decision.reason if isinstance(decision, Suspension) else "it is somebody else's"
             raise RuntimeError(f"the lane does not go on: {reason}")  # noqa: TRY004  # the command is no wrong type
+        self._undelivered += decision.emitted
+        self._lane.confirm(decision.emitted)
+        emitted = [
+            Emitted(entry.lane, entry.type, msgspec.json.decode(entry.arguments, type=dict[str, Any]))
+            for entry in decision.emitted
+        ]
+        self.emitted += emitted
         if not decision.outcomes:
-            raise RuntimeError(f"{command.type} waits behind a command that failed, for its key (`park-key`)")
-        return Tried(
-            decision.outcomes[0],
-            [
-                Emitted(entry.lane, entry.type, msgspec.json.decode(entry.arguments, type=dict[str, Any]))
-                for entry in decision.emitted
-            ],
-            next((letter.reason for letter in decision.dead_letters), None),
-        )
+            raise RuntimeError(f"{message.type} waits behind a command that failed, for its key (`park-key`)")
+        return Tried(decision.outcomes[0], emitted, next((letter.reason for letter in decision.dead_letters), None))
 
     def rows(self, model: type[R]) -> Sequence[R]:
         """All rows of a model, in order of their keys. The lane's own models are among those that may be asked for."""
         if model not in (*self._service.models, *LANE_MODELS):
             raise ValueError(f"{model.__name__} is no model of service {self._service.name}")
-        return self._store.begin().scan(model, 1 << 30)
+        transaction = self._store.begin()
+        try:
+            return transaction.scan(model, 1 << 30)
+        finally:
+            transaction.rollback()
 
     def row(self, model: type[R], key: int | str) -> R | None:
         """The row with this key."""
         return next((row for row in self.rows(model) if getattr(row, model.key) == key), None)
+
+
+class LaneInMemory(LaneUnderTest):
+    """The lane of one service, on a store in memory.
+
+    Rows are checked as they are on every database: by the annotations of their models and the columns of their tables.
+    What only a database refuses, such as a trigger or a check, it does not know.
+    """
+
+    def __init__(self, service: Service, *, now: datetime = NOW) -> None:
+        super().__init__(service, MemoryStore(MemoryDatabase()), now=now)

@@ -1,10 +1,12 @@
 """`coordinator.testing`: what a service's author tries his handlers with."""
 
+import re
 from datetime import timedelta
 
 import pytest
 from msgspec import structs
 
+from coordinator import Call, Command, Effect, EffectRetry, Row, Service, UnitOfWork
 from coordinator.stores.port import BatchFault
 from coordinator.stores.row_checks import InvalidRow
 from coordinator.testing import NOW, LaneInMemory
@@ -78,3 +80,122 @@ def test_rows_that_no_database_would_take_are_not_given() -> None:
     lane.given(ADA)
     with pytest.raises(BatchFault, match="duplicate key 7"):
         lane.given(ADA)
+
+
+def test_the_outcome_of_a_command_is_told_by_its_repr() -> None:
+    lane = LaneInMemory(LEDGER)
+    lane.given(ADA)
+    applied, failed = lane.apply(Deposit(id=7, amount=5)), lane.apply(Tamper(id=7, how="crash"))
+    refused = lane.apply(Deposit(id=8, amount=5))
+    assert repr(applied).startswith('<ledger.deposit applied: {"')
+    assert repr(refused).startswith('<ledger.deposit rejected with "account_not_found": ')
+    assert re.fullmatch(r'<ledger\.tamper failed with "handler_error": \w+: .+>', repr(failed))
+    assert refused.rejected_with("account_not_found")
+    assert not refused.rejected_with("overdrawn")
+    assert not refused.failed_with("account_not_found")
+    assert failed.failed_with("handler_error")
+    assert not failed.rejected_with("handler_error")
+    assert not applied.rejected_with("")
+
+
+def test_everything_that_was_emitted_so_far_is_seen() -> None:
+    lane = LaneInMemory(LEDGER)
+    for amount in range(1, 1200):
+        lane.apply(Forward(id=7, amount=amount))
+    assert [emitted.arguments["amount"] for emitted in lane.emitted] == list(range(1, 1200))
+
+
+def test_what_a_lane_emits_to_itself_is_delivered_when_the_test_says_so() -> None:
+    lane = LaneInMemory(LEDGER)
+    lane.given(ADA)
+    lane.apply(Forward(id=7, amount=5))
+    assert lane.row(Account, 7) == ADA
+    delivered = lane.deliver()
+    assert delivered[0].outcome.type == Deposit.type
+    assert lane.rows(Account)[0].balance == 5
+    assert lane.deliver() == []
+
+
+class Charge(Effect, type="tills.charge"):
+    number: int
+
+
+class Sell(Command, type="tills.sell"):
+    number: int
+
+
+class Charged(Command, type="tills.charged"):
+    number: int
+
+
+class Sale(Row, table="sales", key="number"):
+    number: int
+    is_paid: str = "no"
+
+
+tills = Service("tills", models=(Sale,))
+
+
+@tills.handles(Sell)
+def sell(work: UnitOfWork, command: Sell) -> Sale:
+    work.emit(Charge(number=command.number))
+    return work.add(Sale(number=command.number))
+
+
+@tills.handles(Charged, is_internal=True)
+def charged(work: UnitOfWork, command: Charged) -> Sale:
+    return work.save(Sale(number=command.number, is_paid="yes"))
+
+
+def test_a_call_to_the_outside_is_noted_and_its_answer_is_applied() -> None:
+    lane = LaneInMemory(tills)
+    keys: list[tuple[str, bool]] = []
+
+    def answer(effect: Charge, call: Call) -> Charged:
+        keys.append((call.key, call.is_repeated))
+        if len(keys) == 1:
+            raise EffectRetry("no answer")
+        return Charged(number=effect.number)
+
+    lane.outside.answers(Charge, answer)
+    lane.apply(Sell(number=1))
+    lane.apply(Sell(number=2))
+    assert lane.outside.calls == []
+    assert [tried.applied for tried in lane.deliver()] == [True, True]
+    assert lane.outside.calls == [Charge(number=1), Charge(number=1), Charge(number=2)]
+    assert [row.is_paid for row in lane.rows(Sale)] == ["yes", "yes"]
+    assert keys[0] == (keys[1][0], False)
+    assert keys[1][1]
+    assert keys[2][0] != keys[0][0]
+
+
+def test_answers_from_outside_come_one_after_the_other() -> None:
+    lane = LaneInMemory(tills)
+    lane.outside.answers(Charge, EffectRetry("no answer"), Charged(number=1), Charged(number=3))
+    for number in (1, 2, 3):
+        lane.apply(Sell(number=number))
+    assert [tried.result(Sale).number for tried in lane.deliver()] == [1, 3, 3]
+    assert len(lane.outside.calls) == 4
+
+
+def test_a_call_to_the_outside_without_an_answer_is_an_error() -> None:
+    lane = LaneInMemory(tills)
+    lane.apply(Sell(number=1))
+    with pytest.raises(LookupError, match=r"tills\.charge was emitted, and has no answer"):
+        lane.deliver()
+    for answers in ((), (Charged(number=1), EffectRetry("no answer"))):
+        with pytest.raises(ValueError, match="its last answer must be a command, or make one"):
+            lane.outside.answers(Charge, *answers)
+
+
+def test_commands_that_emit_one_another_without_end_are_stopped() -> None:
+    endless = Service("tills", models=(Sale,))
+
+    @endless.handles(Sell)
+    def again(work: UnitOfWork, command: Sell) -> None:
+        work.emit(Sell(number=command.number + 1))
+
+    lane = LaneInMemory(endless)
+    lane.apply(Sell(number=1))
+    with pytest.raises(RuntimeError, match=r"more than 1000 commands come of one another, the last a tills\.sell"):
+        lane.deliver()

@@ -1,0 +1,83 @@
+"""A real database for the lane of a test: migrated, and emptied before and after it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from coordinator.migrations.migrate import migrate
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.rows import Row
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import LANE_MODELS
+from coordinator.stores.open import open_store
+from coordinator.stores.port import Changes, Lease, Store, StoreError
+from coordinator.testing.lane import LaneUnderTest
+
+_ROWS_AT_ONCE = 1000
+
+
+def prepare(service: Service, url: str, *, may_have_rows: bool) -> None:
+    """Make the tables of a service and of its lane.
+
+    Raises ConfigurationError for the database of another lane; likewise, before it writes anything, for one that has
+    rows of this service, unless it may have some. Tests remove all rows, and these may be somebody's.
+    """
+    settings = DatabaseSettings(database_url=url)
+    store = open_store(url, service)
+    try:
+        filled = [] if may_have_rows else [model.table for model in _models(service) if _has_rows(store, model)]
+    finally:
+        store.close()
+    if filled:
+        raise ConfigurationError(
+            f"the database has rows in {', '.join(filled)}, and tests would remove them: name another one, "
+            "or say --lane-database-may-have-rows"
+        )
+    migrate(service, settings)
+
+
+@contextmanager
+def lane_on_database(service: Service, url: str) -> Iterator[LaneUnderTest]:
+    """The lane of a service, on an empty database that is prepared."""
+    store = open_store(url, service)
+    try:
+        _empty(store, service)
+        try:
+            yield LaneUnderTest(service, store)
+        finally:
+            _empty(store, service)
+    finally:
+        store.close()
+
+
+def _models(service: Service) -> Sequence[type[Row]]:
+    return (*service.models, *LANE_MODELS)
+
+
+def _has_rows(store: Store, model: type[Row]) -> bool:
+    try:
+        transaction = store.begin()
+        try:
+            return bool(transaction.scan(model, 1))
+        finally:
+            transaction.rollback()
+    except StoreError:
+        # There is no such table yet, or no such server: the migration tells which.
+        return False
+
+
+def _empty(store: Store, service: Service) -> None:
+    """Remove all rows. The sequence begins again; the epoch goes on, since a lane of before may still be there."""
+    for model in reversed(_models(service)):
+        while True:
+            lease = store.current() or Lease(0, 0)
+            transaction = store.begin()
+            try:
+                rows = transaction.scan(model, _ROWS_AT_ONCE)
+                if not rows and lease.sequence == 0:
+                    transaction.rollback()
+                    break
+                transaction.commit(lease, 0, Changes([rows] if rows else [], [], []))
+            except BaseException:
+                transaction.rollback()
+                raise

@@ -1,0 +1,55 @@
+"""The other side of a service's effects, in the tests of its handlers: answers are scripted, calls are noted."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import msgspec
+
+from coordinator.service.commands import Command
+from coordinator.service.outside_calls import Call, E, Effect, EffectRetry
+from coordinator.stores.lane_tables import OutboxEntry
+
+Answer: TypeAlias = Command | EffectRetry | Callable[[E, Call], Command]
+"""The command with the result, an EffectRetry where no answer came, or a function that makes either."""
+
+
+class Outside:
+    """Answers the effects that a lane under test has emitted. `calls` has every call, in order."""
+
+    def __init__(self) -> None:
+        self.calls: list[Effect] = []
+        self._known: dict[str, type[Effect]] = {}
+        self._answers: dict[str, deque[Answer[Any]]] = {}
+
+    def answers(self, effect: type[E], *answers: Answer[E]) -> None:
+        """Answer the calls of this type so, one after the other; the last answer is that of all later calls too.
+
+        After an EffectRetry the call is made again, with the same key. Raises ValueError without an answer, and if the
+        last is an EffectRetry, since a call without an answer does not end.
+        """
+        if not answers or isinstance(answers[-1], EffectRetry):
+            raise ValueError(f"{effect.type}: its last answer must be a command, or make one")
+        self._known[effect.type] = effect
+        self._answers[effect.type] = deque(answers)
+
+    def call(self, entry: OutboxEntry) -> Command:
+        """The command with the result of an emitted effect. Raises LookupError if no answer was scripted."""
+        answers = self._answers.get(entry.type)
+        if answers is None:
+            raise LookupError(f"{entry.type} was emitted, and has no answer: lane.outside.answers({entry.type!r}, …)")
+        effect = msgspec.json.decode(entry.arguments, type=self._known[entry.type])
+        call = Call(key=entry.command_id, asked_at=entry.created_at)
+        while True:
+            self.calls.append(effect)
+            answer = answers.popleft() if len(answers) > 1 else answers[0]
+            try:
+                return _made(answer, effect, call)
+            except EffectRetry:
+                call = msgspec.structs.replace(call, is_repeated=True)
+
+
+def _made(answer: Answer[Any], effect: Effect, call: Call) -> Command:
+    if isinstance(answer, EffectRetry):
+        raise answer
+    return answer if isinstance(answer, Command) else answer(effect, call)

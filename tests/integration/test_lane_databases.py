@@ -1,0 +1,63 @@
+"""The fixture `lane` on every kind of server: the same as in memory, and empty around each test."""
+
+from datetime import timedelta
+
+import pytest
+
+from coordinator.service.errors import ConfigurationError
+from coordinator.testing import NOW, LaneInMemory, LaneUnderTest
+from coordinator.testing.database import lane_on_database, prepare
+from tests.support.databases import FreshDatabases
+from tests.support.seats import AddSeat, BookSeat, Seat, seats
+
+A7 = Seat(id=7, code="A7")
+
+
+@pytest.fixture(params=["USERS_DATABASE_URL", "PAYMENTS_DATABASE_URL", "ITEMS_DATABASE_URL"])
+def url(request: pytest.FixtureRequest, databases: FreshDatabases) -> str:
+    """An empty database of each kind."""
+    return databases.new(request.param)
+
+
+def sold(lane: LaneUnderTest) -> list[object]:
+    """What becomes of a few commands, and of rows given between them."""
+    lane.given(A7)
+    tried = [
+        lane.apply(BookSeat(id=7, holder="ada")),
+        lane.apply(BookSeat(id=7, holder="bob")),
+        lane.apply(AddSeat(id=8, code="A7")),
+    ]
+    lane.given(Seat(id=9, code="A9"))
+    tried += [
+        lane.apply(BookSeat(id=9, holder="eve"), expected_version=2),
+        lane.apply(BookSeat(id=9, holder="eve"), deadline=lane.now - timedelta(seconds=1)),
+        lane.apply(BookSeat(id=9, holder="eve"), expected_version=1),
+    ]
+    return [*((each.outcome.status, each.code, each.outcome.sequence) for each in tried), *lane.rows(Seat)]
+
+
+def test_a_lane_on_a_server_is_as_it_is_in_memory(url: str) -> None:
+    prepare(seats, url, may_have_rows=False)
+    in_memory = sold(LaneInMemory(seats))
+    for _ in range(2):
+        with lane_on_database(seats, url) as lane:
+            assert lane.now == NOW
+            assert lane.rows(Seat) == []
+            assert sold(lane) == in_memory
+    prepare(seats, url, may_have_rows=False)
+
+
+def test_rows_of_before_are_somebodys(url: str) -> None:
+    prepare(seats, url, may_have_rows=False)
+    with lane_on_database(seats, url) as lane:
+        lane.given(A7)
+        with pytest.raises(ConfigurationError, match="the database has rows in seats, and tests would remove them"):
+            prepare(seats, url, may_have_rows=False)
+        prepare(seats, url, may_have_rows=True)
+        assert lane.rows(Seat) == [A7]
+
+
+def test_another_lane_is_left_alone(url: str) -> None:
+    prepare(seats, url, may_have_rows=False)
+    with pytest.raises(ConfigurationError, match="is that of lane seats"):
+        prepare(seats.replace(name="stalls", handlers=()), url, may_have_rows=True)
