@@ -1,4 +1,4 @@
-"""Trying handlers without a server: the lane of a service, one command after the other.
+"""Trying handlers without a server: the lane of a service, one command after the other, and what may happen to it.
 
 `coordinator.testing.plugin` is the pytest plugin, with the fixture `lane`.
 """
@@ -11,15 +11,21 @@ from coordinator.runtime.extras import naming_the_extra as _naming_the_extra
 if typing.TYPE_CHECKING:
     from coordinator.testing.lane import NOW, Emitted, LaneInMemory, LaneUnderTest, Tried
     from coordinator.testing.outside import Answer, Outside
+    from coordinator.testing.simulation import Commands, SimulationFailed, simulate
+    from coordinator.testing.strategies import commands_of
 
 __all__ = (
     "NOW",
     "Answer",
+    "Commands",
     "Emitted",
     "LaneInMemory",
     "LaneUnderTest",
     "Outside",
+    "SimulationFailed",
     "Tried",
+    "commands_of",
+    "simulate",
 )
 
 # Loaded when asked for: every run of pytest imports this package, for the plugin in it.
@@ -31,6 +37,10 @@ _MODULES = {
     "LaneUnderTest": "coordinator.testing.lane",
     "Outside": "coordinator.testing.outside",
     "Tried": "coordinator.testing.lane",
+    "Commands": "coordinator.testing.simulation",
+    "SimulationFailed": "coordinator.testing.simulation",
+    "simulate": "coordinator.testing.simulation",
+    "commands_of": "coordinator.testing.strategies",
 }
 
 

@@ -23,6 +23,10 @@ WITHOUT = {
     "pymysql": ("mysql", "from coordinator.stores.open import open_store as f; f('mysql://h/d', SERVICE)"),
     "pymongo": ("mongodb", "from coordinator.stores.open import open_store as f; f('mongodb://h/d', SERVICE)"),
     "redis": ("redis", "import coordinator.cache"),
+    "hypothesis": (
+        "testing",
+        "from coordinator.testing import simulate as f; from tests.support.seats import seats; f(seats)",
+    ),
     "aiohttp": ("http", "sys.argv[1:] = ['gateway', 'users']; from coordinator.cli import main; main()"),
 }
 

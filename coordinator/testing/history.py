@@ -1,0 +1,102 @@
+"""A history that a seed decides: which commands come, in which batches, and what goes wrong at each."""
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from random import Random
+from typing import Final, Literal, get_args
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.service.commands import Command
+
+Fault = Literal[
+    "conflict",
+    "crash before the commit",
+    "crash after the commit",
+    "no answer to a commit",
+    "no answer, and no commit",
+    "takeover by another process",
+]
+FAULTS: Final[tuple[Fault, ...]] = get_args(Fault)
+_FAULT_RATE: Final = 0.5
+_REPEATED_RATE: Final = 0.15
+_BATCHES_MAX: Final = 8
+_BATCH_MAX: Final = 6
+_PAUSES: Final = (timedelta(milliseconds=5), timedelta(seconds=1), timedelta(minutes=10), timedelta(days=1))
+
+Draw = Callable[[Random], Command]
+
+
+class Sent(Struct, frozen=True):
+    """A command under its id. The same id once more is a repetition."""
+
+    command_id: str
+    command: Command
+
+
+class BatchPlan(Struct, frozen=True):
+    """The commands that come together, how long after those before, and what goes wrong; None: nothing."""
+
+    sent: tuple[Sent, ...]
+    pause: timedelta
+    fault: Fault | None = None
+
+
+class History(Struct, frozen=True):
+    """What happens to a lane. `transaction_max`: how many commands it may have in one transaction."""
+
+    batches: tuple[BatchPlan, ...]
+    transaction_max: int
+
+
+def history_of(seed: int, draw: Draw) -> History:
+    """The history of a seed, of commands that `draw` makes."""
+    chance = Random(seed)  # noqa: S311  # it is to be the same again
+    known: list[Sent] = []
+    batches = []
+    for _ in range(chance.randint(1, _BATCHES_MAX)):
+        sent = []
+        for _ in range(chance.randint(1, _BATCH_MAX)):
+            if known and chance.random() < _REPEATED_RATE:
+                sent.append(chance.choice(known))
+            else:
+                new = Sent(str(UUID(int=chance.getrandbits(128), version=4)), draw(chance))
+                sent.append(new)
+                known.append(new)
+        fault = chance.choice(FAULTS) if chance.random() < _FAULT_RATE else None
+        batches.append(BatchPlan(tuple(sent), chance.choice(_PAUSES), fault))
+    return History(tuple(batches), chance.choice((1, 2, 500)))
+
+
+def with_other_ids(history: History, number: int) -> History:
+    """The same commands under ids of their own: a handler may remember those of another run."""
+
+    def other(sent: Sent) -> Sent:
+        name = f"{sent.command_id} {number}"
+        return Sent(str(UUID(int=Random(name).getrandbits(128), version=4)), sent.command)  # noqa: S311
+
+    batches = [
+        msgspec.structs.replace(batch, sent=tuple(other(sent) for sent in batch.sent)) for batch in history.batches
+    ]
+    return msgspec.structs.replace(history, batches=tuple(batches))
+
+
+def smaller(history: History) -> Iterator[History]:
+    """The histories with something less, the much smaller ones first."""
+    batches = history.batches
+    for place in range(len(batches)):
+        yield msgspec.structs.replace(history, batches=batches[:place] + batches[place + 1 :])
+    for place, batch in enumerate(batches):
+        for at in range(len(batch.sent)):
+            if len(batch.sent) > 1:
+                yield _with(history, place, sent=batch.sent[:at] + batch.sent[at + 1 :])
+        if batch.fault is not None:
+            yield _with(history, place, fault=None)
+
+
+def _with(history: History, place: int, **changes: object) -> History:
+    batches = list(history.batches)
+    batches[place] = msgspec.structs.replace(batches[place], **changes)
+    return msgspec.structs.replace(history, batches=tuple(batches))

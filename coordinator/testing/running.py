@@ -1,0 +1,242 @@
+"""Running a history: as processes of a lane do, with all that goes wrong, and plainly, one command after the other."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
+from coordinator.lane.lane import Lane
+from coordinator.lane.outbox import message_of
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.rows import Row
+from coordinator.service.service import Service
+from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand
+from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
+from coordinator.stores.port import Changes, Conflict, Lease, StoreUnavailable, Transaction
+from coordinator.testing.history import Fault, History, Sent
+from coordinator.testing.lane import NOW
+
+COMMANDS_MAX: Final = 500
+"""So many commands of one history are taken for ones that emit one another without end."""
+_ATTEMPTS_MAX: Final = 10_000
+
+
+class Endless(Exception):
+    """Raised for commands that emit one another without end, and for a lane that does not come to rest."""
+
+
+class Change(Struct, frozen=True):
+    """A row that a transaction has saved or removed, with the ids of the transaction's commands."""
+
+    model: type[Row]
+    key: int | str
+    command_ids: tuple[str, ...]
+
+
+class Ran(Struct, frozen=True):
+    """What a history has come to. `emitters`: of what was emitted, the last command of the transaction, by ids."""
+
+    order: list[CommandMessage]
+    """Every command once, in the order of the queue."""
+    rows: dict[type[Row], dict[Any, Row]]
+    entries: dict[str, LogEntry]
+    reasons: dict[str, str]
+    """Of the dead letters of commands, by id."""
+    emitted: dict[str, CommandMessage]
+    emitters: dict[str, str]
+    waiting: frozenset[str]
+    """Those that wait for their key."""
+    changes: list[Change]
+
+
+class ProcessDied(BaseException):
+    """No Exception: nothing of the process may live on."""
+
+
+class _FaultyStore(MemoryStore):
+    """The store of one process. `fault` strikes at its next commit, once."""
+
+    def __init__(self, world: "_World") -> None:
+        super().__init__(world.database)
+        self.world = world
+
+    def begin(self) -> Transaction:
+        return _FaultyTransaction(self.world)
+
+
+class _FaultyTransaction(MemoryTransaction):
+    def __init__(self, world: "_World") -> None:
+        super().__init__(world.database)
+        self._world = world
+
+    def commit(self, lease: Lease, sequence: int, changes: Changes) -> None:
+        fault, self._world.fault = self._world.fault, None
+        match fault:
+            case "conflict":
+                raise Conflict("simulated")
+            case "crash before the commit":
+                raise ProcessDied
+            case "no answer, and no commit":
+                raise StoreUnavailable("simulated")
+            case "takeover by another process":
+                self._world.take_over()
+        super().commit(lease, sequence, changes)
+        if fault == "crash after the commit":
+            raise ProcessDied
+        if fault == "no answer to a commit":
+            raise StoreUnavailable("simulated")
+
+
+class _World:
+    """One lane's database, queue and processes, one of which is the active consumer.
+
+    `tick`: how far the clock goes on each time that a lane looks at it.
+    """
+
+    def __init__(self, service: Service, given: Sequence[Row], transaction_max: int, tick: timedelta) -> None:
+        self.database = MemoryDatabase()
+        self.fault: Fault | None = None
+        self.now = NOW
+        self._service = service
+        self._settings = _settings(transaction_max)
+        self._tick = tick
+        self._order: dict[str, CommandMessage] = {}
+        self._changes: list[Change] = []
+        self._handed_out: dict[str, OutboxEntry] = {}
+        self._emitters: dict[str, str] = {}
+        self._queue: dict[int, Delivery] = {}
+        self._tags = self._processes = 0
+        if given:
+            MemoryStore(self.database).begin().commit(Lease(0, 0), 0, Changes([], [], [[row] for row in given]))
+        self._start()
+
+    def issue(self, *sent: CommandMessage) -> None:
+        """Have these commands come together."""
+        for message in sent:
+            self._tags += 1
+            self._queue[self._tags] = Delivery(tag=self._tags, commands=(message,))
+            self._order.setdefault(message.command_id or "", message)
+        if len(self._order) > COMMANDS_MAX:
+            last = next(reversed(self._order.values()))
+            raise Endless(f"more than {COMMANDS_MAX} commands come of one another, the last a {last.type}")
+        self._work()
+
+    def coming_back(self) -> list[CommandMessage]:
+        """What the lane has emitted to itself, and has not come yet."""
+        own = (entry for entry in self._emitted().values() if entry.lane == self._service.name)
+        return [message_of(entry) for entry in own if entry.command_id not in self._order]
+
+    def take_over(self) -> None:
+        """Another process becomes the active consumer, and does all that there is to do."""
+        self._start()
+        self._work()
+
+    def ran(self) -> Ran:
+        """What it has come to."""
+        tables = self.database.tables
+        return Ran(
+            list(self._order.values()),
+            {model: dict(tables[model]) for model in self._service.models},
+            {entry.command_id: entry for entry in tables[LogEntry].values()},
+            {letter.command_id: letter.reason for letter in tables[DeadLetter].values()},
+            {command_id: message_of(entry) for command_id, entry in self._emitted().items()},
+            self._emitters,
+            frozenset(parked.command_id for parked in tables[ParkedCommand].values()),
+            self._changes,
+        )
+
+    def _emitted(self) -> dict[str, OutboxEntry]:
+        """By id. What a process that died had not handed out is still in the outbox."""
+        return self._handed_out | {entry.command_id: entry for entry in self.database.rows(OutboxEntry)}
+
+    def _start(self) -> None:
+        """The broker delivers to a new process now, and what was not acknowledged comes again."""
+        self._processes += 1
+        name = f"process {self._processes}"
+        self._lane = Lane(self._service, _FaultyStore(self), self._clock, name, self._settings, lambda: 0.0)
+        for tag, delivery in self._queue.items():
+            self._queue[tag] = msgspec.structs.replace(delivery, redelivered=True)
+
+    def _clock(self) -> datetime:
+        self.now += self._tick
+        return self.now
+
+    def _work(self) -> None:
+        """Have the active consumer settle all that is in the queue."""
+        for _ in range(_ATTEMPTS_MAX):
+            if not self._queue:
+                return
+            lane = self._lane
+            try:
+                self._take(lane, lane.apply(list(self._queue.values()), self._processes))
+            except ProcessDied:
+                self._start()
+        raise Endless("the lane does not come to rest")
+
+    def _take(self, lane: Lane, decision: Settlement | Suspension | Deposed) -> None:
+        if isinstance(decision, Suspension) and decision.is_blocked:
+            self._cancel(next(iter(self._queue.values())).commands[0])
+        if not isinstance(decision, Settlement):
+            return
+        settled = tuple(self._queue.pop(tag).commands[0].command_id or "" for tag in decision.tags)
+        for row in decision.saved:
+            self._changes.append(Change(type(row), getattr(row, row.key), settled))
+        for ref in decision.removed:
+            self._changes.append(Change(ref.model, ref.value, settled))
+        for entry in decision.emitted:
+            self._emitters.setdefault(entry.command_id, settled[-1] if settled else "")
+        self._handed_out.update((entry.command_id, entry) for entry in decision.emitted)
+        lane.confirm(decision.emitted)
+
+    def _cancel(self, message: CommandMessage) -> None:
+        """An operator cancels the command that blocks the lane."""
+        row = Cancellation(command_id=message.command_id or "", reason="simulated", requested_at=self.now)
+        self.database.tables[Cancellation].setdefault(row.command_id, row)
+        self.database.revision += 1
+
+
+def run(service: Service, history: History, given: Sequence[Row]) -> Ran:
+    """Run a history as it is. Raises Endless."""
+    world = _World(service, given, history.transaction_max, timedelta(milliseconds=1))
+    for batch in history.batches:
+        world.now += batch.pause
+        world.fault = batch.fault
+        world.issue(*world.coming_back(), *map(message_of_sent, batch.sent))
+    world.fault = None
+    while back := world.coming_back():
+        world.issue(*back)
+    return world.ran()
+
+
+def run_one_by_one(service: Service, ran: Ran, given: Sequence[Row]) -> Ran:
+    """Apply the same commands in the same order, each alone, at the time that it had then. Raises Endless."""
+    world = _World(service, given, 1, timedelta())
+    for message in ran.order:
+        entry = ran.entries.get(message.command_id or "")
+        if entry is not None:
+            world.now = entry.settled_at
+        world.issue(message)
+    return world.ran()
+
+
+def message_of_sent(sent: Sent) -> CommandMessage:
+    """A command as it is sent."""
+    return CommandMessage(
+        command_id=sent.command_id,
+        type=sent.command.type,
+        arguments=msgspec.json.encode(sent.command),
+        origin="system",
+    )
+
+
+_made: dict[int, LaneSettings] = {}
+
+
+def _settings(transaction_max: int) -> LaneSettings:
+    if transaction_max not in _made:
+        _made[transaction_max] = LaneSettings(batch_commands_max=transaction_max)
+    return _made[transaction_max]

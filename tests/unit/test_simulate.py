@@ -1,0 +1,320 @@
+"""`simulate`: which faults of an author's handlers it finds, and what it says of them."""
+
+import datetime as dt
+import functools
+import gc
+import logging
+import random
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import strategies as st
+
+from coordinator import Command, ConfigurationError, Handler, Id, Name, Ref, Rejected, Service, UnitOfWork, VersionedRow
+from coordinator.testing import SimulationFailed, simulate
+from tests.simulation.services import LEDGER_LANE
+from tests.support.seats import seats
+
+log = logging.getLogger(__name__)
+
+
+class Place(VersionedRow, table="places", key="id"):
+    id: int
+    holder: str | None = None
+    number: int = 0
+
+
+class Take(Command, type="places.take"):
+    """Take a place."""
+
+    id: Id
+    holder: Name
+
+
+class Tell(Command, type="effects.tell"):
+    """Nobody here is told."""
+
+    text: str
+
+
+Handle = Callable[[UnitOfWork, Take], Place]
+SEEDS = 25
+memory: dict[Any, Any] = {}
+"""What a handler keeps although it may not."""
+
+
+@pytest.fixture(autouse=True)
+def _no_memory() -> Iterator[None]:
+    memory.clear()
+    yield
+    memory.clear()
+
+
+def places(handle: Handle) -> Service:
+    return Service("places", models=(Place,), handlers=(Handler(Take, handle, target=lambda each: Place.at(each.id)),))
+
+
+def found(handle: Handle, **options: Any) -> str:
+    """What is said of a handler."""
+    with pytest.raises(SimulationFailed) as failed:
+        simulate(places(handle), **({"seeds": SEEDS} | options))
+    return str(failed.value)
+
+
+def take(work: UnitOfWork, command: Take, **values: Any) -> Place:
+    there = work.get(Place, command.id)
+    if there is None:
+        return work.add(Place(id=command.id, holder=command.holder, **values))
+    if there.holder == command.holder:
+        raise Rejected("taken", f"place {there.id} is taken already")
+    return work.save(there.replace(holder=command.holder, **values))
+
+
+def test_handlers_that_use_their_rows_and_their_command_alone_pass() -> None:
+    simulate(seats, seeds=SEEDS)
+    simulate(LEDGER_LANE, seeds=20, may_fail=True)
+
+
+@functools.cache
+def spelt(text: str) -> str:
+    return text.upper()
+
+
+def harmless(work: UnitOfWork, command: Take) -> Place:
+    import decimal
+
+    log.warning("takes %s at %s", decimal.Decimal(command.id), work.now)
+    chosen = random.Random(command.id).randint(1, 100)
+    return take(work, Take(id=command.id, holder=spelt(command.holder)), number=int(work.now.timestamp()) + chosen)
+
+
+def test_time_of_the_lane_seeded_chance_logs_and_pure_caches_are_harmless() -> None:
+    simulate(places(harmless), seeds=SEEDS)
+
+
+def test_what_others_do_while_a_handler_runs_is_not_the_handlers() -> None:
+    def collected(phase: str, info: object) -> None:
+        time.time()
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(collected)
+    gc.set_threshold(1)
+    try:
+        simulate(places(take), [Take(id=1, holder="ada")], seeds=1)
+    finally:
+        gc.set_threshold(*thresholds)
+        gc.callbacks.remove(collected)
+
+
+def of_today(work: UnitOfWork, command: Take) -> Place:
+    return take(work, command, number=dt.date.today().year)  # noqa: DTZ011
+
+
+def of_now(work: UnitOfWork, command: Take) -> Place:
+    return take(work, command, number=dt.datetime.now(dt.UTC).year)
+
+
+def of_seconds(work: UnitOfWork, command: Take) -> Place:
+    return take(work, command, number=int(time.time()))
+
+
+def of_chance(work: UnitOfWork, command: Take) -> Place:
+    return take(work, command, number=random.randint(1, 1))
+
+
+def of_uuids(work: UnitOfWork, command: Take) -> Place:
+    return take(work, command, number=len(str(uuid.uuid4())))
+
+
+def of_a_file(work: UnitOfWork, command: Take) -> Place:
+    return take(work, command, number=len(Path(__file__).read_text()))
+
+
+@pytest.mark.parametrize(
+    ("handle", "says"),
+    [
+        (of_today, "looks at the clock: date.today"),
+        (of_now, "looks at the clock: datetime.now"),
+        (of_seconds, "looks at the clock: time.time"),
+        (of_chance, "draws a random number: random.getrandbits"),
+        (of_uuids, "draws random bytes: posix.urandom"),
+        (of_a_file, "opens a file: _?io.open"),
+    ],
+)
+def test_a_call_that_no_handler_may_make_is_found_where_it_is_made(handle: Handle, says: str) -> None:
+    """Also where two runs would not differ, since they are of one day."""
+    text = found(handle)
+    assert re.search(rf"^places\.take, handler {handle.__name__} \({re.escape(__file__)}:\d+\): it {says}, ", text)
+    line = int(re.findall(rf"{re.escape(__file__)}:(\d+)\n", text)[0])
+    assert Path(__file__).read_text().splitlines()[line - 1].startswith("    return take(work, command, number=")
+    assert "command: Take(id=" in text
+    assert re.search(r"seeds=\[\d+\]", text)
+
+
+def test_the_row_that_a_command_is_about_may_not_depend_on_the_time_either() -> None:
+    def at(command: Take) -> Ref[Place]:
+        return Place.at(command.id + 0 * int(time.time()))
+
+    for names in ({"target": at}, {"reads": lambda command: (at(command),)}):
+        service = Service("places", models=(Place,), handlers=(Handler(Take, take, **names),))
+        with pytest.raises(SimulationFailed, match=r"it looks at the clock: time\.time"):
+            simulate(service, seeds=5)
+
+
+def keeping_ids(work: UnitOfWork, command: Take) -> Place:
+    """A second try of the same command is refused."""
+    if memory.setdefault(work.command_id, len(memory)) != len(memory) - 1:
+        raise Rejected("seen", "it came before")
+    return take(work, command)
+
+
+def keeping_rows(work: UnitOfWork, command: Take) -> Place:
+    """Rows of a transaction that was never committed."""
+    there = memory.get(command.id) or work.get(Place, command.id)
+    row = Place(id=command.id, holder=command.holder)
+    kept = memory[command.id] = work.add(row) if there is None else work.save(there.replace(holder=command.holder))
+    return kept
+
+
+def counting(work: UnitOfWork, command: Take) -> Place:
+    memory["count"] = memory.get("count", 0) + 1
+    return take(work, command, number=memory["count"])
+
+
+def counting_in_silence(work: UnitOfWork, command: Take) -> None:
+    """The outcome does not show it."""
+    counting(work, command)
+
+
+def telling(work: UnitOfWork, command: Take) -> Place:
+    """Only what it emits shows it."""
+    memory["count"] = memory.get("count", 0) + 1
+    work.emit(Tell(text=f"number {memory['count']}"))
+    return take(work, command)
+
+
+def two_in_a_batch(work: UnitOfWork, command: Take) -> Place:
+    if memory.get("work") is not work:
+        memory.update(work=work, count=0)
+    memory["count"] += 1
+    if memory["count"] > 2:
+        raise Rejected("too_many", "two in a batch are enough")
+    return take(work, command)
+
+
+def of_its_own_chance(work: UnitOfWork, command: Take) -> Place:
+    return take(work, command, number=random.Random().randint(1, 1000))
+
+
+@pytest.mark.parametrize(
+    ("handle", "says"),
+    [
+        (keeping_ids, "its outcome is not always the same"),
+        (keeping_rows, ""),
+        (counting, "its outcome is not always the same"),
+        (counting_in_silence, r"Place \d+ is not always the same"),
+        (telling, "what it emits is not always the same"),
+        (two_in_a_batch, "its outcome is not always the same"),
+        (of_its_own_chance, "its outcome is not always the same"),
+    ],
+)
+def test_a_handler_that_depends_on_anything_else_is_found(handle: Handle, says: str) -> None:
+    text = found(handle)
+    assert re.search(rf"^places\.take, handler {handle.__name__} \({re.escape(__file__)}:\d+\): {says}", text), text
+    assert 'command: places.take {"id":' in text
+    assert re.search(r"^  seed \d+, ", text, re.MULTILINE)
+
+
+def test_a_handler_that_remembers_ids_is_shown_in_the_smallest_history() -> None:
+    (batch,) = re.findall(r"^    \d+\. (.*)$", found(keeping_ids), re.MULTILINE)
+    assert batch.count("Take(") <= 2
+
+
+def test_a_handler_that_depends_on_its_batch_is_shown_in_the_smallest_batch() -> None:
+    text = found(two_in_a_batch)
+    (batch,) = re.findall(r"^    \d+\. (.*)$", text, re.MULTILINE)
+    assert batch.count("Take(") == 3
+    assert (
+        'in batches, with faults: rejected with "too_many": two in a batch are enough\n    one by one: applied' in text
+    )
+
+
+def test_a_seed_is_run_again_by_its_number() -> None:
+    text = found(two_in_a_batch)
+    (seed,) = re.findall(r"seeds=\[(\d+)\]", text)
+    memory.clear()
+    assert found(two_in_a_batch, seeds=[int(seed)]) == text
+    simulate(places(two_in_a_batch), seeds=range(int(seed)))
+
+
+def crashing(work: UnitOfWork, command: Take) -> Place:
+    if command.id == 3:
+        raise ZeroDivisionError("of nothing")
+    return take(work, command)
+
+
+def test_a_handler_that_fails_is_found_unless_it_may() -> None:
+    text = found(crashing)
+    assert "it fails: ZeroDivisionError: of nothing" in text
+    assert 'command: places.take {"id":3,' in text
+    simulate(places(crashing), seeds=SEEDS, may_fail=True)
+
+
+def without_a_look(work: UnitOfWork, command: Take) -> Place:
+    return work.add(Place(id=command.id, holder=command.holder))
+
+
+def test_a_row_that_the_database_refuses_is_a_failure() -> None:
+    assert "it fails: " in found(without_a_look, commands=[Take(id=1, holder="ada")])
+
+
+def endless(work: UnitOfWork, command: Take) -> Place:
+    work.emit(Take(id=command.id, holder=command.holder))
+    return take(work, command, number=1)
+
+
+def test_commands_that_emit_one_another_without_end_are_said_to() -> None:
+    assert "come of one another" in found(endless)
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        [Take(id=7, holder="ada"), Take(id=7, holder="bob")],
+        lambda chance: Take(id=7, holder=chance.choice(["ada", "bob"])),
+        st.builds(Take, id=st.just(7), holder=st.sampled_from(["ada", "bob"])),
+    ],
+    ids=["list", "function", "strategy"],
+)
+def test_an_author_may_say_which_commands_come(commands: Any) -> None:
+    text = found(counting, commands=commands)
+    assert "Take(id=7, holder='ada')" in text or "Take(id=7, holder='bob')" in text
+
+
+def test_rows_may_be_given() -> None:
+    seen = []
+
+    def taking(work: UnitOfWork, command: Take) -> Place:
+        seen.append(work.get(Place, 999))
+        return take(work, command)
+
+    simulate(places(taking), seeds=3, given=[Place(id=999, holder="eve")])
+    assert seen
+    assert {row.holder for row in seen if row} == {"eve"}
+
+
+def test_a_service_that_is_declared_wrongly_is_not_simulated() -> None:
+    with pytest.raises(ConfigurationError, match="declared wrongly"):
+        simulate(seats.replace(name="others"))
+
+
+def test_without_commands_there_is_nothing_to_simulate() -> None:
+    with pytest.raises(ValueError, match="no commands to choose from"):
+        simulate(seats, [])
+    with pytest.raises(ValueError, match="service nothing handles no commands"):
+        simulate(Service("nothing"))
