@@ -2,6 +2,7 @@
 
 from coordinator.client.command_log import CommandLog, open_command_log
 from coordinator.client.database import READ_TIMEOUT_MS, check_reads, close_database, fetch, open_database, reading
+from coordinator.client.repository import Repository, open_repository
 from coordinator.stores.kinds import Database
 from coordinator.stores.mongodb.documents import Documents, row_of_document
 
@@ -10,6 +11,8 @@ __all__ = (
     "open_command_log",
     "Database",
     "Documents",
+    "Repository",
+    "open_repository",
     "READ_TIMEOUT_MS",
     "open_database",
     "check_reads",

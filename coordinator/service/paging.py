@@ -1,6 +1,6 @@
-"""Pages of a list ordered by id."""
+"""Pages of a list in the order of its keys."""
 
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
@@ -13,10 +13,13 @@ R = TypeVar("R", bound=Row)
 
 
 class Page(Struct, Generic[R], frozen=True):
-    """Some rows in order of their ids. `next` is the `after` of the next page, or None on the last one."""
+    """Some rows in order of their keys.
+
+    `next`, a key of these rows, is the `after` of the next page; None on the last one.
+    """
 
     items: list[R]
-    next: int | None
+    next: Any
 
 
 def page_of(rows: list[R], limit: int) -> Page[R]:

@@ -1,0 +1,96 @@
+"""Reading the rows of a model by their keys, from a database of any kind."""
+
+from typing import Any, Protocol
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from coordinator.client.database import fetch, reading
+from coordinator.service.paging import Page, page_of
+from coordinator.service.rows import R
+from coordinator.service.service import Service
+from coordinator.stores.kinds import Database
+from coordinator.stores.mongodb.documents import Documents, row_of_document
+from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks
+from coordinator.stores.sql.declared_tables import tables_of
+
+
+class Repository(Protocol[R]):
+    """The rows of one model, as the latest commits left them. Both methods raise DatabaseUnavailable."""
+
+    async def get(self, key: int | str) -> R | None:
+        """The row with this key; None also for a key that no row can have."""
+
+    async def page(self, after: int | str | None, limit: int) -> Page[R]:
+        """The first rows in the database's order of keys, or with `after` the first of those behind this key.
+
+        Raises InvalidRow for an `after` that no row can have as its key.
+        """
+
+
+class SqlRepository(Repository[R]):
+    """Rows of a table."""
+
+    def __init__(self, engine: AsyncEngine, service: Service, model: type[R]) -> None:
+        columns = tables_of(service).tables[model.table].c
+        self._engine = engine
+        self._model = model
+        self._key = columns[model.key]
+        self._every = select(*(columns[name] for name in model.__struct_fields__))
+        self._check = RowChecks(service).of(model)
+
+    async def get(self, key: int | str) -> R | None:
+        if not _is_sound(self._check, self._model.key, key):
+            return None
+        found = await fetch(self._engine, self._every.where(self._key == key), self._model)
+        # MySQL and MariaDB find `a` by the text `a ` too.
+        return next((row for row in found if getattr(row, row.key) == key), None)
+
+    async def page(self, after: int | str | None, limit: int) -> Page[R]:
+        query = self._every
+        if after is not None:
+            self._check.key(self._model.key, after)
+            query = query.where(self._key > after)
+        return page_of(await fetch(self._engine, query.order_by(self._key).limit(limit + 1), self._model), limit)
+
+
+class DocumentRepository(Repository[R]):
+    """Rows of a MongoDB collection."""
+
+    def __init__(self, documents: Documents, service: Service, model: type[R]) -> None:
+        self._documents = documents[model.table]
+        self._model = model
+        self._check = RowChecks(service).of(model)
+
+    async def get(self, key: int | str) -> R | None:
+        if not _is_sound(self._check, self._model.key, key):
+            return None
+        async with reading():
+            document = await self._documents.find_one({"_id": key})
+        return None if document is None else row_of_document(self._model, document)
+
+    async def page(self, after: int | str | None, limit: int) -> Page[R]:
+        wanted: dict[str, Any] = {}
+        if after is not None:
+            self._check.key(self._model.key, after)
+            wanted = {"_id": {"$gt": after}}
+        async with reading():
+            found = self._documents.find(wanted).sort("_id", 1).limit(limit + 1)
+            rows = [row_of_document(self._model, document) async for document in found]
+        return page_of(rows, limit)
+
+
+def open_repository(database: Database, service: Service, model: type[R]) -> Repository[R]:
+    """The repository of one of the service's models, in a database of any kind. Raises InvalidRow for another model."""
+    if isinstance(database, AsyncEngine):
+        return SqlRepository(database, service, model)
+    return DocumentRepository(database, service, model)
+
+
+def _is_sound(check: RowCheck, column: str, key: int | str) -> bool:
+    """Whether the database can be asked for it: a NUL, for one, is an error there."""
+    try:
+        check.key(column, key)
+    except InvalidRow:
+        return False
+    return True

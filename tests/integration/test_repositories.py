@@ -1,0 +1,102 @@
+"""Rows by their keys, from each kind of database: what is asked for is found, and nothing else."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import closing
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from coordinator.client.database import close_database, open_database
+from coordinator.client.repository import Repository, open_repository
+from coordinator.migrations.migrate import migrate
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.rows import Row, VersionedRow
+from coordinator.service.service import Service
+from coordinator.stores.kinds import Database
+from coordinator.stores.open import open_store
+from coordinator.stores.row_checks import InvalidRow
+from tests.support.databases import FreshDatabases
+from tests.support.store_contract import NOW, changes, commit
+
+CINEMA = Service("cinema")
+
+
+@CINEMA.row
+class Film(Row, table="films", key="title"):
+    title: str
+    minutes: int | None = None
+
+
+@CINEMA.row
+class Hall(VersionedRow, table="halls", key="id"):
+    id: int
+    name: str
+
+
+IDS = (-(2**63), -1, 0, 1, 2**53, 2**63 - 1)
+PRINTED = ("", "%41", "A", "a", "a b", "a/b", "é", "e\u0301", "\U0001f3ac", "10", "9", "{}", "'; --", "\\")
+TITLES = (*PRINTED, "\n")
+
+
+@pytest.fixture(
+    params=["USERS_DATABASE_URL", "PAYMENTS_DATABASE_URL", "ITEMS_DATABASE_URL"], ids=["PostgreSQL", "MySQL", "MongoDB"]
+)
+async def database(request: pytest.FixtureRequest, databases: FreshDatabases) -> AsyncIterator[Database]:
+    url = databases.new(request.param)
+    migrate(CINEMA, DatabaseSettings(database_url=url))
+    with closing(open_store(url, CINEMA)) as store:
+        rows = [Film(title=title) for title in TITLES], [Hall(id=number, name="hall") for number in IDS]
+        commit(store, store.take_over("holder", NOW), changes(inserts=[row for each in rows for row in each]))
+    opened = open_database(url)
+    yield opened
+    await close_database(opened)
+
+
+async def walked(repository: Repository[Any], limit: int) -> list[Any]:
+    """The keys of all pages."""
+    keys: list[Any] = []
+    after = None
+    while True:
+        page = await repository.page(after, limit)
+        keys += [getattr(row, row.key) for row in page.items]
+        if page.next is None:
+            return keys
+        after = page.next
+
+
+async def found(repository: Repository[Any], keys: Iterable[Any]) -> list[Any]:
+    return [row for key in keys if (row := await repository.get(key)) is not None]
+
+
+async def test_every_row_is_found_by_its_key_alone(database: Database) -> None:
+    films, halls = open_repository(database, CINEMA, Film), open_repository(database, CINEMA, Hall)
+    assert await found(films, TITLES) == [Film(title=title) for title in TITLES]
+    assert await found(halls, IDS) == [Hall(id=number, name="hall") for number in IDS]
+    other = ("a ", " ", "E\u0301", "Á", "A" * 100_000, "a\0", "\ud800", "\U0001f3ad", "%", "_", b"a", 9, None, True)
+    assert await found(films, other) == []
+    assert await found(halls, (2, 2**63, -(2**63) - 1, 10**30, "1", 1.0, True, None, {"$gt": 0})) == []
+
+
+@pytest.mark.parametrize("limit", [1, 4, 200])
+async def test_pages_have_every_row_once_and_in_the_order_of_python(database: Database, limit: int) -> None:
+    titles = await walked(open_repository(database, CINEMA, Film), limit)
+    # MySQL and MariaDB put a control character before the end of a text.
+    titles.remove("\n")
+    assert titles == sorted(PRINTED)
+    assert await walked(open_repository(database, CINEMA, Hall), limit) == list(IDS)
+
+
+async def test_a_page_begins_behind_a_key_that_need_not_be_there(database: Database) -> None:
+    films = open_repository(database, CINEMA, Film)
+    page = await films.page("a c", 2)
+    assert [row.title for row in page.items] == ["a/b", "e\u0301"]
+    for before, after in pairwise(sorted(PRINTED)[1:]):
+        assert [row.title for row in (await films.page(before, 1)).items] == [after]
+
+
+async def test_a_page_behind_a_key_that_no_row_can_have_is_refused(database: Database) -> None:
+    films, halls = open_repository(database, CINEMA, Film), open_repository(database, CINEMA, Hall)
+    for repository, after in ((films, "a\0"), (films, "\ud800"), (films, 7), (halls, 2**63), (halls, "1")):
+        with pytest.raises(InvalidRow):
+            await repository.page(after, 1)
