@@ -61,8 +61,8 @@ class Registry:
 
     @property
     def gateway_names(self) -> tuple[str, ...]:
-        """Of the services that have a gateway."""
-        return tuple(self._app.gateways)
+        """Of all that can be served: services, and gateways without one, in the application's order."""
+        return tuple(dict.fromkeys((*self._app.services, *self._app.gateways)))
 
     @property
     def services(self) -> tuple[Service, ...]:
@@ -87,7 +87,15 @@ class Registry:
         return known
 
     def gateway(self, name: str) -> Any:
-        """A `coordinator.http.app.Gateway`. Raises ConfigurationError."""
+        """A `coordinator.http.app.Gateway`: the one that is named, or else one made of the service itself.
+
+        Raises ConfigurationError.
+        """
+        if name in self._app.services and name not in self._app.gateways:
+            # Only a gateway serves HTTP.
+            from coordinator.http.service_gateway import gateway_of  # noqa: PLC0415
+
+            return gateway_of(self.service(name))
         return imported(self._reference("gateway", self._app.gateways, name), object)
 
     def dev(self, name: str) -> Any:

@@ -21,6 +21,7 @@ with _naming_the_extra():
         read_query,
     )
     from coordinator.http.responses import json_response, note_preferences, representation, written_response
+    from coordinator.http.service_gateway import gateway_of
     from coordinator.http.waiting_requests import wait_as_courtesy
 
 __all__ = (
@@ -28,6 +29,7 @@ __all__ = (
     "Gateway",
     "Dependencies",
     "create_app",
+    "gateway_of",
     "CONTEXT",
     "SETTINGS",
     "HOOKS",

@@ -3,7 +3,8 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Annotated, Any, Final, TypeVar
+from functools import cache
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 import msgspec
 from aiohttp import web
@@ -55,13 +56,14 @@ def path_id(request: web.Request, name: str, code: str) -> int:
 
 
 def read_query(request: web.Request, model: type[Q]) -> Q:
-    """The query parameters, all of which are integers.
+    """The query parameters: integers, and texts where the model says `str`.
 
     Raises RequestRefused (400), which names the one at fault.
     """
     if not request.rel_url.raw_query_string:
         return model()
-    given: dict[str, int] = {}
+    given: dict[str, int | str] = {}
+    texts = _texts_of(model)
     for name, text in request.query.items():
         shown = f"{name[:40]!a}"
         if name not in model.__struct_fields__:
@@ -71,6 +73,9 @@ def read_query(request: web.Request, model: type[Q]) -> Q:
             )
         if name in given:
             raise RequestRefused(400, "invalid_query", f"the query parameter {name} is given twice", field=name)
+        if name in texts:
+            given[name] = text
+            continue
         if not _DIGITS.fullmatch(text):
             raise RequestRefused(
                 400,
@@ -84,6 +89,12 @@ def read_query(request: web.Request, model: type[Q]) -> Q:
         return msgspec.convert(given, model)
     except msgspec.ValidationError as error:
         raise RequestRefused(400, "invalid_query", str(error), field=field_at_fault(error)) from None
+
+
+@cache
+def _texts_of(model: type[Struct]) -> frozenset[str]:
+    """The fields that are texts."""
+    return frozenset(each.name for each in msgspec.structs.fields(model) if str in (each.type, *get_args(each.type)))
 
 
 async def read_command(request: web.Request, model: type[C], path: dict[str, int] | None = None) -> C:

@@ -44,6 +44,9 @@ def _of_models(service: Service) -> Iterator[str]:
         elif by_table.setdefault(table, model) is not model:
             yield f"{name} and {by_table[table].__name__} are rows of one table, {table}"
         yield from _of_columns(model)
+    for model in dict.fromkeys(service.public_models):
+        if model not in service.models:
+            yield f"{getattr(model, '__name__', model)} is public, and no row of this service"
 
 
 def _of_columns(model: type[Row]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 from msgspec import Struct
 
@@ -81,7 +81,8 @@ class Service:
         @seats.handles(BookSeat, target=lambda command: Seat.at(command.id))
         def book(work: UnitOfWork, command: BookSeat) -> Seat: ...
 
-    Rows and handlers are declared with `row` and `handles`, or given here, as `models` and `handlers`.
+    Rows and handlers are declared with `row` and `handles`, or given here, as `models`, `public_models` (those of them
+    that are public) and `handlers`.
 
     A row's class says how its table is made. `metadata` has the tables of those that have one already (SQLAlchemy), and
     `migrations` is a folder of Alembic revisions. `projection` opens a copy of committed rows, such as a cache.
@@ -95,6 +96,7 @@ class Service:
         name: str,
         *,
         models: Sequence[type[Row]] = (),
+        public_models: Sequence[type[Row]] = (),
         handlers: Sequence[Handler[Any]] = (),
         metadata: MetaData | None = None,
         migrations: Path | None = None,
@@ -107,15 +109,33 @@ class Service:
         self.projection = projection
         self.effects = effects
         self._models = list(models)
+        self._public_models = list(public_models)
         self._handlers = list(handlers)
 
     def __repr__(self) -> str:
         return f"Service({self.name!r})"
 
-    def row(self, model: type[R]) -> type[R]:
-        """Declare a class of rows of this service's database. A decorator."""
-        self._models.append(model)
-        return model
+    @overload
+    def row(self, model: type[R], /) -> type[R]: ...
+
+    @overload
+    def row(self, model: None = None, /, *, is_public: bool) -> Callable[[type[R]], type[R]]: ...
+
+    def row(
+        self, model: type[R] | None = None, /, *, is_public: bool = False
+    ) -> type[R] | Callable[[type[R]], type[R]]:
+        """Declare a class of rows of this service's database. A decorator: `@seats.row`, `@seats.row(is_public=True)`.
+
+        `is_public`: the gateway that is made from the service shows these rows, with all their fields, to anybody.
+        """
+
+        def declare(declared: type[R]) -> type[R]:
+            self._models.append(declared)
+            if is_public:
+                self._public_models.append(declared)
+            return declared
+
+        return declare if model is None else declare(model)
 
     def handles(
         self,
@@ -153,6 +173,7 @@ class Service:
         own = {
             "name": self.name,
             "models": self.models,
+            "public_models": self.public_models,
             "handlers": self.handlers,
             "metadata": self.metadata,
             "migrations": self.migrations,
@@ -165,6 +186,11 @@ class Service:
     def models(self) -> tuple[type[Row], ...]:
         """The classes of its rows."""
         return tuple(self._models)
+
+    @property
+    def public_models(self) -> tuple[type[Row], ...]:
+        """Those of them that anybody may read."""
+        return tuple(self._public_models)
 
     @property
     def handlers(self) -> tuple[Handler[Any], ...]:

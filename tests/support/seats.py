@@ -9,7 +9,7 @@ from coordinator import Command, Id, Name, Rejected, Service, UnitOfWork, Versio
 seats = Service("seats")
 
 
-@seats.row
+@seats.row(is_public=True)
 class Seat(VersionedRow, table="seats", key="id", unique=("code",)):
     """A seat, and its holder once it is sold."""
 

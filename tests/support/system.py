@@ -21,6 +21,7 @@ from coordinator.migrations.migrate import migrate
 from coordinator.registry import APP_SETTING, registry
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.outside_calls import effects_key
+from coordinator.service.service import Service
 from coordinator.transports.rabbitmq.effects.retry_queues import DELAYS_S, retry_key
 from coordinator.transports.rabbitmq.topology import (
     DEAD_EXCHANGE,
@@ -69,17 +70,22 @@ class System:
             cache.flushdb()
         with self.broker() as channel:
             for service in registry().services:
-                for key in (service.name, effects_key(service.name)):
-                    channel.queue_delete(queue_name(key))
-                    channel.queue_delete(dead_queue_name(key))
-                channel.queue_delete(mark_queue_name(service.name))
-                for length_s in DELAYS_S.values():
-                    channel.queue_delete(retry_key(service.name, length_s))
+                _delete_queues(channel, service.name)
             channel.exchange_delete(WRITES_EXCHANGE)
             channel.exchange_delete(SYSTEM_EXCHANGE)
             channel.exchange_delete(DEAD_EXCHANGE)
         for name in services:
             migrate(registry().service(name), self.database(name))
+
+    def prepare_other(self, app: str, service: Service, owner: str) -> None:
+        """From now on processes run this application, which has this service, on the database of this owner's address.
+
+        Its queues and its database are empty, and the latter is migrated.
+        """
+        self.environment |= {APP_SETTING: app, f"{service.name.upper()}_DATABASE_URL": owner}
+        with self.broker() as channel:
+            _delete_queues(channel, service.name)
+        migrate(service, DatabaseSettings(database_url=owner))
 
     def database(self, service: str) -> DatabaseSettings:
         prefix = service.upper()
@@ -176,7 +182,8 @@ class System:
         port = self._gateway_ports.pop(service, None) or free_port()
         self.urls[service] = f"http://127.0.0.1:{port}"
         url = f"{self.urls[service]}/readyz"
-        return self._start(f"gateway-{service}", ["gateways", service, "--port", str(port)], settings, url), url
+        module = ["coordinator", "gateway", service, "--port", str(port)]
+        return self._start(f"gateway-{service}", module, settings, url), url
 
     def _start(self, name: str, module: list[str], settings: dict[str, str], url: str) -> Process:
         numbered = f"{name}-{next(self._numbers)}"
@@ -209,6 +216,15 @@ class _BrokerChannel:
 
     def __exit__(self, *_: object) -> None:
         self._connection.close()
+
+
+def _delete_queues(channel: Any, service: str) -> None:
+    for key in (service, effects_key(service)):
+        channel.queue_delete(queue_name(key))
+        channel.queue_delete(dead_queue_name(key))
+    channel.queue_delete(mark_queue_name(service))
+    for length_s in DELAYS_S.values():
+        channel.queue_delete(retry_key(service, length_s))
 
 
 def wait_ready(url: str, process: Process) -> None:

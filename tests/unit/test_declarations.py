@@ -38,6 +38,15 @@ def test_a_handler_stays_the_function_that_it_is() -> None:
     assert seats.models == (Seat,)
 
 
+def test_rows_are_public_if_their_declaration_says_so() -> None:
+    service = Service("odd")
+    assert service.row(Odd) is Odd
+    assert service.row(is_public=True)(Seat) is Seat
+    assert (service.models, service.public_models) == ((Odd, Seat), (Seat,))
+    assert service.replace(name="other").public_models == (Seat,)
+    assert "Seat is public, and no row of this service" in defects_of(service.replace(models=(Odd,)))
+
+
 def test_a_row_names_others_by_key_and_by_unique_column() -> None:
     assert (Seat.at(7).column, Seat.at(7).value) == ("id", 7)
     assert (Seat.at(code="A7").column, Seat.at(code="A7").value) == ("code", "A7")

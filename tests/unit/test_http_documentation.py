@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from coordinator.http import commands, operations
+from coordinator.http import commands, gateway_of, operations
 from coordinator.http.operations import SettledCommand
 from coordinator.http.problems import STATUSES, answer_to
 from coordinator.registry import registry
@@ -23,6 +23,7 @@ from shared.users.commands import Transfer
 from shared.users.model import User
 from shared.users.purchases.model import Purchase, PurchaseTotal
 from shared.users.purchases.service import PurchaseStep
+from tests.support.seats import seats
 
 ROOT = Path(__file__).parents[2]
 HTTP = (ROOT / "docs" / "HTTP.md").read_text()
@@ -70,6 +71,15 @@ def test_the_routes_of_every_service_are_documented(name: str) -> None:
 
 def test_the_routes_of_every_gateway_are_documented() -> None:
     assert set(routes_of("## Every gateway")) == served([*commands.routes, *operations.routes])
+
+
+def test_the_routes_of_a_made_gateway_are_documented() -> None:
+    made = {
+        (method, re.sub(r"^/seats/commands/\w+", "/S/commands/NAME", path).replace("/seats/seats", "/S/TABLE"))
+        for method, path in served(gateway_of(seats).routes)
+    }
+    documented = set(routes_of("## A gateway that is made from a service"))
+    assert {(method, path.replace("{key:[^/]*}", "{key}")) for method, path in made} == documented
 
 
 ROUTES = [(route, cells) for service in registry().services for route, cells in routes_of(f"## {service.name}").items()]

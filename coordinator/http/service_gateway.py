@@ -1,0 +1,156 @@
+"""The gateway that is made from a service: its commands at paths of their own, and its public rows.
+
+    POST /seats/commands/book     the command `seats.book`; the body has its arguments
+    GET  /seats/tickets           the rows of the table `tickets`, in pages
+    GET  /seats/tickets/7         one of them, by its key
+
+They take the headers, and have the answers, of the routes that are written by hand from the same parts.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Final
+from urllib.parse import quote, unquote_to_bytes
+
+import msgspec
+from aiohttp import web
+from msgspec import Meta, Struct
+
+from coordinator.client.repository import Repository, open_repository
+from coordinator.client.writes import execute
+from coordinator.http.app import Dependencies, Gateway
+from coordinator.http.commands import WRITES
+from coordinator.http.problems import RequestRefused
+from coordinator.http.requests import NoQuery, issue, path_command, read_command, read_query
+from coordinator.http.responses import command_location, json_response, representation, written_response
+from coordinator.service.commands import Command
+from coordinator.service.errors import ConfigurationError, NotFound
+from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
+from coordinator.service.rows import Row, VersionedRow
+from coordinator.service.service import Service
+from coordinator.service.unit_of_work import Handler
+from coordinator.stores.sql.declared_tables import columns_of
+
+REPOSITORIES: Final[web.AppKey[Mapping[type[Row], Repository[Any]]]] = web.AppKey("REPOSITORIES")
+
+_SHOWN_MAX: Final = 40
+_IN_A_PATH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.~-]*")
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
+
+
+class RowsQuery(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which part of a table: at most `limit` rows behind the key `after`."""
+
+    after: str | None = None
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT
+
+
+def gateway_of(
+    service: Service,
+    *,
+    routes: Iterable[web.AbstractRouteDef] = (),
+    attach: Callable[[web.Application, Dependencies], None] | None = None,
+    reads: tuple[type[Row], ...] = (),
+) -> Gateway:
+    """The gateway of a service: a route for each command that anybody may issue, two for each class of public rows.
+
+    `routes` are added to these, and one of them for the same method and path takes the place of a made one. `attach`
+    and `reads` are what they are in a `Gateway`, for these routes. Raises ConfigurationError for a command whose name
+    cannot stand in a path, or whose handler does not say what it returns.
+    """
+
+    def attach_all(app: web.Application, dependencies: Dependencies) -> None:
+        app[REPOSITORIES] = {
+            model: open_repository(dependencies.database, service, model) for model in service.public_models
+        }
+        if attach is not None:
+            attach(app, dependencies)
+
+    return Gateway(
+        name=service.name,
+        # The first that matches serves.
+        routes=(
+            *routes,
+            *(_route_of(service, handler) for handler in service.public_handlers),
+            *(route for model in service.public_models for route in _routes_of(service, model)),
+        ),
+        attach=attach_all,
+        commands=service.commands,
+        reads=tuple(dict.fromkeys((*service.public_models, *reads))),
+    )
+
+
+def _route_of(service: Service, handler: Handler[Any]) -> web.RouteDef:
+    command: type[Command] = handler.command
+    name = command.type.partition(".")[2]
+    if not _IN_A_PATH.fullmatch(name):
+        raise ConfigurationError(
+            f"{command.type}: there is no path for a command of this name: name it in letters, digits and _ . ~ -"
+        )
+    try:
+        result = handler.result or type(None)
+    except (TypeError, NameError) as error:
+        text = "its gateway must know what its handler returns"
+        raise ConfigurationError(f"{command.type}: {text}: {error}") from None
+    is_body_needed = any(field.required for field in msgspec.structs.fields(command))
+    shown = service.public_models
+
+    async def serve(request: web.Request) -> web.Response:
+        if is_body_needed or request.body_exists:
+            asked = await read_command(request, command)
+        else:
+            asked = path_command(request, command, {})
+        writes = request.app[WRITES]
+        written = await issue(request, lambda given, options: execute(writes, given, result, options), asked)
+        row = written.value
+        path = _path_of(service, row) if isinstance(row, shown) else None
+        return written_response(written, location=command_location(written.command_id), content_location=path)
+
+    return web.post(f"/{service.name}/commands/{name}", serve)
+
+
+def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.RouteDef]:
+    column = columns_of(model).get(model.key)
+    if column is None:
+        raise ConfigurationError(f"{model.__name__}.{model.key}: no path can name a key of this type")
+    kind = column.type.python_type
+    rows = f"/{service.name}/{model.table}"
+
+    async def show_page(request: web.Request) -> web.Response:
+        query = read_query(request, RowsQuery)
+        try:
+            after = None if query.after is None else _key(kind, query.after)
+            page = await request.app[REPOSITORIES][model].page(after, query.limit)
+        except ValueError as error:
+            text = f"after must be the key of a row: {error}"
+            raise RequestRefused(400, "invalid_query", text, field="after") from None
+        return json_response(page)
+
+    async def show(request: web.Request) -> web.Response:
+        read_query(request, NoQuery)
+        # From the path as it was sent: the framework decodes it, but leaves what is not UTF-8 as it is.
+        sent = request.rel_url.raw_path.rpartition("/")[2]
+        try:
+            row = await request.app[REPOSITORIES][model].get(_key(kind, unquote_to_bytes(sent).decode()))
+        except ValueError:
+            row = None
+        if row is None:
+            raise NotFound("row_not_found", f"no row of {model.table} has the key {sent[:_SHOWN_MAX]!a}")
+        return representation(request, row) if isinstance(row, VersionedRow) else json_response(row)
+
+    return web.get(rows, show_page), web.get(f"{rows}/{{key:[^/]*}}", show)
+
+
+def _key(kind: type, text: str) -> Any:
+    """The key that a text means; each key has one text. Raises ValueError."""
+    if kind is str:
+        return text
+    if kind is int:
+        if not _INTEGER.fullmatch(text):
+            raise ValueError(f"{text[:_SHOWN_MAX]!a} is no decimal integer")
+        return int(text)
+    return msgspec.convert(text, kind)
+
+
+def _path_of(service: Service, row: Row) -> str:
+    return f"/{service.name}/{row.table}/{quote(str(getattr(row, row.key)), safe='')}"
