@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from decimal import Decimal
 from functools import cache
 from typing import Annotated, Any, Final, TypeVar, get_args
 
@@ -25,7 +26,6 @@ from coordinator.service.repeated_names import repeated_name
 JSON_TYPES: Final = ("application/json",)
 PATCH_TYPES: Final = (*JSON_TYPES, "application/merge-patch+json")
 
-_OBJECT = msgspec.json.Decoder(dict[str, Any])
 _ID = re.compile(r"[1-9][0-9]{0,15}")
 _DIGITS = re.compile(r"0|[1-9][0-9]*")
 _DIGITS_MAX = len(str(INTEGER_MAX))
@@ -103,7 +103,8 @@ async def read_command(request: web.Request, model: type[C], path: dict[str, int
     A body must not have the fields that are in the path.
     """
     read_query(request, NoQuery)
-    arguments = _object(await read_body(request, PATCH_TYPES if request.method == "PATCH" else JSON_TYPES))
+    body = await read_body(request, PATCH_TYPES if request.method == "PATCH" else JSON_TYPES)
+    arguments = _object(body, _decode_for(model))
     for name in path or ():
         if name in arguments:
             raise InvalidCommand(f"unknown field `{name}`: the path names it", code="invalid_arguments", field=name)
@@ -250,9 +251,17 @@ def _check_content_type(request: web.Request, types: tuple[str, ...]) -> None:
         )
 
 
-def _object(body: bytes) -> dict[str, Any]:
+@cache
+def _decode_for(model: type[Command]) -> Callable[[bytes], dict[str, Any]]:
+    """Reads an object of JSON text, for a command."""
+    # A float would round the number that a Decimal is to have.
+    has_decimals = "DecimalType" in repr(msgspec.inspect.type_info(model))
+    return msgspec.json.Decoder(dict[str, Any], float_hook=Decimal if has_decimals else None).decode
+
+
+def _object(body: bytes, decode: Callable[[bytes], dict[str, Any]]) -> dict[str, Any]:
     try:
-        given = _OBJECT.decode(body)
+        given = decode(body)
         again = msgspec.json.encode(given)
     except msgspec.ValidationError as error:
         raise InvalidCommand(str(error), code="invalid_arguments") from None

@@ -1,5 +1,6 @@
 """The gateway that is made from a service: its commands, its public rows, and what an author adds."""
 
+from decimal import Decimal
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -59,6 +60,15 @@ class Count(Command, type="cinema.count"):
     pass
 
 
+class Price(Struct, frozen=True):
+    amount: Decimal
+    weight: float = 0.5
+
+
+class SetPrices(Command, type="cinema.set_prices"):
+    prices: list[Price]
+
+
 class Shown(Struct, frozen=True):
     shows: int
 
@@ -70,6 +80,11 @@ def show(_work: UnitOfWork, command: Show) -> Film:
 
 @CINEMA.handles(CloseHalls)
 def close_halls(_work: UnitOfWork, _command: CloseHalls) -> None:
+    return None
+
+
+@CINEMA.handles(SetPrices)
+def set_prices(_work: UnitOfWork, _command: SetPrices) -> None:
     return None
 
 
@@ -128,7 +143,7 @@ class MadeGateway:
 
 @pytest.fixture
 async def cinema(start: Start, monkeypatch: pytest.MonkeyPatch) -> MadeGateway:
-    for kind, result in (("cinema.show", FILM), ("cinema.halls.close", None)):
+    for kind, result in (("cinema.show", FILM), ("cinema.halls.close", None), ("cinema.set_prices", None)):
         monkeypatch.setitem(RESULTS, kind, result)
     return await begin(start, gateway_of(CINEMA))
 
@@ -146,12 +161,13 @@ def test_every_command_and_every_public_row_has_its_routes_and_nothing_else_has(
     assert [(route.method, route.path) for route in made.routes if isinstance(route, web.RouteDef)] == [
         ("POST", "/cinema/commands/show"),
         ("POST", "/cinema/commands/halls.close"),
+        ("POST", "/cinema/commands/set_prices"),
         ("GET", "/cinema/films"),
         ("GET", "/cinema/films/{key:[^/]*}"),
         ("GET", "/cinema/commands"),
         ("GET", "/cinema/commands/{key:[^/]*}"),
     ]
-    assert made.commands == (Show, CloseHalls)
+    assert made.commands == (Show, CloseHalls, SetPrices)
     assert made.reads == (Film, Hall)
 
 
@@ -224,6 +240,17 @@ async def test_arguments_that_are_wrong_issue_nothing(
     response, problem = await cinema.call("POST", "/cinema/commands/show", data=body, headers=headers)
     assert (response.status, problem["code"], problem.get("field")) == (status, code, field)
     assert cinema.writes.issued == []
+
+
+@pytest.mark.parametrize("number", ["12345678901234567.89", "0.1", "9.90", "1E+30", "123456789012345678901234567890"])
+async def test_a_decimal_number_is_taken_as_it_is_written(cinema: MadeGateway, number: str) -> None:
+    body = f'{{"prices": [{{"amount": {number}, "weight": 0.1}}, {{"amount": "{number}"}}]}}'
+    headers = {"Content-Type": "application/json"}
+    response, _ = await cinema.call("POST", "/cinema/commands/set_prices", data=body, headers=headers)
+    assert response.status == 204
+    # To the lane goes a text, which no reader rounds.
+    prices = [{"amount": number, "weight": 0.1}, {"amount": number, "weight": 0.5}]
+    assert cinema.arguments == {"prices": prices}
 
 
 async def test_keys_preferences_and_refusals_are_those_of_any_write(cinema: MadeGateway) -> None:
