@@ -9,6 +9,7 @@ from coordinator.service.errors import ConfigurationError
 _EXTRAS: Final = {
     "aiohttp": "http",
     "aiomysql": "mysql",
+    "aiosqlite": "http",
     "hypothesis": "testing",
     "pika": "rabbitmq",
     "psycopg": "postgresql",

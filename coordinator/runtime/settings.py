@@ -237,8 +237,8 @@ class DatabaseSettings(BaseSettings, Limits):
     database_url: DatabaseUrl = Field(
         repr=False,
         pattern=_DATABASE_URL,
-        description="For the lane: may write. sqlite:// is a file, for tests and for lanes within one process: no "
-        "gateway reads it.",
+        description="For the lane: may write. sqlite:// is a file, for tests and for services that run in one "
+        "process.",
     )
     reader_url: DatabaseUrl | None = Field(
         repr=False,
@@ -263,10 +263,11 @@ class ReaderSettings(BaseSettings, Limits):
         repr=False,
         default=None,
         pattern=_SERVER_URL,
-        description="A role that cannot write, on the kind of server that the gateway reads: an SQL one, or MongoDB.",
+        description="A role that cannot write, on the kind of server that the gateway reads: an SQL one, or MongoDB. "
+        "A file has no roles: it is read by its DATABASE_URL.",
     )
     database_url: DatabaseUrl | None = Field(
-        repr=False, default=None, pattern=_SERVER_URL, description="Used where no reader is set."
+        repr=False, default=None, pattern=_DATABASE_URL, description="Used where no reader is set."
     )
 
     def url(self, service: str) -> str:

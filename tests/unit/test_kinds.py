@@ -30,7 +30,8 @@ NAMES_KINDS = {
 }
 """Files outside the folders of kinds that name one, and why. A developer's servers and old revisions do too."""
 
-DRIVERS = {"aiomysql", "psycopg", "pymongo", "pymysql"}
+DRIVERS = {"aiomysql", "aiosqlite", "psycopg", "pymongo", "pymysql"}
+ASYNCHRONOUS = {"mysql": {"aiomysql"}, "sqlite": {"aiosqlite"}}
 NEEDS = {
     "postgresql": {"psycopg"},
     "mysql": {"pymysql"},
@@ -54,8 +55,7 @@ def test_every_scheme_has_a_kind_that_opens_what_is_asked_of_it_without_connecti
     kind = kind_of(address)
     kind.open_store(address, LEDGER).close()
     kind.open_admin(address, "ledger").close()
-    if scheme not in WITHOUT_SERVER:
-        open_database(url_of(scheme))
+    open_database(url_of(scheme))
 
 
 def test_an_unknown_scheme_is_refused_with_those_that_are_known() -> None:
@@ -63,19 +63,10 @@ def test_an_unknown_scheme_is_refused_with_those_that_are_known() -> None:
         kind_of(parse_address("oracle://localhost/here"))
 
 
-@pytest.mark.parametrize("scheme", WITHOUT_SERVER)
-def test_no_gateway_reads_a_file(scheme: str) -> None:
-    with pytest.raises(ConfigurationError, match=scheme):
-        open_database(url_of(scheme))
-
-
 @pytest.mark.parametrize("scheme", [*FOLDERS, "oracle"])
 def test_settings_take_the_schemes_that_have_a_kind(scheme: str) -> None:
-    for settings, taken in (
-        (DatabaseSettings, FOLDERS),
-        (ReaderSettings, FOLDERS.keys() - WITHOUT_SERVER),
-    ):
-        if scheme in taken:
+    for settings in (DatabaseSettings, ReaderSettings):
+        if scheme in FOLDERS:
             assert settings(database_url=url_of(scheme))
         else:
             with pytest.raises(ValidationError):
@@ -84,12 +75,7 @@ def test_settings_take_the_schemes_that_have_a_kind(scheme: str) -> None:
 
 @pytest.mark.parametrize(
     ("scheme", "process"),
-    [
-        (folder, process)
-        for folder in dict.fromkeys(FOLDERS.values())
-        for process in OPENS
-        if folder not in WITHOUT_SERVER or process != "a gateway"
-    ],
+    [(folder, process) for folder in dict.fromkeys(FOLDERS.values()) for process in OPENS],
 )
 def test_a_process_loads_the_driver_of_its_database_and_no_migrations(scheme: str, process: str) -> None:
     program = f"""
@@ -107,7 +93,7 @@ print(*sys.modules)
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
     loaded = set(run.stdout.split())
-    asynchronous = {"aiomysql"} if process == "a gateway" and FOLDERS[scheme] == "mysql" else set()
+    asynchronous = ASYNCHRONOUS.get(scheme, set()) if process == "a gateway" else set()
     assert loaded & DRIVERS == NEEDS[scheme] | asynchronous
     assert loaded & {"alembic", "coordinator.migrations"} == set()
 

@@ -24,7 +24,7 @@ _LOCK_CHARACTERS_MAX = 64
 
 class _Mysql(Dialect):
     driver = "mysql+pymysql"
-    reading_driver: ClassVar[str | None] = "mysql+aiomysql"
+    reading_driver: ClassVar[str] = "mysql+aiomysql"
     # Not the server's default, whose gap locks would hold up the lane's inserts into the log.
     admin_isolation: ClassVar[str | None] = "READ COMMITTED"
 

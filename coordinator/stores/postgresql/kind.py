@@ -24,7 +24,7 @@ READ_TIMEOUT_S = 5
 
 class _Postgresql(Dialect):
     driver = "postgresql+psycopg"
-    reading_driver: ClassVar[str | None] = "postgresql+psycopg"
+    reading_driver: ClassVar[str] = "postgresql+psycopg"
 
     def open_store(self, address: Address, service: Service) -> Store:
         return PostgresStore(address, service)

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine
 
 from coordinator.runtime.addresses import Address
-from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores.port import Lack, Store
 
@@ -20,8 +19,8 @@ class Dialect(ABC):
 
     driver: ClassVar[str]
     """SQLAlchemy's name of the dialect and its driver: for operators and migrations."""
-    reading_driver: ClassVar[str | None]
-    """SQLAlchemy's name of the asynchronous one, for gateways; None: no gateway reads such a database."""
+    reading_driver: ClassVar[str]
+    """SQLAlchemy's name of the asynchronous one, for gateways."""
     admin_isolation: ClassVar[str | None] = "READ COMMITTED"
     """The isolation of an operator's transactions; None: the database has only one."""
 
@@ -89,7 +88,5 @@ class Dialect(ABC):
 
     def reading(self, address: Address, connect_timeout_s: int) -> tuple[URL, dict[str, Any]]:
         """The asynchronous driver's name, and its arguments. Raises ConfigurationError."""
-        if self.reading_driver is None:
-            raise ConfigurationError(f"no gateway reads a database of {address.scheme}: it has no server")
         arguments = self.reading_connection(address) | {"connect_timeout": connect_timeout_s}
         return URL.create(self.reading_driver), arguments

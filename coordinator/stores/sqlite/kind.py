@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from sqlalchemy import URL, ColumnElement, Connection, Engine, create_engine, func
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
-from coordinator.stores.port import Store
+from coordinator.stores.port import Lack, Store
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
 from coordinator.stores.sqlite.store import SqliteStore
@@ -16,7 +17,7 @@ from coordinator.stores.sqlite.store import SqliteStore
 
 class _Sqlite(Dialect):
     driver = "sqlite"
-    reading_driver: ClassVar[str | None] = None
+    reading_driver: ClassVar[str] = "sqlite+aiosqlite"
     admin_isolation: ClassVar[str | None] = None
 
     def open_store(self, address: Address, service: Service) -> Store:
@@ -30,8 +31,16 @@ class _Sqlite(Dialect):
             options.pop(limit, None)
         return create_engine(URL.create(self.driver, database=address.database), hide_parameters=True, **options)
 
+    def reading(self, address: Address, connect_timeout_s: int) -> tuple[URL, dict[str, Any]]:  # noqa: ARG002
+        """A file has no roles: the connection is opened so that it cannot write, and makes no file."""
+        file = f"file:{quote(address.database)}"
+        return URL.create(self.reading_driver, database=file, query={"mode": "ro", "uri": "true"}), {}
+
     def is_of_schema(self, error: BaseException) -> bool:
         return str(error).startswith("no such ")
+
+    def lack(self, error: BaseException) -> Lack | None:
+        return "table" if str(error).startswith("no such table") else None
 
     def position(self, column: ColumnElement[Any], part: ColumnElement[Any]) -> ColumnElement[int]:
         return func.instr(column, part)
