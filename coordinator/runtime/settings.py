@@ -237,8 +237,7 @@ class DatabaseSettings(BaseSettings, Limits):
     database_url: DatabaseUrl = Field(
         repr=False,
         pattern=_DATABASE_URL,
-        description="For the lane: may write. sqlite:// is a file, for tests and for services that run in one "
-        "process.",
+        description="For the lane: may write. sqlite:// is a file, for tests and for services that run in one process.",
     )
     reader_url: DatabaseUrl | None = Field(
         repr=False,

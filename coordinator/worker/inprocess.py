@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, NoReturn, Self
+from typing import Any, NoReturn, Self
 from uuid import uuid4
 
 import structlog
@@ -44,6 +44,7 @@ from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.outbox_watch import left_in_outbox, marker_id
 from coordinator.worker.retention import retentions_of
+from coordinator.worker.waiting_issuer import WaitingIssuer
 
 WAIT_S = 30.0
 """How long `issue` waits for an outcome by default."""
@@ -96,7 +97,7 @@ class InProcessWrites:
         }
         leases = {lane.name: lane.lease for lane in self._lanes.values()}
         self._retentions = retentions_of(leases, addresses or {}, self._settings, clock)
-        self._waiting: dict[str, _Issuer] = {}
+        self._waiting: dict[str, WaitingIssuer] = {}
         # A lane writes down to whom it owes the outcome of a command that waits for its key: the next process must not
         # take that for one of its own.
         self._name = uuid4().hex
@@ -186,21 +187,20 @@ class InProcessWrites:
             raise BrokerUnavailable(local.lost_reason)
         self._issued += 1
         correlation_id = f"{self._name}.{self._issued}"
-        outcome: asyncio.Future[Outcome] = self._loop.create_future()
-        self._waiting[correlation_id] = _Issuer(lane, message.command_id or "", outcome)
+        issuer = self._waiting[correlation_id] = WaitingIssuer(lane, message.command_id or "", self._loop)
         try:
             number = local.queue.put(message, correlation_id)
-            if wait_s != 0:
-                await asyncio.wait({outcome}, timeout=WAIT_S if wait_s is None else wait_s)
-            if not outcome.done():
-                await local.queue.accept_unless(outcome, number, message)
-                is_lost = outcome.done() and outcome.exception() is not None
-                if not outcome.done() or (wait_s == 0 and not is_lost):
-                    raise CommandPending(message.command_id or "")
-            return outcome.result()
+            if wait_s != 0 and (outcome := await issuer.wait(WAIT_S if wait_s is None else wait_s)) is not None:
+                return outcome
+            late = issuer.outcome
+            await local.queue.accept_unless(late, number, message)
+            is_lost = late.done() and late.exception() is not None
+            if not late.done() or (wait_s == 0 and not is_lost):
+                raise CommandPending(message.command_id or "")
+            return late.result()
         finally:
-            self._waiting.pop(correlation_id, None)
-            outcome.cancel()
+            del self._waiting[correlation_id]
+            issuer.outcome.cancel()
 
     def deliver_emitted(self, origin: "_LocalLane", entry: OutboxEntry, *, is_inherited: bool) -> None:
         """Hand an emitted command to its lane, or an effect to its worker, if this process has them.
@@ -270,14 +270,6 @@ class InProcessWrites:
             if waiting.lane == lost and not waiting.outcome.done():
                 text = f"command {waiting.command_id} may be applied: {reason}"
                 waiting.outcome.set_exception(OutcomeUnknown(text))
-
-
-class _Issuer(NamedTuple):
-    """An issuer that waits for the outcome of a command that was handed to a lane."""
-
-    lane: str
-    command_id: str
-    outcome: asyncio.Future[Outcome]
 
 
 class _LocalLane:

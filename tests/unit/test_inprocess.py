@@ -31,7 +31,8 @@ from coordinator.stores.lane_tables import DeadLetter, LogEntry, OutboxEntry, Pa
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import StoreUnavailable, Transaction
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
-from coordinator.worker.inprocess import InProcessWrites, _Issuer
+from coordinator.worker.inprocess import InProcessWrites
+from coordinator.worker.waiting_issuer import WaitingIssuer
 from tests.support.courier import Courier, Parcel, ParcelResult, SendParcel, TakeAway, service_of
 from tests.support.ledger import LEDGER, Account, Deposit, Forward, Fragile, OpenAccount, Remark
 from tests.support.store_contract import NOW
@@ -141,17 +142,28 @@ async def test_an_outcome_that_the_process_before_owed_is_nobody_s_here() -> Non
             await execute(writes, Deposit(id=1, amount=2), Account, WriteOptions(wait_s=0.01))
         (failed,) = [row for row in rows(database, ParkedCommand) if row.error_code is not None]
     async with writes_on(database, LEDGER) as writes:
-        told: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        told = WaitingIssuer(LEDGER.name, new_command_id(), asyncio.get_running_loop())
         for number in range(10):
             for name in (str(number), f"{writes._name}.{number}"):
-                writes._waiting[name] = _Issuer(LEDGER.name, new_command_id(), told)
+                writes._waiting[name] = told
         writes._issued = 10
         release = Release(ordering_key=failed.ordering_key, command_id=failed.command_id)
         await writes.issue(LEDGER.name, order(release), None)
         await until(lambda: not rows(database, ParkedCommand))
         await execute(writes, OpenAccount(owner="c"), Account, WriteOptions())
         assert [row.balance for row in rows(database, Account)] == [2, 0, 0]
-        assert not told.done()
+        assert not told.outcome.done()
+
+
+async def test_an_outcome_that_comes_as_its_wait_ends_is_not_lost() -> None:
+    issuer = WaitingIssuer(LEDGER.name, new_command_id(), asyncio.get_running_loop())
+    waiting = asyncio.create_task(issuer.wait(WITHIN_S))
+    await asyncio.sleep(0)
+    issuer._end_wait()
+    settled = Outcome(command_id=issuer.command_id, type=None, status="applied", sequence=1)
+    issuer.outcome.set_result(settled)
+    assert await waiting is None
+    assert issuer.outcome.result() is settled
 
 
 def order(command: Command) -> CommandMessage:

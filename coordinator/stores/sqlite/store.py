@@ -5,6 +5,7 @@ import re
 import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -230,7 +231,13 @@ def marked(statement: str) -> str:
 
 def _text(value: Any) -> Any:
     """SQLite has no type for times: the text that SQLAlchemy writes and reads."""
-    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f") if isinstance(value, datetime) else value
+    return _text_of_time(value) if isinstance(value, datetime) else value
+
+
+@lru_cache(maxsize=100)
+def _text_of_time(value: datetime) -> str:
+    """The rows of one batch have the same time."""
+    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def _time(value: str | None) -> datetime | None:

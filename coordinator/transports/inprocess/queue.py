@@ -114,7 +114,7 @@ class LocalQueue:
             for number, message in accepted:
                 self._accepted.add(number)
                 self._number = number
-                self._deliver(number, message, None, is_redelivered=True)
+                self._deliver(number, message, _size_of(message), None, is_redelivered=True)
 
     def put(self, message: CommandMessage, correlation_id: str | None = None, *, is_bounded: bool = True) -> int:
         """Hand a command to the lane; return its number.
@@ -124,12 +124,13 @@ class LocalQueue:
         with self._lock:
             if self._channel == 0:
                 raise BrokerUnavailable(f"lane {self._lane} is not started")
-            if is_bounded and self._bytes + _size_of(message) > self._bytes_max:
+            size_bytes = _size_of(message)
+            if is_bounded and self._bytes + size_bytes > self._bytes_max:
                 raise Overloaded(f"the commands that wait for lane {self._lane} have {self._bytes} bytes already")
             self._number += 1
             number = self._number
             # Under the lock, so that the numbers are in the order of the queue.
-            self._deliver(number, message, correlation_id, is_redelivered=False)
+            self._deliver(number, message, size_bytes, correlation_id, is_redelivered=False)
         return number
 
     async def accept(self, number: int, message: CommandMessage) -> None:
@@ -240,9 +241,15 @@ class LocalQueue:
             await asyncio.to_thread(self._journal.close)
 
     def _deliver(
-        self, number: int, message: CommandMessage, correlation_id: str | None, *, is_redelivered: bool
+        self,
+        number: int,
+        message: CommandMessage,
+        size_bytes: int,
+        correlation_id: str | None,
+        *,
+        is_redelivered: bool,
     ) -> None:
-        self._sizes[number] = size_bytes = _size_of(message)
+        self._sizes[number] = size_bytes
         self._bytes += size_bytes
         self._id_of[number] = message.command_id or ""
         self._ids[message.command_id or ""] += 1
