@@ -30,6 +30,11 @@ class PlannedPort(Struct, frozen=True):
     title: str
     host: str = HOST
 
+    @property
+    def url(self) -> str:
+        """The address at which a process of this machine reaches it."""
+        return f"http://{HOST if self.host == '0.0.0.0' else self.host}:{self.number}"
+
 
 class PlannedHelper(Struct, frozen=True):
     """A helper in its place."""
@@ -144,6 +149,25 @@ def plan_of(known: Registry, settings: DevSettings, directory: Path, given: Mapp
     return plan
 
 
+def gateway_ports(
+    known: Registry, settings: DevSettings, given: Mapping[str, str]
+) -> tuple[tuple[str, PlannedPort], ...]:
+    """The port of each service's gateway where all run in one process, without a server.
+
+    Raises ConfigurationError for a service that wants more than that.
+    """
+    declared = _declared(known)
+    for name, wishes in declared.items():
+        wanted = [helper.name for helper in wishes.helpers if helper.is_wanted(given)]
+        if wishes.cache is not None or wanted or wishes.secrets:
+            more = ", ".join((*([wishes.cache] if wishes.cache else ()), *wanted, *wishes.secrets))
+            raise ConfigurationError(f"{name} wants more than one process: {more}; run it with --servers auto")
+    numbers = _numbers({name: wishes.gateway_port for name, wishes in declared.items()}, _GATEWAY_PORT_FIRST)
+    return tuple(
+        (name, _port(name, number, f"the gateway of {name}", given, settings.host)) for name, number in numbers.items()
+    )
+
+
 def check_ports(ports: Sequence[PlannedPort]) -> None:
     """Raises ConfigurationError, which names every port that is in use or given twice, and its setting."""
     problems = []
@@ -231,10 +255,7 @@ def _in_place(helper: Helper, directory: Path, gateway_url: str, given: Mapping[
 
 
 def _gateway_url(gateway: PlannedPort | None) -> str:
-    if gateway is None:
-        return ""
-    reached_at = HOST if gateway.host == "0.0.0.0" else gateway.host
-    return f"http://{reached_at}:{gateway.number}"
+    return "" if gateway is None else gateway.url
 
 
 def _is_free(port: PlannedPort) -> bool:

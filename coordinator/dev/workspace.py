@@ -11,7 +11,7 @@ from typing import Final
 from coordinator.dev.servers.server import make_passable
 from coordinator.service.errors import ConfigurationError
 
-MADE: Final = frozenset({"env", "env.new", "lock", "logs", "servers"})
+MADE: Final = frozenset({"data", "env", "env.new", "lock", "logs", "servers"})
 """The names in the directory of every run."""
 
 
@@ -23,6 +23,7 @@ class Workspace:
         self._kept = frozenset(kept)
         self.servers = self.directory / "servers"
         self.logs = self.directory / "logs"
+        self.data = self.directory / "data"
         self.environment_file = self.directory / "env"
         self.docker_log = self.logs / "docker.log"
         self.is_new = not self.directory.exists()

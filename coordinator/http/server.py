@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Final, NoReturn
 
 import structlog
@@ -40,10 +41,37 @@ async def serve_until_stopped(
 ) -> None:
     """Serve until SIGTERM, SIGINT or SIGHUP; then stop accepting, finish the requests in flight, and clean up.
 
-    Raises ConfigurationError if the port is not available. `failed` is awaited meanwhile: it raises once a part of the
-    process has ended that must run for ever, and then this raises too.
+    Raises ConfigurationError if the port is not available, and what `failed` does.
     """
     stop = stop_at_signals(service=app[SERVICE_NAME])
+    async with listening(app, host, port):
+        spare_the_long_lived()
+        await stopped(stop, failed)
+    log.info("stopped", service=app[SERVICE_NAME])
+
+
+async def stopped(stop: asyncio.Event, failed: Callable[[], Awaitable[NoReturn]]) -> None:
+    """Return once the event is set.
+
+    `failed` is awaited meanwhile: it raises once a part of the process has ended that must run for ever, and then this
+    raises too.
+    """
+    stopping, failing = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(failed())
+    try:
+        await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
+        if failing.done():
+            failing.result()
+    finally:
+        stopping.cancel()
+        failing.cancel()
+
+
+@asynccontextmanager
+async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
+    """Serve an application; at the end stop accepting, finish the requests in flight, and clean up.
+
+    Raises ConfigurationError if the port is not available.
+    """
     make_room_for_connections(app[SETTINGS])
     runner = create_runner(app)
     try:
@@ -58,19 +86,10 @@ async def serve_until_stopped(
                 f"cannot listen on port {port} of {host!r}: {reason};"
                 " choose another with --port or GATEWAY_PORT, or stop what uses it"
             ) from None
-        spare_the_long_lived()
         log.info("started", service=app[SERVICE_NAME], host=host, port=site.port)
-        stopping, failing = asyncio.ensure_future(stop.wait()), asyncio.ensure_future(failed())
-        try:
-            await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
-            if failing.done():
-                failing.result()
-        finally:
-            stopping.cancel()
-            failing.cancel()
+        yield
     finally:
         await runner.cleanup()
-    log.info("stopped", service=app[SERVICE_NAME])
 
 
 def _server_logger() -> logging.Logger:

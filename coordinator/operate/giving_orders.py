@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from coordinator.client.writes import Writes
 from coordinator.operate.broker import broker
+from coordinator.operate.one_process import socket_of
 from coordinator.operate.output import CommandRefused, quiet
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings, DatabaseSettings, load
@@ -22,8 +24,8 @@ from coordinator.service.commands import Command
 from coordinator.service.errors import CommandPending, ConfigurationError
 from coordinator.service.ids import system_command_id
 from coordinator.service.outcome import Outcome
+from coordinator.transports.inprocess.operators_socket import SocketWrites
 from coordinator.transports.open import open_transport
-from coordinator.transports.port import CommandTransport
 
 if TYPE_CHECKING:
     from coordinator.client.command_log import CommandLog
@@ -84,7 +86,7 @@ def message_of(lane: str, order: Command, attempt: int) -> CommandMessage:
     return CommandMessage(command_id=command_id, type=order.type, arguments=arguments, origin="system")
 
 
-async def _given(writes: CommandTransport, lane: str, order: Command, wait_s: float) -> Outcome | None:
+async def _given(writes: Writes, lane: str, order: Command, wait_s: float) -> Outcome | None:
     for attempt in itertools.count():
         outcome = await _issued(writes, lane, message_of(lane, order, attempt), wait_s)
         if outcome is None or outcome.status == "applied" or not outcome.replayed:
@@ -92,7 +94,7 @@ async def _given(writes: CommandTransport, lane: str, order: Command, wait_s: fl
     raise AssertionError("there is no end of attempts")
 
 
-async def _issued(writes: CommandTransport, lane: str, message: CommandMessage, wait_s: float) -> Outcome | None:
+async def _issued(writes: Writes, lane: str, message: CommandMessage, wait_s: float) -> Outcome | None:
     try:
         return await writes.issue(lane, message, wait_s)
     except CommandPending:
@@ -101,6 +103,8 @@ async def _issued(writes: CommandTransport, lane: str, message: CommandMessage, 
 
 def _require_queue(lane: str) -> None:
     quiet()
+    if socket_of(lane) is not None:
+        return
     with broker(load(BrokerSettings)) as connected:
         if connected.lane_depth(lane) is None:
             raise CommandRefused(
@@ -109,8 +113,11 @@ def _require_queue(lane: str) -> None:
 
 
 @asynccontextmanager
-async def _writes(lane: str, in_flight_max: int) -> AsyncIterator[CommandTransport]:
+async def _writes(lane: str, in_flight_max: int) -> AsyncIterator[Writes]:
     async with AsyncExitStack() as stack:
+        if (socket := socket_of(lane)) is not None:
+            yield await stack.enter_async_context(SocketWrites(socket))
+            return
         writes = open_transport(load(BrokerSettings)).commands(
             "operator",
             confirm_timeout_s=CONFIRM_TIMEOUT_S,

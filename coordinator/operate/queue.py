@@ -8,6 +8,7 @@ import click
 from coordinator.arguments import LANE
 from coordinator.operate.broker import QueueDepth, broker
 from coordinator.operate.deletion import BoundQueue, delete_if_unused, queues_of_effects, queues_of_lane
+from coordinator.operate.one_process import socket_of
 from coordinator.operate.output import CommandRefused, json_option, print_json, refusing
 from coordinator.registry import registry
 from coordinator.runtime.settings import BrokerSettings, LaneSettings, load
@@ -35,6 +36,8 @@ def delete(lane: str, *, is_of_effects: bool, as_json: bool) -> None:
     service = registry().service(lane)
     if is_of_effects and service.effects is None:
         raise click.UsageError(f"{lane} has no effects")
+    if socket_of(lane) is not None:
+        raise CommandRefused(f"lane {lane} runs in one process, without a broker: it has no queue to delete")
     queues = queues_of_effects(lane) if is_of_effects else queues_of_lane(lane)
     settings = load(BrokerSettings)
     with broker(settings) as connected:

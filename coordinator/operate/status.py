@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from coordinator.arguments import LANE, Seconds
 from coordinator.operate.broker import broker
+from coordinator.operate.one_process import socket_of, waiting_at
 from coordinator.operate.open import lane_admin
 from coordinator.operate.output import (
     EXIT_REFUSED,
@@ -52,6 +53,7 @@ class LaneStatus(Struct, kw_only=True):
 
     `ready` counts the messages in the queue that no coordinator holds: up to LANE_PREFETCH more are with the active
     one, and RabbitMQ does not tell a client how many. A paused lane keeps them: `ready` is the least that waits there.
+    Of a lane in one process without a broker `ready` counts all that wait for it.
     `rate` is commands settled per second while sampling. `lag_s` is how long `ready` will take at that rate; where
     nothing was settled meanwhile, how long nothing has been; None of a paused lane. `dead_letters` are rows of the
     lane's database, also those of its effects; `dead_in_broker` are messages that the broker, or an older release, has
@@ -106,7 +108,8 @@ def collect(lanes: tuple[str, ...], sample_s: float) -> list[LaneStatus]:
     with ExitStack() as stack:
         admins = {lane: stack.enter_context(lane_admin(lane)) for lane in lanes}
         begun = {status.lane: (monotonic(), _read_database(status, admins[status.lane])) for status in found}
-        _read_broker(found)
+        in_one_process = [status for status in found if _read_process(status)]
+        _read_broker([status for status in found if status not in in_one_process])
         for status in found:
             at, is_there = begun[status.lane]
             if is_there and sample_s > 0:
@@ -150,7 +153,21 @@ def _take(status: LaneStatus, state: LaneState) -> None:
         )
 
 
+def _read_process(status: LaneStatus) -> bool:
+    """What the process says that runs the lane without a broker. False: it is a lane with one."""
+    socket = socket_of(status.lane)
+    if socket is None:
+        return False
+    try:
+        status.ready = waiting_at(socket, status.lane)
+    except Unavailable as error:
+        status.errors.append(str(error))
+    return True
+
+
 def _read_broker(found: list[LaneStatus]) -> None:
+    if not found:
+        return
     try:
         with broker(load(BrokerSettings)) as connected:
             for status in found:

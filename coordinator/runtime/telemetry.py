@@ -159,7 +159,9 @@ def configure_logging(settings: TelemetrySettings, process: str) -> None:
     """Send structlog's and the libraries' logs to standard error; every line names the process."""
     is_json = settings.log_format == "json"
     renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer(_to_json) if is_json else structlog.dev.ConsoleRenderer()
+        structlog.processors.JSONRenderer(_to_json)
+        if is_json
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     )
     pid = os.getpid()
     lines = _StandardError()

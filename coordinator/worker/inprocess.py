@@ -121,6 +121,13 @@ class InProcessWrites:
     def pending(self, command_id: str) -> bool:
         return any(lane.pending(command_id) for lane in self._lanes.values())
 
+    def waiting(self, lane: str) -> int:
+        """How many commands wait for a lane. Raises BrokerUnavailable where this process does not run it."""
+        local = self._lanes.get(lane)
+        if local is None:
+            raise BrokerUnavailable(f"this process runs no lane {lane!r}")
+        return local.queue.waiting
+
     async def start(self) -> None:
         """Run the lanes. Raises ConfigurationError if another process has a journal, or a database is unfit."""
         try:

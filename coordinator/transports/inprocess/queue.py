@@ -192,6 +192,11 @@ class LocalQueue:
         if self._on_emitted_confirmed is not None:
             self._on_emitted_confirmed(entries)
 
+    @property
+    def waiting(self) -> int:
+        """How many commands wait for the lane."""
+        return len(self._sizes)
+
     def pending(self, command_id: str) -> bool:
         """Whether a command with this id waits for the lane."""
         return self._ids[command_id] > 0

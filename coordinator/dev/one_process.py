@@ -1,0 +1,192 @@
+"""`coordinator dev module:NAME`: a service, or all services of an application, in this process, without a server.
+
+Each has its lane on an SQLite file, and its effects and its gateway beside it. What is acknowledged is on disk, as with
+servers. There is no standby: a second process is refused.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from coordinator.client.database import close_database, open_database
+from coordinator.dev.example import example_of
+from coordinator.dev.members import report, say
+from coordinator.dev.plan import PlannedPort, check_ports, gateway_ports, kept_names
+from coordinator.dev.settings import load_settings
+from coordinator.dev.workspace import Workspace
+from coordinator.http.app import Dependencies, Gateway, create_app
+from coordinator.http.server import listening, stopped
+from coordinator.migrations.migrate import migrate
+from coordinator.registry import APP_SETTING, Registry, registry
+from coordinator.runtime.addresses import WITHOUT_SERVER, scheme_of
+from coordinator.runtime.event_loop import new_event_loop
+from coordinator.runtime.garbage import spare_the_long_lived
+from coordinator.runtime.settings import (
+    DatabaseSettings,
+    EffectSettings,
+    GatewaySettings,
+    LaneSettings,
+    TelemetrySettings,
+    load,
+)
+from coordinator.runtime.stopping import stop_at_signals
+from coordinator.runtime.telemetry import configure_logging
+from coordinator.service.errors import ConfigurationError
+from coordinator.service.service import Service
+from coordinator.stores.open import open_store
+from coordinator.stores.port import OnDisk, Store
+from coordinator.transports.inprocess.operators_socket import operators_socket, socket_beside
+from coordinator.worker.inprocess import InProcessWrites
+
+_OF_SERVERS: Final = ("DATABASE_URL", "READER_URL", "MIGRATION_URL")
+
+log = structlog.get_logger("dev")
+
+
+def run(directory: Path) -> int:
+    """Run the services of this process's application until SIGTERM, SIGINT or SIGHUP; return the exit status.
+
+    Raises ConfigurationError if it cannot start, also where a setting names a server.
+    """
+    began_s = monotonic()
+    _configure_logging()
+    known, settings = registry(), load_settings()
+    workspace = Workspace(directory, kept_names(known))
+    ports = gateway_ports(known, settings, os.environ)
+    addresses = _addresses(known.services, workspace.data)
+    with workspace.locked():
+        check_ports([port for _, port in ports])
+        workspace.data.mkdir(exist_ok=True)
+        environment = {APP_SETTING: os.environ.get(APP_SETTING, "")}
+        environment |= {_setting(name, "DATABASE_URL"): url for name, url in addresses.items()}
+        workspace.write_environment(environment)
+        # Gateways and migrations read their addresses there.
+        os.environ.update(environment)
+        for service in known.services:
+            migrate(service, load(DatabaseSettings, prefix=f"{service.name.upper()}_"))
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(_Run(known, addresses, dict(ports), workspace).serve(began_s))
+    return 0
+
+
+class _Run:
+    """One run, wired together."""
+
+    def __init__(
+        self, known: Registry, addresses: Mapping[str, str], ports: Mapping[str, PlannedPort], workspace: Workspace
+    ) -> None:
+        self._known = known
+        self._addresses = addresses
+        self._ports = ports
+        self._workspace = workspace
+        self._settings = load(GatewaySettings)
+        self._stores: dict[str, Store] = {
+            service.name: open_store(addresses[service.name], service) for service in known.services
+        }
+        self._writes = InProcessWrites(
+            self._stores,
+            known.services,
+            load(LaneSettings),
+            effect_settings=load(EffectSettings),
+            targets=known.targets(),
+            addresses=addresses,
+        )
+
+    async def serve(self, began_s: float) -> None:
+        """Run until a signal comes."""
+        stop = stop_at_signals(services=", ".join(self._known.names))
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._writes)
+            for store in self._stores.values():
+                if isinstance(store, OnDisk) and store.path is not None:
+                    await stack.enter_async_context(operators_socket(socket_beside(store.path), self._writes))
+            for service in self._known.services:
+                app = await self._application(service, stack)
+                port = self._ports[service.name]
+                await stack.enter_async_context(listening(app, port.host, port.number))
+            spare_the_long_lived()
+            self._say(began_s)
+            await stopped(stop, self._writes.failed)
+        say("stopped")
+
+    async def _application(self, service: Service, stack: AsyncExitStack) -> web.Application:
+        gateway = _gateway_of(self._known, service)
+        database = open_database(self._addresses[service.name], self._settings.read_pool_max)
+        stack.push_async_callback(close_database, database)
+        return create_app(
+            gateway,
+            transport=self._writes,
+            database=database,
+            command_log=gateway.open_log(database),
+            settings=self._settings,
+        )
+
+    def _say(self, began_s: float) -> None:
+        report(f"{', '.join(self._known.names)} in this process", monotonic() - began_s)
+        for service in self._known.services:
+            url = self._ports[service.name].url
+            say(f"  {service.name:<12} {url:<24} on {self._addresses[service.name].partition(':///')[2]}")
+            example = example_of(service.commands)
+            if example is not None:
+                say(f"  try: curl {url}/commands -H 'Content-Type: application/json' -d {_quoted(f'[{example}]')}")
+        say(f"operator's commands, in another terminal: source {self._workspace.environment_file}")
+        say("Ctrl-C stops it")
+
+
+def _quoted(text: str) -> str:
+    """For a POSIX shell."""
+    escaped = text.replace("'", "'\\''")
+    return f"'{escaped}'"
+
+
+def _configure_logging() -> None:
+    """In a form for eyes, unless the environment asks for another."""
+    settings = load(TelemetrySettings)
+    if "log_format" not in settings.model_fields_set:
+        settings = settings.model_copy(update={"log_format": "console"})
+    configure_logging(settings, "dev")
+
+
+def _addresses(services: tuple[Service, ...], data: Path) -> dict[str, str]:
+    """Where each service's database is. Raises ConfigurationError for an address of a server."""
+    if os.environ.get("AMQP_URL"):
+        raise _is_of_a_server("AMQP_URL")
+    addresses = {}
+    for service in services:
+        given = {name: os.environ.get(_setting(service.name, name), "") for name in _OF_SERVERS}
+        for name, url in given.items():
+            if url and scheme_of(url) not in WITHOUT_SERVER:
+                raise _is_of_a_server(_setting(service.name, name))
+        addresses[service.name] = given["DATABASE_URL"] or f"sqlite:///{data / f'{service.name}.sqlite'}"
+    return addresses
+
+
+def _setting(service: str, name: str) -> str:
+    return f"{service.upper()}_{name}"
+
+
+def _is_of_a_server(setting: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{setting} names a server, and `coordinator dev module:NAME` runs without one: unset it, have this command "
+        "start servers of its own (--servers auto), or run the processes on your servers (`coordinator run`, "
+        "`coordinator gateway`)"
+    )
+
+
+def _gateway_of(known: Registry, service: Service) -> Gateway:
+    """The application's gateway of a service; where it names none, one with the routes that every gateway has."""
+    if service.name in known.gateway_names:
+        named: Gateway = known.gateway(service.name)
+        return named
+    return Gateway(name=service.name, routes=(), attach=_attach_nothing, commands=service.commands)
+
+
+def _attach_nothing(app: web.Application, dependencies: Dependencies) -> None:
+    """There is nothing to attach."""

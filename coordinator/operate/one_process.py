@@ -1,0 +1,37 @@
+"""Lanes that run in one process without a broker (`coordinator dev module:NAME`), seen from the operator's commands.
+
+Such a lane's database is an SQLite file. Orders go in by a socket beside it.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Final
+
+from coordinator.runtime.addresses import WITHOUT_SERVER, parse_address
+from coordinator.runtime.settings import DatabaseSettings, load
+from coordinator.service.errors import ConfigurationError
+from coordinator.transports.inprocess.operators_socket import SocketWrites, socket_beside
+
+_BROKER_SETTING: Final = "AMQP_URL"
+
+
+def socket_of(lane: str) -> Path | None:
+    """The socket of a lane whose database is a file, where no broker is named; None: its commands go by a broker."""
+    if os.environ.get(_BROKER_SETTING):
+        return None
+    try:
+        address = parse_address(load(DatabaseSettings, prefix=f"{lane.upper()}_").database_url)
+    except ConfigurationError:
+        return None
+    return socket_beside(Path(address.database)) if address.scheme in WITHOUT_SERVER else None
+
+
+def waiting_at(socket: Path, lane: str) -> int:
+    """How many commands wait for a lane. Raises BrokerUnavailable where no process runs it."""
+
+    async def ask() -> int:
+        async with SocketWrites(socket) as writes:
+            return await writes.waiting(lane)
+
+    return asyncio.run(ask())

@@ -1,0 +1,126 @@
+"""The operators' socket of a process without a broker: the same promises as through a broker."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from coordinator.lane.control import Release
+from coordinator.operate.giving_orders import message_of
+from coordinator.protocol.wire import CommandMessage
+from coordinator.service.errors import (
+    BrokerUnavailable,
+    CommandPending,
+    ConfigurationError,
+    InvalidCommand,
+    OutcomeUnknown,
+)
+from coordinator.service.ids import new_command_id
+from coordinator.service.outcome import Outcome
+from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from coordinator.transports.inprocess.operators_socket import SocketWrites, operators_socket, socket_beside
+from coordinator.worker.inprocess import InProcessWrites
+from tests.support.ledger import LEDGER
+
+WITHIN_S = 20.0
+
+
+def command(command_type: str, arguments: bytes, command_id: str | None = None) -> CommandMessage:
+    return CommandMessage(command_id or new_command_id(), command_type, arguments, origin="system")
+
+
+@asynccontextmanager
+async def through_socket(folder: Path) -> AsyncIterator[SocketWrites]:
+    path = socket_beside(folder / "ledger.sqlite")
+    lanes = InProcessWrites({"ledger": MemoryStore(MemoryDatabase())}, [LEDGER])
+    async with lanes, operators_socket(path, lanes), SocketWrites(path) as writes, asyncio.timeout(WITHIN_S):
+        yield writes
+
+
+async def test_commands_given_at_once_reach_the_lane_in_their_order(tmp_path: Path) -> None:
+    async with through_socket(tmp_path) as writes:
+        given = [command("ledger.open", b'{"owner":"o%d"}' % number) for number in range(200)]
+        outcomes = await asyncio.gather(*(writes.issue("ledger", each, None) for each in given))
+        assert [outcome.sequence for outcome in outcomes] == list(range(1, 201))
+        assert await writes.waiting("ledger") == 0
+
+
+async def test_an_order_is_taken_and_its_refusal_comes_back(tmp_path: Path) -> None:
+    async with through_socket(tmp_path) as writes:
+        order = Release(ordering_key="accounts:1", command_id=new_command_id())
+        outcome = await writes.issue("ledger", message_of("ledger", order, 0), None)
+        assert outcome.status == "rejected"
+        assert outcome.error is not None
+
+
+async def test_what_is_raised_in_the_process_is_raised_outside_it(tmp_path: Path) -> None:
+    async with through_socket(tmp_path) as writes:
+        with pytest.raises(CommandPending):
+            await writes.issue("ledger", command("ledger.open", b'{"owner":"a"}'), 0)
+        with pytest.raises(InvalidCommand, match="must be a UUID") as invalid:
+            await writes.issue("ledger", command("ledger.open", b"{}", "7"), None)
+        assert invalid.value.field == "command_id"
+        with pytest.raises(BrokerUnavailable, match="runs no lane 'other'"):
+            await writes.issue("other", command("other.open", b"{}"), None)
+        with pytest.raises(BrokerUnavailable, match="runs no lane 'other'"):
+            await writes.waiting("other")
+
+
+class Silent:
+    """Lanes that never answer."""
+
+    def __init__(self) -> None:
+        self.was_asked = asyncio.Event()
+
+    def waiting(self, lane: str) -> int:
+        raise AssertionError(lane)
+
+    async def issue(self, lane: str, message: CommandMessage, wait_s: float | None) -> Outcome:
+        self.was_asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError((lane, message, wait_s))
+
+
+async def test_an_operator_learns_that_the_process_went_away(tmp_path: Path) -> None:
+    path, silent = socket_beside(tmp_path / "ledger.sqlite"), Silent()
+    is_listening = asyncio.Event()
+    server = asyncio.create_task(_listen(path, silent, is_listening))
+    async with asyncio.timeout(WITHIN_S):
+        await is_listening.wait()
+        async with SocketWrites(path) as writes:
+            asking = asyncio.create_task(writes.issue("ledger", command("ledger.open", b"{}"), None))
+            await silent.was_asked.wait()
+            server.cancel()
+            with pytest.raises(OutcomeUnknown, match="is gone"):
+                await asking
+    with pytest.raises(BrokerUnavailable, match="no process runs this lane"):
+        async with SocketWrites(path):
+            pass
+
+
+async def _listen(path: Path, lanes: Silent, is_listening: asyncio.Event) -> None:
+    async with operators_socket(path, lanes):
+        is_listening.set()
+        await asyncio.Event().wait()
+
+
+async def test_what_a_killed_process_left_is_replaced_and_only_its_user_may_connect(tmp_path: Path) -> None:
+    path = socket_beside(tmp_path / "ledger.sqlite")
+    path.touch()
+    async with operators_socket(path, Silent()):
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_path_that_no_socket_can_have_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    with pytest.raises(ConfigurationError, match="too long"):
+        async with operators_socket(socket_beside(deep / "a.sqlite"), Silent()):
+            pass
+    monkeypatch.chdir(deep)
+    async with operators_socket(socket_beside(deep / "a.sqlite"), Silent()):
+        assert [path.name for path in deep.iterdir()] == ["a.sqlite-operators"]
