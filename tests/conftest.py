@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from coordinator.dev.servers import ServerSet
+from coordinator.dev.servers.server_set import ServerSet
 from coordinator.registry import APP_SETTING
 from tests.support.databases import FreshDatabases
 from tests.support.forks import Forks

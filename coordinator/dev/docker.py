@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from coordinator.dev.servers import Server, mysql, postgresql
+from coordinator.dev.servers import mysql, postgresql
 from coordinator.dev.servers.addresses import ACCOUNT, ServerPorts, Wanted, environment, migration_environment
 from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.server import Server
 from coordinator.service.errors import ConfigurationError
 
 SERVICES: Final = {"postgresql": "postgres", "mysql": "mysql", "mongodb": "mongodb", "redis": "redis"}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from coordinator.dev.servers import Report
+from coordinator.dev.servers.server import Report
 
 
 class Member(Protocol):

@@ -17,7 +17,8 @@ from typing import Literal, TypeVar
 from coordinator.dev import docker, helpers, install, programs
 from coordinator.dev.members import Member, Servers, end_of_log, report, say
 from coordinator.dev.plan import Plan, check_ports, kept_names, plan_of, server_ports
-from coordinator.dev.servers import ServerSet, Wanted, remove_data
+from coordinator.dev.servers.addresses import Wanted
+from coordinator.dev.servers.server_set import ServerSet, remove_data
 from coordinator.dev.settings import DevSettings, load_settings
 from coordinator.dev.watch import Watch
 from coordinator.dev.workspace import Workspace

@@ -13,9 +13,10 @@ from signal import SIGTERM
 from time import monotonic, sleep
 
 from coordinator.dev.install import PROGRAMS, Installation, NeededProgram
-from coordinator.dev.servers import Server, ServerSet, remove_data
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.server import Server
+from coordinator.dev.servers.server_set import ServerSet, remove_data
 from coordinator.registry import APP_SETTING
 from tests.bench.databases import BenchDatabase, fill_log, open_bench_database
 from tests.bench.service import LANE_BIG_LOG, LANES

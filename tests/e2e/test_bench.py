@@ -6,7 +6,7 @@ And the lane through HTTP, loaded by wrk.
 import pytest
 
 from coordinator.dev.install import Installation
-from coordinator.dev.servers import ServerSet
+from coordinator.dev.servers.server_set import ServerSet
 from tests.bench.catalogue import rows
 from tests.bench.run import Runner
 from tests.bench.session import Session

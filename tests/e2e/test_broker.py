@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.dev.servers import ServerSet
+from coordinator.dev.servers.server_set import ServerSet
 from coordinator.transports.rabbitmq.topology import queue_name
 from tests.support.rabbitmqctl import Rights, close_connections, evaluate, set_users
 from tests.support.system import System, wait_ready, wait_until, write_all

@@ -14,8 +14,8 @@ import aiohttp
 import pytest
 import redis
 
-from coordinator.dev.servers import ServerSet
 from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.server_set import ServerSet
 from tests.faults.proxy import TcpProxy
 from tests.support.system import System, wait_until
 

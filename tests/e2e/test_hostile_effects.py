@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pika
 
-from coordinator.dev.servers import ServerSet
 from coordinator.dev.servers.rabbitmq import RabbitMQ
+from coordinator.dev.servers.server_set import ServerSet
 from coordinator.protocol.wire import PACK_CONTENT
 from coordinator.service.ids import system_command_id
 from coordinator.stores.lane_tables import DeadLetter

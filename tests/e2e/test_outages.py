@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 from sqlalchemy import text
 
-from coordinator.dev.servers import ServerSet
 from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.server_set import ServerSet
 from coordinator.registry import registry
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.open import open_store

@@ -17,7 +17,7 @@ from pika.exceptions import ChannelClosedByBroker
 from sqlalchemy import text
 
 from coordinator.cli import cli
-from coordinator.dev.servers import ServerSet
+from coordinator.dev.servers.server_set import ServerSet
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.rabbitmq.direct_reply import DIRECT_REPLY

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import pytest
 from sqlalchemy import text
 
-from coordinator.dev.servers import ServerSet
+from coordinator.dev.servers.server_set import ServerSet
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import BrokerSettings
 from coordinator.service.errors import CommandPending

@@ -14,7 +14,7 @@ import pytest
 import redis
 from sqlalchemy import Connection
 
-from coordinator.dev.servers import ServerSet
+from coordinator.dev.servers.server_set import ServerSet
 from tests.support.databases import sql_engine
 from tests.support.system import System, wait_until
 

@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy import text
 
-from coordinator.dev.servers import Server, ServerSet
 from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.server import Server
+from coordinator.dev.servers.server_set import ServerSet
 from tests.faults.fleet import through
 from tests.faults.proxy import AtCommit, TcpProxy
 from tests.support.databases import sql_engine

@@ -4,7 +4,7 @@ import asyncio
 import random
 from time import monotonic
 
-from coordinator.dev.servers import Server
+from coordinator.dev.servers.server import Server
 from tests.faults.disk import SmallDisk
 from tests.faults.fleet import Fleet
 from tests.faults.plan import Fault, Kind

@@ -15,9 +15,10 @@ import aiohttp
 from msgspec import Struct
 
 from coordinator.dev.install import Installation
-from coordinator.dev.servers import Server, ServerSet, remove_data
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
+from coordinator.dev.servers.server import Server
+from coordinator.dev.servers.server_set import ServerSet, remove_data
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import APP_SETTING, registry
 from coordinator.runtime.settings import DatabaseSettings

@@ -15,7 +15,7 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.client.database import close_database, fetch, open_database
-from coordinator.dev.servers import MySQL
+from coordinator.dev.servers.mysql import MySQL
 from coordinator.dev.servers.ports import free_port
 from coordinator.migrations.migrate import migrate
 from coordinator.runtime.addresses import Address, parse_address

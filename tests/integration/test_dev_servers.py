@@ -24,9 +24,11 @@ import pytest
 import redis
 from pymysql.cursors import Cursor
 
-from coordinator.dev.servers import Server, ServerSet, mysql, postgresql
+from coordinator.dev.servers import mysql, postgresql
 from coordinator.dev.servers.addresses import database_url
 from coordinator.dev.servers.process import descendants
+from coordinator.dev.servers.server import Server
+from coordinator.dev.servers.server_set import ServerSet
 from coordinator.service.errors import ConfigurationError
 from tests.support.servers import quorum_queues_are_noted, reference_servers
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pika
 import pytest
 
-from coordinator.dev.servers import ServerSet
+from coordinator.dev.servers.server_set import ServerSet
 from coordinator.lane.delivery import Delivery
 from coordinator.lane.high_water import Mark, decode_mark
 from coordinator.protocol.wire import JSON_CONTENT, CommandMessage

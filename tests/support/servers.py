@@ -13,8 +13,9 @@ from typing import NamedTuple
 from coordinator.dev.docker import engine_answers
 from coordinator.dev.install import Installation, NeededProgram
 from coordinator.dev.plan import wanted_of
-from coordinator.dev.servers import Server, ServerSet, remove_data
 from coordinator.dev.servers.programs import find
+from coordinator.dev.servers.server import Server
+from coordinator.dev.servers.server_set import ServerSet, remove_data
 from coordinator.registry import Registry
 from gateways.app import APP
 

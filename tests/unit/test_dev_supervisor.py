@@ -24,7 +24,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from coordinator.dev import helpers, install, programs, supervisor
-from coordinator.dev.servers import ServerSet
+from coordinator.dev.servers.server_set import ServerSet
 from coordinator.dev.servers.process import Process
 from coordinator.dev.servers.server import Server
 from coordinator.service.errors import ConfigurationError

@@ -55,6 +55,12 @@ def test_a_missing_package_is_named_with_its_extra(module: str) -> None:
     assert wanted in ended.stderr.splitlines()[-1]
 
 
+def test_a_service_without_a_server_needs_http_and_no_other_extra() -> None:
+    missing = {module: None for module, extra in _EXTRAS.items() if extra != "http"}
+    ended = run("pika", f"sys.modules |= {missing}; import coordinator.dev.one_process")
+    assert ended.returncode == 0, ended.stderr
+
+
 def test_every_extra_s_packages_are_named_and_no_others() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     packages = {

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,6 +20,9 @@ _PROBE_INTERVAL_S = 0.05
 _PORT_TIMEOUT_S = 5.0
 _ELSEWHERE = Path("/var/lib/write-coordinator")
 _making_directories = threading.Lock()
+
+Report = Callable[[str, float], None]
+"""Called with the name of everything that has started, and the seconds that it took."""
 
 
 class Server(ABC):

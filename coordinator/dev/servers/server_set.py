@@ -1,0 +1,141 @@
+"""The servers of a run: those that its services want."""
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+from coordinator.dev.servers.addresses import ServerPorts, Wanted, environment, migration_environment
+from coordinator.dev.servers.mongodb import MongoDB
+from coordinator.dev.servers.mysql import MySQL
+from coordinator.dev.servers.postgresql import PostgreSQL
+from coordinator.dev.servers.rabbitmq import RabbitMQ
+from coordinator.dev.servers.redis import Redis
+from coordinator.dev.servers.server import Report, Server, remove_server
+from coordinator.dev.services import DatabaseKind
+from coordinator.service.errors import ConfigurationError
+
+_DATABASE_SERVERS: Final[Mapping[DatabaseKind, type[PostgreSQL] | type[MySQL] | type[MongoDB]]] = {
+    "postgresql": PostgreSQL,
+    "mysql": MySQL,
+    "mongodb": MongoDB,
+}
+
+_Server = TypeVar("_Server", bound=Server)
+
+
+class ServerSet:
+    """The servers that some services want, each in its own folder of one directory."""
+
+    def __init__(self, servers: Sequence[Server], wanted: Wanted) -> None:
+        self.servers = tuple(servers)
+        self._wanted = wanted
+
+    @classmethod
+    def native(cls, directory: Path, wanted: Wanted, ports: ServerPorts | None = None) -> Self:
+        """Processes of this machine. A port that is not given is chosen, and kept over stop() and start().
+
+        Raises ConfigurationError if a program is not installed; coordinator.dev.install can install it.
+        """
+        ports = ports or ServerPorts()
+        servers: list[Server] = [
+            RabbitMQ(directory / RabbitMQ.name, ports.amqp, dist_port=ports.amqp_dist, epmd_port=ports.epmd)
+        ]
+        for kind, server in _DATABASE_SERVERS.items():
+            if databases := wanted.of(kind):
+                servers.append(server(directory / server.name, databases, ports.of(kind)))
+        if wanted.cache_keys:
+            servers.append(Redis(directory / Redis.name, wanted.cache_keys, ports.redis))
+        return cls(servers, wanted)
+
+    @property
+    def rabbitmq(self) -> RabbitMQ:
+        return self._the(RabbitMQ)
+
+    @property
+    def postgresql(self) -> PostgreSQL:
+        return self._the(PostgreSQL)
+
+    @property
+    def mysql(self) -> MySQL:
+        return self._the(MySQL)
+
+    @property
+    def mongodb(self) -> MongoDB:
+        return self._the(MongoDB)
+
+    @property
+    def redis(self) -> Redis:
+        return self._the(Redis)
+
+    def _the(self, kind: type[_Server]) -> _Server:
+        """Raises ConfigurationError if no service wants one."""
+        for server in self.servers:
+            if isinstance(server, kind):
+                return server
+        raise ConfigurationError(f"there is no {kind.name} here: no service wants it")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the user, once they have started."""
+        return tuple(server.note for server in self.servers if server.note)
+
+    def start(self, report: Report | None = None) -> None:
+        """Start all of them at once; every one answers in its protocol when this returns.
+
+        When one fails, or this is interrupted, the others are killed before the error is raised.
+        """
+        with ThreadPoolExecutor(len(self.servers)) as threads:
+            starting = [threads.submit(_start, server, report) for server in self.servers]
+            try:
+                for started in as_completed(starting):
+                    started.result()
+            except BaseException:
+                # Repeated, since a thread may be between two steps of a start, with nothing to kill yet.
+                while wait(starting, timeout=0.1).not_done:
+                    self.kill()
+                self.kill()
+                raise
+
+    def stop(self) -> None:
+        """Stop all of them at once. No process of them is left."""
+        with ThreadPoolExecutor(len(self.servers)) as threads:
+            for stopped in [threads.submit(server.stop) for server in self.servers]:
+                stopped.result()
+
+    def kill(self) -> None:
+        """Send SIGKILL to all their processes."""
+        for server in self.servers:
+            server.kill()
+
+    def remove(self) -> None:
+        """Remove their data, wherever it is. They must be stopped."""
+        for server in self.servers:
+            remove_server(server.directory, server.name)
+
+    def environment(self) -> dict[str, str]:
+        """The settings with which our processes find them."""
+        return environment(self._wanted, self._ports)
+
+    def migration_environment(self) -> dict[str, str]:
+        """What `coordinator migrate` alone gets beside it."""
+        return migration_environment(self._wanted, self._ports)
+
+    @property
+    def _ports(self) -> ServerPorts:
+        ports = {server.name: server.port for server in self.servers if server.name != RabbitMQ.name}
+        return ServerPorts(amqp=self.rabbitmq.port, **ports)
+
+
+def remove_data(directory: Path) -> None:
+    """Remove the data of a ServerSet, wherever it is. The servers must be stopped, and need not be installed."""
+    for server in (RabbitMQ, PostgreSQL, MySQL, MongoDB, Redis):
+        remove_server(directory / server.name, server.name)
+
+
+def _start(server: Server, report: Report | None) -> None:
+    started = time.monotonic()
+    server.start()
+    if report is not None:
+        report(server.description, time.monotonic() - started)
