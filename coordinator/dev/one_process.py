@@ -12,7 +12,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
-import structlog
 from aiohttp import web
 
 from coordinator.client.database import close_database, open_database
@@ -27,7 +26,9 @@ from coordinator.migrations.migrate import migrate
 from coordinator.registry import APP_SETTING, Registry, registry
 from coordinator.runtime.addresses import WITHOUT_SERVER, scheme_of
 from coordinator.runtime.event_loop import new_event_loop
+from coordinator.runtime.fit import check_fit
 from coordinator.runtime.garbage import spare_the_long_lived
+from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import (
     DatabaseSettings,
     EffectSettings,
@@ -46,8 +47,6 @@ from coordinator.transports.inprocess.operators_socket import operators_socket, 
 from coordinator.worker.inprocess import InProcessWrites
 
 _OF_SERVERS: Final = ("DATABASE_URL", "READER_URL", "MIGRATION_URL")
-
-log = structlog.get_logger("dev")
 
 
 def run(directory: Path) -> int:
@@ -86,14 +85,16 @@ class _Run:
         self._addresses = addresses
         self._ports = ports
         self._workspace = workspace
-        self._settings = load(GatewaySettings)
+        self._settings, lane_settings = load(GatewaySettings), load(LaneSettings)
+        check_fit(self._settings, lane_settings)
+        warn_of_unknown(self._settings, lane_settings)
         self._stores: dict[str, Store] = {
             service.name: open_store(addresses[service.name], service) for service in known.services
         }
         self._writes = InProcessWrites(
             self._stores,
             known.services,
-            load(LaneSettings),
+            lane_settings,
             effect_settings=load(EffectSettings),
             targets=known.targets(),
             addresses=addresses,

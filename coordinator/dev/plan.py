@@ -17,6 +17,7 @@ from coordinator.registry import Registry
 from coordinator.service.errors import ConfigurationError
 
 _GATEWAY_PORT_FIRST = 8081
+_ONE_PROCESS_PORT_FIRST = 8080
 _METRICS_PORT_FIRST = 9101
 _EFFECTS_PORT_FIRST = 9111
 PORT_MAX = 65535
@@ -162,7 +163,7 @@ def gateway_ports(
         if wishes.cache is not None or wanted or wishes.secrets:
             more = ", ".join((*([wishes.cache] if wishes.cache else ()), *wanted, *wishes.secrets))
             raise ConfigurationError(f"{name} wants more than one process: {more}; run it with --servers auto")
-    numbers = _numbers({name: wishes.gateway_port for name, wishes in declared.items()}, _GATEWAY_PORT_FIRST)
+    numbers = _numbers({name: wishes.gateway_port for name, wishes in declared.items()}, _ONE_PROCESS_PORT_FIRST)
     return tuple(
         (name, _port(name, number, f"the gateway of {name}", given, settings.host)) for name, number in numbers.items()
     )

@@ -9,14 +9,17 @@ import stat
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import aiohttp
 import pytest
+from click.testing import CliRunner, Result
 
+from coordinator.cli import cli
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
 from coordinator.registry import APP_SETTING
@@ -25,13 +28,16 @@ from tests.support.system import wait_until
 pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).parents[2]
-SEATS = "tests.support.seats:seats"
+README = (ROOT / "README.md").read_text().partition("## Try it with")[2].partition("## Try the reference system")[0]
+SEATS = "seats:seats"
+"""The service of README.md."""
 LEDGER = "tests.support.ledger:LEDGER"
 STARTED = "Ctrl-C stops it"
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 WRITERS = 40
 KILLED_AFTER = 400
+ACCEPTED = 20
 
 
 class Run:
@@ -73,33 +79,33 @@ class Run:
 
     def second(self, *options: str, **settings: str) -> "subprocess.CompletedProcess[str]":
         """Another process of the same service, which is to be refused."""
-        return self._ran(["dev", self._target, *options], self._environment | settings)
+        command = [sys.executable, "-m", "coordinator", "dev", self._target, *options]
+        environment = self._environment | settings
+        return subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
 
     def operate(self, *arguments: str, status: int = 0) -> Any:
         """What an operator's command prints, as JSON. It has the settings of the file that the run has written."""
         ran = self._operated(*arguments, "--json")
-        assert ran.returncode == status, ran.stderr
+        assert ran.exit_code == status, ran.stderr
         return json.loads(ran.stdout)
 
     def refusal(self, *arguments: str) -> str:
         """The words with which an operator's command is refused."""
         ran = self._operated(*arguments)
-        assert ran.returncode == 1, ran.stdout
+        assert ran.exit_code == 1, ran.stdout
         return ran.stderr
 
-    def _operated(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    def _operated(self, *arguments: str) -> Result:
         settings = dict(re.findall(r"export (\w+)='(.*)'", (self.folder / ".dev" / "env").read_text()))
-        return self._ran(list(arguments), self._environment | settings)
-
-    def _ran(self, arguments: list[str], environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "coordinator", *arguments]
-        return subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60, check=False
-        )
+        return CliRunner().invoke(cli, arguments, env={"AMQP_URL": None, **settings})
 
 
 @pytest.fixture
 def seats(tmp_path: Path) -> Iterator[Run]:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (tmp_path / "seats.py").write_text(code)
     yield from _run(SEATS, tmp_path)
 
 
@@ -146,36 +152,39 @@ async def test_kill_9_loses_nothing_that_was_acknowledged_and_a_repetition_is_ap
 
     sent: list[str] = []
     acknowledged: dict[str, dict[str, Any]] = {}
-    accepted: list[str] = []
     enough = asyncio.Event()
 
-    async def write(session: aiohttp.ClientSession, *, waits: bool) -> None:
-        headers = {"Content-Type": "application/json"} | ({} if waits else {"Prefer": "respond-async"})
-        while True:
-            sent.append(command_id := str(uuid4()))
-            body = json.dumps([{"type": "ledger.deposit", "args": {"id": 1, "amount": 1}, "id": command_id}])
-            try:
-                async with session.post(f"{ledger.url}/commands", data=body, headers=headers) as response:
-                    (outcome,) = await response.json()
-            except (aiohttp.ClientError, ConnectionError):
-                return
-            if outcome["status"] == "pending":
-                accepted.append(command_id)
-            else:
-                acknowledged[command_id] = outcome
-            if len(acknowledged) >= KILLED_AFTER:
-                enough.set()
+    async def issue(session: aiohttp.ClientSession, **headers: str) -> dict[str, Any]:
+        sent.append(command_id := str(uuid4()))
+        body = [{"type": "ledger.deposit", "args": {"id": 1, "amount": 1}, "id": command_id}]
+        async with session.post(f"{ledger.url}/commands", json=body, headers=headers) as response:
+            outcome: dict[str, Any]
+            (outcome,) = await response.json()
+        return outcome
+
+    async def write(session: aiohttp.ClientSession) -> None:
+        with suppress(aiohttp.ClientError, ConnectionError):
+            while True:
+                outcome = await issue(session)
+                acknowledged[outcome["command_id"]] = outcome
+                if len(acknowledged) >= KILLED_AFTER:
+                    enough.set()
 
     async with aiohttp.ClientSession() as session:
-        writing = [asyncio.create_task(write(session, waits=number % 4 != 0)) for number in range(WRITERS)]
+        writing = [asyncio.create_task(write(session)) for _ in range(WRITERS)]
         async with asyncio.timeout(START_TIMEOUT_S):
             await enough.wait()
+        # From here on commands are accepted and not applied.
+        await asyncio.to_thread(ledger.operate, "pause", "ledger", "--reason", "it is to be killed")
+        waiting = await asyncio.gather(*(issue(session, Prefer="respond-async") for _ in range(ACCEPTED)))
+        assert {each["status"] for each in waiting} == {"pending"}
+        accepted = [each["command_id"] for each in waiting]
         assert ledger.process is not None
         ledger.process.kill()
         await asyncio.gather(*writing)
-    assert accepted
     assert len(sent) > len(acknowledged) + len(accepted), "something was under way"
 
+    await asyncio.to_thread(ledger.operate, "resume", "ledger")
     await asyncio.to_thread(ledger.start)
     async with asyncio.timeout(START_TIMEOUT_S), aiohttp.ClientSession() as session:
         for command_id in accepted:
@@ -228,7 +237,8 @@ def test_an_operator_has_all_commands_beside_the_running_process(ledger: Run) ->
     assert key["waiting"] == [waits["command_id"]]
 
     assert ledger.operate("pause", "ledger", "--reason", "a look")["paused"] == "a look"
-    assert ledger.operate("send", "ledger.remark", json.dumps({"id": 1}))["status"] == "pending"
+    mended = ledger.operate("send", "ledger.remark", json.dumps({"id": 1, "note": None}))
+    assert mended["status"] == "pending"
     assert ledger.operate("resume", "ledger")["was_paused"]
     ledger.operate("drain", "ledger")
     (letter,) = ledger.operate("dead", "list")
@@ -242,6 +252,18 @@ def test_an_operator_has_all_commands_beside_the_running_process(ledger: Run) ->
     ledger.stop(signal.SIGTERM)
     assert not Path(f"{ledger.data}-operators").exists()
     assert "no process runs this lane" in ledger.refusal("drain", "ledger")
+
+
+def test_the_first_session_of_the_readme_is_as_it_says(seats: Run) -> None:
+    seats.start()
+    (console,) = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    session = re.findall(r"^\$ (curl .*)\n(.*)$", console, re.MULTILINE)
+    assert len(session) == 3
+    for curl, answer in session:
+        line = curl.replace("localhost:8080", f"127.0.0.1:{seats.port}")
+        ran = subprocess.run(["bash", "-c", f"{line} -s"], capture_output=True, text=True, timeout=30, check=True)
+        shown = ".*".join(map(re.escape, answer.replace("...", "\0").split("\0")))
+        assert re.fullmatch(shown, ran.stdout), ran.stdout
 
 
 def test_a_process_that_servers_are_named_to_says_so(seats: Run) -> None:

@@ -64,7 +64,7 @@ class _Counted(Struct, frozen=True, tag="counted"):
     commands: int
 
 
-class _Refused(Struct, frozen=True, tag="refused"):
+class _Unanswered(Struct, frozen=True, tag="refused"):
     """The code of an error below, and its words."""
 
     number: int
@@ -74,7 +74,7 @@ class _Refused(Struct, frozen=True, tag="refused"):
 
 
 _Question: TypeAlias = _Issue | _Count
-_Answer: TypeAlias = _Settled | _Counted | _Refused
+_Answer: TypeAlias = _Settled | _Counted | _Unanswered
 
 _PENDING: Final = "pending"
 _INVALID: Final = "invalid"
@@ -173,11 +173,11 @@ class _Door:
                 return _Counted(asked.number, self._lanes.waiting(asked.lane))
             return _Settled(asked.number, await self._lanes.issue(asked.lane, asked.message, asked.wait_s))
         except CommandPending:
-            return _Refused(asked.number, _PENDING, "")
+            return _Unanswered(asked.number, _PENDING, "")
         except InvalidCommand as error:
-            return _Refused(asked.number, _INVALID, str(error), error.field)
+            return _Unanswered(asked.number, _INVALID, str(error), error.field)
         except Unavailable as error:
-            return _Refused(asked.number, error.code, str(error))
+            return _Unanswered(asked.number, error.code, str(error))
 
 
 class SocketWrites:
@@ -223,7 +223,8 @@ class SocketWrites:
 
     async def _ask(self, question: Callable[[int], _Question]) -> _Answer:
         number = next(self._numbers)
-        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = answer
         try:
             if self._writer is None:
                 raise BrokerUnavailable("the operators' socket is not open")
@@ -252,7 +253,7 @@ class SocketWrites:
 
 
 def _error_of(answer: _Answer, command_id: str) -> Exception:
-    if not isinstance(answer, _Refused):
+    if not isinstance(answer, _Unanswered):
         return BrokerUnavailable(f"the process answered with {type(answer).__name__}: it is of another release")
     if answer.code == _PENDING:
         return CommandPending(command_id)
