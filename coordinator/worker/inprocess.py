@@ -255,7 +255,9 @@ class InProcessWrites:
     def reply(self, lane: "_LocalLane", settlement: Settlement) -> None:
         """Give outcomes to the issuers that wait for them. Called by a lane's thread."""
         with lane.numbering:
-            settled = [self._on_settled.pop((lane.name, tag), None) for tag in settlement.tags]
+            # Only what was emitted has somebody who waits for its settlement itself.
+            waited = self._on_settled
+            settled = [waited.pop((lane.name, tag), None) for tag in settlement.tags] if waited else []
         for on_settled in filter(None, settled):
             on_settled()
         if (loop := self._loop) is not None:
