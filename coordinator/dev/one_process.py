@@ -20,7 +20,7 @@ from coordinator.dev.members import report, say
 from coordinator.dev.plan import PlannedPort, check_ports, gateway_ports, kept_names
 from coordinator.dev.settings import load_settings
 from coordinator.dev.workspace import Workspace
-from coordinator.http.app import Dependencies, Gateway, create_app
+from coordinator.http.app import Gateway, create_app
 from coordinator.http.server import listening, stopped
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import APP_SETTING, Registry, registry
@@ -118,7 +118,7 @@ class _Run:
         say("stopped")
 
     async def _application(self, service: Service, stack: AsyncExitStack) -> web.Application:
-        gateway = _gateway_of(self._known, service)
+        gateway: Gateway = self._known.gateway(service.name)
         database = open_database(self._addresses[service.name], self._settings.read_pool_max)
         stack.push_async_callback(close_database, database)
         return create_app(
@@ -179,15 +179,3 @@ def _is_of_a_server(setting: str) -> ConfigurationError:
         "start servers of its own (--servers auto), or run the processes on your servers (`coordinator run`, "
         "`coordinator gateway`)"
     )
-
-
-def _gateway_of(known: Registry, service: Service) -> Gateway:
-    """The application's gateway of a service; where it names none, one with the routes that every gateway has."""
-    if service.name in known.gateway_names:
-        named: Gateway = known.gateway(service.name)
-        return named
-    return Gateway(name=service.name, routes=(), attach=_attach_nothing, commands=service.commands)
-
-
-def _attach_nothing(app: web.Application, dependencies: Dependencies) -> None:
-    """There is nothing to attach."""
