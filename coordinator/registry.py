@@ -159,10 +159,10 @@ def imported(reference: str, kind: type[Any] | tuple[type[Any], ...]) -> Any:
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"{reference}: {error}") from error
+        raise ConfigurationError(f"{reference!r} is no module:NAME that can be imported: {error}") from error
     if not isinstance(found, kind):
         wanted = " or a ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
-        raise ConfigurationError(f"{reference} is a {type(found).__name__}, and must be a {wanted}")
+        raise ConfigurationError(f"{reference!r} is a {type(found).__name__}, and must be a {wanted}")
     return found
 
 

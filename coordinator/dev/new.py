@@ -6,6 +6,7 @@ from typing import Final
 
 import click
 
+from coordinator.arguments import TEXT
 from coordinator.service.errors import ConfigurationError
 
 _TEMPLATE: Final = Path(__file__).parent / "project"
@@ -17,7 +18,7 @@ _RENAMED: Final = {"gitignore": ".gitignore", "dockerignore": ".dockerignore"}
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=TEXT)
 @click.option(
     "--dir",
     "directory",
@@ -30,17 +31,22 @@ def new(name: str, directory: Path | None) -> None:
 
     NAME becomes a Python package: lower-case letters, digits and _.
     """
+    check_name(name)
     made = make_project(name, directory or Path(name))
     click.echo(f"{made} is made: its README.md says how to run it")
 
 
-def make_project(name: str, directory: Path) -> Path:
-    """Write the project's files. Raises ConfigurationError for a wrong name, and for a folder that has something."""
+def check_name(name: str) -> None:
+    """Raises ConfigurationError unless a project may have that name."""
     if _NAME.fullmatch(name) is None or name in _TAKEN:
         raise ConfigurationError(
             f"{name!r} cannot be the name of a project: it has lower-case letters, digits and _, at most 41, "
             f"and is none of {', '.join(sorted(_TAKEN))}"
         )
+
+
+def make_project(name: str, directory: Path) -> Path:
+    """Write the project's files. Raises ConfigurationError for a folder that has something."""
     try:
         if directory.exists() and any(directory.iterdir()):
             raise ConfigurationError(f"{directory} is there already, and is not empty: choose another with --dir")

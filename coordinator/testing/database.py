@@ -23,17 +23,12 @@ def prepare(service: Service, url: str, *, may_have_rows: bool) -> None:
     rows of this service, unless it may have some. Tests remove all rows, and these may be somebody's.
     """
     settings = DatabaseSettings(database_url=url)
-    store = open_store(url, service)
-    try:
-        filled = [] if may_have_rows else [model.table for model in _models(service) if _has_rows(store, model)]
-    finally:
-        store.close()
-    if filled:
-        raise ConfigurationError(
-            f"the database has rows in {', '.join(filled)}, and tests would remove them: name another one, "
-            "or say --lane-database-may-have-rows"
-        )
+    if not may_have_rows:
+        _refuse_rows(service, url, is_migrated=False)
     migrate(service, settings)
+    if not may_have_rows:
+        # Only now is an error no missing table.
+        _refuse_rows(service, url, is_migrated=True)
 
 
 @contextmanager
@@ -54,15 +49,30 @@ def _models(service: Service) -> Sequence[type[Row]]:
     return (*service.models, *LANE_MODELS)
 
 
-def _has_rows(store: Store, model: type[Row]) -> bool:
+def _refuse_rows(service: Service, url: str, *, is_migrated: bool) -> None:
+    store = open_store(url, service)
+    try:
+        filled = [model.table for model in _models(service) if _has_rows(store, model, is_migrated=is_migrated)]
+    finally:
+        store.close()
+    if filled:
+        raise ConfigurationError(
+            f"the database has rows in {', '.join(filled)}, and tests would remove them: name another one, "
+            "or say --lane-database-may-have-rows"
+        )
+
+
+def _has_rows(store: Store, model: type[Row], *, is_migrated: bool) -> bool:
     try:
         transaction = store.begin()
         try:
             return bool(transaction.scan(model, 1))
         finally:
             transaction.rollback()
-    except StoreError:
-        # There is no such table yet, or no such server: the migration tells which.
+    except StoreError as error:
+        if is_migrated:
+            raise ConfigurationError(f"table {model.table} cannot be read: {error}") from None
+        # There is no such table yet, or no such server, which the migration tells.
         return False
 
 

@@ -106,7 +106,7 @@ class _World:
         self._tick = tick
         self._order: dict[str, CommandMessage] = {}
         self._changes: list[Change] = []
-        self._handed_out: dict[str, OutboxEntry] = {}
+        self._emitted: dict[str, OutboxEntry] = {}
         self._emitters: dict[str, str] = {}
         self._queue: dict[int, Delivery] = {}
         self._tags = self._processes = 0
@@ -127,7 +127,7 @@ class _World:
 
     def coming_back(self) -> list[CommandMessage]:
         """What the lane has emitted to itself, and has not come yet."""
-        own = (entry for entry in self._emitted().values() if entry.lane == self._service.name)
+        own = (entry for entry in self._emitted.values() if entry.lane == self._service.name)
         return [message_of(entry) for entry in own if entry.command_id not in self._order]
 
     def take_over(self) -> None:
@@ -143,15 +143,11 @@ class _World:
             {model: dict(tables[model]) for model in self._service.models},
             {entry.command_id: entry for entry in tables[LogEntry].values()},
             {letter.command_id: letter.reason for letter in tables[DeadLetter].values()},
-            {command_id: message_of(entry) for command_id, entry in self._emitted().items()},
+            {command_id: message_of(entry) for command_id, entry in self._emitted.items()},
             self._emitters,
             frozenset(parked.command_id for parked in tables[ParkedCommand].values()),
             self._changes,
         )
-
-    def _emitted(self) -> dict[str, OutboxEntry]:
-        """By id. What a process that died had not handed out is still in the outbox."""
-        return self._handed_out | {entry.command_id: entry for entry in self.database.rows(OutboxEntry)}
 
     def _start(self) -> None:
         """The broker delivers to a new process now, and what was not acknowledged comes again."""
@@ -189,7 +185,7 @@ class _World:
             self._changes.append(Change(ref.model, ref.value, settled))
         for entry in decision.emitted:
             self._emitters.setdefault(entry.command_id, settled[-1] if settled else "")
-        self._handed_out.update((entry.command_id, entry) for entry in decision.emitted)
+        self._emitted.update((entry.command_id, entry) for entry in decision.emitted)
         lane.confirm(decision.emitted)
 
     def _cancel(self, message: CommandMessage) -> None:

@@ -123,10 +123,9 @@ class InProcessWrites:
 
     def waiting(self, lane: str) -> int:
         """How many commands wait for a lane. Raises BrokerUnavailable where this process does not run it."""
-        local = self._lanes.get(lane)
-        if local is None:
+        if lane not in self._lanes:
             raise BrokerUnavailable(f"this process runs no lane {lane!r}")
-        return local.queue.waiting
+        return self._lanes[lane].queue.waiting
 
     async def start(self) -> None:
         """Run the lanes. Raises ConfigurationError if another process has a journal, or a database is unfit."""
@@ -256,8 +255,8 @@ class InProcessWrites:
         """Give outcomes to the issuers that wait for them. Called by a lane's thread."""
         with lane.numbering:
             # Only what was emitted has somebody who waits for its settlement itself.
-            waited = self._on_settled
-            settled = [waited.pop((lane.name, tag), None) for tag in settlement.tags] if waited else []
+            tags = settlement.tags if self._on_settled else ()
+            settled = [self._on_settled.pop((lane.name, tag), None) for tag in tags]
         for on_settled in filter(None, settled):
             on_settled()
         if (loop := self._loop) is not None:

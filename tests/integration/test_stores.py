@@ -24,7 +24,7 @@ from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.lane_tables import metadata as lane_metadata
 from coordinator.stores.mongodb import collections
-from coordinator.stores.one_lane import WrongDatabase
+from coordinator.stores.one_lane import WrongDatabase, check_lane
 from coordinator.stores.open import open_store as open_store_at
 from coordinator.stores.port import LOOKS, BatchFault, Conflict, Fenced, Lease, Read, Store, StoreUnavailable
 from tests.support.admin_contract import AdminContract, OpenAdmin
@@ -482,10 +482,9 @@ def test_of_two_services_that_migrate_at_once_into_one_mongodb_one_is_refused(
 ) -> None:
     url = databases.new("ITEMS_DATABASE_URL")
     others = [Service(name="other", models=(), handlers=())]
-    check = collections.check_lane
 
     def checked(*arguments: Any, **options: Any) -> None:
-        check(*arguments, **options)
+        check_lane(*arguments, **options)
         if others:
             migrate(others.pop(), DatabaseSettings(database_url=url))
 

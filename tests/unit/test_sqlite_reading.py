@@ -32,7 +32,7 @@ async def test_what_a_lane_has_committed_is_read_at_once_by_many(tmp_path: Path)
     create_schema(str(path), LEDGER)
     engine = engine_of(path)
     try:
-        assert await reading_problem(engine, (Account.table, LogEntry.table)) is None
+        assert await reading_problem(engine, LEDGER.name, (Account.table, LogEntry.table)) is None
         async with InProcessWrites({"ledger": SqliteStore(str(path), LEDGER)}, [LEDGER]) as writes:
             written = await execute(writes, OpenAccount(owner="ada"), Account, WriteOptions())
             log = open_command_log(engine)
@@ -63,13 +63,13 @@ async def test_a_missing_file_is_not_made_and_a_missing_table_is_named(tmp_path:
     engine = engine_of(missing)
     try:
         with pytest.raises(DatabaseUnavailable, match="unable to open"):
-            await reading_problem(engine, (Elsewhere.table,))
+            await reading_problem(engine, LEDGER.name, (Elsewhere.table,))
     finally:
         await close_database(engine)
     assert not missing.exists()
     engine = engine_of(empty)
     try:
-        assert await reading_problem(engine, (Elsewhere.table,)) == (
+        assert await reading_problem(engine, LEDGER.name, (Elsewhere.table,)) == (
             "elsewhere is not there: run `coordinator migrate`"
         )
     finally:

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.migrations import histories  # noqa: F401  # pytester forgets what a test is the first to import
+from coordinator.service.errors import ConfigurationError
 from coordinator.stores.open import open_store
-from coordinator.stores.port import Changes, Lease
+from coordinator.stores.port import Changes, Lease, StoreUnavailable, Transaction
 from coordinator.testing.database import prepare
 from tests.support.seats import Seat, seats
 
@@ -152,6 +154,31 @@ def test_rows_of_before_are_not_removed_unasked(shop: pytest.Pytester, url: str)
         transaction.rollback()
     finally:
         store.close()
+
+
+def test_rows_of_before_are_seen_though_the_first_look_fails(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the migration an error may be a missing table, and may be anything."""
+    prepare(seats, url, may_have_rows=False)
+    store, away = open_store(url, seats), open_store(url, seats)
+    try:
+        lease = store.current() or Lease(0, 0)
+        store.begin().commit(lease, lease.sequence, Changes([], [], [[Seat(id=8, code="A8")]]))
+
+        def refuse() -> Transaction:
+            raise StoreUnavailable("simulated")
+
+        monkeypatch.setattr(away, "begin", refuse)
+        opened = iter([away, store])
+        monkeypatch.setattr("coordinator.testing.database.open_store", lambda *_: next(opened))
+        with pytest.raises(ConfigurationError, match="the database has rows in seats"):
+            prepare(seats, url, may_have_rows=False)
+        opened = iter([store, away])
+        monkeypatch.setattr(store, "begin", refuse)
+        with pytest.raises(ConfigurationError, match="table seats cannot be read: simulated"):
+            prepare(seats, url, may_have_rows=False)
+    finally:
+        store.close()
+        away.close()
 
 
 def test_the_database_of_another_lane_is_not_touched(shop: pytest.Pytester, url: str) -> None:
