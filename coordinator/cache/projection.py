@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 import structlog
@@ -10,13 +11,13 @@ from coordinator.cache.lease import Anchor, CacheLease, new_generation
 from coordinator.cache.redis_breaker import RedisBreaker
 from coordinator.cache.scripts import CLAIM, CLOCK, REFRESH, CacheUnavailable, Scripts
 from coordinator.runtime.repeated_line import RepeatedLine
-from coordinator.service.rows import Ref, Row, VersionedRow
+from coordinator.service.rows import Key, Ref, Row, VersionedRow
 from coordinator.service.service import LeaseProof
 
 _RETRY_S = 0.01
 
-Key = Callable[[int | str], str]
-"""The cache key of the row with a key."""
+CacheKey = Callable[[Any], str]
+"""The cache key of the row with a key, of the type that the model's keys have."""
 
 log = structlog.get_logger("cache")
 
@@ -28,7 +29,7 @@ class CacheProjection:
         self,
         scripts: Scripts,
         model: type[VersionedRow],
-        key: Key,
+        key: CacheKey,
         lease_key: str,
         *,
         lease_s: float,
@@ -78,7 +79,7 @@ class CacheProjection:
             return min(wait_s, try_at_s - now_s)
         return wait_s
 
-    def _ask(self, proof: LeaseProof, rows: Sequence[VersionedRow], gone: Sequence[int | str]) -> None:
+    def _ask(self, proof: LeaseProof, rows: Sequence[VersionedRow], gone: Sequence[Key]) -> None:
         now_s = self._elapsed_s()
         if not self._lease.can_go_on(proof.proved_at_s, now_s) or not self._breaker.admits(now_s):
             # Readers must not believe stale entries: without a generation, outcomes wait until no reader can.
@@ -95,7 +96,7 @@ class CacheProjection:
         else:
             self._breaker.worked()
 
-    def _refresh(self, proof: LeaseProof, rows: Sequence[VersionedRow], gone: Sequence[int | str]) -> None:
+    def _refresh(self, proof: LeaseProof, rows: Sequence[VersionedRow], gone: Sequence[Key]) -> None:
         if self._lease.generation is not None:
             if self._write(proof, rows, gone):
                 return
@@ -107,7 +108,7 @@ class CacheProjection:
         if rows and proof.prove() and not self._write(proof, rows, gone):
             raise CacheUnavailable("the lease was gone as soon as it was claimed")
 
-    def _write(self, proof: LeaseProof, rows: Sequence[VersionedRow], gone: Sequence[int | str]) -> bool:
+    def _write(self, proof: LeaseProof, rows: Sequence[VersionedRow], gone: Sequence[Key]) -> bool:
         """Refresh and extend; False: this lease is gone."""
         keys = [self._key(getattr(row, row.key)) for row in rows]
         if proof.proved_at_s < self._lease.claimed_at_s:

@@ -9,11 +9,11 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from coordinator.cache.projection import Key
+from coordinator.cache.projection import CacheKey
 from coordinator.cache.redis_breaker import RedisBreaker
 from coordinator.cache.scripts import CLOCK, FILL, READ, SHOWS, Arguments, AsyncScripts, CacheRefused, CacheUnavailable
 from coordinator.runtime.repeated_line import RepeatedLine
-from coordinator.service.rows import VersionedRow
+from coordinator.service.rows import Key, VersionedRow
 
 V = TypeVar("V", bound=VersionedRow)
 
@@ -44,7 +44,7 @@ class RowCache(Generic[V]):
         self,
         scripts: AsyncScripts,
         model: type[V],
-        key: Key,
+        key: CacheKey,
         lease_key: str,
         *,
         ttl_s: int,
@@ -59,7 +59,7 @@ class RowCache(Generic[V]):
         self._breaker = RedisBreaker()
         self._line = RepeatedLine()
 
-    async def get(self, key: int | str) -> Lookup[V] | None:
+    async def get(self, key: Key) -> Lookup[V] | None:
         """None: the cache did not answer, or was not asked because it has lately failed to answer."""
         if not self._breaker.admits(self._elapsed_s()):
             return None
@@ -102,14 +102,14 @@ class RowCache(Generic[V]):
         """Close the connections."""
         await self._scripts.close()
 
-    def _decoded(self, key: int | str, text: bytes) -> Lookup[V] | None:
+    def _decoded(self, key: Key, text: bytes) -> Lookup[V] | None:
         try:
             return Lookup(msgspec.json.decode(text, type=self._model))
         except msgspec.MsgspecError as error:
             log.warning("cache_entry_unreadable", key=self._key(key), error=str(error))
             return None
 
-    def _keys(self, key: int | str) -> list[str]:
+    def _keys(self, key: Key) -> list[str]:
         return [self._lease_key, self._key(key)]
 
     async def _run(self, script: str, keys: Sequence[str], arguments: Arguments) -> object:

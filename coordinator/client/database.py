@@ -15,7 +15,7 @@ from coordinator.stores.kinds import Database, driver_errors, kind_of, lack_of
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.mongodb.documents import Documents
 from coordinator.stores.one_lane import LANES_READ_MAX, other_lane
-from coordinator.stores.sql.schema import row_of_mapping
+from coordinator.stores.row_makers import row_of_mapping
 
 READ_TIMEOUT_MS = 5000
 

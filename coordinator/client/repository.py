@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from coordinator.client.database import fetch, reading
 from coordinator.service.paging import Page, page_of
-from coordinator.service.rows import R
+from coordinator.service.rows import Key, R
 from coordinator.service.service import Service
 from coordinator.stores.kinds import Database
 from coordinator.stores.mongodb.documents import Documents, row_of_document
@@ -18,10 +18,10 @@ from coordinator.stores.sql.declared_tables import tables_of
 class Repository(Protocol[R]):
     """The rows of one model, as the latest commits left them. Both methods raise DatabaseUnavailable."""
 
-    async def get(self, key: int | str) -> R | None:
+    async def get(self, key: Key) -> R | None:
         """The row with this key; None also for a key that no row can have."""
 
-    async def page(self, after: int | str | None, limit: int) -> Page[R]:
+    async def page(self, after: Key | None, limit: int) -> Page[R]:
         """The first rows in the database's order of keys, or with `after` the first of those behind this key.
 
         Raises InvalidRow for an `after` that no row can have as its key.
@@ -39,14 +39,14 @@ class SqlRepository(Repository[R]):
         self._every = select(*(columns[name] for name in model.__struct_fields__))
         self._check = RowChecks(service).of(model)
 
-    async def get(self, key: int | str) -> R | None:
+    async def get(self, key: Key) -> R | None:
         if not _is_sound(self._check, self._model.key, key):
             return None
         found = await fetch(self._engine, self._every.where(self._key == key), self._model)
         # MySQL and MariaDB find `a` by the text `a ` too.
         return next((row for row in found if getattr(row, row.key) == key), None)
 
-    async def page(self, after: int | str | None, limit: int) -> Page[R]:
+    async def page(self, after: Key | None, limit: int) -> Page[R]:
         query = self._every
         if after is not None:
             self._check.key(self._model.key, after)
@@ -62,14 +62,14 @@ class DocumentRepository(Repository[R]):
         self._model = model
         self._check = RowChecks(service).of(model)
 
-    async def get(self, key: int | str) -> R | None:
+    async def get(self, key: Key) -> R | None:
         if not _is_sound(self._check, self._model.key, key):
             return None
         async with reading():
             document = await self._documents.find_one({"_id": key})
         return None if document is None else row_of_document(self._model, document)
 
-    async def page(self, after: int | str | None, limit: int) -> Page[R]:
+    async def page(self, after: Key | None, limit: int) -> Page[R]:
         wanted: dict[str, Any] = {}
         if after is not None:
             self._check.key(self._model.key, after)
@@ -87,7 +87,7 @@ def open_repository(database: Database, service: Service, model: type[R]) -> Rep
     return DocumentRepository(database, service, model)
 
 
-def _is_sound(check: RowCheck, column: str, key: int | str) -> bool:
+def _is_sound(check: RowCheck, column: str, key: Key) -> bool:
     """Whether the database can be asked for it: a NUL, for one, is an error there."""
     try:
         check.key(column, key)

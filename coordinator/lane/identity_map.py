@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from coordinator.service.rows import R, Ref, Row, VersionedRow
+from coordinator.service.rows import Key, R, Ref, Row, VersionedRow
 from coordinator.stores.port import Changes, Read, Transaction
 from coordinator.stores.row_checks import RowCheck, RowChecks
 
@@ -28,9 +28,10 @@ class _ModelRows:
     def __init__(self, model: type[Row], check: RowCheck) -> None:
         self.check = check
         self.is_the_lanes = check.is_the_lanes
-        self.original: dict[int | str, Any] = {}
-        self.current: dict[int | str, Any] = {}
-        self.unique: dict[str, dict[int | str, int | str | None]] = {column: {} for column in model.unique}
+        self.copied = check.copied
+        self.original: dict[Key, Any] = {}
+        self.current: dict[Key, Any] = {}
+        self.unique: dict[str, dict[Key, Key | None]] = {column: {} for column in model.unique}
 
 
 class _Models(dict[type[Row], _ModelRows]):
@@ -67,20 +68,20 @@ class IdentityMap:
 
     def prefetch(self, refs: Iterable[Ref[Row]], *others: Read) -> list[list[Any]]:
         """Read the rows in one go; the rows of `others` are only returned. `RowCheck.key` has passed the references."""
-        wanted: dict[tuple[type[Row], str], dict[int | str, None]] = {}
+        wanted: dict[tuple[type[Row], str], dict[Key, None]] = {}
         for ref in refs:
             wanted.setdefault((ref.model, ref.column), {})[ref.value] = None
         return self._load([Read(model, column, list(values)) for (model, column), values in wanted.items()], others)
 
-    def get(self, model: type[R], key: int | str) -> R | None:
+    def get(self, model: type[R], key: Key) -> R | None:
         kind = self.kinds[model]
         if key not in kind.current:
             kind.check.key(model.key, key)
             self._load([Read(model, model.key, [key])])
         row: R | None = kind.current[key]
-        return row
+        return row if kind.copied is None or row is None else kind.copied(row)
 
-    def find(self, model: type[R], column: str, value: int | str) -> R | None:
+    def find(self, model: type[R], column: str, value: Key) -> R | None:
         if column == model.key:
             return self.get(model, value)
         kind = self.kinds[model]
@@ -90,12 +91,12 @@ class IdentityMap:
             self._load([Read(model, column, [value])])
         key = index[value]
         row: R | None = None if key is None else kind.current[key]
-        return row
+        return row if kind.copied is None or row is None else kind.copied(row)
 
     def add(self, row: R) -> R:
         model = type(row)
         kind = self.kinds[model]
-        kind.check.new(row)
+        row = kind.check.new(row)
         key = _key(row)
         if key not in kind.current:
             # Trust that the row is new: asking would cost a round trip a row, and the database refuses one that it has.
@@ -104,7 +105,7 @@ class IdentityMap:
         elif kind.current[key] is not None:
             raise ValueError(f"{model.table} already has a row {key!r}")
         self._put(model, key, row)
-        return row
+        return row if kind.copied is None else kind.copied(row)
 
     def save(self, row: R) -> R:
         model = type(row)
@@ -115,9 +116,9 @@ class IdentityMap:
             raise ValueError(f"{model.table} has no row {key!r} to save")
         if isinstance(row, VersionedRow) and isinstance(before, VersionedRow):
             row = msgspec.structs.replace(row, version=before.version + 1)
-        kind.check.change(row, before)
+        row = kind.check.change(row, before)
         self._put(model, key, row)
-        return row
+        return row if kind.copied is None else kind.copied(row)
 
     def remove(self, row: Row) -> None:
         model = type(row)
@@ -138,7 +139,7 @@ class IdentityMap:
         """Replace a row that was read; the new row's fields are known to be sound."""
         self._put(type(row), _key(row), row)
 
-    def adopt(self, model: type[Row], key: int | str, row: Row | None) -> None:
+    def adopt(self, model: type[Row], key: Key, row: Row | None) -> None:
         """Take a row, or its absence, as read: the lane knows it, since it is the only writer."""
         kind = self.kinds[model]
         kind.original[key] = kind.current[key] = row
@@ -204,7 +205,7 @@ class IdentityMap:
     def _missing(self, read: Read) -> Read:
         """The part of a read that the map does not have."""
         kind = self.kinds[read.model]
-        known: Collection[int | str] = kind.current if read.column == read.model.key else kind.unique[read.column]
+        known: Collection[Key] = kind.current if read.column == read.model.key else kind.unique[read.column]
         if not known:
             return read
         return Read(read.model, read.column, [value for value in read.values if value not in known])
@@ -226,7 +227,7 @@ class IdentityMap:
             else:
                 kind.unique[column].setdefault(value, None)
 
-    def _put(self, model: type[Row], key: int | str, row: Row | None) -> None:
+    def _put(self, model: type[Row], key: Key, row: Row | None) -> None:
         kind = self.kinds[model]
         before = kind.current[key]
         self._journal.append((kind.current, key, before))
@@ -246,6 +247,6 @@ class IdentityMap:
         slots[key] = value
 
 
-def _key(row: Row) -> int | str:
-    key: int | str = getattr(row, row.key)
+def _key(row: Row) -> Key:
+    key: Key = getattr(row, row.key)
     return key

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from uuid import UUID
 
 from coordinator.service.commands import Command
 from coordinator.service.rows import Row
@@ -14,7 +15,7 @@ _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _TAKEN: Final = frozenset({"table", "key", "unique", "at", "replace"})
 """The names that a field cannot have: they are the row's own."""
-_FOUND_BY: Final = (int, str)
+_FOUND_BY: Final = (int, str, UUID)
 """The types of keys and unique columns."""
 
 
@@ -67,7 +68,7 @@ def _of_columns(model: type[Row]) -> Iterator[str]:
         if column not in fields:
             yield f"{name} has no field {column}, which is to be its {what}"
         elif (kinds := _kinds(hints[column])) - {NoneType} - set(_FOUND_BY) or not kinds:
-            yield f"{name}.{column}: a {what} is an int or a str"
+            yield f"{name}.{column}: a {what} is an int, a str or a UUID"
         elif NoneType in kinds and not may_be_none:
             yield f"{name}.{column}: a key is never None"
 

@@ -4,16 +4,40 @@ A row's class names its table, its key and its unique columns, and says nothing 
 and the repositories map it to SQL columns or to document fields of the same names (in MongoDB the key is `_id`).
 """
 
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeAlias, TypeVar, dataclass_transform
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct
 
 from coordinator.service.declared import DeclaredMeta
 
-Scalar = int | str | bytes | datetime | None
-"""The types of a row's fields. Datetimes are UTC with a resolution of one millisecond."""
+Key: TypeAlias = int | str | UUID
+"""By what rows are found: the types of keys and unique columns."""
+
+
+class Digits(Struct, frozen=True):
+    """How many digits a decimal has, and how many of them after the point: `Annotated[Decimal, Digits(12, 2)]`.
+
+    At most 34, and 30 after the point. Raises ValueError.
+    """
+
+    precision: int
+    scale: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.precision <= DIGITS_MAX or not 0 <= self.scale <= min(self.precision, _SCALE_MAX):
+            limits = f"at most {DIGITS_MAX} digits, and {_SCALE_MAX} of them after the point"
+            raise ValueError(f"Digits({self.precision}, {self.scale}): {limits}")
+
+
+DIGITS_MAX: Final = 34
+"""The most digits that MongoDB keeps."""
+_SCALE_MAX: Final = 30
+"""The most digits after the point that MySQL keeps."""
+DIGITS: Final = Digits(34, 10)
+"""The digits of a decimal that says nothing of them."""
+
 
 if TYPE_CHECKING:
     # What a type checker needs to know of the metaclass below.
@@ -47,7 +71,7 @@ class Row(_DeclaredRow):
             holder: str | None = None
 
     `table` names its table or collection, `key` the column by which a row is found, `unique` the other columns of which
-    no two rows have the same value.
+    no two rows have the same value. docs/API.md lists the types of fields ("The tables of a service").
     """
 
     table: ClassVar[str]
@@ -55,7 +79,7 @@ class Row(_DeclaredRow):
     unique: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
-    def at(cls, key: int | str | None = None, /, **unique: int | str) -> "Ref[Self]":
+    def at(cls, key: Key | None = None, /, **unique: Key) -> "Ref[Self]":
         """The row with this key, or the one that has this value in a unique column: `User.at(email="ada@example.org")`.
 
         Raises TypeError unless exactly one of them is given.
@@ -98,4 +122,4 @@ class Ref(Struct, Generic[R_co], frozen=True):
 
     model: type[R_co]
     column: str
-    value: int | str
+    value: Key

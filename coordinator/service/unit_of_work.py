@@ -14,7 +14,7 @@ from msgspec import Struct
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation, Deferred
 from coordinator.service.errors import Rejected
-from coordinator.service.rows import R, Ref, Row
+from coordinator.service.rows import Key, R, Ref, Row
 
 C_co = TypeVar("C_co", bound=Command, covariant=True)
 C = TypeVar("C", bound=Command)
@@ -31,10 +31,10 @@ class UnitOfWork(Protocol):
     def command_id(self) -> str:
         """The id of the command being applied."""
 
-    def get(self, model: type[R], key: int | str) -> R | None:
+    def get(self, model: type[R], key: Key) -> R | None:
         """The row with this key, or None."""
 
-    def find(self, model: type[R], column: str, value: int | str) -> R | None:
+    def find(self, model: type[R], column: str, value: Key) -> R | None:
         """The row that has this value in one of its unique columns, or None."""
 
     def add(self, row: R) -> R:

@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from coordinator.service.rows import R, Row
+from coordinator.service.rows import Key, R, Row
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.port import Backlog, BatchFault, Changes, Fenced, Lease, Read, Transaction
 
@@ -15,10 +15,10 @@ _ABSENT = object()
 _Journal = list[tuple[dict[Any, Any], Any, Any]]
 
 
-class _Indexes(dict[type[Row], dict[str, dict[Any, int | str]]]):
+class _Indexes(dict[type[Row], dict[str, dict[Any, Key]]]):
     """By model and unique column: the key of the row that has a value."""
 
-    def __missing__(self, model: type[Row]) -> dict[str, dict[Any, int | str]]:
+    def __missing__(self, model: type[Row]) -> dict[str, dict[Any, Key]]:
         indexes = self[model] = {column: {} for column in model.unique}
         return indexes
 
@@ -27,7 +27,7 @@ class MemoryDatabase:
     """The database that several stores share, such as the active consumer's and a standby's."""
 
     def __init__(self) -> None:
-        self.tables: defaultdict[type[Row], dict[int | str, Any]] = defaultdict(dict)
+        self.tables: defaultdict[type[Row], dict[Key, Any]] = defaultdict(dict)
         self.indexes = _Indexes()
         self.epoch = 0
         self.sequence = 0
@@ -92,7 +92,7 @@ class MemoryTransaction:
             raise BatchFault(f"{type(error).__name__}: {error}") from error
 
     def scan(
-        self, model: type[R], limit: int, after: int | str | None = None, where: tuple[str, int | str] | None = None
+        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
     ) -> list[R]:
         rows = self._database.rows(model)
         if after is not None:
@@ -168,7 +168,7 @@ def _take_out(database: MemoryDatabase, row: Row, journal: _Journal) -> bool:
     return True
 
 
-def _indexed(database: MemoryDatabase, row: Row) -> Iterator[tuple[dict[Any, int | str], Any]]:
+def _indexed(database: MemoryDatabase, row: Row) -> Iterator[tuple[dict[Any, Key], Any]]:
     """The unique columns of a row that have a value: as in SQL, any number of rows may have none."""
     for column, index in database.indexes[type(row)].items():
         value = getattr(row, column)

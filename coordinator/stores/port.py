@@ -26,7 +26,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
 
-from coordinator.service.rows import R, Row
+from coordinator.service.rows import Key, R, Row
 
 LOOKS: Final = 3
 """How many looks at a database see all of its tables: a lane looks once a second."""
@@ -111,7 +111,7 @@ class Read(Struct, frozen=True):
 
     model: type[Row]
     column: str
-    values: Sequence[int | str]
+    values: Sequence[Key]
 
 
 class Backlog(Struct, frozen=True):
@@ -129,7 +129,7 @@ class Transaction(Protocol):
         """The rows of each read, in any order; in one round trip, if the database can."""
 
     def scan(
-        self, model: type[R], limit: int, after: int | str | None = None, where: tuple[str, int | str] | None = None
+        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
     ) -> list[R]:
         """The first rows in order of their keys, or the first of those with a higher key.
 

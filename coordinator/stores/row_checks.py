@@ -1,5 +1,8 @@
 """Checks a row before the database is asked: kinds, ranges and widths of its values, by the model and its table.
 
+A row is kept as every database gives it back, so that no command sees whether its predecessor was in the same batch: a
+time in another zone is one in UTC, and a decimal has all its digits after the point.
+
 A value that the database would refuse fails the command that wrote it, at no cost to its neighbours, and on every store
 alike. The database still checks the rules that only it knows, such as constraints.
 
@@ -8,6 +11,7 @@ The check of a model is one expression, made once from its fields, and evaluated
 
 import types
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Final, Literal, Union, get_args, get_origin
 
@@ -15,10 +19,12 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, SmallInteger, String
 
-from coordinator.service.rows import Ref, Row
+from coordinator.service.rows import R, Ref, Row
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
-from coordinator.stores.sql.declared_tables import columns_of, hints_of
+from coordinator.stores.field_types import field_type, hints_of
+from coordinator.stores.sql.declared_tables import columns_of
+from coordinator.stores.value_types import UnknownType, ValueType, wrong_type
 
 INTEGER_BITS: Final = 64
 """The range of an integer that every database can store."""
@@ -45,6 +51,8 @@ class _FieldCheck(Struct, frozen=True):
     width: int | None
     is_compared: bool
     """Whether rows are found by it: it is the key, or unique."""
+    values: ValueType | None = None
+    """The type of its values, if they are more than plain."""
 
 
 class RowCheck:
@@ -63,16 +71,22 @@ class RowCheck:
         self.is_key_sound = {name: _key_compiled(field) for name, field in self._keys.items()}
         self._is_new_sound = _compiled(self._fields, is_compared=False)
         self._is_change_sound = _compiled(self._fields, is_compared=True)
+        self._nested = [field for field in self._fields if field.values and field.values.nested]
+        """The fields that are looked at whenever they are written, since they can be changed in place."""
+        rest = [field for field in self._fields if field not in self._nested]
+        self._is_new_rest_sound = _compiled(rest, is_compared=False)
+        self._is_changed_rest_sound = _compiled(rest, is_compared=True)
+        self._copies = [(field.name, field.values.copy) for field in self._fields if field.values and field.values.copy]
+        self.copied = self._copied if self._copies else None
+        """Makes a row of its own for a handler, which may change what is in a dict or a list; None: it cannot."""
 
-    def new(self, row: Row) -> None:
-        """Raises InvalidRow unless each field may be stored."""
-        if not self._is_new_sound(row, row):
-            self._explain(row, None)
+    def new(self, row: R) -> R:
+        """The row as every database gives it back: an equal one. Raises InvalidRow if there is none."""
+        return row if self._is_new_sound(row, row) else self._canonical(row, None)
 
-    def change(self, row: Row, before: Row) -> None:
+    def change(self, row: R, before: R) -> R:
         """As `new`, but the values that the row had before are accepted."""
-        if not self._is_change_sound(row, before):
-            self._explain(row, before)
+        return row if self._is_change_sound(row, before) else self._canonical(row, before)
 
     def key(self, column: str, value: object) -> None:
         """Raises InvalidRow unless rows can be found by this value in this column."""
@@ -83,18 +97,33 @@ class RowCheck:
         if field is None:
             raise InvalidRow(f"{self._model.table} has no key and no unique column {column!r:.100}")
         field = _sought(field)
-        problem = "it is None" if value is None else _problem(field, value)
-        if problem is not None:
-            raise InvalidRow(f"{self._model.table}.{field.name}: {problem}")
+        if value is None:
+            raise InvalidRow(f"{self._model.table}.{field.name}: it is None")
+        try:
+            _canonical(field, value)
+        except ValueError as error:
+            raise InvalidRow(f"{self._model.table}.{field.name}: {error}") from None
 
-    def _explain(self, row: Row, before: Row | None) -> None:
-        for field in self._fields:
+    def _copied(self, row: R) -> R:
+        copies = {name: copy(value) for name, copy in self._copies if (value := getattr(row, name)) is not None}
+        return msgspec.structs.replace(row, **copies)
+
+    def _canonical(self, row: R, before: R | None) -> R:
+        changes: dict[str, Any] = {}
+        is_rest_sound = self._nested and (
+            self._is_new_rest_sound(row, row) if before is None else self._is_changed_rest_sound(row, before)
+        )
+        for field in self._nested if is_rest_sound else self._fields:
             value = getattr(row, field.name)
             if before is not None and value is getattr(before, field.name):
                 continue
-            problem = _problem(field, value)
-            if problem is not None:
-                raise InvalidRow(f"{self._model.table}.{field.name}: {problem}")
+            try:
+                canonical = _canonical(field, value)
+            except ValueError as error:
+                raise InvalidRow(f"{self._model.table}.{field.name}: {error}") from None
+            if canonical is not value:
+                changes[field.name] = canonical
+        return msgspec.structs.replace(row, **changes) if changes else row
 
 
 class RowChecks:
@@ -135,6 +164,11 @@ class RowChecks:
 
 def _field(name: str, hint: Any, column: Column[Any] | None, *, is_compared: bool) -> _FieldCheck:
     kinds, is_optional = _kinds(hint)
+    values = None
+    if not kinds:
+        with suppress(UnknownType):
+            known = field_type(hint)
+            values, is_optional = known.values, known.is_optional
     kind = None if column is None else column.type
     bits = INTEGER_BITS
     if isinstance(kind, Integer) and not getattr(kind, "unsigned", False):
@@ -148,6 +182,7 @@ def _field(name: str, hint: Any, column: Column[Any] | None, *, is_compared: boo
         high=2 ** (bits - 1) - 1,
         width=kind.length if isinstance(kind, String | LargeBinary) else None,
         is_compared=is_compared,
+        values=values,
     )
 
 
@@ -181,14 +216,15 @@ def _kinds(hint: Any) -> tuple[tuple[type, ...], bool]:
 
 
 def _compiled(fields: list[_FieldCheck], *, is_compared: bool) -> _Check:
-    """One expression for all fields. `_problem` looks closely at a value that it does not accept at once."""
+    """One expression for all fields. `_canonical` looks closely at a value that it does not accept at once."""
     parts: list[str] = []
+    names = dict(_NAMES)
     for field in fields:
-        if not field.kinds:
+        sound = _sound(field, names)
+        if not sound:
             if not field.is_optional:
                 parts.append(f"row.{field.name} is not None")
             continue
-        sound = [_sound(field, kind) for kind in field.kinds]
         if field.is_optional:
             sound.insert(0, "value is None")
         if is_compared:
@@ -196,17 +232,25 @@ def _compiled(fields: list[_FieldCheck], *, is_compared: bool) -> _Check:
         else:
             parts.append(f"((value := row.{field.name}) is None and {field.is_optional} or {' or '.join(sound)})")
     # The names of fields are code, not input.
-    check: _Check = eval(f"lambda row, before: {' and '.join(parts) or 'True'}", _NAMES)  # noqa: S307
+    check: _Check = eval(f"lambda row, before: {' and '.join(parts) or 'True'}", names)  # noqa: S307
     return check
 
 
 def _key_compiled(field: _FieldCheck) -> Callable[[Any], bool]:
-    sound = [_sound(_sought(field), kind) for kind in field.kinds]
-    check: Callable[[Any], bool] = eval(f"lambda value: {' or '.join(sound) or 'False'}", _NAMES)  # noqa: S307
+    names = dict(_NAMES)
+    sound = _sound(_sought(field), names)
+    check: Callable[[Any], bool] = eval(f"lambda value: {' or '.join(sound) or 'False'}", names)  # noqa: S307
     return check
 
 
-def _sound(field: _FieldCheck, kind: type) -> str:
+def _sound(field: _FieldCheck, names: dict[str, Any]) -> list[str]:
+    """Expressions of which one is true of a sound value; `names` gets what they need. None: any value is one."""
+    if field.values is None:
+        return [_plain_sound(field, kind) for kind in field.kinds]
+    return [field.values.sound_of(field.name, names)]
+
+
+def _plain_sound(field: _FieldCheck, kind: type) -> str:
     if kind is int:
         return f"type(value) is int and {field.low} <= value <= {field.high}"
     if kind is str:
@@ -216,7 +260,7 @@ def _sound(field: _FieldCheck, kind: type) -> str:
     if kind is bytes:
         width = "" if field.width is None else f" and len(value) <= {field.width}"
         return f"type(value) is bytes{width}"
-    return "type(value) is datetime and value.tzinfo is utc"
+    return "type(value) is datetime and value.tzinfo is utc and not value.microsecond % 1000"
 
 
 class _KindWords:
@@ -230,6 +274,16 @@ class _KindWords:
     }
 
 
+def _canonical(field: _FieldCheck, value: Any) -> Any:
+    """A value as every database gives it back. Raises ValueError, which says why there is none."""
+    if field.values is not None and value is not None:
+        return field.values.canonical(value)
+    problem = _problem(field, value)
+    if problem is not None:
+        raise ValueError(problem)
+    return value.astimezone(UTC) if datetime in field.kinds and isinstance(value, datetime) else value
+
+
 def _problem(field: _FieldCheck, value: object) -> str | None:  # noqa: PLR0911  # one return for each kind of problem
     """The fault of a value; None: it has none."""
     if value is None:
@@ -238,7 +292,7 @@ def _problem(field: _FieldCheck, value: object) -> str | None:  # noqa: PLR0911 
         return None
     if isinstance(value, bool) or not isinstance(value, field.kinds):
         wanted = " or ".join(_KindWords.names[kind] for kind in field.kinds)
-        return f"{_article(type(value).__name__)} where {wanted} belongs"
+        return str(wrong_type(value, wanted))
     if isinstance(value, int) and not field.low <= value <= field.high:
         return f"an integer out of range: {field.low} to {field.high}"
     if isinstance(value, str | bytes) and field.width is not None and len(value) > field.width:
@@ -267,12 +321,10 @@ def _text_problem(field: _FieldCheck, value: str) -> str | None:
 def _time_problem(value: datetime) -> str | None:
     if value.utcoffset() is None:
         return "a time without its zone"
+    if value.microsecond % 1000:
+        return "a time with microseconds: databases keep milliseconds"
     try:
         value.astimezone(UTC)
     except OverflowError:
         return "a time out of range in UTC"
     return None
-
-
-def _article(name: str) -> str:
-    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"

@@ -18,7 +18,7 @@ from coordinator.service.ids import new_command_id
 from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import EFFECTS_PREFIX
-from coordinator.service.rows import R, Row
+from coordinator.service.rows import Key, R, Row
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
@@ -102,15 +102,16 @@ class LaneUnderTest:
         BatchFault for one that is there already.
         """
         checks = RowChecks(self._service)
+        kept = []
         for row in rows:
             if type(row) not in self._service.models:
                 raise ValueError(f"{type(row).__name__} is no model of service {self._service.name}")
-            checks.of(type(row)).new(row)
+            kept.append(checks.of(type(row)).new(row))
         lease = self._store.current() or Lease(0, 0, 0, None)
         # A lane keeps nothing of these rows from one transaction to the next.
         transaction = self._store.begin()
         try:
-            transaction.commit(lease, lease.sequence, Changes([], [], [[row] for row in rows]))
+            transaction.commit(lease, lease.sequence, Changes([], [], [[row] for row in kept]))
         except BaseException:
             transaction.rollback()
             raise
@@ -187,7 +188,7 @@ class LaneUnderTest:
         finally:
             transaction.rollback()
 
-    def row(self, model: type[R], key: int | str) -> R | None:
+    def row(self, model: type[R], key: Key) -> R | None:
         """The row with this key."""
         return next((row for row in self.rows(model) if getattr(row, model.key) == key), None)
 

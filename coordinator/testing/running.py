@@ -12,7 +12,7 @@ from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
-from coordinator.service.rows import Row
+from coordinator.service.rows import Key, Row
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
@@ -33,7 +33,7 @@ class Change(Struct, frozen=True):
     """A row that a transaction has saved or removed, with the ids of the transaction's commands."""
 
     model: type[Row]
-    key: int | str
+    key: Key
     command_ids: tuple[str, ...]
 
 

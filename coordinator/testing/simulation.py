@@ -20,7 +20,7 @@ from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation
 from coordinator.service.defects import defects_of
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import Row
+from coordinator.service.rows import Key, Row
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.lane_tables import LogEntry
@@ -218,7 +218,7 @@ def _shown_outcome(entry: LogEntry) -> str:
 
 
 def _last_to_change(
-    model: type[Row], key: int | str, ran: Ran, alone: Ran, by_id: dict[str, CommandMessage]
+    model: type[Row], key: Key, ran: Ran, alone: Ran, by_id: dict[str, CommandMessage]
 ) -> CommandMessage | None:
     """Of the commands that have changed a row: one by one, else in the batch that has."""
     for each in (alone, ran):

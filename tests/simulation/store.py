@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from coordinator.service.rows import Row
+from coordinator.service.rows import Key, Row
 from coordinator.stores.lane_tables import OutboxEntry, Series
 from coordinator.stores.port import Backlog, Changes, Conflict, Fenced, Lease, Read, StoreUnavailable
 from tests.simulation.database import Database, Pending
@@ -125,9 +125,7 @@ class SimulatedTransaction:
         wanted = set(read.values)
         return [row for row in table.values() if getattr(row, read.column) in wanted]
 
-    def scan(
-        self, model: type[Any], limit: int, after: Any = None, where: tuple[str, int | str] | None = None
-    ) -> list[Any]:
+    def scan(self, model: type[Any], limit: int, after: Any = None, where: tuple[str, Key] | None = None) -> list[Any]:
         self.store.call("scan")
         table = self.database.table(model)
         keys = sorted(table) if after is None else sorted(key for key in table if key > after)

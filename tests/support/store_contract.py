@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import asdict
 
-from coordinator.service.rows import Row
+from coordinator.service.rows import Key, Row
 from coordinator.stores.lane_tables import LogEntry, Series
 from coordinator.stores.port import (
     LOOKS,
@@ -94,7 +94,7 @@ def accounts(store: Store, *keys: int) -> list[Account]:
         transaction.rollback()
 
 
-def _loaded(transaction: Transaction, model: type[Row], column: str, *values: int | str) -> list[Any]:
+def _loaded(transaction: Transaction, model: type[Row], column: str, *values: Key) -> list[Any]:
     (rows,) = transaction.load([Read(model, column, values)])
     return rows
 

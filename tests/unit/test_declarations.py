@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
-from datetime import datetime
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import pytest
 from msgspec import Meta
@@ -12,7 +15,7 @@ from sqlalchemy import Column, MetaData, String, Table, create_engine, inspect, 
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.schema import CreateTable
 
-from coordinator import Command, ConfigurationError, Handler, Row, Service, UnitOfWork, VersionedRow
+from coordinator import Command, ConfigurationError, Digits, Handler, Row, Service, UnitOfWork, VersionedRow
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import registry, use
 from coordinator.runtime.settings import DatabaseSettings
@@ -113,7 +116,7 @@ DEFECTS: dict[str, dict[str, Any]] = {
     "NoKey names no key": {"models": (NoKey,)},
     "Elsewhere has no field number, which is to be its key": {"models": (Elsewhere,)},
     "Elsewhere has no field name, which is to be its unique column": {"models": (Elsewhere,)},
-    "Elsewhere.tag: a unique column is an int or a str": {"models": (Elsewhere,)},
+    "Elsewhere.tag: a unique column is an int, a str or a UUID": {"models": (Elsewhere,)},
     "Optional.id: a key is never None": {"models": (Optional,)},
     "Optional.replace: a row has that name for something else": {"models": (Optional,)},
     "Same and Seat are rows of one table, seats": {"models": (Seat, Same)},
@@ -156,8 +159,16 @@ def test_a_service_is_an_application_by_itself(monkeypatch: pytest.MonkeyPatch) 
     assert registry().names == ("seats",)
     assert registry().service("seats") is seats
     use("tests.support.seats:Seat")
-    with pytest.raises(ConfigurationError, match=r"tests\.support\.seats:Seat' is a .*, and must be a App or a Service"):
+    with pytest.raises(ConfigurationError, match=r"tests\.support\.seats:Seat' is a .*, and must be a App or a Serv"):
         registry()
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Size(IntEnum):
+    LARGE = 1
 
 
 class Every(VersionedRow, table="every", key="id", unique=("code", "number")):
@@ -169,6 +180,18 @@ class Every(VersionedRow, table="every", key="id", unique=("code", "number")):
     kind: Literal["a", "b"]
     data: bytes | None
     at_time: datetime
+    flag: bool
+    ratio: float
+    price: Annotated[Decimal, Digits(12, 2)]
+    amount: Decimal | None
+    day: date
+    hour: time | None
+    span: timedelta
+    reference: UUID
+    colour: Colour
+    size: Size | None
+    document: dict[str, Any]
+    tags: list[str] | None
 
 
 EVERY = Service("every", models=(Every,))
@@ -189,6 +212,18 @@ EVERY = Service("every", models=(Every,))
                 'kind VARCHAR(255) COLLATE "C" NOT NULL',
                 "data BYTEA",
                 "at_time TIMESTAMP WITH TIME ZONE NOT NULL",
+                "flag BOOLEAN NOT NULL",
+                "ratio DOUBLE PRECISION NOT NULL",
+                "price NUMERIC(12, 2) NOT NULL",
+                "amount NUMERIC(34, 10)",
+                "day DATE NOT NULL",
+                "hour TIME WITHOUT TIME ZONE",
+                "span BIGINT NOT NULL",
+                "reference UUID NOT NULL",
+                'colour VARCHAR(255) COLLATE "C" NOT NULL',
+                "size BIGINT",
+                "document JSON NOT NULL",
+                "tags JSON",
             ],
         ),
         (
@@ -203,6 +238,18 @@ EVERY = Service("every", models=(Every,))
                 "kind VARCHAR(255) COLLATE utf8mb4_bin NOT NULL",
                 "data LONGBLOB",
                 "at_time DATETIME(3) NOT NULL",
+                "flag BOOL NOT NULL",
+                "ratio DOUBLE NOT NULL",
+                "price NUMERIC(12, 2) NOT NULL",
+                "amount NUMERIC(34, 10)",
+                "day DATE NOT NULL",
+                "hour TIME(6)",
+                "span BIGINT NOT NULL",
+                "reference CHAR(32) NOT NULL",
+                "colour VARCHAR(255) COLLATE utf8mb4_bin NOT NULL",
+                "size BIGINT",
+                "document LONGTEXT COLLATE utf8mb4_bin NOT NULL",
+                "tags LONGTEXT COLLATE utf8mb4_bin",
             ],
         ),
         (
@@ -217,6 +264,18 @@ EVERY = Service("every", models=(Every,))
                 "kind VARCHAR(255) NOT NULL",
                 "data BLOB",
                 "at_time DATETIME NOT NULL",
+                "flag BOOLEAN NOT NULL",
+                "ratio DOUBLE NOT NULL",
+                "price VARCHAR(15) NOT NULL",
+                "amount VARCHAR(37)",
+                "day DATE NOT NULL",
+                "hour TIME",
+                "span BIGINT NOT NULL",
+                "reference CHAR(32) NOT NULL",
+                "colour VARCHAR(255) NOT NULL",
+                "size BIGINT",
+                "document TEXT NOT NULL",
+                "tags TEXT",
             ],
         ),
     ],

@@ -146,7 +146,7 @@ PROBES: dict[str, Probe] = {
     "coordinator.stores.lane_tables.ORDERING_KEY_CHARACTERS_MAX": lambda n: parses(
         control.Release, ordering_key="a" * n, command_id=ID
     ),
-    "coordinator.stores.sql.declared_tables.COMPARED_CHARACTERS_MAX": lambda n: accepts(
+    "coordinator.stores.sql.column_types.COMPARED_CHARACTERS_MAX": lambda n: accepts(
         lambda: RowChecks().of(Labelled).new(Labelled(label="a" * n)), InvalidRow
     ),
     "coordinator.operate.output.REASON_CHARACTERS_MAX": lambda n: accepts(lambda: output.reason("a" * n)),

@@ -25,7 +25,7 @@ NAMES_KINDS = {
     "runtime/addresses.py": "the list of them",
     "runtime/extras.py": "a kind's extra has its name",
     "stores/lane_tables.py": "the tables are declared before any address names a kind",
-    "stores/sql/declared_tables.py": "so are those of rows",
+    "stores/sql/column_types.py": "so are those of rows",
     "service/saga.py": "so is a service's table of its sagas",
 }
 """Files outside the folders of kinds that name one, and why. A developer's servers and old revisions do too."""

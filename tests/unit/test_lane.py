@@ -13,7 +13,7 @@ from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.high_water import Mark
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.runtime.addresses import parse_address
-from coordinator.service.rows import R
+from coordinator.service.rows import Key, R
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import Series
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
@@ -118,7 +118,7 @@ class _FailingTransaction:
         return self.inner.load(reads)
 
     def scan(
-        self, model: type[R], limit: int, after: int | str | None = None, where: tuple[str, int | str] | None = None
+        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
     ) -> list[R]:
         return self.inner.scan(model, limit, after, where)
 

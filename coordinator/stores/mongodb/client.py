@@ -16,6 +16,7 @@ def open_client(connection: Mapping[str, Any], application: str) -> MongoClient[
     return MongoClient(
         **connection,
         tz_aware=True,
+        uuidRepresentation="standard",
         appname=application,
         serverSelectionTimeoutMS=CONNECT_TIMEOUT_MS,
         connectTimeoutMS=CONNECT_TIMEOUT_MS,

@@ -1,8 +1,10 @@
 """Collections and unique indexes: MongoDB has no other schema."""
 
 from datetime import UTC, datetime
-from typing import Any, get_args, get_type_hints
+from typing import Any, Final
+from uuid import UUID
 
+from bson.binary import Binary
 from pymongo import MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailure
@@ -10,6 +12,7 @@ from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailur
 from coordinator.runtime.addresses import Address
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
+from coordinator.stores.field_types import field_type, hints_of
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, DeadLetter, LogEntry, OutboxEntry
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.mongodb.driver_arguments import connection_of
@@ -17,6 +20,8 @@ from coordinator.stores.one_lane import check_lane, unused_lease
 
 _CONNECT_TIMEOUT_MS = 5000
 _NAMESPACE_EXISTS = 48
+_LOWEST: Final = {int: -(2**63), str: "", UUID: Binary.from_uuid(UUID(int=0))}
+"""The lowest values of the types by which rows are found: the server's order keeps each type by itself."""
 
 
 def make_collections(service: Service, owner: Address, lane: Address) -> None:
@@ -58,12 +63,12 @@ def _claim(lease: Collection[Document], lane: str, *, is_migration: bool) -> Non
 def _make_unique(collection: Collection[Document], model: type[Row], column: str) -> None:
     """As on every kind of database, any number of rows may have no value."""
     name = f"{model.table}_{column}_unique"
-    if type(None) not in get_args(get_type_hints(model)[column]):
+    field = field_type(hints_of(model)[column])
+    if not field.is_optional:
         collection.create_index(column, unique=True, name=name)
         return
     # Not by the type of a value: the server would not see that a query for one value needs no other rows.
-    is_text = str in get_args(get_type_hints(model)[column])
-    has_value = {column: {"$gte": "" if is_text else -(2**63)}}
+    has_value = {column: {"$gte": _LOWEST[field.kind]}}
     collection.create_index(column, unique=True, name=f"{name}_values", partialFilterExpression=has_value)
     if name in collection.index_information():
         # An index of earlier releases. The new one exists already, so there is no moment without an index.

@@ -1,12 +1,16 @@
 """Rows as documents: the fields have the names of the model's, except for the key, which is `_id`."""
 
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from uuid import UUID
 
 import msgspec
 
 from coordinator.service.rows import R, Row
 from coordinator.stores.port import BatchFault
-from coordinator.stores.times import utc
+from coordinator.stores.row_makers import row_of_mapping, value_types_of
 
 LEVELS_MAX: Final = 100
 """The most levels of documents and arrays within each other, the row included:
@@ -26,7 +30,7 @@ else:
 def row_of_document(model: type[R], document: Document) -> R:
     """A row of a MongoDB document, whose `_id` is the row's key."""
     document[model.key] = document.pop("_id")
-    return model(**{name: utc(document.get(name)) for name in model.__struct_fields__})
+    return row_of_mapping(model, _Fields(document))
 
 
 def document_of(row: Row) -> Document:
@@ -36,10 +40,34 @@ def document_of(row: Row) -> Document:
     room for, and the reason in a server's answer may be uncertain.
     """
     document = msgspec.structs.asdict(row)
+    for name, convert in _converted(type(row)):
+        if document[name] is not None:
+            document[name] = convert(document[name])
     for name, value in document.items():
         if isinstance(value, _NESTING) and _has_more_levels(value, LEVELS_MAX - 1):
             raise BatchFault(f"{type(row).__name__}.{name} has more levels than the {LEVELS_MAX} that MongoDB takes")
     return {"_id": document.pop(row.key), **document}
+
+
+class _Fields(Document):
+    """A document that has every field: one that is None may be missing."""
+
+    def __missing__(self, name: str) -> None:
+        return None
+
+
+@cache
+def _converted(model: type[Row]) -> Sequence[tuple[str, Callable[[Any], Any]]]:
+    """The fields whose values the driver does not take as they are, each with what makes such a value of it."""
+    # Only here, so that a process that reads no document does not load it.
+    from bson.decimal128 import Decimal128  # noqa: PLC0415
+
+    as_they_are = (bool, float, UUID)
+    return [
+        (name, values.nested or (Decimal128 if values.kind is Decimal else values.plain))
+        for name, values in value_types_of(model).items()
+        if values.kind not in as_they_are
+    ]
 
 
 _NESTING: Final = (dict, list, tuple)

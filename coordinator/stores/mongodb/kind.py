@@ -42,6 +42,7 @@ class _MongoKind:
         client: AsyncMongoClient[Document] = AsyncMongoClient(
             **connection_of(address),
             tz_aware=True,
+            uuidRepresentation="standard",
             maxPoolSize=pool_max,
             serverSelectionTimeoutMS=CONNECT_TIMEOUT_S * 1000,
             socketTimeoutMS=timeout_ms,

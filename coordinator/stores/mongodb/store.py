@@ -28,7 +28,7 @@ from pymongo.synchronous.database import Database
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import R, Row
+from coordinator.service.rows import Key, R, Row
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
@@ -183,7 +183,10 @@ class MongoStore(GuardedStore):
             database = self._database()
             before = database[LEASE_TABLE].find_one(expected)
             if before is not None and before.get("session") is not None:
-                database.client.admin.command("killSessions", [{"id": before["session"]}])
+                # A command knows no UUIDs by itself.
+                database.client.admin.command(
+                    "killSessions", [{"id": before["session"]}], codec_options=database.codec_options
+                )
             self._session = database.client.start_session(causal_consistency=True)
             lease = database[LEASE_TABLE].find_one_and_update(
                 expected,
@@ -239,7 +242,7 @@ class MongoTransaction:
             return [self._load(read) for read in reads]
 
     def scan(
-        self, model: type[R], limit: int, after: int | str | None = None, where: tuple[str, int | str] | None = None
+        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
     ) -> list[R]:
         condition: Document = {} if after is None else {"_id": {"$gt": after}}
         if where is not None:

@@ -13,9 +13,9 @@ from operator import attrgetter
 from typing import Any, Final
 
 from pymysql.converters import escape_item, escape_string
-from sqlalchemy import Column, DateTime, Integer, LargeBinary, String
+from sqlalchemy import DateTime, Integer, LargeBinary, String
 
-from coordinator.service.rows import Row
+from coordinator.service.rows import Key, Row
 from coordinator.stores.sql.schema import TableOf
 
 INSERT_ROWS: Final = 125
@@ -34,7 +34,7 @@ class MysqlStatements:
         self._columns = table.columns
         self._key = table.key
         self._others = table.others
-        self._writers = {name: _writer(table.column(name)) for name in table.columns}
+        self._writers = {name: _writer(table, name) for name in table.columns}
         self._has_number_key = isinstance(table.column(table.key).type, Integer)
         self._name = _quoted(table.name)
         self.select = f"SELECT {_list(map(_quoted, table.columns))} FROM {self._name}"  # noqa: S608
@@ -43,7 +43,7 @@ class MysqlStatements:
         """Select the rows that have one of some values in a column."""
         return f"{self.select} WHERE {self._among(column, values)}"
 
-    def first(self, limit: int, after: int | str | None, where: tuple[str, int | str] | None = None) -> str:
+    def first(self, limit: int, after: Key | None, where: tuple[str, Key] | None = None) -> str:
         """Select the first rows in order of their keys, those after one of them, with a value in a column."""
         key = _quoted(self._key)
         conditions = [] if after is None else [f"{key} > {self._writers[self._key](after)}"]
@@ -101,7 +101,10 @@ def _in_statements(opening: str, rows: Iterator[str], between: str, ending: str,
                 yield f"{opening}{text}{ending}"
 
 
-def _writer(column: Column[Any]) -> _Writer:
+def _writer(table: TableOf, name: str) -> _Writer:
+    if name in table.value_types:
+        return _plain(table.value_types[name].plain)
+    column = table.column(name)
     if isinstance(column.type, Integer):
         return _integer
     if isinstance(column.type, String):
@@ -127,6 +130,19 @@ def _bytes(value: bytes | None) -> str:
 def _time(value: datetime | None) -> str:
     # For no other type: a text must never be in a statement without escapes.
     return "NULL" if value is None else f"'{datetime.astimezone(value, UTC).replace(tzinfo=None)}'"
+
+
+def _plain(form: Callable[[Any], int | float | str]) -> _Writer:
+    def write(value: Any) -> str:
+        if value is None:
+            return "NULL"
+        plain = form(value)
+        if isinstance(plain, str):
+            return _text(plain)
+        # With an exponent it is a float, and else a number of as many digits as are written.
+        return f"{plain:d}" if isinstance(plain, int) else f"{plain:.16e}"
+
+    return write
 
 
 def _any(value: Any) -> str:

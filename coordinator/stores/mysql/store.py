@@ -13,7 +13,7 @@ from pymysql.constants import COMMAND, ER
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import R, Row
+from coordinator.service.rows import Key, R, Row
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.mysql.driver_arguments import connection_of
@@ -33,6 +33,7 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
+from coordinator.stores.row_makers import rows_of
 from coordinator.stores.sql.schema import ByModel, TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, LEASE, SqlStore, SqlTransaction, check_written, writes
 from coordinator.stores.times import utc
@@ -230,7 +231,7 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
             return [self._found(read.model, of[read.model].by(read.column, read.values)) for read in reads]
 
     def scan(
-        self, model: type[R], limit: int, after: int | str | None = None, where: tuple[str, int | str] | None = None
+        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
     ) -> list[R]:
         with self._store.guarded():
             return self._found(model, self._store.statements[model].first(limit, after, where))
@@ -320,7 +321,7 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
     def _found(self, model: type[R], query: str) -> list[R]:
         with self._connection.cursor() as cursor:
             cursor.execute(query)
-            return self._rows(model, (map(utc, row) for row in cursor.fetchall()))
+            return rows_of(model, cursor.fetchall(), utc)
 
 
 def _set(cursor: Any, statement: str) -> None:

@@ -1,14 +1,41 @@
 """The statements of one table on PostgreSQL, with their parameters."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from datetime import timedelta
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import DateTime, Integer, LargeBinary
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    Date,
+    DateTime,
+    Float,
+    Integer,
+    LargeBinary,
+    Numeric,
+    Time,
+    Uuid,
+)
+from sqlalchemy.types import TypeEngine
 
-from coordinator.service.rows import Row
+from coordinator.service.rows import Key, Row
 from coordinator.stores.postgresql.pipeline import Statement
 from coordinator.stores.sql.schema import TableOf
+from coordinator.stores.value_types import VALUE_TYPES
+
+_JSON_TYPES: Final[Sequence[tuple[type[TypeEngine[Any]], str]]] = (
+    (Integer, "bigint"),
+    (DateTime, "timestamptz"),
+    (Boolean, "boolean"),
+    (Float, "double precision"),
+    (Numeric, "numeric"),
+    (Date, "date"),
+    (Time, "time"),
+    (Uuid, "uuid"),
+    (JSON, "json"),
+)
+"""How a column's values are read from JSON, the first one that fits; all others are text."""
 
 
 class PostgresqlStatements:
@@ -32,13 +59,14 @@ class PostgresqlStatements:
         self._by = {column: f"{select} WHERE {_among(table, column)}".encode() for column in table.columns}
         self._delete = f"DELETE FROM {name} USING {rows} WHERE {name}.{key} = given.{key}".encode()  # noqa: S608
         self._insert = _whole(insert, table)
+        self._spans = [column for column, values in table.value_types.items() if values.kind is timedelta]
         self._update = _whole(update, table)
 
     def by(self, column: str, values: Sequence[Any]) -> Statement:
         """Select the rows that have one of some values in a column, the key or a unique one."""
         return self._by[column], [msgspec.json.encode(values)]
 
-    def first(self, limit: int, after: int | str | None, where: tuple[str, int | str] | None = None) -> Statement:
+    def first(self, limit: int, after: Key | None, where: tuple[str, Key] | None = None) -> Statement:
         """Select the first rows in order of their keys, those after one of them, with a value in a column."""
         conditions: list[str] = []
         values: list[bytes] = []
@@ -53,16 +81,26 @@ class PostgresqlStatements:
         return f"{self._select}{only} ORDER BY {self._key} LIMIT ${len(values)}".encode(), values
 
     def delete(self, rows: Sequence[Row]) -> Statement:
-        return self._delete, [msgspec.json.encode(rows)]
+        return self._delete, [self._json(rows)]
 
     def insert(self, rows: Sequence[Row]) -> Statement:
-        return self._insert, [msgspec.json.encode(rows), parameter(len(rows))]
+        return self._insert, [self._json(rows), parameter(len(rows))]
 
     def update(self, rows: Sequence[Row]) -> Statement:
-        return self._update, [msgspec.json.encode(rows), parameter(len(rows))]
+        return self._update, [self._json(rows), parameter(len(rows))]
+
+    def _json(self, rows: Sequence[Row]) -> bytes:
+        """As msgspec writes all values but spans of time, which are texts there, and integers here."""
+        if not self._spans:
+            return msgspec.json.encode(rows)
+        written = [msgspec.structs.asdict(row) for row in rows]
+        plain = VALUE_TYPES[timedelta].plain
+        for each in written:
+            each |= {name: plain(each[name]) for name in self._spans if each[name] is not None}
+        return msgspec.json.encode(written)
 
 
-def parameter(value: int | str) -> bytes:
+def parameter(value: Key) -> bytes:
     """A single value, as text."""
     return str(value).encode()
 
@@ -86,9 +124,7 @@ def _among(table: TableOf, column: str) -> str:
 def _json_type(table: TableOf, column: str) -> str:
     """Text goes without its length: a cast to varchar(n) would cut it silently. Bytes come as base64."""
     kind = table.column(column).type
-    if isinstance(kind, Integer):
-        return "bigint"
-    return "timestamptz" if isinstance(kind, DateTime) else "text"
+    return next((name for of, name in _JSON_TYPES if isinstance(kind, of)), "text")
 
 
 def _value(table: TableOf, column: str) -> str:

@@ -18,9 +18,10 @@ from typing import Any, Final
 import psycopg
 from psycopg import errors
 from psycopg.pq.abc import PGresult
+from psycopg.types.string import TextLoader
 
 from coordinator.runtime.addresses import Address
-from coordinator.service.rows import R
+from coordinator.service.rows import Key, R
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.port import (
@@ -39,6 +40,7 @@ from coordinator.stores.postgresql.errors import is_of_schema, translated
 from coordinator.stores.postgresql.pipeline import Pipeline, Statement, StatementRefused
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.statements import PostgresqlStatements, parameter
+from coordinator.stores.row_makers import rows_of
 from coordinator.stores.sql.schema import ByModel, TableOf
 from coordinator.stores.sql.store import BACKLOG, SqlStore, SqlTransaction, writes
 
@@ -131,6 +133,9 @@ class PostgresStore(SqlStore[_Connection]):
             tcp_user_timeout=TCP_USER_TIMEOUT_MS,
             prepare_threshold=0,
         )
+        for name in ("json", "jsonb"):
+            # As text: a field's own type says how it is read.
+            connection.adapters.register_loader(name, TextLoader)
         self._unreplicated = None
         connection.add_notice_handler(self._take_notice)
         try:
@@ -220,7 +225,7 @@ class PostgresTransaction(SqlTransaction[_Connection]):
             return [self._found(read.model, result) for read, result in zip(reads, results, strict=True)]
 
     def scan(
-        self, model: type[R], limit: int, after: int | str | None = None, where: tuple[str, int | str] | None = None
+        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
     ) -> list[R]:
         with self._store.guarded():
             (result,) = self._run([self._store.statements[model].first(limit, after, where)])
@@ -265,4 +270,4 @@ class PostgresTransaction(SqlTransaction[_Connection]):
         return results
 
     def _found(self, model: type[R], result: PGresult) -> list[R]:
-        return self._rows(model, self._pipeline.rows(result))
+        return rows_of(model, self._pipeline.rows(result))

@@ -59,8 +59,8 @@ from coordinator.stores.lane_tables import (
 )
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.port import Backlog, Fenced
+from coordinator.stores.row_makers import row_of_mapping
 from coordinator.stores.sql.dialect import Dialect
-from coordinator.stores.sql.schema import row_of_mapping
 from coordinator.stores.times import utc
 
 CONNECT_TIMEOUT_S = 3

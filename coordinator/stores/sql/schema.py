@@ -1,15 +1,16 @@
-"""Tables by model, and rows by columns."""
+"""Tables by model."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from msgspec import Struct
 from sqlalchemy import Column, MetaData, Table
 
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import R, Row
+from coordinator.service.rows import Row
 from coordinator.stores import lane_tables
-from coordinator.stores.times import utc
+from coordinator.stores.row_makers import value_types_of
+from coordinator.stores.value_types import ValueType
 
 T = TypeVar("T")
 
@@ -21,6 +22,8 @@ class TableOf(Struct, frozen=True):
     key: str
     columns: tuple[str, ...]
     table: Table
+    value_types: Mapping[str, ValueType] = {}
+    """By column, the types of values that are more than plain."""
 
     @property
     def others(self) -> tuple[str, ...]:
@@ -30,10 +33,6 @@ class TableOf(Struct, frozen=True):
     def column(self, name: str) -> Column[Any]:
         """The definition of a column."""
         return self.table.c[name]
-
-    def values(self, row: Row) -> tuple[Any, ...]:
-        """A row's fields in the order of the columns."""
-        return tuple(getattr(row, column) for column in self.columns)
 
 
 class Schema:
@@ -58,7 +57,9 @@ class Schema:
             table = next((m.tables[model.table] for m in self._metadata if model.table in m.tables), None)
             if table is None:
                 raise ConfigurationError(f"{model.__name__} is no row of this service: declare it with its `row`")
-            known = self._known[model] = TableOf(model.table, model.key, tuple(model.__struct_fields__), table)
+            known = self._known[model] = TableOf(
+                model.table, model.key, tuple(model.__struct_fields__), table, value_types_of(model)
+            )
         return known
 
 
@@ -73,14 +74,3 @@ class ByModel(dict[type[Row], T]):
     def __missing__(self, model: type[Row]) -> T:
         made = self[model] = self._make(self._schema.of(model))
         return made
-
-
-def row_of(model: type[R], columns: Sequence[str], values: Iterable[Any]) -> R:
-    """A row of the values of a result, in the order of the columns."""
-    fields: Mapping[str, Any] = dict(zip(columns, values, strict=True))
-    return model(**fields)
-
-
-def row_of_mapping(model: type[R], values: Mapping[Any, Any]) -> R:
-    """A row of a mapping by column names, with its times in UTC."""
-    return model(**{name: utc(values[name]) for name in model.__struct_fields__})

@@ -5,20 +5,20 @@ A store says how its driver connects and runs a statement, and where its server'
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar
 
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import R, Row
+from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry, metadata
 from coordinator.stores.one_lane import check_lane
 from coordinator.stores.port import LOOKS, BatchFault, Fenced, Lease, Refusal, StoreUnavailable, Transaction
 from coordinator.stores.sql.declared_tables import tables_of
-from coordinator.stores.sql.schema import Schema, TableOf, row_of
+from coordinator.stores.sql.schema import Schema, TableOf
 
 _LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted, holder"
 LEASE = f"SELECT {_LEASE_COLUMNS} FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608  # constants of ours
@@ -251,10 +251,6 @@ class SqlTransaction(ABC, Generic[C]):
     def __init__(self, store: SqlStore[C], connection: C) -> None:
         self._store = store
         self._connection = connection
-
-    def _rows(self, model: type[R], found: Iterable[Iterable[Any]]) -> list[R]:
-        columns = self._store.schema.of(model).columns
-        return [row_of(model, columns, values) for values in found]
 
     def _fence(self, lease: Lease, sequence: int) -> tuple[Any, ...]:
         """The arguments of `FENCE`."""

@@ -6,12 +6,13 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, DateTime, create_engine
+from sqlalchemy import URL, create_engine
 
-from coordinator.service.rows import R
+from coordinator.service.rows import Key, R
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import metadata as lane_metadata
 from coordinator.stores.port import (
@@ -26,11 +27,13 @@ from coordinator.stores.port import (
     StoreUnavailable,
     Transaction,
 )
+from coordinator.stores.row_makers import rows_of, taker
 from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.schema import TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written
 
 BUSY_TIMEOUT_S = 5.0
+_PLAIN = attrgetter("plain")
 _MISSING = re.compile(r"(?:no such table: (?:main\.)?|no such column: (?:\w+\.)?|has no column named )(\w+)")
 
 
@@ -149,14 +152,14 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         return [self._load(read) for read in reads]
 
     def scan(
-        self, model: type[R], limit: int, after: int | str | None = None, where: tuple[str, int | str] | None = None
+        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
     ) -> list[R]:
         table = self._schema.of(model)
         given = [*([] if where is None else [where]), *([] if after is None else [(table.key, after)])]
         signs = [*([] if where is None else ["="]), *([] if after is None else [">"])]
         conditions = " AND ".join(f'"{column}" {sign} ?' for (column, _), sign in zip(given, signs, strict=True))
         query = f'{_select(table)}{conditions and f" WHERE {conditions}"} ORDER BY "{table.key}" LIMIT ?'
-        return self._found(model, query, [*(value for _, value in given), limit])
+        return self._found(model, query, [*(_sought(table, column, [value])[0] for column, value in given), limit])
 
     def backlog(self) -> list[Backlog]:
         with self._store.guarded():
@@ -173,23 +176,25 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
                 table = self._schema.of(type(rows[0]))
                 self._connection.executemany(
                     f'DELETE FROM "{table.name}" WHERE "{table.key}" = ?',  # noqa: S608
-                    [[getattr(row, table.key)] for row in rows],
+                    zip(_sought(table, table.key, [getattr(row, table.key) for row in rows]), strict=True),
                 )
             for rows in changes.updates:
                 table = self._schema.of(type(rows[0]))
-                assignments = ", ".join(f'"{name}" = ?' for name in table.others)
+                # By number: the values come in the order of the columns.
+                marks = {name: f"?{number}" for number, name in enumerate(table.columns, 1)}
+                assignments = ", ".join(f'"{name}" = {marks[name]}' for name in table.others)
                 written = self._connection.executemany(
-                    f'UPDATE "{table.name}" SET {assignments} WHERE "{table.key}" = ?',  # noqa: S608
-                    [[_text(getattr(row, name)) for name in (*table.others, table.key)] for row in rows],
+                    f'UPDATE "{table.name}" SET {assignments} WHERE "{table.key}" = {marks[table.key]}',  # noqa: S608
+                    map(taker(type(rows[0]), _PLAIN, _text), rows),
                 )
                 check_written(written.rowcount, [rows])
             for rows in changes.inserts:
                 table = self._schema.of(type(rows[0]))
-                marks = ", ".join("?" * len(table.columns))
+                given = ", ".join("?" * len(table.columns))
                 names = ", ".join(f'"{name}"' for name in table.columns)
                 written = self._connection.executemany(
-                    f'INSERT INTO "{table.name}" ({names}) VALUES ({marks})',  # noqa: S608
-                    [[_text(value) for value in table.values(row)] for row in rows],
+                    f'INSERT INTO "{table.name}" ({names}) VALUES ({given})',  # noqa: S608
+                    map(taker(type(rows[0]), _PLAIN, _text), rows),
                 )
                 check_written(written.rowcount, [rows])
             self._connection.execute("COMMIT")
@@ -202,22 +207,14 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
             self._store.close()
 
     def _load(self, read: Read) -> list[Any]:
+        table = self._schema.of(read.model)
         marks = ", ".join("?" * len(read.values))
-        query = f'{_select(self._schema.of(read.model))} WHERE "{read.column}" IN ({marks})'
-        return self._found(read.model, query, list(read.values))
+        query = f'{_select(table)} WHERE "{read.column}" IN ({marks})'
+        return self._found(read.model, query, _sought(table, read.column, read.values))
 
     def _found(self, model: type[R], query: str, arguments: list[Any]) -> list[R]:
-        table = self._schema.of(model)
-        times = [isinstance(table.column(name).type, DateTime) for name in table.columns]
         with self._store.guarded():
-            found = self._connection.execute(query, arguments).fetchall()
-        return self._rows(
-            model,
-            (
-                [_time(value) if is_time else value for value, is_time in zip(values, times, strict=True)]
-                for values in found
-            ),
-        )
+            return rows_of(model, self._connection.execute(query, arguments).fetchall(), _time)
 
 
 def _of_schema(text: str) -> str:
@@ -237,11 +234,18 @@ def _text(value: Any) -> Any:
 @lru_cache(maxsize=100)
 def _text_of_time(value: datetime) -> str:
     """The rows of one batch have the same time."""
-    return value.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    # Not by `strftime`, which writes the year 1 as 1.
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
 
 def _time(value: str | None) -> datetime | None:
     return None if value is None else datetime.fromisoformat(value).replace(tzinfo=UTC)
+
+
+def _sought(table: TableOf, column: str, values: Sequence[Any]) -> list[Any]:
+    """Values by which rows are found, as the column keeps them."""
+    of = table.value_types.get(column)
+    return list(values) if of is None else [of.plain(value) for value in values]
 
 
 def _select(table: TableOf) -> str:

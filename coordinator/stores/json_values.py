@@ -1,0 +1,125 @@
+"""Fields that are kept as JSON: dicts, lists, tuples and msgspec's Structs, with anything in them that msgspec writes.
+
+SQL databases keep the text that was written. Their own types for parsed JSON change it: the order of keys, numbers that
+are large or end in a zero. MongoDB keeps a document or an array.
+"""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Final, get_origin
+
+import msgspec
+from msgspec import Struct, inspect
+
+from coordinator.stores.sql.column_types import JSON_TEXTS
+from coordinator.stores.value_types import INTEGER_MAX, UnknownType, ValueType
+
+LEVELS_MAX: Final = 64
+"""The most dicts and lists within each other."""
+
+_SUSPECT: Final = re.compile(rb'\\u0000|"\$|[0-9]{19}')
+"""Found in all JSON with a text, a key or an integer that some database does not keep, and in some other."""
+_CHANGEABLE: Final = (
+    *(inspect.AnyType, inspect.ListType, inspect.DictType),
+    *(inspect.TypedDictType, inspect.DataclassType),
+)
+_ERRORS: Final = (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError)
+
+
+def is_json(hint: Any) -> bool:
+    """Whether a field with this annotation is kept as JSON."""
+    of = get_origin(hint) or hint
+    return isinstance(of, type) and issubclass(of, dict | list | tuple | Struct)
+
+
+@cache
+def json_type(hint: Any) -> ValueType:
+    """The values of an annotation, kept as JSON. Raises UnknownType for one that msgspec does not read."""
+    parts = list(_checked(hint))
+    decoder = msgspec.json.Decoder(hint)
+
+    def canonical(value: Any) -> Any:
+        try:
+            text = msgspec.json.encode(value)
+            same = decoder.decode(text)
+        except _ERRORS as error:
+            raise ValueError(f"a value that JSON does not hold: {error}") from None
+        if same != value:
+            raise ValueError("a value that JSON does not give back as it is")
+        if _SUSPECT.search(text) or text.count(b"[") + text.count(b"{") > LEVELS_MAX:
+            _check(msgspec.json.decode(text), LEVELS_MAX)
+        return same
+
+    def read(value: Any) -> Any:
+        if isinstance(value, str | bytes):
+            return decoder.decode(value)
+        return msgspec.convert(value, hint, str_keys=True)
+
+    return ValueType(
+        kind=dict,
+        canonical=canonical,
+        # Only what JSON gives back is certain to be so.
+        sound="False",
+        plain=lambda value: msgspec.json.encode(value).decode(),
+        read=read,
+        column=JSON_TEXTS,
+        copy=(lambda value: decoder.decode(msgspec.json.encode(value))) if any(map(_can_change, parts)) else None,
+        nested=lambda value: msgspec.to_builtins(value, str_keys=True),
+    )
+
+
+def _check(value: Any, levels: int) -> None:
+    """Raises ValueError for what some database does not keep in JSON."""
+    if isinstance(value, dict | list) and levels == 0:
+        raise ValueError(f"JSON with more than {LEVELS_MAX} levels")
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if key.startswith("$"):
+                raise ValueError(f"JSON with the key {key!r:.100}: MongoDB keeps $ for itself")
+            _check(key, levels - 1)
+            _check(each, levels - 1)
+    elif isinstance(value, list):
+        for each in value:
+            _check(each, levels - 1)
+    elif isinstance(value, str) and "\0" in value:
+        raise ValueError("JSON with a NUL character in a text")
+    elif isinstance(value, int) and not -INTEGER_MAX - 1 <= value <= INTEGER_MAX:
+        raise ValueError(f"JSON with an integer out of range: {-INTEGER_MAX - 1} to {INTEGER_MAX}")
+
+
+def _checked(hint: Any) -> Iterator[Any]:
+    """All types within a type. Raises UnknownType for one that JSON does not hold."""
+    try:
+        info = inspect.type_info(hint)
+        msgspec.json.Decoder(hint)
+    except (TypeError, NameError) as error:
+        raise UnknownType(str(error)) from None
+    for part in _parts(info, set()):
+        if isinstance(part, inspect.SetType | inspect.FrozenSetType):
+            raise UnknownType(f"{hint} has a set: its values come in another order in each process")
+        if isinstance(part, inspect.CustomType | inspect.RawType):
+            raise UnknownType(f"{hint} has a type that JSON does not hold")
+        yield part
+
+
+def _parts(info: Any, seen: set[type]) -> Iterator[Any]:
+    """A type, and all types within it."""
+    of = getattr(info, "cls", None)
+    if of in seen:
+        return
+    if of is not None:
+        seen.add(of)
+    yield info
+    for name in info.__struct_fields__:
+        part = getattr(info, name)
+        for each in part if isinstance(part, tuple) else (part,):
+            if isinstance(each, inspect.Type | inspect.Field):
+                yield from _parts(each, seen)
+
+
+def _can_change(part: Any) -> bool:
+    """Whether a value of this type, without what is in it, can be changed in place."""
+    if isinstance(part, inspect.StructType):
+        return not part.cls.__struct_config__.frozen
+    return isinstance(part, _CHANGEABLE)

@@ -1,0 +1,37 @@
+"""The types of columns, as each kind of database spells them. Tables are declared before any address names a kind."""
+
+from typing import Any, Final
+
+from sqlalchemy import JSON, DateTime, LargeBinary, Numeric, String, Text, Time, Uuid
+from sqlalchemy.dialects.mysql import DATETIME, LONGBLOB, LONGTEXT, TIME
+from sqlalchemy.types import TypeEngine
+
+COMPARED_CHARACTERS_MAX: Final = 255
+"""The width of a text by which rows are found, if its type says none."""
+_WIDTH_MAX: Final = 16_383
+"""The characters of four bytes that a row of MySQL has room for."""
+_LONGTEXT: Final = LONGTEXT(collation="utf8mb4_bin")
+
+BYTES: Final[TypeEngine[bytes]] = LargeBinary().with_variant(LONGBLOB(), "mysql", "mariadb")
+TIMES: Final[TypeEngine[Any]] = DateTime(timezone=True).with_variant(DATETIME(fsp=3), "mysql", "mariadb")
+TIMES_OF_DAY: Final[TypeEngine[Any]] = Time().with_variant(TIME(fsp=6), "mysql", "mariadb")
+UUIDS: Final[TypeEngine[Any]] = Uuid().with_variant(Uuid(native_uuid=False), "mysql", "mariadb", "sqlite")
+JSON_TEXTS: Final[TypeEngine[Any]] = JSON().with_variant(_LONGTEXT, "mysql", "mariadb").with_variant(Text(), "sqlite")
+"""JSON as it was written."""
+
+
+def texts(width: int | None) -> TypeEngine[str]:
+    """Texts of so many characters, or of any number. Every database compares them byte by byte, as Python does."""
+    if width is None or width > _WIDTH_MAX:
+        return Text().with_variant(_LONGTEXT, "mysql", "mariadb")
+    return (
+        String(width)
+        .with_variant(String(width, collation="utf8mb4_bin"), "mysql", "mariadb")
+        .with_variant(String(width, collation="C"), "postgresql")
+    )
+
+
+def decimals(precision: int, scale: int) -> TypeEngine[Any]:
+    """Decimals with so many digits. SQLite's numbers with a point are floats, so it has the text of these."""
+    sign_zero_and_point = 3
+    return Numeric(precision, scale).with_variant(String(precision + sign_zero_and_point), "sqlite")
