@@ -27,7 +27,7 @@ from coordinator.service.errors import ConfigurationError, InvalidCommand
 from coordinator.service.ids import new_command_id
 from coordinator.service.nesting import is_too_deep
 from coordinator.service.outside_calls import EffectRetry
-from coordinator.service.rows import Row
+from coordinator.service.rows import Digits, Row
 from coordinator.stores.row_checks import InvalidRow, RowChecks
 from coordinator.transports.rabbitmq.incoming import delivery_of
 from shared.items.commands import CreateItem
@@ -57,6 +57,11 @@ def loads(make: Callable[[], object]) -> bool:
     except (ConfigurationError, ValueError):
         return False
     return True
+
+
+class Counted(Row, table="counted", key="id"):
+    id: int
+    count: int
 
 
 class Labelled(Row, table="labelled", key="label"):
@@ -149,6 +154,10 @@ PROBES: dict[str, Probe] = {
     "coordinator.stores.sql.column_types.COMPARED_CHARACTERS_MAX": lambda n: accepts(
         lambda: RowChecks().of(Labelled).new(Labelled(label="a" * n)), InvalidRow
     ),
+    "coordinator.service.rows.DIGITS_MAX": lambda n: accepts(lambda: Digits(n, 0), ValueError),
+    "coordinator.stores.value_types.INTEGER_MAX": lambda n: accepts(
+        lambda: RowChecks().of(Counted).new(Counted(id=1, count=n)), InvalidRow
+    ),
     "coordinator.operate.output.REASON_CHARACTERS_MAX": lambda n: accepts(lambda: output.reason("a" * n)),
     "coordinator.operate.dead.ARGUMENTS_BYTES_MAX": lambda n: accepts(
         lambda: dead._object('{"a":"' + "b" * (n - 8) + '"}'), output.CommandRefused
@@ -171,6 +180,7 @@ TRIED_IN = {
     "coordinator.lane.accepted_loss.BEHIND_MAX": "tests/unit/test_accepted_loss.py",
     "coordinator.lane.accepted_loss.ON_WORD_MAX": "tests/unit/test_accepted_loss.py",
     "coordinator.lane.accepted_loss.SEQUENCE_MAX": "tests/unit/test_accepted_loss.py",
+    "coordinator.stores.json_values.LEVELS_MAX": "tests/unit/test_value_types.py",
     "coordinator.transports.inprocess.journal.REMOVED_MAX": "tests/unit/test_journal.py",
     "coordinator.transports.inprocess.journal.REMOVED_WITHOUT_RESERVE_MAX": "tests/unit/test_journal.py",
     "coordinator.lane.high_water.MARK_BYTES_MAX": "tests/support/loss_contract.py",

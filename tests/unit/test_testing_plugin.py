@@ -68,7 +68,7 @@ def test_a_service_is_tried_that_a_fixture_gives(shop: pytest.Pytester) -> None:
     ("setting", "says"),
     [
         ("", '*the fixture `lane` needs a service: write lane_service = "shop.seats:seats" under*'),
-        ('lane_service = "shop.seats:stalls"', "*lane_service: shop.seats:stalls: *has no attribute 'stalls'*"),
+        ('lane_service = "shop.seats:stalls"', "*lane_service: 'shop.seats:stalls' is no *has no attribute 'stalls'*"),
         ('lane_service = "shop.wrong:seats"', "*service seats is declared wrongly:*"),
     ],
 )
