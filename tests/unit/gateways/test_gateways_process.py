@@ -90,7 +90,12 @@ async def test_a_gateway_lives_while_everything_else_is_away(service: str) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 async def test_a_stop_is_a_success(number: signal.Signals) -> None:
-    process = await run("users", "--port", "0", **AWAY)
+    # Tests that were started by `nohup` would hand on that SIGHUP is ignored.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        process = await run("users", "--port", "0", **AWAY)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     await port_of(process)
     process.send_signal(number)
     assert (await ended(process))[0] == 0
