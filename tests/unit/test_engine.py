@@ -27,8 +27,8 @@ sys.exit(engine.main(sys.argv[1:]))
 """
 TIDIES_UP = """
 import pathlib, sys, time
-print("started", flush=True)
 try:
+    print("started", flush=True)
     time.sleep(60)
 except KeyboardInterrupt:
     pathlib.Path(sys.argv[1]).touch()

@@ -161,10 +161,12 @@ def test_an_address_of_a_broker_is_taken(url: str) -> None:
     assert BrokerSettings(url=url).url == url
 
 
-@pytest.mark.parametrize("name", ["USERS_READER_URL", "USERS_DATABASE_URL"])
-def test_a_gateway_reads_no_file(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv(name, "sqlite:////data/users.db")
-    with pytest.raises(ConfigurationError, match=f"^{name}: .*postgresql.*mongodb") as refused:
+def test_a_reader_of_its_own_has_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file has no roles: the gateway of a service on SQLite reads the file of its lane."""
+    monkeypatch.setenv("USERS_DATABASE_URL", "sqlite:////data/users.db")
+    assert load(ReaderSettings, prefix="USERS_").url("users") == "sqlite:////data/users.db"
+    monkeypatch.setenv("USERS_READER_URL", "sqlite:////data/users.db")
+    with pytest.raises(ConfigurationError, match=r"^USERS_READER_URL: .*postgresql.*mongodb") as refused:
         load(ReaderSettings, prefix="USERS_")
     assert "data" not in str(refused.value)
 

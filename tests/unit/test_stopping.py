@@ -13,7 +13,11 @@ WITHIN_S = 10.0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_the_signal_that_stops_a_process_is_logged_once(number: signal.Signals) -> None:
+async def test_the_signal_that_stops_a_process_is_logged_once(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Tests that were started by `nohup` ignore SIGHUP.
+    monkeypatch.setattr(signal, "getsignal", lambda _: signal.SIG_DFL)
     with capture_logs() as lines:
         stop = stop_at_signals(lane="ledger")
         os.kill(os.getpid(), number)
