@@ -1,5 +1,6 @@
 """Fixtures of all tests, most of them for those that need servers."""
 
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,11 @@ from tests.support.system import System
 
 # Also of the processes that tests start.
 os.environ.setdefault(APP_SETTING, REFERENCE_APP)
+
+# Threads import these when they are first asked for. pytest parses a package that has a plugin of its own, and CPython
+# before 3.11.8 may fail where two threads parse at the same time (its issue 106905).
+for _kind in ("mongodb", "mysql", "postgresql", "sqlite"):
+    importlib.import_module(f"coordinator.stores.{_kind}.kind")
 
 
 def pytest_configure(config: pytest.Config) -> None:
