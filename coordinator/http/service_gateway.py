@@ -29,6 +29,7 @@ from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
 from coordinator.service.rows import Row, VersionedRow
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler
+from coordinator.stores.row_makers import UnreadableRow
 from coordinator.stores.sql.declared_tables import columns_of
 
 REPOSITORIES: Final[web.AppKey[Mapping[type[Row], Repository[Any]]]] = web.AppKey("REPOSITORIES")
@@ -121,6 +122,9 @@ def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.Ro
         try:
             after = None if query.after is None else _key(kind, query.after)
             page = await request.app[REPOSITORIES][model].page(after, query.limit)
+        except UnreadableRow:
+            # A row of ours is at fault, and the client is not.
+            raise
         except ValueError as error:
             text = f"after must be the key of a row: {error}"
             raise RequestRefused(400, "invalid_query", text, field="after") from None
@@ -131,9 +135,11 @@ def _routes_of(service: Service, model: type[Row]) -> tuple[web.RouteDef, web.Ro
         # From the path as it was sent: the framework decodes it, but leaves what is not UTF-8 as it is.
         sent = request.rel_url.raw_path.rpartition("/")[2]
         try:
-            row = await request.app[REPOSITORIES][model].get(_key(kind, unquote_to_bytes(sent).decode()))
+            key = _key(kind, unquote_to_bytes(sent).decode())
         except ValueError:
             row = None
+        else:
+            row = await request.app[REPOSITORIES][model].get(key)
         if row is None:
             raise NotFound("row_not_found", f"no row of {model.table} has the key {sent[:_SHOWN_MAX]!a}")
         return representation(request, row) if isinstance(row, VersionedRow) else json_response(row)

@@ -22,6 +22,7 @@ from coordinator.service.rows import Row, VersionedRow
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.stores.row_checks import InvalidRow
+from coordinator.stores.row_makers import UnreadableRow
 from tests.support.seats import Seat, seats
 from tests.unit.gateways.conftest import RunningGateway, Start
 from tests.unit.gateways.gateway_fakes import RESULTS, applied, refused
@@ -360,6 +361,16 @@ async def test_a_row_that_cannot_be_read_now_is_503(cinema: MadeGateway) -> None
     for path in ("/cinema/films", "/cinema/films/Metropolis"):
         response, problem = await cinema.call("GET", path)
         assert (response.status, problem["code"]) == (503, "database_unavailable")
+
+
+@pytest.mark.parametrize("path", ["/cinema/films/Metropolis", "/cinema/films", "/cinema/films?after=M"])
+async def test_a_row_that_is_none_of_its_class_is_a_defect_of_ours(cinema: MadeGateway, path: str) -> None:
+    """Its values are for operators: the client gets an id to quote."""
+    cinema.films.error = UnreadableRow("films.minutes holds 'long': it is no integer")
+    response, problem = await cinema.call("GET", path)
+    assert response.status == 500
+    assert "long" not in str(problem)
+    assert problem["trace_id"]
 
 
 async def test_an_author_adds_routes_and_replaces_some(start: Start) -> None:
