@@ -162,6 +162,7 @@ async def test_a_client_says_in_words_for_anybody_why_the_broker_takes_nothing(b
     async with RabbitWrites(SETTINGS, confirm_timeout_s=5, wait_s=5, in_flight_max=10, log=None) as writes:
         assert writes.problem is None
         (publishing,) = broker.of("publish")
+        held: list[Callable[[], None]] = []
         alarm = "takes no messages: a memory or disk alarm"
         publishing.call_threadsafe(lambda: publishing.send((0, spec.Connection.Blocked("low on memory"))))
         await until(lambda: writes.problem == f"the broker {alarm}", "it says that there is an alarm")
@@ -171,8 +172,13 @@ async def test_a_client_says_in_words_for_anybody_why_the_broker_takes_nothing(b
         publishing.is_silent = True
         await until(lambda: writes.problem == "the broker does not answer", "it says that nothing comes back")
         assert "it has waited" in writes.unready_reason
+        # The next connection is not answered at once, or it might be there before anybody has looked.
+        broker.plan("publish", "Channel.Open", lambda stream, _, answer: held.append(lambda: stream.send(answer)))
         publishing.call_threadsafe(publishing.end)
         await until(lambda: writes.problem == "the broker is not connected", "it says that the connection is gone")
+        await until(lambda: bool(held), "it connects again")
+        broker.of("publish")[-1].call_threadsafe(held.pop())
+        await until(lambda: writes.connected, "it is connected again")
 
 
 Kind = Callable[[], Any]
