@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 
 import coordinator.http.connections
 import coordinator.http.runner
+from coordinator.dev.servers.process import die_with_parent
 from coordinator.http.connections import SEND_BUFFER_BYTES, SURPLUS
 from coordinator.http.descriptors import BACKLOG_MAX, OTHERS, make_room_for_connections
 from coordinator.runtime.settings import GatewaySettings
@@ -390,7 +391,14 @@ async def limited_gateway(**environment: str) -> asyncio.subprocess.Process:
     )
     variables = {"PATH": os.environ["PATH"], **AWAY, **environment}
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, cwd=ROOT, env=variables, stdout=PIPE, stderr=PIPE
+        sys.executable,
+        "-c",
+        code,
+        cwd=ROOT,
+        env=variables,
+        stdout=PIPE,
+        stderr=PIPE,
+        preexec_fn=die_with_parent(signal.SIGKILL),
     )
 
 

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 import coordinator.http.server
+from coordinator.dev.servers.process import die_with_parent
 from coordinator.runtime.settings import GatewaySettings
 from tests.support.forks import Forks
 from tests.unit.gateways.conftest import RunningGateway, Start
@@ -40,12 +41,18 @@ async def run(*arguments: str, **environment: str) -> Process:
         env={"PATH": os.environ["PATH"], **environment},
         stdout=PIPE,
         stderr=PIPE,
+        # A test that fails leaves no process behind.
+        preexec_fn=die_with_parent(signal.SIGKILL),
     )
 
 
 async def ended(process: Process) -> tuple[int, str]:
-    async with asyncio.timeout(30):
-        _, stderr = await process.communicate()
+    try:
+        async with asyncio.timeout(30):
+            _, stderr = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        raise
     return process.returncode or 0, stderr.decode()
 
 
