@@ -29,7 +29,7 @@ _DEBOOTSTRAP = NeededProgram(("debootstrap",), "debootstrap")
 _STOP_TIMEOUT_S = 60.0
 _RECIPE = ".recipe"
 """In a finished chroot: what it was made of."""
-_TOOLS = ("git", "make", "procps", "e2fsprogs", "mount", "util-linux", "amqp-tools")
+_TOOLS = ("git", "make", "procps", "e2fsprogs", "mount", "util-linux", "curl", "amqp-tools")
 
 
 @dataclass(frozen=True, slots=True)
