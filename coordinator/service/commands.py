@@ -96,7 +96,8 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
         field = field_at_fault(error)
         text = _PATTERN.sub(lambda _: _form(arguments, field), str(error))
         raise InvalidCommand(f"{text}{_choices(model, field, error)}", code="invalid_arguments", field=field) from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        # Where a text has half a surrogate pair, it depends on the type that is wanted whether that is noticed.
         raise _malformed(arguments, error) from None
 
 

@@ -15,6 +15,8 @@ from shared.payments.model import REASON_CHARACTERS_MAX, code_of
 from shared.payments.provider import Declined, Refused
 from shared.payments.stripe_amounts import AmountNotChargeable, from_stripe
 
+NOT_AS_WANTED: Final = (msgspec.ValidationError, UnicodeEncodeError)
+"""What msgspec raises for a value of another type. The second one: a text has half a surrogate pair."""
 _SHOWN: Final = 100
 
 
@@ -40,7 +42,7 @@ def id_of(value: object) -> str:
     """The id of a payment or a refund at Stripe. Raises EffectRetry."""
     try:
         return msgspec.convert(value, ProviderId)
-    except msgspec.ValidationError:
+    except NOT_AS_WANTED:
         raise _unusable(f"{_shown(value)} is no id") from None
 
 
@@ -49,7 +51,7 @@ def amount_of(value: object, currency: object) -> int:
     try:
         amount = from_stripe(msgspec.convert(value, int), msgspec.convert(currency, str))
         return msgspec.convert(amount, Total)
-    except (msgspec.ValidationError, AmountNotChargeable):
+    except (*NOT_AS_WANTED, AmountNotChargeable):
         raise _unusable(f"{_shown(value)} {_shown(currency)} is no amount") from None
 
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from coordinator import ConfigurationError, CoordinatorError, EffectRetry
 from shared.payments.settings import StripeSettings
-from shared.payments.stripe_answers import amount_of, id_of, known_code, text_of
+from shared.payments.stripe_answers import NOT_AS_WANTED, amount_of, id_of, known_code, text_of
 from shared.payments.stripe_metadata import PAYMENT_METADATA, REFUND_METADATA, MetadataKey
 
 Kind = Literal["authorized", "captured", "voided", "declined", "refunded", "refund_failed"]
@@ -168,7 +168,7 @@ def _event(body: Any, metadata_key: MetadataKey) -> ProviderEvent | None:
         type_ = msgspec.convert(body, _EventType).type
         kind = KINDS.get(type_)
         return None if kind is None else _read(type_, kind, msgspec.convert(body, _Event), metadata_key)
-    except (EffectRetry, msgspec.ValidationError) as error:  # EffectRetry: of an id or an amount that is none
+    except (EffectRetry, *NOT_AS_WANTED) as error:  # EffectRetry: of an id or an amount that is none
         raise WebhookRefused("malformed", f"the event is not as Stripe's are: {error}") from None
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -234,6 +235,21 @@ def test_an_event_is_read_into_what_can_be_stored_or_refused(
         texts = [read.id, read.provider_id, read.status, read.currency, read.refund_id or "", read.error_code or ""]
         assert all(len(text.encode()) <= 2000 and "\x00" not in text for text in texts)
         msgspec.json.encode(read)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"last_payment_error": {"half \ud83d": None}},
+        {"half \ud83d": 1},
+        {"amount": "half \ud83d"},
+        {"metadata": "\ud83d"},
+    ],
+    ids=["below", "name", "amount", "object"],
+)
+def test_an_event_with_half_a_surrogate_pair_is_read_or_refused(changed: dict[str, object]) -> None:
+    with suppress(WebhookRefused):
+        assert received(event(INTENT | {"payment_intent": PROVIDER_ID} | changed)) is not None
 
 
 @pytest.mark.parametrize("field", ["id", "event_id"])

@@ -84,6 +84,12 @@ def test_a_name_that_is_not_taken_is_told_whatever_stands_behind_it(rest: bytes,
     assert refused.value.code == code
 
 
+def test_half_a_surrogate_pair_is_refused_where_no_text_belongs() -> None:
+    for arguments in ({"id": "\ud83d", "amount": 1}, {"id": 1, "amount": 1, "\ud83d": 1}):
+        with pytest.raises(InvalidCommand, match="surrogates"):
+            parse(CreditUser, arguments)
+
+
 @pytest.mark.parametrize("letter", ["\u0378", "\ue000", "\U000f0000"])
 def test_an_address_has_no_character_of_which_nobody_knows_the_forms(letter: str) -> None:
     with pytest.raises(InvalidCommand, match="assigned"):
