@@ -19,7 +19,7 @@ COMMAND ?= make test
 # The application that everything here runs: the reference system.
 export COORDINATOR_APP ?= gateways.app:APP
 
-.PHONY: help install run clean lint format test faults test-short test-current test-compose package unit simulate mutants chaos soak bench bench-full lock up down
+.PHONY: help install run clean lint format test faults test-short test-current test-compose package unit simulate mutants chaos chaos-mutants soak bench bench-full lock up down
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -87,6 +87,9 @@ mutants: $(STAMP) ## plant known bugs in the core: the simulation must catch eac
 
 chaos: $(STAMP) ## FAULTS random faults on real servers under load (FAULTS=60 SEED=1)
 	@$(BIN)/python -m tests.faults --faults $(FAULTS) --seed $(SEED)
+
+chaos-mutants: $(STAMP) ## plant known bugs in a copy of the tree: chaos must name each (8 minutes or so)
+	@$(BIN)/python -m tests.faults.mutants
 
 soak: $(STAMP) ## load and a fault now and then for MINUTES: nothing may grow (MINUTES=30 SEED=1)
 	@$(BIN)/python -m tests.faults.soak --minutes $(MINUTES) --seed $(SEED)

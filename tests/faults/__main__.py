@@ -9,29 +9,37 @@ import sys
 import click
 import structlog
 
-from tests.faults.run import Report, run_chaos, shown
+from tests.faults.plan import ANYTHING, LANES, Choice, Kind, kind_named, name_of
+from tests.faults.run import PATIENCE_S, Report, run_chaos, shown
 
 
 @click.command()
 @click.option("--faults", default=60, show_default=True, help="How many faults strike.")
 @click.option("--seed", type=int, default=None, help="Decides which, where and when; by default a new one.")
-def main(faults: int, seed: int | None) -> None:
+@click.option("--only", multiple=True, type=click.Choice([name_of(kind) for kind in Kind]), help="These kinds alone.")
+@click.option("--lane", type=click.Choice(LANES), default=None, help="Those that strike one lane strike this one.")
+@click.option("--piled-up", type=click.FloatRange(0, 1), default=ANYTHING.piled_up, show_default=True)
+@click.option("--patience", type=float, default=PATIENCE_S, show_default=True, help="Seconds to wait at the end.")
+def main(
+    faults: int, seed: int | None, only: tuple[str, ...], lane: str | None, piled_up: float, patience: float
+) -> None:
     """Break the system in every way there is, and check that it keeps its promises."""
+    choice = Choice(only=frozenset(map(kind_named, only)), lane=lane, piled_up=piled_up)
     number = secrets.randbelow(10**6) if seed is None else seed
     # What the clients' connections say of every fault; the processes' own logs are theirs.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     print(f"{faults} faults, seed {number}", flush=True)
     try:
-        report = asyncio.run(_run(faults, number))
+        report = asyncio.run(_run(faults, number, choice, patience))
     except asyncio.CancelledError:
         sys.exit("stopped")
     print(shown(report, number))
     sys.exit(1 if report.violations else 0)
 
 
-async def _run(faults: int, seed: int) -> Report:
+async def _run(faults: int, seed: int, choice: Choice, patience_s: float) -> Report:
     """SIGTERM ends it as Ctrl-C does: nothing is left behind."""
-    running = asyncio.ensure_future(run_chaos(faults, seed))
+    running = asyncio.ensure_future(run_chaos(faults, seed, choice, patience_s))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     return await running
 

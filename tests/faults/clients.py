@@ -28,14 +28,15 @@ DEADLINE = 0.1
 
 
 class Client(Protocol):
-    """Issues commands, at most `window` at the same time."""
+    """Issues commands, at most `window` at the same time. `is_told`: it goes on until it knows each outcome."""
 
     window: int
+    is_told: bool
     records: list[ClientRecord]
     oddities: list[str]
 
     async def issue(self, record: ClientRecord, command: Command) -> None:
-        """Return once the record has its outcome."""
+        """Return once the record says what this client wants to know: the outcome, or that it is confirmed."""
 
     def new_record(self, command: Command) -> ClientRecord:
         """With an id of its own; not issued yet."""
@@ -45,6 +46,7 @@ class HttpClient:
     """Goes to either gateway of its service, with an idempotency key; one command at a time."""
 
     window = 1
+    is_told = True
 
     def __init__(self, name: str, session: aiohttp.ClientSession, urls: list[str], chance: random.Random) -> None:
         self.records: list[ClientRecord] = []
@@ -100,6 +102,7 @@ class DirectPublisher:
     """Publishes through the library, as a session with numbers: what is repeated late keeps its place in the order."""
 
     window = 3
+    is_told = True
 
     def __init__(self, name: str, amqp_url: str, chance: random.Random) -> None:
         self.records: list[ClientRecord] = []
@@ -145,6 +148,43 @@ class DirectPublisher:
                 return
 
 
+class TrustingPublisher:
+    """Publishes through the library and believes the confirm: it never repeats a command, and asks for no outcome.
+
+    All others repeat theirs, and so would put back what a lane or the broker has lost.
+    """
+
+    window = 3
+    is_told = False
+
+    def __init__(self, name: str, amqp_url: str, chance: random.Random) -> None:
+        self.records: list[ClientRecord] = []
+        self.oddities: list[str] = []
+        self._chance = chance
+        self.writes = RabbitWrites(
+            BrokerSettings(url=amqp_url, heartbeat_s=2),
+            confirm_timeout_s=3,
+            wait_s=0,
+            in_flight_max=10,
+            log=None,
+            name=name,
+        )
+
+    def new_record(self, command: Command) -> ClientRecord:
+        return _record(str(UUID(int=self._chance.getrandbits(128), version=4)), command)
+
+    async def issue(self, record: ClientRecord, command: Command) -> None:
+        message = CommandMessage(command_id=record.command_id, type=record.type, arguments=record.arguments)
+        try:
+            record.outcome = await self.writes.issue(record.lane, message, 0)
+            record.outcome_at = monotonic()
+        except CommandPending:
+            record.confirmed_at = monotonic()
+        except Unavailable:
+            # It may be lost, or settled: nobody was told anything.
+            await asyncio.sleep(REPEAT_AFTER_S)
+
+
 async def keep_issuing(client: Client, workload: Workload, chance: random.Random, stop: asyncio.Event) -> None:
     """Issue commands until told to stop; the one under way is finished. Now and then ask for an outcome again."""
     while not stop.is_set():
@@ -154,7 +194,7 @@ async def keep_issuing(client: Client, workload: Workload, chance: random.Random
         client.records.append(record)
         await client.issue(record, command)
         workload.learn(record)
-        if chance.random() < ASKED_AGAIN:
+        if record.outcome is not None and chance.random() < ASKED_AGAIN:
             again = msgspec.structs.replace(
                 record, issued_at=monotonic(), confirmed_at=None, outcome=None, outcome_at=None
             )

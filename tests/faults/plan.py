@@ -80,13 +80,38 @@ class Fault(Struct, frozen=True, kw_only=True):
     pick: int
 
 
-def plan(seed: int, count: int, without: Collection[Kind] = ()) -> list[Fault]:
+class Choice(Struct, frozen=True, kw_only=True):
+    """What may strike: only these kinds, or all; only this lane, or any.
+
+    `piled_up`: the share of the faults that strike into whatever there is.
+    """
+
+    only: frozenset[Kind] = frozenset()
+    lane: str | None = None
+    piled_up: float = _PILED_UP
+
+
+ANYTHING = Choice()
+
+
+def kind_named(name: str) -> Kind:
+    """As the command line has it, such as `kill-active`. Raises KeyError."""
+    return Kind[name.upper().replace("-", "_")]
+
+
+def name_of(kind: Kind) -> str:
+    """Its name on the command line."""
+    return kind.name.lower().replace("_", "-")
+
+
+def plan(seed: int, count: int, without: Collection[Kind] = (), choice: Choice = ANYTHING) -> list[Fault]:
     """Every kind once, if there are enough, and the rest by chance; in random order.
 
     `without`: what cannot be done on this machine. Others take its place, so the same seed is another plan there.
     """
     chance = random.Random(seed)
-    weights = {kind: weight for kind, weight in _WEIGHTS.items() if kind not in without}
+    chosen = (choice.only or frozenset(Kind)) - frozenset(without)
+    weights = {kind: weight for kind, weight in _WEIGHTS.items() if kind in chosen}
     kinds = [*weights] if count >= len(weights) else []
     kinds += chance.choices([*weights], [*weights.values()], k=count - len(kinds))
     chance.shuffle(kinds)
@@ -94,10 +119,10 @@ def plan(seed: int, count: int, without: Collection[Kind] = ()) -> list[Fault]:
         Fault(
             number=number,
             kind=kind,
-            lane=None if kind in OF_THE_BROKER else chance.choice(LANES),
+            lane=None if kind in OF_THE_BROKER else choice.lane or chance.choice(LANES),
             after_s=chance.uniform(0.05, 1.5),
             lasts_s=chance.uniform(0.2, 4.0),
-            is_alone=chance.random() >= _PILED_UP,
+            is_alone=chance.random() >= choice.piled_up,
             pick=chance.randrange(1 << 16),
         )
         for number, kind in enumerate(kinds, 1)

@@ -11,10 +11,11 @@ import aiohttp
 from msgspec import Struct
 
 from coordinator.lane.control import Marker
-from tests.faults.clients import Client, DirectPublisher, HttpClient, keep_issuing
+from tests.faults.clients import Client, DirectPublisher, HttpClient, TrustingPublisher, keep_issuing
+from tests.faults.emitted import check_effects
 from tests.faults.expected_rows import check_rows
 from tests.faults.fleet import Fleet, running_fleet
-from tests.faults.plan import LANES, OF_THE_FILESYSTEM, Kind, plan
+from tests.faults.plan import ANYTHING, LANES, OF_THE_FILESYSTEM, Choice, Kind, plan
 from tests.faults.states import Struck, table_of
 from tests.faults.strangers import Stranger, check_letters, check_strangers, logged, said_to
 from tests.faults.strikes import Strikes, striking
@@ -23,10 +24,13 @@ from tests.support.checker import ClientRecord, check
 
 HTTP_CLIENTS = 5
 DIRECT_PUBLISHERS = 2
+TRUSTING = 1
 WARM_UP_S = 4.0
 """RabbitMQ 3.10 loses a quorum queue that it is killed with within a second of its declaration."""
-ANSWERS_TIMEOUT_S = 60.0
+PATIENCE_S = 60.0
+"""How long clients wait for their answers at the end, and then the tables for what was confirmed."""
 TAKEOVER_P99_S = 2.0
+WITH_EFFECT = 0.5
 
 
 class Report(Struct):
@@ -55,13 +59,13 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
 
-async def run_chaos(faults: int, seed: int) -> Report:
+async def run_chaos(faults: int, seed: int, choice: Choice = ANYTHING, patience_s: float = PATIENCE_S) -> Report:
     """Bounded in time; nothing is left behind."""
     began = monotonic()
     async with running_fleet() as fleet, striking(fleet, monotonic()) as strikes, AsyncExitStack() as stack:
-        clients = await clients_of(fleet, seed, stack)
+        clients = await clients_of(fleet, seed, stack, trusting=TRUSTING)
         strangers = [Stranger(lane, fleet.client_amqp_url, random.Random(f"{seed} stranger {lane}")) for lane in LANES]
-        loads = workloads()
+        loads = workloads(WITH_EFFECT)
         stop = asyncio.Event()
         issuing = [
             asyncio.create_task(
@@ -75,22 +79,22 @@ async def run_chaos(faults: int, seed: int) -> Report:
         try:
             await asyncio.sleep(WARM_UP_S)
             without = OF_THE_FILESYSTEM if fleet.disk is None else frozenset[Kind]()
-            await strikes.carry_out(plan(seed, faults, without))
+            await strikes.carry_out(plan(seed, faults, without, choice))
             await asyncio.to_thread(fleet.heal)
             stop.set()
-            done, late = await asyncio.wait(issuing, timeout=ANSWERS_TIMEOUT_S)
+            done, late = await asyncio.wait(issuing, timeout=patience_s)
         finally:
             for task in issuing:
                 task.cancel()
             await asyncio.gather(*issuing, return_exceptions=True)
         violations = [f"a client broke: {task.exception()!r}" for task in done if task.exception() is not None]
-        violations += [f"{len(late)} clients had no answer in {ANSWERS_TIMEOUT_S:g} s"] if late else []
-        violations += strikes.violations + await _verdict(fleet, clients, strangers)
+        violations += [f"{len(late)} clients had no answer in {patience_s:g} s"] if late else []
+        violations += strikes.violations + await _verdict(fleet, clients, strangers, patience_s)
         return _report(strikes, clients, strangers, violations, sorted(without), monotonic() - began)
 
 
-async def clients_of(fleet: Fleet, seed: int, stack: AsyncExitStack) -> dict[str, list[Client]]:
-    """Of each lane, ready to issue; closed with the stack."""
+async def clients_of(fleet: Fleet, seed: int, stack: AsyncExitStack, *, trusting: int = 0) -> dict[str, list[Client]]:
+    """Of each lane, ready to issue; closed with the stack. `trusting`: how many of them believe a confirm."""
     clients: dict[str, list[Client]] = {}
     session = await stack.enter_async_context(aiohttp.ClientSession())
     for lane in LANES:
@@ -99,18 +103,25 @@ async def clients_of(fleet: Fleet, seed: int, stack: AsyncExitStack) -> dict[str
             DirectPublisher(f"publisher-{lane}-{n}", fleet.client_amqp_url, random.Random(f"{seed} ids {lane} {n}"))
             for n in range(DIRECT_PUBLISHERS)
         ]
-        for publisher in publishers:
-            await publisher.writes.start()
-            stack.push_async_callback(publisher.writes.close)
-            await publisher.writes.wait_connected()
+        believers = [
+            TrustingPublisher(f"trusting-{lane}-{n}", fleet.client_amqp_url, random.Random(f"{seed} trusts {lane} {n}"))
+            for n in range(trusting)
+        ]
+        for writes in [*(each.writes for each in publishers), *(each.writes for each in believers)]:
+            await writes.start()
+            stack.push_async_callback(writes.close)
+            await writes.wait_connected()
         clients[lane] = [
             *(HttpClient(f"{lane}-{n}", session, urls, random.Random(f"{seed} {n}")) for n in range(HTTP_CLIENTS)),
             *publishers,
+            *believers,
         ]
     return clients
 
 
-async def _verdict(fleet: Fleet, clients: dict[str, list[Client]], strangers: Sequence[Stranger]) -> list[str]:
+async def _verdict(
+    fleet: Fleet, clients: dict[str, list[Client]], strangers: Sequence[Stranger], patience_s: float
+) -> list[str]:
     """Stop the system, then read its tables."""
     violations = [oddity for each in clients.values() for client in each for oddity in client.oddities]
     async with aiohttp.ClientSession() as session:
@@ -118,7 +129,9 @@ async def _verdict(fleet: Fleet, clients: dict[str, list[Client]], strangers: Se
     for lane, tables in fleet.tables.items():
         records = _records(clients[lane])
         said = said_to(lane, strangers)
-        log = await asyncio.to_thread(logged, tables, said)
+        confirmed = {command_id for command_id, each in said.items() if each.is_confirmed}
+        confirmed |= {record.command_id for record in records if record.confirmed_at is not None}
+        log = await asyncio.to_thread(logged, tables, confirmed, patience_s)
         violations += [f"{lane}: {violation}" for violation in check_strangers(log, said)]
         violations += [
             f"{lane}: {violation}" for violation in await asyncio.to_thread(list, check_letters(log, tables))
@@ -126,11 +139,14 @@ async def _verdict(fleet: Fleet, clients: dict[str, list[Client]], strangers: Se
         violations += [f"{lane}: {violation}" for violation in check(records, log)]
         violations += [
             f"{lane}: {record.type} {record.command_id} was never answered"
-            for record in records
+            for client in clients[lane]
+            if client.is_told
+            for record in client.records
             if record.outcome is None
         ]
         own = [entry for entry in log if entry.command_id not in said and entry.type != Marker.type]
         violations += await asyncio.to_thread(check_rows, lane, records, own, tables)
+    violations += await asyncio.to_thread(list, check_effects(fleet.tables["payments"], fleet.servers.rabbitmq.url))
     return violations + await asyncio.to_thread(fleet.stop)
 
 
@@ -149,7 +165,8 @@ def _report(
     records = {lane: _records(each) for lane, each in clients.items()}
     outcomes: Counter[str] = Counter()
     for record in (record for each in records.values() for record in each):
-        outcomes[record.outcome.status if record.outcome is not None else "unknown"] += 1
+        unknown = "unknown" if record.confirmed_at is None else "confirmed"
+        outcomes[record.outcome.status if record.outcome is not None else unknown] += 1
         outcomes["replayed"] += record.outcome is not None and record.outcome.replayed
     report = Report(
         faults={str(kind): count for kind, count in sorted(strikes.struck.items())},

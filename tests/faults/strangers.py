@@ -22,7 +22,6 @@ from tests.faults.tables import Tables
 NOBODY = 10**9
 """No row has this id: what is about it is never applied."""
 CONFIRM_TIMEOUT_S = 10.0
-SETTLED_TIMEOUT_S = 60.0
 POLL_S = 0.2
 THINK_S = (0.02, 0.2)
 PERSISTENT = 2
@@ -152,13 +151,12 @@ def said_to(lane: str, strangers: Sequence[Stranger]) -> dict[str, Said]:
     }
 
 
-def logged(tables: Tables, said: dict[str, Said]) -> list[LogEntry]:
+def logged(tables: Tables, confirmed: set[str], patience_s: float) -> list[LogEntry]:
     """The log, once all that is confirmed is in it, or as it is when that takes too long. Blocking."""
-    until = monotonic() + SETTLED_TIMEOUT_S
-    wanted = {command_id for command_id, each in said.items() if each.is_confirmed}
+    until = monotonic() + patience_s
     while True:
         log = tables.log()
-        if wanted <= {entry.command_id for entry in log} or monotonic() > until:
+        if confirmed <= {entry.command_id for entry in log} or monotonic() > until:
             return log
         sleep(POLL_S)
 

@@ -1,6 +1,6 @@
 """The plan is the seed's, and has every kind that can be done."""
 
-from tests.faults.plan import LANES, OF_THE_BROKER, OF_THE_FILESYSTEM, Kind, plan
+from tests.faults.plan import LANES, OF_THE_BROKER, OF_THE_FILESYSTEM, Choice, Kind, kind_named, name_of, plan
 
 COUNT = 60
 
@@ -23,3 +23,16 @@ def test_what_cannot_be_done_here_is_left_out_and_others_take_its_place() -> Non
     faults = plan(7, COUNT, OF_THE_FILESYSTEM)
     assert len(faults) == COUNT
     assert {fault.kind for fault in faults} == set(Kind) - OF_THE_FILESYSTEM
+
+
+def test_a_choice_of_kinds_and_of_a_lane_is_all_that_strikes() -> None:
+    chosen = frozenset({Kind.KILL_ACTIVE, Kind.KILL_BROKER})
+    faults = plan(7, COUNT, choice=Choice(only=chosen, lane="items", piled_up=1))
+    assert {fault.kind for fault in faults} == chosen
+    assert {fault.lane for fault in faults if fault.kind is Kind.KILL_ACTIVE} == {"items"}
+    assert not any(fault.is_alone for fault in faults)
+
+
+def test_each_kind_has_a_name_on_the_command_line() -> None:
+    assert [kind_named(name_of(kind)) for kind in Kind] == list(Kind)
+    assert name_of(Kind.KILL_ACTIVE) == "kill-active"

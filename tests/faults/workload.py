@@ -69,18 +69,24 @@ class ItemsWorkload:
 
 
 class PaymentsWorkload:
-    """Payments are opened, no more."""
+    """Payments are opened, no more. For some the provider is to be asked; nobody carries that out."""
+
+    def __init__(self, with_effect: float) -> None:
+        self._with_effect = with_effect
 
     def next_command(self, chance: random.Random) -> Command:
-        return OpenPayment(user_id=chance.randint(1, HOT_ROWS), amount=chance.randint(1, 999), currency="EUR")
+        method = "pm_card_visa" if chance.random() < self._with_effect else None
+        return OpenPayment(
+            user_id=chance.randint(1, HOT_ROWS), amount=chance.randint(1, 999), currency="EUR", payment_method=method
+        )
 
     def learn(self, record: ClientRecord) -> None:
         pass
 
 
-def workloads() -> dict[str, Workload]:
-    """By lane."""
-    return {"users": UsersWorkload(), "items": ItemsWorkload(), "payments": PaymentsWorkload()}
+def workloads(with_effect: float = 0.0) -> dict[str, Workload]:
+    """By lane. `with_effect`: the share of the payments of which the provider is to be asked."""
+    return {"users": UsersWorkload(), "items": ItemsWorkload(), "payments": PaymentsWorkload(with_effect)}
 
 
 def route_of(command: Command) -> tuple[str, str, object]:

@@ -8,7 +8,8 @@ publisher).
 Beside the clients (`client.py`, `plans.py`) and the faults (`chaos.py`) there act strangers (`stranger.py`), who may
 publish to `writes` only, and an operator (`operator.py`); an older release may have left something behind (`past.py`),
 and a database may fall back to an older copy (`failover.py`). Some worlds have the product's cache, on a Redis that is
-simulated (`cache.py`), and some have small limits (`limits.py`).
+simulated (`cache.py`), some have workers of effects with a provider (`worker.py`, `event_loop.py`), some forget old
+log entries and letters (`retention.py`), and some have small limits (`limits.py`).
 `verdict.py` judges, with a model of the services (`model.py`) and with what `letters.py` and `parked.py` know.
 Not simulated: AMQP frames, SQL, threads; the tests against real servers are for those.
 """

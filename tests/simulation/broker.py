@@ -109,10 +109,11 @@ def system_message(command_id: str, command_type: str, body: bytes) -> Message:
 class Channel:
     """A consumer's channel, with the frames that are on their way in both directions."""
 
-    __slots__ = ("inbound", "is_open", "name", "notice_at", "outbound", "reader", "tag", "unacknowledged")
+    __slots__ = ("inbound", "is_open", "name", "notice_at", "outbound", "place", "reader", "tag", "unacknowledged")
 
-    def __init__(self, name: str, reader: Actor) -> None:
+    def __init__(self, name: str, place: str, reader: Actor) -> None:
         self.name = name
+        self.place = place
         self.reader = reader
         self.is_open = True
         self.notice_at = 0.0
@@ -125,10 +126,11 @@ class Channel:
 class Link:
     """A publisher's connection: publishes go one way, confirms the other."""
 
-    __slots__ = ("inbound", "is_open", "name", "notice_at", "outbound", "reader")
+    __slots__ = ("inbound", "is_open", "name", "notice_at", "outbound", "place", "reader")
 
-    def __init__(self, name: str, reader: Actor) -> None:
+    def __init__(self, name: str, place: str, reader: Actor) -> None:
         self.name = name
+        self.place = place
         self.reader = reader
         self.is_open = True
         self.notice_at = 0.0
@@ -175,6 +177,8 @@ class Broker:
         self.prefetch = prefetch
         self.queues = {lane: Queue(lane) for lane in lanes}
         self.dead = {lane: Queue(lane, is_dead=True) for lane in lanes}
+        self.arrived: defaultdict[str, list[Message]] = defaultdict(list)
+        """What ever came to a sink."""
         self.marks: defaultdict[str, Mark] = defaultdict(Mark)
         # Those of the sinks have no consumers.
         self._consumed = [queue for lane, queue in self.queues.items() if lane not in SINKS]
@@ -183,13 +187,15 @@ class Broker:
         self.links: list[Link] = []
         self.replies: defaultdict[str, deque[tuple[str | None, bool, bytes]]] = defaultdict(deque)
         self.up_at = 0.0
+        self.cut_until: dict[str, float] = {}
+        """Until when whose way to the broker is cut off: a process's place, or a client's name."""
 
-    @property
-    def is_up(self) -> bool:
-        return self.world.now >= self.up_at
+    def open_at(self, place: str) -> float:
+        """From when on somebody gets through to it."""
+        return max(self.up_at, self.cut_until.get(place, 0.0)) if self.cut_until else self.up_at
 
-    def consume(self, lane: str, name: str, reader: Actor) -> Channel:
-        channel = Channel(name, reader)
+    def consume(self, lane: str, name: str, place: str, reader: Actor) -> Channel:
+        channel = Channel(name, place, reader)
         self.queues[lane].channels.append(channel)
         self.world.wake(self.actor)
         return channel
@@ -200,8 +206,8 @@ class Broker:
             self.dead[lane].channels.append(channel)
             self.world.wake(self.actor)
 
-    def connect(self, name: str, reader: Actor) -> Link:
-        link = Link(name, reader)
+    def connect(self, name: str, place: str, reader: Actor) -> Link:
+        link = Link(name, place, reader)
         self.links.append(link)
         return link
 
@@ -256,6 +262,17 @@ class Broker:
                 self.drop_channel(channel, self.world.chance() * 0.3)
         for link in list(self.links):
             self.drop_link(link, self.world.chance() * 0.3)
+
+    def cut_off(self, place: str, until: float) -> None:
+        """Somebody's connections are lost, and he gets no others for a while."""
+        world = self.world
+        world.trace("%s is cut off from the broker until %.3f", place, until)
+        self.cut_until[place] = max(until, self.cut_until.get(place, 0.0))
+        for queue in self.queues.values():
+            for channel in [each for each in queue.channels if each.place == place]:
+                self.drop_channel(channel, world.chance() * 0.3)
+        for link in [each for each in self.links if each.place == place]:
+            self.drop_link(link, world.chance() * 0.3)
 
     def put(self, lane: str, message: Message) -> None:
         """What somebody published whose connection is not simulated."""
@@ -381,6 +398,9 @@ class Broker:
                 self.put_dead(target.removesuffix(DEAD), payload)
             else:
                 message = self.queues[target].append(payload)
+                if target in SINKS:
+                    self.arrived[target].append(message)
+                    world.wake_workers()
                 if payload.expires_in_s is not None:
                     message.expires_at = world.now + payload.expires_in_s
                 world.trace("broker: %s of %s is in queue %s", payload.ids, link.name, target)

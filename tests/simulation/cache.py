@@ -318,7 +318,7 @@ class LaneScripts:
     def run(self, script: str, keys: Sequence[str], arguments: Arguments) -> Any:
         cache, process = self._cache, self._process
         process.lapse("the cache")
-        if cache.world.now < cache.cut_until.get(process.name.partition("#")[0], 0.0):
+        if cache.world.now < cache.cut_until.get(process.place, 0.0):
             raise CacheUnavailable("cut off")
         answer = cache.server.run(script, keys, arguments)
         process.lapse("the cache's answer")

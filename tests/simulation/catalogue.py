@@ -42,8 +42,10 @@ from coordinator.worker.loop import LaneLoop
 from tests.simulation import (
     catalogue_borders,
     catalogue_cache,
+    catalogue_effects,
     catalogue_losses,
     catalogue_memory,
+    catalogue_outages,
     catalogue_parking,
 )
 from tests.simulation.database import Database, Pending
@@ -550,3 +552,5 @@ MUTANTS += catalogue_borders.mutants()
 MUTANTS += catalogue_losses.mutants()
 MUTANTS += catalogue_memory.mutants()
 MUTANTS += catalogue_cache.mutants()
+MUTANTS += catalogue_outages.mutants()
+MUTANTS += catalogue_effects.mutants()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from coordinator.lane.accepted_loss import BEHIND_MAX, why_not_accepted, why_word_is_not_enough
 from coordinator.stores.lane_tables import Cancellation, LogEntry
 from tests.simulation.operator import Operator
+from tests.simulation.retention import Retention
 from tests.simulation.schedule import DONE, IDLE, NEVER, Act
 
 if TYPE_CHECKING:
@@ -42,12 +43,17 @@ class Chaos:
             self.database_away,
             self.drop_links,
             self.stop,
+            self.cut_database,
+            self.cut_broker,
         ]
         kept = 1 + int(world.chance() * len(faults))
         self.faults = [faults[int(world.chance() * len(faults))] for _ in range(kept)]
         if world.rates["failover"]:
             self.faults += [self.fall_back] * len(self.faults) + [self.lose_marks]
             self.budget += 2
+        if world.rates["pruned"]:
+            self.faults += [Retention(world).strike] * len(self.faults)
+            self.budget += 3
         if world.cache is not None:
             self.faults += [world.cache.strike] * len(self.faults)
             self.budget += 3
@@ -87,11 +93,13 @@ class Chaos:
             process.freeze(0.0)
         for database in self.world.databases.values():
             database.away_until = 0.0
+            database.cut_until.clear()
             if database.has_fallen and self.world.chance() < 0.5:
                 database.rise_again()
         if self.world.cache is not None:
             self.world.cache.heal()
         self.world.broker.is_missing = self.world.missing_for_ever
+        self.world.broker.cut_until.clear()
 
     def operate(self) -> bool:
         """Resume paused lanes; cancel the commands that block one."""
@@ -180,6 +188,21 @@ class Chaos:
             if world.chance() < 0.6:
                 world.trace("the broker drops the publisher of %s", link.name)
                 world.broker.drop_link(link, world.chance() * 0.2)
+
+    def cut_database(self) -> None:
+        """One process cannot reach its database, and all others can."""
+        process = self._process()
+        until = self.world.now + self.world.chance() * 1.5
+        self.world.trace("%s is cut off from its database until %.3f", process.place, until)
+        cut_until = self.world.databases[process.lane_name].cut_until
+        cut_until[process.place] = max(until, cut_until.get(process.place, 0.0))
+
+    def cut_broker(self) -> None:
+        """One process, or one client, cannot reach the broker, and all others can."""
+        world = self.world
+        places = [*world.processes, *(client.name for client in world.clients)]
+        place = places[int(world.chance() * len(places))]
+        world.broker.cut_off(place, world.now + world.chance() * 1.5)
 
     def crash(self) -> None:
         process = self._process()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 INTEGER_MAX = 2**63 - 1
+NUMBER_SETTLED = "publisher_seq_settled"
 
 
 def rows_of(model: type[R], groups: Sequence[Sequence[Row]]) -> list[R]:
@@ -66,6 +67,8 @@ class Database:
         self.holder = ""
         self.pending: Pending | None = None
         self.away_until = 0.0
+        self.cut_until: dict[str, float] = {}
+        """Until when whose way to it is cut off, by the process's place."""
         self.landed_at: dict[str, int] = {}
         self.holders: dict[int, Process] = {}
         """Who has committed in which epoch."""
@@ -73,6 +76,10 @@ class Database:
         # By id, of commands that wait for their key: when that was committed, their place, and the account.
         self.waited: dict[str, tuple[int, int, int]] = {}
         self.book = Book(world, lane)
+        self.pruned: dict[str, LogEntry] = {}
+        """What the log has forgotten."""
+        self.landed_again: dict[str, int] = {}
+        """When something was settled under an id that was forgotten."""
         self.withdrawn: set[str] = set()
         self.numbers: set[tuple[str, int]] = set()
         """Of publisher sessions, those whose messages were acknowledged."""
@@ -92,6 +99,24 @@ class Database:
 
     def table(self, model: type[Row]) -> dict[Any, Any]:
         return self.tables[model]
+
+    def is_settled(self, command_id: str) -> bool:
+        """Whether it ever was, whatever the log still knows."""
+        return command_id in self.tables[LogEntry] or command_id in self.pruned
+
+    def settled(self, command_id: str | None) -> LogEntry | None:
+        """The first entry under this id."""
+        entry: LogEntry | None = self.pruned.get(command_id or "") or self.tables[LogEntry].get(command_id)
+        return entry
+
+    def history(self) -> list[tuple[int, LogEntry]]:
+        """Every entry that was ever in the log, and when it came."""
+        at, pruned = self.landed_at, self.pruned
+        now = [
+            (self.landed_again[name] if name in pruned else at.get(name, 0), entry)
+            for name, entry in self.tables[LogEntry].items()
+        ]
+        return [(at.get(name, 0), entry) for name, entry in pruned.items()] + now
 
     def step(self) -> Act:
         if self.pending is None:
@@ -134,6 +159,8 @@ class Database:
                 table[getattr(row, row.key)] = row
                 if isinstance(row, LogEntry):
                     self.world.ticks += 1
+                    if row.command_id in self.pruned:
+                        self._land_again(row)
                     self.landed_at.setdefault(row.command_id, self.world.ticks)
                     # What waited for its key had its turn among its publisher's commands when it began to wait.
                     if row.command_id not in self.waited:
@@ -143,6 +170,12 @@ class Database:
         self.sequence = commit.sequence
         self.highest = max(self.highest, self.sequence)
         self.book.note(self, commit.changes)
+
+    def _land_again(self, entry: LogEntry) -> None:
+        """The log had forgotten this id: what is sent so late must have a number, and be refused by that."""
+        self.landed_again[entry.command_id] = self.world.ticks
+        if entry.error_code != NUMBER_SETTLED:
+            self.world.violation(f"{entry.command_id} is settled a second time, {entry.status}, since it was forgotten")
 
     def _check_right(self, commit: Pending) -> None:
         """Only the holder of the present epoch commits, and not while the lane is paused."""

@@ -59,7 +59,7 @@ class Book:
 
     def note(self, database: Database, changes: Changes) -> None:
         """A commit has landed; raise the alarm over what no commit may do."""
-        if self.world.rates["orders"] > 0:
+        if self.world.rates["orders"] > 0 or (self.world.withdraws_stuck and self.world.is_calm):
             self.world.wake(self.world.chaos.actor)
         added = _rows(changes.inserts, DeadLetter)
         removed = _rows(changes.deletes, DeadLetter)

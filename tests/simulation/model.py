@@ -9,16 +9,22 @@ import msgspec
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.ids import continuation_command_id, derived_command_id
 from coordinator.service.nesting import NESTING_MAX
+from coordinator.service.outside_calls import effects_key
 from coordinator.stores.lane_tables import LogEntry
+from tests.simulation.database import NUMBER_SETTLED
 from tests.simulation.letters import continuation, replayed
-from tests.simulation.services import MENDED, RENAME_COSTS, SERVICES, TARGETS
+from tests.simulation.services import MENDED, RENAME_COSTS, SERVICES, TARGETS, Charge
 
 if TYPE_CHECKING:
     from tests.simulation.database import Database
 
+EFFECTS = effects_key("ledger")
 REFUSABLE = ("constraint", "too long")
 _OPERATORS = frozenset({"lane.release", "lane.replay", "lane.discard", "lane.withdraw"})
-_INTERNAL = frozenset({"ledger.note", "ledger.noted", "ledger.grant", "journal.audited", "lane.dead_effect"})
+_INTERNAL = frozenset(
+    {"ledger.note", "ledger.noted", "ledger.grant", "journal.audited", "lane.dead_effect"}
+    | {"ledger.charged", "ledger.not_charged"}
+)
 _REJECTED_ORDERS = frozenset(
     {"not_parked", "letter_not_found", "not_replayable", "forbidden_command_type", "deadline_over", "replay_of_parked"}
 )
@@ -65,6 +71,8 @@ class Model:
         world = self.database.world
         if entry.error_code == "cancelled":
             return (None if entry.command_id in cancelled else "was cancelled by nobody"), False
+        if entry.error_code == NUMBER_SETTLED:
+            return (None if entry.command_id in self.database.pruned else "has a number that nobody has used"), False
         if refusal is not None:
             got = f"{entry.status} {entry.error_code}"
             return (None if got == f"failed {refusal}" else f"is {got}, and should be failed {refusal}"), False
@@ -98,7 +106,8 @@ class Model:
             child = CommandMessage(
                 command_id=command_id, type=command_type, arguments=body, continuation=reports, origin="system"
             )
-            self._emit(entry.command_id, command_type.partition(".")[0], child)
+            target = EFFECTS if command_type == Charge.type else command_type.partition(".")[0]
+            self._emit(entry.command_id, target, child)
         recorded = None if entry.result is None else msgspec.json.decode(entry.result)
         if isinstance(recorded, dict):
             recorded = {name: recorded.get(name) for name in result} if isinstance(result, dict) else recorded
@@ -153,6 +162,8 @@ class Model:
             return self._postpone(given, message)
         if name == "resume":
             return self._resume(given, entry)
+        if name == "buy":
+            return self._buy(given, emitted, message.command_id or "")
         return getattr(self, f"_{name}")(given, emitted)
 
     def _order(self, name: str, message: CommandMessage, given: Any, entry: LogEntry) -> Any:
@@ -222,6 +233,20 @@ class Model:
 
     def _keep(self, given: dict[str, Any], emitted: list[Any]) -> Any:
         emitted.append(("archive.keep", {"number": given["number"]}, None))
+
+    def _buy(self, given: dict[str, Any], emitted: list[Any], buyer: str) -> Any:
+        emitted.append((Charge.type, {"buyer": buyer, "amount": given["amount"]}, None))
+
+    def _charged(self, given: dict[str, Any], _: Any) -> Any:
+        return self._told(given["buyer"], "fact", given["reference"])
+
+    def _not_charged(self, given: dict[str, Any], _: Any) -> Any:
+        return self._told(given["buyer"], "guess", "maybe" if given["may_have_happened"] else "no")
+
+    def _told(self, buyer: str, status: str, code: str) -> Any:
+        self.reports.append((f"charge {buyer}", status, code))
+        self.last_report += 1
+        return {"id": self.last_report, "about": f"charge {buyer}"}
 
     def _open(self, given: dict[str, Any], _: Any) -> Any:
         self._owner_free(given["owner"])

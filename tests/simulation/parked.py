@@ -28,7 +28,7 @@ def violations(  # noqa: C901  # one loop over the log, with what it knows so fa
 ) -> list[str]:
     """What was settled out of its turn, in the order in which it was committed."""
     found: list[str] = []
-    log = sorted(database.table(LogEntry).values(), key=lambda entry: entry.sequence)
+    log = sorted((entry for _, entry in database.history()), key=lambda entry: entry.sequence)
     heads: dict[Any, str] = {}
     latest: dict[Any, int] = {}
     for entry in log:

@@ -11,7 +11,7 @@ from msgspec import structs
 
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command
-from tests.simulation.services import MENDED, Keep, Relay, Strict, WriteNote
+from tests.simulation.services import MENDED, Buy, Keep, Relay, Strict, WriteNote
 from tests.support.ledger import (
     Close,
     Deposit,
@@ -160,6 +160,7 @@ def _ledger(world: World) -> Command:
 _SHARES: tuple[tuple[str | float, Callable[[int, str, int], Command]], ...] = (
     ("tamper", lambda key, owner, amount: Tamper(id=key, how=_HOWS[amount % len(_HOWS)])),
     ("fragile", lambda key, owner, amount: Fragile(id=key, amount=amount + 1)),
+    ("effects", lambda key, owner, amount: Buy(amount=amount)),
     ("archive", lambda key, owner, amount: Keep(number=amount)),
     ("postponed", lambda key, owner, amount: Postpone(id=key) if amount < 10 else Resume(id=key)),
     ("remark", lambda key, owner, amount: Remark(id=key, note=MENDED if amount < 10 else None)),

@@ -54,6 +54,7 @@ class Process:
         self.world = world
         self.lane_name = lane
         self.name = name
+        self.place = name.partition("#")[0]
         self.is_dead = False
         self.is_stopping = False
         self.frozen_until = 0.0
@@ -141,7 +142,7 @@ class Process:
         link = publisher.link
         moved = (link is None or bool(link.inbound) or not link.is_open) and publisher.step()
         if channel is None:
-            if world.now >= self.connect_at and world.broker.is_up and not self.is_stopping:
+            if world.now >= self.connect_at and not self.is_stopping and world.now >= world.broker.open_at(self.place):
                 self.connect()
                 moved = True
         elif channel.inbound:
@@ -168,7 +169,8 @@ class Process:
     def connect(self) -> None:
         self.channel_number = self.inbox.begin_channel()
         self.world.wake(self.lane_thread)
-        self.channel = self.world.broker.consume(self.lane_name, f"{self.name}/{self.channel_number}", self.io_thread)
+        name = f"{self.name}/{self.channel_number}"
+        self.channel = self.world.broker.consume(self.lane_name, name, self.place, self.io_thread)
         self.acknowledger = Acknowledger()
         self.is_active = self.consumes_dead = False
         self.look_at = self.world.now + LOOKS_EVERY_S * self.world.chance()
@@ -297,7 +299,7 @@ class Process:
             wake_at = min(wake_at, emitted.wake())
         if channel is None:
             if not self.is_stopping:
-                wake_at = min(wake_at, max(self.connect_at, self.world.broker.up_at))
+                wake_at = min(wake_at, max(self.connect_at, self.world.broker.open_at(self.place)))
         elif not channel.is_open:
             wake_at = min(wake_at, channel.notice_at)
         if channel is not None and not self.consumes_dead and self.world.broker.dead[self.lane_name].ready:
@@ -395,6 +397,11 @@ class TracedLane(Lane):
             raise Crash
         self._see()
         return decision
+
+    def _begin(self, lease: Lease, channel_number: int) -> None:
+        super()._begin(lease, channel_number)
+        # What it does next may fail, and leave it without a lease.
+        self._see()
 
     def _see(self) -> None:
         """It has read how far the lane is when it took it over, though it may have committed nothing since."""

@@ -19,6 +19,7 @@ class Publisher:
     def __init__(self, world: World, name: str, actor: Actor) -> None:
         self.world = world
         self.name = name
+        self.place = name.partition("#")[0]
         self.actor = actor
         self.link: Link | None = None
         self.connect_at = 0.0
@@ -50,9 +51,9 @@ class Publisher:
         link = self.link
         world = self.world
         if link is None:
-            if world.now < self.connect_at or not world.broker.is_up:
+            if world.now < self.connect_at or world.now < world.broker.open_at(self.place):
                 return False
-            self.link = link = world.broker.connect(self.name, self.actor)
+            self.link = link = world.broker.connect(self.name, self.place, self.actor)
             for number, (target, payload, _) in self._waiting.items():
                 link.outbound.append((number, target, payload))
             world.wake(world.broker.actor)
@@ -73,7 +74,7 @@ class Publisher:
 
     def wake(self) -> float:
         if self.link is None:
-            return max(self.connect_at, self.world.broker.up_at)
+            return max(self.connect_at, self.world.broker.open_at(self.place))
         return NEVER if self.link.is_open else self.link.notice_at
 
     def close(self) -> None:

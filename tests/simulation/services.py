@@ -5,7 +5,7 @@ from msgspec import structs
 from coordinator.service.commands import Command, Id
 from coordinator.service.continuation import Continuation, Deferred
 from coordinator.service.errors import Rejected
-from coordinator.service.outside_calls import effects_key
+from coordinator.service.outside_calls import Effect, effects_key
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
@@ -49,6 +49,33 @@ class Grant(Command, type="ledger.grant"):
 
     id: Id
     amount: int
+
+
+class Buy(Command, type="ledger.buy"):
+    """Has the provider charge somebody."""
+
+    amount: int
+
+
+class Charge(Effect, type="ledger.charge"):
+    """One charge for each command that asks for it."""
+
+    buyer: str
+    amount: int
+
+
+class Charged(Command, type="ledger.charged"):
+    """The provider's answer: a fact."""
+
+    buyer: str
+    reference: str
+
+
+class NotCharged(Command, type="ledger.not_charged"):
+    """There will be no answer: a guess."""
+
+    buyer: str
+    may_have_happened: bool
 
 
 class Keep(Command, type="ledger.keep"):
@@ -105,6 +132,20 @@ def grant(work: UnitOfWork, command: Grant) -> Account:
     if account is None:
         raise Rejected("account_not_found", "no such account")
     return work.save(structs.replace(account, balance=account.balance + command.amount))
+
+
+def buy(work: UnitOfWork, command: Buy) -> None:
+    work.emit(Charge(buyer=work.command_id, amount=command.amount))
+
+
+def charged(work: UnitOfWork, command: Charged) -> Report:
+    about = f"charge {command.buyer}"
+    return work.add(Report(id=work.next_id("reports"), about=about, status="fact", code=command.reference))
+
+
+def not_charged(work: UnitOfWork, command: NotCharged) -> Report:
+    code = "maybe" if command.may_have_happened else "no"
+    return work.add(Report(id=work.next_id("reports"), about=f"charge {command.buyer}", status="guess", code=code))
 
 
 def keep(work: UnitOfWork, command: Keep) -> None:
@@ -193,6 +234,9 @@ LEDGER_LANE = Service(
         Handler(Strict, strict, reads=lambda command: (Account.at(command.id),), on_failure="block"),
         Handler(Grant, grant, target=lambda command: Account.at(command.id), is_internal=True),
         Handler(Keep, keep),
+        Handler(Buy, buy),
+        Handler(Charged, charged, is_internal=True),
+        Handler(NotCharged, not_charged, is_internal=True),
         Handler(Noted, report, is_internal=True),
         Handler(Heard, report),
     ),
@@ -203,6 +247,6 @@ JOURNAL_LANE = Service(
     handlers=(Handler(WriteNote, write_note), Handler(Audited, report, is_internal=True)),
 )
 SINKS = ("archive", effects_key("ledger"))
-"""Whoever consumes these is not simulated."""
+"""What leaves the lanes. The second is consumed in some worlds (`worker.py`)."""
 TARGETS = ("ledger", "journal", *SINKS)
 SERVICES = {service.name: service for service in (LEDGER_LANE, JOURNAL_LANE)}

@@ -96,7 +96,11 @@ class SimulatedStore:
             process.crash()
         if process.is_dead:
             raise Crash
-        if world.now < self.database.away_until or (unavailable and not world.is_calm and chance() < unavailable):
+        database = self.database
+        if database.cut_until and world.now < database.cut_until.get(process.place, 0.0):
+            world.trace("%s: its database cannot be reached at %s", process, point)
+            raise StoreUnavailable(f"cut off at {point}")
+        if world.now < database.away_until or (unavailable and not world.is_calm and chance() < unavailable):
             world.trace("%s: the database is away at %s", process, point)
             raise StoreUnavailable(f"away at {point}")
         self._check_connection()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.protocol.wire import CommandMessage, fingerprint_of
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, PublisherPosition, Series
-from tests.simulation import letters, parked
+from tests.simulation import letters, parked, worker
 from tests.simulation.model import Model
 from tests.simulation.services import SINKS, Note, Report
 from tests.support.checker import ClientRecord, check
@@ -33,14 +33,15 @@ def verdict(world: World) -> list[str]:
             for record in client.records
             if not database.has_lost(record.command_id) and record.command_id not in world.shared
         ]
-        log = list(database.table(LogEntry).values())
+        again = {database.table(LogEntry)[command_id].sequence for command_id in database.landed_again}
+        log = [entry for _, entry in database.history() if entry.sequence not in again]
         found += check(
             records,
             log,
             given_up=world.given_up,
             waited=database.waited,
             expired=world.expired,
-            skipped=database.skipped,
+            skipped=database.skipped | again,
         )
         found += _at_rest(world, database)
     # Emitted commands cross the lanes: first everything that clients sent, then what came of it, until nothing is new.
@@ -52,6 +53,8 @@ def verdict(world: World) -> list[str]:
         found += letters.violations(database, commands)
     for lane, model in models.items():
         found += _state(world.databases[lane], model)
+    if world.workers:
+        found += worker.violations(world, models["ledger"])
     found += _clients(world) + _shared(world)
     found += _strangers(world)
     return found
@@ -77,18 +80,26 @@ def _at_rest(world: World, database: Database) -> list[str]:
         found += [
             f"{entry.command_id} remains in the outbox"
             for entry in database.table(OutboxEntry).values()
-            if entry.lane not in world.broker.is_missing
+            if entry.lane not in world.broker.is_missing and not (database.connections and _has_arrived(world, entry))
         ]
     if world.broker.dead[database.lane].ready:
         found.append(f"{len(world.broker.dead[database.lane].ready)} dead letters remain in queue {database.lane}")
     found += _positions(database)
     log = database.table(LogEntry)
+    count = len(log) + len(database.pruned)
     for command_id in sorted(database.cancelled):
         if command_id in log and log[command_id].error_code != "cancelled":
             found.append(f"{command_id} is {log[command_id].status}, and was cancelled before that")
-    if database.sequence != len(log) + len(database.skipped):
-        found.append(f"the lease has sequence {database.sequence}, the log {len(log)} entries")
+    if database.sequence != count + len(database.skipped):
+        found.append(f"the lease has sequence {database.sequence}, and the log has had {count} entries")
     return found
+
+
+def _has_arrived(world: World, entry: OutboxEntry) -> bool:
+    """Whether it was safe before a loss brought its entry back. No sequence is lost with that, so nothing shows it."""
+    if entry.lane in SINKS:
+        return any(message.properties.message_id == entry.command_id for message in world.broker.arrived[entry.lane])
+    return world.databases[entry.lane].is_settled(entry.command_id)
 
 
 def _positions(database: Database) -> list[str]:
@@ -141,8 +152,7 @@ def _history(world: World) -> list[tuple[int, str, LogEntry | dict[str, int]]]:
     """What was committed, and when: entries of the logs, and the series that were raised over a loss."""
     history: list[tuple[int, str, LogEntry | dict[str, int]]] = []
     for lane, database in world.databases.items():
-        landed_at = database.landed_at
-        history += [(landed_at.get(name, 0), lane, entry) for name, entry in database.table(LogEntry).items()]
+        history += [(at, lane, entry) for at, entry in database.history()]
         history += [(at, lane, values) for at, values in database.raised]
     return sorted(history, key=itemgetter(0))
 
@@ -185,7 +195,7 @@ def _emitted(world: World, models: dict[str, Model]) -> list[str]:
 
 def _settled(database: Database, parent: str, child: CommandMessage) -> list[str]:
     """What was emitted is settled, or its mismatch is there to be seen."""
-    entry = database.table(LogEntry).get(child.command_id or "")
+    entry = database.settled(child.command_id)
     if database.has_lost(child.command_id):
         return []
     if entry is None:
@@ -211,7 +221,7 @@ def _sinks(world: World, models: dict[str, Model]) -> list[str]:
             if target == sink
         }
         arrived = set()
-        for message in world.broker.queues[sink].ready:
+        for message in world.broker.arrived[sink]:
             command_id = message.properties.message_id
             arrived.add(command_id)
             child = expected.get(command_id)
@@ -294,7 +304,7 @@ def _shared(world: World) -> list[str]:
             if command.command_id in world.shared and not database.has_lost(command.command_id)
         ]
         for command, outcome in told:
-            entry = database.table(LogEntry).get(command.command_id)
+            entry = database.settled(command.command_id)
             if outcome is None:
                 continue
             if entry is None:
@@ -312,5 +322,5 @@ def _strangers(world: World) -> list[str]:
     return [
         f"{command_id} of a stranger was confirmed and is not in the log of {lane}"
         for command_id, lane in sorted(world.confirmed)
-        if command_id not in world.databases[lane].table(LogEntry) and not world.databases[lane].has_lost(command_id)
+        if not world.databases[lane].is_settled(command_id) and not world.databases[lane].has_lost(command_id)
     ]

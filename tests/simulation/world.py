@@ -29,6 +29,7 @@ from tests.simulation.process import Process
 from tests.simulation.schedule import DONE, IDLE, NEVER, Act, Actor, Schedule
 from tests.simulation.services import SINKS
 from tests.simulation.stranger import BYTES_MAX, PACK_MAX, Stranger
+from tests.simulation.worker import WORKERS, Provider, Returning, Worker, in_place
 from tests.support.ledger import Account
 
 START = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -105,8 +106,15 @@ def _rates(chance: Callable[[], float]) -> dict[str, float]:
         "failover",
         "renumbered",
         "shared",
+        "pruned",
+        "effects",
     ):
         rates[name] = chance() * 0.4 if chance() < BORDERS_SHARE else 0.0
+    if rates["failover"]:
+        # A copy that lags has again what was forgotten, and lacks what workers were asked for.
+        rates["pruned"] = rates["effects"] = 0.0
+    if rates["effects"]:
+        rates["effects"] = max(rates["effects"], 0.15)
     # A copy of the database that lags has old versions, which is no fault of the cache's.
     rates["cached"] = 0.0 if rates["failover"] or chance() > CACHED_SHARE else chance() * 0.4
     if rates["cached"]:
@@ -169,12 +177,18 @@ class World:
             Stranger(self, number, 1 + int(chance() * 5))
             for number in range(1, 1 + (int(1 + chance() * 2) if self.rates["strangers"] else 0))
         ]
+        self._hire()
         self.chaos = Chaos(self)
         if chance() < CROWDS_SHARE:
             self._gather_crowds()
         if self.rates["past"]:
             plant_past(self)
         self.stranded = self._depth = self._taken = self._markers = 0
+
+    def _hire(self) -> None:
+        self.provider = Provider(self)
+        self.returning = Returning(self)
+        self.workers = [Worker(self, self.provider, n) for n in range(1, 1 + WORKERS)] if self.rates["effects"] else []
 
     def _gather_crowds(self) -> None:
         """Whatever is in a batch has neighbours: the clients wait for nobody, and the lanes for their databases."""
@@ -186,6 +200,9 @@ class World:
     def _shut_sinks(self) -> None:
         """Queues that are missing, for a while or for ever, or until an operator has withdrawn what is for them."""
         kind = self.chance()
+        if self.rates["effects"]:
+            # Mostly there: somebody consumes one of them.
+            kind = 0.4 + 0.6 * kind
         missing = set(SINKS) if kind < 0.6 else set[str]()
         self.broker.is_missing = missing
         self.withdraws_stuck = kind < 0.2
@@ -210,6 +227,10 @@ class World:
         """Whether this fault happens now."""
         rate = self.rates[fault]
         return rate > 0.0 and not self.is_calm and self.chance() < rate
+
+    def wall_s(self) -> float:
+        """A wall clock, in seconds since the Unix epoch."""
+        return self.wall().timestamp()
 
     def wall(self, skew_s: float = 0.0) -> datetime:
         """A wall clock, to the millisecond: it jumps, and each process's is off by a little."""
@@ -240,10 +261,13 @@ class World:
 
     def run(self) -> list[str]:
         """The violations of the promises."""
-        with in_force(self.limits if self.cache is None else [*self.limits, *SILENT]):
+        silent = [] if self.cache is None else SILENT
+        with in_force([*self.limits, *silent, *(in_place(self) if self.workers else ())]):
             try:
                 return self._run()
             finally:
+                for worker in self.workers:
+                    worker.end()
                 if self.cache is not None:
                     self.cache.close()
 
@@ -272,6 +296,9 @@ class World:
             *self.databases.values(),
             *self.clients,
             *self.strangers,
+            *self.workers,
+            self.provider,
+            self.returning,
             *processes,
             *([] if self.cache is None else (self.cache, self.cache.server, self.cache.read_from)),
             self,
@@ -333,6 +360,11 @@ class World:
             command_id=command_id, type="lane.marker", arguments=b"{}", origin="system"
         )
         return command_id
+
+    def wake_workers(self) -> None:
+        """There is an effect to be carried out."""
+        for worker in self.workers:
+            self.wake(worker.actor)
 
     def wake_lane(self, lane: str) -> None:
         """Everybody who runs this lane has something to look at."""
@@ -398,12 +430,11 @@ class World:
             # It may be another party's command, which says nothing of this session.
             return
         database = self.databases[process.lane_name]
-        log = database.tables[LogEntry]
         session = self.sessions[message.publisher]
         for number, missing in session.items():
-            if number is None or number >= message.publisher_seq or missing in log or missing in self.given_up:
+            if number is None or number >= message.publisher_seq or database.is_settled(missing):
                 continue
-            if missing in database.waited or database.has_lost(missing):
+            if missing in self.given_up or missing in database.waited or database.has_lost(missing):
                 continue
             between = range(number + 1, message.publisher_seq)
             if any((message.publisher, each) in self.renumbered for each in between):
@@ -423,7 +454,7 @@ class World:
         if database.connections:
             # What it has lost left gaps.
             return
-        log = database.table(LogEntry).keys() | database.waited.keys()
+        log = database.table(LogEntry).keys() | database.waited.keys() | database.pruned.keys()
         for name, session in self.sessions.items():
             seen = [at for at, command_id in session.items() if command_id in log or command_id in process.received_at]
             seen += [number for publisher, number in process.received_numbers if publisher == name]
@@ -455,7 +486,7 @@ class World:
                     self.violation(f"a message without an id was acknowledged, and is nowhere: {command}")
 
     def _check_settled(self, database: Database, command_id: str) -> None:
-        entry = database.table(LogEntry).get(command_id)
+        entry = database.settled(command_id)
         if command_id in database.waited or database.has_lost(command_id):
             # The database keeps it, or it has lost it since.
             return

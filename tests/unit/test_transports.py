@@ -225,7 +225,9 @@ class SimulatedConsuming:
         self._world = world
         self.channel = number
         self._acknowledger = Acknowledger()
-        self._consumed: Channel = world.broker.consume(LANE, f"consumer {number}", Reader(world).actor)
+        self._consumed: Channel = world.broker.consume(
+            LANE, f"consumer {number}", f"consumer {number}", Reader(world).actor
+        )
         self._publisher = Publisher(world, f"consumer {number}", Reader(world).actor)  # type: ignore[arg-type]
         self._publisher.step()
 

@@ -1,0 +1,172 @@
+"""Bugs that a run of chaos must catch: each breaks a promise of which only real servers and processes know.
+
+The bugs of the lane's own code are in the simulation's catalogue (tests/simulation), which is far faster.
+"""
+
+from pathlib import Path
+
+from msgspec import Struct
+
+from tests.faults.plan import Kind
+
+
+class Edit(Struct, frozen=True):
+    """A piece of a file, which must be there once, and what stands in its place."""
+
+    path: str
+    old: str
+    new: str
+
+    def plant(self, tree: Path) -> None:
+        """Raises LookupError where the code has changed."""
+        file = tree / self.path
+        source = file.read_text()
+        if source.count(self.old) != 1:
+            found = f"{self.path} has {source.count(self.old)} times {self.old!r}"
+            raise LookupError(f"{found}: bring the mutant up to date")
+        file.write_text(source.replace(self.old, self.new))
+
+
+class ChaosMutant(Struct, frozen=True, kw_only=True):
+    """A bug, the faults that must show it, and pieces of what is said then, of which one is enough.
+
+    `piled_up`: whether the faults strike on top of each other, as two of them must for this bug to do harm.
+    """
+
+    name: str
+    why: str
+    edits: tuple[Edit, ...]
+    kinds: tuple[Kind, ...]
+    says: tuple[str, ...]
+    faults: int
+    lane: str | None = None
+    piled_up: bool = False
+    seed: int = 1
+
+
+MUTANTS = (
+    ChaosMutant(
+        name="acknowledged-before-the-commit",
+        why="a crash loses what was acknowledged and not yet committed",
+        edits=(
+            Edit(
+                "coordinator/transports/rabbitmq/consumer.py",
+                "        acknowledgements.delivered(method.delivery_tag)\n"
+                "        self._put(channel_number, partial(delivery_of,",
+                "        acknowledgements.delivered(method.delivery_tag)\n"
+                "        acknowledgements.acknowledge([method.delivery_tag])\n"
+                "        acknowledgements.flush()\n"
+                "        self._put(channel_number, partial(delivery_of,",
+            ),
+        ),
+        kinds=(Kind.KILL_ACTIVE,),
+        says=("was confirmed and is not in the log",),
+        faults=6,
+    ),
+    ChaosMutant(
+        name="batch-dropped-at-an-outage",
+        why="what was under way when the database went away is acknowledged and forgotten",
+        edits=(
+            Edit(
+                "coordinator/worker/loop.py",
+                "            elif (yield from self._suspended(channel, decision)):\n                return\n",
+                "            else:\n"
+                "                batch, self._lane._batch = self._lane._batch, None\n"
+                "                tags = sorted(each.tag for each in batch.deliveries) if batch else []\n"
+                "                nothing = {name: [] for name in Settlement.__struct_fields__[1:]}\n"
+                "                self._carrier.settle(channel, Settlement(tags=tags, **nothing))\n"
+                "                yield from self._suspended(channel, decision)\n"
+                "                return\n",
+            ),
+        ),
+        kinds=(Kind.KILL_DATABASE,),
+        says=("was confirmed and is not in the log",),
+        faults=2,
+    ),
+    ChaosMutant(
+        name="confirms-ignored",
+        why="a publisher takes for safe what it has only sent",
+        edits=(
+            Edit(
+                "coordinator/transports/rabbitmq/publisher.py",
+                "        self._by_tag[self._next_tag] = waiting\n        self._next_tag += 1\n",
+                "        self._next_tag += 1\n"
+                "        self._waiting.pop(waiting.number, None)\n"
+                "        if not waiting.future.done():\n"
+                "            waiting.future.set_result(None)\n",
+            ),
+        ),
+        kinds=(Kind.KILL_BROKER, Kind.CUT_BROKER),
+        says=("was confirmed and is not in the log", "is in no outbox, and never arrived"),
+        faults=5,
+    ),
+    ChaosMutant(
+        name="outbox-emptied-before-the-confirm",
+        why="an emitted command is removed from the outbox before the broker has it",
+        edits=(
+            Edit(
+                "coordinator/transports/rabbitmq/emitted.py",
+                "        self._under_way[entry.id] = confirm\n",
+                "        self._under_way[entry.id] = confirm\n        self._on_confirmed([entry])\n",
+            ),
+        ),
+        kinds=(Kind.STALL_BROKER, Kind.KILL_ACTIVE),
+        says=("is in no outbox, and never arrived",),
+        faults=6,
+        lane="payments",
+        piled_up=True,
+    ),
+    ChaosMutant(
+        name="log-in-a-transaction-of-its-own",
+        why="a failure between two transactions leaves an effect without its log entry",
+        edits=(
+            Edit(
+                "coordinator/lane/transactions.py",
+                "            transaction.commit(basis.lease, sequence, written)\n",
+                "            logged = [rows for rows in written.inserts if rows[0].table == 'command_log']\n"
+                "            others = [rows for rows in written.inserts if rows[0].table != 'command_log']\n"
+                "            replaced = msgspec.structs.replace\n"
+                "            transaction.commit(basis.lease, basis.lease.sequence, replaced(written, inserts=others))\n"
+                "            if logged:\n"
+                "                second = self._store.begin()\n"
+                "                second.commit(basis.lease, sequence, Changes([], [], logged))\n",
+            ),
+        ),
+        kinds=(Kind.LOSE_COMMITTED, Kind.LOSE_COMMIT, Kind.KILL_ACTIVE),
+        says=("it must be",),
+        faults=6,
+    ),
+    ChaosMutant(
+        name="unknown-commit-taken-for-done",
+        why="a COMMIT without an answer passes for one that has happened",
+        edits=(
+            Edit(
+                "coordinator/lane/transactions.py",
+                "            transaction.commit(basis.lease, sequence, written)\n",
+                "            with contextlib.suppress(StoreUnavailable):\n"
+                "                transaction.commit(basis.lease, sequence, written)\n",
+            ),
+            Edit(
+                "coordinator/lane/transactions.py",
+                "from collections.abc import",
+                "import contextlib\nfrom coordinator.stores.port import StoreUnavailable\nfrom collections.abc import",
+            ),
+        ),
+        kinds=(Kind.LOSE_COMMIT,),
+        says=("is not in the log",),
+        faults=3,
+    ),
+    ChaosMutant(
+        name="takeover-without-an-epoch-of-its-own",
+        why="a standby takes the lane over under the epoch of its predecessor",
+        edits=(
+            Edit("coordinator/stores/sql/store.py", "ELSE lease.epoch + 1 END", "ELSE lease.epoch END"),
+            Edit("coordinator/stores/sql/store.py", "[self.lane, above + 1, holder,", "[self.lane, above, holder,"),
+            Edit("coordinator/stores/mysql/store.py", "ELSE epoch + 1 END", "ELSE epoch END"),
+        ),
+        kinds=(Kind.STOP_ACTIVE,),
+        says=("nobody took over within",),
+        faults=1,
+        lane="users",
+    ),
+)

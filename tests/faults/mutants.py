@@ -1,0 +1,101 @@
+"""`python -m tests.faults.mutants`: plant each bug in a copy of the tree, run chaos there, and see that it says so.
+
+Each run has few faults, of the kinds that must show the bug, by a fixed seed. What passes there unseen, `make chaos`
+would not see either.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import monotonic
+
+import click
+
+from tests.faults.catalogue import MUTANTS, ChaosMutant
+from tests.faults.plan import name_of
+
+TREE = Path(__file__).parents[2]
+COPIED = ("coordinator", "gateways", "shared", "tests", "pyproject.toml")
+PATIENCE_S = 5
+RUN_S_MAX = 300
+"""A bound for a machine that is busy; a run takes less than a minute."""
+STOP_S = 60
+
+
+def planted(mutant: ChaosMutant, directory: Path) -> None:
+    """Make a copy of the tree in a directory, with the bug in it. Raises LookupError where the code has changed."""
+    for name in COPIED:
+        if (TREE / name).is_dir():
+            shutil.copytree(TREE / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(TREE / name, directory / name)
+    for edit in mutant.edits:
+        edit.plant(directory)
+
+
+def caught(mutant: ChaosMutant, directory: Path) -> tuple[list[str], str]:
+    """The violations in which chaos names the bug of this copy, and all that it said."""
+    kinds = [argument for kind in mutant.kinds for argument in ("--only", name_of(kind))]
+    lane = [] if mutant.lane is None else ["--lane", mutant.lane]
+    piled_up = ["--piled-up", "1"] if mutant.piled_up else []
+    run = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "tests.faults", "--faults", str(mutant.faults), "--seed", str(mutant.seed)),
+            *("--patience", str(PATIENCE_S), *kinds, *lane, *piled_up),
+        ],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(directory), "PYTHONDONTWRITEBYTECODE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        said, _ = run.communicate(timeout=RUN_S_MAX)
+    except subprocess.TimeoutExpired:
+        run.send_signal(signal.SIGTERM)
+        said, _ = run.communicate(timeout=STOP_S)
+    except BaseException:
+        run.send_signal(signal.SIGTERM)
+        run.wait(STOP_S)
+        raise
+    return named(mutant, said), said
+
+
+def named(mutant: ChaosMutant, said: str) -> list[str]:
+    """The violations in what a run of chaos has said, as far as they name the bug."""
+    violations = said.partition("\nVIOLATIONS: ")[2].splitlines()[1:]
+    return [line.strip() for line in violations if any(piece in line for piece in mutant.says)]
+
+
+@click.command()
+@click.argument("names", nargs=-1, type=click.Choice([mutant.name for mutant in MUTANTS]))
+@click.option("--verbose", is_flag=True, help="Show all that chaos said of each.")
+def main(names: tuple[str, ...], verbose: bool) -> None:
+    """Plant each bug, or these, and fail if chaos does not name one of them."""
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    survivors = 0
+    for mutant in chosen:
+        began = monotonic()
+        with tempfile.TemporaryDirectory(prefix="write-coordinator-mutant-") as name:
+            directory = Path(name)
+            # Processes of other accounts, such as PostgreSQL's, start in it.
+            directory.chmod(0o755)
+            planted(mutant, directory)
+            found, said = caught(mutant, directory)
+        survivors += not found
+        if verbose or not found:
+            print(said)
+        by = f"{', '.join(map(str, mutant.kinds))}: {len(found)} violations" if found else "SURVIVES"
+        print(
+            f"{mutant.name}: {mutant.why}", f"by {by}, {monotonic() - began:.0f} s", *found[:1], sep="\n  ", flush=True
+        )
+    print(f"{len(chosen) - survivors}/{len(chosen)} caught")
+    sys.exit(1 if survivors else 0)
+
+
+if __name__ == "__main__":
+    main()
