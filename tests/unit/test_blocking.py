@@ -147,9 +147,12 @@ def _interruptible() -> Iterator[None]:
 @pytest.mark.usefixtures("_interruptible")
 def test_who_interrupts_a_waiting_thread_is_told_of_the_command(blocking: BlockingWrites, holding: Holding) -> None:
     main = threading.get_ident()
-    interrupting = threading.Thread(
-        target=lambda: holding.arrived.wait(WITHIN_S) and signal.pthread_kill(main, signal.SIGINT)
-    )
+
+    def interrupt() -> None:
+        holding.arrived.wait(WITHIN_S)
+        signal.pthread_kill(main, signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt)
     interrupting.start()
     with pytest.raises(KeyboardInterrupt) as interrupted:
         blocking.execute(OpenAccount(owner="ada"), Account)
