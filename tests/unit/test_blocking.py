@@ -260,7 +260,7 @@ def test_an_error_of_what_makes_the_writes_is_raised_by_open() -> None:
 
 
 PROGRAM = """
-import os, sys, threading, time
+import os, signal, sys, threading
 from pathlib import Path
 from coordinator import ConfigurationError, Unavailable
 from coordinator.client import BlockingWrites
@@ -296,6 +296,7 @@ writes.open()
 writes.execute(OpenAccount(owner="ada"), Account)
 child = os.fork()
 if child == 0:
+    signal.alarm(30)  # it ends even if it hangs
     for use in (lambda: writes.execute(OpenAccount(owner="bob"), Account), writes.open):
         try:
             use()
@@ -322,6 +323,7 @@ def test_what_was_made_before_a_fork_is_opened_after_it(path: str) -> None:
         """
 child = os.fork()
 if child == 0:
+    signal.alarm(30)  # it ends even if it hangs
     with writes:
         writes.execute(OpenAccount(owner="ada"), Account)
     sys.exit(7)
