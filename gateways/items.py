@@ -4,6 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
+from coordinator import Page
 from coordinator.cache import CacheConsistentLog
 from coordinator.http import (
     CHECKS,
@@ -12,6 +13,7 @@ from coordinator.http import (
     Gateway,
     NoQuery,
     PageQuery,
+    described,
     issue,
     json_response,
     path_command,
@@ -26,6 +28,7 @@ from coordinator.settings import CacheSettings, load
 from shared.items import SERVICE
 from shared.items.cache import open_cache
 from shared.items.commands import CreateItem, ReleaseItem, ReserveItem, UpdateItem
+from shared.items.model import Item
 from shared.items.service import CacheResult, ItemService
 
 ITEMS: Final = web.AppKey("ITEMS", ItemService)
@@ -42,6 +45,9 @@ routes = web.RouteTableDef()
 
 
 @routes.post("/items")
+@described(
+    command=CreateItem, example={"name": "seat 7A", "price": 9900, "currency": "EUR", "stock": 1}, statuses=(201,)
+)
 async def create_item(request: web.Request) -> web.Response:
     command = await read_command(request, CreateItem)
     written = await issue(request, request.app[ITEMS].create_item, command)
@@ -49,12 +55,19 @@ async def create_item(request: web.Request) -> web.Response:
 
 
 @routes.get("/items")
+@described("All items, in pages, from the database.", query=PageQuery, answer=Page[Item])
 async def list_items(request: web.Request) -> web.Response:
     query = read_query(request, PageQuery)
     return json_response(await request.app[ITEMS].list_items(query.after, query.limit))
 
 
 @routes.get("/items/{id}")
+@described(
+    "One item, from the cache where it is there: at least as every write that was answered before left it.",
+    answer=Item,
+    headers=("Cache-Status",),
+    codes={"item_not_found": 404},
+)
 async def get_item(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     item, cache_result = await request.app[ITEMS].read_item(_item_id(request))
@@ -64,12 +77,19 @@ async def get_item(request: web.Request) -> web.Response:
 
 
 @routes.patch("/items/{id}")
+@described(command=UpdateItem, example={"stock": 5})
 async def update_item(request: web.Request) -> web.Response:
     command = await read_command(request, UpdateItem, {"id": _item_id(request)})
     return written_response(await issue(request, request.app[ITEMS].update_item, command))
 
 
 @routes.post("/items/{id}/reservations")
+@described(
+    "It cannot be read; a `DELETE` at its `Location` gives it back.",
+    command=ReserveItem,
+    example={"quantity": 1},
+    statuses=(201,),
+)
 async def reserve(request: web.Request) -> web.Response:
     command = await read_command(request, ReserveItem, {"id": _item_id(request)})
     written = await issue(request, request.app[ITEMS].reserve, command)
@@ -78,6 +98,7 @@ async def reserve(request: web.Request) -> web.Response:
 
 
 @routes.delete("/items/{id}/reservations/{reservation_id}")
+@described(command=ReleaseItem, statuses=(204,))
 async def release(request: web.Request) -> web.Response:
     path = {
         "id": _item_id(request),

@@ -17,6 +17,7 @@ from coordinator import (
     Id,
     InvalidCommand,
     NotFound,
+    Page,
     Unavailable,
     system_command_id,
 )
@@ -29,6 +30,7 @@ from coordinator.http import (
     NoQuery,
     PageQuery,
     RequestRefused,
+    described,
     issue,
     json_response,
     path_command,
@@ -42,6 +44,7 @@ from coordinator.http import (
 from coordinator.settings import load
 from shared.payments import SERVICE
 from shared.payments.commands import CapturePayment, OpenPayment, RefundPayment, ReversePayment
+from shared.payments.model import Payment, Refund
 from shared.payments.results import TakeProviderEvent
 from shared.payments.service import PaymentService
 from shared.payments.settings import StripeSettings
@@ -49,6 +52,11 @@ from shared.payments.stripe_metadata import MetadataKey
 from shared.payments.stripe_webhooks import ProviderEvent, WebhookRefused, verify_webhook
 
 PAYMENTS: Final = web.AppKey("PAYMENTS", PaymentService)
+BEFORE_THE_PROVIDER: Final = (
+    "It is answered when it is committed, before the provider has answered: read the payment until `pending_action` is "
+    "null, then look at its `status`."
+)
+NOT_FOUND: Final = {"payment_not_found": 404}
 STRIPE: Final = web.AppKey("STRIPE", StripeSettings)
 IGNORED: Final[web.AppKey["IgnoredEvents"]] = web.AppKey("IGNORED")
 IGNORED_EVENTS: Final = Metric(
@@ -93,6 +101,13 @@ class PaymentsQuery(PageQuery, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 @routes.post("/payments")
+@described(
+    f"{BEFORE_THE_PROVIDER} Without a `payment_method` the provider is not asked, and the payment stays `pending` "
+    "until it is reversed. Any `user_id` is taken: no lane looks into another's database.",
+    command=OpenPayment,
+    example={"user_id": 1, "amount": 9900, "currency": "EUR", "payment_method": "pm_card_visa"},
+    statuses=(201,),
+)
 async def open_payment(request: web.Request) -> web.Response:
     command = await read_command(request, OpenPayment)
     written = await issue(request, request.app[PAYMENTS].open_payment, command)
@@ -100,6 +115,7 @@ async def open_payment(request: web.Request) -> web.Response:
 
 
 @routes.get("/payments")
+@described("All payments, or those of one user, in pages.", query=PaymentsQuery, answer=Page[Payment])
 async def list_payments(request: web.Request) -> web.Response:
     query = read_query(request, PaymentsQuery)
     user_id = None if query.user_id is UNSET else query.user_id
@@ -107,12 +123,18 @@ async def list_payments(request: web.Request) -> web.Response:
 
 
 @routes.get("/payments/{id}")
+@described("One payment.", answer=Payment, codes=NOT_FOUND)
 async def get_payment(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     return representation(request, await request.app[PAYMENTS].get_payment(_payment_id(request)))
 
 
 @routes.post("/payments/{id}/capture")
+@described(
+    f"{BEFORE_THE_PROVIDER} Where somebody took a part of the amount in the provider's dashboard, the payment is "
+    "`captured` too, and its `captured` says how much.",
+    command=CapturePayment,
+)
 async def capture_payment(request: web.Request) -> web.Response:
     command = path_command(request, CapturePayment, {"id": _payment_id(request)})
     written = await issue(request, request.app[PAYMENTS].capture_payment, command)
@@ -120,6 +142,11 @@ async def capture_payment(request: web.Request) -> web.Response:
 
 
 @routes.post("/payments/{id}/reversal")
+@described(
+    f"{BEFORE_THE_PROVIDER} Where nothing was done, it is applied without an effect; of a payment that is voided "
+    "already it does not even write a new version.",
+    command=ReversePayment,
+)
 async def reverse_payment(request: web.Request) -> web.Response:
     command = path_command(request, ReversePayment, {"id": _payment_id(request)})
     written = await issue(request, request.app[PAYMENTS].reverse_payment, command)
@@ -127,6 +154,13 @@ async def reverse_payment(request: web.Request) -> web.Response:
 
 
 @routes.post("/payments/{id}/refunds")
+@described(
+    f"{BEFORE_THE_PROVIDER} Without a body it gives back all that is left.",
+    command=RefundPayment,
+    example={"amount": 100},
+    is_body_optional=True,
+    statuses=(201,),
+)
 async def refund_payment(request: web.Request) -> web.Response:
     """Without a body, all that is left."""
     path = {"id": _payment_id(request)}
@@ -140,12 +174,14 @@ async def refund_payment(request: web.Request) -> web.Response:
 
 
 @routes.get("/payments/{id}/refunds")
+@described("The refunds of a payment, in pages.", query=PageQuery, answer=Page[Refund], codes=NOT_FOUND)
 async def list_refunds(request: web.Request) -> web.Response:
     query = read_query(request, PageQuery)
     return json_response(await request.app[PAYMENTS].list_refunds(_payment_id(request), query.after, query.limit))
 
 
 @routes.get("/payments/{id}/refunds/{refund_id}")
+@described("One refund.", answer=Refund, codes={**NOT_FOUND, "refund_not_found": 404})
 async def get_refund(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     refund_id = path_id(request, "refund_id", "refund_not_found")
@@ -153,6 +189,12 @@ async def get_refund(request: web.Request) -> web.Response:
 
 
 @routes.post("/webhooks/stripe")
+@described(
+    "Takes an event about payments, from Stripe or the sandbox.",
+    body="an event of Stripe's",
+    headers=("Stripe-Signature",),
+    codes={"bad_signature": 400, "stale": 400, "malformed": 400, "webhooks_not_configured": 503},
+)
 async def take_stripe_event(request: web.Request) -> web.Response:
     """200 once the event is safe in the lane's queue, and for one that is not for us: Stripe need not send it again.
 

@@ -4,12 +4,13 @@ from typing import Final
 
 from aiohttp import web
 
-from coordinator import ENDED
+from coordinator import ENDED, Page
 from coordinator.http import (
     CONTEXT,
     SETTINGS,
     NoQuery,
     PageQuery,
+    described,
     granted_wait_s,
     issue,
     json_response,
@@ -21,7 +22,8 @@ from coordinator.http import (
     written_response,
 )
 from shared.users.purchases.commands import OpenPurchase
-from shared.users.purchases.service import PurchaseService
+from shared.users.purchases.model import Purchase, PurchaseTotal
+from shared.users.purchases.service import PurchaseService, PurchaseWithSteps
 
 PURCHASES: Final = web.AppKey("PURCHASES", PurchaseService)
 
@@ -29,6 +31,16 @@ routes = web.RouteTableDef()
 
 
 @routes.post("/users/{id}/purchases")
+@described(
+    "It is answered as it begins (`status` is `running`), and goes on by itself. With `Prefer: wait=N` the answer "
+    "waits for its end: 201 if the end came, and otherwise 202 with the purchase as it was last seen. While half of "
+    "`GATEWAY_CONNECTIONS_MAX` requests wait, the 202 comes at once. A purchase that ended may have failed: look at "
+    "its `status`. One that is opened and begun at once has version 2.",
+    command=OpenPurchase,
+    path={"id": "user_id"},
+    example={"item_id": 2, "quantity": 2, "payment_method": "pm_card_visa"},
+    statuses=(201, 202),
+)
 async def open_purchase(request: web.Request) -> web.Response:
     """201 with the purchase as it begins, or, where the request prefers to wait, as it ends.
 
@@ -55,6 +67,13 @@ async def open_purchase(request: web.Request) -> web.Response:
 
 
 @routes.get("/users/{id}/purchases")
+@described(
+    "The purchases of a user, in pages. There are none of a user that does not exist: `user_not_found` means that the "
+    "path has no valid id.",
+    query=PageQuery,
+    answer=Page[Purchase],
+    codes={"user_not_found": 404},
+)
 async def list_purchases(request: web.Request) -> web.Response:
     query = read_query(request, PageQuery)
     user_id = path_id(request, "id", "user_not_found")
@@ -62,12 +81,18 @@ async def list_purchases(request: web.Request) -> web.Response:
 
 
 @routes.get("/users/{id}/purchases/totals")
+@described(
+    "What a user has bought, by currency: completed purchases only. There is nothing of a user that does not exist.",
+    answer=list[PurchaseTotal],
+    codes={"user_not_found": 404},
+)
 async def list_totals(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     return json_response(await request.app[PURCHASES].list_totals(path_id(request, "id", "user_not_found")))
 
 
 @routes.get("/purchases/{id}")
+@described("A purchase, and its steps.", answer=PurchaseWithSteps, codes={"purchase_not_found": 404})
 async def get_purchase(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     return json_response(await request.app[PURCHASES].get_purchase(path_id(request, "id", "purchase_not_found")))

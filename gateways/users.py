@@ -4,12 +4,14 @@ from typing import Final
 
 from aiohttp import web
 
+from coordinator import Page
 from coordinator.http import (
     HOOKS,
     Dependencies,
     Gateway,
     NoQuery,
     PageQuery,
+    described,
     issue,
     json_response,
     path_command,
@@ -24,15 +26,18 @@ from gateways import purchases
 from gateways.purchases import PURCHASES
 from shared.users import SERVICE
 from shared.users.commands import CreateUser, CreditUser, DeleteUser, TransferCredit, UpdateUser
+from shared.users.model import User
 from shared.users.purchases.service import PurchaseService
 from shared.users.service import UserService
 
 USERS: Final = web.AppKey("USERS", UserService)
+NOT_FOUND: Final = {"user_not_found": 404}
 
 routes = web.RouteTableDef()
 
 
 @routes.post("/users")
+@described(command=CreateUser, example={"name": "Ada", "email": "ada@example.org"}, statuses=(201,))
 async def create_user(request: web.Request) -> web.Response:
     command = await read_command(request, CreateUser)
     written = await issue(request, request.app[USERS].create_user, command)
@@ -40,30 +45,35 @@ async def create_user(request: web.Request) -> web.Response:
 
 
 @routes.get("/users")
+@described("All users, in pages.", query=PageQuery, answer=Page[User])
 async def list_users(request: web.Request) -> web.Response:
     query = read_query(request, PageQuery)
     return json_response(await request.app[USERS].list_users(query.after, query.limit))
 
 
 @routes.get("/users/{id}")
+@described("One user.", answer=User, codes=NOT_FOUND)
 async def get_user(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     return representation(request, await request.app[USERS].get_user(_user_id(request)))
 
 
 @routes.patch("/users/{id}")
+@described(command=UpdateUser, example={"name": "Ada L."})
 async def update_user(request: web.Request) -> web.Response:
     command = await read_command(request, UpdateUser, {"id": _user_id(request)})
     return written_response(await issue(request, request.app[USERS].update_user, command))
 
 
 @routes.delete("/users/{id}")
+@described(command=DeleteUser, statuses=(204,))
 async def delete_user(request: web.Request) -> web.Response:
     command = path_command(request, DeleteUser, {"id": _user_id(request)})
     return written_response(await issue(request, request.app[USERS].delete_user, command))
 
 
 @routes.post("/users/{id}/credit")
+@described(command=CreditUser, example={"amount": 500})
 async def credit_user(request: web.Request) -> web.Response:
     command = await read_command(request, CreditUser, {"id": _user_id(request)})
     written = await issue(request, request.app[USERS].credit_user, command)
@@ -71,6 +81,7 @@ async def credit_user(request: web.Request) -> web.Response:
 
 
 @routes.post("/transfers")
+@described("Both users change, or neither.", command=TransferCredit, example={"from": 1, "to": 2, "amount": 100})
 async def transfer(request: web.Request) -> web.Response:
     """200 and not 201: a transfer has no resource of its own."""
     command = await read_command(request, TransferCredit)

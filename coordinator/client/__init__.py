@@ -1,5 +1,6 @@
 """The client's side: issuing commands, hooks on that, and reads of databases and of the command log."""
 
+from coordinator.client.blocking import BlockingWrites
 from coordinator.client.hooks import HookedWrites, Hooks, Issued
 from coordinator.client.writes import DEFAULT_OPTIONS, WriteOptions, Writes, Written, execute
 
@@ -10,6 +11,7 @@ __all__ = (
     "Written",
     "DEFAULT_OPTIONS",
     "execute",
+    "BlockingWrites",
     # Watching
     "Hooks",
     "HookedWrites",

@@ -1,7 +1,7 @@
 """The port through which services issue commands, and how an outcome becomes a value or an error.
 
 Two adapters implement it (coordinator/writing.py): `RabbitWrites` where there is a broker, and `InProcessWrites` in a
-monolith and in tests.
+monolith and in tests. `BlockingWrites` (blocking.py) is for programs without an event loop.
 """
 
 from datetime import datetime
@@ -71,16 +71,22 @@ async def execute(
 
     Raises InvalidCommand, CommandRejected, CommandFailed, CommandPending, Unavailable.
     """
+    message = message_of(command, options, origin)
+    outcome = await writes.issue(command.lane(), message, options.wait_s)
+    return value_of(outcome, message.command_id or "", result)
+
+
+def message_of(command: Command, options: WriteOptions, origin: Origin) -> CommandMessage:
+    """The message by which a command is issued. Raises InvalidCommand."""
     arguments = encoded(command) if command is options.parsed else validated(command)[1]
-    lane = command.lane()
     if options.command_id is not None:
         # The transport spells it so, too.
         command_id = options.command_id.lower()
     elif options.idempotency_key is not None:
-        command_id = command_id_for(lane, options.idempotency_key)
+        command_id = command_id_for(command.lane(), options.idempotency_key)
     else:
         command_id = new_command_id()
-    message = CommandMessage(
+    return CommandMessage(
         command_id=command_id,
         type=command.type,
         arguments=arguments,
@@ -89,7 +95,6 @@ async def execute(
         traceparent=options.traceparent,
         origin=origin,
     )
-    return value_of(await writes.issue(lane, message, options.wait_s), command_id, result)
 
 
 def value_of(outcome: Outcome, command_id: str, result: type[T]) -> Written[T]:

@@ -1,4 +1,4 @@
-"""The generated parts of docs/: the settings in OPERATING.md, and asyncapi.json.
+"""The generated parts of docs/: the settings in OPERATING.md, asyncapi.json, and HTTP_API.md.
 
 `python -m coordinator.documents.generated --write` writes them; a test fails when they are stale.
 """
@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings
 from coordinator.dev.plan import PORT_MAX, PlannedPort, plan_of
 from coordinator.dev.settings import DevSettings
 from coordinator.documents.asyncapi import document, to_json
+from coordinator.documents.http_api import http_api
 from coordinator.registry import registry
 from coordinator.runtime.settings import (
     BrokerSettings,
@@ -70,6 +71,12 @@ def dev_ports() -> tuple[PlannedPort, ...]:
     return tuple(plan_of(registry(), settings, Path(), {}).ports)
 
 
+def gateway_ports() -> dict[str, int]:
+    """Those of gateways, by the names of their services."""
+    numbers = {port.setting: port.number for port in dev_ports()}
+    return {name: numbers[f"DEV_{name.upper()}_PORT"] for name in registry().gateway_names}
+
+
 def operating(text: str) -> str:
     """OPERATING.md with its settings made again. Raises ValueError where the markers are missing."""
     before, begin, rest = text.partition(BEGIN)
@@ -82,7 +89,11 @@ def operating(text: str) -> str:
 def generated() -> dict[Path, str]:
     """The files that are made, or made in part, and what they should hold."""
     path = DOCS / "OPERATING.md"
-    return {path: operating(path.read_text()), DOCS / "asyncapi.json": to_json(document(registry().services))}
+    return {
+        path: operating(path.read_text()),
+        DOCS / "asyncapi.json": to_json(document(registry().services)),
+        DOCS / "HTTP_API.md": http_api(registry(), gateway_ports()),
+    }
 
 
 def _table(group: type[BaseSettings], readers: str) -> str:

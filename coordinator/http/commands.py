@@ -21,6 +21,7 @@ from coordinator.http.command_bodies import (
     decode_commands,
     encode_answers,
 )
+from coordinator.http.described import described
 from coordinator.http.headers import idempotency_key, preferences
 from coordinator.http.keys import CONTEXT, SETTINGS
 from coordinator.http.problems import NothingIssued, RequestRefused, shown
@@ -42,6 +43,12 @@ routes = web.RouteTableDef()
 
 
 @routes.post("/commands")
+@described(
+    "Issue many commands of the service's lane, in their order.",
+    body="a JSON array of commands, or one command a line (`application/x-ndjson`)",
+    headers=("Idempotency-Key", "Prefer"),
+    answer="the outcome of each, in their order and in the form of the request",
+)
 async def issue_commands(request: web.Request) -> web.Response:
     messages = await _read_messages(request)
     context, settings = request[CONTEXT], request.app[SETTINGS]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from http import HTTPStatus
 from typing import Final
+from uuid import UUID
 
 import msgspec
 import structlog
@@ -16,6 +17,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from coordinator.client.command_log import CommandLog
 from coordinator.client.database import NoConnectionLeft
+from coordinator.http.described import described
 from coordinator.http.keys import CONTEXT, SERVICE_NAME
 from coordinator.http.problems import NotReady
 from coordinator.http.requests import NoQuery, read_query
@@ -61,7 +63,10 @@ class Part:
 
 
 class SettledCommand(Struct, frozen=True, kw_only=True):
-    """A command as the command log has it."""
+    """A command as the command log has it. `status` is `applied`, `rejected`, `failed` or `expired`.
+
+    `result` is the command's result, and null for a command that was not applied.
+    """
 
     command_id: str
     type: str
@@ -89,6 +94,12 @@ routes = web.RouteTableDef()
 
 
 @routes.get("/commands/{id}")
+@described(
+    "The outcome of a command, from the log of its lane; 202 while it waits here.",
+    path={"id": UUID},
+    answer={200: SettledCommand, 202: Accepted},
+    codes={"command_not_found": 404},
+)
 async def get_command(request: web.Request) -> web.Response:
     read_query(request, NoQuery)
     text = request.match_info["id"]
@@ -115,11 +126,13 @@ async def get_command(request: web.Request) -> web.Response:
 
 
 @routes.get("/healthz")
+@described("Whether the process serves.", answer='`{"status": "ok"}`')
 async def healthz(_request: web.Request) -> web.Response:
     return json_response({"status": "ok"})
 
 
 @routes.get("/readyz")
+@described("Whether each part of the process does its work.", answer=GatewayReadiness, codes={NotReady.code: 503})
 async def readyz(request: web.Request) -> web.Response:
     checks = request.app[CHECKS]
     reasons = await _look(request.app)
@@ -130,6 +143,7 @@ async def readyz(request: web.Request) -> web.Response:
 
 
 @routes.get("/metrics")
+@described("Metrics.", answer="Prometheus' text format")
 async def metrics(_request: web.Request) -> web.Response:
     return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 

@@ -23,7 +23,15 @@ Quantity = Annotated[int, Meta(ge=1, le=1_000_000)]
 NAME_CHARACTERS_MAX = 200
 """The limit of a name as given and in its normal form."""
 
-Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARACTERS_MAX, pattern=VISIBLE)]
+Name = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=NAME_CHARACTERS_MAX,
+        pattern=VISIBLE,
+        description="as given and in Unicode's form NFC, in which it is kept; each character can be seen",
+    ),
+]
 
 
 if TYPE_CHECKING:

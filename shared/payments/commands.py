@@ -7,7 +7,15 @@ from msgspec import Meta
 from coordinator import AMOUNT_MAX, Amount, Command, Id
 from shared.money import Currency
 
-PaymentMethod = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[\x21-\x7e]+\Z")]
+PaymentMethod = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=255,
+        pattern=r"\A[\x21-\x7e]+\Z",
+        description="visible ASCII; the provider's token, never a card's number",
+    ),
+]
 """A provider's token for a card or the like; card numbers never come here."""
 ProviderId = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[\x21-\x7e]+\Z")]
 Total = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]

@@ -28,7 +28,14 @@ _NAMELESS: Final = frozenset({"Cn", "Co", "Cf"})
 # One @ with text on both sides, no spaces or control characters. Only a mail can tell whether the mailbox exists.
 Email = Annotated[
     str,
-    Meta(min_length=3, max_length=EMAIL_CHARACTERS_MAX, pattern=r"\A[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\Z"),
+    Meta(
+        min_length=3,
+        max_length=EMAIL_CHARACTERS_MAX,
+        pattern=r"\A[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+\Z",
+        description="one `@` with something on both sides; no spaces, and no characters that cannot be seen or that "
+        "Unicode has not assigned. Kept in lower case and in Unicode's form NFC, within the same limits; no two users "
+        "have the same",
+    ),
 ]
 
 

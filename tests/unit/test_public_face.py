@@ -59,7 +59,7 @@ def test_nothing_else_looks_public(face: str) -> None:
     assert others == set()
 
 
-@pytest.mark.parametrize("package", ["shared", "gateways", "tests/support/shop"])
+@pytest.mark.parametrize("package", ["shared", "gateways", "tests/support/shop", "docs/examples"])
 def test_applications_use_only_public_names(package: str) -> None:
     wrong = []
     for path in (ROOT / package).rglob("*.py"):

@@ -46,7 +46,11 @@ purchase_totals = Table(
 
 
 class Purchase(SagaRow, table="purchases", key="id"):
-    """A purchase. `price` and `amount` are in minor units of `currency`; they are known once the item was asked."""
+    """A purchase. `price` and `amount` are in minor units of `currency`; they are known once the item was asked.
+
+    `status` is `running`, `compensating`, `completed`, `compensated` or `needs_review`; `reason_code` and `reason` say
+    why it did not succeed. `position` counts the steps that are done and not undone, `emitted` the commands so far.
+    """
 
     user_id: int
     item_id: int
@@ -61,7 +65,7 @@ class Purchase(SagaRow, table="purchases", key="id"):
 
 
 class PurchaseTotal(VersionedRow, table="purchase_totals", key="id"):
-    """What a user has bought in one currency: completed purchases only."""
+    """What a user has bought in one currency: completed purchases only. Its id is both, such as `1 EUR`."""
 
     id: str
     user_id: int

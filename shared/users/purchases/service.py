@@ -15,7 +15,10 @@ from shared.users.purchases.watch import PurchaseWatch
 
 
 class PurchaseStep(Struct, frozen=True, kw_only=True):
-    """One step of a purchase's timeline. `command_id` is in the log of the lane that `command` names."""
+    """One step of a purchase's timeline. `command_id` is in the log of the lane that `command`, a type, names.
+
+    `direction` is `do`, `undo` or `resume`; `status` is `waiting`, an outcome's, or `given_up`.
+    """
 
     name: str
     direction: str

@@ -1,0 +1,208 @@
+"""The routes of gateways as values: what each takes and answers, from their descriptions and their commands.
+
+Whatever is generated of the HTTP API is made from these: docs/HTTP_API.md (http_api.py) is. Types are those of JSON
+Schema, as msgspec makes them.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from inspect import cleandoc
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from aiohttp import web
+from msgspec import Struct
+
+from coordinator.http import commands, operations
+from coordinator.http.app import Gateway
+from coordinator.http.described import RouteDescription, description_of
+from coordinator.http.problems import answer_to
+from coordinator.http.requests import PATCH_TYPES
+from coordinator.service.commands import Command, Id
+from coordinator.service.errors import CommandRejected
+from coordinator.service.rows import VersionedRow
+from coordinator.service.service import Service
+from coordinator.service.unit_of_work import Handler
+
+Json: TypeAlias = dict[str, Any]
+
+_IN_PATH: Final = re.compile(r"\{([a-z_]+)(?::[^{}]*)?\}")
+_REJECTED: Final = re.compile(r"\s*Rejected:([^;.]*)[^.]*\.", re.DOTALL)
+_CODE: Final = re.compile(r"`([a-z_]+)`")
+_OF_WRITES: Final = ("Idempotency-Key", "Command-Id", "Prefer")
+_OF_WRITTEN: Final = ("Command-Id", "Command-Sequence")
+
+
+class OperationParameter(Struct, frozen=True, kw_only=True):
+    """A part of the path, a parameter of the query, or a field of the body."""
+
+    place: str
+    name: str
+    schema: Json
+    is_required: bool
+
+
+class OperationAnswer(Struct, frozen=True, kw_only=True):
+    """An answer of success: its type, or text that describes it; None: no body."""
+
+    status: int
+    content: Any
+    headers: tuple[str, ...] = ()
+
+
+class HttpOperation(Struct, frozen=True, kw_only=True):
+    """One route. `codes` are those that are special to it, by their status."""
+
+    method: str
+    path: str
+    text: str
+    command: type[Command] | None
+    parameters: tuple[OperationParameter, ...]
+    body: str
+    is_body_optional: bool
+    media_types: tuple[str, ...]
+    headers: tuple[str, ...]
+    answers: tuple[OperationAnswer, ...]
+    codes: Mapping[int, tuple[str, ...]]
+    example: Mapping[str, Any]
+
+    def of(self, place: str) -> tuple[OperationParameter, ...]:
+        """The parameters of one place: `path`, `query` or `body`."""
+        return tuple(each for each in self.parameters if each.place == place)
+
+
+def operations_of(gateway: Gateway, service: Service | None) -> tuple[HttpOperation, ...]:
+    """The routes of a gateway of its own, in their order. Raises ValueError for one that nobody has described."""
+    handlers = {} if service is None else {each.command: each for each in service.handlers}
+    return tuple(_operation(route, handlers) for route in _routes(gateway.routes))
+
+
+def common_operations() -> tuple[HttpOperation, ...]:
+    """The routes that every gateway has."""
+    return tuple(_operation(route, {}) for route in _routes([*commands.routes, *operations.routes]))
+
+
+def _routes(routes: Iterable[web.AbstractRouteDef]) -> list[web.RouteDef]:
+    return [route for route in routes if isinstance(route, web.RouteDef)]
+
+
+def _operation(route: web.RouteDef, handlers: Mapping[type[Command], Handler[Any]]) -> HttpOperation:
+    description = description_of(route.handler)
+    if description is None:
+        raise ValueError(f"{route.method} {route.path} is not described: decorate its handler with `described`")
+    command = description.command
+    handler = None if command is None else handlers[command]
+    return HttpOperation(
+        method=route.method,
+        path=_IN_PATH.sub(r"{\1}", route.path),
+        text="\n\n".join(filter(None, (_without_codes(command), description.summary))),
+        command=command,
+        parameters=_parameters(route, description),
+        body=description.body,
+        is_body_optional=description.is_body_optional,
+        media_types=PATCH_TYPES if route.method == "PATCH" else PATCH_TYPES[:1],
+        headers=_headers(route, description, handler),
+        answers=_answers(route, description, handler),
+        codes=_codes(description),
+        example=description.example,
+    )
+
+
+def _parameters(route: web.RouteDef, description: RouteDescription) -> tuple[OperationParameter, ...]:
+    named = [(part, description.path.get(part, part)) for part in _IN_PATH.findall(route.path)]
+    fields = {} if description.command is None else _fields(description.command)
+    in_path = [
+        OperationParameter(place="path", name=part, schema=_schema_in_path(given, fields), is_required=True)
+        for part, given in named
+    ]
+    in_query = [msgspec.structs.replace(each, place="query") for each in _fields(description.query).values()]
+    arguments = [given for _, given in named]
+    in_body = [each for name, each in fields.items() if name not in arguments]
+    return (*in_path, *in_query, *in_body)
+
+
+def _schema_in_path(given: Any, fields: Mapping[str, OperationParameter]) -> Json:
+    """Of an argument's name, or of a type; every other part of a path is an id."""
+    if given in fields:
+        return fields[given].schema
+    return msgspec.json.schema(Id if isinstance(given, str) else given)
+
+
+def _fields(model: type[Struct]) -> dict[str, OperationParameter]:
+    _, schemas = msgspec.json.schema_components([model])
+    schema = schemas[model.__name__]
+    required = schema.get("required", ())
+    return {
+        name: OperationParameter(place="body", name=name, schema=each, is_required=name in required)
+        for name, each in schema.get("properties", {}).items()
+    }
+
+
+def _headers(route: web.RouteDef, description: RouteDescription, handler: Handler[Any] | None) -> tuple[str, ...]:
+    found = list(description.headers)
+    if handler is not None:
+        found += [*_OF_WRITES, *(["If-Match"] if handler.target is not None else [])]
+    elif _has_tag(route, description.answer):
+        found.append("If-None-Match")
+    return tuple(name for name in found if name not in _OF_ANSWERS)
+
+
+_OF_ANSWERS: Final = frozenset({"Cache-Status"})
+"""Headers that a description may name, and that are not the request's."""
+
+
+def _answers(
+    route: web.RouteDef, description: RouteDescription, handler: Handler[Any] | None
+) -> tuple[OperationAnswer, ...]:
+    special = tuple(name for name in description.headers if name in _OF_ANSWERS)
+    if handler is None:
+        tag = ("ETag",) if _has_tag(route, description.answer) else ()
+        answers = description.answer
+        if not isinstance(answers, Mapping):
+            answers = dict.fromkeys(description.statuses, answers)
+        found = [
+            OperationAnswer(status=status, content=content, headers=(*tag, *special))
+            for status, content in answers.items()
+        ]
+        if tag:
+            found.append(OperationAnswer(status=HTTPStatus.NOT_MODIFIED, content=None, headers=tag))
+        return tuple(found)
+    result = handler.result
+    tag = ("ETag",) if result is not None and issubclass(result, VersionedRow) else ()
+    headers = {
+        HTTPStatus.CREATED: (*_OF_WRITTEN, *tag, "Location"),
+        HTTPStatus.ACCEPTED: (*_OF_WRITTEN, "Location"),
+        HTTPStatus.NO_CONTENT: _OF_WRITTEN,
+    }
+    return tuple(
+        OperationAnswer(status=status, content=result, headers=headers.get(HTTPStatus(status), (*_OF_WRITTEN, *tag)))
+        for status in description.statuses
+    )
+
+
+def _has_tag(route: web.RouteDef, answer: Any) -> bool:
+    return route.method == "GET" and isinstance(answer, type) and issubclass(answer, VersionedRow)
+
+
+def _codes(description: RouteDescription) -> dict[int, tuple[str, ...]]:
+    found: defaultdict[int, list[str]] = defaultdict(list)
+    for code, status in description.codes.items():
+        found[status].append(code)
+    if description.command is not None:
+        for code in rejections_of(description.command):
+            found[answer_to(CommandRejected("", code, "")).status].append(code)
+    return {status: tuple(codes) for status, codes in sorted(found.items())}
+
+
+def rejections_of(command: type[Command]) -> Sequence[str]:
+    """The codes with which a command may be rejected, as its documentation says."""
+    found = _REJECTED.search(command.__doc__ or "")
+    return _CODE.findall(found.group(1)) if found else ()
+
+
+def _without_codes(command: type[Command] | None) -> str:
+    if command is None:
+        return ""
+    return _REJECTED.sub("", cleandoc(command.__doc__ or "")).strip()

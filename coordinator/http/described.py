@@ -1,0 +1,91 @@
+"""What a route takes and answers, for the documents that are generated from it (docs/HTTP_API.md).
+
+The handler of a route is described where it stands. What the command of a write says of itself (its fields, its
+result, its rejections, whether it has a version to expect) is not repeated.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias, TypeVar
+from weakref import WeakKeyDictionary
+
+from aiohttp import web
+from msgspec import Struct
+
+from coordinator.http.requests import NoQuery
+from coordinator.service.commands import Command
+
+RouteHandler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+H = TypeVar("H", bound=RouteHandler)
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class RouteDescription(Struct, frozen=True, kw_only=True):
+    """One route. `described` has the meaning of each field."""
+
+    summary: str
+    command: type[Command] | None
+    path: Mapping[str, Any]
+    example: Mapping[str, Any]
+    body: str
+    is_body_optional: bool
+    query: type[Struct]
+    headers: tuple[str, ...]
+    answer: Any
+    statuses: tuple[int, ...]
+    codes: Mapping[str, int]
+
+
+_descriptions: Final[WeakKeyDictionary[Any, RouteDescription]] = WeakKeyDictionary()
+
+
+def described(
+    summary: str = "",
+    *,
+    command: type[Command] | None = None,
+    path: Mapping[str, Any] = _NOTHING,
+    example: Mapping[str, Any] = _NOTHING,
+    body: str = "",
+    is_body_optional: bool = False,
+    query: type[Struct] = NoQuery,
+    headers: tuple[str, ...] = (),
+    answer: Any = None,
+    statuses: tuple[int, ...] = (200,),
+    codes: Mapping[str, int] = _NOTHING,
+) -> Callable[[H], H]:
+    """Describe the handler of a route. It changes nothing of what the handler does.
+
+    A write names the `command` that it issues: its documentation is the route's, its result the answer, and its fields
+    are the body, but for those that the path gives. `path` names the argument that a part of the path gives, where the
+    names differ. `example` is a body that is taken. A `summary` is what there is to say of the route beside.
+
+    A route that issues no command has a `summary`, an `answer` (a type, or text), the `query` that it reads, a `body`
+    in words, and its own `codes` with their statuses. `path` has the types of parts of the path that are no ids.
+    `answer` may have one for each status, `{200: Seat, 202: "…"}`. `statuses` are those of success; `headers` are
+    special to the route.
+    """
+    description = RouteDescription(
+        summary=summary,
+        command=command,
+        path=path,
+        example=example,
+        body=body,
+        is_body_optional=is_body_optional,
+        query=query,
+        headers=headers,
+        answer=answer,
+        statuses=statuses,
+        codes=codes,
+    )
+
+    def note(handler: H) -> H:
+        _descriptions[handler] = description
+        return handler
+
+    return note
+
+
+def description_of(handler: Any) -> RouteDescription | None:
+    """What was said of the handler of a route; None: nothing."""
+    return _descriptions.get(handler)

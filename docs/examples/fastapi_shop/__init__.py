@@ -1,0 +1,1 @@
+"""A FastAPI application whose writes go through a lane."""

@@ -1,0 +1,1 @@
+"""A Flask application whose writes go through a lane."""
