@@ -28,12 +28,12 @@ from pymongo.synchronous.database import Database
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import Key, R, Row
+from coordinator.service.rows import Key, R, Row, Selection, Value
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
 from coordinator.stores.mongodb.client import open_client
-from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
+from coordinator.stores.mongodb.documents import Document, condition_of, document_of, row_of_document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.errors import translated
 from coordinator.stores.one_lane import check_lane
@@ -237,19 +237,15 @@ class MongoTransaction:
         self._session = session
         self._lane = lane
 
-    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+    def load(self, reads: Sequence[Read | Selection[Row]]) -> list[list[Any]]:
         with self._store.guarded():
             return [self._load(read) for read in reads]
 
     def scan(
         self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
     ) -> list[R]:
-        condition: Document = {} if after is None else {"_id": {"$gt": after}}
-        if where is not None:
-            condition[where[0]] = where[1]
         with self._store.guarded():
-            found = self._of(model).find(condition, session=self._session).sort("_id", 1).limit(limit)
-            return [row_of_document(model, document) for document in found]
+            return self._first(model, () if where is None else (where,), after, limit)
 
     def backlog(self) -> list[Backlog]:
         by_lane = {"_id": "$lane", "rows": {"$sum": 1}, "oldest_at": {"$min": "$created_at"}}
@@ -281,11 +277,29 @@ class MongoTransaction:
         except PyMongoError:
             self._store.close()
 
-    def _load(self, read: Read) -> list[Any]:
+    def _load(self, read: Read | Selection[Row]) -> list[Any]:
+        if isinstance(read, Selection):
+            return self._first(read.model, read.where, read.after, read.limit)
         field = "_id" if read.column == read.model.key else read.column
         condition = {field: read.values[0]} if len(read.values) == 1 else {field: {"$in": list(read.values)}}
         found = self._of(read.model).find(condition, session=self._session)
         return [row_of_document(read.model, document) for document in found]
+
+    def _first(self, model: type[R], where: Sequence[tuple[str, Value]], after: Key | None, limit: int) -> list[R]:
+        """The first rows in order of their keys, those after one of them, with values in some fields."""
+        condition = condition_of(model, where)
+        if after is not None:
+            # Beside what else is asked of the key.
+            condition = (
+                {"$and": [condition, {"_id": {"$gt": after}}]}
+                if "_id" in condition
+                else {
+                    **condition,
+                    "_id": {"$gt": after},
+                }
+            )
+        found = self._of(model).find(condition, session=self._session).sort("_id", 1).limit(limit)
+        return [row_of_document(model, document) for document in found]
 
     def _of(self, model: type[Row]) -> Collection[Document]:
         return self._database[model.table]

@@ -13,7 +13,7 @@ from pymysql.constants import COMMAND, ER
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import Key, R, Row
+from coordinator.service.rows import Key, R, Row, Selection, indexed_columns
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.mysql.driver_arguments import connection_of
@@ -145,7 +145,9 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
 
     def _check_collations(self, models: Sequence[type[Row]], setting: str) -> None:
         for model in models:
-            found = self.first_row(_OTHER_COLLATIONS, [model.table, (model.key, *model.unique)])
+            found = self.first_row(
+                _OTHER_COLLATIONS, [model.table, (model.key, *model.unique, *indexed_columns(model))]
+            )
             if found is not None:
                 column, collation, charset = found
                 raise ConfigurationError(
@@ -225,16 +227,23 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
         super().__init__(store, connection)
         self._is_open = True
 
-    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
-        of = self._store.statements
+    def load(self, reads: Sequence[Read | Selection[Row]]) -> list[list[Any]]:
         with self._store.guarded():
-            return [self._found(read.model, of[read.model].by(read.column, read.values)) for read in reads]
+            return [self._found(read.model, self._asking(read)) for read in reads]
 
     def scan(
         self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
     ) -> list[R]:
         with self._store.guarded():
-            return self._found(model, self._store.statements[model].first(limit, after, where))
+            return self._found(
+                model, self._store.statements[model].first(limit, after, () if where is None else (where,))
+            )
+
+    def _asking(self, read: Read | Selection[Row]) -> str:
+        statements = self._store.statements[read.model]
+        if isinstance(read, Read):
+            return statements.by(read.column, read.values)
+        return statements.first(read.limit, read.after, read.where)
 
     def backlog(self) -> list[Backlog]:
         with self._store.guarded(), self._connection.cursor() as cursor:

@@ -21,7 +21,7 @@ from psycopg.pq.abc import PGresult
 from psycopg.types.string import TextLoader
 
 from coordinator.runtime.addresses import Address
-from coordinator.service.rows import Key, R
+from coordinator.service.rows import Key, R, Row, Selection
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.port import (
@@ -219,16 +219,18 @@ class PostgresTransaction(SqlTransaction[_Connection]):
         self._pipeline = store.pipeline(connection)
         self._is_spoiled = False
 
-    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+    def load(self, reads: Sequence[Read | Selection[Row]]) -> list[list[Any]]:
         with self._store.guarded():
-            results = self._run([self._store.statements[read.model].by(read.column, read.values) for read in reads])
+            results = self._run([self._asking(read) for read in reads])
             return [self._found(read.model, result) for read, result in zip(reads, results, strict=True)]
 
     def scan(
         self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
     ) -> list[R]:
         with self._store.guarded():
-            (result,) = self._run([self._store.statements[model].first(limit, after, where)])
+            (result,) = self._run(
+                [self._store.statements[model].first(limit, after, () if where is None else (where,))]
+            )
             return self._found(model, result)
 
     def backlog(self) -> list[Backlog]:
@@ -257,6 +259,12 @@ class PostgresTransaction(SqlTransaction[_Connection]):
     def rollback(self) -> None:
         if self._is_spoiled:
             self._store.close()
+
+    def _asking(self, read: Read | Selection[Row]) -> Statement:
+        statements = self._store.statements[read.model]
+        if isinstance(read, Read):
+            return statements.by(read.column, read.values)
+        return statements.first(read.limit, read.after, read.where)
 
     def _run(self, statements: Sequence[Statement]) -> list[PGresult]:
         """Run statements. After anything but an answer to all of them the connection is of no use."""
