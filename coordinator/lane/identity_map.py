@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from coordinator.lane.selections import Coverage, FiledRows
-from coordinator.service.rows import Key, R, Row, Selection, Value, VersionedRow
+from coordinator.service.rows import Key, R, Row, RowSelection, Value, VersionedRow
 from coordinator.stores.port import Changes, Read, Transaction
 from coordinator.stores.row_checks import RowCheck, RowChecks
 
@@ -195,7 +195,7 @@ class IdentityMap:
                     lists.append(rows)
         return Changes(deletes, updates, inserts)
 
-    def _load(self, wanted: Sequence[Read], others: Sequence[Read | Selection[Row]] = ()) -> list[list[Any]]:
+    def _load(self, wanted: Sequence[Read], others: Sequence[Read | RowSelection[Row]] = ()) -> list[list[Any]]:
         """Read rows into the map; the rows of `others` are returned instead."""
         reads = [read for read in map(self._missing, wanted) if read.values]
         if not reads and not others:

@@ -9,7 +9,7 @@ from coordinator.lane.dead_letters import source_of_nameless
 from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.service.commands import Command
-from coordinator.service.rows import Ref, Row, Selection
+from coordinator.service.rows import Ref, Row, RowSelection
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from coordinator.stores.port import Read
@@ -19,7 +19,7 @@ READS_MAX = 10_000
 """How many rows one command may name."""
 
 
-Named = Ref[Row] | Selection[Row]
+Named = Ref[Row] | RowSelection[Row]
 
 
 def named_rows(requests: Sequence[Request], checks: RowChecks) -> tuple[list[Named], dict[int, str]]:
@@ -88,7 +88,7 @@ def announced_again(
     refs, _ = named_rows([request for request in requests if request.message.command_id in known], checks)
     work.prefetch(refs)
     for ref in refs:
-        if isinstance(ref, Selection):
+        if isinstance(ref, RowSelection):
             # What no longer is in it, the command has named by its key, if it is to be announced.
             saved += work.known_rows(ref)
             continue

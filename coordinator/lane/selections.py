@@ -31,13 +31,13 @@ class OrderedKeys:
     def __delitem__(self, key: Key) -> None:
         del self._keys[bisect_left(self._keys, key)]
 
-    def between(self, after: Key | None, span: "Span", limit: int) -> Sequence[Key]:
-        """The first of them behind a key, up to the end of a span."""
+    def between(self, after: Key | None, stretch: "Stretch", limit: int) -> Sequence[Key]:
+        """The first of them behind a key, up to the end of a stretch."""
         keys = self._keys
         start = 0 if after is None else bisect_right(keys, after)
-        if span.is_whole:
+        if stretch.is_whole:
             return keys[start : start + limit]
-        end = 0 if span.end is None else bisect_right(keys, span.end)
+        end = 0 if stretch.end is None else bisect_right(keys, stretch.end)
         return keys[start : min(end, start + limit)]
 
 
@@ -62,7 +62,7 @@ class FiledRows:
         self.of(self.values_of(row))[key] = True
 
 
-class Span:
+class Stretch:
     """A range of keys: behind `start`, up to `end` and with it. None is before all keys.
 
     `is_whole`: up to the last key. `rows` counts those that were read.
@@ -81,24 +81,24 @@ class Span:
 
 
 class Coverage:
-    """The spans of keys of which the map has all rows that the database has with some values."""
+    """The stretches of keys of which the map has all rows that the database has with some values."""
 
-    __slots__ = ("_spans",)
+    __slots__ = ("_stretches",)
 
     def __init__(self) -> None:
-        self._spans: list[Span] = []
+        self._stretches: list[Stretch] = []
         """In order of their starts."""
 
-    def behind(self, after: Key | None) -> Span:
-        """The span that has what follows a key; a new one, if none has."""
-        place = bisect_right(self._spans, _rank(after), key=lambda span: _rank(span.start))
+    def behind(self, after: Key | None) -> Stretch:
+        """The stretch that has what follows a key; a new one, if none has."""
+        place = bisect_right(self._stretches, _rank(after), key=lambda stretch: _rank(stretch.start))
         if place:
-            span = self._spans[place - 1]
-            if span.is_whole or _rank(after) <= _rank(span.end):
-                return span
-        span = Span(after)
-        self._spans.insert(place, span)
-        return span
+            stretch = self._stretches[place - 1]
+            if stretch.is_whole or _rank(after) <= _rank(stretch.end):
+                return stretch
+        stretch = Stretch(after)
+        self._stretches.insert(place, stretch)
+        return stretch
 
     def read(self, after: Key | None, keys: Sequence[Any], limit: int) -> bool:
         """The first rows behind a key were read, at most so many. False: Python puts their keys into another order."""
@@ -107,22 +107,22 @@ class Coverage:
             if before is not None and not before < key:
                 return False
             before = key
-        span = self.behind(after)
-        span.end = max(span.end, before, key=_rank)
-        span.is_whole = span.is_whole or len(keys) < limit
-        span.rows += len(keys)
-        self._absorb(span)
+        stretch = self.behind(after)
+        stretch.end = max(stretch.end, before, key=_rank)
+        stretch.is_whole = stretch.is_whole or len(keys) < limit
+        stretch.rows += len(keys)
+        self._absorb(stretch)
         return True
 
-    def _absorb(self, span: Span) -> None:
-        """No span begins within another."""
-        spans = self._spans
-        place = spans.index(span) + 1
-        while place < len(spans) and (span.is_whole or _rank(spans[place].start) <= _rank(span.end)):
-            other = spans.pop(place)
-            span.end = max(span.end, other.end, key=_rank)
-            span.is_whole = span.is_whole or other.is_whole
-            span.rows += other.rows
+    def _absorb(self, stretch: Stretch) -> None:
+        """No stretch begins within another."""
+        stretches = self._stretches
+        place = stretches.index(stretch) + 1
+        while place < len(stretches) and (stretch.is_whole or _rank(stretches[place].start) <= _rank(stretch.end)):
+            other = stretches.pop(place)
+            stretch.end = max(stretch.end, other.end, key=_rank)
+            stretch.is_whole = stretch.is_whole or other.is_whole
+            stretch.rows += other.rows
 
 
 def _rank(key: Key | None) -> tuple[Any, ...]:

@@ -104,7 +104,7 @@ class Row(_DeclaredRow):
         return Ref(cls, column, value)
 
     @classmethod
-    def where(cls, *, limit: int, after: Key | None = None, **equals: Value) -> "Selection[Self]":
+    def where(cls, *, limit: int, after: Key | None = None, **equals: Value) -> "RowSelection[Self]":
         """The first `limit` rows with these values, in order of their keys: `Line.where(order_id=7, limit=100)`.
 
         With `after`, those with a higher key. The columns are those of an index, or the first ones of an index; the key
@@ -122,7 +122,7 @@ class Row(_DeclaredRow):
             raise TypeError(f"{cls.__name__}: limit={limit!r:.100} is no number of rows")
         if not 1 <= limit <= SELECTED_MAX:
             raise WrongSelection(f"{cls.__name__}: limit={limit}: a selection has from 1 to {SELECTED_MAX} rows")
-        return Selection(cls, where, limit, after)
+        return RowSelection(cls, where, limit, after)
 
     def replace(self, **changes: Any) -> Self:
         """This row with other values in some fields. Raises TypeError for a name that is none of its fields."""
@@ -162,7 +162,7 @@ class WrongSelection(TypeError):
     """Raised for a selection that no index serves, or that has no sound limit, whatever its values are."""
 
 
-class Selection(Struct, Generic[R_co], frozen=True):
+class RowSelection(Struct, Generic[R_co], frozen=True):
     """Names the first `limit` rows of `model` that have these values, by column, in order of their keys.
 
     With `after` only those with a higher key. `Row.where` makes it. Among the references of a handler's `reads` it
@@ -180,7 +180,7 @@ class Selection(Struct, Generic[R_co], frozen=True):
         return ""
 
     @property
-    def value(self) -> "Selection[R_co]":
+    def value(self) -> "RowSelection[R_co]":
         """Itself."""
         return self
 

@@ -14,7 +14,7 @@ from msgspec import Struct
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation, Deferred
 from coordinator.service.errors import Rejected
-from coordinator.service.rows import Key, R, Ref, Row, Selection, Value
+from coordinator.service.rows import Key, R, Ref, Row, RowSelection, Value
 
 C_co = TypeVar("C_co", bound=Command, covariant=True)
 C = TypeVar("C", bound=Command)
@@ -85,7 +85,7 @@ class UnitOfWork(Protocol):
 FailurePolicy = Literal["park", "park-key", "block"]
 
 Handle = Callable[[UnitOfWork, C], Struct | None]
-Reads = Callable[[C], Iterable[Ref[Row] | Selection[Row]]]
+Reads = Callable[[C], Iterable[Ref[Row] | RowSelection[Row]]]
 
 
 class Handler(Struct, Generic[C], frozen=True):

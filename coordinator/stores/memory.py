@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from coordinator.service.rows import Key, R, Row, Selection, Value
+from coordinator.service.rows import Key, R, Row, RowSelection, Value
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.port import Backlog, BatchFault, Changes, Fenced, Lease, Read, Transaction
 
@@ -94,7 +94,7 @@ class MemoryTransaction:
     def __init__(self, database: MemoryDatabase) -> None:
         self._database = database
 
-    def load(self, reads: Sequence[Read | Selection[Row]]) -> list[list[Any]]:
+    def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
         try:
             return [self._load(read) for read in reads]
         except Exception as error:
@@ -133,8 +133,8 @@ class MemoryTransaction:
     def rollback(self) -> None:
         """Nothing was kept."""
 
-    def _load(self, read: Read | Selection[Row]) -> list[Any]:
-        if isinstance(read, Selection):
+    def _load(self, read: Read | RowSelection[Row]) -> list[Any]:
+        if isinstance(read, RowSelection):
             return self._database.selected(read.model, read.where, read.after, read.limit)
         table = self._database.tables[read.model]
         if read.column == read.model.key:

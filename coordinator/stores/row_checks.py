@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, SmallInteger, String
 
-from coordinator.service.rows import R, Ref, Row, Selection, Value, indexed_columns
+from coordinator.service.rows import R, Ref, Row, RowSelection, Value, indexed_columns
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.field_types import field_type, hints_of
@@ -116,14 +116,14 @@ class RowCheck:
         except ValueError as error:
             raise InvalidRow(f"{self._model.table}.{field.name}: {error}") from None
 
-    def selection(self, selection: Selection[R]) -> Selection[R]:
+    def selection(self, selection: RowSelection[R]) -> RowSelection[R]:
         """The selection with its values as the database keeps them. Raises InvalidRow for one that has no such form."""
         if self.is_the_lanes:
             raise InvalidRow(f"{self._model.table} is the lane's own table: nothing is selected from it")
         if selection.after is not None:
             self.key(self._model.key, selection.after)
         where = tuple((column, self._sought_value(column, value)) for column, value in selection.where)
-        return Selection(selection.model, where, selection.limit, selection.after)
+        return RowSelection(selection.model, where, selection.limit, selection.after)
 
     def _sought_value(self, column: str, value: Value) -> Value:
         field = self._selected_by.get(column)
@@ -178,13 +178,13 @@ class RowChecks:
             known = self._known[model] = self._made(model)
         return known
 
-    def reference(self, ref: Ref[Row] | Selection[Row]) -> None:
+    def reference(self, ref: Ref[Row] | RowSelection[Row]) -> None:
         """Raises an error of any kind for a reference, or a selection, by which no row can be read."""
         known = self._known.get(ref.model)
         is_sound = None if known is None else known.is_key_sound.get(ref.column)
         if is_sound is None or not is_sound(ref.value):
             check = self.of(ref.model)
-            if isinstance(ref, Selection):
+            if isinstance(ref, RowSelection):
                 check.selection(ref)
             else:
                 check.key(ref.column, ref.value)

@@ -21,7 +21,7 @@ from psycopg.pq.abc import PGresult
 from psycopg.types.string import TextLoader
 
 from coordinator.runtime.addresses import Address
-from coordinator.service.rows import Key, R, Row, Selection
+from coordinator.service.rows import Key, R, Row, RowSelection
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.port import (
@@ -37,6 +37,7 @@ from coordinator.stores.port import (
 from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
 from coordinator.stores.postgresql.durability import KEEP_COMMITS, losses
 from coordinator.stores.postgresql.errors import is_of_schema, translated
+from coordinator.stores.postgresql.indexes import check_texts, columns_of_indexes
 from coordinator.stores.postgresql.pipeline import Pipeline, Statement, StatementRefused
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.statements import PostgresqlStatements, parameter
@@ -185,6 +186,14 @@ class PostgresStore(SqlStore[_Connection]):
                 # The server says it in its own words, and has the last one.
                 self._check_rights(table)
 
+    def _check_collations(self, models: Sequence[type[Row]], setting: str) -> None:
+        for model in models:
+            if model.index:
+                check_texts(self.first_row, model, setting)
+
+    def _indexes(self, table: TableOf) -> Sequence[Sequence[str]]:
+        return columns_of_indexes(self.first_row, table.name)
+
     def _explained_writes(self, table: TableOf) -> Sequence[str]:
         return writes(table, '"')
 
@@ -219,7 +228,7 @@ class PostgresTransaction(SqlTransaction[_Connection]):
         self._pipeline = store.pipeline(connection)
         self._is_spoiled = False
 
-    def load(self, reads: Sequence[Read | Selection[Row]]) -> list[list[Any]]:
+    def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
         with self._store.guarded():
             results = self._run([self._asking(read) for read in reads])
             return [self._found(read.model, result) for read, result in zip(reads, results, strict=True)]
@@ -260,7 +269,7 @@ class PostgresTransaction(SqlTransaction[_Connection]):
         if self._is_spoiled:
             self._store.close()
 
-    def _asking(self, read: Read | Selection[Row]) -> Statement:
+    def _asking(self, read: Read | RowSelection[Row]) -> Statement:
         statements = self._store.statements[read.model]
         if isinstance(read, Read):
             return statements.by(read.column, read.values)

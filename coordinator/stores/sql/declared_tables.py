@@ -1,7 +1,7 @@
 """The tables that rows declare by their classes."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
@@ -34,6 +34,20 @@ def index_name(model: type[Row], columns: Sequence[str]) -> str:
         return name
     digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
     return f"{name[: _NAME_CHARACTERS_MAX - len(digest) - 1]}_{digest}"
+
+
+def missing_indexes(model: type[Row], there: Iterable[Sequence[str]], quote: str) -> list[str]:
+    """The statements that make those of a model's indexes that are missing. `there` has the columns of each index."""
+
+    def quoted(*names: str) -> str:
+        return ", ".join(f"{quote}{name}{quote}" for name in names)
+
+    known = [tuple(columns) for columns in there]
+    return [
+        f"CREATE INDEX {quoted(index_name(model, columns))} ON {quoted(model.table)} ({quoted(*columns, model.key)});"
+        for columns in indexes_of(model)
+        if not any(each[: len(columns)] == columns for each in known)
+    ]
 
 
 def columns_of(model: type[Row]) -> dict[str, Column[Any]]:

@@ -3,7 +3,7 @@
 import os
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import URL, create_engine
 
-from coordinator.service.rows import Key, R, Row, Selection, Value
+from coordinator.service.rows import Key, R, Row, RowSelection, Value
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import metadata as lane_metadata
 from coordinator.stores.port import (
@@ -128,6 +128,14 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
         (mode,) = self.first_row("PRAGMA journal_mode") or (None,)
         return [f"its journal_mode is {mode}"] if self.path is not None and mode in ("memory", "off") else []
 
+    def _indexes(self, table: TableOf) -> Iterable[Sequence[str]]:
+        execute = self.connection().execute
+        for _, name, _, _, is_partial in execute(f'PRAGMA index_list("{table.name}")').fetchall():
+            # The last ones are what an entry points to.
+            parts = [part for part in execute(f'PRAGMA index_xinfo("{name}")').fetchall() if part[5]]
+            if not is_partial and all(collation == "BINARY" for _, _, _, _, collation, _ in parts):
+                yield [column or "" for _, _, column, _, _, _ in parts]
+
     def _is_of_our_schema(self, text: str) -> bool:
         missing = _MISSING.search(text)
         if missing is None or missing.group(1) not in self.schema.names or self._connection is None:
@@ -148,7 +156,7 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         super().__init__(store, connection)
         self._schema = store.schema
 
-    def load(self, reads: Sequence[Read | Selection[Row]]) -> list[list[Any]]:
+    def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
         return [self._load(read) for read in reads]
 
     def scan(
@@ -201,8 +209,8 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         except sqlite3.Error:
             self._store.close()
 
-    def _load(self, read: Read | Selection[Row]) -> list[Any]:
-        if isinstance(read, Selection):
+    def _load(self, read: Read | RowSelection[Row]) -> list[Any]:
+        if isinstance(read, RowSelection):
             return self._first(read.model, read.where, read.after, read.limit)
         table = self._schema.of(read.model)
         marks = ", ".join("?" * len(read.values))
