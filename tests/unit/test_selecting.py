@@ -11,7 +11,11 @@ from uuid import UUID
 import pytest
 
 from coordinator import SELECTED_MAX, Command, ConfigurationError, Id, Rejected, Row, RowSelection, Service, UnitOfWork
+from coordinator.lane.delivery import Delivery, Settlement
+from coordinator.lane.lane import Lane
 from coordinator.lane.unit_of_work import BatchWork
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import LaneSettings
 from coordinator.service.defects import defects_of
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
@@ -335,10 +339,18 @@ def test_reads_that_only_a_command_shows_to_be_wrong_fail_it() -> None:
     assert "reads: WrongSelection: Line has no field colour" in (lane.apply(Take(order_id=1)).reason or "")
 
 
-def test_rows_of_a_repeated_command_are_announced_again() -> None:
-    lane = LaneInMemory(ORDERS)
-    lane.given(*lines(1, 2))
-    first = lane.apply(Take(order_id=1), command_id="00000000-0000-7000-8000-000000000001")
-    again = lane.apply(Take(order_id=1), command_id="00000000-0000-7000-8000-000000000001")
-    assert again.outcome.replayed
-    assert again.result(Line) == first.result(Line)
+def test_the_rows_that_a_settled_command_selects_are_announced_again() -> None:
+    database = MemoryDatabase()
+    MemoryStore(database).begin().commit(Lease(0, 0), 0, Changes([], [], [lines(1, 2)]))
+    message = CommandMessage("00000000-0000-7000-8000-000000000001", Take.type, b'{"order_id":1}')
+
+    def settled() -> Settlement:
+        lane = Lane(ORDERS, MemoryStore(database), lambda: NOW, "test", LaneSettings(), lambda: 0.0)
+        decision = lane.apply([Delivery(tag=1, commands=(message,), reply_to="test")], 1)
+        assert isinstance(decision, Settlement)
+        return decision
+
+    assert [row.order_id for row in settled().saved] == [1001]
+    again = settled()
+    assert again.outcomes[0].replayed
+    assert again.saved == lines(2)
