@@ -276,7 +276,7 @@ class Colour(Enum):
     RED = "red"
 
 
-class Comma(Row, table="comma", key="id", index="colour"):  # type: ignore[arg-type]
+class Comma(Row, table="comma", key="id", index="colour"):
     id: int
     colour: Colour
 
@@ -350,7 +350,7 @@ def test_the_rows_that_a_settled_command_selects_are_announced_again() -> None:
         assert isinstance(decision, Settlement)
         return decision
 
-    assert [row.order_id for row in settled().saved] == [1001]
+    assert settled().saved == [Line(id=1, order_id=1001)]
     again = settled()
     assert again.outcomes[0].replayed
     assert again.saved == lines(2)
