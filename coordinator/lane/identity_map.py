@@ -4,12 +4,13 @@ A row that many commands change is read once and written once. Since the lane is
 true until the commit; the fence, checked in the same transaction, makes sure of it.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
-from coordinator.service.rows import Key, R, Ref, Row, VersionedRow
+from coordinator.lane.selections import Coverage, FiledRows
+from coordinator.service.rows import Key, R, Row, RowSelection, Value, VersionedRow
 from coordinator.stores.port import Changes, Read, Transaction
 from coordinator.stores.row_checks import RowCheck, RowChecks
 
@@ -18,12 +19,23 @@ class _Absent:
     """Marks a slot that a journal entry found empty."""
 
 
-_ABSENT = _Absent()
-_Slots = dict[Any, Any]
+ABSENT = _Absent()
 
 
-class _ModelRows:
-    """The rows of one model: as the database has them, as they are now, and by their unique columns."""
+class _Slots(Protocol):
+    """What a journal changes back: a dict, or `OrderedKeys`."""
+
+    def __setitem__(self, key: Any, value: Any, /) -> None: ...
+
+    def __delitem__(self, key: Any, /) -> None: ...
+
+
+class ModelRows:
+    """The rows of one model: as the database has them, as they are now, and by their unique columns.
+
+    `filed` has them by the columns by which rows were selected, and `covered` what selections have read, by columns and
+    values.
+    """
 
     def __init__(self, model: type[Row], check: RowCheck) -> None:
         self.check = check
@@ -32,17 +44,19 @@ class _ModelRows:
         self.original: dict[Key, Any] = {}
         self.current: dict[Key, Any] = {}
         self.unique: dict[str, dict[Key, Key | None]] = {column: {} for column in model.unique}
+        self.filed: dict[tuple[str, ...], FiledRows] = {}
+        self.covered: dict[tuple[tuple[str, Value], ...], Coverage] = {}
 
 
-class _Models(dict[type[Row], _ModelRows]):
+class _Models(dict[type[Row], ModelRows]):
     """What the batch knows of each model it has met."""
 
     def __init__(self, checks: RowChecks) -> None:
         super().__init__()
         self._checks = checks
 
-    def __missing__(self, model: type[Row]) -> _ModelRows:
-        kind = self[model] = _ModelRows(model, self._checks.of(model))
+    def __missing__(self, model: type[Row]) -> ModelRows:
+        kind = self[model] = ModelRows(model, self._checks.of(model))
         return kind
 
 
@@ -60,18 +74,11 @@ class IdentityMap:
     def undo(self) -> None:
         """Take back everything since `BatchWork.begin_command`."""
         for slots, key, previous in reversed(self._journal):
-            if previous is _ABSENT:
+            if previous is ABSENT:
                 del slots[key]
             else:
                 slots[key] = previous
         self._journal.clear()
-
-    def prefetch(self, refs: Iterable[Ref[Row]], *others: Read) -> list[list[Any]]:
-        """Read the rows in one go; the rows of `others` are only returned. `RowCheck.key` has passed the references."""
-        wanted: dict[tuple[type[Row], str], dict[Key, None]] = {}
-        for ref in refs:
-            wanted.setdefault((ref.model, ref.column), {})[ref.value] = None
-        return self._load([Read(model, column, list(values)) for (model, column), values in wanted.items()], others)
 
     def get(self, model: type[R], key: Key) -> R | None:
         kind = self.kinds[model]
@@ -97,7 +104,7 @@ class IdentityMap:
         model = type(row)
         kind = self.kinds[model]
         row = kind.check.new(row)
-        key = _key(row)
+        key = key_of(row)
         if key not in kind.current:
             # Trust that the row is new: asking would cost a round trip a row, and the database refuses one that it has.
             self._set(kind.original, key, None)
@@ -110,7 +117,7 @@ class IdentityMap:
     def save(self, row: R) -> R:
         model = type(row)
         kind = self.kinds[model]
-        key = _key(row)
+        key = key_of(row)
         before = self.get(model, key)
         if before is None:
             raise ValueError(f"{model.table} has no row {key!r} to save")
@@ -122,13 +129,13 @@ class IdentityMap:
 
     def remove(self, row: Row) -> None:
         model = type(row)
-        if self.get(model, _key(row)) is None:
-            raise ValueError(f"{model.table} has no row {_key(row)!r} to remove")
-        self._put(model, _key(row), None)
+        if self.get(model, key_of(row)) is None:
+            raise ValueError(f"{model.table} has no row {key_of(row)!r} to remove")
+        self._put(model, key_of(row), None)
 
     def known(self, row: R) -> R | None:
         """The row that the map has under the key of this one, without a look at the database."""
-        found: R | None = self.kinds[type(row)].current.get(_key(row))
+        found: R | None = self.kinds[type(row)].current.get(key_of(row))
         return found
 
     def check_new(self, row: Row) -> None:
@@ -137,7 +144,7 @@ class IdentityMap:
 
     def replace(self, row: Row) -> None:
         """Replace a row that was read; the new row's fields are known to be sound."""
-        self._put(type(row), _key(row), row)
+        self._put(type(row), key_of(row), row)
 
     def adopt(self, model: type[Row], key: Key, row: Row | None) -> None:
         """Take a row, or its absence, as read: the lane knows it, since it is the only writer."""
@@ -148,21 +155,21 @@ class IdentityMap:
         """Insert rows that are known not to exist, such as log entries."""
         for row in rows:
             kind = self.kinds[type(row)]
-            key = _key(row)
+            key = key_of(row)
             kind.original[key] = None
             kind.current[key] = row
 
     def keep(self, row: Row) -> None:
         """Insert or replace a row of the lane's own, whatever becomes of the command."""
         kind = self.kinds[type(row)]
-        kind.original.setdefault(_key(row), None)
-        kind.current[_key(row)] = row
+        kind.original.setdefault(key_of(row), None)
+        kind.current[key_of(row)] = row
 
     def drop(self, row: Row) -> None:
         """Delete a row of the lane's own, as it was committed or kept, whatever becomes of the command."""
         kind = self.kinds[type(row)]
-        kind.original.setdefault(_key(row), row)
-        kind.current[_key(row)] = None
+        kind.original.setdefault(key_of(row), row)
+        kind.current[key_of(row)] = None
 
     def changes(self) -> Changes:
         """The difference between what was read and what is now, by model."""
@@ -188,7 +195,7 @@ class IdentityMap:
                     lists.append(rows)
         return Changes(deletes, updates, inserts)
 
-    def _load(self, wanted: Sequence[Read], others: Sequence[Read] = ()) -> list[list[Any]]:
+    def _load(self, wanted: Sequence[Read], others: Sequence[Read | RowSelection[Row]] = ()) -> list[list[Any]]:
         """Read rows into the map; the rows of `others` are returned instead."""
         reads = [read for read in map(self._missing, wanted) if read.values]
         if not reads and not others:
@@ -213,13 +220,7 @@ class IdentityMap:
     def _take(self, read: Read, rows: Sequence[Row]) -> None:
         """Put the rows that were read into the map. A row that the map has already is newer, and wins."""
         model, column, kind = read.model, read.column, self.kinds[read.model]
-        for row in rows:
-            key = _key(row)
-            if key in kind.current:
-                continue
-            kind.original[key] = kind.current[key] = row
-            for unique, index in kind.unique.items():
-                index.setdefault(getattr(row, unique), key)
+        self._take_rows(kind, rows)
         for value in read.values:
             if column == model.key:
                 if value not in kind.current:
@@ -227,11 +228,26 @@ class IdentityMap:
             else:
                 kind.unique[column].setdefault(value, None)
 
+    def _take_rows(self, kind: ModelRows, rows: Sequence[Row]) -> None:
+        for row in rows:
+            key = key_of(row)
+            if key in kind.current:
+                if kind.original[key] is None:
+                    self._was_there(kind, key, row)
+                continue
+            kind.original[key] = kind.current[key] = row
+            for unique, index in kind.unique.items():
+                index.setdefault(getattr(row, unique), key)
+            for known in kind.filed.values():
+                known.add(key, row)
+
     def _put(self, model: type[Row], key: Key, row: Row | None) -> None:
         kind = self.kinds[model]
         before = kind.current[key]
         self._journal.append((kind.current, key, before))
         kind.current[key] = row
+        if kind.filed:
+            self._file(kind, key, before, row)
         for column, index in kind.unique.items():
             old = None if before is None else getattr(before, column)
             new = None if row is None else getattr(row, column)
@@ -242,11 +258,41 @@ class IdentityMap:
             if new is not None:
                 self._set(index, new, key)
 
-    def _set(self, slots: _Slots, key: Any, value: Any) -> None:
-        self._journal.append((slots, key, slots.get(key, _ABSENT)))
+    def _was_there(self, kind: ModelRows, key: Key, row: Row) -> None:
+        """The row that was added is in the database already, which will refuse it: then, once it is undone, this one is
+        in the map."""
+        added = [
+            place
+            for place, (slots, of, before) in enumerate(self._journal)
+            if before is ABSENT and of == key and (slots is kind.original or slots is kind.current)
+        ]
+        for place in added:
+            self._journal[place] = (self._journal[place][0], key, row)
+        if added:
+            self._journal += [(index, getattr(row, unique), key) for unique, index in kind.unique.items()]
+            self._journal += [(known.of(known.values_of(row)), key, True) for known in kind.filed.values()]
+
+    def _file(self, kind: ModelRows, key: Key, before: Row | None, row: Row | None) -> None:
+        """File a row by what it is now, and no longer by what it was."""
+        for known in kind.filed.values():
+            old = None if before is None else known.values_of(before)
+            new = None if row is None else known.values_of(row)
+            if old == new:
+                continue
+            if old is not None:
+                keys = known.of(old)
+                del keys[key]
+                self._journal.append((keys, key, True))
+            if new is not None:
+                keys = known.of(new)
+                keys[key] = True
+                self._journal.append((keys, key, ABSENT))
+
+    def _set(self, slots: dict[Any, Any], key: Any, value: Any) -> None:
+        self._journal.append((slots, key, slots.get(key, ABSENT)))
         slots[key] = value
 
 
-def _key(row: Row) -> Key:
+def key_of(row: Row) -> Key:
     key: Key = getattr(row, row.key)
     return key

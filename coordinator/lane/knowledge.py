@@ -10,12 +10,12 @@ from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking, prepared
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.publisher_progress import PublisherProgress
-from coordinator.lane.reading import letter_refs, named_rows
+from coordinator.lane.reading import Named, letter_refs, named_rows
 from coordinator.lane.request import Handlers, Request
 from coordinator.lane.tenancy import Clock
 from coordinator.lane.unit_of_work import BatchWork, HandlerWork
 from coordinator.runtime.settings import LaneSettings
-from coordinator.service.rows import R, Ref, Row
+from coordinator.service.rows import R
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import Cancellation, ParkedCommand, PublisherPosition, Series
 from coordinator.stores.port import Changes, Lease, Read, Transaction
@@ -87,7 +87,7 @@ class Knowledge:
 
     def basis(
         self, transaction: Transaction, lease: Lease, requests: Sequence[Request], culprits: int = 0, spared: int = 0
-    ) -> tuple[Basis, list[Ref[Row]]]:
+    ) -> tuple[Basis, list[Named]]:
         """The basis on which requests are settled, once the rows are read that are returned with it."""
         work = BatchWork(transaction, self._clock(), self._targets, self.checks)
         for series in self._series.values():

@@ -9,7 +9,7 @@ from coordinator.lane.dead_letters import source_of_nameless
 from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.service.commands import Command
-from coordinator.service.rows import Ref, Row
+from coordinator.service.rows import Ref, Row, RowSelection
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.lane_tables import DeadLetter, LogEntry
 from coordinator.stores.port import Read
@@ -19,14 +19,17 @@ READS_MAX = 10_000
 """How many rows one command may name."""
 
 
-def named_rows(requests: Sequence[Request], checks: RowChecks) -> tuple[list[Ref[Row]], dict[int, str]]:
+Named = Ref[Row] | RowSelection[Row]
+
+
+def named_rows(requests: Sequence[Request], checks: RowChecks) -> tuple[list[Named], dict[int, str]]:
     """The rows that the commands of some requests name; also, by place, the faults in what others name."""
-    refs: list[Ref[Row]] = []
+    refs: list[Named] = []
     misread: dict[int, str] = {}
     for place, request in enumerate(requests):
         if request.handler is None:
             continue
-        given: Iterable[Ref[Row]] = ()
+        given: Iterable[Named] = ()
         try:
             given = _named_by(request.handler, request.command)
             if type(given) is not tuple:
@@ -40,14 +43,14 @@ def named_rows(requests: Sequence[Request], checks: RowChecks) -> tuple[list[Ref
     return refs, misread
 
 
-def _named_by(handler: Handler[Any], command: Command | None) -> Iterable[Ref[Row]]:
+def _named_by(handler: Handler[Any], command: Command | None) -> Iterable[Named]:
     """The rows that a handler says it reads; by default its target. Raises an error of any kind."""
     if handler.reads is not None:
         return handler.reads(command)
     return () if handler.target is None else (reference(handler.target(command)),)
 
 
-def _listed(given: Iterable[Ref[Row]]) -> list[Ref[Row]]:
+def _listed(given: Iterable[Named]) -> list[Named]:
     """The rows that an author's function names, in any form. Raises an error of any kind."""
     refs = list(islice(given, READS_MAX + 1))
     if len(refs) > READS_MAX:
@@ -64,7 +67,7 @@ def letter_refs(requests: Iterable[Request], lane: str) -> list[Ref[Row]]:
     ]
 
 
-def known_entries(work: BatchWork, requests: Sequence[Request], refs: Iterable[Ref[Row]]) -> dict[str, LogEntry]:
+def known_entries(work: BatchWork, requests: Sequence[Request], refs: Iterable[Named]) -> dict[str, LogEntry]:
     """The log's entries for the ids of a batch; the rows that it names are read in the same round trip."""
     ids = list({request.message.command_id: None for request in requests if request.message.command_id is not None})
     log = [Read(LogEntry, LogEntry.key, ids)] if ids else []
@@ -85,6 +88,10 @@ def announced_again(
     refs, _ = named_rows([request for request in requests if request.message.command_id in known], checks)
     work.prefetch(refs)
     for ref in refs:
+        if isinstance(ref, RowSelection):
+            # What no longer is in it, the command has named by its key, if it is to be announced.
+            saved += work.known_rows(ref)
+            continue
         row = work.find(ref.model, ref.column, ref.value)
         if row is not None:
             saved.append(row)

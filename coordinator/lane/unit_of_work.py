@@ -6,7 +6,7 @@ from datetime import datetime
 import msgspec
 from msgspec import Struct
 
-from coordinator.lane.identity_map import IdentityMap
+from coordinator.lane.selecting import SelectingMap
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation, Deferred, Emission, continued
@@ -15,7 +15,7 @@ from coordinator.service.ids import derived_command_id
 from coordinator.service.json_text import to_json
 from coordinator.service.options import NO_OPTIONS
 from coordinator.service.outcome import OutcomeError
-from coordinator.service.rows import R, Row
+from coordinator.service.rows import Key, R, Row, Value
 from coordinator.stores.lane_tables import OutboxEntry, Series
 from coordinator.stores.port import StoreUnavailable, Transaction
 from coordinator.stores.row_checks import InvalidRow, RowChecks
@@ -23,7 +23,7 @@ from coordinator.stores.row_checks import InvalidRow, RowChecks
 OUTBOX_SERIES = "outbox"
 
 
-class BatchWork(IdentityMap):
+class BatchWork(SelectingMap):
     """The rows of a batch, the command that is being applied to them, and the emitted commands."""
 
     def __init__(
@@ -127,6 +127,12 @@ class HandlerWork:
     @property
     def command_id(self) -> str:
         return self._batch.command_id
+
+    def select(self, model: type[R], /, *, limit: int, after: Key | None = None, **equals: Value) -> list[R]:
+        return self._batch.select(model, limit=limit, after=after, **equals)
+
+    def exists(self, model: type[R], /, **equals: Value) -> bool:
+        return self._batch.exists(model, **equals)
 
     def add(self, row: R) -> R:
         if self._batch.kinds[type(row)].is_the_lanes:

@@ -3,13 +3,14 @@
 There are two, each with a version table of its own: the lane's, which is the same everywhere, and the service's.
 """
 
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, MetaData, insert, inspect, select
+from sqlalchemy import Connection, Inspector, MetaData, insert, inspect, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateColumn
 
@@ -18,7 +19,7 @@ from coordinator.service.errors import ConfigurationError
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.one_lane import check_lane, unused_lease
-from coordinator.stores.sql.declared_tables import tables_of
+from coordinator.stores.sql.declared_tables import missing_indexes, tables_of
 from coordinator.stores.sql.dialect import Dialect
 
 ENVIRONMENT = Path(__file__).parent
@@ -115,6 +116,28 @@ def _check_tables(service: Service, connection: Connection) -> None:
             f"{service.name}: no migration makes the table {', '.join(missing)}: write an Alembic revision that does, "
             f'in {service.migrations} (docs/API.md, "The tables of a service")'
         )
+    lacking = [
+        statement
+        for model in service.models
+        if model.index
+        for statement in missing_indexes(
+            model, _indexes(inspector, model.table), connection.dialect.identifier_preparer.initial_quote
+        )
+    ]
+    if lacking:
+        raise ConfigurationError(
+            f"{service.name}: its rows are selected by indexes that its tables do not have. Make them by an Alembic "
+            f"revision, or by hand, also while the lane runs: {' '.join(lacking)}"
+        )
+
+
+def _indexes(inspector: Inspector, table: str) -> Iterator[Sequence[str]]:
+    """The columns of each index of a table, those of constraints too."""
+    yield inspector.get_pk_constraint(table)["constrained_columns"]
+    for each in inspector.get_unique_constraints(table):
+        yield each["column_names"]
+    for index in inspector.get_indexes(table):
+        yield [column or "" for column in index["column_names"]]
 
 
 def upgrade(dialect: Dialect, connection: Connection, versions: Path, version_table: str, metadata: MetaData) -> None:

@@ -1,22 +1,33 @@
 """What is wrong with a service's declaration: all of it at once, before anything of it runs."""
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
+from datetime import date, datetime
+from decimal import Decimal
+from enum import Enum
+from itertools import islice
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
 
 from coordinator.service.commands import Command
-from coordinator.service.rows import Row
+from coordinator.service.rows import Row, WrongSelection, indexes_of
 from coordinator.service.service import Service
+from coordinator.service.unit_of_work import Handler
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
-_TAKEN: Final = frozenset({"table", "key", "unique", "at", "replace"})
+_TAKEN: Final = frozenset({"table", "key", "unique", "index", "at", "where", "replace"})
 """The names that a field cannot have: they are the row's own."""
 _FOUND_BY: Final = (int, str, UUID)
 """The types of keys and unique columns."""
+_SELECTED_BY: Final = frozenset({*_FOUND_BY, bool, Decimal, date, datetime})
+"""The types of the columns of an index, beside enums: every database compares them as Python does."""
+_ARGUMENTS: Final = frozenset({"limit", "after"})
+"""The names of what a selection has beside its columns."""
+_READS_MAX: Final = 1000
+"""So many of the rows that a handler names for any command are looked at."""
 
 
 def defects_of(service: Service) -> list[str]:
@@ -71,6 +82,42 @@ def _of_columns(model: type[Row]) -> Iterator[str]:
             yield f"{name}.{column}: a {what} is an int, a str or a UUID"
         elif NoneType in kinds and not may_be_none:
             yield f"{name}.{column}: a key is never None"
+    yield from _of_indexes(model, hints)
+
+
+def _of_indexes(model: type[Row], hints: dict[str, Any]) -> Iterator[str]:
+    name = model.__name__
+    if not _is_index(model.index):
+        yield f'{name}: index={model.index!r:.100} is no tuple of columns: write it as index=("…", ("…", "…"))'
+        return
+    declared = indexes_of(model)
+    for columns, times in Counter(declared).items():
+        if times > 1 or len(set(columns)) < len(columns):
+            yield f"{name}: an index over {', '.join(columns)} names an index, or a column, twice"
+    for column in dict.fromkeys(column for columns in declared for column in columns):
+        if column not in model.__struct_fields__:
+            yield f"{name} has no field {column}, of which there is to be an index"
+        elif column == model.key:
+            yield f"{name}: its key, {column}, ends each index by itself: leave it out there"
+        elif column in _ARGUMENTS:
+            yield f"{name}.{column}: a selection has that name for something else, so no index can have the column"
+        elif wrong := [kind for kind in _kinds(hints[column]) - {NoneType} if not _is_comparable(kind)]:
+            kind = getattr(wrong[0], "__name__", wrong[0])
+            yield (
+                f"{name}.{column}: an index cannot have a {kind}: its columns are of the types int, str, bool, UUID, "
+                "Decimal, date, datetime, enums and Literal"
+            )
+
+
+def _is_index(given: object) -> bool:
+    return isinstance(given, tuple) and all(
+        isinstance(each, str) or (isinstance(each, tuple) and each and all(isinstance(column, str) for column in each))
+        for each in given
+    )
+
+
+def _is_comparable(kind: Any) -> bool:
+    return kind in _SELECTED_BY or _is_class(kind, Enum)
 
 
 def _kinds(hint: Any) -> set[Any]:
@@ -100,6 +147,40 @@ def _of_handlers(service: Service) -> Iterator[str]:
             yield f"{kind} has two handlers, {other} and {name}"
         else:
             by_type[kind] = name
+        yield from _of_reads(handler)
+
+
+class _Anything:
+    """Stands for a command, and whatever it has: it can be handed on and looped over, and nothing else."""
+
+    def __getattr__(self, name: str) -> "_Anything":
+        return self
+
+    def __iter__(self) -> Iterator["_Anything"]:
+        yield self
+
+    def __bool__(self) -> bool:
+        raise TypeError("only a command tells")
+
+    def __call__(self, *_: object, **__: object) -> "_Anything":
+        return self
+
+
+def _of_reads(handler: Handler[Any]) -> Iterator[str]:
+    """What no command makes right in the selections that `reads` declares.
+
+    A function that needs more of its command than to hand its fields on shows that only when it is first used.
+    """
+    if handler.reads is None:
+        return
+    kind = handler.command.__name__
+    try:
+        # A selection is looked at when it is made.
+        deque(islice(handler.reads(_Anything()), _READS_MAX), maxlen=0)
+    except WrongSelection as error:
+        yield f"{kind}: its reads: {error}"
+    except Exception:  # noqa: BLE001  # a function of the service's author
+        return
 
 
 def _is_class(given: object, base: type) -> bool:

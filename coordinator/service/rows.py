@@ -4,6 +4,10 @@ A row's class names its table, its key and its unique columns, and says nothing 
 and the repositories map it to SQL columns or to document fields of the same names (in MongoDB the key is `_id`).
 """
 
+from datetime import date
+from decimal import Decimal
+from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Self, TypeAlias, TypeVar, dataclass_transform
 from uuid import UUID
 
@@ -14,6 +18,11 @@ from coordinator.service.declared import DeclaredMeta
 
 Key: TypeAlias = int | str | UUID
 """By what rows are found: the types of keys and unique columns."""
+Value: TypeAlias = Key | bool | Decimal | date | Enum | None
+"""By what rows are selected: the types of columns of an index. A datetime is a date."""
+
+SELECTED_MAX: Final = 1000
+"""The most rows of one selection."""
 
 
 class Digits(Struct, frozen=True):
@@ -49,6 +58,7 @@ if TYPE_CHECKING:
             table: str = "",
             key: str = "",
             unique: tuple[str, ...] = (),
+            index: tuple[str | tuple[str, ...], ...] = (),
             frozen: bool = True,
             kw_only: bool = True,
         ) -> None: ...
@@ -56,7 +66,7 @@ if TYPE_CHECKING:
 else:
 
     class _RowMeta(DeclaredMeta):
-        keywords = ("table", "key", "unique")
+        keywords = ("table", "key", "unique", "index")
 
     class _DeclaredRow(Struct, metaclass=_RowMeta):
         pass
@@ -71,12 +81,14 @@ class Row(_DeclaredRow):
             holder: str | None = None
 
     `table` names its table or collection, `key` the column by which a row is found, `unique` the other columns of which
-    no two rows have the same value. docs/API.md lists the types of fields ("The tables of a service").
+    no two rows have the same value. `index` names the columns by whose values rows are selected (`where`): each entry
+    is a column, or several as a tuple. docs/API.md lists the types of fields ("The tables of a service").
     """
 
     table: ClassVar[str]
     key: ClassVar[str]
     unique: ClassVar[tuple[str, ...]] = ()
+    index: ClassVar[tuple[str | tuple[str, ...], ...]] = ()
 
     @classmethod
     def at(cls, key: Key | None = None, /, **unique: Key) -> "Ref[Self]":
@@ -90,6 +102,27 @@ class Row(_DeclaredRow):
             raise TypeError(f"{cls.__name__}.at takes a key, or one unique column by its name")
         ((column, value),) = unique.items()
         return Ref(cls, column, value)
+
+    @classmethod
+    def where(cls, *, limit: int, after: Key | None = None, **equals: Value) -> "RowSelection[Self]":
+        """The first `limit` rows with these values, in order of their keys: `Line.where(order_id=7, limit=100)`.
+
+        With `after`, those with a higher key. The columns are those of an index, or the first ones of an index; the key
+        and each unique column are indexes, too, and rows without a condition are in order of the key.
+
+        Raises TypeError where no index has the columns, or for a limit that is not from 1 to `SELECTED_MAX`.
+        """
+        columns = tuple(sorted(equals))
+        where = tuple((column, equals[column]) for column in columns)
+        if not _may_be_none(cls, columns) and None in equals.values():
+            raise WrongSelection(
+                f"{cls.__name__}: rows without a {columns[0]} are selected by an index only: add it to its `index`"
+            )
+        if isinstance(limit, bool) or not isinstance(limit, int):
+            raise TypeError(f"{cls.__name__}: limit={limit!r:.100} is no number of rows")
+        if not 1 <= limit <= SELECTED_MAX:
+            raise WrongSelection(f"{cls.__name__}: limit={limit}: a selection has from 1 to {SELECTED_MAX} rows")
+        return RowSelection(cls, where, limit, after)
 
     def replace(self, **changes: Any) -> Self:
         """This row with other values in some fields. Raises TypeError for a name that is none of its fields."""
@@ -123,3 +156,66 @@ class Ref(Struct, Generic[R_co], frozen=True):
     model: type[R_co]
     column: str
     value: Key
+
+
+class WrongSelection(TypeError):
+    """Raised for a selection that no index serves, or that has no sound limit, whatever its values are."""
+
+
+class RowSelection(Struct, Generic[R_co], frozen=True):
+    """Names the first `limit` rows of `model` that have these values, by column, in order of their keys.
+
+    With `after` only those with a higher key. `Row.where` makes it. Among the references of a handler's `reads` it
+    stands as one without a column.
+    """
+
+    model: type[R_co]
+    where: tuple[tuple[str, Value], ...]
+    limit: int
+    after: Key | None = None
+
+    @property
+    def column(self) -> str:
+        """No column."""
+        return ""
+
+    @property
+    def value(self) -> "RowSelection[R_co]":
+        """Itself."""
+        return self
+
+
+def indexes_of(model: type[Row]) -> tuple[tuple[str, ...], ...]:
+    """The columns of each index that a model declares, beside its key and its unique columns."""
+    return tuple((each,) if isinstance(each, str) else tuple(each) for each in model.index)
+
+
+def indexed_columns(model: type[Row]) -> frozenset[str]:
+    """The columns of all of them."""
+    return frozenset(column for columns in indexes_of(model) for column in columns)
+
+
+@cache
+def _may_be_none(model: type[Row], columns: tuple[str, ...]) -> bool:
+    """Whether the index that serves a selection by these columns has rows without a value, too.
+
+    Raises WrongSelection if there is no such index.
+    """
+    declared = indexes_of(model)
+    if not columns and not declared and model.key in text_columns(model):
+        # Only with an index its keys are known to have one order in Python and in the database.
+        raise WrongSelection(
+            f"{model.__name__}: its key is a text, so its rows have an order only if it has an `index`"
+        )
+    if any(set(index[: len(columns)]) == set(columns) for index in declared):
+        return True
+    if columns in ((), (model.key,), *((unique,) for unique in model.unique)):
+        return not columns
+    unknown = [column for column in columns if column not in model.__struct_fields__]
+    if unknown:
+        raise WrongSelection(f"{model.__name__} has no field {', '.join(unknown)}")
+    known = [*declared, (model.key,), *((unique,) for unique in model.unique)]
+    raise WrongSelection(
+        f"{model.__name__} has no index that begins with {', '.join(columns)}: name them in `index` of its class; "
+        f"its indexes are {', '.join('(' + ', '.join(index) + ')' for index in known)}"
+    )

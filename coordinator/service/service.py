@@ -1,6 +1,6 @@
 """A service's declaration of itself to the coordinator."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
@@ -9,7 +9,7 @@ from msgspec import Struct
 from coordinator.service.commands import C, Command
 from coordinator.service.outside_calls import Effects
 from coordinator.service.rows import R, Ref, Row
-from coordinator.service.unit_of_work import FailurePolicy, Handler, UnitOfWork
+from coordinator.service.unit_of_work import FailurePolicy, Handler, Reads, UnitOfWork
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
@@ -141,7 +141,7 @@ class Service:
         self,
         command: type[C],
         *,
-        reads: Callable[[C], Iterable[Ref[Row]]] | None = None,
+        reads: Reads[C] | None = None,
         target: Callable[[C], Ref[Row]] | None = None,
         on_failure: FailurePolicy = "park",
         is_internal: bool = False,

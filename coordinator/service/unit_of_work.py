@@ -14,7 +14,7 @@ from msgspec import Struct
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation, Deferred
 from coordinator.service.errors import Rejected
-from coordinator.service.rows import Key, R, Ref, Row
+from coordinator.service.rows import Key, R, Ref, Row, RowSelection, Value
 
 C_co = TypeVar("C_co", bound=Command, covariant=True)
 C = TypeVar("C", bound=Command)
@@ -36,6 +36,19 @@ class UnitOfWork(Protocol):
 
     def find(self, model: type[R], column: str, value: Key) -> R | None:
         """The row that has this value in one of its unique columns, or None."""
+
+    def select(self, model: type[R], /, *, limit: int, after: Key | None = None, **equals: Value) -> list[R]:
+        """The first `limit` rows with these values in the columns of an index, in order of their keys.
+
+        They are as earlier commands, and this one, have left them. With `after` those with a higher key. The columns
+        are the first ones of an index (`index` of the class), the key, a unique column, or none.
+
+        Raises TypeError where no index has the columns, or for a limit that is not from 1 to `SELECTED_MAX`, and
+        ValueError for a value that is none of its column.
+        """
+
+    def exists(self, model: type[R], /, **equals: Value) -> bool:
+        """Whether `select` would find a row."""
 
     def add(self, row: R) -> R:
         """Insert a row; its key must not exist: if the database has it already, the command is refused and fails."""
@@ -72,15 +85,17 @@ class UnitOfWork(Protocol):
 FailurePolicy = Literal["park", "park-key", "block"]
 
 Handle = Callable[[UnitOfWork, C], Struct | None]
+Reads = Callable[[C], Iterable[Ref[Row] | RowSelection[Row]]]
 
 
 class Handler(Struct, Generic[C], frozen=True):
     """How one command type is applied.
 
-    `reads` names the rows that the handler will look at, so that a batch fetches them in one query per kind; other rows
-    are fetched when asked for. By default `reads` is the `target`. When a command that is already settled is delivered
-    again, these rows are announced to projections again. So name the rows that the handler changes, and name the rows
-    that it removes by their keys.
+    `reads` names the rows that the handler will look at, so that a batch fetches them in one query per kind, and in one
+    query for each selection (`Row.where`); other rows are fetched when asked for. By default `reads` is the `target`.
+    When a command that is already settled is delivered again, these rows are announced to projections again. So name
+    the rows that the handler changes, and name the rows that it removes by their keys; a selection names those that
+    are in it then.
     `target` names the row that `expected-version` is about; without it a command that carries an expected version is
     rejected (`expected_version_unsupported`).
     `on_failure` says how a failed command of this type affects the lane. With `park` it is dead-lettered and the lane
@@ -95,7 +110,7 @@ class Handler(Struct, Generic[C], frozen=True):
 
     command: type[C]
     handle: Handle[C]
-    reads: Callable[[C], Iterable[Ref[Row]]] | None = None
+    reads: Reads[C] | None = None
     target: Callable[[C], Ref[Row]] | None = None
     on_failure: FailurePolicy = "park"
     is_internal: bool = False

@@ -2,12 +2,12 @@
 
 from collections import Counter as Counts
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import chain
 from typing import Any
 
-from coordinator.service.rows import Key, R, Row
+from coordinator.service.rows import Key, R, Row, RowSelection, Value
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.port import Backlog, BatchFault, Changes, Fenced, Lease, Read, Transaction
 
@@ -38,8 +38,17 @@ class MemoryDatabase:
 
     def rows(self, model: type[R]) -> list[R]:
         """All rows of a model, in order of their keys."""
-        table = self.tables[model]
-        return [table[key] for key in sorted(table, key=lambda key: (isinstance(key, str), key))]
+        return _in_order(self.tables[model].values())
+
+    def selected(self, model: type[R], where: Sequence[tuple[str, Value]], after: Key | None, limit: int) -> list[R]:
+        """The first rows of a model with these values, those after a key, in order of their keys."""
+        found = [
+            row
+            for key, row in self.tables[model].items()
+            if (after is None or key > after)  # type: ignore[operator]  # of one type
+            and all(getattr(row, column) == value for column, value in where)
+        ]
+        return _in_order(found)[:limit]
 
 
 class MemoryStore:
@@ -85,7 +94,7 @@ class MemoryTransaction:
     def __init__(self, database: MemoryDatabase) -> None:
         self._database = database
 
-    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+    def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
         try:
             return [self._load(read) for read in reads]
         except Exception as error:
@@ -94,13 +103,7 @@ class MemoryTransaction:
     def scan(
         self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
     ) -> list[R]:
-        rows = self._database.rows(model)
-        if after is not None:
-            rows = [row for row in rows if getattr(row, row.key) > after]
-        if where is not None:
-            column, value = where
-            rows = [row for row in rows if getattr(row, column) == value]
-        return rows[:limit]
+        return self._database.selected(model, () if where is None else (where,), after, limit)
 
     def backlog(self) -> list[Backlog]:
         rows = self._database.rows(OutboxEntry)
@@ -130,12 +133,18 @@ class MemoryTransaction:
     def rollback(self) -> None:
         """Nothing was kept."""
 
-    def _load(self, read: Read) -> list[Any]:
+    def _load(self, read: Read | RowSelection[Row]) -> list[Any]:
+        if isinstance(read, RowSelection):
+            return self._database.selected(read.model, read.where, read.after, read.limit)
         table = self._database.tables[read.model]
         if read.column == read.model.key:
             return [table[value] for value in read.values if value in table]
         index = self._database.indexes[read.model][read.column]
         return [table[index[value]] for value in read.values if value in index]
+
+
+def _in_order(rows: Iterable[R]) -> list[R]:
+    return sorted(rows, key=lambda row: (isinstance(key := getattr(row, row.key), str), key))
 
 
 def _write(database: MemoryDatabase, changes: Changes, journal: _Journal) -> None:

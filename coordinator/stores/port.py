@@ -26,7 +26,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from msgspec import Struct
 
-from coordinator.service.rows import Key, R, Row
+from coordinator.service.rows import Key, R, Row, RowSelection
 
 LOOKS: Final = 3
 """How many looks at a database see all of its tables: a lane looks once a second."""
@@ -125,13 +125,16 @@ class Backlog(Struct, frozen=True):
 class Transaction(Protocol):
     """One transaction. It sees what was committed before it began, and nobody else's changes after its fence."""
 
-    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
-        """The rows of each read, in any order; in one round trip, if the database can."""
+    def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
+        """The rows of each read, in any order, and of each selection, in order of their keys.
+
+        All in one round trip, if the database can. The values of a selection have passed `RowCheck.selection`.
+        """
 
     def scan(
         self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
     ) -> list[R]:
-        """The first rows in order of their keys, or the first of those with a higher key.
+        """The first rows in order of their keys, or the first of those with a higher key; of any number.
 
         With `where` only those with this value in this column. An index on it and the key serves such a read.
         """

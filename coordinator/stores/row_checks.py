@@ -13,13 +13,14 @@ import types
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Annotated, Any, ClassVar, Final, Literal, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, SmallInteger, String
 
-from coordinator.service.rows import R, Ref, Row
+from coordinator.service.rows import R, Ref, Row, RowSelection, Value, indexed_columns
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.field_types import field_type, hints_of
@@ -50,7 +51,9 @@ class _FieldCheck(Struct, frozen=True):
     high: int
     width: int | None
     is_compared: bool
-    """Whether rows are found by it: it is the key, or unique."""
+    """Whether rows are found by it: it is the key, unique or in an index."""
+    is_ordered: bool = False
+    """Whether rows are put in order by it: it is the key of a model with an index."""
     values: ValueType | None = None
     """The type of its values, if they are more than plain."""
 
@@ -63,11 +66,20 @@ class RowCheck:
         self.is_the_lanes = issubclass(model, lane_tables.LANE_MODELS)
         """Whether the model's rows are the lane's own, such as log entries."""
         hints = hints_of(model)
+        found_by = frozenset((model.key, *model.unique))
+        selected_by = indexed_columns(model)
         self._fields = [
-            _field(name, hints.get(name, Any), columns.get(name), is_compared=name == model.key or name in model.unique)
+            _field(
+                name,
+                hints.get(name, Any),
+                columns.get(name),
+                is_compared=name in found_by or name in selected_by,
+                is_ordered=name == model.key and bool(selected_by),
+            )
             for name in model.__struct_fields__
         ]
-        self._keys = {field.name: field for field in self._fields if field.is_compared}
+        self._keys = {field.name: field for field in self._fields if field.name in found_by}
+        self._selected_by = {field.name: _sought(field) for field in self._fields if field.is_compared}
         self.is_key_sound = {name: _key_compiled(field) for name, field in self._keys.items()}
         self._is_new_sound = _compiled(self._fields, is_compared=False)
         self._is_change_sound = _compiled(self._fields, is_compared=True)
@@ -103,6 +115,29 @@ class RowCheck:
             _canonical(field, value)
         except ValueError as error:
             raise InvalidRow(f"{self._model.table}.{field.name}: {error}") from None
+
+    def selection(self, selection: RowSelection[R]) -> RowSelection[R]:
+        """The selection with its values as the database keeps them. Raises InvalidRow for one that has no such form."""
+        if self.is_the_lanes:
+            raise InvalidRow(f"{self._model.table} is the lane's own table: nothing is selected from it")
+        if selection.after is not None:
+            self.key(self._model.key, selection.after)
+        where = tuple((column, self._sought_value(column, value)) for column, value in selection.where)
+        return RowSelection(selection.model, where, selection.limit, selection.after)
+
+    def _sought_value(self, column: str, value: Value) -> Value:
+        field = self._selected_by.get(column)
+        if field is None:
+            raise InvalidRow(f"{self._model.table} has no index with a column {column!r:.100}")
+        if value is None:
+            return None
+        if field.values is None and isinstance(value, Enum):
+            value = value.value
+        try:
+            sought: Value = _canonical(field, value)
+        except ValueError as error:
+            raise InvalidRow(f"{self._model.table}.{column}: {error}") from None
+        return sought
 
     def _copied(self, row: R) -> R:
         copies = {name: copy(value) for name, copy in self._copies if (value := getattr(row, name)) is not None}
@@ -143,12 +178,16 @@ class RowChecks:
             known = self._known[model] = self._made(model)
         return known
 
-    def reference(self, ref: Ref[Row]) -> None:
-        """Raises an error of any kind for a reference by which no row can be read."""
+    def reference(self, ref: Ref[Row] | RowSelection[Row]) -> None:
+        """Raises an error of any kind for a reference, or a selection, by which no row can be read."""
         known = self._known.get(ref.model)
         is_sound = None if known is None else known.is_key_sound.get(ref.column)
         if is_sound is None or not is_sound(ref.value):
-            self.of(ref.model).key(ref.column, ref.value)
+            check = self.of(ref.model)
+            if isinstance(ref, RowSelection):
+                check.selection(ref)
+            else:
+                check.key(ref.column, ref.value)
 
     def _made(self, model: object) -> RowCheck:
         if not (isinstance(model, type) and issubclass(model, Row) and hasattr(model, "table")):
@@ -162,7 +201,7 @@ class RowChecks:
         return RowCheck(model, columns_of(model) if table is None else dict(table.columns.items()))
 
 
-def _field(name: str, hint: Any, column: Column[Any] | None, *, is_compared: bool) -> _FieldCheck:
+def _field(name: str, hint: Any, column: Column[Any] | None, *, is_compared: bool, is_ordered: bool) -> _FieldCheck:
     kinds, is_optional = _kinds(hint)
     values = None
     if not kinds:
@@ -182,13 +221,14 @@ def _field(name: str, hint: Any, column: Column[Any] | None, *, is_compared: boo
         high=2 ** (bits - 1) - 1,
         width=kind.length if isinstance(kind, String | LargeBinary) else None,
         is_compared=is_compared,
+        is_ordered=is_ordered,
         values=values,
     )
 
 
 def _sought(field: _FieldCheck) -> _FieldCheck:
     """What may be looked for: what does not fit the column, or is not as it is kept, is not found in it."""
-    return msgspec.structs.replace(field, width=None, is_compared=False)
+    return msgspec.structs.replace(field, width=None, is_compared=False, is_ordered=False)
 
 
 def _is_ascii(kind: String) -> bool:
@@ -256,6 +296,7 @@ def _plain_sound(field: _FieldCheck, kind: type) -> str:
     if kind is str:
         width = "" if field.width is None else f" and len(value) <= {field.width}"
         end = " and value[-1:] != ' '" if field.is_compared else ""
+        end += " and value.isprintable()" if field.is_ordered else ""
         return f"type(value) is str and value.isascii() and '\\0' not in value{end}{width}"
     if kind is bytes:
         width = "" if field.width is None else f" and len(value) <= {field.width}"
@@ -311,6 +352,9 @@ def _text_problem(field: _FieldCheck, value: str) -> str | None:
     if field.is_compared and value.endswith(" "):
         # MySQL and MariaDB take it for the same text without the space, and the other databases do not.
         return "text that ends in a space, by which rows are found"
+    if field.is_ordered and min(value, default=" ") < " ":
+        # MySQL and MariaDB put it in order as if spaces came after each text.
+        return "text with a control character, by which rows are put in order"
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from coordinator.runtime.awaited import Awaited
-from coordinator.service.rows import Key, R, Row
+from coordinator.service.rows import Key, R, Row, RowSelection
 from coordinator.stores.port import Backlog, Changes, Lease, Read, Store, Transaction
 
 _CHECK = "the database (check)"
@@ -88,7 +88,7 @@ class _WatchedTransaction:
         self._transaction = transaction
         self._awaited = awaited
 
-    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+    def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
         before = self._awaited.begin(_READ)
         try:
             return self._transaction.load(reads)

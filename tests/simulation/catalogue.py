@@ -409,8 +409,8 @@ _rewritten(
     "a rejected command uses a number up",
     IdentityMap,
     "undo",
-    "if previous is _ABSENT:",
-    "if type(slots.get(key)).__name__ == 'Series':\n            pass\n        elif previous is _ABSENT:",
+    "if previous is ABSENT:",
+    "if type(slots.get(key)).__name__ == 'Series':\n            pass\n        elif previous is ABSENT:",
 )
 _rewritten(
     "piece-drops-a-command",
@@ -541,9 +541,9 @@ def emission_not_undone(patches: Patches) -> None:
     patches.rewrite(
         IdentityMap,
         "undo",
-        "if previous is _ABSENT:",
+        "if previous is ABSENT:",
         "kind = type(slots.get(key)).__name__\n        if kind == 'OutboxEntry' or kind == 'Series' "
-        "and key == 'outbox':\n            pass\n        elif previous is _ABSENT:",
+        "and key == 'outbox':\n            pass\n        elif previous is ABSENT:",
     )
 
 

@@ -22,9 +22,9 @@ def mutants() -> Iterator[Mutant]:
         "what a rejected command was called is taken, or free, for its neighbours",
         IdentityMap,
         "undo",
-        "if previous is _ABSENT:",
+        "if previous is ABSENT:",
         "if any(slots is index for kind in self.kinds.values() for index in kind.unique.values()):\n            pass\n"
-        "        elif previous is _ABSENT:",
+        "        elif previous is ABSENT:",
     )
     yield rewritten(
         "waiting-command-not-counted",

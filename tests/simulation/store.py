@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from coordinator.service.rows import Key, Row
+from coordinator.service.rows import Key, Row, RowSelection
 from coordinator.stores.lane_tables import OutboxEntry, Series
 from coordinator.stores.port import Backlog, Changes, Conflict, Fenced, Lease, Read, StoreUnavailable
 from tests.simulation.database import Database, Pending
@@ -118,11 +118,14 @@ class SimulatedTransaction:
         self.store = store
         self.database = store.database
 
-    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+    def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
         self.store.call("load")
         return [self.rows(read) for read in reads]
 
-    def rows(self, read: Read) -> list[Any]:
+    def rows(self, read: Read | RowSelection[Row]) -> list[Any]:
+        if isinstance(read, RowSelection):
+            found = self.scan(read.model, 1 << 30, read.after)
+            return [row for row in found if all(getattr(row, of) == value for of, value in read.where)][: read.limit]
         table = self.database.tables[read.model]
         if read.column == read.model.key:
             return [table[value] for value in read.values if value in table]

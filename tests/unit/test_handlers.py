@@ -9,12 +9,11 @@ import pytest
 from msgspec import structs
 
 from coordinator.client import Written
-from coordinator.lane.reading import named_rows
+from coordinator.lane.reading import Named, named_rows
 from coordinator.lane.request import prepare
 from coordinator.protocol.wire import CommandMessage
 from coordinator.registry import registry
 from coordinator.service.ids import new_command_id
-from coordinator.service.rows import Ref, Row
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.row_checks import RowChecks
 from tests.support.ledger import LEDGER, Account, Close, Deposit, OpenAccount, deposit
@@ -28,7 +27,7 @@ def test_a_handler_reads_its_target_unless_it_says_more() -> None:
         redelivered=False,
     )
 
-    def read(**changed: Any) -> tuple[list[Ref[Row]], dict[int, str]]:
+    def read(**changed: Any) -> tuple[list[Named], dict[int, str]]:
         assert request.handler is not None
         handler = structs.replace(request.handler, **changed)
         return named_rows([structs.replace(request, handler=handler)], RowChecks())

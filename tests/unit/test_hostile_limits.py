@@ -110,6 +110,7 @@ PROBES: dict[str, Probe] = {
     "coordinator.service.nesting.NESTING_MAX": lambda n: not is_too_deep(b"[" * n + b"]" * n),
     "coordinator.service.saga.REASON_CHARACTERS_MAX": lambda n: parses(ResumePurchase, reason="a" * n, **RESUMPTION),
     "coordinator.service.outside_calls.REASON_CHARACTERS_MAX": lambda n: len(str(EffectRetry("a" * n))) == n,
+    "coordinator.service.rows.SELECTED_MAX": lambda n: accepts(lambda: Counted.where(limit=n), TypeError),
     "coordinator.service.paging.PAGE_MAX": lambda n: accepts(
         lambda: msgspec.convert({"limit": n}, requests.PageQuery), msgspec.ValidationError
     ),

@@ -13,7 +13,7 @@ from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.high_water import Mark
 from coordinator.lane.unit_of_work import BatchWork
 from coordinator.runtime.addresses import parse_address
-from coordinator.service.rows import Key, R
+from coordinator.service.rows import Key, R, Row, RowSelection
 from coordinator.stores.kinds import kind_of
 from coordinator.stores.lane_tables import Series
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
@@ -113,7 +113,7 @@ class _FailingTransaction:
         self.inner = inner
         self.fail = fail
 
-    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+    def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
         self.fail("load")
         return self.inner.load(reads)
 

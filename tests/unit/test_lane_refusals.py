@@ -11,7 +11,7 @@ from coordinator.lane.control import Release
 from coordinator.lane.delivery import Delivery, Settlement, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.runtime.settings import LaneSettings
-from coordinator.service.rows import Ref, Row
+from coordinator.service.rows import Ref, Row, RowSelection
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
@@ -51,7 +51,7 @@ class _Refusing(MemoryTransaction):
         super().__init__(database)
         self.store = store
 
-    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+    def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
         self.store.log_reads += sum(read.model is LogEntry for read in reads)
         return super().load(reads)
 

@@ -10,13 +10,14 @@ from pymongo.collection import Collection
 from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailure
 
 from coordinator.runtime.addresses import Address
-from coordinator.service.rows import Row
+from coordinator.service.rows import Row, indexes_of
 from coordinator.service.service import Service
 from coordinator.stores.field_types import field_type, hints_of
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, DeadLetter, LogEntry, OutboxEntry
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.one_lane import check_lane, unused_lease
+from coordinator.stores.sql.declared_tables import index_name
 
 _CONNECT_TIMEOUT_MS = 5000
 _NAMESPACE_EXISTS = 48
@@ -45,6 +46,10 @@ def make_collections(service: Service, owner: Address, lane: Address) -> None:
         for model in (*LANE_MODELS, *service.models):
             for column in model.unique:
                 _make_unique(database[model.table], model, column)
+            for columns in indexes_of(model):
+                database[model.table].create_index(
+                    [*((column, 1) for column in columns), ("_id", 1)], name=index_name(model, columns)
+                )
     finally:
         client.close()
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from coordinator.service.rows import R, Row
+from coordinator.service.rows import R, Row, Value
 from coordinator.stores.port import BatchFault
 from coordinator.stores.row_makers import row_of_mapping, value_types_of
 
@@ -47,6 +47,17 @@ def document_of(row: Row) -> Document:
         if isinstance(value, _NESTING) and _has_more_levels(value, LEVELS_MAX - 1):
             raise BatchFault(f"{type(row).__name__}.{name} has more levels than the {LEVELS_MAX} that MongoDB takes")
     return {"_id": document.pop(row.key), **document}
+
+
+def condition_of(model: type[Row], where: Sequence[tuple[str, Value]]) -> Document:
+    """The condition that a row's fields have these values."""
+    converted = dict(_converted(model))
+    return {
+        "_id" if column == model.key else column: converted[column](value)
+        if column in converted and value is not None
+        else value
+        for column, value in where
+    }
 
 
 class _Fields(Document):

@@ -28,12 +28,12 @@ from pymongo.synchronous.database import Database
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import Key, R, Row
+from coordinator.service.rows import Key, R, Row, RowSelection, Value, indexes_of
 from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
 from coordinator.stores.mongodb.client import open_client
-from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
+from coordinator.stores.mongodb.documents import Document, condition_of, document_of, row_of_document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.errors import translated
 from coordinator.stores.one_lane import check_lane
@@ -91,6 +91,8 @@ class MongoStore(GuardedStore):
                         f"collection {model.table} is missing in the database of {setting}: run `coordinator migrate`"
                     )
                 self._check_rights(database[model.table])
+                if model.index:
+                    self._check_indexes(database[model.table], model, setting)
             self._check_rights(database[LEASE_TABLE])
             if must_sync and not _is_on_disk(database):
                 raise ConfigurationError(
@@ -102,6 +104,20 @@ class MongoStore(GuardedStore):
     def _check_lane(self, database: Database[Document]) -> None:
         other = database[LEASE_TABLE].find_one({"_id": {"$ne": self._lane}}, {"_id": 1})
         check_lane([] if other is None else [other["_id"]], self._lane)
+
+    def _check_indexes(self, collection: Collection[Document], model: type[Row], setting: str) -> None:
+        """Raise ConfigurationError unless the collection has the indexes by which rows are selected."""
+        there = [
+            [field for field, _ in each["key"]]
+            for each in collection.index_information().values()
+            if not each.keys() & {"partialFilterExpression", "sparse", "collation"}
+        ]
+        for columns in indexes_of(model):
+            if not any(fields[: len(columns)] == list(columns) for fields in there):
+                raise ConfigurationError(
+                    f"collection {model.table} in the database of {setting} lacks an index on "
+                    f"{', '.join((*columns, '_id'))}, by which rows are selected: run `coordinator migrate`"
+                )
 
     def _check_rights(self, collection: Collection[Document]) -> None:
         """Raises where this user may not write it; there is no document that it would change."""
@@ -237,19 +253,15 @@ class MongoTransaction:
         self._session = session
         self._lane = lane
 
-    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+    def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
         with self._store.guarded():
             return [self._load(read) for read in reads]
 
     def scan(
         self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
     ) -> list[R]:
-        condition: Document = {} if after is None else {"_id": {"$gt": after}}
-        if where is not None:
-            condition[where[0]] = where[1]
         with self._store.guarded():
-            found = self._of(model).find(condition, session=self._session).sort("_id", 1).limit(limit)
-            return [row_of_document(model, document) for document in found]
+            return self._first(model, () if where is None else (where,), after, limit)
 
     def backlog(self) -> list[Backlog]:
         by_lane = {"_id": "$lane", "rows": {"$sum": 1}, "oldest_at": {"$min": "$created_at"}}
@@ -281,11 +293,21 @@ class MongoTransaction:
         except PyMongoError:
             self._store.close()
 
-    def _load(self, read: Read) -> list[Any]:
+    def _load(self, read: Read | RowSelection[Row]) -> list[Any]:
+        if isinstance(read, RowSelection):
+            return self._first(read.model, read.where, read.after, read.limit)
         field = "_id" if read.column == read.model.key else read.column
         condition = {field: read.values[0]} if len(read.values) == 1 else {field: {"$in": list(read.values)}}
         found = self._of(read.model).find(condition, session=self._session)
         return [row_of_document(read.model, document) for document in found]
+
+    def _first(self, model: type[R], where: Sequence[tuple[str, Value]], after: Key | None, limit: int) -> list[R]:
+        """The first rows in order of their keys, those after one of them, with values in some fields."""
+        condition = condition_of(model, where)
+        if after is not None:
+            condition["_id"] = {"$gt": after} | ({"$eq": condition["_id"]} if "_id" in condition else {})
+        found = self._of(model).find(condition, session=self._session).sort("_id", 1).limit(limit)
+        return [row_of_document(model, document) for document in found]
 
     def _of(self, model: type[Row]) -> Collection[Document]:
         return self._database[model.table]

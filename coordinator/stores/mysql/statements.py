@@ -7,6 +7,7 @@ it takes a backslash for an escape, which the session's sql_mode lets it be.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
 from operator import attrgetter
@@ -15,7 +16,7 @@ from typing import Any, Final
 from pymysql.converters import escape_item, escape_string
 from sqlalchemy import DateTime, Integer, LargeBinary, String
 
-from coordinator.service.rows import Key, Row
+from coordinator.service.rows import Key, Row, Value
 from coordinator.stores.sql.schema import TableOf
 
 INSERT_ROWS: Final = 125
@@ -43,14 +44,21 @@ class MysqlStatements:
         """Select the rows that have one of some values in a column."""
         return f"{self.select} WHERE {self._among(column, values)}"
 
-    def first(self, limit: int, after: Key | None, where: tuple[str, Key] | None = None) -> str:
-        """Select the first rows in order of their keys, those after one of them, with a value in a column."""
+    def first(self, limit: int, after: Key | None, where: Sequence[tuple[str, Value]] = ()) -> str:
+        """Select the first rows in order of their keys, those after one of them, with values in some columns."""
         key = _quoted(self._key)
-        conditions = [] if after is None else [f"{key} > {self._writers[self._key](after)}"]
-        if where is not None:
-            conditions.insert(0, f"{_quoted(where[0])} = {self._writers[where[0]](where[1])}")
+        conditions = [self._has(column, value) for column, value in where]
+        if after is not None:
+            conditions.append(f"{key} > {self._writers[self._key](after)}")
         only = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return f"{self.select}{only} ORDER BY {key} LIMIT {limit:d}"
+
+    def _has(self, column: str, value: Value) -> str:
+        if value is None:
+            return f"{_quoted(column)} IS NULL"
+        # The server would compare a text with a decimal as floats.
+        written = f"{value:f}" if isinstance(value, Decimal) else self._writers[column](value)
+        return f"{_quoted(column)} = {written}"
 
     def delete(self, rows: Sequence[Row]) -> str:
         keys = map(attrgetter(self._key), rows)

@@ -4,7 +4,7 @@ A deadlock (1213) rolls the whole transaction back, a lock timeout (1205) only t
 rolled back and run again. The fence is an UPDATE of the lease row in the batch's transaction.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +13,7 @@ from pymysql.constants import COMMAND, ER
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import Key, R, Row
+from coordinator.service.rows import Key, R, Row, RowSelection, indexed_columns
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.mysql.driver_arguments import connection_of
@@ -60,6 +60,10 @@ _OTHER_COLLATIONS = (
     r"WHERE table_schema = DATABASE() AND table_name = %s AND column_name IN %s AND collation_name NOT LIKE '%%\_bin' "
     "LIMIT 1"
 )
+_INDEXES = (
+    "SELECT GROUP_CONCAT(IFNULL(column_name, '') ORDER BY seq_in_index) FROM information_schema.statistics "
+    "WHERE table_schema = DATABASE() AND table_name = %s AND index_type = 'BTREE' GROUP BY index_name"
+)
 # Seeing other transactions needs the right PROCESS; without it every other connection of ours is ended.
 _STUCK = """
     SELECT process.id FROM information_schema.processlist AS process
@@ -80,6 +84,7 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
     """Implements `Store`."""
 
     title = "MySQL"
+    quote = "`"
     take_over_statement = f"""
         INSERT INTO {LEASE_TABLE} (lane, epoch, sequence, batches, revision, holder, taken_at)
         VALUES (%s, %s, 0, 0, 0, %s, %s)
@@ -145,7 +150,9 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
 
     def _check_collations(self, models: Sequence[type[Row]], setting: str) -> None:
         for model in models:
-            found = self.first_row(_OTHER_COLLATIONS, [model.table, (model.key, *model.unique)])
+            found = self.first_row(
+                _OTHER_COLLATIONS, [model.table, (model.key, *model.unique, *indexed_columns(model))]
+            )
             if found is not None:
                 column, collation, charset = found
                 raise ConfigurationError(
@@ -153,6 +160,11 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
                     f"{collation}, which takes different texts for one; but rows are found by it: "
                     f"ALTER TABLE {model.table} CONVERT TO CHARACTER SET {charset} COLLATE {charset}_bin"
                 )
+
+    def _indexes(self, table: TableOf) -> Iterable[Sequence[str]]:
+        with self.connection().cursor() as cursor:
+            cursor.execute(_INDEXES, [table.name])
+            return [columns.split(",") for (columns,) in cursor.fetchall()]
 
     def _check_writable(self, tables: Sequence[TableOf]) -> None:
         # Whoever changes a table locks it, and the lane may have nothing to do with it.
@@ -225,16 +237,23 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
         super().__init__(store, connection)
         self._is_open = True
 
-    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
-        of = self._store.statements
+    def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
         with self._store.guarded():
-            return [self._found(read.model, of[read.model].by(read.column, read.values)) for read in reads]
+            return [self._found(read.model, self._asking(read)) for read in reads]
 
     def scan(
         self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
     ) -> list[R]:
         with self._store.guarded():
-            return self._found(model, self._store.statements[model].first(limit, after, where))
+            return self._found(
+                model, self._store.statements[model].first(limit, after, () if where is None else (where,))
+            )
+
+    def _asking(self, read: Read | RowSelection[Row]) -> str:
+        statements = self._store.statements[read.model]
+        if isinstance(read, Read):
+            return statements.by(read.column, read.values)
+        return statements.first(read.limit, read.after, read.where)
 
     def backlog(self) -> list[Backlog]:
         with self._store.guarded(), self._connection.cursor() as cursor:

@@ -19,7 +19,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from coordinator.service.rows import Key, Row
+from coordinator.service.rows import Key, Row, Value
 from coordinator.stores.postgresql.pipeline import Statement
 from coordinator.stores.sql.schema import TableOf
 from coordinator.stores.value_types import VALUE_TYPES
@@ -55,6 +55,7 @@ class PostgresqlStatements:
         insert = f"INSERT INTO {name} ({names}) SELECT {_list(values.values())} FROM {rows}"  # noqa: S608
         update = f"UPDATE {name} AS existing SET {assignments} FROM {rows} WHERE existing.{key} = given.{key}"  # noqa: S608
         self._key = key
+        self._value_types = table.value_types
         self._select = select
         self._by = {column: f"{select} WHERE {_among(table, column)}".encode() for column in table.columns}
         self._delete = f"DELETE FROM {name} USING {rows} WHERE {name}.{key} = given.{key}".encode()  # noqa: S608
@@ -66,13 +67,17 @@ class PostgresqlStatements:
         """Select the rows that have one of some values in a column, the key or a unique one."""
         return self._by[column], [msgspec.json.encode(values)]
 
-    def first(self, limit: int, after: Key | None, where: tuple[str, Key] | None = None) -> Statement:
-        """Select the first rows in order of their keys, those after one of them, with a value in a column."""
+    def first(self, limit: int, after: Key | None, where: Sequence[tuple[str, Value]] = ()) -> Statement:
+        """Select the first rows in order of their keys, those after one of them, with values in some columns."""
         conditions: list[str] = []
         values: list[bytes] = []
-        if where is not None:
-            values.append(parameter(where[1]))
-            conditions.append(f"{_quoted(where[0])} = $1")
+        for column, value in where:
+            if value is None:
+                conditions.append(f"{_quoted(column)} IS NULL")
+                continue
+            of = self._value_types.get(column)
+            values.append(parameter(value if of is None else of.plain(value)))
+            conditions.append(f"{_quoted(column)} = ${len(values)}")
         if after is not None:
             values.append(parameter(after))
             conditions.append(f"{self._key} > ${len(values)}")
@@ -100,7 +105,7 @@ class PostgresqlStatements:
         return msgspec.json.encode(written)
 
 
-def parameter(value: Key) -> bytes:
+def parameter(value: object) -> bytes:
     """A single value, as text."""
     return str(value).encode()
 

@@ -21,7 +21,7 @@ from psycopg.pq.abc import PGresult
 from psycopg.types.string import TextLoader
 
 from coordinator.runtime.addresses import Address
-from coordinator.service.rows import Key, R
+from coordinator.service.rows import Key, R, Row, RowSelection
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LEASE_TABLE
 from coordinator.stores.port import (
@@ -37,6 +37,7 @@ from coordinator.stores.port import (
 from coordinator.stores.postgresql.driver_arguments import connection_of, with_session
 from coordinator.stores.postgresql.durability import KEEP_COMMITS, losses
 from coordinator.stores.postgresql.errors import is_of_schema, translated
+from coordinator.stores.postgresql.indexes import check_texts, columns_of_indexes
 from coordinator.stores.postgresql.pipeline import Pipeline, Statement, StatementRefused
 from coordinator.stores.postgresql.pooler import pooler_between
 from coordinator.stores.postgresql.statements import PostgresqlStatements, parameter
@@ -185,6 +186,14 @@ class PostgresStore(SqlStore[_Connection]):
                 # The server says it in its own words, and has the last one.
                 self._check_rights(table)
 
+    def _check_collations(self, models: Sequence[type[Row]], setting: str) -> None:
+        for model in models:
+            if model.index:
+                check_texts(self.first_row, model, setting)
+
+    def _indexes(self, table: TableOf) -> Sequence[Sequence[str]]:
+        return columns_of_indexes(self.first_row, table.name)
+
     def _explained_writes(self, table: TableOf) -> Sequence[str]:
         return writes(table, '"')
 
@@ -219,16 +228,18 @@ class PostgresTransaction(SqlTransaction[_Connection]):
         self._pipeline = store.pipeline(connection)
         self._is_spoiled = False
 
-    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+    def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
         with self._store.guarded():
-            results = self._run([self._store.statements[read.model].by(read.column, read.values) for read in reads])
+            results = self._run([self._asking(read) for read in reads])
             return [self._found(read.model, result) for read, result in zip(reads, results, strict=True)]
 
     def scan(
         self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
     ) -> list[R]:
         with self._store.guarded():
-            (result,) = self._run([self._store.statements[model].first(limit, after, where)])
+            (result,) = self._run(
+                [self._store.statements[model].first(limit, after, () if where is None else (where,))]
+            )
             return self._found(model, result)
 
     def backlog(self) -> list[Backlog]:
@@ -257,6 +268,12 @@ class PostgresTransaction(SqlTransaction[_Connection]):
     def rollback(self) -> None:
         if self._is_spoiled:
             self._store.close()
+
+    def _asking(self, read: Read | RowSelection[Row]) -> Statement:
+        statements = self._store.statements[read.model]
+        if isinstance(read, Read):
+            return statements.by(read.column, read.values)
+        return statements.first(read.limit, read.after, read.where)
 
     def _run(self, statements: Sequence[Statement]) -> list[PGresult]:
         """Run statements. After anything but an answer to all of them the connection is of no use."""

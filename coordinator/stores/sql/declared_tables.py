@@ -1,18 +1,22 @@
 """The tables that rows declare by their classes."""
 
+import hashlib
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, MetaData, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, MetaData, Table, UniqueConstraint
 from sqlalchemy.types import TypeEngine
 
 from coordinator.service.errors import ConfigurationError
-from coordinator.service.rows import Row
+from coordinator.service.rows import Row, indexed_columns, indexes_of
 from coordinator.service.service import Service
 from coordinator.stores.field_types import FieldType, field_type, hints_of
 from coordinator.stores.sql.column_types import BYTES, COMPARED_CHARACTERS_MAX, TIMES, texts
 from coordinator.stores.value_types import UnknownType
+
+_NAME_CHARACTERS_MAX: Final = 63
 
 
 def tables_of(service: Service) -> MetaData:
@@ -21,6 +25,29 @@ def tables_of(service: Service) -> MetaData:
     Raises ConfigurationError for a model with a field whose type has no column.
     """
     return _tables(service.metadata, service.models)
+
+
+def index_name(model: type[Row], columns: Sequence[str]) -> str:
+    """The name of one of a model's indexes, as short as every database takes it."""
+    name = f"{model.table}_{'_'.join(columns)}_index"
+    if len(name) <= _NAME_CHARACTERS_MAX:
+        return name
+    digest = hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+    return f"{name[: _NAME_CHARACTERS_MAX - len(digest) - 1]}_{digest}"
+
+
+def missing_indexes(model: type[Row], there: Iterable[Sequence[str]], quote: str) -> list[str]:
+    """The statements that make those of a model's indexes that are missing. `there` has the columns of each index."""
+
+    def quoted(*names: str) -> str:
+        return ", ".join(f"{quote}{name}{quote}" for name in names)
+
+    known = [tuple(columns) for columns in there]
+    return [
+        f"CREATE INDEX {quoted(index_name(model, columns))} ON {quoted(model.table)} ({quoted(*columns, model.key)});"
+        for columns in indexes_of(model)
+        if not any(each[: len(columns)] == columns for each in known)
+    ]
 
 
 def columns_of(model: type[Row]) -> dict[str, Column[Any]]:
@@ -58,6 +85,7 @@ def _declare(model: type[Row], tables: MetaData) -> None:
         tables,
         *columns,
         *uniques,
+        *(Index(index_name(model, index), *index, model.key) for index in indexes_of(model)),
         mysql_engine="InnoDB",
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",
@@ -65,7 +93,7 @@ def _declare(model: type[Row], tables: MetaData) -> None:
 
 
 def _column(model: type[Row], name: str, field: FieldType) -> Column[Any]:
-    is_compared = name == model.key or name in model.unique
+    is_compared = name == model.key or name in model.unique or name in indexed_columns(model)
     kind = _type(field, is_compared=is_compared)
     return Column(name, kind, primary_key=name == model.key, autoincrement=False, nullable=field.is_optional)
 

@@ -5,7 +5,7 @@ A store says how its driver connects and runs a statement, and where its server'
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Any, ClassVar, Generic, TypeVar
@@ -17,7 +17,7 @@ from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry, metadata
 from coordinator.stores.one_lane import check_lane
 from coordinator.stores.port import LOOKS, BatchFault, Fenced, Lease, Refusal, StoreUnavailable, Transaction
-from coordinator.stores.sql.declared_tables import tables_of
+from coordinator.stores.sql.declared_tables import missing_indexes, tables_of
 from coordinator.stores.sql.schema import Schema, TableOf
 
 _LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted, holder"
@@ -42,6 +42,8 @@ C = TypeVar("C")
 class SqlStore(GuardedStore, ABC, Generic[C]):
     """Implements `Store`. Statements have `%s` for their arguments, in all stores."""
 
+    quote: ClassVar[str] = '"'
+    """Stands around the names of tables and columns."""
     take_over_statement: ClassVar[str] = f"""
         INSERT INTO {LEASE_TABLE} AS lease (lane, epoch, sequence, batches, revision, holder, taken_at)
         VALUES (%s, %s, 0, 0, 0, %s, %s)
@@ -76,6 +78,7 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
                     )
             self._check_transactions(tables, setting)
             self._check_collations(models, setting)
+            self._check_indexes(models, setting)
             for table in tables:
                 self._check_rights(table)
             if must_sync and (problems := self._losses(tables)):
@@ -200,6 +203,23 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
 
     def _check_collations(self, models: Sequence[type[Row]], setting: str) -> None:
         """Raise ConfigurationError for a key or unique column whose texts the database does not compare as we do."""
+
+    def _check_indexes(self, models: Sequence[type[Row]], setting: str) -> None:
+        """Raise ConfigurationError unless the database has the indexes by which rows are selected."""
+        missing = [
+            statement
+            for model in models
+            if model.index
+            for statement in missing_indexes(model, self._indexes(self.schema.of(model)), self.quote)
+        ]
+        if missing:
+            raise ConfigurationError(
+                f"the database of {setting} lacks indexes by which rows are selected: {' '.join(missing)}"
+            )
+
+    @abstractmethod
+    def _indexes(self, table: TableOf) -> Iterable[Sequence[str]]:
+        """The columns of each index that has all rows of a table, and compares texts byte by byte."""
 
     def _raise_epoch(self, connection: C, statement: str, arguments: Sequence[Any]) -> tuple[Any, ...] | None:  # noqa: ARG002
         """Run a statement that raises the epoch, and return the lease as it is then; None if it raised none.

@@ -3,7 +3,7 @@
 import os
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from operator import attrgetter
@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import URL, create_engine
 
-from coordinator.service.rows import Key, R
+from coordinator.service.rows import Key, R, Row, RowSelection, Value
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import metadata as lane_metadata
 from coordinator.stores.port import (
@@ -128,6 +128,14 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
         (mode,) = self.first_row("PRAGMA journal_mode") or (None,)
         return [f"its journal_mode is {mode}"] if self.path is not None and mode in ("memory", "off") else []
 
+    def _indexes(self, table: TableOf) -> Iterable[Sequence[str]]:
+        execute = self.connection().execute
+        for _, name, _, _, is_partial in execute(f'PRAGMA index_list("{table.name}")').fetchall():
+            # The last ones are what an entry points to.
+            parts = [part for part in execute(f'PRAGMA index_xinfo("{name}")').fetchall() if part[5]]
+            if not is_partial and all(collation == "BINARY" for _, _, _, _, collation, _ in parts):
+                yield [column or "" for _, _, column, _, _, _ in parts]
+
     def _is_of_our_schema(self, text: str) -> bool:
         missing = _MISSING.search(text)
         if missing is None or missing.group(1) not in self.schema.names or self._connection is None:
@@ -148,18 +156,13 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         super().__init__(store, connection)
         self._schema = store.schema
 
-    def load(self, reads: Sequence[Read]) -> list[list[Any]]:
+    def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
         return [self._load(read) for read in reads]
 
     def scan(
         self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
     ) -> list[R]:
-        table = self._schema.of(model)
-        given = [*([] if where is None else [where]), *([] if after is None else [(table.key, after)])]
-        signs = [*([] if where is None else ["="]), *([] if after is None else [">"])]
-        conditions = " AND ".join(f'"{column}" {sign} ?' for (column, _), sign in zip(given, signs, strict=True))
-        query = f'{_select(table)}{conditions and f" WHERE {conditions}"} ORDER BY "{table.key}" LIMIT ?'
-        return self._found(model, query, [*(_sought(table, column, [value])[0] for column, value in given), limit])
+        return self._first(model, () if where is None else (where,), after, limit)
 
     def backlog(self) -> list[Backlog]:
         with self._store.guarded():
@@ -206,11 +209,24 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         except sqlite3.Error:
             self._store.close()
 
-    def _load(self, read: Read) -> list[Any]:
+    def _load(self, read: Read | RowSelection[Row]) -> list[Any]:
+        if isinstance(read, RowSelection):
+            return self._first(read.model, read.where, read.after, read.limit)
         table = self._schema.of(read.model)
         marks = ", ".join("?" * len(read.values))
         query = f'{_select(table)} WHERE "{read.column}" IN ({marks})'
         return self._found(read.model, query, _sought(table, read.column, read.values))
+
+    def _first(self, model: type[R], where: Sequence[tuple[str, Value]], after: Key | None, limit: int) -> list[R]:
+        """The first rows in order of their keys, those after one of them, with values in some columns."""
+        table = self._schema.of(model)
+        conditions = [f'"{column}" IS ?' for column, _ in where]
+        values = [_sought(table, column, [value])[0] for column, value in where]
+        if after is not None:
+            conditions.append(f'"{table.key}" > ?')
+            values += _sought(table, table.key, [after])
+        only = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        return self._found(model, f'{_select(table)}{only} ORDER BY "{table.key}" LIMIT ?', [*values, limit])
 
     def _found(self, model: type[R], query: str, arguments: list[Any]) -> list[R]:
         with self._store.guarded():
@@ -245,7 +261,9 @@ def _time(value: str | None) -> datetime | None:
 def _sought(table: TableOf, column: str, values: Sequence[Any]) -> list[Any]:
     """Values by which rows are found, as the column keeps them."""
     of = table.value_types.get(column)
-    return list(values) if of is None else [of.plain(value) for value in values]
+    if of is None:
+        return [_text(value) for value in values]
+    return [None if value is None else of.plain(value) for value in values]
 
 
 def _select(table: TableOf) -> str:
