@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.protocol.wire import CommandMessage
-from coordinator.service.commands import Command, encoded, validated
+from coordinator.service.commands import Command, encoded, validated, version_sent
 from coordinator.service.errors import CommandFailed, CommandRejected, OutcomeUnreadable
 from coordinator.service.ids import command_id_for, new_command_id
 from coordinator.service.options import Origin
@@ -86,6 +86,7 @@ async def execute(
         arguments=arguments,
         deadline_ms=None if options.deadline is None else int(options.deadline.timestamp() * 1000),
         expected_version=options.expected_version,
+        command_version=version_sent(command),
         traceparent=options.traceparent,
         origin=origin,
     )

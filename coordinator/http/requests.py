@@ -3,7 +3,6 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from decimal import Decimal
 from functools import cache
 from typing import Annotated, Any, Final, TypeVar, get_args
 
@@ -17,7 +16,7 @@ from coordinator.http.headers import Preferences, expected_version, idempotency_
 from coordinator.http.keys import CONTEXT
 from coordinator.http.problems import RequestRefused
 from coordinator.http.waiting_requests import WAITING_REQUESTS
-from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse, repeated
+from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, object_decoder, parse, repeated
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import command_id_for, is_nobodys_id, is_system_id, is_uuid, new_command_id
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
@@ -104,7 +103,7 @@ async def read_command(request: web.Request, model: type[C], path: dict[str, int
     """
     read_query(request, NoQuery)
     body = await read_body(request, PATCH_TYPES if request.method == "PATCH" else JSON_TYPES)
-    arguments = _object(body, _decode_for(model))
+    arguments = _object(body, object_decoder(model).decode)
     for name in path or ():
         if name in arguments:
             raise InvalidCommand(f"unknown field `{name}`: the path names it", code="invalid_arguments", field=name)
@@ -249,14 +248,6 @@ def _check_content_type(request: web.Request, types: tuple[str, ...]) -> None:
             f"Content-Type must be {' or '.join(types)} in UTF-8, not {value[:80]!a}",
             field="Content-Type",
         )
-
-
-@cache
-def _decode_for(model: type[Command]) -> Callable[[bytes], dict[str, Any]]:
-    """Reads an object of JSON text, for a command."""
-    # A float would round the number that a Decimal is to have.
-    has_decimals = "DecimalType" in repr(msgspec.inspect.type_info(model))
-    return msgspec.json.Decoder(dict[str, Any], float_hook=Decimal if has_decimals else None).decode
 
 
 def _object(body: bytes, decode: Callable[[bytes], dict[str, Any]]) -> dict[str, Any]:

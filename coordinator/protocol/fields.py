@@ -142,6 +142,13 @@ OPTIONS: Final = (
         "The type of the command that its outcome is to become.",
         is_read_unread=True,
     ),
+    Field(
+        "command_version",
+        "command-version",
+        _number(1),
+        "The version of the type of which the arguments are; without it the first.",
+        is_in_requests=True,
+    ),
 )
 """The fields that a command may carry beside its id and its type."""
 ORIGIN: Final = Field(

@@ -10,6 +10,7 @@ from uuid import UUID
 from coordinator.service.commands import Command
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
+from coordinator.service.version_defects import defects_of_versions
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
@@ -21,7 +22,7 @@ _FOUND_BY: Final = (int, str, UUID)
 
 def defects_of(service: Service) -> list[str]:
     """Each defect as a line that names the class or the command; empty: there are none."""
-    return [*_of_name(service), *_of_models(service), *_of_handlers(service)]
+    return [*_of_name(service), *_of_models(service), *_of_handlers(service), *_of_versions(service)]
 
 
 def _of_name(service: Service) -> Iterator[str]:
@@ -100,6 +101,11 @@ def _of_handlers(service: Service) -> Iterator[str]:
             yield f"{kind} has two handlers, {other} and {name}"
         else:
             by_type[kind] = name
+
+
+def _of_versions(service: Service) -> Iterator[str]:
+    commands = dict.fromkeys(handler.command for handler in service.handlers)
+    return defects_of_versions(service.name, commands, service.declared_upgrades)
 
 
 def _is_class(given: object, base: type) -> bool:

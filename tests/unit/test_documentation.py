@@ -49,6 +49,7 @@ FULL = CommandMessage(
     publisher_seq=3,
     traceparent="t",
     continuation="users.credit",
+    command_version=2,
 )
 
 

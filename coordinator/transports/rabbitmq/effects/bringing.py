@@ -12,7 +12,7 @@ import structlog
 from coordinator.lane.control import DeadEffect
 from coordinator.protocol.attempted import Attempted
 from coordinator.protocol.wire import CommandMessage
-from coordinator.service.commands import Command
+from coordinator.service.commands import Command, version_sent
 from coordinator.service.errors import Unavailable
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.dead_effects import DEAD, dead_effect_id, log_dead
@@ -69,7 +69,7 @@ class Bringing:
 
     async def bring(self, command: Command, command_id: str, lane: str) -> None:
         """Bring a command to its lane. Return once the broker has it. Raises InvalidCommand if it refuses that one."""
-        message = CommandMessage(command_id, command.type, command.arguments())
+        message = CommandMessage(command_id, command.type, command.arguments(), command_version=version_sent(command))
         await self._insist(
             "result_not_taken",
             lane,
