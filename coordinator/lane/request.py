@@ -108,7 +108,8 @@ def _parsed(handler: Handler[Any], message: CommandMessage, again: bytes | None)
 
 
 def _is_newer(handler: Handler[Any], message: CommandMessage) -> bool:
-    return (message.command_version or 1) > handler.command.command_version
+    command: type[Command] = handler.command
+    return (message.command_version or 1) > command.command_version
 
 
 def _refused_type(message: CommandMessage, handler: Handler[Any] | None, handlers: Handlers) -> Defect:

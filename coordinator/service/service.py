@@ -234,6 +234,11 @@ class Service:
         )
 
     @property
+    def versions(self) -> dict[str, int]:
+        """The version of each command that its lane applies, by type."""
+        return {handler.command.type: handler.command.command_version for handler in self._handlers}
+
+    @property
     def declared_upgrades(self) -> tuple[Upgrade, ...]:
         """How older arguments of its commands and effects become newer ones."""
         return tuple(self._upgrades)

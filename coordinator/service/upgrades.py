@@ -79,7 +79,7 @@ def shown_versions(known: range) -> str:
 
 def _upgraded(upgrade: Upgrade, given: Arguments) -> Arguments:
     try:
-        made = upgrade.change(given)
+        made: object = upgrade.change(given)
     except InvalidCommand:
         raise
     except Exception as error:  # a function of the service's author

@@ -63,7 +63,7 @@ def _of_command(command: type[Command], upgrades: Sequence[Upgrade]) -> Iterator
 
 
 def _of_stranger(lane: str, known: Collection[str], upgrade: Upgrade) -> Iterator[str]:
-    command = upgrade.command
+    command: object = upgrade.command
     if not (isinstance(command, type) and issubclass(command, Command)):
         yield f"an upgrade is of {command!r:.100}, which is no class of commands"
         return
