@@ -32,13 +32,21 @@ class Writes(Protocol):
         """
 
 
+class SentArguments(Struct, frozen=True):
+    """Arguments as a client sent them, as JSON text, and the version that it said they have; None: the first."""
+
+    arguments: bytes
+    version: int | None
+
+
 class WriteOptions(Struct, frozen=True, kw_only=True):
     """How one command is issued.
 
     `idempotency_key` (or `command_id`, a UUID) makes repeating safe across processes: the same key with the same
     content returns the first outcome. `expected_version` applies the command only to that version of its target.
     After `deadline` it is not applied. `wait_s` as in `Writes.issue`. `parsed` is a command that `parse` has made: if
-    that is the one that is issued, it is not checked again.
+    that is the one that is issued, it is not checked again; and with `sent` these are its arguments, from which it was
+    made, so that the same request is the same command for a gateway of any release.
     """
 
     idempotency_key: str | None = None
@@ -48,6 +56,7 @@ class WriteOptions(Struct, frozen=True, kw_only=True):
     wait_s: float | None = None
     traceparent: str | None = None
     parsed: Command | None = None
+    sent: SentArguments | None = None
 
 
 T = TypeVar("T")
@@ -71,7 +80,13 @@ async def execute(
 
     Raises InvalidCommand, CommandRejected, CommandFailed, CommandPending, Unavailable.
     """
-    arguments = encoded(command) if command is options.parsed else validated(command)[1]
+    version = version_sent(command)
+    if command is not options.parsed:
+        arguments = validated(command)[1]
+    elif options.sent is None:
+        arguments = encoded(command)
+    else:
+        arguments, version = options.sent.arguments, options.sent.version
     lane = command.lane()
     if options.command_id is not None:
         # The transport spells it so, too.
@@ -86,7 +101,7 @@ async def execute(
         arguments=arguments,
         deadline_ms=None if options.deadline is None else int(options.deadline.timestamp() * 1000),
         expected_version=options.expected_version,
-        command_version=version_sent(command),
+        command_version=version,
         traceparent=options.traceparent,
         origin=origin,
     )
