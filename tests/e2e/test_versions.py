@@ -1,4 +1,4 @@
-"""A rolling upgrade: commands of two versions are queued, and processes of two releases run, are killed and replaced."""
+"""A rolling upgrade: commands of two versions are queued, and processes of two releases run and are killed."""
 
 import random
 import urllib.error
@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
+import pika
 import pytest
 from sqlalchemy import text
 
@@ -55,8 +56,6 @@ def message(number: int, version: int) -> CommandMessage:
 
 
 def publish(system: System, messages: Sequence[CommandMessage]) -> None:
-    import pika
-
     with system.broker() as channel:
         channel.confirm_delivery()
         for start in range(0, len(messages), PACK):

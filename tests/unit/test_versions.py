@@ -18,6 +18,7 @@ from coordinator.service.defects import defects_of
 from coordinator.service.upgrades import Upgrade, parse_sent
 from coordinator.stores.lane_tables import AnnouncedVersion, Cancellation, DeadLetter, LogEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from coordinator.testing import LaneInMemory, Older, SimulationFailed, simulate
 from coordinator.transports.dead_effects import dead_effect
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.releases import AddNote, Note, OldAddNote, new, old, title_and_priority
@@ -365,3 +366,28 @@ def test_the_letter_of_an_effect_keeps_its_version() -> None:
     assert b"effect_version" not in plain.arguments(), (
         "a lane of an earlier release takes no field that it does not know"
     )
+
+
+# In tests of a service
+
+
+def test_a_test_tries_older_arguments() -> None:
+    lane = LaneInMemory(new)
+    assert lane.apply(Older(AddNote, {"text": "a", "is_urgent": True}, version=1)).result(Note).priority == 9
+    assert lane.apply(Older(AddNote, {"title": "b"}, version=2)).result(Note).title == "b"
+    assert lane.apply(Older(AddNote, {"title": "b"}, version=1)).failed_with("invalid_arguments")
+    assert lane.apply(Older(AddNote, {}, version=3)).failed_with("unknown_command_version")
+
+
+def test_a_simulation_has_older_commands() -> None:
+    older = Older(AddNote, {"text": "a"}, version=1)
+    simulate(new, [older, AddNote(title="b")], seeds=30)
+    seen: list[int] = []
+
+    def forgetful(arguments: dict[str, Any]) -> dict[str, Any]:
+        seen.append(1)
+        return {"title": f"{len(seen)}"}
+
+    wrong = new.replace(upgrades=(Upgrade(AddNote, 1, forgetful),))
+    with pytest.raises(SimulationFailed, match="is not always the same"):
+        simulate(wrong, [older], seeds=30)
