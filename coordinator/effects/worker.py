@@ -175,9 +175,9 @@ class EffectWorker:
         self._transport.acknowledge(under_way.deliveries)
 
     async def _left_to_a_newer_one(self, under_way: _UnderWay, defect: Defect) -> bool:
-        """Put back an effect that a lane of a newer release has emitted, until it is given up.
+        """Put back an effect that a lane of a newer release has emitted, until it is given up. Raises Stopping.
 
-        False: the lane did not ask for it, an upgrade of this version is missing here, or it is over.
+        False: it is given up, or it is older than what can be upgraded here.
         """
         message, attempted = under_way.message, under_way.attempted
         handler = self._handlers[message.type or ""]
@@ -190,7 +190,10 @@ class EffectWorker:
                 "effect_of_newer_release", type=message.type, command_id=message.command_id, reason=defect.message
             )
         self._forget(under_way)
-        return await self._transport.put_back(under_way.first, _NEWER_DELAY_S)
+        while not await self._transport.put_back(under_way.first, _NEWER_DELAY_S):
+            if not await self._pause(_NEWER_DELAY_S):
+                raise Stopping
+        return True
 
     async def _finish(self, under_way: _UnderWay, prepared: _Prepared) -> None:
         """Return once the transport has the result, a dead letter, or the effect that is put back. Raises Stopping."""

@@ -11,6 +11,7 @@ import structlog
 
 from coordinator.lane.control import DeadEffect
 from coordinator.protocol.attempted import Attempted
+from coordinator.protocol.fields import VERSION
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command, version_sent
 from coordinator.service.errors import Unavailable
@@ -108,4 +109,7 @@ class Bringing:
 
 def _carrying(message: CommandMessage, attempted: Attempted, emitted_at_s: int | None) -> pika.BasicProperties:
     """The properties of a message that carries an effect on."""
-    return command_properties(message, attempted.headers(), timestamp=emitted_at_s)
+    headers = attempted.headers()
+    if message.command_version is not None:
+        headers[VERSION.header] = message.command_version
+    return command_properties(message, headers, timestamp=emitted_at_s)
