@@ -6,7 +6,7 @@ that was sent before an upgrade and repeated after it is the same command.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgspec
 from msgspec import Struct
@@ -16,8 +16,8 @@ from coordinator.service.errors import InvalidCommand
 
 Arguments: TypeAlias = dict[str, Any]
 """A command's arguments as a JSON object."""
-UNKNOWN_VERSION = "unknown_command_version"
-_ERROR_CHARACTERS_MAX = 500
+UNKNOWN_VERSION: Final = "unknown_command_version"
+_ERROR_CHARACTERS_MAX: Final = 500
 
 
 class Upgrade(Struct, frozen=True):
