@@ -135,7 +135,7 @@ def _parsed_as_said(request: web.Request, model: type[C], body: dict[str, Raw], 
     except InvalidCommand as error:
         if error.code != UNKNOWN_VERSION:
             raise
-        raise RequestRefused(400, error.code, str(error), field="Command-Version") from None
+        raise RequestRefused(400, "unknown_command_version", str(error), field="Command-Version") from None
     context = request[CONTEXT]
     context.parsed, context.sent = command, SentArguments(arguments, None if version == 1 else version)
     return command
