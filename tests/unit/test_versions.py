@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from coordinator import Command, Continuation, Effect, InvalidCommand, Name, Service, UnitOfWork
+from coordinator import Command, Continuation, Effect, Handler, InvalidCommand, Name, Service, UnitOfWork
 from coordinator.lane.control import ReplayLetter
 from coordinator.lane.delivery import Delivery, Settlement, Suspension
 from coordinator.lane.outbox import message_of
+from coordinator.lane.request import prepare
 from coordinator.protocol.wire import CommandMessage, Defect, fingerprint_of
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.defects import defects_of
@@ -239,6 +240,18 @@ def test_an_upgrade_that_fails_hurts_nobody_else(database: MemoryDatabase) -> No
 def test_an_older_command_with_a_name_twice_is_refused(database: MemoryDatabase) -> None:
     twice = delivery(1, b'{"text":"a","text":"b"}', command_type="notes.add")
     assert codes(lane_of(database, new).outcomes(twice)) == ["malformed_json"]
+
+    class Move(Command, type="t.move", version=2):
+        by: int
+        unit: Name
+
+    handler = Handler(
+        Move, lambda work, command: None, upgrades=(Upgrade(Move, 1, lambda given: given | {"unit": "m"}),)
+    )
+    as_many_names = CommandMessage(command_id(2), "t.move", b'{"by":1,"by":2}')
+    defect = prepare(as_many_names, {"t.move": handler}, redelivered=False).defect
+    assert defect is not None
+    assert defect.code == "malformed_json"
 
 
 def test_a_version_that_nobody_announced_is_a_dead_letter(database: MemoryDatabase) -> None:
