@@ -52,6 +52,7 @@ from coordinator.service.saga import ENDED, REASON_CHARACTERS_MAX, Resumption, S
 from coordinator.service.service import Projection, Service
 from coordinator.service.text import normalized, storable, unseen_in
 from coordinator.service.unit_of_work import Handler, UnitOfWork
+from coordinator.service.upgrades import Upgrade
 
 __all__ = (
     # Commands
@@ -77,6 +78,7 @@ __all__ = (
     # Handlers and services
     "Handler",
     "UnitOfWork",
+    "Upgrade",
     "Service",
     "Projection",
     "App",

@@ -135,6 +135,7 @@ GATEWAY: Final = Gateway(
     routes=routes,
     attach=attach,
     commands=SERVICE.commands,
+    upgrades=SERVICE.declared_upgrades,
     reads=SERVICE.models,
     open_log=open_log,
 )

@@ -296,6 +296,7 @@ GATEWAY: Final = Gateway(
     routes=routes,
     attach=attach,
     commands=SERVICE.commands,
+    upgrades=SERVICE.declared_upgrades,
     reads=SERVICE.models,
     is_system=True,
 )

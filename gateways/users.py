@@ -107,5 +107,6 @@ GATEWAY: Final = Gateway(
     routes=(*routes, *purchases.routes),
     attach=attach,
     commands=SERVICE.commands,
+    upgrades=SERVICE.declared_upgrades,
     reads=SERVICE.models,
 )

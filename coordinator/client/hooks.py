@@ -154,7 +154,11 @@ async def _contained(hook: Callable[..., Awaitable[Any]], *arguments: Any) -> An
 
 
 def _is_same(one: CommandMessage, other: CommandMessage) -> bool:
-    return (one.command_id, one.type, one.arguments) == (other.command_id, other.type, other.arguments)
+    return _content(one) == _content(other)
+
+
+def _content(message: CommandMessage) -> tuple[object, ...]:
+    return message.command_id, message.type, message.command_version, message.arguments
 
 
 def _name(hook: object) -> str:

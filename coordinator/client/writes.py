@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.protocol.wire import CommandMessage
-from coordinator.service.commands import Command, encoded, validated
+from coordinator.service.commands import Command, encoded, validated, version_sent
 from coordinator.service.errors import CommandFailed, CommandRejected, OutcomeUnreadable
 from coordinator.service.ids import command_id_for, new_command_id
 from coordinator.service.options import Origin
@@ -32,13 +32,21 @@ class Writes(Protocol):
         """
 
 
+class SentArguments(Struct, frozen=True):
+    """Arguments as a client sent them, as JSON text, and the version that it said they have; None: the first."""
+
+    arguments: bytes
+    version: int | None
+
+
 class WriteOptions(Struct, frozen=True, kw_only=True):
     """How one command is issued.
 
     `idempotency_key` (or `command_id`, a UUID) makes repeating safe across processes: the same key with the same
     content returns the first outcome. `expected_version` applies the command only to that version of its target.
     After `deadline` it is not applied. `wait_s` as in `Writes.issue`. `parsed` is a command that `parse` has made: if
-    that is the one that is issued, it is not checked again.
+    that is the one that is issued, it is not checked again; and with `sent` these are its arguments, from which it was
+    made, so that the same request is the same command for a gateway of any release.
     """
 
     idempotency_key: str | None = None
@@ -48,6 +56,7 @@ class WriteOptions(Struct, frozen=True, kw_only=True):
     wait_s: float | None = None
     traceparent: str | None = None
     parsed: Command | None = None
+    sent: SentArguments | None = None
 
 
 T = TypeVar("T")
@@ -78,7 +87,13 @@ async def execute(
 
 def message_of(command: Command, options: WriteOptions, origin: Origin) -> CommandMessage:
     """The message by which a command is issued. Raises InvalidCommand."""
-    arguments = encoded(command) if command is options.parsed else validated(command)[1]
+    version = version_sent(command)
+    if command is not options.parsed:
+        arguments = validated(command)[1]
+    elif options.sent is None:
+        arguments = encoded(command)
+    else:
+        arguments, version = options.sent.arguments, options.sent.version
     if options.command_id is not None:
         # The transport spells it so, too.
         command_id = options.command_id.lower()
@@ -92,6 +107,7 @@ def message_of(command: Command, options: WriteOptions, origin: Origin) -> Comma
         arguments=arguments,
         deadline_ms=None if options.deadline is None else int(options.deadline.timestamp() * 1000),
         expected_version=options.expected_version,
+        command_version=version,
         traceparent=options.traceparent,
         origin=origin,
     )

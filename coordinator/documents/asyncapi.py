@@ -163,6 +163,7 @@ def _command_message(handler: Handler[Any]) -> Json:
         "bindings": {"amqp": {"messageType": command.type, "bindingVersion": "0.3.0"}},
         "x-amqp-properties": _properties(command.type),
         "x-takes-expected-version": handler.target is not None,
+        "x-command-version": command.command_version,
     }
 
 

@@ -34,7 +34,7 @@ async def _serve(service: Service, metrics_port: int | None) -> int:
     stop = stop_at_signals(service=service.name)
     effects = service.effects()
     transport = open_transport(load(BrokerSettings)).effects(service.name, settings.concurrency)
-    worker = EffectWorker(service.name, effects, transport, settings)
+    worker = EffectWorker(service.name, effects, transport, settings, upgrades=service.declared_upgrades)
     endpoint = HealthEndpoint(
         ("effects", service.name),
         lambda: Readiness(transport.unready_reason is None, transport.unready_reason),

@@ -14,7 +14,7 @@ import itertools
 import random
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, Final
 
@@ -24,10 +24,12 @@ from prometheus_client import Counter, Gauge, Histogram
 from coordinator.effects.attempts import Attempts, EffectResult
 from coordinator.effects.without_result import EffectsWithoutResult
 from coordinator.protocol.wire import CommandMessage, Defect
+from coordinator.runtime.repeated_line import RepeatedLine
 from coordinator.runtime.settings import EffectSettings
-from coordinator.service.commands import parse
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.outside_calls import Effect, EffectHandler, Effects
+from coordinator.service.upgrades import UNKNOWN_VERSION, Upgrade, by_type, parse_sent
+from coordinator.service.version_defects import check_upgraded
 from coordinator.transports.dead_effects import dead_effect
 from coordinator.transports.port import EffectDelivery, EffectTransport
 
@@ -48,6 +50,8 @@ _WAIT_HERE_S_MAX: Final = 2.0
 _WAITS_HERE_MAX: Final = 3
 """The worker waits itself during the first short pauses, which are not worth the trip through the transport."""
 _LONGEST_WAIT_S: Final = 60.0
+_NEWER_DELAY_S: Final = 5.0
+"""After this time an effect of a version that is not known here comes again, perhaps to a worker of a newer release."""
 
 log = structlog.get_logger("effects")
 
@@ -79,13 +83,18 @@ class EffectWorker:
         transport: EffectTransport,
         settings: EffectSettings,
         chance: Callable[[], float] = random.random,
+        upgrades: Sequence[Upgrade] = (),
     ) -> None:
+        """`upgrades` are those of the service. Raises ConfigurationError where they do not fit its effects."""
         self._service = service
+        self._upgrades = by_type(upgrades)
+        check_upgraded([each.effect for each in effects.handlers], upgrades)
         self._handlers: dict[str, EffectHandler[Any]] = {each.effect.type: each for each in effects.handlers}
         self._transport = transport
         self._settings = settings
         self._attempts = Attempts(service, settings, chance)
         self._waiting = EffectsWithoutResult()
+        self._newer_line = RepeatedLine()
         self._nameless = itertools.count(1)
         self._known: dict[str, _UnderWay] = {}
         self._under_way: set[asyncio.Task[None]] = set()
@@ -153,7 +162,8 @@ class EffectWorker:
         try:
             prepared = self._prepared(under_way.message)
             if isinstance(prepared, Defect):
-                await self._bury(under_way, prepared)
+                if not (prepared.code == UNKNOWN_VERSION and await self._left_to_a_newer_one(under_way, prepared)):
+                    await self._bury(under_way, prepared)
             else:
                 await self._finish(under_way, prepared)
         except Stopping:
@@ -163,6 +173,27 @@ class EffectWorker:
             UNDER_WAY.labels(self._service).dec()
             self._forget(under_way)
         self._transport.acknowledge(under_way.deliveries)
+
+    async def _left_to_a_newer_one(self, under_way: _UnderWay, defect: Defect) -> bool:
+        """Put back an effect that a lane of a newer release has emitted, until it is given up. Raises Stopping.
+
+        False: it is given up, or it is older than what can be upgraded here.
+        """
+        message, attempted = under_way.message, under_way.attempted
+        handler = self._handlers[message.type or ""]
+        is_newer = (message.command_version or 1) > handler.effect.command_version
+        is_over = time.time() >= attempted.first_at_s + self._settings.give_up_after_s
+        if not is_newer or is_over:
+            return False
+        if self._newer_line.is_due(defect.message, time.monotonic()):
+            log.warning(
+                "effect_of_newer_release", type=message.type, command_id=message.command_id, reason=defect.message
+            )
+        self._forget(under_way)
+        while not await self._transport.put_back(under_way.first, _NEWER_DELAY_S):
+            if not await self._pause(_NEWER_DELAY_S):
+                raise Stopping
+        return True
 
     async def _finish(self, under_way: _UnderWay, prepared: _Prepared) -> None:
         """Return once the transport has the result, a dead letter, or the effect that is put back. Raises Stopping."""
@@ -233,7 +264,8 @@ class EffectWorker:
             known = ", ".join(sorted(self._handlers))
             return Defect("unknown_effect_type", f"{self._service} has no effect type {message.type!r}; it has {known}")
         try:
-            effect: Effect = parse(handler.effect, message.arguments)
+            upgrades = self._upgrades.get(handler.effect.type, ())
+            effect: Effect = parse_sent(handler.effect, message.arguments, message.command_version, upgrades)
         except InvalidCommand as error:
             return Defect(error.code, str(error))
         except Exception as error:  # noqa: BLE001  # whatever a parser does, the effect gets an answer

@@ -16,7 +16,7 @@ from coordinator.client.writes import Writes
 from coordinator.http.commands import COMMANDS, WRITES
 from coordinator.http.commands import routes as command_routes
 from coordinator.http.hooks import HOOKS, GatewayHooks
-from coordinator.http.keys import SERVICE_NAME, SETTINGS
+from coordinator.http.keys import SERVICE_NAME, SETTINGS, UPGRADES
 from coordinator.http.middleware import serve
 from coordinator.http.operations import CHECKS, COMMAND_LOG, PARTS, TRANSPORT, Check, watch_parts
 from coordinator.http.operations import routes as operation_routes
@@ -25,6 +25,7 @@ from coordinator.runtime.settings import GatewaySettings
 from coordinator.service.commands import Command
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row
+from coordinator.service.upgrades import Upgrade, by_type
 from coordinator.stores.kinds import Database
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.stores.mongodb.documents import Documents
@@ -62,14 +63,16 @@ class Gateway(Struct, frozen=True, kw_only=True):
     """One service's gateway.
 
     `attach` makes the service from the dependencies and puts it under the key that its routes use. `POST /commands`
-    takes `commands`; `open_log` opens the log that `GET /commands/…` reads. `reads` are the models of all rows that it
-    reads: without the right to one of them it does not start.
+    takes `commands`; `upgrades` are those of the service (`Service.declared_upgrades`), for older arguments that
+    clients still send. `open_log` opens the log that `GET /commands/…` reads. `reads` are the models of all rows that
+    it reads: without the right to one of them it does not start.
     """
 
     name: str
     routes: Sequence[web.AbstractRouteDef]
     attach: Callable[[web.Application, Dependencies], None]
     commands: tuple[type[Command], ...] = ()
+    upgrades: tuple[Upgrade, ...] = ()
     reads: tuple[type[Row], ...] = ()
     open_log: Callable[[Database], CommandLog] = open_command_log
     is_system: bool = False
@@ -100,6 +103,7 @@ def create_app(
     app[SETTINGS] = settings
     app[WAITING_REQUESTS] = WaitingRequests(settings.connections_max, settings.in_flight_max)
     app[COMMAND_LOG] = command_log
+    app[UPGRADES] = by_type(gateway.upgrades)
     app[COMMANDS] = {command.type: command for command in gateway.commands}
     app[WRITES] = writes
     app[TRANSPORT] = transport

@@ -12,11 +12,12 @@ from msgspec import Raw, Struct
 from coordinator.http.problems import RequestRefused
 from coordinator.protocol.fields import OPTIONS, with_fields
 from coordinator.protocol.wire import CommandMessage
-from coordinator.service.commands import Command, field_at_fault, parse, repeated
+from coordinator.service.commands import Command, field_at_fault, parse, repeated, version_sent
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import command_id_for, is_nobodys_id, is_system_id, is_uuid, new_command_id
 from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.service.repeated_names import repeated_name
+from coordinator.service.upgrades import UNKNOWN_VERSION, Upgrade, parse_sent
 
 NDJSON: Final = "application/x-ndjson"
 SHOWN_CHARACTERS_MAX: Final = 100
@@ -67,8 +68,9 @@ def decode_commands(
     commands_max: int,
     idempotency_key: str | None,
     traceparent: str,
+    upgrades: Mapping[str, Sequence[Upgrade]] = {},
 ) -> list[CommandMessage]:
-    """The commands of a body, in its order; `known` are the allowed commands, by type.
+    """The commands of a body, in its order; `known` are the allowed commands, by type, and `upgrades` theirs.
 
     A command without an id gets a new one or, with an idempotency key, the one made from key and position.
     Raises InvalidCommand for the first that is at fault, and RequestRefused (413) for too many.
@@ -89,7 +91,7 @@ def decode_commands(
         # No key has a line break, so no other request can have that id: with another key, or of one command.
         own_key = None if idempotency_key is None else f"{idempotency_key}\n{position}"
         try:
-            messages.append(_message(element, known, own_key, traceparent))
+            messages.append(_message(element, known, upgrades, own_key, traceparent))
         except InvalidCommand as error:
             field = f"[{position}]" if error.field is None else f"[{position}].{error.field}"
             text = f"command {position} (the first is 0): {error}"
@@ -119,7 +121,11 @@ def _lines(body: bytes) -> list[bytes]:
 
 
 def _message(
-    element: bytes, known: Mapping[str, type[Command]], idempotency_key: str | None, traceparent: str
+    element: bytes,
+    known: Mapping[str, type[Command]],
+    upgrades: Mapping[str, Sequence[Upgrade]],
+    idempotency_key: str | None,
+    traceparent: str,
 ) -> CommandMessage:
     try:
         given = msgspec.json.decode(element, type=CommandElement)
@@ -129,25 +135,30 @@ def _message(
         raise InvalidCommand(f"not valid JSON: {error}", code="malformed_json") from None
     if (name := repeated_name(bytes(element))) is not None:
         raise repeated(name)
-    model = known.get(given.type)
+    model, arguments = known.get(given.type), bytes(given.args)
     if model is None:
         text = f"no command type {given.type[:SHOWN_CHARACTERS_MAX]!a} here; there are: {', '.join(known) or 'none'}"
         raise InvalidCommand(text, code="unknown_command_type", field="type")
+    options = {attribute: value for attribute, name in _OPTION_OF if (value := getattr(given, name)) is not None}
+    said: int | None = options.pop("command_version", None)
     try:
-        command = parse(model, bytes(given.args))
+        command = (
+            parse(model, arguments)
+            if said is None
+            else parse_sent(model, arguments, said, upgrades.get(given.type, ()))
+        )
     except InvalidCommand as error:
+        if error.code == UNKNOWN_VERSION:
+            raise
         field = "args" if error.field is None else f"args.{error.field}"
         raise InvalidCommand(str(error), code=error.code, field=field) from None
-    options = {}
-    for attribute, name in _OPTION_OF:
-        value = getattr(given, name)
-        if value is not None:
-            options[attribute] = value
     return CommandMessage(
         command_id=_command_id(given.id, model.lane(), idempotency_key),
         type=given.type,
-        # Encode it again, as for a request of one command: so the same command has the same fingerprint in both.
-        arguments=msgspec.json.encode(command),
+        # As for a request of one command, so that the same command has the same fingerprint in both: encoded again, or
+        # as it was sent where the client says which version it is.
+        arguments=msgspec.json.encode(command) if said is None else arguments,
+        command_version=version_sent(command) if said is None else (None if said == 1 else said),
         traceparent=traceparent,
         **options,
     )

@@ -23,7 +23,7 @@ from coordinator.http.command_bodies import (
 )
 from coordinator.http.described import described
 from coordinator.http.headers import idempotency_key, preferences
-from coordinator.http.keys import CONTEXT, SETTINGS
+from coordinator.http.keys import CONTEXT, SETTINGS, UPGRADES
 from coordinator.http.problems import NothingIssued, RequestRefused, shown
 from coordinator.http.requests import JSON_TYPES, NoQuery, granted_wait_s, media_type, read_body, read_query
 from coordinator.http.responses import command_location, note_preferences
@@ -78,6 +78,9 @@ async def _read_messages(request: web.Request) -> list[CommandMessage]:
     if "Command-Id" in headers:
         text = "Command-Id is for a request of one command: here each may have its own `id`"
         raise RequestRefused(400, "invalid_header", text, field="Command-Id")
+    if "Command-Version" in headers:
+        text = "Command-Version is for a request of one command: here each may have its own `command_version`"
+        raise RequestRefused(400, "invalid_header", text, field="Command-Version")
     context = request[CONTEXT]
     context.preferences = preferences(headers.getall("Prefer", ()))
     key = idempotency_key(headers.getall("Idempotency-Key", ()))
@@ -89,6 +92,7 @@ async def _read_messages(request: web.Request) -> list[CommandMessage]:
         commands_max=request.app[SETTINGS].commands_max,
         idempotency_key=key,
         traceparent=context.trace.traceparent,
+        upgrades=request.app[UPGRADES],
     )
 
 

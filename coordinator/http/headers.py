@@ -99,6 +99,15 @@ def expected_version(values: Sequence[str]) -> int | None:
     return int(version)
 
 
+def command_version(values: Sequence[str]) -> int:
+    """The version of `Command-Version`. Raises RequestRefused (400)."""
+    value = ", ".join(values).strip(" \t")
+    if not _VERSION.fullmatch(value) or int(value) > INTEGER_MAX:
+        text = f"Command-Version must be given once, as an integer from 1 to 2^53-1, not {value[:40]!a}"
+        raise _malformed("Command-Version", text)
+    return int(value)
+
+
 def is_unchanged(values: Sequence[str], version: int) -> bool:
     """Whether `If-None-Match` names this version (RFC 9110, section 13.1.2; the comparison is weak)."""
     value = ", ".join(values).strip(" \t")

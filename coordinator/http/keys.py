@@ -1,16 +1,21 @@
 """Typed keys, under which an application and a request keep their values, so that mypy knows the types."""
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from aiohttp import web
 
+from coordinator.client.writes import SentArguments
 from coordinator.http.headers import NO_PREFERENCES
 from coordinator.runtime.settings import GatewaySettings
 from coordinator.runtime.telemetry import Stages, TraceContext
 from coordinator.service.commands import Command
+from coordinator.service.upgrades import Upgrade
 
 SERVICE_NAME: Final = web.AppKey("SERVICE_NAME", str)
 SETTINGS: Final = web.AppKey("SETTINGS", GatewaySettings)
+UPGRADES: Final[web.AppKey[Mapping[str, Sequence[Upgrade]]]] = web.AppKey("UPGRADES")
+"""By command type, in order."""
 
 
 class RequestContext:
@@ -22,6 +27,7 @@ class RequestContext:
         "is_repeatable",
         "parsed",
         "preferences",
+        "sent",
         "service",
         "settings",
         "stages",
@@ -39,6 +45,8 @@ class RequestContext:
         self.preferences = NO_PREFERENCES
         # The command that was read from the body and the path. It is valid.
         self.parsed: Command | None = None
+        # Its arguments, if the request says which version they have.
+        self.sent: SentArguments | None = None
         self.error: Exception | None = None
         # Whether the same request, sent again, is the same command.
         self.is_repeatable = False

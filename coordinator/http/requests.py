@@ -3,25 +3,25 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from decimal import Decimal
 from functools import cache
 from typing import Annotated, Any, Final, TypeVar, get_args
 
 import msgspec
 from aiohttp import web
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
-from coordinator.client.writes import WriteOptions, Written
+from coordinator.client.writes import SentArguments, WriteOptions, Written
 from coordinator.http.connections import receiving
-from coordinator.http.headers import Preferences, expected_version, idempotency_key, preferences
-from coordinator.http.keys import CONTEXT
+from coordinator.http.headers import Preferences, command_version, expected_version, idempotency_key, preferences
+from coordinator.http.keys import CONTEXT, UPGRADES
 from coordinator.http.problems import RequestRefused
 from coordinator.http.waiting_requests import WAITING_REQUESTS
-from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse, repeated
+from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, object_decoder, parse, repeated
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import command_id_for, is_nobodys_id, is_system_id, is_uuid, new_command_id
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
 from coordinator.service.repeated_names import repeated_name
+from coordinator.service.upgrades import UNKNOWN_VERSION, parse_sent
 
 JSON_TYPES: Final = ("application/json",)
 PATCH_TYPES: Final = (*JSON_TYPES, "application/merge-patch+json")
@@ -104,21 +104,40 @@ async def read_command(request: web.Request, model: type[C], path: dict[str, int
     """
     read_query(request, NoQuery)
     body = await read_body(request, PATCH_TYPES if request.method == "PATCH" else JSON_TYPES)
-    arguments = _object(body, _decode_for(model))
+    arguments = _object(body, object_decoder(model).decode)
     for name in path or ():
         if name in arguments:
             raise InvalidCommand(f"unknown field `{name}`: the path names it", code="invalid_arguments", field=name)
+    if "Command-Version" in request.headers:
+        return _parsed_as_said(request, model, msgspec.json.decode(body, type=dict[str, Raw]), path or {})
     return _parsed(request, model, arguments | path if path else arguments)
 
 
 def path_command(request: web.Request, model: type[C], path: dict[str, int]) -> C:
     """A command made from the ids of the path alone. Raises RequestRefused and InvalidCommand."""
     read_query(request, NoQuery)
+    if "Command-Version" in request.headers:
+        return _parsed_as_said(request, model, {}, path)
     return _parsed(request, model, path)
 
 
 def _parsed(request: web.Request, model: type[C], arguments: dict[str, Any]) -> C:
     command = request[CONTEXT].parsed = parse(model, arguments)
+    return command
+
+
+def _parsed_as_said(request: web.Request, model: type[C], body: dict[str, Raw], path: dict[str, int]) -> C:
+    """A command made from arguments of the version that the request says. Its arguments stay as they were sent."""
+    version = command_version(request.headers.getall("Command-Version"))
+    arguments = msgspec.json.encode(body | path)
+    try:
+        command = parse_sent(model, arguments, version, request.app[UPGRADES].get(model.type, ()))
+    except InvalidCommand as error:
+        if error.code != UNKNOWN_VERSION:
+            raise
+        raise RequestRefused(400, "unknown_command_version", str(error), field="Command-Version") from None
+    context = request[CONTEXT]
+    context.parsed, context.sent = command, SentArguments(arguments, None if version == 1 else version)
     return command
 
 
@@ -146,6 +165,7 @@ async def issue(
         wait_s=wait_s,
         traceparent=context.trace.traceparent,
         parsed=context.parsed,
+        sent=context.sent,
     )
     with request.app[WAITING_REQUESTS].for_outcome(wait_s):
         context.stages.command_id = command_id
@@ -249,14 +269,6 @@ def _check_content_type(request: web.Request, types: tuple[str, ...]) -> None:
             f"Content-Type must be {' or '.join(types)} in UTF-8, not {value[:80]!a}",
             field="Content-Type",
         )
-
-
-@cache
-def _decode_for(model: type[Command]) -> Callable[[bytes], dict[str, Any]]:
-    """Reads an object of JSON text, for a command."""
-    # A float would round the number that a Decimal is to have.
-    has_decimals = "DecimalType" in repr(msgspec.inspect.type_info(model))
-    return msgspec.json.Decoder(dict[str, Any], float_hook=Decimal if has_decimals else None).decode
 
 
 def _object(body: bytes, decode: Callable[[bytes], dict[str, Any]]) -> dict[str, Any]:

@@ -77,6 +77,7 @@ def gateway_of(
         ),
         attach=attach_all,
         commands=service.commands,
+        upgrades=service.declared_upgrades,
         reads=tuple(dict.fromkeys((*service.public_models, *reads))),
     )
 

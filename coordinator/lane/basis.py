@@ -25,20 +25,23 @@ class Blocked(Exception):
     """Raised where an operator must act first: the lane is paused, or a command blocks it."""
 
 
+class Outdated(Blocked):
+    """Raised where a process of a newer release must go on: a command is of a version that only such a one knows."""
+
+
 class Fate(Struct, frozen=True):
     """The end of one request within a transaction.
 
     `letter` is its dead letter, as it is in the database now; `is_dropped`: there was no room for the letter.
-    `entry` is its new entry in the log. A request that waits for its key has no outcome yet. One that `blocks` the
-    lane has an entry that says why; that entry is not written. `bare` is a failure that has no letter, since the
-    database refused that, too.
+    `entry` is its new entry in the log. A request that waits for its key has no outcome yet. `block`: it stops the
+    lane, and nothing of it is written. `bare` is a failure that has no letter, since the database refused that, too.
     """
 
     outcome: Outcome | None
     letter: DeadLetter | None = None
     entry: LogEntry | None = None
     is_dropped: bool = False
-    blocks: bool = False
+    block: Blocked | None = None
     bare: BareFailure | None = None
 
 

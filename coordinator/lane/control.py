@@ -78,6 +78,8 @@ class DeadEffect(Command, type="lane.dead_effect"):
     reason: str
     traceback: str | None = None
     origin: Origin = "system"
+    # Not null: a lane of an earlier release takes no field that it does not know.
+    effect_version: int | UnsetType = UNSET
 
 
 class Replayed(Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ letter, which counts them, and the number of such letters is limited.
 import hashlib
 
 import msgspec
+from msgspec import UNSET
 
 from coordinator.lane.control import DeadEffect
 from coordinator.lane.delivery import OldLetter
@@ -79,6 +80,7 @@ class DeadLetters:
             type=command.effect_type,
             arguments=command.body.encode("utf-8", "replace"),
             origin=command.origin,
+            command_version=None if command.effect_version is UNSET else command.effect_version,
         )
         defect = Defect(command.code, command.reason)
         if message.command_id is None:
@@ -159,7 +161,9 @@ def source_of_nameless(message: CommandMessage, defect: Defect | None, target: s
     code = None if defect is None else defect.code
     # If messages with different conditions were one letter, only one of them would be sent again.
     conditions = (message.deadline_ms, message.expected_version, message.continuation)
-    parts = (target, message.type, message.origin, code, *conditions)
+    # As releases without versions have it.
+    version = () if message.command_version is None else (message.command_version,)
+    parts = (target, message.type, message.origin, code, *conditions, *version)
     digest = hashlib.blake2b("".join(f"{part}\n" for part in parts).encode(), digest_size=16)
     digest.update(message.arguments)
     return f"nameless {digest.hexdigest()}"

@@ -74,13 +74,15 @@ class Settlement(Struct, frozen=True, kw_only=True):
 
 class Suspension(Struct, frozen=True):
     """The database is away or busy, or an operator must act: acknowledge nothing, and offer the same deliveries again
-    after the delay. `is_blocked`: an operator must act. `needs_mark`: the transport may know how far the lane had come,
+    after the delay. `is_blocked`: an operator must act. `is_outdated`: a process of a newer release must have the lane:
+    give it up, so that one gets it, if there is one. `needs_mark`: the transport may know how far the lane had come,
     and tells it with the next channel."""
 
     delay_s: float
     reason: str
     is_blocked: bool = False
     needs_mark: bool = False
+    is_outdated: bool = False
 
 
 class Deposed(Struct, frozen=True):

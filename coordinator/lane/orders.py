@@ -133,7 +133,7 @@ class Orders:
                 command_id=letter.command_id or system_command_id("letter", letter.target, str(letter.id)),
                 type=letter.type or "",
                 arguments=arguments,
-                options=Options(replayed=True),
+                options=Options(replayed=True, command_version=options.command_version),
             )
         if command.without_deadline:
             options = msgspec.structs.replace(options, deadline_ms=None)
@@ -165,6 +165,7 @@ class Orders:
             type=emission.type,
             arguments=emission.arguments,
             origin=emission.options.origin,
+            command_version=emission.options.command_version,
         )
         defect = prepare(message, self._handlers, redelivered=False).defect
         if len(message.arguments) > self._bytes_max:

@@ -1,6 +1,6 @@
 """How long a lane waits before it tries the same deliveries again."""
 
-from coordinator.lane.basis import Blocked
+from coordinator.lane.basis import Blocked, Outdated
 from coordinator.lane.delivery import Suspension
 from coordinator.lane.high_water import MarkOutdated
 from coordinator.runtime.settings import LaneSettings
@@ -9,6 +9,8 @@ from coordinator.stores.port import Refusal, StoreUnavailable
 _CONFLICT_DELAY_S = 0.01
 _REFUSAL_DELAY_S = 0.05
 _OPERATOR_DELAY_S = 1.0
+_HANDOVER_DELAY_S = 0.05
+"""Time for the acknowledgements of what came before: the next consumer need not get that again."""
 _NEXT_CHANNEL_S = 60.0
 """The next channel ends this pause; where the transport has none, the lane goes on at once."""
 WATCH_EVERY_S = 1.0
@@ -21,6 +23,8 @@ class Pauses:
     def __init__(self, settings: LaneSettings) -> None:
         self._settings = settings
         self._failures = 0
+        self._handovers = 0
+        """How often in a row the lane was given up for a newer release. Each time it comes with another channel."""
         self._channel_number: int | None = None
 
     def offered(self, channel_number: int) -> None:
@@ -34,7 +38,7 @@ class Pauses:
 
     def succeeded(self) -> None:
         """A batch made progress, or a conflict is looked into."""
-        self._failures = 0
+        self._failures = self._handovers = 0
 
     def idle(self, error: Exception) -> Suspension:
         """The verdict on a look at the database: no batch waits, so the next one is tried at once."""
@@ -42,6 +46,11 @@ class Pauses:
 
     def after(self, error: Exception) -> Suspension:
         """The pause after a failure."""
+        if isinstance(error, Outdated):
+            # Where nobody takes the lane it comes back at once, and must not be given up again and again.
+            delay_s = min(_HANDOVER_DELAY_S * 4 ** min(self._handovers, 16), self._settings.retry_delay_s_max)
+            self._handovers += 1
+            return Suspension(delay_s, _reason(error), is_outdated=True)
         if isinstance(error, Blocked):
             return Suspension(_OPERATOR_DELAY_S, _reason(error), is_blocked=True)
         if isinstance(error, MarkOutdated):

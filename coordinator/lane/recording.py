@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from coordinator.lane.basis import BARE, ERROR_CHARACTERS_MAX, NO_FOLLOW_UP, Basis, Fate
+from coordinator.lane.basis import BARE, ERROR_CHARACTERS_MAX, NO_FOLLOW_UP, Basis, Blocked, Fate
 from coordinator.lane.delivery import BareFailure
 from coordinator.lane.follow_up import follow_up
 from coordinator.lane.parking import Standing
@@ -47,7 +47,8 @@ def recorded(basis: Basis, request: Request, standing: Standing, sequence: int, 
     bare: BareFailure | None = None
     if verdict.status == "failed":
         if request.handler is not None and request.handler.on_failure == "block":
-            return Fate(None, entry=entry, blocks=True)
+            text = f"blocked by command {entry.command_id} ({entry.type}): {entry.error_message}"
+            return Fate(None, block=Blocked(text))
         if basis.spared < BARE:
             defect = Defect(verdict.code or "", text or "")
             letter = basis.letters.failed(message, defect, verdict.traceback, sequence)

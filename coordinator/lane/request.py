@@ -13,6 +13,7 @@ from coordinator.service.commands import Command, parse, repeated
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.repeated_names import colons_min, repeated_name
 from coordinator.service.unit_of_work import Handler
+from coordinator.service.upgrades import parse_sent
 
 Handlers = Mapping[str, Handler[Any]]
 
@@ -21,7 +22,8 @@ class Request(Struct, frozen=True, kw_only=True):
     """One command of a batch. Either `command` and `handler` are there, or `defect` says why they cannot be.
 
     `parked_key`: it waited in the database for that key, and no delivery brings it. `parks_key`: if it fails, commands
-    with its key wait. `letter`: it is the dead letter of an older release, and is only kept.
+    with its key wait. `is_newer`: its arguments are of a version above those that are known here. `letter`: it is the
+    dead letter of an older release, and is only kept.
     """
 
     message: CommandMessage
@@ -34,6 +36,7 @@ class Request(Struct, frozen=True, kw_only=True):
     correlation_id: str | None = None
     parked_key: str | None = None
     parks_key: bool = False
+    is_newer: bool = False
     letter: OldLetter | None = None
 
 
@@ -67,7 +70,7 @@ def prepare(
             defect = _refused_type(message, handler, handlers)
     if handler is not None and defect is None:
         try:
-            command = _parsed(handler, message.arguments, again)
+            command = _parsed(handler, message, again)
         except InvalidCommand as error:
             defect = Defect(error.code, str(error))
         except BaseException as error:  # noqa: BLE001  # of the command's own class
@@ -78,6 +81,7 @@ def prepare(
         fingerprint=fingerprint,
         command=command,
         handler=handler if defect is None else None,
+        is_newer=defect is not None and handler is not None and _is_newer(handler, message),
         # Behind a key's first failure, order is kept among commands of all types.
         parks_key=parked_key is not None
         or (handler is not None and handler.on_failure == "park-key" and defect is None),
@@ -89,15 +93,23 @@ def prepare(
     )
 
 
-def _parsed(handler: Handler[Any], arguments: bytes, again: bytes | None) -> Command:
+def _parsed(handler: Handler[Any], message: CommandMessage, again: bytes | None) -> Command:
     """Raises InvalidCommand. `again`: the arguments as we write them, if we could read them."""
     model: type[Command] = handler.command
-    command = parse(model, arguments)
-    if arguments.count(b":") != colons_min(model):
+    arguments, version = message.arguments, message.command_version
+    is_older = (version or 1) != model.command_version
+    command = parse_sent(model, arguments, version, handler.upgrades) if is_older else parse(model, arguments)
+    # Older arguments may have any number of names.
+    if is_older or arguments.count(b":") != colons_min(model):
         name = repeated_name(arguments, again)
         if name is not None:
             raise repeated(name)
     return command
+
+
+def _is_newer(handler: Handler[Any], message: CommandMessage) -> bool:
+    command: type[Command] = handler.command
+    return (message.command_version or 1) > command.command_version
 
 
 def _refused_type(message: CommandMessage, handler: Handler[Any] | None, handlers: Handlers) -> Defect:

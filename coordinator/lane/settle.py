@@ -1,13 +1,14 @@
 """The way of a command through its transaction: pure decisions, in the order that the protocol gives them.
 
 Each answer has a module of its own: a message that is only kept (`unapplied`), an id that the log knows (`repetition`),
-a key that others wait for (`waiting_for_key`), an answer without a try (`untried`). Any other command is tried
-(`trying`). Both kinds of answers are recorded (`recording`).
+a version that only a newer release knows (`newer`), a key that others wait for (`waiting_for_key`), an answer without a
+try (`untried`). Any other command is tried (`trying`). The answers of the last two are recorded (`recording`).
 """
 
 from collections.abc import Sequence
 
 from coordinator.lane.basis import BARE, Basis, Blocked, Fate
+from coordinator.lane.newer import outdated_by
 from coordinator.lane.parking import ALONE
 from coordinator.lane.recording import recorded
 from coordinator.lane.repetition import repeated
@@ -30,11 +31,10 @@ def settle_in_order(
     faults: dict[int, Refusal | str] = {**basis.misread, **dict(enumerate(culprits))}
     for place, request in enumerate(requests):
         fate = settle(basis, request, sequence + 1, faults.get(place) if faults else None)
+        if fate.block is not None:
+            return fates, sequence, fate.block
         entry = fate.entry
         if entry is not None:
-            if fate.blocks:
-                text = f"blocked by command {entry.command_id} ({entry.type}): {entry.error_message}"
-                return fates, sequence, Blocked(text)
             sequence += 1
             basis.known[entry.command_id] = entry
         fates.append(fate)
@@ -56,6 +56,8 @@ def settle(basis: Basis, request: Request, sequence: int, fault: Refusal | str |
     if entry is not None:
         return repeated(basis, request, standing, entry)
     cancellation = basis.cancelled.get(command_id)
+    if request.is_newer and cancellation is None and (outdated := outdated_by(basis.work, request)) is not None:
+        return Fate(None, block=outdated)
     if parking.rows and (waiting := waits(basis, request, standing, cancellation)) is not None:
         return waiting
     verdict = untried(basis, request, standing, cancellation, fault)

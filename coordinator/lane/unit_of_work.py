@@ -8,12 +8,12 @@ from msgspec import Struct
 
 from coordinator.lane.selecting import SelectingMap
 from coordinator.protocol.wire import BODY_BYTES_MAX
-from coordinator.service.commands import Command
+from coordinator.service.commands import Command, version_sent
 from coordinator.service.continuation import Continuation, Deferred, Emission, continued
 from coordinator.service.errors import Rejected
 from coordinator.service.ids import derived_command_id
 from coordinator.service.json_text import to_json
-from coordinator.service.options import NO_OPTIONS
+from coordinator.service.options import NO_OPTIONS, Options
 from coordinator.service.outcome import OutcomeError
 from coordinator.service.rows import Key, R, Row, Value
 from coordinator.stores.lane_tables import OutboxEntry, Series
@@ -151,9 +151,11 @@ class HandlerWork:
 
     def emit(self, command: Command, *, continuation: type[Continuation] | None = None) -> str:
         arguments = msgspec.json.encode(command)
+        version = version_sent(command)
         batch = self._batch
         parent = f"{batch.command_type} {batch.command_id}"
-        command_id = derived_command_id(parent, batch.emitted, f"{command.type}\n".encode() + arguments)
+        kind = command.type if version is None else f"{command.type} {version}"
+        command_id = derived_command_id(parent, batch.emitted, f"{kind}\n".encode() + arguments)
         batch.emitted += 1
         batch.send_out(
             Emission(
@@ -162,6 +164,7 @@ class HandlerWork:
                 type=command.type,
                 arguments=arguments,
                 continuation=None if continuation is None else continuation.type,
+                options=NO_OPTIONS if version is None else Options(command_version=version),
             )
         )
         return command_id

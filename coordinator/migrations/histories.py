@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Inspector, MetaData, insert, inspect, select
+from sqlalchemy import Connection, Inspector, MetaData, insert, inspect, select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateColumn
 
@@ -24,6 +24,7 @@ from coordinator.stores.sql.dialect import Dialect
 
 ENVIRONMENT = Path(__file__).parent
 _LEASE = lane_tables.metadata.tables[lane_tables.LEASE_TABLE]
+_VERSIONS = lane_tables.metadata.tables[lane_tables.AnnouncedVersion.table]
 
 log = structlog.get_logger("migrate")
 
@@ -46,6 +47,7 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
             else:
                 make_declared(connection, service.name, tables)
             _take_for(connection, service.name)
+            _announce(connection, service)
             connection.commit()
             if lane.user not in (None, owner.user):
                 _allow_lane(dialect, connection, service, lane)
@@ -65,6 +67,21 @@ def _take_for(connection: Connection, lane: str) -> None:
     """Have the lease row say whose the database is, before the lane has ever run."""
     if connection.execute(select(_LEASE.c.lane).where(_LEASE.c.lane == lane)).scalar() is None:
         connection.execute(insert(_LEASE).values(unused_lease(datetime.now(UTC)) | {"lane": lane}))
+
+
+def _announce(connection: Connection, service: Service) -> None:
+    """Say which versions this release knows. An older one that migrates later takes nothing back."""
+    found = connection.execute(select(_VERSIONS.c.type, _VERSIONS.c.version))
+    announced: dict[str, int] = {kind: version for kind, version in found}  # noqa: C416  # a row is no pair to mypy
+    for kind, version in service.versions.items():
+        if kind not in announced:
+            connection.execute(insert(_VERSIONS).values(type=kind, version=version))
+        elif announced[kind] < version:
+            connection.execute(update(_VERSIONS).where(_VERSIONS.c.type == kind).values(version=version))
+        elif announced[kind] > version:
+            log.warning(
+                "newer_version_announced", service=service.name, type=kind, announced=announced[kind], known=version
+            )
 
 
 def _check_lane(connection: Connection, lane: str, *, is_migration: bool) -> None:

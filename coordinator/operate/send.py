@@ -24,11 +24,12 @@ from coordinator.operate.output import (
 )
 from coordinator.protocol.wire import BODY_BYTES_MAX, CommandMessage
 from coordinator.registry import registry
-from coordinator.service.commands import parse, repeated
+from coordinator.service.commands import repeated
 from coordinator.service.errors import ConfigurationError, InvalidCommand, Unavailable
 from coordinator.service.ids import is_system_id, new_command_id
 from coordinator.service.outcome import Outcome
 from coordinator.service.repeated_names import repeated_name
+from coordinator.service.upgrades import UNKNOWN_VERSION, parse_sent
 from coordinator.stores.one_lane import WrongDatabase
 
 LANE_TYPES: Final = "lane."
@@ -41,6 +42,7 @@ LANE_TYPES: Final = "lane."
 @click.option("--lane", type=LANE, help="The lane that must have this type.  [default: the one that has it]")
 @click.option("--id", "command_id", type=output.command_id, help="For a safe repetition.  [default: a new one]")
 @click.option("--expected-version", type=Whole(0), help="Only for this version of its row.")
+@click.option("--version", "command_version", type=Whole(1), help="That the arguments have.  [default: the latest]")
 @click.option(
     "--deadline", type=output.deadline, help="Do not apply it after this time: 30s from now, or 2030-01-31T12:00:00Z."
 )
@@ -53,6 +55,7 @@ def send(
     lane: str | None,
     command_id: str | None,
     expected_version: int | None,
+    command_version: int | None,
     deadline: datetime | None,
     wait_s: float | None,
     *,
@@ -77,9 +80,10 @@ def send(
         arguments=text.strip().encode(errors="surrogateescape"),
         deadline_ms=None if deadline is None else int(deadline.timestamp() * 1000),
         expected_version=expected_version,
+        command_version=command_version,
         origin="system",
     )
-    target = checked(message, lane)
+    target, message = checked(message, lane)
     outcome = issue(target, message, wait_s or 0)
     # A quick lane's outcome may be there before the confirm; only with --wait was it asked for.
     if outcome is not None and wait_s is not None:
@@ -121,22 +125,30 @@ def drain(lane: str, timeout_s: float, *, as_json: bool) -> None:
         click.echo(f"{lane} is drained: everything up to sequence {outcome.sequence} is settled")
 
 
-def checked(message: CommandMessage, lane: str | None) -> str:
-    """The lane that will take the command. Raises InvalidCommand, which names the type or argument at fault."""
+def checked(message: CommandMessage, lane: str | None) -> tuple[str, CommandMessage]:
+    """The lane that will take the command, and the command with its version: the latest, if none is said.
+
+    Raises InvalidCommand, which names the type, version or argument at fault.
+    """
     services = [service for service in registry().services if lane in (None, service.name)]
     for service in services:
         for handler in service.operator_handlers:
             if handler.command.type == message.type:
                 if len(message.arguments) > BODY_BYTES_MAX:
                     raise InvalidCommand(f"the arguments have more than {BODY_BYTES_MAX} bytes; nothing was sent")
+                model = handler.command
+                version = message.command_version or model.command_version
                 try:
-                    parse(handler.command, message.arguments)
+                    parse_sent(model, message.arguments, version, handler.upgrades)
                     if (name := repeated_name(message.arguments)) is not None:
                         raise repeated(name)
                 except InvalidCommand as error:
+                    if error.code == UNKNOWN_VERSION:
+                        raise InvalidCommand(f"{error}; nothing was sent") from None
                     named = f"argument {error.field!r}: " if error.field else "the JSON of its arguments: "
                     raise InvalidCommand(f"{message.type}: {named}{error}; nothing was sent") from None
-                return service.name
+                sent = None if version == 1 else version
+                return service.name, msgspec.structs.replace(message, command_version=sent)
     if message.type is not None and message.type.startswith(LANE_TYPES):
         raise InvalidCommand(
             f"{message.type} is an order to the lane itself, and is not sent by hand: `coordinator dead` replays and "

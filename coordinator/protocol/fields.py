@@ -106,6 +106,13 @@ _UUID: Final = Annotated[str, Meta(pattern="^.{14}[^8]", extra_json_schema={"for
 
 ID: Final = Field("command_id", "command-id", Form(_UUID, _command_id, "a UUID"), "The command id.")
 TYPE: Final = Field("type", "command-type", _NAME, "The command type.")
+VERSION: Final = Field(
+    "command_version",
+    "command-version",
+    _number(1),
+    "The version of the type that the arguments have; without it the first.",
+    is_in_requests=True,
+)
 OPTIONS: Final = (
     Field(
         "deadline_ms",
@@ -142,6 +149,7 @@ OPTIONS: Final = (
         "The type of the command that its outcome is to become.",
         is_read_unread=True,
     ),
+    VERSION,
 )
 """The fields that a command may carry beside its id and its type."""
 ORIGIN: Final = Field(

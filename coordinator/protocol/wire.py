@@ -48,6 +48,7 @@ class CommandMessage(Struct, frozen=True):
     """One command as it travels. `arguments` is JSON text; its content is not checked here.
 
     `continuation` is the type of the command that its outcome is to become (coordinator/service/continuation.py).
+    `command_version` is the version of its type that its arguments have; None stands for the first.
     `origin` is the side that it comes from, by the exchange; it stays with the command wherever that goes.
 
     With a `defect` the other fields are the parts that could be read.
@@ -64,6 +65,7 @@ class CommandMessage(Struct, frozen=True):
     publisher_seq: int | None = None
     traceparent: str | None = None
     continuation: str | None = None
+    command_version: int | None = None
     size_bytes: int | None = None
     """The size of the arguments as they came, if only their beginning is kept."""
 
@@ -111,13 +113,16 @@ def arguments_again(message: CommandMessage) -> bytes | None:
 
 
 def fingerprint_of(message: CommandMessage, again: bytes | None = None) -> str:
-    """A digest of what makes a command the same under a repeated id: type, arguments and expected version.
+    """A digest of what makes a command the same under a repeated id: type, version, arguments and expected version.
 
-    Spacing and the order of keys in the JSON text do not matter. `again` is `arguments_again` of the message, for a
-    caller who has it.
+    It is that of the arguments as they were sent, and not of what an upgrade makes of them. Spacing and the order of
+    keys in the JSON text do not matter. `again` is `arguments_again` of the message, for a caller who has it.
     """
     content = again or arguments_again(message) or message.arguments
-    digest = hashlib.blake2b(f"{message.type}\n{message.expected_version}\n".encode(), digest_size=16)
+    version = message.command_version
+    # The first version as releases without versions have it; no type has a space.
+    kind = message.type if version is None or version == 1 else f"{message.type} {version}"
+    digest = hashlib.blake2b(f"{kind}\n{message.expected_version}\n".encode(), digest_size=16)
     digest.update(content)
     return digest.hexdigest()
 

@@ -1,6 +1,8 @@
 """Commands: validated value objects, one class per command type, and the types of their arguments."""
 
 import re
+from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
             cls,
             *,
             type: str = "",  # noqa: A002  # the name of the attribute
+            version: int = 1,
             frozen: bool = True,
             kw_only: bool = True,
             forbid_unknown_fields: bool = True,
@@ -53,7 +56,9 @@ if TYPE_CHECKING:
 else:
 
     class _CommandMeta(DeclaredMeta):
-        keywords = ("type",)
+        keywords = ("type", "version")
+        # A command may have a field `version`, such as that of a row.
+        attributes = {"version": "command_version"}  # noqa: RUF012  # nobody changes it
 
     class _DeclaredCommand(Struct, metaclass=_CommandMeta):
         pass
@@ -65,9 +70,13 @@ class Command(_DeclaredCommand, forbid_unknown_fields=True):
     class BookSeat(Command, type="seats.book"):
         id: Id
         holder: Name
+
+    `version=2` says that its arguments are no longer what they were; `Service.upgrades` makes these of the older ones.
     """
 
     type: ClassVar[str]
+    command_version: ClassVar[int] = 1
+    """The version of its arguments, as `version=` declares it."""
 
     @classmethod
     def lane(cls) -> str:
@@ -80,6 +89,13 @@ class Command(_DeclaredCommand, forbid_unknown_fields=True):
 
 
 C = TypeVar("C", bound=Command)
+
+
+def version_sent(command: Command | type[Command]) -> int | None:
+    """The version of its arguments as it travels with them: the first one goes without saying."""
+    version = command.command_version
+    return None if version == 1 else version
+
 
 _NAME_SHOWN_MAX = 100
 _PATTERN = re.compile(r"^Expected `str` matching regex '.*?'(?= - at|$)")
@@ -107,6 +123,27 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         # Where a text has half a surrogate pair, it depends on the type that is wanted whether that is noticed.
         raise _malformed(arguments, error) from None
+
+
+def argument_object(model: type[Command], arguments: bytes) -> dict[str, Any]:
+    """Arguments of any version, as plain objects. Raises InvalidCommand unless they are a JSON object."""
+    if is_too_deep(arguments):
+        raise _too_deep()
+    try:
+        return object_decoder(model).decode(arguments)
+    except msgspec.ValidationError as error:
+        _check_json(arguments)
+        raise InvalidCommand(str(error), code="invalid_arguments") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _malformed(arguments, error) from None
+
+
+@cache
+def object_decoder(model: type[Command]) -> "msgspec.json.Decoder[dict[str, Any]]":
+    """Reads an object of JSON text, for a command."""
+    # A float would round the number that a Decimal is to have.
+    has_decimals = "DecimalType" in repr(msgspec.inspect.type_info(model))
+    return msgspec.json.Decoder(dict[str, Any], float_hook=Decimal if has_decimals else None)
 
 
 def _too_deep() -> InvalidCommand:

@@ -15,6 +15,7 @@ from coordinator.service.commands import Command
 from coordinator.service.rows import Row, WrongSelection, indexes_of
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler
+from coordinator.service.version_defects import defects_of_versions
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
@@ -32,7 +33,7 @@ _READS_MAX: Final = 1000
 
 def defects_of(service: Service) -> list[str]:
     """Each defect as a line that names the class or the command; empty: there are none."""
-    return [*_of_name(service), *_of_models(service), *_of_handlers(service)]
+    return [*_of_name(service), *_of_models(service), *_of_handlers(service), *_of_versions(service)]
 
 
 def _of_name(service: Service) -> Iterator[str]:
@@ -181,6 +182,11 @@ def _of_reads(handler: Handler[Any]) -> Iterator[str]:
         yield f"{kind}: its reads: {error}"
     except Exception:  # noqa: BLE001  # a function of the service's author
         return
+
+
+def _of_versions(service: Service) -> Iterator[str]:
+    commands = dict.fromkeys(handler.command for handler in service.handlers)
+    return defects_of_versions(service.name, commands, service.declared_upgrades)
 
 
 def _is_class(given: object, base: type) -> bool:

@@ -18,6 +18,7 @@ class Options(Struct, frozen=True, kw_only=True, omit_defaults=True):
     expected_version: int | None = None
     traceparent: str | None = None
     continuation: str | None = None
+    command_version: int | None = None
     replayed: bool = False
 
     def encode(self) -> str:

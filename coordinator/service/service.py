@@ -4,12 +4,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
+import msgspec
 from msgspec import Struct
 
 from coordinator.service.commands import C, Command
 from coordinator.service.outside_calls import Effects
 from coordinator.service.rows import R, Ref, Row
 from coordinator.service.unit_of_work import FailurePolicy, Handler, Reads, UnitOfWork
+from coordinator.service.upgrades import Arguments, Upgrade, by_type
 
 if TYPE_CHECKING:
     from sqlalchemy import MetaData
@@ -81,8 +83,8 @@ class Service:
         @seats.handles(BookSeat, target=lambda command: Seat.at(command.id))
         def book(work: UnitOfWork, command: BookSeat) -> Seat: ...
 
-    Rows and handlers are declared with `row` and `handles`, or given here, as `models`, `public_models` (those of them
-    that are public) and `handlers`.
+    Rows, handlers and upgrades are declared with `row`, `handles` and `upgrades`, or given here, as `models`,
+    `public_models` (those of them that are public), `handlers` and `upgrades`.
 
     A row's class says how its table is made. `metadata` has the tables of those that have one already (SQLAlchemy), and
     `migrations` is a folder of Alembic revisions. `projection` opens a copy of committed rows, such as a cache.
@@ -98,6 +100,7 @@ class Service:
         models: Sequence[type[Row]] = (),
         public_models: Sequence[type[Row]] = (),
         handlers: Sequence[Handler[Any]] = (),
+        upgrades: Sequence[Upgrade] = (),
         metadata: MetaData | None = None,
         migrations: Path | None = None,
         projection: Callable[[], Projection] | None = None,
@@ -111,6 +114,7 @@ class Service:
         self._models = list(models)
         self._public_models = list(public_models)
         self._handlers = list(handlers)
+        self._upgrades = list(upgrades)
 
     def __repr__(self) -> str:
         return f"Service({self.name!r})"
@@ -168,13 +172,37 @@ class Service:
 
         return declare
 
+    def upgrades(
+        self, command: type[Command], *, from_version: int
+    ) -> Callable[[Callable[[Arguments], Arguments]], Callable[[Arguments], Arguments]]:
+        """Declare how older arguments of a command, or of an effect, become those of the next version. A decorator.
+
+            class BookSeat(Command, type="seats.book", version=2):
+                seat: Id
+                holder: Name
+
+            @seats.upgrades(BookSeat, from_version=1)
+            def seat_was_id(arguments: dict[str, Any]) -> dict[str, Any]:
+                return {"seat": arguments["id"], "holder": arguments["holder"]}
+
+        A pure function, of one JSON object to another. The upgrades of a command follow one another up to its version.
+        Arguments of which a function can make nothing, or nothing that fits, fail their command (`invalid_arguments`).
+        """
+
+        def declare(change: Callable[[Arguments], Arguments]) -> Callable[[Arguments], Arguments]:
+            self._upgrades.append(Upgrade(command, from_version, change))
+            return change
+
+        return declare
+
     def replace(self, **changes: Any) -> "Service":
         """This service with another name, other handlers and so on; the arguments are those of the constructor."""
         own = {
             "name": self.name,
             "models": self.models,
             "public_models": self.public_models,
-            "handlers": self.handlers,
+            "handlers": self._handlers,
+            "upgrades": self._upgrades,
             "metadata": self.metadata,
             "migrations": self.migrations,
             "projection": self.projection,
@@ -194,8 +222,26 @@ class Service:
 
     @property
     def handlers(self) -> tuple[Handler[Any], ...]:
-        """How its lane applies commands, by their types."""
-        return tuple(self._handlers)
+        """How its lane applies commands, each with the upgrades of its command."""
+        if not self._upgrades:
+            return tuple(self._handlers)
+        upgrades = by_type(self._upgrades)
+        return tuple(
+            msgspec.structs.replace(handler, upgrades=its)
+            if (its := upgrades.get(getattr(handler.command, "type", "")))
+            else handler
+            for handler in self._handlers
+        )
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The version of each command that its lane applies, by type."""
+        return {handler.command.type: handler.command.command_version for handler in self._handlers}
+
+    @property
+    def declared_upgrades(self) -> tuple[Upgrade, ...]:
+        """How older arguments of its commands and effects become newer ones."""
+        return tuple(self._upgrades)
 
     @property
     def public_handlers(self) -> tuple[Handler[Any], ...]:
@@ -205,7 +251,7 @@ class Service:
     @property
     def operator_handlers(self) -> tuple[Handler[Any], ...]:
         """The public handlers, and those of commands that only an operator may issue."""
-        return tuple(handler for handler in self._handlers if not handler.is_internal)
+        return tuple(handler for handler in self.handlers if not handler.is_internal)
 
     @property
     def commands(self) -> tuple[type[Command], ...]:

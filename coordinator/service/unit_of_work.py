@@ -4,7 +4,7 @@ A handler is a plain function of a unit of work and one command. It reads and ch
 the changes of a whole batch in one transaction. Handlers call nothing outside: no clock, no network, no randomness.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from types import NoneType
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_type_hints
@@ -15,6 +15,7 @@ from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation, Deferred
 from coordinator.service.errors import Rejected
 from coordinator.service.rows import Key, R, Ref, Row, RowSelection, Value
+from coordinator.service.upgrades import Upgrade
 
 C_co = TypeVar("C_co", bound=Command, covariant=True)
 C = TypeVar("C", bound=Command)
@@ -102,6 +103,8 @@ class Handler(Struct, Generic[C], frozen=True):
     goes on. With `park-key` it is dead-lettered too, and later commands with the same `target`, of any type, wait
     behind it, in order, until it is replayed or discarded. With `block` the lane stops, with nothing of that command
     recorded, until an operator cancels the command or a mended release applies it.
+    `upgrades` make its command's older arguments into those of its version, the oldest first; a `Service` adds the ones
+    that it declares.
     `is_internal`: the command is the system's own, such as a continuation; gateways do not take it from clients.
     `is_operators`: an operator issues the command with `coordinator send`; gateways do not take it from clients.
 
@@ -115,6 +118,7 @@ class Handler(Struct, Generic[C], frozen=True):
     on_failure: FailurePolicy = "park"
     is_internal: bool = False
     is_operators: bool = False
+    upgrades: Sequence[Upgrade] = ()
 
     def __post_init__(self) -> None:
         if self.on_failure == "park-key" and self.target is None:

@@ -142,6 +142,13 @@ class DeadLetter(Row, table="dead_letters", key="id", unique=("source",)):
     dead_at: datetime
 
 
+class AnnouncedVersion(Row, table="command_versions", key="type"):
+    """The highest version of a command type that any release has announced here: `coordinator migrate` writes it."""
+
+    type: str
+    version: int
+
+
 LANE_MODELS: tuple[type[Row], ...] = (
     LogEntry,
     Series,
@@ -150,6 +157,7 @@ LANE_MODELS: tuple[type[Row], ...] = (
     Cancellation,
     ParkedCommand,
     DeadLetter,
+    AnnouncedVersion,
 )
 """What the lane keeps as rows."""
 
@@ -256,4 +264,11 @@ Table(
     Column("dead_at", _Time, nullable=False),
     UniqueConstraint("source", name="dead_letters_source_unique"),
     Index("dead_letters_command", "command_id"),
+)
+
+Table(
+    AnnouncedVersion.table,
+    metadata,
+    Column("type", _Name, primary_key=True),
+    Column("version", BigInteger, nullable=False),
 )

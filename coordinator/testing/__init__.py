@@ -10,6 +10,7 @@ from coordinator.runtime.extras import naming_the_extra as _naming_the_extra
 
 if typing.TYPE_CHECKING:
     from coordinator.testing.lane import NOW, Emitted, LaneInMemory, LaneUnderTest, Tried
+    from coordinator.testing.older import Older
     from coordinator.testing.outside import Answer, Outside
     from coordinator.testing.simulation import Commands, SimulationFailed, simulate
     from coordinator.testing.strategies import commands_of
@@ -21,6 +22,7 @@ __all__ = (
     "Emitted",
     "LaneInMemory",
     "LaneUnderTest",
+    "Older",
     "Outside",
     "SimulationFailed",
     "Tried",
@@ -35,6 +37,7 @@ _MODULES = {
     "Emitted": "coordinator.testing.lane",
     "LaneInMemory": "coordinator.testing.lane",
     "LaneUnderTest": "coordinator.testing.lane",
+    "Older": "coordinator.testing.older",
     "Outside": "coordinator.testing.outside",
     "Tried": "coordinator.testing.lane",
     "Commands": "coordinator.testing.simulation",

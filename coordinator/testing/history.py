@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.service.commands import Command
+from coordinator.testing.older import Older
 
 Fault = Literal[
     "conflict",
@@ -26,14 +27,14 @@ _BATCHES_MAX: Final = 8
 _BATCH_MAX: Final = 6
 _PAUSES: Final = (timedelta(milliseconds=5), timedelta(seconds=1), timedelta(minutes=10), timedelta(days=1))
 
-Draw = Callable[[Random], Command]
+Draw = Callable[[Random], Command | Older]
 
 
 class Sent(Struct, frozen=True):
     """A command under its id. The same id once more is a repetition."""
 
     command_id: str
-    command: Command
+    command: Command | Older
 
 
 class BatchPlan(Struct, frozen=True):

@@ -24,6 +24,8 @@ from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Changes, Lease, Store
 from coordinator.stores.row_checks import RowChecks
+from coordinator.testing.older import Older
+from coordinator.testing.older import message_of as sent_as
 from coordinator.testing.outside import Outside
 
 NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
@@ -118,7 +120,7 @@ class LaneUnderTest:
 
     def apply(
         self,
-        command: Command,
+        command: Command | Older,
         *,
         command_id: str | None = None,
         expected_version: int | None = None,
@@ -126,20 +128,19 @@ class LaneUnderTest:
         continuation: str | None = None,
         origin: Origin = "system",
     ) -> Tried:
-        """Apply one command, alone in its batch.
+        """Apply one command, alone in its batch; an `Older` one has arguments of an older version.
 
         With a `command_id` that was used before it is a repetition. With the origin `public` it is a stranger's. Raises
         RuntimeError for one that has no outcome: it blocks the lane, or waits behind one that failed with its key.
         """
         return self._apply(
-            CommandMessage(
-                command_id=command_id or new_command_id(),
-                type=command.type,
-                arguments=msgspec.json.encode(command),
+            sent_as(
+                command,
+                command_id or new_command_id(),
+                origin,
                 expected_version=expected_version,
                 deadline_ms=None if deadline is None else int(deadline.timestamp() * 1000),
                 continuation=continuation,
-                origin=origin,
             )
         )
 

@@ -19,6 +19,7 @@ from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransac
 from coordinator.stores.port import Changes, Conflict, Lease, StoreUnavailable, Transaction
 from coordinator.testing.history import Fault, History, Sent
 from coordinator.testing.lane import NOW
+from coordinator.testing.older import message_of as sent_as
 
 COMMANDS_MAX: Final = 500
 """So many commands of one history are taken for ones that emit one another without end."""
@@ -221,12 +222,7 @@ def run_one_by_one(service: Service, ran: Ran, given: Sequence[Row]) -> Ran:
 
 def message_of_sent(sent: Sent) -> CommandMessage:
     """A command as it is sent."""
-    return CommandMessage(
-        command_id=sent.command_id,
-        type=sent.command.type,
-        arguments=msgspec.json.encode(sent.command),
-        origin="system",
-    )
+    return sent_as(sent.command, sent.command_id)
 
 
 _made: dict[int, LaneSettings] = {}

@@ -26,6 +26,7 @@ from coordinator.service.unit_of_work import Handler
 from coordinator.stores.lane_tables import LogEntry
 from coordinator.testing.forbidden_calls import ForbiddenCall, watched
 from coordinator.testing.history import BatchPlan, Draw, History, history_of, smaller, with_other_ids
+from coordinator.testing.older import Older
 from coordinator.testing.running import Endless, Ran, run, run_one_by_one
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 else:
     SearchStrategy = Sequence
 
-Commands: TypeAlias = Sequence[Command] | Callable[[Random], Command] | SearchStrategy[Command]
+Commands: TypeAlias = (
+    Sequence[Command | Older] | Callable[[Random], Command | Older] | SearchStrategy[Command] | SearchStrategy[Older]
+)
 """Those to choose from, a function that makes one, or a strategy of hypothesis."""
 
 _POOL: Final = 100
@@ -270,7 +273,7 @@ def _shown_batch(batch: BatchPlan) -> str:
     return f"{commands}{f' — {batch.fault}' if batch.fault else ''}"
 
 
-def _shown_command(command: Command) -> str:
+def _shown_command(command: Command | Older) -> str:
     return f"{command!r:.{_SHOWN_MAX}}"
 
 

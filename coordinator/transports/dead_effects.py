@@ -3,6 +3,7 @@
 import hashlib
 
 import structlog
+from msgspec import UNSET
 from prometheus_client import Counter
 
 from coordinator.lane.control import EFFECT_TEXT_CHARACTERS_MAX, DeadEffect
@@ -30,6 +31,7 @@ def dead_effect(message: CommandMessage, defect: Defect, traceback: str | None =
         reason=storable(defect.message, REASON_CHARACTERS_MAX),
         traceback=None if traceback is None else storable_end(traceback, TRACEBACK_CHARACTERS_MAX),
         origin=message.origin,
+        effect_version=UNSET if message.command_version is None else message.command_version,
     )
 
 

@@ -137,7 +137,7 @@ class InProcessWrites:
             self._loop = asyncio.get_running_loop()
             for service in self._services:
                 if service.name in self._lanes and service.effects is not None:
-                    self._work(service.name, service.effects())
+                    self._work(service, service.effects())
             # A lane emits to others as soon as it runs: what they have accepted before must be in their queues by then.
             for lane in self._lanes.values():
                 lane.deliver()
@@ -232,13 +232,13 @@ class InProcessWrites:
             number = local.queue.put(message, is_bounded=False)
             self._on_settled[local.name, number] = on_settled
 
-    def _work(self, service: str, effects: Effects) -> None:
+    def _work(self, service: Service, effects: Effects) -> None:
         """Carry out the effects of a service."""
+        name, settings = service.name, self._effect_settings
         self._opened.append(effects)
-        settings = self._effect_settings
-        transport = self._effects[effects_key(service)] = LocalEffects(service, settings.concurrency, self._bring)
-        worker = EffectWorker(service, effects, transport, settings)
-        self._lasting.append(asyncio.create_task(worker.run(asyncio.Event()), name=f"effects of {service}"))
+        transport = self._effects[effects_key(name)] = LocalEffects(name, settings.concurrency, self._bring)
+        worker = EffectWorker(name, effects, transport, settings, upgrades=service.declared_upgrades)
+        self._lasting.append(asyncio.create_task(worker.run(asyncio.Event()), name=f"effects of {name}"))
 
     async def _bring(self, lane: str, message: CommandMessage) -> None:
         """Bring the result of an effect to its lane. Return once it is settled there."""

@@ -25,6 +25,10 @@ from coordinator.transports.port import Carrier
 from coordinator.worker.lease_proof import LaneLeaseProof
 
 KEEP_EVERY_S = 1.0
+HANDED_OVER_S = 60.0
+"""The wait after a lane was given up, which ends with the next channel."""
+ALONE_S = 1.0
+"""The wait of a lane whose transport has no other consumer to whom it could be given up."""
 DEPOSED_S = 60.0
 """The wait after another consumer has taken the lane over: deliveries of this channel are void, so there is nothing to
 try until the transport has its next channel."""
@@ -236,10 +240,20 @@ class LaneLoop:
             suspension = msgspec.structs.replace(suspension, delay_s=0.0)
         self._say(suspension)
         is_void = yield from self._pause(channel, suspension.delay_s)
+        if not is_void and suspension.is_outdated:
+            return (yield from self._handed_over(channel))
         if is_void:
             # The wait is over. A standby gets no batch whose success would end the suspension.
             self.suspended_reason = None
         return is_void
+
+    def _handed_over(self, channel: int) -> _IsVoid:
+        """Give the lane up, so that the next consumer gets it; True: its deliveries come again.
+
+        The reason stays, since the lane comes back if there is no other. A standby's look at the database ends it.
+        """
+        is_given_up = self._carrier.begin_again(channel)
+        return (yield from self._pause(channel, HANDED_OVER_S if is_given_up else ALONE_S))
 
     def _say(self, suspension: Suspension) -> None:
         """Reasons that alternate, or differ in their numbers only, are news once a minute."""
@@ -247,7 +261,8 @@ class LaneLoop:
         is_due = suspension.reason != before and self._line.is_due(
             _NUMBER.sub("#", suspension.reason), self._proof.now_s()
         )
-        self._observer.suspended(suspension, is_first=before is None or is_due)
+        is_first = is_due if suspension.is_outdated else before is None or is_due
+        self._observer.suspended(suspension, is_first=is_first)
         if suspension.delay_s > 0:
             self.suspended_reason = suspension.reason
 

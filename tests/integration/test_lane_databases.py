@@ -4,10 +4,15 @@ from datetime import timedelta
 
 import pytest
 
+from coordinator.migrations.migrate import migrate
+from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
-from coordinator.testing import NOW, LaneInMemory, LaneUnderTest
+from coordinator.stores.lane_tables import AnnouncedVersion
+from coordinator.stores.open import open_store
+from coordinator.testing import NOW, LaneInMemory, LaneUnderTest, Older
 from coordinator.testing.database import lane_on_database, prepare
 from tests.support.databases import FreshDatabases
+from tests.support.releases import AddNote, OldAddNote, new, old
 from tests.support.seats import AddSeat, BookSeat, Seat, seats
 
 A7 = Seat(id=7, code="A7")
@@ -61,3 +66,31 @@ def test_another_lane_is_left_alone(url: str) -> None:
     prepare(seats, url, may_have_rows=False)
     with pytest.raises(ConfigurationError, match="is that of lane seats"):
         prepare(seats.replace(name="stalls", handlers=()), url, may_have_rows=True)
+
+
+def announced(url: str) -> list[AnnouncedVersion]:
+    store = open_store(url, old)
+    transaction = store.begin()
+    try:
+        return transaction.scan(AnnouncedVersion, 10)
+    finally:
+        transaction.rollback()
+        store.close()
+
+
+def test_a_migration_announces_versions_and_an_older_one_takes_none_back(url: str) -> None:
+    settings = DatabaseSettings(database_url=url)
+    for service, version in ((old, 1), (new, 2), (old, 2)):
+        migrate(service, settings)
+        assert announced(url) == [AnnouncedVersion(type="notes.add", version=version)]
+
+
+def test_a_version_that_is_announced_waits_on_every_kind(url: str) -> None:
+    migrate(new, DatabaseSettings(database_url=url))
+    with lane_on_database(old, url) as older:
+        assert older.apply(OldAddNote(text="a")).applied
+        assert older.apply(Older(AddNote, {}, version=3)).failed_with("unknown_command_version")
+        with pytest.raises(RuntimeError, match="has version 2, which a newer release has announced"):
+            older.apply(AddNote(title="b"))
+        newer = LaneUnderTest(new, older._store)
+        assert newer.apply(AddNote(title="b")).outcome.sequence == 3

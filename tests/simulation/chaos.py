@@ -60,6 +60,9 @@ class Chaos:
 
     def step(self) -> Act:
         world = self.world
+        if world.now >= world.releases.due_at():
+            world.releases.replace()
+            return DONE
         if self.budget > 0 and world.now >= self.next_at:
             self.budget -= 1
             self.next_at = world.now + world.chance() * 0.8
@@ -76,7 +79,8 @@ class Chaos:
         return IDLE
 
     def wake(self) -> float:
-        return min(self.operator_at, self.next_at) if self.budget > 0 else self.operator_at
+        due_at = min(self.operator_at, self.world.releases.due_at())
+        return min(due_at, self.next_at) if self.budget > 0 else due_at
 
     def _has_work(self) -> bool:
         """Whether there is anything for an operator to set right."""

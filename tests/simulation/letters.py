@@ -204,7 +204,11 @@ def replayed(letter: DeadLetter, order: dict[str, Any]) -> tuple[str, CommandMes
     if letter.target.startswith("effects."):
         command_id = letter.command_id or system_command_id("letter", letter.target, str(letter.id))
         return letter.target, CommandMessage(
-            command_id=command_id, type=letter.type, arguments=arguments, origin="system"
+            command_id=command_id,
+            type=letter.type,
+            arguments=arguments,
+            command_version=options.command_version,
+            origin="system",
         )
     is_own = letter.source == letter.command_id
     if letter.command_id is None:
@@ -219,6 +223,7 @@ def replayed(letter: DeadLetter, order: dict[str, Any]) -> tuple[str, CommandMes
         arguments=arguments,
         deadline_ms=None if order.get("without_deadline") else options.deadline_ms,
         expected_version=options.expected_version,
+        command_version=options.command_version,
         continuation=options.continuation if is_own and letter.sequence is None else None,
         origin="system" if order.get("as_system") else options.origin,
     )

@@ -326,11 +326,13 @@ class Model:
 
     def _note(self, given: dict[str, Any], emitted: list[Any]) -> Any:
         self.last_id += 1
-        self.notes[self.last_id] = (given["account"], given["amount"])
+        # The second version has another name for it.
+        amount = given["sum"] if "sum" in given else given["amount"]
+        self.notes[self.last_id] = (given["account"], amount)
         if given.get("back"):
-            name = "ledger.grant" if given["amount"] % 3 == 0 else "ledger.deposit"
-            emitted.append((name, {"id": given["account"], "amount": given["amount"]}, "journal.audited"))
-        return {"id": self.last_id, "account": given["account"], "amount": given["amount"]}
+            name = "ledger.grant" if amount % 3 == 0 else "ledger.deposit"
+            emitted.append((name, {"id": given["account"], "amount": amount}, "journal.audited"))
+        return {"id": self.last_id, "account": given["account"], "amount": amount}
 
 
 _NO_JSON = object()

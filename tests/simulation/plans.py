@@ -81,8 +81,9 @@ def _sent_by_others(world: World, client: Client) -> list[CommandMessage]:
 def _shared(world: World, client: Client, theirs: CommandMessage, sequence: int) -> CommandMessage:
     """Another party's id: with its content, if that is for the same lane, or with another."""
     ours = _message(world, client, theirs.command_id or "", sequence)
-    is_same = (ours.type, ours.arguments, ours.expected_version) == (
+    is_same = (ours.type, ours.command_version, ours.arguments, ours.expected_version) == (
         theirs.type,
+        theirs.command_version,
         theirs.arguments,
         theirs.expected_version,
     )
@@ -131,7 +132,7 @@ def _message(world: World, client: Client, command_id: str, sequence: int) -> Co
         return CommandMessage(command_id=command_id, type=f"{client.lane}.note", arguments=b"[1]", **options)
     if chance() < world.rates["continued"]:
         options["continuation"] = ("ledger.heard", "ledger.heard", "archive.heard")[int(chance() * 3)]
-    command = _ledger(world) if client.lane == "ledger" else _journal(world)
+    command = _ledger(world) if client.lane == "ledger" else world.releases.sent(_journal(world), options)
     if isinstance(command, Deposit | Relay) and chance() < world.rates["expected"]:
         options["expected_version"] = 1 + int(chance() * 6)
     return CommandMessage(command_id=command_id, type=command.type, arguments=_encode(command), **options)

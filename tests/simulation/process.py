@@ -32,7 +32,7 @@ from tests.simulation.emitted import SimulatedEmitted
 from tests.simulation.failover import Seen
 from tests.simulation.publisher import Publisher
 from tests.simulation.schedule import DONE, IDLE, NEVER, Act
-from tests.simulation.services import SERVICES, TARGETS
+from tests.simulation.services import TARGETS
 from tests.simulation.store import Crash, SimulatedStore
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Process:
         self.inbox = Inbox()
         self.store = SimulatedStore(world.databases[lane], self)
         self.lane = TracedLane(
-            SERVICES[lane], self.store, self._clock, name, world.settings, lambda: world.now, TARGETS
+            world.releases.service(lane), self.store, self._clock, name, world.settings, lambda: world.now, TARGETS
         )
         self.lane.process = self
         # They are made of the models, which are the same in every run, and would take a third of its time.

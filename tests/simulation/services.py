@@ -1,5 +1,7 @@
 """Two services whose commands cross: the test ledger, with more commands, and a journal that answers it."""
 
+from typing import Any
+
 from msgspec import structs
 
 from coordinator.service.commands import Command, Id
@@ -9,6 +11,7 @@ from coordinator.service.outside_calls import Effect, effects_key
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
+from coordinator.service.upgrades import Upgrade
 from tests.support.ledger import LEDGER, Account, Deposit, Fragile, Rename, Resume, Tamper, tamper
 
 BALANCE_MIN = -1000
@@ -98,6 +101,14 @@ class WriteNote(Command, type="journal.note"):
     back: bool = False
 
 
+class WriteSum(Command, type="journal.note", version=2):
+    """The second version of `WriteNote`."""
+
+    account: int
+    sum: int
+    back: bool = False
+
+
 class Relay(Command, type="ledger.relay"):
     """Takes an amount off an account and emits it, twice, into the journal; refuses only after it has emitted."""
 
@@ -119,6 +130,14 @@ def write_note(work: UnitOfWork, command: WriteNote) -> Note:
     elif command.back:
         work.emit(Deposit(id=command.account, amount=command.amount), continuation=Audited)
     return note
+
+
+def write_sum(work: UnitOfWork, command: WriteSum) -> Note:
+    return write_note(work, WriteNote(account=command.account, amount=command.sum, back=command.back))
+
+
+def sum_was_amount(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {("sum" if name == "amount" else name): value for name, value in arguments.items()}
 
 
 def report(work: UnitOfWork, command: Continuation) -> Report:
@@ -250,3 +269,10 @@ SINKS = ("archive", effects_key("ledger"))
 """What leaves the lanes. The second is consumed in some worlds (`worker.py`)."""
 TARGETS = ("ledger", "journal", *SINKS)
 SERVICES = {service.name: service for service in (LEDGER_LANE, JOURNAL_LANE)}
+NEWER_SERVICES = SERVICES | {
+    "journal": JOURNAL_LANE.replace(
+        handlers=(Handler(WriteSum, write_sum), Handler(Audited, report, is_internal=True)),
+        upgrades=(Upgrade(WriteSum, 1, sum_was_amount),),
+    )
+}
+"""Those of the release that `releases.py` brings."""

@@ -49,6 +49,8 @@ EVENTS = {
     "the operator orders lane.withdraw",
     "the operator orders lane.release",
     "the operator orders lane.dead_effect",
+    "by one of the newer release",
+    "which a newer release has announced",
     "Conflict",
     "'expired'",
     "'failed'",

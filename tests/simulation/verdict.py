@@ -134,7 +134,11 @@ def _replay(world: World, models: dict[str, Model], commands: dict[str, CommandM
             continue
         # Of one that was refused as it came, not all was read.
         is_read = message.defect is None
-        if is_read and _fingerprint(message.type, message.expected_version, message.arguments) != entry.fingerprint:
+        if (
+            is_read
+            and _fingerprint(message.type, message.command_version, message.expected_version, message.arguments)
+            != entry.fingerprint
+        ):
             found.append(f"{entry.command_id} is in the log with another content")
         wrong = models[lane].check(entry, message, world.databases[lane].cancelled)
         if wrong is not None:
@@ -177,7 +181,11 @@ def sent(world: World, commands: dict[str, CommandMessage], entry: LogEntry) -> 
     """The command of an entry. The same id may have been sent with another content: after a loss, or by another."""
     message = commands.get(entry.command_id)
     for each in (message, *world.orphans[entry.command_id]) if entry.command_id in world.orphans else ():
-        if each and _fingerprint(each.type, each.expected_version, each.arguments) == entry.fingerprint:
+        if (
+            each
+            and _fingerprint(each.type, each.command_version, each.expected_version, each.arguments)
+            == entry.fingerprint
+        ):
             return each
     return message
 
@@ -200,7 +208,7 @@ def _settled(database: Database, parent: str, child: CommandMessage) -> list[str
         return []
     if entry is None:
         return [f"{child.type} {child.command_id}, emitted by {parent}, was never settled"]
-    fingerprint = _fingerprint(child.type, child.expected_version, child.arguments)
+    fingerprint = _fingerprint(child.type, child.command_version, child.expected_version, child.arguments)
     if entry.fingerprint == fingerprint or child.origin != "system":
         return []
     source = f"{child.command_id} {fingerprint}"
@@ -237,9 +245,17 @@ def _sinks(world: World, models: dict[str, Model]) -> list[str]:
 
 
 @lru_cache(10_000)
-def _fingerprint(command_type: str | None, expected_version: int | None, arguments: bytes) -> str:
+def _fingerprint(
+    command_type: str | None, command_version: int | None, expected_version: int | None, arguments: bytes
+) -> str:
     """As the protocol has it, of sound messages: those of many runs have the same content."""
-    message = CommandMessage(command_id=None, type=command_type, arguments=arguments, expected_version=expected_version)
+    message = CommandMessage(
+        command_id=None,
+        type=command_type,
+        arguments=arguments,
+        expected_version=expected_version,
+        command_version=command_version,
+    )
     return fingerprint_of(message)
 
 
@@ -310,7 +326,9 @@ def _shared(world: World) -> list[str]:
             if entry is None:
                 found.append(f"{client.name} was told {outcome.status} of {command.command_id}, which was not settled")
                 continue
-            is_theirs = entry.fingerprint != _fingerprint(command.type, command.expected_version, command.arguments)
+            is_theirs = entry.fingerprint != _fingerprint(
+                command.type, command.command_version, command.expected_version, command.arguments
+            )
             is_mismatch = outcome.error is not None and outcome.error.code == letters.MISMATCH
             if is_theirs != is_mismatch or not (is_mismatch or outcome.sequence == entry.sequence):
                 found.append(f"{client.name} was told {outcome} of {command.command_id}, and the log has {entry}")

@@ -26,6 +26,7 @@ from tests.simulation.limits import in_force, limits
 from tests.simulation.past import plant_past
 from tests.simulation.plans import plan
 from tests.simulation.process import Process
+from tests.simulation.releases import Releases
 from tests.simulation.schedule import DONE, IDLE, NEVER, Act, Actor, Schedule
 from tests.simulation.services import SINKS
 from tests.simulation.stranger import BYTES_MAX, PACK_MAX, Stranger
@@ -127,7 +128,7 @@ def _rates(chance: Callable[[], float]) -> dict[str, float]:
 class World:
     """Everything of one run. `chance` is its only source of randomness, `now` its only time."""
 
-    def __init__(self, seed: int, trace: Callable[[str], None] | None = None) -> None:
+    def __init__(self, seed: int, trace: Callable[[str], None] | None = None) -> None:  # noqa: PLR0915  # the parts of a world
         self.seed = seed
         self.chance = chance = random.Random(seed).random
         self._trace = trace
@@ -147,6 +148,7 @@ class World:
         self.broker = Broker(self, [*lanes, *SINKS], self.settings.prefetch)
         self._shut_sinks()
         self.databases = {lane: Database(self, lane) for lane in lanes}
+        self.releases = Releases(self)
         self.caches: dict[str, dict[Any, int]] = {lane: {} for lane in lanes}
         self.commands: dict[str, CommandMessage] = {}
         self.sessions: dict[str, dict[int | None, str]] = {}
@@ -291,6 +293,7 @@ class World:
             self.broker,
             self.chaos,
             self.chaos.operator,
+            self.releases,
             *(database.book for database in self.databases.values()),
             *(process.emitted for process in processes),
             *self.databases.values(),

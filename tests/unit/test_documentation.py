@@ -49,6 +49,7 @@ FULL = CommandMessage(
     publisher_seq=3,
     traceparent="t",
     continuation="users.credit",
+    command_version=2,
 )
 
 
@@ -263,6 +264,7 @@ def codes_of_the_lane() -> set[str]:
     for path in (
         ROOT / "coordinator/protocol/decoding.py",
         ROOT / "coordinator/service/commands.py",
+        ROOT / "coordinator/service/upgrades.py",
         ROOT / "coordinator/transports/rabbitmq/incoming.py",
         *(ROOT / "coordinator/lane").glob("*.py"),
     ):

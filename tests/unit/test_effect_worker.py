@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pika
 import pytest
+from structlog.testing import capture_logs
 
 from coordinator.effects.worker import EffectWorker
 from coordinator.lane.control import DeadEffect
@@ -15,8 +17,10 @@ from coordinator.protocol.attempted import HEADER_CALLS, HEADER_DOUBT, HEADER_FI
 from coordinator.protocol.wire import BODY_BYTES_MAX, HEADER_REPLAYED, JSON_CONTENT, PACK_CONTENT
 from coordinator.runtime.settings import BrokerSettings, EffectSettings
 from coordinator.service.commands import Command
+from coordinator.service.errors import ConfigurationError
 from coordinator.service.ids import derived_command_id, is_system_id
-from coordinator.service.outside_calls import Call, EffectHandler, EffectRetry, GivenUp
+from coordinator.service.outside_calls import Call, Effect, EffectHandler, EffectRetry, GivenUp
+from coordinator.service.upgrades import Upgrade
 from coordinator.transports.rabbitmq.effects.transport import RabbitEffects
 from coordinator.transports.rabbitmq.topology import SYSTEM_EXCHANGE, WRITES_EXCHANGE
 from tests.support.courier import Courier, ParcelResult, TakeAway
@@ -55,13 +59,13 @@ class Unreadable(Courier):
 class Delivering:
     """A worker between fakes."""
 
-    def __init__(self, courier: Courier, **settings: float) -> None:
+    def __init__(self, courier: Courier, *, upgrades: Sequence[Upgrade] = (), **settings: float) -> None:
         self.publisher = FakePublisher()
         fake: Any = self.publisher
         given = EffectSettings(**settings)  # type: ignore[arg-type]
         broker = BrokerSettings(reconnect_delay_s=0.001)
         self.transport = RabbitEffects("courier", broker, given.concurrency, fake)
-        self.worker = EffectWorker("courier", courier, self.transport, given, lambda: 1.0)
+        self.worker = EffectWorker("courier", courier, self.transport, given, lambda: 1.0, upgrades)
         self.transport._take = self.worker.take
         self.channel = FakeChannel()
         self.connect(self.channel)
@@ -443,3 +447,46 @@ async def test_the_day_counts_from_the_first_attempt_of_any_worker() -> None:
     await delivering.until_done()
     [(_, headers)] = delivering.put_back
     assert (headers[HEADER_FIRST_AT], headers[HEADER_CALLS]) == (int(first_at_s * 1000), 3)
+
+
+async def test_an_effect_of_a_newer_release_is_put_back_until_it_is_given_up() -> None:
+    courier = Courier([])
+    delivering = Delivering(courier, give_up_after_s=100)
+    with capture_logs() as lines:
+        delivering.deliver(1, headers={"command-version": 2})
+        delivering.deliver(2, SECOND, headers={"command-version": 3, "first-attempt-at-ms": 1})
+        await delivering.until_done()
+    [back] = [each for each in delivering.publisher.published if each.type == TakeAway.type]
+    assert (back.target, back.command_id, back.headers["command-version"]) == (f"{BACK}1s", FIRST, 2)
+    assert [line["reason"] for line in lines if line["event"] == "effect_of_newer_release"] == [
+        "version 2 of courier.take_away is not known here: version 1 is"
+    ]
+    [dead] = delivering.dead
+    assert (dead.command_id, dead.code, dead.effect_version) == (SECOND, "unknown_command_version", 3)
+    assert courier.keys == []
+    assert sorted(delivering.channel.acknowledged) == [1, 2]
+
+
+async def test_an_effect_of_an_older_version_is_upgraded_before_the_call() -> None:
+    class Fetch(Effect, type="courier.fetch", version=2):
+        parcel: int
+
+    fetched = []
+
+    async def fetch(effect: Fetch, call: Call) -> Command:
+        fetched.append(effect.parcel)
+        return ParcelResult(id=effect.parcel, state="fetched")
+
+    class Fetching(Courier):
+        @property
+        def handlers(self) -> Any:
+            return (EffectHandler(Fetch, fetch, lambda effect, given_up: ParcelResult(id=1, state="lost")),)
+
+    upgrades = (Upgrade(Fetch, 1, lambda given: {"parcel": given["id"]}),)
+    delivering = Delivering(Fetching([]), upgrades=upgrades)
+    delivering.deliver(1, type=Fetch.type)
+    delivering.deliver(2, SECOND, b'{"parcel":8}', type=Fetch.type, headers={"command-version": 2})
+    await delivering.until_done()
+    assert sorted(fetched) == [7, 8]
+    with pytest.raises(ConfigurationError, match="Fetch has version 2, and no upgrade from version 1"):
+        Delivering(Fetching([]))

@@ -19,8 +19,9 @@ GOOD: dict[str, list[Any]] = {
     "publisher-seq": [1, 2**53 - 1],
     "traceparent": ["", "é", "x" * 100],
     "continuation": ["a.b", "a.b.c", f"{'l' * 64}.{'t' * 35}"],
+    "command-version": [1, 2, 2**53 - 1],
 }
-NUMBERS = ("deadline", "expected-version", "publisher-seq")
+NUMBERS = ("deadline", "expected-version", "publisher-seq", "command-version")
 IN_OTHER_WORDS: dict[str, list[Any]] = {name: ["1", "0007", "9007199254740991"] for name in NUMBERS}
 WRONG: list[Any] = [-1, 2**53, 2**70, 1.0, 0.5, True, False, "", " ", "a b", "x\n", "é", "-1", "1.0", "9" * 16]
 WRONG += [".", "a.", ".b", "x" * 101, "a." + "b" * 99, f"{'l' * 65}.t", [], {}, [1], {"a": 1}, "\x7f", "\u0661", "٣"]

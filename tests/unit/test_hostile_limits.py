@@ -116,7 +116,7 @@ PROBES: dict[str, Probe] = {
     ),
     "coordinator.protocol.fields.TYPE_CHARACTERS_MAX": lambda n: fields.TYPE.form.check("a" * n) is not None,
     "coordinator.protocol.fields.LANE_CHARACTERS_MAX": lambda n: (
-        fields.OPTIONS[-1].form.check("a" * n + ".b") is not None
+        {field.attribute: field for field in fields.OPTIONS}["continuation"].form.check("a" * n + ".b") is not None
     ),
     "coordinator.protocol.wire.BODY_BYTES_MAX": lambda n: (
         not has_defect(decoding.decode(Envelope(message_id=ID, type="t.t"), b"{}" + b" " * (n - 2)))

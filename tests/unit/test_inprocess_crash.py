@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 
 from coordinator.client.writes import WriteOptions, execute
-from coordinator.runtime.settings import LaneSettings
+from coordinator.migrations.migrate import migrate
+from coordinator.protocol.wire import CommandMessage
+from coordinator.runtime.settings import DatabaseSettings, LaneSettings
 from coordinator.service.errors import CommandPending, ConfigurationError, OutcomeUnknown, Overloaded
+from coordinator.service.ids import new_command_id
 from coordinator.stores.sqlite.store import SqliteStore, create_schema
 from coordinator.transports.inprocess.journal import FileJournal, JournalUnavailable
 from coordinator.transports.inprocess.queue import COMMAND_BYTES, QUEUE_BYTES_MAX
 from coordinator.worker.inprocess import InProcessWrites
 from tests.support.ledger import LEDGER, Account, OpenAccount
+from tests.support.releases import AddNote, Note, OldAddNote, new, old
 from tests.support.system import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -139,3 +143,32 @@ async def test_a_lane_that_is_suspended_or_cannot_write_its_journal_is_not_conne
 
 def _full(*_: object) -> None:
     raise JournalUnavailable("the disk is full")
+
+
+def test_a_version_that_a_newer_release_has_announced_waits_for_its_process(tmp_path: Path) -> None:
+    path = str(tmp_path / "notes.db")
+    settings = LaneSettings(retry_delay_s=0.05, retry_delay_s_max=0.1)
+    migrate(new, DatabaseSettings(database_url=f"sqlite:///{path}"))
+    newer_note = CommandMessage(new_command_id(), AddNote.type, b'{"title":"b"}', command_version=2)
+
+    async def with_old() -> None:
+        async with InProcessWrites({"notes": SqliteStore(path, old)}, [old], settings) as writes:
+            assert (await execute(writes, OldAddNote(text="a"), Note, WriteOptions())).value.title == "a"
+            with pytest.raises(CommandPending):
+                await writes.issue("notes", newer_note, 0.3)
+            with pytest.raises(CommandPending):
+                await execute(writes, OldAddNote(text="c"), Note, WriteOptions(wait_s=0))
+            assert "has version 2, which a newer release has announced" in writes.unready_reason
+            assert not writes.connected
+
+    async def with_new() -> list[str]:
+        async with InProcessWrites({"notes": SqliteStore(path, new)}, [new], settings) as writes:
+            again = await writes.issue("notes", newer_note, WITHIN_S)
+            assert again.status == "applied"
+            last = await execute(writes, AddNote(title="d"), Note, WriteOptions())
+            assert (last.sequence, last.value.id) == (4, 4)
+        with closing(sqlite3.connect(path)) as after:
+            return [title for (title,) in after.execute("SELECT title FROM notes ORDER BY id")]
+
+    asyncio.run(with_old())
+    assert asyncio.run(with_new()) == ["a", "b", "c", "d"]

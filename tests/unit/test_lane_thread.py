@@ -355,3 +355,34 @@ def test_a_projection_that_raises_ends_nothing_and_is_counted() -> None:
             until(partial(has_settled, number))
         until(lambda: running.projection.beats > 2)
         assert PROJECTION_ERRORS.labels("ledger")._value.get() - before >= 4
+
+
+OUTDATED = Suspension(0.01, "a newer release must take the lane over", is_outdated=True)
+
+
+def outdated(running: Running) -> int:
+    running.lane.decision = OUTDATED
+    channel_number = running.inbox.begin_channel()
+    running.inbox.put(channel_number, lambda: delivery(1, OpenAccount(owner="Ada")))
+    until(lambda: running.lane_thread.suspended_reason == OUTDATED.reason)
+    return channel_number
+
+
+def test_a_lane_that_needs_a_newer_release_is_given_up_and_says_so_once(running: Running) -> None:
+    with capture_logs() as lines:
+        outdated(running)
+        assert running.settler.begun_again.wait(WITHIN_S)
+        running.settler.begun_again.clear()
+        outdated(running)
+        assert running.settler.begun_again.wait(WITHIN_S), "nobody took it: it is given up again"
+    assert [line["reason"] for line in lines if line["event"] == "lane_suspended"] == [OUTDATED.reason]
+    running.inbox.begin_channel()
+    running.until_ready()
+
+
+def test_a_lane_alone_that_needs_a_newer_release_keeps_its_deliveries(running: Running) -> None:
+    running.settler.has_next_channel = False
+    channel_number = outdated(running)
+    assert running.settler.begun_again.wait(WITHIN_S)
+    assert running.inbox.channel_number == channel_number
+    assert running.lane_thread.suspended_reason == OUTDATED.reason

@@ -217,7 +217,7 @@ def test_a_missing_address_is_a_configuration_error() -> None:
 
 def test_arguments_are_sent_as_they_were_given() -> None:
     text = b'{"email": "ada@example.org",  "name": "Ada"}'
-    assert checked(CommandMessage(command_id=ID, type="users.create", arguments=text), None) == "users"
+    assert checked(CommandMessage(command_id=ID, type="users.create", arguments=text), None)[0] == "users"
     with pytest.raises(InvalidCommand, match="more than"):
         checked(CommandMessage(command_id=ID, type="users.create", arguments=b" " * 2_000_000), None)
 

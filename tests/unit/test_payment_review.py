@@ -449,7 +449,7 @@ def test_whoever_resolves_what_waits_for_a_result_is_told_where_that_may_be(lane
 def test_operators_may_send_it_and_clients_of_the_gateway_may_not() -> None:
     assert ResolvePayment not in SERVICE.commands
     message = CommandMessage(command_id=None, type=ResolvePayment.type, arguments=resolve("voided").arguments())
-    assert checked(message, None) == "payments"
+    assert checked(message, None)[0] == "payments"
     internal = CommandMessage(command_id=None, type=AuthorizeResult.type, arguments=AuthorizeResult(**LOST).arguments())
     with pytest.raises(InvalidCommand, match="no command type"):
         checked(internal, None)

@@ -13,7 +13,14 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.rows import Row, indexes_of
 from coordinator.service.service import Service
 from coordinator.stores.field_types import field_type, hints_of
-from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, DeadLetter, LogEntry, OutboxEntry
+from coordinator.stores.lane_tables import (
+    LANE_MODELS,
+    LEASE_TABLE,
+    AnnouncedVersion,
+    DeadLetter,
+    LogEntry,
+    OutboxEntry,
+)
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.one_lane import check_lane, unused_lease
@@ -43,6 +50,9 @@ def make_collections(service: Service, owner: Address, lane: Address) -> None:
         database[LogEntry.table].create_index("sequence", unique=True, name="command_log_sequence")
         database[OutboxEntry.table].create_index([("lane", 1), ("_id", 1)], name="outbox_lane")
         database[DeadLetter.table].create_index("command_id", name="dead_letters_command")
+        for kind, version in service.versions.items():
+            # An older release that migrates later takes nothing back.
+            database[AnnouncedVersion.table].update_one({"_id": kind}, {"$max": {"version": version}}, upsert=True)
         for model in (*LANE_MODELS, *service.models):
             for column in model.unique:
                 _make_unique(database[model.table], model, column)

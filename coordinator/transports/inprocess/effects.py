@@ -16,7 +16,7 @@ from coordinator.lane.control import DeadEffect
 from coordinator.lane.outbox import message_of
 from coordinator.protocol.attempted import LONG_AGO_S, Attempted
 from coordinator.protocol.wire import CommandMessage
-from coordinator.service.commands import Command
+from coordinator.service.commands import Command, version_sent
 from coordinator.service.options import Options
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.transports.dead_effects import DEAD, dead_effect_id, log_dead
@@ -82,7 +82,11 @@ class LocalEffects:
 
     async def bring(self, command: Command, command_id: str, lane: str) -> None:
         message = CommandMessage(
-            command_id=command_id, type=command.type, arguments=command.arguments(), origin="system"
+            command_id=command_id,
+            type=command.type,
+            arguments=command.arguments(),
+            command_version=version_sent(command),
+            origin="system",
         )
         await self._bring(lane, message)
 

@@ -11,8 +11,9 @@ import structlog
 
 from coordinator.lane.control import DeadEffect
 from coordinator.protocol.attempted import Attempted
+from coordinator.protocol.fields import VERSION
 from coordinator.protocol.wire import CommandMessage
-from coordinator.service.commands import Command
+from coordinator.service.commands import Command, version_sent
 from coordinator.service.errors import Unavailable
 from coordinator.service.outside_calls import effects_key
 from coordinator.transports.dead_effects import DEAD, dead_effect_id, log_dead
@@ -69,7 +70,7 @@ class Bringing:
 
     async def bring(self, command: Command, command_id: str, lane: str) -> None:
         """Bring a command to its lane. Return once the broker has it. Raises InvalidCommand if it refuses that one."""
-        message = CommandMessage(command_id, command.type, command.arguments())
+        message = CommandMessage(command_id, command.type, command.arguments(), command_version=version_sent(command))
         await self._insist(
             "result_not_taken",
             lane,
@@ -108,4 +109,7 @@ class Bringing:
 
 def _carrying(message: CommandMessage, attempted: Attempted, emitted_at_s: int | None) -> pika.BasicProperties:
     """The properties of a message that carries an effect on."""
-    return command_properties(message, attempted.headers(), timestamp=emitted_at_s)
+    headers = attempted.headers()
+    if message.command_version is not None:
+        headers[VERSION.header] = message.command_version
+    return command_properties(message, headers, timestamp=emitted_at_s)
