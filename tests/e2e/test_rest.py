@@ -169,6 +169,17 @@ async def test_without_a_coordinator_a_write_waits_and_is_applied_when_one_comes
         assert (await users("GET", "/users/1"))[1]["name"] == "Ada"
 
 
+async def test_an_item_has_a_price_of_more_than_32_bits(items: Api) -> None:
+    """MongoDB's driver returns such an integer as one of its own class."""
+    body = {"name": "yacht", "price": 3_000_000_000, "currency": "EUR", "stock": 10}
+    assert (await items("POST", "/items", body))[0] == 201
+    assert (await items("POST", "/items/1/reservations", {"quantity": 4}))[0] == 201
+    status, item, _ = await items("PATCH", "/items/1", {"price": 3_000_000_001}, If_Match='"2"')
+    assert (status, item["price"], item["stock"]) == (200, 3_000_000_001, 6)
+    status, listed, _ = await items("GET", "/items")
+    assert (status, [row["price"] for row in listed["items"]]) == (200, [3_000_000_001])
+
+
 async def test_an_item_is_served_from_the_cache_and_never_stale(items: Api) -> None:
     body = {"name": "pen", "price": 150, "currency": "EUR", "stock": 10}
     assert (await items("POST", "/items", body))[0] == 201

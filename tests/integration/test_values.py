@@ -5,6 +5,7 @@ from contextlib import ExitStack, closing
 from typing import ClassVar
 from uuid import UUID
 
+import msgspec
 import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -52,9 +53,15 @@ class _OnServer(ValueContract):
         else:
             documents = database["everything"]
             found = [row_of_document(Everything, each) async for each in documents.find().sort("_id", 1)]
+            for number in (2**31, 2**53, 2**63 - 1):
+                # As an author reads it who makes no row of it.
+                document = await documents.find_one({"number": number}, {"number": 1})
+                assert document is not None
+                assert type(document["number"]) is int
             first = [row_of_document(Everything, each) async for each in documents.find({"_id": UUID(int=1)})]
         await close_database(database)
         assert list(map(repr, found)) == list(map(repr, kept))
+        assert list(map(msgspec.json.encode, found)) == list(map(msgspec.json.encode, kept))
         assert first == kept[:1]
 
 

@@ -45,6 +45,7 @@ from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.letter_queries import letters_of
+from coordinator.stores.mongodb.plain_integers import with_plain_integers
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.port import Backlog, Fenced
 from coordinator.stores.times import utc
@@ -61,7 +62,7 @@ class MongoAdmin:
         self._lane = lane
         self._client = open_client(connection_of(address), f"operator of lane {lane}")
         self._database: Database[Document] = self._client.get_database(
-            address.database, read_concern=ReadConcern("majority")
+            address.database, with_plain_integers(self._client.codec_options), read_concern=ReadConcern("majority")
         )
         self._is_checked = False
 

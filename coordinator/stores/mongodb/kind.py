@@ -38,7 +38,12 @@ class _MongoKind:
         return MongoAdmin(address, lane)
 
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
-        """Reads by majority, so that nothing that a read shows can be rolled back."""
+        """Reads by majority, so that nothing that a read shows can be rolled back.
+
+        Integers are plain ones in whatever the author of a gateway reads.
+        """
+        from coordinator.stores.mongodb.plain_integers import with_plain_integers
+
         client: AsyncMongoClient[Document] = AsyncMongoClient(
             **connection_of(address),
             tz_aware=True,
@@ -48,7 +53,7 @@ class _MongoKind:
             socketTimeoutMS=timeout_ms,
             readConcernLevel="majority",
         )
-        return client[address.database]
+        return client.get_database(address.database, with_plain_integers(client.codec_options))
 
     def lack(self, error: Exception) -> Lack | None:
         return lack(error) if isinstance(error, PyMongoError) else None

@@ -33,7 +33,7 @@ from coordinator.service.service import Service
 from coordinator.stores.guarded import GuardedStore
 from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, OutboxEntry
 from coordinator.stores.mongodb.client import open_client
-from coordinator.stores.mongodb.documents import Document, condition_of, document_of, row_of_document
+from coordinator.stores.mongodb.documents import Document, condition_of, document_of, plain, row_of_document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.errors import translated
 from coordinator.stores.one_lane import check_lane
@@ -216,7 +216,7 @@ class MongoStore(GuardedStore):
             )
         if lease is None:
             raise Fenced(f"the epoch of lane {self._lane} was raised by another consumer")
-        self._epoch = lease["epoch"]
+        self._epoch = int(lease["epoch"])
         return _lease_of(lease)
 
     def _database(self) -> Database[Document]:
@@ -234,6 +234,7 @@ def _is_on_disk(database: Database[Document]) -> bool:
 
 
 def _lease_of(lease: Document) -> Lease:
+    lease = plain(lease)
     return Lease(
         lease["epoch"],
         lease["sequence"],

@@ -99,8 +99,13 @@ def _delivery(
         redelivered=bool(method.redelivered),
         reply_to=_text(properties.reply_to),
         correlation_id=_text(properties.correlation_id),
-        reply_packs=envelope.headers.get(HEADER_REPLY_PACKS) in (True, "true", 1),
+        reply_packs=_is_yes(envelope.headers.get(HEADER_REPLY_PACKS)),
     )
+
+
+def _is_yes(value: object) -> bool:
+    """Whether a header says yes. A decimal may be none that can be compared."""
+    return isinstance(value, int | str) and value in (True, "true")
 
 
 def _text(value: object) -> str | None:
