@@ -256,9 +256,9 @@ def _of_letters() -> Iterator[Mutant]:
         "the command at which the lane stops has a dead letter, and can never be settled",
         settle_module,
         "recorded",
-        "return Fate(None, entry=entry, blocks=True)",
+        "return Fate(None, block=Blocked(text))",
         "letter = basis.letters.failed(message, Defect('x', ''), None, None)\n"
-        "            return Fate(None, letter, entry, blocks=True)",
+        "            return Fate(None, letter, block=Blocked(text))",
     )
     yield rewritten(
         "nameless-unbounded",
