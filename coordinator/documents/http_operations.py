@@ -29,7 +29,6 @@ from coordinator.service.unit_of_work import Handler
 Json: TypeAlias = dict[str, Any]
 
 _IN_PATH: Final = re.compile(r"\{([a-z_]+)(?::[^{}]*)?\}")
-_REJECTED: Final = re.compile(r"\s*Rejected:([^;.]*)[^.]*\.", re.DOTALL)
 _CODE: Final = re.compile(r"`([a-z_]+)`")
 _OF_WRITES: Final = ("Idempotency-Key", "Command-Id", "Prefer")
 _OF_WRITTEN: Final = ("Command-Id", "Command-Sequence")
@@ -198,11 +197,17 @@ def _codes(description: RouteDescription) -> dict[int, tuple[str, ...]]:
 
 def rejections_of(command: type[Command]) -> Sequence[str]:
     """The codes with which a command may be rejected, as its documentation says."""
-    found = _REJECTED.search(command.__doc__ or "")
-    return _CODE.findall(found.group(1)) if found else ()
+    return _CODE.findall(_parted(command.__doc__ or "")[1])
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """A documentation without its sentence on rejections, and the codes of that sentence."""
+    before, _, after = text.partition("Rejected:")
+    sentence, end, rest = after.partition(".")
+    return (before.rstrip() + rest, sentence.partition(";")[0]) if end else (text, "")
 
 
 def _without_codes(command: type[Command] | None) -> str:
     if command is None:
         return ""
-    return _REJECTED.sub("", cleandoc(command.__doc__ or "")).strip()
+    return _parted(cleandoc(command.__doc__ or ""))[0].strip()

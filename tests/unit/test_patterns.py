@@ -70,6 +70,8 @@ def _strings(info: object) -> Iterator[str]:
         case msgspec.inspect.StructType(fields=fields):
             for field in fields:
                 yield from _strings(field.type)
+        case msgspec.inspect.Metadata(type=inner):
+            yield from _strings(inner)
         case msgspec.inspect.UnionType(types=types):
             for each in types:
                 yield from _strings(each)
