@@ -86,14 +86,31 @@ class SimulatedEmitted(EmittedCommands):
         self.soon: list[Callable[[], None]] = []
         self.timers: list[tuple[float, str, Any]] = []
         self.withdrawn: set[int] = set()
+        self.held: dict[int, str] = {}
+        """What it may still publish: the ids of commands, by the numbers of their entries."""
         self._process = process
         publisher: Any = _Publisher(process, self.soon)
-        super().__init__(publisher, on_confirmed, RETRY_DELAY_S)
+
+        def confirmed(entries: Iterable[OutboxEntry]) -> None:
+            self._let_go(entry.id for entry in entries)
+            on_confirmed(entries)
+
+        super().__init__(publisher, confirmed, RETRY_DELAY_S)
+
+    def publish(self, entries: Iterable[OutboxEntry]) -> None:
+        given = list(entries)
+        self.held.update((entry.id, entry.command_id) for entry in given)
+        super().publish(given)
 
     def withdraw(self, ids: Iterable[int]) -> None:
         numbers = list(ids)
+        self._let_go(numbers)
         self.withdrawn.update(numbers)
         super().withdraw(numbers)
+
+    def _let_go(self, numbers: Iterable[int]) -> None:
+        for number in numbers:
+            self.held.pop(number, None)
 
     def _send(self, entry: OutboxEntry) -> None:
         if entry.id in self.withdrawn:

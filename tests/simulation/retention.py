@@ -100,6 +100,12 @@ class Retention:
             ids.update(each for message in queue.ready for each in message.ids)
             for channel in queue.channels:
                 ids.update(each for message in channel.unacknowledged.values() for each in message.ids)
+        for process in world.processes.values():
+            if process.channel is None or process.channel not in broker.queues[process.lane_name].channels:
+                # A process that has not noticed it yet goes on with what it has received, and may take the lane over.
+                ids.update(process.received_at)
+            ids.update(process.emitted.held.values())
+            ids.update(entry.command_id for _, settlement in process.settlements for entry in settlement.emitted)
         for link in broker.links:
             ids.update(each for _, target, message in link.outbound if target != "reply" for each in message.ids)
         for each in world.databases.values():
