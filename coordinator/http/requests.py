@@ -16,7 +16,7 @@ from coordinator.http.headers import Preferences, command_version, expected_vers
 from coordinator.http.keys import CONTEXT, UPGRADES
 from coordinator.http.problems import RequestRefused
 from coordinator.http.waiting_requests import WAITING_REQUESTS
-from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, object_decoder, parse, repeated
+from coordinator.service.commands import INTEGER_MAX, Command, field_at_fault, parse, repeated
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.ids import command_id_for, is_nobodys_id, is_system_id, is_uuid, new_command_id
 from coordinator.service.paging import PAGE_DEFAULT, PAGE_MAX
@@ -26,6 +26,8 @@ from coordinator.service.upgrades import UNKNOWN_VERSION, parse_sent
 JSON_TYPES: Final = ("application/json",)
 PATCH_TYPES: Final = (*JSON_TYPES, "application/merge-patch+json")
 
+_MEMBERS = msgspec.json.Decoder(dict[str, Any])
+_RAW_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ID = re.compile(r"[1-9][0-9]{0,15}")
 _DIGITS = re.compile(r"0|[1-9][0-9]*")
 _DIGITS_MAX = len(str(INTEGER_MAX))
@@ -104,13 +106,16 @@ async def read_command(request: web.Request, model: type[C], path: dict[str, int
     """
     read_query(request, NoQuery)
     body = await read_body(request, PATCH_TYPES if request.method == "PATCH" else JSON_TYPES)
-    arguments = _object(body, object_decoder(model).decode)
+    given = _object(body)
     for name in path or ():
-        if name in arguments:
+        if name in given:
             raise InvalidCommand(f"unknown field `{name}`: the path names it", code="invalid_arguments", field=name)
     if "Command-Version" in request.headers:
         return _parsed_as_said(request, model, msgspec.json.decode(body, type=dict[str, Raw]), path or {})
-    return _parsed(request, model, arguments | path if path else arguments)
+    if not path:
+        return _parsed(request, model, body)
+    ids, members = msgspec.json.encode(path)[:-1], body.partition(b"{")[2]
+    return _parsed(request, model, ids + (b"," if given else b"") + members)
 
 
 def path_command(request: web.Request, model: type[C], path: dict[str, int]) -> C:
@@ -121,7 +126,7 @@ def path_command(request: web.Request, model: type[C], path: dict[str, int]) -> 
     return _parsed(request, model, path)
 
 
-def _parsed(request: web.Request, model: type[C], arguments: dict[str, Any]) -> C:
+def _parsed(request: web.Request, model: type[C], arguments: bytes | dict[str, Any]) -> C:
     command = request[CONTEXT].parsed = parse(model, arguments)
     return command
 
@@ -271,10 +276,20 @@ def _check_content_type(request: web.Request, types: tuple[str, ...]) -> None:
         )
 
 
-def _object(body: bytes, decode: Callable[[bytes], dict[str, Any]]) -> dict[str, Any]:
+def _object(body: bytes) -> dict[str, Any]:
+    """The members of an object of JSON text, which has no name twice.
+
+    A command is read from the text itself, as at every door: only its type says which number is to stay exact.
+    """
+    again: bytes | None = None
+    given: dict[str, Any]
     try:
-        given = decode(body)
-        again = msgspec.json.encode(given)
+        try:
+            given = _MEMBERS.decode(body)
+            again = msgspec.json.encode(given)
+        except msgspec.ValidationError:
+            # It is no object, or has a number that no float can be, and a Decimal perhaps can.
+            given = _RAW_MEMBERS.decode(body)
     except msgspec.ValidationError as error:
         raise InvalidCommand(str(error), code="invalid_arguments") from None
     except UnicodeDecodeError as error:

@@ -1,14 +1,14 @@
 """Commands: validated value objects, one class per command type, and the types of their arguments."""
 
 import re
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
 from msgspec import Meta, Struct
 
-from coordinator.service.declared import DeclaredMeta
+from coordinator.service.declared import DeclaredMeta, undescribed
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
 from coordinator.service.text import VISIBLE, normalized, unseen_in
@@ -130,7 +130,7 @@ def argument_object(model: type[Command], arguments: bytes) -> dict[str, Any]:
     if is_too_deep(arguments):
         raise _too_deep()
     try:
-        return object_decoder(model).decode(arguments)
+        return _object_decoder(model).decode(arguments)
     except msgspec.ValidationError as error:
         _check_json(arguments)
         raise InvalidCommand(str(error), code="invalid_arguments") from None
@@ -139,11 +139,17 @@ def argument_object(model: type[Command], arguments: bytes) -> dict[str, Any]:
 
 
 @cache
-def object_decoder(model: type[Command]) -> "msgspec.json.Decoder[dict[str, Any]]":
-    """Reads an object of JSON text, for a command."""
-    # A float would round the number that a Decimal is to have.
+def _object_decoder(model: type[Command]) -> "msgspec.json.Decoder[dict[str, Any]]":
     has_decimals = "DecimalType" in repr(msgspec.inspect.type_info(model))
-    return msgspec.json.Decoder(dict[str, Any], float_hook=Decimal if has_decimals else None)
+    return msgspec.json.Decoder(dict[str, Any], float_hook=_number if has_decimals else None)
+
+
+def _number(text: str) -> Decimal:
+    """A number with all of its digits: a float would round what a Decimal is to have."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise ValueError(f"{text[:_NAME_SHOWN_MAX]} has an exponent that no number can have") from None
 
 
 def _too_deep() -> InvalidCommand:
@@ -191,8 +197,8 @@ def _choices(model: type[Command], field: str | None, error: msgspec.ValidationE
     values = [
         str(value)
         for each in msgspec.inspect.type_info(model).fields  # type: ignore[attr-defined]  # a Struct has them
-        if each.encode_name == field and isinstance(each.type, msgspec.inspect.LiteralType)
-        for value in each.type.values
+        if each.encode_name == field and isinstance(kind := undescribed(each.type), msgspec.inspect.LiteralType)
+        for value in kind.values
     ]
     return f"; there are {', '.join(values)}" if values else ""
 

@@ -10,6 +10,7 @@ are given by name.
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 from msgspec import StructMeta
 
 
@@ -28,3 +29,8 @@ class DeclaredMeta(StructMeta):
         for keyword, value in given.items():
             setattr(made, cls.attributes.get(keyword, keyword), value)
         return made
+
+
+def undescribed(kind: msgspec.inspect.Type) -> msgspec.inspect.Type:
+    """A type without what its `Meta` says for readers, such as a description."""
+    return kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind

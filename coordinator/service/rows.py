@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from coordinator.service.declared import DeclaredMeta
+from coordinator.service.declared import DeclaredMeta, undescribed
 
 Key: TypeAlias = int | str | UUID
 """By what rows are found: the types of keys and unique columns."""
@@ -142,7 +142,7 @@ def text_columns(model: type[Row]) -> tuple[str, ...]:
     return tuple(
         name
         for name, type_ in types.items()
-        if any(isinstance(each, text) for each in getattr(type_, "types", (type_,)))
+        if any(isinstance(undescribed(each), text) for each in getattr(undescribed(type_), "types", (type_,)))
     )
 
 

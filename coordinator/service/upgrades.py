@@ -16,6 +16,7 @@ from coordinator.service.errors import InvalidCommand
 
 Arguments: TypeAlias = dict[str, Any]
 """A command's arguments as a JSON object."""
+_ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 UNKNOWN_VERSION: Final = "unknown_command_version"
 _ERROR_CHARACTERS_MAX: Final = 500
 
@@ -92,8 +93,9 @@ def _upgraded(upgrade: Upgrade, given: Arguments) -> Arguments:
 
 
 def _json(model: type[Command], given: Arguments) -> bytes:
+    """A Decimal is written as the number that it was: only the command's type says which number is to stay exact."""
     try:
-        return msgspec.json.encode(given)
+        return _ENCODER.encode(given)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise _fault(model, model.command_version - 1, f"returns what JSON text cannot express: {error}") from None
 

@@ -15,11 +15,23 @@ from sqlalchemy import Column, MetaData, String, Table, create_engine, inspect, 
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.schema import CreateTable
 
-from coordinator import Command, ConfigurationError, Digits, Handler, Row, Service, UnitOfWork, VersionedRow
+from coordinator import (
+    Command,
+    ConfigurationError,
+    Digits,
+    Handler,
+    InvalidCommand,
+    Row,
+    Service,
+    UnitOfWork,
+    VersionedRow,
+)
 from coordinator.migrations.migrate import migrate
 from coordinator.registry import registry, use
 from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.commands import parse
 from coordinator.service.defects import defects_of
+from coordinator.service.rows import text_columns
 from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.testing import LaneInMemory
 from tests.support.seats import AddSeat, BookSeat, Seat, book, seats
@@ -337,3 +349,17 @@ def test_the_command_line_takes_a_service(tmp_path: Path) -> None:
     program = [sys.executable, "-m", "coordinator", "--app", "tests.support.seats:seats", "migrate", "seats"]
     run = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert run.returncode == 0, run.stderr
+
+
+def test_a_description_hides_no_type() -> None:
+    class Described(Row, table="described", key="id"):
+        id: int
+        code: Annotated[str, Meta(max_length=10, description="what it is called")]
+        note: Annotated[str, Meta(description="what is said of it")] | None = None
+
+    class Paint(Command, type="seats.paint"):
+        colour: Annotated[Literal["red", "blue"], Meta(description="of the seat")]
+
+    assert text_columns(Described) == ("code", "note")
+    with pytest.raises(InvalidCommand, match="there are blue, red"):
+        parse(Paint, b'{"colour": "green"}')

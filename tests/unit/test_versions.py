@@ -71,6 +71,19 @@ def test_older_arguments_become_newer_ones_step_by_step() -> None:
     assert str(parse_sent(Move, b'{"d": 1.10}', 1, upgrades).by) == "1.10"
 
 
+def test_older_arguments_keep_each_number_a_number() -> None:
+    class Price(Command, type="t.price", version=2):
+        amount: Decimal
+        note: Any = None
+
+    upgrades = (Upgrade(Price, 1, lambda given: {"amount": given["a"], "note": given["note"]}),)
+    older = b'{"a": 0.10000000000000000001, "note": {"x": 1.0, "y": 1e308, "z": 1}}'
+    read = parse_sent(Price, older, 1, upgrades)
+    assert read == Price(amount=Decimal("0.10000000000000000001"), note={"x": 1.0, "y": 1e308, "z": 1})
+    with pytest.raises(InvalidCommand, match="exponent that no number can have"):
+        parse_sent(Price, b'{"a": 1e9999999999999999999, "note": null}', 1, upgrades)
+
+
 @pytest.mark.parametrize(
     ("version", "arguments", "code", "text"),
     [

@@ -7,6 +7,8 @@ from urllib.parse import quote
 import msgspec
 import pytest
 from aiohttp import web
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from msgspec import Meta, Struct
 from yarl import URL
 
@@ -68,6 +70,7 @@ class Price(Struct, frozen=True):
 
 class SetPrices(Command, type="cinema.set_prices"):
     prices: list[Price]
+    note: Any = None
 
 
 class Shown(Struct, frozen=True):
@@ -251,7 +254,43 @@ async def test_a_decimal_number_is_taken_as_it_is_written(cinema: MadeGateway, n
     assert response.status == 204
     # To the lane goes a text, which no reader rounds.
     prices = [{"amount": number, "weight": 0.1}, {"amount": number, "weight": 0.5}]
-    assert cinema.arguments == {"prices": prices}
+    assert cinema.arguments == {"prices": prices, "note": None}
+
+
+FLAT = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+)
+JSON = st.recursive(
+    FLAT | st.text(max_size=5), lambda part: st.lists(part) | st.dictionaries(st.text(max_size=5), part)
+)
+EXACT = st.decimals(allow_nan=False, allow_infinity=False).map(lambda number: f"{number:e}")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(amount=EXACT, note=JSON)
+async def test_both_doors_make_the_same_arguments_of_the_same_text(
+    cinema: MadeGateway, amount: str, note: object
+) -> None:
+    args = f'{{"prices": [{{"amount": {amount}}}], "note": {msgspec.json.encode(note).decode()}}}'
+    headers = {"Content-Type": "application/json"}
+    await cinema.call("POST", "/cinema/commands/set_prices", data=args, headers=headers)
+    one = cinema.writes.last.arguments
+    batch = f'[{{"type": "cinema.set_prices", "args": {args}}}]'
+    await cinema.call("POST", "/commands", data=batch, headers=headers)
+    assert one == cinema.writes.last.arguments
+    assert len(cinema.writes.issued) % 2 == 0
+
+
+@pytest.mark.parametrize("amount", ["1e9999999999999999999", "-1e9999999999999999999", "1e-9999999999999999999"])
+async def test_a_number_that_no_decimal_can_be_is_the_clients_fault(cinema: MadeGateway, amount: str) -> None:
+    body = f'{{"prices": [{{"amount": {amount}}}]}}'
+    headers = {"Content-Type": "application/json"}
+    response, problem = await cinema.call("POST", "/cinema/commands/set_prices", data=body, headers=headers)
+    assert (response.status, problem["code"]) == (422, "invalid_arguments")
+    assert cinema.writes.issued == []
 
 
 async def test_keys_preferences_and_refusals_are_those_of_any_write(cinema: MadeGateway) -> None:
