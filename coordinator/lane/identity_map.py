@@ -126,6 +126,19 @@ class IdentityMap:
             raise ValueError(f"{model.table} has no row {_key(row)!r} to remove")
         self._put(model, _key(row), None)
 
+    def keys_of(self, model: type[Row], column: str, value: Key, limit: int) -> list[Key]:
+        """The keys of the stored rows that have this value in this column; the map has the rows then.
+
+        They are without what the map alone has, and with what was removed only there: ask it for each.
+        """
+        try:
+            rows = self._transaction.scan(model, limit, where=(column, value))
+        except BaseException as error:
+            self.interruption = error
+            raise
+        self._take(Read(model, model.key, ()), rows)
+        return [_key(row) for row in rows]
+
     def known(self, row: R) -> R | None:
         """The row that the map has under the key of this one, without a look at the database."""
         found: R | None = self.kinds[type(row)].current.get(_key(row))

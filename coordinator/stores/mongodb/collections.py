@@ -13,7 +13,7 @@ from coordinator.runtime.addresses import Address
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores.field_types import field_type, hints_of
-from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, DeadLetter, LogEntry, OutboxEntry
+from coordinator.stores.lane_tables import LANE_MODELS, LEASE_TABLE, DeadLetter, LogEntry, OutboxEntry, Timer
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.one_lane import check_lane, unused_lease
@@ -41,6 +41,7 @@ def make_collections(service: Service, owner: Address, lane: Address) -> None:
                 _create(database, name)
         database[LogEntry.table].create_index("sequence", unique=True, name="command_log_sequence")
         database[OutboxEntry.table].create_index([("lane", 1), ("_id", 1)], name="outbox_lane")
+        database[Timer.table].create_index([("about", 1), ("_id", 1)], name="lane_timers_about")
         database[DeadLetter.table].create_index("command_id", name="dead_letters_command")
         for model in (*LANE_MODELS, *service.models):
             for column in model.unique:
