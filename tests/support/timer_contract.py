@@ -15,7 +15,7 @@ from coordinator.service.ids import derived_command_id
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.stores.lane_tables import TIMERS_WAITING, OutboxEntry, Series, Timer
-from coordinator.stores.port import Changes, Conflict, Lease, StoreUnavailable
+from coordinator.stores.port import Changes, Conflict, Lease, StoreUnavailable, Transaction
 from tests.support.lane_contract import LaneUnderTest, codes, command_id, delivery
 from tests.support.ledger import LEDGER, Deposit, OpenAccount
 from tests.support.store_contract import NOW, OpenStore
@@ -90,7 +90,7 @@ def timer_of(number: int, position: int, amount: int = 1) -> str:
     return derived_command_id(f"{SetTimers.type} {command_id(number)}", position, content)
 
 
-def transaction_type_of(lane: LaneUnderTest) -> type:
+def transaction_type_of(lane: LaneUnderTest) -> type[Transaction]:
     transaction = lane.store.begin()
     transaction.rollback()
     return type(transaction)
@@ -162,8 +162,8 @@ class TimerContract:
         commit = transaction_type.commit
         lost = ["the answer"]
 
-        def losing(self: object, lease: Lease, sequence: int, written: Changes) -> None:
-            commit(self, lease, sequence, written)  # type: ignore[arg-type]
+        def losing(self: Transaction, lease: Lease, sequence: int, written: Changes) -> None:
+            commit(self, lease, sequence, written)
             if lost:
                 raise StoreUnavailable(f"lost {lost.pop()}")
 
