@@ -156,7 +156,9 @@ class Lane:
         """
         if self._batch is not None or channel_number != self._tenancy.channel_number:
             return None
-        if not self._transactions.outbox.confirmed and not self._transactions.timers.are_due:
+        # A takeover without commands, such as one for the sake of timers, has read nothing of the outbox yet.
+        is_behind = self._tenancy.lease is not None and bool(self._transactions.outbox.pages())
+        if not self._transactions.outbox.confirmed and not self._transactions.timers.are_due and not is_behind:
             return None
         try:
             self._secure_lease(channel_number)
