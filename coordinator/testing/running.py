@@ -147,11 +147,10 @@ class _World:
 
     def fire(self) -> None:
         """Have the lane emit the timers that are due now, all at one time."""
-        if not self._are_due:
+        if not self._are_due():
             return
         tick, self._tick = self._tick, timedelta()
         self._moves.append(Move(len(self._order), self.now))
-        is_over = False
         for _ in range(_ATTEMPTS_MAX):
             lane = self._lane
             try:
@@ -163,15 +162,14 @@ class _World:
                 continue
             if decision is not None:
                 self._take(lane, decision)
-            elif is_over := not self._are_due and lane.lease is not None:
-                break
-        if not is_over:
-            raise Endless("the lane does not emit what is due")
-        self._tick = tick
+            elif lane.lease is not None and not self._are_due():
+                self._tick = tick
+                return
+        raise Endless("the lane does not emit what is due")
 
-    @property
     def _are_due(self) -> bool:
-        return self.next_timer_at is not None and self.next_timer_at <= self.now
+        at = self.next_timer_at
+        return at is not None and at <= self.now
 
     @property
     def next_timer_at(self) -> datetime | None:
