@@ -100,7 +100,7 @@ def _meant(lane: str, ids: set[str]) -> list[TimerSummary]:
             after = page[-1].id
     missing = sorted(ids - {timer.command_id for timer in found})
     if missing:
-        text = f"no timer of {lane} has the command id {', '.join(missing)}"
+        text = f"no timer of {lane} has the command id {', '.join(map(ascii, missing))}"
         raise CommandRefused(f"{text}: `coordinator timers list {lane}` has those that wait; was it due meanwhile?")
     return found
 

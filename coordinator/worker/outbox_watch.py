@@ -43,6 +43,11 @@ class Left(Struct, frozen=True):
     first: Timer | None = None
     is_paused: bool = False
 
+    @property
+    def first_id(self) -> str | None:
+        """What tells this work for the lane from other work; None: there is none."""
+        return self.oldest_id or (None if self.first is None else self.first.id)
+
 
 class OutboxWatch:
     """Looks every so often, on a connection of its own."""

@@ -83,7 +83,7 @@ def test_an_operator_takes_timers_back(planned: World) -> None:
     assert planned.json("timers", "cancel", "users", first["command_id"].upper()) == [first | {"cancelled": True}]
     assert planned.json("timers", "list", "users") == [second]
     refused = planned.run("timers", "cancel", "users", first["command_id"], second["command_id"], expect=1)
-    assert f"no timer of users has the command id {first['command_id']}" in refused.stderr
+    assert f"no timer of users has the command id '{first['command_id']}'" in refused.stderr
     planned.now = START + timedelta(days=1)
     assert planned.json("timers", "list", "users") == [second]
     planned.is_up = False
