@@ -45,6 +45,7 @@ from tests.simulation import (
     catalogue_losses,
     catalogue_memory,
     catalogue_parking,
+    catalogue_timers,
 )
 from tests.simulation.database import Database, Pending
 from tests.simulation.mutant import RARE_SEEDS_MAX, SEEDS_MAX, Mutant, rewritten
@@ -550,3 +551,4 @@ MUTANTS += catalogue_borders.mutants()
 MUTANTS += catalogue_losses.mutants()
 MUTANTS += catalogue_memory.mutants()
 MUTANTS += catalogue_cache.mutants()
+MUTANTS += catalogue_timers.mutants()

@@ -126,6 +126,12 @@ class TimerContract:
         assert waiting(lane) == 0
         assert lane.lane.timers_in_s() is None
 
+    def test_a_timer_that_is_set_last_may_be_due_first(self, open_store: OpenStore) -> None:
+        lane = lane_on(open_store)
+        set_in(lane, 5000)
+        set_in(lane, 1000)
+        assert lane.lane.timers_in_s() == 1.0
+
     def test_a_timer_has_all_that_its_command_needs(self, open_store: OpenStore) -> None:
         lane = lane_on(open_store)
         set_in(lane, 7)
