@@ -384,6 +384,20 @@ def test_a_timer_whose_time_is_not_the_same_each_time_is_found() -> None:
         simulate(held(hold), [Hold(id=2, minutes=2000)], seeds=100)
 
 
+def test_the_handler_of_a_timer_that_is_due_after_the_last_command_is_tried() -> None:
+    def free(work: UnitOfWork, command: Free) -> HeldPlace:
+        memory["calls"] = memory.get("calls", 0) + 1
+        place = work.get(HeldPlace, command.id) or work.add(HeldPlace(id=command.id))
+        return work.save(place.replace(freed=memory["calls"]))
+
+    service = held(hold_for_a_while)
+    service = service.replace(
+        handlers=(*(each for each in service.handlers if each.command is not Free), Handler(Free, free))
+    )
+    with pytest.raises(SimulationFailed, match=r"places\.free, handler "):
+        simulate(service, [Hold(id=1, minutes=10**6)], seeds=20)
+
+
 def test_a_timer_that_sets_the_next_one_is_no_endless_flow() -> None:
     def every_day(work: UnitOfWork, command: Free) -> None:
         work.emit(Free(id=command.id), after=dt.timedelta(days=1))

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from coordinator.stores.lane_tables import TIMERS_WAITING, Series, Timer
+from coordinator.stores.lane_tables import TIMERS_WAITING, LogEntry, Series, Timer
 from coordinator.testing import LaneInMemory
 from coordinator.testing.lane import NOW
 from tests.support.timers import PAY_WITHIN, SEATS, Ask, Cancel, Hold, Pay, Seat
@@ -58,6 +58,8 @@ def test_time_passes_from_timer_to_timer(lane: LaneInMemory) -> None:
     lane.apply(Hold(id=3, holder="early too", after_ms=1000))
     found = lane.advance(timedelta(seconds=2))
     assert [tried.result(Seat).id for tried in found] == [2, 3]
+    released = [entry for entry in lane.rows(LogEntry) if entry.type == "seats.release"]
+    assert {entry.settled_at for entry in released} == {NOW + timedelta(seconds=1)}
     assert lane.now == NOW + timedelta(seconds=2)
     assert [tried.result(Seat).id for tried in lane.advance(timedelta(seconds=1))] == [1]
 
@@ -99,7 +101,8 @@ def test_what_a_refused_command_has_taken_back_waits_again(lane: LaneInMemory) -
 
 
 def test_a_time_that_is_over_is_due_at_once(lane: LaneInMemory) -> None:
-    lane.apply(Hold(id=1, at=datetime(1900, 1, 1, tzinfo=UTC)))
+    (emitted,) = lane.apply(Hold(id=1, at=datetime(1900, 1, 1, tzinfo=UTC))).emitted
+    assert emitted.at == NOW
     lane.apply(Hold(id=2, after_ms=-5))
     lane.apply(Hold(id=3, after_ms=0))
     assert [tried.result(Seat).id for tried in lane.deliver()] == [1, 2, 3]
