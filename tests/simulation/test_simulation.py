@@ -61,7 +61,7 @@ LETTERS = {
     "unknown_effect_type",
 }
 OLD_LETTER = "of an older release"
-REACHED_WITHIN_SEEDS = 400
+REACHED_WITHIN_SEEDS = 600
 
 
 def test_the_promises_hold_under_every_fault() -> None:
