@@ -111,6 +111,7 @@ def settlement_of(deliveries: Sequence[Delivery], committed: Committed, tags: li
         dropped=sum(fate.is_dropped for fate in everything),
         emitted=emitted,
         withdrawn=committed.withdrawn,
+        timers=committed.timers,
         saved=committed.saved,
         removed=committed.removed,
         bare_failures=[fate.bare for fate in everything if fate.bare is not None],

@@ -7,7 +7,7 @@ from msgspec import Struct
 from coordinator.lane.basis import Fate
 from coordinator.lane.request import Request
 from coordinator.service.rows import Ref, Row
-from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, Series
+from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, Series, Timer
 from coordinator.stores.port import Changes
 
 
@@ -18,6 +18,7 @@ class Committed(Struct):
     released: list[tuple[Request, Fate]] = []
     emitted: list[OutboxEntry] = []
     withdrawn: list[int] = []
+    timers: list[Timer] = []
     saved: list[Row] = []
     removed: list[Ref[Row]] = []
 
@@ -32,6 +33,8 @@ class Committed(Struct):
         for rows in (*changes.updates, *changes.inserts):
             if not isinstance(rows[0], LANE_MODELS):
                 self.saved += rows
+            elif isinstance(rows[0], Timer):
+                self.timers += [row for row in rows if isinstance(row, Timer)]
         for rows in changes.deletes:
             withdrawn += [row.id for row in rows if isinstance(row, OutboxEntry)]
             if not isinstance(rows[0], LANE_MODELS):

@@ -63,6 +63,13 @@ class WithdrawEmitted(Command, omit_defaults=True, type="lane.withdraw"):
     by: By = ""
 
 
+class CancelTimers(Command, omit_defaults=True, type="lane.cancel_timers"):
+    """Take timers back that still wait: their commands are then never sent. Others are left out of the result."""
+
+    timers: Annotated[list[Annotated[str, Meta(max_length=64)]], Meta(min_length=1, max_length=WITHDRAWN_MAX)]
+    by: By = ""
+
+
 class DeadEffect(Command, type="lane.dead_effect"):
     """A message that an effect worker could not read. `body` is its text, or the beginning of its
     `size_bytes` bytes.
@@ -108,6 +115,13 @@ class Withdrawn(Struct, frozen=True, kw_only=True):
     by: str
 
 
+class TimersCancelled(Struct, frozen=True, kw_only=True):
+    """The ids of the commands whose timers were taken back, and the operator."""
+
+    command_ids: list[str]
+    by: str
+
+
 def _nothing(work: UnitOfWork, command: Command) -> None:  # noqa: ARG001  # coordinator/lane/orders.py does it
     return None
 
@@ -118,6 +132,7 @@ CONTROL_HANDLERS = (
     Handler(ReplayLetter, _nothing, is_operators=True),
     Handler(DiscardLetter, _nothing, is_operators=True),
     Handler(WithdrawEmitted, _nothing, is_operators=True),
+    Handler(CancelTimers, _nothing, is_operators=True),
     Handler(DeadEffect, _nothing, is_internal=True),
 )
 

@@ -5,7 +5,7 @@ from msgspec import Struct
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.outcome import Outcome
 from coordinator.service.rows import Ref, Row
-from coordinator.stores.lane_tables import DeadLetter, OutboxEntry
+from coordinator.stores.lane_tables import DeadLetter, OutboxEntry, Timer
 
 
 class OldLetter(Struct, frozen=True, kw_only=True):
@@ -57,7 +57,8 @@ class Settlement(Struct, frozen=True, kw_only=True):
 
     Announce the rows to the projections; send the replies; publish the emitted commands, and forget those with an id of
     `withdrawn`; soon, acknowledge every delivery of `tags`. `dead_letters` are in the lane's database already;
-    `dropped` counts those that had no room there. `bare_failures` have no dead letter.
+    `dropped` counts those that had no room there. `bare_failures` have no dead letter. `timers` were set: the lane
+    keeps them.
     """
 
     tags: list[int]
@@ -70,6 +71,7 @@ class Settlement(Struct, frozen=True, kw_only=True):
     saved: list[Row]
     removed: list[Ref[Row]]
     bare_failures: list[BareFailure] = []
+    timers: list[Timer] = []
 
 
 class Suspension(Struct, frozen=True):

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 
 from coordinator.lane.basis import Blocked
 from coordinator.service.commands import INTEGER_MAX
-from coordinator.stores.lane_tables import NAMELESS, Series
+from coordinator.stores.lane_tables import COUNTS, Series
 from coordinator.stores.port import Lease, StoreUnavailable
 
 SERIES_MAX = 1_000
@@ -138,7 +138,7 @@ class HighWater:
         return list(self._series)
 
     def _count(self, name: str, value: int) -> None:
-        if name in NAMELESS.values():
+        if name in COUNTS:
             # It is not given out. A database that lost commits has the right number of what it still has.
             return
         # Put it at the end: the first series is the one that was used longest ago.

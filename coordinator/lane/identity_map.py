@@ -133,6 +133,19 @@ class IdentityMap:
             raise ValueError(f"{model.table} has no row {key_of(row)!r} to remove")
         self._put(model, key_of(row), None)
 
+    def keys_of(self, model: type[Row], column: str, value: Key, limit: int) -> list[Key]:
+        """The keys of the stored rows that have this value in this column; the map has the rows then.
+
+        They are without what the map alone has, and with what was removed only there: ask it for each.
+        """
+        try:
+            rows = self._transaction.scan(model, limit, where=(column, value))
+        except BaseException as error:
+            self.interruption = error
+            raise
+        self._take(Read(model, model.key, ()), rows)
+        return [key_of(row) for row in rows]
+
     def known(self, row: R) -> R | None:
         """The row that the map has under the key of this one, without a look at the database."""
         found: R | None = self.kinds[type(row)].current.get(key_of(row))

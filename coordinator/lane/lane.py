@@ -47,7 +47,7 @@ class Lane:
         self._order = PublisherOrder(settings.early_max, settings.gap_timeout_s)
         self._admission = Admission(store, self._order, handlers, targets)
         self._knowledge = Knowledge(service, clock, settings, handlers, targets, self._order, self._high_water)
-        self._transactions = Transactions(store, clock, settings, self._tenancy, self._knowledge)
+        self._transactions = Transactions(store, clock, settings, elapsed_s, self._tenancy, self._knowledge)
         self._pauses = Pauses(settings)
         self._batch: Batch | None = None
 
@@ -105,6 +105,15 @@ class Lane:
         """
         return self._order.due_in_s(self._elapsed_s()) if channel_number == self._tenancy.channel_number else None
 
+    def timers_in_s(self, channel_number: int = 0) -> float | None:
+        """When to call `sweep` for the sake of due timers, even while there are batches; None: there are no timers.
+
+        The lane's clock may jump: ask again each second. None for any channel but the one with the lane.
+        """
+        if channel_number != self._tenancy.channel_number:
+            return None
+        return self._transactions.timers.due_in_s(self._elapsed_s())
+
     def confirm(self, entries: Sequence[OutboxEntry]) -> None:
         """The broker has these emitted commands: the next transaction removes them from the outbox."""
         self._transactions.outbox.confirm(entries)
@@ -140,14 +149,16 @@ class Lane:
             return self._suspended(error)
 
     def sweep(self, channel_number: int = 0) -> Decision | None:
-        """Remove confirmed entries from the outbox now, when there is no batch to do it in.
+        """Between batches: put due timers into the outbox, and remove confirmed entries from it.
 
         A Settlement has only emitted commands to publish, for which there is room now. Entries of a channel that is
         gone wait for the channel's next batch: sweeping them could depose a consumer that only stands by.
         """
-        if not self._transactions.outbox.confirmed or self._batch is not None:
+        if self._batch is not None or channel_number != self._tenancy.channel_number:
             return None
-        if channel_number != self._tenancy.channel_number:
+        # A takeover without commands, such as one for the sake of timers, has read nothing of the outbox yet.
+        is_behind = self._tenancy.lease is not None and bool(self._transactions.outbox.pages())
+        if not self._transactions.outbox.confirmed and not self._transactions.timers.are_due and not is_behind:
             return None
         try:
             self._secure_lease(channel_number)

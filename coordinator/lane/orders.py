@@ -4,12 +4,14 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from coordinator.lane.control import (
+    CancelTimers,
     DeadEffect,
     Discarded,
     DiscardLetter,
     Release,
     Replayed,
     ReplayLetter,
+    TimersCancelled,
     WithdrawEmitted,
     Withdrawn,
 )
@@ -25,7 +27,7 @@ from coordinator.service.errors import Rejected
 from coordinator.service.ids import replay_command_id, system_command_id
 from coordinator.service.options import Options
 from coordinator.service.outside_calls import EFFECTS_PREFIX
-from coordinator.stores.lane_tables import DeadLetter, OutboxEntry
+from coordinator.stores.lane_tables import DeadLetter, OutboxEntry, Timer
 
 
 class Orders:
@@ -52,6 +54,8 @@ class Orders:
                 return self._discard(command)
             case WithdrawEmitted():
                 return self._withdraw(command)
+            case CancelTimers():
+                return self._cancel_timers(command)
             case DeadEffect():
                 if self._letters.of_effect(command) is None:
                     raise Rejected("too_many_letters", "there are too many dead letters without an id: discard some")
@@ -103,6 +107,13 @@ class Orders:
         for entry in found:
             self._work.remove(entry)
         return Withdrawn(command_ids=[entry.command_id for entry in found], by=command.by)
+
+    def _cancel_timers(self, command: CancelTimers) -> TimersCancelled:
+        timers = [self._work.get(Timer, key) for key in dict.fromkeys(command.timers)]
+        found = [timer for timer in timers if timer is not None]
+        for timer in found:
+            self._work.remove_timer(timer)
+        return TimersCancelled(command_ids=[timer.command_id for timer in found], by=command.by)
 
     def _letter(self, number: int) -> DeadLetter:
         letter = self._work.get(DeadLetter, number)

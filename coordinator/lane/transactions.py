@@ -1,6 +1,6 @@
 """The transactions of a lane: the next commands of a window are tried together, and the answer decides what follows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 import msgspec
@@ -15,11 +15,12 @@ from coordinator.lane.reading import announced_again, known_entries
 from coordinator.lane.request import Request
 from coordinator.lane.settle import settle_in_order
 from coordinator.lane.tenancy import Clock, Tenancy
+from coordinator.lane.timers import Timers
 from coordinator.lane.unit_of_work import OUTBOX_SERIES, BatchWork
 from coordinator.lane.window import Window, WindowSize
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.errors import ConfigurationError
-from coordinator.stores.lane_tables import OutboxEntry, PublisherPosition, Series
+from coordinator.stores.lane_tables import OutboxEntry, PublisherPosition, Series, Timer
 from coordinator.stores.port import (
     BatchFault,
     BatchRefused,
@@ -70,15 +71,23 @@ class Transactions:
     """How a lane commits, and which entries of its outbox it then hands out."""
 
     def __init__(
-        self, store: Store, clock: Clock, settings: LaneSettings, tenancy: Tenancy, knowledge: Knowledge
+        self,
+        store: Store,
+        clock: Clock,
+        settings: LaneSettings,
+        elapsed_s: Callable[[], float],
+        tenancy: Tenancy,
+        knowledge: Knowledge,
     ) -> None:
         self._store = store
         self._clock = clock
+        self._elapsed_s = elapsed_s
         self._tenancy = tenancy
         self._knowledge = knowledge
         self._asks_log = True
         self.window_size = WindowSize(settings.batch_commands_max)
         self.outbox = Outbox(settings.outbox_max)
+        self.timers = Timers(clock)
         self.inherited = 0
         """The last emitted command that is older than the lease."""
         self._epoch = 0
@@ -93,6 +102,7 @@ class Transactions:
         transaction = self._store.begin()
         try:
             self._knowledge.read(transaction)
+            self.timers.read(transaction)
             backlog = transaction.backlog()
             (emitted,) = transaction.load([Read(Series, Series.key, [OUTBOX_SERIES])])
         finally:
@@ -140,12 +150,21 @@ class Transactions:
         self._tenancy.committed(high_water.sequence)
 
     def sweep(self) -> Committed:
-        """Remove confirmed entries from the outbox, and read as many as there is room for."""
+        """Remove confirmed entries from the outbox, put due timers there, and read as many as there is room for."""
         swept = Committed()
-        with _Begun(self._store.begin()) as transaction:
-            basis, _ = self._knowledge.basis(transaction, self._tenancy.certain(), ())
-            written = self._commit(transaction, basis, [], basis.lease.sequence)
+        left: Sequence[Timer] | None = None
+        try:
+            with _Begun(self._store.begin()) as transaction:
+                basis, _ = self._knowledge.basis(transaction, self._tenancy.certain(), ())
+                if self.timers.are_due:
+                    left = self.timers.move(transaction, basis.work)
+                written = self._commit(transaction, basis, [], basis.lease.sequence)
+        except (Conflict, Refusal):
+            self.timers.refused()
+            raise
         self._note(basis, (), [], basis.lease.sequence, written, swept)
+        if left is not None:
+            self.timers.moved(left, self._elapsed_s())
         return swept
 
     def _are_most_likely_new(self, requests: Sequence[Request]) -> bool:
@@ -261,6 +280,7 @@ class Transactions:
         """Take in the work of a transaction, now that it is committed."""
         self._tenancy.committed(sequence)
         self._knowledge.committed(basis, written.positions, written.changes)
+        self.timers.committed(written.changes)
         self.outbox.deleted(written.confirmed)
         for page, found in written.pages:
             into.emitted += self.outbox.read(page.target, found)

@@ -1,26 +1,29 @@
 """The unit of work of a batch, in the form for the lane and in the form for handlers."""
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import msgspec
 from msgspec import Struct
 
+from coordinator.lane.due_times import due_time, limit_time, timer_id
 from coordinator.lane.selecting import SelectingMap
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.commands import Command, version_sent
-from coordinator.service.continuation import Continuation, Deferred, Emission, continued
+from coordinator.service.continuation import Continuation, Deferred, Emission, continued, unanswered
 from coordinator.service.errors import Rejected
-from coordinator.service.ids import derived_command_id
+from coordinator.service.ids import derived_command_id, is_uuid
 from coordinator.service.json_text import to_json
 from coordinator.service.options import NO_OPTIONS, Options
 from coordinator.service.outcome import OutcomeError
 from coordinator.service.rows import Key, R, Row, Value
-from coordinator.stores.lane_tables import OutboxEntry, Series
+from coordinator.stores.lane_tables import TIMERS_SERIES, TIMERS_WAITING, OutboxEntry, Series, Timer
 from coordinator.stores.port import StoreUnavailable, Transaction
 from coordinator.stores.row_checks import InvalidRow, RowChecks
 
 OUTBOX_SERIES = "outbox"
+TIMERS_OF_ONE_MAX = 100
+"""More timers of one command are not looked for: there are two at most, unless the log was pruned again and again."""
 
 
 class BatchWork(SelectingMap):
@@ -45,6 +48,8 @@ class BatchWork(SelectingMap):
         self.emitted = 0
         """How many commands the command has emitted."""
         self._targets = targets
+        self._timer_ids: dict[str, list[str]] = {}
+        """By the command that they are about: the timers that this batch has set, even if that was undone."""
 
     def begin_command(self, command_id: str, command_type: str, continuation: Deferred | None = None) -> None:
         """The changes that follow belong to this command, and `undo` takes them back."""
@@ -81,6 +86,64 @@ class BatchWork(SelectingMap):
         """Put a command into the outbox. Raises ValueError for an unknown target, InvalidRow if it does not fit."""
         entry = self._entry_of(emission)
         self.add_numbered(msgspec.structs.replace(entry, id=self.next_id(OUTBOX_SERIES)))
+
+    def set_timer(self, emission: Emission, due_at: datetime, about: str) -> None:
+        """Have a command put into the outbox once it is due, unless it is taken back with the command that it is
+        `about`. Raises as `send_out` does."""
+        entry = self._entry_of(emission)
+        timer = Timer(
+            id=timer_id(due_at, self.next_id(TIMERS_SERIES)),
+            due_at=due_at,
+            about=about,
+            lane=entry.lane,
+            command_id=entry.command_id,
+            type=entry.type,
+            arguments=entry.arguments,
+            set_at=self.now,
+            continuation=entry.continuation,
+            options=entry.options,
+        )
+        self._timer_ids.setdefault(about, []).append(timer.id)
+        self.add_numbered(timer)
+        self._count_timers(1)
+
+    def take_back(self, about: str) -> list[Timer]:
+        """Remove the timers that are about a command, and return them. Those that were due are in the outbox."""
+        set_here = self._timer_ids.get(about, ())
+        stored = self.keys_of(Timer, "about", about, TIMERS_OF_ONE_MAX)
+        found = [timer for key in dict.fromkeys((*stored, *set_here)) if (timer := self.get(Timer, key)) is not None]
+        for timer in found:
+            self.remove_timer(timer)
+        return found
+
+    def remove_timer(self, timer: Timer) -> None:
+        """Take one back."""
+        self.remove(timer)
+        self._count_timers(-1)
+
+    def fire(self, timer: Timer) -> None:
+        """Make an outbox entry of a timer that the database has."""
+        self.drop(timer)
+        self._count_timers(-1)
+        self.add_numbered(
+            OutboxEntry(
+                id=self.next_id(OUTBOX_SERIES),
+                lane=timer.lane,
+                command_id=timer.command_id,
+                type=timer.type,
+                arguments=timer.arguments,
+                created_at=self.now,
+                continuation=timer.continuation,
+                options=timer.options,
+            )
+        )
+
+    def _count_timers(self, change: int) -> None:
+        before = self.get(Series, TIMERS_WAITING)
+        if before is None:
+            self.add(Series(name=TIMERS_WAITING, value=max(0, change)))
+        else:
+            self.replace(Series(name=TIMERS_WAITING, value=max(0, before.value + change)))
 
     def check_continuation(self, deferred: Deferred) -> None:
         """Raises ValueError for a continuation that the outbox can never take."""
@@ -149,7 +212,15 @@ class HandlerWork:
             raise _not_a_handlers(row)
         self._batch.remove(row)
 
-    def emit(self, command: Command, *, continuation: type[Continuation] | None = None) -> str:
+    def emit(
+        self,
+        command: Command,
+        *,
+        continuation: type[Continuation] | None = None,
+        after: timedelta | None = None,
+        at: datetime | None = None,
+        limit: timedelta | None = None,
+    ) -> str:
         arguments = msgspec.json.encode(command)
         version = version_sent(command)
         batch = self._batch
@@ -157,17 +228,30 @@ class HandlerWork:
         kind = command.type if version is None else f"{command.type} {version}"
         command_id = derived_command_id(parent, batch.emitted, f"{kind}\n".encode() + arguments)
         batch.emitted += 1
-        batch.send_out(
-            Emission(
-                lane=command.lane(),
-                command_id=command_id,
-                type=command.type,
-                arguments=arguments,
-                continuation=None if continuation is None else continuation.type,
-                options=NO_OPTIONS if version is None else Options(command_version=version),
-            )
+        emission = Emission(
+            lane=command.lane(),
+            command_id=command_id,
+            type=command.type,
+            arguments=arguments,
+            continuation=None if continuation is None else continuation.type,
+            options=NO_OPTIONS if version is None else Options(command_version=version),
         )
+        if after is None and at is None:
+            batch.send_out(emission)
+        else:
+            batch.set_timer(emission, due_time(batch.now, after, at), command_id)
+        if limit is not None:
+            if continuation is None:
+                raise TypeError(f"{command.type}: a `limit` is for the answer, so it needs a `continuation`")
+            due_at = batch.now if after is None and at is None else due_time(batch.now, after, at)
+            no_answer = unanswered(command.type, command_id, continuation.type, limit)
+            batch.set_timer(no_answer, limit_time(due_at, limit), command_id)
         return command_id
+
+    def cancel(self, command_id: str) -> bool:
+        if not isinstance(command_id, str) or not is_uuid(command_id):
+            raise ValueError(f"`cancel` takes the id that `emit` has returned, not {command_id!r:.100}")
+        return any(timer.command_id == command_id for timer in self._batch.take_back(command_id))
 
     def defer(self) -> Deferred | None:
         continuation = self._batch.continuation

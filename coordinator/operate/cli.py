@@ -11,6 +11,7 @@ from coordinator.operate.parked import parked, release
 from coordinator.operate.queue import queue_group
 from coordinator.operate.send import drain, send
 from coordinator.operate.status import status
+from coordinator.operate.timers import timers
 
 COMMANDS: tuple[click.Command, ...] = (
     status,
@@ -18,6 +19,7 @@ COMMANDS: tuple[click.Command, ...] = (
     send,
     dead,
     outbox,
+    timers,
     parked,
     release,
     continue_,

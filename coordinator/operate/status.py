@@ -57,8 +57,9 @@ class LaneStatus(Struct, kw_only=True):
     `rate` is commands settled per second while sampling. `lag_s` is how long `ready` will take at that rate; where
     nothing was settled meanwhile, how long nothing has been; None of a paused lane. `dead_letters` are rows of the
     lane's database, also those of its effects; `dead_in_broker` are messages that the broker, or an older release, has
-    dead-lettered, and the lane has not taken in yet. `outbox` is what is emitted and not with the broker. `last_failed`
-    is the latest of the last `FAILED_AMONG` commands. `errors` say what is away.
+    dead-lettered, and the lane has not taken in yet. `outbox` is what is emitted and not with the broker. `timers` are
+    commands that wait for their time; the first is due at `next_timer_at`. `last_failed` is the latest of the last
+    `FAILED_AMONG` commands. `errors` say what is away.
     """
 
     lane: str
@@ -73,6 +74,8 @@ class LaneStatus(Struct, kw_only=True):
     dead_letters: int | None = None
     dead_in_broker: int | None = None
     outbox: list[OutboxStatus] | None = None
+    timers: int | None = None
+    next_timer_at: datetime | None = None
     last_settled_at: datetime | None = None
     rate: float | None = None
     lag_s: float | None = None
@@ -140,6 +143,7 @@ def _take(status: LaneStatus, state: LaneState) -> None:
     status.outbox = [
         OutboxStatus(target=each.target, entries=each.rows, oldest_at=each.oldest_at) for each in state.outbox
     ]
+    status.timers, status.next_timer_at = state.timers.count, state.timers.next_at
     if state.last_settled is not None:
         status.last_settled_at = state.last_settled.settled_at
     failed = state.last_failed
@@ -212,6 +216,14 @@ def _shown_ready(status: LaneStatus) -> str | int | None:
     return f"{status.ready}+" if holds_more else status.ready
 
 
+def _timers(status: LaneStatus) -> str | None:
+    if not status.timers or status.next_timer_at is None:
+        return None
+    when = f"{status.next_timer_at:%Y-%m-%d %H:%M:%SZ}"
+    overdue = f", {age(status.next_timer_at)} ago" if status.next_timer_at < now() else ""
+    return f"{status.timers} wait, the next is due at {when}{overdue}"
+
+
 def _failed(status: LaneStatus) -> str | None:
     failed = status.last_failed
     if failed is not None:
@@ -254,6 +266,7 @@ def _print(found: list[LaneStatus]) -> None:
                     for each in status.outbox or []
                 )
                 or None,
+                "  timers": _timers(status),
                 "  dead, not taken in": status.dead_in_broker or None,
                 "  last failed": _failed(status),
                 "  away": "\n".join(status.errors) or None,

@@ -10,13 +10,19 @@ A handler whose result comes later, such as an order that waits for a carrier, d
 continuation from the lane, the handler keeps it in a row, and a later handler resumes it (`UnitOfWork.resume`).
 """
 
+from datetime import timedelta
+from typing import Final
+
 import msgspec
 from msgspec import Struct
 
 from coordinator.service.commands import Command
-from coordinator.service.ids import continuation_command_id
+from coordinator.service.ids import continuation_command_id, limit_command_id
 from coordinator.service.options import NO_OPTIONS, Options, Origin
 from coordinator.service.outcome import NO_RESULT, OutcomeError, Status
+
+NO_ANSWER: Final = "no_answer"
+"""The code of a continuation that comes since the time for an answer is over."""
 
 
 class Continuation(Command):
@@ -27,6 +33,15 @@ class Continuation(Command):
     status: Status
     result: msgspec.Raw = NO_RESULT
     error: OutcomeError | None = None
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether it is no outcome: the time for one is over (`limit`), and nobody knows what became of the command.
+
+        Its outcome may come later, as another continuation.
+        """
+        # A handler that refuses with this code makes the status `rejected`.
+        return self.status == "expired" and self.error is not None and self.error.code == NO_ANSWER
 
 
 class Emission(Struct, frozen=True, kw_only=True):
@@ -83,3 +98,11 @@ def continued(
         arguments=msgspec.json.encode(outcome),
         options=NO_OPTIONS if deferred.origin == "system" else Options(origin=deferred.origin),
     )
+
+
+def unanswered(command_type: str, command_id: str, continuation: str, limit: timedelta) -> Emission:
+    """The continuation of a command whose outcome has not come in time."""
+    error = OutcomeError(code=NO_ANSWER, message=f"there was no answer within {limit}")
+    deferred = Deferred(command_id=command_id, type=command_type, continuation=continuation)
+    emission = continued(deferred, "expired", None, error)
+    return msgspec.structs.replace(emission, command_id=limit_command_id(command_id))

@@ -63,6 +63,11 @@ def continuation_command_id(command: str) -> str:
     return system_command_id(command, "continuation")
 
 
+def limit_command_id(command_id: str) -> str:
+    """The id of what comes when the time for an emitted command's answer is over (`UnitOfWork.emit` with a `limit`)."""
+    return system_command_id(command_id, "limit")
+
+
 def replay_command_id(command_id: str) -> str:
     """The id of a failed command's replay, the same however often. A replay that fails is replayed under another id."""
     return system_command_id(command_id, "replay")

@@ -6,6 +6,10 @@ the handler of that command looks at the row and emits the next step. If a step 
 undone, the last one first, each awaited. Every transition is one command of the owner's lane, applied once, in one
 transaction with the commands that it emits: a crash anywhere repeats nothing and forgets nothing.
 
+A step may have a `timeout`. If there is no answer by then, nobody knows whether it was done, so it is undone like one
+that was. The undoing command goes the same way as the step's and arrives after it. An answer that comes later is noted
+in the timeline and changes nothing.
+
 If nobody knows whether a step was done, or if a step cannot be taken back, the saga ends in `needs_review`: it does not
 guess. Once a person knows, `resume` takes it up again where it stopped.
 
@@ -14,14 +18,14 @@ A service declares `Saga(...)`, gives the row the fields of `SagaRow`, calls `be
 """
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Final, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
 from coordinator.service.commands import Command, Id
-from coordinator.service.continuation import Continuation
+from coordinator.service.continuation import NO_ANSWER, Continuation
 from coordinator.service.errors import Rejected
 from coordinator.service.outcome import NO_RESULT
 from coordinator.service.rows import Row, VersionedRow
@@ -62,7 +66,8 @@ S = TypeVar("S", bound=SagaRow)
 
 
 class SagaStep(Row, table="saga_steps", key="command_id"):
-    """One command that a saga has emitted, and its outcome. `status` is an outcome's, `waiting`, or `given_up`.
+    """One command that a saga has emitted, and its outcome. `status` is an outcome's, `waiting`, `given_up`, or
+    `unanswered`, until the answer comes that is too late.
 
     With the direction `resume` it is a person's verdict instead: the command is the operator's, `status` the verdict,
     and `error_message` the reason.
@@ -106,6 +111,12 @@ class Step(Struct, Generic[S], frozen=True, kw_only=True):
     (JSON text) in the row; if it raises Rejected, the flow is taken back. `undo` makes the command that takes the step
     back; without it there is nothing to take back. A refusal with a code of `review` means that nobody knows what was
     done: the saga then ends in `needs_review`.
+    `timeout` is how long the saga waits for the answer before it takes this step back, too. `undo` must be able to do
+    that: it sees the row without what `took` would have noted, makes a command of the same lane as the step's, and the
+    handler of that command accepts that there may be nothing to undo. With `no_answer` in `review` the saga ends in
+    `needs_review` instead.
+
+    Raises ValueError for a timeout that leaves no time.
     """
 
     name: str
@@ -113,6 +124,11 @@ class Step(Struct, Generic[S], frozen=True, kw_only=True):
     took: Callable[[S, msgspec.Raw], S] | None = None
     undo: Callable[[S], Command | None] | None = None
     review: frozenset[str] = frozenset()
+    timeout: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout is not None and not (isinstance(self.timeout, timedelta) and self.timeout > timedelta()):
+            raise ValueError(f"step {self.name}: a timeout is a timedelta above zero, not {self.timeout!r}")
 
 
 class Saga(Generic[S]):
@@ -140,26 +156,39 @@ class Saga(Generic[S]):
         return self._forward(work, work.add(row))
 
     def go_on(self, work: UnitOfWork, outcome: Continuation) -> S:
-        """Note the outcome of a step, and emit the next one. Raises Rejected for a step of another saga."""
+        """Note the outcome of a step, or that there was none in time, and emit the next one.
+
+        Raises Rejected for a step of another saga, and for an answer that the saga does not wait for.
+        """
         step = work.get(SagaStep, outcome.command_id)
         row = None if step is None or step.saga != self._name else work.get(self._model, step.saga_id)
-        if step is None or row is None or step.status != "waiting":
-            raise Rejected("unknown_step", f"no {self._name} waits for command {outcome.command_id}")
-        error = outcome.error
-        work.save(
-            msgspec.structs.replace(
-                step,
-                status=outcome.status,
-                error_code=None if error is None else error.code[:CODE_CHARACTERS_MAX],
-                error_message=None if error is None else _short(error.message),
-                ended_at=work.now,
-            )
-        )
-        if step.direction == "undo":
-            return self._undone(work, row, step, outcome)
+        if step is None or row is None:
+            raise self._unknown(outcome)
+        if step.status != "waiting":
+            return self._not_awaited(work, row, step, outcome)
+        work.save(_answered(step, outcome, work.now, "unanswered" if outcome.is_unanswered else outcome.status))
+        return self._undone(work, row, step, outcome) if step.direction == "undo" else self._done(work, row, outcome)
+
+    def _not_awaited(self, work: UnitOfWork, row: S, step: SagaStep, outcome: Continuation) -> S:
+        """An outcome, or its absence, is news for a step that does not wait for it."""
+        if outcome.is_unanswered:
+            # The answer was on its way at the same time, or a person was faster.
+            return row
+        if step.status != "unanswered":
+            raise self._unknown(outcome)
+        # Too late. If the step was done, the command that undoes it comes after it.
+        work.save(_answered(step, outcome, work.now, outcome.status))
+        return row
+
+    def _done(self, work: UnitOfWork, row: S, outcome: Continuation) -> S:
+        """The step that the saga waited for is done, or refused, or not answered."""
+        declared = self._steps[row.position]
+        if outcome.is_unanswered:
+            return self._unanswered(work, row, declared, outcome)
+        if declared.timeout is not None:
+            work.cancel(outcome.command_id)
         if outcome.status != "applied":
             return self._refused(work, row, outcome)
-        declared = self._steps[row.position]
         row = msgspec.structs.replace(row, position=row.position + 1)
         try:
             if declared.took is not None:
@@ -167,6 +196,16 @@ class Saga(Generic[S]):
         except Rejected as rejection:
             return self._back(work, _because(row, rejection.code, str(rejection)))
         return self._forward(work, row)
+
+    def _unknown(self, outcome: Continuation) -> Rejected:
+        return Rejected("unknown_step", f"no {self._name} waits for command {outcome.command_id}")
+
+    def _unanswered(self, work: UnitOfWork, row: S, declared: Step[S], outcome: Continuation) -> S:
+        """The step may have been done, or be done yet: take it back like one that was."""
+        row = _because(row, NO_ANSWER, f"`{declared.name}`: {outcome.error.message if outcome.error else NO_ANSWER}")
+        if NO_ANSWER in declared.review:
+            return self._back(work, row, is_unsure=True)
+        return self._back(work, msgspec.structs.replace(row, position=row.position + 1))
 
     def resume(self, work: UnitOfWork, order: Resumption) -> S:
         """Take up a saga in `needs_review`, or one that waits in vain, at the step where it stopped.
@@ -186,6 +225,7 @@ class Saga(Generic[S]):
         if step.status == "waiting":
             # If its outcome comes after all, the saga no longer waits for it.
             work.save(msgspec.structs.replace(step, status="given_up", ended_at=work.now))
+            work.cancel(step.command_id)
         declared = self._steps[row.position]
         row = self._noted(work, row, declared, order)
         if step.direction == "undo":
@@ -282,7 +322,12 @@ class Saga(Generic[S]):
         row = msgspec.structs.replace(row, emitted=row.emitted + 1)
         work.add(
             SagaStep(
-                command_id=work.emit(command, continuation=self._continuation),
+                command_id=work.emit(
+                    command,
+                    continuation=self._continuation,
+                    # What is taken back has to be taken back, however long it takes.
+                    limit=step.timeout if direction == "do" else None,
+                ),
                 saga=self._name,
                 saga_id=row.id,
                 number=row.emitted,
@@ -319,6 +364,17 @@ def saga_steps(metadata: "MetaData") -> "Table":
         Column("began_at", time, nullable=False),
         Column("ended_at", time),
         Index("saga_steps_of", "saga", "saga_id", "number"),
+    )
+
+
+def _answered(step: SagaStep, outcome: Continuation, now: datetime, status: str) -> SagaStep:
+    error = outcome.error
+    return msgspec.structs.replace(
+        step,
+        status=status,
+        error_code=None if error is None else error.code[:CODE_CHARACTERS_MAX],
+        error_message=None if error is None else _short(error.message),
+        ended_at=now,
     )
 
 

@@ -5,7 +5,7 @@ the changes of a whole batch in one transaction. Handlers call nothing outside: 
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import NoneType
 from typing import Any, Generic, Literal, Protocol, TypeVar, get_type_hints
 
@@ -63,10 +63,32 @@ class UnitOfWork(Protocol):
     def next_id(self, name: str) -> int:
         """The next number of the series `name`: 1, 2, 3 … in command order, without gaps."""
 
-    def emit(self, command: Command, *, continuation: type[Continuation] | None = None) -> str:
-        """Publish a command to another lane, or an effect, once this command is committed; return its id.
+    def emit(
+        self,
+        command: Command,
+        *,
+        continuation: type[Continuation] | None = None,
+        after: timedelta | None = None,
+        at: datetime | None = None,
+        limit: timedelta | None = None,
+    ) -> str:
+        """Publish a command to any lane, or an effect, once this command is committed; return its id.
 
         With a `continuation` its outcome comes back as a command of that type.
+        With `after`, counted from `now`, or `at`, with a time zone, the command is a **timer**: a row of this lane's
+        database, which becomes a command at the end of its lane's queue once it is due by the lane's clock, not before,
+        and once. A time that is over is due at once.
+        With a `limit` the continuation comes in any case: if there is no outcome within that time (from when the
+        command is due), as one with `is_unanswered`. The outcome may still come later. Whoever gets it in time should
+        `cancel` the command, so that the limit does not come as well.
+
+        Raises TypeError and ValueError for times that are none.
+        """
+
+    def cancel(self, command_id: str) -> bool:
+        """Take an emitted command back that waits for its time, and its `limit`; whether the command still waited.
+
+        False: it is on its way, or done, or never had a time. Raises ValueError for what is no id.
         """
 
     def defer(self) -> Deferred | None:

@@ -39,6 +39,13 @@ class LeaseState(Struct, frozen=True, kw_only=True):
     taken_at: datetime
 
 
+class WaitingTimers(Struct, frozen=True, kw_only=True):
+    """How many commands wait for their time, and when the first of them is due; None: none waits."""
+
+    count: int
+    next_at: datetime | None
+
+
 class LaneState(Struct, frozen=True, kw_only=True):
     """The state of a lane in its database. `last_failed` is the latest failed one of the last `FAILED_AMONG`.
 
@@ -50,6 +57,7 @@ class LaneState(Struct, frozen=True, kw_only=True):
     last_failed: LogEntry | None
     dead_letters: int
     outbox: list[Backlog]
+    timers: WaitingTimers
 
 
 class LetterQuery(Struct, frozen=True, kw_only=True):
@@ -92,6 +100,22 @@ class EmittedSummary(Struct, frozen=True, kw_only=True):
     command_id: str
     type: str
     created_at: datetime
+    continuation: str | None
+
+
+class TimerSummary(Struct, frozen=True, kw_only=True):
+    """A timer without its command's arguments; `target` is its lane, or a service's effects.
+
+    `about` is another command than its own where the timer is for an answer that does not come.
+    """
+
+    id: str
+    due_at: datetime
+    target: str
+    command_id: str
+    about: str
+    type: str
+    set_at: datetime
     continuation: str | None
 
 
@@ -147,6 +171,9 @@ class LaneAdmin(Protocol):
 
     def backlog(self) -> list[Backlog]:
         """The entries that wait in the outbox, counted by target."""
+
+    def timers(self, after: str, limit: int) -> list[TimerSummary]:
+        """The first timers with a higher key than `after` (empty: all have), by due time, and then as they were set."""
 
     def pause(self, reason: str, now: datetime) -> LeaseState:
         """Stop the lane from committing. A lane that never ran is paused before it starts."""

@@ -51,7 +51,7 @@ class LogEntry(Row, table="command_log", key="command_id"):
 
 
 class Series(Row, table="counters", key="name"):
-    """The last number given out of one gapless series; under a name in `NAMELESS`, how many rows there are."""
+    """The last number given out of one gapless series; under a name in `COUNTS`, how many rows there are."""
 
     name: str
     value: int
@@ -76,6 +76,34 @@ class OutboxEntry(Row, table="outbox", key="id"):
     created_at: datetime
     continuation: str | None = None
     options: str | None = None
+
+
+class Timer(Row, table="lane_timers", key="id"):
+    """A command that the lane emits once it is due. `id` sorts timers by due time, and then as they were set.
+
+    It is taken back with the command that it is `about`: its own, or one for whose answer the time is over when it is
+    due. Two timers may have the same command: a handler that sets one again, since the log has forgotten what it
+    handles, means the same. The other fields are those of the outbox entry that the timer becomes.
+    """
+
+    id: str
+    due_at: datetime
+    about: str
+    lane: str
+    command_id: str
+    type: str
+    arguments: bytes
+    set_at: datetime
+    continuation: str | None = None
+    options: str | None = None
+
+
+TIMERS_SERIES: Final = "lane_timers"
+TIMERS_WAITING: Final = "lane_timers.waiting"
+"""Under this name of a series: how many timers there are."""
+
+COUNTS: Final = frozenset({*NAMELESS.values(), TIMERS_WAITING})
+"""The names of series that count rows: nothing is given out under them, and they fall."""
 
 
 class PublisherPosition(Row, table="publishers", key="name"):
@@ -158,6 +186,7 @@ LANE_MODELS: tuple[type[Row], ...] = (
     ParkedCommand,
     DeadLetter,
     AnnouncedVersion,
+    Timer,
 )
 """What the lane keeps as rows."""
 
@@ -210,6 +239,22 @@ Table(
     Column("continuation", String(100)),
     Column("options", Text),
     Index("outbox_lane", "lane", "id"),
+)
+
+Table(
+    Timer.table,
+    metadata,
+    Column("id", _Ascii, primary_key=True),
+    Column("due_at", _Time, nullable=False),
+    Column("about", _Ascii, nullable=False),
+    Column("lane", _Ascii, nullable=False),
+    Column("command_id", _Ascii, nullable=False),
+    Column("type", String(100), nullable=False),
+    Column("arguments", _Bytes, nullable=False),
+    Column("set_at", _Time, nullable=False),
+    Column("continuation", String(100)),
+    Column("options", Text),
+    Index("lane_timers_about", "about", "id"),
 )
 
 Table(

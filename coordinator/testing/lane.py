@@ -2,13 +2,13 @@
 
 from collections import deque
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from coordinator.lane.delivery import Delivery, Deposed, Suspension
+from coordinator.lane.delivery import Delivery, Deposed, Settlement, Suspension
 from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
 from coordinator.protocol.wire import CommandMessage
@@ -20,7 +20,7 @@ from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.service.rows import Key, R, Row
 from coordinator.service.service import Service
-from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry
+from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, Timer
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Changes, Lease, Store
 from coordinator.stores.row_checks import RowChecks
@@ -36,11 +36,15 @@ T = TypeVar("T")
 
 
 class Emitted(Struct, frozen=True):
-    """A command that a handler emitted, or the outcome that a command continues with. `target`: whose it is."""
+    """A command that a handler emitted, or the outcome that a command continues with. `target`: whose it is.
+
+    `at`: when it is due, if it is a timer.
+    """
 
     target: str
     type: str
     arguments: dict[str, Any]
+    at: datetime | None = None
 
 
 class Tried(Struct, frozen=True):
@@ -148,11 +152,12 @@ class LaneUnderTest:
         """Deliver what was emitted, and what comes of that, until nothing is left; returns what became of it, in order.
 
         A command for this lane is applied. An effect is called: `outside` answers, and the answer is applied. Commands
-        for other lanes are only in `emitted`: apply the continuations that they would become. Raises LookupError for an
+        for other lanes are only in `emitted`: apply the continuations that they would become. Timers that are due at
+        `now` are among what was emitted, and the others are not: set `now`, or `advance`. Raises LookupError for an
         effect without an answer, and RuntimeError for commands that emit one another without end.
         """
         delivered: list[Tried] = []
-        while self._undelivered:
+        while self._fire() or self._undelivered:
             entry = self._undelivered.popleft()
             if entry.lane == self._service.name:
                 delivered.append(self._apply(message_of(entry)))
@@ -161,6 +166,32 @@ class LaneUnderTest:
             if len(delivered) > DELIVERED_MAX:
                 raise RuntimeError(f"more than {DELIVERED_MAX} commands come of one another, the last a {entry.type}")
         return delivered
+
+    def advance(self, by: timedelta) -> list[Tried]:
+        """Let this much time pass, and deliver what is due by then: each timer at its time, in their order."""
+        until = self.now + by
+        delivered = self.deliver()
+        while (timer := self._next_timer()) is not None and timer.due_at <= until:
+            self.now = max(self.now, timer.due_at)
+            delivered += self.deliver()
+        self.now = until
+        return delivered
+
+    def _next_timer(self) -> Timer | None:
+        transaction = self._store.begin()
+        try:
+            return next(iter(transaction.scan(Timer, 1)), None)
+        finally:
+            transaction.rollback()
+
+    def _fire(self) -> bool:
+        """Put the timers that are due behind what was emitted before; whether there were any."""
+        fired = False
+        while self._lane.timers_in_s(1) is not None and isinstance(decision := self._lane.sweep(1), Settlement):
+            self._undelivered += decision.emitted
+            self._lane.confirm(decision.emitted)
+            fired = True
+        return fired
 
     def _apply(self, message: CommandMessage) -> Tried:
         self._tags += 1
@@ -173,6 +204,10 @@ class LaneUnderTest:
         emitted = [
             Emitted(entry.lane, entry.type, msgspec.json.decode(entry.arguments, type=dict[str, Any]))
             for entry in decision.emitted
+        ]
+        emitted += [
+            Emitted(timer.lane, timer.type, msgspec.json.decode(timer.arguments, type=dict[str, Any]), timer.due_at)
+            for timer in decision.timers
         ]
         self.emitted += emitted
         if not decision.outcomes:

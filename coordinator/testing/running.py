@@ -1,5 +1,6 @@
 """Running a history: as processes of a lane do, with all that goes wrong, and plainly, one command after the other."""
 
+from collections import deque
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -14,7 +15,7 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.rows import Key, Row
 from coordinator.service.service import Service
-from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand
+from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand, Timer
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
 from coordinator.stores.port import Changes, Conflict, Lease, StoreUnavailable, Transaction
 from coordinator.testing.history import Fault, History, Sent
@@ -23,6 +24,8 @@ from coordinator.testing.older import message_of as sent_as
 
 COMMANDS_MAX: Final = 500
 """So many commands of one history are taken for ones that emit one another without end."""
+TIMER_ROUNDS_MAX: Final = 20
+"""So often time goes on to the next timer after the last batch: handlers may set one after the other for ever."""
 _ATTEMPTS_MAX: Final = 10_000
 
 
@@ -38,8 +41,18 @@ class Change(Struct, frozen=True):
     command_ids: tuple[str, ...]
 
 
+class Move(Struct, frozen=True):
+    """Timers were due at this time, before the command at this place in the order came."""
+
+    place: int
+    now: datetime
+
+
 class Ran(Struct, frozen=True):
-    """What a history has come to. `emitters`: of what was emitted, the last command of the transaction, by ids."""
+    """What a history has come to. `emitters`: of what was emitted, the last command of the transaction, by ids.
+
+    `emitted` has timers that still wait, too, with their time in the key.
+    """
 
     order: list[CommandMessage]
     """Every command once, in the order of the queue."""
@@ -52,6 +65,7 @@ class Ran(Struct, frozen=True):
     waiting: frozenset[str]
     """Those that wait for their key."""
     changes: list[Change]
+    moves: list[Move]
 
 
 class ProcessDied(BaseException):
@@ -109,6 +123,7 @@ class _World:
         self._changes: list[Change] = []
         self._emitted: dict[str, OutboxEntry] = {}
         self._emitters: dict[str, str] = {}
+        self._moves: list[Move] = []
         self._queue: dict[int, Delivery] = {}
         self._tags = self._processes = 0
         if given:
@@ -131,6 +146,37 @@ class _World:
         own = (entry for entry in self._emitted.values() if entry.lane == self._service.name)
         return [message_of(entry) for entry in own if entry.command_id not in self._order]
 
+    def fire(self) -> None:
+        """Have the lane emit the timers that are due now, all at one time."""
+        if not self._are_due():
+            return
+        tick, self._tick = self._tick, timedelta()
+        self._moves.append(Move(len(self._order), self.now))
+        for _ in range(_ATTEMPTS_MAX):
+            lane = self._lane
+            try:
+                # A process takes the lane over when something is delivered to it, such as nothing.
+                is_active = lane.has_lane(self._processes)
+                decision = lane.sweep(self._processes) if is_active else lane.apply([], self._processes)
+            except ProcessDied:
+                self._start()
+                continue
+            if decision is not None:
+                self._take(lane, decision)
+            elif lane.lease is not None and not self._are_due():
+                self._tick = tick
+                return
+        raise Endless("the lane does not emit what is due")
+
+    def _are_due(self) -> bool:
+        at = self.next_timer_at
+        return at is not None and at <= self.now
+
+    @property
+    def next_timer_at(self) -> datetime | None:
+        """When the first timer is due; None: none waits."""
+        return min((timer.due_at for timer in self.database.tables[Timer].values()), default=None)
+
     def take_over(self) -> None:
         """Another process becomes the active consumer, and does all that there is to do."""
         self._start()
@@ -139,15 +185,22 @@ class _World:
     def ran(self) -> Ran:
         """What it has come to."""
         tables = self.database.tables
+        waiting = {
+            f"{timer.command_id} at {timer.due_at}": CommandMessage(
+                command_id=timer.command_id, type=timer.type, arguments=timer.arguments
+            )
+            for timer in tables[Timer].values()
+        }
         return Ran(
             list(self._order.values()),
             {model: dict(tables[model]) for model in self._service.models},
             {entry.command_id: entry for entry in tables[LogEntry].values()},
             {letter.command_id: letter.reason for letter in tables[DeadLetter].values()},
-            {command_id: message_of(entry) for command_id, entry in self._emitted.items()},
+            {command_id: message_of(entry) for command_id, entry in self._emitted.items()} | waiting,
             self._emitters,
             frozenset(parked.command_id for parked in tables[ParkedCommand].values()),
             self._changes,
+            self._moves,
         )
 
     def _start(self) -> None:
@@ -184,6 +237,8 @@ class _World:
             self._changes.append(Change(type(row), getattr(row, row.key), settled))
         for ref in decision.removed:
             self._changes.append(Change(ref.model, ref.value, settled))
+        for timer in decision.timers:
+            self._emitters.setdefault(timer.command_id, settled[-1] if settled else "")
         for entry in decision.emitted:
             self._emitters.setdefault(entry.command_id, settled[-1] if settled else "")
         self._emitted.update((entry.command_id, entry) for entry in decision.emitted)
@@ -202,21 +257,34 @@ def run(service: Service, history: History, given: Sequence[Row]) -> Ran:
     for batch in history.batches:
         world.now += batch.pause
         world.fault = batch.fault
+        world.fire()
         world.issue(*world.coming_back(), *map(message_of_sent, batch.sent))
     world.fault = None
-    while back := world.coming_back():
-        world.issue(*back)
+    for _ in range(TIMER_ROUNDS_MAX):
+        while back := world.coming_back():
+            world.issue(*back)
+        if world.next_timer_at is None:
+            break
+        world.now = max(world.now, world.next_timer_at)
+        world.fire()
     return world.ran()
 
 
 def run_one_by_one(service: Service, ran: Ran, given: Sequence[Row]) -> Ran:
     """Apply the same commands in the same order, each alone, at the time that it had then. Raises Endless."""
     world = _World(service, given, 1, timedelta())
-    for message in ran.order:
+    moves = deque(ran.moves)
+    for place, message in enumerate(ran.order):
+        while moves and moves[0].place <= place:
+            world.now = moves.popleft().now
+            world.fire()
         entry = ran.entries.get(message.command_id or "")
         if entry is not None:
             world.now = entry.settled_at
         world.issue(message)
+    for move in moves:
+        world.now = move.now
+        world.fire()
     return world.ran()
 
 

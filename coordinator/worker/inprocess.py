@@ -363,10 +363,10 @@ class _LocalLane:
     def _run(self) -> None:
         try:
             left = left_in_outbox(self._store)
-            oldest_id = new_command_id() if left is None else left.oldest_id
+            oldest_id = new_command_id() if left is None else left.first_id
             if oldest_id is not None:
-                # A delivery makes the lane take over, and so publish the entries that the process before left. If the
-                # database is away there may be some: the lane waits for it.
+                # A delivery makes the lane take over, and so publish the entries that the process before left, and know
+                # when the timers are due. If the database is away there may be some: the lane waits for it.
                 self.queue.wake(marker_id(oldest_id))
             if self._lane_thread is not None:
                 self._lane_thread.run()

@@ -150,6 +150,8 @@ class LaneLoop:
                 return
             if taken.deliveries or self._lane.due_in_s(channel) == 0:
                 yield from self._apply(channel, taken.deliveries)
+                if self._lane.timers_in_s(channel) == 0:
+                    yield from self._sweep(channel)
             else:
                 yield from self._look_now_and_then(channel)
                 yield from self._sweep(channel)
@@ -159,7 +161,8 @@ class LaneLoop:
         """The wait until there is work to do even if no delivery arrives."""
         if self._sweeps_again:
             return Take(0.0)
-        due_in_s = [] if (early_in_s := self._lane.due_in_s(channel)) is None else [early_in_s]
+        awaited = (self._lane.due_in_s(channel), self._lane.timers_in_s(channel))
+        due_in_s = [in_s for in_s in awaited if in_s is not None]
         if self._has_news(channel):
             due_in_s.append(max(0.0, self._kept_at_s + KEEP_EVERY_S - self._proof.now_s()))
         look_in_s = max(0.0, self._looked_at_s + WATCH_EVERY_S - self._proof.now_s())

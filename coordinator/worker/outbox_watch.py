@@ -1,9 +1,10 @@
-"""Watches the outbox: measures the entries that wait, and wakes the lane if no process publishes them.
+"""Watches the outbox and the timers: measures what waits, and wakes the lane if no process sends what should be sent.
 
 A successor publishes the entries that a dead process left in the outbox. But on an idle lane no process learns that it
 is the successor, since the broker tells a consumer that it is active only by delivering to it. So every process of a
 lane, standbys too, looks into the outbox now and then, and publishes a marker into the lane if the same entry is there
-twice: the consumer that gets it takes the lane over, and publishes the entries that it finds.
+twice: the consumer that gets it takes the lane over, and publishes the entries that it finds. It does the same for a
+timer that is overdue, unless an operator has paused the lane.
 """
 
 import asyncio
@@ -18,21 +19,34 @@ from prometheus_client import Gauge
 from coordinator.lane.control import Marker
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.ids import system_command_id
-from coordinator.stores.lane_tables import OutboxEntry
-from coordinator.stores.port import Backlog, Store, StoreError
+from coordinator.stores.lane_tables import TIMERS_WAITING, OutboxEntry, Series, Timer
+from coordinator.stores.port import Backlog, Read, Store, StoreError
 
 ROWS = Gauge("coordinator_lane_outbox_rows", "Emitted commands that the broker has not confirmed.", ["lane", "target"])
 AGE = Gauge("coordinator_lane_outbox_age_seconds", "How long the oldest of them has waited.", ["lane", "target"])
+TIMERS = Gauge("coordinator_lane_timers", "Commands that wait for their time.", ["lane"])
+OVERDUE = Gauge("coordinator_lane_timer_overdue_seconds", "How long the first of them is overdue.", ["lane"])
 WARNED_EVERY_S = 60.0
 
 log = structlog.get_logger("outbox")
 
 
 class Left(Struct, frozen=True):
-    """The entries of an outbox, by target, and the id of the oldest command; None if there is none."""
+    """The entries of an outbox, by target, and the id of the oldest command; None if there is none.
+
+    `timers` counts those that wait for their time; `first` is the one that is due first. `is_paused`: by an operator.
+    """
 
     backlog: list[Backlog]
     oldest_id: str | None
+    timers: int = 0
+    first: Timer | None = None
+    is_paused: bool = False
+
+    @property
+    def first_id(self) -> str | None:
+        """What tells this work for the lane from other work; None: there is none."""
+        return self.oldest_id or (None if self.first is None else self.first.id)
 
 
 class OutboxWatch:
@@ -45,6 +59,8 @@ class OutboxWatch:
         self._interval_s = interval_s
         self._warned_at_s: float | None = None
         self._targets: set[str] = set()
+        self._overdue_id: str | None = None
+        self._woken_at_s = float("-inf")
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -60,6 +76,7 @@ class OutboxWatch:
                     self._warn(left.oldest_id)
                     self._wake(marker_id(left.oldest_id))
                 seen = left.oldest_id
+                self._look_at_timers(left, datetime.now(UTC), monotonic())
         finally:
             self._store.close()
 
@@ -72,6 +89,24 @@ class OutboxWatch:
             self._targets.add(each.target)
             ROWS.labels(self._lane, each.target).set(each.rows)
             AGE.labels(self._lane, each.target).set(max(0.0, (now - each.oldest_at).total_seconds()))
+
+    def _look_at_timers(self, left: Left, now: datetime, now_s: float) -> None:
+        """Measure them, and wake the lane for one that was overdue at the last look, too.
+
+        A lane that is blocked does not get a marker at every look: they would only gather in its queue.
+        """
+        overdue_s = 0.0 if left.first is None else max(0.0, (now - left.first.due_at).total_seconds())
+        TIMERS.labels(self._lane).set(left.timers)
+        OVERDUE.labels(self._lane).set(overdue_s)
+        before, self._overdue_id = self._overdue_id, left.first.id if left.first is not None and overdue_s else None
+        if left.first is None or left.is_paused or self._overdue_id is None:
+            return
+        if before != self._overdue_id:
+            self._woken_at_s = float("-inf")
+        elif now_s - self._woken_at_s >= WARNED_EVERY_S:
+            self._woken_at_s = now_s
+            log.warning("timer_left", lane=self._lane, command_id=left.first.command_id, overdue_s=round(overdue_s, 1))
+            self._wake(marker_id(left.first.id))
 
     def _warn(self, oldest_id: str) -> None:
         now_s = monotonic()
@@ -87,11 +122,20 @@ def left_in_outbox(store: Store) -> Left | None:
         try:
             rows = transaction.scan(OutboxEntry, 1)
             backlog = transaction.backlog() if rows else []
+            first = next(iter(transaction.scan(Timer, 1)), None)
+            counted = [] if first is None else transaction.load([Read(Series, Series.key, [TIMERS_WAITING])])[0]
         finally:
             transaction.rollback()
+        lease = None if first is None else store.current()
     except StoreError:
         return None
-    return Left(backlog, rows[0].command_id if rows else None)
+    return Left(
+        backlog,
+        rows[0].command_id if rows else None,
+        sum(series.value for series in counted),
+        first,
+        lease is not None and lease.paused is not None,
+    )
 
 
 def marker_of(command_id: str) -> CommandMessage:

@@ -10,7 +10,16 @@ from tests.faults.fleet import Fleet
 from tests.faults.growth import MIB, Measure, Sample
 from tests.support.rabbitmqctl import queue_lengths
 
-PASSING_TABLES = ("outbox", "parked", "cancellations", "dead_letters", "publishers", "counters", "lane_lease")
+PASSING_TABLES = (
+    "outbox",
+    "parked",
+    "cancellations",
+    "dead_letters",
+    "lane_timers",
+    "publishers",
+    "counters",
+    "lane_lease",
+)
 """Their rows come and go, or there is one for each of a few things."""
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 

@@ -48,6 +48,7 @@ from tests.support.store_contract import (
     commit,
     entry,
 )
+from tests.support.timer_contract import TimerContract
 
 elsewhere = MetaData()
 Table("elsewhere", elsewhere, Column("id", BigInteger, primary_key=True))
@@ -505,16 +506,39 @@ class _LaneOnServer(_OnServer):
             yield lambda sequence, up_to: admin.accept_loss(sequence, up_to, NOW)
 
 
-class TestPostgresLane(_LaneOnServer, LaneContract, ContinuationContract, OriginContract, LetterContract, LossContract):
+class TestPostgresLane(
+    _LaneOnServer,
+    LaneContract,
+    ContinuationContract,
+    OriginContract,
+    LetterContract,
+    LossContract,
+    TimerContract,
+):
     setting = "USERS_DATABASE_URL"
 
 
-class TestMysqlLane(_LaneOnServer, LaneContract, ContinuationContract, OriginContract, LetterContract, LossContract):
+class TestMysqlLane(
+    _LaneOnServer,
+    LaneContract,
+    ContinuationContract,
+    OriginContract,
+    LetterContract,
+    LossContract,
+    TimerContract,
+):
     setting = "PAYMENTS_DATABASE_URL"
 
 
 class TestMongoLane(
-    _AsReadWrite, _LaneOnServer, LaneContract, ContinuationContract, OriginContract, LetterContract, LossContract
+    _AsReadWrite,
+    _LaneOnServer,
+    LaneContract,
+    ContinuationContract,
+    OriginContract,
+    LetterContract,
+    LossContract,
+    TimerContract,
 ):
     setting = "ITEMS_DATABASE_URL"
 

@@ -47,6 +47,7 @@ from tests.simulation import (
     catalogue_memory,
     catalogue_outages,
     catalogue_parking,
+    catalogue_timers,
 )
 from tests.simulation.database import Database, Pending
 from tests.simulation.mutant import RARE_SEEDS_MAX, SEEDS_MAX, Mutant, rewritten
@@ -554,3 +555,4 @@ MUTANTS += catalogue_memory.mutants()
 MUTANTS += catalogue_cache.mutants()
 MUTANTS += catalogue_outages.mutants()
 MUTANTS += catalogue_effects.mutants()
+MUTANTS += catalogue_timers.mutants()

@@ -104,7 +104,7 @@ def mutants() -> Iterator[Mutant]:
         "letters without an id that are gone take the place of others after a loss",
         HighWater,
         "_count",
-        "if name in NAMELESS.values():",
+        "if name in COUNTS:",
         "if False:",
         RARE_SEEDS_MAX,
     )

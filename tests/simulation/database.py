@@ -16,6 +16,7 @@ from msgspec import Struct
 from coordinator.service.rows import R, Row
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, ParkedCommand
 from coordinator.stores.port import BatchFault, Changes, Fenced, Lease
+from tests.simulation import timers
 from tests.simulation.failover import COPIES_MAX, Copy, check_above, copy_of, known_to, restore
 from tests.simulation.letters import Book
 from tests.simulation.schedule import DONE, IDLE, NEVER, PASSED, Act
@@ -81,6 +82,8 @@ class Database:
         self.landed_again: dict[str, int] = {}
         """When something was settled under an id that was forgotten."""
         self.withdrawn: set[str] = set()
+        self.moved_at: dict[str, int] = {}
+        """By its command's id: when a timer moved into the outbox."""
         self.numbers: set[tuple[str, int]] = set()
         """Of publisher sessions, those whose messages were acknowledged."""
         self.lost: set[str] = set()
@@ -150,6 +153,7 @@ class Database:
         self._check_right(commit)
         check_above(self, commit)
         waiting = self._note_waiting(commit.changes)
+        timers.note(self, commit.changes)
         for rows in commit.changes.deletes:
             for row in rows:
                 self.table(type(row)).pop(getattr(row, row.key), None)

@@ -13,7 +13,7 @@ from coordinator.service.outside_calls import effects_key
 from coordinator.stores.lane_tables import LogEntry
 from tests.simulation.database import NUMBER_SETTLED
 from tests.simulation.letters import continuation, replayed
-from tests.simulation.services import MENDED, RENAME_COSTS, SERVICES, TARGETS, Charge
+from tests.simulation.services import LARGE, MENDED, RENAME_COSTS, SERVICES, TARGETS, Charge
 
 if TYPE_CHECKING:
     from tests.simulation.database import Database
@@ -48,6 +48,7 @@ class Model:
         self.last_id = 0
         self.last_report = 0
         self.emitted: dict[str, tuple[str, str, CommandMessage]] = {}
+        self.taken_back: set[str] = set()
         self._undo: tuple[Any, ...] = ()
 
     def raise_series(self, values: dict[str, int]) -> None:
@@ -147,7 +148,9 @@ class Model:
             raise Refusal("account_not_found")
         return self.accounts[key]
 
-    def _apply(self, message: CommandMessage, given: Any, emitted: list[Any], entry: LogEntry) -> Any:
+    def _apply(  # noqa: PLR0911  # one return for each kind of command
+        self, message: CommandMessage, given: Any, emitted: list[Any], entry: LogEntry
+    ) -> Any:
         lane, _, name = (message.type or "").partition(".")
         if lane == "lane":
             return self._order(name, message, given, entry)
@@ -164,6 +167,8 @@ class Model:
             return self._resume(given, entry)
         if name == "buy":
             return self._buy(given, emitted, message.command_id or "")
+        if name == "take_back":
+            return self._take_back(given, entry)
         return getattr(self, f"_{name}")(given, emitted)
 
     def _order(self, name: str, message: CommandMessage, given: Any, entry: LogEntry) -> Any:
@@ -287,6 +292,23 @@ class Model:
     def _close(self, given: dict[str, Any], _: Any) -> Any:
         self._account(given["id"])
         del self.accounts[given["id"]]
+
+    def _later(self, given: dict[str, Any], emitted: list[Any]) -> Any:
+        if given["amount"] >= LARGE:
+            self._account(given["id"])
+        emitted.append(("ledger.deposit", {"id": given["id"], "amount": given["amount"]}, None))
+
+    def _take_back(self, given: dict[str, Any], entry: LogEntry) -> Any:
+        """Whether the timer still waited, time tells: it had not moved when this was committed."""
+        if given["refuse"]:
+            raise Refusal("refused")
+        timer = given["timer"]
+        moved_at = self.database.moved_at.get(timer)
+        has_moved = moved_at is not None and moved_at < self.database.landed_at.get(entry.command_id, 0)
+        waits = timer in self.emitted and timer not in self.taken_back and not has_moved
+        if waits:
+            self.taken_back.add(timer)
+        return {"waited": waits}
 
     def _strict(self, given: dict[str, Any], _: Any) -> Any:
         account = self._account(given["id"])

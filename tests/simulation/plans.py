@@ -11,6 +11,7 @@ from msgspec import structs
 
 from coordinator.protocol.wire import CommandMessage
 from coordinator.service.commands import Command
+from tests.simulation import timers
 from tests.simulation.services import MENDED, Buy, Keep, Relay, Strict, WriteNote
 from tests.support.ledger import (
     Close,
@@ -132,7 +133,10 @@ def _message(world: World, client: Client, command_id: str, sequence: int) -> Co
         return CommandMessage(command_id=command_id, type=f"{client.lane}.note", arguments=b"[1]", **options)
     if chance() < world.rates["continued"]:
         options["continuation"] = ("ledger.heard", "ledger.heard", "archive.heard")[int(chance() * 3)]
-    command = _ledger(world) if client.lane == "ledger" else world.releases.sent(_journal(world), options)
+    if client.lane == "ledger" and world.rates["timers"] and chance() < world.rates["timers"]:
+        command = timers.planned(world, command_id)
+    else:
+        command = _ledger(world) if client.lane == "ledger" else world.releases.sent(_journal(world), options)
     if isinstance(command, Deposit | Relay) and chance() < world.rates["expected"]:
         options["expected_version"] = 1 + int(chance() * 6)
     return CommandMessage(command_id=command_id, type=command.type, arguments=_encode(command), **options)

@@ -12,7 +12,7 @@ import pika
 
 from coordinator.protocol.wire import JSON_CONTENT, CommandMessage, headers_of
 from coordinator.service.ids import replay_command_id
-from coordinator.stores.lane_tables import NAMELESS, DeadLetter, LogEntry, OutboxEntry, ParkedCommand, Series
+from coordinator.stores.lane_tables import NAMELESS, DeadLetter, LogEntry, OutboxEntry, ParkedCommand, Series, Timer
 from tests.simulation.broker import Message, public_message
 from tests.simulation.database import rows_of
 from tests.simulation.worker import OF_WORKERS
@@ -111,9 +111,11 @@ class Retention:
         for each in world.databases.values():
             ids.update(row.command_id for row in each.table(OutboxEntry).values())
             ids.update(row.command_id for row in each.table(ParkedCommand).values())
+            ids.update(row.command_id for row in each.table(Timer).values())
             if each.pending is not None:
                 # What it emits, if it lands.
                 ids.update(row.command_id for row in rows_of(OutboxEntry, each.pending.changes.inserts))
+                ids.update(row.command_id for row in rows_of(Timer, each.pending.changes.inserts))
         return ids
 
     def _come_late(self, database: Database, entry: LogEntry) -> None:

@@ -1,8 +1,9 @@
 """Two services whose commands cross: the test ledger, with more commands, and a journal that answers it."""
 
+from datetime import timedelta
 from typing import Any
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from coordinator.service.commands import Command, Id
 from coordinator.service.continuation import Continuation, Deferred
@@ -16,6 +17,7 @@ from tests.support.ledger import LEDGER, Account, Deposit, Fragile, Rename, Resu
 
 BALANCE_MIN = -1000
 RENAME_COSTS = 3
+LARGE = 5
 NOTE_CHARACTERS_MAX = 50
 MENDED = "mended"
 
@@ -116,6 +118,27 @@ class Relay(Command, type="ledger.relay"):
     amount: int
 
 
+class Later(Command, type="ledger.later"):
+    """Has a deposit made later; if it is a large one and there is no account, refuses after the timer is set."""
+
+    id: Id
+    amount: int
+    after_ms: int
+
+
+class TakeBack(Command, type="ledger.take_back"):
+    """Takes a timer back; refuses, if told to, only after that."""
+
+    timer: str
+    refuse: bool
+
+
+class Taken(Struct, frozen=True):
+    """Whether the timer still waited."""
+
+    waited: bool
+
+
 class Strict(Command, type="ledger.strict"):
     """Crashes when told to, and stops the lane with it."""
 
@@ -181,6 +204,20 @@ def relay(work: UnitOfWork, command: Relay) -> Account:
     if saved.balance < 0:
         raise Rejected("overdrawn", "below zero")
     return saved
+
+
+def later(work: UnitOfWork, command: Later) -> None:
+    after = timedelta(milliseconds=command.after_ms)
+    work.emit(Deposit(id=command.id, amount=command.amount), after=after)
+    if command.amount >= LARGE and work.get(Account, command.id) is None:
+        raise Rejected("account_not_found", "no such account")
+
+
+def take_back(work: UnitOfWork, command: TakeBack) -> Taken:
+    taken = Taken(work.cancel(command.timer))
+    if command.refuse:
+        raise Rejected("refused", "after the timer was taken back")
+    return taken
 
 
 def strict(work: UnitOfWork, command: Strict) -> Account:
@@ -256,6 +293,8 @@ LEDGER_LANE = Service(
         Handler(Buy, buy),
         Handler(Charged, charged, is_internal=True),
         Handler(NotCharged, not_charged, is_internal=True),
+        Handler(Later, later),
+        Handler(TakeBack, take_back),
         Handler(Noted, report, is_internal=True),
         Handler(Heard, report),
     ),

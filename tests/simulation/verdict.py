@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.protocol.wire import CommandMessage, fingerprint_of
 from coordinator.stores.lane_tables import LogEntry, OutboxEntry, PublisherPosition, Series
-from tests.simulation import letters, parked, worker
+from tests.simulation import letters, parked, timers, worker
 from tests.simulation.model import Model
 from tests.simulation.services import SINKS, Note, Report
 from tests.support.checker import ClientRecord, check
@@ -52,6 +52,7 @@ def verdict(world: World) -> list[str]:
         found += parked.violations(database, lambda entry: sent(world, commands, entry))
         found += letters.violations(database, commands)
     for lane, model in models.items():
+        found += timers.taken_back(world.databases[lane], model)
         found += _state(world.databases[lane], model)
     if world.workers:
         found += worker.violations(world, models["ledger"])
@@ -70,13 +71,15 @@ def _at_rest(world: World, database: Database) -> list[str]:
             ids = [message.ids for message in channel.unacknowledged.values()]
             found.append(f"{channel.name} never acknowledged {ids}")
     # Who died or stopped before it was told of a confirm leaves the entry to a successor, which repeats the command.
-    if any(
+    is_active = any(
         process.lane_name == database.lane
         and not process.is_dead
         and process.lane.lease is not None
         and process.lane.lease.epoch == database.epoch
         for process in world.processes.values()
-    ):
+    )
+    found += timers.at_rest(database, is_active=is_active)
+    if is_active:
         found += [
             f"{entry.command_id} remains in the outbox"
             for entry in database.table(OutboxEntry).values()
@@ -196,7 +199,7 @@ def _emitted(world: World, models: dict[str, Model]) -> list[str]:
     for lane, model in models.items():
         withdrawn = world.databases[lane].withdrawn
         for command_id, (parent, target, child) in model.emitted.items():
-            if command_id not in withdrawn and target not in SINKS:
+            if command_id not in withdrawn | model.taken_back and target not in SINKS:
                 found += _settled(world.databases[target], parent, child)
     return found
 

@@ -16,7 +16,8 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.outcome import Outcome
 from coordinator.service.rows import Ref, Row
-from coordinator.stores.lane_tables import LogEntry, OutboxEntry, ParkedCommand
+from coordinator.stores.lane_tables import LogEntry, OutboxEntry, ParkedCommand, Timer
+from tests.simulation import timers
 from tests.simulation.broker import Broker, Message, system_message
 from tests.simulation.cache import SILENT, Cache
 from tests.simulation.chaos import Chaos
@@ -133,14 +134,16 @@ class World:
         self.chance = chance = random.Random(seed).random
         self._trace = trace
         self.is_tracing = trace is not None
-        self.now = 0.0
-        self.ticks = 0
-        self.wall_offset_s = 0.0
+        self.now = self.wall_offset_s = 0.0
         self.violations: list[str] = []
         self.is_calm = False
         self.rates = _rates(chance)
+        # A copy of the database that lags has timers again that were taken back.
+        self.rates["timers"] = 0.0 if self.rates["failover"] else timers.rate(seed)
+        self.timers: list[str] = []
+        """The ids of the commands of timers that some client is to set."""
         self.settings = _SETTINGS[int(chance() * len(_SETTINGS))]
-        self.limits = limits(chance)
+        self.limits = [*limits(chance), *timers.limits(seed)]
         self.schedule = Schedule(chance)
         self.wake = self.schedule.wake
         self.cache = Cache(self) if self.rates["cached"] else None
@@ -185,7 +188,7 @@ class World:
             self._gather_crowds()
         if self.rates["past"]:
             plant_past(self)
-        self.stranded = self._depth = self._taken = self._markers = 0
+        self.ticks = self.stranded = self._depth = self._taken = self._markers = 0
 
     def _hire(self) -> None:
         self.provider = Provider(self)
@@ -345,6 +348,7 @@ class World:
             for lane, database in self.databases.items()
             if any(entry.lane not in missing for entry in database.tables[OutboxEntry].values())
             or (database.connections and database.tables[ParkedCommand])
+            or database.tables[Timer]
         ]
         if self.stranded >= STRANDED_MAX:
             return False
@@ -515,6 +519,8 @@ class World:
         result: Any = msgspec.json.decode(outcome.result)
         match result:
             case None:
+                pass
+            case {"waited": _}:
                 pass
             case {"id": account, "version": version}:
                 cached = self.caches[lane].get(account)

@@ -71,6 +71,7 @@ USES: dict[str, Callable[[LaneAdmin], object]] = {
     "letter": lambda admin: admin.letter(1),
     "emitted": lambda admin: admin.emitted(None, 0, 1),
     "backlog": lambda admin: admin.backlog(),
+    "timers": lambda admin: admin.timers("", 1),
     "pause": lambda admin: admin.pause("x", NOW),
     "resume": lambda admin: admin.resume(NOW),
     "accept_loss": lambda admin: admin.accept_loss(0, 1, NOW),

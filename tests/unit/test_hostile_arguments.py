@@ -119,6 +119,7 @@ BESIDE: dict[Words, tuple[list[str], dict[str, list[str]]]] = {
     ("outbox", "discard"): (["--entry=1"], {"numbers": [], "target": ["--all"]}),
     ("outbox", "list"): ([], {"after": ["users"]}),
     ("dead", "list"): ([], {"after": ["users"]}),
+    ("timers", "list"): ([], {"after": ["users"]}),
     ("continue",): (["--logged"], {"result": [], "rejected": []}),
     ("status",): (["--sample-s=0"], {"sample_s": []}),
 }

@@ -26,9 +26,10 @@ from tests.support.letter_contract import LetterContract
 from tests.support.loss_contract import AcceptLoss, LossContract
 from tests.support.origin_contract import OriginContract
 from tests.support.store_contract import NOW, OpenStore
+from tests.support.timer_contract import TimerContract
 
 
-class TestLaneInMemory(LaneContract, ContinuationContract, OriginContract, LetterContract, LossContract):
+class TestLaneInMemory(LaneContract, ContinuationContract, OriginContract, LetterContract, LossContract, TimerContract):
     @pytest.fixture
     def database(self) -> MemoryDatabase:
         return MemoryDatabase()
@@ -48,7 +49,7 @@ class TestLaneInMemory(LaneContract, ContinuationContract, OriginContract, Lette
         return accept
 
 
-class TestLaneOnSqlite(LaneContract, ContinuationContract, OriginContract, LetterContract, LossContract):
+class TestLaneOnSqlite(LaneContract, ContinuationContract, OriginContract, LetterContract, LossContract, TimerContract):
     @pytest.fixture
     def path(self, tmp_path: Path) -> str:
         path = str(tmp_path / "ledger.db")

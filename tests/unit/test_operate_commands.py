@@ -197,6 +197,8 @@ def test_refusals_are_one_line_that_names_the_value(arguments: tuple[str, ...], 
         ("outbox", "discard", "users", "--entry", "1", "--all"),
         ("outbox", "discard", "users", "--all"),
         ("outbox", "discard", "users", "--target", "items"),
+        ("timers", "list", "--after", "3"),
+        ("timers", "cancel", "users"),
     ],
 )
 def test_wrong_usage_is_exit_status_2(arguments: tuple[str, ...]) -> None:
@@ -211,6 +213,7 @@ def test_a_missing_address_is_a_configuration_error() -> None:
         ("dead", "list", "users"),
         ("dead", "show", ID, "--lane", "users"),
         ("outbox", "list", "users"),
+        ("timers", "list", "users"),
     ):
         assert isinstance(run(*arguments).exception, ConfigurationError)
 
@@ -280,6 +283,9 @@ def test_changes_of_a_lane_that_never_ran(database: str) -> None:
         ("outbox", "list"),
         ("outbox", "list", "payments"),
         ("outbox", "discard", "payments", "--entry", "1"),
+        ("timers", "list"),
+        ("timers", "list", "payments"),
+        ("timers", "cancel", "payments", ID),
         ("parked",),
         ("parked", "payments"),
         ("release", "payments", "payments.id=1"),

@@ -318,3 +318,89 @@ def test_without_commands_there_is_nothing_to_simulate() -> None:
         simulate(seats, [])
     with pytest.raises(ValueError, match="service nothing handles no commands"):
         simulate(Service("nothing"))
+
+
+class Hold(Command, type="places.hold"):
+    """Take a place for a while."""
+
+    id: Id
+    minutes: int
+
+
+class Free(Command, type="places.free"):
+    id: Id
+
+
+class Keep(Command, type="places.keep"):
+    id: Id
+
+
+class HeldPlace(VersionedRow, table="held_places", key="id"):
+    id: int
+    timer: str | None = None
+    freed: int = 0
+
+
+def held(hold: Callable[[UnitOfWork, Hold], HeldPlace]) -> Service:
+    """Places that are held, kept and freed."""
+
+    def keep(work: UnitOfWork, command: Keep) -> HeldPlace:
+        place = work.get(HeldPlace, command.id)
+        if place is None or place.timer is None or not work.cancel(place.timer):
+            raise Rejected("not_held", "it is not held")
+        return work.save(place.replace(timer=None))
+
+    def free(work: UnitOfWork, command: Free) -> HeldPlace:
+        place = work.get(HeldPlace, command.id) or work.add(HeldPlace(id=command.id))
+        return work.save(place.replace(freed=place.freed + 1))
+
+    handlers = (Handler(Hold, hold), Handler(Keep, keep), Handler(Free, free))
+    return Service("places", models=(HeldPlace,), handlers=handlers)
+
+
+def hold_for_a_while(work: UnitOfWork, command: Hold) -> HeldPlace:
+    place = work.get(HeldPlace, command.id) or work.add(HeldPlace(id=command.id))
+    timer = work.emit(Free(id=command.id), after=dt.timedelta(minutes=command.minutes))
+    return work.save(place.replace(timer=timer))
+
+
+HELD = [Hold(id=1, minutes=0), Hold(id=1, minutes=5), Hold(id=2, minutes=2000), Keep(id=1), Keep(id=2), Free(id=1)]
+
+
+def test_handlers_that_set_timers_and_take_them_back_are_sound() -> None:
+    simulate(held(hold_for_a_while), HELD, seeds=150)
+
+
+def test_a_timer_whose_time_is_not_the_same_each_time_is_found() -> None:
+    counted = memory
+
+    def hold(work: UnitOfWork, command: Hold) -> HeldPlace:
+        counted["calls"] = counted.get("calls", 0) + 1
+        place = work.get(HeldPlace, command.id) or work.add(HeldPlace(id=command.id))
+        later = dt.timedelta(minutes=command.minutes, seconds=counted["calls"])
+        return work.save(place.replace(timer=work.emit(Free(id=command.id), after=later)))
+
+    with pytest.raises(SimulationFailed, match=r"places\.hold, handler .*what it emits is not always the same"):
+        simulate(held(hold), [Hold(id=2, minutes=2000)], seeds=100)
+
+
+def test_the_handler_of_a_timer_that_is_due_after_the_last_command_is_tried() -> None:
+    def free(work: UnitOfWork, command: Free) -> HeldPlace:
+        memory["calls"] = memory.get("calls", 0) + 1
+        place = work.get(HeldPlace, command.id) or work.add(HeldPlace(id=command.id))
+        return work.save(place.replace(freed=memory["calls"]))
+
+    service = held(hold_for_a_while)
+    service = service.replace(
+        handlers=(*(each for each in service.handlers if each.command is not Free), Handler(Free, free))
+    )
+    with pytest.raises(SimulationFailed, match=r"places\.free, handler "):
+        simulate(service, [Hold(id=1, minutes=10**6)], seeds=20)
+
+
+def test_a_timer_that_sets_the_next_one_is_no_endless_flow() -> None:
+    def every_day(work: UnitOfWork, command: Free) -> None:
+        work.emit(Free(id=command.id), after=dt.timedelta(days=1))
+
+    service = Service("places", models=(HeldPlace,), handlers=(Handler(Free, every_day),))
+    simulate(service, [Free(id=1), Free(id=2)], seeds=20)

@@ -2,6 +2,7 @@
 
 import json
 import random
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -370,6 +371,21 @@ def test_what_is_emitted_has_its_version(database: MemoryDatabase) -> None:
     settlement = lane.settle(delivery(1, b'{"words":"a"}', command_type="t.tell"))
     assert [message_of(entry).command_version for entry in settlement.emitted] == [2, None]
     assert [entry.options for entry in settlement.emitted] == ['{"command_version":2}', None]
+
+
+def test_what_is_emitted_later_has_its_version(database: MemoryDatabase) -> None:
+    service = Service("t")
+
+    @service.handles(Tell)
+    def tell(work: UnitOfWork, command: Tell) -> None:
+        work.emit(AddNote(title=command.text), after=timedelta(minutes=5))
+
+    lane = lane_of(database, service)
+    lane.settle(delivery(1, Tell(text="a"), command_version=2))
+    lane.now += timedelta(minutes=5)
+    swept = lane.lane.sweep(lane.channel_number)
+    assert isinstance(swept, Settlement)
+    assert [message_of(entry).command_version for entry in swept.emitted] == [2]
 
 
 def test_a_letter_is_replayed_with_its_version(database: MemoryDatabase) -> None:

@@ -29,6 +29,7 @@ from coordinator.stores.admin import (
     LetterQuery,
     LetterSummary,
     ParkedSummary,
+    TimerSummary,
 )
 from coordinator.stores.lane_tables import (
     LEASE_TABLE,
@@ -36,7 +37,6 @@ from coordinator.stores.lane_tables import (
     Cancellation,
     DeadLetter,
     LogEntry,
-    OutboxEntry,
     ParkedCommand,
     PublisherPosition,
     Series,
@@ -45,6 +45,7 @@ from coordinator.stores.mongodb.client import open_client
 from coordinator.stores.mongodb.documents import Document, document_of, row_of_document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.letter_queries import letters_of
+from coordinator.stores.mongodb.outgoing_queries import backlog_of, entries_of, timers_of, waiting_timers
 from coordinator.stores.mongodb.plain_integers import with_plain_integers
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.port import Backlog, Fenced
@@ -73,9 +74,14 @@ class MongoAdmin:
             since = (last.sequence if last else 0) - FAILED_AMONG
             failed = self._newest({"sequence": {"$gt": since}, "status": "failed"})
             dead = self._database[DeadLetter.table].count_documents({})
-            outbox = self._backlog()
+            outbox, timers = backlog_of(self._database), waiting_timers(self._database)
         return LaneState(
-            lease=_lease_of(lease), last_settled=last, last_failed=failed, dead_letters=dead, outbox=outbox
+            lease=_lease_of(lease),
+            last_settled=last,
+            last_failed=failed,
+            dead_letters=dead,
+            outbox=outbox,
+            timers=timers,
         )
 
     def sequence(self) -> int:
@@ -120,29 +126,16 @@ class MongoAdmin:
         return None if document is None else row_of_document(DeadLetter, document)
 
     def emitted(self, target: str | None, after: int, limit: int) -> list[EmittedSummary]:
-        condition: Document = {"_id": {"$gt": after}} | ({} if target is None else {"lane": target})
         with self._translated():
-            found = list(self._database[OutboxEntry.table].find(condition).sort("_id", 1).limit(limit))
-        return [
-            EmittedSummary(
-                id=document["_id"],
-                target=document["lane"],
-                command_id=document["command_id"],
-                type=document["type"],
-                created_at=utc(document["created_at"]),
-                continuation=document.get("continuation"),
-            )
-            for document in found
-        ]
+            return entries_of(self._database, target, after, limit)
 
     def backlog(self) -> list[Backlog]:
         with self._translated():
-            return self._backlog()
+            return backlog_of(self._database)
 
-    def _backlog(self) -> list[Backlog]:
-        counted = {"$group": {"_id": "$lane", "rows": {"$sum": 1}, "oldest_at": {"$min": "$created_at"}}}
-        found = self._database[OutboxEntry.table].aggregate([counted, {"$sort": {"_id": 1}}])
-        return [Backlog(each["_id"], each["rows"], utc(each["oldest_at"])) for each in found]
+    def timers(self, after: str, limit: int) -> list[TimerSummary]:
+        with self._translated():
+            return timers_of(self._database, after, limit)
 
     def pause(self, reason: str, now: datetime) -> LeaseState:
         lease = _lease_of(self._change({"paused": reason}, now, ReturnDocument.AFTER))

@@ -20,6 +20,7 @@ from coordinator.stores.lane_tables import (
     DeadLetter,
     LogEntry,
     OutboxEntry,
+    Timer,
 )
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.mongodb.driver_arguments import connection_of
@@ -49,6 +50,7 @@ def make_collections(service: Service, owner: Address, lane: Address) -> None:
                 _create(database, name)
         database[LogEntry.table].create_index("sequence", unique=True, name="command_log_sequence")
         database[OutboxEntry.table].create_index([("lane", 1), ("_id", 1)], name="outbox_lane")
+        database[Timer.table].create_index([("about", 1), ("_id", 1)], name="lane_timers_about")
         database[DeadLetter.table].create_index("command_id", name="dead_letters_command")
         for kind, version in service.versions.items():
             # An older release that migrates later takes nothing back.

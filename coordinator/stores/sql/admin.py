@@ -44,6 +44,7 @@ from coordinator.stores.admin import (
     LetterQuery,
     LetterSummary,
     ParkedSummary,
+    TimerSummary,
 )
 from coordinator.stores.lane_tables import (
     LEASE_TABLE,
@@ -61,6 +62,7 @@ from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.port import Backlog, Fenced
 from coordinator.stores.row_makers import row_of_mapping
 from coordinator.stores.sql.dialect import Dialect
+from coordinator.stores.sql.timer_queries import timers_of, waiting_timers
 from coordinator.stores.times import utc
 
 CONNECT_TIMEOUT_S = 3
@@ -93,8 +95,10 @@ class SqlAdmin:
             recent = and_(_LOG.c.sequence > (last.sequence if last else 0) - FAILED_AMONG, _LOG.c.status == "failed")
             failed = _entry(connection, newest.where(recent))
             dead = connection.execute(select(func.count()).select_from(_LETTERS)).scalar_one()
-            outbox = _backlog(connection)
-        return LaneState(lease=lease, last_settled=last, last_failed=failed, dead_letters=int(dead), outbox=outbox)
+            outbox, timers = _backlog(connection), waiting_timers(connection)
+        return LaneState(
+            lease=lease, last_settled=last, last_failed=failed, dead_letters=int(dead), outbox=outbox, timers=timers
+        )
 
     def sequence(self) -> int:
         with self._transaction() as connection:
@@ -147,6 +151,10 @@ class SqlAdmin:
     def backlog(self) -> list[Backlog]:
         with self._transaction() as connection:
             return _backlog(connection)
+
+    def timers(self, after: str, limit: int) -> list[TimerSummary]:
+        with self._transaction() as connection:
+            return timers_of(connection, after, limit)
 
     def pause(self, reason: str, now: datetime) -> LeaseState:
         with self._changing(now, paused=reason) as connection:

@@ -1,0 +1,60 @@
+"""What operators ask of what a lane is to send, its outbox and its timers, on MongoDB."""
+
+from pymongo.database import Database
+
+from coordinator.stores.admin import EmittedSummary, TimerSummary, WaitingTimers
+from coordinator.stores.lane_tables import TIMERS_WAITING, OutboxEntry, Series, Timer
+from coordinator.stores.mongodb.documents import Document
+from coordinator.stores.port import Backlog
+from coordinator.stores.times import utc
+
+
+def backlog_of(database: Database[Document]) -> list[Backlog]:
+    """The entries of the outbox, counted by target."""
+    counted = {"$group": {"_id": "$lane", "rows": {"$sum": 1}, "oldest_at": {"$min": "$created_at"}}}
+    found = database[OutboxEntry.table].aggregate([counted, {"$sort": {"_id": 1}}])
+    return [Backlog(each["_id"], each["rows"], utc(each["oldest_at"])) for each in found]
+
+
+def entries_of(database: Database[Document], target: str | None, after: int, limit: int) -> list[EmittedSummary]:
+    """The first entries of the outbox with a higher number, for this target or for all, in order."""
+    condition: Document = {"_id": {"$gt": after}} | ({} if target is None else {"lane": target})
+    found = database[OutboxEntry.table].find(condition).sort("_id", 1).limit(limit)
+    return [
+        EmittedSummary(
+            id=document["_id"],
+            target=document["lane"],
+            command_id=document["command_id"],
+            type=document["type"],
+            created_at=utc(document["created_at"]),
+            continuation=document.get("continuation"),
+        )
+        for document in found
+    ]
+
+
+def waiting_timers(database: Database[Document]) -> WaitingTimers:
+    """How many wait, and when the first is due."""
+    first = next(iter(timers_of(database, "", 1)), None)
+    counted = database[Series.table].find_one({"_id": TIMERS_WAITING})
+    return WaitingTimers(
+        count=0 if counted is None else counted["value"], next_at=None if first is None else first.due_at
+    )
+
+
+def timers_of(database: Database[Document], after: str, limit: int) -> list[TimerSummary]:
+    """The first of those with a higher key, in order."""
+    found = database[Timer.table].find({"_id": {"$gt": after}}, {"arguments": 0}).sort("_id", 1).limit(limit)
+    return [
+        TimerSummary(
+            id=document["_id"],
+            due_at=utc(document["due_at"]),
+            target=document["lane"],
+            command_id=document["command_id"],
+            about=document["about"],
+            type=document["type"],
+            set_at=utc(document["set_at"]),
+            continuation=document.get("continuation"),
+        )
+        for document in found
+    ]
