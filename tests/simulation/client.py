@@ -20,8 +20,7 @@ from coordinator.protocol.wire import (
 )
 from coordinator.service.outcome import Outcome
 from tests.simulation.broker import Message, public_message
-from tests.simulation.database import NUMBER_SETTLED
-from tests.simulation.letters import MISMATCH
+from tests.simulation.letters import MISMATCH, NUMBER_SETTLED
 from tests.simulation.publisher import Publisher
 from tests.simulation.schedule import DONE, IDLE, PASSED, Act
 from tests.support.checker import ClientRecord

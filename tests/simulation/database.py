@@ -18,7 +18,7 @@ from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, P
 from coordinator.stores.port import BatchFault, Changes, Fenced, Lease
 from tests.simulation import timers
 from tests.simulation.failover import COPIES_MAX, Copy, check_above, copy_of, known_to, restore
-from tests.simulation.letters import Book
+from tests.simulation.letters import NUMBER_SETTLED, Book
 from tests.simulation.schedule import DONE, IDLE, NEVER, PASSED, Act
 from tests.simulation.services import BALANCE_MIN, NOTE_CHARACTERS_MAX
 from tests.support.ledger import Account
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 INTEGER_MAX = 2**63 - 1
-NUMBER_SETTLED = "publisher_seq_settled"
 
 
 def rows_of(model: type[R], groups: Sequence[Sequence[Row]]) -> list[R]:

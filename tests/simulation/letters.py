@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 MISMATCH = "idempotency_mismatch"
+NUMBER_SETTLED = "publisher_seq_settled"
 _NAMELESS = {"public": "dead_letters.nameless", "system": "dead_letters.nameless.system"}
 _OF_OTHERS = ("handler_error", "database_refused")
 """Failures whose text is an exception's or the database's: the letter alone has it."""

@@ -11,8 +11,7 @@ from coordinator.service.ids import continuation_command_id, derived_command_id
 from coordinator.service.nesting import NESTING_MAX
 from coordinator.service.outside_calls import effects_key
 from coordinator.stores.lane_tables import LogEntry
-from tests.simulation.database import NUMBER_SETTLED
-from tests.simulation.letters import continuation, replayed
+from tests.simulation.letters import NUMBER_SETTLED, continuation, replayed
 from tests.simulation.services import LARGE, MENDED, RENAME_COSTS, SERVICES, TARGETS, Charge
 
 if TYPE_CHECKING:
