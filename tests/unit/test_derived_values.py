@@ -53,7 +53,7 @@ class Work:
 
     add = save
 
-    def emit(self, command: Any, *, continuation: Any = None) -> str:
+    def emit(self, command: Any, *, continuation: Any = None, limit: Any = None) -> str:
         self.emitted.append((command, continuation))
         return f"00000000-0000-4000-8000-{len(self.emitted):012}"
 
