@@ -23,7 +23,7 @@ INSERT_ROWS: Final = 125
 """In one statement: so many that the server is busy with it while the next is written. An UPDATE takes all of its rows,
 since for each statement the server makes a table of what is given, which costs more than that saves."""
 STATEMENT_CHARACTERS_MAX: Final = 1_000_000
-"""The most bytes of rows in one statement. Servers take packets of 16 MiB and more by default."""
+"""The most characters of rows in one statement. Servers take packets of 16 MiB and more by default."""
 
 _Writer = Callable[[Any], str]
 
@@ -96,7 +96,7 @@ class MysqlStatements:
 
 
 def _in_statements(opening: str, rows: Iterator[str], between: str, ending: str, rows_max: int) -> Iterator[str]:
-    """All rows, in statements with a limit on their rows and bytes; a row above the limit has one for itself."""
+    """All rows, in statements with a limit on their rows and characters; a row above the limit has one for itself."""
     while given := list(islice(rows, rows_max)):
         waiting = [given]
         while waiting:

@@ -39,6 +39,7 @@ from coordinator.stores.sql.store import BACKLOG, FENCE, LEASE, SqlStore, SqlTra
 from coordinator.stores.times import utc
 
 CONNECT_TIMEOUT_S = 5
+_CHARACTER_BYTES_MAX = 4
 IO_TIMEOUT_S = 30
 LOCK_TIMEOUT_S = 5
 LEASE_TIMEOUT_S = 2
@@ -97,6 +98,8 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
         super().__init__(service)
         self._arguments = connection_of(address)
         self.statements = ByModel(self.schema, MysqlStatements)
+        self.packet_bytes_max = 0
+        """What the server takes at most in one statement, as it says at the connect."""
 
     def meaning(self, error: Exception) -> StoreError | None:
         return translated(error, self.schema.names) if isinstance(error, pymysql.MySQLError) else None
@@ -120,6 +123,8 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
         with connection.cursor() as cursor:
             for statement in _SESSION:
                 _set(cursor, statement)
+            cursor.execute("SELECT @@max_allowed_packet")
+            (self.packet_bytes_max,) = cursor.fetchone()
         return connection
 
     def _disconnect(self, connection: "pymysql.Connection[Any]") -> None:
@@ -321,12 +326,22 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
                 if is_asked:
                     is_asked = False
                     written += counts * connection._read_query_result()  # noqa: SLF001
+                self._check_size(query)
                 connection._execute_command(COMMAND.COM_QUERY, query)  # noqa: SLF001
                 is_asked, counts = True, is_counted
         finally:
             if is_asked:
                 written += counts * connection._read_query_result()  # noqa: SLF001
         return written
+
+    def _check_size(self, query: str) -> None:
+        """Raises BatchFault for what the server would not take: it breaks the connection, as if it were away."""
+        bytes_max = self._store.packet_bytes_max
+        if len(query) * _CHARACTER_BYTES_MAX < bytes_max:
+            return
+        if (size := len(query.encode(errors="surrogatepass"))) >= bytes_max:
+            text = f"a statement of {size} bytes, and the server takes {bytes_max} (max_allowed_packet)"
+            raise BatchFault(f"MySQL: {text}: a row of this batch is too large")
 
     def _queries(self, changes: Changes) -> Iterator[tuple[str, bool]]:
         """The statements, each with whether it must write all of its rows: a row to delete may be gone."""
