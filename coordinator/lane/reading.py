@@ -75,17 +75,21 @@ def known_entries(work: BatchWork, requests: Sequence[Request], refs: Iterable[N
 
 
 def announced_again(
-    work: BatchWork, requests: Sequence[Request], known: Mapping[str, LogEntry], checks: RowChecks
+    work: BatchWork, requests: Sequence[Request], known: Mapping[str, LogEntry], checks: RowChecks, culprits: int
 ) -> tuple[list[Row], list[Ref[Row]]]:
     """The rows that already settled commands name, as they are now, and those that are gone.
 
     The process that settled them may have died, or lost its database, after the commit and before the announcement.
+    The rows of the first requests, the `culprits`, are not read: this release may be unable to read them. They are
+    announced as gone, so that no copy of them is left.
     """
     saved: list[Row] = []
     removed: list[Ref[Row]] = []
     if not known:
         return saved, removed
-    refs, _ = named_rows([request for request in requests if request.message.command_id in known], checks)
+    unread, _ = named_rows([each for each in requests[:culprits] if each.message.command_id in known], checks)
+    removed += [ref for ref in unread if not isinstance(ref, RowSelection) and ref.column == ref.model.key]
+    refs, _ = named_rows([each for each in requests[culprits:] if each.message.command_id in known], checks)
     work.prefetch(refs)
     for ref in refs:
         if isinstance(ref, RowSelection):

@@ -217,7 +217,9 @@ class Transactions:
                 else:
                     basis.work.prefetch(refs)
                 basis.known.update(window.known)
-                saved, removed = announced_again(basis.work, requests, basis.known, self._knowledge.checks)
+                saved, removed = announced_again(
+                    basis.work, requests, basis.known, self._knowledge.checks, len(culprits)
+                )
                 fates, sequence, blocked = settle_in_order(basis, requests, lease.sequence, culprits)
                 written = self._commit(transaction, basis, fates, sequence)
         except Refusal as refusal:

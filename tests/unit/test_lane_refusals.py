@@ -423,3 +423,51 @@ def test_a_blocking_command_that_waited_blocks_when_its_turn_comes() -> None:
     database.revision += 1
     assert codes(merged(lane.settlements(release)).outcomes) == ["cancelled", "applied"]
     assert lane.account(1).balance == 6  # type: ignore[union-attr]
+
+
+class _UnreadableStore(MemoryStore):
+    """A database with a row that this release cannot read, such as one with a member that an enum has lost."""
+
+    unreadable: int | None = None
+
+    def begin(self) -> Transaction:
+        return _Unreadable(self._database, self.unreadable)
+
+
+class _Unreadable(MemoryTransaction):
+    def __init__(self, database: MemoryDatabase, unreadable: int | None) -> None:
+        super().__init__(database)
+        self._unreadable = unreadable
+
+    def load(self, reads: Sequence[Read | RowSelection[Row]]) -> list[list[Any]]:
+        found = super().load(reads)
+        if any(isinstance(row, Account) and row.id == self._unreadable for rows in found for row in rows):
+            raise BatchFault("accounts.owner holds 'x'")
+        return found
+
+
+def test_a_repetition_is_answered_though_its_row_cannot_be_read_any_more() -> None:
+    store = _UnreadableStore(MemoryDatabase())
+    before = LaneUnderTest(store)
+    before.settle(delivery(1, OpenAccount(owner="a")), delivery(2, OpenAccount(owner="b")))
+    first = before.settle(delivery(3, Deposit(id=1, amount=5)), delivery(4, Deposit(id=2, amount=7)))
+    store.unreadable = 2
+    lane = LaneUnderTest(store, "next")
+    again = lane.settle(
+        delivery(3, Deposit(id=1, amount=5), redelivered=True),
+        delivery(4, Deposit(id=2, amount=7), redelivered=True),
+        delivery(5, Deposit(id=2, amount=1)),
+        delivery(6, Deposit(id=1, amount=1)),
+    )
+    told = [outcome for reply in again.replies for outcome in reply.outcomes]
+    assert [(outcome.status, outcome.replayed) for outcome in told] == [
+        ("applied", True),
+        ("applied", True),
+        ("failed", False),
+        ("applied", False),
+    ]
+    assert [outcome.sequence for outcome in told[:2]] == [
+        outcome.sequence for reply in first.replies for outcome in reply.outcomes
+    ]
+    assert Account.at(2) in again.removed, "no copy of it is left"
+    assert {row.id for row in again.saved if isinstance(row, Account)} == {1}
