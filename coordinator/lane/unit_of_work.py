@@ -7,12 +7,12 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.lane.identity_map import IdentityMap
+from coordinator.lane.results import Results
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation, Deferred, Emission, continued
 from coordinator.service.errors import Rejected
 from coordinator.service.ids import derived_command_id
-from coordinator.service.json_text import to_json
 from coordinator.service.options import NO_OPTIONS
 from coordinator.service.outcome import OutcomeError
 from coordinator.service.rows import R, Row
@@ -111,10 +111,11 @@ class BatchWork(IdentityMap):
 class HandlerWork:
     """Implements `coordinator.service.unit_of_work.UnitOfWork`: the part of a batch that handlers may use."""
 
-    __slots__ = ("_batch", "find", "get", "next_id")
+    __slots__ = ("_batch", "_results", "find", "get", "next_id")
 
-    def __init__(self, batch: BatchWork) -> None:
+    def __init__(self, batch: BatchWork, results: Results) -> None:
         self._batch = batch
+        self._results = results
         # These are the batch's own methods: a method that passes the call on would cost as much as the call itself.
         self.get = batch.get
         self.find = batch.find
@@ -170,7 +171,7 @@ class HandlerWork:
             error = OutcomeError(code=outcome.code, message=str(outcome))
             self._batch.send_out(continued(deferred, "rejected", None, error))
         else:
-            self._batch.send_out(continued(deferred, "applied", to_json(outcome), None))
+            self._batch.send_out(continued(deferred, "applied", self._results.encoded(deferred.type, outcome), None))
 
 
 def _not_a_handlers(row: Row) -> InvalidRow:

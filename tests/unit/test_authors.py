@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from coordinator.lane.delivery import Settlement
-from coordinator.lane.trying import RESULT_BYTES_MAX
+from coordinator.lane.results import RESULT_BYTES_MAX
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Deferred, continued
