@@ -1,6 +1,5 @@
 """A result that does not fit its handler's annotation fails its command, before anything of it is committed."""
 
-from collections.abc import Callable
 from datetime import date
 from typing import Annotated, Any
 
@@ -121,9 +120,3 @@ def test_a_result_that_comes_later_fits_what_its_command_s_handler_promises() ->
     assert lane.rows(OutboxEntry) == []
     given = [Booked(id=7, holder="ada")]
     assert [emitted.type for emitted in lane.apply(Answer()).emitted] == ["shop.go_on"]
-
-
-def test_a_handler_without_an_annotation_promises_nothing() -> None:
-    handle: Callable[..., Any] = lambda work, command: Seat(id=7)  # noqa: E731
-    lane = LaneInMemory(Service("seats", models=(Seat,), handlers=(Handler(Book, handle),)))
-    assert lane.apply(Book()).applied
