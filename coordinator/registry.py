@@ -16,6 +16,7 @@ installed packages name as entry points of three groups, each `NAME = "module:AT
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from coordinator.runtime.authors_code import authors_line
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.service import Service
@@ -160,7 +162,9 @@ def imported(reference: str, kind: type[Any] | tuple[type[Any], ...]) -> Any:
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"{reference!r} is no module:NAME that can be imported: {error}") from error
+        place = authors_line("".join(traceback.format_exception(error)))
+        at = "" if place is None else f" ({place})"
+        raise ConfigurationError(f"{reference!r} is no module:NAME that can be imported: {error}{at}") from error
     if not isinstance(found, kind):
         wanted = " or ".join(_a(each.__name__) for each in (kind if isinstance(kind, tuple) else (kind,)))
         is_now = f"the class {found.__name__}" if isinstance(found, type) else _a(type(found).__name__)

@@ -11,7 +11,7 @@ import msgspec
 
 from coordinator.service.rows import Key, R, Ref, Row, VersionedRow
 from coordinator.stores.port import Changes, Read, Transaction
-from coordinator.stores.row_checks import RowCheck, RowChecks
+from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks
 
 
 class _Absent:
@@ -85,7 +85,9 @@ class IdentityMap:
         if column == model.key:
             return self.get(model, value)
         kind = self.kinds[model]
-        index = kind.unique[column]
+        index = kind.unique.get(column)
+        if index is None:
+            raise InvalidRow(kind.check.not_found_by(column))
         if value not in index:
             kind.check.key(column, value)
             self._load([Read(model, column, [value])])

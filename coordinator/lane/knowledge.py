@@ -47,7 +47,7 @@ class Knowledge:
         self._order = order
         self._high_water = high_water
         self.checks = RowChecks(service)
-        self._results = Results(service.handlers)
+        self._results = Results(service.name, service.handlers)
         self._cancelled: dict[str, Cancellation] = {}
         self._parking = Parking()
         self._series: dict[str, Series] = {}

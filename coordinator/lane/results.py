@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.protocol.wire import BODY_BYTES_MAX
+from coordinator.runtime.authors_code import place_of
 from coordinator.service.json_text import to_json
 from coordinator.service.unit_of_work import Handler, name_of
 
@@ -26,14 +27,20 @@ class UnfitResult(TypeError):
 class Results:
     """The results of one lane's commands, by their types."""
 
-    def __init__(self, handlers: Iterable[Handler[Any]]) -> None:
+    def __init__(self, lane: str, handlers: Iterable[Handler[Any]]) -> None:
+        self.lane = lane
         self._promises: dict[str, msgspec.json.Decoder[Any]] = {}
         self._names: dict[str, str] = {}
         for handler in handlers:
             # One that promises nothing that can be read is found at the start of its service.
             with suppress(TypeError, NameError, ValueError):
                 self._promises[handler.command.type] = msgspec.json.Decoder(handler.result or type(None))
-            self._names[handler.command.type] = name_of(handler.handle)
+            place = place_of(handler.handle)
+            self._names[handler.command.type] = name_of(handler.handle) + (f" ({place})" if place else "")
+
+    def __contains__(self, kind: str) -> bool:
+        """Whether the lane has a handler for commands of this type."""
+        return kind in self._names
 
     def encoded(self, kind: str, done: object) -> bytes:
         """A result of a command of this type, as JSON text. Raises UnfitResult."""

@@ -145,6 +145,11 @@ class HandlerWork:
         self._batch.remove(row)
 
     def emit(self, command: Command, *, continuation: type[Continuation] | None = None) -> str:
+        if not isinstance(command, Command):
+            raise TypeError(f"emit takes a command, and was given {command!r:.100}")
+        lane = command.lane()
+        if lane == self._results.lane and command.type not in self._results:
+            raise ValueError(f"{type(command).__name__}: {lane} has no handler for {command.type}: declare one")
         arguments = msgspec.json.encode(command)
         batch = self._batch
         parent = f"{batch.command_type} {batch.command_id}"
@@ -152,7 +157,7 @@ class HandlerWork:
         batch.emitted += 1
         batch.send_out(
             Emission(
-                lane=command.lane(),
+                lane=lane,
                 command_id=command_id,
                 type=command.type,
                 arguments=arguments,

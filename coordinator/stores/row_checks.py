@@ -19,6 +19,7 @@ import msgspec
 from msgspec import Struct
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, SmallInteger, String
 
+from coordinator.service.declared import DeclaredMeta
 from coordinator.service.rows import R, Ref, Row
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
@@ -95,7 +96,7 @@ class RowCheck:
             return
         field = self._keys.get(column)
         if field is None:
-            raise InvalidRow(f"{self._model.table} has no key and no unique column {column!r:.100}")
+            raise InvalidRow(self.not_found_by(column))
         field = _sought(field)
         if value is None:
             raise InvalidRow(f"{self._model.table}.{field.name}: it is None")
@@ -103,6 +104,12 @@ class RowCheck:
             _canonical(field, value)
         except ValueError as error:
             raise InvalidRow(f"{self._model.table}.{field.name}: {error}") from None
+
+    def not_found_by(self, column: object) -> str:
+        """Why no row can be found by a column: it is neither the key nor unique."""
+        known = ", ".join(repr(name) for name in self._keys)
+        name = self._model.__name__
+        return f"{name} is found by {known}, and {column!r:.100} is none of them: name it in `unique` of {name}"
 
     def _copied(self, row: R) -> R:
         copies = {name: copy(value) for name, copy in self._copies if (value := getattr(row, name)) is not None}
@@ -152,7 +159,7 @@ class RowChecks:
 
     def _made(self, model: object) -> RowCheck:
         if not (isinstance(model, type) and issubclass(model, Row) and hasattr(model, "table")):
-            raise InvalidRow(f"{model!r:.100} is no model of rows")
+            raise InvalidRow(_no_model(model))
         table = lane_tables.metadata.tables.get(model.table)
         service = self._service
         if table is None and service is not None:
@@ -160,6 +167,15 @@ class RowChecks:
                 raise InvalidRow(f"{model.__name__} is no row of service {service.name}: declare it with its `row`")
             table = None if service.metadata is None else service.metadata.tables.get(model.table)
         return RowCheck(model, columns_of(model) if table is None else dict(table.columns.items()))
+
+
+def _no_model(given: object) -> str:
+    if isinstance(given, type) and issubclass(given, DeclaredMeta):
+        # The type of what was given instead of a row.
+        return "the unit of work was given a class where a row belongs: make one, such as Seat(id=1)"
+    if isinstance(given, type):
+        return f"{given.__name__} is no class of rows: derive it from Row, with a table and a key"
+    return f"{given!r:.100} is no class of rows"
 
 
 def _field(name: str, hint: Any, column: Column[Any] | None, *, is_compared: bool) -> _FieldCheck:

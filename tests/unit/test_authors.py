@@ -212,7 +212,7 @@ def test_of_a_row_that_no_database_takes(what: str, how: str) -> None:
         (lambda work, command: work.remove(None), "invalid_row"),
         (lambda work, command: work.get(Account, {}), "handler_error"),
         (lambda work, command: work.get(Account, "one"), "invalid_row"),
-        (lambda work, command: work.find(Account, "colour", 1), "handler_error"),
+        (lambda work, command: work.find(Account, "colour", 1), "invalid_row"),
         (lambda work, command: work.resume("what", None), "handler_error"),
         (raises(Rejected("c" * 101, "too long a code")), "handler_error"),
         (raises(Rejected(None, "no code")), "handler_error"),  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """A result that does not fit its handler's annotation fails its command, before anything of it is committed."""
 
+import re
 from datetime import date
 from typing import Annotated, Any
 
@@ -70,7 +71,7 @@ def test_a_result_that_is_not_what_was_promised_fails_its_command(name: str) -> 
     lane, tried = applied(promised, returned)
     assert tried.failed_with("handler_error")
     assert tried.reason is not None
-    assert "book returned" in tried.reason
+    assert re.search(r"book \(.*test_results\.py:[0-9]+\) returned ", tried.reason)
     assert text in tried.reason
     assert lane.rows(Seat) == []
     assert tried.outcome.error is not None
