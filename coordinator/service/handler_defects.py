@@ -61,7 +61,7 @@ def _of_annotations(subject: str, handler: Handler[Any]) -> Iterator[str]:
     except (TypeError, ValueError):
         yield f"{subject} is no function that says what it returns: write one with annotations"
         return
-    given = [hints.get(name) for name in parameters[:2]]
+    given: list[Any] = [hints.get(name) for name in parameters[:2]]
     if _is_command(given[0]):
         yield f"{subject} takes the command first: the unit of work comes first, then the command"
     elif len(given) > 1 and _is_command(given[1]) and not issubclass(handler.command, given[1]):

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Final, Literal, Union, get_args, get_origin
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, SmallInteger, String
 
 from coordinator.service.declared import DeclaredMeta
@@ -54,6 +54,8 @@ class _FieldCheck(Struct, frozen=True):
     """Whether rows are found by it: it is the key, or unique."""
     values: ValueType | None = None
     """The type of its values, if they are more than plain."""
+    broken: Callable[[Any], str | None] | None = None
+    """Which limit of its annotation a value breaks, such as `Meta(ge=0)`; None: the annotation has none."""
 
 
 class RowCheck:
@@ -199,12 +201,35 @@ def _field(name: str, hint: Any, column: Column[Any] | None, *, is_compared: boo
         width=kind.length if isinstance(kind, String | LargeBinary) else None,
         is_compared=is_compared,
         values=values,
+        broken=_broken(hint) if _is_limited(hint) else None,
     )
+
+
+def _is_limited(hint: Any) -> bool:
+    """Whether an annotation says more than a type and a width."""
+    notes = hint.__metadata__ if get_origin(hint) is Annotated else ()
+    return any(
+        limit is not None
+        for note in notes
+        if isinstance(note, Meta)
+        for limit in (note.ge, note.gt, note.le, note.lt, note.multiple_of, note.pattern, note.min_length)
+    ) or any(map(_is_limited, get_args(hint)))
+
+
+def _broken(hint: Any) -> Callable[[Any], str | None]:
+    def broken(value: Any) -> str | None:
+        try:
+            msgspec.convert(value, hint)
+        except msgspec.ValidationError as error:
+            return str(error)
+        return None
+
+    return broken
 
 
 def _sought(field: _FieldCheck) -> _FieldCheck:
     """What may be looked for: what does not fit the column, or is not as it is kept, is not found in it."""
-    return msgspec.structs.replace(field, width=None, is_compared=False)
+    return msgspec.structs.replace(field, width=None, is_compared=False, broken=None)
 
 
 def _is_ascii(kind: String) -> bool:
@@ -262,8 +287,13 @@ def _key_compiled(field: _FieldCheck) -> Callable[[Any], bool]:
 def _sound(field: _FieldCheck, names: dict[str, Any]) -> list[str]:
     """Expressions of which one is true of a sound value; `names` gets what they need. None: any value is one."""
     if field.values is None:
-        return [_plain_sound(field, kind) for kind in field.kinds]
-    return [field.values.sound_of(field.name, names)]
+        sound = [_plain_sound(field, kind) for kind in field.kinds]
+    else:
+        sound = [field.values.sound_of(field.name, names)]
+    if field.broken is None:
+        return sound
+    names[f"broken_{field.name}"] = field.broken
+    return [f"{each} and broken_{field.name}(value) is None" for each in sound]
 
 
 def _plain_sound(field: _FieldCheck, kind: type) -> str:
@@ -292,6 +322,14 @@ class _KindWords:
 
 def _canonical(field: _FieldCheck, value: Any) -> Any:
     """A value as every database gives it back. Raises ValueError, which says why there is none."""
+    canonical = _unlimited(field, value)
+    problem = None if field.broken is None or value is None else field.broken(canonical)
+    if problem is not None:
+        raise ValueError(problem)
+    return canonical
+
+
+def _unlimited(field: _FieldCheck, value: Any) -> Any:
     if field.values is not None and value is not None:
         return field.values.canonical(value)
     problem = _problem(field, value)

@@ -25,7 +25,7 @@ class Place:
     """No type that JSON knows."""
 
 
-class UniqueText(Row, table="unique_text", key="id", unique="place"):  # type: ignore[arg-type]
+class UniqueText(Row, table="unique_text", key="id", unique="place"):
     id: int
     place: str
 
@@ -39,7 +39,7 @@ class Wrong(Row, table="wrong", key="id"):
     id: int
     holder: str = None  # type: ignore[assignment]
     reference: UUID = field(default_factory=uuid4)
-    made_at: datetime = field(default_factory=functools.partial(datetime.now, UTC).func)  # type: ignore[arg-type]
+    made_at: datetime = field(default_factory=functools.partial(datetime.now, UTC).func)
     chance: float = field(default_factory=random.random)
     place: Place
     price: Annotated[int, Digits(12, 2)]
@@ -50,12 +50,12 @@ class Wrong(Row, table="wrong", key="id"):
     _id: int
 
 
-class Renamed(Row, table="renamed", key="id", rename="camel"):  # type: ignore[call-arg]
+class Renamed(Row, table="renamed", key="id", rename="camel"):
     seat_id: int
     id: int
 
 
-class Changeable(Row, table="changeable", key="id", frozen=False):
+class Changeable(Row, table="changeable", key="id", frozen=False):  # type: ignore[misc]
     id: int
 
 
