@@ -16,6 +16,7 @@ installed packages name as entry points of three groups, each `NAME = "module:AT
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from coordinator.service.defects import defects_of
+from coordinator.service.authors_code import authors_line
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.outside_calls import effects_key
 from coordinator.service.service import Service
@@ -81,8 +82,10 @@ class Registry:
             known = imported(self._reference("service", self._app.services, name), Service)
             if known.name != name:
                 raise ConfigurationError(f"service {name!r} is named {known.name!r} by itself")
-            if defects := defects_of(known):
-                raise ConfigurationError("\n  ".join((f"service {name} is declared wrongly:", *defects)))
+            # It loads SQLAlchemy, and the command line alone does not.
+            from coordinator.stores.row_defects import check_declaration  # noqa: PLC0415
+
+            check_declaration(known)
             self._services[name] = known
         return known
 
@@ -159,11 +162,18 @@ def imported(reference: str, kind: type[Any] | tuple[type[Any], ...]) -> Any:
     try:
         found = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"{reference!r} is no module:NAME that can be imported: {error}") from error
+        place = authors_line("".join(traceback.format_exception(error)))
+        at = "" if place is None else f" ({place})"
+        raise ConfigurationError(f"{reference!r} is no module:NAME that can be imported: {error}{at}") from error
     if not isinstance(found, kind):
-        wanted = " or a ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
-        raise ConfigurationError(f"{reference!r} is a {type(found).__name__}, and must be a {wanted}")
+        wanted = " or ".join(_a(each.__name__) for each in (kind if isinstance(kind, tuple) else (kind,)))
+        is_now = f"the class {found.__name__}" if isinstance(found, type) else _a(type(found).__name__)
+        raise ConfigurationError(f"{reference!r} is {is_now}, and must be {wanted}")
     return found
+
+
+def _a(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiouAEIO' else 'a'} {name}"
 
 
 def _installed() -> App:

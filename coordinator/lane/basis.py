@@ -9,6 +9,7 @@ from coordinator.lane.delivery import BareFailure
 from coordinator.lane.orders import Orders
 from coordinator.lane.parking import Parking
 from coordinator.lane.publisher_progress import PublisherProgress
+from coordinator.lane.results import Results
 from coordinator.lane.unit_of_work import BatchWork, HandlerWork
 from coordinator.service.outcome import Outcome
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry
@@ -57,6 +58,7 @@ class Basis(Struct, frozen=True):
     parking: Parking
     letters: DeadLetters
     orders: Orders
+    results: Results
     progress: PublisherProgress
     parked_max: int
     misread: Mapping[int, str] = {}

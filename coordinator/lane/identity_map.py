@@ -12,7 +12,7 @@ import msgspec
 from coordinator.lane.selections import Coverage, FiledRows
 from coordinator.service.rows import Key, R, Row, RowSelection, Value, VersionedRow
 from coordinator.stores.port import Changes, Read, Transaction
-from coordinator.stores.row_checks import RowCheck, RowChecks
+from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks
 
 
 class _Absent:
@@ -92,7 +92,9 @@ class IdentityMap:
         if column == model.key:
             return self.get(model, value)
         kind = self.kinds[model]
-        index = kind.unique[column]
+        index = kind.unique.get(column)
+        if index is None:
+            raise InvalidRow(kind.check.not_found_by(column))
         if value not in index:
             kind.check.key(column, value)
             self._load([Read(model, column, [value])])
@@ -145,6 +147,11 @@ class IdentityMap:
             raise
         self._take(Read(model, model.key, ()), rows)
         return [key_of(row) for row in rows]
+
+    def has(self, row: Any) -> bool:
+        """Whether this very row is what the batch has under its key."""
+        kind = self.kinds.get(type(row))
+        return kind is not None and kind.current.get(key_of(row)) is row
 
     def known(self, row: R) -> R | None:
         """The row that the map has under the key of this one, without a look at the database."""

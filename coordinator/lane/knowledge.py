@@ -12,6 +12,7 @@ from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.publisher_progress import PublisherProgress
 from coordinator.lane.reading import Named, letter_refs, named_rows
 from coordinator.lane.request import Handlers, Request
+from coordinator.lane.results import Results
 from coordinator.lane.tenancy import Clock
 from coordinator.lane.unit_of_work import BatchWork, HandlerWork
 from coordinator.runtime.settings import LaneSettings
@@ -46,6 +47,7 @@ class Knowledge:
         self._order = order
         self._high_water = high_water
         self.checks = RowChecks(service)
+        self._results = Results(service.name, service.handlers)
         self._cancelled: dict[str, Cancellation] = {}
         self._parking = Parking()
         self._series: dict[str, Series] = {}
@@ -98,13 +100,14 @@ class Knowledge:
         letters = DeadLetters(work, self._name, self._settings.nameless_dead_max)
         basis = Basis(
             work=work,
-            handlers_work=HandlerWork(work),
+            handlers_work=HandlerWork(work, self._results),
             lease=lease,
             known={},
             cancelled=self._cancelled,
             parking=parking,
             letters=letters,
             orders=Orders(work, parking, letters, self._handlers, self._settings.message_bytes_max),
+            results=self._results,
             progress=progress,
             parked_max=self._settings.parked_max,
             misread={culprits + place: text for place, text in misread.items()},

@@ -62,5 +62,5 @@ def settle(basis: Basis, request: Request, sequence: int, fault: Refusal | str |
         return waiting
     verdict = untried(basis, request, standing, cancellation, fault)
     if verdict is None:
-        verdict = tried(basis.work, basis.handlers_work, basis.orders, request)
+        verdict = tried(basis, request)
     return recorded(basis, request, standing, sequence, verdict)

@@ -6,21 +6,17 @@ from typing import Any
 from msgspec import Struct
 
 from coordinator.lane.authors import abandon, attribute, described, reference, traced
+from coordinator.lane.basis import Basis
 from coordinator.lane.control import CONTROL_TYPES
 from coordinator.lane.follow_up import continuation_of
-from coordinator.lane.orders import Orders
 from coordinator.lane.request import Request
 from coordinator.lane.unit_of_work import BatchWork, HandlerWork
-from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.errors import Rejected
-from coordinator.service.json_text import to_json
 from coordinator.service.rows import Ref, Row, VersionedRow
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.row_checks import InvalidRow
 
 CODE_CHARACTERS_MAX = 100
-RESULT_BYTES_MAX = BODY_BYTES_MAX - 4096
-"""The limit of a result. It leaves room for the rest of an outcome, and of the command that the outcome becomes."""
 _CODE = re.compile(rf"[!-~]{{1,{CODE_CHARACTERS_MAX}}}")
 
 
@@ -40,9 +36,9 @@ class Verdict(Struct, frozen=True):
     is_deferred: bool = False
 
 
-def tried(work: BatchWork, handlers: HandlerWork, orders: Orders, request: Request) -> Verdict:
+def tried(basis: Basis, request: Request) -> Verdict:
     """Run the handler of a command, and judge whatever it does."""
-    message = request.message
+    message, work = request.message, basis.work
     continuation = None if message.continuation is None else continuation_of(message)
     work.begin_command(message.command_id or "", message.type or "", continuation)
     done: Struct | None = None
@@ -50,8 +46,10 @@ def tried(work: BatchWork, handlers: HandlerWork, orders: Orders, request: Reque
         if continuation is not None:
             work.check_continuation(continuation)
         order = request.command if message.type in CONTROL_TYPES else None
-        done = _handle(work, handlers, request) if order is None else orders.carry_out(order)
-        verdict = Verdict("applied", result=_encoded(done), is_deferred=work.is_deferred)
+        done = _handle(work, basis.handlers_work, request) if order is None else basis.orders.carry_out(order)
+        verdict = Verdict(
+            "applied", result=basis.results.encoded(message.type or "", done, work), is_deferred=work.is_deferred
+        )
     except BaseException as error:  # whatever a handler does must not stop the lane
         if error is work.interruption:
             raise
@@ -62,14 +60,6 @@ def tried(work: BatchWork, handlers: HandlerWork, orders: Orders, request: Reque
         # The handler caught the error, or raised another: it has not seen the rows as they are.
         raise work.interruption
     return verdict
-
-
-def _encoded(done: Struct | None) -> bytes:
-    """A handler's result, as the log and the outcome have it."""
-    result = to_json(done)
-    if len(result) > RESULT_BYTES_MAX:
-        raise ValueError(f"the result has {len(result)} bytes; at most {RESULT_BYTES_MAX} can be returned")
-    return result
 
 
 def _failure(error: BaseException) -> Verdict:

@@ -7,13 +7,13 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.lane.due_times import due_time, limit_time, timer_id
+from coordinator.lane.results import Results
 from coordinator.lane.selecting import SelectingMap
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.commands import Command, version_sent
 from coordinator.service.continuation import Continuation, Deferred, Emission, continued, unanswered
 from coordinator.service.errors import Rejected
 from coordinator.service.ids import derived_command_id, is_uuid
-from coordinator.service.json_text import to_json
 from coordinator.service.options import NO_OPTIONS, Options
 from coordinator.service.outcome import OutcomeError
 from coordinator.service.rows import Key, R, Row, Value
@@ -174,10 +174,11 @@ class BatchWork(SelectingMap):
 class HandlerWork:
     """Implements `coordinator.service.unit_of_work.UnitOfWork`: the part of a batch that handlers may use."""
 
-    __slots__ = ("_batch", "find", "get", "next_id")
+    __slots__ = ("_batch", "_results", "find", "get", "next_id")
 
-    def __init__(self, batch: BatchWork) -> None:
+    def __init__(self, batch: BatchWork, results: Results) -> None:
         self._batch = batch
+        self._results = results
         # These are the batch's own methods: a method that passes the call on would cost as much as the call itself.
         self.get = batch.get
         self.find = batch.find
@@ -221,6 +222,11 @@ class HandlerWork:
         at: datetime | None = None,
         limit: timedelta | None = None,
     ) -> str:
+        if not isinstance(command, Command):
+            raise TypeError(f"emit takes a command, and was given {command!r:.100}")
+        lane = command.lane()
+        if lane == self._results.lane and command.type not in self._results:
+            raise ValueError(f"{type(command).__name__}: {lane} has no handler for {command.type}: declare one")
         arguments = msgspec.json.encode(command)
         version = version_sent(command)
         batch = self._batch
@@ -229,7 +235,7 @@ class HandlerWork:
         command_id = derived_command_id(parent, batch.emitted, f"{kind}\n".encode() + arguments)
         batch.emitted += 1
         emission = Emission(
-            lane=command.lane(),
+            lane=lane,
             command_id=command_id,
             type=command.type,
             arguments=arguments,
@@ -263,7 +269,9 @@ class HandlerWork:
             error = OutcomeError(code=outcome.code, message=str(outcome))
             self._batch.send_out(continued(deferred, "rejected", None, error))
         else:
-            self._batch.send_out(continued(deferred, "applied", to_json(outcome), None))
+            self._batch.send_out(
+                continued(deferred, "applied", self._results.encoded(deferred.type, outcome, self._batch), None)
+            )
 
 
 def _not_a_handlers(row: Row) -> InvalidRow:

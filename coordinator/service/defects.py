@@ -2,25 +2,30 @@
 
 import re
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from enum import Enum
 from itertools import islice
 from types import NoneType, UnionType
-from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from uuid import UUID
 
+from coordinator.service.class_defects import defects_of_class, fields_of
 from coordinator.service.commands import Command
+from coordinator.service.handler_defects import defects_of_handler
 from coordinator.service.rows import Row, WrongSelection, indexes_of
 from coordinator.service.service import Service
-from coordinator.service.unit_of_work import Handler
+from coordinator.service.unit_of_work import Handler, name_of
 from coordinator.service.version_defects import defects_of_versions
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
 _TABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 _TAKEN: Final = frozenset({"table", "key", "unique", "index", "at", "where", "replace"})
 """The names that a field cannot have: they are the row's own."""
+_TAKEN_IN_COMMANDS: Final = frozenset({"type", "lane", "arguments"})
+"""The same for a command: its arguments are sent under the names that `rename` gives them."""
+_TYPE: Final = re.compile(r"[A-Za-z0-9_.~-]{1,100}")
 _FOUND_BY: Final = (int, str, UUID)
 """The types of keys and unique columns."""
 _SELECTED_BY: Final = frozenset({*_FOUND_BY, bool, Decimal, date, datetime})
@@ -64,16 +69,19 @@ def _of_models(service: Service) -> Iterator[str]:
 
 def _of_columns(model: type[Row]) -> Iterator[str]:
     name, fields = model.__name__, model.__struct_fields__
-    yield from (f"{name}.{field}: a row has that name for something else" for field in fields if field in _TAKEN)
-    try:
-        hints = get_type_hints(model, include_extras=True)
-    except NameError as error:
-        yield f"{name}: {error}; its fields' types must be found in its module"
+    hints = fields_of(model)
+    if isinstance(hints, str):
+        yield f"{name}: {hints}"
         return
+    yield from defects_of_class(model, _TAKEN, hints, is_row=True)
     key = getattr(model, "key", None)
     if not isinstance(key, str):
         yield f'{name} names no key: declare it as class {name}(Row, table="…", key="…")'
-    named = (("key", key, False), *(("unique column", column, True) for column in model.unique))
+    uniques: Any = model.unique
+    if isinstance(uniques, str):
+        yield f'{name}: unique is the text {uniques!r}, and must be a tuple of names: unique=("{uniques}",)'
+        uniques = (uniques,)
+    named = (("key", key, False), *(("unique column", column, True) for column in uniques))
     for what, column, may_be_none in named:
         if not isinstance(column, str):
             continue
@@ -86,7 +94,7 @@ def _of_columns(model: type[Row]) -> Iterator[str]:
     yield from _of_indexes(model, hints)
 
 
-def _of_indexes(model: type[Row], hints: dict[str, Any]) -> Iterator[str]:
+def _of_indexes(model: type[Row], hints: Mapping[str, Any]) -> Iterator[str]:
     name = model.__name__
     if not _is_index(model.index):
         yield f'{name}: index={model.index!r:.100} is no tuple of columns: write it as index=("…", ("…", "…"))'
@@ -135,7 +143,7 @@ def _kinds(hint: Any) -> set[Any]:
 def _of_handlers(service: Service) -> Iterator[str]:
     by_type: dict[str, str] = {}
     for handler in service.handlers:
-        command, name = handler.command, _name_of(handler.handle)
+        command, name = handler.command, name_of(handler.handle)
         if not _is_class(command, Command):
             yield f"{name} handles {command!r:.100}, which is no class of commands: derive it from Command"
             continue
@@ -148,7 +156,22 @@ def _of_handlers(service: Service) -> Iterator[str]:
             yield f"{kind} has two handlers, {other} and {name}"
         else:
             by_type[kind] = name
+        yield from defects_of_handler(handler)
         yield from _of_reads(handler)
+    for command in dict.fromkeys(handler.command for handler in service.handlers):
+        if _is_class(command, Command):
+            yield from _of_command(command)
+
+
+def _of_command(command: type[Command]) -> Iterator[str]:
+    name, kind = command.__name__, getattr(command, "type", None)
+    if isinstance(kind, str) and not _TYPE.fullmatch(kind):
+        yield f"{name}: its type {kind!r:.200} has other signs than letters, digits and . _ ~ -, or more than 100"
+    hints = fields_of(command)
+    if isinstance(hints, str):
+        yield f"{name}: {hints}"
+    else:
+        yield from defects_of_class(command, _TAKEN_IN_COMMANDS, hints, is_row=False)
 
 
 class _Anything:
@@ -191,7 +214,3 @@ def _of_versions(service: Service) -> Iterator[str]:
 
 def _is_class(given: object, base: type) -> bool:
     return isinstance(given, type) and issubclass(given, base)
-
-
-def _name_of(function: Any) -> str:
-    return getattr(function, "__qualname__", None) or repr(function)[:100]

@@ -36,8 +36,10 @@ class Digits(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         if not 1 <= self.precision <= DIGITS_MAX or not 0 <= self.scale <= min(self.precision, _SCALE_MAX):
-            limits = f"at most {DIGITS_MAX} digits, and {_SCALE_MAX} of them after the point"
-            raise ValueError(f"Digits({self.precision}, {self.scale}): {limits}")
+            limits = f"at most {DIGITS_MAX} digits in all, and {_SCALE_MAX} of them after the point"
+            turned = f"; Digits({self.scale}, {self.precision}) has {self.precision} of {self.scale} after it"
+            hint = turned if 0 <= self.precision < self.scale <= DIGITS_MAX else ""
+            raise ValueError(f"Digits({self.precision}, {self.scale}): {limits}{hint}")
 
 
 DIGITS_MAX: Final = 34

@@ -105,6 +105,11 @@ class UnitOfWork(Protocol):
         """
 
 
+def name_of(function: Any) -> str:
+    """The name of a handler's function, for messages."""
+    return getattr(function, "__qualname__", None) or repr(function)[:100]
+
+
 FailurePolicy = Literal["park", "park-key", "block"]
 
 Handle = Callable[[UnitOfWork, C], Struct | None]

@@ -14,18 +14,20 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import Enum
-from typing import Annotated, Any, ClassVar, Final, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, SmallInteger, String
 
+from coordinator.service.declared import DeclaredMeta
 from coordinator.service.rows import R, Ref, Row, RowSelection, Value, indexed_columns
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
+from coordinator.stores.field_checks import FieldCheck, canonical
 from coordinator.stores.field_types import field_type, hints_of
 from coordinator.stores.sql.declared_tables import columns_of
-from coordinator.stores.value_types import UnknownType, ValueType, wrong_type
+from coordinator.stores.value_types import UnknownType
 
 INTEGER_BITS: Final = 64
 """The range of an integer that every database can store."""
@@ -36,26 +38,11 @@ _NAMES: Final = {"utc": UTC, "datetime": datetime}
 """The names that the expressions use."""
 
 
+_PLAIN: Final = frozenset({*_CHECKED, *(kind | None for kind in _CHECKED)})
+
+
 class InvalidRow(ValueError):
     """Raised for a row that no database would take; it names the column, and the kind of the value."""
-
-
-class _FieldCheck(Struct, frozen=True):
-    """The allowed values of one field; `kinds` is empty if the database has to check it."""
-
-    name: str
-    kinds: tuple[type, ...]
-    is_optional: bool
-    is_ascii: bool
-    low: int
-    high: int
-    width: int | None
-    is_compared: bool
-    """Whether rows are found by it: it is the key, unique or in an index."""
-    is_ordered: bool = False
-    """Whether rows are put in order by it: it is the key of a model with an index."""
-    values: ValueType | None = None
-    """The type of its values, if they are more than plain."""
 
 
 class RowCheck:
@@ -107,12 +94,12 @@ class RowCheck:
             return
         field = self._keys.get(column)
         if field is None:
-            raise InvalidRow(f"{self._model.table} has no key and no unique column {column!r:.100}")
+            raise InvalidRow(self.not_found_by(column))
         field = _sought(field)
         if value is None:
             raise InvalidRow(f"{self._model.table}.{field.name}: it is None")
         try:
-            _canonical(field, value)
+            canonical(field, value)
         except ValueError as error:
             raise InvalidRow(f"{self._model.table}.{field.name}: {error}") from None
 
@@ -134,10 +121,16 @@ class RowCheck:
         if field.values is None and isinstance(value, Enum):
             value = value.value
         try:
-            sought: Value = _canonical(field, value)
+            sought: Value = canonical(field, value)
         except ValueError as error:
             raise InvalidRow(f"{self._model.table}.{column}: {error}") from None
         return sought
+
+    def not_found_by(self, column: object) -> str:
+        """Why no row can be found by a column: it is neither the key nor unique."""
+        known = ", ".join(repr(name) for name in self._keys)
+        name = self._model.__name__
+        return f"{name} is found by {known}, and {column!r:.100} is none of them: name it in `unique` of {name}"
 
     def _copied(self, row: R) -> R:
         copies = {name: copy(value) for name, copy in self._copies if (value := getattr(row, name)) is not None}
@@ -153,12 +146,18 @@ class RowCheck:
             if before is not None and value is getattr(before, field.name):
                 continue
             try:
-                canonical = _canonical(field, value)
+                kept = canonical(field, value)
             except ValueError as error:
                 raise InvalidRow(f"{self._model.table}.{field.name}: {error}") from None
-            if canonical is not value:
-                changes[field.name] = canonical
+            if kept is not value:
+                changes[field.name] = kept
         return msgspec.structs.replace(row, **changes) if changes else row
+
+
+def is_plain(model: type[Row]) -> bool:
+    """Whether the check of a row leaves no value that its class would not read."""
+    hints = hints_of(model)
+    return all(hints[name] in _PLAIN for name in model.__struct_fields__)
 
 
 class RowChecks:
@@ -191,7 +190,7 @@ class RowChecks:
 
     def _made(self, model: object) -> RowCheck:
         if not (isinstance(model, type) and issubclass(model, Row) and hasattr(model, "table")):
-            raise InvalidRow(f"{model!r:.100} is no model of rows")
+            raise InvalidRow(_no_model(model))
         table = lane_tables.metadata.tables.get(model.table)
         service = self._service
         if table is None and service is not None:
@@ -201,7 +200,16 @@ class RowChecks:
         return RowCheck(model, columns_of(model) if table is None else dict(table.columns.items()))
 
 
-def _field(name: str, hint: Any, column: Column[Any] | None, *, is_compared: bool, is_ordered: bool) -> _FieldCheck:
+def _no_model(given: object) -> str:
+    if isinstance(given, type) and issubclass(given, DeclaredMeta):
+        # The type of what was given instead of a row.
+        return "the unit of work was given a class where a row belongs: make one, such as Seat(id=1)"
+    if isinstance(given, type):
+        return f"{given.__name__} is no class of rows: derive it from Row, with a table and a key"
+    return f"{given!r:.100} is no class of rows"
+
+
+def _field(name: str, hint: Any, column: Column[Any] | None, *, is_compared: bool, is_ordered: bool) -> FieldCheck:
     kinds, is_optional = _kinds(hint)
     values = None
     if not kinds:
@@ -212,7 +220,7 @@ def _field(name: str, hint: Any, column: Column[Any] | None, *, is_compared: boo
     bits = INTEGER_BITS
     if isinstance(kind, Integer) and not getattr(kind, "unsigned", False):
         bits = 16 if isinstance(kind, SmallInteger) else INTEGER_BITS if isinstance(kind, BigInteger) else 32
-    return _FieldCheck(
+    return FieldCheck(
         name=name,
         kinds=kinds,
         is_optional=is_optional and (column is None or column.nullable is not False),
@@ -223,12 +231,35 @@ def _field(name: str, hint: Any, column: Column[Any] | None, *, is_compared: boo
         is_compared=is_compared,
         is_ordered=is_ordered,
         values=values,
+        broken=_broken(hint) if _is_limited(hint) else None,
     )
 
 
-def _sought(field: _FieldCheck) -> _FieldCheck:
+def _is_limited(hint: Any) -> bool:
+    """Whether an annotation says more than a type and a width."""
+    notes = hint.__metadata__ if get_origin(hint) is Annotated else ()
+    return any(
+        limit is not None
+        for note in notes
+        if isinstance(note, Meta)
+        for limit in (note.ge, note.gt, note.le, note.lt, note.multiple_of, note.pattern, note.min_length)
+    ) or any(map(_is_limited, get_args(hint)))
+
+
+def _broken(hint: Any) -> Callable[[Any], str | None]:
+    def broken(value: Any) -> str | None:
+        try:
+            msgspec.convert(value, hint)
+        except msgspec.ValidationError as error:
+            return str(error)
+        return None
+
+    return broken
+
+
+def _sought(field: FieldCheck) -> FieldCheck:
     """What may be looked for: what does not fit the column, or is not as it is kept, is not found in it."""
-    return msgspec.structs.replace(field, width=None, is_compared=False, is_ordered=False)
+    return msgspec.structs.replace(field, width=None, is_compared=False, is_ordered=False, broken=None)
 
 
 def _is_ascii(kind: String) -> bool:
@@ -255,7 +286,7 @@ def _kinds(hint: Any) -> tuple[tuple[type, ...], bool]:
     return ((hint,), False) if hint in _CHECKED else ((), True)
 
 
-def _compiled(fields: list[_FieldCheck], *, is_compared: bool) -> _Check:
+def _compiled(fields: list[FieldCheck], *, is_compared: bool) -> _Check:
     """One expression for all fields. `_canonical` looks closely at a value that it does not accept at once."""
     parts: list[str] = []
     names = dict(_NAMES)
@@ -276,21 +307,26 @@ def _compiled(fields: list[_FieldCheck], *, is_compared: bool) -> _Check:
     return check
 
 
-def _key_compiled(field: _FieldCheck) -> Callable[[Any], bool]:
+def _key_compiled(field: FieldCheck) -> Callable[[Any], bool]:
     names = dict(_NAMES)
     sound = _sound(_sought(field), names)
     check: Callable[[Any], bool] = eval(f"lambda value: {' or '.join(sound) or 'False'}", names)  # noqa: S307
     return check
 
 
-def _sound(field: _FieldCheck, names: dict[str, Any]) -> list[str]:
+def _sound(field: FieldCheck, names: dict[str, Any]) -> list[str]:
     """Expressions of which one is true of a sound value; `names` gets what they need. None: any value is one."""
     if field.values is None:
-        return [_plain_sound(field, kind) for kind in field.kinds]
-    return [field.values.sound_of(field.name, names)]
+        sound = [_plain_sound(field, kind) for kind in field.kinds]
+    else:
+        sound = [field.values.sound_of(field.name, names)]
+    if field.broken is None:
+        return sound
+    names[f"broken_{field.name}"] = field.broken
+    return [f"{each} and broken_{field.name}(value) is None" for each in sound]
 
 
-def _plain_sound(field: _FieldCheck, kind: type) -> str:
+def _plain_sound(field: FieldCheck, kind: type) -> str:
     if kind is int:
         return f"type(value) is int and {field.low} <= value <= {field.high}"
     if kind is str:
@@ -302,73 +338,3 @@ def _plain_sound(field: _FieldCheck, kind: type) -> str:
         width = "" if field.width is None else f" and len(value) <= {field.width}"
         return f"type(value) is bytes{width}"
     return "type(value) is datetime and value.tzinfo is utc and not value.microsecond % 1000"
-
-
-class _KindWords:
-    """The name of a kind of value in messages."""
-
-    names: ClassVar[dict[type, str]] = {
-        int: "an integer",
-        str: "text",
-        bytes: "bytes",
-        datetime: "a time with its zone",
-    }
-
-
-def _canonical(field: _FieldCheck, value: Any) -> Any:
-    """A value as every database gives it back. Raises ValueError, which says why there is none."""
-    if field.values is not None and value is not None:
-        return field.values.canonical(value)
-    problem = _problem(field, value)
-    if problem is not None:
-        raise ValueError(problem)
-    return value.astimezone(UTC) if datetime in field.kinds and isinstance(value, datetime) else value
-
-
-def _problem(field: _FieldCheck, value: object) -> str | None:  # noqa: PLR0911  # one return for each kind of problem
-    """The fault of a value; None: it has none."""
-    if value is None:
-        return None if field.is_optional else "it is None, and must not be"
-    if not field.kinds:
-        return None
-    if isinstance(value, bool) or not isinstance(value, field.kinds):
-        wanted = " or ".join(_KindWords.names[kind] for kind in field.kinds)
-        return str(wrong_type(value, wanted))
-    if isinstance(value, int) and not field.low <= value <= field.high:
-        return f"an integer out of range: {field.low} to {field.high}"
-    if isinstance(value, str | bytes) and field.width is not None and len(value) > field.width:
-        unit = "characters" if isinstance(value, str) else "bytes"
-        return f"{len(value)} {unit}, and the column takes {field.width}"
-    if isinstance(value, str):
-        return _text_problem(field, value)
-    return _time_problem(value) if isinstance(value, datetime) else None
-
-
-def _text_problem(field: _FieldCheck, value: str) -> str | None:
-    if "\0" in value:
-        return "text with a NUL character"
-    if field.is_ascii and not value.isascii():
-        return "text that is not ASCII"
-    if field.is_compared and value.endswith(" "):
-        # MySQL and MariaDB take it for the same text without the space, and the other databases do not.
-        return "text that ends in a space, by which rows are found"
-    if field.is_ordered and min(value, default=" ") < " ":
-        # MySQL and MariaDB put it in order as if spaces came after each text.
-        return "text with a control character, by which rows are put in order"
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return "text with half a surrogate pair"
-    return None
-
-
-def _time_problem(value: datetime) -> str | None:
-    if value.utcoffset() is None:
-        return "a time without its zone"
-    if value.microsecond % 1000:
-        return "a time with microseconds: databases keep milliseconds"
-    try:
-        value.astimezone(UTC)
-    except OverflowError:
-        return "a time out of range in UTC"
-    return None

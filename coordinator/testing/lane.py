@@ -24,6 +24,7 @@ from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, Timer
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Changes, Lease, Store
 from coordinator.stores.row_checks import RowChecks
+from coordinator.stores.row_defects import check_declaration
 from coordinator.testing.older import Older
 from coordinator.testing.older import message_of as sent_as
 from coordinator.testing.outside import Outside
@@ -89,9 +90,12 @@ class LaneUnderTest:
 
     `now` is what handlers see as the time, and may be set. `emitted` has the commands and effects that were emitted so
     far, and `outside` stands in for the other side of the effects.
+
+    Raises ConfigurationError, which names every defect, for a service that is declared wrongly.
     """
 
     def __init__(self, service: Service, store: Store, *, now: datetime = NOW) -> None:
+        check_declaration(service)
         self.now = now
         self.emitted: list[Emitted] = []
         self.outside = Outside()

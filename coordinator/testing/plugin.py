@@ -76,11 +76,14 @@ def lane_database(pytestconfig: pytest.Config) -> str | None:
 @pytest.fixture
 def lane(pytestconfig: pytest.Config, lane_service: Service, lane_database: str | None) -> Iterator[LaneUnderTest]:
     """The lane of `lane_service`, without any rows."""
-    from coordinator.service.defects import defects_of
+    from coordinator.service.errors import ConfigurationError
+    from coordinator.stores.row_defects import check_declaration
     from coordinator.testing.lane import LaneInMemory
 
-    if defects := defects_of(lane_service):
-        pytest.fail("\n  ".join((f"service {lane_service.name} is declared wrongly:", *defects)), pytrace=False)
+    try:
+        check_declaration(lane_service)
+    except ConfigurationError as error:
+        pytest.fail(str(error), pytrace=False)
     if lane_database is None:
         yield LaneInMemory(lane_service)
         return

@@ -18,12 +18,11 @@ from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.extras import naming_the_extra
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Continuation
-from coordinator.service.defects import defects_of
-from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Key, Row
 from coordinator.service.service import Service
 from coordinator.service.unit_of_work import Handler
 from coordinator.stores.lane_tables import LogEntry
+from coordinator.stores.row_defects import check_declaration
 from coordinator.testing.forbidden_calls import ForbiddenCall, watched
 from coordinator.testing.history import BatchPlan, Draw, History, history_of, smaller, with_other_ids
 from coordinator.testing.older import Older
@@ -78,8 +77,7 @@ def simulate(
     Raises ConfigurationError for a service that is declared wrongly, TypeError for a command that cannot be made from
     its type, and ValueError where there are no commands.
     """
-    if defects := defects_of(service):
-        raise ConfigurationError("\n  ".join((f"service {service.name} is declared wrongly:", *defects)))
+    check_declaration(service)
     draw_for = _draws(service, commands)
     for seed in range(seeds) if isinstance(seeds, int) else seeds:
         history = history_of(seed, draw_for(seed))

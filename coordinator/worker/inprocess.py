@@ -1,7 +1,6 @@
 """`Writes` without a broker: the lanes run in this process, each on a thread. For monoliths and for tests.
 
-The guarantees are those of the lanes, and an accepted command is on disk: it has its outcome, or it is in its lane's
-journal (coordinator/transports/inprocess), and is applied by the next process.
+An accepted command is on disk: it has its outcome, or is in its lane's journal (coordinator/transports/inprocess).
 """
 
 import asyncio
@@ -34,6 +33,7 @@ from coordinator.service.outside_calls import Effects, effects_key
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.port import Lease, Store
+from coordinator.stores.row_defects import check_declaration
 from coordinator.stores.watched import WatchedStore
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.inprocess.effects import LocalEffects
@@ -75,8 +75,9 @@ class InProcessWrites:
         safe only once it has its outcome, and `issue` raises OutcomeUnknown instead of CommandPending.
 
         `addresses` of the lanes' databases: each lane removes what is too old on a connection of its own. Raises
-        ConfigurationError if one is missing where a setting asks for retention.
+        ConfigurationError if one is missing where a setting asks for retention, or a service is declared wrongly.
         """
+        check_declaration(*services)
         self._settings = settings or LaneSettings()
         self._services = services
         self._effect_settings = effect_settings or EffectSettings()
@@ -98,8 +99,7 @@ class InProcessWrites:
         leases = {lane.name: lane.lease for lane in self._lanes.values()}
         self._retentions = retentions_of(leases, addresses or {}, self._settings, clock)
         self._waiting: dict[str, WaitingIssuer] = {}
-        # A lane writes down to whom it owes the outcome of a command that waits for its key: the next process must not
-        # take that for one of its own.
+        # A lane writes down to whom it owes the outcome of a command that waits: the next process is somebody else.
         self._name = uuid4().hex
         self._issued = 0
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -8,6 +8,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from coordinator.lane.authors import described, traced
 from coordinator.lane.delivery import Settlement, Suspension
+from coordinator.service.authors_code import authors_line
 from coordinator.service.outcome import Status
 from coordinator.stores.port import Lease
 
@@ -111,6 +112,7 @@ class Observed:
                 type=letter.type,
                 code=letter.code,
                 reason=letter.reason,
+                **({} if (place := authors_line(letter.traceback)) is None else {"place": place}),
             )
         more = len(settlement.dead_letters) - LOGGED_MAX
         if more > 0:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.dev.new import make_project
 from coordinator.dev.servers.ports import free_port
 from coordinator.dev.servers.process import Process
 from coordinator.registry import APP_SETTING
@@ -94,10 +95,42 @@ def test_somebody_else_s_service_comes_up_with_what_it_declares_and_nothing_else
 
 
 def place_orders(url: str) -> list[dict[str, object]]:
-    orders = [{"type": "orders.place", "args": {"title": f"order {number}"}} for number in range(PLACED)]
+    return issued(url, [{"type": "orders.place", "args": {"title": f"order {number}"}} for number in range(PLACED)])
+
+
+def issued(url: str, commands: list[dict[str, object]]) -> list[dict[str, object]]:
     request = urllib.request.Request(
-        f"{url}/commands", json.dumps(orders).encode(), {"Content-Type": "application/json"}
+        f"{url}/commands", json.dumps(commands).encode(), {"Content-Type": "application/json"}
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
         outcomes: list[dict[str, object]] = json.load(answer)
         return outcomes
+
+
+@pytest.mark.parametrize("checkout", ["checkout"], indirect=True)
+def test_a_new_project_s_service_alone_runs_on_servers(checkout: Path) -> None:
+    """`coordinator dev --servers native shop.seats:seats`, of the project that `coordinator new` makes."""
+    project, log_path = checkout / "shop", checkout / "dev.log"
+    make_project("shop", project)
+    ports = {
+        f"DEV_{name}_PORT": str(free_port())
+        for name in ("AMQP", "AMQP_DIST", "EPMD", "POSTGRESQL", "SEATS", "SEATS_METRICS")
+    }
+    environment = {name: value for name, value in os.environ.items() if name != APP_SETTING} | ports
+    environment["PYTHONPATH"] = str(checkout)
+    program = [sys.executable, "-m", "coordinator", "dev", "--servers", "native", "shop.seats:seats"]
+    run = Process(program, log_path=log_path, environment=environment, directory=project)
+    try:
+        wait_until(lambda: not run.alive or "Ctrl-C stops everything" in log_path.read_text(), "all of it", run, 240)
+        assert run.alive, log_path.read_text()
+        commands: list[dict[str, object]] = [
+            {"type": "seats.add", "args": {"place": "A1"}},
+            {"type": "seats.book", "args": {"id": 1, "holder": "ada"}},
+            {"type": "seats.book", "args": {"id": 1, "holder": "bob"}},
+        ]
+        url = f"http://127.0.0.1:{ports['DEV_SEATS_PORT']}"
+        assert [each["status"] for each in issued(url, commands)] == ["applied", "applied", "rejected"]
+        run.stop(signal.SIGINT, 60)
+    finally:
+        run.kill()
+    assert run.exit_status == 0, log_path.read_text()

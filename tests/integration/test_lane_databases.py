@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from coordinator import Command, Id, Service, UnitOfWork, VersionedRow
 from coordinator.migrations.migrate import migrate
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
@@ -94,3 +95,35 @@ def test_a_version_that_is_announced_waits_on_every_kind(url: str) -> None:
             older.apply(AddNote(title="b"))
         newer = LaneUnderTest(new, older._store)
         assert newer.apply(AddNote(title="b")).outcome.sequence == 3
+
+
+class Reserved(VersionedRow, table="Order", key="select", unique=("group",)):
+    """Names that SQL has for itself, and letters of both cases."""
+
+    select: int
+    group: str
+    Table: str | None = None
+    user: str | None = None
+
+
+class Reserve(Command, type="orders.reserve"):
+    id: Id
+
+
+orders = Service("orders", models=(Reserved,))
+
+
+@orders.handles(Reserve, target=lambda command: Reserved.at(command.id))
+def reserve(work: UnitOfWork, command: Reserve) -> Reserved:
+    found = work.get(Reserved, command.id) or work.find(Reserved, "group", "a")
+    if found is None:
+        return work.add(Reserved(select=command.id, group="a"))
+    return work.save(found.replace(user="ada", Table="x"))
+
+
+def test_words_that_sql_has_for_itself_are_names_like_others(url: str) -> None:
+    prepare(orders, url, may_have_rows=False)
+    with lane_on_database(orders, url) as lane:
+        assert [lane.apply(Reserve(id=7)).applied, lane.apply(Reserve(id=8)).applied] == [True, True]
+        assert lane.rows(Reserved) == [Reserved(select=7, group="a", user="ada", Table="x", version=2)]
+        prepare(orders, url, may_have_rows=True)

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from coordinator.dev.servers.ports import free_port
+
 ROOT = Path(__file__).parents[2]
 READY_WITHIN_S = 60.0
 pytestmark = pytest.mark.timeout(900)
@@ -78,35 +80,39 @@ def test_a_new_project_s_tests_pass(shop: Path) -> None:
 
 
 def test_a_new_project_runs_without_a_server(shop: Path) -> None:
-    port = "18080"
-    with subprocess.Popen(
-        ["make", "run"],
-        cwd=shop,
-        env=clean_environment() | {"GATEWAY_PORT": port},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as process:
-        try:
-            api = f"http://127.0.0.1:{port}"
-            wait_until_ready(api)
-            assert post(f"{api}/seats/commands/add", {"place": "A1"})[0] == 200
-            book = f"{api}/seats/commands/book"
-            assert post(book, {"id": 1, "holder": "ada"})[0] == 200
-            status, problem = post(book, {"id": 1, "holder": "bob"})
-            assert (status, problem["code"]) == (409, "taken")
-        finally:
-            os.killpg(process.pid, signal.SIGINT)
-            assert process.wait(30) in {0, 2, 130}
+    port, log_path = str(free_port()), shop / "run.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            ["make", "run"],
+            cwd=shop,
+            env=clean_environment() | {"DEV_SEATS_PORT": port},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        api = f"http://127.0.0.1:{port}"
+        wait_until_ready(api, process, log_path)
+        assert post(f"{api}/seats/commands/add", {"place": "A1"})[0] == 200
+        book = f"{api}/seats/commands/book"
+        assert post(book, {"id": 1, "holder": "ada"})[0] == 200
+        status, problem = post(book, {"id": 1, "holder": "bob"})
+        assert (status, problem["code"]) == (409, "taken")
+    finally:
+        # As Ctrl-C does.
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(30)
+    assert re.search(r"^stopped", log_path.read_text(), re.MULTILINE), log_path.read_text()
 
 
-def wait_until_ready(api: str) -> None:
+def wait_until_ready(api: str, process: subprocess.Popen[bytes], log_path: Path) -> None:
     until = time.monotonic() + READY_WITHIN_S
     while True:
         try:
             urllib.request.urlopen(f"{api}/readyz", timeout=5)
         except (urllib.error.URLError, OSError):
-            assert time.monotonic() < until
+            assert process.poll() is None, log_path.read_text()
+            assert time.monotonic() < until, log_path.read_text()
             time.sleep(0.1)
         else:
             return

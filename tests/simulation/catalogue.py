@@ -332,9 +332,7 @@ def outcome_recomputed(patches: Patches) -> None:
         entry = basis.known.get(request.message.command_id)
         if entry is None or entry.fingerprint != request.fingerprint or request.command is None:
             return original(basis, request, *others)
-        verdict = untried(basis, request, ALONE, None, None) or tried(
-            basis.work, basis.handlers_work, basis.orders, request
-        )
+        verdict = untried(basis, request, ALONE, None, None) or tried(basis, request)
         basis.work.undo()
         recomputed = structs.replace(
             entry,

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from coordinator.lane.delivery import Settlement
-from coordinator.lane.trying import RESULT_BYTES_MAX
+from coordinator.lane.results import RESULT_BYTES_MAX
 from coordinator.protocol.wire import BODY_BYTES_MAX
 from coordinator.service.commands import Command
 from coordinator.service.continuation import Deferred, continued
@@ -212,7 +212,7 @@ def test_of_a_row_that_no_database_takes(what: str, how: str) -> None:
         (lambda work, command: work.remove(None), "invalid_row"),
         (lambda work, command: work.get(Account, {}), "handler_error"),
         (lambda work, command: work.get(Account, "one"), "invalid_row"),
-        (lambda work, command: work.find(Account, "colour", 1), "handler_error"),
+        (lambda work, command: work.find(Account, "colour", 1), "invalid_row"),
         (lambda work, command: work.resume("what", None), "handler_error"),
         (raises(Rejected("c" * 101, "too long a code")), "handler_error"),
         (raises(Rejected(None, "no code")), "handler_error"),  # type: ignore[arg-type]

@@ -186,7 +186,7 @@ TRIED_IN = {
     "coordinator.transports.inprocess.journal.REMOVED_WITHOUT_RESERVE_MAX": "tests/unit/test_journal.py",
     "coordinator.lane.high_water.MARK_BYTES_MAX": "tests/support/loss_contract.py",
     "coordinator.lane.publisher_order.KNOWN_MAX": "tests/unit/test_publisher_order.py",
-    "coordinator.lane.trying.RESULT_BYTES_MAX": "tests/unit/test_authors.py",
+    "coordinator.lane.results.RESULT_BYTES_MAX": "tests/unit/test_authors.py",
     "coordinator.protocol.packing.ENVELOPE_BYTES_MAX": "tests/unit/test_settings.py",
     "coordinator.protocol.packing.PACK_BYTES_MAX": "tests/unit/test_packing.py",
     "coordinator.protocol.packing.PACK_COMMANDS_MAX": "tests/unit/test_packing.py",

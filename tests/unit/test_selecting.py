@@ -206,7 +206,7 @@ WRONG: dict[str, tuple[Callable[[UnitOfWork], Any], str]] = {
     "no value": (lambda work: work.exists(Line, code=None), "Line: rows without a code are selected by an index only"),
     "text key": (lambda work: work.select(Named, limit=1), "Named: its key is a text"),
     "the lane's": (lambda work: work.exists(LogEntry, command_id="1"), "command_log is the lane's own table"),
-    "no row": (lambda work: work.exists(int), "<class 'int'> is no model of rows"),  # type: ignore[type-var]
+    "no row": (lambda work: work.exists(int), "int is no class of rows"),  # type: ignore[type-var]
 }
 
 

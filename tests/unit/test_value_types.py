@@ -183,7 +183,7 @@ def test_a_type_that_no_row_can_hold_is_named(hint: Any, problem: str) -> None:
 
 @pytest.mark.parametrize("digits", [(0, 0), (35, 2), (34, 31), (2, 3), (5, -1)])
 def test_digits_that_some_database_does_not_keep_are_refused(digits: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match="at most 34 digits, and 30 of them after the point"):
+    with pytest.raises(ValueError, match="at most 34 digits in all, and 30 of them after the point"):
         Digits(*digits)
 
 

@@ -126,13 +126,17 @@ def test_an_upgrade_may_refuse_in_its_own_words() -> None:
 # What is declared
 
 
+def nothing(work: UnitOfWork, command: Command) -> None:
+    """A handler."""
+
+
 def declared(*upgrades: tuple[type[Command], Any], version: int = 3) -> list[str]:
     service = Service("t")
 
     class Move(Command, type="t.move", version=version):
         by: int
 
-    service.handles(Move)(lambda work, command: None)
+    service.handles(Move)(nothing)
     for command, step in upgrades:
         service.upgrades(Move if command is Command else command, from_version=step)(lambda given: given)
     return defects_of(service)
@@ -193,7 +197,7 @@ def test_a_continuation_and_a_field_of_that_name_are_refused() -> None:
         version: int
 
     for command in (Went, Odd, Even):
-        service.handles(command)(lambda work, command: None)
+        service.handles(command)(nothing)
     first, second = defects_of(service)
     assert "a continuation has no versions" in first
     assert second == "Odd.command_version: a command has that name for something else"

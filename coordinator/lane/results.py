@@ -1,0 +1,82 @@
+"""What handlers return, as the log and the outcome have it: JSON text that is of the type that the handler promises.
+
+A gateway reads a result by that type. One that does not fit would be committed, and nobody could read the answer.
+"""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from coordinator.lane.identity_map import IdentityMap
+from coordinator.protocol.wire import BODY_BYTES_MAX
+from coordinator.service.authors_code import place_of
+from coordinator.service.json_text import to_json
+from coordinator.service.rows import Row
+from coordinator.service.unit_of_work import Handler, name_of
+from coordinator.stores.row_checks import is_plain
+
+RESULT_BYTES_MAX: Final = BODY_BYTES_MAX - 4096
+"""The limit of a result. It leaves room for the rest of an outcome, and of the command that the outcome becomes."""
+_UNFIT: Final = (TypeError, ValueError, OverflowError, RecursionError)
+
+
+class UnfitResult(TypeError):
+    """Raised for a result that is not what its handler promises; it says what was returned, and what was promised."""
+
+
+class Results:
+    """The results of one lane's commands, by their types."""
+
+    def __init__(self, lane: str, handlers: Iterable[Handler[Any]]) -> None:
+        self.lane = lane
+        self._promises: dict[str, msgspec.json.Decoder[Any]] = {}
+        self._rows: dict[str, type[Row]] = {}
+        """The promised rows that can be read if a batch has them: all of their values were checked."""
+        self._names: dict[str, str] = {}
+        for handler in handlers:
+            # One that promises nothing that can be read is found at the start of its service.
+            with suppress(TypeError, NameError, ValueError):
+                self._promise(handler.command.type, handler.result or type(None))
+            place = place_of(handler.handle)
+            self._names[handler.command.type] = name_of(handler.handle) + (f" ({place})" if place else "")
+
+    def _promise(self, kind: str, promised: Any) -> None:
+        self._promises[kind] = msgspec.json.Decoder(promised)
+        if isinstance(promised, type) and issubclass(promised, Row) and is_plain(promised):
+            self._rows[kind] = promised
+
+    def __contains__(self, kind: str) -> bool:
+        """Whether the lane has a handler for commands of this type."""
+        return kind in self._names
+
+    def encoded(self, kind: str, done: object, work: IdentityMap) -> bytes:
+        """A result of a command of this type, as JSON text. `work` has the rows of its batch. Raises UnfitResult."""
+        try:
+            result = to_json(done)
+        except _UNFIT as error:
+            raise UnfitResult(f"{self._returned(kind, done)}, which JSON does not hold: {error}") from None
+        if len(result) > RESULT_BYTES_MAX:
+            much = f"{len(result)} bytes of JSON: at most {RESULT_BYTES_MAX} can be returned"
+            raise UnfitResult(f"{self._returned(kind, done)}, which has {much}")
+        promise = self._promises.get(kind)
+        is_checked = type(done) is self._rows.get(kind) and work.has(done)
+        if promise is not None and not is_checked:
+            try:
+                read = promise.decode(result)
+            except _UNFIT as error:
+                raise self._broken(promise, kind, done, f": {error}") from None
+            # One with other fields may be readable too, and its reader would get defaults that nobody has set.
+            if type(read) is not type(done) and isinstance(read, Struct) and not isinstance(done, type(read)):
+                raise self._broken(promise, kind, done, "")
+        return result
+
+    def _broken(self, promise: msgspec.json.Decoder[Any], kind: str, done: object, why: str) -> UnfitResult:
+        of = promise.type
+        name = "None" if of is type(None) else of.__name__ if isinstance(of, type) else str(of)
+        return UnfitResult(f"{self._returned(kind, done)} where its annotation promises {name}{why}")
+
+    def _returned(self, kind: str, done: object) -> str:
+        return f"{self._names.get(kind, kind)} returned {'None' if done is None else f'a {type(done).__name__}'}"

@@ -1,0 +1,282 @@
+"""What a newcomer declares wrongly is found at start, all of it at once, in the words of his own code."""
+
+import functools
+import random
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Any
+from uuid import UUID, uuid4
+
+import pytest
+from msgspec import Meta, Struct, field
+from sqlalchemy import BigInteger, Column, MetaData, String, Table
+
+from coordinator import Command, ConfigurationError, Digits, Handler, Name, Row, Service, UnitOfWork, VersionedRow
+from coordinator.registry import registry, use
+from coordinator.stores.row_defects import check_declaration
+from coordinator.testing import LaneInMemory, simulate
+from coordinator.writing import InProcessWrites, open_store
+from tests.support.seats import AddSeat, BookSeat, Seat, book, seats
+
+
+class Place:
+    """No type that JSON knows."""
+
+
+class UniqueText(Row, table="unique_text", key="id", unique="place"):
+    id: int
+    place: str
+
+
+class Typeless(Row, table="typeless", key="id"):
+    id: int
+    place: "Nowhere"  # type: ignore[name-defined]  # noqa: F821
+
+
+class Wrong(Row, table="wrong", key="id"):
+    id: int
+    holder: str = None  # type: ignore[assignment]
+    reference: UUID = field(default_factory=uuid4)
+    made_at: datetime = field(default_factory=functools.partial(datetime.now, UTC).func)
+    chance: float = field(default_factory=random.random)
+    place: Place
+    price: Annotated[int, Digits(12, 2)]
+    amount: Annotated[Decimal | None, Digits(12, 2)] = None
+    long: Annotated[int, Meta(max_length=3)]
+    Amount: int
+    xmin: int
+    _id: int
+
+
+class Renamed(Row, table="renamed", key="id", rename="camel"):
+    seat_id: int
+    id: int
+
+
+class Changeable(Row, table="changeable", key="id", frozen=False):  # type: ignore[misc]
+    id: int
+
+
+class Versioned(VersionedRow, table="versioned", key="id"):
+    id: int
+    version: str  # type: ignore[assignment]
+
+
+class Spaced(Row, table="my seats", key="id"):
+    id: int
+
+
+class Upper(Row, table="Seats", key="id"):
+    id: int
+
+
+class Logged(Row, table="command_log", key="id"):
+    id: int
+
+
+class OfSqlite(Row, table="sqlite_seats", key="id"):
+    id: int
+
+
+class LongNamed(Row, table="a" * 40, key="id", unique=("b" * 20,)):
+    id: int
+
+
+LongNamed.__annotations__["b" * 20] = str
+
+
+class Wide(Row, table="wide", key="id"):
+    id: int
+    holder: str
+
+
+class Typed(Command, type="seats.typed"):
+    type: str  # type: ignore[misc]
+    arguments: str  # type: ignore[assignment]
+    place: Place
+    name: Name = ""
+
+
+class Spoken(Command, type="seats.say it"):
+    pass
+
+
+class Listed(Command, type="seats.listed", array_like=True):
+    pass
+
+
+def handles(function: Any, command: Any = BookSeat, **options: Any) -> dict[str, Any]:
+    return {"handlers": (Handler(command, function, **options),)}
+
+
+async def waits(work: UnitOfWork, command: BookSeat) -> None: ...
+
+
+async def streams(work: UnitOfWork, command: BookSeat) -> AsyncIterator[None]:
+    yield
+
+
+def generates(work: UnitOfWork, command: BookSeat) -> Iterator[Seat]:
+    yield Seat(id=1, code="A")
+
+
+def one(command: BookSeat) -> None: ...
+
+
+def three(work: UnitOfWork, command: BookSeat, more: int) -> None: ...
+
+
+def named(work: UnitOfWork, *, command: BookSeat) -> None: ...
+
+
+def other(work: UnitOfWork, command: AddSeat) -> None: ...
+
+
+def turned(command: BookSeat, work: UnitOfWork) -> None: ...
+
+
+def silent(work: UnitOfWork, command: BookSeat):  # type: ignore[no-untyped-def]
+    ...
+
+
+def misspelt(work: UnitOfWork, command: BookSeat) -> "Saet":  # type: ignore[name-defined]  # noqa: F821
+    ...
+
+
+class AsSeat(Struct):
+    id: int
+
+
+def several(work: UnitOfWork, command: BookSeat) -> Seat | AsSeat:
+    raise NotImplementedError
+
+
+class Called:
+    async def __call__(self, work: UnitOfWork, command: BookSeat) -> None: ...
+
+
+metadata = MetaData()
+Table("wide", metadata, Column("id", BigInteger, primary_key=True), Column("name", String(9)))
+
+WRONG: dict[str, dict[str, Any]] = {
+    "UniqueText: unique is the text 'place', and must be a tuple of names: unique=(\"place\",)": {
+        "models": (UniqueText,)
+    },
+    "Typeless: name 'Nowhere' is not defined; its fields' types must be found in its module": {"models": (Typeless,)},
+    "Wrong.place: JSON has no form for tests.unit.test_wrong_declarations.Place": {"models": (Wrong,)},
+    "Wrong.price: Digits says how many digits a Decimal has, and this is none": {"models": (Wrong,)},
+    "Wrong.long: Can only set `max_length` on a str": {"models": (Wrong,)},
+    "Wrong: amount and Amount are one column": {"models": (Wrong,)},
+    "Wrong.xmin: PostgreSQL has a column of that name in every table": {"models": (Wrong,)},
+    "Wrong._id: MongoDB has a column of that name in every table": {"models": (Wrong,)},
+    "Renamed: a row has a column of the same name for each field: leave out rename": {"models": (Renamed,)},
+    "Changeable: a row is frozen": {"models": (Changeable,)},
+    "Versioned.version: the unit of work counts it, so it is an int": {"models": (Versioned,)},
+    "Spaced names no table": {"models": (Spaced,)},
+    "tables seats and Seats have one name where the case of letters does not count": {"models": (Seat, Upper)},
+    "Logged: command_log is a table of the lane's own": {"models": (Logged,)},
+    "OfSqlite: SQLite keeps names that begin with sqlite_": {"models": (OfSqlite,)},
+    f"LongNamed.{'b' * 20}: the constraint": {"models": (LongNamed,)},
+    "Wide.holder has no column: the metadata of seats has a table wide with id, name": {
+        "models": (Wide,),
+        "metadata": metadata,
+    },
+    "Typed.type: a command has that name for something else": handles(book, Typed),
+    "Typed.arguments: a command has that name for something else": handles(book, Typed),
+    "Typed.place: JSON has no form for tests.unit.test_wrong_declarations.Place": handles(book, Typed),
+    "Spoken: its type 'seats.say it' has other signs than letters": handles(book, Spoken),
+    "Listed: a command is an object in JSON: leave out array_like": handles(book, Listed),
+    "waits, the handler of BookSeat, is async": handles(waits),
+    "streams, the handler of BookSeat, is async": handles(streams),
+    "generates, the handler of BookSeat, has a yield": handles(generates),
+    "one, the handler of BookSeat, is called with (work, command), and takes (command": handles(one),
+    "three, the handler of BookSeat, is called with (work, command), and takes (work": handles(three),
+    "named, the handler of BookSeat, is called with (work, command), and takes (work": handles(named),
+    "other, the handler of BookSeat, takes a AddSeat": handles(other),
+    "turned, the handler of BookSeat, takes the command first": handles(turned),
+    "silent, the handler of BookSeat, does not say what it returns": handles(silent),
+    "misspelt, the handler of BookSeat, has annotations that cannot be read: name 'Saet'": handles(misspelt),
+    "several, the handler of BookSeat, returns what JSON does not hold: ": handles(several),
+    "7, the handler of BookSeat, is 7, and no function": handles(7),
+    "`target` of BookSeat is called with (command), and takes (work, command)": handles(
+        book, target=lambda work, command: Seat.at(command.id)
+    ),
+    "`reads` of BookSeat is async": handles(book, reads=waits),
+    "BookSeat: on_failure is 'parked', and must be one of park, park-key, block": handles(book, on_failure="parked"),
+}
+
+
+def said_of(service: Service) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        check_declaration(service)
+    return [line.strip() for line in str(caught.value).splitlines()[1:]]
+
+
+@pytest.mark.parametrize("defect", WRONG)
+def test_a_wrong_declaration_is_named(defect: str) -> None:
+    lines = said_of(seats.replace(**WRONG[defect]))
+    assert sum(line.startswith(defect) for line in lines) == 1, lines
+
+
+class Defaults(Row, table="defaults", key="id"):
+    id: int
+    holder: str = None  # type: ignore[assignment]
+    reference: UUID = field(default_factory=uuid4)
+    made_at: datetime = field(default_factory=datetime.now)
+    chance: float = field(default_factory=random.random)
+    more: dict[str, int] = field(default_factory=dict)
+
+
+class Ordered(Command, type="seats.ordered"):
+    name: Name = ""
+
+
+def ordered(work: UnitOfWork, command: Ordered) -> None: ...
+
+
+def test_defaults_that_are_none_of_their_type_or_differ_each_time_are_named() -> None:
+    lines = said_of(Service("seats", models=(Defaults,), handlers=(Handler(Ordered, ordered),)))
+    assert [line.partition(":")[0] for line in lines] == [
+        *("Defaults.holder", "Defaults.reference", "Defaults.made_at", "Defaults.chance", "Ordered.name")
+    ]
+    assert lines[0] == "Defaults.holder: its default None is none of its type: Expected `str`, got `null`"
+
+
+def test_what_is_sound_is_not_named() -> None:
+    for service in (seats, *registry().services):
+        check_declaration(service)
+
+
+BROKEN = seats.replace(models=(Wrong,), **handles(waits))
+
+
+@pytest.mark.parametrize("door", ["lane in memory", "simulate", "in process", "start"])
+def test_every_door_says_all_of_it(door: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COORDINATOR_APP", "")
+    store = open_store(f"sqlite:///{tmp_path}/seats.db", seats)
+    doors: dict[str, Callable[[], object]] = {
+        "lane in memory": lambda: LaneInMemory(BROKEN),
+        "simulate": lambda: simulate(BROKEN),
+        "in process": lambda: InProcessWrites({"seats": store}, [BROKEN]),
+        "start": lambda: registry().service("seats"),
+    }
+    use(f"{__name__}:BROKEN")
+    with pytest.raises(ConfigurationError) as caught:
+        doors[door]()
+    text = str(caught.value)
+    assert text.startswith("service seats is declared wrongly:\n  Wrong.")
+    assert "Wrong.price: " in text
+    assert "waits, the handler of BookSeat, is async" in text
+
+
+def test_a_name_that_is_no_service_is_said_in_plain_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COORDINATOR_APP", "")
+    use("tests.support.seats:Seat")
+    with pytest.raises(ConfigurationError) as caught:
+        registry()
+    assert str(caught.value) == "'tests.support.seats:Seat' is the class Seat, and must be an App or a Service"
+    use("tests.support.seats:book")
+    with pytest.raises(ConfigurationError, match="is a function, and must be an App or a Service"):
+        registry()

@@ -1,0 +1,105 @@
+"""What a handler does wrongly fails its command with a text that says what to do, and names the author's line."""
+
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from coordinator import Command, ConfigurationError, Digits, Handler, Row, UnitOfWork
+from coordinator.lane.delivery import Delivery
+from coordinator.lane.lane import Lane
+from coordinator.protocol.wire import CommandMessage
+from coordinator.registry import imported
+from coordinator.runtime.settings import LaneSettings
+from coordinator.service.ids import new_command_id
+from coordinator.stores.memory import MemoryDatabase, MemoryStore
+from coordinator.testing import NOW, LaneInMemory
+from coordinator.worker.observed import Observed
+from tests.support.seats import BookSeat, Seat, seats
+
+
+class Undeclared(Row, table="undeclared", key="id"):
+    id: int
+
+
+class Unhandled(Command, type="seats.unhandled"):
+    """No service has a handler for it."""
+
+
+Act = Callable[[UnitOfWork], object]
+
+
+def service_of(act: Act) -> Any:
+    def book(work: UnitOfWork, command: BookSeat) -> None:
+        act(work)
+
+    return seats.replace(handlers=(Handler(BookSeat, book),))
+
+
+MISUSED: dict[str, tuple[Any, str]] = {
+    "find by a column that is not unique": (
+        lambda work: work.find(Seat, "holder", "ada"),
+        "Seat is found by 'id', 'code', and 'holder' is none of them: name it in `unique` of Seat",
+    ),
+    "a row that is not declared": (
+        lambda work: work.add(Undeclared(id=1)),
+        "Undeclared is no row of service seats: declare it with its `row`",
+    ),
+    "a class where a row belongs": (lambda work: work.add(Seat), "given a class where a row belongs"),
+    "a command where a row belongs": (
+        lambda work: work.save(BookSeat(id=1, holder="ada")),
+        "BookSeat is no class of rows: derive it from Row",
+    ),
+    "a name where a class belongs": (lambda work: work.get("seats", 7), "'seats' is no class of rows"),
+    "no key": (lambda work: work.get(Seat, None), "seats.id: it is None"),
+    "a key of another type": (lambda work: work.get(Seat, "7"), "seats.id: a str where an integer belongs"),
+    "a command that nobody handles": (
+        lambda work: work.emit(Unhandled()),
+        "Unhandled: seats has no handler for seats.unhandled: declare one",
+    ),
+    "no command to emit": (lambda work: work.emit("seats.book"), "emit takes a command, and was given 'seats.book'"),
+    "a row to emit": (lambda work: work.emit(Seat(id=1, code="A")), "emit takes a command, and was given Seat("),
+}
+
+
+@pytest.mark.parametrize("name", MISUSED)
+def test_wrong_use_fails_its_command_in_plain_words(name: str) -> None:
+    act, text = MISUSED[name]
+    tried = LaneInMemory(service_of(act)).apply(BookSeat(id=7, holder="ada"))
+    assert tried.outcome.status == "failed"
+    assert text in str(tried.reason)
+
+
+@pytest.mark.parametrize(
+    ("digits", "text"),
+    [((2, 12), r"Digits\(12, 2\) has 2 of 12 after it"), ((0, 0), "at most 34 digits"), ((40, 2), "at most 34 digits")],
+)
+def test_digits_that_are_none_say_how_they_are_meant(digits: tuple[int, int], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        Digits(*digits)
+
+
+def fails(work: UnitOfWork) -> object:
+    return Decimal(1) / Decimal(0)
+
+
+def test_the_log_names_the_author_s_line() -> None:
+    message = CommandMessage(new_command_id(), BookSeat.type, b'{"id":7,"holder":"ada"}', origin="system")
+    store = MemoryStore(MemoryDatabase())
+    lane = Lane(service_of(fails), store, lambda: NOW, "test", LaneSettings(), lambda: 0.0)
+    settlement: Any = lane.apply([Delivery(tag=1, commands=(message,))], 1)
+    with structlog.testing.capture_logs() as logs:
+        Observed("seats").settled(settlement, 0, 1)
+    line = fails.__code__.co_firstlineno + 1
+    assert [log["place"] for log in logs if log["event"] == "dead_lettered"] == [f"{__file__}:{line}, in fails"]
+
+
+def test_an_error_of_an_author_s_module_names_its_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_seats.py").write_text("from coordinator import Service\n\nseats = Service('seats').rows\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path), *__import__("sys").path])
+    with pytest.raises(ConfigurationError, match=r"no attribute 'rows' \(.*broken_seats\.py:3, in <module>\)"):
+        imported("broken_seats:seats", object)
