@@ -1,0 +1,28 @@
+"""The file of a database. Whoever opens it must come to the same one: its journals are found by its name."""
+
+from pathlib import Path
+
+from coordinator.service.errors import ConfigurationError
+
+_IN_MEMORY = ("", ":memory:")
+
+
+def file_of(database: str) -> str:
+    """The path of an address, without symbolic links, so that two processes see that they have one file.
+
+    Raises ConfigurationError for a file with several names (hard links): SQLite would keep a journal for each of them.
+    """
+    if database in _IN_MEMORY:
+        return database
+    path = Path(database).resolve()
+    try:
+        names = path.stat().st_nlink
+    except OSError:
+        # It is to be made, or whoever opens it says why he cannot.
+        return str(path)
+    if names > 1 and path.is_file():
+        raise ConfigurationError(
+            f"{path} has {names} names (hard links), and SQLite keeps a journal for each: what is written by one is "
+            "lost for the others. Remove the other names, or copy the file"
+        )
+    return str(path)
