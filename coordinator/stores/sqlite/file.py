@@ -1,10 +1,24 @@
 """The file of a database. Whoever opens it must come to the same one: its journals are found by its name."""
 
+import os
 from pathlib import Path
+from typing import TypeAlias
 
 from coordinator.service.errors import ConfigurationError
 
 _IN_MEMORY = ("", ":memory:")
+
+Identity: TypeAlias = tuple[int, int]
+"""The device and the number of a file, whatever its name."""
+
+
+def identity_of(path: str) -> Identity | None:
+    """None: there is no such file."""
+    try:
+        found = os.stat(path)  # noqa: PTH116  # each batch asks: a Path costs as much as the call
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def file_of(database: str) -> str:
