@@ -1,6 +1,8 @@
 """The command `coordinator new`: a project with a service, its tests, and all that runs it."""
 
 import re
+from importlib.util import find_spec
+from keyword import iskeyword
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +45,11 @@ def check_name(name: str) -> None:
             f"{name!r} cannot be the name of a project: it has lower-case letters, digits and _, at most 41, "
             f"and is none of {', '.join(sorted(_TAKEN))}"
         )
+    if iskeyword(name):
+        raise ConfigurationError(f"{name!r} cannot be the name of a project: it is a word of Python's")
+    if (found := find_spec(name)) is not None and found.origin is not None:
+        text = "a module that Python finds already, which one of the two would hide"
+        raise ConfigurationError(f"{name!r} cannot be the name of a project: it is that of {text} ({found.origin})")
 
 
 def make_project(name: str, directory: Path) -> Path:

@@ -111,7 +111,7 @@ class _Run:
             for service in self._known.services:
                 app = await self._application(service, stack)
                 port = self._ports[service.name]
-                await stack.enter_async_context(listening(app, port.host, port.number))
+                await stack.enter_async_context(listening(app, port.host, port.number, len(self._known.services)))
             spare_the_long_lived()
             self._say(began_s)
             await stopped(stop, self._writes.failed)
@@ -165,8 +165,14 @@ def _addresses(services: tuple[Service, ...], data: Path) -> dict[str, str]:
         for name, url in given.items():
             if url and scheme_of(url) not in WITHOUT_SERVER:
                 raise _is_of_a_server(_setting(service.name, name))
-        addresses[service.name] = given["DATABASE_URL"] or f"sqlite:///{data / f'{service.name}.sqlite'}"
+        addresses[service.name] = _absolute(given["DATABASE_URL"]) or f"sqlite:///{data / f'{service.name}.sqlite'}"
     return addresses
+
+
+def _absolute(url: str) -> str:
+    """The address for operators' commands, which run in other folders."""
+    path = url.removeprefix("sqlite:///")
+    return url if path == url or path in ("", ":memory:") or path.startswith("/") else f"sqlite:///{Path.cwd()}/{path}"
 
 
 def _setting(service: str, name: str) -> str:

@@ -11,6 +11,9 @@ BACKLOG_MAX: Final = 128
 OTHERS: Final = 48
 """The broker's two connections, the cache's, the port, the log, the loop's own, the files that Python opens."""
 
+OTHERS_OF_EACH: Final = 12
+"""Of each further service in the process: its database, the file of accepted commands, and what belongs to them."""
+
 
 def backlog_of(connections_max: int) -> int:
     """How many connections the kernel holds for us. A loop accepts all of them before it looks at the first.
@@ -21,17 +24,19 @@ def backlog_of(connections_max: int) -> int:
     return max(1, min(BACKLOG_MAX, connections_max // 4))
 
 
-def make_room_for_connections(settings: GatewaySettings) -> None:
-    """Raise this process's limit of open files as far as it needs, and no further.
+def make_room_for_connections(settings: GatewaySettings, gateways: int = 1) -> None:
+    """Raise this process's limit of open files as far as its gateways need, and no further.
 
     Raises ConfigurationError if the hard limit is too low.
     """
-    needed = _needed(settings.connections_max, settings)
+    needed = _needed(settings.connections_max, settings, gateways)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return
     if hard != resource.RLIM_INFINITY and hard < needed:
-        fitting = next((some for some in range(settings.connections_max, 0, -1) if _needed(some, settings) <= hard), 0)
+        fitting = next(
+            (some for some in range(settings.connections_max, 0, -1) if _needed(some, settings, gateways) <= hard), 0
+        )
         advice = (
             f"set GATEWAY_CONNECTIONS_MAX to at most {fitting}, or raise the limit"
             if fitting > 0
@@ -45,5 +50,6 @@ def make_room_for_connections(settings: GatewaySettings) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-def _needed(connections_max: int, settings: GatewaySettings) -> int:
-    return connections_max + SURPLUS + backlog_of(connections_max) + settings.read_pool_max + OTHERS
+def _needed(connections_max: int, settings: GatewaySettings, gateways: int) -> int:
+    each = connections_max + SURPLUS + backlog_of(connections_max) + settings.read_pool_max
+    return gateways * each + OTHERS + (gateways - 1) * OTHERS_OF_EACH

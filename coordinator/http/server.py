@@ -67,12 +67,12 @@ async def stopped(stop: asyncio.Event, failed: Callable[[], Awaitable[NoReturn]]
 
 
 @asynccontextmanager
-async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[None]:
+async def listening(app: web.Application, host: str, port: int, gateways: int = 1) -> AsyncIterator[None]:
     """Serve an application; at the end stop accepting, finish the requests in flight, and clean up.
 
     Raises ConfigurationError if the port is not available.
     """
-    make_room_for_connections(app[SETTINGS])
+    make_room_for_connections(app[SETTINGS], gateways)
     runner = create_runner(app)
     try:
         await runner.setup()

@@ -24,7 +24,7 @@ def socket_of(lane: str) -> Path | None:
         address = parse_address(load(DatabaseSettings, prefix=f"{lane.upper()}_").database_url)
     except ConfigurationError:
         return None
-    return socket_beside(Path(address.database)) if address.scheme in WITHOUT_SERVER else None
+    return socket_beside(Path(address.database).resolve()) if address.scheme in WITHOUT_SERVER else None
 
 
 def waiting_at(socket: Path, lane: str) -> int:

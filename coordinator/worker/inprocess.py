@@ -110,7 +110,7 @@ class InProcessWrites:
 
     @property
     def problem(self) -> str | None:
-        return None if self.connected else "a lane of this process does not go on"
+        return self.unready_reason or None
 
     @property
     def unready_reason(self) -> str:

@@ -51,7 +51,10 @@ def test_its_code_is_in_the_form_that_ours_has(tmp_path: Path) -> None:
         assert run.returncode == 0, run.stdout + run.stderr
 
 
-@pytest.mark.parametrize("name", ["", "Shop", "my-shop", "1shop", "../shop", "coordinator", "tests", "shöp", "s" * 42])
+@pytest.mark.parametrize(
+    "name",
+    ["", "Shop", "my-shop", "1shop", "../shop", "coordinator", "tests", "shöp", "s" * 42, "json", "class", "msgspec"],
+)
 def test_a_wrong_name_is_refused_by_name(name: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot be the name of a project"):
         check_name(name)

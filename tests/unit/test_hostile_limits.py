@@ -27,6 +27,7 @@ from coordinator.service.errors import ConfigurationError, InvalidCommand
 from coordinator.service.ids import new_command_id
 from coordinator.service.nesting import is_too_deep
 from coordinator.service.outside_calls import EffectRetry
+from coordinator.service.paging import page_of
 from coordinator.service.rows import Digits, Row
 from coordinator.stores.row_checks import InvalidRow, RowChecks
 from coordinator.transports.rabbitmq.incoming import delivery_of
@@ -102,6 +103,18 @@ DEAD_EFFECT = {"command_id": ID, "effect_type": "t.t", "code": "c", "reason": "r
 RESUMPTION = {"id": 1, "step": ID, "verdict": "done"}
 ITEM = {"price": 1, "currency": "EUR", "stock": 1}
 
+
+class Long(Row, table="long", key="id"):
+    id: int
+    text: str
+
+
+def rows_of_bytes(count: int) -> list[Long]:
+    """Two rows that have so many bytes as JSON text."""
+    bare = len(msgspec.json.encode(Long(id=1, text="")))
+    return [Long(id=1, text="a" * 9), Long(id=2, text="a" * (count - 2 * bare - 9))]
+
+
 PROBES: dict[str, Probe] = {
     "coordinator.service.commands.INTEGER_MAX": lambda n: parses(CreditUser, id=n, amount=1),
     "coordinator.service.commands.AMOUNT_MAX": lambda n: parses(OpenPayment, user_id=1, amount=n, currency="EUR"),
@@ -114,6 +127,7 @@ PROBES: dict[str, Probe] = {
     "coordinator.service.paging.PAGE_MAX": lambda n: accepts(
         lambda: msgspec.convert({"limit": n}, requests.PageQuery), msgspec.ValidationError
     ),
+    "coordinator.service.paging.PAGE_BYTES_MAX": lambda n: page_of(rows_of_bytes(n), 2).next is None,
     "coordinator.protocol.fields.TYPE_CHARACTERS_MAX": lambda n: fields.TYPE.form.check("a" * n) is not None,
     "coordinator.protocol.fields.LANE_CHARACTERS_MAX": lambda n: (
         {field.attribute: field for field in fields.OPTIONS}["continuation"].form.check("a" * n + ".b") is not None

@@ -322,6 +322,7 @@ async def test_a_monolith_whose_lane_is_paused_says_so_and_waits() -> None:
             await execute(writes, OpenAccount(owner="b"), Account, WriteOptions(wait_s=0.1))
         await until(lambda: not writes.connected)
         assert writes.unready_reason == "lane ledger is suspended: paused by an operator: maintenance"
+        assert writes.problem == writes.unready_reason, "/readyz says it"
         database.paused, database.revision = None, database.revision + 1
         await until(lambda: writes.connected and len(rows(database, Account)) == 2)
         assert database.epoch == epoch

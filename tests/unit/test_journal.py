@@ -118,6 +118,19 @@ def test_without_its_reserve_it_only_removes(tmp_path: Path, monkeypatch: pytest
         assert [entry.number for entry in journal.read()] == [2, 3]
 
 
+def test_what_the_system_refuses_beside_the_file_is_no_defect(tmp_path: Path) -> None:
+    """As on a file system that only reads: the lane waits, and goes on once it can."""
+    (tmp_path / "journal-reserve").mkdir()
+    with closing(FileJournal(tmp_path / "journal")) as journal:
+        with pytest.raises(JournalUnavailable):
+            journal.write([(1, GOOD)], [])
+        (tmp_path / "journal-reserve").rmdir()
+        journal.write([(1, GOOD)], [])
+        (tmp_path / "journal-wal").rename(tmp_path / "gone")
+        with pytest.raises(JournalUnavailable, match="write-ahead log is gone"):
+            journal.write([(2, GOOD)], [])
+
+
 def test_a_full_disk_takes_removals_in_small_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     remove, steps = FileJournal._remove, list[int]()
 

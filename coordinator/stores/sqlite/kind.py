@@ -12,6 +12,7 @@ from coordinator.service.service import Service
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.kind import SqlKind
+from coordinator.stores.sqlite.file import file_of
 from coordinator.stores.sqlite.store import SqliteStore
 
 
@@ -21,7 +22,7 @@ class _Sqlite(Dialect):
     admin_isolation: ClassVar[str | None] = None
 
     def open_store(self, address: Address, service: Service) -> Store:
-        return SqliteStore(address.database, service)
+        return SqliteStore(file_of(address.database), service)
 
     def connection(self, address: Address) -> dict[str, Any]:  # noqa: ARG002  # it has a path and nothing else
         return {}
@@ -29,11 +30,13 @@ class _Sqlite(Dialect):
     def engine(self, address: Address, **options: Any) -> Engine:
         for limit in ("connect_timeout_s", "lock_timeout_s"):
             options.pop(limit, None)
-        return create_engine(URL.create(self.driver, database=address.database), hide_parameters=True, **options)
+        return create_engine(
+            URL.create(self.driver, database=file_of(address.database)), hide_parameters=True, **options
+        )
 
     def reading(self, address: Address, connect_timeout_s: int) -> tuple[URL, dict[str, Any]]:  # noqa: ARG002
         """A file has no roles: the connection is opened so that it cannot write, and makes no file."""
-        file = f"file:{quote(address.database)}"
+        file = f"file:{quote(file_of(address.database))}"
         return URL.create(self.reading_driver, database=file, query={"mode": "ro", "uri": "true"}), {}
 
     def is_of_schema(self, error: BaseException) -> bool:

@@ -31,6 +31,7 @@ from coordinator.stores.row_makers import rows_of, taker
 from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.schema import TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written
+from coordinator.stores.sqlite.file import Identity, identity_of
 
 BUSY_TIMEOUT_S = 5.0
 _PLAIN = attrgetter("plain")
@@ -53,6 +54,11 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
     def __init__(self, path: str, service: Service) -> None:
         super().__init__(service)
         self._path = path
+        self._identity: Identity | None = None
+        """Of the file that was opened first, for as long as this process runs."""
+        self._log: Identity | None = None
+        """Of its write-ahead log, which may be another after each connect."""
+        self._has_lost_its_log = False
 
     @property
     def path(self) -> Path | None:
@@ -88,15 +94,32 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
         )
         return row
 
+    def check_same(self) -> None:
+        """Raises StoreUnavailable if the file or its log is not what is open: what is written there would be lost."""
+        if self._identity is not None and identity_of(self._path) != self._identity:
+            raise StoreUnavailable(f"SQLite: {self._path} is another file than the one that was opened: put it back")
+        if self._log is not None and identity_of(f"{self._path}-wal") != self._log:
+            self._has_lost_its_log = True
+        if self._has_lost_its_log:
+            # Those who read may have the old one until they end.
+            text = f"the write-ahead log of {self._path} was taken away or replaced: restart this process"
+            raise StoreUnavailable(f"SQLite: {text}")
+
     def _connect(self) -> sqlite3.Connection:
+        self._log = None
+        # Before it is opened: that would make a file where there is none.
+        self.check_same()
         connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             # Where the file system knows no WAL, only EXTRA syncs the end of a commit; with WAL it is the same as FULL.
             connection.execute("PRAGMA synchronous=EXTRA")
+            connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
         except sqlite3.Error:
             connection.close()
             raise
+        if self.path is not None:
+            self._identity, self._log = identity_of(self._path), identity_of(f"{self._path}-wal")
         return connection
 
     def _disconnect(self, connection: sqlite3.Connection) -> None:
@@ -119,6 +142,7 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
         # A connection that is open outlives the rights of its file, and the next one does not.
         if self.path is not None and not os.access(self.path, os.R_OK | os.W_OK):
             raise StoreUnavailable(f"SQLite: {self.path} cannot be written: has it been moved, or its rights changed?")
+        self.check_same()
         for table in tables:
             if (problem := self._missing(table)) is not None:
                 raise StoreUnavailable(_of_schema(problem))
@@ -201,6 +225,8 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
                 )
                 check_written(written.rowcount, [rows])
             self._connection.execute("COMMIT")
+            # Before anything is acknowledged.
+            self._store.check_same()
 
     def rollback(self) -> None:
         try:

@@ -171,9 +171,12 @@ class FileJournal:
             self._reserve.give_up()
             self._connection.close()
 
-    @property
-    def _wal(self) -> Path:
-        return Path(f"{self._path}-wal")
+    def _wal_bytes(self) -> int:
+        """Raises JournalUnavailable: without it a crash loses what was written."""
+        try:
+            return Path(f"{self._path}-wal").stat().st_size
+        except OSError as error:
+            raise JournalUnavailable(f"its write-ahead log is gone: {error}") from error
 
     def _entry(self, number: int, message: bytes) -> JournalEntry:
         if not 0 < number <= INTEGER_MAX:
@@ -202,7 +205,7 @@ class FileJournal:
         with self._transaction():
             self._connection.executemany("INSERT INTO accepted VALUES (?, ?)", added)
             self._remove(removed)
-        if self._wal.stat().st_size > _WAL_BYTES_MAX:
+        if self._wal_bytes() > _WAL_BYTES_MAX:
             try:
                 self._checkpoint()
             except sqlite3.Error:

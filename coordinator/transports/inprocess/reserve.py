@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -28,7 +29,9 @@ class Reserve:
 
     def give_up(self) -> None:
         self.is_kept = False
-        self._path.unlink(missing_ok=True)
+        # On a file system that only reads it stays, and helps nobody.
+        with suppress(OSError):
+            self._path.unlink()
 
     def _allocate(self) -> None:
         file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)

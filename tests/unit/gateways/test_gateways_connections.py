@@ -381,6 +381,20 @@ class TestOpenFiles:
         assert [(line["reason"], "ulimit" in line["error"]) for line in told] == [("cannot_accept", True)]
 
 
+def test_each_gateway_of_a_process_has_room_for_its_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    raised: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 100_000))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
+    settings = GatewaySettings(connections_max=1000)
+    for gateways in (1, 3):
+        make_room_for_connections(settings, gateways)
+    (one, _), (three, _) = raised
+    assert three > 3 * (one - OTHERS) + OTHERS
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 2000))
+    with pytest.raises(ConfigurationError, match=r"set GATEWAY_CONNECTIONS_MAX to at most \d+"):
+        make_room_for_connections(settings, 3)
+
+
 async def limited_gateway(**environment: str) -> asyncio.subprocess.Process:
     """A gateway's process with 256 open files."""
     code = (
