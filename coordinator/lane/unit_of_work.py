@@ -2,13 +2,14 @@
 
 from collections.abc import Collection
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from coordinator.lane.identity_map import IdentityMap
 from coordinator.protocol.wire import BODY_BYTES_MAX
-from coordinator.service.commands import Command
+from coordinator.service.commands import INTEGER_MAX, Command
 from coordinator.service.continuation import Continuation, Deferred, Emission, continued
 from coordinator.service.errors import Rejected
 from coordinator.service.ids import derived_command_id
@@ -55,14 +56,30 @@ class BatchWork(IdentityMap):
         self.emitted = 0
         self._journal.clear()
 
-    def next_id(self, name: str) -> int:
-        """The next number of the series `name`."""
+    def next_id(self, of: str | type[Row]) -> int:
+        """The next number of a series: that of a class of rows, or one with a name of its own."""
+        name = of if isinstance(of, str) else of.table
         before = self.get(Series, name)
         if before is None:
-            return self.add(Series(name=name, value=1)).value
+            first = 1 if isinstance(of, str) else self._first_id(of)
+            self.add(Series(name=name, value=first))
+            return first
         value = before.value + 1
         self.replace(Series(name=name, value=value))
         return value
+
+    def _first_id(self, model: type[Row]) -> int:
+        """The number above the rows that are there, from wherever they came. Read once: then there is a series.
+
+        Raises TypeError for a model whose rows have no numbers for keys, ValueError where there is no higher number.
+        """
+        if not self.kinds[model].check.has_number_key:
+            raise TypeError(f"next_id({model.__name__}): its key is no int, so give the series a name: next_id('…')")
+        largest: Any = self.last_key(model) or 0
+        if largest >= INTEGER_MAX:
+            raise ValueError(f"next_id({model.__name__}): there is a row {largest}, and no id is above {INTEGER_MAX}")
+        first: int = max(largest, 0) + 1
+        return first
 
     def add_numbered(self, row: R) -> R:
         """Add a row of the lane's own under the next number of its series.

@@ -102,6 +102,9 @@ class MemoryTransaction:
             rows = [row for row in rows if getattr(row, column) == value]
         return rows[:limit]
 
+    def last(self, model: type[R], limit: int) -> list[R]:
+        return self._database.rows(model)[::-1][:limit]
+
     def backlog(self) -> list[Backlog]:
         rows = self._database.rows(OutboxEntry)
         counts = Counts(row.lane for row in rows)

@@ -67,6 +67,8 @@ class RowCheck:
             _field(name, hints.get(name, Any), columns.get(name), is_compared=name == model.key or name in model.unique)
             for name in model.__struct_fields__
         ]
+        self.has_number_key = [field.kinds for field in self._fields if field.name == model.key] == [(int,)]
+        """Whether the key is an int, so that its rows can be numbered."""
         self._keys = {field.name: field for field in self._fields if field.is_compared}
         self.is_key_sound = {name: _key_compiled(field) for name, field in self._keys.items()}
         self._is_new_sound = _compiled(self._fields, is_compared=False)

@@ -251,6 +251,11 @@ class MongoTransaction:
             found = self._of(model).find(condition, session=self._session).sort("_id", 1).limit(limit)
             return [row_of_document(model, document) for document in found]
 
+    def last(self, model: type[R], limit: int) -> list[R]:
+        with self._store.guarded():
+            found = self._of(model).find({}, session=self._session).sort("_id", -1).limit(limit)
+            return [row_of_document(model, document) for document in found]
+
     def backlog(self) -> list[Backlog]:
         by_lane = {"_id": "$lane", "rows": {"$sum": 1}, "oldest_at": {"$min": "$created_at"}}
         with self._store.guarded():

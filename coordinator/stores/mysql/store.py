@@ -236,6 +236,10 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
         with self._store.guarded():
             return self._found(model, self._store.statements[model].first(limit, after, where))
 
+    def last(self, model: type[R], limit: int) -> list[R]:
+        with self._store.guarded():
+            return self._found(model, self._store.statements[model].last(limit))
+
     def backlog(self) -> list[Backlog]:
         with self._store.guarded(), self._connection.cursor() as cursor:
             cursor.execute(BACKLOG)

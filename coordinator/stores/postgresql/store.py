@@ -231,6 +231,11 @@ class PostgresTransaction(SqlTransaction[_Connection]):
             (result,) = self._run([self._store.statements[model].first(limit, after, where)])
             return self._found(model, result)
 
+    def last(self, model: type[R], limit: int) -> list[R]:
+        with self._store.guarded():
+            (result,) = self._run([self._store.statements[model].last(limit)])
+            return self._found(model, result)
+
     def backlog(self) -> list[Backlog]:
         with self._store.guarded():
             (result,) = self._run([(BACKLOG.encode(), [])])

@@ -161,6 +161,10 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         query = f'{_select(table)}{conditions and f" WHERE {conditions}"} ORDER BY "{table.key}" LIMIT ?'
         return self._found(model, query, [*(_sought(table, column, [value])[0] for column, value in given), limit])
 
+    def last(self, model: type[R], limit: int) -> list[R]:
+        table = self._schema.of(model)
+        return self._found(model, f'{_select(table)} ORDER BY "{table.key}" DESC LIMIT ?', [limit])
+
     def backlog(self) -> list[Backlog]:
         with self._store.guarded():
             found = self._connection.execute(BACKLOG).fetchall()
