@@ -161,6 +161,7 @@ class RowChecks:
             if model not in service.models:
                 raise InvalidRow(f"{model.__name__} is no row of service {service.name}: declare it with its `row`")
             table = None if service.metadata is None else service.metadata.tables.get(model.table)
+        table = model.__table__ if table is None else table
         return RowCheck(model, columns_of(model) if table is None else dict(table.columns.items()))
 
 

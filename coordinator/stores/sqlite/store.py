@@ -49,6 +49,7 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
     """Implements `Store` on a database file."""
 
     title = "SQLite"
+    reflecting_driver = "sqlite"
 
     def __init__(self, path: str, service: Service) -> None:
         super().__init__(service)
