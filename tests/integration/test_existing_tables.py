@@ -207,6 +207,30 @@ class _OnExistingTables:
         with closing(open_store(url, service)) as store, pytest.raises(ConfigurationError, match=expected):
             store.check(service.models, must_sync=False)
 
+    def test_columns_are_added_while_the_lane_runs(self, url: str, run: Run) -> None:
+        """The old release goes on, also after a takeover, and the new one finds what it needs."""
+        run(FITTING[self.kind])
+        self._migrate(url)
+        with closing(open_store(url, hotel)) as store:
+            lane = LaneUnderTest(hotel, store)
+            assert lane.apply(Welcome(name="ada")).result(Guest).id == 1
+            run("ALTER TABLE guests ADD COLUMN stars BIGINT DEFAULT 3 NOT NULL")
+            run("ALTER TABLE guests ADD COLUMN remark VARCHAR(20)")
+            assert lane.apply(Rename(id=1, name="Ada")).applied
+            assert lane.apply(Welcome(name="bob")).result(Guest).id == 2
+        with closing(open_store(url, hotel)) as store:
+            store.check(hotel.models, must_sync=False)
+
+        class Starred(Guest, table=GUESTS):
+            stars: Annotated[int, Meta(ge=0)] = 3
+            remark: Annotated[str, Meta(max_length=20)] = ""
+
+        following = Service("hotel", models=[Starred])
+        with closing(open_store(url, following)) as store:
+            store.check(following.models, must_sync=False)
+            rows = LaneUnderTest(following, store).rows(Starred)
+        assert [(row.name, row.stars, row.remark) for row in rows] == [("Ada", 3, ""), ("bob", 3, "")]
+
     def test_the_key_of_the_table_is_that_of_the_class(self, url: str, run: Run) -> None:
         class Seat(Row, table="seats", key="code"):
             id: int

@@ -119,6 +119,23 @@ def test_so_it_is_where_a_document_or_a_read_lacks_it() -> None:
     assert first.tags is not second.tags
 
 
+def test_ids_begin_above_the_rows_that_the_batch_has_added_and_not_above_those_that_it_has_removed() -> None:
+    service = Service("seats", models=[Seat])
+
+    @service.handles(AddSeat)
+    def number(work: UnitOfWork, command: AddSeat) -> Seat:
+        if command.is_refused:
+            work.add(Seat(id=50))
+        else:
+            work.remove(Seat(id=9))
+        return work.add(Seat(id=work.next_id(Seat)))
+
+    for adds, first in ((True, 51), (False, 5)):
+        lane = LaneInMemory(service)
+        lane.given(Seat(id=4), Seat(id=9))
+        assert lane.apply(AddSeat(is_refused=adds)).result(Seat).id == first
+
+
 @pytest.mark.parametrize("name", ["seats", "numbers"])
 def test_a_series_with_a_name_of_its_own_begins_with_one(name: str) -> None:
     service = Service("seats", models=[Seat])
