@@ -153,6 +153,15 @@ class IdentityMap:
         kind = self.kinds.get(type(row))
         return kind is not None and kind.current.get(key_of(row)) is row
 
+    def last_key(self, model: type[Row]) -> Key | None:
+        """The largest key of the rows as they are now: as the database has them, but for the changes of the batch."""
+        current = self.kinds[model].current
+        removed = sum(row is None for row in current.values())
+        keys = [key for key, row in current.items() if row is not None]
+        # Of one row more than the batch has removed, one is still there.
+        there = [key for row in self._last(model, removed + 1) if current.get(key := key_of(row), row) is not None]
+        return max([*keys, *there], default=None)
+
     def known(self, row: R) -> R | None:
         """The row that the map has under the key of this one, without a look at the database."""
         found: R | None = self.kinds[type(row)].current.get(key_of(row))
@@ -214,6 +223,13 @@ class IdentityMap:
                 if rows:
                     lists.append(rows)
         return Changes(deletes, updates, inserts)
+
+    def _last(self, model: type[R], limit: int) -> list[R]:
+        try:
+            return self._transaction.last(model, limit)
+        except BaseException as error:
+            self.interruption = error
+            raise
 
     def _load(self, wanted: Sequence[Read], others: Sequence[Read | RowSelection[Row]] = ()) -> list[list[Any]]:
         """Read rows into the map; the rows of `others` are returned instead."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -10,7 +11,7 @@ from coordinator.lane.due_times import due_time, limit_time, timer_id
 from coordinator.lane.results import Results
 from coordinator.lane.selecting import SelectingMap
 from coordinator.protocol.wire import BODY_BYTES_MAX
-from coordinator.service.commands import Command, version_sent
+from coordinator.service.commands import INTEGER_MAX, Command, version_sent
 from coordinator.service.continuation import Continuation, Deferred, Emission, continued, unanswered
 from coordinator.service.errors import Rejected
 from coordinator.service.ids import derived_command_id, is_uuid
@@ -60,14 +61,30 @@ class BatchWork(SelectingMap):
         self.emitted = 0
         self._journal.clear()
 
-    def next_id(self, name: str) -> int:
-        """The next number of the series `name`."""
+    def next_id(self, of: str | type[Row]) -> int:
+        """The next number of a series: that of a class of rows, or one with a name of its own."""
+        name = of if isinstance(of, str) else of.table
         before = self.get(Series, name)
         if before is None:
-            return self.add(Series(name=name, value=1)).value
+            first = 1 if isinstance(of, str) else self._first_id(of)
+            self.add(Series(name=name, value=first))
+            return first
         value = before.value + 1
         self.replace(Series(name=name, value=value))
         return value
+
+    def _first_id(self, model: type[Row]) -> int:
+        """The number above the rows that are there, from wherever they came. Read once: then there is a series.
+
+        Raises TypeError for a model whose rows have no numbers for keys, ValueError where there is no higher number.
+        """
+        if not self.kinds[model].check.has_number_key:
+            raise TypeError(f"next_id({model.__name__}): its key is no int, so give the series a name: next_id('…')")
+        largest: Any = self.last_key(model) or 0
+        if largest >= INTEGER_MAX:
+            raise ValueError(f"next_id({model.__name__}): there is a row {largest}, and no id is above {INTEGER_MAX}")
+        first: int = max(largest, 0) + 1
+        return first
 
     def add_numbered(self, row: R) -> R:
         """Add a row of the lane's own under the next number of its series.

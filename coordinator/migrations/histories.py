@@ -21,6 +21,8 @@ from coordinator.stores import lane_tables
 from coordinator.stores.one_lane import check_lane, unused_lease
 from coordinator.stores.sql.declared_tables import missing_indexes, tables_of
 from coordinator.stores.sql.dialect import Dialect
+from coordinator.stores.sql.schema import Schema
+from coordinator.stores.sql.table_differences import differences
 
 ENVIRONMENT = Path(__file__).parent
 _LEASE = lane_tables.metadata.tables[lane_tables.LEASE_TABLE]
@@ -145,6 +147,11 @@ def _check_tables(service: Service, connection: Connection) -> None:
         raise ConfigurationError(
             f"{service.name}: its rows are selected by indexes that its tables do not have. Make them by an Alembic "
             f"revision, or by hand, also while the lane runs: {' '.join(lacking)}"
+        )
+    found = differences(connection, Schema(tables_of(service)), service.models)
+    if found:
+        raise ConfigurationError(
+            "\n  ".join((f"{service.name}: its tables are not as its rows need them; change them:", *found))
         )
 
 

@@ -56,9 +56,11 @@ def _of_models(service: Service) -> Iterator[str]:
             yield f"{model!r:.100} is no class of rows: derive it from Row or VersionedRow"
             continue
         name = model.__name__
-        table = getattr(model, "table", None)
+        table, schema = getattr(model, "table", None), getattr(model.__table__, "schema", None)
         if not isinstance(table, str) or not _TABLE.fullmatch(table):
             yield f'{name} names no table: declare it as class {name}(Row, table="…", key="…")'
+        elif schema is not None:
+            yield f"{name}: its table is in the schema {schema}: name none, and have the lane's role find it there"
         elif by_table.setdefault(table, model) is not model:
             yield f"{name} and {by_table[table].__name__} are rows of one table, {table}"
         yield from _of_columns(model)

@@ -51,13 +51,19 @@ DIGITS: Final = Digits(34, 10)
 
 
 if TYPE_CHECKING:
+    from sqlalchemy import Table
+else:
+    # The command line alone does not load SQLAlchemy.
+    Table = Any
+
+if TYPE_CHECKING:
     # What a type checker needs to know of the metaclass below.
     @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
     class _DeclaredRow(Struct, frozen=True, kw_only=True):
         def __init_subclass__(
             cls,
             *,
-            table: str = "",
+            table: str | Table | type[Any] = "",
             key: str = "",
             unique: tuple[str, ...] = (),
             index: tuple[str | tuple[str, ...], ...] = (),
@@ -69,6 +75,17 @@ else:
 
     class _RowMeta(DeclaredMeta):
         keywords = ("table", "key", "unique", "index")
+
+        def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any) -> Any:
+            if "table" in options:
+                # Of an SQLAlchemy `Table`, or a mapped class, which has one: nothing here loads SQLAlchemy.
+                table = getattr(options["table"], "__table__", options["table"])
+                if hasattr(table, "columns"):
+                    options["table"] = str(getattr(table, "name", ""))
+                    namespace["__table__"] = table
+                else:
+                    namespace["__table__"] = None
+            return super().__new__(cls, name, bases, namespace, **options)
 
     class _DeclaredRow(Struct, metaclass=_RowMeta):
         pass
@@ -85,8 +102,11 @@ class Row(_DeclaredRow):
     `table` names its table or collection, `key` the column by which a row is found, `unique` the other columns of which
     no two rows have the same value. `index` names the columns by whose values rows are selected (`where`): each entry
     is a column, or several as a tuple. docs/API.md lists the types of fields ("The tables of a service").
+
+    A `table` that is there already may be given as SQLAlchemy's `Table`, or as a class that is mapped to one.
     """
 
+    __table__: ClassVar[Table | None] = None
     table: ClassVar[str]
     key: ClassVar[str]
     unique: ClassVar[tuple[str, ...]] = ()

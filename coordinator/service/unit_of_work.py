@@ -60,8 +60,13 @@ class UnitOfWork(Protocol):
     def remove(self, row: Row) -> None:
         """Delete the row of this key."""
 
-    def next_id(self, name: str) -> int:
-        """The next number of the series `name`: 1, 2, 3 … in command order, without gaps."""
+    def next_id(self, of: str | type[Row]) -> int:
+        """The next number of a series: 1, 2, 3 … in command order, without gaps.
+
+        That of a class of rows begins above the largest key of the rows that are there, 1 for none. Any other series
+        has a name of its own, and begins with 1. The series of a class has the name of its table. Raises TypeError for
+        a class whose key is no int.
+        """
 
     def emit(
         self,

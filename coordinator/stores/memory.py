@@ -105,6 +105,9 @@ class MemoryTransaction:
     ) -> list[R]:
         return self._database.selected(model, () if where is None else (where,), after, limit)
 
+    def last(self, model: type[R], limit: int) -> list[R]:
+        return self._database.rows(model)[::-1][:limit]
+
     def backlog(self) -> list[Backlog]:
         rows = self._database.rows(OutboxEntry)
         counts = Counts(row.lane for row in rows)

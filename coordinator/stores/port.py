@@ -139,6 +139,9 @@ class Transaction(Protocol):
         With `where` only those with this value in this column. An index on it and the key serves such a read.
         """
 
+    def last(self, model: type[R], limit: int) -> list[R]:
+        """The last rows in order of their keys, the last one first."""
+
     def backlog(self) -> list[Backlog]:
         """The entries that wait in the outbox, counted by target."""
 

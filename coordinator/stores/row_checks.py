@@ -67,6 +67,8 @@ class RowCheck:
         ]
         self._keys = {field.name: field for field in self._fields if field.name in found_by}
         self._selected_by = {field.name: _sought(field) for field in self._fields if field.is_compared}
+        self.has_number_key = [field.kinds for field in self._fields if field.name == model.key] == [(int,)]
+        """Whether the key is an int, so that its rows can be numbered."""
         self.is_key_sound = {name: _key_compiled(field) for name, field in self._keys.items()}
         self._is_new_sound = _compiled(self._fields, is_compared=False)
         self._is_change_sound = _compiled(self._fields, is_compared=True)
@@ -197,6 +199,7 @@ class RowChecks:
             if model not in service.models:
                 raise InvalidRow(f"{model.__name__} is no row of service {service.name}: declare it with its `row`")
             table = None if service.metadata is None else service.metadata.tables.get(model.table)
+        table = model.__table__ if table is None else table
         return RowCheck(model, columns_of(model) if table is None else dict(table.columns.items()))
 
 

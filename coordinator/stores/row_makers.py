@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import FieldInfo
 
 from coordinator.service.rows import R, Row
 from coordinator.stores.field_types import field_type, hints_of
@@ -94,16 +95,42 @@ def _maker(model: type[Row], places: Sequence[str], time: Convert | None) -> Cal
     names: dict[str, Any] = {"model": model, "time": time}
     known, hints = value_types_of(model), hints_of(model)
     parts: list[str] = []
+    defaults = {field.name: field for field in msgspec.structs.fields(model) if _may_lack(field, hints)}
     for number, (name, place) in enumerate(zip(model.__struct_fields__, places, strict=True)):
+        lacking = None
+        if name in defaults:
+            names[f"default_{number}"], lacking = _default(defaults[name])
+            lacking = lacking.format(f"default_{number}")
         if name in known:
             names[f"read_{number}"] = known[name].read
             sound = known[name].sound_of(name, names)
-            parts.append(f"{name}=value if (value := {place}) is None or {sound} else read_{number}(value)")
+            read = f"value if {sound} else read_{number}(value)"
+            parts.append(f"{name}={lacking or 'None'} if (value := {place}) is None else {read}")
+        elif lacking is not None:
+            read = "value" if time is None or _is_plain(hints.get(name)) else "time(value)"
+            parts.append(f"{name}={lacking} if (value := {place}) is None else {read}")
         elif time is None or _is_plain(hints.get(name)):
             parts.append(f"{name}={place}")
         else:
             parts.append(f"{name}=time({place})")
     return _compiled(f"lambda values: model({', '.join(parts)})", names)
+
+
+def _may_lack(field: FieldInfo, hints: Mapping[str, Any]) -> bool:
+    """Whether a row of before the field was there reads as its default: it has one, and may not be None."""
+    if field.required:
+        return False
+    try:
+        return not field_type(hints[field.name]).is_optional
+    except (UnknownType, KeyError):
+        return False
+
+
+def _default(field: FieldInfo) -> tuple[Any, str]:
+    """The default of a field, or what makes one, and the expression for it."""
+    if field.default is not msgspec.NODEFAULT:
+        return field.default, "{}"
+    return field.default_factory, "{}()"
 
 
 def _is_plain(hint: Any) -> bool:

@@ -104,6 +104,13 @@ class _WatchedTransaction:
         finally:
             self._awaited.end(before)
 
+    def last(self, model: type[R], limit: int) -> list[R]:
+        before = self._awaited.begin(_READ)
+        try:
+            return self._transaction.last(model, limit)
+        finally:
+            self._awaited.end(before)
+
     def backlog(self) -> list[Backlog]:
         before = self._awaited.begin(_READ)
         try:

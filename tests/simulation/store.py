@@ -143,6 +143,11 @@ class SimulatedTransaction:
             keys = [key for key in keys if getattr(table[key], column) == value]
         return [table[key] for key in keys[:limit]]
 
+    def last(self, model: type[Any], limit: int) -> list[Any]:
+        self.store.call("last")
+        table = self.database.table(model)
+        return [table[key] for key in sorted(table, reverse=True)[:limit]]
+
     def backlog(self) -> list[Backlog]:
         self.store.call("backlog")
         targets: dict[str, list[OutboxEntry]] = {}

@@ -16,10 +16,12 @@ from coordinator.protocol.decoding import decode
 from coordinator.protocol.wire import PACK_CONTENT, CommandMessage, Envelope
 from coordinator.runtime.settings import LaneSettings
 from coordinator.service.commands import Command
+from coordinator.service.errors import Rejected
 from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome, OutcomeError
 from coordinator.service.rows import R
 from coordinator.service.service import Service
+from coordinator.service.unit_of_work import Handler, UnitOfWork
 from coordinator.stores.lane_tables import (
     Cancellation,
     DeadLetter,
@@ -43,7 +45,22 @@ from tests.support.ledger import (
     Rename,
     Tamper,
 )
-from tests.support.store_contract import NOW, OpenStore, changes, commit
+from tests.support.store_contract import NOW, OpenStore, account, changes, commit
+
+
+def _open_above(work: UnitOfWork, command: OpenAccount) -> Account:
+    number = work.next_id(Account)
+    if work.find(Account, "owner", command.owner) is not None:
+        raise Rejected("owner_taken", f"{command.owner} has an account")
+    return work.add(Account(id=number, owner=command.owner, created_at=work.now))
+
+
+NUMBERED = LEDGER.replace(
+    handlers=[
+        Handler(OpenAccount, _open_above) if handler.command is OpenAccount else handler for handler in LEDGER.handlers
+    ]
+)
+"""The ledger, but for the ids: they begin above the accounts that are there."""
 
 _tags = itertools.count(1)
 _numbers = itertools.count(1_000_000)
@@ -513,6 +530,27 @@ class LaneContract:
         outcomes = lane.do(Rename(id=1, owner="x"), Rename(id=2, owner="a"), Rename(id=1, owner="b"))
         assert codes(outcomes) == ["applied"] * 3
         assert {row.id: row.owner for row in lane.rows(Account)} == {1: "b", 2: "a"}
+
+    @pytest.mark.parametrize("batch", [1, 2, 7])
+    def test_ids_of_a_class_begin_above_its_rows_however_commands_are_batched(
+        self, open_store: OpenStore, batch: int
+    ) -> None:
+        """Rows that other programs wrote, and the changes of commands before the first id was asked for."""
+        store = open_store()
+        rows = [account(number) for number in (3, 7, 8, 9)]
+        commit(store, store.take_over("before", NOW), changes(inserts=rows))
+        lane = LaneUnderTest(store, service=NUMBERED)
+        commands = [
+            *(Close(id=9), Deposit(id=50, amount=1), Close(id=8), OpenAccount(owner="owner 3")),
+            *(OpenAccount(owner="a"), OpenAccount(owner="b"), Close(id=9)),
+        ]
+        found: list[str] = []
+        for place in range(0, len(commands), batch):
+            found += codes(lane.do(*commands[place : place + batch]))
+        assert found == ["applied", "account_not_found", "applied", "owner_taken", "applied", "applied", "applied"]
+        assert [row.id for row in lane.rows(Account)] == [3, 7, 8]
+        assert codes(lane.do(OpenAccount(owner="c"))) == ["applied"]
+        assert [row.id for row in lane.rows(Account)] == [3, 7, 8, 10]
 
     def test_any_split_into_batches_gives_the_same_outcomes(self, open_store: OpenStore) -> None:
         """The model: each command in a batch of its own. Random streams, random splits, with duplicates."""

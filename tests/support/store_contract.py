@@ -205,6 +205,16 @@ class StoreContract:
         assert [row.id for row in transaction.scan(Account, 2, 2)] == [4, 30]
         transaction.rollback()
 
+    def test_the_last_rows_are_found_in_key_order_too(self, open_store: OpenStore) -> None:
+        store = open_store()
+        transaction = store.begin()
+        assert transaction.last(Account, 2) == []
+        transaction.rollback()
+        commit(store, store.take_over("holder", NOW), changes(inserts=[account(n) for n in (30, 4, 100, 2)]))
+        transaction = store.begin()
+        assert [row.id for row in transaction.last(Account, 3)] == [100, 30, 4]
+        transaction.rollback()
+
     def test_a_batch_updates_deletes_and_inserts_sets_of_rows(self, open_store: OpenStore) -> None:
         store = open_store()
         lease = store.take_over("holder", NOW)

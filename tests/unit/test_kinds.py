@@ -26,6 +26,8 @@ NAMES_KINDS = {
     "runtime/extras.py": "a kind's extra has its name",
     "stores/lane_tables.py": "the tables are declared before any address names a kind",
     "stores/sql/column_types.py": "so are those of rows",
+    "stores/sql/column_shapes.py": "SQLAlchemy's dialects, whose types are read back",
+    "stores/sql/table_differences.py": "the same, and what they take for one another",
     "service/saga.py": "so is a service's table of its sagas",
 }
 """Files outside the folders of kinds that name one, and why. A developer's servers and old revisions do too."""

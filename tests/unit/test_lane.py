@@ -123,6 +123,10 @@ class _FailingTransaction:
     ) -> list[R]:
         return self.inner.scan(model, limit, after, where)
 
+    def last(self, model: type[R], limit: int) -> list[R]:
+        self.fail("last")
+        return self.inner.last(model, limit)
+
     def backlog(self) -> list[Backlog]:
         return self.inner.backlog()
 

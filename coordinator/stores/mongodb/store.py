@@ -264,6 +264,11 @@ class MongoTransaction:
         with self._store.guarded():
             return self._first(model, () if where is None else (where,), after, limit)
 
+    def last(self, model: type[R], limit: int) -> list[R]:
+        with self._store.guarded():
+            found = self._of(model).find({}, session=self._session).sort("_id", -1).limit(limit)
+            return [row_of_document(model, document) for document in found]
+
     def backlog(self) -> list[Backlog]:
         by_lane = {"_id": "$lane", "rows": {"$sum": 1}, "oldest_at": {"$min": "$created_at"}}
         with self._store.guarded():

@@ -60,6 +60,10 @@ class MysqlStatements:
         written = f"{value:f}" if isinstance(value, Decimal) else self._writers[column](value)
         return f"{_quoted(column)} = {written}"
 
+    def last(self, limit: int) -> str:
+        """Select the last rows in order of their keys, the last one first."""
+        return f"{self.select} ORDER BY {_quoted(self._key)} DESC LIMIT {limit:d}"
+
     def delete(self, rows: Sequence[Row]) -> str:
         keys = map(attrgetter(self._key), rows)
         return f"DELETE FROM {self._name} WHERE {self._among(self._key, keys)}"  # noqa: S608

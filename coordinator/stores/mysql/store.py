@@ -46,11 +46,13 @@ LEASE_TIMEOUT_S = 2
 
 _LOCK_TIMEOUT = "SET SESSION innodb_lock_wait_timeout = {}"
 _TABLE_LOCK_TIMEOUT = "SET SESSION lock_wait_timeout = {}"
+_MODES = "STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION,NO_AUTO_VALUE_ON_ZERO"
 _SESSION = (
     "SET SESSION transaction_isolation = 'READ-COMMITTED'",
     _LOCK_TIMEOUT.format(LOCK_TIMEOUT_S),
     "SET SESSION time_zone = '+00:00'",
-    "SET SESSION sql_mode = 'STRICT_ALL_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
+    # A key that is 0 stays so, also in a column that is AUTO_INCREMENT.
+    f"SET SESSION sql_mode = '{_MODES}'",
 )
 _OTHER_ENGINES = (
     "SELECT table_name, engine FROM information_schema.tables "
@@ -86,6 +88,7 @@ class MysqlStore(SqlStore["pymysql.Connection[Any]"]):
 
     title = "MySQL"
     quote = "`"
+    reflecting_driver = "mysql+pymysql"
     take_over_statement = f"""
         INSERT INTO {LEASE_TABLE} (lane, epoch, sequence, batches, revision, holder, taken_at)
         VALUES (%s, %s, 0, 0, 0, %s, %s)
@@ -259,6 +262,10 @@ class MysqlTransaction(SqlTransaction["pymysql.Connection[Any]"]):
         if isinstance(read, Read):
             return statements.by(read.column, read.values)
         return statements.first(read.limit, read.after, read.where)
+
+    def last(self, model: type[R], limit: int) -> list[R]:
+        with self._store.guarded():
+            return self._found(model, self._store.statements[model].last(limit))
 
     def backlog(self) -> list[Backlog]:
         with self._store.guarded(), self._connection.cursor() as cursor:

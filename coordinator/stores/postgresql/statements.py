@@ -85,6 +85,10 @@ class PostgresqlStatements:
         values.append(parameter(limit))
         return f"{self._select}{only} ORDER BY {self._key} LIMIT ${len(values)}".encode(), values
 
+    def last(self, limit: int) -> Statement:
+        """Select the last rows in order of their keys, the last one first."""
+        return f"{self._select} ORDER BY {self._key} DESC LIMIT $1".encode(), [parameter(limit)]
+
     def delete(self, rows: Sequence[Row]) -> Statement:
         return self._delete, [self._json(rows)]
 

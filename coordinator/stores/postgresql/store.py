@@ -18,6 +18,7 @@ from typing import Any, Final
 import psycopg
 from psycopg import errors
 from psycopg.pq.abc import PGresult
+from psycopg.types.json import JsonLoader
 from psycopg.types.string import TextLoader
 
 from coordinator.runtime.addresses import Address
@@ -100,6 +101,7 @@ class PostgresStore(SqlStore[_Connection]):
     """Implements `Store`."""
 
     title = "PostgreSQL"
+    reflecting_driver = "postgresql+psycopg"
 
     def __init__(self, address: Address, service: Service) -> None:
         super().__init__(service)
@@ -148,6 +150,11 @@ class PostgresStore(SqlStore[_Connection]):
         if problem is not None:
             connection.close()
             raise NotAdmitted(problem)
+        return connection
+
+    def _connect_for_reflection(self) -> _Connection:
+        connection = self._connect()
+        connection.adapters.register_loader("json", JsonLoader)
         return connection
 
     def _take_notice(self, notice: errors.Diagnostic) -> None:
@@ -240,6 +247,11 @@ class PostgresTransaction(SqlTransaction[_Connection]):
             (result,) = self._run(
                 [self._store.statements[model].first(limit, after, () if where is None else (where,))]
             )
+            return self._found(model, result)
+
+    def last(self, model: type[R], limit: int) -> list[R]:
+        with self._store.guarded():
+            (result,) = self._run([self._store.statements[model].last(limit)])
             return self._found(model, result)
 
     def backlog(self) -> list[Backlog]:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from sqlalchemy import BigInteger, Column, Index, MetaData, Table, UniqueConstraint
+from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.types import TypeEngine
 
 from coordinator.service.errors import ConfigurationError
@@ -20,7 +21,7 @@ _NAME_CHARACTERS_MAX: Final = 63
 
 
 def tables_of(service: Service) -> MetaData:
-    """The tables of a service: those that it describes, and one for each other model.
+    """The tables of a service: those that it describes or its models name, and one for each other model.
 
     Raises ConfigurationError for a model with a field whose type has no column.
     """
@@ -67,29 +68,49 @@ def _tables(known: MetaData | None, models: tuple[type[Row], ...]) -> MetaData:
         table.to_metadata(tables)
     for model in models:
         if model.table not in tables.tables:
-            _declare(model, tables)
+            if model.__table__ is None:
+                _declare(model, tables)
+            else:
+                _take(model.__table__, tables)
+        table = tables.tables[model.table]
+        for column in _columns(model, [name for name in model.__struct_fields__ if name not in table.columns]):
+            # Such as a version, of which nobody else needs to know.
+            table.append_column(column)
     return tables
 
 
+def _take(table: Table, tables: MetaData) -> None:
+    """Copy a table that is declared elsewhere, and those that its foreign keys refer to."""
+    if table.key not in tables.tables:
+        table.to_metadata(tables)
+        for key in table.foreign_keys:
+            with suppress(NoReferenceError):
+                _take(key.column.table, tables)
+
+
 def _declare(model: type[Row], tables: MetaData) -> None:
-    hints = hints_of(model)
-    columns = []
-    for name in model.__struct_fields__:
-        try:
-            columns.append(_column(model, name, field_type(hints.get(name, Any))))
-        except UnknownType as error:
-            raise ConfigurationError(f"{model.__name__}.{name}: {error}") from None
     uniques = [UniqueConstraint(column, name=f"{model.table}_{column}_unique") for column in model.unique]
     Table(
         model.table,
         tables,
-        *columns,
+        *_columns(model, model.__struct_fields__),
         *uniques,
         *(Index(index_name(model, index), *index, model.key) for index in indexes_of(model)),
         mysql_engine="InnoDB",
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",
     )
+
+
+def _columns(model: type[Row], names: Sequence[str]) -> Sequence[Column[Any]]:
+    hints = hints_of(model)
+    columns = []
+    for name in names:
+        try:
+            columns.append(_column(model, name, field_type(hints.get(name, Any))))
+        except UnknownType as error:
+            raise ConfigurationError(f"{model.__name__}.{name}: {error}") from None
+    return columns
 
 
 def _column(model: type[Row], name: str, field: FieldType) -> Column[Any]:

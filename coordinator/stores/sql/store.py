@@ -19,6 +19,7 @@ from coordinator.stores.one_lane import check_lane
 from coordinator.stores.port import LOOKS, BatchFault, Fenced, Lease, Refusal, StoreUnavailable, Transaction
 from coordinator.stores.sql.declared_tables import missing_indexes, tables_of
 from coordinator.stores.sql.schema import Schema, TableOf
+from coordinator.stores.sql.table_differences import connected, differences
 
 _LEASE_COLUMNS = "epoch, sequence, revision, paused, loss_accepted, holder"
 LEASE = f"SELECT {_LEASE_COLUMNS} FROM {LEASE_TABLE} WHERE lane = %s"  # noqa: S608  # constants of ours
@@ -44,6 +45,8 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
 
     quote: ClassVar[str] = '"'
     """Stands around the names of tables and columns."""
+    reflecting_driver: ClassVar[str]
+    """SQLAlchemy's name of the dialect and the driver."""
     take_over_statement: ClassVar[str] = f"""
         INSERT INTO {LEASE_TABLE} AS lease (lane, epoch, sequence, batches, revision, holder, taken_at)
         VALUES (%s, %s, 0, 0, 0, %s, %s)
@@ -70,23 +73,33 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
             if self._missing(_LEASE_ROWS) is None:
                 # First: another lane's database lacks the tables of this one, and must not be migrated for it.
                 self._check_lane()
-            for table in tables:
-                if (problem := self._missing(table)) is not None:
-                    raise ConfigurationError(
-                        f"table {table.name} is not as it must be in the database of {setting}: "
-                        f"run `coordinator migrate` ({problem})"
-                    )
+            problems = [(table, problem) for table in tables if (problem := self._missing(table)) is not None]
+            self._check_differences(models, setting)
+            for table, problem in problems:
+                raise ConfigurationError(
+                    f"table {table.name} is not as it must be in the database of {setting}: "
+                    f"run `coordinator migrate` ({problem})"
+                )
             self._check_transactions(tables, setting)
             self._check_collations(models, setting)
             self._check_indexes(models, setting)
             for table in tables:
                 self._check_rights(table)
-            if must_sync and (problems := self._losses(tables)):
+            if must_sync and (losses := self._losses(tables)):
                 raise ConfigurationError(
-                    f"the database of {setting} may lose commits with the power of its machine: {'; '.join(problems)}; "
+                    f"the database of {setting} may lose commits with the power of its machine: {'; '.join(losses)}; "
                     "change it, or accept the loss of acknowledged commands with LANE_ALLOW_UNSYNCED=true"
                 )
             return self._warnings()
+
+    def _check_differences(self, models: Sequence[type[Row]], setting: str) -> None:
+        """Raise ConfigurationError, with all of them, where tables are not as their rows' classes say."""
+        # On a connection of its own: SQLAlchemy changes what the driver's session does.
+        with connected(self.reflecting_driver, self._connect_for_reflection) as connection:
+            found = differences(connection, self.schema, models)
+        if found:
+            head = f"the tables in the database of {setting} are not as the rows of {self.lane} need them; change them "
+            raise ConfigurationError("\n  ".join((f"{head}(`coordinator migrate` runs your migrations):", *found)))
 
     def _check_lane(self) -> None:
         check_lane(self.first_row(_OTHER_LANES, [self.lane]) or (), self.lane)
@@ -170,6 +183,10 @@ class SqlStore(GuardedStore, ABC, Generic[C]):
     @abstractmethod
     def _connect(self) -> C:
         """Open a connection, and set its session up."""
+
+    def _connect_for_reflection(self) -> C:
+        """Another one, for SQLAlchemy."""
+        return self._connect()
 
     @abstractmethod
     def _disconnect(self, connection: C) -> None:

@@ -50,6 +50,7 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
     """Implements `Store` on a database file."""
 
     title = "SQLite"
+    reflecting_driver = "sqlite"
 
     def __init__(self, path: str, service: Service) -> None:
         super().__init__(service)
@@ -187,6 +188,10 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
     ) -> list[R]:
         return self._first(model, () if where is None else (where,), after, limit)
+
+    def last(self, model: type[R], limit: int) -> list[R]:
+        table = self._schema.of(model)
+        return self._found(model, f'{_select(table)} ORDER BY "{table.key}" DESC LIMIT ?', [limit])
 
     def backlog(self) -> list[Backlog]:
         with self._store.guarded():

@@ -1,0 +1,325 @@
+"""Services on tables that they have: what fits is found at the start, on each kind of SQL database."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import pytest
+from msgspec import Meta
+from sqlalchemy import BigInteger, Column, ForeignKey, Integer, MetaData, String, Table, inspect, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from coordinator import Command, Digits, Row, Service, UnitOfWork, VersionedRow
+from coordinator.migrations.migrate import migrate
+from coordinator.runtime.settings import DatabaseSettings
+from coordinator.service.errors import ConfigurationError
+from coordinator.stores.open import open_store
+from coordinator.stores.row_checks import InvalidRow
+from coordinator.testing.lane import LaneUnderTest
+from tests.support.databases import FreshDatabases, sql_engine
+
+FITTING = {
+    "postgresql": """
+        CREATE TABLE guests (
+            id SERIAL PRIMARY KEY, name VARCHAR(50) NOT NULL UNIQUE, balance NUMERIC(14, 4), seen_at TIMESTAMPTZ,
+            is_member BOOLEAN NOT NULL, data BYTEA, rating DOUBLE PRECISION, notes TEXT,
+            mood INTEGER DEFAULT 3 NOT NULL, version BIGINT
+        )
+    """,
+    "mysql": """
+        CREATE TABLE guests (
+            id INTEGER PRIMARY KEY AUTO_INCREMENT, name VARCHAR(50) NOT NULL UNIQUE, balance DECIMAL(14, 4),
+            seen_at DATETIME(6), is_member TINYINT(1) NOT NULL, data LONGBLOB, rating DOUBLE, notes TEXT,
+            mood INTEGER DEFAULT 3 NOT NULL, version BIGINT
+        ) COLLATE utf8mb4_bin
+    """,
+    "sqlite": """
+        CREATE TABLE guests (
+            id INTEGER PRIMARY KEY, name VARCHAR(50) NOT NULL UNIQUE, balance TEXT, seen_at DATETIME,
+            is_member BOOLEAN NOT NULL, data BLOB, rating DOUBLE, notes TEXT, mood INTEGER DEFAULT 3 NOT NULL,
+            version BIGINT
+        )
+    """,
+}
+WRONG = {
+    "postgresql": """
+        CREATE TABLE guests (
+            id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name VARCHAR(10), balance NUMERIC(9, 1),
+            seen_at TIMESTAMP NOT NULL, is_member INTEGER NOT NULL, data TEXT, rating REAL, notes TEXT,
+            mood INTEGER NOT NULL, version BIGINT
+        )
+    """,
+    "mysql": """
+        CREATE TABLE guests (
+            id BIGINT PRIMARY KEY, name VARCHAR(10), balance DECIMAL(9, 1), seen_at DATETIME NOT NULL,
+            is_member DATE NOT NULL, data TEXT, rating FLOAT, notes TEXT, mood INTEGER NOT NULL, version BIGINT
+        ) COLLATE utf8mb4_bin
+    """,
+    "sqlite": """
+        CREATE TABLE guests (
+            id BIGINT PRIMARY KEY, name VARCHAR(10), balance DECIMAL(9, 1), seen_at DATETIME NOT NULL,
+            is_member FLOAT NOT NULL, data TEXT, rating FLOAT, notes TEXT, mood INTEGER NOT NULL, version BIGINT
+        )
+    """,
+}
+DIFFERENCES = {
+    "postgresql": [
+        "guests.id is GENERATED ALWAYS",
+        "guests.name is VARCHAR(10), with 10 characters, and a row may have 50",
+        "guests.name may be NULL",
+        "guests.balance is NUMERIC(9, 1), and a row may have 12 digits, 2 of them after the point",
+        "guests.seen_at is TIMESTAMP WITHOUT TIME ZONE",
+        "guests.seen_at is NOT NULL",
+        "guests.is_member is INTEGER",
+        "guests.data is TEXT, which has texts, and bytes are kept there",
+        "guests.rating is REAL, with 24 bits",
+    ],
+    "mysql": [
+        "guests.name is VARCHAR(10), with 10 characters, and a row may have 50",
+        "guests.name may be NULL",
+        "guests.balance is DECIMAL(9, 1), and a row may have 12 digits, 2 of them after the point",
+        "guests.seen_at is DATETIME, and takes 0 of 3 digits of a second",
+        "guests.seen_at is NOT NULL",
+        "guests.is_member is DATE",
+        "guests.data is TEXT, which has texts, and bytes are kept there",
+        "guests.rating is FLOAT, with 24 bits",
+    ],
+    "sqlite": [
+        "guests.name may be NULL",
+        "guests.balance is DECIMAL(9, 1), which has decimals, and texts are kept there",
+        "guests.seen_at is NOT NULL",
+        "guests.is_member is FLOAT",
+        "guests.data is TEXT, which has texts, and bytes are kept there",
+    ],
+}
+EVERYWHERE = ["guests.mood is NOT NULL and has no default", "guests.name is not unique: CREATE UNIQUE INDEX"]
+
+guests_metadata = MetaData()
+GUESTS = Table(
+    "guests",
+    guests_metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(50), nullable=False, unique=True),
+)
+
+
+class Guest(VersionedRow, table=GUESTS, key="id", unique=("name",)):
+    id: int
+    name: Annotated[str, Meta(max_length=50)]
+    balance: Annotated[Decimal, Digits(12, 2)] | None = None
+    seen_at: datetime | None = None
+    is_member: bool
+    data: bytes | None = None
+    rating: float | None = None
+
+
+class Welcome(Command, type="hotel.welcome"):
+    name: str
+
+
+class Rename(Command, type="hotel.rename"):
+    id: int
+    name: str
+
+
+hotel = Service("hotel", models=[Guest])
+
+
+@hotel.handles(Welcome)
+def welcome(work: UnitOfWork, command: Welcome) -> Guest:
+    return work.add(Guest(id=work.next_id(Guest), name=command.name, is_member=True, balance=Decimal("1.5")))
+
+
+@hotel.handles(Rename, target=lambda command: Guest.at(command.id))
+def rename(work: UnitOfWork, command: Rename) -> Guest:
+    guest = work.get(Guest, command.id)
+    assert guest is not None
+    return work.save(guest.replace(name=command.name))
+
+
+Run = Callable[[str], None]
+
+
+class _OnExistingTables:
+    kind: ClassVar[str]
+
+    @pytest.fixture
+    def run(self, url: str) -> Iterator[Run]:
+        engine = sql_engine(url)
+
+        def run(statement: str) -> None:
+            with engine.begin() as connection:
+                connection.execute(text(statement))
+
+        yield run
+        engine.dispose()
+
+    def _migrate(self, url: str, service: Service = hotel) -> None:
+        migrate(service, DatabaseSettings(database_url=url))
+
+    def test_a_lane_goes_on_with_the_rows_that_are_there(self, url: str, run: Run) -> None:
+        run(FITTING[self.kind])
+        insert = "INSERT INTO guests (id, name, balance, is_member, notes)"
+        run(f"{insert} VALUES (41, 'ada', 12.5, {'1' if self.kind == 'sqlite' else 'TRUE'}, 'kept')")
+        self._migrate(url)
+        with closing(open_store(url, hotel)) as store:
+            store.check(hotel.models, must_sync=False)
+            lane = LaneUnderTest(hotel, store)
+            assert lane.apply(Rename(id=41, name="Ada"), expected_version=1).result(Guest).version == 2
+            assert lane.apply(Welcome(name="bob")).result(Guest).id == 42
+            assert lane.apply(Rename(id=42, name="x" * 51)).failed_with("invalid_row")
+            assert [(guest.id, guest.name, guest.balance, guest.version) for guest in lane.rows(Guest)] == [
+                (41, "Ada", Decimal("12.50"), 2),
+                (42, "bob", Decimal("1.50"), 1),
+            ]
+        engine = sql_engine(url)
+        with engine.connect() as connection:
+            found = connection.execute(text("SELECT id, notes, mood FROM guests ORDER BY id")).all()
+        engine.dispose()
+        assert [tuple(row) for row in found] == [(41, "kept", 3), (42, None, 3)]
+
+    def test_all_differences_are_one_error(self, url: str, run: Run) -> None:
+        """Of the migration, and of the lane's start."""
+        run(WRONG[self.kind])
+        with pytest.raises(ConfigurationError) as migrating:
+            self._migrate(url)
+        with closing(open_store(url, hotel)) as store, pytest.raises(ConfigurationError) as starting:
+            store.check(hotel.models, must_sync=False)
+        for caught in (migrating, starting):
+            lines = str(caught.value).splitlines()[1:]
+            for expected in [*DIFFERENCES[self.kind], *EVERYWHERE]:
+                assert [line for line in lines if expected in line], (expected, lines)
+            assert len(lines) == len(DIFFERENCES[self.kind]) + len(EVERYWHERE), lines
+
+    def test_a_column_whose_type_was_changed_is_found_at_the_start(self, url: str, run: Run) -> None:
+        class Seat(Row, table="seats", key="id", unique=("code",)):
+            id: int
+            code: int
+
+        service = Service("hotel", models=[Seat])
+        self._migrate(url, service)
+        run("DROP TABLE seats")
+        run("CREATE TABLE seats (id BIGINT PRIMARY KEY, code VARCHAR(20) NOT NULL UNIQUE)")
+        expected = r"seats.code is VARCHAR\(20\), which has texts, and integers"
+        with closing(open_store(url, service)) as store, pytest.raises(ConfigurationError, match=expected):
+            store.check(service.models, must_sync=False)
+
+    def test_columns_are_added_while_the_lane_runs(self, url: str, run: Run) -> None:
+        """The old release goes on, also after a takeover, and the new one finds what it needs."""
+        run(FITTING[self.kind])
+        self._migrate(url)
+        with closing(open_store(url, hotel)) as store:
+            lane = LaneUnderTest(hotel, store)
+            assert lane.apply(Welcome(name="ada")).result(Guest).id == 1
+            run("ALTER TABLE guests ADD COLUMN stars BIGINT DEFAULT 3 NOT NULL")
+            run("ALTER TABLE guests ADD COLUMN remark VARCHAR(20)")
+            assert lane.apply(Rename(id=1, name="Ada")).applied
+            assert lane.apply(Welcome(name="bob")).result(Guest).id == 2
+        with closing(open_store(url, hotel)) as store:
+            store.check(hotel.models, must_sync=False)
+
+        class Starred(Guest, table=GUESTS):
+            stars: Annotated[int, Meta(ge=0)] = 3
+            remark: Annotated[str, Meta(max_length=20)] = ""
+
+        following = Service("hotel", models=[Starred])
+        with closing(open_store(url, following)) as store:
+            store.check(following.models, must_sync=False)
+            rows = LaneUnderTest(following, store).rows(Starred)
+        assert [(row.name, row.stars, row.remark) for row in rows] == [("Ada", 3, ""), ("bob", 3, "")]
+
+    def test_the_key_of_the_table_is_that_of_the_class(self, url: str, run: Run) -> None:
+        class Seat(Row, table="seats", key="code"):
+            id: int
+            code: Annotated[str, Meta(max_length=20)]
+
+        service = Service("hotel", models=[Seat])
+        run("CREATE TABLE seats (id BIGINT PRIMARY KEY, code VARCHAR(20) NOT NULL)")
+        with pytest.raises(ConfigurationError, match=r"rows are found by code, and its primary key is \(id\)"):
+            self._migrate(url, service)
+        run("CREATE UNIQUE INDEX seats_code ON seats (code)")
+        if self.kind == "mysql":
+            run("ALTER TABLE seats CONVERT TO CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+        self._migrate(url, service)
+        with closing(open_store(url, service)) as store:
+            store.check(service.models, must_sync=False)
+
+
+class TestPostgresql(_OnExistingTables):
+    kind = "postgresql"
+
+    @pytest.fixture
+    def url(self, databases: FreshDatabases) -> str:
+        return databases.new("USERS_DATABASE_URL")
+
+
+class TestMysql(_OnExistingTables):
+    kind = "mysql"
+
+    @pytest.fixture
+    def url(self, databases: FreshDatabases) -> str:
+        return databases.new("PAYMENTS_DATABASE_URL")
+
+
+class TestSqlite(_OnExistingTables):
+    kind = "sqlite"
+
+    @pytest.fixture
+    def url(self, tmp_path: Path) -> str:
+        return f"sqlite:///{tmp_path}/hotel.db"
+
+
+class _Base(DeclarativeBase):
+    pass
+
+
+class _Hall(_Base):
+    __tablename__ = "halls"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+class _Chair(_Base):
+    __tablename__ = "chairs"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    hall: Mapped[int] = mapped_column(ForeignKey("halls.id"))
+    label: Mapped[str] = mapped_column(String(5))
+
+
+class Chair(VersionedRow, table=_Chair, key="id"):
+    id: int
+    hall: int
+    label: str
+
+
+def test_a_mapped_class_names_its_table(tmp_path: Path) -> None:
+    """Where it is missing it is made, with the tables that it refers to."""
+    assert Chair.table == "chairs"
+    service = Service("hotel", models=[Chair])
+    url = f"sqlite:///{tmp_path}/hotel.db"
+    migrate(service, DatabaseSettings(database_url=url))
+    engine = sql_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("INSERT INTO halls (id) VALUES (1)"))
+        assert [column["name"] for column in inspect(connection).get_columns("chairs")] == [
+            *("id", "hall", "label", "version")
+        ]
+    engine.dispose()
+    with closing(open_store(url, service)) as store:
+        store.check(service.models, must_sync=False)
+        lane = LaneUnderTest(service, store)
+        lane.given(Chair(id=1, hall=1, label="a"))
+        with pytest.raises(InvalidRow, match=r"chairs.label: 6 characters, and the column takes 5"):
+            lane.given(Chair(id=2, hall=1, label="abcdef"))
+
+
+def test_a_table_in_a_schema_is_refused() -> None:
+    from coordinator.service.defects import defects_of
+
+    class Elsewhere(Row, table=Table("seats", MetaData(), Column("id", BigInteger), schema="app"), key="id"):
+        id: int
+
+    (defect,) = defects_of(Service("hotel", models=[Elsewhere]))
+    assert "in the schema app" in defect
