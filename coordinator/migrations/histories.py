@@ -4,21 +4,28 @@ There are two, each with a version table of its own: the lane's, which is the sa
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import structlog
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Inspector, MetaData, insert, inspect, select, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Column, Connection, DefaultClause, Inspector, MetaData, insert, inspect, select, text, update
+from sqlalchemy import literal as sa_literal
+from sqlalchemy.engine.interfaces import Compiled
+from sqlalchemy.exc import CompileError, DBAPIError, StatementError
 from sqlalchemy.schema import CreateColumn
 
 from coordinator.runtime.addresses import Address
 from coordinator.service.errors import ConfigurationError
+from coordinator.service.rows import Row
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.one_lane import check_lane, unused_lease
+from coordinator.stores.row_makers import value_types_of
 from coordinator.stores.sql.declared_tables import missing_indexes, tables_of
 from coordinator.stores.sql.dialect import Dialect
 from coordinator.stores.sql.schema import Schema
@@ -47,7 +54,7 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
             if service.migrations is not None:
                 upgrade(dialect, connection, service.migrations, f"{service.name}_schema_version", tables)
             else:
-                make_declared(connection, service.name, tables)
+                make_declared(connection, service)
             _take_for(connection, service.name)
             _announce(connection, service)
             connection.commit()
@@ -102,15 +109,20 @@ def _allow_lane(dialect: Dialect, connection: Connection, service: Service, lane
         log.warning("rights_not_given", service=service.name, role=lane.user, error=" ".join(str(error.orig).split()))
 
 
-def make_declared(connection: Connection, service: str, tables: MetaData) -> None:
+def make_declared(connection: Connection, service: Service) -> None:
     """Make the tables that are missing, of a service without revisions of its own.
 
     Raises ConfigurationError for a table that is there without some of its columns: what becomes of its rows is for the
     service's author to say.
     """
-    inspector = inspect(connection)
+    inspector, tables = inspect(connection), tables_of(service)
+    defaults = {
+        (model.table, field.name): (field.default, _plain(model, field))
+        for model in service.models
+        for field in msgspec.structs.fields(model)
+    }
     statements = [
-        f"ALTER TABLE {table.name} ADD COLUMN {CreateColumn(column).compile(dialect=connection.dialect)};"
+        _adding(column, *defaults.get((table.name, column.name), (None, None)), connection)
         for table in tables.sorted_tables
         if inspector.has_table(table.name)
         for column in table.columns
@@ -118,12 +130,44 @@ def make_declared(connection: Connection, service: str, tables: MetaData) -> Non
     ]
     if statements:
         raise ConfigurationError(
-            f"{service}: its rows have fields for which its tables have no column. Say what the rows that are there "
-            'are to have, by Alembic revisions (docs/API.md, "The tables of a service") or by hand: '
-            + " ".join(statements)
+            f"{service.name}: its rows have fields for which its tables have no column. Say what the rows that are "
+            'there are to have, by Alembic revisions (docs/API.md, "The tables of a service") or by hand: '
+            + "\n".join(["", *statements])
         )
     tables.create_all(connection)
     connection.commit()
+
+
+def _plain(model: type[Row], field: msgspec.structs.FieldInfo) -> object:
+    values = value_types_of(model).get(field.name)
+    if values is None or field.default is msgspec.NODEFAULT or field.default is None:
+        return field.default
+    return values.plain(values.canonical(field.default))
+
+
+def _adding(column: Column[Any], default: object, plain: object, connection: Connection) -> str:
+    """The statement that adds a column. Rows that are there get the default of their class, if it has a form in SQL.
+
+    `plain` is its plain form, for a database that has no type of its own for it.
+    """
+    dialect = connection.dialect
+    added = column._copy()  # noqa: SLF001  # there is no public one
+    advice = f" -- {column.name} is never NULL and has no default: give it one" if not added.nullable else ""
+    if advice and default is not msgspec.NODEFAULT and default is not None:
+        for value, kind in ((default, added.type), (plain, None)):
+            with suppress(CompileError, StatementError, NotImplementedError, TypeError, ValueError):
+                literal = sa_literal(value, kind).compile(dialect=dialect, compile_kwargs={"literal_binds": True})
+                # Not to be taken for a parameter's name.
+                added.server_default, advice = DefaultClause(text(_shown(literal).replace(":", "\\:"))), ""
+                break
+    quoted = dialect.identifier_preparer.quote(column.table.name)
+    return f"ALTER TABLE {quoted} ADD COLUMN {_shown(CreateColumn(added).compile(dialect=dialect))};{advice}"
+
+
+def _shown(statement: Compiled) -> str:
+    """For a person, who sends it without parameters: then no %% is taken for one %."""
+    is_formatted = statement.dialect.paramstyle in ("format", "pyformat")
+    return str(statement).replace("%%", "%") if is_formatted else str(statement)
 
 
 def _check_tables(service: Service, connection: Connection) -> None:

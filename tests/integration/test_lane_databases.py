@@ -1,10 +1,15 @@
 """The fixture `lane` on every kind of server: the same as in memory, and empty around each test."""
 
-from datetime import timedelta
+from contextlib import closing
+from datetime import date, time, timedelta
+from decimal import Decimal
+from typing import Annotated
+from uuid import UUID
 
 import pytest
+from msgspec import Meta
 
-from coordinator import Command, Id, Service, UnitOfWork, VersionedRow
+from coordinator import Command, Digits, Id, Service, UnitOfWork, VersionedRow
 from coordinator.migrations.migrate import migrate
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
@@ -12,7 +17,7 @@ from coordinator.stores.lane_tables import AnnouncedVersion
 from coordinator.stores.open import open_store
 from coordinator.testing import NOW, LaneInMemory, LaneUnderTest, Older
 from coordinator.testing.database import lane_on_database, prepare
-from tests.support.databases import FreshDatabases
+from tests.support.databases import FreshDatabases, sql_engine
 from tests.support.releases import AddNote, OldAddNote, new, old
 from tests.support.seats import AddSeat, BookSeat, Seat, seats
 
@@ -127,3 +132,34 @@ def test_words_that_sql_has_for_itself_are_names_like_others(url: str) -> None:
         assert [lane.apply(Reserve(id=7)).applied, lane.apply(Reserve(id=8)).applied] == [True, True]
         assert lane.rows(Reserved) == [Reserved(select=7, group="a", user="ada", Table="x", version=2)]
         prepare(orders, url, may_have_rows=True)
+
+
+class Ticket(VersionedRow, table="Order", key="id"):
+    id: int
+    price: Annotated[Decimal, Digits(12, 2)] = Decimal("1.50")
+    label: Annotated[str, Meta(max_length=20)] = "it's 5% :a"
+    is_paid: bool = True
+    day: date = date(2026, 1, 31)
+    since: time = time(9, 30)
+    took: timedelta = timedelta(minutes=2)
+    code: UUID = UUID(int=7)
+
+
+@pytest.mark.parametrize("setting", ["USERS_DATABASE_URL", "PAYMENTS_DATABASE_URL"])
+def test_what_migrate_prints_adds_the_columns(setting: str, databases: FreshDatabases) -> None:
+    url, service = databases.new(setting), Service("tickets", models=(Ticket,))
+    engine = sql_engine(url)
+    quoted = engine.dialect.identifier_preparer.quote("Order")
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE TABLE {quoted} (id BIGINT PRIMARY KEY)")
+        connection.exec_driver_sql(f"INSERT INTO {quoted} VALUES (7)")
+        with pytest.raises(ConfigurationError) as caught:
+            migrate(service, DatabaseSettings(database_url=url))
+        for line in str(caught.value).splitlines():
+            if line.startswith("ALTER"):
+                connection.exec_driver_sql(line.replace("%", "%%"))
+    engine.dispose()
+    migrate(service, DatabaseSettings(database_url=url))
+    store = open_store(url, service)
+    with closing(store):
+        assert store.begin().scan(Ticket, 10) == [Ticket(id=7)]

@@ -33,6 +33,7 @@ from coordinator.service.commands import parse
 from coordinator.service.defects import defects_of
 from coordinator.service.rows import text_columns
 from coordinator.stores.sql.declared_tables import tables_of
+from coordinator.stores.sqlite.store import SqliteStore
 from coordinator.testing import LaneInMemory
 from tests.support.seats import AddSeat, BookSeat, Seat, book, seats
 
@@ -344,6 +345,34 @@ def test_migrate_refuses_a_table_that_lacks_columns_and_says_how_to_add_them(tmp
     assert "ALTER TABLE seats ADD COLUMN holder TEXT;" in str(caught.value)
     with engine.connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM seats")).scalar() == 0
+    engine.dispose()
+
+
+def test_what_migrate_prints_adds_the_column(tmp_path: Path) -> None:
+    class Ticket(VersionedRow, table="Order", key="id"):
+        id: int
+        price: Annotated[Decimal, Digits(12, 2)] = Decimal("1.50")
+        label: str = "it's"
+        is_paid: bool = False
+        day: date = date(2026, 1, 31)
+
+    url = f"sqlite:///{tmp_path}/seats.db"
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text('CREATE TABLE "Order" (id BIGINT PRIMARY KEY)'))
+        connection.execute(text('INSERT INTO "Order" VALUES (7)'))
+    service = Service("tickets", models=(Ticket,))
+    with pytest.raises(ConfigurationError) as caught:
+        migrate(service, DatabaseSettings(database_url=url))
+    statements = [line for line in str(caught.value).splitlines() if line.startswith("ALTER")]
+    assert len(statements) == 5
+    with engine.begin() as connection:
+        for statement in statements:
+            connection.execute(text(statement))
+    migrate(service, DatabaseSettings(database_url=url))
+    transaction = SqliteStore(f"{tmp_path}/seats.db", service).begin()
+    assert transaction.scan(Ticket, 10) == [Ticket(id=7)]
+    transaction.rollback()
     engine.dispose()
 
 
