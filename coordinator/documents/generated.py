@@ -1,4 +1,4 @@
-"""The generated parts of docs/: the settings in OPERATING.md, asyncapi.json, and HTTP_API.md.
+"""The generated parts of docs/: the settings in OPERATING.md, a table in API.md, asyncapi.json, and HTTP_API.md.
 
 `python -m coordinator.documents.generated --write` writes them; a test fails when they are stale.
 """
@@ -17,6 +17,7 @@ from coordinator.dev.plan import PORT_MAX, PlannedPort, plan_of
 from coordinator.dev.settings import DevSettings
 from coordinator.documents.asyncapi import document, to_json
 from coordinator.documents.http_api import http_api
+from coordinator.documents.unit_of_work import api
 from coordinator.registry import registry
 from coordinator.runtime.settings import (
     BrokerSettings,
@@ -91,6 +92,7 @@ def generated() -> dict[Path, str]:
     path = DOCS / "OPERATING.md"
     return {
         path: operating(path.read_text()),
+        DOCS / "API.md": api((DOCS / "API.md").read_text()),
         DOCS / "asyncapi.json": to_json(document(registry().services)),
         DOCS / "HTTP_API.md": http_api(registry(), gateway_ports()),
     }

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings
 from coordinator.cli import cli
 from coordinator.dev.supervisor import DEATHS_MAX, DEATHS_WINDOW_S
 from coordinator.documents import generated as documentation
+from coordinator.documents import unit_of_work
 from coordinator.documents.asyncapi import document
 from coordinator.migrations.migrate import migrate
 from coordinator.protocol import wire
@@ -62,17 +63,20 @@ def test_a_stale_file_is_named_and_written(tmp_path: Path, monkeypatch: pytest.M
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "OPERATING.md").write_text(f"before\n{documentation.BEGIN}\nold\n{documentation.END}\nafter\n")
+    (docs / "API.md").write_text(f"before\n{unit_of_work.BEGIN}\nold\n{unit_of_work.END}\nafter\n")
     monkeypatch.setattr(documentation, "DOCS", docs)
     found = CliRunner().invoke(documentation.main, [])
     assert found.exit_code == 1
     assert found.output.splitlines() == [
-        *("docs/OPERATING.md is stale", "docs/asyncapi.json is stale", "docs/HTTP_API.md is stale"),
+        *("docs/OPERATING.md is stale", "docs/API.md is stale"),
+        *("docs/asyncapi.json is stale", "docs/HTTP_API.md is stale"),
     ]
     assert CliRunner().invoke(documentation.main, ["--write"]).exit_code == 0
-    text = (docs / "OPERATING.md").read_text()
-    assert text.startswith("before\n")
-    assert text.endswith("\nafter\n")
-    assert "old" not in text
+    for name in ("OPERATING.md", "API.md"):
+        text = (docs / name).read_text()
+        assert text.startswith("before\n")
+        assert text.endswith("\nafter\n")
+        assert "old\n" not in text
     assert CliRunner().invoke(documentation.main, []).exit_code == 0
 
 
