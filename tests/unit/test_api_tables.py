@@ -4,6 +4,7 @@ import inspect
 import re
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from types import new_class
 from typing import Any, Literal
@@ -78,6 +79,10 @@ TYPES: dict[str, tuple[Any, Any]] = {
 }
 
 
+def _with(fields: dict[str, Any], namespace: dict[str, Any]) -> None:
+    namespace.update(fields)
+
+
 def test_each_type_of_the_table_is_one_of_columns_and_of_arguments_and_travels_as_shown() -> None:
     row = r"^\| [^|`]+: `(\w+)`[^|]* \| `([^`]+)`[^|]* \|(?: [^|]+ \|){4}$"
     rows = re.findall(row, TEXT, re.MULTILINE)
@@ -86,7 +91,7 @@ def test_each_type_of_the_table_is_one_of_columns_and_of_arguments_and_travels_a
         kind, value = TYPES[name]
         field_type(kind)
         fields = {"__module__": __name__, "__annotations__": {"value": kind}}
-        command: Any = new_class("Try", (Command,), {"type": "a.try"}, lambda names, own=fields: names.update(own))
+        command: Any = new_class("Try", (Command,), {"type": "a.try"}, partial(_with, fields))
         assert encoded(command(value=value)) == f'{{"value":{shown}}}'.replace(": [", ":[").encode()
         assert parse(command, f'{{"value": {shown}}}'.encode()).value == value
 
