@@ -12,7 +12,10 @@ import msgspec
 import pytest
 
 from coordinator import Command, Handler, Id, Name, Service, UnitOfWork, VersionedRow
-from coordinator.testing import SimulationFailed, simulate
+from coordinator.testing import SimulationFailed, elsewhere, simulate, simulation
+from coordinator.testing.differences import Finding
+from coordinator.testing.elsewhere import OtherProcesses
+from coordinator.testing.running import Course
 from tests.support.seats import seats
 
 
@@ -134,6 +137,25 @@ def test_a_module_that_another_process_cannot_import_is_said_to(
 
     with pytest.raises(RuntimeError, match=r"cannot import needs_a_test:mine: KeyError: .* elsewhere=False"):
         simulate(needs_a_test.mine, COMMANDS, seeds=1)
+
+
+def test_a_process_that_does_not_answer_ends_the_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elsewhere, "ANSWER_S_MAX", 0.0)
+    with pytest.raises(RuntimeError, match="another process has not answered within 0 s"):
+        simulate(SOUND, COMMANDS, seeds=1)
+
+
+def test_so_many_histories_are_tried_elsewhere_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Course] = []
+
+    def noted(self: OtherProcesses, course: Course) -> Finding | None:
+        tried.append(course)
+        return None
+
+    monkeypatch.setattr(OtherProcesses, "difference", noted)
+    monkeypatch.setattr(simulation, "ELSEWHERE_MAX", 3)
+    simulate(SOUND, COMMANDS, seeds=5)
+    assert len(tried) == 3
 
 
 def of_environment(work: UnitOfWork, command: Open) -> Stall:
