@@ -12,6 +12,7 @@ from coordinator.operate.queue import queue_group
 from coordinator.operate.send import drain, send
 from coordinator.operate.status import status
 from coordinator.operate.timers import timers
+from coordinator.operate.writers import writers
 
 COMMANDS: tuple[click.Command, ...] = (
     status,
@@ -30,4 +31,5 @@ COMMANDS: tuple[click.Command, ...] = (
     drain,
     log_group,
     queue_group,
+    writers,
 )

@@ -12,6 +12,7 @@ from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
 from coordinator.stores.mongodb.documents import Documents
 from coordinator.stores.port import Lack, Store
+from coordinator.stores.writers import Writers, WritersQuery
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -43,6 +44,12 @@ class Kind(Protocol):
 
     def open_admin(self, address: Address, lane: str) -> LaneAdmin:
         """Open the database for the operator's commands."""
+
+    def writers(self, looking: Address, query: WritersQuery) -> Writers:
+        """What can write these tables of a lane, as far as the role of `looking` is shown it.
+
+        Raises the kind's own `errors`.
+        """
 
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
         """Open the database for concurrent reads, each of which may take no longer than this."""

@@ -13,6 +13,7 @@ from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.mongodb.driver_arguments import connection_of
 from coordinator.stores.mongodb.errors import lack
 from coordinator.stores.port import Lack, Store
+from coordinator.stores.writers import Writers, WritersQuery
 
 # ruff: noqa: PLC0415  # a process does one of these
 
@@ -36,6 +37,13 @@ class _MongoKind:
         from coordinator.stores.mongodb.admin import MongoAdmin
 
         return MongoAdmin(address, lane)
+
+    def writers(self, looking: Address, query: WritersQuery) -> Writers:
+        from coordinator.stores.mongodb.client import open_client
+        from coordinator.stores.mongodb.writers import writers
+
+        with open_client(connection_of(looking), "operator") as client:
+            return writers(client[looking.database], query)
 
     def open_reader(self, address: Address, pool_max: int, timeout_ms: int) -> Database:
         """Reads by majority, so that nothing that a read shows can be rolled back.
