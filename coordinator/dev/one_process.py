@@ -14,6 +14,8 @@ from typing import Final
 
 from aiohttp import web
 
+from coordinator.access.opening import check_access, open_authenticator
+from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database
 from coordinator.dev.example import example_of
 from coordinator.dev.members import report, say
@@ -59,6 +61,7 @@ def run(directory: Path) -> int:
     known, settings = registry(), load_settings()
     workspace = Workspace(directory, kept_names(known))
     ports = gateway_ports(known, settings, os.environ)
+    check_access(load(AccessSettings), settings.host)
     addresses = _addresses(known.services, workspace.data)
     with workspace.locked():
         check_ports([port for _, port in ports])
@@ -86,8 +89,9 @@ class _Run:
         self._ports = ports
         self._workspace = workspace
         self._settings, lane_settings = load(GatewaySettings), load(LaneSettings)
+        self._access = load(AccessSettings)
         check_fit(self._settings, lane_settings)
-        warn_of_unknown(self._settings, lane_settings)
+        warn_of_unknown(self._settings, lane_settings, self._access)
         self._stores: dict[str, Store] = {
             service.name: open_store(addresses[service.name], service) for service in known.services
         }
@@ -127,6 +131,7 @@ class _Run:
             database=database,
             command_log=gateway.open_log(database),
             settings=self._settings,
+            authenticator=open_authenticator(self._access, self._ports[service.name].host),
         )
 
     def _say(self, began_s: float) -> None:

@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
+from coordinator.access.settings import AccessSettings
 from coordinator.dev.plan import PORT_MAX, PlannedPort, plan_of
 from coordinator.dev.settings import DevSettings
 from coordinator.documents.asyncapi import document, to_json
@@ -53,6 +54,7 @@ def groups() -> _Groups:
         (ReaderSettings, "gateways"),
         (CacheSettings, f"coordinator and gateways of {cached}"),
         (GatewaySettings, "gateways"),
+        (AccessSettings, "gateways"),
         *known.settings,
         (TelemetrySettings, "all"),
         (DevSettings, "`coordinator dev`"),

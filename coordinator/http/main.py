@@ -9,6 +9,8 @@ import click
 import structlog
 from aiohttp import web
 
+from coordinator.access.opening import open_authenticator
+from coordinator.access.settings import AccessSettings
 from coordinator.client.database import close_database, open_database, reading_problem
 from coordinator.http.app import Gateway, create_app
 from coordinator.http.server import serve_until_stopped
@@ -58,8 +60,10 @@ def serve(gateway: Gateway, host: str, port: int) -> int:
 
 async def _serve(gateway: Gateway, host: str, port: int) -> None:
     settings, broker = load(GatewaySettings), load(BrokerSettings)
+    access = load(AccessSettings)
+    authenticator = open_authenticator(access, host)
     check_fit(broker, settings, load(LaneSettings))
-    warn_of_unknown(broker, settings)
+    warn_of_unknown(broker, settings, access)
     reader = load(ReaderSettings, prefix=f"{gateway.name.upper()}_")
     url = reader.url(gateway.name)
     with address_of(reader.setting(gateway.name)):
@@ -89,7 +93,14 @@ async def _serve(gateway: Gateway, host: str, port: int) -> None:
     try:
         with address_of(reader.setting(gateway.name)):
             await _check_reads(database, gateway)
-        app = create_app(gateway, transport=transport, database=database, command_log=command_log, settings=settings)
+        app = create_app(
+            gateway,
+            transport=transport,
+            database=database,
+            command_log=command_log,
+            settings=settings,
+            authenticator=authenticator,
+        )
     except ConfigurationError:
         await close_database(database)
         raise
