@@ -30,6 +30,7 @@ from coordinator.runtime.addresses import WITHOUT_SERVER, scheme_of
 from coordinator.runtime.event_loop import new_event_loop
 from coordinator.runtime.fit import check_fit
 from coordinator.runtime.garbage import spare_the_long_lived
+from coordinator.runtime.loading import FILE, setting_value
 from coordinator.runtime.misspelt import warn_of_unknown
 from coordinator.runtime.settings import (
     DatabaseSettings,
@@ -71,6 +72,9 @@ def run(directory: Path) -> int:
         workspace.write_environment(environment)
         # Gateways and migrations read their addresses there.
         os.environ.update(environment)
+        for name in environment:
+            # What the file has is in there now.
+            os.environ.pop(name + FILE, None)
         for service in known.services:
             migrate(service, load(DatabaseSettings, prefix=f"{service.name.upper()}_"))
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -162,15 +166,15 @@ def _configure_logging() -> None:
 
 def _addresses(services: tuple[Service, ...], data: Path) -> dict[str, str]:
     """Where each service's database is. Raises ConfigurationError for an address of a server."""
-    if os.environ.get("AMQP_URL"):
+    if setting_value("AMQP_URL"):
         raise _is_of_a_server("AMQP_URL")
     addresses = {}
     for service in services:
-        given = {name: os.environ.get(_setting(service.name, name), "") for name in _OF_SERVERS}
-        for name, url in given.items():
+        urls = {name: setting_value(_setting(service.name, name)) for name in _OF_SERVERS}
+        for name, url in urls.items():
             if url and scheme_of(url) not in WITHOUT_SERVER:
                 raise _is_of_a_server(_setting(service.name, name))
-        addresses[service.name] = _absolute(given["DATABASE_URL"]) or f"sqlite:///{data / f'{service.name}.sqlite'}"
+        addresses[service.name] = _absolute(urls["DATABASE_URL"]) or f"sqlite:///{data / f'{service.name}.sqlite'}"
     return addresses
 
 

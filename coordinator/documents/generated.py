@@ -19,6 +19,7 @@ from coordinator.dev.settings import DevSettings
 from coordinator.documents.asyncapi import document, to_json
 from coordinator.documents.http_api import http_api
 from coordinator.registry import registry
+from coordinator.runtime.loading import is_secret
 from coordinator.runtime.settings import (
     BrokerSettings,
     CacheSettings,
@@ -33,6 +34,9 @@ from coordinator.runtime.settings import (
 DOCS: Final = Path(__file__).parents[2] / "docs"
 BEGIN: Final = "<!-- settings: made by `python -m coordinator.documents.generated --write` -->"
 END: Final = "<!-- end of settings -->"
+
+SECRET: Final = " †"  # noqa: S105  # a mark
+"""The mark of a setting whose value may stand in a file."""
 
 _Groups: TypeAlias = tuple[tuple[type[BaseSettings], str], ...]
 
@@ -108,7 +112,8 @@ def _table(group: type[BaseSettings], readers: str) -> str:
         "| --- | --- | --- | --- |",
     ]
     for name, field in group.model_fields.items():
-        cells = (f"`{prefix}{name.upper()}`", _default(name, field), _limits(field), field.description or "")
+        shown = f"`{prefix}{name.upper()}`{SECRET if is_secret(field) else ''}"
+        cells = (shown, _default(name, field), _limits(field), field.description or "")
         lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@ from typing import Final
 
 import structlog
 
+from coordinator.runtime.loading import FILE, is_secret
 from coordinator.runtime.settings import Limits
 
 OPTIONS: Final = frozenset({"GATEWAY_HOST", "GATEWAY_PORT"})
@@ -17,7 +18,9 @@ log = structlog.get_logger("settings")
 def warn_of_unknown(*groups: Limits) -> None:
     """Log each variable that has a group's prefix but is none of its settings."""
     for group in groups:
-        known = {group.shown(field) for field in type(group).model_fields}
+        fields = type(group).model_fields
+        known = {group.shown(field) for field in fields}
+        known |= {group.shown(name) + FILE for name, field in fields.items() if is_secret(field)}
         prefix = group.shown("")
         for name in sorted(os.environ):
             if name.upper().startswith(prefix) and name.upper() not in known | OPTIONS:
