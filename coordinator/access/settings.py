@@ -8,7 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordinator.runtime.settings import Limits
 
-METHODS: Final = ("tokens", "none")
+METHODS: Final = ("keys", "tokens", "none")
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 """All of them have a public key: what a gateway knows forges nothing."""
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
@@ -21,8 +21,11 @@ class AccessSettings(BaseSettings, Limits):
 
     methods: str = Field(
         default="",
-        description="How callers prove who they are: `tokens`; `none` lets everybody in. Unset, it is `none` on "
-        "loopback addresses, and no gateway starts on others.",
+        description="How callers prove who they are: `keys`, `tokens`, or `keys tokens`; `none` lets everybody in. "
+        "Unset, it is `none` on loopback addresses, and no gateway starts on others.",
+    )
+    keys_refresh_s: float = Field(
+        default=2.0, ge=0.1, description="How often a gateway reads the API keys: a revoked one counts no longer."
     )
     token_issuer: str = Field(default="", description="The `iss` of tokens. Needed for `tokens`.")
     token_audience: str = Field(

@@ -135,7 +135,7 @@ class _Run:
             database=database,
             command_log=gateway.open_log(database),
             settings=self._settings,
-            authenticator=open_authenticator(self._access, self._ports[service.name].host),
+            authenticator=open_authenticator(self._access, self._ports[service.name].host, database),
         )
 
     def _say(self, began_s: float) -> None:

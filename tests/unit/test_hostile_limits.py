@@ -208,6 +208,7 @@ CHOSEN = {"LANE_MESSAGE_BYTES_MAX": SMALL.message_bytes_max, "LANE_PACK_COMMANDS
 
 HOSTILE_HTTP = "tests/unit/gateways/test_gateways_hostile.py"
 TRIED_IN = {
+    "coordinator.stores.api_keys.KEYS_MAX": "tests/integration/test_api_keys.py",
     "coordinator.runtime.loading.SECRET_BYTES_MAX": "tests/unit/test_secret_files.py",
     "coordinator.cache.redis_breaker.PAUSE_S_MAX": "tests/unit/test_cache_lease.py",
     "coordinator.http.descriptors.BACKLOG_MAX": "tests/unit/gateways/test_gateways_connections.py",

@@ -8,6 +8,7 @@ from pymongo.errors import PyMongoError
 from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.kinds import Database, Kind
 from coordinator.stores.mongodb.documents import Document
 from coordinator.stores.mongodb.driver_arguments import connection_of
@@ -37,6 +38,11 @@ class _MongoKind:
         from coordinator.stores.mongodb.admin import MongoAdmin
 
         return MongoAdmin(address, lane)
+
+    def open_api_keys(self, address: Address, lane: str) -> ApiKeys:
+        from coordinator.stores.mongodb.api_keys import MongoApiKeys
+
+        return MongoApiKeys(address, lane)
 
     def writers(self, looking: Address, query: WritersQuery) -> Writers:
         from coordinator.stores.mongodb.client import open_client

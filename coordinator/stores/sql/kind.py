@@ -7,6 +7,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from coordinator.runtime.addresses import Address
 from coordinator.service.service import Service
 from coordinator.stores.admin import LaneAdmin
+from coordinator.stores.api_keys import ApiKeys
 from coordinator.stores.kinds import Database
 from coordinator.stores.port import Lack, Store
 from coordinator.stores.sql.dialect import Dialect
@@ -35,6 +36,11 @@ class SqlKind:
         from coordinator.stores.sql.admin import SqlAdmin
 
         return SqlAdmin(self.dialect, address, lane)
+
+    def open_api_keys(self, address: Address, lane: str) -> ApiKeys:
+        from coordinator.stores.sql.api_keys import SqlApiKeys
+
+        return SqlApiKeys(self.dialect, address, lane)
 
     def writers(self, looking: Address, query: WritersQuery) -> Writers:
         engine = self.dialect.engine(looking)

@@ -20,6 +20,8 @@ from tests.unit.gateways.conftest import RunningGateway, Start
 
 KEY = SigningKey("one")
 STRANGER = SigningKey("one")
+NO_DATABASE: Any = None
+"""Tokens need none."""
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ async def guarded(start: Start, tmp_path: Path) -> RunningGateway:
         token_audience=AUDIENCE,
         token_keys=str(tmp_path / "keys.json"),
     )
-    return await start("payments", authenticator=open_authenticator(settings, "0.0.0.0"))
+    return await start("payments", authenticator=open_authenticator(settings, "0.0.0.0", NO_DATABASE))
 
 
 def bearing(token: str, scheme: str = "Bearer") -> dict[str, str]:
@@ -149,13 +151,13 @@ def test_nothing_starts_where_others_reach_it_and_nobody_said_who_may_ask(host: 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_on_this_machine_everybody_may(host: str) -> None:
-    assert open_authenticator(AccessSettings(), host) is None
+    assert open_authenticator(AccessSettings(), host, NO_DATABASE) is None
 
 
 def test_settings_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     for given, named in (
         ({"ACCESS_METHODS": "tokens"}, "ACCESS_TOKEN_ISSUER, ACCESS_TOKEN_AUDIENCE, ACCESS_TOKEN_KEYS"),
-        ({"ACCESS_METHODS": "passwords"}, "'passwords' is not one of tokens, none"),
+        ({"ACCESS_METHODS": "passwords"}, "'passwords' is not one of keys, tokens, none"),
         ({"ACCESS_METHODS": "tokens none"}, "`none` goes with no other"),
         ({"ACCESS_TOKEN_ALGORITHMS": "HS256"}, "'HS256' is not one of RS256"),
         ({"ACCESS_TOKEN_ALGORITHMS": "none"}, "'none' is not one of RS256"),
@@ -173,6 +175,6 @@ def test_settings_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_tokens_are_the_authenticator_where_they_are_named(tmp_path: Path) -> None:
     given: dict[str, Any] = {"token_issuer": ISSUER, "token_audience": AUDIENCE, "token_keys": str(tmp_path)}
-    assert isinstance(open_authenticator(AccessSettings(methods="tokens", **given), "127.0.0.1"), Tokens)
+    assert isinstance(open_authenticator(AccessSettings(methods="tokens", **given), "127.0.0.1", NO_DATABASE), Tokens)
     with pytest.raises(ValidationError):
         AccessSettings(methods="tokens")
