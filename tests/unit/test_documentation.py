@@ -25,6 +25,7 @@ from coordinator.protocol.fields import FIELDS
 from coordinator.protocol.outcomes import encode_outcome
 from coordinator.protocol.wire import CommandMessage, Envelope
 from coordinator.registry import registry
+from coordinator.runtime.loading import FILE, is_secret
 from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.commands import parse
 from coordinator.service.errors import InvalidCommand
@@ -110,7 +111,10 @@ def test_settings_that_are_named_exist(text: str) -> None:
     known = {
         f"{prefix}{name.upper()}"
         for group in groups
-        for name in group.model_fields
+        for name in (
+            *group.model_fields,
+            *(f"{name}{FILE}" for name, field in group.model_fields.items() if is_secret(field)),
+        )
         for prefix in ([group.model_config.get("env_prefix")] if group.model_config.get("env_prefix") else PER_SERVICE)
     }
     known |= {each.setting for each in documentation.dev_ports()}
