@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import msgspec
 
 from coordinator.lane.selections import Coverage, FiledRows
-from coordinator.service.rows import Key, R, Row, RowSelection, Value, VersionedRow
+from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value, VersionedRow, key_of
 from coordinator.stores.port import Changes, Read, Transaction
 from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks
 
@@ -88,12 +88,12 @@ class IdentityMap:
         row: R | None = kind.current[key]
         return row if kind.copied is None or row is None else kind.copied(row)
 
-    def find(self, model: type[R], column: str, value: Key) -> R | None:
+    def find(self, model: type[R], column: str | tuple[str, ...], value: Key) -> R | None:
         if column == model.key:
             return self.get(model, value)
         kind = self.kinds[model]
-        index = kind.unique.get(column)
-        if index is None:
+        index = kind.unique.get(column) if isinstance(column, str) else None
+        if index is None or not isinstance(column, str):
             raise InvalidRow(kind.check.not_found_by(column))
         if value not in index:
             kind.check.key(column, value)
@@ -138,7 +138,7 @@ class IdentityMap:
             raise ValueError(f"{model.table} has no row {key_of(row)!r} to remove")
         self._put(model, key_of(row), None)
 
-    def keys_of(self, model: type[Row], column: str, value: Key, limit: int) -> list[Key]:
+    def keys_of(self, model: type[Row], column: str, value: KeyPart, limit: int) -> list[Key]:
         """The keys of the stored rows that have this value in this column; the map has the rows then.
 
         They are without what the map alone has, and with what was removed only there: ask it for each.
@@ -251,7 +251,8 @@ class IdentityMap:
     def _missing(self, read: Read) -> Read:
         """The part of a read that the map does not have."""
         kind = self.kinds[read.model]
-        known: Collection[Key] = kind.current if read.column == read.model.key else kind.unique[read.column]
+        is_key = read.column == read.model.key
+        known: Collection[Key] = kind.current if is_key else kind.unique[str(read.column)]
         if not known:
             return read
         return Read(read.model, read.column, [value for value in read.values if value not in known])
@@ -265,7 +266,7 @@ class IdentityMap:
                 if value not in kind.current:
                     kind.original[value] = kind.current[value] = None
             else:
-                kind.unique[column].setdefault(value, None)
+                kind.unique[str(column)].setdefault(value, None)
 
     def _take_rows(self, kind: ModelRows, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -330,8 +331,3 @@ class IdentityMap:
     def _set(self, slots: dict[Any, Any], key: Any, value: Any) -> None:
         self._journal.append((slots, key, slots.get(key, ABSENT)))
         slots[key] = value
-
-
-def key_of(row: Row) -> Key:
-    key: Key = getattr(row, row.key)
-    return key

@@ -17,7 +17,7 @@ from coordinator.service.errors import Rejected
 from coordinator.service.ids import derived_command_id, is_uuid
 from coordinator.service.options import NO_OPTIONS, Options
 from coordinator.service.outcome import OutcomeError
-from coordinator.service.rows import Key, R, Row, Value
+from coordinator.service.rows import Key, R, Row, Value, key_of
 from coordinator.stores.lane_tables import TIMERS_SERIES, TIMERS_WAITING, OutboxEntry, Series, Timer
 from coordinator.stores.port import StoreUnavailable, Transaction
 from coordinator.stores.row_checks import InvalidRow, RowChecks
@@ -93,7 +93,7 @@ class BatchWork(SelectingMap):
         """
         there = self.known(row)
         if there is not None:
-            text = f"{row.table} has a row {getattr(row, row.key)!r} that this consumer did not write"
+            text = f"{row.table} has a row {key_of(row)!r} that this consumer did not write"
             # Whatever a handler does with the error.
             self.interruption = StoreUnavailable(text)
             raise self.interruption

@@ -77,13 +77,13 @@ def _of_columns(model: type[Row]) -> Iterator[str]:
         return
     yield from defects_of_class(model, _TAKEN, hints, is_row=True)
     key = getattr(model, "key", None)
-    if not isinstance(key, str):
-        yield f'{name} names no key: declare it as class {name}(Row, table="…", key="…")'
+    yield from _of_key(name, key)
     uniques: Any = model.unique
     if isinstance(uniques, str):
         yield f'{name}: unique is the text {uniques!r}, and must be a tuple of names: unique=("{uniques}",)'
         uniques = (uniques,)
-    named = (("key", key, False), *(("unique column", column, True) for column in uniques))
+    keys = key if isinstance(key, tuple) else (key,)
+    named = (*(("key", column, False) for column in keys), *(("unique column", column, True) for column in uniques))
     for what, column, may_be_none in named:
         if not isinstance(column, str):
             continue
@@ -96,19 +96,28 @@ def _of_columns(model: type[Row]) -> Iterator[str]:
     yield from _of_indexes(model, hints)
 
 
+def _of_key(name: str, key: Any) -> Iterator[str]:
+    if isinstance(key, tuple) and len(key) == 1 and isinstance(key[0], str):
+        yield f'{name}: key={key!r:.100} is one column in a tuple: write key="{key[0]}"'
+    elif isinstance(key, tuple) and len(set(key)) < len(key):
+        yield f"{name}: key={key!r:.100} names a column twice"
+    elif not isinstance(key, str) and not _is_names(key):
+        yield f'{name} names no key: declare it as class {name}(Row, table="…", key="…"), or key=("…", "…")'
+
+
 def _of_indexes(model: type[Row], hints: Mapping[str, Any]) -> Iterator[str]:
     name = model.__name__
     if not _is_index(model.index):
         yield f'{name}: index={model.index!r:.100} is no tuple of columns: write it as index=("…", ("…", "…"))'
         return
-    declared = indexes_of(model)
+    declared, keys = indexes_of(model), _names(model)
     for columns, times in Counter(declared).items():
         if times > 1 or len(set(columns)) < len(columns):
             yield f"{name}: an index over {', '.join(columns)} names an index, or a column, twice"
     for column in dict.fromkeys(column for columns in declared for column in columns):
         if column not in model.__struct_fields__:
             yield f"{name} has no field {column}, of which there is to be an index"
-        elif column == model.key:
+        elif column in keys:
             yield f"{name}: its key, {column}, ends each index by itself: leave it out there"
         elif column in _ARGUMENTS:
             yield f"{name}.{column}: a selection has that name for something else, so no index can have the column"
@@ -118,6 +127,15 @@ def _of_indexes(model: type[Row], hints: Mapping[str, Any]) -> Iterator[str]:
                 f"{name}.{column}: an index cannot have a {kind}: its columns are of the types int, str, bool, UUID, "
                 "Decimal, date, datetime, enums and Literal"
             )
+
+
+def _is_names(given: object) -> bool:
+    return isinstance(given, tuple) and len(given) > 1 and all(isinstance(column, str) for column in given)
+
+
+def _names(model: type[Row]) -> tuple[Any, ...]:
+    key: Any = getattr(model, "key", ())
+    return key if isinstance(key, tuple) else (key,)
 
 
 def _is_index(given: object) -> bool:

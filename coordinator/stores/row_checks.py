@@ -21,7 +21,7 @@ from msgspec import Meta
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, SmallInteger, String
 
 from coordinator.service.declared import DeclaredMeta
-from coordinator.service.rows import R, Ref, Row, RowSelection, Value, indexed_columns
+from coordinator.service.rows import R, Ref, Row, RowSelection, Value, indexed_columns, key_columns
 from coordinator.service.service import Service
 from coordinator.stores import lane_tables
 from coordinator.stores.field_checks import FieldCheck, canonical
@@ -53,23 +53,33 @@ class RowCheck:
         self.is_the_lanes = issubclass(model, lane_tables.LANE_MODELS)
         """Whether the model's rows are the lane's own, such as log entries."""
         hints = hints_of(model)
-        found_by = frozenset((model.key, *model.unique))
-        selected_by = indexed_columns(model)
+        key, selected_by = key_columns(model), indexed_columns(model)
+        found_by = frozenset((*key, *model.unique))
         self._fields = [
             _field(
                 name,
                 hints.get(name, Any),
                 columns.get(name),
                 is_compared=name in found_by or name in selected_by,
-                is_ordered=name == model.key and bool(selected_by),
+                is_ordered=name in key and bool(selected_by),
             )
             for name in model.__struct_fields__
         ]
-        self._keys = {field.name: field for field in self._fields if field.name in found_by}
+        parts = {field.name: field for field in self._fields if field.name in key}
+        self._key_parts = [_sought(parts[name]) for name in key if name in parts]
+        self._keys = {
+            field.name: field
+            for field in self._fields
+            if field.name in (*model.unique, *(key if len(key) == 1 else ()))
+        }
         self._selected_by = {field.name: _sought(field) for field in self._fields if field.is_compared}
         self.has_number_key = [field.kinds for field in self._fields if field.name == model.key] == [(int,)]
         """Whether the key is an int, so that its rows can be numbered."""
-        self.is_key_sound = {name: _key_compiled(field) for name, field in self._keys.items()}
+        self.is_key_sound: dict[str | tuple[str, ...], Callable[[Any], bool]] = {
+            name: _key_compiled(field) for name, field in self._keys.items()
+        }
+        if len(key) > 1:
+            self.is_key_sound[key] = _parts_compiled(self._key_parts)
         self._is_new_sound = _compiled(self._fields, is_compared=False)
         self._is_change_sound = _compiled(self._fields, is_compared=True)
         self._nested = [field for field in self._fields if field.values and field.values.nested]
@@ -89,15 +99,24 @@ class RowCheck:
         """As `new`, but the values that the row had before are accepted."""
         return row if self._is_change_sound(row, before) else self._canonical(row, before)
 
-    def key(self, column: str, value: object) -> None:
+    def key(self, column: str | tuple[str, ...], value: object) -> None:
         """Raises InvalidRow unless rows can be found by this value in this column."""
         is_sound = self.is_key_sound.get(column)
         if is_sound is not None and is_sound(value):
             return
-        field = self._keys.get(column)
-        if field is None:
+        if not isinstance(column, str) and column == self._model.key:
+            if not isinstance(value, tuple) or len(value) != len(column):
+                names = ", ".join(column)
+                raise InvalidRow(f"{self._model.table}: its key is a tuple of {names}, and {value!r:.100} is none")
+            for field, part in zip(self._key_parts, value, strict=True):
+                self._check_sought(field, part)
+            return
+        found = self._keys.get(column) if isinstance(column, str) else None
+        if found is None:
             raise InvalidRow(self.not_found_by(column))
-        field = _sought(field)
+        self._check_sought(_sought(found), value)
+
+    def _check_sought(self, field: FieldCheck, value: object) -> None:
         if value is None:
             raise InvalidRow(f"{self._model.table}.{field.name}: it is None")
         try:
@@ -130,7 +149,7 @@ class RowCheck:
 
     def not_found_by(self, column: object) -> str:
         """Why no row can be found by a column: it is neither the key nor unique."""
-        known = ", ".join(repr(name) for name in self._keys)
+        known = ", ".join(repr(name) for name in self.is_key_sound)
         name = self._model.__name__
         return f"{name} is found by {known}, and {column!r:.100} is none of them: name it in `unique` of {name}"
 
@@ -315,6 +334,20 @@ def _key_compiled(field: FieldCheck) -> Callable[[Any], bool]:
     sound = _sound(_sought(field), names)
     check: Callable[[Any], bool] = eval(f"lambda value: {' or '.join(sound) or 'False'}", names)  # noqa: S307
     return check
+
+
+def _parts_compiled(fields: list[FieldCheck]) -> Callable[[Any], bool]:
+    """The same for a key of several columns."""
+    checks = [_key_compiled(field) for field in fields]
+
+    def is_sound(value: Any) -> bool:
+        return (
+            type(value) is tuple
+            and len(value) == len(checks)
+            and all(check(part) for check, part in zip(checks, value, strict=True))
+        )
+
+    return is_sound
 
 
 def _sound(field: FieldCheck, names: dict[str, Any]) -> list[str]:

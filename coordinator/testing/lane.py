@@ -18,7 +18,7 @@ from coordinator.service.ids import new_command_id
 from coordinator.service.options import Origin
 from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import EFFECTS_PREFIX
-from coordinator.service.rows import Key, R, Row
+from coordinator.service.rows import Key, R, Row, key_of
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, Timer
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
@@ -230,7 +230,7 @@ class LaneUnderTest:
 
     def row(self, model: type[R], key: Key) -> R | None:
         """The row with this key."""
-        return next((row for row in self.rows(model) if getattr(row, model.key) == key), None)
+        return next((row for row in self.rows(model) if key_of(row) == key), None)
 
 
 class LaneInMemory(LaneUnderTest):

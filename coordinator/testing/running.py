@@ -13,7 +13,7 @@ from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import message_of
 from coordinator.protocol.wire import CommandMessage
 from coordinator.runtime.settings import LaneSettings
-from coordinator.service.rows import Row
+from coordinator.service.rows import Row, key_of
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, OutboxEntry, ParkedCommand, Timer
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
@@ -249,7 +249,7 @@ class _World:
             return
         settled = tuple(self._queue.pop(tag).commands[0].command_id or "" for tag in decision.tags)
         for row in decision.saved:
-            self._changes.append(Change(type(row), repr(getattr(row, row.key)), settled))
+            self._changes.append(Change(type(row), repr(key_of(row)), settled))
         for ref in decision.removed:
             self._changes.append(Change(ref.model, repr(ref.value), settled))
         for timer in decision.timers:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import URL, create_engine
 
-from coordinator.service.rows import Key, R, Row, RowSelection, Value
+from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import metadata as lane_metadata
 from coordinator.stores.port import (
@@ -185,13 +185,14 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         return [self._load(read) for read in reads]
 
     def scan(
-        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, Key] | None = None
+        self, model: type[R], limit: int, after: Key | None = None, where: tuple[str, KeyPart] | None = None
     ) -> list[R]:
         return self._first(model, () if where is None else (where,), after, limit)
 
     def last(self, model: type[R], limit: int) -> list[R]:
         table = self._schema.of(model)
-        return self._found(model, f'{_select(table)} ORDER BY "{table.key}" DESC LIMIT ?', [limit])
+        order = ", ".join(f'"{name}" DESC' for name in table.keys)
+        return self._found(model, f"{_select(table)} ORDER BY {order} LIMIT ?", [limit])
 
     def backlog(self) -> list[Backlog]:
         with self._store.guarded():
@@ -206,17 +207,21 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
                 raise self._store.fenced(lease.epoch)
             for rows in changes.deletes:
                 table = self._schema.of(type(rows[0]))
+                only = " AND ".join(f'"{name}" = ?' for name in table.keys)
+                parts = [_sought(table, name, [getattr(row, name) for row in rows]) for name in table.keys]
                 self._connection.executemany(
-                    f'DELETE FROM "{table.name}" WHERE "{table.key}" = ?',  # noqa: S608
-                    zip(_sought(table, table.key, [getattr(row, table.key) for row in rows]), strict=True),
+                    f'DELETE FROM "{table.name}" WHERE {only}',  # noqa: S608
+                    zip(*parts, strict=True),
                 )
             for rows in changes.updates:
                 table = self._schema.of(type(rows[0]))
                 # By number: the values come in the order of the columns.
                 marks = {name: f"?{number}" for number, name in enumerate(table.columns, 1)}
-                assignments = ", ".join(f'"{name}" = {marks[name]}' for name in table.others)
+                # Of a table that is its key, the key is set to what it is.
+                assignments = ", ".join(f'"{name}" = {marks[name]}' for name in table.others or table.keys)
+                only = " AND ".join(f'"{name}" = {marks[name]}' for name in table.keys)
                 written = self._connection.executemany(
-                    f'UPDATE "{table.name}" SET {assignments} WHERE "{table.key}" = {marks[table.key]}',  # noqa: S608
+                    f'UPDATE "{table.name}" SET {assignments} WHERE {only}',  # noqa: S608
                     map(taker(type(rows[0]), _PLAIN, _text), rows),
                 )
                 check_written(written.rowcount, [rows])
@@ -244,9 +249,14 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         if isinstance(read, RowSelection):
             return self._first(read.model, read.where, read.after, read.limit)
         table = self._schema.of(read.model)
-        marks = ", ".join("?" * len(read.values))
-        query = f'{_select(table)} WHERE "{read.column}" IN ({marks})'
-        return self._found(read.model, query, _sought(table, read.column, read.values))
+        if isinstance(read.column, str):
+            marks = ", ".join("?" * len(read.values))
+            query = f'{_select(table)} WHERE "{read.column}" IN ({marks})'
+            return self._found(read.model, query, _sought(table, read.column, read.values))
+        names = _quoted(read.column)
+        marks = ", ".join([f"({', '.join('?' * len(read.column))})"] * len(read.values))
+        values = [part for value in read.values for part in _parts(table, value)]
+        return self._found(read.model, f"{_select(table)} WHERE ({names}) IN (VALUES {marks})", values)
 
     def _first(self, model: type[R], where: Sequence[tuple[str, Value]], after: Key | None, limit: int) -> list[R]:
         """The first rows in order of their keys, those after one of them, with values in some columns."""
@@ -254,10 +264,11 @@ class SqliteTransaction(SqlTransaction[sqlite3.Connection]):
         conditions = [f'"{column}" IS ?' for column, _ in where]
         values = [_sought(table, column, [value])[0] for column, value in where]
         if after is not None:
-            conditions.append(f'"{table.key}" > ?')
-            values += _sought(table, table.key, [after])
+            marks = ", ".join("?" * len(table.keys))
+            conditions.append(f"({_quoted(table.keys)}) > ({marks})")
+            values += _parts(table, after)
         only = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        return self._found(model, f'{_select(table)}{only} ORDER BY "{table.key}" LIMIT ?', [*values, limit])
+        return self._found(model, f"{_select(table)}{only} ORDER BY {_quoted(table.keys)} LIMIT ?", [*values, limit])
 
     def _found(self, model: type[R], query: str, arguments: list[Any]) -> list[R]:
         with self._store.guarded():
@@ -295,6 +306,16 @@ def _sought(table: TableOf, column: str, values: Sequence[Any]) -> list[Any]:
     if of is None:
         return [_text(value) for value in values]
     return [None if value is None else of.plain(value) for value in values]
+
+
+def _parts(table: TableOf, key: Key) -> list[Any]:
+    """The columns of a key, as they are kept."""
+    parts = key if isinstance(key, tuple) else (key,)
+    return [_sought(table, name, [part])[0] for name, part in zip(table.keys, parts, strict=True)]
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
 
 
 def _select(table: TableOf) -> str:
