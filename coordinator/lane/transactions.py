@@ -283,8 +283,9 @@ class Transactions:
         self._tenancy.committed(sequence)
         self._knowledge.committed(basis, written.positions, written.changes)
         self.timers.committed(written.changes)
-        self.outbox.deleted(written.confirmed)
+        # A page was read before the same transaction deleted what is confirmed, and must not hand that out again.
         for page, found in written.pages:
             into.emitted += self.outbox.read(page.target, found)
+        self.outbox.deleted(written.confirmed)
         self.outbox.withdrawn(into.add(requests, fates, written.changes))
         into.emitted += self.outbox.emitted(emitted_by(written.changes))

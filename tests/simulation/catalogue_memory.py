@@ -10,6 +10,7 @@ from coordinator.lane.admission import Admission
 from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import Outbox
 from coordinator.lane.publisher_order import PublisherOrder
+from coordinator.lane.transactions import Transactions
 from tests.simulation.mutant import RARE_SEEDS_MAX, Mutant, rewritten
 
 _COUNTED = "if request.message.publisher_seq is not None and basis.spared < BARE:"
@@ -89,4 +90,12 @@ def mutants() -> Iterator[Mutant]:
         "return pages[:PAGES_AT_ONCE]",
         "for page in pages[PAGES_AT_ONCE:]:\n        self._windows[page.target].is_behind = False\n"
         "    return pages[:PAGES_AT_ONCE]",
+    )
+    yield rewritten(
+        "confirmed-handed-out-again",
+        "what a transaction deletes from the outbox, and has read there before, is published once more",
+        Transactions,
+        "_note",
+        "for page, found in written.pages:",
+        "self.outbox.deleted(written.confirmed)\n    for page, found in written.pages:",
     )

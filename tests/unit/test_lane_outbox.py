@@ -99,3 +99,11 @@ def test_a_consumer_that_lost_its_channel_is_not_deposed_by_what_was_confirmed_u
     lane.lane.confirm(emitted)
     assert lane.lane.sweep(lane.channel_number + 1) is None
     assert isinstance(lane.lane.sweep(lane.channel_number), Deposed)
+
+
+def test_what_is_confirmed_is_not_published_again_though_the_transaction_that_deletes_it_reads_it() -> None:
+    lane = with_window(MemoryDatabase(), 10)
+    lane.lane.confirm(emit(lane, 2))
+    lane.channel_number += 1
+    assert [entry.id for entry in emit(lane, 1)] == [3]
+    assert [entry.id for entry in lane.rows(OutboxEntry)] == [3]
