@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from coordinator.lane import knowledge as knowledge_module
 from coordinator.lane import transactions as transactions_module
 from coordinator.lane.admission import Admission
+from coordinator.lane.identity_map import IdentityMap
 from coordinator.lane.lane import Lane
 from coordinator.lane.outbox import Outbox
 from coordinator.lane.publisher_order import PublisherOrder
@@ -17,6 +18,15 @@ _COUNTED = "if request.message.publisher_seq is not None and basis.spared < BARE
 
 
 def mutants() -> Iterator[Mutant]:
+    yield rewritten(
+        "undo-keeps-the-unique-index",
+        "what a rejected command was called is taken, or free, for its neighbours",
+        IdentityMap,
+        "undo",
+        "if previous is ABSENT:",
+        "if any(slots is index for kind in self.kinds.values() for index in kind.unique.values()):\n            pass\n"
+        "        elif previous is ABSENT:",
+    )
     yield rewritten(
         "waiting-command-not-counted",
         "the successor of a command that waits for its key is taken to be early",

@@ -400,9 +400,11 @@ class TracedLane(Lane):
         return decision
 
     def _check_handed_out(self, decision: Decision | None) -> None:
-        """As long as nobody else can have changed the outbox, it has what the lane hands out: its copies are protected."""
+        """The outbox has what the lane hands out, as long as nobody else can have changed it."""
         lease, database = self.lease, self.process.store.database
-        if not isinstance(decision, Settlement) or lease is None or lease.epoch != database.epoch or database.connections:
+        if not isinstance(decision, Settlement) or lease is None:
+            return
+        if lease.epoch != database.epoch or database.connections:
             return
         kept = database.table(OutboxEntry)
         for entry in decision.emitted:
