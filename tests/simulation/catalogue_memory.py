@@ -13,8 +13,15 @@ from coordinator.lane.outbox import Outbox
 from coordinator.lane.publisher_order import PublisherOrder
 from coordinator.lane.transactions import Transactions
 from tests.simulation.mutant import RARE_SEEDS_MAX, Mutant, rewritten
+from tests.simulation.patching import Patches
 
 _COUNTED = "if request.message.publisher_seq is not None and basis.spared < BARE:"
+
+
+def _confirmed_handed_out_again(patches: Patches) -> None:
+    patches.rewrite(Outbox, "begin_again", "self._confirmed.clear()", "pass")
+    read = "for page, found in written.pages:"
+    patches.rewrite(Transactions, "_note", read, f"self.outbox.deleted(written.confirmed)\n    {read}")
 
 
 def mutants() -> Iterator[Mutant]:
@@ -101,11 +108,8 @@ def mutants() -> Iterator[Mutant]:
         "for page in pages[PAGES_AT_ONCE:]:\n        self._windows[page.target].is_behind = False\n"
         "    return pages[:PAGES_AT_ONCE]",
     )
-    yield rewritten(
+    yield Mutant(
         "confirmed-handed-out-again",
         "what a transaction deletes from the outbox, and has read there before, is published once more",
-        Transactions,
-        "_note",
-        "for page, found in written.pages:",
-        "self.outbox.deleted(written.confirmed)\n    for page, found in written.pages:",
+        _confirmed_handed_out_again,
     )
