@@ -97,7 +97,7 @@ class Transactions:
 
         Under the epoch of before, nobody else has changed the outbox: what was handed out stays handed out. A lane
         that an operator must unblock claims its lease again and again, and must not publish the same each time.
-        `is_behind`: the database has lost commits, and entries with them.
+        `is_behind`: the database has lost commits, or may have, and entries with them.
         """
         transaction = self._store.begin()
         try:
