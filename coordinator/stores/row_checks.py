@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from enum import Enum
+from functools import cache
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 import msgspec
@@ -175,6 +176,7 @@ class RowCheck:
         return msgspec.structs.replace(row, **changes) if changes else row
 
 
+@cache
 def is_plain(model: type[Row]) -> bool:
     """Whether the check of a row leaves no value that its class would not read."""
     hints = hints_of(model)
