@@ -221,7 +221,7 @@ def _ordering_key(request: Request) -> str | None:
         return None
     ref = reference(handler.target(command))
     # With the names of several columns: of one row there is one text, and of one text one row.
-    column = ref.column if isinstance(ref.column, str) else ",".join(ref.column)
+    column = ",".join(ref.column) if isinstance(ref.column, tuple) else ref.column
     key = f"{ref.model.table}.{column}={msgspec.json.encode(ref.value).decode()}"
     if len(key) > ORDERING_KEY_CHARACTERS_MAX:
         digest = hashlib.blake2b(key.encode(), digest_size=16).hexdigest()
