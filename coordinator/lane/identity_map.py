@@ -12,7 +12,7 @@ import msgspec
 from coordinator.lane.selections import Coverage, FiledRows
 from coordinator.service.rows import Key, R, Row, RowSelection, Value, VersionedRow
 from coordinator.stores.port import Changes, Read, Transaction
-from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks
+from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks, WrongUse
 
 
 class _Absent:
@@ -94,7 +94,7 @@ class IdentityMap:
         kind = self.kinds[model]
         index = kind.unique.get(column)
         if index is None:
-            raise InvalidRow(kind.check.not_found_by(column))
+            raise WrongUse(kind.check.not_found_by(column))
         if value not in index:
             kind.check.key(column, value)
             self._load([Read(model, column, [value])])

@@ -7,7 +7,7 @@ from msgspec import Struct, inspect
 
 from coordinator.lane.identity_map import IdentityMap, key_of
 from coordinator.service.rows import Row
-from coordinator.stores.row_checks import InvalidRow
+from coordinator.stores.row_checks import WrongUse
 
 
 def may_have_rows(promised: Any) -> bool:
@@ -54,7 +54,7 @@ def _is_the_services(row: Row, work: IdentityMap) -> bool:
     """Whether rows of this class can be kept at all; others are made for the answer."""
     try:
         return not work.kinds[type(row)].is_the_lanes
-    except InvalidRow:
+    except WrongUse:
         return False
 
 

@@ -20,7 +20,7 @@ from coordinator.service.outcome import OutcomeError
 from coordinator.service.rows import Key, R, Row, Value
 from coordinator.stores.lane_tables import TIMERS_SERIES, TIMERS_WAITING, OutboxEntry, Series, Timer
 from coordinator.stores.port import StoreUnavailable, Transaction
-from coordinator.stores.row_checks import InvalidRow, RowChecks
+from coordinator.stores.row_checks import RowChecks, WrongUse
 
 OUTBOX_SERIES = "outbox"
 TIMERS_OF_ONE_MAX = 100
@@ -291,5 +291,5 @@ class HandlerWork:
             )
 
 
-def _not_a_handlers(row: Row) -> InvalidRow:
-    return InvalidRow(f"{row.table} is the lane's own table: a handler has emit, next_id and defer for it")
+def _not_a_handlers(row: Row) -> WrongUse:
+    return WrongUse(f"{row.table} is the lane's own table: a handler has emit, next_id and defer for it")

@@ -36,7 +36,10 @@ class UnitOfWork(Protocol):
         """The row with this key, or None."""
 
     def find(self, model: type[R], column: str, value: Key) -> R | None:
-        """The row that has this value in one of its unique columns, or None."""
+        """The row that has this value in one of its unique columns, or None.
+
+        Raises TypeError for a column that is neither unique nor the key.
+        """
 
     def select(self, model: type[R], /, *, limit: int, after: Key | None = None, **equals: Value) -> list[R]:
         """The first `limit` rows with these values in the columns of an index, in order of their keys.

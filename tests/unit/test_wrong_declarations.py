@@ -30,6 +30,16 @@ class UniqueText(Row, table="unique_text", key="id", unique="place"):
     place: str
 
 
+class UniquePair(Row, table="unique_pair", key="id", unique=("place", ("hall", "place"))):  # type: ignore[arg-type]
+    id: int
+    hall: str
+    place: str
+
+
+class UniqueNothing(Row, table="unique_nothing", key="id", unique=None):  # type: ignore[arg-type]
+    id: int
+
+
 class Typeless(Row, table="typeless", key="id"):
     id: int
     place: "Nowhere"  # type: ignore[name-defined]  # noqa: F821
@@ -164,6 +174,10 @@ WRONG: dict[str, dict[str, Any]] = {
     "UniqueText: unique is the text 'place', and must be a tuple of names: unique=(\"place\",)": {
         "models": (UniqueText,)
     },
+    "UniquePair: unique=('place', ('hall', 'place')) has ('hall', 'place'), and each is the name of one column. Rows "
+    "of which no two may have the same hall, place need index=(('hall', 'place'),), and a handler that asks "
+    "work.exists(UniquePair, hall=…, place=…) before it adds one": {"models": (UniquePair,)},
+    'UniqueNothing: unique=None is no tuple of names: write it as unique=("…",)': {"models": (UniqueNothing,)},
     "Typeless: name 'Nowhere' is not defined; its fields' types must be found in its module": {"models": (Typeless,)},
     "Wrong.place: JSON has no form for tests.unit.test_wrong_declarations.Place": {"models": (Wrong,)},
     "Wrong.price: Digits says how many digits a Decimal has, and this is none": {"models": (Wrong,)},
@@ -204,6 +218,15 @@ WRONG: dict[str, dict[str, Any]] = {
         book, target=lambda work, command: Seat.at(command.id)
     ),
     "`reads` of BookSeat is async": handles(book, reads=waits),
+    "BookSeat: its target: Seat is found by 'id', 'code', and 'holder' is none of them: name it in `unique` of Seat": (
+        handles(book, target=lambda command: Seat.at(holder=command.holder))
+    ),
+    "BookSeat: its reads: Seat is found by 'id', 'code', and 'hall' is none of them": handles(
+        book, reads=lambda command: [Seat.at(command.id), Seat.at(hall="A")]
+    ),
+    "BookSeat: its reads returns one reference: return a list, as in [Seat.at(…)]": handles(
+        book, reads=lambda command: Seat.at(command.id)
+    ),
     "BookSeat: on_failure is 'parked', and must be one of park, park-key, block": handles(book, on_failure="parked"),
 }
 

@@ -32,6 +32,9 @@ class Unhandled(Command, type="seats.unhandled"):
 Act = Callable[[UnitOfWork], object]
 
 
+def nothing(work: UnitOfWork, command: BookSeat) -> None: ...
+
+
 def service_of(act: Act) -> Any:
     def book(work: UnitOfWork, command: BookSeat) -> None:
         act(work)
@@ -71,6 +74,48 @@ def test_wrong_use_fails_its_command_in_plain_words(name: str) -> None:
     tried = LaneInMemory(service_of(act)).apply(BookSeat(id=7, holder="ada"))
     assert tried.outcome.status == "failed"
     assert text in str(tried.reason)
+
+
+NAMED: dict[str, tuple[dict[str, Any], str]] = {
+    "target by a column": (
+        {"target": lambda command: Seat.at(holder=command.holder)},
+        "`target` of BookSeat: WrongUse: Seat is found by 'id', 'code', and 'holder' is none of them",
+    ),
+    "target that is none": ({"target": lambda command: [Seat.at(command.id)]}, "`target` of BookSeat: TypeError: "),
+    "reads by a column": (
+        {"reads": lambda command: [Seat.at(holder=command.holder)]},
+        "`reads` of BookSeat: WrongUse: Seat is found by 'id', 'code'",
+    ),
+    "one reference": (
+        {"reads": lambda command: Seat.at(command.id)},
+        "`reads` of BookSeat: TypeError: it returns one reference, to a Seat: return a list of references",
+    ),
+    "one selection": (
+        {"reads": lambda command: Seat.where(id=command.id, limit=1)},
+        "`reads` of BookSeat: TypeError: it returns one selection, of Seat rows: return a list of references",
+    ),
+    "nothing": ({"reads": lambda command: None}, "`reads` of BookSeat: TypeError: it returns None: return a list"),
+}
+
+
+def after_all(function: Any) -> Any:
+    """The function, which shows only for a true command what it names: a start does not find it."""
+    return lambda command: function(command) if command.id + 0 else ()
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_wrong_references_say_which_function_names_them(name: str) -> None:
+    options, text = NAMED[name]
+    options = {what: after_all(function) for what, function in options.items()}
+    service = seats.replace(handlers=(Handler(BookSeat, nothing, **options),))
+    tried = LaneInMemory(service).apply(BookSeat(id=7, holder="ada"))
+    assert tried.failed_with("handler_error")
+    assert text in str(tried.reason)
+
+
+@pytest.mark.parametrize("name", [name for name in MISUSED if "key" not in name])
+def test_wrong_use_is_a_defect_of_the_handler_and_no_row_that_a_database_refuses(name: str) -> None:
+    assert LaneInMemory(service_of(MISUSED[name][0])).apply(BookSeat(id=7, holder="ada")).failed_with("handler_error")
 
 
 @pytest.mark.parametrize(
