@@ -20,6 +20,7 @@ from coordinator.service.outcome import Outcome
 from coordinator.service.outside_calls import EFFECTS_PREFIX
 from coordinator.service.rows import Key, R, Row
 from coordinator.service.service import Service
+from coordinator.service.unhandled import how_to_handle
 from coordinator.stores.lane_tables import LANE_MODELS, OutboxEntry, Timer
 from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Changes, Lease, Store
@@ -141,7 +142,7 @@ class LaneUnderTest:
         With a `command_id` that was used before it is a repetition. With the origin `public` it is a stranger's. Raises
         RuntimeError for one that has no outcome: it blocks the lane, or waits behind one that failed with its key.
         """
-        return self._apply(
+        tried = self._apply(
             sent_as(
                 command,
                 command_id or new_command_id(),
@@ -151,6 +152,12 @@ class LaneUnderTest:
                 continuation=continuation,
             )
         )
+        if tried.code != "unknown_command_type":
+            return tried
+        declared = command.command if isinstance(command, Older) else type(command)
+        is_own = declared.lane() == self._service.name
+        what = how_to_handle(self._service, declared) if is_own else f"it is for the lane {declared.lane()}"
+        return msgspec.structs.replace(tried, reason=f"{tried.reason}: {what}")
 
     def deliver(self) -> list[Tried]:
         """Deliver what was emitted, and what comes of that, until nothing is left; returns what became of it, in order.
