@@ -291,5 +291,15 @@ class HandlerWork:
             )
 
 
+_CALLED: tuple[Any, ...] = (
+    *(BatchWork.get, BatchWork.find, BatchWork.next_id, HandlerWork.select, HandlerWork.exists),
+    *(HandlerWork.add, HandlerWork.save, HandlerWork.remove),
+    *(HandlerWork.emit, HandlerWork.cancel, HandlerWork.defer, HandlerWork.resume),
+)
+for _method in _CALLED:
+    # Python names a method so if its arguments are wrong: the author of a handler knows it by this name.
+    _method.__qualname__ = f"work.{_method.__name__}"
+
+
 def _not_a_handlers(row: Row) -> WrongUse:
     return WrongUse(f"{row.table} is the lane's own table: a handler has emit, next_id and defer for it")

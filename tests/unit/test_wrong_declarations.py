@@ -2,6 +2,7 @@
 
 import functools
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -265,6 +266,20 @@ def test_defaults_that_are_none_of_their_type_or_differ_each_time_are_named() ->
         *("Defaults.holder", "Defaults.reference", "Defaults.made_at", "Defaults.chance", "Ordered.name")
     ]
     assert lines[0] == "Defaults.holder: its default None is none of its type: Expected `str`, got `null`"
+
+
+@pytest.mark.parametrize("base", [Row, Command])
+@pytest.mark.parametrize("default", [["a"], {"a": 1}, {"a"}])
+def test_a_default_that_all_would_share_is_named_with_its_class_and_field(base: Any, default: Any) -> None:
+    shown = re.escape(f"Tagged.tags: its default {default!r} would be one object for all of them: write tags = ")
+    for given in (default, field(default=default)):
+        with pytest.raises(TypeError, match=rf"^{shown}msgspec\.field\(default_factory=lambda: "):
+            type(base)("Tagged", (base,), {"__annotations__": {"tags": Any}, "tags": given, "__module__": __name__})
+
+
+def test_a_class_that_cannot_be_made_is_named() -> None:
+    with pytest.raises(TypeError, match=r"^Tagged: .*colour"):
+        type(Row)("Tagged", (Row,), {"__annotations__": {"id": int}, "__module__": __name__}, colour="red")
 
 
 def test_what_is_sound_is_not_named() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
-from coordinator import Command, ConfigurationError, Digits, Handler, Row, UnitOfWork
+from coordinator import Command, ConfigurationError, Digits, Handler, Rejected, Row, UnitOfWork
 from coordinator.lane.delivery import Delivery
 from coordinator.lane.lane import Lane
 from coordinator.protocol.wire import CommandMessage
@@ -42,6 +42,13 @@ def service_of(act: Act) -> Any:
     return seats.replace(handlers=(Handler(BookSeat, book),))
 
 
+def refuses(code: Any) -> Any:
+    def refuse(work: UnitOfWork) -> object:
+        raise Rejected(code, "there is none")
+
+    return refuse
+
+
 MISUSED: dict[str, tuple[Any, str]] = {
     "find by a column that is not unique": (
         lambda work: work.find(Seat, "holder", "ada"),
@@ -63,6 +70,15 @@ MISUSED: dict[str, tuple[Any, str]] = {
         lambda work: work.emit(Unhandled()),
         "Unhandled: seats has no handler for seats.unhandled: declare one",
     ),
+    "a code that is none": (
+        refuses("Not Found!"),
+        "Rejected with the code 'Not Found!', which is none: clients branch for it, so it is 1 to 100 visible ASCII",
+    ),
+    "no code": (refuses(None), "Rejected with NoneType: None, which is none: "),
+    "no limit": (lambda work: work.select(Seat), "work.select() missing 1 required keyword-only argument: 'limit'"),
+    "a get without a key": (lambda work: work.get(Seat), "work.get() missing 1 required positional argument: 'key'"),
+    "a get of two": (lambda work: work.next_id(Seat, 2), "work.next_id() takes 2 positional arguments but 3 were"),
+    "a save of nothing": (lambda work: work.save(), "work.save() missing 1 required positional argument: 'row'"),
     "no command to emit": (lambda work: work.emit("seats.book"), "emit takes a command, and was given 'seats.book'"),
     "a row to emit": (lambda work: work.emit(Seat(id=1, code="A")), "emit takes a command, and was given Seat("),
 }
@@ -74,6 +90,7 @@ def test_wrong_use_fails_its_command_in_plain_words(name: str) -> None:
     tried = LaneInMemory(service_of(act)).apply(BookSeat(id=7, holder="ada"))
     assert tried.outcome.status == "failed"
     assert text in str(tried.reason)
+    assert "HandlerWork" not in str(tried.reason)
 
 
 NAMED: dict[str, tuple[dict[str, Any], str]] = {
@@ -113,7 +130,7 @@ def test_wrong_references_say_which_function_names_them(name: str) -> None:
     assert text in str(tried.reason)
 
 
-@pytest.mark.parametrize("name", [name for name in MISUSED if "key" not in name])
+@pytest.mark.parametrize("name", [name for name in MISUSED if name not in ("no key", "a key of another type")])
 def test_wrong_use_is_a_defect_of_the_handler_and_no_row_that_a_database_refuses(name: str) -> None:
     assert LaneInMemory(service_of(MISUSED[name][0])).apply(BookSeat(id=7, holder="ada")).failed_with("handler_error")
 
