@@ -26,6 +26,7 @@ from coordinator.stores.memory import MemoryDatabase, MemoryStore
 from coordinator.stores.port import Changes, Lease, Store
 from coordinator.stores.row_checks import RowChecks
 from coordinator.stores.row_defects import check_declaration
+from coordinator.testing.known_targets import known_targets
 from coordinator.testing.older import Older
 from coordinator.testing.older import message_of as sent_as
 from coordinator.testing.outside import Outside
@@ -92,6 +93,10 @@ class LaneUnderTest:
     `now` is what handlers see as the time, and may be set. `emitted` has the commands and effects that were emitted so
     far, and `outside` stands in for the other side of the effects.
 
+    A handler may emit to the lanes of the application that has the service: that of COORDINATOR_APP, or of the
+    installed packages. Where none has it, as in a test that declares its own service, any lane is taken, also one that
+    no application will have.
+
     Raises ConfigurationError, which names every defect, for a service that is declared wrongly.
     """
 
@@ -104,7 +109,8 @@ class LaneUnderTest:
         self._store = store
         self._tags = 0
         self._undelivered: deque[OutboxEntry] = deque()
-        self._lane = Lane(service, store, lambda: self.now, "test", LaneSettings(), lambda: 0.0)
+        targets = known_targets(service)
+        self._lane = Lane(service, store, lambda: self.now, "test", LaneSettings(), lambda: 0.0, targets)
 
     def given(self, *rows: Row) -> None:
         """Have these rows in the database, before the first command or between two.
