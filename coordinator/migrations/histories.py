@@ -19,7 +19,7 @@ from sqlalchemy.engine.interfaces import Compiled
 from sqlalchemy.exc import CompileError, DBAPIError, StatementError
 from sqlalchemy.schema import CreateColumn
 
-from coordinator.runtime.addresses import Address
+from coordinator.runtime.addresses import WITHOUT_SERVER, Address
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
@@ -140,7 +140,7 @@ def make_declared(connection: Connection, service: Service) -> None:
 
 def _place_of(connection: Connection) -> str:
     """The database, for a person who is to change it."""
-    what = "the file" if connection.dialect.name == "sqlite" else "the database"
+    what = "the file" if connection.dialect.name in WITHOUT_SERVER else "the database"
     return f"{what} {connection.engine.url.database}"
 
 

@@ -82,5 +82,5 @@ def test_a_stranger_is_told_of_what_he_may_issue() -> None:
     assert tried.outcome.error is not None
     assert tried.outcome.error.message == "this lane has no command type 'things.lost'; it has things.add"
     for origin in ("public", "system"):
-        message = str(LaneInMemory(THINGS).apply(Lost(), origin=origin).reason)  # type: ignore[arg-type]
+        message = str(LaneInMemory(THINGS).apply(Lost(), origin=origin).reason)
         assert not any(kind in message for kind in CONTROL_TYPES)

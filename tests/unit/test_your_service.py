@@ -23,17 +23,17 @@ def blocks(file: str) -> list[str]:
     return list(found)
 
 
-SERVICES = ("seats", "holds")
+FILES = {"seats": ("shop/seats.py", "tests/test_seats.py"), "holds": ("shop/holds.py", "tests/test_holds.py")}
 
 
-@pytest.fixture(scope="module", params=SERVICES)
+@pytest.fixture(scope="module", params=FILES)
 def module(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     made = ModuleType(f"{request.param}_of_the_document")
     namespace = vars(made)
     with pytest.MonkeyPatch.context() as patch:
         # The annotations of its classes are looked up there.
         patch.setitem(sys.modules, made.__name__, made)
-        for block in blocks(f"shop/{request.param}.py"):
+        for block in blocks(FILES[request.param][0]):
             exec(block, namespace)
         yield namespace | {"service": namespace[request.param]}
 
@@ -44,7 +44,7 @@ def test_its_service_is_declared_rightly(module: dict[str, Any]) -> None:
 
 
 def test_its_tests_pass(module: dict[str, Any]) -> None:
-    (block,) = blocks(f"tests/test_{module['service'].name}.py")
+    (block,) = blocks(FILES[module["service"].name][1])
     exec(block, module)
     tests = [value for name, value in module.items() if name.startswith("test_")]
     assert len(tests) == 2
@@ -57,9 +57,7 @@ def test_its_handlers_do_the_same_in_every_history(module: dict[str, Any]) -> No
 
 
 def test_all_its_python_is_run() -> None:
-    run = [
-        block for name in SERVICES for file in (f"shop/{name}.py", f"tests/test_{name}.py") for block in blocks(file)
-    ]
+    run = [block for files in FILES.values() for file in files for block in blocks(file)]
     assert len(re.findall(r"^```python$", TEXT, re.MULTILINE)) == len(run)
 
 
