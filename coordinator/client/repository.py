@@ -84,7 +84,7 @@ class DocumentRepository(Repository[R]):
 
 
 def open_repository(database: Database, service: Service, model: type[R]) -> Repository[R]:
-    """The repository of one of the service's models, in a database of any kind. Raises InvalidRow for another model."""
+    """The repository of one of the service's models, in a database of any kind. Raises WrongUse for another model."""
     if isinstance(database, AsyncEngine):
         return SqlRepository(database, service, model)
     return DocumentRepository(database, service, model)

@@ -12,7 +12,7 @@ import msgspec
 from coordinator.lane.selections import Coverage, FiledRows
 from coordinator.service.rows import Key, KeyPart, R, Row, RowSelection, Value, VersionedRow, key_of
 from coordinator.stores.port import Changes, Read, Transaction
-from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks
+from coordinator.stores.row_checks import InvalidRow, RowCheck, RowChecks, WrongUse
 
 
 class _Absent:
@@ -94,7 +94,7 @@ class IdentityMap:
         kind = self.kinds[model]
         index = kind.unique.get(column) if isinstance(column, str) else None
         if index is None or not isinstance(column, str):
-            raise InvalidRow(kind.check.not_found_by(column))
+            raise WrongUse(kind.check.not_found_by(column))
         if value not in index:
             kind.check.key(column, value)
             self._load([Read(model, column, [value])])
@@ -155,6 +155,30 @@ class IdentityMap:
         """Whether this very row is what the batch has under its key."""
         kind = self.kinds.get(type(row))
         return kind is not None and kind.current.get(key_of(row)) is row
+
+    def now_or_removed(self, row: R) -> R | None:
+        """The row that is under the key of this one now, read if it must be, or else that which the command removed."""
+        key = key_of(row)
+        try:
+            now = self.get(type(row), key)
+        except InvalidRow:
+            # No row has such a key.
+            return None
+        removed = self._befores(row)[-1:] if now is None else ()
+        return removed[0] if removed else now
+
+    def was(self, row: Row) -> bool:
+        """Whether the command has changed or removed a row that was like this one."""
+        return row in self._befores(row)
+
+    def _befores(self, row: R) -> list[R]:
+        """What was under the key of this row before each of the command's changes."""
+        current, key = self.kinds[type(row)].current, key_of(row)
+        return [
+            before
+            for slots, of, before in self._journal
+            if slots is current and of == key and before is not None and before is not ABSENT
+        ]
 
     def last_key(self, model: type[Row]) -> Key | None:
         """The largest key of the rows as they are now: as the database has them, but for the changes of the batch."""

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from coordinator.lane.authors import described
+from coordinator.lane.control import CONTROL_TYPES
 from coordinator.lane.delivery import OldLetter
 from coordinator.protocol.wire import CommandMessage, Defect, arguments_again, fingerprint_of
 from coordinator.service.commands import Command, parse, repeated
@@ -114,8 +115,9 @@ def _is_newer(handler: Handler[Any], message: CommandMessage) -> bool:
 
 def _refused_type(message: CommandMessage, handler: Handler[Any] | None, handlers: Handlers) -> Defect:
     if handler is None:
-        known = ", ".join(sorted(name for name, each in handlers.items() if _may_issue(message, each)))
-        return Defect("unknown_command_type", f"this lane has no command type {message.type!r}; it has {known}")
+        own = sorted(name for name, each in handlers.items() if name not in CONTROL_TYPES and _may_issue(message, each))
+        text = f"this lane has no command type {message.type!r}; it has {', '.join(own) or 'none'}"
+        return Defect("unknown_command_type", text)
     return Defect(
         "forbidden_command_type",
         f"{message.type} is the system's own or an operator's, and is taken from the exchange writes.system only",

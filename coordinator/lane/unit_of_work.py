@@ -20,7 +20,7 @@ from coordinator.service.outcome import OutcomeError
 from coordinator.service.rows import Key, R, Row, Value, key_of
 from coordinator.stores.lane_tables import TIMERS_SERIES, TIMERS_WAITING, OutboxEntry, Series, Timer
 from coordinator.stores.port import StoreUnavailable, Transaction
-from coordinator.stores.row_checks import InvalidRow, RowChecks
+from coordinator.stores.row_checks import RowChecks, WrongUse
 
 OUTBOX_SERIES = "outbox"
 TIMERS_OF_ONE_MAX = 100
@@ -291,5 +291,15 @@ class HandlerWork:
             )
 
 
-def _not_a_handlers(row: Row) -> InvalidRow:
-    return InvalidRow(f"{row.table} is the lane's own table: a handler has emit, next_id and defer for it")
+_CALLED: tuple[Any, ...] = (
+    *(BatchWork.get, BatchWork.find, BatchWork.next_id, HandlerWork.select, HandlerWork.exists),
+    *(HandlerWork.add, HandlerWork.save, HandlerWork.remove),
+    *(HandlerWork.emit, HandlerWork.cancel, HandlerWork.defer, HandlerWork.resume),
+)
+for _method in _CALLED:
+    # Python names a method so if its arguments are wrong: the author of a handler knows it by this name.
+    _method.__qualname__ = f"work.{_method.__name__}"
+
+
+def _not_a_handlers(row: Row) -> WrongUse:
+    return WrongUse(f"{row.table} is the lane's own table: a handler has emit, next_id and defer for it")

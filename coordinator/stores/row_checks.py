@@ -46,6 +46,10 @@ class InvalidRow(ValueError):
     """Raised for a row that no database would take; it names the column, and the kind of the value."""
 
 
+class WrongUse(TypeError):
+    """Raised for a class that has no rows here, and for a column by which no row is found, whatever the values are."""
+
+
 class RowCheck:
     """The check of one model's rows."""
 
@@ -101,7 +105,7 @@ class RowCheck:
         return row if self._is_change_sound(row, before) else self._canonical(row, before)
 
     def key(self, column: str | tuple[str, ...], value: object) -> None:
-        """Raises InvalidRow unless rows can be found by this value in this column."""
+        """Raises InvalidRow unless rows can be found by this value, and WrongUse unless they can by this column."""
         is_sound = self.is_key_sound.get(column)
         if is_sound is not None and is_sound(value):
             return
@@ -114,7 +118,7 @@ class RowCheck:
             return
         found = self._keys.get(column) if isinstance(column, str) else None
         if found is None:
-            raise InvalidRow(self.not_found_by(column))
+            raise WrongUse(self.not_found_by(column))
         self._check_sought(_sought(found), value)
 
     def _check_sought(self, field: FieldCheck, value: object) -> None:
@@ -128,7 +132,7 @@ class RowCheck:
     def selection(self, selection: RowSelection[R]) -> RowSelection[R]:
         """The selection with its values as the database keeps them. Raises InvalidRow for one that has no such form."""
         if self.is_the_lanes:
-            raise InvalidRow(f"{self._model.table} is the lane's own table: nothing is selected from it")
+            raise WrongUse(f"{self._model.table} is the lane's own table: nothing is selected from it")
         if selection.after is not None:
             self.key(self._model.key, selection.after)
         where = tuple((column, self._sought_value(column, value)) for column, value in selection.where)
@@ -137,7 +141,7 @@ class RowCheck:
     def _sought_value(self, column: str, value: Value) -> Value:
         field = self._selected_by.get(column)
         if field is None:
-            raise InvalidRow(f"{self._model.table} has no index with a column {column!r:.100}")
+            raise WrongUse(f"{self._model.table} has no index with a column {column!r:.100}")
         if value is None:
             return None
         if field.values is None and isinstance(value, Enum):
@@ -194,7 +198,7 @@ class RowChecks:
         self._known: dict[type[Row], RowCheck] = {}
 
     def of(self, model: type[Row]) -> RowCheck:
-        """Raises InvalidRow for a class that is no model, or another service's."""
+        """Raises WrongUse for a class that is no model, or another service's."""
         known = self._known.get(model)
         if known is None:
             known = self._known[model] = self._made(model)
@@ -213,12 +217,12 @@ class RowChecks:
 
     def _made(self, model: object) -> RowCheck:
         if not (isinstance(model, type) and issubclass(model, Row) and hasattr(model, "table")):
-            raise InvalidRow(_no_model(model))
+            raise WrongUse(_no_model(model))
         table = lane_tables.metadata.tables.get(model.table)
         service = self._service
         if table is None and service is not None:
             if model not in service.models:
-                raise InvalidRow(f"{model.__name__} is no row of service {service.name}: declare it with its `row`")
+                raise WrongUse(f"{model.__name__} is no row of service {service.name}: declare it with its `row`")
             table = None if service.metadata is None else service.metadata.tables.get(model.table)
         table = model.__table__ if table is None else table
         return RowCheck(model, columns_of(model) if table is None else dict(table.columns.items()))

@@ -19,6 +19,7 @@ from coordinator.stores.lane_tables import Cancellation, DeadLetter, LogEntry, O
 from coordinator.stores.memory import MemoryDatabase, MemoryStore, MemoryTransaction
 from coordinator.stores.port import Changes, Conflict, Lease, StoreUnavailable, Transaction
 from coordinator.testing.history import Fault, History, Sent
+from coordinator.testing.known_targets import known_targets
 from coordinator.testing.lane import NOW
 from coordinator.testing.older import message_of as sent_as
 
@@ -133,6 +134,7 @@ class _World:
         self.now = NOW
         self._service = service
         self._settings = _settings(transaction_max)
+        self._targets = known_targets(service)
         self._tick = tick
         self._order: dict[str, CommandMessage] = {}
         self._changes: list[Change] = []
@@ -222,7 +224,8 @@ class _World:
         """The broker delivers to a new process now, and what was not acknowledged comes again."""
         self._processes += 1
         name = f"process {self._processes}"
-        self._lane = Lane(self._service, _FaultyStore(self), self._clock, name, self._settings, lambda: 0.0)
+        store = _FaultyStore(self)
+        self._lane = Lane(self._service, store, self._clock, name, self._settings, lambda: 0.0, self._targets)
         for tag, delivery in self._queue.items():
             self._queue[tag] = msgspec.structs.replace(delivery, redelivered=True)
 

@@ -33,13 +33,13 @@ from coordinator.service.outside_calls import Effects, effects_key
 from coordinator.service.service import Service
 from coordinator.stores.lane_tables import OutboxEntry
 from coordinator.stores.port import Lease, Store
-from coordinator.stores.row_defects import check_declaration
 from coordinator.stores.watched import WatchedStore
 from coordinator.transports.inbox import Inbox
 from coordinator.transports.inprocess.effects import LocalEffects
 from coordinator.transports.inprocess.journal import journal_of
 from coordinator.transports.inprocess.queue import QUEUE_BYTES_MAX, LocalQueue
 from coordinator.worker.database_check import check_unless_away
+from coordinator.worker.declaration_check import check_services
 from coordinator.worker.holder import holder_name
 from coordinator.worker.lane_thread import LaneThread
 from coordinator.worker.outbox_watch import left_in_outbox, marker_id
@@ -77,7 +77,7 @@ class InProcessWrites:
         `addresses` of the lanes' databases: each lane removes what is too old on a connection of its own. Raises
         ConfigurationError if one is missing where a setting asks for retention, or a service is declared wrongly.
         """
-        check_declaration(*services)
+        check_services(*services)
         self._settings = settings or LaneSettings()
         self._services = services
         self._effect_settings = effect_settings or EffectSettings()
