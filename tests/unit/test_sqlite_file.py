@@ -1,6 +1,10 @@
 """A database's file is one, whatever it is called: two processes must see that they have the same."""
 
 import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -8,7 +12,7 @@ import pytest
 from coordinator.lane.delivery import Suspension
 from coordinator.service.errors import ConfigurationError
 from coordinator.stores.port import OnDisk, StoreUnavailable
-from coordinator.stores.sqlite.file import file_of
+from coordinator.stores.sqlite.file import HeldFile, _mounted, file_of
 from coordinator.stores.sqlite.store import create_schema
 from coordinator.transports.inprocess.journal import journal_of
 from coordinator.writing import open_store
@@ -67,3 +71,56 @@ def test_nothing_is_acknowledged_that_the_next_process_would_not_find(path: Path
         store.look()
     assert path.exists() == (what != "deleted"), "no other file is made"
     store.close()
+
+
+def test_one_process_has_the_file_by_whatever_name(path: Path) -> None:
+    """Two mounts of one file have names of their own, with no link between them."""
+    held = HeldFile(path)
+    imports = "import sys; from pathlib import Path; from coordinator.stores.sqlite.file import HeldFile"
+    program = f"{imports}; HeldFile(Path(sys.argv[1]))"
+    ran = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
+    assert "another process runs a lane on this file" in ran.stderr
+    held.close()
+    ran = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_its_lock_does_not_disturb_those_of_the_database(path: Path) -> None:
+    held = HeldFile(path)
+    with closing(sqlite3.connect(path, timeout=0)) as first, closing(sqlite3.connect(path, timeout=0)) as second:
+        first.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="locked"):
+            second.execute("BEGIN IMMEDIATE")
+        first.execute("COMMIT")
+        second.execute("BEGIN IMMEDIATE")
+    held.close()
+
+
+def test_a_file_that_is_a_mount_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.stores.sqlite.file._mounted", lambda: frozenset({str(path)}))
+    with pytest.raises(ConfigurationError, match="mount its folder instead"):
+        open_store(f"sqlite:///{path}", LEDGER)
+
+
+def test_places_of_mounts_are_read_as_the_system_writes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = b"1 2 0:3 / /a\\040b/c\\134d rw - ext4 /dev/x rw\n5 6 0:7 /x /y rw - tmpfs t rw\nshort\n"
+    monkeypatch.setattr(Path, "read_bytes", lambda _: text)
+    assert _mounted() == {"/a b/c\\d", "/y"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_a_real_mount_of_a_file_is_refused(path: Path) -> None:
+    other = path.with_name("mounted.sqlite")
+    other.touch()
+    if subprocess.run(["mount", "--bind", str(path), str(other)], capture_output=True, check=False).returncode != 0:
+        pytest.skip("nothing can be mounted here")
+    try:
+        with pytest.raises(ConfigurationError, match="mount its folder instead"):
+            open_store(f"sqlite:///{other}", LEDGER)
+        # The file itself is no mount; whoever has it has it by both names.
+        held = HeldFile(path)
+        with pytest.raises(ConfigurationError, match="another process"):
+            HeldFile(other)
+        held.close()
+    finally:
+        subprocess.run(["umount", str(other)], check=True)

@@ -1,12 +1,15 @@
 """The file of a database. Whoever opens it must come to the same one: its journals are found by its name."""
 
+import fcntl
 import os
+import re
 from pathlib import Path
 from typing import TypeAlias
 
 from coordinator.service.errors import ConfigurationError
 
 _IN_MEMORY = ("", ":memory:")
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 Identity: TypeAlias = tuple[int, int]
 """The device and the number of a file, whatever its name."""
@@ -34,9 +37,86 @@ def file_of(database: str) -> str:
     except OSError:
         # It is to be made, or whoever opens it says why he cannot.
         return str(path)
+    if str(path) in _mounted():
+        raise ConfigurationError(
+            f"{path} is a mount of its own, so the same file may have another name with another journal, and what is "
+            "written by one is lost for the other: mount its folder instead"
+        )
     if names > 1 and path.is_file():
         raise ConfigurationError(
             f"{path} has {names} names (hard links), and SQLite keeps a journal for each: what is written by one is "
             "lost for the others. Remove the other names, or copy the file"
         )
     return str(path)
+
+
+def _mounted() -> frozenset[str]:
+    """The places where something is mounted; empty where the system does not say."""
+    try:
+        text = Path("/proc/self/mountinfo").read_bytes()
+    except OSError:
+        return frozenset()
+    places = (line.split(b" ")[4] for line in text.splitlines() if line.count(b" ") > 4)  # noqa: PLR2004
+    return frozenset(os.fsdecode(_ESCAPED.sub(lambda found: bytes([int(found[1], 8)]), place)) for place in places)
+
+
+class FilesKept:
+    """Whether a database file and its write-ahead log are still those that were opened.
+
+    What is written to a file that was replaced, or whose log was, is lost with this process.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._identity: Identity | None = None
+        """Of the file that was opened first, for as long as this process runs."""
+        self._log: Identity | None = None
+        """Of its write-ahead log, which may be another after each connect."""
+        self._has_lost_its_log = False
+
+    def closed(self) -> None:
+        """The log may go with the connection."""
+        self._log = None
+
+    def opened(self) -> None:
+        """Note them as they are now, once the connection has made its log."""
+        self._identity, self._log = identity_of(self._path), identity_of(f"{self._path}-wal")
+
+    def problem(self) -> str | None:
+        """What is wrong, in words; None: both are there."""
+        if self._identity is not None and identity_of(self._path) != self._identity:
+            return f"{self._path} is another file than the one that was opened: put it back"
+        if self._log is not None and identity_of(f"{self._path}-wal") != self._log:
+            self._has_lost_its_log = True
+        if self._has_lost_its_log:
+            # Those who read may have the old one until they end.
+            return f"the write-ahead log of {self._path} was taken away or replaced: restart this process"
+        return None
+
+
+class HeldFile:
+    """A database file that one process has, under whatever name: the lock is the file's own, and not that of a name.
+
+    To be opened before it is used, and closed once nothing of this process uses it any more: a descriptor that is
+    closed takes SQLite's own locks of this process with it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises ConfigurationError if another process has it. Where files cannot be locked so, it is not held."""
+        self._file: int | None = None
+        try:
+            self._file = os.open(path, os.O_RDONLY)
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close()
+            raise ConfigurationError(
+                f"{path}: another process runs a lane on this file, perhaps by another name"
+            ) from None
+        except OSError:
+            # Whoever opens the file says what is wrong with it.
+            self.close()
+
+    def close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)

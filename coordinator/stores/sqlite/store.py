@@ -31,7 +31,7 @@ from coordinator.stores.row_makers import rows_of, taker
 from coordinator.stores.sql.declared_tables import tables_of
 from coordinator.stores.sql.schema import TableOf
 from coordinator.stores.sql.store import BACKLOG, FENCE, SqlStore, SqlTransaction, check_written
-from coordinator.stores.sqlite.file import Identity, identity_of
+from coordinator.stores.sqlite.file import FilesKept
 
 BUSY_TIMEOUT_S = 5.0
 _PLAIN = attrgetter("plain")
@@ -55,11 +55,7 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
     def __init__(self, path: str, service: Service) -> None:
         super().__init__(service)
         self._path = path
-        self._identity: Identity | None = None
-        """Of the file that was opened first, for as long as this process runs."""
-        self._log: Identity | None = None
-        """Of its write-ahead log, which may be another after each connect."""
-        self._has_lost_its_log = False
+        self._files = FilesKept(path)
 
     @property
     def path(self) -> Path | None:
@@ -97,17 +93,11 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
 
     def check_same(self) -> None:
         """Raises StoreUnavailable if the file or its log is not what is open: what is written there would be lost."""
-        if self._identity is not None and identity_of(self._path) != self._identity:
-            raise StoreUnavailable(f"SQLite: {self._path} is another file than the one that was opened: put it back")
-        if self._log is not None and identity_of(f"{self._path}-wal") != self._log:
-            self._has_lost_its_log = True
-        if self._has_lost_its_log:
-            # Those who read may have the old one until they end.
-            text = f"the write-ahead log of {self._path} was taken away or replaced: restart this process"
-            raise StoreUnavailable(f"SQLite: {text}")
+        if (problem := self._files.problem()) is not None:
+            raise StoreUnavailable(f"SQLite: {problem}")
 
     def _connect(self) -> sqlite3.Connection:
-        self._log = None
+        self._files.closed()
         # Before it is opened: that would make a file where there is none.
         self.check_same()
         connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
@@ -120,7 +110,7 @@ class SqliteStore(SqlStore[sqlite3.Connection]):
             connection.close()
             raise
         if self.path is not None:
-            self._identity, self._log = identity_of(self._path), identity_of(f"{self._path}-wal")
+            self._files.opened()
         return connection
 
     def _disconnect(self, connection: sqlite3.Connection) -> None:
