@@ -19,7 +19,7 @@ from sqlalchemy.engine.interfaces import Compiled
 from sqlalchemy.exc import CompileError, DBAPIError, StatementError
 from sqlalchemy.schema import CreateColumn
 
-from coordinator.runtime.addresses import Address
+from coordinator.runtime.addresses import Address, address_of
 from coordinator.service.errors import ConfigurationError
 from coordinator.service.rows import Row
 from coordinator.service.service import Service
@@ -43,6 +43,8 @@ def migrate_sql(dialect: Dialect, service: Service, owner: Address, lane: Addres
 
     Raises SQLAlchemyError and ConfigurationError.
     """
+    with address_of(f"{service.name.upper()}_{'DATABASE' if owner == lane else 'MIGRATION'}_URL"):
+        dialect.make(owner)
     engine = dialect.engine(owner)
     try:
         with engine.connect() as connection, dialect.alone(connection, owner.database):

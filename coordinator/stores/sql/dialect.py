@@ -68,6 +68,12 @@ class Dialect(ABC):
     def allow(self, connection: Connection, role: Address, database: str, *, writes: bool) -> None:
         """Let a role read every table, and write them or not; create it if it does not exist."""
 
+    def make(self, address: Address) -> None:  # noqa: B027  # servers have nothing to do
+        """Make the database for a migration if it is missing, where that is nobody else's work.
+
+        Raises ConfigurationError.
+        """
+
     def engine(
         self,
         address: Address,
