@@ -66,7 +66,7 @@ def run(directory: Path) -> int:
     addresses = _addresses(known.services, workspace.data)
     with workspace.locked():
         check_ports([port for _, port in ports])
-        workspace.data.mkdir(exist_ok=True)
+        workspace.data.mkdir(mode=0o700, exist_ok=True)
         environment = {APP_SETTING: os.environ.get(APP_SETTING, "")}
         environment |= {_setting(name, "DATABASE_URL"): url for name, url in addresses.items()}
         workspace.write_environment(environment)

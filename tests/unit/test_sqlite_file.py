@@ -5,12 +5,17 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from coordinator.lane.delivery import Suspension
+from coordinator.migrations.migrate import migrate
+from coordinator.runtime.addresses import parse_address
+from coordinator.runtime.settings import DatabaseSettings
 from coordinator.service.errors import ConfigurationError
+from coordinator.stores.kinds import kind_of
 from coordinator.stores.port import OnDisk, StoreUnavailable
 from coordinator.stores.sqlite.file import HeldFile, _mounted, file_of
 from coordinator.stores.sqlite.store import create_schema
@@ -124,3 +129,39 @@ def test_a_real_mount_of_a_file_is_refused(path: Path) -> None:
         held.close()
     finally:
         subprocess.run(["umount", str(other)], check=True)
+
+
+def test_only_a_migration_makes_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    address = parse_address(f"sqlite:///{path}")
+    with pytest.raises(ConfigurationError, match=r"there is no file .*ledger\.sqlite: .*`coordinator migrate`"):
+        kind_of(address).open_admin(address, LEDGER.name)
+    with pytest.raises(StoreUnavailable, match=r"there is no file .*ledger\.sqlite"):
+        open_store(f"sqlite:///{path}", LEDGER).take_over("a", datetime.now(UTC))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_file_and_its_journals_are_for_its_user_only(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    migrate(LEDGER, DatabaseSettings(database_url=f"sqlite:///{path}"))
+    with closing(open_store(f"sqlite:///{path}", LEDGER)) as store:
+        lane = LaneUnderTest(store)
+        assert codes(lane.outcomes(delivery(1, OpenAccount(owner="a")))) == ["applied"]
+        modes = {each.name: each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
+    assert modes == {f"ledger.sqlite{end}": 0o600 for end in ("", "-wal", "-shm")}
+
+
+def test_a_file_that_is_there_keeps_its_rights(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.touch()
+    path.chmod(0o640)
+    migrate(LEDGER, DatabaseSettings(database_url=f"sqlite:///{path}"))
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_database_in_memory_is_refused_where_another_process_would_have_to_see_it() -> None:
+    address = parse_address("sqlite:///:memory:")
+    with pytest.raises(ConfigurationError, match="in memory ends with its process"):
+        kind_of(address).open_admin(address, LEDGER.name)
+    with pytest.raises(ConfigurationError, match="in memory ends with its process"):
+        migrate(LEDGER, DatabaseSettings(database_url="sqlite:///:memory:"))

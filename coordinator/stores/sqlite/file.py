@@ -10,6 +10,10 @@ from coordinator.service.errors import ConfigurationError
 
 _IN_MEMORY = ("", ":memory:")
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
+_ENDS_WITH_ITS_PROCESS = (
+    "a database in memory ends with its process, and no other process sees it: name a file, such as "
+    "sqlite:///service.sqlite"
+)
 
 Identity: TypeAlias = tuple[int, int]
 """The device and the number of a file, whatever its name."""
@@ -22,6 +26,35 @@ def identity_of(path: str) -> Identity | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def make_file(path: str) -> None:
+    """Make a file that has nothing in it, for a new database; one that is there stays as it is, its rights too.
+
+    Only its user may read it. SQLite gives the rights of the file to the journals beside it.
+    Raises ConfigurationError.
+    """
+    if path in _IN_MEMORY:
+        raise ConfigurationError(_ENDS_WITH_ITS_PROCESS)
+    if identity_of(path) is not None:
+        return
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise ConfigurationError(f"the file {path} cannot be made: {error.strerror}") from None
+
+
+def check_there(path: str) -> None:
+    """Raise ConfigurationError if there is no such file: whoever opens it would make one that has nothing in it."""
+    if path in _IN_MEMORY:
+        raise ConfigurationError(_ENDS_WITH_ITS_PROCESS)
+    if identity_of(path) is None:
+        raise ConfigurationError(missing(path))
+
+
+def missing(path: str) -> str:
+    """What to say of a file that is not there."""
+    return f"there is no file {path}: correct the address, or make the file with `coordinator migrate`"
 
 
 def file_of(database: str) -> str:
