@@ -68,7 +68,7 @@ class NotingWork:
             changed = [name for name in row.__struct_fields__ if getattr(row, name) != getattr(before, name)]
             if not changed:
                 continue
-            key = getattr(row, row.key)
+            key = key_of(row)
             now = self._work.get(type(row), key)
             for name in changed:
                 if now is not None and getattr(now, name) != getattr(row, name):
