@@ -185,12 +185,12 @@ def _check_lines(order: Row, lines: Sequence[Row], first: int, changes: dict[str
     assert [each.body for each in changes["close"]] == ([order] if order["is_closed"] else []), "it does not change"
 
 
-OLD_ACCOUNTS: Final = [
+OLD_ACCOUNTS: Final[list[Row]] = [
     {"id": 3, "owner": "Żaneta", "email": "z@example.org", "balance_cents": 0, "entries": 0, "remark": None},
     {"id": 7, "owner": "Ada", "email": "ada@example.org", "balance_cents": 9000, "entries": 2, "remark": "of old"},
     {"id": 40, "owner": "Bob", "email": "bob@example.org", "balance_cents": 500, "entries": 1, "remark": "été"},
 ]
-OLD_ENTRIES: Final = [
+OLD_ENTRIES: Final[list[Row]] = [
     {"account_id": 7, "number": 1, "amount_cents": 9500, "booked_at": datetime.fromisoformat("2019-12-31T23:59:58")},
     {"account_id": 7, "number": 2, "amount_cents": -500, "booked_at": datetime.fromisoformat("2020-02-29T01:02:03")},
     {"account_id": 40, "number": 1, "amount_cents": 500, "booked_at": datetime.fromisoformat("2020-02-29T01:02:03")},
