@@ -11,14 +11,16 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from coordinator import Command, Id, Name, Rejected, Row, Service, UnitOfWork, VersionedRow
+from coordinator import Command, Name, Rejected, Row, Service, UnitOfWork, VersionedRow
 
 from . import models
 
 bank = Service("bank", migrations=Path(__file__).parent / "migrations")
 
 Cents = Annotated[int, Meta(ge=1, le=1_000_000_000)]
-Email = Annotated[str, Meta(max_length=200, pattern=r"\A[^@\s]+@[^@\s]+\Z")]
+Email = Annotated[str, Meta(max_length=200, pattern=r"\A[!-?A-~]+@[!-?A-~]+\Z")]
+# As its column has it: INTEGER.
+AccountId = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 
 
 @bank.row(is_public=True)
@@ -51,8 +53,8 @@ class OpenAccount(Command, type="bank.open"):
 class Transfer(Command, type="bank.transfer"):
     """Move money. Rejected: `account_not_found`, `same_account`, `not_enough`."""
 
-    source: Id
-    to: Id
+    source: AccountId
+    to: AccountId
     amount_cents: Cents
 
 
