@@ -101,6 +101,42 @@ def test_its_lock_does_not_disturb_those_of_the_database(path: Path) -> None:
     held.close()
 
 
+def test_who_is_refused_takes_no_lock_of_the_database_with_him(path: Path) -> None:
+    """Without them the next one that closes the file would delete the log that is in use."""
+    held = HeldFile(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE written (number INTEGER)")
+        with pytest.raises(ConfigurationError, match="another process runs a lane on this file"):
+            HeldFile(path)
+        program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM written'); c.close()"
+        subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+        assert path.with_name(f"{path.name}-wal").exists()
+    held.close()
+    HeldFile(path).close()
+
+
+def test_who_is_refused_for_another_process_keeps_his_own_locks(path: Path) -> None:
+    """He may read the file, as a gateway does."""
+    imports = "import sys; from pathlib import Path; from coordinator.stores.sqlite.file import HeldFile"
+    program = f"{imports}; held = HeldFile(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("CREATE TABLE written (number INTEGER)")
+        pipe = subprocess.PIPE
+        with subprocess.Popen([sys.executable, "-c", program, str(path)], stdin=pipe, stdout=pipe) as other:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"held\n"
+            with pytest.raises(ConfigurationError, match="another process runs a lane on this file"):
+                HeldFile(path)
+            other.kill()
+        program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM written'); c.close()"
+        subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+        assert path.with_name(f"{path.name}-wal").exists()
+    # What was killed holds nothing.
+    HeldFile(path).close()
+
+
 def test_a_file_that_is_a_mount_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coordinator.stores.sqlite.file._mounted", lambda: frozenset({str(path)}))
     with pytest.raises(ConfigurationError, match="mount its folder instead"):
