@@ -5,7 +5,8 @@ true until the commit; the fence, checked in the same transaction, makes sure of
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from operator import attrgetter
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -20,6 +21,7 @@ class _Absent:
 
 
 ABSENT = _Absent()
+_PLACE: Final = attrgetter("place")
 
 
 class _Slots(Protocol):
@@ -41,6 +43,7 @@ class ModelRows:
         self.check = check
         self.is_the_lanes = check.is_the_lanes
         self.copied = check.copied
+        self.place = check.place
         self.original: dict[Key, Any] = {}
         self.current: dict[Key, Any] = {}
         self.unique: dict[str, dict[Key, Key | None]] = {column: {} for column in model.unique}
@@ -228,11 +231,14 @@ class IdentityMap:
         kind.current[key_of(row)] = None
 
     def changes(self) -> Changes:
-        """The difference between what was read and what is now, by model."""
+        """The difference between what was read and what is now, by model, in the order in which they are declared.
+
+        Deletes are in the opposite order: a row goes before the one that it refers to.
+        """
         deletes: list[list[Row]] = []
         updates: list[list[Row]] = []
         inserts: list[list[Row]] = []
-        for kind in self.kinds.values():
+        for kind in sorted(self.kinds.values(), key=_PLACE):
             deleted: list[Row] = []
             updated: list[Row] = []
             inserted: list[Row] = []
@@ -249,6 +255,7 @@ class IdentityMap:
             for rows, lists in ((deleted, deletes), (updated, updates), (inserted, inserts)):
                 if rows:
                     lists.append(rows)
+        deletes.reverse()
         return Changes(deletes, updates, inserts)
 
     def _last(self, model: type[R], limit: int) -> list[R]:

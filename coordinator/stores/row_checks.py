@@ -87,6 +87,8 @@ class RowCheck:
             self.is_key_sound[key] = _parts_compiled(self._key_parts)
         self._is_new_sound = _compiled(self._fields, is_compared=False)
         self._is_change_sound = _compiled(self._fields, is_compared=True)
+        self.place = 0
+        """Where the service declares the model, from 1: rows of earlier ones are inserted first, and deleted last."""
         self._nested = [field for field in self._fields if field.values and field.values.nested]
         """The fields that are looked at whenever they are written, since they can be changed in place."""
         rest = [field for field in self._fields if field not in self._nested]
@@ -225,7 +227,10 @@ class RowChecks:
                 raise WrongUse(f"{model.__name__} is no row of service {service.name}: declare it with its `row`")
             table = None if service.metadata is None else service.metadata.tables.get(model.table)
         table = model.__table__ if table is None else table
-        return RowCheck(model, columns_of(model) if table is None else dict(table.columns.items()))
+        check = RowCheck(model, columns_of(model) if table is None else dict(table.columns.items()))
+        if service is not None and model in service.models:
+            check.place = service.models.index(model) + 1
+        return check
 
 
 def _no_model(given: object) -> str:
