@@ -31,10 +31,15 @@ def untried(  # noqa: PLR0911  # one return for each answer of the protocol
         return Verdict("rejected", "too_many_parked", text)
     if isinstance(fault, Refusal):
         return Verdict("failed", "database_refused", str(fault))
-    if message.deadline_ms is not None and basis.work.now.timestamp() * 1000 > message.deadline_ms:
+    if is_over(basis, message):
         return Verdict("expired", "deadline_expired", "the deadline had passed when the command's turn came")
     fault = fault or standing.fault
     return None if fault is None else Verdict("failed", "handler_error", fault)
+
+
+def is_over(basis: Basis, message: CommandMessage) -> bool:
+    """Whether its deadline has passed."""
+    return message.deadline_ms is not None and basis.work.now.timestamp() * 1000 > message.deadline_ms
 
 
 def verdict_on_number(basis: Basis, message: CommandMessage) -> Verdict | None:
