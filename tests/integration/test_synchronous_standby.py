@@ -158,6 +158,7 @@ def test_a_commit_that_waits_for_the_standby_is_seen(url: str, admin: Engine) ->
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may stop a process of another user")
+@pytest.mark.usefixtures("native_servers")
 def test_a_backend_that_was_stopped_is_seen(url: str, admin: Engine) -> None:
     awaited = Awaited()
     with closing(WatchedStore(open_store(url, LEDGER), awaited)) as store:
