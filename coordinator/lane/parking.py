@@ -6,7 +6,7 @@ the order in which they came, before anything else.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 from datetime import datetime
 
 import msgspec
@@ -199,7 +199,9 @@ def message_of(row: ParkedCommand) -> CommandMessage:
     return message
 
 
-def prepared(row: ParkedCommand, handlers: Handlers, targets: Collection[str] | None) -> Request:
+def prepared(
+    row: ParkedCommand, handlers: Handlers, targets: Collection[str] | None, cancelled: Container[str | None] = ()
+) -> Request:
     """A parked command, ready to be applied."""
     return prepare(
         message_of(row),
@@ -209,6 +211,7 @@ def prepared(row: ParkedCommand, handlers: Handlers, targets: Collection[str] | 
         reply_to=row.reply_to,
         correlation_id=row.correlation_id,
         parked_key=row.ordering_key,
+        cancelled=cancelled,
     )
 
 

@@ -1,13 +1,13 @@
 """Commands: validated value objects, one class per command type, and the types of their arguments."""
 
 import re
-from decimal import Decimal, InvalidOperation
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar, dataclass_transform
 
 import msgspec
 from msgspec import Meta, Struct
 
+from coordinator.service.decimal_sizes import check_sizes, has_decimals, number
 from coordinator.service.declared import DeclaredMeta, undescribed
 from coordinator.service.errors import InvalidCommand
 from coordinator.service.nesting import NESTING_MAX, is_too_deep
@@ -112,8 +112,9 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
         if isinstance(arguments, bytes):
             if is_too_deep(arguments):
                 raise _too_deep()
-            return msgspec.json.decode(arguments, type=model)
-        return msgspec.convert(arguments, type=model)
+            command = msgspec.json.decode(arguments, type=model)
+        else:
+            command = msgspec.convert(arguments, type=model)
     except msgspec.ValidationError as error:
         if isinstance(arguments, bytes):
             _check_json(arguments)
@@ -123,6 +124,9 @@ def parse(model: type[C], arguments: bytes | dict[str, Any]) -> C:
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         # Where a text has half a surrogate pair, it depends on the type that is wanted whether that is noticed.
         raise _malformed(arguments, error) from None
+    if has_decimals(model):
+        check_sizes(command)
+    return command
 
 
 def argument_object(model: type[Command], arguments: bytes) -> dict[str, Any]:
@@ -140,16 +144,7 @@ def argument_object(model: type[Command], arguments: bytes) -> dict[str, Any]:
 
 @cache
 def _object_decoder(model: type[Command]) -> "msgspec.json.Decoder[dict[str, Any]]":
-    has_decimals = "DecimalType" in repr(msgspec.inspect.type_info(model))
-    return msgspec.json.Decoder(dict[str, Any], float_hook=_number if has_decimals else None)
-
-
-def _number(text: str) -> Decimal:
-    """A number with all of its digits: a float would round what a Decimal is to have."""
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        raise ValueError(f"{text[:_NAME_SHOWN_MAX]} has an exponent that no number can have") from None
+    return msgspec.json.Decoder(dict[str, Any], float_hook=number if has_decimals(model) else None)
 
 
 def _too_deep() -> InvalidCommand:
